@@ -1,0 +1,1 @@
+//! A local OAuth issuer and model provider to try and test evertoken against.

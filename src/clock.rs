@@ -1,0 +1,195 @@
+//! The one door to time: wall clock for expiry, steady clock for waits, both injectable.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A wall-clock time before which this program did not exist, in seconds since 1970. A clock that
+/// shows less is wrong (a router without a clock battery starts in 1970). Moved at each release.
+pub const RELEASED_AT: Timestamp = Timestamp::from_secs(1_795_478_400); // 2026-11-24T00:00:00Z
+
+/// A wall-clock time: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From milliseconds since 1970.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// From seconds since 1970.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// This time plus `millis` (which may be negative), saturating.
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to this time; negative where `earlier` is later.
+    pub const fn millis_since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The same as a `SystemTime`, for libraries that want one.
+    pub fn to_system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+
+    /// From a library's `SystemTime`; times before 1970 become 1970.
+    pub fn from_system_time(time: SystemTime) -> Self {
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self(i64::try_from(millis).unwrap_or(i64::MAX))
+    }
+
+    /// Parses what `Display` writes.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        humantime::parse_rfc3339(text).ok().map(Self::from_system_time)
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds, e.g. `2026-11-24T08:00:00.000Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // humantime covers the years up to 9999; what lies beyond is shown as the last of them.
+        const LAST_MILLIS: i64 = 253_402_300_799_000;
+        let shown = Timestamp(self.0.clamp(0, LAST_MILLIS)).to_system_time();
+        write!(f, "{}", humantime::format_rfc3339_millis(shown))
+    }
+}
+
+/// One reading of both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Wall clock: what expiry times are compared with. It may be stepped in either direction.
+    pub wall: Timestamp,
+    /// Milliseconds on the steady clock: never goes back, stands still while the machine sleeps.
+    pub steady_ms: u64,
+}
+
+/// Hands out [`Moment`]s. Cloning shares the source.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
+
+impl Clock {
+    /// The system's clocks.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+    pub fn system() -> Self {
+        let origin = Instant::now();
+        Self::from_fn(move || Moment {
+            wall: Timestamp::from_system_time(SystemTime::now()),
+            steady_ms: u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// A clock that reads `source`: for tests.
+    pub fn from_fn(source: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+        Self(Arc::new(source))
+    }
+
+    /// Both clocks now.
+    pub fn now(&self) -> Moment {
+        (self.0)()
+    }
+
+    /// The wall clock now.
+    pub fn wall(&self) -> Timestamp {
+        self.now().wall
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock(..)")
+    }
+}
+
+/// A point on the system's steady clock up to which something may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The point `allowed` from now.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+    pub fn after(allowed: Duration) -> Self {
+        let now = Instant::now();
+        // A time too far away for `Instant` is as good as a year.
+        Self(now.checked_add(allowed).unwrap_or(now + Duration::from_hours(24 * 365)))
+    }
+
+    /// What is left, zero once it has passed.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+    pub fn left(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// The earlier of the two.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+
+    /// Whether nothing is left.
+    pub fn has_passed(self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// Measures how long something took, for the log and for metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_written_and_read_back() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_795_478_400_123, "2026-11-24T00:00:00.123Z"),
+            (-5, "1970-01-01T00:00:00.000Z"),
+            (i64::MAX, "9999-12-31T23:59:59.000Z"),
+        ];
+        for (millis, text) in cases {
+            assert_eq!(Timestamp::from_millis(millis).to_string(), text);
+        }
+        assert_eq!(
+            Timestamp::parse_rfc3339("2026-11-24T00:00:00.123Z"),
+            Some(Timestamp::from_millis(1_795_478_400_123))
+        );
+        assert_eq!(Timestamp::parse_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn released_at_is_what_its_comment_says() {
+        assert_eq!(RELEASED_AT.to_string(), "2026-11-24T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_deadline_of_ages_does_not_overflow() {
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+        assert!(Deadline::after(Duration::ZERO).has_passed());
+    }
+}

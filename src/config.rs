@@ -1,0 +1,273 @@
+//! The configuration as meant: checked values that cannot be wrong.
+//!
+//! [`raw`] reads the YAML as written and knows where everything stands; [`resolve`] makes these
+//! values of it, or the full list of problems.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+pub mod raw;
+pub mod resolve;
+
+/// Everything that `providers.yaml` and the environment say.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `settings`.
+    pub settings: Settings,
+    /// `model_routes`, in file order.
+    pub model_routes: Vec<ModelRoute>,
+    /// `providers`, in file order, the disabled ones too.
+    pub providers: Vec<Provider>,
+}
+
+/// `settings`: everything that is not one provider's.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address to listen on, as written.
+    pub host: String,
+    /// Port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// What is logged where `RUST_LOG` says nothing else.
+    pub log_level: log::LevelFilter,
+    /// Which server takes the connections.
+    pub server: Server,
+    /// Where tokens are kept.
+    pub state_dir: PathBuf,
+    /// Explicit bounds of the forwarding path.
+    pub limits: Limits,
+    /// Seconds a failing provider is passed over.
+    pub failure_cooldown: Duration,
+    /// How long requests in flight may take once a stop is asked for.
+    pub shutdown_grace: Duration,
+    /// Keys of which a client must show one; None where `auth` is off.
+    pub inbound_keys: Option<Vec<Secret>>,
+    /// Host names answered to beside the listening ones, lower case.
+    pub allowed_hosts: Vec<String>,
+    /// How the next provider is chosen.
+    pub selection_strategy: SelectionStrategy,
+}
+
+/// Bounds of the forwarding path.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections served at once, one thread each.
+    pub max_connections: usize,
+    /// Largest request body.
+    pub max_body_bytes: u64,
+    /// Largest request body that is held so that it can be sent again.
+    pub replay_body_bytes: u64,
+    /// For a connection to a provider: name, TCP and TLS together.
+    pub connect: Duration,
+    /// From the last byte of the request to the head of the response.
+    pub response: Duration,
+    /// Longest silence within a response, and longest time a client may leave a piece unread.
+    pub idle: Duration,
+    /// From the first byte of a request head to its last.
+    pub client_head: Duration,
+    /// Longest silence of a client between requests and within a request body.
+    pub client_idle: Duration,
+}
+
+/// `settings.server`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// Our own blocking ingress.
+    Builtin,
+    /// `tiny_http`, on loopback addresses only.
+    TinyHttp,
+}
+
+/// `settings.selection_strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelectionStrategy {
+    /// File order.
+    Priority,
+    /// The next one each time.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+/// One entry of `model_routes`: a pattern and its candidates by priority.
+#[derive(Clone, Debug)]
+pub struct ModelRoute {
+    /// Pattern with `*` for any run of characters.
+    pub pattern: String,
+    /// Sorted by priority, file order within one.
+    pub candidates: Vec<RouteCandidate>,
+}
+
+/// One provider that a route may use.
+#[derive(Clone, Debug)]
+pub struct RouteCandidate {
+    /// Index into [`Config::providers`].
+    pub provider: usize,
+    /// The model name to send, or None to leave the client's.
+    pub model: Option<String>,
+    /// Lower is tried first.
+    pub priority: i64,
+}
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The name as written.
+    pub name: String,
+    /// The name in paths and file names: lower case, runs of other characters become `-`.
+    pub slug: String,
+    /// Which API it speaks.
+    pub kind: ProviderKind,
+    /// Where requests go: scheme, authority and a path without a trailing slash.
+    pub base_url: String,
+    /// Whether it takes part.
+    pub enabled: bool,
+    /// How the credential is put into a request.
+    pub auth_type: AuthType,
+    /// Where the credential comes from.
+    pub credential: Credential,
+    /// Extra request headers, in file order.
+    pub headers: Vec<(String, String)>,
+    /// How its endpoints are reached.
+    pub egress: Egress,
+}
+
+/// How one provider's endpoints are reached, the token endpoint included.
+#[derive(Clone, Debug, Default)]
+pub struct Egress {
+    /// `http://…` or `socks5://…`; it may hold a password.
+    pub proxy: Option<Secret>,
+    /// PEM text of more trusted roots.
+    pub extra_roots_pem: Option<String>,
+}
+
+/// `type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// Anthropic Messages API.
+    Anthropic,
+    /// OpenAI API.
+    OpenAi,
+    /// Anything else over HTTP.
+    Generic,
+}
+
+/// `auth_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthType {
+    /// `Authorization: Bearer …`.
+    AuthToken,
+    /// `x-api-key: …` for anthropic, `Authorization: Bearer …` for the others.
+    ApiKey,
+    /// No credential at all.
+    None,
+}
+
+/// Where a provider's credential comes from.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// None is sent.
+    None,
+    /// The client's own is passed on.
+    Passthrough,
+    /// A fixed text.
+    Static(Secret),
+    /// A fixed text that is not there: the message says what is missing.
+    Missing(Missing),
+    /// Got from a token endpoint and kept fresh.
+    Refreshed(Box<AutoRefresh>),
+}
+
+/// A secret that the configuration names and the environment or the disk does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// An environment variable that is not set or empty.
+    Variable(String),
+    /// A file that can't be read or is empty: its path and why.
+    File(String, String),
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
+            Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
+        }
+    }
+}
+
+/// A secret named in the configuration: found, or what is missing.
+pub type Found = Result<Secret, Missing>;
+
+/// `auto_refresh_config`, where it is enabled.
+#[derive(Clone, Debug)]
+pub struct AutoRefresh {
+    /// `https`, or `http` to a loopback address.
+    pub token_url: String,
+    /// The client's identifier (RFC 6749 §2.2).
+    pub client_id: Result<String, Missing>,
+    /// None for a public client.
+    pub client_secret: Option<Found>,
+    /// The first refresh token; None for the client credentials grant.
+    pub seed: Option<Found>,
+    /// Which grant is used.
+    pub grant_type: GrantType,
+    /// How the client shows who it is (RFC 6749 §2.3.1).
+    pub client_auth: ClientAuth,
+    /// How the request body is written.
+    pub request_format: RequestFormat,
+    /// `scope` of the request.
+    pub scope: Option<String>,
+    /// More parameters, in file order.
+    pub extra_params: Vec<(String, String)>,
+    /// Extra headers on token requests.
+    pub headers: Vec<(String, String)>,
+    /// How long before expiry a token is refreshed.
+    pub refresh_before_expiry: Duration,
+    /// How long to wait after a permanent failure.
+    pub retry_interval: Duration,
+}
+
+/// `grant_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantType {
+    /// RFC 6749 §6.
+    RefreshToken,
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+}
+
+/// `client_auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `client_id` and `client_secret` in the body.
+    SecretPost,
+    /// HTTP Basic.
+    SecretBasic,
+    /// A public client: `client_id` in the body alone.
+    None,
+}
+
+/// `request_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFormat {
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    Json,
+}
+
+/// The largest request head, start line and fields together.
+pub const HEAD_MAX_BYTES: usize = 64 * 1024;
+/// The most header fields in a request head.
+pub const HEAD_MAX_FIELDS: usize = 128;
+/// How long a request waits for a provider's first token.
+pub const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
+
+/// Whether `host`, a name or an address without port and brackets, is this machine's loopback.
+pub fn is_loopback_host(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}

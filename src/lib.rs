@@ -1,0 +1,13 @@
+//! evertoken: a small blocking forwarding proxy that always has a valid token.
+//!
+//! The modules in reading order:
+//! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`]), then the life of a
+//! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
+//! ([`ingress`]), and [`app`], which builds all of them and takes them down again.
+//! ARCHITECTURE.md tells the same as a story.
+
+pub mod clock;
+pub mod config;
+pub mod message;
+pub mod secret;
+pub mod thread;

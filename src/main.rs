@@ -1,0 +1,3 @@
+//! The `evertoken` command.
+
+fn main() {}

@@ -1,0 +1,172 @@
+//! HTTP messages as values: heads and header fields, shared by both sides of the proxy.
+
+/// Header fields in the order they came, names as written (RFC 9110 §5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// No fields.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a field at the end.
+    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
+        self.0.push((name.into(), value.into()));
+    }
+
+    /// The first field called `name`, whatever its case.
+    pub fn first(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Every field called `name`, whatever its case, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Whether there is a field called `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.first(name).is_some()
+    }
+
+    /// Takes out every field called `name`.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+    }
+
+    /// Keeps the fields for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+        self.0.retain(|(name, value)| keep(name, value));
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// The members of the comma-separated lists in every field called `name`, trimmed, empty ones
+    /// left out (RFC 9110 §5.6.1).
+    pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|member| !member.is_empty())
+    }
+
+    /// Whether the list in the fields called `name` holds `member`, whatever its case.
+    pub fn list_contains(&self, name: &str, member: &str) -> bool {
+        self.list(name).any(|own| own.eq_ignore_ascii_case(member.as_bytes()))
+    }
+}
+
+/// The HTTP versions served (RFC 9112 §2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0: no chunks, closes unless asked to keep alive.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// How a request's body is delimited (RFC 9112 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// Neither Content-Length nor Transfer-Encoding: no body.
+    Absent,
+    /// Content-Length, in bytes; 0 is a body of no bytes.
+    Sized(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+/// A request up to its body, checked by the ingress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// A token, case kept.
+    pub method: String,
+    /// Path and query in origin form, bytes unchanged; always starts with `/`.
+    pub target: String,
+    /// The client's version.
+    pub version: Version,
+    /// The value of `Host`, or the authority of an absolute-form target, which wins
+    /// (RFC 9112 §3.2.2). None for an HTTP/1.0 client that sent none.
+    pub host: Option<String>,
+    /// All header fields as they came.
+    pub headers: Headers,
+    /// The body's framing.
+    pub body: BodyLength,
+}
+
+impl RequestHead {
+    /// The target up to its query.
+    pub fn path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+    }
+
+    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    pub fn wants_keep_alive(&self) -> bool {
+        match self.version {
+            Version::Http11 => !self.headers.list_contains("connection", "close"),
+            Version::Http10 => {
+                self.headers.list_contains("connection", "keep-alive")
+                    && !self.headers.list_contains("connection", "close")
+            }
+        }
+    }
+}
+
+/// A response up to its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponseHead {
+    /// 100 to 999.
+    pub status: u16,
+    /// Header fields in order.
+    pub headers: Headers,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_split_over_fields_and_commas() {
+        let mut headers = Headers::new();
+        headers.push("Connection", "keep-alive, , X-One");
+        headers.push("connection", "x-two");
+        let members: Vec<_> = headers.list("CONNECTION").collect();
+        assert_eq!(members, [b"keep-alive".as_slice(), b"X-One", b"x-two"]);
+        assert!(headers.list_contains("connection", "x-one"));
+        assert!(!headers.list_contains("connection", "x"));
+    }
+
+    #[test]
+    fn keep_alive_by_version() {
+        let head = |version, connection: &str| {
+            let mut headers = Headers::new();
+            if !connection.is_empty() {
+                headers.push("Connection", connection);
+            }
+            RequestHead {
+                method: "GET".into(),
+                target: "/a?b".into(),
+                version,
+                host: None,
+                headers,
+                body: BodyLength::Absent,
+            }
+        };
+        let cases = [
+            (Version::Http11, "", true),
+            (Version::Http11, "close", false),
+            (Version::Http11, "Upgrade, Close", false),
+            (Version::Http10, "", false),
+            (Version::Http10, "Keep-Alive", true),
+            (Version::Http10, "keep-alive, close", false),
+        ];
+        for (version, connection, keeps) in cases {
+            assert_eq!(head(version, connection).wants_keep_alive(), keeps, "{version:?} {connection}");
+        }
+        assert_eq!(head(Version::Http11, "").path(), "/a");
+    }
+}
