@@ -8,6 +8,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod ingress;
 pub mod message;
+pub mod refusal;
 pub mod secret;
 pub mod thread;

@@ -116,6 +116,60 @@ impl RequestHead {
     }
 }
 
+/// The reason phrase of `status` (RFC 9110 §15), empty where there is none. Providers' own phrases
+/// do not reach us, so this one is sent in their place.
+pub const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        529 => "Site is overloaded",
+        _ => "",
+    }
+}
+
 /// A response up to its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResponseHead {
@@ -165,7 +219,11 @@ mod tests {
             (Version::Http10, "keep-alive, close", false),
         ];
         for (version, connection, keeps) in cases {
-            assert_eq!(head(version, connection).wants_keep_alive(), keeps, "{version:?} {connection}");
+            assert_eq!(
+                head(version, connection).wants_keep_alive(),
+                keeps,
+                "{version:?} {connection}"
+            );
         }
         assert_eq!(head(Version::Http11, "").path(), "/a");
     }

@@ -1,0 +1,191 @@
+//! What the proxy itself answers instead of forwarding: codes, statuses and the two error shapes.
+
+use std::time::Duration;
+
+use crate::config::ProviderKind;
+use crate::message::{Headers, ResponseHead};
+
+/// Why a request is refused; the name is sent as `x-evertoken-error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Malformed head, conflicting or unknown framing, bytes a header may not hold.
+    BadRequest,
+    /// Inbound key missing or wrong.
+    Unauthorized,
+    /// A `Host` that is not ours.
+    ForbiddenHost,
+    /// A browser's cross-origin request.
+    ForbiddenOrigin,
+    /// `/to/<slug>` or a path that leads nowhere.
+    UnknownProvider,
+    /// A page of our own that does not exist.
+    NotFound,
+    /// A page of our own, asked for with a method it does not have.
+    MethodNotAllowed,
+    /// The client took too long.
+    ClientTimeout,
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// The head is over the limit.
+    HeadTooLarge,
+    /// No connection to the provider.
+    UpstreamUnreachable,
+    /// The provider's answer is not HTTP.
+    UpstreamBroken,
+    /// The provider did not answer in time.
+    UpstreamTimeout,
+    /// No valid token.
+    TokenUnavailable,
+    /// No connection slot.
+    Overloaded,
+    /// Draining.
+    ShuttingDown,
+    /// A fault of our own.
+    Internal,
+}
+
+impl Code {
+    /// The HTTP status.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::ForbiddenHost | Self::ForbiddenOrigin => 403,
+            Self::UnknownProvider | Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::ClientTimeout => 408,
+            Self::BodyTooLarge => 413,
+            Self::HeadTooLarge => 431,
+            Self::Internal => 500,
+            Self::UpstreamUnreachable | Self::UpstreamBroken => 502,
+            Self::TokenUnavailable | Self::Overloaded | Self::ShuttingDown => 503,
+            Self::UpstreamTimeout => 504,
+        }
+    }
+
+    /// The code as sent.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
+            Self::ForbiddenHost => "forbidden_host",
+            Self::ForbiddenOrigin => "forbidden_origin",
+            Self::UnknownProvider => "unknown_provider",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::ClientTimeout => "client_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Internal => "internal_error",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamBroken => "upstream_broken",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::TokenUnavailable => "token_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The `type` of the error in the provider's own vocabulary, so that SDKs raise the class of
+    /// error that fits.
+    const fn error_type(self, kind: ProviderKind) -> &'static str {
+        match (kind, self.status()) {
+            (ProviderKind::Anthropic, 401) => "authentication_error",
+            (ProviderKind::Anthropic, 403) => "permission_error",
+            (ProviderKind::Anthropic, 404) => "not_found_error",
+            (ProviderKind::Anthropic, 413) => "request_too_large",
+            (ProviderKind::Anthropic, 503) => "overloaded_error",
+            (ProviderKind::Anthropic, 504) => "timeout_error",
+            (_, 400..=499) => "invalid_request_error",
+            (ProviderKind::Anthropic, _) => "api_error",
+            (_, _) => "server_error",
+        }
+    }
+}
+
+/// One refusal: what the client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: Code,
+    /// What happened and what to do, for a person. Holds no secret.
+    pub message: String,
+    /// When it is worth trying again; always there for a 503.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal; a 503 says to come back in a second unless [`Refusal::retry_in`] says otherwise.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let retry_after = (code.status() == 503).then_some(Duration::from_secs(1));
+        Self { code, message: message.into(), retry_after }
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_in(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// The response in the error shape of `kind` (contract §5): head, without framing or
+    /// connection fields, and JSON body.
+    pub fn render(&self, kind: ProviderKind) -> (ResponseHead, Vec<u8>) {
+        let mut headers = Headers::new();
+        headers.push("content-type", "application/json");
+        headers.push("x-evertoken-error", self.code.as_str());
+        if let Some(delay) = self.retry_after {
+            let secs = delay.as_millis().div_ceil(1000).max(1);
+            headers.push("retry-after", secs.to_string());
+        }
+        if self.code == Code::Unauthorized {
+            headers.push("www-authenticate", "Bearer realm=\"evertoken\"");
+        }
+        let error_type = self.code.error_type(kind);
+        let body = match kind {
+            ProviderKind::Anthropic => serde_json::json!({
+                "type": "error",
+                "error": { "type": error_type, "message": self.message },
+            }),
+            ProviderKind::OpenAi | ProviderKind::Generic => serde_json::json!({
+                "error": {
+                    "message": self.message, "type": error_type, "code": self.code.as_str(),
+                },
+            }),
+        };
+        (ResponseHead { status: self.code.status(), headers }, body.to_string().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_shapes() {
+        let refusal =
+            Refusal::new(Code::TokenUnavailable, "no token").retry_in(Duration::from_millis(1500));
+        let (head, body) = refusal.render(ProviderKind::Anthropic);
+        assert_eq!(head.status, 503);
+        assert_eq!(head.headers.first("retry-after"), Some(b"2".as_slice()));
+        assert_eq!(head.headers.first("x-evertoken-error"), Some(b"token_unavailable".as_slice()));
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            r#"{"error":{"message":"no token","type":"overloaded_error"},"type":"error"}"#
+        );
+        let (_, body) = refusal.render(ProviderKind::OpenAi);
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            r#"{"error":{"code":"token_unavailable","message":"no token","type":"server_error"}}"#
+        );
+    }
+
+    #[test]
+    fn unauthorized_names_its_scheme_and_every_503_says_when() {
+        let (head, _) = Refusal::new(Code::Unauthorized, "x").render(ProviderKind::Generic);
+        assert!(head.headers.contains("www-authenticate"));
+        assert!(!head.headers.contains("retry-after"));
+        let (head, _) = Refusal::new(Code::ShuttingDown, "x").render(ProviderKind::Generic);
+        assert_eq!(head.headers.first("retry-after"), Some(b"1".as_slice()));
+    }
+}
