@@ -13,3 +13,4 @@ pub mod message;
 pub mod refusal;
 pub mod secret;
 pub mod thread;
+pub mod token;

@@ -1,0 +1,23 @@
+//! The life of a token: got, kept on disk, published, refreshed in time, and never sent expired.
+//!
+//! ```text
+//!            start                      due, forced, rejected
+//!   state file ──► Lifecycle::next ───────────────────────────► lock, read the file again
+//!                    ▲   │ wait                                   │ newer there: adopt it
+//!                    │   ▼                                        ▼
+//!              inbox or timer                          marker on disk, then the request
+//!                    ▲                                            │
+//!                    │            transient: backoff              ▼
+//!                    ├──────────── permanent: retry_interval ── failed
+//!                    └──────────── publish ◄── state file ◄──── granted
+//! ```
+//!
+//! [`lifecycle`] decides, [`refresher`] obeys on one thread a provider; [`store`] is where the
+//! forwarding path and the refreshers meet.
+
+pub mod backoff;
+pub mod grant;
+pub mod lifecycle;
+pub mod refresher;
+pub mod saved;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Tables and the simulation of the lifecycle.

@@ -1,0 +1,369 @@
+//! What a provider's token life leaves on disk, and how it is read and replaced.
+//!
+//! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
+//! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// The largest state file that is read.
+const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// The version of the format.
+const FORMAT: u32 = 1;
+
+/// What is kept of a provider's tokens between runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Counts the writes, so that a reader sees whether the file is newer than what it knows.
+    pub revision: u64,
+    /// When it was written.
+    pub saved_at: Timestamp,
+    /// Hash of the seed that the chain began with.
+    pub seed_hash: Option<String>,
+    /// The refresh token to use next.
+    pub refresh_token: Option<Secret>,
+    /// The last access token.
+    pub access: Option<SavedAccess>,
+    /// A refresh that was begun and whose outcome is not known.
+    pub pending: Option<Marker>,
+    /// A permanent failure.
+    pub failure: Option<SavedFailure>,
+}
+
+/// The last access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedAccess {
+    /// The token.
+    pub token: Secret,
+    /// When the request that got it was sent.
+    pub obtained_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When to refresh it.
+    pub refresh_at: Timestamp,
+}
+
+/// Written before a refresh and taken away by its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Hash of the refresh token that is being used up.
+    pub refresh_token_hash: String,
+    /// When, in RFC 3339.
+    #[serde(with = "rfc3339")]
+    pub at: Timestamp,
+}
+
+/// A permanent failure and what it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFailure {
+    /// Hash of the refresh token that was refused.
+    pub refresh_token_hash: String,
+    /// Hash of the rest of the request: a changed client ends the failure.
+    pub client_hash: String,
+    /// What happened, as in the log.
+    pub what: String,
+    /// When to try again.
+    #[serde(with = "rfc3339")]
+    pub retry_at: Timestamp,
+}
+
+/// The file's JSON. Secrets are plain text here and nowhere else.
+#[derive(Serialize, Deserialize)]
+struct Image {
+    format: u32,
+    revision: u64,
+    #[serde(with = "rfc3339")]
+    saved_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seed_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    access: Option<ImageAccess>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pending: Option<Marker>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failure: Option<SavedFailure>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ImageAccess {
+    token: String,
+    #[serde(with = "rfc3339")]
+    obtained_at: Timestamp,
+    #[serde(with = "rfc3339")]
+    expires_at: Timestamp,
+    #[serde(with = "rfc3339")]
+    refresh_at: Timestamp,
+}
+
+mod rfc3339 {
+    //! Timestamps as RFC 3339 text.
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::clock::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(time)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        Timestamp::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not an RFC 3339 time"))
+    }
+}
+
+impl Saved {
+    /// Reads the file's text. The error says where and what, and holds none of the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let image: Image = serde_json::from_str(text).map_err(|error| {
+            // The error's own words may quote the text, which holds tokens.
+            format!(
+                "line {}, column {}: {:?} error",
+                error.line(),
+                error.column(),
+                error.classify()
+            )
+        })?;
+        if image.format != FORMAT {
+            return Err(format!("format {} is not known to this version", image.format));
+        }
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
+        Ok(Self {
+            revision: image.revision,
+            saved_at: image.saved_at,
+            seed_hash: image.seed_hash,
+            refresh_token: filled(image.refresh_token),
+            access: image.access.map(|access| SavedAccess {
+                token: Secret::new(access.token),
+                obtained_at: access.obtained_at,
+                expires_at: access.expires_at,
+                refresh_at: access.refresh_at,
+            }),
+            pending: image.pending,
+            failure: image.failure,
+        })
+    }
+
+    /// The file's text.
+    pub fn to_json(&self) -> Secret {
+        let image = Image {
+            format: FORMAT,
+            revision: self.revision,
+            saved_at: self.saved_at,
+            seed_hash: self.seed_hash.clone(),
+            refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
+            access: self.access.as_ref().map(|access| ImageAccess {
+                token: access.token.expose().to_owned(),
+                obtained_at: access.obtained_at,
+                expires_at: access.expires_at,
+                refresh_at: access.refresh_at,
+            }),
+            pending: self.pending.clone(),
+            failure: self.failure.clone(),
+        };
+        let json =
+            serde_json::to_string_pretty(&image).expect("texts and numbers always serialize");
+        Secret::new(json)
+    }
+}
+
+/// One provider's place in the state folder.
+#[derive(Clone, Debug)]
+pub struct StateFile {
+    folder: PathBuf,
+    slug: String,
+}
+
+/// Held while a refresh runs, so that two processes never refresh one provider at once. Released
+/// when dropped, or by the system when the process ends.
+#[derive(Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// What a try for the lock came to.
+#[derive(Debug)]
+pub enum Locking {
+    /// It is ours.
+    Ours(StateLock),
+    /// Another process is refreshing.
+    Theirs,
+}
+
+impl StateFile {
+    /// The place of the provider called `slug`.
+    pub fn new(folder: impl Into<PathBuf>, slug: impl Into<String>) -> Self {
+        Self { folder: folder.into(), slug: slug.into() }
+    }
+
+    /// The file itself.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}.json", self.slug))
+    }
+
+    /// Reads the file; None where there is none. A file that can't be understood is an
+    /// `InvalidData` error.
+    pub fn load(&self) -> io::Result<Option<Saved>> {
+        let path = self.path();
+        let length = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        if length > STATE_FILE_MAX_BYTES {
+            return Err(invalid(format!("{length} bytes are no state file")));
+        }
+        Saved::parse(&fs::read_to_string(path)?).map(Some).map_err(invalid)
+    }
+
+    /// Replaces the file by `saved`.
+    pub fn replace(&self, saved: &Saved) -> io::Result<()> {
+        make_folder(&self.folder)?;
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!(".{}-", self.slug))
+            .suffix(".tmp")
+            .tempfile_in(&self.folder)?;
+        file.write_all(saved.to_json().expose().as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(self.path()).map_err(|error| error.error)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Moves a file that can't be understood out of the way and says where to.
+    pub fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
+        let aside = self.folder.join(format!("{}.json.corrupt-{now}", self.slug));
+        fs::rename(self.path(), &aside)?;
+        Ok(aside)
+    }
+
+    /// Tries for the lock without waiting.
+    pub fn try_lock(&self) -> io::Result<Locking> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join(format!("{}.lock", self.slug));
+        let file = File::options().create(true).write(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Locking::Ours(StateLock(file))),
+            Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+/// Makes the state folder, mode 0700, where it is not there yet.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Whether files can be made in `folder`; it is made where it is not there yet.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    make_folder(folder)?;
+    tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn full() -> Saved {
+        let at = Timestamp::from_millis(1_800_000_000_123);
+        Saved {
+            revision: 3,
+            saved_at: at,
+            seed_hash: Some("h".into()),
+            refresh_token: Some(Secret::new("rt")),
+            access: Some(SavedAccess {
+                token: Secret::new("at"),
+                obtained_at: at,
+                expires_at: at.plus_millis(60_000),
+                refresh_at: at.plus_millis(30_000),
+            }),
+            pending: Some(Marker { refresh_token_hash: "p".into(), at }),
+            failure: Some(SavedFailure {
+                refresh_token_hash: "f".into(),
+                client_hash: "c".into(),
+                what: "400 Bad Request (invalid_grant)".into(),
+                retry_at: at,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().join("deep/state"), "one");
+        assert_eq!(file.load().unwrap(), None);
+        for saved in [Saved::default(), full()] {
+            file.replace(&saved).unwrap();
+            assert_eq!(file.load().unwrap(), Some(saved));
+        }
+        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(file.path()), 0o600);
+        assert_eq!(mode(dir.path().join("deep/state")), 0o700);
+        let names: Vec<_> = fs::read_dir(dir.path().join("deep/state")).unwrap().collect();
+        assert_eq!(names.len(), 1, "no temporary file is left: {names:?}");
+    }
+
+    #[test]
+    fn every_truncation_is_refused_and_quotes_nothing() {
+        let text = full().to_json();
+        let text = text.expose();
+        for end in 0..text.len() - 1 {
+            let error = Saved::parse(&text[..end]).unwrap_err();
+            assert!(!error.contains("rt"), "{error}");
+        }
+        let error = Saved::parse(&text.replace("\"rt\"", "[\"rt\"]")).unwrap_err();
+        assert!(!error.contains("rt"), "{error}");
+        assert!(Saved::parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err());
+    }
+
+    #[test]
+    fn a_file_that_makes_no_sense_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        fs::write(file.path(), "{").unwrap();
+        assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let aside = file.set_aside(Timestamp::from_secs(0)).unwrap();
+        assert!(aside.ends_with("one.json.corrupt-1970-01-01T00:00:00.000Z"));
+        assert_eq!(fs::read_to_string(aside).unwrap(), "{");
+        assert_eq!(file.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        let text = full().to_json();
+        let padded = |length: u64| {
+            let mut padded = text.expose().to_owned();
+            padded.push_str(&" ".repeat(usize::try_from(length).unwrap() - padded.len()));
+            fs::write(file.path(), padded).unwrap();
+        };
+        padded(STATE_FILE_MAX_BYTES);
+        assert!(file.load().is_ok());
+        padded(STATE_FILE_MAX_BYTES + 1);
+        assert!(file.load().is_err());
+    }
+
+    #[test]
+    fn the_lock_is_exclusive_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        let held = file.try_lock().unwrap();
+        assert!(matches!(held, Locking::Ours(_)));
+        assert!(matches!(file.try_lock().unwrap(), Locking::Theirs));
+        drop(held);
+        assert!(matches!(file.try_lock().unwrap(), Locking::Ours(_)));
+    }
+}

@@ -1,0 +1,115 @@
+//! Where refreshers and the forwarding path meet: one posting a provider, in an `RwLock`ed map.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+
+use crate::clock::{Deadline, Moment, Timestamp};
+use crate::secret::Secret;
+use crate::token::lifecycle::Due;
+
+/// Counts the tokens a refresher published; a later token has a larger one.
+pub type Generation = u64;
+
+/// What a refresher last said about its provider.
+#[derive(Clone, Debug, Default)]
+pub struct Posting {
+    /// The newest token, valid or not.
+    pub token: Option<Token>,
+    /// Whether a refresh is under way, or about to start.
+    pub refreshing: bool,
+    /// How refreshing went so far.
+    pub refresh: RefreshStatus,
+    /// Why the state file could not be written, where that is so.
+    pub disk_error: Option<String>,
+}
+
+/// A published access token.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// What is sent.
+    pub secret: Secret,
+    /// Its place in the row of tokens.
+    pub generation: Generation,
+    /// When it must not be sent any more.
+    pub expires: Due,
+    /// When it was asked for.
+    pub obtained_at: Timestamp,
+    /// When it is refreshed.
+    pub refresh_due_at: Timestamp,
+    /// `refresh` or `state_file`.
+    pub source: &'static str,
+}
+
+/// How refreshing went so far, for the status page and for refusals.
+#[derive(Clone, Debug, Default)]
+pub struct RefreshStatus {
+    /// Successful refreshes since the start.
+    pub successes: u64,
+    /// Failed ones since the start.
+    pub failures: u64,
+    /// Failed ones since the last successful one.
+    pub consecutive_failures: u32,
+    /// The last failure in the words of the log; None once a refresh succeeds.
+    pub last_error: Option<String>,
+    /// When the next try is.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+impl Posting {
+    /// The token, if it may be sent at `now`.
+    pub fn valid_token(&self, now: Moment) -> Option<&Token> {
+        self.token.as_ref().filter(|token| !token.expires.reached(now))
+    }
+}
+
+/// The postings of all refreshed providers, by their index in the configuration.
+#[derive(Debug, Default)]
+pub struct TokenStore {
+    postings: RwLock<HashMap<usize, Arc<Posting>>>,
+    publications: Mutex<u64>,
+    published: Condvar,
+}
+
+impl TokenStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts `posting` in the place of the provider's last one and wakes who waits for it.
+    pub fn publish(&self, provider: usize, posting: Posting) {
+        // A poisoned lock is taken over: a posting is swapped whole, so it is never half done.
+        let mut postings = self.postings.write().unwrap_or_else(PoisonError::into_inner);
+        postings.insert(provider, Arc::new(posting));
+        drop(postings);
+        *self.publications.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.published.notify_all();
+    }
+
+    /// The provider's last posting; an empty one before its refresher said anything.
+    pub fn read(&self, provider: usize) -> Arc<Posting> {
+        let postings = self.postings.read().unwrap_or_else(PoisonError::into_inner);
+        postings.get(&provider).cloned().unwrap_or_default()
+    }
+
+    /// Waits until `enough` holds for the provider's posting, at most up to `deadline`, and returns
+    /// the last posting either way.
+    pub fn wait(
+        &self,
+        provider: usize,
+        deadline: Deadline,
+        enough: impl Fn(&Posting) -> bool,
+    ) -> Arc<Posting> {
+        let mut seen = self.publications.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // Read under the counter's lock, so that no publication falls between look and wait.
+            let posting = self.read(provider);
+            let left = deadline.left();
+            if enough(&posting) || left.is_zero() {
+                return posting;
+            }
+            seen =
+                self.published.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
