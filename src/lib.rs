@@ -14,3 +14,4 @@ pub mod refusal;
 pub mod secret;
 pub mod thread;
 pub mod token;
+pub mod upstream;
