@@ -4,11 +4,21 @@
 //! feed the same exchange.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::Limits;
 use crate::message::RequestHead;
 use crate::refusal::Refusal;
+
+pub mod body;
+pub mod conn;
+pub mod head;
+pub mod listener;
+pub mod live;
+pub mod pool;
+pub mod tiny;
 
 /// One request as a server hands it over.
 pub struct Request<'a> {
@@ -42,4 +52,49 @@ pub trait Service: Send + Sync + 'static {
     /// Writes a refusal for a request that never became one, with `Connection: close`. `head` is
     /// there where it could still be read, and chooses the error shape by its path.
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write);
+}
+
+/// A running server of either kind. Dropping it stops accepting.
+pub enum Server {
+    /// Our own.
+    Builtin(listener::BuiltinServer),
+    /// `tiny_http`.
+    Tiny(tiny::TinyServer),
+}
+
+impl Server {
+    /// Starts our own server.
+    pub fn start(
+        listener: TcpListener,
+        limits: Limits,
+        service: Arc<dyn Service>,
+    ) -> std::io::Result<Self> {
+        listener::BuiltinServer::start(listener, limits, service).map(Self::Builtin)
+    }
+
+    /// Starts `tiny_http`.
+    pub fn start_tiny(
+        listener: TcpListener,
+        limits: Limits,
+        service: Arc<dyn Service>,
+    ) -> std::io::Result<Self> {
+        tiny::TinyServer::start(listener, limits, service).map(Self::Tiny)
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        match self {
+            Self::Builtin(server) => server.local_addr(),
+            Self::Tiny(server) => server.local_addr(),
+        }
+    }
+
+    /// Stops accepting and closes idle connections at once; requests in flight may go on for
+    /// `grace` and are cut off then. Returns how many that were.
+    pub fn stop(self, grace: Duration) -> usize {
+        match self {
+            Self::Builtin(server) => server.stop(grace),
+            Self::Tiny(server) => server.stop(grace),
+        }
+    }
 }

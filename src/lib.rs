@@ -6,10 +6,13 @@
 //! ([`ingress`]), and [`app`], which builds all of them and takes them down again.
 //! ARCHITECTURE.md tells the same as a story.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ingress;
 pub mod message;
+pub mod proxy;
 pub mod refusal;
 pub mod secret;
 pub mod thread;

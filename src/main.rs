@@ -1,3 +1,2 @@
 //! The `evertoken` command.
-
 fn main() {}

@@ -1,0 +1,43 @@
+# evertoken. `make help` lists what there is.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+
+.PHONY: help run test check test-clients bench install clean
+
+help: ## print this
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
+
+run: ## run with ./providers.yaml, or against the sandbox where there is none
+	@if [ -f providers.yaml ]; then \
+	    $(CARGO) build --release --locked --bin evertoken && exec target/release/evertoken run; \
+	else \
+	    $(CARGO) build --release --locked --workspace --bins && \
+	    exec target/release/sandbox demo --evertoken target/release/evertoken; \
+	fi
+
+test: ## all tests that need nothing but Rust
+	$(CARGO) test --workspace --locked
+
+check: ## formatting, lints, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
+	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run
+
+bench: ## requests a second and the delay of an event, on this machine
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) run --release --locked --package bench
+
+install: ## install the binary under $(DESTDIR)$(PREFIX)
+	$(CARGO) build --release --locked --bin evertoken
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/evertoken
+	install -m 755 target/release/evertoken $(DESTDIR)$(PREFIX)/bin/evertoken
+	install -m 644 providers.yaml.example $(DESTDIR)$(PREFIX)/share/evertoken/providers.yaml.example
+
+clean: ## remove what was built
+	$(CARGO) clean

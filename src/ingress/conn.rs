@@ -1,0 +1,308 @@
+//! One client's connection: heads, bodies and answers in turn, each within its time.
+
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::SockRef;
+
+use crate::clock::Deadline;
+use crate::config::Limits;
+use crate::ingress::body::{BodyDecoder, BodyFault};
+use crate::ingress::head::HeadReader;
+use crate::ingress::live::Entry;
+use crate::ingress::{After, Request, Service};
+use crate::message::{BodyLength, RequestHead, Version};
+use crate::refusal::{Code, Refusal};
+
+/// What the read buffer starts with; it grows with the head, and shrinks back after it.
+const BUFFER_BYTES: usize = 4 * 1024;
+/// The most of an unread body that is read and dropped so that the connection can be kept.
+const DRAIN_MAX_BYTES: usize = 64 * 1024;
+/// How long that may take.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// How much, and how long, is read from a client that is being closed, so that its system does not
+/// throw the answer away because of bytes that nobody took.
+const LINGER_MAX_BYTES: usize = 256 * 1024;
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
+/// Serves the connection until it ends.
+pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, entry: &Entry) {
+    // Where an option can't be set the connection is served all the same.
+    let _ = stream.set_nodelay(true);
+    let _ = stream.set_write_timeout(Some(limits.idle));
+    let mut input = Input::new(stream.clone());
+    loop {
+        match next_request(&mut input, limits, service, entry) {
+            Then::Next => {}
+            Then::Close => return,
+            Then::Linger => return linger(&mut input),
+            Then::Reset => {
+                // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
+                let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+                return;
+            }
+        }
+    }
+}
+
+/// What becomes of the connection after a request.
+enum Then {
+    Next,
+    Close,
+    /// Close, but take what the client still sends for a moment.
+    Linger,
+    /// Close in a way that can't be taken for an end in order.
+    Reset,
+}
+
+fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry: &Entry) -> Then {
+    if !entry.set_idle(true) || !input.wait_for_first_byte(limits.client_idle) {
+        return Then::Close;
+    }
+    entry.set_idle(false);
+    let stream = input.stream.clone();
+    let mut out = &*stream;
+    let head = match input.read_head(limits.client_head) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Then::Close,
+        Err(refusal) => {
+            service.refuse(&refusal, None, &mut out);
+            return Then::Linger;
+        }
+    };
+    if let Some(refusal) = refusal_before_body(&head, limits, entry) {
+        service.refuse(&refusal, Some(&head), &mut out);
+        return Then::Linger;
+    }
+    input.silence_max = limits.client_idle;
+    let mut body = ClientBody::new(input, &head, limits.max_body_bytes);
+    let request = Request {
+        head: &head,
+        body: &mut body,
+        client: Some(&stream),
+        may_keep_alive: !entry.is_draining(),
+    };
+    let after = service.serve(request, &mut out);
+    after_response(after, &head, body)
+}
+
+fn refusal_before_body(head: &RequestHead, limits: &Limits, entry: &Entry) -> Option<Refusal> {
+    if entry.is_draining() {
+        return Some(Refusal::new(Code::ShuttingDown, "evertoken is shutting down"));
+    }
+    match head.body {
+        BodyLength::Sized(bytes) if bytes > limits.max_body_bytes => {
+            let max = limits.max_body_bytes;
+            let message = format!("The request body is over settings.max_body_bytes ({max})");
+            Some(Refusal::new(Code::BodyTooLarge, message))
+        }
+        _ => None,
+    }
+}
+
+fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) -> Then {
+    match after {
+        After::Abort if head.version == Version::Http10 => Then::Reset,
+        After::Abort => Then::Close,
+        After::Close if body.decoder.is_done() => Then::Close,
+        After::Close => Then::Linger,
+        After::KeepAlive if body.drain() => {
+            body.input.shrink();
+            Then::Next
+        }
+        After::KeepAlive => Then::Linger,
+    }
+}
+
+/// Ends our side, and takes what still comes for a moment.
+fn linger(input: &mut Input) {
+    if input.stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let deadline = Deadline::after(LINGER_MAX);
+    let mut taken = 0;
+    while taken < LINGER_MAX_BYTES {
+        input.consume(input.held().len());
+        match input.fill(deadline) {
+            Ok(count) if count > 0 => taken += count,
+            _ => return,
+        }
+    }
+}
+
+/// The client's socket with what was read from it and not used yet.
+struct Input {
+    stream: Arc<TcpStream>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The longest silence within a body.
+    silence_max: Duration,
+}
+
+impl Input {
+    fn new(stream: Arc<TcpStream>) -> Self {
+        Self { stream, buffer: Vec::new(), start: 0, end: 0, silence_max: Duration::ZERO }
+    }
+
+    fn held(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// False where none came: the client left, or was silent for too long.
+    fn wait_for_first_byte(&mut self, silence_max: Duration) -> bool {
+        !self.held().is_empty()
+            || self.fill(Deadline::after(silence_max)).is_ok_and(|count| count > 0)
+    }
+
+    /// Reads a head, of which the first byte is there. None where the client left in the middle.
+    fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
+        let deadline = Deadline::after(allowed);
+        let mut reader = HeadReader::new();
+        loop {
+            if let Some((head, length)) = reader.read(self.held())? {
+                self.consume(length);
+                return Ok(Some(head));
+            }
+            match self.fill(deadline) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let message =
+                        "The request head did not come within settings.timeouts.client_head";
+                    return Err(Refusal::new(Code::ClientTimeout, message));
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads more after what is held; 0 at the end. `TimedOut` once the deadline has passed.
+    fn fill(&mut self, deadline: Deadline) -> io::Result<usize> {
+        self.make_room();
+        wait_readable(&self.stream, deadline)?;
+        let count = (&*self.stream).read(&mut self.buffer[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            if self.end == self.buffer.len() {
+                // Bounded by the head's limit, since nothing else is held back.
+                let grown = (self.buffer.len() * 2).max(BUFFER_BYTES);
+                self.buffer.resize(grown, 0);
+            }
+        }
+    }
+
+    /// Gives back what a large head took.
+    fn shrink(&mut self) {
+        if self.held().is_empty() && self.buffer.len() > BUFFER_BYTES {
+            self.buffer = Vec::new();
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+}
+
+fn wait_readable(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)];
+        let left = Timespec::try_from(deadline.left()).map_err(io::Error::other)?;
+        match poll(&mut fds, Some(&left)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// For the body: what is held first, then the socket, each silence bounded.
+impl BufRead for Input {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.held().is_empty() {
+            self.fill(Deadline::after(self.silence_max)).map_err(|error| match error.kind() {
+                io::ErrorKind::TimedOut => BodyFault::Timeout.into_io(),
+                _ => BodyFault::Gone.into_io(),
+            })?;
+        }
+        Ok(self.held())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let held = self.fill_buf()?;
+        let count = held.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&held[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+/// A request's body; the first read answers an `Expect: 100-continue` (RFC 9110 §10.1.1).
+struct ClientBody<'a> {
+    input: &'a mut Input,
+    decoder: BodyDecoder,
+    continue_due: bool,
+}
+
+impl<'a> ClientBody<'a> {
+    fn new(input: &'a mut Input, head: &RequestHead, max_bytes: u64) -> Self {
+        let decoder = BodyDecoder::new(head.body, max_bytes);
+        let continue_due = head.version == Version::Http11
+            && head.headers.contains("expect")
+            && !decoder.is_done();
+        Self { input, decoder, continue_due }
+    }
+
+    /// Reads and drops a small rest, so that the next request can be found; whether that worked.
+    fn drain(&mut self) -> bool {
+        if self.continue_due {
+            // The client may send the body or not: there is no telling where its next request starts.
+            return self.decoder.is_done();
+        }
+        self.input.silence_max = self.input.silence_max.min(DRAIN_MAX);
+        let deadline = Deadline::after(DRAIN_MAX);
+        let mut buffer = [0; 4096];
+        let mut drained = 0;
+        while !self.decoder.is_done() && drained < DRAIN_MAX_BYTES && !deadline.has_passed() {
+            match self.decoder.read(self.input, &mut buffer) {
+                Ok(count) => drained += count,
+                Err(_) => return false,
+            }
+        }
+        self.decoder.is_done()
+    }
+}
+
+impl Read for ClientBody<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.continue_due {
+            self.continue_due = false;
+            if self.input.held().is_empty() {
+                let mut out = &*self.input.stream;
+                out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    .map_err(|_| BodyFault::Gone.into_io())?;
+            }
+        }
+        self.decoder.read(self.input, buffer)
+    }
+}

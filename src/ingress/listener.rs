@@ -1,0 +1,213 @@
+//! The accept loop, which no accept error ends, and the server made of it and the worker pool.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::warn;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::clock::{Deadline, Stopwatch};
+use crate::config::Limits;
+use crate::ingress::live::Live;
+use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
+use crate::ingress::{Service, conn};
+use crate::refusal::{Code, Refusal};
+use crate::thread::{self, Thread};
+
+/// Connections that the system holds until they are accepted.
+const BACKLOG: i32 = 1024;
+/// How long to wait before the next accept where the system has nothing left to give.
+const EXHAUSTED_WAIT: Duration = Duration::from_millis(50);
+/// How often that is said.
+const EXHAUSTED_SAID_EVERY: Duration = Duration::from_secs(10);
+/// Connections that are told at once that there is no slot; more are closed without a word.
+const REFUSED_MAX: usize = 64;
+/// How long one of those may take.
+const REFUSED_TIME: Duration = Duration::from_millis(500);
+/// Stacks of the accepting and the refusing thread.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Binds `host`, a name or an address, and listens.
+pub fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (host, port).to_socket_addrs()? {
+        match bind_address(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it on Linux.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Our own server: an accepting thread, and a worker for each connection.
+pub struct BuiltinServer {
+    address: SocketAddr,
+    listener: Arc<TcpListener>,
+    live: Arc<Live>,
+    stopping: Option<Sender<()>>,
+    _accepting: Thread,
+}
+
+impl BuiltinServer {
+    /// Starts to accept.
+    pub fn start(
+        listener: TcpListener,
+        limits: Limits,
+        service: Arc<dyn Service>,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let listener = Arc::new(listener);
+        let live = Arc::new(Live::default());
+        let (stopping, stopped) = bounded(0);
+        let acceptor = Acceptor {
+            listener: listener.clone(),
+            pool: Pool::new(limits.max_connections, WORKER_IDLE_MAX),
+            limits: Arc::new(limits),
+            live: live.clone(),
+            refused: start_refuser(service.clone())?,
+            service,
+            stopped,
+            last_said: None,
+        };
+        let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
+        Ok(Self { address, listener, live, stopping: Some(stopping), _accepting: accepting })
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: see [`crate::ingress::Server::stop`].
+    pub fn stop(mut self, grace: Duration) -> usize {
+        self.close_listener();
+        self.live.drain(grace)
+    }
+
+    fn close_listener(&mut self) {
+        self.stopping = None;
+        // On Linux this wakes a thread that is accepting.
+        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for BuiltinServer {
+    fn drop(&mut self) {
+        self.close_listener();
+    }
+}
+
+struct Acceptor {
+    listener: Arc<TcpListener>,
+    pool: Pool,
+    limits: Arc<Limits>,
+    live: Arc<Live>,
+    refused: Sender<TcpStream>,
+    service: Arc<dyn Service>,
+    /// Disconnected once a stop was asked for.
+    stopped: Receiver<()>,
+    last_said: Option<Stopwatch>,
+}
+
+impl Acceptor {
+    fn run(mut self) {
+        loop {
+            let accepted = self.listener.accept();
+            if self.is_stopped() {
+                return;
+            }
+            match accepted {
+                Ok((stream, _)) => self.hand_over(stream),
+                Err(error) => self.survive(&error),
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(self.stopped.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
+    }
+
+    fn hand_over(&mut self, stream: TcpStream) {
+        let stream = Arc::new(stream);
+        let entry = self.live.enter(stream.clone());
+        let (limits, service) = (self.limits.clone(), self.service.clone());
+        let of_worker = stream.clone();
+        let job = Box::new(move || conn::serve(&of_worker, &limits, &*service, &entry));
+        if let Err(error) = self.pool.run(job) {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                self.say(&format!("No worker thread can be made: {error}"));
+            }
+            // The job was dropped, so this is the last owner, unless a stop looks at it now.
+            if let Some(stream) = Arc::into_inner(stream) {
+                let _ = self.refused.try_send(stream);
+            }
+        }
+    }
+
+    /// An accept error concerns one connection, or passes: descriptors, memory.
+    fn survive(&mut self, error: &io::Error) {
+        let of_the_connection = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+        );
+        if !of_the_connection {
+            self.say(&format!("No connection can be accepted: {error}; trying again"));
+            let _ = self.stopped.recv_timeout(EXHAUSTED_WAIT);
+        }
+    }
+
+    fn say(&mut self, what: &str) {
+        if self.last_said.is_none_or(|last| last.elapsed() >= EXHAUSTED_SAID_EVERY) {
+            self.last_said = Some(Stopwatch::start());
+            warn!("{what}");
+        }
+    }
+}
+
+/// A thread that tells connections for which there is no slot; it ends with its sender.
+fn start_refuser(service: Arc<dyn Service>) -> io::Result<Sender<TcpStream>> {
+    let (refused, streams) = bounded::<TcpStream>(REFUSED_MAX);
+    let run = move || {
+        for stream in streams {
+            // Whoever does not take it in time is closed without it.
+            let _ = refuse(&stream, &*service);
+        }
+    };
+    thread::spawn("refuse", STACK_BYTES, run)?.detach();
+    Ok(refused)
+}
+
+/// Answers 503, then takes what the client sent for a moment, so that the answer is not thrown away
+/// because of bytes that nobody read.
+fn refuse(stream: &TcpStream, service: &dyn Service) -> io::Result<()> {
+    stream.set_write_timeout(Some(REFUSED_TIME))?;
+    let refusal = Refusal::new(Code::Overloaded, "All settings.max_connections are in use");
+    let mut answer = Vec::new();
+    service.refuse(&refusal, None, &mut answer);
+    (&*stream).write_all(&answer)?;
+    stream.shutdown(Shutdown::Write)?;
+    let deadline = Deadline::after(REFUSED_TIME);
+    let mut buffer = [0; 4096];
+    while !deadline.has_passed() {
+        stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
+        if (&*stream).read(&mut buffer)? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}

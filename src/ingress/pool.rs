@@ -1,0 +1,151 @@
+//! Worker threads: made when needed up to a limit, reclaimed when idle, unharmed by a panic.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::thread;
+
+/// The stack of a worker: enough for a TLS handshake and the largest frames of the exchange.
+pub const WORKER_STACK_BYTES: usize = 128 * 1024;
+/// How long a worker waits for its next job before it ends.
+pub const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// What a worker does.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// A pool of workers.
+#[derive(Clone)]
+pub struct Pool {
+    // A channel without room: a job is taken only by a worker that waits for one.
+    hand_over: Sender<Job>,
+    waiting: Receiver<Job>,
+    workers: Arc<AtomicUsize>,
+    workers_max: usize,
+    idle_max: Duration,
+}
+
+/// Counts a worker while it lives, however it ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Pool {
+    /// A pool of at most `workers_max` workers; each ends after `idle_max` without a job.
+    pub fn new(workers_max: usize, idle_max: Duration) -> Self {
+        let (hand_over, waiting) = bounded(0);
+        Self { hand_over, waiting, workers: Arc::default(), workers_max, idle_max }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.load(Ordering::SeqCst)
+    }
+
+    /// Has `job` done by a worker that waits, or by a new one. Where neither is possible, whatever
+    /// the job holds is dropped, and the error says why: `WouldBlock` for a full pool.
+    pub fn run(&self, job: Job) -> io::Result<()> {
+        let job = match self.hand_over.try_send(job) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
+        };
+        let count = self.workers.fetch_add(1, Ordering::SeqCst);
+        let counted = Counted(self.workers.clone());
+        if count >= self.workers_max {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let waiting = self.waiting.clone();
+        let idle_max = self.idle_max;
+        let work = move || {
+            let _counted = counted;
+            let mut next = Some(job);
+            while let Some(job) = next {
+                // The panic's message was printed by the hook; its connection is gone, nothing else.
+                if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                    log::error!("A connection ended by a panic; please report this");
+                }
+                next = waiting.recv_timeout(idle_max).ok();
+            }
+        };
+        thread::spawn("worker", WORKER_STACK_BYTES, work).map(thread::Thread::detach)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A job that says when it began and ends when it is told to.
+    fn held_job(began: &Sender<()>) -> (Job, Sender<()>) {
+        let (release, released) = bounded::<()>(0);
+        let began = began.clone();
+        let job = Box::new(move || {
+            began.send(()).unwrap();
+            let _ = released.recv();
+        });
+        (job, release)
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn workers_are_made_up_to_the_limit_and_used_again() {
+        let pool = Pool::new(2, PATIENCE);
+        let (began, beginnings) = bounded(9);
+        let (first, release_first) = held_job(&began);
+        let (second, _release_second) = held_job(&began);
+        pool.run(first).unwrap();
+        pool.run(second).unwrap();
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        let (third, _release_third) = held_job(&began);
+        assert_eq!(pool.run(third).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pool.workers(), 2);
+        drop(release_first);
+        // The first worker is about to wait for its next job; until then the pool is full.
+        loop {
+            let (job, _release) = held_job(&began);
+            if pool.run(job).is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(pool.workers(), 2);
+    }
+
+    #[test]
+    fn a_panic_costs_its_job_only() {
+        let pool = Pool::new(1, PATIENCE);
+        pool.run(Box::new(|| panic!("on purpose"))).unwrap();
+        let (began, beginnings) = bounded(9);
+        loop {
+            let (job, _release) = held_job(&began);
+            if pool.run(job).is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(pool.workers(), 1);
+    }
+
+    #[test]
+    fn idle_workers_end() {
+        let pool = Pool::new(1, Duration::ZERO);
+        let (done, ends) = bounded(1);
+        pool.run(Box::new(move || done.send(()).unwrap())).unwrap();
+        ends.recv_timeout(PATIENCE).unwrap();
+        while pool.workers() > 0 {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Which header fields cross, each way: hop-by-hop out, client credentials out, the token in.
+
+use crate::config::{AuthType, Credential, Provider, ProviderKind};
+use crate::message::Headers;
+use crate::secret::Secret;
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1), or to a proxy's own authentication.
+const HOP_BY_HOP: [&str; 10] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "trailer",
+    "trailers",
+    "proxy-authorization",
+    "proxy-authenticate",
+];
+
+/// Request fields that the proxy takes care of itself, beside the hop-by-hop ones.
+const OURS: [&str; 3] = ["host", "content-length", "expect"];
+
+/// Request fields that hold a list, so that the client's members and the configured ones are merged.
+const LISTS: [&str; 1] = ["anthropic-beta"];
+
+/// Whether `name` may not cross: hop-by-hop by nature or because `Connection` names it.
+fn is_hop_by_hop(name: &str, headers: &Headers) -> bool {
+    HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own))
+        || headers.list_contains("connection", name)
+}
+
+/// The credential field for `provider`, made of `credential`.
+pub fn credential_field(
+    provider: &Provider,
+    credential: &Secret,
+) -> Option<(&'static str, Secret)> {
+    match (provider.auth_type, provider.kind) {
+        (AuthType::None, _) => None,
+        (AuthType::ApiKey, ProviderKind::Anthropic) => Some(("x-api-key", credential.clone())),
+        (AuthType::AuthToken | AuthType::ApiKey, _) => {
+            Some(("authorization", Secret::new(format!("Bearer {}", credential.expose()))))
+        }
+    }
+}
+
+/// The fields to send to `provider` for a client's `headers`.
+///
+/// `credential` is the token to put in; None leaves the request without one, or with the client's
+/// own for a passthrough provider, but never with one of our `inbound_keys`.
+pub fn to_upstream(
+    headers: &Headers,
+    provider: &Provider,
+    credential: Option<&Secret>,
+    inbound_keys: &[Secret],
+) -> Headers {
+    let passthrough = matches!(provider.credential, Credential::Passthrough);
+    let mut sent = headers.clone();
+    sent.retain(|name, value| {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        let is_credential = is("authorization") || is("x-api-key");
+        !is_hop_by_hop(name, headers)
+            && !OURS.iter().any(|own| is(own))
+            && !(is_credential && (!passthrough || is_inbound_key(value, inbound_keys)))
+    });
+    for (name, value) in &provider.headers {
+        let mut value = value.clone();
+        if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
+            value = merged(&sent, name, &value);
+        }
+        sent.remove(name);
+        sent.push(name.clone(), value);
+    }
+    if let Some((name, value)) = credential.and_then(|one| credential_field(provider, one)) {
+        sent.remove(name);
+        sent.push(name, value.expose());
+    }
+    sent
+}
+
+/// The key in a credential field's value: what follows `Bearer `, or all of it.
+pub fn bare_key(value: &[u8]) -> &[u8] {
+    let scheme = b"bearer ";
+    match value.split_at_checked(scheme.len()) {
+        Some((start, key)) if start.eq_ignore_ascii_case(scheme) => key.trim_ascii(),
+        _ => value.trim_ascii(),
+    }
+}
+
+fn is_inbound_key(value: &[u8], inbound_keys: &[Secret]) -> bool {
+    // Every key is compared, so that the time does not tell which one it was.
+    inbound_keys.iter().fold(false, |found, key| found | key.matches(bare_key(value)))
+}
+
+/// The client's members of the list and then those of `configured` that it lacks.
+fn merged(sent: &Headers, name: &str, configured: &str) -> String {
+    let mut members: Vec<String> =
+        sent.list(name).map(|member| String::from_utf8_lossy(member).into_owned()).collect();
+    for member in configured.split(',').map(str::trim).filter(|member| !member.is_empty()) {
+        if !members.iter().any(|known| known == member) {
+            members.push(member.to_owned());
+        }
+    }
+    members.join(",")
+}
+
+/// The fields to pass on to the client. `Content-Length` stays; the reply corrects it where the
+/// framing needs that.
+pub fn to_client(headers: &Headers) -> Headers {
+    let mut sent = headers.clone();
+    sent.retain(|name, _| !is_hop_by_hop(name, headers));
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Egress;
+
+    fn provider(kind: ProviderKind, auth_type: AuthType, headers: &[(&str, &str)]) -> Provider {
+        Provider {
+            name: "p".into(),
+            slug: "p".into(),
+            kind,
+            base_url: "http://x".into(),
+            enabled: true,
+            auth_type,
+            credential: Credential::None,
+            headers: headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            egress: Egress::default(),
+        }
+    }
+
+    fn of(fields: &[(&str, &str)]) -> Headers {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.push(*name, *value);
+        }
+        headers
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_behind() {
+        let client = of(&[
+            ("Host", "a"),
+            ("Connection", "keep-alive, X-Hop"),
+            ("X-Hop", "1"),
+            ("Keep-Alive", "5"),
+            ("TE", "trailers"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("Proxy-Authorization", "p"),
+            ("Proxy-Connection", "x"),
+            ("Trailer", "t"),
+            ("Content-Length", "3"),
+            ("Expect", "100-continue"),
+            ("Authorization", "Bearer client"),
+            ("X-Api-Key", "client"),
+            ("X-Kept", "1"),
+            ("X-Kept", "2"),
+            ("Accept-Encoding", "br"),
+        ]);
+        let provider = provider(ProviderKind::Anthropic, AuthType::AuthToken, &[]);
+        let sent = to_upstream(&client, &provider, Some(&Secret::new("tok")), &[]);
+        let expected = of(&[
+            ("X-Kept", "1"),
+            ("X-Kept", "2"),
+            ("Accept-Encoding", "br"),
+            ("authorization", "Bearer tok"),
+        ]);
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn the_credential_by_auth_type_and_kind() {
+        let cases = [
+            (ProviderKind::Anthropic, AuthType::AuthToken, Some(("authorization", "Bearer t"))),
+            (ProviderKind::Anthropic, AuthType::ApiKey, Some(("x-api-key", "t"))),
+            (ProviderKind::OpenAi, AuthType::ApiKey, Some(("authorization", "Bearer t"))),
+            (ProviderKind::Generic, AuthType::AuthToken, Some(("authorization", "Bearer t"))),
+            (ProviderKind::Generic, AuthType::None, None),
+        ];
+        for (kind, auth_type, expected) in cases {
+            let field = credential_field(&provider(kind, auth_type, &[]), &Secret::new("t"));
+            let field = field.as_ref().map(|(name, value)| (*name, value.expose()));
+            assert_eq!(field, expected);
+        }
+    }
+
+    #[test]
+    fn configured_fields_replace_and_lists_merge() {
+        let provider = provider(
+            ProviderKind::Anthropic,
+            AuthType::None,
+            &[("anthropic-beta", "oauth-2025-04-20, b"), ("User-Agent", "mine")],
+        );
+        let client = of(&[("Anthropic-Beta", "a,b"), ("user-agent", "theirs")]);
+        let sent = to_upstream(&client, &provider, None, &[]);
+        assert_eq!(sent, of(&[("anthropic-beta", "a,b,oauth-2025-04-20"), ("User-Agent", "mine")]));
+        let sent = to_upstream(&Headers::new(), &provider, None, &[]);
+        assert_eq!(sent.first("anthropic-beta"), Some(b"oauth-2025-04-20,b".as_slice()));
+    }
+
+    #[test]
+    fn passthrough_never_passes_our_own_key() {
+        let provider = Provider {
+            credential: Credential::Passthrough,
+            ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[])
+        };
+        let client = of(&[("Authorization", "Bearer theirs"), ("x-api-key", "inbound")]);
+        let sent = to_upstream(&client, &provider, None, &[Secret::new("inbound")]);
+        assert_eq!(sent, of(&[("Authorization", "Bearer theirs")]));
+    }
+
+    #[test]
+    fn responses_lose_hop_by_hop_fields_only() {
+        let upstream = of(&[
+            ("content-length", "3"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("location", "/x"),
+        ]);
+        let expected = of(&[
+            ("content-length", "3"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("location", "/x"),
+        ]);
+        assert_eq!(to_client(&upstream), expected);
+    }
+}

@@ -1,0 +1,211 @@
+//! The proxy's own pages under `/-/`: healthy, ready, status, refresh.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::clock::Moment;
+use crate::config::{Credential, Provider, ProviderKind};
+use crate::message::{Headers, ResponseHead};
+use crate::proxy::exchange::{Proxy, Way};
+use crate::refusal::{Code, Refusal};
+use crate::token::store::Posting;
+
+/// How long `POST /-/refresh/<slug>` waits for the outcome.
+const REFRESH_WAIT: Duration = Duration::from_secs(40);
+
+/// A page, ready to be sent.
+#[derive(Debug)]
+pub struct Page {
+    /// Status and header fields without framing.
+    pub head: ResponseHead,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Whether `page` needs no key even where `auth` is on: what a supervisor asks for.
+pub fn is_open(page: &str) -> bool {
+    matches!(page, "healthy" | "ready")
+}
+
+/// Answers a request for `page`, which is what follows `/-/`.
+pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> {
+    if let Some(slug) = page.strip_prefix("refresh/") {
+        needs(method, &["POST"])?;
+        return refresh(proxy, slug);
+    }
+    let make = match page {
+        "healthy" => healthy,
+        "ready" => ready,
+        "status" => status,
+        _ => {
+            let message = "There are /-/healthy, /-/ready, /-/status and /-/refresh/<provider>";
+            return Err(Refusal::new(Code::NotFound, message));
+        }
+    };
+    needs(method, &["GET", "HEAD"])?;
+    Ok(make(proxy))
+}
+
+fn needs(method: &str, allowed: &[&str]) -> Result<(), Refusal> {
+    if allowed.contains(&method) {
+        return Ok(());
+    }
+    let message = format!("This page is for {}", allowed.join(" and "));
+    Err(Refusal::new(Code::MethodNotAllowed, message))
+}
+
+fn page(status: u16, content_type: &str, body: String) -> Page {
+    let mut headers = Headers::new();
+    headers.push("content-type", content_type);
+    headers.push("cache-control", "no-store");
+    Page { head: ResponseHead { status, headers }, body: body.into_bytes() }
+}
+
+fn json_page(status: u16, value: &Value) -> Page {
+    page(status, "application/json", format!("{value}\n"))
+}
+
+fn healthy(_: &Proxy) -> Page {
+    page(200, "text/plain; charset=utf-8", "ok\n".to_owned())
+}
+
+/// 200 where every enabled provider has a credential to send, else 503 naming those that have none.
+/// A state file that can't be written is named too, since a restart would lose what it lacks.
+fn ready(proxy: &Proxy) -> Page {
+    let now = proxy.clock.now();
+    let mut missing = Vec::new();
+    let mut warnings = Vec::new();
+    for (index, provider) in proxy.config.providers.iter().enumerate() {
+        if !provider.enabled {
+            continue;
+        }
+        let posting = proxy.store.read(index);
+        if !has_credential(provider, &posting, now) {
+            missing.push(json!({ "name": provider.name, "reason": reason(provider, &posting) }));
+        }
+        if let Some(why) = &posting.disk_error {
+            let text = format!("The state file of {} can't be written: {why}", provider.name);
+            warnings.push(text);
+        }
+    }
+    let ready = missing.is_empty();
+    let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });
+    let mut page = json_page(if ready { 200 } else { 503 }, &value);
+    if !ready {
+        page.head.headers.push("retry-after", "1");
+    }
+    page
+}
+
+fn has_credential(provider: &Provider, posting: &Posting, now: Moment) -> bool {
+    match &provider.credential {
+        Credential::None | Credential::Passthrough | Credential::Static(_) => true,
+        Credential::Missing(_) => false,
+        Credential::Refreshed(_) => posting.valid_token(now).is_some(),
+    }
+}
+
+fn reason(provider: &Provider, posting: &Posting) -> String {
+    match (&provider.credential, &posting.refresh.last_error) {
+        (Credential::Missing(missing), _) => missing.to_string(),
+        (_, Some(error)) => error.clone(),
+        (_, None) => "the first token is still on its way".to_owned(),
+    }
+}
+
+fn status(proxy: &Proxy) -> Page {
+    let now = proxy.clock.now();
+    let in_flight: u64 =
+        proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
+    let providers: Vec<Value> = proxy
+        .config
+        .providers
+        .iter()
+        .zip(&proxy.ways)
+        .enumerate()
+        .map(|(index, (provider, way))| {
+            provider_status(provider, way, &proxy.store.read(index), now)
+        })
+        .collect();
+    let value = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_at": proxy.started_at.to_string(),
+        "uptime_seconds": proxy.uptime.elapsed().as_secs(),
+        "in_flight": in_flight,
+        "providers": providers,
+    });
+    json_page(200, &value)
+}
+
+fn provider_status(provider: &Provider, way: &Way, posting: &Posting, now: Moment) -> Value {
+    let token = posting.token.as_ref().map(|token| {
+        json!({
+            "source": token.source,
+            "obtained_at": token.obtained_at.to_string(),
+            "expires_at": token.expires.wall.to_string(),
+            "expires_in_seconds": token.expires.left_ms(now) / 1000,
+            "refresh_due_at": token.refresh_due_at.to_string(),
+            "generation": token.generation,
+        })
+    });
+    let kind = match provider.kind {
+        ProviderKind::Anthropic => "anthropic",
+        ProviderKind::OpenAi => "openai",
+        ProviderKind::Generic => "generic",
+    };
+    let refresh = &posting.refresh;
+    json!({
+        "name": provider.name,
+        "slug": provider.slug,
+        "type": kind,
+        "base_url": provider.base_url,
+        "enabled": provider.enabled,
+        "state": state(provider, posting, now),
+        "token": token,
+        "refresh": {
+            "successes": refresh.successes,
+            "failures": refresh.failures,
+            "consecutive_failures": refresh.consecutive_failures,
+            "last_error": refresh.last_error,
+            "next_attempt_at": refresh.next_attempt_at.map(|at| at.to_string()),
+        },
+        "requests": {
+            "total": way.counts.total.load(Ordering::Relaxed),
+            "in_flight": way.counts.in_flight.load(Ordering::Relaxed),
+            "errors": way.counts.errors.load(Ordering::Relaxed),
+        },
+        "cooldown_until": null,
+    })
+}
+
+fn state(provider: &Provider, posting: &Posting, now: Moment) -> &'static str {
+    if !provider.enabled {
+        "disabled"
+    } else if posting.refreshing {
+        "refreshing"
+    } else if !has_credential(provider, posting, now) {
+        "unavailable"
+    } else if posting.refresh.consecutive_failures > 0 {
+        "failing"
+    } else {
+        "ready"
+    }
+}
+
+/// Refreshes now and waits for the outcome.
+fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
+    let found = proxy.config.providers.iter().position(|one| one.slug == slug && one.enabled);
+    let inbox = found.and_then(|index| Some((index, proxy.ways[index].inbox.as_ref()?)));
+    let Some((index, inbox)) = inbox else {
+        let message = "No such provider, or it has no token to refresh";
+        return Err(Refusal::new(Code::UnknownProvider, message));
+    };
+    // The refresher closes this end once the outcome is published.
+    let _ = inbox.force().recv_timeout(REFRESH_WAIT);
+    let provider = &proxy.config.providers[index];
+    let posting = proxy.store.read(index);
+    let value = provider_status(provider, &proxy.ways[index], &posting, proxy.clock.now());
+    Ok(json_page(if posting.refresh.last_error.is_none() { 200 } else { 502 }, &value))
+}

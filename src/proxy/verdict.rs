@@ -1,0 +1,125 @@
+//! What becomes of an upstream failure, and of a 401: pure decisions.
+
+use std::time::Duration;
+
+use crate::clock::{Moment, Timestamp};
+use crate::ingress::body::BodyFault;
+use crate::refusal::{Code, Refusal};
+use crate::token::store::Posting;
+use crate::upstream::UpstreamError;
+
+/// The least and the most that `Retry-After` says for a token that is not there.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// What the client is told of an upstream failure; None where there is no client left to tell.
+pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
+    let refusal = match error {
+        UpstreamError::ClientGone => return None,
+        UpstreamError::Unreachable(why) => {
+            Refusal::new(Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
+        }
+        UpstreamError::Broken(why) => Refusal::new(
+            Code::UpstreamBroken,
+            format!("{provider} did not answer as HTTP asks for: {why}"),
+        ),
+        UpstreamError::TimedOut(why) => {
+            Refusal::new(Code::UpstreamTimeout, format!("{provider} did not answer: {why}"))
+        }
+        UpstreamError::Unsendable(why) => {
+            Refusal::new(Code::BadRequest, format!("The request can't be sent on: {why}"))
+        }
+        UpstreamError::RequestBody(error) => return refusal_for_body(error),
+    };
+    Some(refusal)
+}
+
+/// What the client is told of its own body; None where it has gone away.
+pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
+    match BodyFault::of(error)? {
+        BodyFault::Malformed(why) => {
+            Some(Refusal::new(Code::BadRequest, format!("The request body is malformed: {why}")))
+        }
+        BodyFault::TooLarge => Some(Refusal::new(
+            Code::BodyTooLarge,
+            "The request body is over settings.max_body_bytes",
+        )),
+        BodyFault::Timeout => Some(Refusal::new(
+            Code::ClientTimeout,
+            "The request body did not come within settings.timeouts.client_idle",
+        )),
+        BodyFault::Gone => None,
+    }
+}
+
+/// What the client is told where there is no valid token: why, and when the next try is.
+pub fn token_unavailable(provider: &str, posting: &Posting, now: Timestamp) -> Refusal {
+    let why =
+        posting.refresh.last_error.as_deref().unwrap_or("the first token is still on its way");
+    let next = posting.refresh.next_attempt_at;
+    let when = next.map_or_else(String::new, |at| format!("; the next try is at {at}"));
+    let message = format!("No valid token for {provider}: {why}{when}");
+    let wait = next.and_then(|at| u64::try_from(at.millis_since(now)).ok()).unwrap_or(0);
+    let wait = Duration::from_millis(wait).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+    Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
+}
+
+/// Whether waiting for a token makes sense: there is none, and one is on its way, or will be tried
+/// for within `left`.
+pub fn is_worth_waiting(posting: &Posting, now: Moment, left: Duration) -> bool {
+    if posting.valid_token(now).is_some() {
+        return false;
+    }
+    let next_try_ms = posting.refresh.next_attempt_at.map(|at| at.millis_since(now.wall));
+    let soon =
+        next_try_ms.is_some_and(|millis| u128::try_from(millis).unwrap_or(0) < left.as_millis());
+    posting.refresh.last_error.is_none() || posting.refreshing || soon
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::store::RefreshStatus;
+
+    #[test]
+    fn failures_and_their_codes() {
+        let text = || "x".to_owned();
+        let body = |fault| UpstreamError::RequestBody(BodyFault::into_io(fault));
+        let cases = [
+            (UpstreamError::Unreachable(text()), Some(Code::UpstreamUnreachable)),
+            (UpstreamError::Broken(text()), Some(Code::UpstreamBroken)),
+            (UpstreamError::TimedOut(text()), Some(Code::UpstreamTimeout)),
+            (UpstreamError::Unsendable(text()), Some(Code::BadRequest)),
+            (UpstreamError::ClientGone, None),
+            (body(BodyFault::Malformed("chunk")), Some(Code::BadRequest)),
+            (body(BodyFault::TooLarge), Some(Code::BodyTooLarge)),
+            (body(BodyFault::Timeout), Some(Code::ClientTimeout)),
+            (body(BodyFault::Gone), None),
+        ];
+        for (error, code) in cases {
+            assert_eq!(refusal_for(&error, "P").map(|refusal| refusal.code), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_token_says_why_and_when() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let posting = Posting {
+            refresh: RefreshStatus {
+                last_error: Some("Failed to refresh token: 503 Service Unavailable".into()),
+                next_attempt_at: Some(now.plus_millis(4_500)),
+                ..RefreshStatus::default()
+            },
+            ..Posting::default()
+        };
+        let refusal = token_unavailable("P", &posting, now);
+        assert_eq!(
+            refusal.message,
+            "No valid token for P: Failed to refresh token: 503 Service Unavailable; the next try is \
+             at 2027-01-15T08:00:04.500Z"
+        );
+        assert_eq!(refusal.retry_after, Some(Duration::from_millis(4_500)));
+        let first = token_unavailable("P", &Posting::default(), now);
+        assert_eq!(first.retry_after, Some(RETRY_AFTER_MIN));
+    }
+}
