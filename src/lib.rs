@@ -7,6 +7,7 @@
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

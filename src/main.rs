@@ -1,2 +1,258 @@
-//! The `evertoken` command.
-fn main() {}
+//! The `evertoken` command: arguments, environment, logger, signals and exit codes.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use evertoken::app::{App, Environment, StartError};
+use evertoken::cli::{self, Command};
+use evertoken::clock::Clock;
+use evertoken::config::resolve::{self, Problem};
+use evertoken::config::{Config, Server, is_loopback_host};
+use evertoken::token::store::TokenStore;
+use evertoken::{app, check, thread};
+use log::{error, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const CANT_BIND: u8 = 69;
+const BAD_CONFIG: u8 = 78;
+/// The stack of the thread that stops the proxy.
+const STOP_STACK_BYTES: usize = 128 * 1024;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run { config, listen }) => run(&config, listen),
+        Ok(Command::Check { config, online }) => run_check(&config, online),
+        Ok(Command::Refresh { config, provider }) => run_refresh(&config, provider.as_deref()),
+        Ok(Command::Print(text)) => {
+            say_out(&text);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            say(&format!("evertoken: {why}\nTry 'evertoken --help'."));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// A line on stderr; there is nobody left to tell where that fails.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn say_out(text: &str) {
+    let _ = write!(std::io::stdout(), "{text}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the environment enters the program here")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads the configuration; the problems that keep it from use are printed.
+fn load(path: &Path) -> Result<(Config, Vec<Problem>), ExitCode> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        say(&format!(
+            "{shown}: can't be read: {error}; copy providers.yaml.example to start with, or name \
+             another file with --config"
+        ));
+        ExitCode::from(BAD_CONFIG)
+    })?;
+    let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
+    let sources = resolve::Sources {
+        environment: &variable,
+        files: &|path| std::fs::read_to_string(path),
+        file_mode: mode,
+        is_root: rustix::process::geteuid().is_root(),
+    };
+    resolve::resolve(&text, &shown, &sources).map_err(|problems| {
+        for problem in problems {
+            say(&problem.to_string());
+        }
+        ExitCode::from(BAD_CONFIG)
+    })
+}
+
+/// `[LEVEL] message`, with a UTC timestamp before it unless the journal adds its own.
+fn start_logger(level: log::LevelFilter, clock: Clock) {
+    let under_journal = variable("JOURNAL_STREAM").is_some();
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level);
+    if let Some(filters) = variable("RUST_LOG") {
+        builder.parse_filters(&filters);
+    }
+    builder.format(move |out, record| {
+        if under_journal {
+            writeln!(out, "[{}] {}", record.level(), record.args())
+        } else {
+            writeln!(out, "{} [{}] {}", clock.wall(), record.level(), record.args())
+        }
+    });
+    builder.init();
+}
+
+fn environment(clock: Clock) -> Environment {
+    Environment { clock, rng: fastrand::Rng::new(), timer: crossbeam_channel::after }
+}
+
+fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
+    let (mut config, warnings) = match load(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Some((host, port)) = listen {
+        config.settings.host = host;
+        config.settings.port = port;
+        if let Err(why) = check_listen(&config) {
+            say(&format!("--listen: {why}"));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    }
+    let clock = Clock::system();
+    start_logger(config.settings.log_level, clock.clone());
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    // Before anything starts, so that no signal finds its default action.
+    let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("Signals can't be handled: {error}"), FAILED),
+    };
+    match App::start(config, environment(clock)) {
+        Ok(app) => serve(app, signals),
+        Err(error @ StartError::Bind(..)) => fail(&error.to_string(), CANT_BIND),
+        Err(error @ StartError::Provider(..)) => fail(&error.to_string(), BAD_CONFIG),
+        Err(error @ StartError::Thread(_)) => fail(&error.to_string(), FAILED),
+    }
+}
+
+fn fail(why: &str, code: u8) -> ExitCode {
+    error!("{why}");
+    ExitCode::from(code)
+}
+
+/// What the configuration check says of a listening address, for one from the command line.
+fn check_listen(config: &Config) -> Result<(), &'static str> {
+    let settings = &config.settings;
+    if is_loopback_host(&settings.host) {
+        return Ok(());
+    }
+    if settings.inbound_keys.is_none() {
+        return Err("an address that is not loopback needs settings.auth.enabled");
+    }
+    if settings.server == Server::TinyHttp {
+        return Err("settings.server \"tiny_http\" is for loopback addresses only");
+    }
+    Ok(())
+}
+
+/// Obeys signals until the proxy has stopped.
+fn serve(app: App, mut signals: Signals) -> ExitCode {
+    let mut running = Some(app);
+    let mut stopping = None;
+    let handle = signals.handle();
+    for signal in signals.forever() {
+        match (signal, running.take()) {
+            (SIGTERM | SIGINT, Some(app)) => {
+                info!("Stopping; requests in flight are finished first");
+                let handle = handle.clone();
+                let stop = move || {
+                    let cut_off = app.stop();
+                    if cut_off > 0 {
+                        warn!("{cut_off} connections were cut off");
+                    }
+                    handle.close();
+                };
+                match thread::spawn("stop", STOP_STACK_BYTES, stop) {
+                    Ok(thread) => stopping = Some(thread),
+                    Err(error) => return fail(&format!("Can't stop in order: {error}"), FAILED),
+                }
+            }
+            (SIGTERM | SIGINT, None) => {
+                warn!("Stopping at once");
+                if let Some(thread) = stopping.take() {
+                    thread.detach();
+                }
+                return ExitCode::SUCCESS;
+            }
+            (SIGUSR1, Some(app)) => {
+                info!("Refreshing every provider");
+                app.refresh_all();
+                running = Some(app);
+            }
+            (SIGHUP, Some(app)) => {
+                warn!("This version does not reload; restart to use a changed configuration");
+                running = Some(app);
+            }
+            (_, other) => running = other,
+        }
+    }
+    drop(stopping);
+    info!("Stopped");
+    ExitCode::SUCCESS
+}
+
+fn run_check(path: &Path, online: bool) -> ExitCode {
+    let (config, warnings) = match load(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    let mut problems = check::offline(&config);
+    if online {
+        let report = check::online(&config, &Clock::system());
+        say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
+        problems.extend(report.problems);
+    }
+    for problem in &problems {
+        say(problem);
+    }
+    if problems.is_empty() {
+        say_out(&format!("{}: everything is in order\n", path.display()));
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(BAD_CONFIG)
+}
+
+fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
+    let (config, warnings) = match load(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let clock = Clock::system();
+    start_logger(config.settings.log_level, clock.clone());
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    let mut environment = environment(clock);
+    let store = Arc::new(TokenStore::new());
+    let mut refreshed = 0;
+    let mut failed = false;
+    for (index, provider) in config.providers.iter().enumerate() {
+        if wanted.map_or(!provider.enabled, |name| name != provider.name && name != provider.slug) {
+            continue;
+        }
+        let setup =
+            app::refresher_setup(index, provider, &config.settings, &store, &mut environment);
+        match setup {
+            Ok(Some(setup)) => {
+                refreshed += 1;
+                failed |= evertoken::token::refresher::refresh_once(setup).is_err();
+            }
+            Ok(None) => {}
+            Err(error) => return fail(&error.to_string(), BAD_CONFIG),
+        }
+    }
+    if refreshed == 0 {
+        return fail("There is no such provider with a token to refresh", USAGE);
+    }
+    ExitCode::from(u8::from(failed))
+}

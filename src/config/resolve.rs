@@ -1,1 +1,255 @@
 //! From the YAML and the environment to a checked `Config`, or the full list of problems.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::raw::{Document, Position, Section};
+use crate::config::{
+    Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, is_loopback_host,
+};
+use crate::secret::Secret;
+
+mod provider;
+mod settings;
+
+/// A problem in a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file as it was named.
+    pub file: String,
+    /// Line and column, from 1; None for the file as a whole.
+    pub position: Option<Position>,
+    /// What is wrong and what would be right. Holds no secret.
+    pub message: String,
+    /// Whether the file can be used all the same.
+    pub is_warning: bool,
+}
+
+/// `file:line:column: message`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some((line, column)) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}{}", if self.is_warning { "warning: " } else { "" }, self.message)
+    }
+}
+
+/// What the configuration is resolved against.
+pub struct Sources<'a> {
+    /// Looks a variable up.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a file.
+    pub files: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// The configuration file's own permissions, where they are known.
+    pub file_mode: Option<u32>,
+    /// Whether the program runs as root.
+    pub is_root: bool,
+}
+
+impl Sources<'_> {
+    /// Whether group or others can read the configuration file.
+    fn is_exposed(&self) -> bool {
+        self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
+    }
+
+    /// A variable that is set and not empty, without the white space around it.
+    fn variable(&self, name: &str) -> Option<String> {
+        let value = (self.environment)(name)?.trim().to_owned();
+        (!value.is_empty()).then_some(value)
+    }
+
+    /// The secret in `key_env` or `key_file`; None where neither is written.
+    fn secret(
+        &self,
+        section: &Section<'_>,
+        env_key: &'static str,
+        file_key: &'static str,
+    ) -> Option<Found> {
+        let variable = section.text(env_key);
+        let file = section.text(file_key);
+        if variable.is_some() && file.is_some() {
+            section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
+        }
+        if let Some(name) = variable {
+            return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
+        }
+        file.map(|path| self.secret_file(&path))
+    }
+
+    fn secret_file(&self, path: &str) -> Found {
+        let missing = |why: String| Missing::File(path.to_owned(), why);
+        let text = (self.files)(Path::new(path)).map_err(|error| missing(error.to_string()))?;
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() {
+            return Err(missing("it is empty".to_owned()));
+        }
+        Ok(Secret::new(text))
+    }
+}
+
+/// Resolves `text`, read from `file`: the configuration and its warnings, or every problem.
+pub fn resolve(
+    text: &str,
+    file: &str,
+    sources: &Sources<'_>,
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let document = Document::parse(text).map_err(|(position, message)| {
+        vec![Problem { file: file.to_owned(), position, message, is_warning: false }]
+    })?;
+    let config = read(&document, sources);
+    let mut problems: Vec<Problem> = document
+        .problems()
+        .into_iter()
+        .map(|problem| Problem {
+            file: file.to_owned(),
+            position: document.locate(&problem.path),
+            message: problem.message,
+            is_warning: problem.is_warning,
+        })
+        .collect();
+    problems.sort_by_key(|problem| problem.position);
+    problems.dedup();
+    if problems.iter().any(|problem| !problem.is_warning) {
+        return Err(problems);
+    }
+    Ok((config, problems))
+}
+
+fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
+    let root = document.root();
+    let settings = settings::read(&root, sources);
+    let sections = root.sections("providers", "a provider");
+    let providers: Vec<Provider> =
+        sections.into_iter().map(|section| provider::read(section, sources)).collect();
+    if providers.is_empty() && !root.has("providers") {
+        root.error_here("there are no 'providers'; providers.yaml.example shows how to begin");
+    } else if providers.is_empty() {
+        root.error("providers", "there is no provider in 'providers'");
+    } else if !providers.iter().any(|provider| provider.enabled) {
+        root.warn("providers", "no provider is enabled, so nothing will be forwarded");
+    }
+    check_unique(&root, &providers);
+    let model_routes = read_routes(&root, &providers);
+    root.finish(&[]);
+    Config { settings, model_routes, providers }
+}
+
+fn check_unique(root: &Section<'_>, providers: &[Provider]) {
+    let sections = root.sections("providers", "a provider");
+    for (index, (provider, section)) in providers.iter().zip(&sections).enumerate() {
+        if provider.slug.is_empty() {
+            continue;
+        }
+        if let Some(other) = providers[..index].iter().find(|other| other.slug == provider.slug) {
+            let message = if other.name == provider.name {
+                format!("there is another provider called '{}'", other.name)
+            } else {
+                format!("this name gives the same slug '{}' as '{}'", other.slug, other.name)
+            };
+            section.error("name", message);
+        }
+    }
+}
+
+fn read_routes(root: &Section<'_>, providers: &[Provider]) -> Vec<ModelRoute> {
+    let lists = root.lists("model_routes", "a route");
+    lists
+        .into_iter()
+        .map(|(pattern, sections)| {
+            let mut candidates: Vec<_> =
+                sections.into_iter().filter_map(|one| read_candidate(one, providers)).collect();
+            candidates.sort_by_key(|candidate| candidate.priority);
+            ModelRoute { pattern, candidates }
+        })
+        .collect()
+}
+
+fn read_candidate(section: Section<'_>, providers: &[Provider]) -> Option<RouteCandidate> {
+    let name = section.text("provider");
+    let model = section.text("model");
+    let priority = section.integer("priority", 1, 0, 1_000_000);
+    let found = name.as_ref().and_then(|name| {
+        providers.iter().position(|provider| provider.name == *name || provider.slug == *name)
+    });
+    match (&name, found) {
+        (None, _) => section.error_here("a route needs a 'provider'"),
+        (Some(name), None) => section.error("provider", format!("there is no provider '{name}'")),
+        (Some(name), Some(index)) if !providers[index].enabled => {
+            section
+                .warn("provider", format!("provider '{name}' is disabled, so this is never used"));
+        }
+        _ => {}
+    }
+    section.finish(&[]);
+    Some(RouteCandidate {
+        provider: found?,
+        model: model.filter(|model| model != "passthrough"),
+        priority: i64::try_from(priority).unwrap_or(i64::MAX),
+    })
+}
+
+/// What the configuration names and the environment or the disk does not have, for `check`.
+pub fn missing_secrets(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let mut report = |what: &Missing| missing.push(format!("{}: {what}", provider.name));
+        match &provider.credential {
+            Credential::Missing(what) => report(what),
+            Credential::Refreshed(refresh) => {
+                if let Err(what) = &refresh.client_id {
+                    report(what);
+                }
+                let secrets = [&refresh.client_secret, &refresh.seed];
+                for what in secrets.into_iter().flatten().filter_map(|one| one.as_ref().err()) {
+                    report(what);
+                }
+            }
+            Credential::None | Credential::Passthrough | Credential::Static(_) => {}
+        }
+    }
+    missing
+}
+
+/// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
+/// URL, or one with a user in it.
+fn split_url(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && !b"\"<>\\^`{|}".contains(&byte);
+    if !matches!(scheme, "http" | "https") || authority.contains('@') || !url.bytes().all(plain) {
+        return None;
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_fine = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
+    (!host.is_empty() && port_fine).then_some((scheme, host, path))
+}
+
+/// Where tokens are kept if the file does not say so.
+fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
+    if let Some(given) = sources.variable("STATE_DIRECTORY") {
+        // systemd lists several with colons between them.
+        return given.split(':').next().map(PathBuf::from);
+    }
+    if let Some(xdg) = sources.variable("XDG_STATE_HOME") {
+        return Some(PathBuf::from(xdg).join("evertoken"));
+    }
+    if sources.is_root {
+        return Some(PathBuf::from("/var/lib/evertoken"));
+    }
+    sources.variable("HOME").map(|home| PathBuf::from(home).join(".local/state/evertoken"))
+}
+
+fn is_loopback_url(url: &str) -> bool {
+    split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! `evertoken check`: what the configuration alone can't tell, found without spending a token.
+
+use std::collections::BTreeMap;
+
+use crate::app::way_to;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, Credential, Provider, resolve};
+use crate::message::Headers;
+use crate::token::saved::check_writable;
+use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
+
+/// How far a server's clock may be off before it is a problem.
+const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+
+/// What was found online.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One line for each endpoint that is fine.
+    pub fine: Vec<String>,
+    /// One line for each problem.
+    pub problems: Vec<String>,
+}
+
+/// Problems of the environment and the state folder.
+pub fn offline(config: &Config) -> Vec<String> {
+    let mut problems = resolve::missing_secrets(config);
+    let folder = &config.settings.state_dir;
+    if let Err(error) = check_writable(folder) {
+        problems.push(format!(
+            "the state folder {} can't be written: {error}; set settings.state_dir to a folder of \
+             the user that runs evertoken",
+            folder.display()
+        ));
+    }
+    problems
+}
+
+/// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
+/// clocks. What is sent is a HEAD request without a credential.
+pub fn online(config: &Config, clock: &Clock) -> Report {
+    let mut report = Report::default();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let upstream = match way_to(provider, &config.settings.limits) {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                continue;
+            }
+        };
+        for (what, url) in endpoints(provider) {
+            let request =
+                OutRequest { method: "HEAD".into(), url: url.clone(), headers: Headers::new() };
+            let line = format!("{}: {what} {url}", provider.name);
+            match upstream.send(&request, &mut OutBody::Absent, None) {
+                Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
+                Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
+            }
+        }
+    }
+    report
+}
+
+fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
+    let mut endpoints = BTreeMap::from([("base_url", format!("{}/", provider.base_url))]);
+    if let Credential::Refreshed(config) = &provider.credential {
+        endpoints.insert("token_url", config.token_url.clone());
+    }
+    endpoints
+}
+
+fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {
+    let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok());
+    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let behind = date.map(|date| Timestamp::from_system_time(date).millis_since(now));
+    match behind {
+        Some(millis) if millis.abs() > CLOCK_DIFFERENCE_MAX_MS => report.problems.push(format!(
+            "{line}: answers, but its clock and this machine's are {} s apart",
+            millis.abs() / 1000
+        )),
+        _ => report.fine.push(format!("{line}: answers (status {})", answer.head.status)),
+    }
+}
+
+fn plain(error: UpstreamError) -> String {
+    match error {
+        UpstreamError::Unreachable(why) => format!("no connection: {why}"),
+        UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => format!("no answer: {why}"),
+        UpstreamError::Unsendable(why) => why,
+        UpstreamError::ClientGone | UpstreamError::RequestBody(_) => "no answer".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AuthType, Egress, ProviderKind};
+
+    #[test]
+    fn endpoints_of_a_provider_without_refresh() {
+        let provider = Provider {
+            name: "p".into(),
+            slug: "p".into(),
+            kind: ProviderKind::Generic,
+            base_url: "http://x/v1".into(),
+            enabled: true,
+            auth_type: AuthType::None,
+            credential: Credential::None,
+            headers: Vec::new(),
+            egress: Egress::default(),
+        };
+        assert_eq!(endpoints(&provider), BTreeMap::from([("base_url", "http://x/v1/".to_owned())]));
+    }
+}

@@ -1,0 +1,314 @@
+//! One entry of `providers`, with its `auto_refresh_config`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::raw::Section;
+use crate::config::resolve::{Sources, is_loopback_url, split_url};
+use crate::config::{
+    AuthType, AutoRefresh, ClientAuth, Credential, Egress, Found, GrantType, Missing, Provider,
+    ProviderKind, RequestFormat,
+};
+use crate::secret::Secret;
+
+/// Bounds of the numbers, each with its unit.
+const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
+const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
+
+/// Keys of the original family of configuration files that evertoken does not use.
+const UNUSED: [&str; 1] = ["streaming_mode"];
+
+/// Header fields that frame a message or belong to a connection: nobody may configure them.
+const FORBIDDEN_FIELDS: [&str; 11] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "proxy-connection",
+    "proxy-authorization",
+];
+
+/// Reads one provider. What is wrong is reported; what is returned then is never used.
+pub(super) fn read(section: Section<'_>, sources: &Sources<'_>) -> Provider {
+    let name = section.text("name").unwrap_or_default();
+    let slug = slug(&name);
+    if name.is_empty() {
+        section.error("name", "a provider needs a 'name'");
+    } else if slug.is_empty() {
+        section.error("name", "a 'name' needs a letter or a digit");
+    }
+    let kind = section.choice(
+        "type",
+        &[
+            ("anthropic", ProviderKind::Anthropic),
+            ("openai", ProviderKind::OpenAi),
+            ("generic", ProviderKind::Generic),
+        ],
+    );
+    if !section.has("type") {
+        section.error("type", "a provider needs a 'type': anthropic, openai or generic");
+    }
+    let auth_type = section.choice(
+        "auth_type",
+        &[
+            ("auth_token", AuthType::AuthToken),
+            ("api_key", AuthType::ApiKey),
+            ("none", AuthType::None),
+        ],
+    );
+    let provider = Provider {
+        base_url: read_base_url(&section),
+        enabled: section.flag("enabled", true),
+        auth_type,
+        credential: read_credential(&section, auth_type, sources),
+        headers: read_headers(&section),
+        egress: read_egress(&section, sources),
+        name,
+        slug,
+        kind,
+    };
+    section.finish(&UNUSED);
+    provider
+}
+
+/// Lower case; runs of anything but letters and digits become `-`.
+fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for character in name.chars() {
+        if character.is_ascii_alphanumeric() {
+            slug.push(character.to_ascii_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}
+
+fn read_base_url(section: &Section<'_>) -> String {
+    let Some(url) = section.text("base_url") else {
+        section.error("base_url", "a provider needs a 'base_url'");
+        return String::new();
+    };
+    match split_url(&url) {
+        None => section.error("base_url", "'base_url' must be an http or https URL without a user"),
+        Some((_, _, path)) if path.contains(['?', '#']) => {
+            section.error("base_url", "'base_url' must end with its path, without '?' or '#'");
+        }
+        Some(_) => {}
+    }
+    url.trim_end_matches('/').to_owned()
+}
+
+fn read_credential(
+    section: &Section<'_>,
+    auth_type: AuthType,
+    sources: &Sources<'_>,
+) -> Credential {
+    let literal = section.text("auth_value").filter(|value| !value.is_empty());
+    let named = sources.secret(section, "auth_value_env", "auth_value_file");
+    let refresh = read_auto_refresh(section, sources);
+    if literal.is_some() && named.is_some() {
+        section.error("auth_value", "give one of auth_value, auth_value_env and auth_value_file");
+    }
+    let is_passthrough = literal.as_deref() == Some("passthrough");
+    if literal.is_some() && !is_passthrough && sources.is_exposed() {
+        let advice =
+            "this file can be read by group or others; chmod 600 it, or use auth_value_env";
+        section.warn("auth_value", advice);
+    }
+    if auth_type == AuthType::None {
+        if refresh.is_some() || literal.is_some() || named.is_some() {
+            section.warn("auth_type", "'auth_type' is \"none\", so no credential is sent");
+        }
+        return Credential::None;
+    }
+    match (refresh, literal, named) {
+        (Some(refresh), literal, named) => {
+            if literal.is_some() || named.is_some() {
+                section.warn("auto_refresh_config", "this is used in the place of the auth_value");
+            }
+            Credential::Refreshed(Box::new(refresh))
+        }
+        (None, Some(_), _) if is_passthrough => Credential::Passthrough,
+        (None, Some(value), _) => Credential::Static(Secret::new(value)),
+        (None, None, Some(Ok(value))) => Credential::Static(value),
+        (None, None, Some(Err(missing))) => Credential::Missing(missing),
+        (None, None, None) => {
+            section.error_here(
+                "a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
+                 auth_value_file, or auth_type \"none\"",
+            );
+            Credential::None
+        }
+    }
+}
+
+fn read_headers(section: &Section<'_>) -> Vec<(String, String)> {
+    let headers = section.text_map("headers");
+    for (name, value) in &headers {
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let visible = |character: char| character == '\t' || !character.is_control();
+        if name.is_empty() || !name.bytes().all(token) {
+            section.error("headers", format!("'{name}' is no name for a header field"));
+        } else if FORBIDDEN_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+            section.error("headers", format!("'{name}' is set by evertoken itself"));
+        } else if !value.chars().all(visible) {
+            section.error("headers", format!("the value of '{name}' holds a control character"));
+        }
+    }
+    headers
+}
+
+fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
+    let proxy = section.text("proxy");
+    if let Some(url) = &proxy {
+        let accepted = ["http://", "https://", "socks4://", "socks4a://", "socks5://"];
+        if !accepted.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) {
+            section.error("proxy", "'proxy' must be an http://… or socks5://… URL");
+        }
+    }
+    let extra_roots_pem = section.text("ca_file").and_then(|path| {
+        let problem = match (sources.files)(Path::new(&path)) {
+            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => return Some(pem),
+            Ok(_) => "there is no PEM certificate in it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        section.error("ca_file", format!("'ca_file' can't be used: {problem}"));
+        None
+    });
+    Egress { proxy: proxy.map(Secret::new), extra_roots_pem }
+}
+
+/// `auto_refresh_config`; None where it is left out or not enabled, though it is checked then too.
+fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<AutoRefresh> {
+    if !provider.has("auto_refresh_config") {
+        // Asked for all the same, so that it is a known key.
+        let _ = provider.section("auto_refresh_config");
+        return None;
+    }
+    let section = provider.section("auto_refresh_config");
+    let enabled = section.flag("enabled", true);
+    let grant_type = section.choice(
+        "grant_type",
+        &[
+            ("refresh_token", GrantType::RefreshToken),
+            ("client_credentials", GrantType::ClientCredentials),
+        ],
+    );
+    let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file");
+    let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
+    let refresh = AutoRefresh {
+        token_url: read_token_url(&section),
+        client_id: read_client_id(&section, sources),
+        client_secret: client_secret.filter(|_| client_auth != ClientAuth::None),
+        seed: read_seed(&section, grant_type, sources),
+        grant_type,
+        client_auth,
+        request_format: section.choice(
+            "request_format",
+            &[("form", RequestFormat::Form), ("json", RequestFormat::Json)],
+        ),
+        scope: section.text("scope"),
+        extra_params: section.text_map("extra_params"),
+        headers: read_headers(&section),
+        refresh_before_expiry: Duration::from_secs(section.integer(
+            "refresh_before_expiry",
+            300,
+            0,
+            REFRESH_BEFORE_MAX_SECONDS,
+        )),
+        retry_interval: Duration::from_secs(section.integer(
+            "retry_interval",
+            3600,
+            1,
+            RETRY_INTERVAL_MAX_SECONDS,
+        )),
+    };
+    check_extra_params(&section, &refresh.extra_params);
+    section.finish(&[]);
+    enabled.then_some(refresh)
+}
+
+fn read_token_url(section: &Section<'_>) -> String {
+    let Some(url) = section.text("token_url") else {
+        section.error("token_url", "auto_refresh_config needs a 'token_url'");
+        return String::new();
+    };
+    match split_url(&url) {
+        None => section.error("token_url", "'token_url' must be an https URL without a user"),
+        Some((_, _, path)) if path.contains('#') => {
+            section.error("token_url", "'token_url' must not hold a '#'");
+        }
+        Some(("http", _, _)) if !is_loopback_url(&url) => {
+            let message = "'token_url' must be https, since secrets are sent there; http is for \
+                           loopback addresses alone";
+            section.error("token_url", message);
+        }
+        Some(_) => {}
+    }
+    url
+}
+
+fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {
+    let written = section.has("client_auth");
+    let chosen = section.choice(
+        "client_auth",
+        &[
+            ("client_secret_post", ClientAuth::SecretPost),
+            ("client_secret_basic", ClientAuth::SecretBasic),
+            ("none", ClientAuth::None),
+        ],
+    );
+    let client_auth = if written || has_secret { chosen } else { ClientAuth::None };
+    match (client_auth, has_secret) {
+        (ClientAuth::SecretPost | ClientAuth::SecretBasic, false) => section.error(
+            "client_auth",
+            "this 'client_auth' needs a client_secret_env or client_secret_file",
+        ),
+        (ClientAuth::None, true) => {
+            section.warn("client_auth", "'client_auth' is \"none\", so the secret is not sent");
+        }
+        (ClientAuth::None, false) if grant == GrantType::ClientCredentials => section.error(
+            "grant_type",
+            "client_credentials needs a client_secret_env or client_secret_file",
+        ),
+        _ => {}
+    }
+    client_auth
+}
+
+fn read_client_id(section: &Section<'_>, sources: &Sources<'_>) -> Result<String, Missing> {
+    let Some(found) = sources.secret(section, "client_id_env", "client_id_file") else {
+        section.error("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+        return Ok(String::new());
+    };
+    found.map(|id| id.expose().to_owned())
+}
+
+fn read_seed(section: &Section<'_>, grant: GrantType, sources: &Sources<'_>) -> Option<Found> {
+    let seed = sources.secret(section, "refresh_token_env", "refresh_token_file");
+    match (grant, &seed) {
+        (GrantType::RefreshToken, None) => {
+            section.error("refresh_token_env", "auto_refresh_config needs a 'refresh_token_env'")
+        }
+        (GrantType::ClientCredentials, Some(_)) => {
+            section.error("grant_type", "client_credentials uses no refresh token");
+        }
+        _ => {}
+    }
+    seed
+}
+
+fn check_extra_params(section: &Section<'_>, params: &[(String, String)]) {
+    const OWN: [&str; 5] = ["grant_type", "refresh_token", "client_id", "client_secret", "scope"];
+    for (name, _) in params {
+        if OWN.contains(&name.as_str()) {
+            section.error("extra_params", format!("'{name}' has a key of its own"));
+        }
+    }
+}

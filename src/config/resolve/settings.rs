@@ -1,0 +1,191 @@
+//! The `settings` section.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::config::raw::Section;
+use crate::config::resolve::{Sources, default_state_dir};
+use crate::config::{Limits, SelectionStrategy, Server, Settings, is_loopback_host};
+use crate::secret::Secret;
+
+/// Bounds of the numbers, each with its unit.
+const CONNECTIONS_MAX: u64 = 65_535;
+const BODY_MAX_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+const REPLAY_BODY_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+const SECONDS_MAX: u64 = 24 * 3600;
+
+/// Keys of the original family of configuration files that evertoken does not use.
+const UNUSED: [&str; 20] = [
+    "reload",
+    "reload_includes",
+    "sticky_provider_duration",
+    "idle_recovery_interval",
+    "client_disconnect_watchdog",
+    "failover_error_types",
+    "failover_http_codes",
+    "unhealthy_threshold",
+    "unhealthy_exception_patterns",
+    "unhealthy_http_codes",
+    "unhealthy_response_body_patterns",
+    "unhealthy_reset_on_success",
+    "unhealthy_reset_timeout",
+    "log_color",
+    "log_file_path",
+    "app_name",
+    "app_version",
+    "deduplication",
+    "testing",
+    "oauth",
+];
+const UNUSED_TIMEOUTS: [&str; 4] = ["non_streaming", "streaming", "caching", "health_check"];
+const UNUSED_AUTH: [&str; 1] = ["exempt_paths"];
+
+/// Reads `settings` of the document; every key has a default.
+pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
+    let section = root.section("settings");
+    let host = section.text("host").unwrap_or_else(|| "127.0.0.1".to_owned());
+    let server =
+        section.choice("server", &[("builtin", Server::Builtin), ("tiny_http", Server::TinyHttp)]);
+    let inbound_keys = read_auth(&section.section("auth"), sources);
+    check_host(&section, &host, server, inbound_keys.is_some());
+    let allowed_hosts = section.texts("allowed_hosts");
+    let settings = Settings {
+        host,
+        port: u16::try_from(section.integer("port", 8080, 0, 65_535)).unwrap_or(0),
+        log_level: read_log_level(&section),
+        server,
+        state_dir: read_state_dir(&section, sources),
+        limits: read_limits(&section),
+        failure_cooldown: seconds(&section, "failure_cooldown", 180, 0),
+        shutdown_grace: seconds(&section, "shutdown_grace", 30, 0),
+        inbound_keys,
+        allowed_hosts: allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        selection_strategy: section.choice(
+            "selection_strategy",
+            &[
+                ("priority", SelectionStrategy::Priority),
+                ("round_robin", SelectionStrategy::RoundRobin),
+                ("random", SelectionStrategy::Random),
+            ],
+        ),
+    };
+    section.finish(&UNUSED);
+    settings
+}
+
+fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -> Duration {
+    Duration::from_secs(section.integer(key, default, least, SECONDS_MAX))
+}
+
+fn check_host(section: &Section<'_>, host: &str, server: Server, has_keys: bool) {
+    if host.is_empty() {
+        section.error("host", "'host' must be a name or an address");
+    } else if !is_loopback_host(host) {
+        if !has_keys {
+            section.error("host", "a 'host' that is not a loopback address needs auth.enabled");
+        }
+        if server == Server::TinyHttp {
+            section.error("server", "\"tiny_http\" is for loopback addresses only");
+        }
+    }
+}
+
+fn read_log_level(section: &Section<'_>) -> LevelFilter {
+    let Some(word) = section.text("log_level") else { return LevelFilter::Info };
+    let level = match word.to_ascii_uppercase().as_str() {
+        "OFF" => LevelFilter::Off,
+        "ERROR" | "CRITICAL" => LevelFilter::Error,
+        "WARN" | "WARNING" => LevelFilter::Warn,
+        "INFO" => LevelFilter::Info,
+        "DEBUG" => LevelFilter::Debug,
+        "TRACE" => LevelFilter::Trace,
+        _ => {
+            let levels = "'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF";
+            section.error("log_level", levels);
+            LevelFilter::Info
+        }
+    };
+    level
+}
+
+fn read_state_dir(section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
+    if let Some(path) = section.text("state_dir").filter(|path| !path.is_empty()) {
+        return PathBuf::from(path);
+    }
+    default_state_dir(sources).unwrap_or_else(|| {
+        section.error(
+            "state_dir",
+            "neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say with \
+             settings.state_dir where tokens are kept",
+        );
+        PathBuf::new()
+    })
+}
+
+fn read_limits(section: &Section<'_>) -> Limits {
+    let max_body_bytes = section.integer("max_body_bytes", 33_554_432, 0, BODY_MAX_BYTES);
+    let replay_body_bytes =
+        section.integer("replay_body_bytes", 8_388_608, 0, REPLAY_BODY_MAX_BYTES);
+    let connections = section.integer("max_connections", 512, 1, CONNECTIONS_MAX);
+    let timeouts = section.section("timeouts");
+    let limits = Limits {
+        max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        max_body_bytes,
+        replay_body_bytes,
+        connect: seconds(&timeouts, "connect", 10, 1),
+        response: seconds(&timeouts, "response", 600, 1),
+        idle: seconds(&timeouts, "idle", 300, 1),
+        client_head: seconds(&timeouts, "client_head", 15, 1),
+        client_idle: seconds(&timeouts, "client_idle", 75, 1),
+    };
+    timeouts.finish(&UNUSED_TIMEOUTS);
+    limits
+}
+
+/// The keys that let a client in; None where `auth` is off. A file that asks for a key never runs
+/// open: a key that can't be found is an error here, unlike a provider's.
+fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>> {
+    let literal = section.text("api_key").filter(|key| !key.is_empty());
+    let has_literal = literal.is_some();
+    let enabled = section.flag("enabled", has_literal);
+    let has_source = section.has("api_key_env") || section.has("api_key_file");
+    let named = sources.secret(section, "api_key_env", "api_key_file");
+    if has_literal && sources.is_exposed() {
+        let advice = "this file can be read by group or others; chmod 600 it, or use api_key_env";
+        section.warn("api_key", advice);
+    }
+    if !enabled {
+        section.finish(&UNUSED_AUTH);
+        return None;
+    }
+    let found = match (literal, named) {
+        (Some(key), _) => Ok(Secret::new(key)),
+        (None, Some(found)) => found,
+        (None, None) => default_key(sources),
+    };
+    let key_names = if section.has("api_key_file") { "api_key_file" } else { "api_key_env" };
+    let place = if has_source { key_names } else { "enabled" };
+    let keys = found.map_or_else(
+        |missing| {
+            section.error(place, format!("auth is enabled, but there is no key: {missing}"));
+            Vec::new()
+        },
+        |text| keys_in(&text),
+    );
+    section.finish(&UNUSED_AUTH);
+    Some(keys)
+}
+
+fn default_key(sources: &Sources<'_>) -> crate::config::Found {
+    const VARIABLE: &str = "EVERTOKEN_API_KEY";
+    let missing = || crate::config::Missing::Variable(VARIABLE.to_owned());
+    sources.variable(VARIABLE).map(Secret::new).ok_or_else(missing)
+}
+
+/// One key a line.
+fn keys_in(text: &Secret) -> Vec<Secret> {
+    let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(Secret::new).collect()
+}

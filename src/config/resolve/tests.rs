@@ -1,0 +1,459 @@
+//! Problems and their messages, defaults, and both sides of every limit.
+
+use std::io;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};
+
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+
+fn environment(name: &str) -> Option<String> {
+    Some(
+        match name {
+            "HOME" => "/home/u",
+            "ID" => "the-id",
+            "SECRET" => "the-secret",
+            "TOKEN" => " the-token\n",
+            "KEYS" => "one\n\n two \n",
+            "EMPTY" => " ",
+            _ => return None,
+        }
+        .to_owned(),
+    )
+}
+
+fn files(path: &Path) -> io::Result<String> {
+    match path.to_str() {
+        Some("/token") => Ok("from-file\n".to_owned()),
+        Some("/empty") => Ok("\n".to_owned()),
+        Some("/pem") => Ok(PEM.to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn sources() -> Sources<'static> {
+    Sources { environment: &environment, files: &files, file_mode: Some(0o100_600), is_root: false }
+}
+
+/// The document with `settings` and one provider that has `provider` lines beside the usual ones.
+fn document(settings: &str, provider: &str) -> String {
+    format!(
+        "settings: {{{settings}}}\nproviders:\n  - name: P\n    type: generic\n    base_url: https://x\n{}",
+        provider.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    )
+}
+
+fn with_refresh(extra: &str) -> String {
+    let lines = "token_url: https://i/t\nclient_id_env: ID\nrefresh_token_env: TOKEN\n";
+    let all: String =
+        lines.lines().chain(extra.lines()).map(|line| format!("  {line}\n")).collect();
+    document("", &format!("auto_refresh_config:\n{all}"))
+}
+
+#[track_caller]
+fn fine(text: &str) -> Config {
+    let resolved = resolve(text, "f", &sources());
+    let (config, warnings) = resolved.unwrap_or_else(|problems| panic!("{text}\n{problems:?}"));
+    assert_eq!(warnings, [], "{text}");
+    config
+}
+
+fn told(text: &str) -> Vec<String> {
+    match resolve(text, "f", &sources()) {
+        Ok((_, problems)) | Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[track_caller]
+fn refused(text: &str, message: &str) {
+    assert!(resolve(text, "f", &sources()).is_err(), "{text}");
+    assert_eq!(told(text), [message], "{text}");
+}
+
+fn refresh(config: &Config) -> &crate::config::AutoRefresh {
+    match &config.providers[0].credential {
+        Credential::Refreshed(refresh) => refresh,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn defaults() {
+    let config =
+        fine("providers: [{name: P, type: generic, base_url: 'http://x/v1/', auth_type: none}]");
+    let settings = &config.settings;
+    assert_eq!((settings.host.as_str(), settings.port), ("127.0.0.1", 8080));
+    assert_eq!(settings.log_level, log::LevelFilter::Info);
+    assert_eq!(settings.server, Server::Builtin);
+    assert_eq!(settings.state_dir, PathBuf::from("/home/u/.local/state/evertoken"));
+    assert_eq!(settings.limits.max_connections, 512);
+    assert_eq!(settings.limits.max_body_bytes, 33_554_432);
+    assert_eq!(settings.limits.replay_body_bytes, 8_388_608);
+    let seconds = |duration: Duration| duration.as_secs();
+    assert_eq!(seconds(settings.limits.connect), 10);
+    assert_eq!(seconds(settings.limits.response), 600);
+    assert_eq!(seconds(settings.limits.idle), 300);
+    assert_eq!(seconds(settings.limits.client_head), 15);
+    assert_eq!(seconds(settings.limits.client_idle), 75);
+    assert_eq!(seconds(settings.failure_cooldown), 180);
+    assert_eq!(seconds(settings.shutdown_grace), 30);
+    assert!(settings.inbound_keys.is_none());
+    assert_eq!(config.providers[0].base_url, "http://x/v1");
+    assert_eq!(config.providers[0].slug, "p");
+}
+
+#[test]
+fn refresh_defaults_and_choices() {
+    let config = fine(&with_refresh(""));
+    let plain = refresh(&config);
+    assert_eq!(config.providers[0].auth_type, AuthType::AuthToken);
+    assert_eq!(plain.client_id, Ok("the-id".to_owned()));
+    assert_eq!(plain.seed, Some(Ok(Secret::new("the-token"))));
+    assert_eq!(plain.client_auth, ClientAuth::None);
+    assert_eq!(plain.request_format, RequestFormat::Form);
+    assert_eq!(plain.refresh_before_expiry, Duration::from_secs(300));
+    assert_eq!(plain.retry_interval, Duration::from_secs(3600));
+    let config = fine(&with_refresh("client_secret_env: SECRET\nrequest_format: json\n"));
+    assert_eq!(refresh(&config).client_auth, ClientAuth::SecretPost);
+    assert_eq!(refresh(&config).request_format, RequestFormat::Json);
+    let text = "auto_refresh_config:\n  token_url: http://127.0.0.1:1/t\n  client_id_env: ID\n  \
+                client_secret_env: SECRET\n  grant_type: client_credentials\n  extra_params: {a: b, n: 1}\n";
+    let config = fine(&document("", text));
+    assert_eq!(refresh(&config).grant_type, GrantType::ClientCredentials);
+    assert_eq!(refresh(&config).seed, None);
+    assert_eq!(refresh(&config).extra_params[1], ("n".to_owned(), "1".to_owned()));
+}
+
+#[test]
+fn secrets_that_are_not_there_are_missing_and_no_error() {
+    let config = fine(&document("", "auth_value_env: NONE"));
+    assert!(matches!(&config.providers[0].credential, Credential::Missing(_)));
+    assert_eq!(missing_secrets(&config), ["P: Missing environment variable: 'NONE'"]);
+    let config = fine(&document("", "auth_value_env: EMPTY"));
+    assert_eq!(missing_secrets(&config), ["P: Missing environment variable: 'EMPTY'"]);
+    let config = fine(&document("", "auth_value_file: /none"));
+    assert_eq!(missing_secrets(&config), ["P: Missing secret file: '/none' (entity not found)"]);
+    let config = fine(&document("", "auth_value_file: /empty"));
+    assert_eq!(missing_secrets(&config), ["P: Missing secret file: '/empty' (it is empty)"]);
+    let text = with_refresh("client_secret_env: NONE").replace("TOKEN", "NO_TOKEN");
+    let missing = missing_secrets(&fine(&text));
+    assert_eq!(missing.len(), 2, "{missing:?}");
+    let config = fine(&document("", "auth_value_file: /token"));
+    assert!(
+        matches!(&config.providers[0].credential, Credential::Static(s) if s.expose() == "from-file")
+    );
+}
+
+#[test]
+fn the_contracts_example_of_an_error() {
+    let text = with_refresh("").replace("token_url", "tokn_url");
+    assert_eq!(
+        told(&text),
+        [
+            "f:6:5: auto_refresh_config needs a 'token_url'".replace("6:5", "7:7"),
+            "f:7:7: unknown key 'tokn_url' in auto_refresh_config, did you mean 'token_url'?"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let text = "settings: {port: 70000, hots: a}\nproviders:\n  - name: P\n    type: x\n    base_url: ftp://y\n";
+    let problems = told(text);
+    assert_eq!(
+        problems,
+        [
+            "f:1:18: 'port' must be a whole number from 0 to 65535",
+            "f:1:25: unknown key 'hots' in settings, did you mean 'host'?",
+            "f:3:5: a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
+             auth_value_file, or auth_type \"none\"",
+            "f:4:11: 'type' must be one of \"anthropic\", \"openai\", \"generic\"",
+            "f:5:15: 'base_url' must be an http or https URL without a user",
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_settings() {
+    let cases = [
+        ("host: 0.0.0.0", "f:1:18: a 'host' that is not a loopback address needs auth.enabled"),
+        ("host: ''", "f:1:18: 'host' must be a name or an address"),
+        ("host: 1", "f:1:18: 'host' must be a text in quotes"),
+        ("port: '80'", "f:1:18: 'port' must be a whole number from 0 to 65535"),
+        ("port: -1", "f:1:18: 'port' must be a whole number from 0 to 65535"),
+        ("server: nginx", "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\""),
+        (
+            "log_level: LOUD",
+            "f:1:23: 'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF",
+        ),
+        ("timeouts: {idle: 0}", "f:1:29: 'idle' must be a whole number from 1 to 86400"),
+        ("timeouts: {idl: 1}", "f:1:23: unknown key 'idl' in timeouts, did you mean 'idle'?"),
+        ("timeouts: 5", "f:1:22: timeouts must hold keys and values"),
+        ("allowed_hosts: a", "f:1:27: 'allowed_hosts' must be a list of texts"),
+        ("auth: {enabled: yes please}", "f:1:28: 'enabled' must be true or false"),
+        (
+            "auth: {enabled: true}",
+            "f:1:28: auth is enabled, but there is no key: Missing environment variable: 'EVERTOKEN_API_KEY'",
+        ),
+        (
+            "auth: {enabled: true, api_key_env: NONE}",
+            "f:1:47: auth is enabled, but there is no key: Missing environment variable: 'NONE'",
+        ),
+        (
+            "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
+            "f:1:67: give 'api_key_env' or 'api_key_file', not both",
+        ),
+        (
+            "selection_strategy: best",
+            "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\"",
+        ),
+    ];
+    for (settings, message) in cases {
+        refused(&document(settings, "auth_type: none"), message);
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_provider() {
+    let cases = [
+        (
+            "auth_value: a\nauth_value_env: ID",
+            "f:6:17: give one of auth_value, auth_value_env and auth_value_file",
+        ),
+        (
+            "auth_type: magic\nauth_value: a",
+            "f:6:16: 'auth_type' must be one of \"auth_token\", \"api_key\", \"none\"",
+        ),
+        ("auth_type: none\nheaders: {Host: a}", "f:7:14: 'Host' is set by evertoken itself"),
+        ("auth_type: none\nheaders: {'a b': a}", "f:7:14: 'a b' is no name for a header field"),
+        (
+            "auth_type: none\nheaders: {a: \"b\\nc\"}",
+            "f:7:14: the value of 'a' holds a control character",
+        ),
+        ("auth_type: none\nheaders: [a]", "f:7:14: 'headers' must hold names and texts"),
+        (
+            "auth_type: none\nproxy: ftp://x",
+            "f:7:12: 'proxy' must be an http://… or socks5://… URL",
+        ),
+        ("auth_type: none\nca_file: /none", "f:7:14: 'ca_file' can't be used: entity not found"),
+        (
+            "auth_type: none\nca_file: /token",
+            "f:7:14: 'ca_file' can't be used: there is no PEM certificate in it",
+        ),
+        ("auth_type: none\nenabled: 1", "f:7:14: 'enabled' must be true or false"),
+        (
+            "auth_type: none\nbase_urll: x",
+            "f:7:5: unknown key 'base_urll' in a provider, did you mean 'base_url'?",
+        ),
+    ];
+    for (provider, message) in cases {
+        refused(&document("", provider), message);
+    }
+    for url in ["x", "http://", "https://u:p@x", "https://x:y", "https://x y", "file:///x"] {
+        let text = document("", "auth_type: none").replace("https://x", &format!("'{url}'"));
+        refused(&text, "f:5:15: 'base_url' must be an http or https URL without a user");
+    }
+    let text = document("", "auth_type: none").replace("https://x", "https://x/?a");
+    refused(&text, "f:5:15: 'base_url' must end with its path, without '?' or '#'");
+}
+
+#[test]
+fn what_is_wrong_with_a_refresh() {
+    let cases = [
+        (
+            "client_auth: client_secret_basic",
+            "f:10:20: this 'client_auth' needs a client_secret_env or client_secret_file",
+        ),
+        ("retry_interval: 0", "f:10:23: 'retry_interval' must be a whole number from 1 to 2592000"),
+        ("request_format: xml", "f:10:23: 'request_format' must be one of \"form\", \"json\""),
+        ("extra_params: {scope: a}", "f:10:21: 'scope' has a key of its own"),
+        (
+            "refresh_token_file: /token",
+            "f:10:27: give 'refresh_token_env' or 'refresh_token_file', not both",
+        ),
+        ("scope: [a]", "f:10:14: 'scope' must be a text in quotes"),
+    ];
+    for (extra, message) in cases {
+        refused(&with_refresh(extra), message);
+    }
+    let text = with_refresh("").replace("https://i/t", "http://i.example/t");
+    let message = "'token_url' must be https, since secrets are sent there; http is for loopback addresses alone";
+    refused(&text, &format!("f:7:18: {message}"));
+    for loopback in ["http://localhost:1/t", "http://127.0.0.1/t", "http://[::1]:9/t"] {
+        fine(&with_refresh("").replace("https://i/t", loopback));
+    }
+    let text = with_refresh("grant_type: client_credentials\nclient_secret_env: SECRET");
+    refused(&text, "f:10:19: client_credentials uses no refresh token");
+}
+
+#[test]
+fn names_and_slugs() {
+    let providers = |names: &[&str]| {
+        let all: Vec<String> = names
+            .iter()
+            .map(|name| {
+                format!("{{name: '{name}', type: generic, base_url: 'http://x', auth_type: none}}")
+            })
+            .collect();
+        format!("providers: [{}]", all.join(", "))
+    };
+    let config = fine(&providers(&["Claude Code  Official!", "Ä b-c"]));
+    assert_eq!(config.providers[0].slug, "claude-code-official");
+    assert_eq!(config.providers[1].slug, "b-c");
+    assert!(told(&providers(&["a", "a"]))[0].ends_with("there is another provider called 'a'"));
+    assert!(
+        told(&providers(&["A b", "a-B"]))[0]
+            .ends_with("this name gives the same slug 'a-b' as 'A b'")
+    );
+    assert!(told(&providers(&["!"]))[0].ends_with("a 'name' needs a letter or a digit"));
+    assert!(told("providers: []")[0].ends_with("there is no provider in 'providers'"));
+    assert!(told("")[0].contains("there are no 'providers'"));
+    assert!(told("a: [")[0].starts_with("f:"), "{:?}", told("a: ["));
+}
+
+#[test]
+fn routes() {
+    let text = format!(
+        "{}model_routes:\n  '*x*': [{{provider: P, model: passthrough, priority: 2}}, {{provider: p, model: m}}]\n",
+        document("", "auth_type: none")
+    );
+    let config = fine(&text);
+    let candidates = &config.model_routes[0].candidates;
+    assert_eq!(candidates[0].model.as_deref(), Some("m"));
+    assert_eq!((candidates[1].model.as_deref(), candidates[1].priority), (None, 2));
+    refused(&text.replace("provider: P", "provider: Q"), "f:8:22: there is no provider 'Q'");
+}
+
+#[test]
+fn the_original_family_of_files_starts_with_warnings() {
+    let settings = "reload: true, sticky_provider_duration: 3, failover_http_codes: [500], log_color: true, \
+                    testing: {a: 1}, oauth: {b: 2}, timeouts: {streaming: 5, caching: 1}, auth: {exempt_paths: [a]}";
+    let text = document(settings, "auth_type: none\nstreaming_mode: auto");
+    let (_, warnings) = resolve(&text, "f", &sources()).unwrap();
+    assert_eq!(warnings.len(), 10, "{warnings:?}");
+    assert!(warnings.iter().all(|one| one.is_warning));
+    assert_eq!(
+        warnings[0].to_string(),
+        "f:1:12: warning: 'reload' in settings is not used by evertoken"
+    );
+}
+
+#[test]
+fn keys_of_clients() {
+    let keys = |settings: &str| fine(&document(settings, "auth_type: none")).settings.inbound_keys;
+    let two = Some(vec![Secret::new("one"), Secret::new("two")]);
+    assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
+    assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
+    // A file of the original family that names a key must never run open.
+    assert_eq!(keys("auth: {api_key: one}"), Some(vec![Secret::new("one")]));
+    assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
+    assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
+}
+
+#[test]
+fn secrets_in_a_file_that_others_can_read() {
+    let text = document("auth: {enabled: true, api_key: k}", "auth_value: v");
+    let exposed = Sources { file_mode: Some(0o100_644), ..sources() };
+    let (_, warnings) = resolve(&text, "f", &exposed).unwrap();
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].message.contains("can be read by group or others"));
+    fine(&text);
+    fine(&document("", "auth_value: passthrough"));
+}
+
+#[test]
+fn where_tokens_are_kept() {
+    let dir = |variables: &[(&str, &str)], is_root| {
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let environment = move |name: &str| {
+            variables.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone())
+        };
+        let sources = Sources { environment: &environment, is_root, ..sources() };
+        let resolved = resolve(&document("", "auth_type: none"), "f", &sources);
+        resolved.ok().map(|(config, _)| config.settings.state_dir)
+    };
+    let is = |path: &str| Some(PathBuf::from(path));
+    let home = ("HOME", "/h");
+    assert_eq!(
+        dir(&[("STATE_DIRECTORY", "/s:/t"), ("XDG_STATE_HOME", "/x"), home], true),
+        is("/s")
+    );
+    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), home], true), is("/x/evertoken"));
+    assert_eq!(dir(&[home], true), is("/var/lib/evertoken"));
+    assert_eq!(dir(&[home], false), is("/h/.local/state/evertoken"));
+    assert_eq!(dir(&[], false), None);
+}
+
+#[test]
+fn numbers_on_both_sides_of_their_limits() {
+    let cases: [(&str, u64, u64); 9] = [
+        ("port: N", 0, 65_535),
+        ("max_connections: N", 1, 65_535),
+        ("max_body_bytes: N", 0, 17_179_869_184),
+        ("replay_body_bytes: N", 0, 1_073_741_824),
+        ("failure_cooldown: N", 0, 86_400),
+        ("shutdown_grace: N", 0, 86_400),
+        ("timeouts: {connect: N}", 1, 86_400),
+        ("timeouts: {client_head: N}", 1, 86_400),
+        ("timeouts: {client_idle: N}", 1, 86_400),
+    ];
+    for (pattern, least, most) in cases {
+        let text =
+            |number: u64| document(&pattern.replace('N', &number.to_string()), "auth_type: none");
+        fine(&text(least));
+        fine(&text(most));
+        assert!(resolve(&text(most + 1), "f", &sources()).is_err(), "{pattern}");
+        if least > 0 {
+            assert!(resolve(&text(least - 1), "f", &sources()).is_err(), "{pattern}");
+        }
+    }
+}
+
+#[test]
+fn the_example_is_valid_and_its_first_provider_is_the_guides() {
+    let text = include_str!("../../../providers.yaml.example");
+    let config = fine(text);
+    let provider = &config.providers[0];
+    assert_eq!(provider.name, "Claude Code Official");
+    assert_eq!(provider.base_url, "https://api.anthropic.com");
+    let refresh = refresh(&config);
+    assert_eq!(refresh.token_url, "https://api.anthropic.com/oauth/token");
+    assert_eq!(refresh.client_id, Err(Missing::Variable("CLAUDE_CLIENT_ID".into())));
+    assert_eq!(refresh.client_secret, Some(Err(Missing::Variable("CLAUDE_CLIENT_SECRET".into()))));
+    assert_eq!(refresh.seed, Some(Err(Missing::Variable("CLAUDE_REFRESH_TOKEN".into()))));
+}
+
+#[test]
+fn the_example_documents_every_key() {
+    // The parser itself knows the keys: it asks for each of them by name.
+    let sources =
+        [include_str!("settings.rs"), include_str!("provider.rs"), include_str!("../resolve.rs")];
+    let text = include_str!("../../../providers.yaml.example");
+    let mut keys = 0;
+    for source in sources {
+        for call in [
+            "text(\"",
+            "flag(\"",
+            "integer(\"",
+            "choice(\"",
+            "texts(\"",
+            "text_map(\"",
+            "section(\"",
+            "sections(\"",
+            "lists(\"",
+        ] {
+            for part in source.split(call).skip(1) {
+                let key = part.split('"').next().unwrap();
+                assert!(
+                    text.contains(&format!("{key}:")),
+                    "{key} is not in providers.yaml.example"
+                );
+                keys += 1;
+            }
+        }
+    }
+    assert!(keys > 15, "the search found only {keys} keys");
+}
