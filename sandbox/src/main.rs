@@ -1,3 +1,190 @@
-//! The `sandbox` command.
+//! The `sandbox` command: serve alone, or run evertoken against it as `make run` does.
 
-fn main() {}
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use sandbox::issuer::CLIENT_ID;
+use sandbox::{Options, Sandbox};
+
+const USAGE: &str = "\
+Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS]
+       sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
+
+serve  an OAuth issuer and a model provider on 127.0.0.1
+demo   the same with evertoken in front of it, and a curl line to try
+";
+
+/// How long evertoken may take until it is ready.
+const READY_MAX: Duration = Duration::from_secs(20);
+/// How often that is looked at.
+const READY_POLL: Duration = Duration::from_millis(50);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.first().map(String::as_str) {
+        Some("serve") => serve(&arguments),
+        Some("demo") => demo(&arguments),
+        _ => {
+            say(USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    outcome.unwrap_or_else(|why| {
+        say(&format!("sandbox: {why}\n"));
+        ExitCode::FAILURE
+    })
+}
+
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// The value of `--name`, if it is given.
+fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Option<T>, String> {
+    let Some(at) = arguments.iter().position(|argument| argument == name) else { return Ok(None) };
+    let value = arguments.get(at + 1).and_then(|value| value.parse().ok());
+    value.map(Some).ok_or_else(|| format!("{name} needs a value"))
+}
+
+fn start(arguments: &[String], port: u16) -> Result<Sandbox, String> {
+    let seconds = option(arguments, "--lifetime")?.unwrap_or(30);
+    let delay = option(arguments, "--event-delay")?.unwrap_or(60);
+    let options = Options {
+        port,
+        lifetime: Duration::from_secs(seconds),
+        event_delay: Duration::from_millis(delay),
+        ..Options::default()
+    };
+    Sandbox::start(options).map_err(|error| error.to_string())
+}
+
+fn serve(arguments: &[String]) -> Result<ExitCode, String> {
+    let sandbox = start(arguments, option(arguments, "--port")?.unwrap_or(0))?;
+    say(&format!(
+        "listening on {}\nclient_id={CLIENT_ID}\nclient_secret={}\nrefresh_token={}\n",
+        sandbox.url(),
+        sandbox.client_secret(),
+        sandbox.login()
+    ));
+    loop {
+        std::thread::park();
+    }
+}
+
+fn demo(arguments: &[String]) -> Result<ExitCode, String> {
+    let binary: PathBuf =
+        option(arguments, "--evertoken")?.ok_or("demo needs --evertoken BINARY")?;
+    let folder = option(arguments, "--dir")?.unwrap_or_else(|| PathBuf::from("target/sandbox"));
+    let sandbox = start(arguments, 0)?;
+    let port = free_port(option(arguments, "--port")?.unwrap_or(8080));
+    let file = write_config(&sandbox, &folder, port).map_err(|error| error.to_string())?;
+    say(&format!(
+        "No providers.yaml here, so evertoken runs against a sandbox on {} whose tokens live 30 s.\n",
+        sandbox.url()
+    ));
+    let mut child = Command::new(&binary)
+        .args(["run", "--config"])
+        .arg(&file)
+        .env("SANDBOX_CLIENT_ID", CLIENT_ID)
+        .env("SANDBOX_CLIENT_SECRET", sandbox.client_secret())
+        .env("SANDBOX_ANTHROPIC_REFRESH_TOKEN", sandbox.login())
+        .env("SANDBOX_OPENAI_REFRESH_TOKEN", sandbox.login())
+        .spawn()
+        .map_err(|error| format!("{} can't be started: {error}", binary.display()))?;
+    if wait_until_ready(port, &mut child) {
+        print_examples(port);
+    }
+    // Ctrl-C reaches both; evertoken ends in order, and then so does this.
+    let status = child.wait().map_err(|error| error.to_string())?;
+    Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
+}
+
+/// `wanted`, or another where that is in use.
+fn free_port(wanted: u16) -> u16 {
+    let bind = |port: u16| {
+        TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr())
+    };
+    bind(wanted).or_else(|_| bind(0)).map_or(wanted, |address| address.port())
+}
+
+fn write_config(sandbox: &Sandbox, folder: &Path, port: u16) -> std::io::Result<PathBuf> {
+    let state = folder.join("state");
+    if state.exists() {
+        // Tokens of an earlier sandbox, which nobody knows any more.
+        std::fs::remove_dir_all(&state)?;
+    }
+    std::fs::create_dir_all(&state)?;
+    let url = sandbox.url();
+    let provider = |name: &str, kind: &str| {
+        format!(
+            "  - name: \"Sandbox {name}\"
+    type: \"{kind}\"
+    base_url: \"{url}\"
+    auth_type: \"auth_token\"
+    auto_refresh_config:
+      enabled: true
+      token_url: \"{url}/oauth/token\"
+      client_id_env: \"SANDBOX_CLIENT_ID\"
+      client_secret_env: \"SANDBOX_CLIENT_SECRET\"
+      refresh_token_env: \"SANDBOX_{}_REFRESH_TOKEN\"
+",
+            kind.to_uppercase()
+        )
+    };
+    let text = format!(
+        "settings:\n  port: {port}\n  state_dir: \"{}\"\nproviders:\n{}{}",
+        state.display(),
+        provider("Anthropic", "anthropic"),
+        provider("OpenAI", "openai")
+    );
+    let file = folder.join("providers.yaml");
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the sandbox waits for a process in real time")]
+fn wait_until_ready(port: u16, child: &mut Child) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < READY_MAX {
+        if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
+            return false;
+        }
+        if is_ready(port).unwrap_or(false) {
+            return true;
+        }
+        std::thread::sleep(READY_POLL);
+    }
+    false
+}
+
+fn is_ready(port: u16) -> std::io::Result<bool> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, READY_POLL)?;
+    stream.set_read_timeout(Some(READY_MAX))?;
+    stream.write_all(b"GET /-/ready HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+fn print_examples(port: u16) {
+    let json = "-H 'content-type: application/json'";
+    let message = r#""messages":[{"role":"user","content":"Hello from the sandbox"}]"#;
+    say(&format!(
+        "
+evertoken is ready. Try it from another terminal:
+
+  curl -N http://127.0.0.1:{port}/v1/messages {json} -d '{{\"model\":\"sandbox-1\",\"max_tokens\":64,\"stream\":true,{message}}}'
+
+  curl -N http://127.0.0.1:{port}/v1/chat/completions {json} -d '{{\"model\":\"sandbox-1\",\"stream\":true,{message}}}'
+
+  curl http://127.0.0.1:{port}/-/status
+
+Ctrl-C ends it.
+
+"
+    ));
+}
