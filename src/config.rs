@@ -148,7 +148,7 @@ pub struct Egress {
 pub enum ProviderKind {
     /// Anthropic Messages API.
     Anthropic,
-    /// OpenAI API.
+    /// `OpenAI` API.
     OpenAi,
     /// Anything else over HTTP.
     Generic,

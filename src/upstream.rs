@@ -219,8 +219,7 @@ impl Upstream {
         }
         let needed = longest_line + LINE_SLACK_BYTES;
         match body {
-            OutBody::Absent => self.call(builder.body(())?, needed, may_reuse),
-            OutBody::Held([]) => self.call(builder.body(())?, needed, may_reuse),
+            OutBody::Absent | OutBody::Held([]) => self.call(builder.body(())?, needed, may_reuse),
             OutBody::Held(bytes) => self.call(builder.body(&**bytes)?, needed, may_reuse),
             OutBody::Streamed(length, reader) => {
                 let mut reader = socket::Abandonable::new(&mut **reader, *length);

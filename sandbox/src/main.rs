@@ -82,8 +82,9 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
     let port = free_port(option(arguments, "--port")?.unwrap_or(8080));
     let file = write_config(&sandbox, &folder, port).map_err(|error| error.to_string())?;
     say(&format!(
-        "No providers.yaml here, so evertoken runs against a sandbox on {} whose tokens live 30 s.\n",
-        sandbox.url()
+        "No providers.yaml here, so evertoken runs against a sandbox on {} whose tokens live {} s.\n",
+        sandbox.url(),
+        sandbox.lifetime().as_secs()
     ));
     let mut child = Command::new(&binary)
         .args(["run", "--config"])

@@ -1,4 +1,4 @@
-//! What the APIs answer: Anthropic Messages and OpenAI Chat Completions, as JSON and as events.
+//! What the APIs answer: Anthropic Messages and `OpenAI` Chat Completions, as JSON and as events.
 
 use serde_json::{Value, json};
 

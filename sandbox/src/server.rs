@@ -37,7 +37,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             port: 0,
-            lifetime: Duration::from_secs(3600),
+            lifetime: Duration::from_hours(1),
             event_delay: Duration::from_millis(30),
             rotates: true,
         }
@@ -100,6 +100,11 @@ impl Sandbox {
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How long its access tokens live.
+    pub fn lifetime(&self) -> Duration {
+        self.state.options.lifetime
     }
 
     /// The secret of [`crate::issuer::CLIENT_ID`].

@@ -297,12 +297,11 @@ impl<'a> Section<'a> {
     /// A whole number from `least` to `most`.
     pub fn integer(&self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
         let Some(value) = self.value(key) else { return default };
-        match value.as_u64().filter(|number| (least..=most).contains(number)) {
-            Some(number) => number,
-            None => {
-                self.error(key, format!("'{key}' must be a whole number from {least} to {most}"));
-                default
-            }
+        if let Some(number) = value.as_u64().filter(|number| (least..=most).contains(number)) {
+            number
+        } else {
+            self.error(key, format!("'{key}' must be a whole number from {least} to {most}"));
+            default
         }
     }
 

@@ -123,7 +123,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     let settings = settings::read(&root, sources);
     let sections = root.sections("providers", "a provider");
     let providers: Vec<Provider> =
-        sections.into_iter().map(|section| provider::read(section, sources)).collect();
+        sections.iter().map(|section| provider::read(section, sources)).collect();
     if providers.is_empty() && !root.has("providers") {
         root.error_here("there are no 'providers'; providers.yaml.example shows how to begin");
     } else if providers.is_empty() {
@@ -160,14 +160,14 @@ fn read_routes(root: &Section<'_>, providers: &[Provider]) -> Vec<ModelRoute> {
         .into_iter()
         .map(|(pattern, sections)| {
             let mut candidates: Vec<_> =
-                sections.into_iter().filter_map(|one| read_candidate(one, providers)).collect();
+                sections.iter().filter_map(|one| read_candidate(one, providers)).collect();
             candidates.sort_by_key(|candidate| candidate.priority);
             ModelRoute { pattern, candidates }
         })
         .collect()
 }
 
-fn read_candidate(section: Section<'_>, providers: &[Provider]) -> Option<RouteCandidate> {
+fn read_candidate(section: &Section<'_>, providers: &[Provider]) -> Option<RouteCandidate> {
     let name = section.text("provider");
     let model = section.text("model");
     let priority = section.integer("priority", 1, 0, 1_000_000);

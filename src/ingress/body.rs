@@ -267,6 +267,7 @@ mod tests {
         whole.map(|(body, rest)| (utf8(body), utf8(rest)))
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with results")]
     fn fine(body: &str, rest: &str) -> Result<(String, String), BodyFault> {
         Ok((body.into(), rest.into()))
     }

@@ -21,12 +21,11 @@ pub struct Access {
 impl Access {
     /// Lets a request in, or says why not. `for_page` allows Basic authentication, for browsers.
     pub fn check(&self, head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
-        match &self.keys {
-            Some(keys) => check_key(keys, &head.headers, for_page),
-            None => {
-                self.check_host(head.host.as_deref())?;
-                check_origin(head)
-            }
+        if let Some(keys) = &self.keys {
+            check_key(keys, &head.headers, for_page)
+        } else {
+            self.check_host(head.host.as_deref())?;
+            check_origin(head)
         }
     }
 
@@ -105,6 +104,8 @@ mod tests {
     use super::*;
     use crate::message::{BodyLength, Version};
 
+    type Fields = &'static [(&'static str, &'static str)];
+
     fn head(fields: &[(&str, &str)]) -> RequestHead {
         let mut headers = Headers::new();
         for (name, value) in fields {
@@ -126,7 +127,7 @@ mod tests {
         let access = Access { keys: None, hosts: vec!["proxy.lan".into()] };
         let check =
             |fields: &[(&str, &str)]| access.check(&head(fields), false).err().map(|r| r.code);
-        let cases: [(&[(&str, &str)], Option<Code>); 17] = [
+        let cases: [(Fields, Option<Code>); 17] = [
             (&[], None),
             (&[("Host", "localhost:8080")], None),
             (&[("Host", "LOCALHOST")], None),
@@ -165,8 +166,8 @@ mod tests {
             Access { keys: Some(vec![Secret::new("one"), Secret::new("two")]), hosts: Vec::new() };
         let lets_in = |fields: &[(&str, &str)], page| access.check(&head(fields), page).is_ok();
         // "user:two"
-        let basic = ("Authorization", "Basic dXNlcjp0d28=");
-        let cases: [(&[(&str, &str)], bool, bool); 10] = [
+        const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");
+        let cases: [(Fields, bool, bool); 10] = [
             (&[], false, false),
             (&[("x-api-key", "one")], false, true),
             (&[("X-Api-Key", "two")], false, true),
@@ -175,8 +176,8 @@ mod tests {
             (&[("x-api-key", "wrong"), ("Authorization", "Bearer one")], false, true),
             (&[("x-api-key", "on")], false, false),
             (&[("x-api-key", "")], false, false),
-            (&[basic], false, false),
-            (&[basic], true, true),
+            (&[BASIC], false, false),
+            (&[BASIC], true, true),
         ];
         for (fields, page, expected) in cases {
             assert_eq!(lets_in(fields, page), expected, "{fields:?}");

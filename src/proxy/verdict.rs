@@ -10,7 +10,7 @@ use crate::upstream::UpstreamError;
 
 /// The least and the most that `Retry-After` says for a token that is not there.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// What the client is told of an upstream failure; None where there is no client left to tell.
 pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {

@@ -364,8 +364,8 @@ mod tests {
             scope: None,
             extra_params: Vec::new(),
             headers: Vec::new(),
-            refresh_before_expiry: Duration::from_secs(300),
-            retry_interval: Duration::from_secs(3600),
+            refresh_before_expiry: Duration::from_mins(5),
+            retry_interval: Duration::from_hours(1),
         }
     }
 

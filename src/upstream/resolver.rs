@@ -17,7 +17,7 @@ use crate::thread;
 use crate::upstream::watch;
 
 /// How long an answer is used without asking again.
-const FRESH_FOR: Duration = Duration::from_secs(60);
+const FRESH_FOR: Duration = Duration::from_mins(1);
 /// How often the client is looked at while an answer is waited for.
 const SLICE: Duration = Duration::from_millis(250);
 /// The most addresses of a name that are tried; `ureq` holds no more.

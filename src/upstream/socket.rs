@@ -90,7 +90,9 @@ pub(super) struct SocketTransport {
 
 impl std::fmt::Debug for SocketTransport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SocketTransport").field("peer", &self.stream.peer_addr().ok()).finish()
+        f.debug_struct("SocketTransport")
+            .field("peer", &self.stream.peer_addr().ok())
+            .finish_non_exhaustive()
     }
 }
 

@@ -34,7 +34,7 @@ const FORBIDDEN_FIELDS: [&str; 11] = [
 ];
 
 /// Reads one provider. What is wrong is reported; what is returned then is never used.
-pub(super) fn read(section: Section<'_>, sources: &Sources<'_>) -> Provider {
+pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Provider {
     let name = section.text("name").unwrap_or_default();
     let slug = slug(&name);
     if name.is_empty() {
@@ -62,12 +62,12 @@ pub(super) fn read(section: Section<'_>, sources: &Sources<'_>) -> Provider {
         ],
     );
     let provider = Provider {
-        base_url: read_base_url(&section),
+        base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
         auth_type,
-        credential: read_credential(&section, auth_type, sources),
-        headers: read_headers(&section),
-        egress: read_egress(&section, sources),
+        credential: read_credential(section, auth_type, sources),
+        headers: read_headers(section),
+        egress: read_egress(section, sources),
         name,
         slug,
         kind,
@@ -294,7 +294,7 @@ fn read_seed(section: &Section<'_>, grant: GrantType, sources: &Sources<'_>) -> 
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file");
     match (grant, &seed) {
         (GrantType::RefreshToken, None) => {
-            section.error("refresh_token_env", "auto_refresh_config needs a 'refresh_token_env'")
+            section.error("refresh_token_env", "auto_refresh_config needs a 'refresh_token_env'");
         }
         (GrantType::ClientCredentials, Some(_)) => {
             section.error("grant_type", "client_credentials uses no refresh token");

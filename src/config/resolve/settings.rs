@@ -94,7 +94,8 @@ fn check_host(section: &Section<'_>, host: &str, server: Server, has_keys: bool)
 
 fn read_log_level(section: &Section<'_>) -> LevelFilter {
     let Some(word) = section.text("log_level") else { return LevelFilter::Info };
-    let level = match word.to_ascii_uppercase().as_str() {
+
+    match word.to_ascii_uppercase().as_str() {
         "OFF" => LevelFilter::Off,
         "ERROR" | "CRITICAL" => LevelFilter::Error,
         "WARN" | "WARNING" => LevelFilter::Warn,
@@ -106,8 +107,7 @@ fn read_log_level(section: &Section<'_>) -> LevelFilter {
             section.error("log_level", levels);
             LevelFilter::Info
         }
-    };
-    level
+    }
 }
 
 fn read_state_dir(section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {

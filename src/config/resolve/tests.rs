@@ -112,8 +112,8 @@ fn refresh_defaults_and_choices() {
     assert_eq!(plain.seed, Some(Ok(Secret::new("the-token"))));
     assert_eq!(plain.client_auth, ClientAuth::None);
     assert_eq!(plain.request_format, RequestFormat::Form);
-    assert_eq!(plain.refresh_before_expiry, Duration::from_secs(300));
-    assert_eq!(plain.retry_interval, Duration::from_secs(3600));
+    assert_eq!(plain.refresh_before_expiry, Duration::from_mins(5));
+    assert_eq!(plain.retry_interval, Duration::from_hours(1));
     let config = fine(&with_refresh("client_secret_env: SECRET\nrequest_format: json\n"));
     assert_eq!(refresh(&config).client_auth, ClientAuth::SecretPost);
     assert_eq!(refresh(&config).request_format, RequestFormat::Json);

@@ -1,0 +1,12 @@
+//! The integration tests: one binary, real sockets on 127.0.0.1, scripted peers.
+
+mod access; // who is let in, and what §5 of the contract answers
+mod cli; // the real binary: exit codes, messages, signals
+mod faults; // peers that break, stall, answer early or send garbage
+mod forward; // what crosses, both ways, and every limit
+mod refresh; // tokens: log lines, rotation, restarts, 401
+mod secrets; // no secret in any output at trace level
+mod shutdown; // draining
+mod stream; // each event arrives before the next is sent
+mod support;
+mod tidy; // the rules of the house

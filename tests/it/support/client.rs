@@ -1,0 +1,154 @@
+//! A raw HTTP client: bytes out, answers in.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use super::PATIENCE;
+
+/// One connection to the proxy.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// All header fields, names in lower case.
+    pub fields: Vec<(String, String)>,
+    /// The body without its framing.
+    pub body: String,
+    /// Whether the body came whole, by its own framing.
+    pub whole: bool,
+}
+
+impl Answer {
+    /// The first field called `name`.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `x-evertoken-error`.
+    pub fn code(&self) -> &str {
+        self.field("x-evertoken-error").unwrap_or("")
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+}
+
+impl Client {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        stream.set_write_timeout(Some(PATIENCE)).expect("an option");
+        stream.set_nodelay(true).expect("an option");
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// Sends bytes; a peer that closed is not an error here.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.reader.get_mut().write_all(bytes.as_ref());
+    }
+
+    /// Ends our side.
+    pub fn half_close(&self) {
+        self.reader.get_ref().shutdown(Shutdown::Write).expect("a connection");
+    }
+
+    /// Reads one line without its end; None at the end of the connection.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(count) if count > 0 => Some(line.trim_end().to_owned()),
+            Ok(_) => None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("nothing came: {error}"),
+        }
+    }
+
+    /// Reads a head.
+    #[track_caller]
+    pub fn head(&mut self) -> Answer {
+        let line = self.line().expect("an answer");
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {line}"));
+        let mut fields = Vec::new();
+        while let Some(field) = self.line().filter(|field| !field.is_empty()) {
+            let (name, value) = field.split_once(':').expect("a field");
+            fields.push((name.to_lowercase(), value.trim().to_owned()));
+        }
+        Answer { status, fields, body: String::new(), whole: true }
+    }
+
+    /// Reads one chunk; None for the last one, and where the connection ends.
+    pub fn chunk(&mut self) -> Option<String> {
+        let size = usize::from_str_radix(&self.line()?, 16).expect("a size");
+        let mut piece = vec![0; size + 2];
+        self.reader.read_exact(&mut piece).ok()?;
+        piece.truncate(size);
+        (size > 0).then(|| String::from_utf8(piece).expect("text"))
+    }
+
+    /// Reads a whole answer.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        let mut answer = self.head();
+        if let Some(length) = answer.field("content-length") {
+            let mut body = Vec::new();
+            let length: u64 = length.parse().expect("a length");
+            let read = (&mut self.reader).take(length).read_to_end(&mut body);
+            answer.whole = read.is_ok() && body.len() as u64 == length;
+            answer.body = String::from_utf8(body).expect("text");
+        } else if answer.field("transfer-encoding") == Some("chunked") {
+            answer.whole = false;
+            while let Some(line) = self.line() {
+                let size = usize::from_str_radix(&line, 16).expect("a size");
+                let mut piece = vec![0; size + 2];
+                if self.reader.read_exact(&mut piece).is_err() {
+                    break;
+                }
+                answer.body.push_str(std::str::from_utf8(&piece[..size]).expect("text"));
+                if size == 0 {
+                    answer.whole = true;
+                    break;
+                }
+            }
+        } else if answer.status != 204 && answer.status != 304 {
+            answer.whole = self.reader.read_to_string(&mut answer.body).is_ok();
+        }
+        answer
+    }
+
+    /// Whether the proxy closes the connection now, with nothing more to say.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.reader.read_to_end(&mut rest) {
+            Ok(_) => rest.is_empty(),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// Sends `request` on a new connection and reads the answer.
+#[track_caller]
+pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+    let mut client = Client::connect(address);
+    client.send(request);
+    client.answer()
+}
+
+/// A GET of `target`, as text.
+pub fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+/// A POST of `body` to `target`, as text.
+pub fn post(target: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+}

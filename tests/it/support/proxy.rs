@@ -1,0 +1,158 @@
+//! A proxy in this process, made of a configuration text.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use evertoken::app::{App, Environment};
+use evertoken::clock::Clock;
+use evertoken::config::Config;
+use evertoken::config::resolve::{Sources, resolve};
+
+use super::client::{Answer, ask};
+
+/// A running proxy with its own state folder.
+pub struct TestProxy {
+    app: Option<App>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+/// What a proxy is made of.
+#[derive(Default)]
+pub struct Builder {
+    settings: String,
+    providers: String,
+    variables: HashMap<String, String>,
+    clock: Option<Clock>,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Builder {
+    /// Adds lines to `settings`, in flow style: `max_connections: 1, …`.
+    pub fn settings(mut self, settings: &str) -> Self {
+        self.settings.push_str(", ");
+        self.settings.push_str(settings);
+        self
+    }
+
+    /// Adds a provider with a fixed credential, or whatever `lines` say.
+    pub fn provider(mut self, name: &str, kind: &str, url: &str, lines: &str) -> Self {
+        self.providers.push_str(&format!(
+            "  - name: \"{name}\"\n    type: {kind}\n    base_url: \"{url}\"\n"
+        ));
+        for line in lines.lines() {
+            self.providers.push_str(&format!("    {line}\n"));
+        }
+        self
+    }
+
+    /// Adds a provider whose token comes from `token_url`.
+    pub fn refreshed(self, name: &str, url: &str, token_url: &str, more: &str) -> Self {
+        let more: String = more.lines().map(|line| format!("  {line}\n")).collect();
+        let lines = format!(
+            "auto_refresh_config:\n  enabled: true\n  token_url: \"{token_url}\"\n  \
+             client_id_env: CLIENT_ID\n  client_secret_env: CLIENT_SECRET\n  \
+             refresh_token_env: REFRESH_TOKEN\n{more}"
+        );
+        self.provider(name, "anthropic", url, &lines)
+    }
+
+    /// Sets a variable.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Uses this clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Uses this state folder.
+    pub fn folder(mut self, folder: tempfile::TempDir) -> Self {
+        self.folder = Some(folder);
+        self
+    }
+
+    /// The configuration text, for a state folder.
+    pub fn text(&self, folder: &Path) -> String {
+        format!(
+            "settings: {{port: 0, state_dir: \"{}\"{}}}\nproviders:\n{}",
+            folder.display(),
+            self.settings,
+            self.providers
+        )
+    }
+
+    fn config(&self, folder: &Path) -> Config {
+        let variables = &self.variables;
+        let sources = Sources {
+            environment: &|name| variables.get(name).cloned(),
+            files: &|path| std::fs::read_to_string(path),
+            file_mode: None,
+            is_root: false,
+        };
+        let text = self.text(folder);
+        let resolved = resolve(&text, "providers.yaml", &sources);
+        resolved.unwrap_or_else(|problems| panic!("{text}\n{problems:?}")).0
+    }
+
+    /// Starts the proxy.
+    pub fn start(mut self) -> TestProxy {
+        let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
+        let environment = Environment {
+            clock: self.clock.take().unwrap_or_else(Clock::system),
+            rng: fastrand::Rng::with_seed(7),
+            timer: crossbeam_channel::after,
+        };
+        let app = App::start(self.config(folder.path()), environment);
+        let app = app.unwrap_or_else(|error| panic!("{error}"));
+        TestProxy { address: app.local_addr(), app: Some(app), folder }
+    }
+}
+
+impl TestProxy {
+    /// Begins to describe a proxy, with a client id, a secret and a refresh token in the environment.
+    pub fn builder() -> Builder {
+        Builder::default()
+            .variable("CLIENT_ID", "abc12-client")
+            .variable("CLIENT_SECRET", "the-client-secret")
+            .variable("REFRESH_TOKEN", "the-seed")
+    }
+
+    /// A proxy before one provider with a fixed credential.
+    pub fn before(url: &str) -> Self {
+        Self::builder().provider("P", "anthropic", url, "auth_value: fixed").start()
+    }
+
+    /// Sends a request on a new connection.
+    #[track_caller]
+    pub fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        ask(self.address, request)
+    }
+
+    /// The application itself.
+    pub fn app(&self) -> &App {
+        self.app.as_ref().expect("it runs")
+    }
+
+    /// Stops it; returns how many connections were cut off.
+    pub fn stop(&mut self) -> usize {
+        self.app.take().expect("it runs").stop()
+    }
+
+    /// The state folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Stops it and hands over the state folder.
+    pub fn into_folder(mut self) -> tempfile::TempDir {
+        self.stop();
+        self.app = None;
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
+    }
+}
