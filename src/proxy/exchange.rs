@@ -380,6 +380,10 @@ impl Proxy {
         kind: ProviderKind,
         reply: &mut Reply<'_>,
     ) -> std::io::Result<()> {
+        if matches!(refusal.code, Code::BadRequest | Code::ClientTimeout | Code::BodyTooLarge) {
+            // Where the next request would start is not known, or too far away.
+            reply.close_after();
+        }
         let (mut head, body) = refusal.render(kind);
         head.headers.push("date", self.date());
         reply.begin(&head, AnswerLength::Sized(body.len() as u64))?;

@@ -48,6 +48,11 @@ impl<'a> Reply<'a> {
         self.framing.is_some()
     }
 
+    /// The connection is not kept, whatever the client wants: to be called before [`Reply::begin`].
+    pub fn close_after(&mut self) {
+        self.keeps_alive = false;
+    }
+
     /// Bytes of body written.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes

@@ -130,6 +130,7 @@ impl Transport for SocketTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        watch::note(|watch| watch.written = true);
         let timeout = timeout.for_write();
         let limit = timeout.not_zero().map(|left| *left);
         let mut sent = 0;

@@ -27,6 +27,8 @@ pub(super) struct Watch {
     pub(super) connecting: bool,
     /// It was made.
     pub(super) connected: bool,
+    /// A request began to be written.
+    pub(super) written: bool,
     /// A byte of a response came.
     pub(super) received: bool,
     /// The client was seen to have gone away.
@@ -42,12 +44,12 @@ pub(super) struct Watch {
 impl Watch {
     /// Whether a connection stands: a new one, or a kept one.
     pub(super) fn established(&self) -> bool {
-        self.connected || !self.connecting
+        self.connected || self.reused()
     }
 
     /// Whether a kept connection is used.
     pub(super) fn reused(&self) -> bool {
-        !self.connecting
+        self.written && !self.connecting
     }
 }
 
@@ -221,6 +223,7 @@ impl<T: Transport> Transport for SlicedTransport<T> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        note(|watch| watch.written = true);
         self.0.transmit_output(amount, timeout)
     }
 

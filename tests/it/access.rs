@@ -1,1 +1,192 @@
-//! stub
+//! Who is let in, and each refusal of the contract's §5: status, code and shape.
+
+use crate::support::client::{Client, get, post};
+use crate::support::peer::{Peer, answer};
+use crate::support::proxy::TestProxy;
+
+fn fine() -> Peer {
+    Peer::answering(|_| answer(200, "fine"))
+}
+
+#[test]
+fn malformed_requests_get_400_and_the_connection_closes() {
+    let peer = fine();
+    let proxy = TestProxy::before(&peer.url());
+    for request in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: a\0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        "GET @evil/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "\x16\x03\x01\x02",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+    ] {
+        let mut client = Client::connect(proxy.address);
+        client.send(request);
+        client.send(get("/smuggled"));
+        let refused = client.answer();
+        assert_eq!((refused.status, refused.code()), (400, "bad_request"), "{request:?}");
+        assert_eq!(refused.field("connection"), Some("close"), "{request:?}");
+        assert_eq!(refused.json()["error"]["code"], "bad_request");
+        assert!(client.is_closed(), "{request:?}");
+    }
+    assert!(peer.seen().is_empty());
+}
+
+#[test]
+fn heads_over_the_limits_get_431() {
+    let peer = fine();
+    let proxy = TestProxy::before(&peer.url());
+    let head = |fields: usize| {
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "a: b\r\n".repeat(fields - 1))
+    };
+    // The provider's own field and those of the connection come on top; the peer takes any number.
+    assert_eq!(proxy.ask(head(128)).status, 200);
+    let refused = proxy.ask(head(129));
+    assert_eq!((refused.status, refused.code()), (431, "head_too_large"));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(70_000));
+    assert_eq!(proxy.ask(long).status, 431);
+}
+
+#[test]
+fn slow_clients_get_408() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .settings("timeouts: {client_head: 1, client_idle: 1}")
+        .provider("P", "openai", &peer.url(), "auth_type: none")
+        .start();
+    let slow_head = proxy.ask("GET / HTTP/1.1\r\nHost: local");
+    assert_eq!((slow_head.status, slow_head.code()), (408, "client_timeout"));
+    let slow_body = proxy.ask("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab");
+    assert_eq!((slow_body.status, slow_body.code()), (408, "client_timeout"));
+    // One that says nothing at all is closed without an answer.
+    assert!(Client::connect(proxy.address).is_closed());
+    let mut kept = Client::connect(proxy.address);
+    kept.send(get("/"));
+    assert_eq!(kept.answer().status, 200);
+    assert!(kept.is_closed());
+}
+
+#[test]
+fn without_auth_foreign_hosts_and_origins_get_403() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .settings("allowed_hosts: [\"Proxy.lan\"]")
+        .provider("P", "anthropic", &peer.url(), "auth_type: none")
+        .start();
+    let with = |fields: &str| proxy.ask(format!("GET /v1/messages HTTP/1.1\r\n{fields}\r\n\r\n"));
+    for fine in ["Host: localhost", "Host: 127.0.0.1:1", "Host: [::1]", "Host: proxy.lan:80"] {
+        assert_eq!(with(fine).status, 200, "{fine}");
+    }
+    let refused = with("Host: evil.example");
+    assert_eq!((refused.status, refused.code()), (403, "forbidden_host"));
+    assert_eq!(refused.json()["error"]["type"], "permission_error");
+    assert_eq!(refused.json()["type"], "error");
+    for origin in ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+        let refused = with(&format!("Host: localhost\r\n{origin}"));
+        assert_eq!((refused.status, refused.code()), (403, "forbidden_origin"), "{origin}");
+    }
+    let preflight = proxy.ask(
+        "OPTIONS /v1/messages HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
+         Access-Control-Request-Method: POST\r\n\r\n",
+    );
+    assert_eq!(preflight.code(), "forbidden_origin");
+    assert_eq!(peer.seen().len(), 4);
+}
+
+#[test]
+fn with_auth_a_key_is_needed_and_stays_here() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .settings("auth: {enabled: true, api_key_env: KEYS}")
+        .variable("KEYS", "first-key\nsecond-key")
+        .provider("P", "anthropic", &peer.url(), "auth_value: passthrough")
+        .start();
+    let with = |fields: &str| {
+        proxy.ask(format!("GET /v1/messages HTTP/1.1\r\nHost: any.example\r\n{fields}\r\n"))
+    };
+    for wrong in ["", "x-api-key: wrong\r\n", "Authorization: Bearer first\r\n"] {
+        let refused = with(wrong);
+        assert_eq!((refused.status, refused.code()), (401, "unauthorized"), "{wrong}");
+        assert!(refused.field("www-authenticate").is_some());
+        assert_eq!(refused.json()["error"]["type"], "authentication_error");
+    }
+    assert_eq!(with("x-api-key: first-key\r\n").status, 200);
+    assert_eq!(with("Authorization: Bearer second-key\r\n").status, 200);
+    assert_eq!(with("x-api-key: first-key\r\nAuthorization: Bearer mine\r\n").status, 200);
+    let seen = peer.seen();
+    assert_eq!(seen.len(), 3);
+    for request in &seen {
+        assert_eq!(request.field("x-api-key"), None);
+        assert!(!request.field("authorization").unwrap_or("").contains("key"));
+    }
+    assert_eq!(seen[2].field("authorization"), Some("Bearer mine"));
+    // Supervisors need no key for these two, and for no other page.
+    assert_eq!(proxy.ask(get("/-/healthy")).status, 200);
+    assert_eq!(proxy.ask(get("/-/ready")).status, 200);
+    assert_eq!(proxy.ask(get("/-/status")).status, 401);
+}
+
+#[test]
+fn providers_that_are_not_there_get_404() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .provider("One Two", "openai", &peer.url(), "auth_type: none")
+        .provider("Off", "openai", &peer.url(), "auth_type: none\nenabled: false")
+        .start();
+    assert_eq!(proxy.ask(get("/to/one-two/v1/x")).status, 200);
+    assert_eq!(peer.seen()[0].line, "GET /v1/x HTTP/1.1");
+    for target in ["/to/off/v1", "/to/none/v1", "/to/"] {
+        let refused = proxy.ask(get(target));
+        assert_eq!((refused.status, refused.code()), (404, "unknown_provider"), "{target}");
+    }
+    assert_eq!(proxy.ask(get("/-/nothing")).status, 404);
+    assert_eq!(proxy.ask(post("/-/healthy", "")).status, 405);
+}
+
+#[test]
+fn without_a_slot_503_comes_at_once() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            talk.answer(200, "late");
+        }
+    });
+    let proxy = TestProxy::builder()
+        .settings("max_connections: 1")
+        .provider("P", "anthropic", &peer.url(), "auth_type: none")
+        .start();
+    let mut first = Client::connect(proxy.address);
+    first.send(get("/"));
+    crate::support::eventually("the first request is under way", || peer.seen().len() == 1);
+    let refused = proxy.ask(get("/v1/messages"));
+    assert_eq!((refused.status, refused.code()), (503, "overloaded"));
+    assert!(refused.field("retry-after").is_some());
+    release.send(()).unwrap();
+    assert_eq!(first.answer().body, "late");
+}
+
+#[test]
+fn own_pages() {
+    let peer = fine();
+    let proxy = TestProxy::before(&peer.url());
+    assert_eq!(proxy.ask(get("/-/healthy")).body, "ok\n");
+    assert_eq!(proxy.ask(get("/-/ready")).json()["ready"], true);
+    proxy.ask(get("/x"));
+    let status = proxy.ask(get("/-/status")).json();
+    let provider = &status["providers"][0];
+    assert_eq!(provider["slug"], "p");
+    assert_eq!(provider["state"], "ready");
+    assert_eq!(provider["requests"]["total"], 1);
+    assert_eq!(provider["token"], serde_json::Value::Null);
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    let mut client = Client::connect(proxy.address);
+    client.send("HEAD /-/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    client.send(get("/-/healthy"));
+    assert_eq!(client.answer().body, "ok\n");
+}

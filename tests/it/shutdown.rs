@@ -1,1 +1,84 @@
-//! stub
+//! Draining: what is in flight is finished, what is idle is closed, what is late is told.
+
+use crossbeam_channel::bounded;
+
+use crate::support::client::{Client, get};
+use crate::support::eventually;
+use crate::support::peer::Peer;
+use crate::support::proxy::TestProxy;
+
+fn held() -> (Peer, crossbeam_channel::Sender<()>) {
+    let (release, released) = bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            talk.answer(200, "finished");
+        }
+    });
+    (peer, release)
+}
+
+/// Stops `proxy` on a thread of its own.
+fn stop(mut proxy: TestProxy) -> crossbeam_channel::Receiver<usize> {
+    let (done, cut_off) = bounded(1);
+    let run = move || drop(done.send(proxy.stop()));
+    evertoken::thread::spawn("stop", 256 * 1024, run).unwrap().detach();
+    cut_off
+}
+
+#[test]
+fn requests_in_flight_are_finished_and_idle_connections_closed() {
+    let (peer, release) = held();
+    let proxy = TestProxy::before(&peer.url());
+    let address = proxy.address;
+    let mut idle = Client::connect(address);
+    idle.send(get("/-/healthy"));
+    idle.answer();
+    let mut busy = Client::connect(address);
+    busy.send(get("/"));
+    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut late = Client::connect(address);
+    late.send("GET /late HTTP/1.1\r\n");
+    let mut other = Client::connect(address);
+    other.send(get("/-/healthy"));
+    other.answer();
+    let cut_off = stop(proxy);
+    assert!(idle.is_closed());
+    assert!(other.is_closed());
+    // Its head was on the way when the stop came: it is told.
+    late.send("Host: localhost\r\n\r\n");
+    let told = late.answer();
+    assert_eq!((told.status, told.code()), (503, "shutting_down"));
+    assert!(told.field("retry-after").is_some());
+    release.send(()).unwrap();
+    let finished = busy.answer();
+    assert_eq!(finished.body, "finished");
+    assert!(busy.is_closed());
+    assert_eq!(cut_off.recv().unwrap(), 0);
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn after_the_grace_the_rest_is_cut_off() {
+    let (peer, _release) = held();
+    let proxy = TestProxy::builder()
+        .settings("shutdown_grace: 0")
+        .provider("P", "anthropic", &peer.url(), "auth_type: none")
+        .start();
+    let mut busy = Client::connect(proxy.address);
+    busy.send(get("/"));
+    eventually("the request is upstream", || peer.seen().len() == 1);
+    assert_eq!(stop(proxy).recv().unwrap(), 1);
+    assert!(busy.is_closed());
+}
+
+#[test]
+fn the_tiny_http_server_stops_too() {
+    let (peer, _release) = held();
+    let mut proxy = TestProxy::builder()
+        .settings("server: tiny_http, shutdown_grace: 1")
+        .provider("P", "anthropic", &peer.url(), "auth_type: none")
+        .start();
+    assert_eq!(proxy.ask(get("/-/healthy")).status, 200);
+    assert_eq!(proxy.stop(), 0);
+}
