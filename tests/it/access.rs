@@ -30,7 +30,7 @@ fn malformed_requests_get_400_and_the_connection_closes() {
         let refused = client.answer();
         assert_eq!((refused.status, refused.code()), (400, "bad_request"), "{request:?}");
         assert_eq!(refused.field("connection"), Some("close"), "{request:?}");
-        assert_eq!(refused.json()["error"]["code"], "bad_request");
+        assert!(refused.json()["error"]["message"].is_string());
         assert!(client.is_closed(), "{request:?}");
     }
     assert!(peer.seen().is_empty());

@@ -1,1 +1,259 @@
-//! stub
+//! The real binary: exit codes, messages, the fixed log lines, signals.
+
+use rustix::process::Signal;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{ask, get};
+use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+
+const VARIABLES: [(&str, &str); 4] = [
+    ("HOME", "/nonexistent"),
+    ("CLAUDE_CLIENT_ID", "abc12345-client"),
+    ("CLAUDE_CLIENT_SECRET", "client-secret-value"),
+    ("CLAUDE_REFRESH_TOKEN", "refresh-token-value"),
+];
+
+/// A folder with a configuration before `token_url`.
+fn folder(token_url: &str, settings: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: \"{}/state\"{settings}}}
+providers:
+  - name: \"Claude Code Official\"
+    type: \"anthropic\"
+    base_url: \"http://127.0.0.1:9\"
+    auth_type: \"auth_token\"
+    auto_refresh_config:
+      enabled: true
+      token_url: \"{token_url}\"
+      client_id_env: \"CLAUDE_CLIENT_ID\"
+      client_secret_env: \"CLAUDE_CLIENT_SECRET\"
+      refresh_token_env: \"CLAUDE_REFRESH_TOKEN\"
+",
+        folder.path().display()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    folder
+}
+
+fn granting() -> Peer {
+    Peer::answering(|_| {
+        answer(
+            200,
+            r#"{"access_token":"access-token-value","expires_in":3600,"refresh_token":"next-token-value"}"#,
+        )
+    })
+}
+
+/// The line without its timestamp.
+fn bare(line: &str) -> &str {
+    &line[line.find('[').unwrap_or(0)..]
+}
+
+#[test]
+fn the_fixed_log_lines_of_a_success() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    let started = binary.wait_for("Starting token refresh");
+    let line = "[INFO] Starting token refresh for provider: Claude Code Official";
+    assert!(bare(&started).starts_with(line), "{started}");
+    assert!(started.starts_with("20") && started.contains("Z ["), "a UTC timestamp: {started}");
+    let done = binary.wait_for("Successfully refreshed");
+    let line = "[INFO] Successfully refreshed token for provider using client_id: abc12...";
+    assert!(bare(&done).starts_with(line), "{done}");
+}
+
+#[test]
+fn the_fixed_log_line_of_a_missing_variable() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let variables = VARIABLES.map(|(name, value)| match name {
+        "CLAUDE_CLIENT_ID" => (name, ""),
+        _ => (name, value),
+    });
+    let binary = Binary::start(folder.path(), &["run"], &variables);
+    let line = binary.wait_for("Missing environment variable");
+    let expected = "[ERROR] Missing environment variable: 'CLAUDE_CLIENT_ID'";
+    assert!(bare(&line).starts_with(expected), "{line}");
+    assert!(issuer.seen().is_empty());
+}
+
+#[test]
+fn the_fixed_log_lines_of_failures() {
+    for (status, words) in [(401, "401 Unauthorized"), (404, "404 Not Found")] {
+        let issuer = Peer::answering(move |_| answer(status, ""));
+        let folder = folder(&issuer.url(), "");
+        let binary = Binary::start(folder.path(), &[], &VARIABLES);
+        let line = binary.wait_for("Failed to refresh");
+        let expected = format!("[ERROR] Failed to refresh token: {words}");
+        assert!(bare(&line).starts_with(&expected), "{line}");
+        assert!(
+            line.contains("next try in 3600.0 s") || line.contains("next try in 3599"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn under_the_journal_there_is_no_timestamp() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let mut variables = VARIABLES.to_vec();
+    variables.push(("JOURNAL_STREAM", "8:12345"));
+    let binary = Binary::start(folder.path(), &[], &variables);
+    assert!(binary.wait_for("Listening").starts_with("[INFO] Listening on http://127.0.0.1:"));
+}
+
+#[test]
+fn usage_is_2_and_help_is_0() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["--nope"][..], &["serve"], &["check", "--listen", "a:1"]] {
+        let output = run(folder.path(), arguments, &[]);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains("evertoken --help"));
+    }
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "-h"],
+        &["refresh", "--help"],
+        &["--version"],
+    ] {
+        let output = run(folder.path(), arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&output.stdout).contains("evertoken"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_78_with_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = run(folder.path(), &["run"], &[]);
+    assert_eq!(none.status.code(), Some(78));
+    assert!(text(&none.stderr).starts_with("providers.yaml: can't be read"));
+    let config = "settings: {prot: 1, state_dir: x}\nproviders:\n  - name: a\n    type: b\n    base_url: c\n    auth_type: none\n";
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    for command in ["run", "check", "refresh"] {
+        let output = run(folder.path(), &[command], &[]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        let told = text(&output.stderr);
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 3, "{told}");
+        assert_eq!(
+            lines[0],
+            "providers.yaml:1:12: unknown key 'prot' in settings, did you mean 'port'?"
+        );
+        assert!(lines[1].starts_with("providers.yaml:4:11: 'type' must be one of"));
+        assert!(lines[2].starts_with("providers.yaml:5:15: 'base_url' must be"));
+    }
+}
+
+#[test]
+fn an_address_in_use_is_69() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder("http://127.0.0.1:9", "");
+    let output = run(folder.path(), &["run", "--listen", &address], &VARIABLES);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
+    let output = run(folder.path(), &["run", "--listen", "0.0.0.0:0"], &VARIABLES);
+    assert_eq!(output.status.code(), Some(78), "an open address needs auth");
+}
+
+#[test]
+fn check_tells_what_is_missing_and_spends_no_token() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let fine = run(folder.path(), &["check"], &VARIABLES);
+    assert_eq!(fine.status.code(), Some(0), "{}", text(&fine.stderr));
+    let missing = run(folder.path(), &["check"], &[]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert_eq!(text(&missing.stderr).matches("Missing environment variable").count(), 3);
+    let online = run(folder.path(), &["check", "--online"], &VARIABLES);
+    // The token endpoint answers; the provider at port 9 does not.
+    assert_eq!(online.status.code(), Some(78));
+    assert!(text(&online.stdout).contains("token_url"), "{}", text(&online.stdout));
+    assert!(text(&online.stderr).contains("no connection"), "{}", text(&online.stderr));
+    assert!(
+        issuer.seen().iter().all(|seen| seen.line.starts_with("HEAD ") && seen.body.is_empty())
+    );
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_is_found_by_check() {
+    let folder = folder("http://127.0.0.1:9", "");
+    std::fs::write(folder.path().join("state"), "").unwrap();
+    let output = run(folder.path(), &["check"], &VARIABLES);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("can't be written"));
+}
+
+#[test]
+fn refresh_stores_a_token_that_run_then_uses() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let output = run(folder.path(), &["refresh", "--provider", "claude-code-official"], &VARIABLES);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(issuer.seen().len(), 1);
+    let mut binary = Binary::start(folder.path(), &[], &VARIABLES);
+    binary.wait_for("Using the stored token");
+    assert_eq!(ask(binary.address(), get("/-/ready")).status, 200);
+    assert_eq!(issuer.seen().len(), 1);
+    binary.signal(Signal::USR1);
+    eventually("SIGUSR1 refreshes", || issuer.seen().len() == 2);
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    let unknown = run(folder.path(), &["refresh", "--provider", "nobody"], &VARIABLES);
+    assert_eq!(unknown.status.code(), Some(2));
+    let failing = Peer::answering(|_| answer(500, ""));
+    let other = self::folder(&failing.url(), "");
+    assert_eq!(run(other.path(), &["refresh"], &VARIABLES).status.code(), Some(1));
+}
+
+#[test]
+fn sigterm_and_sigint_end_with_0_and_a_second_one_at_once() {
+    let issuer = granting();
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = folder(&issuer.url(), "");
+        let mut binary = Binary::start(folder.path(), &[], &VARIABLES);
+        binary.address();
+        binary.signal(signal);
+        assert_eq!(binary.code(), Some(0));
+        binary.wait_for("Stopped");
+    }
+    // A request that never ends keeps the first signal waiting; the second does not wait.
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let provider = Peer::start(move |mut talk| {
+        talk.request();
+        let _ = released.recv();
+    });
+    let folder = folder(&issuer.url(), "");
+    let path = folder.path().join("providers.yaml");
+    let config =
+        std::fs::read_to_string(&path).unwrap().replace("http://127.0.0.1:9", &provider.url());
+    std::fs::write(&path, config).unwrap();
+    let mut binary = Binary::start(folder.path(), &[], &VARIABLES);
+    let mut client = crate::support::client::Client::connect(binary.address());
+    client.send(get("/"));
+    eventually("the request is upstream", || provider.seen().len() == 1);
+    binary.signal(Signal::TERM);
+    binary.wait_for("Stopping;");
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    drop(release);
+}
+
+#[test]
+fn exhausted_descriptors_are_survived() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let script = format!("ulimit -n 40; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    let address = binary.address();
+    binary.wait_for("Successfully refreshed");
+    let held: Vec<_> = (0..80).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    binary.wait_for("No connection can be accepted");
+    drop(held);
+    assert_eq!(ask(address, get("/-/ready")).status, 200);
+}

@@ -1,1 +1,273 @@
-//! stub
+//! Tokens end to end: waiting for the first, rotation, restarts, refused tokens, failing disks.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crossbeam_channel::bounded;
+
+use crate::support::client::{Client, get, post};
+use crate::support::eventually;
+use crate::support::peer::{Peer, Seen, answer};
+use crate::support::proxy::TestProxy;
+
+/// A provider that says which token it was shown.
+fn provider() -> Peer {
+    Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")))
+}
+
+/// An issuer that numbers its tokens; `lifetime` in seconds.
+fn issuer(lifetime: u64) -> Peer {
+    let count = std::sync::atomic::AtomicU64::new(0);
+    Peer::answering(move |_| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        grant(number, lifetime)
+    })
+}
+
+fn grant(number: u64, lifetime: u64) -> String {
+    let body = format!(
+        "{{\"access_token\":\"access-{number}\",\"expires_in\":{lifetime},\"refresh_token\":\"refresh-{number}\"}}"
+    );
+    answer(200, &body)
+}
+
+fn body(seen: &Seen) -> String {
+    String::from_utf8(seen.body.clone()).unwrap()
+}
+
+#[test]
+fn the_first_request_waits_for_the_first_token() {
+    let (release, released) = bounded::<()>(0);
+    let issuer = Peer::start(move |mut talk| {
+        talk.request();
+        let _ = released.recv();
+        talk.send(grant(1, 3600));
+    });
+    let provider = provider();
+    let proxy = TestProxy::builder()
+        .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+        .start();
+    assert_eq!(proxy.ask(get("/-/ready")).status, 503);
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/x"));
+    eventually("the refresh is under way", || issuer.seen().len() == 1);
+    release.send(()).unwrap();
+    assert_eq!(client.answer().body, "Bearer access-1");
+    assert_eq!(proxy.ask(get("/-/ready")).status, 200);
+    let sent = body(&issuer.seen()[0]);
+    assert_eq!(
+        sent,
+        "grant_type=refresh_token&refresh_token=the-seed&client_id=abc12-client&client_secret=the-client-secret"
+    );
+    assert_eq!(issuer.seen()[0].line, "POST /token HTTP/1.1");
+}
+
+#[test]
+fn without_a_token_503_says_why_and_when() {
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let proxy = TestProxy::builder()
+        .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "retry_interval: 1800")
+        .start();
+    let refused = proxy.ask(post("/v1/messages", "{}"));
+    assert_eq!((refused.status, refused.code()), (503, "token_unavailable"));
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("400 Bad Request (invalid_grant)"), "{message}");
+    assert!(message.contains("the next try is at 2"), "{message}");
+    let after: u64 = refused.field("retry-after").unwrap().parse().unwrap();
+    assert!((1790..=1800).contains(&after), "{after}");
+    let status = proxy.ask(get("/-/status")).json();
+    assert_eq!(status["providers"][0]["state"], "unavailable");
+    let ready = proxy.ask(get("/-/ready"));
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("invalid_grant"));
+}
+
+#[test]
+fn a_restart_uses_the_stored_token_and_the_rotated_chain() {
+    let (provider, issuer) = (provider(), issuer(3600));
+    let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
+    let proxy = builder().start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    let file = proxy.folder().join("p.json");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let folder = proxy.into_folder();
+    let proxy = builder().folder(folder).start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    assert_eq!(issuer.seen().len(), 1, "the stored token is used without a refresh");
+    let refreshed =
+        proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(refreshed.status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-2");
+    assert!(body(&issuer.seen()[1]).contains("refresh_token=refresh-1&"));
+    // Another seed starts another chain, and what belongs to the old one is not used.
+    let folder = proxy.into_folder();
+    let proxy = builder().folder(folder).variable("REFRESH_TOKEN", "another-seed").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-3");
+    assert!(body(&issuer.seen()[2]).contains("refresh_token=another-seed&"));
+}
+
+#[test]
+fn a_permanent_failure_is_remembered_over_a_restart() {
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let builder = || TestProxy::builder().refreshed("P", "http://127.0.0.1:9", &issuer.url(), "");
+    let proxy = builder().start();
+    eventually("the refresh failed", || proxy.ask(get("/-/ready")).body.contains("invalid_grant"));
+    let folder = proxy.into_folder();
+    let proxy = builder().folder(folder).start();
+    assert!(proxy.ask(get("/-/ready")).body.contains("invalid_grant"));
+    assert_eq!(issuer.seen().len(), 1, "no other try is spent");
+    let folder = proxy.into_folder();
+    let proxy = builder().folder(folder).variable("REFRESH_TOKEN", "new-seed").start();
+    eventually("the new seed is tried", || issuer.seen().len() == 2);
+    drop(proxy);
+}
+
+#[test]
+fn a_refused_token_is_refreshed_once_and_the_request_sent_again() {
+    let issuer = issuer(3600);
+    let provider = Peer::answering(|seen| match seen.field("authorization") {
+        Some("Bearer access-1") => answer(401, "expired"),
+        _ => answer(200, &String::from_utf8_lossy(&seen.body)),
+    });
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    // A token that was just issued is not refreshed again within ten seconds, so the first 401 is
+    // passed on; that is what keeps a provider that always says 401 from causing a storm.
+    assert_eq!(proxy.ask(post("/", "again")).status, 401);
+    assert_eq!(issuer.seen().len(), 1);
+    let folder = proxy.into_folder();
+    let proxy = TestProxy::builder()
+        .folder(folder)
+        .refreshed("P", &provider.url(), &issuer.url(), "")
+        .start();
+    let mut clients: Vec<_> = (0..20).map(|_| Client::connect(proxy.address)).collect();
+    for client in &mut clients {
+        client.send(post("/", "again"));
+    }
+    for client in &mut clients {
+        let answered = client.answer();
+        assert_eq!((answered.status, answered.body.as_str()), (200, "again"));
+    }
+    assert_eq!(issuer.seen().len(), 2, "one refresh, however many requests wait");
+}
+
+#[test]
+fn a_token_that_lives_two_seconds_is_never_seen_expired() {
+    let issuer = issuer(2);
+    let provider = provider();
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    let mut last = String::new();
+    eventually("four tokens were used", || {
+        let answered = proxy.ask(get("/"));
+        assert_eq!(answered.status, 200);
+        last = answered.body;
+        last.ends_with("-4")
+    });
+}
+
+#[test]
+fn a_failing_provider_harms_no_other() {
+    let (release, released) = bounded::<()>(0);
+    let hanging = Peer::start(move |mut talk| {
+        talk.request();
+        let _ = released.recv();
+    });
+    let (issuer, provider) = (issuer(3600), provider());
+    let proxy = TestProxy::builder()
+        .refreshed("Hangs", "http://127.0.0.1:9", &hanging.url(), "")
+        .refreshed("Works", &provider.url(), &issuer.url(), "")
+        .start();
+    assert_eq!(proxy.ask(get("/to/works/")).body, "Bearer access-1");
+    assert!(proxy.ask(get("/-/ready")).body.contains("Hangs"));
+    drop(release);
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_costs_no_token() {
+    // A file where the folder should be: nobody, not even root, can write into it.
+    let folder = tempfile::tempdir().unwrap();
+    let blocked = folder.path().join("blocked");
+    std::fs::write(&blocked, "").unwrap();
+    let (issuer, provider) = (issuer(3600), provider());
+    let proxy = TestProxy::builder()
+        .settings(&format!("state_dir: \"{}\"", blocked.display()))
+        .refreshed("P", &provider.url(), &issuer.url(), "")
+        .start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    let ready = proxy.ask(get("/-/ready"));
+    assert_eq!(ready.status, 200);
+    assert!(ready.body.contains("can't be written"), "{}", ready.body);
+}
+
+#[test]
+fn a_token_response_over_the_limit_is_refused() {
+    let answer_of = |bytes: usize| {
+        let frame = r#"{"access_token":"a","x":""}"#.len();
+        answer(200, &format!(r#"{{"access_token":"a","x":"{}"}}"#, "y".repeat(bytes - frame)))
+    };
+    let limit = evertoken::app::TOKEN_RESPONSE_MAX_BYTES;
+    for (bytes, ready) in [(limit, true), (limit + 1, false)] {
+        let text = answer_of(bytes);
+        let issuer = Peer::answering(move |_| text.clone());
+        let proxy =
+            TestProxy::builder().refreshed("P", "http://127.0.0.1:9", &issuer.url(), "").start();
+        eventually("the refresh ended", || {
+            let page = proxy.ask(get("/-/ready"));
+            if ready { page.status == 200 } else { page.body.contains("over 1048576 bytes") }
+        });
+    }
+}
+
+#[test]
+fn a_redirect_of_a_token_request_is_not_followed() {
+    let elsewhere = issuer(3600);
+    let target = elsewhere.url();
+    let issuer = Peer::answering(move |_| {
+        format!("HTTP/1.1 307 X\r\nlocation: {target}\r\ncontent-length: 0\r\n\r\n")
+    });
+    let proxy =
+        TestProxy::builder().refreshed("P", "http://127.0.0.1:9", &issuer.url(), "").start();
+    eventually("the refresh failed", || {
+        proxy.ask(get("/-/ready")).body.contains("307 Temporary Redirect")
+    });
+    assert!(elsewhere.seen().is_empty());
+}
+
+#[test]
+fn a_lost_answer_is_tried_again_with_the_old_token_and_said() {
+    // The issuer rotates, and its answer never arrives; the old token is refused from then on.
+    let issuer = Peer::start(|mut talk| {
+        let Some(seen) = talk.request() else { return };
+        if seen.connection > 0 {
+            talk.answer(400, r#"{"error":"invalid_grant"}"#);
+        }
+    });
+    let proxy =
+        TestProxy::builder().refreshed("P", "http://127.0.0.1:9", &issuer.url(), "").start();
+    let words = "the answer to the last refresh was probably lost; log in again";
+    eventually("it is said", || proxy.ask(get("/-/ready")).body.contains(words));
+    assert!(issuer.seen().iter().all(|seen| body(seen).contains("refresh_token=the-seed&")));
+}
+
+#[test]
+fn two_proxies_on_one_state_folder_share_one_refresh() {
+    let (release, released) = bounded::<()>(0);
+    let issuer = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            talk.send(grant(1, 3600));
+        }
+    });
+    let provider = provider();
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        TestProxy::builder()
+            .settings(&format!("state_dir: \"{}\"", folder.path().display()))
+            .refreshed("P", &provider.url(), &issuer.url(), "")
+            .start()
+    };
+    let (first, second) = (start(), start());
+    eventually("one of them refreshes", || issuer.seen().len() == 1);
+    release.send(()).unwrap();
+    assert_eq!(first.ask(get("/")).body, "Bearer access-1");
+    assert_eq!(second.ask(get("/")).body, "Bearer access-1");
+    assert_eq!(issuer.seen().len(), 1);
+}

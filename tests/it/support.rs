@@ -1,5 +1,6 @@
 //! What the tests share: a proxy to start, peers that follow a script, a raw client.
 
+pub mod binary;
 pub mod client;
 pub mod peer;
 pub mod proxy;

@@ -1,1 +1,154 @@
-//! stub
+//! The rules of the house: who knows which library, where the clock is asked, how files begin.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn gather(folder: &Path, found: &mut Vec<(String, String)>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            found.push((name, std::fs::read_to_string(path).unwrap()));
+        }
+    }
+}
+
+/// All source files below these folders: name and text.
+fn files(folders: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for folder in folders {
+        gather(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 20 || folders.len() == 1, "the search found only {} files", found.len());
+    found
+}
+
+/// The part before the unit tests, without comments.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let kept = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    kept.collect::<Vec<_>>().join("\n")
+}
+
+/// The files of the program itself, without its tests.
+fn program() -> Vec<(String, String)> {
+    let mut all = files(&["src"]);
+    all.retain(|(name, _)| !name.ends_with("/tests.rs"));
+    all
+}
+
+/// The files of the program that hold `needle`.
+fn holding(needle: &str) -> Vec<String> {
+    let all = program();
+    let found = all.into_iter().filter(|(_, text)| code(text).contains(needle));
+    let mut names: Vec<_> = found.map(|(name, _)| name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_library_is_known_in_one_place() {
+    assert_eq!(holding("httparse::"), ["src/ingress/head.rs"]);
+    assert_eq!(holding("serde_yaml"), ["src/config/raw.rs"]);
+    assert_eq!(holding("tiny_http::"), ["src/ingress/tiny.rs"]);
+    assert_eq!(holding("lexopt::"), ["src/cli.rs"]);
+    assert!(holding("ureq::").iter().all(|name| name.starts_with("src/upstream")));
+    assert!(!holding("ureq::").is_empty());
+}
+
+#[test]
+fn the_clock_is_asked_in_one_place() {
+    for call in ["Instant::now", "SystemTime::now", ".elapsed()"] {
+        let found = holding(call);
+        let expected =
+            if call == ".elapsed()" { None } else { Some(vec!["src/clock.rs".to_owned()]) };
+        assert!(expected.is_none_or(|expected| expected == found), "{call}: {found:?}");
+    }
+    assert_eq!(holding("thread::sleep"), [""; 0]);
+    assert_eq!(holding("process::exit"), [""; 0]);
+    assert_eq!(holding("env::var"), ["src/main.rs"]);
+}
+
+#[test]
+fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
+    let expected = [
+        "src/app.rs",
+        "src/config/resolve/provider.rs",
+        "src/config/resolve/settings.rs",
+        "src/proxy/access.rs",
+        "src/proxy/headers.rs",
+        "src/secret.rs",
+        "src/token/grant.rs",
+        "src/token/refresher.rs",
+        "src/token/saved.rs",
+        "src/upstream.rs",
+    ];
+    let found: Vec<_> =
+        holding("expose()").into_iter().filter(|name| !expected.contains(&name.as_str())).collect();
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    for (name, text) in files(&["src", "tests", "sandbox"]) {
+        if name.contains("target/") {
+            continue;
+        }
+        assert!(text.starts_with("//! "), "{name}");
+        assert!(text.lines().next().is_some_and(|line| line.len() > 20), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    for (name, text) in files(&["src", "tests", "sandbox"]) {
+        for word in ["TODO", "FIXME", "XXX", "unimplemented!", "todo!"] {
+            let own = name.ends_with("tidy.rs");
+            assert!(own || !text.contains(word), "{word} in {name}");
+        }
+        assert!(!name.ends_with("/mod.rs"), "{name}: foo.rs and foo/, not mod.rs");
+        assert!(name.ends_with("tidy.rs") || !text.contains("#[ignore"), "{name}");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    const LINES_MAX: usize = 450;
+    for (name, text) in program() {
+        let lines = code(&text).lines().count();
+        assert!(lines <= LINES_MAX, "{name} has {lines} lines");
+    }
+}
+
+#[test]
+fn every_test_file_is_listed() {
+    let main = std::fs::read_to_string(root().join("tests/it/main.rs")).unwrap();
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("tests/it")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(module) = name.strip_suffix(".rs").filter(|module| *module != "main") {
+            assert!(main.contains(&format!("mod {module};")), "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 5);
+}
+
+#[test]
+fn every_dependency_is_explained() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let contributing = std::fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let mut count = 0;
+    for line in section.lines().filter(|line| line.contains('=')) {
+        let name = line.split([' ', '=']).next().unwrap();
+        assert!(contributing.contains(&format!("`{name}`")), "{name} is not in CONTRIBUTING.md");
+        count += 1;
+    }
+    assert!(count > 10);
+}

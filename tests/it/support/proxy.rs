@@ -77,14 +77,14 @@ impl Builder {
         self
     }
 
-    /// The configuration text, for a state folder.
+    /// The configuration text, for a state folder unless the settings name one.
     pub fn text(&self, folder: &Path) -> String {
-        format!(
-            "settings: {{port: 0, state_dir: \"{}\"{}}}\nproviders:\n{}",
-            folder.display(),
-            self.settings,
-            self.providers
-        )
+        let own = if self.settings.contains("state_dir") {
+            String::new()
+        } else {
+            format!(", state_dir: \"{}\"", folder.display())
+        };
+        format!("settings: {{port: 0{own}{}}}\nproviders:\n{}", self.settings, self.providers)
     }
 
     fn config(&self, folder: &Path) -> Config {
