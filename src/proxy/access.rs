@@ -104,6 +104,9 @@ mod tests {
     use super::*;
     use crate::message::{BodyLength, Version};
 
+    /// "user:two".
+    const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");
+
     type Fields = &'static [(&'static str, &'static str)];
 
     fn head(fields: &[(&str, &str)]) -> RequestHead {
@@ -165,8 +168,6 @@ mod tests {
         let access =
             Access { keys: Some(vec![Secret::new("one"), Secret::new("two")]), hosts: Vec::new() };
         let lets_in = |fields: &[(&str, &str)], page| access.check(&head(fields), page).is_ok();
-        // "user:two"
-        const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");
         let cases: [(Fields, bool, bool); 10] = [
             (&[], false, false),
             (&[("x-api-key", "one")], false, true),

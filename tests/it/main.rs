@@ -1,5 +1,7 @@
 //! The integration tests: one binary, real sockets on 127.0.0.1, scripted peers.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 mod access; // who is let in, and what §5 of the contract answers
 mod cli; // the real binary: exit codes, messages, signals
 mod faults; // peers that break, stall, answer early or send garbage
@@ -7,6 +9,7 @@ mod forward; // what crosses, both ways, and every limit
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod secrets; // no secret in any output at trace level
 mod shutdown; // draining
+mod simulate; // 256 seeds of the token machine in virtual time
 mod stream; // each event arrives before the next is sent
 mod support;
 mod tidy; // the rules of the house

@@ -83,8 +83,7 @@ providers:
     binary.signal(rustix::process::Signal::TERM);
     assert_eq!(binary.code(), Some(0));
     let lines = binary.lines();
-    assert!(lines.iter().any(|line| line.contains("[TRACE]")), "trace level is on");
-    assert!(lines.iter().any(|line| line.contains("[DEBUG]")));
+    assert!(lines.iter().any(|line| line.contains("[DEBUG]")), "RUST_LOG is heard");
     for output in lines.iter().chain(&pages) {
         for secret in SECRETS {
             assert!(!output.contains(secret), "{secret} in {output}");

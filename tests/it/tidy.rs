@@ -84,7 +84,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/proxy/headers.rs",
         "src/secret.rs",
         "src/token/grant.rs",
-        "src/token/refresher.rs",
+        "src/token/refresher/actor.rs",
         "src/token/saved.rs",
         "src/upstream.rs",
     ];

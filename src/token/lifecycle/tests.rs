@@ -1,1 +1,371 @@
-//! Tables and the simulation of the lifecycle.
+//! Tables of what the machine decides, rule by rule of the contract's §4.
+
+use super::*;
+use crate::token::grant::What;
+
+const START: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1_000_000 };
+const HOUR_MS: u64 = 3_600_000;
+
+fn policy(seed: Option<&str>) -> Policy {
+    Policy {
+        refresh_before_ms: 300_000,
+        retry_interval_ms: HOUR_MS,
+        seed: seed.map(Secret::new),
+        without_refresh_token: false,
+        client_hash: "client".into(),
+    }
+}
+
+fn later(now: Moment, millis: u64) -> Moment {
+    let due = Due::after(now, millis);
+    Moment { wall: due.wall, steady_ms: due.steady_ms }
+}
+
+fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
+    Grant {
+        access_token: Secret::new(access),
+        refresh_token: refresh.map(Secret::new),
+        lifetime_ms,
+        refresh_in_ms: None,
+        warning: None,
+    }
+}
+
+fn failure(class: Class) -> Failure {
+    Failure { class, reached: Reached::No, retry_after_ms: None, what: What::Status(400, None) }
+}
+
+fn rng() -> Rng {
+    Rng::with_seed(3)
+}
+
+fn presented(machine: &Lifecycle) -> String {
+    match machine.presented() {
+        Presented::Token(token) => token.expose().to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Refreshes at `now`; what is to be on disk.
+fn succeed(machine: &mut Lifecycle, granted: &Grant, now: Moment) -> Saved {
+    assert_eq!(machine.next(now), Step::Refresh);
+    let presented = machine.presented();
+    machine.begin(&presented, now);
+    machine.granted(&presented, granted, now, now, &mut rng())
+}
+
+fn fail(machine: &mut Lifecycle, failed: &Failure, now: Moment) -> (AfterFailure, Option<Saved>) {
+    let presented = machine.presented();
+    machine.begin(&presented, now);
+    machine.failed(&presented, failed, now, &mut rng())
+}
+
+fn wait(machine: &Lifecycle, now: Moment) -> u64 {
+    match machine.next(now) {
+        Step::Wait(millis) | Step::WaitForClock(millis) => millis,
+        Step::Refresh => 0,
+    }
+}
+
+#[test]
+fn the_refresh_point() {
+    // Lifetime, least and most wait from when the request was sent, in seconds.
+    let cases = [(3600, 3270, 3300), (600, 270, 300), (400, 180, 200), (30, 13, 15), (4, 1, 2)];
+    for (lifetime, least, most) in cases {
+        for seed in 0..50 {
+            let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+            let presented = machine.presented();
+            machine.begin(&presented, START);
+            let granted = grant("a", None, lifetime * 1000);
+            let mut rng = Rng::with_seed(seed);
+            machine.granted(&presented, &granted, START, START, &mut rng);
+            let waited = wait(&machine, START);
+            assert!((least * 1000..=most * 1000).contains(&waited), "{lifetime}: {waited}");
+        }
+    }
+}
+
+#[test]
+fn the_issuers_wish_is_the_refresh_point() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let granted = Grant { refresh_in_ms: Some(1_000_000), ..grant("a", None, 3_600_000) };
+    succeed(&mut machine, &granted, START);
+    assert_eq!(wait(&machine, START), 1_000_000);
+}
+
+#[test]
+fn a_lifetime_runs_from_when_the_request_was_sent() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let presented = machine.presented();
+    machine.begin(&presented, START);
+    let answered = later(START, 20_000);
+    machine.granted(&presented, &grant("a", None, 60_000), START, answered, &mut rng());
+    let expires = machine.token().unwrap().expires;
+    assert!(!expires.reached(later(START, 59_999)));
+    assert!(expires.reached(later(START, 60_000)));
+}
+
+#[test]
+fn either_clock_ends_a_token() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 600_000), START);
+    let expires = machine.token().unwrap().expires;
+    // Suspended: the steady clock stood still.
+    assert!(expires.reached(Moment { steady_ms: START.steady_ms, ..later(START, 600_000) }));
+    // Stepped back by an hour: the wall clock says there is time.
+    let stepped = Moment { wall: START.wall.plus_millis(-3_600_000), ..later(START, 600_000) };
+    assert!(expires.reached(stepped));
+    assert_eq!(machine.next(stepped), Step::Refresh);
+    // Stepped forward by a day.
+    assert!(expires.reached(Moment { wall: START.wall.plus_millis(86_400_000), ..START }));
+}
+
+#[test]
+fn two_successes_are_ten_seconds_apart_unless_the_lifetime_is_shorter() {
+    for (lifetime, gap) in [(9_000, 0), (10_000, SUCCESS_GAP_MS), (3_600_000, SUCCESS_GAP_MS)] {
+        let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+        succeed(&mut machine, &grant("a", None, lifetime), START);
+        machine.force();
+        assert_eq!(wait(&machine, START), gap, "{lifetime}");
+        assert_eq!(machine.next(later(START, gap)), Step::Refresh);
+    }
+}
+
+#[test]
+fn transient_failures_back_off_and_the_old_token_serves() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 600_000), START);
+    let due = later(START, 300_000);
+    let mut now = due;
+    for _ in 0..3 {
+        assert_eq!(machine.next(now), Step::Refresh);
+        let (after, saved) = fail(&mut machine, &failure(Class::Transient), now);
+        assert!(saved.is_some_and(|saved| saved.failure.is_none()));
+        now = later(now, after.next_attempt.left_ms(now));
+        assert!(!machine.token().unwrap().expires.reached(now));
+    }
+    assert_eq!(machine.consecutive_failures(), 3);
+    let asked = Failure { retry_after_ms: Some(90_000), ..failure(Class::Transient) };
+    let (after, _) = fail(&mut machine, &asked, now);
+    assert_eq!(after.next_attempt.left_ms(now), 90_000);
+    let now = later(now, 90_000);
+    succeed(&mut machine, &grant("b", None, 600_000), now);
+    assert_eq!((machine.consecutive_failures(), machine.next_attempt_at()), (0, None));
+}
+
+#[test]
+fn permanent_failures_wait_and_are_remembered() {
+    for class in [Class::Permanent, Class::TokenDead] {
+        let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+        let (after, saved) = fail(&mut machine, &failure(class), START);
+        assert_eq!(after.next_attempt.left_ms(START), HOUR_MS);
+        assert_eq!(wait(&machine, START), HOUR_MS);
+        let saved = saved.unwrap();
+        assert!(saved.pending.is_none());
+        let restart = |seed: &str, client: &str| {
+            let policy = Policy { client_hash: client.into(), ..policy(Some(seed)) };
+            Lifecycle::new(policy, Some(saved.clone()), later(START, 1000))
+        };
+        let same = restart("s", "client");
+        assert_eq!(wait(&same, later(START, 1000)), HOUR_MS - 1000);
+        assert_eq!(same.stored_failure(), Some("400 Bad Request"));
+        assert_eq!(wait(&restart("new", "client"), later(START, 1000)), 0);
+        assert_eq!(wait(&restart("s", "changed"), later(START, 1000)), 0);
+        // A forced refresh tries at once.
+        let mut forced = restart("s", "client");
+        forced.force();
+        assert_eq!(wait(&forced, later(START, 1000)), 0);
+    }
+}
+
+#[test]
+fn a_seed_that_is_missing_is_not_remembered() {
+    let mut machine = Lifecycle::new(policy(None), None, START);
+    assert_eq!(machine.presented(), Presented::Missing);
+    let (after, saved) = fail(&mut machine, &failure(Class::Permanent), START);
+    assert_eq!((after.next_attempt.left_ms(START), saved), (HOUR_MS, None));
+}
+
+#[test]
+fn seed_and_chain() {
+    let chain = |began_with: Option<&str>| Saved {
+        revision: 1,
+        saved_at: START.wall,
+        seed_hash: began_with.map(|seed| Secret::new(seed).hash()),
+        refresh_token: Some(Secret::new("chain")),
+        ..Saved::default()
+    };
+    let cases = [
+        (Some("s"), None, "s"),
+        (Some("s"), Some(chain(Some("s"))), "chain"),
+        (Some("new"), Some(chain(Some("s"))), "new"),
+        (Some("s"), Some(chain(None)), "s"),
+        (None, Some(chain(Some("s"))), "chain"),
+        (None, None, "Missing"),
+    ];
+    for (seed, saved, expected) in cases {
+        let machine = Lifecycle::new(policy(seed), saved.clone(), START);
+        assert_eq!(presented(&machine), expected, "{seed:?} {saved:?}");
+    }
+    let client = Policy { without_refresh_token: true, ..policy(None) };
+    assert_eq!(presented(&Lifecycle::new(client, None, START)), "Nothing");
+}
+
+#[test]
+fn a_new_chain_takes_the_old_ones_place_only_once_it_works() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, 60_000);
+    let mut other = Lifecycle::new(policy(Some("new")), Some(saved), now);
+    assert!(other.token().is_none(), "the old account's token is not used");
+    let (_, failed) = fail(&mut other, &failure(Class::TokenDead), now);
+    let kept = failed.unwrap();
+    assert_eq!(kept.refresh_token, Some(Secret::new("r1")));
+    let back = Lifecycle::new(policy(Some("s")), Some(kept.clone()), now);
+    assert_eq!(presented(&back), "r1");
+    assert_eq!(back.token().map(|token| token.source), Some("state_file"));
+    let mut other = Lifecycle::new(policy(Some("newer")), Some(kept), now);
+    let saved = succeed(&mut other, &grant("b", Some("n1"), 3_600_000), now);
+    assert_eq!(saved.seed_hash, Some(Secret::new("newer").hash()));
+    assert_eq!(saved.refresh_token, Some(Secret::new("n1")));
+}
+
+#[test]
+fn a_refused_chain_falls_back_to_a_differing_seed_once() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS);
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(after.falls_back_to_seed);
+    assert_eq!((wait(&machine, now), presented(&machine).as_str()), (0, "s"));
+    let (after, saved) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(!after.falls_back_to_seed);
+    assert_eq!(wait(&machine, now), HOUR_MS);
+    // A restart does not try either of them again.
+    let restarted = Lifecycle::new(policy(Some("s")), saved, now);
+    assert_eq!(wait(&restarted, now), HOUR_MS);
+    // A seed that is the chain's own token is no fallback.
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(!after.falls_back_to_seed);
+}
+
+#[test]
+fn without_a_new_refresh_token_the_old_one_stays() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    assert_eq!(saved.refresh_token, Some(Secret::new("s")));
+    let now = later(START, HOUR_MS);
+    let saved = succeed(&mut machine, &grant("b", Some("r1"), 3_600_000), now);
+    assert_eq!(saved.refresh_token, Some(Secret::new("r1")));
+    assert_eq!(saved.seed_hash, Some(Secret::new("s").hash()));
+}
+
+#[test]
+fn a_marker_leads_to_another_try_with_the_old_token_at_once() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS - 100_000);
+    let marked = machine.begin(&machine.presented(), now).unwrap();
+    assert_eq!(marked.pending.as_ref().unwrap().refresh_token_hash, Secret::new("r1").hash());
+    // Killed here. The stored token is still good, and is used.
+    let mut restarted = Lifecycle::new(policy(Some("s")), Some(marked), now);
+    assert!(restarted.token().is_some());
+    assert_eq!((restarted.next(now), presented(&restarted).as_str()), (Step::Refresh, "r1"));
+    // An answer that says nothing about the token leaves the question open.
+    let (after, _) = fail(&mut restarted, &failure(Class::Transient), now);
+    assert!(!after.answer_lost);
+    let (after, _) = fail(&mut restarted, &failure(Class::TokenDead), now);
+    assert!(after.answer_lost);
+}
+
+#[test]
+fn no_answer_leaves_the_marker_and_an_answer_takes_it_away() {
+    for (reached, stays) in [(Reached::Perhaps, true), (Reached::No, false)] {
+        let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+        let failed = Failure { reached, ..failure(Class::Transient) };
+        let (_, saved) = fail(&mut machine, &failed, START);
+        assert_eq!(saved.unwrap().pending.is_some(), stays);
+        let (after, _) = fail(&mut machine, &failure(Class::TokenDead), START);
+        assert_eq!(after.answer_lost, stays);
+    }
+}
+
+#[test]
+fn a_restart_uses_what_is_stored_while_it_is_valid() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let soon = later(START, 1_000_000);
+    let restarted = Lifecycle::new(policy(Some("s")), Some(saved.clone()), soon);
+    assert_eq!(restarted.token().unwrap().secret, Secret::new("a"));
+    assert!(wait(&restarted, soon) > 2_000_000);
+    let late = later(START, HOUR_MS);
+    let restarted = Lifecycle::new(policy(Some("s")), Some(saved), late);
+    assert!(restarted.token().is_none());
+    assert_eq!((restarted.next(late), presented(&restarted).as_str()), (Step::Refresh, "r1"));
+}
+
+#[test]
+fn what_another_process_stored_is_taken_up() {
+    let mut first = Lifecycle::new(policy(Some("s")), None, START);
+    let mut second = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut first, &grant("a", Some("r1"), 3_600_000), START);
+    fail(&mut second, &failure(Class::Transient), START);
+    assert!(second.take_up(Saved { revision: 9, ..saved.clone() }, START));
+    assert_eq!((second.consecutive_failures(), presented(&second).as_str()), (0, "r1"));
+    assert!(wait(&second, START) > 3_000_000);
+    // Nothing older takes the place of what is known.
+    assert!(!second.take_up(Saved { revision: 8, ..saved.clone() }, START));
+    assert!(!second.take_up(Saved { revision: 10, ..saved }, START), "the same token is not news");
+}
+
+#[test]
+fn refused_tokens() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    assert!(!machine.rejected(1, later(START, 9_999)), "it was just issued");
+    let now = later(START, 10_000);
+    assert!(!machine.rejected(0, now), "it was replaced since");
+    assert!(machine.rejected(1, now));
+    assert_eq!(machine.next(now), Step::Refresh);
+    succeed(&mut machine, &grant("b", None, 3_600_000), now);
+    assert!(!machine.rejected(1, later(now, 60_000)));
+    assert!(!machine.rejected(2, later(now, REJECTION_GAP_MS - 1)));
+    assert!(machine.rejected(2, later(now, REJECTION_GAP_MS)));
+}
+
+#[test]
+fn a_wall_clock_before_the_release_is_waited_out() {
+    let wrong = Moment { wall: Timestamp::from_secs(1_000), steady_ms: 5 };
+    let machine = Lifecycle::new(policy(Some("s")), None, wrong);
+    assert!(matches!(machine.next(wrong), Step::WaitForClock(WRONG_CLOCK_WAIT_MS)));
+    assert_eq!(machine.next(Moment { steady_ms: 6, ..START }), Step::Refresh);
+    let patient = Moment { steady_ms: 5 + WRONG_CLOCK_WAIT_MS, ..wrong };
+    assert_eq!(machine.next(patient), Step::Refresh, "not for ever");
+}
+
+#[test]
+fn a_stored_token_is_judged_once_the_clock_is_right() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let behind = Moment { wall: START.wall.plus_millis(-60_000), steady_ms: 7 };
+    let mut restarted = Lifecycle::new(policy(Some("s")), Some(saved), behind);
+    assert!(restarted.token().is_none());
+    assert_eq!(restarted.next(behind), Step::WaitForClock(60_000));
+    let right = Moment { wall: START.wall.plus_millis(1), steady_ms: 60_008 };
+    restarted.observe(right);
+    assert!(restarted.token().is_some());
+    assert!(matches!(restarted.next(right), Step::Wait(_)));
+}
+
+#[test]
+fn generations_rise() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let mut now = START;
+    for expected in 1..5 {
+        succeed(&mut machine, &grant(&format!("a{expected}"), None, 3_600_000), now);
+        assert_eq!(machine.token().unwrap().generation, expected);
+        now = later(now, HOUR_MS);
+    }
+}

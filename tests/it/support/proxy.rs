@@ -25,7 +25,6 @@ pub struct Builder {
     settings: String,
     providers: String,
     variables: HashMap<String, String>,
-    clock: Option<Clock>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -65,12 +64,6 @@ impl Builder {
         self
     }
 
-    /// Uses this clock.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
     /// Uses this state folder.
     pub fn folder(mut self, folder: tempfile::TempDir) -> Self {
         self.folder = Some(folder);
@@ -104,7 +97,7 @@ impl Builder {
     pub fn start(mut self) -> TestProxy {
         let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
         let environment = Environment {
-            clock: self.clock.take().unwrap_or_else(Clock::system),
+            clock: Clock::system(),
             rng: fastrand::Rng::with_seed(7),
             timer: crossbeam_channel::after,
         };
@@ -132,11 +125,6 @@ impl TestProxy {
     #[track_caller]
     pub fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         ask(self.address, request)
-    }
-
-    /// The application itself.
-    pub fn app(&self) -> &App {
-        self.app.as_ref().expect("it runs")
     }
 
     /// Stops it; returns how many connections were cut off.

@@ -1,0 +1,425 @@
+//! The thread that keeps one provider's token fresh: asks the lifecycle, performs, saves, publishes.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use log::{error, info, warn};
+
+use crate::clock::Moment;
+use crate::config::AutoRefresh;
+use crate::secret::Secret;
+use crate::token::grant::{self, Class, Failure, Grant, Reached, What};
+use crate::token::lifecycle::{ANSWER_LOST, AfterFailure, Lifecycle, Policy, Presented, Step};
+use crate::token::refresher::{Event, Setup};
+use crate::token::saved::{Locking, Saved, StateLock};
+use crate::token::store::{Posting, RefreshStatus};
+
+/// The longest sleep: a suspended machine or a stepped clock is noticed after this at the latest,
+/// and a state file that could not be written is tried again.
+const TICK_MS: u64 = 30_000;
+/// How long to wait while another process refreshes the same provider.
+const LOCK_RETRY_MS: u64 = 250;
+/// How often a wrong wall clock is looked at.
+const CLOCK_RETRY_MS: u64 = 2_000;
+/// The least and the most time a token request may take.
+const REQUEST_MIN_MS: u64 = 2_000;
+const REQUEST_MAX_MS: u64 = 30_000;
+
+/// One provider's refresher at work.
+pub(super) struct Actor {
+    setup: Setup,
+    machine: Lifecycle,
+    status: RefreshStatus,
+    /// What could not be written to disk yet, and why.
+    unsaved: Option<(Saved, String)>,
+    /// Who waits for the outcome of the next refresh.
+    waiting: Vec<Sender<()>>,
+    clock_warned: bool,
+    lock_warned: bool,
+}
+
+impl Actor {
+    pub(super) fn new(setup: Setup) -> Self {
+        let policy = policy(&setup.config);
+        let stored = load(&setup);
+        let now = setup.clock.now();
+        let machine = Lifecycle::new(policy, stored, now);
+        let mut actor = Self {
+            setup,
+            machine,
+            status: RefreshStatus::default(),
+            unsaved: None,
+            waiting: Vec::new(),
+            clock_warned: false,
+            lock_warned: false,
+        };
+        actor.report_start(now);
+        actor.publish(matches!(actor.machine.next(now), Step::Refresh));
+        actor
+    }
+
+    /// Refreshes once, waiting for another process that is at it.
+    pub(super) fn refresh_once(mut self) -> Result<(), String> {
+        self.machine.force();
+        while !self.refresh() {
+            // The timer's end is all that is waited for.
+            let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+        }
+        self.save_again();
+        let failed = self.status.last_error.take();
+        match (failed, self.unsaved) {
+            (Some(error), _) => Err(error),
+            (None, Some((_, why))) => Err(format!("The new token could not be stored: {why}")),
+            (None, None) => Ok(()),
+        }
+    }
+
+    fn report_start(&mut self, now: Moment) {
+        let name = &self.setup.name;
+        if let Some(token) = self.machine.token() {
+            let left = token.expires.left_ms(now) / 1000;
+            info!("Using the stored token for provider: {name} (valid for {left} s)");
+        }
+        if let Some(what) = self.machine.stored_failure() {
+            let at = self.machine.next_attempt_at().unwrap_or(now.wall);
+            error!(
+                "The last refresh for provider: {name} failed for good: {what}; the next try is at \
+                 {at}, or once there is a new refresh token"
+            );
+            self.status.last_error = Some(what.to_owned());
+            self.status.consecutive_failures = self.machine.consecutive_failures();
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Event>) {
+        loop {
+            let now = self.setup.clock.now();
+            self.machine.observe(now);
+            let wait_ms = match self.machine.next(now) {
+                Step::Refresh if self.refresh() => {
+                    self.waiting.clear();
+                    // Whoever asked in the meantime is heard before the next step is decided.
+                    match inbox.try_recv() {
+                        Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
+                        Ok(event) => self.hear(event),
+                        Err(TryRecvError::Empty) => {}
+                    }
+                    continue;
+                }
+                Step::Refresh => LOCK_RETRY_MS,
+                Step::Wait(ms) => ms.min(TICK_MS),
+                Step::WaitForClock(ms) => self.wait_for_clock(ms),
+            };
+            let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
+            select! {
+                recv(inbox) -> event => match event {
+                    Ok(Event::Stop) | Err(_) => break,
+                    Ok(event) => self.hear(event),
+                },
+                recv(timer) -> _ => self.tick(),
+            }
+        }
+        self.save_again();
+        if let Some((_, why)) = &self.unsaved {
+            error!(
+                "The last token of provider: {} could not be stored before the end ({why}); \
+                 log in again if the next start can't refresh",
+                self.setup.name
+            );
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Force(done) => {
+                self.machine.force();
+                self.waiting.push(done);
+            }
+            Event::Rejected(generation, done) => {
+                if self.machine.rejected(generation, self.setup.clock.now()) {
+                    warn!("Provider {} refused its token; refreshing", self.setup.name);
+                    self.waiting.push(done);
+                }
+            }
+            Event::Stop => {}
+        }
+    }
+
+    /// What is due at every tick, whether or not a refresh is.
+    fn tick(&mut self) {
+        self.save_again();
+        if self.status.last_error.is_some() && self.unsaved.is_none() {
+            // A login, or another process, may have stored what ends the failure.
+            self.take_up_stored();
+        }
+        self.publish(false);
+    }
+
+    fn wait_for_clock(&mut self, wait_ms: u64) -> u64 {
+        if !self.clock_warned {
+            self.clock_warned = true;
+            warn!(
+                "The wall clock shows {}, earlier than the state file or this program; waiting for \
+                 it to be set (provider: {})",
+                self.setup.clock.wall(),
+                self.setup.name
+            );
+        }
+        wait_ms.min(CLOCK_RETRY_MS)
+    }
+
+    /// Refreshes, unless another process is at it: false then.
+    fn refresh(&mut self) -> bool {
+        self.publish(true);
+        let lock = match self.lock() {
+            Ok(lock) => lock,
+            Err(Busy) => return false,
+        };
+        if self.take_up_stored() && self.machine.next(self.setup.clock.now()) != Step::Refresh {
+            info!("Using the token that another process stored for provider: {}", self.setup.name);
+            self.publish(false);
+            return true;
+        }
+        self.attempt();
+        drop(lock);
+        self.publish(false);
+        true
+    }
+
+    /// The lock; None where the state folder can't hold one.
+    fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
+        match self.setup.state.try_lock() {
+            Ok(Locking::Ours(lock)) => Ok(Some(lock)),
+            Ok(Locking::Theirs) => Err(Busy),
+            Err(error) => {
+                if !self.lock_warned {
+                    self.lock_warned = true;
+                    warn!(
+                        "The state folder can't hold a lock for {} ({error}); another process could \
+                         refresh provider {} at the same time",
+                        self.setup.state.path().display(),
+                        self.setup.name
+                    );
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the state file again; whether it brought another valid token.
+    fn take_up_stored(&mut self) -> bool {
+        let Some(stored) = load(&self.setup) else { return false };
+        let now = self.setup.clock.now();
+        let brought = self.machine.take_up(stored, now);
+        if brought {
+            self.status.last_error = None;
+            self.status.consecutive_failures = 0;
+        }
+        brought
+    }
+
+    fn attempt(&mut self) {
+        info!("Starting token refresh for provider: {}", self.setup.name);
+        let presented = self.machine.presented();
+        let outcome = self.exchange(&presented);
+        match outcome {
+            Ok((grant, sent)) => self.succeeded(&presented, &grant, sent),
+            Err(failure) => self.failed(&presented, &failure),
+        }
+    }
+
+    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), Failure> {
+        let refresh_token = self.refresh_token(presented)?;
+        let request =
+            grant::request(&self.setup.config, refresh_token.as_ref()).map_err(Failure::missing)?;
+        let now = self.setup.clock.now();
+        if let Some(marked) = self.machine.begin(presented, now) {
+            self.save(marked);
+        }
+        let sent = self.setup.clock.now();
+        let answer = (self.setup.send)(&request, self.time_allowed(sent))
+            .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
+        let grant = grant::read(answer.status, &answer.headers, &answer.body, sent.wall)?;
+        Ok((grant, sent))
+    }
+
+    fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Failure> {
+        match presented {
+            Presented::Token(token) => Ok(Some(token.clone())),
+            Presented::Nothing => Ok(None),
+            Presented::Missing => match &self.setup.config.seed {
+                Some(Err(missing)) => Err(Failure::missing(missing.clone())),
+                Some(Ok(_)) | None => {
+                    Err(Failure::no_answer(Reached::No, "there is no refresh token to send"))
+                }
+            },
+        }
+    }
+
+    /// A third of what is left of the token, so that a hanging endpoint leaves time for other tries.
+    fn time_allowed(&self, now: Moment) -> Duration {
+        let left = self.machine.token().map_or(0, |token| token.expires.left_ms(now));
+        let allowed = if left == 0 { REQUEST_MAX_MS } else { left / 3 };
+        Duration::from_millis(allowed.clamp(REQUEST_MIN_MS, REQUEST_MAX_MS))
+    }
+
+    fn succeeded(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
+        let now = self.setup.clock.now();
+        let saved = self.machine.granted(presented, grant, sent, now, &mut self.setup.rng);
+        self.save(saved);
+        self.status.successes += 1;
+        self.status.last_error = None;
+        if let Some(warning) = &grant.warning {
+            warn!("{warning} (provider: {})", self.setup.name);
+        }
+        info!(
+            "Successfully refreshed token for provider using client_id: {} (provider: {}, valid for \
+             {} s)",
+            shortened(self.setup.config.client_id.as_deref().unwrap_or_default()),
+            self.setup.name,
+            grant.lifetime_ms / 1000
+        );
+    }
+
+    fn failed(&mut self, presented: &Presented, failure: &Failure) {
+        let now = self.setup.clock.now();
+        let (after, saved) = self.machine.failed(presented, failure, now, &mut self.setup.rng);
+        if let Some(saved) = saved {
+            self.save(saved);
+        }
+        self.status.failures += 1;
+        let told = tell(failure, after);
+        let wait_ms = after.next_attempt.left_ms(now);
+        error!(
+            "{told} (provider: {}; next try in {}.{} s)",
+            self.setup.name,
+            wait_ms / 1000,
+            wait_ms % 1000 / 100
+        );
+        self.status.last_error = Some(told);
+    }
+
+    /// Puts `saved` on disk; what can't be written is kept and tried again.
+    fn save(&mut self, saved: Saved) {
+        match self.setup.state.replace(&saved) {
+            Ok(()) => {
+                if self.unsaved.take().is_some() {
+                    info!("The state file of provider {} is written again", self.setup.name);
+                }
+            }
+            Err(error) => {
+                if self.unsaved.is_none() {
+                    error!(
+                        "The state file {} can't be written ({error}); the token of provider {} is \
+                         used from memory and would be lost at a restart; trying again every {} s",
+                        self.setup.state.path().display(),
+                        self.setup.name,
+                        TICK_MS / 1000
+                    );
+                }
+                self.unsaved = Some((saved, error.to_string()));
+            }
+        }
+    }
+
+    fn save_again(&mut self) {
+        if let Some((saved, _)) = self.unsaved.clone() {
+            self.save(saved);
+            if self.unsaved.is_none() {
+                self.publish(false);
+            }
+        }
+    }
+
+    fn posting(&mut self, refreshing: bool) -> Posting {
+        self.status.consecutive_failures = self.machine.consecutive_failures();
+        self.status.next_attempt_at = self.machine.next_attempt_at();
+        Posting {
+            token: self.machine.token().cloned(),
+            refreshing,
+            refresh: self.status.clone(),
+            disk_error: self.unsaved.as_ref().map(|(_, why)| why.clone()),
+        }
+    }
+
+    fn publish(&mut self, refreshing: bool) {
+        let posting = self.posting(refreshing);
+        self.setup.store.publish(self.setup.provider, posting);
+    }
+}
+
+/// Another process holds the lock.
+struct Busy;
+
+fn policy(config: &AutoRefresh) -> Policy {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    // With a placeholder for the refresh token, the request is everything else about it.
+    let client_hash = grant::request(config, None)
+        .map(|request| {
+            let mut all = format!("{}\n{}", request.url, request.body.expose());
+            for (name, value) in &request.headers {
+                all.push_str(name);
+                all.push_str(value.expose());
+            }
+            Secret::new(all).hash()
+        })
+        .unwrap_or_default();
+    Policy {
+        refresh_before_ms: millis(config.refresh_before_expiry),
+        retry_interval_ms: millis(config.retry_interval),
+        seed: config.seed.clone().and_then(Result::ok),
+        without_refresh_token: config.seed.is_none(),
+        client_hash,
+    }
+}
+
+/// Reads the state file; one that makes no sense is moved aside and said.
+fn load(setup: &Setup) -> Option<Saved> {
+    let error = match setup.state.load() {
+        Ok(saved) => return saved,
+        Err(error) => error,
+    };
+    let path = setup.state.path();
+    if error.kind() == std::io::ErrorKind::InvalidData {
+        match setup.state.set_aside(setup.clock.wall()) {
+            Ok(aside) => error!(
+                "The state file {} makes no sense ({error}); it is kept as {}, and the refresh token \
+                 of the configuration is tried",
+                path.display(),
+                aside.display()
+            ),
+            Err(rename) => error!(
+                "The state file {} makes no sense ({error}) and can't be moved aside ({rename})",
+                path.display()
+            ),
+        }
+    } else {
+        error!("The state file {} can't be read: {error}", path.display());
+    }
+    None
+}
+
+/// The failure in the words that the log fixes.
+fn tell(failure: &Failure, after: AfterFailure) -> String {
+    let mut told = match &failure.what {
+        What::Missing(missing) => missing.to_string(),
+        what => format!("Failed to refresh token: {what}"),
+    };
+    if after.falls_back_to_seed {
+        told.push_str("; trying the refresh token of the configuration");
+    } else if after.answer_lost {
+        told.push_str("; ");
+        told.push_str(ANSWER_LOST);
+    } else if failure.class == Class::TokenDead {
+        told.push_str(
+            "; the refresh token is no good any more, or somebody else uses it too: log in again",
+        );
+    }
+    told
+}
+
+/// The first five characters of a client id.
+fn shortened(client_id: &str) -> String {
+    let start: String = client_id.chars().take(5).collect();
+    format!("{start}...")
+}
