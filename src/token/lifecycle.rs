@@ -123,6 +123,8 @@ pub struct Lifecycle {
     unanswered: Option<String>,
     /// Hash of the chain's refresh token that was refused, where the seed is tried in its place.
     refused_chain: Option<String>,
+    /// The chain's refresh token was refused after an answer had gone missing.
+    chain_lost: bool,
     /// The wall clock was found wrong and is being waited out.
     clock_was_wrong: bool,
 }
@@ -144,6 +146,7 @@ impl Lifecycle {
             forced: false,
             unanswered: None,
             refused_chain: None,
+            chain_lost: false,
             clock_was_wrong: false,
         };
         if let Some(saved) = saved {
@@ -305,6 +308,7 @@ impl Lifecycle {
         self.next_attempt = None;
         self.unanswered = None;
         self.refused_chain = None;
+        self.chain_lost = false;
     }
 
     /// A refresh with `presented` failed. Returns what it leads to and, where something is to be
@@ -321,8 +325,9 @@ impl Lifecycle {
             Presented::Token(token) => Some(token.hash()),
             Presented::Nothing | Presented::Missing => None,
         };
-        let answer_lost =
-            failure.class == Class::TokenDead && hash.is_some() && hash == self.unanswered;
+        let unanswered = hash.is_some() && hash == self.unanswered;
+        self.chain_lost |= failure.class == Class::TokenDead && unanswered;
+        let answer_lost = failure.class == Class::TokenDead && self.chain_lost;
         match failure.reached {
             Reached::Perhaps => self.unanswered.clone_from(&hash),
             Reached::No => self.saved.pending = None,

@@ -281,6 +281,19 @@ fn a_marker_leads_to_another_try_with_the_old_token_at_once() {
 }
 
 #[test]
+fn a_lost_answer_is_said_after_the_seed_was_refused_too() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS);
+    let silent = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    fail(&mut machine, &silent, now);
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(after.falls_back_to_seed);
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), now);
+    assert!(after.answer_lost && !after.falls_back_to_seed);
+}
+
+#[test]
 fn no_answer_leaves_the_marker_and_an_answer_takes_it_away() {
     for (reached, stays) in [(Reached::Perhaps, true), (Reached::No, false)] {
         let mut machine = Lifecycle::new(policy(Some("s")), None, START);

@@ -36,6 +36,8 @@ pub(super) struct Actor {
     waiting: Vec<Sender<()>>,
     clock_warned: bool,
     lock_warned: bool,
+    /// The next try follows at once, with the refresh token of the configuration.
+    falls_back: bool,
 }
 
 impl Actor {
@@ -52,6 +54,7 @@ impl Actor {
             waiting: Vec::new(),
             clock_warned: false,
             lock_warned: false,
+            falls_back: false,
         };
         actor.report_start(now);
         actor.publish(matches!(actor.machine.next(now), Step::Refresh));
@@ -61,9 +64,13 @@ impl Actor {
     /// Refreshes once, waiting for another process that is at it.
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
         self.machine.force();
-        while !self.refresh() {
-            // The timer's end is all that is waited for.
-            let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+        loop {
+            if !self.refresh() {
+                // The timer's end is all that is waited for.
+                let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+            } else if !self.falls_back {
+                break;
+            }
         }
         self.save_again();
         let failed = self.status.last_error.take();
@@ -268,6 +275,7 @@ impl Actor {
         let saved = self.machine.granted(presented, grant, sent, now, &mut self.setup.rng);
         self.save(saved);
         self.status.successes += 1;
+        self.falls_back = false;
         self.status.last_error = None;
         if let Some(warning) = &grant.warning {
             warn!("{warning} (provider: {})", self.setup.name);
@@ -288,6 +296,7 @@ impl Actor {
             self.save(saved);
         }
         self.status.failures += 1;
+        self.falls_back = after.falls_back_to_seed;
         let told = tell(failure, after);
         let wait_ms = after.next_attempt.left_ms(now);
         error!(

@@ -1,0 +1,218 @@
+"""Drives target/release/evertoken with the anthropic and openai packages, and kills it, against a
+real issuer with rotating single-use refresh tokens and reuse detection.
+
+EVERTOKEN_CLIENT_SECONDS (60) is how long the SDKs stream, EVERTOKEN_KILLS (200) how often it is killed.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import anthropic
+import openai
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = ROOT / "target/release/evertoken"
+SECONDS = float(os.environ.get("EVERTOKEN_CLIENT_SECONDS", "60"))
+KILLS = int(os.environ.get("EVERTOKEN_KILLS", "200"))
+THREADS = 24
+PATIENCE_SECONDS = 20
+# Between the issuer handing over its answer and the rotated token being on disk: parsing and fsync.
+STORED_WITHIN_MS = 100
+
+CONFIG = """
+settings: {{port: 0, state_dir: "{folder}/state", log_level: "INFO"}}
+providers:
+{providers}
+"""
+PROVIDER = """
+  - name: "{name}"
+    type: {kind}
+    base_url: "{url}"
+    auto_refresh_config:
+      enabled: true
+      token_url: "{url}/token"
+      client_id_env: TEST_CLIENT_ID
+      client_secret_env: TEST_CLIENT_SECRET
+      refresh_token_env: {variable}
+"""
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+        return json.load(answer)
+
+
+class Issuer:
+    """The issuer as a child process."""
+
+    def __init__(self, lifetime):
+        script = ROOT / "target/clients/issuer.mjs"
+        self.process = subprocess.Popen(
+            ["node", str(script), str(lifetime)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.url = next(line.strip() for line in self.process.stdout if line.startswith("http"))
+
+    def login(self):
+        return get(self.url + "/control/login")["refresh_token"]
+
+    def stats(self):
+        return get(self.url + "/control/stats")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+
+class Evertoken:
+    """The binary as a child process."""
+
+    def __init__(self, folder, variables):
+        self.log = open(folder / "log", "w+")
+        self.process = subprocess.Popen(
+            [str(BINARY), "run"], cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=self.log
+        )
+
+    def lines(self):
+        self.log.flush()
+        return pathlib.Path(self.log.name).read_text().splitlines()
+
+    def url(self):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if "Listening on " in line:
+                    return line.split("Listening on ")[1]
+            time.sleep(0.01)
+        raise SystemExit("evertoken did not start:\n" + "\n".join(self.lines()))
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def stop(self):
+        self.process.terminate()
+        code = self.process.wait(PATIENCE_SECONDS)
+        assert code == 0, f"exit code {code}"
+        self.log.close()
+
+
+def variables(**tokens):
+    return {
+        "HOME": "/nonexistent",
+        "TEST_CLIENT_ID": "evertoken-tests",
+        "TEST_CLIENT_SECRET": "secret-of-the-tests",
+        **tokens,
+    }
+
+
+def write_config(folder, issuer, providers):
+    text = "".join(
+        PROVIDER.format(name=name, kind=kind, url=issuer.url, variable=variable)
+        for name, kind, variable in providers
+    )
+    (folder / "providers.yaml").write_text(CONFIG.format(folder=folder, providers=text))
+
+
+def check_sdks(folder, lifetime):
+    """SDK clients stream through many token lifetimes: no 401 at a client, none at the provider."""
+    with Issuer(lifetime) as issuer:
+        write_config(folder, issuer, [("A", "anthropic", "TOKEN_A"), ("O", "openai", "TOKEN_O")])
+        proxy = Evertoken(folder, variables(TOKEN_A=issuer.login(), TOKEN_O=issuer.login()))
+        url = proxy.url()
+        until = time.monotonic() + SECONDS
+        counts, errors = [0] * THREADS, []
+
+        def work(index):
+            text = f"hello from thread {index} with a few more words to stream"
+            messages = [{"role": "user", "content": text}]
+            claude = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+            gpt = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
+            while time.monotonic() < until and not errors:
+                try:
+                    if index % 2:
+                        with claude.messages.stream(model="m", max_tokens=64, messages=messages) as stream:
+                            said = "".join(stream.text_stream)
+                    else:
+                        stream = gpt.chat.completions.create(model="m", messages=messages, stream=True)
+                        said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+                    assert said == f"You said: {text}", said
+                    counts[index] += 1
+                except Exception as error:  # every kind of failure is a failed test
+                    errors.append(f"thread {index}: {error!r}")
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        once = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+        whole = once.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
+        assert whole.content[0].text == "You said: x"
+        stats = issuer.stats()
+        proxy.stop()
+    print(f"SDKs: {sum(counts)} streams on {THREADS} threads in {SECONDS:.0f} s, {stats}")
+    assert not errors, errors[:3]
+    assert stats["refused"] == 0, "a request reached the provider without a valid token"
+    assert stats["rotations"] > SECONDS / lifetime, "tokens were refreshed through the run"
+
+
+def chain_is_whole(folder, env):
+    done = subprocess.run(
+        [str(BINARY), "refresh"], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    return done.returncode == 0, done.stderr
+
+
+def check_kills(folder, seed):
+    """SIGKILL at random moments: the chain breaks only where the issuer's answer was on its way."""
+    rng = random.Random(seed)
+    breaks, unexplained = 0, []
+    with Issuer(1) as issuer:
+        write_config(folder, issuer, [("K", "anthropic", "TOKEN_K")])
+        env = variables(TOKEN_K=issuer.login())
+        for number in range(KILLS):
+            proxy = Evertoken(folder, env)
+            # Tokens live 1 s and are refreshed after about half of it: most kills fall around that.
+            time.sleep(rng.uniform(0.36, 0.54))
+            proxy.kill()
+            killed_ms = time.time() * 1000
+            rotation = issuer.stats()["lastRotation"]
+            whole, told = chain_is_whole(folder, env)
+            if whole:
+                continue
+            breaks += 1
+            # The answer was still to be handed over when the kill came, or had just been.
+            since_ms = killed_ms - rotation["finished"]
+            print(f"  kill {number}: broken, {since_ms:.0f} ms after the issuer's answer left")
+            said = "the answer to the last refresh was probably lost; log in again" in told
+            if since_ms > STORED_WITHIN_MS or not said:
+                unexplained.append((number, since_ms, told))
+            env = variables(TOKEN_K=issuer.login())
+        stats = issuer.stats()
+    print(f"Kills: {KILLS} with seed {seed}, {breaks} chains broken by an answer on its way, {stats}")
+    assert not unexplained, unexplained
+    assert breaks < KILLS / 4, "too many for the moment in which an answer is on its way"
+
+
+def main():
+    seed = int(os.environ.get("EVERTOKEN_SEED", "7"))
+    for check in (lambda folder: check_kills(folder, seed), lambda folder: check_sdks(folder, 4)):
+        with tempfile.TemporaryDirectory() as folder:
+            check(pathlib.Path(folder))
+    print("test-clients: ok. 2 passed; 0 failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+// A real OAuth issuer (oidc-provider, refresh rotation and reuse detection on) and, beside it, a model
+// provider that accepts the issuer's currently valid access tokens and nothing else.
+//
+// node issuer.mjs LIFETIME_SECONDS   prints its URL on the first line.
+
+import http from 'node:http';
+import Provider from 'oidc-provider';
+
+const lifetime = Number(process.argv[2] ?? 4);
+const client = {
+  client_id: 'evertoken-tests',
+  client_secret: 'secret-of-the-tests',
+  grant_types: ['authorization_code', 'refresh_token'],
+  redirect_uris: ['https://client.example/callback'],
+  response_types: ['code'],
+  token_endpoint_auth_method: 'client_secret_post',
+};
+const stats = { requests: 0, refused: 0, rotations: 0, reused: 0 };
+// When the answer of each rotation had been handed to the system, in milliseconds since 1970.
+let lastRotation = { begun: 0, finished: 0 };
+
+const server = http.createServer();
+server.listen(0, '127.0.0.1', () => {
+  const url = `http://127.0.0.1:${server.address().port}`;
+  const issuer = new Provider(url, {
+    clients: [client],
+    scopes: ['openid', 'offline_access'],
+    rotateRefreshToken: true,
+    ttl: { AccessToken: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
+    findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
+  });
+  const callback = issuer.callback();
+  server.on('request', (request, response) => {
+    serve(issuer, callback, request, response).catch((error) => {
+      console.error(error);
+      response.destroy();
+    });
+  });
+  console.log(url);
+});
+
+async function serve(issuer, callback, request, response) {
+  const path = request.url.split('?')[0];
+  if (path === '/token') {
+    const mine = { begun: Date.now(), finished: 0 };
+    // Also when the client was gone before the answer could be handed over.
+    response.on('close', () => {
+      if (response.statusCode === 200) {
+        mine.finished = Date.now();
+        stats.rotations += 1;
+        lastRotation = mine;
+      } else {
+        stats.reused += 1;
+      }
+    });
+    return callback(request, response);
+  }
+  if (path === '/control/login') return json(response, 200, { refresh_token: await login(issuer) });
+  if (path === '/control/stats') return json(response, 200, { ...stats, lastRotation });
+  return provider(issuer, path, request, response);
+}
+
+// What a login in a browser would end with.
+async function login(issuer) {
+  const grant = new issuer.Grant({ accountId: 'user', clientId: client.client_id });
+  grant.addOIDCScope('openid offline_access');
+  const grantId = await grant.save();
+  const token = new issuer.RefreshToken({
+    accountId: 'user',
+    client: await issuer.Client.find(client.client_id),
+    grantId,
+    gty: 'authorization_code',
+    scope: 'openid offline_access',
+    claims: {},
+  });
+  return token.save();
+}
+
+async function provider(issuer, path, request, response) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  stats.requests += 1;
+  const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '');
+  const token = bearer ? await issuer.AccessToken.find(bearer) : undefined;
+  if (!token?.isValid) {
+    stats.refused += 1;
+    return json(response, 401, {
+      type: 'error',
+      error: { type: 'authentication_error', message: 'OAuth access token has expired' },
+    });
+  }
+  const asked = JSON.parse(Buffer.concat(chunks).toString() || '{}');
+  const text = `You said: ${asked.messages?.at(-1)?.content ?? 'nothing'}`;
+  const anthropic = path === '/v1/messages';
+  if (!asked.stream) return json(response, 200, anthropic ? message(text) : completion(text));
+  response.writeHead(200, { 'content-type': 'text/event-stream' });
+  for (const event of anthropic ? messageEvents(text) : completionEvents(text)) {
+    response.write(event);
+    await new Promise((resolve) => setTimeout(resolve, 15));
+  }
+  response.end();
+}
+
+function json(response, status, value) {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(value));
+}
+
+const message = (text) => ({
+  id: 'msg_1', type: 'message', role: 'assistant', model: 'm', stop_reason: 'end_turn',
+  stop_sequence: null, content: [{ type: 'text', text }], usage: { input_tokens: 1, output_tokens: 1 },
+});
+
+function* messageEvents(text) {
+  const event = (data) => `event: ${data.type}\ndata: ${JSON.stringify(data)}\n\n`;
+  yield event({ type: 'message_start', message: { ...message(''), content: [], stop_reason: null } });
+  yield event({ type: 'content_block_start', index: 0, content_block: { type: 'text', text: '' } });
+  for (const piece of text.split(/(?<= )/)) {
+    yield event({ type: 'content_block_delta', index: 0, delta: { type: 'text_delta', text: piece } });
+  }
+  yield event({ type: 'content_block_stop', index: 0 });
+  yield event({
+    type: 'message_delta', delta: { stop_reason: 'end_turn', stop_sequence: null },
+    usage: { output_tokens: 1 },
+  });
+  yield event({ type: 'message_stop' });
+}
+
+const completion = (text) => ({
+  id: 'c1', object: 'chat.completion', created: 0, model: 'm',
+  choices: [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: text } }],
+  usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 },
+});
+
+function* completionEvents(text) {
+  const event = (delta, finish) => `data: ${JSON.stringify({
+    id: 'c1', object: 'chat.completion.chunk', created: 0, model: 'm',
+    choices: [{ index: 0, delta, finish_reason: finish }],
+  })}\n\n`;
+  yield event({ role: 'assistant', content: '' }, null);
+  for (const piece of text.split(/(?<= )/)) yield event({ content: piece }, null);
+  yield event({}, 'stop');
+  yield 'data: [DONE]\n\n';
+}
