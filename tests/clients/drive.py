@@ -188,12 +188,12 @@ def check_kills(folder, seed):
             time.sleep(rng.uniform(0.36, 0.54))
             proxy.kill()
             killed_ms = time.time() * 1000
-            rotation = issuer.stats()["lastRotation"]
             whole, told = chain_is_whole(folder, env)
             if whole:
                 continue
             breaks += 1
-            # The answer was still to be handed over when the kill came, or had just been.
+            # The last rotation's answer was still to be handed over when the kill came, or had just been.
+            rotation = issuer.stats()["lastRotation"]
             since_ms = killed_ms - rotation["finished"]
             print(f"  kill {number}: broken, {since_ms:.0f} ms after the issuer's answer left")
             said = "the answer to the last refresh was probably lost; log in again" in told
