@@ -1,8 +1,8 @@
 //! The way out: the only place that knows `ureq`. Every option that matters to a proxy is set here.
 //!
-//! `ureq` runs the HTTP exchange; the sockets under it are our own ([`socket`]), so that a client
+//! `ureq` runs the HTTP exchange; the sockets under it are our own (`socket`), so that a client
 //! that goes away ends the exchange, an answer that comes before the whole request was sent is not
-//! lost, and names are not looked up for every request ([`resolver`]).
+//! lost, and names are not looked up for every request (`resolver`).
 
 use std::io::{self, Read};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! The handle of the thread that keeps one provider's token fresh, and what that thread works with.
 //!
-//! The thread itself is in [`actor`].
+//! The thread itself is in `actor`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -194,7 +194,7 @@ def check_kills(folder, seed):
             breaks += 1
             # The last rotation's answer was still to be handed over when the kill came, or had just been.
             rotation = issuer.stats()["lastRotation"]
-            since_ms = killed_ms - rotation["finished"]
+            since_ms = killed_ms - rotation
             print(f"  kill {number}: broken, {since_ms:.0f} ms after the issuer's answer left")
             said = "the answer to the last refresh was probably lost; log in again" in told
             if since_ms > STORED_WITHIN_MS or not said:

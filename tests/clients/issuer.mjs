@@ -15,9 +15,10 @@ const client = {
   response_types: ['code'],
   token_endpoint_auth_method: 'client_secret_post',
 };
-const stats = { requests: 0, refused: 0, rotations: 0, reused: 0 };
-// When the answer of each rotation had been handed to the system, in milliseconds since 1970.
-let lastRotation = { begun: 0, finished: 0 };
+const stats = { requests: 0, refused: 0, rotations: 0, failed: 0 };
+// When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
+// client may be gone by then.
+let lastRotation = 0;
 
 const server = http.createServer();
 server.listen(0, '127.0.0.1', () => {
@@ -28,6 +29,13 @@ server.listen(0, '127.0.0.1', () => {
     rotateRefreshToken: true,
     ttl: { AccessToken: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
+  });
+  issuer.on('grant.success', () => {
+    stats.rotations += 1;
+    lastRotation = Date.now();
+  });
+  issuer.on('grant.error', () => {
+    stats.failed += 1;
   });
   const callback = issuer.callback();
   server.on('request', (request, response) => {
@@ -42,17 +50,6 @@ server.listen(0, '127.0.0.1', () => {
 async function serve(issuer, callback, request, response) {
   const path = request.url.split('?')[0];
   if (path === '/token') {
-    const mine = { begun: Date.now(), finished: 0 };
-    // Also when the client was gone before the answer could be handed over.
-    response.on('close', () => {
-      if (response.statusCode === 200) {
-        mine.finished = Date.now();
-        stats.rotations += 1;
-        lastRotation = mine;
-      } else {
-        stats.reused += 1;
-      }
-    });
     return callback(request, response);
   }
   if (path === '/control/login') return json(response, 200, { refresh_token: await login(issuer) });

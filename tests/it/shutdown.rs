@@ -21,7 +21,7 @@ fn held() -> (Peer, crossbeam_channel::Sender<()>) {
 /// Stops `proxy` on a thread of its own.
 fn stop(mut proxy: TestProxy) -> crossbeam_channel::Receiver<usize> {
     let (done, cut_off) = bounded(1);
-    let run = move || drop(done.send(proxy.stop()));
+    let run = move || done.send(proxy.stop()).expect("somebody waits for it");
     evertoken::thread::spawn("stop", 256 * 1024, run).unwrap().detach();
     cut_off
 }

@@ -1,19 +1,19 @@
 //! What the tests share: a proxy to start, peers that follow a script, a raw client.
 
-pub mod binary;
-pub mod client;
-pub mod peer;
-pub mod proxy;
+pub(crate) mod binary;
+pub(crate) mod client;
+pub(crate) mod peer;
+pub(crate) mod proxy;
 
 use std::time::{Duration, Instant};
 
 /// How long anything that must happen may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `holds`, and fails the test where that does not come.
 #[track_caller]
 #[expect(clippy::disallowed_methods, reason = "a test waits for a condition in real time")]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "did not happen: {what}");

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use super::eventually;
 
 /// A running `evertoken`. Dropping it kills it.
-pub struct Binary {
+pub(crate) struct Binary {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
 }
 
 /// The command with an empty environment but for `variables`.
-pub fn command(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+pub(crate) fn command(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evertoken"));
     command.args(arguments).current_dir(folder).env_clear().envs(variables.iter().copied());
     command.stdin(Stdio::null());
@@ -23,23 +23,23 @@ pub fn command(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) ->
 }
 
 /// Runs the command to its end.
-pub fn run(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(crate) fn run(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     command(folder, arguments, variables).output().expect("the binary runs")
 }
 
 /// What was written, as text.
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Binary {
     /// Starts it in `folder`.
-    pub fn start(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::gather(command(folder, arguments, variables))
     }
 
     /// Starts it from a shell, with limits of its own.
-    pub fn start_shell(folder: &Path, script: &str, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start_shell(folder: &Path, script: &str, variables: &[(&str, &str)]) -> Self {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", script]).current_dir(folder).env_clear();
         shell.envs(variables.iter().copied()).stdin(Stdio::null());
@@ -65,13 +65,13 @@ impl Binary {
     }
 
     /// What it wrote so far.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 
     /// Waits for a line that holds `part`.
     #[track_caller]
-    pub fn wait_for(&self, part: &str) -> String {
+    pub(crate) fn wait_for(&self, part: &str) -> String {
         let mut found = None;
         eventually(&format!("a line with '{part}' in {:#?}", self.lines()), || {
             found = self.lines().into_iter().find(|line| line.contains(part));
@@ -82,19 +82,19 @@ impl Binary {
 
     /// Where it listens.
     #[track_caller]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         let line = self.wait_for("Listening on http://");
         line.split("http://").nth(1).and_then(|address| address.parse().ok()).expect("an address")
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(id.expect("it has an id"), signal).expect("it runs");
     }
 
     /// Waits for its end; its exit code.
-    pub fn code(&mut self) -> Option<i32> {
+    pub(crate) fn code(&mut self) -> Option<i32> {
         let mut status = None;
         eventually("the process ends", || {
             status = self.child.try_wait().expect("it is ours");

@@ -6,43 +6,43 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use super::PATIENCE;
 
 /// One connection to the proxy.
-pub struct Client {
+pub(crate) struct Client {
     reader: BufReader<TcpStream>,
 }
 
 /// An answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// All header fields, names in lower case.
-    pub fields: Vec<(String, String)>,
+    pub(crate) fields: Vec<(String, String)>,
     /// The body without its framing.
-    pub body: String,
+    pub(crate) body: String,
     /// Whether the body came whole, by its own framing.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 impl Answer {
     /// The first field called `name`.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
     /// `x-evertoken-error`.
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.field("x-evertoken-error").unwrap_or("")
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).expect("JSON")
     }
 }
 
 impl Client {
     /// Connects.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");
@@ -51,17 +51,17 @@ impl Client {
     }
 
     /// Sends bytes; a peer that closed is not an error here.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
     }
 
     /// Ends our side.
-    pub fn half_close(&self) {
+    pub(crate) fn half_close(&self) {
         self.reader.get_ref().shutdown(Shutdown::Write).expect("a connection");
     }
 
     /// Reads one line without its end; None at the end of the connection.
-    pub fn line(&mut self) -> Option<String> {
+    pub(crate) fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(count) if count > 0 => Some(line.trim_end().to_owned()),
@@ -73,7 +73,7 @@ impl Client {
 
     /// Reads a head.
     #[track_caller]
-    pub fn head(&mut self) -> Answer {
+    pub(crate) fn head(&mut self) -> Answer {
         let line = self.line().expect("an answer");
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {line}"));
@@ -86,7 +86,7 @@ impl Client {
     }
 
     /// Reads one chunk; None for the last one, and where the connection ends.
-    pub fn chunk(&mut self) -> Option<String> {
+    pub(crate) fn chunk(&mut self) -> Option<String> {
         let size = usize::from_str_radix(&self.line()?, 16).expect("a size");
         let mut piece = vec![0; size + 2];
         self.reader.read_exact(&mut piece).ok()?;
@@ -96,7 +96,7 @@ impl Client {
 
     /// Reads a whole answer.
     #[track_caller]
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let mut answer = self.head();
         if let Some(length) = answer.field("content-length") {
             let mut body = Vec::new();
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Whether the proxy closes the connection now, with nothing more to say.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {
             Ok(_) => rest.is_empty(),
@@ -136,19 +136,19 @@ impl Client {
 
 /// Sends `request` on a new connection and reads the answer.
 #[track_caller]
-pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+pub(crate) fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     let mut client = Client::connect(address);
     client.send(request);
     client.answer()
 }
 
 /// A GET of `target`, as text.
-pub fn get(target: &str) -> String {
+pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 /// A POST of `body` to `target`, as text.
-pub fn post(target: &str, body: &str) -> String {
+pub(crate) fn post(target: &str, body: &str) -> String {
     let length = body.len();
     format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
 }

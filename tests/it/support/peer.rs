@@ -9,26 +9,26 @@ use super::PATIENCE;
 
 /// A request as the peer saw it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The request line.
-    pub line: String,
+    pub(crate) line: String,
     /// All header fields, names in lower case.
-    pub fields: Vec<(String, String)>,
+    pub(crate) fields: Vec<(String, String)>,
     /// The body without its framing.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Which connection it came on, from 0.
-    pub connection: usize,
+    pub(crate) connection: usize,
 }
 
 impl Seen {
     /// The first field called `name`.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// One connection of a peer, in the hands of its script.
-pub struct Conversation {
+pub(crate) struct Conversation {
     reader: BufReader<TcpStream>,
     connection: usize,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -36,7 +36,7 @@ pub struct Conversation {
 
 impl Conversation {
     /// Reads a request with its body; None where the client is gone.
-    pub fn request(&mut self) -> Option<Seen> {
+    pub(crate) fn request(&mut self) -> Option<Seen> {
         let mut seen = self.head()?;
         seen.body = self.body(&seen);
         self.seen.lock().unwrap().push(seen.clone());
@@ -44,7 +44,7 @@ impl Conversation {
     }
 
     /// Reads a request's head and leaves the body.
-    pub fn head(&mut self) -> Option<Seen> {
+    pub(crate) fn head(&mut self) -> Option<Seen> {
         let line = self.line()?;
         let mut fields = Vec::new();
         loop {
@@ -87,44 +87,44 @@ impl Conversation {
     }
 
     /// Sends `bytes`; false where the client is gone.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.reader.get_mut().write_all(bytes.as_ref()).is_ok()
     }
 
     /// Sends a whole answer.
-    pub fn answer(&mut self, status: u16, body: &str) -> bool {
+    pub(crate) fn answer(&mut self, status: u16, body: &str) -> bool {
         self.send(answer(status, body))
     }
 
     /// Waits until the client closes.
-    pub fn wait_for_close(&mut self) {
+    pub(crate) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();
         let _ = self.reader.read_to_end(&mut rest);
     }
 
     /// Ends the connection with a reset.
-    pub fn reset(self) {
+    pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(self.reader.get_ref());
         socket.set_linger(Some(std::time::Duration::ZERO)).expect("an option");
     }
 }
 
 /// A sized answer as bytes.
-pub fn answer(status: u16, body: &str) -> String {
+pub(crate) fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// A running peer.
-pub struct Peer {
+pub(crate) struct Peer {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     stopped: Arc<AtomicBool>,
 }
 
 impl Peer {
     /// Runs `script` on each connection, on a thread of its own; the connection ends with it.
-    pub fn start(script: impl Fn(Conversation) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(Conversation) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -149,7 +149,7 @@ impl Peer {
     }
 
     /// Answers every request on every connection with what `answer` makes of it.
-    pub fn answering(answer: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) fn answering(answer: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Self {
         Self::start(move |mut talk| {
             while let Some(seen) = talk.request() {
                 if !talk.send(answer(&seen)) {
@@ -160,12 +160,12 @@ impl Peer {
     }
 
     /// `http://127.0.0.1:PORT`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// The requests so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }

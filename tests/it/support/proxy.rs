@@ -12,16 +12,16 @@ use evertoken::config::resolve::{Sources, resolve};
 use super::client::{Answer, ask};
 
 /// A running proxy with its own state folder.
-pub struct TestProxy {
+pub(crate) struct TestProxy {
     app: Option<App>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     folder: tempfile::TempDir,
 }
 
 /// What a proxy is made of.
 #[derive(Default)]
-pub struct Builder {
+pub(crate) struct Builder {
     settings: String,
     providers: String,
     variables: HashMap<String, String>,
@@ -30,25 +30,23 @@ pub struct Builder {
 
 impl Builder {
     /// Adds lines to `settings`, in flow style: `max_connections: 1, …`.
-    pub fn settings(mut self, settings: &str) -> Self {
+    pub(crate) fn settings(mut self, settings: &str) -> Self {
         self.settings.push_str(", ");
         self.settings.push_str(settings);
         self
     }
 
     /// Adds a provider with a fixed credential, or whatever `lines` say.
-    pub fn provider(mut self, name: &str, kind: &str, url: &str, lines: &str) -> Self {
-        self.providers.push_str(&format!(
-            "  - name: \"{name}\"\n    type: {kind}\n    base_url: \"{url}\"\n"
-        ));
-        for line in lines.lines() {
-            self.providers.push_str(&format!("    {line}\n"));
-        }
+    pub(crate) fn provider(mut self, name: &str, kind: &str, url: &str, lines: &str) -> Self {
+        let more: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+        let entry =
+            format!("  - name: \"{name}\"\n    type: {kind}\n    base_url: \"{url}\"\n{more}");
+        self.providers.push_str(&entry);
         self
     }
 
     /// Adds a provider whose token comes from `token_url`.
-    pub fn refreshed(self, name: &str, url: &str, token_url: &str, more: &str) -> Self {
+    pub(crate) fn refreshed(self, name: &str, url: &str, token_url: &str, more: &str) -> Self {
         let more: String = more.lines().map(|line| format!("  {line}\n")).collect();
         let lines = format!(
             "auto_refresh_config:\n  enabled: true\n  token_url: \"{token_url}\"\n  \
@@ -59,19 +57,19 @@ impl Builder {
     }
 
     /// Sets a variable.
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 
     /// Uses this state folder.
-    pub fn folder(mut self, folder: tempfile::TempDir) -> Self {
+    pub(crate) fn folder(mut self, folder: tempfile::TempDir) -> Self {
         self.folder = Some(folder);
         self
     }
 
     /// The configuration text, for a state folder unless the settings name one.
-    pub fn text(&self, folder: &Path) -> String {
+    pub(crate) fn text(&self, folder: &Path) -> String {
         let own = if self.settings.contains("state_dir") {
             String::new()
         } else {
@@ -94,7 +92,7 @@ impl Builder {
     }
 
     /// Starts the proxy.
-    pub fn start(mut self) -> TestProxy {
+    pub(crate) fn start(mut self) -> TestProxy {
         let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
         let environment = Environment {
             clock: Clock::system(),
@@ -109,7 +107,7 @@ impl Builder {
 
 impl TestProxy {
     /// Begins to describe a proxy, with a client id, a secret and a refresh token in the environment.
-    pub fn builder() -> Builder {
+    pub(crate) fn builder() -> Builder {
         Builder::default()
             .variable("CLIENT_ID", "abc12-client")
             .variable("CLIENT_SECRET", "the-client-secret")
@@ -117,28 +115,28 @@ impl TestProxy {
     }
 
     /// A proxy before one provider with a fixed credential.
-    pub fn before(url: &str) -> Self {
+    pub(crate) fn before(url: &str) -> Self {
         Self::builder().provider("P", "anthropic", url, "auth_value: fixed").start()
     }
 
     /// Sends a request on a new connection.
     #[track_caller]
-    pub fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+    pub(crate) fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         ask(self.address, request)
     }
 
     /// Stops it; returns how many connections were cut off.
-    pub fn stop(&mut self) -> usize {
+    pub(crate) fn stop(&mut self) -> usize {
         self.app.take().expect("it runs").stop()
     }
 
     /// The state folder.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Stops it and hands over the state folder.
-    pub fn into_folder(mut self) -> tempfile::TempDir {
+    pub(crate) fn into_folder(mut self) -> tempfile::TempDir {
         self.stop();
         self.app = None;
         std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
