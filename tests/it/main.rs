@@ -12,4 +12,5 @@ mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
 mod stream; // each event arrives before the next is sent
 mod support;
-mod tidy; // the rules of the house
+mod tidy;
+mod tls; // own roots, and the same over TLS // the rules of the house

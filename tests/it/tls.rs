@@ -1,0 +1,194 @@
+//! TLS to providers and issuers: own roots, what is refused, and the same behaviour as without it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::support::PATIENCE;
+use crate::support::client::{Client, get, post};
+use crate::support::peer::Peer;
+use crate::support::proxy::TestProxy;
+
+/// An authority of our own, as PEM, and certificates signed by it.
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn server(&self, name: &str, expires_in_year: i32) -> Arc<ServerConfig> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(expires_in_year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+}
+
+/// Ends TLS in front of `peer`; a connection that fails its handshake is closed.
+fn front(config: Arc<ServerConfig>, peer: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let run = move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let config = config.clone();
+            let serve = move || drop(pipe(stream, config, peer));
+            evertoken::thread::spawn("tls", 512 * 1024, serve).unwrap().detach();
+        }
+    };
+    evertoken::thread::spawn("front", 256 * 1024, run).unwrap().detach();
+    address
+}
+
+/// Passes requests and answers on in turn, which is all that a script needs.
+fn pipe(
+    stream: std::net::TcpStream,
+    config: Arc<ServerConfig>,
+    peer: SocketAddr,
+) -> std::io::Result<()> {
+    let mut plain = std::net::TcpStream::connect(peer)?;
+    stream.set_nodelay(true)?;
+    plain.set_nodelay(true)?;
+    let poll = std::time::Duration::from_millis(5);
+    let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    let mut tls = StreamOwned::new(connection, stream);
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock)?;
+    }
+    tls.sock.set_read_timeout(Some(poll))?;
+    plain.set_read_timeout(Some(poll))?;
+    let mut buffer = [0; 4096];
+    let is_quiet = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+    };
+    loop {
+        match tls.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => plain.write_all(&buffer[..count])?,
+            Err(error) if is_quiet(&error) => {}
+            Err(error) => return Err(error),
+        }
+        match plain.read(&mut buffer) {
+            Ok(0) => {
+                tls.conn.send_close_notify();
+                tls.flush()?;
+                return Ok(());
+            }
+            Ok(count) => {
+                tls.write_all(&buffer[..count])?;
+                tls.flush()?;
+            }
+            Err(error) if is_quiet(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn url(address: SocketAddr) -> String {
+    format!("https://localhost:{}", address.port())
+}
+
+/// A proxy before `url` that trusts `pem` beside the public roots.
+fn proxy_before(url: &str, pem: &str) -> (TestProxy, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, pem).unwrap();
+    let lines = format!("auth_value: fixed\nca_file: \"{}\"", file.display());
+    (TestProxy::builder().provider("P", "anthropic", url, &lines).start(), folder)
+}
+
+#[test]
+fn requests_streams_and_kept_connections_over_tls() {
+    let authority = Authority::new();
+    let (step, steps) = crossbeam_channel::bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        while let Some(seen) = talk.request() {
+            if seen.line.starts_with("POST") {
+                talk.answer(200, &String::from_utf8(seen.body).unwrap());
+                continue;
+            }
+            talk.send("HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n");
+            for index in 0..3 {
+                steps.recv_timeout(PATIENCE).unwrap();
+                talk.send(format!("1\r\n{index}\r\n"));
+            }
+            talk.send("0\r\n\r\n");
+        }
+    });
+    let front = front(authority.server("localhost", 2120), peer.address);
+    let (proxy, _folder) = proxy_before(&url(front), &authority.pem);
+    for body in ["small".to_owned(), "x".repeat(300_000)] {
+        assert_eq!(proxy.ask(post("/", &body)).body, body);
+    }
+    assert_eq!(peer.seen().iter().map(|seen| seen.connection).max(), Some(0), "it was kept");
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/stream"));
+    assert_eq!(client.head().status, 200);
+    for index in 0..3 {
+        step.send_timeout((), PATIENCE).unwrap();
+        assert_eq!(client.chunk(), Some(index.to_string()));
+    }
+    assert_eq!(client.chunk(), None);
+}
+
+#[test]
+fn a_client_that_leaves_ends_the_exchange_over_tls() {
+    let authority = Authority::new();
+    let (gone, ended) = crossbeam_channel::bounded(1);
+    let peer = Peer::start(move |mut talk| {
+        talk.request();
+        talk.wait_for_close();
+        let _ = gone.send(());
+    });
+    let front = front(authority.server("localhost", 2120), peer.address);
+    let (proxy, _folder) = proxy_before(&url(front), &authority.pem);
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/"));
+    crate::support::eventually("the request is upstream", || peer.seen().len() == 1);
+    drop(client);
+    ended.recv_timeout(PATIENCE).expect("the upstream exchange ends");
+}
+
+#[test]
+fn certificates_that_do_not_fit_are_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let peer = Peer::answering(|_| crate::support::peer::answer(200, "fine"));
+    let cases = [
+        (authority.server("localhost", 2120), &authority.pem, 200),
+        (authority.server("other.example", 2120), &authority.pem, 502),
+        (authority.server("localhost", 2021), &authority.pem, 502),
+        (authority.server("localhost", 2120), &stranger.pem, 502),
+    ];
+    for (index, (config, pem, status)) in cases.into_iter().enumerate() {
+        let (proxy, _folder) = proxy_before(&url(front(config, peer.address)), pem);
+        let answered = proxy.ask(get("/"));
+        assert_eq!(answered.status, status, "case {index}");
+        if status == 502 {
+            assert_eq!(answered.code(), "upstream_unreachable");
+            assert!(answered.body.contains("certificate"), "case {index}: {}", answered.body);
+        }
+    }
+    assert_eq!(peer.seen().len(), 1);
+}
