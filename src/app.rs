@@ -126,7 +126,9 @@ impl App {
     pub fn stop(self) -> usize {
         let grace = self.proxy.config.settings.shutdown_grace;
         let cut_off = self.server.stop(grace);
-        // Dropping the refreshers stops and joins them, once what they have is on disk.
+        // All are told before the first is waited for, so that slow answers are waited for at once.
+        self.refreshers.iter().for_each(Refresher::stop);
+        // Dropping joins them, once what they have is on disk.
         drop(self.refreshers);
         cut_off
     }

@@ -122,6 +122,12 @@ impl Refresher {
         Ok(Self { inbox: Inbox(sender), _thread: thread })
     }
 
+    /// Tells it to end, without waiting for that.
+    pub fn stop(&self) {
+        // A refresher that has ended already needs no telling.
+        let _ = self.inbox.0.send(Event::Stop);
+    }
+
     /// A way to ask it for something.
     pub fn inbox(&self) -> Inbox {
         self.inbox.clone()
@@ -131,7 +137,7 @@ impl Refresher {
 impl Drop for Refresher {
     fn drop(&mut self) {
         // The thread is joined by the field that is dropped after this.
-        let _ = self.inbox.0.send(Event::Stop);
+        self.stop();
     }
 }
 

@@ -226,3 +226,59 @@ fn a_hundred_requests_at_once() {
         assert_eq!(client.answer().body, format!("POST /a HTTP/1.1|{index}"));
     }
 }
+
+#[test]
+fn an_http_proxy_is_used_for_requests_and_for_tokens() {
+    let peer = Peer::start(|mut talk| {
+        let Some(connect) = talk.head() else { return };
+        assert!(connect.line.starts_with("CONNECT "), "{}", connect.line);
+        talk.send("HTTP/1.1 200 X\r\n\r\n");
+        while let Some(seen) = talk.request() {
+            let is_token = seen.line.contains("/token");
+            let token = r#"{"access_token":"through-the-proxy","expires_in":3600}"#;
+            let shown = seen.field("authorization").unwrap_or("none").to_owned();
+            talk.answer(200, if is_token { token } else { &shown });
+        }
+    });
+    let proxy = TestProxy::builder()
+        .refreshed("P", "http://provider.invalid", "http://127.0.0.1:9/token", "")
+        .provider("Q", "generic", "http://other.invalid", "auth_type: none")
+        .through(&peer.url())
+        .start();
+    assert_eq!(proxy.ask(get("/to/p/x")).body, "Bearer through-the-proxy");
+    assert_eq!(proxy.ask(get("/to/q/x")).body, "none");
+}
+
+#[test]
+fn a_socks_proxy_is_used_and_a_client_that_leaves_is_still_noticed() {
+    let (gone, ended) = crossbeam_channel::bounded(1);
+    let peer = Peer::start(move |mut talk| {
+        // RFC 1928: greeting, then a request for a name, each answered with success.
+        let greeting = talk.bytes(2);
+        talk.bytes(usize::from(greeting[1]));
+        talk.send([5, 0]);
+        let asked = talk.bytes(5);
+        assert_eq!(asked[..4], [5, 1, 0, 3], "a connection to a name");
+        let name = talk.bytes(usize::from(asked[4]) + 2);
+        assert!(name.starts_with(b"provider.invalid"));
+        talk.send([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        while let Some(seen) = talk.request() {
+            if seen.line.contains("/hang") {
+                talk.wait_for_close();
+                let _ = gone.send(());
+                return;
+            }
+            talk.answer(200, "through socks");
+        }
+    });
+    let proxy = TestProxy::builder()
+        .provider("P", "generic", "http://provider.invalid", "auth_type: none")
+        .through(&peer.url().replace("http:", "socks5h:"))
+        .start();
+    assert_eq!(proxy.ask(get("/")).body, "through socks");
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/hang"));
+    crate::support::eventually("the request is upstream", || peer.seen().len() == 2);
+    drop(client);
+    ended.recv_timeout(crate::support::PATIENCE).expect("the upstream exchange ends");
+}

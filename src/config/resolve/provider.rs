@@ -167,7 +167,8 @@ fn read_headers(section: &Section<'_>) -> Vec<(String, String)> {
 fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
     let proxy = section.text("proxy");
     if let Some(url) = &proxy {
-        let accepted = ["http://", "https://", "socks4://", "socks4a://", "socks5://"];
+        let accepted =
+            ["http://", "https://", "socks4://", "socks4a://", "socks5://", "socks5h://"];
         if !accepted.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) {
             section.error("proxy", "'proxy' must be an http://… or socks5://… URL");
         }

@@ -56,6 +56,13 @@ impl Builder {
         self.provider(name, "anthropic", url, &lines)
     }
 
+    /// Has every provider so far reached through `proxy`.
+    pub(crate) fn through(mut self, proxy: &str) -> Self {
+        let line = format!("\n    proxy: \"{proxy}\"\n    base_url:");
+        self.providers = self.providers.replace("\n    base_url:", &line);
+        self
+    }
+
     /// Sets a variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
