@@ -393,6 +393,7 @@ fn describe(error: Error, watch: &Watch) -> UpstreamError {
         Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
             UpstreamError::Unreachable("no connection in time".to_owned())
         }
+        error @ Error::ConnectProxyFailed(_) => UpstreamError::Unreachable(plain(&error)),
         Error::Timeout(_) if watch.established() => {
             UpstreamError::TimedOut("no response in time".to_owned())
         }

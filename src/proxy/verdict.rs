@@ -79,7 +79,9 @@ pub fn is_worth_waiting(posting: &Posting, now: Moment, left: Duration) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::store::RefreshStatus;
+    use crate::secret::Secret;
+    use crate::token::lifecycle::Due;
+    use crate::token::store::{RefreshStatus, Token};
 
     #[test]
     fn failures_and_their_codes() {
@@ -99,6 +101,38 @@ mod tests {
         for (error, code) in cases {
             assert_eq!(refusal_for(&error, "P").map(|refusal| refusal.code), code, "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_is_worth_waiting_for() {
+        let now = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 5 };
+        let left = Duration::from_secs(10);
+        let failing = |next_in_ms: i64, refreshing: bool| Posting {
+            refreshing,
+            refresh: RefreshStatus {
+                last_error: Some("x".into()),
+                next_attempt_at: Some(now.wall.plus_millis(next_in_ms)),
+                ..RefreshStatus::default()
+            },
+            ..Posting::default()
+        };
+        assert!(is_worth_waiting(&Posting::default(), now, left));
+        assert!(is_worth_waiting(&failing(9_999, false), now, left));
+        assert!(!is_worth_waiting(&failing(10_000, false), now, left));
+        assert!(is_worth_waiting(&failing(3_600_000, true), now, left));
+        let mut ready = Posting::default();
+        let expires = Due::after(now, 1);
+        ready.token = Some(Token {
+            secret: Secret::new("a"),
+            generation: 1,
+            expires,
+            obtained_at: now.wall,
+            refresh_due_at: now.wall,
+            source: "refresh",
+        });
+        assert!(!is_worth_waiting(&ready, now, left), "it is there");
+        let later = Moment { steady_ms: 6, ..now };
+        assert!(is_worth_waiting(&ready, later, left), "it has expired");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod access; // who is let in, and what §5 of the contract answers
 mod cli; // the real binary: exit codes, messages, signals
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
+mod ingress; // the server under a service of our own
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod secrets; // no secret in any output at trace level
 mod shutdown; // draining

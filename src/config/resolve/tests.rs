@@ -216,6 +216,17 @@ fn what_is_wrong_with_settings() {
 }
 
 #[test]
+fn tiny_http_is_for_loopback_addresses_alone() {
+    let settings = "host: HOST, server: tiny_http, auth: {enabled: true, api_key: k}";
+    for loopback in ["127.0.0.1", "localhost", "'::1'"] {
+        let config = fine(&document(&settings.replace("HOST", loopback), "auth_type: none"));
+        assert_eq!(config.settings.server, Server::TinyHttp);
+    }
+    let text = document(&settings.replace("HOST", "0.0.0.0"), "auth_type: none");
+    refused(&text, "f:1:35: \"tiny_http\" is for loopback addresses only");
+}
+
+#[test]
 fn what_is_wrong_with_a_provider() {
     let cases = [
         (

@@ -1,0 +1,107 @@
+//! The server under a service of our own: what a panic costs, and what a slow reader meets.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evertoken::config::Limits;
+use evertoken::ingress::{After, Request, Server, Service, listener};
+use evertoken::message::{Headers, RequestHead, ResponseHead};
+use evertoken::proxy::reply::Reply;
+use evertoken::refusal::Refusal;
+use evertoken::upstream::AnswerLength;
+
+use crate::support::client::{Client, ask, get};
+
+/// Panics for `/panic`, answers everything else with its target.
+struct Panicky;
+
+impl Service for Panicky {
+    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
+        assert!(request.head.target != "/panic", "on purpose");
+        let mut reply = Reply::new(out, Some(request.head), request.may_keep_alive);
+        let body = request.head.target.as_bytes();
+        let head = ResponseHead { status: 200, headers: Headers::new() };
+        reply.begin(&head, AnswerLength::Sized(body.len() as u64)).unwrap();
+        reply.piece(body).unwrap();
+        reply.finish()
+    }
+
+    fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
+        let (answer, _) = refusal.render(evertoken::config::ProviderKind::Generic);
+        Reply::new(out, head, false).begin(&answer, AnswerLength::Sized(0)).unwrap();
+    }
+}
+
+fn limits(max_connections: usize) -> Limits {
+    Limits {
+        max_connections,
+        max_body_bytes: 1000,
+        replay_body_bytes: 1000,
+        connect: Duration::from_secs(5),
+        response: Duration::from_secs(5),
+        idle: Duration::from_secs(5),
+        client_head: Duration::from_secs(5),
+        client_idle: Duration::from_secs(5),
+    }
+}
+
+fn start(max_connections: usize) -> Server {
+    let listener = listener::bind("localhost", 0).unwrap();
+    Server::start(listener, limits(max_connections), Arc::new(Panicky)).unwrap()
+}
+
+#[test]
+fn a_panic_costs_one_connection_and_its_slot_comes_back() {
+    let server = start(1);
+    for _ in 0..3 {
+        let mut client = Client::connect(server.local_addr());
+        client.send(get("/panic"));
+        assert!(client.is_closed());
+        // The one slot there is is free again, at the latest once the worker has unwound.
+        crate::support::eventually("the slot comes back", || {
+            ask(server.local_addr(), get("/fine")).status == 200
+        });
+    }
+}
+
+#[test]
+fn connections_up_to_the_limit_are_served_and_the_next_is_told() {
+    let server = start(3);
+    let mut held: Vec<_> = (0..3).map(|_| Client::connect(server.local_addr())).collect();
+    for client in &mut held {
+        client.send(get("/held"));
+        assert_eq!(client.answer().body, "/held");
+    }
+    assert_eq!(ask(server.local_addr(), get("/more")).status, 503);
+    // Kept connections go on to be served, and a slot that becomes free is given away.
+    held[0].send(get("/again"));
+    assert_eq!(held[0].answer().body, "/again");
+    held.pop();
+    crate::support::eventually("a slot is free", || {
+        ask(server.local_addr(), get("/more")).status == 200
+    });
+    drop(held);
+    assert_eq!(server.stop(Duration::from_secs(5)), 0);
+}
+
+#[test]
+fn a_rest_of_a_body_that_nobody_read_is_drained_or_the_connection_closes() {
+    let server = start(4);
+    let with_body = |length: usize| {
+        let body = "x".repeat(length);
+        format!("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let mut client = Client::connect(server.local_addr());
+    client.send(with_body(900));
+    assert_eq!(client.answer().body, "/a");
+    client.send(get("/next"));
+    assert_eq!(client.answer().body, "/next", "the small rest was drained");
+    // A body that was announced and is waiting for a word that never comes: nobody can tell where
+    // the next request starts.
+    client.send(
+        "POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    );
+    assert_eq!(client.answer().body, "/b");
+    assert!(client.is_closed());
+}
