@@ -17,7 +17,7 @@ use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Refresher, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable};
 use crate::token::store::TokenStore;
-use crate::upstream::{Timeouts, Upstream, UpstreamError};
+use crate::upstream::{Post, Timeouts, Upstream, UpstreamError};
 
 /// The largest token response that is read.
 pub const TOKEN_RESPONSE_MAX_BYTES: usize = 1024 * 1024;
@@ -191,8 +191,14 @@ pub fn refresher_setup(
 /// Sends token requests over `upstream`.
 fn token_sender(upstream: Upstream) -> Send {
     Box::new(move |request: &TokenRequest, allowed: Duration| {
-        let TokenRequest { url, headers, body } = request;
-        match upstream.post(url, headers, body, allowed, TOKEN_RESPONSE_MAX_BYTES) {
+        let post = Post {
+            url: &request.url,
+            headers: &request.headers,
+            body: &request.body,
+            allowed,
+            answer_max_bytes: TOKEN_RESPONSE_MAX_BYTES,
+        };
+        match upstream.post(&post) {
             Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),
             Err(error) => Err(no_answer(error)),
         }

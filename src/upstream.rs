@@ -249,51 +249,50 @@ impl Upstream {
     }
 }
 
-/// A whole answer to a token request: status, header fields, body.
+/// A request whose answer is read whole: a token request.
+#[derive(Debug)]
+pub struct Post<'a> {
+    /// Where to.
+    pub url: &'a str,
+    /// All header fields, without those that frame the body.
+    pub headers: &'a [(String, Secret)],
+    /// The body.
+    pub body: &'a Secret,
+    /// The time for all of it.
+    pub allowed: Duration,
+    /// The largest body that is taken as an answer.
+    pub answer_max_bytes: usize,
+}
+
+/// A whole answer: status, header fields, body.
 pub type WholeAnswer = (u16, Headers, Vec<u8>);
 
 impl Upstream {
-    /// Posts `body` on a new connection and reads the whole answer, at most `body_max_bytes`, within
-    /// `allowed`. Redirects are not followed.
-    pub fn post(
-        &self,
-        url: &str,
-        headers: &[(String, Secret)],
-        body: &Secret,
-        allowed: Duration,
-        body_max_bytes: usize,
-    ) -> Result<WholeAnswer, UpstreamError> {
+    /// Posts on a new connection and reads the whole answer. Redirects are not followed.
+    pub fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
         let exchange = Exchange::begin(None, self.timeouts.idle);
-        let posted = self.post_within(url, headers, body, allowed, body_max_bytes);
-        posted.map_err(|error| describe(error, &exchange.watch()))
+        self.post_on_new(post).map_err(|error| describe(error, &exchange.watch()))
     }
 
-    fn post_within(
-        &self,
-        url: &str,
-        headers: &[(String, Secret)],
-        body: &Secret,
-        allowed: Duration,
-        body_max_bytes: usize,
-    ) -> Result<WholeAnswer, Error> {
-        let mut builder = Request::builder().method("POST").uri(url);
-        let mut longest_line = url.len();
-        for (name, value) in headers {
+    fn post_on_new(&self, post: &Post<'_>) -> Result<WholeAnswer, Error> {
+        let mut builder = Request::builder().method("POST").uri(post.url);
+        let mut longest_line = post.url.len();
+        for (name, value) in post.headers {
             longest_line = longest_line.max(name.len() + value.expose().len());
             builder = builder.header(name, value.expose());
         }
-        let request = builder.body(body.expose())?;
+        let request = builder.body(post.body.expose())?;
         let config = self.agent.configure_request(request);
         // A kept connection may be closed at this moment, and this request can't be repeated.
-        let config = config.max_idle_age(Duration::ZERO).timeout_global(Some(allowed));
+        let config = config.max_idle_age(Duration::ZERO).timeout_global(Some(post.allowed));
         let needed_bytes = (longest_line + LINE_SLACK_BYTES).max(WRITE_BUFFER_BYTES);
         let request = config.output_buffer_size(needed_bytes).build();
         let (parts, answer) = self.agent.run(request)?.into_parts();
         let mut bytes = Vec::new();
-        let most = body_max_bytes as u64 + 1;
+        let most = post.answer_max_bytes as u64 + 1;
         answer.into_reader().take(most).read_to_end(&mut bytes).map_err(Error::from)?;
-        if bytes.len() > body_max_bytes {
-            let why = format!("the answer is over {body_max_bytes} bytes");
+        if bytes.len() > post.answer_max_bytes {
+            let why = format!("the answer is over {} bytes", post.answer_max_bytes);
             return Err(Error::Io(io::Error::other(why)));
         }
         Ok((parts.status.as_u16(), to_headers(&parts.headers), bytes))

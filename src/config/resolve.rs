@@ -74,6 +74,12 @@ impl Sources<'_> {
             section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
         }
         if let Some(name) = variable {
+            if !is_variable_name(&name) {
+                // Probably the secret itself: it is not said again.
+                let advice = "wants the name of a variable, not its value";
+                section.error(env_key, format!("'{env_key}' {advice}"));
+                return Some(Err(Missing::Variable(env_key.to_owned())));
+            }
             return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
         }
         file.map(|path| self.secret_file(&path))
@@ -211,6 +217,11 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// A URL's scheme, host without brackets, and what follows the authority; None where it is no http

@@ -94,6 +94,19 @@ mod tests {
         (job, release)
     }
 
+    /// Has a worker take a job, once one is free to.
+    fn run_once_free(pool: &Pool) {
+        let (began, beginnings) = bounded(9);
+        loop {
+            let (job, _release) = held_job(&began);
+            if pool.run(job).is_ok() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        beginnings.recv_timeout(PATIENCE).unwrap();
+    }
+
     const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
@@ -111,14 +124,7 @@ mod tests {
         assert_eq!(pool.workers(), 2);
         drop(release_first);
         // The first worker is about to wait for its next job; until then the pool is full.
-        loop {
-            let (job, _release) = held_job(&began);
-            if pool.run(job).is_ok() {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        beginnings.recv_timeout(PATIENCE).unwrap();
+        run_once_free(&pool);
         assert_eq!(pool.workers(), 2);
     }
 
@@ -126,15 +132,7 @@ mod tests {
     fn a_panic_costs_its_job_only() {
         let pool = Pool::new(1, PATIENCE);
         pool.run(Box::new(|| panic!("on purpose"))).unwrap();
-        let (began, beginnings) = bounded(9);
-        loop {
-            let (job, _release) = held_job(&began);
-            if pool.run(job).is_ok() {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        beginnings.recv_timeout(PATIENCE).unwrap();
+        run_once_free(&pool);
         assert_eq!(pool.workers(), 1);
     }
 

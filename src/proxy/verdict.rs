@@ -79,8 +79,8 @@ pub fn is_worth_waiting(posting: &Posting, now: Moment, left: Duration) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Due;
     use crate::secret::Secret;
-    use crate::token::lifecycle::Due;
     use crate::token::store::{RefreshStatus, Token};
 
     #[test]

@@ -6,7 +6,7 @@
 
 use fastrand::Rng;
 
-use crate::clock::{Moment, RELEASED_AT, Timestamp};
+use crate::clock::{Due, Moment, RELEASED_AT, Timestamp};
 use crate::secret::Secret;
 use crate::token::backoff;
 use crate::token::grant::{Class, Failure, Grant, Reached};
@@ -21,41 +21,6 @@ pub const REJECTION_GAP_MS: u64 = 30_000;
 pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
 /// The words a lost answer is reported in.
 pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
-
-/// A point in time on both clocks; it has come once either has reached it. So neither a suspended
-/// machine (the steady clock stood still) nor a wall clock stepped back is taken for time left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// On the wall clock.
-    pub wall: Timestamp,
-    /// On the steady clock, in milliseconds.
-    pub steady_ms: u64,
-}
-
-impl Due {
-    /// The point `millis` after `from`.
-    pub fn after(from: Moment, millis: u64) -> Self {
-        let wall = from.wall.plus_millis(i64::try_from(millis).unwrap_or(i64::MAX));
-        Self { wall, steady_ms: from.steady_ms.saturating_add(millis) }
-    }
-
-    /// The point at which the wall clock shows `wall`, seen from `now`.
-    pub fn at(wall: Timestamp, now: Moment) -> Self {
-        let left = u64::try_from(wall.millis_since(now.wall)).unwrap_or(0);
-        Self { wall, steady_ms: now.steady_ms.saturating_add(left) }
-    }
-
-    /// Whether it has come.
-    pub fn reached(self, now: Moment) -> bool {
-        self.left_ms(now) == 0
-    }
-
-    /// Milliseconds until it comes.
-    pub fn left_ms(self, now: Moment) -> u64 {
-        let by_wall = u64::try_from(self.wall.millis_since(now.wall)).unwrap_or(0);
-        by_wall.min(self.steady_ms.saturating_sub(now.steady_ms))
-    }
-}
 
 /// What the configuration says about one token life.
 #[derive(Clone, Debug)]

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
-use crate::clock::{Deadline, Moment, Timestamp};
+use crate::clock::{Deadline, Due, Moment, Timestamp};
 use crate::secret::Secret;
-use crate::token::lifecycle::Due;
 
 /// Counts the tokens a refresher published; a later token has a larger one.
 pub type Generation = u64;

@@ -115,6 +115,12 @@ fn read_credential(
     if literal.is_some() && named.is_some() {
         section.error("auth_value", "give one of auth_value, auth_value_env and auth_value_file");
     }
+    let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    let found = named.as_ref().and_then(|found| found.as_ref().ok()).map(Secret::expose);
+    if [literal.as_deref(), found].into_iter().flatten().any(|text| !visible(text)) {
+        let message = "the credential holds a blank or another byte that no header field may hold";
+        section.error("auth_value", message);
+    }
     let is_passthrough = literal.as_deref() == Some("passthrough");
     if literal.is_some() && !is_passthrough && sources.is_exposed() {
         let advice =

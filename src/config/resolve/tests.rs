@@ -262,6 +262,10 @@ fn what_is_wrong_with_a_provider() {
     for (provider, message) in cases {
         refused(&document("", provider), message);
     }
+    refused(
+        &document("", "auth_value: 'two words'"),
+        "f:6:17: the credential holds a blank or another byte that no header field may hold",
+    );
     for url in ["x", "http://", "https://u:p@x", "https://x:y", "https://x y", "file:///x"] {
         let text = document("", "auth_type: none").replace("https://x", &format!("'{url}'"));
         refused(&text, "f:5:15: 'base_url' must be an http or https URL without a user");
@@ -283,6 +287,10 @@ fn what_is_wrong_with_a_refresh() {
         (
             "refresh_token_file: /token",
             "f:10:27: give 'refresh_token_env' or 'refresh_token_file', not both",
+        ),
+        (
+            "client_secret_env: sk-not-a-name",
+            "f:10:26: 'client_secret_env' wants the name of a variable, not its value",
         ),
         ("scope: [a]", "f:10:14: 'scope' must be a text in quotes"),
     ];
