@@ -208,7 +208,7 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
         Err(code) => return code,
     };
     for warning in &warnings {
-        say(&format!("warning: {warning}"));
+        say(&warning.to_string());
     }
     let mut problems = check::offline(&config);
     if online {

@@ -8,6 +8,7 @@ mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod ingress; // the server under a service of our own
 mod refresh; // tokens: log lines, rotation, restarts, 401
+mod sandbox; // against the sandbox and its scripted faults
 mod secrets; // no secret in any output at trace level
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time

@@ -1,0 +1,106 @@
+//! Against the sandbox, an issuer with rotation and reuse detection, and its scripted faults.
+
+use std::time::Duration;
+
+use sandbox::faults::Fault;
+use sandbox::{Options, Sandbox};
+
+use crate::support::client::{ask, get, post};
+use crate::support::eventually;
+use crate::support::proxy::{Builder, TestProxy};
+
+const MESSAGE: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a b"}]}"#;
+
+fn sandbox(lifetime: u64) -> Sandbox {
+    let options = Options {
+        lifetime: Duration::from_secs(lifetime),
+        event_delay: Duration::ZERO,
+        ..Options::default()
+    };
+    Sandbox::start(options).unwrap()
+}
+
+fn before(sandbox: &Sandbox) -> Builder {
+    TestProxy::builder()
+        .variable("CLIENT_ID", sandbox::issuer::CLIENT_ID)
+        .variable("CLIENT_SECRET", &sandbox.client_secret())
+        .variable("REFRESH_TOKEN", &sandbox.login())
+        .refreshed("P", &sandbox.url(), &format!("{}/oauth/token", sandbox.url()), "")
+}
+
+fn status(status: u16, body: &str) -> Fault {
+    Fault { status: Some(status), body: Some(body.to_owned()), ..Fault::default() }
+}
+
+#[test]
+fn both_apis_stream_and_no_refresh_token_is_used_twice() {
+    let sandbox = sandbox(2);
+    let proxy = before(&sandbox).start();
+    eventually("six tokens were granted", || {
+        let streamed = proxy.ask(post("/v1/messages", MESSAGE));
+        assert_eq!((streamed.status, streamed.whole), (200, true));
+        assert!(streamed.body.contains("event: message_stop"));
+        assert!(proxy.ask(post("/v1/chat/completions", MESSAGE)).body.ends_with("[DONE]\n\n"));
+        sandbox.counts().granted >= 6
+    });
+    assert_eq!((sandbox.counts().reused, sandbox.requests().1), (0, 0));
+}
+
+#[test]
+fn every_transient_failure_of_the_token_endpoint_is_survived() {
+    let sandbox = sandbox(3600);
+    let after = ("Retry-After".to_owned(), "1".to_owned());
+    let faults = [
+        status(500, ""),
+        Fault { headers: vec![after], ..status(429, r#"{"error":"rate_limit_error"}"#) },
+        status(400, r#"{"error":"temporarily_unavailable"}"#),
+        status(200, "<html>a captive portal</html>"),
+        status(302, ""),
+    ];
+    let count = faults.len();
+    faults.into_iter().for_each(|fault| sandbox.faults().at_token(fault));
+    let proxy = before(&sandbox).start();
+    for _ in 0..count {
+        // What is next is tried at once, rather than after the backoff.
+        ask(proxy.address, post("/-/refresh/p", ""));
+    }
+    eventually("it recovers", || proxy.ask(get("/-/ready")).status == 200);
+    assert_eq!(proxy.ask(post("/v1/messages", MESSAGE)).status, 200);
+    assert_eq!(sandbox.counts().reused, 0);
+}
+
+#[test]
+fn an_answer_that_was_lost_behind_a_gateway_is_said() {
+    let sandbox = sandbox(3600);
+    // The issuer rotates, and a gateway answers in its place with something that is no token.
+    sandbox.faults().at_token(Fault { after_processing: true, ..status(200, "gateway") });
+    let proxy = before(&sandbox).start();
+    ask(proxy.address, post("/-/refresh/p", ""));
+    let words = "the answer to the last refresh was probably lost; log in again";
+    eventually("it is said", || proxy.ask(get("/-/ready")).body.contains(words));
+    assert_eq!(sandbox.counts().reused, 1);
+}
+
+#[test]
+fn a_revoked_token_is_noticed_by_its_401_and_the_client_sees_none() {
+    let sandbox = sandbox(3600);
+    let proxy = before(&sandbox).start();
+    assert_eq!(proxy.ask(post("/v1/messages", MESSAGE)).status, 200);
+    // A restart forgets when the last refresh was, as hours would.
+    let folder = proxy.into_folder();
+    sandbox.revoke_access_tokens();
+    let proxy = before(&sandbox).folder(folder).variable("REFRESH_TOKEN", "").start();
+    let streamed = proxy.ask(post("/v1/messages", MESSAGE));
+    assert_eq!((streamed.status, streamed.whole), (200, true));
+    assert_eq!(sandbox.requests(), (3, 1), "refused once, and sent again");
+}
+
+#[test]
+fn a_stream_that_stops_in_the_middle_is_cut() {
+    let sandbox = sandbox(3600);
+    let proxy = before(&sandbox).settings("timeouts: {idle: 1}").start();
+    sandbox.faults().at_provider(Fault { stop_after_events: Some(2), ..Fault::default() });
+    let cut = proxy.ask(post("/v1/messages", MESSAGE));
+    assert!(!cut.whole);
+    assert!(cut.body.contains("message_start") && !cut.body.contains("message_stop"));
+}
