@@ -58,7 +58,9 @@ fn every_transient_failure_of_the_token_endpoint_is_survived() {
         status(302, ""),
     ];
     let count = faults.len();
-    faults.into_iter().for_each(|fault| sandbox.faults().at_token(fault));
+    for fault in faults {
+        sandbox.faults().at_token(fault);
+    }
     let proxy = before(&sandbox).start();
     for _ in 0..count {
         // What is next is tried at once, rather than after the backoff.
