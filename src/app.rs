@@ -15,7 +15,7 @@ use crate::proxy::access::Access;
 use crate::proxy::exchange::{Counts, Proxy, Way};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Refresher, Send, Setup, Timer, TokenAnswer};
-use crate::token::saved::{StateFile, check_writable};
+use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::token::store::TokenStore;
 use crate::upstream::{Post, Timeouts, Upstream, UpstreamError};
 
@@ -75,6 +75,9 @@ impl App {
                  lost at a restart",
                 settings.state_dir.display()
             );
+        }
+        for exposure in exposures(&settings.state_dir) {
+            warn!("Tokens are open to others: {exposure}");
         }
         let store = Arc::new(TokenStore::new());
         let mut refreshers = Vec::new();

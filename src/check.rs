@@ -6,7 +6,7 @@ use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Provider, resolve};
 use crate::message::Headers;
-use crate::token::saved::check_writable;
+use crate::token::saved::{check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.
@@ -32,6 +32,7 @@ pub fn offline(config: &Config) -> Vec<String> {
             folder.display()
         ));
     }
+    problems.extend(exposures(folder));
     problems
 }
 

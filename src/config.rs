@@ -55,6 +55,8 @@ pub struct Settings {
 pub struct Limits {
     /// Connections served at once, one thread each.
     pub max_connections: usize,
+    /// Connections served at once for one address that is not loopback.
+    pub max_connections_per_address: usize,
     /// Largest request body.
     pub max_body_bytes: u64,
     /// Largest request body that is held so that it can be sent again.

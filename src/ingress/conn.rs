@@ -39,7 +39,7 @@ pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, en
         match next_request(&mut input, limits, service, entry) {
             Then::Next => {}
             Then::Close => return,
-            Then::Linger => return linger(&mut input),
+            Then::Linger => return linger(&mut input, entry),
             Then::Reset => {
                 // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
                 let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
@@ -60,15 +60,20 @@ enum Then {
 }
 
 fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry: &Entry) -> Then {
-    if !entry.set_idle(true) || !input.wait_for_first_byte(limits.client_idle) {
+    if !entry.begin_wait() || !input.wait_for_first_byte(limits.client_idle) {
         return Then::Close;
     }
-    entry.set_idle(false);
+    entry.head_begins();
     let stream = input.stream.clone();
     let mut out = &*stream;
     let head = match input.read_head(limits.client_head) {
-        Ok(Some(head)) => head,
-        Ok(None) => return Then::Close,
+        Ok(Some(head)) if entry.end_wait() => head,
+        Ok(_) if entry.gave_way() => {
+            let why = "All settings.max_connections are in use, and this request was the slowest";
+            service.refuse(&Refusal::new(Code::Overloaded, why), None, &mut out);
+            return Then::Close;
+        }
+        Ok(_) => return Then::Close,
         Err(refusal) => {
             service.refuse(&refusal, None, &mut out);
             return Then::Linger;
@@ -119,8 +124,8 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
 }
 
 /// Ends our side, and takes what still comes for a moment.
-fn linger(input: &mut Input) {
-    if input.stream.shutdown(Shutdown::Write).is_err() {
+fn linger(input: &mut Input, entry: &Entry) {
+    if input.stream.shutdown(Shutdown::Write).is_err() || !entry.begin_wait() {
         return;
     }
     let deadline = Deadline::after(LINGER_MAX);

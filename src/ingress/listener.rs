@@ -1,7 +1,7 @@
 //! The accept loop, which no accept error ends, and the server made of it and the worker pool.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ struct Acceptor {
     pool: Pool,
     limits: Arc<Limits>,
     live: Arc<Live>,
-    refused: Sender<TcpStream>,
+    refused: Sender<Refused>,
     service: Arc<dyn Service>,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
@@ -130,7 +130,7 @@ impl Acceptor {
                 return;
             }
             match accepted {
-                Ok((stream, _)) => self.hand_over(stream),
+                Ok((stream, from)) => self.hand_over(stream, from.ip()),
                 Err(error) => self.survive(&error),
             }
         }
@@ -140,20 +140,28 @@ impl Acceptor {
         matches!(self.stopped.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
     }
 
-    fn hand_over(&mut self, stream: TcpStream) {
+    fn hand_over(&mut self, stream: TcpStream, from: IpAddr) {
         let stream = Arc::new(stream);
-        let entry = self.live.enter(stream.clone());
+        let entry = self.live.enter(stream.clone(), from);
+        if !entry.has_share(self.limits.max_connections_per_address) {
+            drop(entry);
+            return self.refuse(stream, "All settings.max_connections_per_address are in use");
+        }
         let (limits, service) = (self.limits.clone(), self.service.clone());
         let of_worker = stream.clone();
         let job = Box::new(move || conn::serve(&of_worker, &limits, &*service, &entry));
-        if let Err(error) = self.pool.run(job) {
+        if let Err(error) = self.pool.run(job, || self.live.give_way()) {
             if error.kind() != io::ErrorKind::WouldBlock {
                 self.say(&format!("No worker thread can be made: {error}"));
             }
-            // The job was dropped, so this is the last owner, unless a stop looks at it now.
-            if let Some(stream) = Arc::into_inner(stream) {
-                let _ = self.refused.try_send(stream);
-            }
+            self.refuse(stream, "All settings.max_connections are in use");
+        }
+    }
+
+    fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
+        // The entry was dropped, so this is the last owner, unless a stop looks at it now.
+        if let Some(stream) = Arc::into_inner(stream) {
+            let _ = self.refused.try_send((stream, why));
         }
     }
 
@@ -179,13 +187,16 @@ impl Acceptor {
     }
 }
 
+/// A connection without a slot, and why.
+type Refused = (TcpStream, &'static str);
+
 /// A thread that tells connections for which there is no slot; it ends with its sender.
-fn start_refuser(service: Arc<dyn Service>) -> io::Result<Sender<TcpStream>> {
-    let (refused, streams) = bounded::<TcpStream>(REFUSED_MAX);
+fn start_refuser(service: Arc<dyn Service>) -> io::Result<Sender<Refused>> {
+    let (refused, streams) = bounded::<Refused>(REFUSED_MAX);
     let run = move || {
-        for stream in streams {
+        for (stream, why) in streams {
             // Whoever does not take it in time is closed without it.
-            let _ = refuse(&stream, &*service);
+            let _ = refuse(&stream, why, &*service);
         }
     };
     thread::spawn("refuse", STACK_BYTES, run)?.detach();
@@ -194,9 +205,9 @@ fn start_refuser(service: Arc<dyn Service>) -> io::Result<Sender<TcpStream>> {
 
 /// Answers 503, then takes what the client sent for a moment, so that the answer is not thrown away
 /// because of bytes that nobody read.
-fn refuse(stream: &TcpStream, service: &dyn Service) -> io::Result<()> {
+fn refuse(stream: &TcpStream, why: &str, service: &dyn Service) -> io::Result<()> {
     stream.set_write_timeout(Some(REFUSED_TIME))?;
-    let refusal = Refusal::new(Code::Overloaded, "All settings.max_connections are in use");
+    let refusal = Refusal::new(Code::Overloaded, why);
     let mut answer = Vec::new();
     service.refuse(&refusal, None, &mut answer);
     (&*stream).write_all(&answer)?;

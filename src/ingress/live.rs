@@ -1,7 +1,9 @@
-//! The connections that are open, so that a stop can close the idle ones and wait for the others.
+//! The connections that are open: who waits for a stop, who gives way to a newer one, and how many
+//! there are from one address.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,27 +12,53 @@ use crate::clock::Deadline;
 /// All open connections.
 #[derive(Debug, Default)]
 pub struct Live {
+    draining: AtomicBool,
+    /// Numbers the waits, so that the longest is found.
+    next_wait: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    draining: bool,
     next_id: u64,
-    open: HashMap<u64, Open>,
+    open: HashMap<u64, Arc<Open>>,
+    by_origin: HashMap<Origin, usize>,
 }
 
 #[derive(Debug)]
 struct Open {
     stream: Arc<TcpStream>,
-    idle: bool,
+    origin: Origin,
+    /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
+    wait: AtomicU64,
+}
+
+const SERVING: u64 = 0;
+const GAVE_WAY: u64 = u64::MAX;
+/// Of the head that is waited for some bytes are there.
+const IN_HEAD: u64 = 1;
+
+/// Who shares a share of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Origin(IpAddr);
+
+impl Origin {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(v6) if !v6.is_loopback() => {
+                Self(IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)))
+            }
+            other => Self(other),
+        }
+    }
 }
 
 /// One connection's entry, taken out when it is dropped.
 #[derive(Debug)]
 pub struct Entry {
     live: Arc<Live>,
+    open: Arc<Open>,
     id: u64,
 }
 
@@ -40,27 +68,55 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a new connection in, idle.
-    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>) -> Entry {
+    fn number_of_wait(&self) -> u64 {
+        self.next_wait.fetch_add(2, Ordering::SeqCst) + 2
+    }
+
+    /// Puts a new connection in, waiting.
+    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> Entry {
+        let origin = Origin::of(from);
+        let wait = AtomicU64::new(self.number_of_wait());
+        let open = Arc::new(Open { stream, origin, wait });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
-        state.open.insert(id, Open { stream, idle: true });
-        Entry { live: self.clone(), id }
+        state.open.insert(id, open.clone());
+        *state.by_origin.entry(origin).or_default() += 1;
+        Entry { live: self.clone(), open, id }
     }
 
-    /// Whether a stop was asked for.
-    pub fn is_draining(&self) -> bool {
-        self.state().draining
+    /// Has the connection that waits longest end: false where none waits.
+    pub fn give_way(&self) -> bool {
+        self.longest_wait_ends(|_| true)
+    }
+
+    fn longest_wait_ends(&self, eligible: impl Fn(&Open) -> bool) -> bool {
+        let state = self.state();
+        loop {
+            let waits = state.open.values().filter(|open| eligible(open));
+            let waits = waits.map(|open| (open.wait.load(Ordering::SeqCst), open));
+            let longest = waits
+                .filter(|(wait, _)| *wait != SERVING && *wait != GAVE_WAY)
+                .min_by_key(|(wait, _)| *wait);
+            let Some((wait, open)) = longest else { return false };
+            if open.exchange(wait, GAVE_WAY) {
+                // Its worker wakes up and finds nothing to read; it may still write a last word.
+                let _ = open.stream.shutdown(Shutdown::Read);
+                return true;
+            }
+        }
     }
 
     /// Asks everything to end: idle connections are closed, the others may go on for `grace` and are
     /// cut off then. Returns how many that were.
     pub fn drain(&self, grace: Duration) -> usize {
         let deadline = Deadline::after(grace);
+        self.draining.store(true, Ordering::SeqCst);
         let mut state = self.state();
-        state.draining = true;
-        close(&state, |open| open.idle);
+        close(&state, |open| {
+            let wait = open.wait.load(Ordering::SeqCst);
+            wait != SERVING && wait & IN_HEAD == 0
+        });
         while !state.open.is_empty() && !deadline.has_passed() {
             state = self
                 .changed
@@ -72,6 +128,12 @@ impl Live {
     }
 }
 
+impl Open {
+    fn exchange(&self, from: u64, to: u64) -> bool {
+        self.wait.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
 /// Closes those for which `which` holds and counts them.
 fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
     let chosen = state.open.values().filter(|open| which(open));
@@ -80,25 +142,142 @@ fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
 }
 
 impl Entry {
-    /// Notes whether the connection waits for a request. Returns false where it is to end instead.
-    pub fn set_idle(&self, idle: bool) -> bool {
-        let mut state = self.live.state();
-        let draining = state.draining;
-        if let Some(open) = state.open.get_mut(&self.id) {
-            open.idle = idle;
-        }
-        !(idle && draining)
+    /// Notes that the connection waits, for a request or for its client to close, and may be ended
+    /// for the sake of another. Returns false where it is to end instead.
+    pub fn begin_wait(&self) -> bool {
+        self.open.wait.store(self.live.number_of_wait(), Ordering::SeqCst);
+        // After the store: a stop either sees the wait, or is seen here.
+        !self.is_draining()
+    }
+
+    /// Notes that some of the head that is waited for is there, so that a stop lets it be answered.
+    pub fn head_begins(&self) {
+        self.open.wait.fetch_or(IN_HEAD, Ordering::SeqCst);
+    }
+
+    /// Notes that a request is served. Returns false where the connection gave way to another.
+    pub fn end_wait(&self) -> bool {
+        let wait = self.open.wait.load(Ordering::SeqCst);
+        wait != GAVE_WAY && (wait == SERVING || self.open.exchange(wait, SERVING))
+    }
+
+    /// Whether the connection was ended for the sake of another.
+    pub fn gave_way(&self) -> bool {
+        self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
     }
 
     /// Whether a stop was asked for.
     pub fn is_draining(&self) -> bool {
-        self.live.is_draining()
+        self.live.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether its address has its share of `max_connections_per_address`, or one of its own
+    /// connections gave way. This machine's own addresses are not counted.
+    pub fn has_share(&self, max_connections_per_address: usize) -> bool {
+        let origin = self.open.origin;
+        let count = self.live.state().by_origin.get(&origin).copied().unwrap_or(0);
+        origin.0.is_loopback()
+            || count <= max_connections_per_address
+            || self.live.longest_wait_ends(|open| {
+                open.origin == origin && !std::ptr::eq(open, &raw const *self.open)
+            })
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.live.state().open.remove(&self.id);
+        let mut state = self.live.state();
+        state.open.remove(&self.id);
+        let origin = self.open.origin;
+        if let Some(count) = state.by_origin.get_mut(&origin) {
+            *count -= 1;
+            if *count == 0 {
+                state.by_origin.remove(&origin);
+            }
+        }
+        drop(state);
         self.live.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A connection that entered `live` from `address`, and its client's end.
+    fn enter(live: &Arc<Live>, address: &str) -> (Entry, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = Arc::new(listener.accept().unwrap().0);
+        (live.enter(stream, address.parse().unwrap()), client)
+    }
+
+    #[test]
+    fn the_longest_wait_gives_way_and_who_is_served_does_not() {
+        let live = Arc::default();
+        let (first, _c) = enter(&live, "127.0.0.1");
+        let (second, _d) = enter(&live, "127.0.0.1");
+        let (third, _e) = enter(&live, "127.0.0.1");
+        assert!(first.end_wait());
+        assert!(live.give_way());
+        assert!(second.gave_way() && !second.end_wait());
+        assert_eq!((&*second.open.stream).read(&mut [0]).unwrap(), 0, "its worker wakes up");
+        assert!(first.begin_wait(), "it waits again, now for a shorter time than the third");
+        assert!(live.give_way());
+        assert!(third.gave_way() && !first.gave_way());
+        assert!(first.end_wait());
+        assert!(!live.give_way(), "nobody waits");
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_its_own_waits_make_room() {
+        let live = Arc::default();
+        let (one, _a) = enter(&live, "10.0.0.1");
+        let (two, _b) = enter(&live, "::ffff:10.0.0.1");
+        assert!(two.has_share(2));
+        let (three, _c) = enter(&live, "10.0.0.1");
+        assert!(three.has_share(2), "one that waited gave way");
+        assert!(one.gave_way());
+        assert!(two.end_wait());
+        assert!(!three.has_share(2), "the others are served, and it does not end itself");
+        let (other, _d) = enter(&live, "10.0.0.2");
+        assert!(other.has_share(1));
+        drop(one);
+        assert!(three.has_share(2));
+        drop((two, three, other));
+        assert!(live.state().by_origin.is_empty() && live.state().open.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address_and_loopback_none() {
+        let live = Arc::default();
+        let (one, _a) = enter(&live, "2001:db8::1");
+        let (two, _b) = enter(&live, "2001:db8::ffff");
+        assert!(one.end_wait() && !two.has_share(1));
+        let (other, _c) = enter(&live, "2001:db8:0:1::1");
+        assert!(other.has_share(1));
+        for own in ["127.0.0.1", "::1"] {
+            let (first, _d) = enter(&live, own);
+            let (second, _e) = enter(&live, own);
+            assert!(first.end_wait() && second.has_share(1), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_stop_cuts_off_what_is_left_after_the_grace() {
+        let live: Arc<Live> = Arc::default();
+        let (idle, mut client) = enter(&live, "127.0.0.1");
+        let (in_head, _c) = enter(&live, "127.0.0.1");
+        in_head.head_begins();
+        let (serving, _d) = enter(&live, "127.0.0.1");
+        assert!(serving.end_wait());
+        drop(idle);
+        assert_eq!(live.drain(Duration::ZERO), 2);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(!serving.begin_wait(), "it is to end");
+        assert!(in_head.end_wait(), "it may still be told");
     }
 }

@@ -15,6 +15,9 @@ pub const WORKER_STACK_BYTES: usize = 128 * 1024;
 /// How long a worker waits for its next job before it ends.
 pub const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
 
+/// How long a job waits for the worker whose connection gave way to it.
+const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
+
 /// What a worker does.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -50,9 +53,10 @@ impl Pool {
         self.workers.load(Ordering::SeqCst)
     }
 
-    /// Has `job` done by a worker that waits, or by a new one. Where neither is possible, whatever
-    /// the job holds is dropped, and the error says why: `WouldBlock` for a full pool.
-    pub fn run(&self, job: Job) -> io::Result<()> {
+    /// Has `job` done by a worker that waits, or by a new one, or where the pool is full by one that
+    /// `make_room` frees. Where none of that is possible, whatever the job holds is dropped, and the
+    /// error says why: `WouldBlock` for a full pool.
+    pub fn run(&self, job: Job, make_room: impl FnOnce() -> bool) -> io::Result<()> {
         let job = match self.hand_over.try_send(job) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
@@ -60,7 +64,9 @@ impl Pool {
         let count = self.workers.fetch_add(1, Ordering::SeqCst);
         let counted = Counted(self.workers.clone());
         if count >= self.workers_max {
-            return Err(io::ErrorKind::WouldBlock.into());
+            drop(counted);
+            let taken = make_room() && self.hand_over.send_timeout(job, GIVE_WAY_MAX).is_ok();
+            return if taken { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         let waiting = self.waiting.clone();
         let idle_max = self.idle_max;
@@ -99,7 +105,7 @@ mod tests {
         let (began, beginnings) = bounded(9);
         loop {
             let (job, _release) = held_job(&began);
-            if pool.run(job).is_ok() {
+            if pool.run(job, || false).is_ok() {
                 break;
             }
             std::thread::yield_now();
@@ -115,12 +121,12 @@ mod tests {
         let (began, beginnings) = bounded(9);
         let (first, release_first) = held_job(&began);
         let (second, _release_second) = held_job(&began);
-        pool.run(first).unwrap();
-        pool.run(second).unwrap();
+        pool.run(first, || false).unwrap();
+        pool.run(second, || false).unwrap();
         beginnings.recv_timeout(PATIENCE).unwrap();
         beginnings.recv_timeout(PATIENCE).unwrap();
         let (third, _release_third) = held_job(&began);
-        assert_eq!(pool.run(third).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pool.run(third, || false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(pool.workers(), 2);
         drop(release_first);
         // The first worker is about to wait for its next job; until then the pool is full.
@@ -129,9 +135,26 @@ mod tests {
     }
 
     #[test]
+    fn a_full_pool_waits_for_the_worker_that_makes_room() {
+        let pool = Pool::new(1, PATIENCE);
+        let (began, beginnings) = bounded(9);
+        let (first, release_first) = held_job(&began);
+        let (second, _release_second) = held_job(&began);
+        pool.run(first, || false).unwrap();
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        pool.run(second, move || {
+            drop(release_first);
+            true
+        })
+        .unwrap();
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(pool.workers(), 1);
+    }
+
+    #[test]
     fn a_panic_costs_its_job_only() {
         let pool = Pool::new(1, PATIENCE);
-        pool.run(Box::new(|| panic!("on purpose"))).unwrap();
+        pool.run(Box::new(|| panic!("on purpose")), || false).unwrap();
         run_once_free(&pool);
         assert_eq!(pool.workers(), 1);
     }
@@ -140,7 +163,7 @@ mod tests {
     fn idle_workers_end() {
         let pool = Pool::new(1, Duration::ZERO);
         let (done, ends) = bounded(1);
-        pool.run(Box::new(move || done.send(()).unwrap())).unwrap();
+        pool.run(Box::new(move || done.send(()).unwrap()), || false).unwrap();
         ends.recv_timeout(PATIENCE).unwrap();
         while pool.workers() > 0 {
             std::thread::yield_now();

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,9 @@ use crate::secret::Secret;
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
+/// A temporary file is `.<slug>-`, so many random characters, and this.
+const TEMPORARY_RANDOM_CHARS: usize = 6;
+const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The version of the format.
 const FORMAT: u32 = 1;
 
@@ -212,12 +215,17 @@ impl StateFile {
     /// `InvalidData` error.
     pub fn load(&self) -> io::Result<Option<Saved>> {
         let path = self.path();
-        let length = match fs::metadata(&path) {
-            Ok(metadata) => metadata.len(),
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        if !metadata.is_file() {
+            // Reading a pipe would wait for ever.
+            return Err(invalid("it is not a regular file".to_owned()));
+        }
+        let length = metadata.len();
         if length > STATE_FILE_MAX_BYTES {
             return Err(invalid(format!("{length} bytes are no state file")));
         }
@@ -228,13 +236,33 @@ impl StateFile {
     pub fn replace(&self, saved: &Saved) -> io::Result<()> {
         make_folder(&self.folder)?;
         let mut file = tempfile::Builder::new()
-            .prefix(&format!(".{}-", self.slug))
-            .suffix(".tmp")
+            .prefix(&self.temporary_prefix())
+            .rand_bytes(TEMPORARY_RANDOM_CHARS)
+            .suffix(TEMPORARY_SUFFIX)
             .tempfile_in(&self.folder)?;
         file.write_all(saved.to_json().expose().as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(self.path()).map_err(|error| error.error)?;
         File::open(&self.folder)?.sync_all()
+    }
+
+    fn temporary_prefix(&self) -> String {
+        format!(".{}-", self.slug)
+    }
+
+    /// Removes temporary files that a kill in the middle of a write left; they hold tokens.
+    pub fn remove_leftovers(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(&self.temporary_prefix()));
+            let random = rest.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+            // The length tells this slug from a longer one.
+            if random.is_some_and(|random| random.len() == TEMPORARY_RANDOM_CHARS) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Moves a file that can't be understood out of the way and says where to.
@@ -269,6 +297,30 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     make_folder(folder)?;
     tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
+}
+
+/// Who beside us could read the tokens in `folder`, or put others in their place: one line each.
+pub fn exposures(folder: &Path) -> Vec<String> {
+    let mut exposures = Vec::new();
+    exposures.extend(exposure(folder, 0o022, "700"));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            exposures.extend(exposure(&path, 0o077, "600"));
+        }
+    }
+    exposures
+}
+
+fn exposure(path: &Path, others: u32, wanted: &str) -> Option<String> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own && owner != 0 {
+        return Some(format!("{} belongs to user {owner}, not to {own}", path.display()));
+    }
+    let shown = path.display();
+    (mode & others != 0).then(|| format!("{shown} has mode {mode:o}; chmod {wanted} it"))
 }
 
 #[cfg(test)]
@@ -339,6 +391,48 @@ mod tests {
         assert!(aside.ends_with("one.json.corrupt-1970-01-01T00:00:00.000Z"));
         assert_eq!(fs::read_to_string(aside).unwrap(), "{");
         assert_eq!(file.load().unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        fs::create_dir(file.path()).unwrap();
+        assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        file.set_aside(Timestamp::from_secs(0)).unwrap();
+        file.replace(&full()).unwrap();
+    }
+
+    #[test]
+    fn leftovers_of_a_kill_are_removed_and_nobody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        file.replace(&full()).unwrap();
+        for name in [".one-AbC123.tmp", ".one-two-AbC123.tmp", ".two-AbC123.tmp", "one.lock"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        file.remove_leftovers().unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".one-two-AbC123.tmp", ".two-AbC123.tmp", "one.json", "one.lock"]);
+    }
+
+    #[test]
+    fn what_others_could_read_or_replace_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        file.replace(&full()).unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(dir.path(), 0o755);
+        assert_eq!(exposures(dir.path()), Vec::<String>::new(), "files in it are private");
+        set(dir.path(), 0o775);
+        set(&file.path(), 0o640);
+        let found = exposures(dir.path());
+        assert!(found[0].ends_with("has mode 775; chmod 700 it"), "{found:?}");
+        assert!(found[1].ends_with("one.json has mode 640; chmod 600 it"), "{found:?}");
     }
 
     #[test]

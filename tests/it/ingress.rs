@@ -36,6 +36,7 @@ impl Service for Panicky {
 fn limits(max_connections: usize) -> Limits {
     Limits {
         max_connections,
+        max_connections_per_address: max_connections,
         max_body_bytes: 1000,
         replay_body_bytes: 1000,
         connect: Duration::from_secs(5),
@@ -68,22 +69,28 @@ fn a_panic_costs_one_connection_and_its_slot_comes_back() {
 }
 
 #[test]
-fn connections_up_to_the_limit_are_served_and_the_next_is_told() {
+fn a_full_pool_ends_the_connection_that_waits_longest() {
     let server = start(3);
-    let mut held: Vec<_> = (0..3).map(|_| Client::connect(server.local_addr())).collect();
+    let mut held: Vec<_> = (0..2).map(|_| Client::connect(server.local_addr())).collect();
     for client in &mut held {
         client.send(get("/held"));
         assert_eq!(client.answer().body, "/held");
     }
-    assert_eq!(ask(server.local_addr(), get("/more")).status, 503);
-    // Kept connections go on to be served, and a slot that becomes free is given away.
-    held[0].send(get("/again"));
-    assert_eq!(held[0].answer().body, "/again");
-    held.pop();
-    crate::support::eventually("a slot is free", || {
-        ask(server.local_addr(), get("/more")).status == 200
-    });
-    drop(held);
+    let mut in_head = Client::connect(server.local_addr());
+    in_head.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n");
+    // Of the idle connections and those in their head the oldest gives way to each new one.
+    let mut newer = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(server.local_addr());
+        client.send(get("/new"));
+        assert_eq!(client.answer().body, "/new");
+        newer.push(client);
+    }
+    assert!(held.iter_mut().all(Client::is_closed));
+    let told = in_head.answer();
+    assert_eq!((told.status, told.code()), (503, "overloaded"));
+    assert!(in_head.is_closed());
+    drop(newer);
     assert_eq!(server.stop(Duration::from_secs(5)), 0);
 }
 

@@ -129,9 +129,12 @@ fn read_limits(section: &Section<'_>) -> Limits {
     let replay_body_bytes =
         section.integer("replay_body_bytes", 8_388_608, 0, REPLAY_BODY_MAX_BYTES);
     let connections = section.integer("max_connections", 512, 1, CONNECTIONS_MAX);
+    let share = (connections / 2).max(1);
+    let share = section.integer("max_connections_per_address", share, 1, CONNECTIONS_MAX);
     let timeouts = section.section("timeouts");
     let limits = Limits {
         max_connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        max_connections_per_address: usize::try_from(share).unwrap_or(usize::MAX),
         max_body_bytes,
         replay_body_bytes,
         connect: seconds(&timeouts, "connect", 10, 1),

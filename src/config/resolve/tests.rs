@@ -88,6 +88,7 @@ fn defaults() {
     assert_eq!(settings.server, Server::Builtin);
     assert_eq!(settings.state_dir, PathBuf::from("/home/u/.local/state/evertoken"));
     assert_eq!(settings.limits.max_connections, 512);
+    assert_eq!(settings.limits.max_connections_per_address, 256);
     assert_eq!(settings.limits.max_body_bytes, 33_554_432);
     assert_eq!(settings.limits.replay_body_bytes, 8_388_608);
     let seconds = |duration: Duration| duration.as_secs();
@@ -408,9 +409,10 @@ fn where_tokens_are_kept() {
 
 #[test]
 fn numbers_on_both_sides_of_their_limits() {
-    let cases: [(&str, u64, u64); 9] = [
+    let cases: [(&str, u64, u64); 10] = [
         ("port: N", 0, 65_535),
         ("max_connections: N", 1, 65_535),
+        ("max_connections_per_address: N", 1, 65_535),
         ("max_body_bytes: N", 0, 17_179_869_184),
         ("replay_body_bytes: N", 0, 1_073_741_824),
         ("failure_cooldown: N", 0, 86_400),

@@ -1,5 +1,6 @@
 //! The thread that keeps one provider's token fresh: asks the lifecycle, performs, saves, publishes.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
@@ -43,6 +44,12 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(setup: Setup) -> Self {
         let policy = policy(&setup.config);
+        if let Ok(Locking::Ours(_lock)) = setup.state.try_lock()
+            && let Err(error) = setup.state.remove_leftovers()
+        {
+            let path = setup.state.path();
+            warn!("Temporary files beside {} can't be removed: {error}", path.display());
+        }
         let stored = load(&setup);
         let now = setup.clock.now();
         let machine = Lifecycle::new(policy, stored, now);
@@ -382,23 +389,24 @@ fn policy(config: &AutoRefresh) -> Policy {
     }
 }
 
-/// Reads the state file; one that makes no sense is moved aside and said.
+/// Reads the state file; one that can't be used is moved aside and said.
 fn load(setup: &Setup) -> Option<Saved> {
     let error = match setup.state.load() {
         Ok(saved) => return saved,
         Err(error) => error,
     };
     let path = setup.state.path();
-    if error.kind() == std::io::ErrorKind::InvalidData {
+    // A file that belongs to somebody else would be replaced by the next write, and its chain lost.
+    if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied) {
         match setup.state.set_aside(setup.clock.wall()) {
             Ok(aside) => error!(
-                "The state file {} makes no sense ({error}); it is kept as {}, and the refresh token \
+                "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
                  of the configuration is tried",
                 path.display(),
                 aside.display()
             ),
             Err(rename) => error!(
-                "The state file {} makes no sense ({error}) and can't be moved aside ({rename})",
+                "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
                 path.display()
             ),
         }
