@@ -3,8 +3,9 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
+SECONDS ?= 3600
 
-.PHONY: help run test check test-clients bench install clean
+.PHONY: help run test check test-clients soak bench install clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -27,7 +28,11 @@ check: ## formatting, lints, documentation
 
 test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
 	$(CARGO) build --release --locked --workspace --bins
-	tests/clients/run
+	tests/clients/run drive.py
+
+soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
+	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run soak.py $(SECONDS)
 
 bench: ## requests a second and the delay of an event, on this machine
 	$(CARGO) build --release --locked --workspace --bins

@@ -15,6 +15,8 @@ pub struct Rules {
     pub lifetime_ms: u64,
     /// Whether a refresh token can be used once only.
     pub rotates: bool,
+    /// How long a used refresh token is still taken, for clients that lost the answer, in milliseconds.
+    pub overlap_ms: u64,
 }
 
 /// What happened since the start.
@@ -26,6 +28,8 @@ pub struct Counts {
     pub refused: u64,
     /// Refresh tokens that were used twice; each revoked its family.
     pub reused: u64,
+    /// Refresh tokens that were used twice within the overlap.
+    pub overlapped: u64,
 }
 
 /// The issuer. Times are milliseconds on any clock that never goes back.
@@ -45,7 +49,8 @@ pub struct Issuer {
 #[derive(Debug)]
 struct Refresh {
     family: u64,
-    used: bool,
+    /// When it was used first.
+    used_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -86,7 +91,7 @@ impl Issuer {
 
     fn new_refresh(&mut self, family: u64) -> String {
         let token = random(&mut self.rng, "rt");
-        self.refresh.insert(token.clone(), Refresh { family, used: false });
+        self.refresh.insert(token.clone(), Refresh { family, used_ms: None });
         token
     }
 
@@ -133,9 +138,15 @@ impl Issuer {
             return refusal(400, "invalid_grant");
         };
         let family = known.family;
-        if known.used {
-            self.counts.reused += 1;
-            self.revoked.push(family);
+        match known.used_ms {
+            None => {}
+            Some(used_ms) if now_ms - used_ms < self.rules.overlap_ms => {
+                self.counts.overlapped += 1
+            }
+            Some(_) => {
+                self.counts.reused += 1;
+                self.revoked.push(family);
+            }
         }
         if self.revoked.contains(&family) {
             return refusal(400, "invalid_grant");
@@ -143,7 +154,7 @@ impl Issuer {
         if !self.rules.rotates {
             return self.grant(family, None, now_ms);
         }
-        known.used = true;
+        known.used_ms.get_or_insert(now_ms);
         let next = self.new_refresh(family);
         self.grant(family, Some(next), now_ms)
     }
@@ -179,7 +190,10 @@ mod tests {
     use super::*;
 
     fn issuer(rotates: bool) -> Issuer {
-        Issuer::new(Rules { lifetime_ms: 30_000, rotates }, fastrand::Rng::with_seed(1))
+        Issuer::new(
+            Rules { lifetime_ms: 30_000, rotates, overlap_ms: 0 },
+            fastrand::Rng::with_seed(1),
+        )
     }
 
     fn refresh(issuer: &mut Issuer, token: &str, now_ms: u64) -> Answer {
@@ -226,7 +240,19 @@ mod tests {
         let next = text(&answer, "refresh_token").to_owned();
         assert_eq!(refresh(&mut issuer, &next, 0).0, 400);
         assert_eq!(refresh(&mut issuer, &other, 0).0, 200);
-        assert_eq!(issuer.counts, Counts { granted: 2, refused: 2, reused: 1 });
+        assert_eq!(issuer.counts, Counts { granted: 2, refused: 2, reused: 1, overlapped: 0 });
+    }
+
+    #[test]
+    fn within_the_overlap_a_lost_answer_costs_nothing() {
+        let rules = Rules { lifetime_ms: 30_000, rotates: true, overlap_ms: 1000 };
+        let mut issuer = Issuer::new(rules, fastrand::Rng::with_seed(1));
+        let first = issuer.login();
+        for at in [5, 6, 1004] {
+            assert_eq!(refresh(&mut issuer, &first, at).0, 200);
+        }
+        assert_eq!(refresh(&mut issuer, &first, 1005).0, 400);
+        assert_eq!((issuer.counts.overlapped, issuer.counts.reused), (2, 1));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 
 const USAGE: &str = "\
-Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS]
+Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS]
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
 serve  an OAuth issuer and a model provider on 127.0.0.1
@@ -52,8 +52,10 @@ fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Opti
 fn start(arguments: &[String], port: u16) -> Result<Sandbox, String> {
     let seconds = option(arguments, "--lifetime")?.unwrap_or(30);
     let delay = option(arguments, "--event-delay")?.unwrap_or(60);
+    let overlap = option(arguments, "--overlap")?.unwrap_or(0);
     let options = Options {
         port,
+        overlap: Duration::from_secs(overlap),
         lifetime: Duration::from_secs(seconds),
         event_delay: Duration::from_millis(delay),
         ..Options::default()

@@ -31,6 +31,8 @@ pub struct Options {
     pub event_delay: Duration,
     /// Whether refresh tokens can be used once only.
     pub rotates: bool,
+    /// How long a used refresh token is still taken.
+    pub overlap: Duration,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             lifetime: Duration::from_hours(1),
             event_delay: Duration::from_millis(30),
             rotates: true,
+            overlap: Duration::ZERO,
         }
     }
 }
@@ -71,8 +74,12 @@ impl Sandbox {
         let server = Server::http(("127.0.0.1", options.port)).map_err(std::io::Error::other)?;
         let server = Arc::new(server);
         let address = server.server_addr().to_ip().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-        let lifetime_ms = u64::try_from(options.lifetime.as_millis()).unwrap_or(u64::MAX);
-        let rules = Rules { lifetime_ms, rotates: options.rotates };
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let rules = Rules {
+            lifetime_ms: millis(options.lifetime),
+            rotates: options.rotates,
+            overlap_ms: millis(options.overlap),
+        };
         let state = Arc::new(State {
             issuer: Mutex::new(Issuer::new(rules, fastrand::Rng::new())),
             started: now(),
@@ -183,10 +190,15 @@ impl State {
                 let status = if taken.is_ok() { 200 } else { 400 };
                 send(request, status, &json!({"result": format!("{taken:?}")}).to_string(), &[]);
             }
+            "/control/login" => {
+                let token = lock(&self.issuer).login();
+                send(request, 200, &json!({ "refresh_token": token }).to_string(), &[]);
+            }
             "/control/stats" => {
                 let counts = lock(&self.issuer).counts;
                 let value = json!({
                     "granted": counts.granted, "refused": counts.refused, "reused": counts.reused,
+                    "overlapped": counts.overlapped,
                     "requests": self.requests.load(Ordering::SeqCst),
                     "requests_without_valid_token": self.refused.load(Ordering::SeqCst),
                 });

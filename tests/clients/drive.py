@@ -77,10 +77,10 @@ class Issuer:
 class Evertoken:
     """The binary as a child process."""
 
-    def __init__(self, folder, variables):
+    def __init__(self, folder, variables, *arguments):
         self.log = open(folder / "log", "w+")
         self.process = subprocess.Popen(
-            [str(BINARY), "run"], cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=self.log
+            [str(BINARY), "run", *arguments], cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=self.log
         )
 
     def lines(self):

@@ -7,6 +7,7 @@ mod cli; // the real binary: exit codes, messages, signals
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod ingress; // the server under a service of our own
+mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod sandbox; // against the sandbox and its scripted faults
 mod secrets; // no secret in any output at trace level

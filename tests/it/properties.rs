@@ -1,0 +1,153 @@
+//! Properties of everything that reads bytes from outside, over random ones and over the kept corpus
+//! of the fuzz targets.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+pub(crate) mod holds;
+
+/// Pieces that bytes of a head or a body are often made of, so that random ones get somewhere.
+const PIECES: [&str; 40] = [
+    "GET",
+    "POST",
+    " ",
+    "/",
+    "/v1/messages",
+    "http://h",
+    " HTTP/1.1",
+    " HTTP/1.0",
+    "\r\n",
+    "\r\n\r\n",
+    "\r",
+    "\n",
+    "Host: h\r\n",
+    "Host:",
+    "Content-Length: 5\r\n",
+    "Content-Length:",
+    "chunked",
+    ",",
+    "5",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding:",
+    "Connection: close\r\n",
+    "Expect: 100-continue\r\n",
+    "\t",
+    "\0",
+    ";",
+    "0\r\n\r\n",
+    "5\r\nhello\r\n",
+    "ffffffffffffffff",
+    "x",
+    "a: b\r\n",
+    "\u{80}",
+    "%",
+    "?",
+    "#",
+    "@",
+    "[::1]",
+    ":1",
+    "-",
+    "\"",
+];
+/// The same for what is JSON or YAML.
+const TEXTS: [&str; 36] = [
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ":",
+    ",",
+    "\n",
+    "  ",
+    "- ",
+    "access_token",
+    "refresh_token",
+    "expires_in",
+    "error",
+    "invalid_grant",
+    "3600",
+    "-1",
+    "1e99",
+    "0",
+    "null",
+    "true",
+    "a.b.c",
+    "eyJleHAiOjE4MDAwMDM2MDB9",
+    "\"token\"",
+    "providers",
+    "settings",
+    "name",
+    "type",
+    "anthropic",
+    "base_url",
+    "http://127.0.0.1",
+    "format",
+    "saved_at",
+    "2027-01-15T08:00:00.000Z",
+    "revision",
+    "&a *a",
+];
+
+fn made_of(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        9 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..4),
+    ];
+    prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_head(bytes in made_of(&PIECES)) {
+        holds::head(&bytes);
+    }
+
+    #[test]
+    fn any_head_that_starts_well(bytes in made_of(&PIECES)) {
+        holds::head(&[b"POST /v1 HTTP/1.1\r\nHost: h\r\n".as_slice(), &bytes, b"\r\n\r\n"].concat());
+    }
+
+    #[test]
+    fn any_body(choice in any::<u8>(), bytes in made_of(&PIECES)) {
+        holds::body(&[&[choice], bytes.as_slice()].concat());
+    }
+
+    #[test]
+    fn any_token_response(ok in any::<bool>(), bytes in made_of(&TEXTS)) {
+        holds::token_response(&[&[0, if ok { 100 } else { 45 }], bytes.as_slice()].concat());
+    }
+
+    #[test]
+    fn any_state_file(bytes in made_of(&TEXTS)) {
+        holds::state_file(&bytes);
+    }
+
+    #[test]
+    fn any_configuration(bytes in made_of(&TEXTS)) {
+        holds::configuration(&bytes);
+    }
+}
+
+#[test]
+fn everything_that_the_fuzzers_kept() {
+    let properties: [(&str, fn(&[u8])); 5] = [
+        ("head", holds::head),
+        ("body", holds::body),
+        ("token_response", holds::token_response),
+        ("state_file", holds::state_file),
+        ("configuration", holds::configuration),
+    ];
+    for (target, holds) in properties {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files: Vec<_> = std::fs::read_dir(&folder).unwrap().collect();
+        assert!(!files.is_empty(), "{}", folder.display());
+        for file in files {
+            holds(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}

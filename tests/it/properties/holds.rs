@@ -1,0 +1,224 @@
+//! What must hold for any bytes at all: used by the properties here and by the targets in `fuzz/`.
+
+use std::io::{self, BufRead, Read};
+use std::path::Path;
+
+use evertoken::clock::{Moment, Timestamp};
+use evertoken::config::resolve::{self, Sources};
+use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
+use evertoken::ingress::body::{BodyDecoder, BodyFault};
+use evertoken::ingress::head::HeadReader;
+use evertoken::message::{BodyLength, Headers, RequestHead, Version};
+use evertoken::refusal::Code;
+use evertoken::secret::Secret;
+use evertoken::token::grant::{self, LIFETIME_MAX_MS};
+use evertoken::token::lifecycle::{Lifecycle, Policy};
+use evertoken::token::saved::Saved;
+
+/// Some time after this program was made.
+const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1 };
+/// The largest chunked body that the properties take.
+const BODY_MAX_BYTES: u64 = 64;
+
+/// What a head's bytes came to.
+type Outcome = Result<Option<(RequestHead, usize)>, Code>;
+
+fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {
+    let mut reader = HeadReader::new();
+    for end in ends {
+        let read = reader.read(&bytes[..end]).map_err(|refusal| refusal.code)?;
+        if read.is_some() {
+            return Ok(read);
+        }
+    }
+    Ok(None)
+}
+
+/// Any cut of a head gives the same outcome; what is accepted is within the limits, holds nothing
+/// that could be read in two ways, and means the same when it is written out again.
+pub(crate) fn head(bytes: &[u8]) {
+    let whole = read_head(bytes, std::iter::once(bytes.len()));
+    assert_eq!(whole, read_head(bytes, 1..=bytes.len()), "byte by byte");
+    assert_eq!(
+        whole,
+        read_head(bytes, (1..=bytes.len()).rev().step_by(7).collect::<Vec<_>>().into_iter().rev())
+    );
+    let Ok(Some((head, length))) = whole else { return };
+    assert!(length <= HEAD_MAX_BYTES && bytes[..length].ends_with(b"\r\n\r\n"));
+    assert!(head.headers.iter().count() <= HEAD_MAX_FIELDS);
+    assert!(
+        head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic())
+    );
+    assert!(head.method.bytes().all(|byte| byte.is_ascii_graphic()));
+    for (name, value) in head.headers.iter() {
+        assert!(
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+        );
+        assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
+    }
+    let hosts = head.headers.all("host").count();
+    assert!(hosts == 1 || (hosts == 0 && head.version == Version::Http10));
+    let lengths = head.headers.all("content-length").count();
+    let codings = head.headers.all("transfer-encoding").count();
+    let expected = match head.body {
+        BodyLength::Absent => (0, 0),
+        BodyLength::Sized(_) => (1, 0),
+        BodyLength::Chunked => (0, 1),
+    };
+    assert_eq!((lengths, codings), expected);
+    let again = written(&head);
+    let (reread, _) = read_head(&again, std::iter::once(again.len())).unwrap().unwrap();
+    assert_eq!(
+        (reread.method, reread.target, reread.headers),
+        (head.method, head.target, head.headers)
+    );
+    assert_eq!((reread.body, reread.version), (head.body, head.version));
+}
+
+fn written(head: &RequestHead) -> Vec<u8> {
+    let version = if head.version == Version::Http10 { "1.0" } else { "1.1" };
+    let mut bytes = format!("{} {} HTTP/{version}\r\n", head.method, head.target).into_bytes();
+    for (name, value) in head.headers.iter() {
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(b":");
+        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+/// Yields its bytes in pieces.
+struct Pieces<'a> {
+    bytes: &'a [u8],
+    size: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.bytes[..count]);
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl BufRead for Pieces<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(&self.bytes[..self.size.min(self.bytes.len())])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes = &self.bytes[count..];
+    }
+}
+
+fn decode(length: BodyLength, bytes: &[u8], size: usize) -> Result<(Vec<u8>, usize), BodyFault> {
+    let mut from = Pieces { bytes, size };
+    let mut decoder = BodyDecoder::new(length, BODY_MAX_BYTES);
+    let mut body = Vec::new();
+    let mut buffer = [0; 5];
+    loop {
+        match decoder.read(&mut from, &mut buffer) {
+            Ok(0) => return Ok((body, from.bytes.len())),
+            Ok(count) => body.extend_from_slice(&buffer[..count]),
+            Err(error) => return Err(BodyFault::of(&error).expect("it carries one")),
+        }
+    }
+}
+
+/// A body comes to the same however it is cut, stays within its limit, and ends where its framing says.
+/// The first byte chooses the framing.
+pub(crate) fn body(bytes: &[u8]) {
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    let length = match choice {
+        0..=127 => BodyLength::Chunked,
+        128..=191 => BodyLength::Sized(u64::from(choice - 128)),
+        _ => BodyLength::Absent,
+    };
+    let whole = decode(length, bytes, usize::MAX);
+    for size in [1, 2, 3, 7] {
+        assert_eq!(whole, decode(length, bytes, size), "pieces of {size}");
+    }
+    let Ok((body, rest)) = whole else { return };
+    match length {
+        BodyLength::Absent => assert_eq!((body.len(), rest), (0, bytes.len())),
+        BodyLength::Sized(size) => {
+            assert_eq!(body.len() as u64, size);
+            assert_eq!(body, bytes[..bytes.len() - rest]);
+        }
+        BodyLength::Chunked => {
+            assert!(body.len() as u64 <= BODY_MAX_BYTES);
+            assert!(bytes[..bytes.len() - rest].ends_with(b"\r\n\r\n"));
+        }
+    }
+}
+
+/// A token response of any shape is a grant with a sane lifetime or a failure whose words hold nothing
+/// of the body but what looks like a code. The first two bytes are the status.
+pub(crate) fn token_response(bytes: &[u8]) {
+    let Some((status, body)) = bytes.split_first_chunk::<2>() else { return };
+    let status = 100 + u16::from_be_bytes(*status) % 500;
+    match grant::read(status, &Headers::new(), body, NOW.wall) {
+        Ok(grant) => {
+            assert!((200..300).contains(&status));
+            assert!(!grant.access_token.expose().is_empty());
+            assert!(grant.access_token.expose().bytes().all(|byte| byte.is_ascii_graphic()));
+            assert!((1..=LIFETIME_MAX_MS).contains(&grant.lifetime_ms), "{}", grant.lifetime_ms);
+            assert!(grant.refresh_in_ms.is_none_or(|wish| (0..=grant.lifetime_ms).contains(&wish)));
+            assert!(grant.refresh_token.is_none_or(|token| !token.expose().is_empty()));
+        }
+        Err(failure) => {
+            let told = failure.what.to_string();
+            assert!(
+                told.len() <= 160 && told.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+                "{told}"
+            );
+        }
+    }
+}
+
+/// A state file of any content is refused, or means the same when it is written again; and whatever it
+/// holds, a life begun with it offers no expired token.
+pub(crate) fn state_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(saved) = Saved::parse(text) else { return };
+    assert_eq!(Saved::parse(saved.to_json().expose()).as_ref(), Ok(&saved));
+    let policy = Policy {
+        refresh_before_ms: 300_000,
+        retry_interval_ms: 3_600_000,
+        seed: Some(Secret::new("seed")),
+        without_refresh_token: false,
+        client_hash: "c".to_owned(),
+    };
+    let mut life = Lifecycle::new(policy, Some(saved), NOW);
+    life.observe(NOW);
+    let _ = life.next(NOW);
+    if let Some(token) = life.token() {
+        assert!(!token.expires.reached(NOW) && !token.secret.expose().is_empty());
+    }
+    let presented = life.presented();
+    assert!(life.begin(&presented, NOW).is_none_or(|marked| marked.pending.is_some()));
+}
+
+/// A configuration of any content is accepted or refused with problems, and no accepted one has two
+/// providers of one slug.
+pub(crate) fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let sources = Sources {
+        environment: &|name| (name == "HOME").then(|| "/home/u".to_owned()),
+        files: &|_: &Path| Err(io::ErrorKind::NotFound.into()),
+        file_mode: Some(0o600),
+        is_root: false,
+    };
+    match resolve::resolve(text, "f", &sources) {
+        Ok((config, warnings)) => {
+            assert!(warnings.iter().all(|problem| problem.is_warning));
+            let mut slugs: Vec<_> = config.providers.iter().map(|one| &one.slug).collect();
+            slugs.sort();
+            slugs.dedup();
+            assert_eq!(slugs.len(), config.providers.len());
+        }
+        Err(problems) => assert!(problems.iter().any(|problem| !problem.is_warning)),
+    }
+}
