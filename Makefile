@@ -5,7 +5,7 @@ DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
 
-.PHONY: help run test check test-clients soak bench install clean
+.PHONY: help run test check test-clients hostile soak bench install clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -24,11 +24,15 @@ test: ## all tests that need nothing but Rust
 check: ## formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run drive.py
+
+hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)
+	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins

@@ -14,6 +14,7 @@ use evertoken::config::{Config, Server, is_loopback_host};
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
@@ -21,6 +22,8 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const CANT_BIND: u8 = 69;
 const BAD_CONFIG: u8 = 78;
+/// Descriptors beside those of connections: state files, refreshes, signals, the log.
+const OTHER_DESCRIPTORS: u64 = 64;
 /// The stack of the thread that stops the proxy.
 const STOP_STACK_BYTES: usize = 128 * 1024;
 
@@ -101,6 +104,26 @@ fn start_logger(level: log::LevelFilter, clock: Clock) {
     builder.init();
 }
 
+/// Takes as many descriptors as the system allows, and says where that is not enough.
+fn raise_descriptor_limit(max_connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    // None is no limit.
+    if limit.current.is_some() {
+        limit.current = limit.maximum;
+        // Where that is not allowed, the present limit stays.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Each connection may need one to its provider, and there are files, folders and refreshes.
+    let wanted = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
+    if allowed < wanted {
+        warn!(
+            "{allowed} descriptors are allowed (ulimit -n), but settings.max_connections \
+             ({max_connections}) may need {wanted}; connections beyond that wait or are ended"
+        );
+    }
+}
+
 fn environment(clock: Clock) -> Environment {
     Environment { clock, rng: fastrand::Rng::new(), timer: crossbeam_channel::after }
 }
@@ -123,6 +146,7 @@ fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
     for warning in warnings {
         warn!("{warning}");
     }
+    raise_descriptor_limit(config.settings.limits.max_connections);
     // Before anything starts, so that no signal finds its default action.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,

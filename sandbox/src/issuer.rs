@@ -141,7 +141,7 @@ impl Issuer {
         match known.used_ms {
             None => {}
             Some(used_ms) if now_ms - used_ms < self.rules.overlap_ms => {
-                self.counts.overlapped += 1
+                self.counts.overlapped += 1;
             }
             Some(_) => {
                 self.counts.reused += 1;

@@ -25,9 +25,11 @@ const DRAIN_MAX_BYTES: usize = 64 * 1024;
 /// How long that may take.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// How much, and how long, is read from a client that is being closed, so that its system does not
-/// throw the answer away because of bytes that nobody took.
-const LINGER_MAX_BYTES: usize = 256 * 1024;
-const LINGER_MAX: Duration = Duration::from_secs(2);
+/// throw the answer away because of bytes that nobody took. Meanwhile it gives way to others.
+const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// The longest silence in that time.
+const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Serves the connection until it ends.
 pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, entry: &Entry) {
@@ -60,7 +62,8 @@ enum Then {
 }
 
 fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry: &Entry) -> Then {
-    if !entry.begin_wait() || !input.wait_for_first_byte(limits.client_idle) {
+    let in_head = !input.held().is_empty();
+    if !entry.begin_wait(in_head) || !input.wait_for_first_byte(limits.client_idle) {
         return Then::Close;
     }
     entry.head_begins();
@@ -125,14 +128,14 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
 
 /// Ends our side, and takes what still comes for a moment.
 fn linger(input: &mut Input, entry: &Entry) {
-    if input.stream.shutdown(Shutdown::Write).is_err() || !entry.begin_wait() {
+    if input.stream.shutdown(Shutdown::Write).is_err() || !entry.begin_wait(false) {
         return;
     }
     let deadline = Deadline::after(LINGER_MAX);
     let mut taken = 0;
     while taken < LINGER_MAX_BYTES {
         input.consume(input.held().len());
-        match input.fill(deadline) {
+        match input.fill(deadline.min(Deadline::after(LINGER_SILENCE_MAX))) {
             Ok(count) if count > 0 => taken += count,
             _ => return,
         }

@@ -149,8 +149,9 @@ impl Acceptor {
         }
         let (limits, service) = (self.limits.clone(), self.service.clone());
         let of_worker = stream.clone();
+        let newcomer = entry.id();
         let job = Box::new(move || conn::serve(&of_worker, &limits, &*service, &entry));
-        if let Err(error) = self.pool.run(job, || self.live.give_way()) {
+        if let Err(error) = self.pool.run(job, || self.live.give_way(Some(newcomer))) {
             if error.kind() != io::ErrorKind::WouldBlock {
                 self.say(&format!("No worker thread can be made: {error}"));
             }
@@ -175,6 +176,7 @@ impl Acceptor {
         );
         if !of_the_connection {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
+            self.live.give_way(None);
             let _ = self.stopped.recv_timeout(EXHAUSTED_WAIT);
         }
     }

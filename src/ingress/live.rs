@@ -19,10 +19,13 @@ pub struct Live {
     changed: Condvar,
 }
 
+/// Tells connections apart, for as long as the proxy runs.
+pub type ConnectionId = u64;
+
 #[derive(Debug, Default)]
 struct State {
-    next_id: u64,
-    open: HashMap<u64, Arc<Open>>,
+    next_id: ConnectionId,
+    open: HashMap<ConnectionId, Arc<Open>>,
     by_origin: HashMap<Origin, usize>,
 }
 
@@ -59,7 +62,7 @@ impl Origin {
 pub struct Entry {
     live: Arc<Live>,
     open: Arc<Open>,
-    id: u64,
+    id: ConnectionId,
 }
 
 impl Live {
@@ -85,16 +88,16 @@ impl Live {
         Entry { live: self.clone(), open, id }
     }
 
-    /// Has the connection that waits longest end: false where none waits.
-    pub fn give_way(&self) -> bool {
-        self.longest_wait_ends(|_| true)
+    /// Has the connection that waits longest end, other than `newcomer`: false where none waits.
+    pub fn give_way(&self, newcomer: Option<ConnectionId>) -> bool {
+        self.longest_wait_ends(|id, _| Some(id) != newcomer)
     }
 
-    fn longest_wait_ends(&self, eligible: impl Fn(&Open) -> bool) -> bool {
+    fn longest_wait_ends(&self, eligible: impl Fn(ConnectionId, &Open) -> bool) -> bool {
         let state = self.state();
         loop {
-            let waits = state.open.values().filter(|open| eligible(open));
-            let waits = waits.map(|open| (open.wait.load(Ordering::SeqCst), open));
+            let waits = state.open.iter().filter(|(id, open)| eligible(**id, open));
+            let waits = waits.map(|(_, open)| (open.wait.load(Ordering::SeqCst), open));
             let longest = waits
                 .filter(|(wait, _)| *wait != SERVING && *wait != GAVE_WAY)
                 .min_by_key(|(wait, _)| *wait);
@@ -142,12 +145,19 @@ fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
 }
 
 impl Entry {
+    /// Which connection it is.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// Notes that the connection waits, for a request or for its client to close, and may be ended
-    /// for the sake of another. Returns false where it is to end instead.
-    pub fn begin_wait(&self) -> bool {
-        self.open.wait.store(self.live.number_of_wait(), Ordering::SeqCst);
+    /// for the sake of another; `in_head` says that some of the head is there. Returns false where it
+    /// is to end instead.
+    pub fn begin_wait(&self, in_head: bool) -> bool {
+        let number = self.live.number_of_wait();
+        self.open.wait.store(if in_head { number | IN_HEAD } else { number }, Ordering::SeqCst);
         // After the store: a stop either sees the wait, or is seen here.
-        !self.is_draining()
+        in_head || !self.is_draining()
     }
 
     /// Notes that some of the head that is waited for is there, so that a stop lets it be answered.
@@ -178,9 +188,7 @@ impl Entry {
         let count = self.live.state().by_origin.get(&origin).copied().unwrap_or(0);
         origin.0.is_loopback()
             || count <= max_connections_per_address
-            || self.live.longest_wait_ends(|open| {
-                open.origin == origin && !std::ptr::eq(open, &raw const *self.open)
-            })
+            || self.live.longest_wait_ends(|id, open| open.origin == origin && id != self.id)
     }
 }
 
@@ -222,14 +230,16 @@ mod tests {
         let (second, _d) = enter(&live, "127.0.0.1");
         let (third, _e) = enter(&live, "127.0.0.1");
         assert!(first.end_wait());
-        assert!(live.give_way());
+        assert!(live.give_way(Some(first.id())));
         assert!(second.gave_way() && !second.end_wait());
         assert_eq!((&*second.open.stream).read(&mut [0]).unwrap(), 0, "its worker wakes up");
-        assert!(first.begin_wait(), "it waits again, now for a shorter time than the third");
-        assert!(live.give_way());
+        assert!(first.begin_wait(false), "it waits again, now for a shorter time than the third");
+        assert!(live.give_way(None));
         assert!(third.gave_way() && !first.gave_way());
         assert!(first.end_wait());
-        assert!(!live.give_way(), "nobody waits");
+        assert!(!live.give_way(None), "nobody waits");
+        let (newcomer, _f) = enter(&live, "127.0.0.1");
+        assert!(!live.give_way(Some(newcomer.id())), "it does not end itself");
     }
 
     #[test]
@@ -277,7 +287,7 @@ mod tests {
         drop(idle);
         assert_eq!(live.drain(Duration::ZERO), 2);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
-        assert!(!serving.begin_wait(), "it is to end");
+        assert!(serving.begin_wait(true) && !serving.begin_wait(false), "it is to end");
         assert!(in_head.end_wait(), "it may still be told");
     }
 }

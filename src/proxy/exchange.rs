@@ -309,6 +309,13 @@ impl Proxy {
 
     fn token(&self, index: usize) -> Result<Taken, Refusal> {
         let deadline = Deadline::after(FIRST_TOKEN_WAIT);
+        let known = self.store.read(index);
+        if known.token.is_some()
+            && known.valid_token(self.clock.now()).is_none()
+            && let Some(inbox) = &self.ways[index].inbox
+        {
+            inbox.expired();
+        }
         let posting = self.store.wait(index, deadline, |posting| {
             !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
         });

@@ -57,6 +57,8 @@ pub enum Event {
     Force(Sender<()>),
     /// The provider refused the token of this generation.
     Rejected(Generation, Sender<()>),
+    /// A request found the token expired: the clocks may have jumped.
+    Expired,
     /// End, after a refresh under way has been stored.
     Stop,
 }
@@ -96,6 +98,12 @@ impl Inbox {
     /// Reports that the provider refused the token of `generation`.
     pub fn reject(&self, generation: Generation) -> Receiver<()> {
         self.ask(|done| Event::Rejected(generation, done))
+    }
+
+    /// Reports that the token was found expired, so that a clock that jumped is noticed at once.
+    pub fn expired(&self) {
+        // A refresher that has ended has nothing to notice.
+        let _ = self.0.send(Event::Expired);
     }
 
     fn ask(&self, event: impl FnOnce(Sender<()>) -> Event) -> Receiver<()> {

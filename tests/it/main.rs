@@ -4,8 +4,10 @@
 
 mod access; // who is let in, and what §5 of the contract answers
 mod cli; // the real binary: exit codes, messages, signals
+mod cuts; // peers that fail at every byte of what they send
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
+mod hostile; // the cases of tests/data/hostile
 mod ingress; // the server under a service of our own
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
@@ -13,7 +15,9 @@ mod sandbox; // against the sandbox and its scripted faults
 mod secrets; // no secret in any output at trace level
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
+#[cfg(feature = "slow-tests")]
+mod slow; // floods, disks, clocks and browsers, against the real binary
 mod stream; // each event arrives before the next is sent
-mod support;
-mod tidy;
-mod tls; // own roots, and the same over TLS // the rules of the house
+mod support; // what they share
+mod tidy; // the rules of the house
+mod tls; // own roots, and the same over TLS

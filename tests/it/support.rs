@@ -1,6 +1,7 @@
 //! What the tests share: a proxy to start, peers that follow a script, a raw client.
 
 pub(crate) mod binary;
+pub(crate) mod cases;
 pub(crate) mod client;
 pub(crate) mod peer;
 pub(crate) mod proxy;

@@ -70,7 +70,16 @@ fn wait(machine: &Lifecycle, now: Moment) -> u64 {
 #[test]
 fn the_refresh_point() {
     // Lifetime, least and most wait from when the request was sent, in seconds.
-    let cases = [(3600, 3270, 3300), (600, 270, 300), (400, 180, 200), (30, 13, 15), (4, 1, 2)];
+    const TEN_YEARS: i64 = 315_360_000;
+    let cases = [
+        (TEN_YEARS, 315_359_670, 315_359_700),
+        (3600, 3270, 3300),
+        (600, 270, 300),
+        (400, 180, 200),
+        (30, 13, 15),
+        (4, 1, 2),
+        (1, 0, 1),
+    ];
     for (lifetime, least, most) in cases {
         for seed in 0..50 {
             let mut machine = Lifecycle::new(policy(Some("s")), None, START);

@@ -155,7 +155,8 @@ impl Actor {
                     self.waiting.push(done);
                 }
             }
-            Event::Stop => {}
+            // What to do is decided by the clocks, right after this.
+            Event::Expired | Event::Stop => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -48,6 +49,22 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");
         stream.set_nodelay(true).expect("an option");
         Self { reader: BufReader::new(stream) }
+    }
+
+    /// Connects, and waits for no answer longer than `patience`.
+    pub(crate) fn connect_within(address: SocketAddr, patience: Duration) -> Self {
+        let client = Self::connect(address);
+        client.reader.get_ref().set_read_timeout(Some(patience)).expect("an option");
+        client
+    }
+
+    /// The status of the answer to `request`; None where none comes.
+    pub(crate) fn try_ask(address: SocketAddr, request: &str) -> Option<u16> {
+        let mut client = Self::connect(address);
+        client.send(request);
+        let mut line = String::new();
+        client.reader.read_line(&mut line).ok()?;
+        line.split(' ').nth(1)?.parse().ok()
     }
 
     /// Sends bytes; a peer that closed is not an error here.
@@ -118,7 +135,7 @@ impl Client {
                     break;
                 }
             }
-        } else if answer.status != 204 && answer.status != 304 {
+        } else if answer.status >= 200 && answer.status != 204 && answer.status != 304 {
             answer.whole = self.reader.read_to_string(&mut answer.body).is_ok();
         }
         answer

@@ -79,9 +79,9 @@ impl Conversation {
     }
 
     fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        match self.reader.read_line(&mut line) {
-            Ok(count) if count > 0 => Some(line.trim_end().to_owned()),
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(count) if count > 0 => Some(String::from_utf8_lossy(&line).trim_end().to_owned()),
             _ => None,
         }
     }

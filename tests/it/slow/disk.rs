@@ -1,0 +1,271 @@
+//! Disks that are full, read-only or vanish, files that make no sense, and kills in the middle of a write.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sandbox::{Options, Sandbox};
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{ask, get, post};
+use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+
+/// A user that owns nothing.
+const NOBODY: u32 = 65_534;
+
+fn sandbox(lifetime_secs: u64, overlap_secs: u64) -> Sandbox {
+    let lifetime = Duration::from_secs(lifetime_secs);
+    let overlap = Duration::from_secs(overlap_secs);
+    Sandbox::start(Options { lifetime, overlap, ..Options::default() }).unwrap()
+}
+
+/// A folder with a configuration for `url`, its state in `state`.
+fn folder(url: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "settings: {{port: 0, state_dir: \"{}\"}}\nproviders:\n  - name: P\n    type: anthropic\n    \
+         base_url: \"{url}\"\n    auto_refresh_config:\n      enabled: true\n      token_url: \
+         \"{url}/oauth/token\"\n      client_id_env: ID\n      client_secret_env: SECRET\n      \
+         refresh_token_env: TOKEN\n",
+        folder.path().join("state").display()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    folder
+}
+
+/// The environment that goes with a sandbox and a login.
+struct Login(String, String);
+
+impl Login {
+    fn at(sandbox: &Sandbox) -> Self {
+        Self(sandbox.client_secret(), sandbox.login())
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        let id = sandbox::issuer::CLIENT_ID;
+        [
+            ("ID", id),
+            ("SECRET", &self.0),
+            ("TOKEN", &self.1),
+            ("PATH", "/usr/bin:/bin:/usr/sbin:/sbin"),
+        ]
+    }
+}
+
+fn state(folder: &Path) -> PathBuf {
+    folder.join("state/p.json")
+}
+
+fn evertoken() -> &'static str {
+    env!("CARGO_BIN_EXE_evertoken")
+}
+
+const MESSAGE: &str = r#"{"model":"m","messages":[{"role":"user","content":"x"}]}"#;
+
+#[track_caller]
+fn works(binary: &Binary) {
+    assert_eq!(ask(binary.address(), post("/v1/messages", MESSAGE)).status, 200);
+}
+
+/// Starts with a state folder of its own file system, made by `mount`, and mended by `mend` from within.
+fn costs_no_token(mount: &str, mend: &str) {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    let script = format!("exec unshare -m sh -c '{mount}; exec {} run'", evertoken());
+    let binary = Binary::start_shell(folder.path(), &script, &login.variables());
+    binary.wait_for("can't be written");
+    binary.wait_for("Successfully refreshed");
+    works(&binary);
+    let ready = ask(binary.address(), get("/-/ready"));
+    assert!(ready.body.contains("can't be written"), "{ready:?}");
+    let id = binary.id().to_string();
+    let mend = format!("cd {} && {mend}", folder.path().display());
+    let status = Command::new("nsenter").args(["-t", &id, "-m", "sh", "-c", &mend]).status();
+    assert!(status.unwrap().success());
+    // The next write is at the next refresh, or 30 s after the failed one.
+    eventually("the state is written again", || {
+        ask(binary.address(), post("/-/refresh/p", ""));
+        binary.lines().iter().any(|line| line.contains("is written again"))
+    });
+    let inside = format!("/proc/{id}/root{}", state(folder.path()).display());
+    assert!(std::fs::read_to_string(inside).unwrap().contains("sandbox-rt-"));
+    assert_eq!(sandbox.counts().reused, 0);
+}
+
+#[test]
+fn a_full_disk_costs_no_token() {
+    let fill = "mount -t tmpfs -o size=64k none state; dd if=/dev/zero of=state/fill 2>/dev/null";
+    costs_no_token(fill, "rm state/fill");
+}
+
+#[test]
+fn a_read_only_disk_costs_no_token() {
+    costs_no_token("mount -t tmpfs -o ro none state", "mount -o remount,rw state");
+}
+
+#[test]
+fn a_state_folder_that_vanishes_is_made_again() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let binary = Binary::start(folder.path(), &["run"], &login.variables());
+    binary.wait_for("Successfully refreshed");
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    works(&binary);
+    eventually("another refresh", || {
+        ask(binary.address(), post("/-/refresh/p", ""));
+        sandbox.counts().granted == 2
+    });
+    eventually("the file is there", || state(folder.path()).exists());
+    drop(binary);
+    let again = Binary::start(folder.path(), &["run"], &login.variables());
+    again.wait_for("Using the stored token");
+    works(&again);
+    assert_eq!(sandbox.counts().reused, 0);
+}
+
+#[test]
+fn a_state_file_that_makes_no_sense_is_kept_aside_and_the_seed_tried() {
+    let sandbox = sandbox(3600, 3600);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
+    let whole = std::fs::read(state(folder.path())).unwrap();
+    for garbage in [
+        b"".as_slice(),
+        b"\0\0\0\0",
+        b"{}",
+        b"[1]",
+        &whole[..whole.len() / 2],
+        &vec![0xff; 2_000_000],
+    ] {
+        std::fs::write(state(folder.path()), garbage).unwrap();
+        let done = run(folder.path(), &["refresh"], &login.variables());
+        let said = text(&done.stderr);
+        assert!(done.status.success() && said.contains("can't be used"), "{said}");
+    }
+    let aside = std::fs::read_dir(folder.path().join("state")).unwrap();
+    let aside = aside.filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("p.json.corrupt-")
+    });
+    assert_eq!(aside.count(), 6);
+}
+
+#[test]
+fn a_state_file_of_another_user_is_kept_aside_and_not_overwritten() {
+    let sandbox = sandbox(3600, 3600);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
+    let kept = std::fs::read(state(folder.path())).unwrap();
+    let state_dir = folder.path().join("state");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [state_dir.clone(), state_dir.join("p.lock")] {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    // The binary may lie where nobody can go.
+    let binary = folder.path().join("evertoken");
+    std::fs::copy(evertoken(), &binary).unwrap();
+    let done = Command::new("setpriv")
+        .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups"])
+        .args([binary.as_os_str(), "refresh".as_ref()])
+        .current_dir(folder.path())
+        .env_clear()
+        .envs(login.variables())
+        .output()
+        .unwrap();
+    let said = text(&done.stderr);
+    assert!(done.status.success() && said.contains("can't be used"), "{said}");
+    let mut aside = std::fs::read_dir(&state_dir).unwrap().map(|entry| entry.unwrap().path());
+    let aside = aside.find(|path| path.to_string_lossy().contains("corrupt-")).unwrap();
+    assert_eq!(std::fs::read(aside).unwrap(), kept);
+}
+
+#[test]
+fn a_kill_at_any_system_call_of_a_write_costs_no_chain() {
+    // An answer that is on its way when the kill comes is saved by the overlap.
+    let sandbox = sandbox(3600, 3600);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let mut killed = 0;
+    loop {
+        let inject = format!(
+            "inject=openat,write,fsync,rename,renameat,renameat2,flock,unlink:signal=KILL:when={}",
+            killed + 1
+        );
+        let traced = Command::new("strace")
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=all",
+                "-e",
+                &inject,
+                evertoken(),
+                "refresh",
+            ])
+            .current_dir(folder.path())
+            .env_clear()
+            .envs(login.variables())
+            .output()
+            .unwrap();
+        let again = run(folder.path(), &["refresh"], &login.variables());
+        assert!(again.status.success(), "after call {killed}: {}", text(&again.stderr));
+        assert!(!text(&again.stderr).contains("can't be used"), "a whole file at any time");
+        if traced.status.success() {
+            break;
+        }
+        killed += 1;
+        assert!(killed < 500, "it is never left alone: {}", text(&traced.stderr));
+    }
+    assert!(killed > 10, "{killed}");
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("state")).unwrap().collect();
+    assert_eq!(left.len(), 2, "the file and its lock: {left:?}");
+    assert_eq!(sandbox.counts().reused, 0);
+}
+
+#[test]
+fn two_processes_on_one_state_folder_use_no_token_twice() {
+    let sandbox = sandbox(2, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let one = Binary::start(folder.path(), &["run"], &login.variables());
+    let two = Binary::start(folder.path(), &["run"], &login.variables());
+    eventually("several refreshes", || {
+        works(&one);
+        works(&two);
+        sandbox.counts().granted >= 6
+    });
+    assert_eq!(
+        (sandbox.counts().reused, sandbox.counts().refused, sandbox.requests().1),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn a_stop_during_a_refresh_stores_what_was_rotated() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let issuer = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            let grant = r#"{"access_token":"a","refresh_token":"rotated","expires_in":3600}"#;
+            talk.send(answer(200, grant));
+        }
+    });
+    let folder = folder(&issuer.url());
+    let variables = [("ID", "i"), ("SECRET", "s"), ("TOKEN", "t")];
+    let mut binary = Binary::start(folder.path(), &["run"], &variables);
+    eventually("the refresh is under way", || issuer.seen().len() == 1);
+    binary.signal(Signal::TERM);
+    binary.wait_for("Stopping;");
+    release.send(()).unwrap();
+    assert_eq!(binary.code(), Some(0));
+    assert!(std::fs::read_to_string(state(folder.path())).unwrap().contains("rotated"));
+}
