@@ -155,7 +155,10 @@ impl Entry {
     /// is to end instead.
     pub fn begin_wait(&self, in_head: bool) -> bool {
         let number = self.live.number_of_wait();
-        self.open.wait.store(if in_head { number | IN_HEAD } else { number }, Ordering::SeqCst);
+        let number = if in_head { number | IN_HEAD } else { number };
+        let renew = |wait| (wait != GAVE_WAY).then_some(number);
+        // A connection that gave way before its worker came to it stays so.
+        let _ = self.open.wait.fetch_update(Ordering::SeqCst, Ordering::SeqCst, renew);
         // After the store: a stop either sees the wait, or is seen here.
         in_head || !self.is_draining()
     }
@@ -234,6 +237,7 @@ mod tests {
         assert!(second.gave_way() && !second.end_wait());
         assert_eq!((&*second.open.stream).read(&mut [0]).unwrap(), 0, "its worker wakes up");
         assert!(first.begin_wait(false), "it waits again, now for a shorter time than the third");
+        assert!(second.begin_wait(false) && second.gave_way(), "it gave way for good");
         assert!(live.give_way(None));
         assert!(third.gave_way() && !first.gave_way());
         assert!(first.end_wait());

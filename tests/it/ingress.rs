@@ -85,9 +85,9 @@ fn a_full_pool_ends_the_connection_that_waits_longest() {
         crate::support::eventually("a new one is served", || {
             let mut client = Client::connect(server.local_addr());
             client.send(get("/new"));
-            let served = client.answer().status == 200;
+            let fine = client.answer().status == 200;
             newer.push(client);
-            served
+            fine
         });
     }
     assert!(held.iter_mut().all(Client::is_closed));
