@@ -1,12 +1,14 @@
 //! Clients that are slow, silent, deaf or leave, by the hundred.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::subject::Subject;
-use crate::support::client::get;
+use crate::support::binary::Binary;
+use crate::support::client::{Client, get};
 use crate::support::eventually;
 
 const POST: &str =
@@ -115,8 +117,60 @@ fn without_descriptors_it_recovers_by_itself() {
     subject.binary.wait_for("No connection can be accepted");
     // Who says nothing gives way, although nobody leaves.
     eventually("a normal request is served", || {
-        crate::support::client::Client::try_ask(subject.address, &get("/normal")) == Some(200)
+        Client::try_ask(subject.address, &get("/normal")) == Some(200)
     });
     drop(silent);
     subject.is_unharmed();
+}
+
+#[test]
+fn one_address_has_half_of_the_connections_and_another_is_still_served() {
+    const ADDRESSES: &str =
+        "ip link set lo up; ip addr add 10.77.0.1/32 dev lo; ip addr add 10.77.0.2/32 dev lo;";
+    let peer = crate::support::peer::Peer::answering(|_| crate::support::peer::answer(200, "fine"));
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{host: 10.77.0.1, port: 0, max_connections: 8, state_dir: \"{}\", auth: {{enabled: \
+         true, api_key_env: KEY}}}}\nproviders: [{{name: P, type: generic, base_url: \"{}\", auth_type: \
+         none}}]\n",
+        folder.path().display(),
+        peer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    // A network of its own, where addresses that are not loopback can be had.
+    let run =
+        format!("exec unshare -n sh -c '{ADDRESSES} exec {} run'", env!("CARGO_BIN_EXE_evertoken"));
+    let variables = [("KEY", "key"), ("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")];
+    let binary = Binary::start_shell(folder.path(), &run, &variables);
+    let address = binary.address();
+    enter_network_of(&binary);
+    // Requests whose bodies do not come hold their connections, and can't be asked to give way.
+    let hold = || {
+        let stream = connect_from("10.77.0.1", address);
+        send(&stream, b"POST / HTTP/1.1\r\nHost: a\r\nx-api-key: key\r\nContent-Length: 9\r\n\r\n");
+        stream
+    };
+    let _held: Vec<_> = (0..4).map(|_| hold()).collect();
+    let ask = |from: &str| {
+        let mut client = Client::over(connect_from(from, address));
+        client.send("GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.answer().status
+    };
+    eventually("the share is used up", || ask("10.77.0.1") == 503);
+    assert_eq!(ask("10.77.0.2"), 200, "another address has its own share");
+}
+
+/// This thread uses the network of `binary` from now on.
+fn enter_network_of(binary: &Binary) {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let network = std::fs::File::open(format!("/proc/{}/ns/net", binary.id())).unwrap();
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let from = SocketAddr::new(from.parse().unwrap(), 0);
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
 }
