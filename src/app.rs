@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -12,11 +13,14 @@ use log::{error, info, warn};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
 use crate::proxy::access::Access;
-use crate::proxy::exchange::{Counts, Proxy, Way};
+use crate::proxy::cooldown::Cooldown;
+use crate::proxy::exchange::Proxy;
+use crate::proxy::way::{Counts, Way};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Refresher, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::token::store::TokenStore;
+use crate::token::watched::Watched;
 use crate::upstream::{Post, Timeouts, Upstream, UpstreamError};
 
 /// The largest token response that is read.
@@ -87,7 +91,12 @@ impl App {
             let inbox = refresher.as_ref().map(Refresher::inbox);
             refreshers.extend(refresher);
             let upstream = way_to(provider, &settings.limits)?;
-            ways.push(Way { upstream, inbox, counts: Counts::default() });
+            let watched = match &provider.credential {
+                Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
+                _ => None,
+            };
+            let (cooldown, counts) = (Cooldown::default(), Counts::default());
+            ways.push(Way { upstream, inbox, watched, cooldown, counts });
         }
         let access =
             Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
@@ -96,7 +105,9 @@ impl App {
         let started_at = environment.clock.wall();
         let clock = environment.clock;
         let uptime = Stopwatch::start();
-        let proxy = Arc::new(Proxy { config, access, ways, store, clock, started_at, uptime });
+        let turns = AtomicU64::new(environment.rng.u64(..));
+        let proxy =
+            Arc::new(Proxy { config, access, ways, store, clock, started_at, uptime, turns });
         let service: Arc<dyn crate::ingress::Service> = proxy.clone();
         let server = match server_kind {
             ServerKind::Builtin => crate::ingress::Server::start(listener, limits, service),

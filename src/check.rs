@@ -108,6 +108,7 @@ mod tests {
             credential: Credential::None,
             headers: Vec::new(),
             egress: Egress::default(),
+            max_in_flight: 1,
         };
         assert_eq!(endpoints(&provider), BTreeMap::from([("base_url", "http://x/v1/".to_owned())]));
     }

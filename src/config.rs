@@ -3,11 +3,13 @@
 //! [`raw`] reads the YAML as written and knows where everything stands; [`resolve`] makes these
 //! values of it, or the full list of problems.
 
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::secret::Secret;
+use crate::token::watched::Form;
 
 pub mod raw;
 pub mod resolve;
@@ -134,6 +136,8 @@ pub struct Provider {
     pub headers: Vec<(String, String)>,
     /// How its endpoints are reached.
     pub egress: Egress,
+    /// Requests that it may have under way, so that a slow provider leaves workers to the others.
+    pub max_in_flight: u64,
 }
 
 /// How one provider's endpoints are reached, the token endpoint included.
@@ -178,8 +182,22 @@ pub enum Credential {
     Static(Secret),
     /// A fixed text that is not there: the message says what is missing.
     Missing(Missing),
+    /// In a file that is read again when it changes: one with the credential alone, or one that
+    /// another program keeps fresh.
+    Watched(WatchedFile),
     /// Got from a token endpoint and kept fresh.
     Refreshed(Box<AutoRefresh>),
+}
+
+/// A file with a credential that is read again when it changes.
+#[derive(Clone, Debug)]
+pub struct WatchedFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub form: Form,
+    /// Why it could not be read at the start, where that is so.
+    pub missing: Option<Missing>,
 }
 
 /// A secret that the configuration names and the environment or the disk does not have.
@@ -202,6 +220,17 @@ impl std::fmt::Display for Missing {
 
 /// A secret named in the configuration: found, or what is missing.
 pub type Found = Result<Secret, Missing>;
+
+/// The secret in what was `read` from `path`, without its line end.
+pub fn secret_of_file(path: &Path, read: io::Result<String>) -> Found {
+    let missing = |why: String| Missing::File(path.display().to_string(), why);
+    let text = read.map_err(|error| missing(error.to_string()))?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(missing("it is empty".to_owned()));
+    }
+    Ok(Secret::new(text))
+}
 
 /// `auto_refresh_config`, where it is enabled.
 #[derive(Clone, Debug)]
@@ -230,6 +259,19 @@ pub struct AutoRefresh {
     pub refresh_before_expiry: Duration,
     /// How long to wait after a permanent failure.
     pub retry_interval: Duration,
+    /// The files that the secrets came from, where they did.
+    pub files: SecretFiles,
+}
+
+/// Files that hold secrets of an [`AutoRefresh`]; they are read again before each refresh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFiles {
+    /// `client_id_file`.
+    pub client_id: Option<PathBuf>,
+    /// `client_secret_file`.
+    pub client_secret: Option<PathBuf>,
+    /// `refresh_token_file`.
+    pub seed: Option<PathBuf>,
 }
 
 /// `grant_type`.

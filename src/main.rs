@@ -11,6 +11,7 @@ use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
 use evertoken::config::{Config, Server, is_loopback_host};
+use evertoken::proxy::route;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};
@@ -233,6 +234,10 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
     };
     for warning in &warnings {
         say(&warning.to_string());
+    }
+    say_out("Requests go to:\n");
+    for line in route::explain(&config) {
+        say_out(&format!("  {line}\n"));
     }
     let mut problems = check::offline(&config);
     if online {

@@ -1,5 +1,7 @@
 //! HTTP messages as values: heads and header fields, shared by both sides of the proxy.
 
+use crate::clock::Timestamp;
+
 /// Header fields in the order they came, names as written (RFC 9110 §5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
@@ -52,6 +54,16 @@ impl Headers {
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
             .filter(|member| !member.is_empty())
+    }
+
+    /// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from `now`.
+    pub fn retry_after_ms(&self, now: Timestamp) -> Option<u64> {
+        let value = std::str::from_utf8(self.first("retry-after")?).ok()?.trim();
+        if let Ok(secs) = value.parse::<u64>() {
+            return Some(secs.saturating_mul(1000));
+        }
+        let date = Timestamp::from_system_time(httpdate::parse_http_date(value).ok()?);
+        Some(u64::try_from(date.millis_since(now)).unwrap_or(0))
     }
 
     /// Whether the list in the fields called `name` holds `member`, whatever its case.

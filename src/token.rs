@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`lifecycle`] decides, [`refresher`] obeys on one thread a provider; [`store`] is where the
-//! forwarding path and the refreshers meet.
+//! forwarding path and the refreshers meet. [`watched`] is for tokens that another program keeps.
 
 pub mod backoff;
 pub mod grant;
@@ -21,3 +21,4 @@ pub mod lifecycle;
 pub mod refresher;
 pub mod saved;
 pub mod store;
+pub mod watched;

@@ -88,6 +88,8 @@ pub struct Answer {
     pub head: ResponseHead,
     /// How the body is delimited.
     pub length: AnswerLength,
+    /// What was read of the body already.
+    ahead: io::Cursor<Vec<u8>>,
     body: ureq::BodyReader<'static>,
     exchange: Exchange,
 }
@@ -309,11 +311,26 @@ fn to_headers(map: &ureq::http::HeaderMap) -> Headers {
 
 impl Read for Answer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.body.read(buffer)
+        match self.ahead.read(buffer)? {
+            0 => self.body.read(buffer),
+            count => Ok(count),
+        }
     }
 }
 
 impl Answer {
+    /// Reads up to `most_bytes` of the body ahead, as far as that takes no silence longer than
+    /// `silence_max`; reading the answer yields them all the same. Returns them, and whether they
+    /// are the whole body.
+    pub fn read_ahead(&mut self, most_bytes: usize, silence_max: Duration) -> (&[u8], bool) {
+        watch::note(|watch| watch.idle = Some(silence_max));
+        let wanted = most_bytes as u64 + 1;
+        let read = (&mut self.body).take(wanted).read_to_end(self.ahead.get_mut());
+        self.exchange.head_arrived();
+        let is_whole = read.is_ok() && self.ahead.get_ref().len() <= most_bytes;
+        (self.ahead.get_ref(), is_whole)
+    }
+
     /// Whether the client was seen to have gone away.
     pub fn client_is_gone(&self) -> bool {
         self.exchange.watch().client_gone
@@ -325,7 +342,13 @@ fn answer(method: &str, response: Response<Body>, exchange: Exchange) -> Answer 
     let headers = to_headers(&parts.headers);
     let status = parts.status.as_u16();
     let length = answer_length(method, status, &headers);
-    Answer { head: ResponseHead { status, headers }, length, body: body.into_reader(), exchange }
+    Answer {
+        head: ResponseHead { status, headers },
+        length,
+        ahead: io::Cursor::default(),
+        body: body.into_reader(),
+        exchange,
+    }
 }
 
 /// RFC 9112 §6.3.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::raw::{Document, Position, Section};
 use crate::config::{
     Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, is_loopback_host,
+    secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -86,13 +87,8 @@ impl Sources<'_> {
     }
 
     fn secret_file(&self, path: &str) -> Found {
-        let missing = |why: String| Missing::File(path.to_owned(), why);
-        let text = (self.files)(Path::new(path)).map_err(|error| missing(error.to_string()))?;
-        let text = text.trim_end_matches(['\r', '\n']);
-        if text.is_empty() {
-            return Err(missing("it is empty".to_owned()));
-        }
-        Ok(Secret::new(text))
+        let path = Path::new(path);
+        secret_of_file(path, (self.files)(path))
     }
 }
 
@@ -128,8 +124,9 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     let root = document.root();
     let settings = settings::read(&root, sources);
     let sections = root.sections("providers", "a provider");
+    let max_connections = settings.limits.max_connections;
     let providers: Vec<Provider> =
-        sections.iter().map(|section| provider::read(section, sources)).collect();
+        sections.iter().map(|section| provider::read(section, sources, max_connections)).collect();
     if providers.is_empty() && !root.has("providers") {
         root.error_here("there are no 'providers'; providers.yaml.example shows how to begin");
     } else if providers.is_empty() {
@@ -213,6 +210,7 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
                     report(what);
                 }
             }
+            Credential::Watched(file) => file.missing.as_ref().into_iter().for_each(report),
             Credential::None | Credential::Passthrough | Credential::Static(_) => {}
         }
     }

@@ -1,33 +1,36 @@
 //! One request from start to end: the only file that sees both sides.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, info};
 
-use crate::clock::{Clock, Deadline, Stopwatch, Timestamp};
-use crate::config::{Config, Credential, FIRST_TOKEN_WAIT, ProviderKind};
+use crate::clock::{Clock, Stopwatch, Timestamp};
+use crate::config::{Config, ProviderKind};
 use crate::ingress::{After, Request, Service};
-use crate::message::{BodyLength, RequestHead};
+use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::access::Access;
+use crate::proxy::attempt::{Outgoing, Sent};
+use crate::proxy::body::TakenBody;
+use crate::proxy::choice::{self, Candidate};
 use crate::proxy::headers;
 use crate::proxy::pages::{self, Page};
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
-use crate::proxy::route::{Route, kind_of, route};
+use crate::proxy::route::{Route, candidates, kind_of_path, route};
 use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
+use crate::proxy::way::Way;
 use crate::refusal::{Code, Refusal};
-use crate::secret::Secret;
-use crate::token::refresher::Inbox;
-use crate::token::store::{Generation, TokenStore};
-use crate::upstream::{Answer, AnswerLength, OutBody, OutRequest, Upstream};
+use crate::token::store::TokenStore;
+use crate::upstream::AnswerLength;
 
-/// How long a request whose token was refused waits for a newer one.
-const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
+/// The largest failing answer that is kept while other providers are tried.
+const KEPT_MAX_BYTES: usize = 256 * 1024;
+/// The longest silence while it is read.
+const KEPT_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that serving a request needs; shared by all workers.
 pub struct Proxy {
@@ -45,48 +48,12 @@ pub struct Proxy {
     pub started_at: Timestamp,
     /// Measures the time since then.
     pub uptime: Stopwatch,
-}
-
-/// The way to one provider, and what went over it.
-pub struct Way {
-    /// The connections to it.
-    pub upstream: Upstream,
-    /// Its refresher; None where it has none.
-    pub inbox: Option<Inbox>,
-    /// Counts since the start.
-    pub counts: Counts,
-}
-
-/// Requests to one provider since the start.
-#[derive(Debug, Default)]
-pub struct Counts {
-    /// All of them.
-    pub total: AtomicU64,
-    /// Those under way.
-    pub in_flight: AtomicU64,
-    /// Those that got no answer, or one of 500 and above.
-    pub errors: AtomicU64,
-}
-
-/// Counts a request as under way while it lives.
-struct InFlight<'a>(&'a Counts);
-
-impl<'a> InFlight<'a> {
-    fn begin(counts: &'a Counts) -> Self {
-        counts.total.fetch_add(1, Ordering::Relaxed);
-        counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(counts)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// Differs from request to request, for the selection strategy.
+    pub turns: AtomicU64,
 }
 
 /// Why a request ends without a whole response.
-enum Stop {
+pub(super) enum Stop {
     /// The client is told, if nothing was sent yet.
     Refused(Refusal),
     /// The client went away.
@@ -103,37 +70,15 @@ impl From<Refusal> for Stop {
 
 /// What the log line tells, gathered on the way.
 #[derive(Default)]
-struct Record {
+pub(super) struct Record {
     provider: Option<usize>,
     status: Option<u16>,
     first_byte: Option<Duration>,
-    attempts: u32,
+    pub(super) attempts: u32,
 }
 
-/// A request's body, as it is sent.
-enum TakenBody {
-    Absent,
-    /// Whole, so it can be sent again.
-    Held(Vec<u8>),
-    /// Its declared length, and what was read of it already.
-    Streamed(Option<u64>, Vec<u8>),
-}
-
-/// The credential for one attempt.
-enum Taken {
-    Nothing,
-    Fixed(Secret),
-    Token(Secret, Generation),
-}
-
-impl Taken {
-    fn secret(&self) -> Option<&Secret> {
-        match self {
-            Self::Nothing => None,
-            Self::Fixed(secret) | Self::Token(secret, _) => Some(secret),
-        }
-    }
-}
+/// A failing answer, whole, for the case that no other provider has a better one.
+type Kept = (ResponseHead, Vec<u8>);
 
 impl Service for Proxy {
     fn serve(&self, mut request: Request<'_>, out: &mut dyn Write) -> After {
@@ -192,35 +137,105 @@ impl Proxy {
             }
             Route::Provider(index, target) => {
                 record.provider = Some(index);
-                let way = &self.ways[index];
-                let _in_flight = InFlight::begin(&way.counts);
-                let outcome = self.forward(request, index, &target, reply, record, stopwatch);
-                if outcome_is_error(&outcome, record.status) {
-                    way.counts.errors.fetch_add(1, Ordering::Relaxed);
-                }
-                outcome
+                // A request that can't be sent is refused before its body is read.
+                self.credential(index)?;
+                let body = self.take_body(request, false)?;
+                let only = Candidate { provider: index, model: None, priority: 0 };
+                self.forward(request, &target, &body, vec![only], reply, record, stopwatch)
+            }
+            Route::Any => {
+                let (body, candidates) = self.choose(request)?;
+                let target = &head.target;
+                self.forward(request, target, &body, candidates, reply, record, stopwatch)
             }
         }
     }
 
+    /// The body, and who may serve the request, in the order in which they are tried.
+    fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Vec<Candidate>), Stop> {
+        let path = request.head.path();
+        let by_model = !self.config.model_routes.is_empty();
+        if !by_model && let [only] = candidates(&self.config, path, None)?.as_slice() {
+            // A request that can't be sent is refused before its body is read.
+            self.credential(only.provider)?;
+        }
+        let body = self.take_body(request, by_model)?;
+        let model = if by_model { body.model() } else { None };
+        let candidates =
+            candidates(&self.config, path, model.as_ref().map(|one| one.name.as_str()))?;
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let strategy = self.config.settings.selection_strategy;
+        let candidates = choice::order(candidates, |index| self.standing(index), strategy, turn);
+        Ok((body, candidates))
+    }
+
+    /// Tries the candidates in turn until one answers well; the last answer is passed on as it is.
+    #[expect(clippy::too_many_arguments, reason = "they are what an exchange is made of")]
     fn forward(
         &self,
         request: &mut Request<'_>,
-        index: usize,
         target: &str,
+        body: &TakenBody,
+        candidates: Vec<Candidate>,
         reply: &mut Reply<'_>,
         record: &mut Record,
         stopwatch: Stopwatch,
     ) -> Result<(), Stop> {
-        // A request that can't be sent is refused before its body is read.
-        self.credential(index)?;
-        let body = self.take_body(request.head.body, request.body)?;
-        let mut answer = self.send(request, index, target, &body, record)?;
+        let model =
+            candidates.iter().any(|one| one.model.is_some()).then(|| body.model()).flatten();
+        let mut kept: Option<(usize, Kept)> = None;
+        let mut refused = None;
+        let mut left = candidates.len();
+        for candidate in candidates {
+            left -= 1;
+            let index = candidate.provider;
+            record.provider = Some(index);
+            let renamed = match (&candidate.model, &model) {
+                (Some(name), Some(field)) => Some(body.renamed(field, name)),
+                _ => None,
+            };
+            let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(body) };
+            match self.attempt(request, &outgoing, record) {
+                Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
+                    kept = keep(sent).map(|answer| (index, answer)).or(kept);
+                }
+                Ok(sent) => return self.pass_on(index, sent, reply, record, stopwatch),
+                Err(Stop::Refused(refusal))
+                    if verdict::may_move_on(refusal.code, body.is_held()) =>
+                {
+                    refused = Some(refusal);
+                }
+                Err(stop) => return Err(stop),
+            }
+        }
+        match (kept, refused) {
+            (Some((index, (head, bytes))), _) => {
+                record.provider = Some(index);
+                record.status = Some(head.status);
+                self.send_whole(&head, &bytes, request.head, reply)
+            }
+            (None, Some(refusal)) => Err(refusal.into()),
+            (None, None) => {
+                Err(Refusal::new(Code::UpstreamBroken, "No provider gave an answer").into())
+            }
+        }
+    }
+
+    /// Passes an answer on as it comes.
+    fn pass_on(
+        &self,
+        index: usize,
+        sent: Sent<'_>,
+        reply: &mut Reply<'_>,
+        record: &mut Record,
+        stopwatch: Stopwatch,
+    ) -> Result<(), Stop> {
+        let Sent { mut answer, in_flight: _in_flight } = sent;
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
-        let mut sent = answer.head.clone();
-        sent.headers = headers::to_client(&answer.head.headers);
-        reply.begin(&sent, answer.length).map_err(|_| Stop::ClientGone)?;
+        let mut head = answer.head.clone();
+        head.headers = headers::to_client(&answer.head.headers);
+        reply.begin(&head, answer.length).map_err(|_| Stop::ClientGone)?;
         if answer.length == AnswerLength::Absent {
             return Ok(());
         }
@@ -228,156 +243,27 @@ impl Proxy {
             Relayed::Complete => Ok(()),
             Relayed::ClientBroke(_) => Err(Stop::ClientGone),
             Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
-            Relayed::UpstreamBroke(_) => Err(Stop::UpstreamCut),
-        }
-    }
-
-    /// Sends the request, and once more where its token is refused and there is a newer one.
-    fn send(
-        &self,
-        request: &mut Request<'_>,
-        index: usize,
-        target: &str,
-        body: &TakenBody,
-        record: &mut Record,
-    ) -> Result<Answer, Stop> {
-        loop {
-            let taken = self.credential(index)?;
-            record.attempts += 1;
-            let answer = self.send_once(request, index, target, body, &taken)?;
-            let Taken::Token(_, generation) = taken else { return Ok(answer) };
-            if answer.head.status != 401 {
-                return Ok(answer);
-            }
-            let replayable = !matches!(body, TakenBody::Streamed(..));
-            let newer = self.newer_token(index, generation, replayable && record.attempts == 1);
-            if !newer {
-                return Ok(answer);
+            Relayed::UpstreamBroke(_) => {
+                self.ways[index].counts.failed();
+                Err(Stop::UpstreamCut)
             }
         }
-    }
-
-    fn send_once(
-        &self,
-        request: &mut Request<'_>,
-        index: usize,
-        target: &str,
-        body: &TakenBody,
-        taken: &Taken,
-    ) -> Result<Answer, Stop> {
-        let provider = &self.config.providers[index];
-        let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
-        let out = OutRequest {
-            method: request.head.method.clone(),
-            url: format!("{}{target}", provider.base_url),
-            headers: headers::to_upstream(
-                &request.head.headers,
-                provider,
-                taken.secret(),
-                inbound_keys,
-            ),
-        };
-        let upstream = &self.ways[index].upstream;
-        let client: Option<&Arc<TcpStream>> = request.client;
-        let sent = match body {
-            TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client),
-            TakenBody::Held(bytes) => upstream.send(&out, &mut OutBody::Held(bytes), client),
-            TakenBody::Streamed(length, start) => {
-                let mut reader = start.as_slice().chain(&mut *request.body);
-                upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client)
-            }
-        };
-        sent.map_err(|error| {
-            debug!("No answer from {}: {error:?}", provider.name);
-            verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
-        })
-    }
-
-    /// The provider's credential, for which a request waits where the first token is on its way.
-    fn credential(&self, index: usize) -> Result<Taken, Refusal> {
-        let provider = &self.config.providers[index];
-        match &provider.credential {
-            Credential::None | Credential::Passthrough => Ok(Taken::Nothing),
-            Credential::Static(secret) => Ok(Taken::Fixed(secret.clone())),
-            Credential::Missing(missing) => Err(Refusal::new(
-                Code::TokenUnavailable,
-                format!("No credential for {}: {missing}", provider.name),
-            )),
-            Credential::Refreshed(_) => self.token(index),
-        }
-    }
-
-    fn token(&self, index: usize) -> Result<Taken, Refusal> {
-        let deadline = Deadline::after(FIRST_TOKEN_WAIT);
-        let known = self.store.read(index);
-        if known.token.is_some()
-            && known.valid_token(self.clock.now()).is_none()
-            && let Some(inbox) = &self.ways[index].inbox
-        {
-            inbox.expired();
-        }
-        let posting = self.store.wait(index, deadline, |posting| {
-            !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
-        });
-        let now = self.clock.now();
-        match posting.valid_token(now) {
-            Some(token) => Ok(Taken::Token(token.secret.clone(), token.generation)),
-            None => Err(verdict::token_unavailable(
-                &self.config.providers[index].name,
-                &posting,
-                now.wall,
-            )),
-        }
-    }
-
-    /// Whether there is a valid token newer than `generation`, which the provider refused; where
-    /// `may_wait`, after waiting for a refresh.
-    fn newer_token(&self, index: usize, generation: Generation, may_wait: bool) -> bool {
-        let is_there = || {
-            let posting = self.store.read(index);
-            posting.valid_token(self.clock.now()).is_some_and(|token| token.generation > generation)
-        };
-        if is_there() {
-            return may_wait;
-        }
-        let Some(inbox) = &self.ways[index].inbox else { return false };
-        let outcome = inbox.reject(generation);
-        if !may_wait {
-            return false;
-        }
-        // The refresher closes this end once the outcome is published.
-        let _ = outcome.recv_timeout(NEWER_TOKEN_WAIT);
-        is_there()
     }
 
     /// Reads the body up to `replay_body_bytes`, so that it can be sent again; more is streamed.
-    fn take_body(&self, length: BodyLength, body: &mut dyn Read) -> Result<TakenBody, Stop> {
+    fn take_body(&self, request: &mut Request<'_>, by_model: bool) -> Result<TakenBody, Stop> {
         let held_max = self.config.settings.limits.replay_body_bytes;
-        let declared = match length {
-            BodyLength::Absent => return Ok(TakenBody::Absent),
-            BodyLength::Sized(bytes) if bytes > held_max => {
-                return Ok(TakenBody::Streamed(Some(bytes), Vec::new()));
-            }
-            BodyLength::Sized(_) => true,
-            BodyLength::Chunked => false,
-        };
-        let mut bytes = Vec::new();
-        let read = body.take(held_max.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|error| {
+        let taken = TakenBody::take(request.head.body, request.body, held_max, by_model);
+        taken.map_err(|error| {
             verdict::refusal_for_body(&error).map_or(Stop::ClientGone, Stop::Refused)
-        })?;
-        if declared || bytes.len() as u64 <= held_max {
-            Ok(TakenBody::Held(bytes))
-        } else {
-            Ok(TakenBody::Streamed(None, bytes))
-        }
+        })
     }
 
     /// The error shape for a request: that of its provider, or of the API its path belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
         match provider {
             Some(index) => self.config.providers[index].kind,
-            None => kind_of(head.path()).unwrap_or(ProviderKind::Generic),
+            None => kind_of_path(head.path()).unwrap_or(ProviderKind::Generic),
         }
     }
 
@@ -405,14 +291,28 @@ impl Proxy {
     ) -> Result<(), Stop> {
         let mut sent = page.head.clone();
         sent.headers.push("date", self.date());
+        self.send_whole(&sent, &page.body, head, reply)
+    }
+
+    /// Sends an answer that is there as a whole.
+    #[expect(clippy::unused_self, reason = "it is a step of the exchange like the others")]
+    fn send_whole(
+        &self,
+        answer: &ResponseHead,
+        body: &[u8],
+        head: &RequestHead,
+        reply: &mut Reply<'_>,
+    ) -> Result<(), Stop> {
+        let mut sent = answer.clone();
         let length = if head.method == "HEAD" {
-            sent.headers.push("content-length", page.body.len().to_string());
+            sent.headers.remove("content-length");
+            sent.headers.push("content-length", body.len().to_string());
             AnswerLength::Absent
         } else {
-            AnswerLength::Sized(page.body.len() as u64)
+            AnswerLength::Sized(body.len() as u64)
         };
         reply.begin(&sent, length).map_err(|_| Stop::ClientGone)?;
-        reply.piece(&page.body).map_err(|_| Stop::ClientGone)
+        reply.piece(body).map_err(|_| Stop::ClientGone)
     }
 
     fn date(&self) -> String {
@@ -445,11 +345,11 @@ impl Proxy {
     }
 }
 
-fn outcome_is_error(outcome: &Result<(), Stop>, status: Option<u16>) -> bool {
-    match outcome {
-        Ok(()) => status.is_some_and(|status| status >= 500),
-        Err(Stop::Refused(refusal)) => refusal.code.status() >= 500,
-        Err(Stop::UpstreamCut) => true,
-        Err(Stop::ClientGone) => false,
-    }
+/// Reads a failing answer to its end and closes its exchange; None where it is too long or breaks.
+fn keep(sent: Sent<'_>) -> Option<Kept> {
+    let mut answer = sent.answer;
+    let mut head = answer.head.clone();
+    head.headers = headers::to_client(&head.headers);
+    let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_SILENCE_MAX);
+    is_whole.then(|| (head, bytes.to_vec()))
 }

@@ -128,6 +128,7 @@ mod tests {
             credential: Credential::None,
             headers: headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             egress: Egress::default(),
+            max_in_flight: 1,
         }
     }
 

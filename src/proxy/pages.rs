@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::clock::Moment;
-use crate::config::{Credential, Provider, ProviderKind};
+use crate::config::{Credential, ProviderKind};
 use crate::message::{Headers, ResponseHead};
-use crate::proxy::exchange::{Proxy, Way};
+use crate::proxy::exchange::Proxy;
 use crate::refusal::{Code, Refusal};
 use crate::token::store::Posting;
 
@@ -82,8 +82,9 @@ fn ready(proxy: &Proxy) -> Page {
             continue;
         }
         let posting = proxy.store.read(index);
-        if !has_credential(provider, &posting, now) {
-            missing.push(json!({ "name": provider.name, "reason": reason(provider, &posting) }));
+        if !proxy.has_credential(index, &posting, now) {
+            let reason = reason(proxy, index, &posting);
+            missing.push(json!({ "name": provider.name, "reason": reason }));
         }
         if let Some(why) = &posting.disk_error {
             let text = format!("The state file of {} can't be written: {why}", provider.name);
@@ -99,19 +100,14 @@ fn ready(proxy: &Proxy) -> Page {
     page
 }
 
-fn has_credential(provider: &Provider, posting: &Posting, now: Moment) -> bool {
-    match &provider.credential {
-        Credential::None | Credential::Passthrough | Credential::Static(_) => true,
-        Credential::Missing(_) => false,
-        Credential::Refreshed(_) => posting.valid_token(now).is_some(),
-    }
-}
-
-fn reason(provider: &Provider, posting: &Posting) -> String {
-    match (&provider.credential, &posting.refresh.last_error) {
-        (Credential::Missing(missing), _) => missing.to_string(),
-        (_, Some(error)) => error.clone(),
-        (_, None) => "the first token is still on its way".to_owned(),
+fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
+    let watched = proxy.ways[index].watched.as_ref();
+    let unread = watched.and_then(|watched| watched.read(proxy.clock.wall()).err());
+    match (&proxy.config.providers[index].credential, unread, &posting.refresh.last_error) {
+        (Credential::Missing(missing), _, _) => missing.to_string(),
+        (_, Some(why), _) => why,
+        (_, _, Some(error)) => error.clone(),
+        (_, _, None) => "the first token is still on its way".to_owned(),
     }
 }
 
@@ -119,15 +115,9 @@ fn status(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
     let in_flight: u64 =
         proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
-    let providers: Vec<Value> = proxy
-        .config
-        .providers
-        .iter()
-        .zip(&proxy.ways)
-        .enumerate()
-        .map(|(index, (provider, way))| {
-            provider_status(provider, way, &proxy.store.read(index), now)
-        })
+    let count = proxy.config.providers.len();
+    let providers: Vec<Value> = (0..count)
+        .map(|index| provider_status(proxy, index, &proxy.store.read(index), now))
         .collect();
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -139,8 +129,21 @@ fn status(proxy: &Proxy) -> Page {
     json_page(200, &value)
 }
 
-fn provider_status(provider: &Provider, way: &Way, posting: &Posting, now: Moment) -> Value {
-    let token = posting.token.as_ref().map(|token| {
+/// The token in use: a refreshed one, or one that another program keeps.
+fn token_status(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Option<Value> {
+    if let Some(watched) = &proxy.ways[index].watched {
+        let kept = watched.read(now.wall).ok()?;
+        let left = kept.expires_at.map(|at| at.millis_since(now.wall) / 1000);
+        return Some(json!({
+            "source": "file",
+            "obtained_at": null,
+            "expires_at": kept.expires_at.map(|at| at.to_string()),
+            "expires_in_seconds": left,
+            "refresh_due_at": null,
+            "generation": kept.generation,
+        }));
+    }
+    posting.token.as_ref().map(|token| {
         json!({
             "source": token.source,
             "obtained_at": token.obtained_at.to_string(),
@@ -149,7 +152,13 @@ fn provider_status(provider: &Provider, way: &Way, posting: &Posting, now: Momen
             "refresh_due_at": token.refresh_due_at.to_string(),
             "generation": token.generation,
         })
-    });
+    })
+}
+
+fn provider_status(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Value {
+    let (provider, way) = (&proxy.config.providers[index], &proxy.ways[index]);
+    let token = token_status(proxy, index, posting, now);
+    let cooldown = way.cooldown.until(now);
     let kind = match provider.kind {
         ProviderKind::Anthropic => "anthropic",
         ProviderKind::OpenAi => "openai",
@@ -162,7 +171,7 @@ fn provider_status(provider: &Provider, way: &Way, posting: &Posting, now: Momen
         "type": kind,
         "base_url": provider.base_url,
         "enabled": provider.enabled,
-        "state": state(provider, posting, now),
+        "state": state(proxy, index, posting, now),
         "token": token,
         "refresh": {
             "successes": refresh.successes,
@@ -176,17 +185,19 @@ fn provider_status(provider: &Provider, way: &Way, posting: &Posting, now: Momen
             "in_flight": way.counts.in_flight.load(Ordering::Relaxed),
             "errors": way.counts.errors.load(Ordering::Relaxed),
         },
-        "cooldown_until": null,
+        "cooldown_until": cooldown.map(|until| until.wall.to_string()),
     })
 }
 
-fn state(provider: &Provider, posting: &Posting, now: Moment) -> &'static str {
-    if !provider.enabled {
+fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> &'static str {
+    if !proxy.config.providers[index].enabled {
         "disabled"
     } else if posting.refreshing {
         "refreshing"
-    } else if !has_credential(provider, posting, now) {
+    } else if !proxy.has_credential(index, posting, now) {
         "unavailable"
+    } else if proxy.ways[index].cooldown.until(now).is_some() {
+        "cooling_down"
     } else if posting.refresh.consecutive_failures > 0 {
         "failing"
     } else {
@@ -204,8 +215,7 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     };
     // The refresher closes this end once the outcome is published.
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
-    let provider = &proxy.config.providers[index];
     let posting = proxy.store.read(index);
-    let value = provider_status(provider, &proxy.ways[index], &posting, proxy.clock.now());
+    let value = provider_status(proxy, index, &posting, proxy.clock.now());
     Ok(json_page(if posting.refresh.last_error.is_none() { 200 } else { 502 }, &value))
 }

@@ -1,13 +1,18 @@
-//! From a request's target to a provider, one of our own pages, or a refusal.
+//! From a request's target and model to the providers that may serve it, one of our own pages, or a
+//! refusal.
 
-use crate::config::{Provider, ProviderKind};
+use crate::config::{Config, Provider, ProviderKind, SelectionStrategy};
+use crate::proxy::choice::Candidate;
 use crate::refusal::{Code, Refusal};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To the provider of this index, with this target (path and query, starting with `/`).
+    /// To the provider of this index and no other, with this target (path and query, starting with
+    /// `/`).
     Provider(usize, String),
+    /// To any of the [`candidates`], with the target as it is.
+    Any,
     /// To one of our own pages: what follows `/-/`, without the query.
     Page(String),
 }
@@ -24,22 +29,128 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     if path == "/-" {
         return Ok(Route::Page(String::new()));
     }
-    if let Some(rest) = path.strip_prefix("/to/") {
-        let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let path = if path.is_empty() { "/" } else { path };
-        let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-        let index = providers.iter().position(|provider| provider.slug == slug && provider.enabled);
-        return index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers));
+    let Some(rest) = path.strip_prefix("/to/") else { return Ok(Route::Any) };
+    let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let index = providers.iter().position(|provider| provider.slug == slug && provider.enabled);
+    index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers))
+}
+
+/// The providers that may serve a request for `path` and `model`, in the order of their priority:
+/// those of the first route whose pattern matches the model, else the enabled ones in file order,
+/// those whose type fits the path first.
+///
+/// Without a route a request never moves on to a provider of another API, which could only refuse
+/// it: the candidates are of the first one's type, and after them those of type `generic`.
+pub fn candidates(
+    config: &Config,
+    path: &str,
+    model: Option<&str>,
+) -> Result<Vec<Candidate>, Refusal> {
+    let is_enabled = |index: usize| config.providers[index].enabled;
+    let matching = model
+        .and_then(|model| config.model_routes.iter().find(|route| matches(&route.pattern, model)));
+    let routed: Vec<_> = matching
+        .into_iter()
+        .flat_map(|route| &route.candidates)
+        .filter(|candidate| is_enabled(candidate.provider))
+        .map(|candidate| Candidate {
+            provider: candidate.provider,
+            model: candidate.model.clone(),
+            priority: candidate.priority,
+        })
+        .collect();
+    if !routed.is_empty() {
+        return Ok(routed);
     }
-    let enabled = || providers.iter().enumerate().filter(|(_, provider)| provider.enabled);
-    let fitting =
-        kind_of(path).and_then(|kind| enabled().find(|(_, provider)| provider.kind == kind));
-    let (index, _) = fitting.or_else(|| enabled().next()).ok_or_else(|| unknown(providers))?;
-    Ok(Route::Provider(index, target.to_owned()))
+    let by_type = by_type(&config.providers, path);
+    if by_type.is_empty() { Err(unknown(&config.providers)) } else { Ok(by_type) }
+}
+
+fn by_type(providers: &[Provider], path: &str) -> Vec<Candidate> {
+    let enabled = || (0..providers.len()).filter(|index| providers[*index].enabled);
+    let kind_of = |index: usize| providers[index].kind;
+    let fitting = kind_of_path(path).and_then(|kind| enabled().find(|one| kind_of(*one) == kind));
+    let Some(first) = fitting.or_else(|| enabled().next()) else { return Vec::new() };
+    let same = enabled().filter(|one| kind_of(*one) == kind_of(first));
+    let generic = enabled().filter(|one| {
+        kind_of(*one) == ProviderKind::Generic && kind_of(first) != ProviderKind::Generic
+    });
+    same.map(|provider| Candidate { provider, model: None, priority: 0 })
+        .chain(generic.map(|provider| Candidate { provider, model: None, priority: 1 }))
+        .collect()
+}
+
+/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `text`.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(start) else { return false };
+    let mut pieces: Vec<_> = rest.split('*').collect();
+    let end = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        // The first place is as good as any later one, since a `*` follows.
+        let Some((_, after)) = left.split_once(piece) else { return false };
+        left = after;
+    }
+    left.ends_with(end)
+}
+
+/// The routing table in words, a line each: what is asked for, and who serves it in which order.
+pub fn explain(config: &Config) -> Vec<String> {
+    const PATHS: [(&str, &str); 3] = [
+        ("/v1/messages", "/v1/messages"),
+        ("/v1/chat/completions", "/v1/chat/completions, responses, embeddings, models"),
+        ("/", "any other path"),
+    ];
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for route in &config.model_routes {
+        // No model of this name is needed: the pattern's own candidates are asked for.
+        let own = Config { model_routes: vec![route.clone()], ..config.clone() };
+        let served = match candidates(&own, "/", Some(&route.pattern)) {
+            Ok(served)
+                if route.candidates.iter().any(|one| config.providers[one.provider].enabled) =>
+            {
+                in_words(config, &served)
+            }
+            _ => "as without it, since none of its providers is enabled".to_owned(),
+        };
+        rows.push((format!("model '{}'", route.pattern), served));
+    }
+    for (path, shown) in PATHS {
+        let served = candidates(config, path, None);
+        let served =
+            served.map_or_else(|_| "nobody".to_owned(), |served| in_words(config, &served));
+        rows.push((shown.to_owned(), served));
+    }
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        rows.push((format!("/to/{}/…", provider.slug), format!("{} alone", provider.name)));
+    }
+    let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
+    rows.iter().map(|(what, served)| format!("{what:width$}  {served}")).collect()
+}
+
+/// `A, then B (as other-name)`; `A or B` where the strategy chooses between equals.
+fn in_words(config: &Config, candidates: &[Candidate]) -> String {
+    let mut words = String::new();
+    for (index, one) in candidates.iter().enumerate() {
+        let is_equal = index > 0 && candidates[index - 1].priority == one.priority;
+        let shares = config.settings.selection_strategy != SelectionStrategy::Priority;
+        words.push_str(match index {
+            0 => "",
+            _ if is_equal && shares => " or ",
+            _ => ", then ",
+        });
+        words.push_str(&config.providers[one.provider].name);
+        if let Some(model) = &one.model {
+            words.extend([" (as ", model, ")"]);
+        }
+    }
+    words
 }
 
 /// The kind of provider whose API has `path`.
-pub fn kind_of(path: &str) -> Option<ProviderKind> {
+pub fn kind_of_path(path: &str) -> Option<ProviderKind> {
     const OPENAI: [&str; 4] =
         ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/models"];
     let within = |root: &str| {
@@ -63,44 +174,42 @@ fn unknown(providers: &[Provider]) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::config::{AuthType, Credential, Egress};
+    use crate::config::resolve::{Sources, resolve};
 
-    fn provider(name: &str, kind: ProviderKind, enabled: bool) -> Provider {
-        Provider {
-            name: name.into(),
-            slug: name.into(),
-            kind,
-            base_url: "http://x".into(),
-            enabled,
-            auth_type: AuthType::None,
-            credential: Credential::None,
-            headers: Vec::new(),
-            egress: Egress::default(),
-        }
+    /// A configuration from its text.
+    pub(crate) fn config(text: &str) -> Config {
+        let sources = Sources {
+            environment: &|_| None,
+            files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            file_mode: None,
+            is_root: true,
+        };
+        resolve(text, "f", &sources).unwrap_or_else(|problems| panic!("{problems:?}")).0
     }
+
+    /// Providers of these names and types; a name in capitals is disabled.
+    fn with(providers: &[(&str, &str)], routes: &str) -> Config {
+        let providers: String = providers
+            .iter()
+            .map(|(name, kind)| {
+                let enabled = name.to_lowercase() == *name;
+                format!(
+                    "  - {{name: {name}, type: {kind}, base_url: 'http://x', auth_type: none, enabled: {enabled}}}\n"
+                )
+            })
+            .collect();
+        config(&format!("{routes}providers:\n{providers}"))
+    }
+
+    const ALL: [(&str, &str); 4] =
+        [("OFF", "anthropic"), ("g", "generic"), ("a", "anthropic"), ("o", "openai")];
 
     #[test]
     fn targets_and_where_they_go() {
-        use ProviderKind::{Anthropic, Generic, OpenAi};
-        let providers = [
-            provider("off", Anthropic, false),
-            provider("g", Generic, true),
-            provider("a", Anthropic, true),
-            provider("o", OpenAi, true),
-        ];
-        let cases: [(&str, Option<(usize, &str)>); 16] = [
-            ("/v1/messages", Some((2, "/v1/messages"))),
-            (
-                "/v1/messages/count_tokens?beta=true",
-                Some((2, "/v1/messages/count_tokens?beta=true")),
-            ),
-            ("/v1/messagesx", Some((1, "/v1/messagesx"))),
-            ("/v1/chat/completions", Some((3, "/v1/chat/completions"))),
-            ("/v1/responses/r1", Some((3, "/v1/responses/r1"))),
-            ("/v1/models", Some((3, "/v1/models"))),
-            ("/anything?q=/to/a/", Some((1, "/anything?q=/to/a/"))),
+        let config = with(&ALL, "");
+        let cases: [(&str, Option<(usize, &str)>); 9] = [
             ("/to/a/v1/x%2F..?a=b", Some((2, "/v1/x%2F..?a=b"))),
             ("/to/a", Some((2, "/"))),
             ("/to/a/", Some((2, "/"))),
@@ -112,12 +221,115 @@ mod tests {
             ("/to//x", None),
         ];
         for (target, expected) in cases {
-            let routed = route(target, &providers).ok();
+            let routed = route(target, &config.providers).ok();
             let expected = expected.map(|(index, target)| Route::Provider(index, target.into()));
             assert_eq!(routed, expected, "{target}");
         }
-        assert_eq!(route("/-/status?x", &providers), Ok(Route::Page("status".into())));
-        assert_eq!(route("/-", &providers), Ok(Route::Page(String::new())));
-        assert_eq!(route("/v1", &providers[..1]).unwrap_err().code, Code::UnknownProvider);
+        let page = |target| route(target, &config.providers);
+        assert_eq!(page("/-/status?x"), Ok(Route::Page("status".into())));
+        assert_eq!(page("/-"), Ok(Route::Page(String::new())));
+        assert_eq!(page("/anything?q=/to/a/"), Ok(Route::Any));
+    }
+
+    /// The names of the candidates, with the model where it is renamed.
+    fn names(config: &Config, path: &str, model: Option<&str>) -> Vec<String> {
+        let candidates = candidates(config, path, model).unwrap_or_default();
+        let name = |one: &Candidate| {
+            let name = &config.providers[one.provider].name;
+            one.model.as_ref().map_or_else(|| name.clone(), |model| format!("{name} as {model}"))
+        };
+        candidates.iter().map(name).collect()
+    }
+
+    #[test]
+    fn candidates_by_type() {
+        let more = [ALL.as_slice(), &[("b", "anthropic"), ("h", "generic")]].concat();
+        let cases: [(&[(&str, &str)], &str, &[&str]); 11] = [
+            (&ALL, "/v1/messages", &["a", "g"]),
+            (&ALL, "/v1/messages/count_tokens", &["a", "g"]),
+            (&ALL, "/v1/messagesx", &["g"]),
+            (&ALL, "/v1/chat/completions", &["o", "g"]),
+            (&ALL, "/v1/responses/r1", &["o", "g"]),
+            (&ALL, "/v1/models", &["o", "g"]),
+            (&ALL, "/v1/embeddings", &["o", "g"]),
+            (&more, "/v1/messages", &["a", "b", "g", "h"]),
+            (&more, "/other", &["g", "h"]),
+            (&[("o", "openai"), ("a", "anthropic")], "/other", &["o"]),
+            (&[("o", "openai")], "/v1/messages", &["o"]),
+        ];
+        for (providers, path, expected) in cases {
+            assert_eq!(names(&with(providers, ""), path, Some("m")), expected, "{path}");
+        }
+        let none = with(&ALL[..1], "");
+        assert_eq!(candidates(&none, "/v1", None).unwrap_err().code, Code::UnknownProvider);
+    }
+
+    #[test]
+    fn candidates_by_model() {
+        let routes = "model_routes:
+  'claude-*-haiku*': [{provider: o, model: small, priority: 2}, {provider: a, model: passthrough, priority: 1}]
+  '*': [{provider: OFF}, {provider: g}]
+";
+        let config = with(&ALL, routes);
+        let cases: [(Option<&str>, &[&str]); 5] = [
+            (Some("claude-3-haiku-1"), &["a", "o as small"]),
+            (Some("claude--haiku"), &["a", "o as small"]),
+            (Some("claude-haiku"), &["g"]),
+            (Some("gpt"), &["g"]),
+            (None, &["a", "g"]),
+        ];
+        for (model, expected) in cases {
+            assert_eq!(names(&config, "/v1/messages", model), expected, "{model:?}");
+        }
+        let only_off = with(&ALL, "model_routes: {'*': [{provider: OFF}]}\n");
+        assert_eq!(names(&only_off, "/v1/messages", Some("m")), ["a", "g"]);
+    }
+
+    #[test]
+    fn the_table_in_words() {
+        let routes = "settings: {selection_strategy: random}
+model_routes:
+  '*haiku*': [{provider: a, priority: 1}, {provider: o, model: small, priority: 2}, {provider: g, priority: 2}]
+  'x': [{provider: OFF}]
+";
+        let explained = explain(&with(&ALL, routes));
+        let expected = [
+            "model '*haiku*'                                     a, then o (as small) or g",
+            "model 'x'                                           as without it, since none of its providers is enabled",
+            "/v1/messages                                        a, then g",
+            "/v1/chat/completions, responses, embeddings, models  o, then g",
+            "any other path                                      g",
+            "/to/g/…                                             g alone",
+            "/to/a/…                                             a alone",
+            "/to/o/…                                             o alone",
+        ];
+        let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let explained: Vec<_> = explained.iter().map(|line| squeezed(line)).collect();
+        assert_eq!(explained, expected.map(squeezed));
+    }
+
+    #[test]
+    fn patterns() {
+        let cases = [
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("*", "", true),
+            ("*", "anything", true),
+            ("a*", "a", true),
+            ("*a", "ba", true),
+            ("*a", "ab", false),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("*sonnet*", "claude-sonnet-4-5", true),
+            ("*Sonnet*", "claude-sonnet-4-5", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("**", "x", true),
+            ("", "", true),
+            ("", "x", false),
+        ];
+        for (pattern, text, expected) in cases {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
     }
 }

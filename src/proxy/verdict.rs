@@ -12,6 +12,34 @@ use crate::upstream::UpstreamError;
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
+/// Whether an answer of `status` lets a held request move on to another provider, and has this one
+/// cool down.
+pub fn is_failing(status: u16) -> bool {
+    matches!(status, 429 | 500 | 502 | 503 | 504 | 529)
+}
+
+/// Whether a request that was refused with `code` may be tried elsewhere; `is_held` says that its
+/// whole body can be sent again.
+pub fn may_move_on(code: Code, is_held: bool) -> bool {
+    match code {
+        // Nothing was sent, and nothing of the body was read.
+        Code::TokenUnavailable | Code::Overloaded | Code::UpstreamUnreachable => true,
+        Code::UpstreamBroken | Code::UpstreamTimeout => is_held,
+        _ => false,
+    }
+}
+
+/// Whether the provider itself failed with `code`, so that it cools down.
+pub fn cools_down(code: Code) -> bool {
+    matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
+}
+
+/// Whether a 403 with `body` is about the token: that it expired or was revoked.
+pub fn names_dead_token(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    text.contains("token") && (text.contains("expired") || text.contains("revoked"))
+}
+
 /// What the client is told of an upstream failure; None where there is no client left to tell.
 pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
     let refusal = match error {
@@ -100,6 +128,46 @@ mod tests {
         ];
         for (error, code) in cases {
             assert_eq!(refusal_for(&error, "P").map(|refusal| refusal.code), code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_moves_on_and_what_cools_down() {
+        let failing: Vec<u16> = (100..600).filter(|status| is_failing(*status)).collect();
+        assert_eq!(failing, [429, 500, 502, 503, 504, 529]);
+        // Code, moves on with a held body, and without one, cools down.
+        let cases = [
+            (Code::UpstreamUnreachable, true, true, true),
+            (Code::UpstreamBroken, true, false, true),
+            (Code::UpstreamTimeout, true, false, true),
+            (Code::TokenUnavailable, true, true, false),
+            (Code::Overloaded, true, true, false),
+            (Code::BadRequest, false, false, false),
+            (Code::BodyTooLarge, false, false, false),
+            (Code::ClientTimeout, false, false, false),
+            (Code::UnknownProvider, false, false, false),
+        ];
+        for (code, held, streamed, cools) in cases {
+            assert_eq!(may_move_on(code, true), held, "{code:?}");
+            assert_eq!(may_move_on(code, false), streamed, "{code:?}");
+            assert_eq!(cools_down(code), cools, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_name_a_dead_token() {
+        let cases = [
+            (
+                r#"{"error":{"type":"permission_error","message":"OAuth token has been revoked."}}"#,
+                true,
+            ),
+            ("The access TOKEN expired", true),
+            (r#"{"error":{"message":"Your credit has expired"}}"#, false),
+            (r#"{"error":{"message":"max_tokens is too large"}}"#, false),
+            ("", false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(names_dead_token(body.as_bytes()), expected, "{body}");
         }
     }
 

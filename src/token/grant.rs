@@ -211,7 +211,7 @@ pub fn read(
     Err(Failure {
         class: classify(status, code.as_deref()),
         reached: Reached::No,
-        retry_after_ms: retry_after_ms(headers, sent),
+        retry_after_ms: headers.retry_after_ms(sent),
         what: What::Status(status, code),
     })
 }
@@ -260,16 +260,6 @@ fn classify(status: u16, code: Option<&str>) -> Class {
             _ => Class::Permanent,
         },
     }
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from `now`.
-pub fn retry_after_ms(headers: &Headers, now: Timestamp) -> Option<u64> {
-    let value = std::str::from_utf8(headers.first("retry-after")?).ok()?.trim();
-    if let Ok(secs) = value.parse::<u64>() {
-        return Some(secs.saturating_mul(1000));
-    }
-    let date = Timestamp::from_system_time(httpdate::parse_http_date(value).ok()?);
-    Some(u64::try_from(date.millis_since(now)).unwrap_or(0))
 }
 
 fn read_grant(json: Option<&Value>, sent: Timestamp) -> Result<Grant, Failure> {
@@ -349,6 +339,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::SecretFiles;
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -366,6 +357,7 @@ mod tests {
             headers: Vec::new(),
             refresh_before_expiry: Duration::from_mins(5),
             retry_interval: Duration::from_hours(1),
+            files: SecretFiles::default(),
         }
     }
 
@@ -548,12 +540,12 @@ mod tests {
         let after = |value: &str| {
             let mut headers = Headers::new();
             headers.push("Retry-After", value);
-            retry_after_ms(&headers, SENT)
+            headers.retry_after_ms(SENT)
         };
         assert_eq!(after("7"), Some(7_000));
         assert_eq!(after("Fri, 15 Jan 2027 08:00:30 GMT"), Some(30_000));
         assert_eq!(after("Fri, 15 Jan 2021 08:00:30 GMT"), Some(0));
         assert_eq!(after("soon"), None);
-        assert_eq!(retry_after_ms(&Headers::new(), SENT), None);
+        assert_eq!(Headers::new().retry_after_ms(SENT), None);
     }
 }

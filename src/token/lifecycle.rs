@@ -413,6 +413,19 @@ impl Lifecycle {
         true
     }
 
+    /// What the configuration says has changed: secrets come from files that were read again. What
+    /// stood against the next try is over where it was about the old ones.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let other_seed = policy.seed != self.policy.seed;
+        let other_client = policy.client_hash != self.policy.client_hash;
+        let failed_for_good = self.saved.failure.is_some() || self.policy.seed.is_none();
+        self.policy = policy;
+        if (other_seed || other_client) && failed_for_good {
+            self.saved.failure = None;
+            self.settle();
+        }
+    }
+
     /// Somebody wants a refresh now.
     pub fn force(&mut self) {
         self.forced = true;

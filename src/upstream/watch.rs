@@ -22,7 +22,7 @@ const SLICE: Duration = Duration::from_millis(250);
 pub(super) struct Watch {
     client: Option<Arc<TcpStream>>,
     /// The longest silence, once the head has arrived; before that the exchange's own timeouts count.
-    idle: Option<Duration>,
+    pub(super) idle: Option<Duration>,
     /// A new connection is being made.
     pub(super) connecting: bool,
     /// It was made.

@@ -1,22 +1,43 @@
 //! One entry of `providers`, with its `auto_refresh_config`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::raw::Section;
 use crate::config::resolve::{Sources, is_loopback_url, split_url};
 use crate::config::{
     AuthType, AutoRefresh, ClientAuth, Credential, Egress, Found, GrantType, Missing, Provider,
-    ProviderKind, RequestFormat,
+    ProviderKind, RequestFormat, SecretFiles, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
+use crate::token::watched::{Fields, Form};
 
 /// Bounds of the numbers, each with its unit.
 const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
+const IN_FLIGHT_MAX: u64 = 65_535;
 
 /// Keys of the original family of configuration files that evertoken does not use.
 const UNUSED: [&str; 1] = ["streaming_mode"];
+
+/// Keys of `auto_refresh_config` that a `credentials_file` makes useless.
+const REFRESH_KEYS: [&str; 15] = [
+    "token_url",
+    "client_id_env",
+    "client_id_file",
+    "client_secret_env",
+    "client_secret_file",
+    "refresh_token_env",
+    "refresh_token_file",
+    "grant_type",
+    "client_auth",
+    "request_format",
+    "scope",
+    "extra_params",
+    "headers",
+    "refresh_before_expiry",
+    "retry_interval",
+];
 
 /// Header fields that frame a message or belong to a connection: nobody may configure them.
 const FORBIDDEN_FIELDS: [&str; 11] = [
@@ -34,7 +55,11 @@ const FORBIDDEN_FIELDS: [&str; 11] = [
 ];
 
 /// Reads one provider. What is wrong is reported; what is returned then is never used.
-pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Provider {
+pub(super) fn read(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    max_connections: usize,
+) -> Provider {
     let name = section.text("name").unwrap_or_default();
     let slug = slug(&name);
     if name.is_empty() {
@@ -68,6 +93,12 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Provider {
         credential: read_credential(section, auth_type, sources),
         headers: read_headers(section),
         egress: read_egress(section, sources),
+        max_in_flight: section.integer(
+            "max_in_flight",
+            (max_connections as u64 * 3 / 4).max(1),
+            1,
+            IN_FLIGHT_MAX,
+        ),
         name,
         slug,
         kind,
@@ -111,6 +142,7 @@ fn read_credential(
 ) -> Credential {
     let literal = section.text("auth_value").filter(|value| !value.is_empty());
     let named = sources.secret(section, "auth_value_env", "auth_value_file");
+    let file = section.text("auth_value_file").map(PathBuf::from);
     let refresh = read_auto_refresh(section, sources);
     if literal.is_some() && named.is_some() {
         section.error("auth_value", "give one of auth_value, auth_value_env and auth_value_file");
@@ -133,12 +165,19 @@ fn read_credential(
         }
         return Credential::None;
     }
+    if let (None, None, Some(path), Some(found)) = (&refresh, &literal, file, &named) {
+        let missing = found.as_ref().err().cloned();
+        return Credential::Watched(WatchedFile { path, form: Form::Text, missing });
+    }
     match (refresh, literal, named) {
-        (Some(refresh), literal, named) => {
+        (Some(source), literal, named) => {
             if literal.is_some() || named.is_some() {
                 section.warn("auto_refresh_config", "this is used in the place of the auth_value");
             }
-            Credential::Refreshed(Box::new(refresh))
+            match source {
+                TokenSource::Refreshed(refresh) => Credential::Refreshed(refresh),
+                TokenSource::Owned(file) => Credential::Watched(file),
+            }
         }
         (None, Some(_), _) if is_passthrough => Credential::Passthrough,
         (None, Some(value), _) => Credential::Static(Secret::new(value)),
@@ -191,8 +230,16 @@ fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
     Egress { proxy: proxy.map(Secret::new), extra_roots_pem }
 }
 
+/// Where fresh tokens come from.
+enum TokenSource {
+    /// A token endpoint.
+    Refreshed(Box<AutoRefresh>),
+    /// A file that another program keeps.
+    Owned(WatchedFile),
+}
+
 /// `auto_refresh_config`; None where it is left out or not enabled, though it is checked then too.
-fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<AutoRefresh> {
+fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
     if !provider.has("auto_refresh_config") {
         // Asked for all the same, so that it is a known key.
         let _ = provider.section("auto_refresh_config");
@@ -200,6 +247,9 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<Au
     }
     let section = provider.section("auto_refresh_config");
     let enabled = section.flag("enabled", true);
+    if let Some(owned) = read_owned(&section, sources) {
+        return enabled.then_some(owned);
+    }
     let grant_type = section.choice(
         "grant_type",
         &[
@@ -235,10 +285,42 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<Au
             1,
             RETRY_INTERVAL_MAX_SECONDS,
         )),
+        files: SecretFiles {
+            client_id: section.text("client_id_file").map(PathBuf::from),
+            client_secret: section.text("client_secret_file").map(PathBuf::from),
+            seed: section.text("refresh_token_file").map(PathBuf::from),
+        },
     };
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);
-    enabled.then_some(refresh)
+    enabled.then(|| TokenSource::Refreshed(Box::new(refresh)))
+}
+
+/// `credentials_file`: with it nothing is refreshed here, so no other key has a meaning.
+fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
+    let file = section.text("credentials_file").map(PathBuf::from);
+    let fields = section.section("credentials_fields");
+    let path = |key, otherwise: &str| -> Vec<String> {
+        let path = fields.text(key).unwrap_or_else(|| otherwise.to_owned());
+        if path.split('.').any(str::is_empty) {
+            fields.error(key, format!("'{key}' must be names with dots between them"));
+        }
+        path.split('.').map(str::to_owned).collect()
+    };
+    let form = Form::Json(Fields {
+        access_token: path("access_token", "claudeAiOauth.accessToken"),
+        expires_at: path("expires_at", "claudeAiOauth.expiresAt"),
+    });
+    fields.finish(&[]);
+    let Some(file) = file else {
+        if section.has("credentials_fields") {
+            section.error("credentials_fields", "this needs a 'credentials_file'");
+        }
+        return None;
+    };
+    section.finish(&REFRESH_KEYS);
+    let missing = secret_of_file(&file, (sources.files)(&file)).err();
+    Some(TokenSource::Owned(WatchedFile { path: file, form, missing }))
 }
 
 fn read_token_url(section: &Section<'_>) -> String {

@@ -141,9 +141,8 @@ fn secrets_that_are_not_there_are_missing_and_no_error() {
     let missing = missing_secrets(&fine(&text));
     assert_eq!(missing.len(), 2, "{missing:?}");
     let config = fine(&document("", "auth_value_file: /token"));
-    assert!(
-        matches!(&config.providers[0].credential, Credential::Static(s) if s.expose() == "from-file")
-    );
+    let Credential::Watched(file) = &config.providers[0].credential else { panic!("{config:?}") };
+    assert_eq!((&file.form, &file.missing), (&crate::token::watched::Form::Text, &None));
 }
 
 #[test]

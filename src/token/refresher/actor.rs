@@ -1,13 +1,14 @@
 //! The thread that keeps one provider's token fresh: asks the lifecycle, performs, saves, publishes.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use log::{error, info, warn};
 
 use crate::clock::Moment;
-use crate::config::AutoRefresh;
+use crate::config::{AutoRefresh, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Class, Failure, Grant, Reached, What};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure, Lifecycle, Policy, Presented, Step};
@@ -163,11 +164,34 @@ impl Actor {
     /// What is due at every tick, whether or not a refresh is.
     fn tick(&mut self) {
         self.save_again();
+        self.read_files_again();
         if self.status.last_error.is_some() && self.unsaved.is_none() {
             // A login, or another process, may have stored what ends the failure.
             self.take_up_stored();
         }
         self.publish(false);
+    }
+
+    /// Reads the files that the secrets came from; a new refresh token, or a new client, ends a
+    /// failure that was about the old one.
+    fn read_files_again(&mut self) {
+        let config = &mut self.setup.config;
+        if config.files == SecretFiles::default() {
+            return;
+        }
+        let read = |path: &PathBuf| secret_of_file(path, std::fs::read_to_string(path));
+        if let Some(path) = &config.files.client_id {
+            config.client_id = read(path).map(|id| id.expose().to_owned());
+        }
+        if let Some(path) =
+            config.files.client_secret.as_ref().filter(|_| config.client_secret.is_some())
+        {
+            config.client_secret = Some(read(path));
+        }
+        if let Some(path) = config.files.seed.as_ref().filter(|_| config.seed.is_some()) {
+            config.seed = Some(read(path));
+        }
+        self.machine.set_policy(policy(config));
     }
 
     fn wait_for_clock(&mut self, wait_ms: u64) -> u64 {
@@ -235,6 +259,7 @@ impl Actor {
 
     fn attempt(&mut self) {
         info!("Starting token refresh for provider: {}", self.setup.name);
+        self.read_files_again();
         let presented = self.machine.presented();
         let outcome = self.exchange(&presented);
         match outcome {

@@ -1,0 +1,286 @@
+//! One provider's turn at a request: its credential, its connection, and once more where its token is
+//! refused and there is a newer one.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use crate::clock::{Deadline, Moment};
+use crate::config::{Credential, FIRST_TOKEN_WAIT};
+use crate::ingress::Request;
+use crate::proxy::body::TakenBody;
+use crate::proxy::choice::Standing;
+use crate::proxy::exchange::{Proxy, Record, Stop};
+use crate::proxy::way::InFlight;
+use crate::proxy::{cooldown, headers, verdict};
+use crate::refusal::{Code, Refusal};
+use crate::secret::Secret;
+use crate::token::store::{Generation, Posting};
+use crate::upstream::{Answer, OutBody, OutRequest};
+
+/// How long a request whose token was refused waits for a newer one.
+const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
+/// How much of a 403 is read to see whether it is about the token, and the longest silence meanwhile.
+const REFUSAL_READ_MAX_BYTES: usize = 16 * 1024;
+const REFUSAL_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What is sent to one provider.
+pub(super) struct Outgoing<'a> {
+    /// Which.
+    pub(super) index: usize,
+    /// Path and query.
+    pub(super) target: &'a str,
+    /// The body.
+    pub(super) body: &'a TakenBody,
+}
+
+/// A provider's answer. The request counts as under way until this is dropped.
+pub(super) struct Sent<'a> {
+    /// What came.
+    pub(super) answer: Answer,
+    /// Holds the place among the provider's requests.
+    pub(super) in_flight: InFlight<'a>,
+}
+
+impl Sent<'_> {
+    /// Whether another provider may do better.
+    pub(super) fn is_failing(&self) -> bool {
+        verdict::is_failing(self.answer.head.status)
+    }
+}
+
+/// The credential for one attempt.
+pub(super) enum Taken {
+    Nothing,
+    Fixed(Secret),
+    Token(Secret, Generation),
+}
+
+impl Taken {
+    fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Nothing => None,
+            Self::Fixed(secret) | Self::Token(secret, _) => Some(secret),
+        }
+    }
+}
+
+impl Proxy {
+    /// Whether there is a credential to send to the provider.
+    pub(super) fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
+        match &self.config.providers[index].credential {
+            Credential::None | Credential::Passthrough | Credential::Static(_) => true,
+            Credential::Missing(_) => false,
+            Credential::Watched(_) => {
+                let watched = self.ways[index].watched.as_ref();
+                watched.is_some_and(|watched| watched.read(now.wall).is_ok())
+            }
+            Credential::Refreshed(_) => posting.valid_token(now).is_some(),
+        }
+    }
+
+    /// How the provider stands: what decides whether it is tried before others.
+    pub(super) fn standing(&self, index: usize) -> Standing {
+        let now = self.clock.now();
+        let way = &self.ways[index];
+        let posting = self.store.read(index);
+        let waits = || verdict::is_worth_waiting(&posting, now, FIRST_TOKEN_WAIT);
+        match way.cooldown.until(now) {
+            Some(until) => Standing::Cooling(until.left_ms(now)),
+            None if self.has_credential(index, &posting, now) => Standing::Ready,
+            None if way.inbox.is_some() && waits() => Standing::Waiting,
+            None => Standing::Without,
+        }
+    }
+
+    /// Sends a request to one provider, and has it cool down where it fails.
+    pub(super) fn attempt(
+        &self,
+        request: &mut Request<'_>,
+        outgoing: &Outgoing<'_>,
+        record: &mut Record,
+    ) -> Result<Sent<'_>, Stop> {
+        let index = outgoing.index;
+        let (provider, way) = (&self.config.providers[index], &self.ways[index]);
+        let Some(in_flight) = way.counts.enter(provider.max_in_flight) else {
+            let most = provider.max_in_flight;
+            let message =
+                format!("{} has its max_in_flight ({most}) requests under way", provider.name);
+            return Err(Refusal::new(Code::Overloaded, message).into());
+        };
+        let began = self.clock.now();
+        let outcome = self.send(request, outgoing, record);
+        self.judge(index, &outcome, began);
+        outcome.map(|answer| Sent { answer, in_flight })
+    }
+
+    fn judge(&self, index: usize, outcome: &Result<Answer, Stop>, began: Moment) {
+        let way = &self.ways[index];
+        let otherwise = self.config.settings.failure_cooldown;
+        let now = self.clock.now();
+        let (length, why) = match outcome {
+            Ok(answer) if verdict::is_failing(answer.head.status) => {
+                let length = cooldown::length(&answer.head.headers, now.wall, otherwise);
+                (length, format!("it answered {}", answer.head.status))
+            }
+            Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
+                (otherwise, refusal.code.as_str().to_owned())
+            }
+            Ok(_) => return way.cooldown.succeeded(began),
+            Err(_) => return,
+        };
+        if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
+            way.counts.failed();
+        }
+        if way.cooldown.begin(now, length) {
+            let name = &self.config.providers[index].name;
+            warn!("Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil());
+        }
+    }
+
+    /// Sends the request, and once more where its token is refused and there is a newer one.
+    fn send(
+        &self,
+        request: &mut Request<'_>,
+        outgoing: &Outgoing<'_>,
+        record: &mut Record,
+    ) -> Result<Answer, Stop> {
+        let mut is_first = true;
+        loop {
+            let taken = self.credential(outgoing.index)?;
+            record.attempts += 1;
+            let mut answer = self.send_once(request, outgoing, &taken)?;
+            let Taken::Token(_, generation) = taken else { return Ok(answer) };
+            if !refuses_token(&mut answer) {
+                return Ok(answer);
+            }
+            let may_repeat = is_first && outgoing.body.is_held();
+            if !self.newer_token(outgoing.index, generation, may_repeat) {
+                return Ok(answer);
+            }
+            is_first = false;
+        }
+    }
+
+    fn send_once(
+        &self,
+        request: &mut Request<'_>,
+        outgoing: &Outgoing<'_>,
+        taken: &Taken,
+    ) -> Result<Answer, Stop> {
+        let provider = &self.config.providers[outgoing.index];
+        let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
+        let out = OutRequest {
+            method: request.head.method.clone(),
+            url: format!("{}{}", provider.base_url, outgoing.target),
+            headers: headers::to_upstream(
+                &request.head.headers,
+                provider,
+                taken.secret(),
+                inbound_keys,
+            ),
+        };
+        let upstream = &self.ways[outgoing.index].upstream;
+        let client: Option<&Arc<TcpStream>> = request.client;
+        let sent = match outgoing.body {
+            TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client),
+            TakenBody::Held(bytes) => upstream.send(&out, &mut OutBody::Held(bytes), client),
+            TakenBody::Streamed(length, start) => {
+                let mut reader = start.as_slice().chain(&mut *request.body);
+                upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client)
+            }
+        };
+        sent.map_err(|error| {
+            debug!("No answer from {}: {error:?}", provider.name);
+            verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
+        })
+    }
+
+    /// The provider's credential, for which a request waits where the first token is on its way.
+    pub(super) fn credential(&self, index: usize) -> Result<Taken, Refusal> {
+        let provider = &self.config.providers[index];
+        let unavailable = |why: &dyn std::fmt::Display| {
+            let message = format!("No credential for {}: {why}", provider.name);
+            Refusal::new(Code::TokenUnavailable, message)
+        };
+        match &provider.credential {
+            Credential::None | Credential::Passthrough => Ok(Taken::Nothing),
+            Credential::Static(secret) => Ok(Taken::Fixed(secret.clone())),
+            Credential::Missing(missing) => Err(unavailable(missing)),
+            Credential::Watched(_) => {
+                let watched = self.ways[index].watched.as_ref();
+                let kept = watched.map(|watched| watched.read(self.clock.wall()));
+                match kept {
+                    Some(Ok(kept)) => Ok(Taken::Token(kept.secret, kept.generation)),
+                    Some(Err(why)) => Err(unavailable(&why)),
+                    None => Err(unavailable(&"its file is not watched")),
+                }
+            }
+            Credential::Refreshed(_) => self.token(index),
+        }
+    }
+
+    fn token(&self, index: usize) -> Result<Taken, Refusal> {
+        let deadline = Deadline::after(FIRST_TOKEN_WAIT);
+        let known = self.store.read(index);
+        if known.token.is_some()
+            && known.valid_token(self.clock.now()).is_none()
+            && let Some(inbox) = &self.ways[index].inbox
+        {
+            inbox.expired();
+        }
+        let posting = self.store.wait(index, deadline, |posting| {
+            !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
+        });
+        let now = self.clock.now();
+        match posting.valid_token(now) {
+            Some(token) => Ok(Taken::Token(token.secret.clone(), token.generation)),
+            None => Err(verdict::token_unavailable(
+                &self.config.providers[index].name,
+                &posting,
+                now.wall,
+            )),
+        }
+    }
+
+    /// Whether there is a valid token newer than `generation`, which the provider refused; where
+    /// `may_wait`, after waiting for a refresh.
+    fn newer_token(&self, index: usize, generation: Generation, may_wait: bool) -> bool {
+        let way = &self.ways[index];
+        if let Some(watched) = &way.watched {
+            // Its owner refreshes it; all there is to do is to look again.
+            let kept = watched.read(self.clock.wall());
+            return may_wait && kept.is_ok_and(|kept| kept.generation > generation);
+        }
+        let is_there = || {
+            let posting = self.store.read(index);
+            posting.valid_token(self.clock.now()).is_some_and(|token| token.generation > generation)
+        };
+        if is_there() {
+            return may_wait;
+        }
+        let Some(inbox) = &way.inbox else { return false };
+        let outcome = inbox.reject(generation);
+        if !may_wait {
+            return false;
+        }
+        // The refresher closes this end once the outcome is published.
+        let _ = outcome.recv_timeout(NEWER_TOKEN_WAIT);
+        is_there()
+    }
+}
+
+/// Whether an answer says that the token is no good: a 401, or a 403 whose body says so.
+fn refuses_token(answer: &mut Answer) -> bool {
+    match answer.head.status {
+        401 => true,
+        403 => {
+            let (body, _) = answer.read_ahead(REFUSAL_READ_MAX_BYTES, REFUSAL_SILENCE_MAX);
+            verdict::names_dead_token(body)
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,142 @@
+//! A client's request body as it is taken: held where it can be sent again, streamed where it is
+//! larger, with the model it names.
+
+use std::io::{self, Read};
+
+use crate::message::BodyLength;
+use crate::proxy::model::{self, ModelField};
+
+/// How much of a body is read before its model is looked for, and by what that grows.
+const FIRST_LOOK_BYTES: u64 = 16 * 1024;
+const LOOK_GROWTH: u64 = 8;
+
+/// A request's body, as it is sent.
+#[derive(Debug)]
+pub enum TakenBody {
+    /// There is none.
+    Absent,
+    /// Whole, so it can be sent again.
+    Held(Vec<u8>),
+    /// Its declared length, and what was read of it already.
+    Streamed(Option<u64>, Vec<u8>),
+}
+
+impl TakenBody {
+    /// Takes a body framed by `length` from `body`: held up to `held_max` bytes. Of a larger one as
+    /// much is read as it takes to find its model, where that is `wanted`. Errors carry a `BodyFault`.
+    pub fn take(
+        length: BodyLength,
+        body: &mut dyn Read,
+        held_max: u64,
+        model_is_wanted: bool,
+    ) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        match length {
+            BodyLength::Absent => Ok(Self::Absent),
+            BodyLength::Sized(declared) if declared > held_max => {
+                let mut look_at = FIRST_LOOK_BYTES.min(held_max);
+                while model_is_wanted && (bytes.len() as u64) < look_at {
+                    let more = look_at - bytes.len() as u64;
+                    if body.take(more).read_to_end(&mut bytes)? == 0 {
+                        break;
+                    }
+                    if model::find(&bytes).is_none() {
+                        look_at = (look_at * LOOK_GROWTH).min(held_max);
+                    }
+                }
+                Ok(Self::Streamed(Some(declared), bytes))
+            }
+            BodyLength::Sized(_) => {
+                body.read_to_end(&mut bytes)?;
+                Ok(Self::Held(bytes))
+            }
+            BodyLength::Chunked => {
+                body.take(held_max.saturating_add(1)).read_to_end(&mut bytes)?;
+                let is_whole = bytes.len() as u64 <= held_max;
+                Ok(if is_whole { Self::Held(bytes) } else { Self::Streamed(None, bytes) })
+            }
+        }
+    }
+
+    /// Whether it can be sent again.
+    pub fn is_held(&self) -> bool {
+        !matches!(self, Self::Streamed(..))
+    }
+
+    /// The model it names.
+    pub fn model(&self) -> Option<ModelField> {
+        match self {
+            Self::Absent => None,
+            Self::Held(bytes) | Self::Streamed(_, bytes) => model::find(bytes),
+        }
+    }
+
+    /// The same with the model in `field` called `name`.
+    pub fn renamed(&self, field: &ModelField, name: &str) -> Self {
+        match self {
+            Self::Absent => Self::Absent,
+            Self::Held(bytes) => Self::Held(model::rename(bytes, field, name)),
+            Self::Streamed(declared, start) => {
+                let renamed = model::rename(start, field, name);
+                let rest = declared.map(|declared| declared - start.len() as u64);
+                Self::Streamed(rest.map(|rest| rest + renamed.len() as u64), renamed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(length: BodyLength, text: &str, held_max: u64) -> TakenBody {
+        TakenBody::take(length, &mut text.as_bytes(), held_max, true).unwrap()
+    }
+
+    #[test]
+    fn held_and_streamed_on_both_sides_of_the_limit() {
+        let held = |body: &TakenBody, text: &str| matches!(body, TakenBody::Held(held) if held == text.as_bytes());
+        assert!(matches!(take(BodyLength::Absent, "", 5), TakenBody::Absent));
+        assert!(held(&take(BodyLength::Sized(5), "hello", 5), "hello"));
+        assert!(
+            matches!(take(BodyLength::Sized(5), "hello", 4), TakenBody::Streamed(Some(5), start) if start == b"hell")
+        );
+        assert!(held(&take(BodyLength::Chunked, "hello", 5), "hello"));
+        assert!(
+            matches!(take(BodyLength::Chunked, "hello", 4), TakenBody::Streamed(None, start) if start == b"hello")
+        );
+    }
+
+    #[test]
+    fn the_model_of_a_streamed_body_is_found_within_the_limit_and_its_length_follows() {
+        let held_max = 200_000;
+        for before in [0, 20_000, 190_000, 200_001] {
+            let text = format!(
+                r#"{{"x":"{}","model":"old","y":"{}"}}"#,
+                "x".repeat(before),
+                "y".repeat(300_000)
+            );
+            let length = text.len() as u64;
+            let mut rest = text.as_bytes();
+            let taken =
+                TakenBody::take(BodyLength::Sized(length), &mut rest, held_max, true).unwrap();
+            let Some(field) = taken.model() else {
+                assert!(before > 200_000, "{before}");
+                continue;
+            };
+            assert!(before < 200_000);
+            let TakenBody::Streamed(declared, start) = taken.renamed(&field, "longer") else {
+                panic!()
+            };
+            let whole = [start.as_slice(), rest].concat();
+            assert_eq!(declared, Some(whole.len() as u64));
+            assert_eq!(whole, text.replace("\"old\"", "\"longer\"").as_bytes());
+        }
+        let text = r#"{"model":"a"}"#;
+        let taken = TakenBody::take(BodyLength::Sized(99), &mut text.as_bytes(), 9, false).unwrap();
+        assert!(
+            matches!(taken, TakenBody::Streamed(_, start) if start.is_empty()),
+            "nobody wants it"
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Which candidate is tried first, and which next.
+
+use crate::config::SelectionStrategy;
+
+/// A provider that may serve a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Index into the configuration's providers.
+    pub provider: usize,
+    /// The model name to send, or None to leave the client's.
+    pub model: Option<String>,
+    /// Lower is tried first; those of one priority share by the strategy.
+    pub priority: i64,
+}
+
+/// How a provider stands at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It has a credential and did not fail lately.
+    Ready,
+    /// Its first token is on its way.
+    Waiting,
+    /// It failed lately; milliseconds until it is no longer passed over.
+    Cooling(u64),
+    /// It has no credential.
+    Without,
+}
+
+/// Puts `candidates`, which come in the order of their priority, into the order in which they are
+/// tried: those that are ready first, then those that wait for a token, then those that cool down,
+/// soonest first. `turn` differs from request to request: a count for `RoundRobin`, anything for
+/// `Random`.
+pub fn order(
+    candidates: Vec<Candidate>,
+    standing: impl Fn(usize) -> Standing,
+    strategy: SelectionStrategy,
+    turn: u64,
+) -> Vec<Candidate> {
+    let mut standings: Vec<_> =
+        candidates.into_iter().map(|one| (standing(one.provider), one)).collect();
+    // A stable sort: file order stays within one priority.
+    standings.sort_by_key(|(standing, one)| (*standing, one.priority));
+    let same = |a: &(Standing, Candidate), b: &(Standing, Candidate)| {
+        a.0 == b.0 && a.1.priority == b.1.priority
+    };
+    for equals in standings.chunk_by_mut(same) {
+        match strategy {
+            SelectionStrategy::Priority => {}
+            SelectionStrategy::RoundRobin => {
+                let shift = turn % equals.len() as u64;
+                equals.rotate_left(usize::try_from(shift).unwrap_or(0));
+            }
+            SelectionStrategy::Random => fastrand::Rng::with_seed(turn).shuffle(equals),
+        }
+    }
+    standings.into_iter().map(|(_, candidate)| candidate).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(provider: usize, priority: i64) -> Candidate {
+        Candidate { provider, model: None, priority }
+    }
+
+    /// Orders providers 0, 1, … of these priorities and standings.
+    fn ordered(of: &[(i64, Standing)], strategy: SelectionStrategy, turn: u64) -> Vec<usize> {
+        let mut candidates: Vec<_> = of
+            .iter()
+            .enumerate()
+            .map(|(index, (priority, _))| candidate(index, *priority))
+            .collect();
+        candidates.sort_by_key(|one| one.priority);
+        let ordered = order(candidates, |index| of[index].1, strategy, turn);
+        ordered.into_iter().map(|one| one.provider).collect()
+    }
+
+    #[test]
+    fn by_standing_then_by_priority() {
+        use SelectionStrategy::Priority;
+        use Standing::{Cooling, Ready, Waiting, Without};
+        let cases: [(&[(i64, Standing)], &[usize]); 6] = [
+            (&[(1, Ready), (1, Ready)], &[0, 1]),
+            (&[(2, Ready), (1, Ready)], &[1, 0]),
+            (&[(1, Cooling(5)), (2, Ready)], &[1, 0]),
+            (&[(1, Cooling(5)), (2, Cooling(4)), (3, Waiting)], &[2, 1, 0]),
+            (&[(1, Without), (9, Cooling(9)), (5, Ready)], &[2, 1, 0]),
+            (&[], &[]),
+        ];
+        for (of, expected) in cases {
+            assert_eq!(ordered(of, Priority, 7), expected, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn strategies_share_within_one_priority() {
+        use Standing::{Cooling, Ready};
+        let of = [(1, Ready), (1, Ready), (1, Ready), (2, Ready), (1, Cooling(9))];
+        let robin = |turn| ordered(&of, SelectionStrategy::RoundRobin, turn);
+        assert_eq!(robin(0), [0, 1, 2, 3, 4]);
+        assert_eq!(robin(1), [1, 2, 0, 3, 4]);
+        assert_eq!(robin(5), [2, 0, 1, 3, 4]);
+        let mut firsts = [0; 3];
+        for turn in 0..300 {
+            let order = ordered(&of, SelectionStrategy::Random, turn);
+            assert_eq!(order[3..], [3, 4]);
+            firsts[order[0]] += 1;
+        }
+        assert!(firsts.iter().all(|count| *count > 60), "{firsts:?}");
+    }
+}

@@ -1,0 +1,224 @@
+//! How long a failing provider is passed over.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Due, Moment, Timestamp};
+use crate::message::Headers;
+
+/// A wait beyond this is taken for this: the provider is looked at once a day at least.
+pub const COOLDOWN_MAX: Duration = Duration::from_hours(24);
+
+/// Anthropic's limits, by what their fields begin with: `…-remaining` and `…-reset` (RFC 3339, or
+/// seconds since 1970).
+const ANTHROPIC_LIMITS: [&str; 5] = [
+    "anthropic-ratelimit-unified",
+    "anthropic-ratelimit-requests",
+    "anthropic-ratelimit-tokens",
+    "anthropic-ratelimit-input-tokens",
+    "anthropic-ratelimit-output-tokens",
+];
+/// `OpenAI`'s limits: `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` (`6m0s`).
+const OPENAI_LIMITS: [&str; 2] = ["requests", "tokens"];
+
+/// How long a provider that answered with these `headers` is passed over: what `Retry-After` says,
+/// else the latest reset of a limit that is used up, else `otherwise`.
+pub fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
+    let asked = headers.retry_after_ms(now).map(Duration::from_millis);
+    asked.or_else(|| reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
+}
+
+fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
+    let text = |name: String| {
+        headers.first(&name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim)
+    };
+    let anthropic = ANTHROPIC_LIMITS.iter().filter_map(|limit| {
+        let is_over = text(format!("{limit}-remaining")) == Some("0")
+            || text(format!("{limit}-status")) == Some("rejected");
+        let reset = text(format!("{limit}-reset")).filter(|_| is_over)?;
+        let at = Timestamp::parse_rfc3339(reset)
+            .or_else(|| reset.parse().ok().map(Timestamp::from_secs))?;
+        u64::try_from(at.millis_since(now)).ok().map(Duration::from_millis)
+    });
+    let openai = OPENAI_LIMITS.iter().filter_map(|limit| {
+        let is_over = text(format!("x-ratelimit-remaining-{limit}")) == Some("0");
+        parse_duration(text(format!("x-ratelimit-reset-{limit}")).filter(|_| is_over)?)
+    });
+    anthropic.chain(openai).max()
+}
+
+/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a number alone is seconds.
+fn parse_duration(mut text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    while !text.is_empty() {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, rest) = text.split_at(end);
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (unit, rest) = rest.split_at(end);
+        let seconds = match unit {
+            "ms" => 0.001,
+            "" | "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        let part = number.parse::<f64>().ok()? * seconds;
+        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
+        text = rest;
+    }
+    Some(total)
+}
+
+/// Whether one provider cools down, and until when.
+#[derive(Debug, Default)]
+pub struct Cooldown(Mutex<Option<Cooling>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Cooling {
+    since: Moment,
+    until: Due,
+}
+
+impl Cooldown {
+    fn cooling(&self) -> std::sync::MutexGuard<'_, Option<Cooling>> {
+        // It is swapped whole; there is nothing half done to fear.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When it ends; None where it has ended.
+    pub fn until(&self, now: Moment) -> Option<Due> {
+        self.cooling().map(|cooling| cooling.until).filter(|until| !until.reached(now))
+    }
+
+    /// A request failed at `now`: passed over for `length`, or longer where that was said already.
+    /// Returns whether the provider was not cooling down before.
+    pub fn begin(&self, now: Moment, length: Duration) -> bool {
+        let mut cooling = self.cooling();
+        let before = cooling.filter(|one| !one.until.reached(now));
+        let until = Due::after(now, u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
+        let left = before.map_or(0, |one| one.until.left_ms(now));
+        if until.left_ms(now) > left {
+            *cooling = Some(Cooling { since: now, until });
+        }
+        before.is_none() && !length.is_zero()
+    }
+
+    /// A request that was sent at `sent` succeeded: what began before is over.
+    pub fn succeeded(&self, sent: Moment) {
+        let mut cooling = self.cooling();
+        if cooling.is_some_and(|one| one.since.steady_ms <= sent.steady_ms) {
+            *cooling = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 50 };
+
+    fn later(millis: u64) -> Moment {
+        let due = Due::after(NOW, millis);
+        Moment { wall: due.wall, steady_ms: due.steady_ms }
+    }
+
+    #[test]
+    fn lengths() {
+        type Fields = &'static [(&'static str, &'static str)];
+        let cases: [(Fields, u64); 17] = [
+            (&[], 180_000),
+            (&[("Retry-After", "7")], 7_000),
+            (&[("Retry-After", "0")], 0),
+            (&[("retry-after", "Fri, 15 Jan 2027 08:00:30 GMT")], 30_000),
+            (&[("Retry-After", "soon")], 180_000),
+            (&[("Retry-After", "9999999")], 86_400_000),
+            (
+                &[
+                    ("Retry-After", "7"),
+                    ("x-ratelimit-remaining-requests", "0"),
+                    ("x-ratelimit-reset-requests", "9s"),
+                ],
+                7_000,
+            ),
+            (
+                &[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "6m0s")],
+                360_000,
+            ),
+            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "20ms")], 20),
+            (
+                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1h1.5s")],
+                3_601_500,
+            ),
+            (
+                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "ages")],
+                180_000,
+            ),
+            (&[("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "9s")], 180_000),
+            (
+                &[
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
+                ],
+                5_000,
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-tokens-remaining", "9"),
+                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:00:05Z"),
+                ],
+                180_000,
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-unified-status", "rejected"),
+                    ("anthropic-ratelimit-unified-reset", "1800000040"),
+                ],
+                40_000,
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-unified-status", "rejected"),
+                    ("anthropic-ratelimit-unified-reset", "1700000000"),
+                ],
+                180_000,
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
+                    ("anthropic-ratelimit-tokens-remaining", "0"),
+                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:01:00Z"),
+                ],
+                60_000,
+            ),
+        ];
+        for (fields, expected_ms) in cases {
+            let mut headers = Headers::new();
+            for (name, value) in fields {
+                headers.push(*name, *value);
+            }
+            let length = length(&headers, NOW.wall, Duration::from_mins(3));
+            assert_eq!(length, Duration::from_millis(expected_ms), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn it_ends_by_time_or_by_a_later_success() {
+        let cooldown = Cooldown::default();
+        assert_eq!(cooldown.until(NOW), None);
+        assert!(!cooldown.begin(NOW, Duration::ZERO), "no time is no cooldown");
+        assert!(cooldown.begin(later(1_000), Duration::from_secs(10)));
+        assert!(!cooldown.begin(later(2_000), Duration::from_secs(1)), "it is not shortened");
+        assert_eq!(
+            cooldown.until(later(10_999)).map(|until| until.left_ms(later(10_999))),
+            Some(1)
+        );
+        assert_eq!(cooldown.until(later(11_000)), None);
+        cooldown.succeeded(later(999));
+        assert!(cooldown.until(later(2_000)).is_some(), "that request was sent before the failure");
+        cooldown.succeeded(later(1_000));
+        assert_eq!(cooldown.until(later(2_000)), None);
+    }
+}

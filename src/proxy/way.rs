@@ -1,0 +1,79 @@
+//! The way to one provider: its connections, its token's keeper, its cooldown, and what went over it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::proxy::cooldown::Cooldown;
+use crate::token::refresher::Inbox;
+use crate::token::watched::Watched;
+use crate::upstream::Upstream;
+
+/// The way to one provider.
+pub struct Way {
+    /// The connections to it.
+    pub upstream: Upstream,
+    /// Its refresher; None where it has none.
+    pub inbox: Option<Inbox>,
+    /// The file with its credential; None where it has none.
+    pub watched: Option<Watched>,
+    /// Whether it is passed over.
+    pub cooldown: Cooldown,
+    /// Counts since the start.
+    pub counts: Counts,
+}
+
+/// Requests to one provider since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// All of them.
+    pub total: AtomicU64,
+    /// Those under way.
+    pub in_flight: AtomicU64,
+    /// Those that got no answer, or one of 500 and above.
+    pub errors: AtomicU64,
+}
+
+/// Counts a request as under way while it lives.
+#[derive(Debug)]
+pub struct InFlight<'a>(&'a Counts);
+
+impl Counts {
+    /// Takes a request in; None where `most` are under way already.
+    pub fn enter(&self, most: u64) -> Option<InFlight<'_>> {
+        let in_flight = InFlight(self);
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
+            return None;
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        Some(in_flight)
+    }
+
+    /// Notes that one of them got no answer, or one of 500 and above.
+    pub fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_under_way_than_are_allowed() {
+        let counts = Counts::default();
+        let first = counts.enter(2);
+        let second = counts.enter(2);
+        assert!(first.is_some() && second.is_some());
+        assert!(counts.enter(2).is_none());
+        drop(first);
+        assert!(counts.enter(2).is_some());
+        assert_eq!(counts.total.load(Ordering::Relaxed), 3);
+        drop(second);
+        assert_eq!(counts.in_flight.load(Ordering::Relaxed), 0);
+    }
+}
