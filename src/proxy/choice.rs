@@ -76,11 +76,14 @@ mod tests {
         ordered.into_iter().map(|one| one.provider).collect()
     }
 
+    /// Priorities and standings of providers 0, 1, …
+    type Candidates = &'static [(i64, Standing)];
+
     #[test]
     fn by_standing_then_by_priority() {
         use SelectionStrategy::Priority;
         use Standing::{Cooling, Ready, Waiting, Without};
-        let cases: [(&[(i64, Standing)], &[usize]); 6] = [
+        let cases: [(Candidates, &[usize]); 6] = [
             (&[(1, Ready), (1, Ready)], &[0, 1]),
             (&[(2, Ready), (1, Ready)], &[1, 0]),
             (&[(1, Cooling(5)), (2, Ready)], &[1, 0]),

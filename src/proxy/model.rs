@@ -88,7 +88,9 @@ impl Scanner<'_> {
         let mut depth = 0_usize;
         loop {
             match self.peek()? {
-                b'"' => drop(self.string()?),
+                b'"' => {
+                    self.string()?;
+                }
                 b'{' | b'[' => {
                     depth += 1;
                     self.at += 1;

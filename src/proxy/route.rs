@@ -203,6 +203,9 @@ pub(crate) mod tests {
         config(&format!("{routes}providers:\n{providers}"))
     }
 
+    /// Names and types.
+    type Providers<'a> = &'a [(&'a str, &'a str)];
+
     const ALL: [(&str, &str); 4] =
         [("OFF", "anthropic"), ("g", "generic"), ("a", "anthropic"), ("o", "openai")];
 
@@ -244,7 +247,7 @@ pub(crate) mod tests {
     #[test]
     fn candidates_by_type() {
         let more = [ALL.as_slice(), &[("b", "anthropic"), ("h", "generic")]].concat();
-        let cases: [(&[(&str, &str)], &str, &[&str]); 11] = [
+        let cases: [(Providers<'_>, &str, &[&str]); 11] = [
             (&ALL, "/v1/messages", &["a", "g"]),
             (&ALL, "/v1/messages/count_tokens", &["a", "g"]),
             (&ALL, "/v1/messagesx", &["g"]),

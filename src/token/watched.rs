@@ -89,7 +89,7 @@ impl Watched {
         let mut last = self.last();
         let outcome = self.look(&mut last);
         let kept = match (outcome, &last.kept) {
-            (Ok(()), Some(kept)) | (Err(_), Some(kept)) => kept.clone(),
+            (Ok(()) | Err(_), Some(kept)) => kept.clone(),
             (Err(why), None) => return Err(format!("{} {why}", self.path.display())),
             (Ok(()), None) => return Err(format!("{} holds no credential", self.path.display())),
         };

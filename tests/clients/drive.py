@@ -60,8 +60,11 @@ class Issuer:
         )
         self.url = next(line.strip() for line in self.process.stdout if line.startswith("http"))
 
-    def login(self):
-        return get(self.url + "/control/login")["refresh_token"]
+    def login(self, client="evertoken-tests"):
+        return get(f"{self.url}/control/login?client={client}")["refresh_token"]
+
+    def mode(self, mode):
+        get(f"{self.url}/control/mode?is={mode}")
 
     def stats(self):
         return get(self.url + "/control/stats")
@@ -131,30 +134,7 @@ def check_sdks(folder, lifetime):
         write_config(folder, issuer, [("A", "anthropic", "TOKEN_A"), ("O", "openai", "TOKEN_O")])
         proxy = Evertoken(folder, variables(TOKEN_A=issuer.login(), TOKEN_O=issuer.login()))
         url = proxy.url()
-        until = time.monotonic() + SECONDS
-        counts, errors = [0] * THREADS, []
-
-        def work(index):
-            text = f"hello from thread {index} with a few more words to stream"
-            messages = [{"role": "user", "content": text}]
-            claude = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
-            gpt = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
-            while time.monotonic() < until and not errors:
-                try:
-                    if index % 2:
-                        with claude.messages.stream(model="m", max_tokens=64, messages=messages) as stream:
-                            said = "".join(stream.text_stream)
-                    else:
-                        stream = gpt.chat.completions.create(model="m", messages=messages, stream=True)
-                        said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-                    assert said == f"You said: {text}", said
-                    counts[index] += 1
-                except Exception as error:  # every kind of failure is a failed test
-                    errors.append(f"thread {index}: {error!r}")
-
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
-        for thread in threads:
-            thread.start()
+        threads, counts, errors = converse_all(url, SECONDS)
         for thread in threads:
             thread.join()
         once = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
@@ -166,6 +146,108 @@ def check_sdks(folder, lifetime):
     assert not errors, errors[:3]
     assert stats["refused"] == 0, "a request reached the provider without a valid token"
     assert stats["rotations"] > SECONDS / lifetime, "tokens were refreshed through the run"
+
+
+def converse(url, index, until, counts, errors):
+    """Streams with one SDK until the time is over, or something goes wrong."""
+    text = f"hello from thread {index} with a few more words to stream"
+    messages = [{"role": "user", "content": text}]
+    claude = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    gpt = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
+    while time.monotonic() < until and not errors:
+        try:
+            if index % 2:
+                with claude.messages.stream(model="m", max_tokens=64, messages=messages) as stream:
+                    said = "".join(stream.text_stream)
+            else:
+                stream = gpt.chat.completions.create(model="m", messages=messages, stream=True)
+                said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            assert said == f"You said: {text}", said
+            counts[index] += 1
+        except Exception as error:  # every kind of failure is a failed test
+            errors.append(f"thread {index}: {error!r}")
+
+
+def converse_all(url, seconds):
+    """All threads at once; how many streams there were, and what went wrong."""
+    until = time.monotonic() + seconds
+    counts, errors = [0] * THREADS, []
+    threads = [
+        threading.Thread(target=converse, args=(url, index, until, counts, errors)) for index in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads, counts, errors
+
+
+def check_failover(folder, seconds=20):
+    """Two accounts fail in turn, in every way; the SDKs, which do not retry here, see no error."""
+    rng = random.Random(7)
+    with Issuer(30) as one, Issuer(30) as two:
+        entries = [("A", one, "anthropic"), ("B", two, "anthropic"), ("C", one, "openai"), ("D", two, "openai")]
+        text = "".join(
+            PROVIDER.format(name=name, kind=kind, url=issuer.url, variable=f"TOKEN_{name}")
+            for name, issuer, kind in entries
+        )
+        config = CONFIG.replace("port: 0", "port: 0, failure_cooldown: 1, selection_strategy: round_robin")
+        (folder / "providers.yaml").write_text(config.format(folder=folder, providers=text))
+        tokens = {f"TOKEN_{name}": issuer.login() for name, issuer, _ in entries}
+        proxy = Evertoken(folder, variables(**tokens))
+        threads, counts, errors = converse_all(proxy.url(), seconds)
+        failing, healthy, changes = one, two, 0
+        while any(thread.is_alive() for thread in threads):
+            failing.mode(rng.choice(["429", "500", "502", "503", "529", "reset"]))
+            time.sleep(rng.uniform(0.2, 0.8))
+            failing.mode("fine")
+            failing, healthy, changes = healthy, failing, changes + 1
+        for thread in threads:
+            thread.join()
+        failed = one.stats()["failedOnPurpose"] + two.stats()["failedOnPurpose"]
+        proxy.stop()
+    print(f"Failover: {sum(counts)} streams, {changes} outages, {failed} failing answers, {len(errors)} seen by clients")
+    assert not errors, errors[:3]
+    assert sum(counts) > 100 and failed > 10
+
+
+CREDENTIALS = [
+    # Client, client_auth, grant_type, and lines of its own.
+    ("evertoken-tests", "client_secret_post", "refresh_token", ""),
+    ("evertoken-basic", "client_secret_basic", "refresh_token", ""),
+    ("evertoken-public", "none", "refresh_token", ""),
+    ("evertoken-machine", "client_secret_post", "client_credentials", "      scope: read\n      extra_params: {x: y}\n"),
+]
+
+
+def check_credentials(folder):
+    """Every kind of client that the issuer knows gets tokens that the provider takes."""
+    with Issuer(30) as issuer:
+        entries, env = "", variables()
+        for index, (client, auth, grant, more) in enumerate(CREDENTIALS):
+            entry = PROVIDER.format(name=client, kind="anthropic", url=issuer.url, variable=f"TOKEN_{index}")
+            entry = entry.replace("TEST_CLIENT_ID", f"ID_{index}")
+            if auth == "none":
+                entry = entry.replace("      client_secret_env: TEST_CLIENT_SECRET\n", "")
+            if grant == "client_credentials":
+                entry = entry.replace(f"      refresh_token_env: TOKEN_{index}\n", "")
+            else:
+                env[f"TOKEN_{index}"] = issuer.login(client)
+            env[f"ID_{index}"] = client
+            entries += f"{entry.rstrip()}\n      client_auth: {auth}\n      grant_type: {grant}\n{more}"
+        (folder / "providers.yaml").write_text(CONFIG.format(folder=folder, providers=entries))
+        checked = subprocess.run([str(BINARY), "check", "--online"], cwd=folder, env=env, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        # The check asks without a credential, and spends none.
+        before = issuer.stats()
+        assert before["rotations"] == 0
+        proxy = Evertoken(folder, env)
+        for client, *_ in CREDENTIALS:
+            claude = anthropic.Anthropic(base_url=f"{proxy.url()}/to/{client}", api_key="none", max_retries=0)
+            said = claude.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": client}])
+            assert said.content[0].text == f"You said: {client}"
+        stats = issuer.stats()
+        proxy.stop()
+    print(f"Credentials: {', '.join(client for client, *_ in CREDENTIALS)}: {stats}")
+    assert stats["refused"] == before["refused"] and stats["failed"] == 0
 
 
 def chain_is_whole(folder, env):
@@ -208,10 +290,16 @@ def check_kills(folder, seed):
 
 def main():
     seed = int(os.environ.get("EVERTOKEN_SEED", "7"))
-    for check in (lambda folder: check_kills(folder, seed), lambda folder: check_sdks(folder, 4)):
+    checks = (
+        check_credentials,
+        check_failover,
+        lambda folder: check_kills(folder, seed),
+        lambda folder: check_sdks(folder, 4),
+    )
+    for check in checks:
         with tempfile.TemporaryDirectory() as folder:
             check(pathlib.Path(folder))
-    print("test-clients: ok. 2 passed; 0 failed")
+    print(f"test-clients: ok. {len(checks)} passed; 0 failed")
 
 
 if __name__ == "__main__":

@@ -7,27 +7,40 @@ import http from 'node:http';
 import Provider from 'oidc-provider';
 
 const lifetime = Number(process.argv[2] ?? 4);
-const client = {
-  client_id: 'evertoken-tests',
-  client_secret: 'secret-of-the-tests',
+// One client for each way to show who it is; all have the same secret but the public one.
+const client = (client_id, token_endpoint_auth_method, more = {}) => ({
+  client_id,
+  ...(token_endpoint_auth_method === 'none' ? {} : { client_secret: 'secret-of-the-tests' }),
   grant_types: ['authorization_code', 'refresh_token'],
   redirect_uris: ['https://client.example/callback'],
   response_types: ['code'],
-  token_endpoint_auth_method: 'client_secret_post',
-};
-const stats = { requests: 0, refused: 0, rotations: 0, failed: 0 };
+  token_endpoint_auth_method,
+  ...more,
+});
+const clients = [
+  client('evertoken-tests', 'client_secret_post'),
+  client('evertoken-basic', 'client_secret_basic'),
+  client('evertoken-public', 'none'),
+  client('evertoken-machine', 'client_secret_post', {
+    grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'read',
+  }),
+];
+const stats = { requests: 0, refused: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
 let lastRotation = 0;
+// How the provider behaves: fine, a status, or reset.
+let mode = 'fine';
 
 const server = http.createServer();
 server.listen(0, '127.0.0.1', () => {
   const url = `http://127.0.0.1:${server.address().port}`;
   const issuer = new Provider(url, {
-    clients: [client],
-    scopes: ['openid', 'offline_access'],
+    clients,
+    scopes: ['openid', 'offline_access', 'read'],
+    features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
     rotateRefreshToken: true,
-    ttl: { AccessToken: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
+    ttl: { AccessToken: lifetime, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
   });
   issuer.on('grant.success', () => {
@@ -52,19 +65,27 @@ async function serve(issuer, callback, request, response) {
   if (path === '/token') {
     return callback(request, response);
   }
-  if (path === '/control/login') return json(response, 200, { refresh_token: await login(issuer) });
+  const query = new URL(request.url, 'http://localhost').searchParams;
+  if (path === '/control/login') {
+    const clientId = query.get('client') ?? 'evertoken-tests';
+    return json(response, 200, { refresh_token: await login(issuer, clientId) });
+  }
+  if (path === '/control/mode') {
+    mode = query.get('is');
+    return json(response, 200, { mode });
+  }
   if (path === '/control/stats') return json(response, 200, { ...stats, lastRotation });
   return provider(issuer, path, request, response);
 }
 
 // What a login in a browser would end with.
-async function login(issuer) {
-  const grant = new issuer.Grant({ accountId: 'user', clientId: client.client_id });
+async function login(issuer, clientId) {
+  const grant = new issuer.Grant({ accountId: 'user', clientId });
   grant.addOIDCScope('openid offline_access');
   const grantId = await grant.save();
   const token = new issuer.RefreshToken({
     accountId: 'user',
-    client: await issuer.Client.find(client.client_id),
+    client: await issuer.Client.find(clientId),
     grantId,
     gty: 'authorization_code',
     scope: 'openid offline_access',
@@ -77,8 +98,16 @@ async function provider(issuer, path, request, response) {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
   stats.requests += 1;
+  if (mode === 'reset') return request.socket.resetAndDestroy();
+  if (mode !== 'fine') {
+    stats.failedOnPurpose += 1;
+    response.setHeader('retry-after', '1');
+    return json(response, Number(mode), { type: 'error', error: { type: 'overloaded_error', message: 'on purpose' } });
+  }
   const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '');
-  const token = bearer ? await issuer.AccessToken.find(bearer) : undefined;
+  const token = bearer
+    ? ((await issuer.AccessToken.find(bearer)) ?? (await issuer.ClientCredentials.find(bearer)))
+    : undefined;
   if (!token?.isValid) {
     stats.refused += 1;
     return json(response, 401, {

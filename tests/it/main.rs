@@ -13,6 +13,7 @@ mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod sandbox; // against the sandbox and its scripted faults
 mod secrets; // no secret in any output at trace level
+mod several; // failover, cooldown, routes, credentials that others keep
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
 #[cfg(feature = "slow-tests")]

@@ -92,6 +92,28 @@ const TEXTS: [&str; 36] = [
     "&a *a",
 ];
 
+/// The same for request bodies.
+const BODIES: [&str; 18] = [
+    "\"model\":\"a\"",
+    "\"model\"",
+    "\"m\\u006fdel\"",
+    "\"x\"",
+    ":",
+    ",",
+    ":1,",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "\\",
+    " ",
+    "true",
+    "\"\\\"\"",
+    "\"model\":7",
+    "\"x\":{\"model\":\"no\"}",
+];
+
 fn made_of(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         9 => select(pieces).prop_map(|piece| piece.as_bytes().to_vec()),
@@ -129,6 +151,12 @@ proptest! {
     }
 
     #[test]
+    fn any_model(bytes in made_of(&BODIES)) {
+        holds::model(&[b"{".as_slice(), &bytes, b"}"].concat());
+        holds::model(&bytes);
+    }
+
+    #[test]
     fn any_configuration(bytes in made_of(&TEXTS)) {
         holds::configuration(&bytes);
     }
@@ -139,12 +167,13 @@ type Holds = fn(&[u8]);
 
 #[test]
 fn everything_that_the_fuzzers_kept() {
-    let properties: [(&str, Holds); 5] = [
+    let properties: [(&str, Holds); 6] = [
         ("head", holds::head),
         ("body", holds::body),
         ("token_response", holds::token_response),
         ("state_file", holds::state_file),
         ("configuration", holds::configuration),
+        ("model", holds::model),
     ];
     for (target, holds) in properties {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

@@ -9,11 +9,13 @@ use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use evertoken::ingress::body::{BodyDecoder, BodyFault};
 use evertoken::ingress::head::HeadReader;
 use evertoken::message::{BodyLength, Headers, RequestHead, Version};
+use evertoken::proxy::model;
 use evertoken::refusal::Code;
 use evertoken::secret::Secret;
 use evertoken::token::grant::{self, LIFETIME_MAX_MS};
 use evertoken::token::lifecycle::{Lifecycle, Policy};
 use evertoken::token::saved::Saved;
+use serde_json::Value;
 
 /// Some time after this program was made.
 const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1 };
@@ -221,4 +223,21 @@ pub(crate) fn configuration(bytes: &[u8]) {
         }
         Err(problems) => assert!(problems.iter().any(|problem| !problem.is_warning)),
     }
+}
+
+/// The model that is found is the one that a JSON parser sees, and a rename changes it alone.
+pub(crate) fn model(bytes: &[u8]) {
+    let found = model::find(bytes);
+    if let Ok(Value::Object(object)) = serde_json::from_slice(bytes) {
+        let seen = object.get("model").and_then(Value::as_str);
+        let name = found.as_ref().map(|field| field.name.as_str());
+        // Of several members the scanner takes the last one that is a text.
+        assert!(seen.is_none() || name == seen, "{name:?} {seen:?}");
+    }
+    let Some(field) = found else { return };
+    let renamed = model::rename(bytes, &field, "new \"name\"");
+    let again = model::find(&renamed).expect("it stands there still");
+    assert_eq!((again.name.as_str(), again.place.start), ("new \"name\"", field.place.start));
+    assert_eq!(renamed[..field.place.start], bytes[..field.place.start]);
+    assert_eq!(renamed[again.place.end..], bytes[field.place.end..]);
 }

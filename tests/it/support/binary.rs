@@ -65,6 +65,7 @@ impl Binary {
     }
 
     /// Its process id.
+    #[cfg(feature = "slow-tests")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use super::PATIENCE;
 
@@ -56,13 +55,15 @@ impl Client {
     }
 
     /// Connects, and waits for no answer longer than `patience`.
-    pub(crate) fn connect_within(address: SocketAddr, patience: Duration) -> Self {
+    #[cfg(feature = "slow-tests")]
+    pub(crate) fn connect_within(address: SocketAddr, patience: std::time::Duration) -> Self {
         let client = Self::connect(address);
         client.reader.get_ref().set_read_timeout(Some(patience)).expect("an option");
         client
     }
 
     /// The status of the answer to `request`; None where none comes.
+    #[cfg(feature = "slow-tests")]
     pub(crate) fn try_ask(address: SocketAddr, request: &str) -> Option<u16> {
         let mut client = Self::connect(address);
         client.send(request);

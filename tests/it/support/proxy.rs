@@ -24,6 +24,7 @@ pub(crate) struct TestProxy {
 pub(crate) struct Builder {
     settings: String,
     providers: String,
+    routes: String,
     variables: HashMap<String, String>,
     folder: Option<tempfile::TempDir>,
 }
@@ -63,6 +64,12 @@ impl Builder {
         self
     }
 
+    /// Adds `model_routes`.
+    pub(crate) fn routes(mut self, text: &str) -> Self {
+        self.routes.push_str(text);
+        self
+    }
+
     /// Sets a variable.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
@@ -82,7 +89,10 @@ impl Builder {
         } else {
             format!(", state_dir: \"{}\"", folder.display())
         };
-        format!("settings: {{port: 0{own}{}}}\nproviders:\n{}", self.settings, self.providers)
+        format!(
+            "settings: {{port: 0{own}{}}}\n{}providers:\n{}",
+            self.settings, self.routes, self.providers
+        )
     }
 
     fn config(&self, folder: &Path) -> Config {
