@@ -107,6 +107,26 @@ fn answers_that_end_by_closing_reset_and_stalled_at_every_byte() {
 }
 
 #[test]
+fn answers_that_drip_byte_by_byte_are_whole() {
+    for drips in [SIZED, CHUNKED, CLOSED] {
+        let peer = Peer::start(move |mut talk| {
+            let Some(_) = talk.request() else { return };
+            for byte in drips.as_bytes() {
+                talk.send([*byte]);
+                std::thread::yield_now();
+            }
+        });
+        let proxy = TestProxy::before(&peer.url());
+        let came = proxy.ask(get("/"));
+        assert_eq!(
+            (came.status, came.body.as_str(), came.whole),
+            (200, "hello, world", true),
+            "{drips}"
+        );
+    }
+}
+
+#[test]
 fn token_responses_cut_at_every_byte_cost_one_try_each_and_harm_nobody() {
     const GRANT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 56\r\n\r\n\
                          {\"access_token\":\"a\",\"refresh_token\":\"b\",\"expires_in\":60}";
