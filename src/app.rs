@@ -3,24 +3,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use fastrand::Rng;
-use log::{error, info, warn};
+use log::{info, warn};
 
-use crate::clock::{Clock, Stopwatch};
+use crate::clock::Clock;
 use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
-use crate::proxy::access::Access;
-use crate::proxy::cooldown::Cooldown;
+use crate::current::Current;
 use crate::proxy::exchange::Proxy;
-use crate::proxy::way::{Counts, Way};
 use crate::token::grant::{Reached, TokenRequest};
-use crate::token::refresher::{NoAnswer, Refresher, Send, Setup, Timer, TokenAnswer};
+use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable, exposures};
-use crate::token::store::TokenStore;
-use crate::token::watched::Watched;
+use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::{Post, Timeouts, Upstream, UpstreamError};
 
 /// The largest token response that is read.
@@ -36,11 +32,14 @@ pub struct Environment {
     pub timer: fn(Duration) -> Receiver<std::time::Instant>,
 }
 
+/// Reads the configuration again: it and its warnings, or every problem, a line each.
+pub type Load =
+    Box<dyn Fn() -> Result<(Config, Vec<String>), Vec<String>> + std::marker::Send + Sync>;
+
 /// A running proxy. Dropping it stops everything; [`App::stop`] does so with grace.
 pub struct App {
     server: crate::ingress::Server,
-    refreshers: Vec<Refresher>,
-    proxy: Arc<Proxy>,
+    current: Arc<Current>,
 }
 
 /// Why a run could not start.
@@ -66,7 +65,7 @@ impl std::fmt::Display for StartError {
 
 impl App {
     /// Binds the address, starts the refreshers, then takes connections.
-    pub fn start(config: Config, mut environment: Environment) -> Result<Self, StartError> {
+    pub fn start(config: Config, environment: Environment, load: Load) -> Result<Self, StartError> {
         let settings = &config.settings;
         let address = format!("{}:{}", settings.host, settings.port);
         let bind_error = |error| StartError::Bind(address.clone(), error);
@@ -83,39 +82,17 @@ impl App {
         for exposure in exposures(&settings.state_dir) {
             warn!("Tokens are open to others: {exposure}");
         }
-        let store = Arc::new(TokenStore::new());
-        let mut refreshers = Vec::new();
-        let mut ways = Vec::new();
-        for (index, provider) in config.providers.iter().enumerate() {
-            let refresher = start_refresher(index, provider, settings, &store, &mut environment)?;
-            let inbox = refresher.as_ref().map(Refresher::inbox);
-            refreshers.extend(refresher);
-            let upstream = way_to(provider, &settings.limits)?;
-            let watched = match &provider.credential {
-                Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
-                _ => None,
-            };
-            let (cooldown, counts) = (Cooldown::default(), Counts::default());
-            ways.push(Way { upstream, inbox, watched, cooldown, counts });
-        }
-        let access =
-            Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
         let limits = settings.limits.clone();
         let server_kind = settings.server;
-        let started_at = environment.clock.wall();
-        let clock = environment.clock;
-        let uptime = Stopwatch::start();
-        let turns = AtomicU64::new(environment.rng.u64(..));
-        let proxy =
-            Arc::new(Proxy { config, access, ways, store, clock, started_at, uptime, turns });
-        let service: Arc<dyn crate::ingress::Service> = proxy.clone();
+        let current = Current::start(config, bound, environment, load)?;
+        let service: Arc<dyn crate::ingress::Service> = current.clone();
         let server = match server_kind {
             ServerKind::Builtin => crate::ingress::Server::start(listener, limits, service),
             ServerKind::TinyHttp => crate::ingress::Server::start_tiny(listener, limits, service),
         };
         let server = server.map_err(StartError::Thread)?;
         info!("Listening on http://{bound}");
-        Ok(Self { server, refreshers, proxy })
+        Ok(Self { server, current })
     }
 
     /// The address it listens on.
@@ -125,31 +102,31 @@ impl App {
 
     /// Refreshes every provider now, without waiting.
     pub fn refresh_all(&self) {
-        for refresher in &self.refreshers {
-            drop(refresher.inbox().force());
-        }
+        self.current.refresh_all();
     }
 
-    /// What serves the requests.
-    pub fn proxy(&self) -> &Proxy {
-        &self.proxy
+    /// Reads the configuration again and uses it, see [`Current::reload`].
+    pub fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        self.current.reload()
+    }
+
+    /// What serves the requests at the moment.
+    pub fn proxy(&self) -> Arc<Proxy> {
+        self.current.proxy()
     }
 
     /// Stops: no new connections, requests in flight get the configured grace, a refresh under way
     /// is stored. Returns how many connections were cut off.
     pub fn stop(self) -> usize {
-        let grace = self.proxy.config.settings.shutdown_grace;
+        let grace = self.proxy().config.settings.shutdown_grace;
         let cut_off = self.server.stop(grace);
-        // All are told before the first is waited for, so that slow answers are waited for at once.
-        self.refreshers.iter().for_each(Refresher::stop);
-        // Dropping joins them, once what they have is on disk.
-        drop(self.refreshers);
+        self.current.stop();
         cut_off
     }
 }
 
 /// The names that a client may call us by, beside the loopback ones.
-fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
+pub(crate) fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     let mut names = settings.allowed_hosts.clone();
     names.push(settings.host.to_ascii_lowercase());
     names.push(bound.ip().to_string());
@@ -164,24 +141,9 @@ pub fn way_to(provider: &Provider, limits: &Limits) -> Result<Upstream, StartErr
         .map_err(|why| StartError::Provider(provider.name.clone(), why))
 }
 
-fn start_refresher(
-    index: usize,
-    provider: &Provider,
-    settings: &Settings,
-    store: &Arc<TokenStore>,
-    environment: &mut Environment,
-) -> Result<Option<Refresher>, StartError> {
-    if let Credential::Missing(missing) = &provider.credential {
-        error!("{missing} (provider: {})", provider.name);
-    }
-    let setup = refresher_setup(index, provider, settings, store, environment)?;
-    let Some(setup) = setup.filter(|_| provider.enabled) else { return Ok(None) };
-    Refresher::start(setup).map(Some).map_err(StartError::Thread)
-}
-
 /// What a refresher of `provider` works with; None where it has no token to refresh.
 pub fn refresher_setup(
-    index: usize,
+    posting: PostingKey,
     provider: &Provider,
     settings: &Settings,
     store: &Arc<TokenStore>,
@@ -190,7 +152,7 @@ pub fn refresher_setup(
     let Credential::Refreshed(config) = &provider.credential else { return Ok(None) };
     let timer: Timer = Box::new(environment.timer);
     Ok(Some(Setup {
-        provider: index,
+        provider: posting,
         name: provider.name.clone(),
         config: (**config).clone(),
         state: StateFile::new(&settings.state_dir, &provider.slug),

@@ -62,7 +62,7 @@ Options:
   -h, --help                print this
 
 SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
-SIGUSR1 refreshes every provider now.
+SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.
 ";
 
 const CHECK_HELP: &str = "\

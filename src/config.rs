@@ -26,7 +26,7 @@ pub struct Config {
 }
 
 /// `settings`: everything that is not one provider's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Address to listen on, as written.
     pub host: String,
@@ -53,7 +53,7 @@ pub struct Settings {
 }
 
 /// Bounds of the forwarding path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections served at once, one thread each.
     pub max_connections: usize,
@@ -96,7 +96,7 @@ pub enum SelectionStrategy {
 }
 
 /// One entry of `model_routes`: a pattern and its candidates by priority.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRoute {
     /// Pattern with `*` for any run of characters.
     pub pattern: String,
@@ -105,7 +105,7 @@ pub struct ModelRoute {
 }
 
 /// One provider that a route may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteCandidate {
     /// Index into [`Config::providers`].
     pub provider: usize,
@@ -116,7 +116,7 @@ pub struct RouteCandidate {
 }
 
 /// One provider.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// The name as written.
     pub name: String,
@@ -141,7 +141,7 @@ pub struct Provider {
 }
 
 /// How one provider's endpoints are reached, the token endpoint included.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Egress {
     /// `http://…` or `socks5://…`; it may hold a password.
     pub proxy: Option<Secret>,
@@ -172,7 +172,7 @@ pub enum AuthType {
 }
 
 /// Where a provider's credential comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// None is sent.
     None,
@@ -190,7 +190,7 @@ pub enum Credential {
 }
 
 /// A file with a credential that is read again when it changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedFile {
     /// Where it is.
     pub path: PathBuf,
@@ -233,7 +233,7 @@ pub fn secret_of_file(path: &Path, read: io::Result<String>) -> Found {
 }
 
 /// `auto_refresh_config`, where it is enabled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoRefresh {
     /// `https`, or `http` to a loopback address.
     pub token_url: String,

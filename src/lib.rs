@@ -3,7 +3,8 @@
 //! The modules in reading order:
 //! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`]), then the life of a
 //! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
-//! ([`ingress`]), and [`app`], which builds all of them and takes them down again.
+//! ([`ingress`]), and [`app`], which builds all of them and takes them down again; [`current`] is
+//! the configuration in use, and how another takes its place.
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
@@ -11,6 +12,7 @@ pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod current;
 pub mod ingress;
 pub mod message;
 pub mod proxy;

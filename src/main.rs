@@ -59,14 +59,25 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Reads the configuration; the problems that keep it from use are printed.
-fn load(path: &Path) -> Result<(Config, Vec<Problem>), ExitCode> {
+fn load(path: &Path) -> Result<(Config, Vec<String>), ExitCode> {
+    read(path).map_err(|problems| refuse(&problems))
+}
+
+fn refuse(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        say(problem);
+    }
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Reads the configuration: it and its warnings, or every problem.
+fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
     let shown = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        say(&format!(
+        vec![format!(
             "{shown}: can't be read: {error}; copy providers.yaml.example to start with, or name \
              another file with --config"
-        ));
-        ExitCode::from(BAD_CONFIG)
+        )]
     })?;
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
@@ -75,12 +86,11 @@ fn load(path: &Path) -> Result<(Config, Vec<Problem>), ExitCode> {
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
-    resolve::resolve(&text, &shown, &sources).map_err(|problems| {
-        for problem in problems {
-            say(&problem.to_string());
-        }
-        ExitCode::from(BAD_CONFIG)
-    })
+    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
+    match resolve::resolve(&text, &shown, &sources) {
+        Ok((config, warnings)) => Ok((config, lines(warnings))),
+        Err(problems) => Err(lines(problems)),
+    }
 }
 
 /// `[LEVEL] message`, with a UTC timestamp before it unless the journal adds its own.
@@ -130,18 +140,16 @@ fn environment(clock: Clock) -> Environment {
 }
 
 fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
-    let (mut config, warnings) = match load(path) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
+    let source = path.to_owned();
+    let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
+        let (config, warnings) = read(&source)?;
+        let config = listen_on(config, listen.as_ref()).map_err(|why| vec![why])?;
+        Ok((config, warnings))
     };
-    if let Some((host, port)) = listen {
-        config.settings.host = host;
-        config.settings.port = port;
-        if let Err(why) = check_listen(&config) {
-            say(&format!("--listen: {why}"));
-            return ExitCode::from(BAD_CONFIG);
-        }
-    }
+    let (config, warnings) = match reload() {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
     let clock = Clock::system();
     start_logger(config.settings.log_level, clock.clone());
     for warning in warnings {
@@ -153,7 +161,7 @@ fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("Signals can't be handled: {error}"), FAILED),
     };
-    match App::start(config, environment(clock)) {
+    match App::start(config, environment(clock), Box::new(reload)) {
         Ok(app) => serve(app, signals),
         Err(error @ StartError::Bind(..)) => fail(&error.to_string(), CANT_BIND),
         Err(error @ StartError::Provider(..)) => fail(&error.to_string(), BAD_CONFIG),
@@ -164,6 +172,16 @@ fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
 fn fail(why: &str, code: u8) -> ExitCode {
     error!("{why}");
     ExitCode::from(code)
+}
+
+/// The configuration with the address of the command line, where one is given.
+fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Config, String> {
+    if let Some((host, port)) = listen {
+        config.settings.host.clone_from(host);
+        config.settings.port = *port;
+        check_listen(&config).map_err(|why| format!("--listen: {why}"))?;
+    }
+    Ok(config)
 }
 
 /// What the configuration check says of a listening address, for one from the command line.
@@ -216,7 +234,8 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
                 running = Some(app);
             }
             (SIGHUP, Some(app)) => {
-                warn!("This version does not reload; restart to use a changed configuration");
+                // What is wrong with it is in the log.
+                let _ = app.reload();
                 running = Some(app);
             }
             (_, other) => running = other,
@@ -233,7 +252,7 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
         Err(code) => return code,
     };
     for warning in &warnings {
-        say(&warning.to_string());
+        say(warning);
     }
     say_out("Requests go to:\n");
     for line in route::explain(&config) {
@@ -269,12 +288,12 @@ fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
     let store = Arc::new(TokenStore::new());
     let mut refreshed = 0;
     let mut failed = false;
-    for (index, provider) in config.providers.iter().enumerate() {
+    for (posting, provider) in (0..).zip(&config.providers) {
         if wanted.map_or(!provider.enabled, |name| name != provider.name && name != provider.slug) {
             continue;
         }
         let setup =
-            app::refresher_setup(index, provider, &config.settings, &store, &mut environment);
+            app::refresher_setup(posting, provider, &config.settings, &store, &mut environment);
         match setup {
             Ok(Some(setup)) => {
                 refreshed += 1;

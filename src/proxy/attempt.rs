@@ -86,7 +86,7 @@ impl Proxy {
     pub(super) fn standing(&self, index: usize) -> Standing {
         let now = self.clock.now();
         let way = &self.ways[index];
-        let posting = self.store.read(index);
+        let posting = self.posting(index);
         let waits = || verdict::is_worth_waiting(&posting, now, FIRST_TOKEN_WAIT);
         match way.cooldown.until(now) {
             Some(until) => Standing::Cooling(until.left_ms(now)),
@@ -225,14 +225,14 @@ impl Proxy {
 
     fn token(&self, index: usize) -> Result<Taken, Refusal> {
         let deadline = Deadline::after(FIRST_TOKEN_WAIT);
-        let known = self.store.read(index);
+        let known = self.posting(index);
         if known.token.is_some()
             && known.valid_token(self.clock.now()).is_none()
             && let Some(inbox) = &self.ways[index].inbox
         {
             inbox.expired();
         }
-        let posting = self.store.wait(index, deadline, |posting| {
+        let posting = self.store.wait(self.ways[index].posting, deadline, |posting| {
             !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
         });
         let now = self.clock.now();
@@ -256,7 +256,7 @@ impl Proxy {
             return may_wait && kept.is_ok_and(|kept| kept.generation > generation);
         }
         let is_there = || {
-            let posting = self.store.read(index);
+            let posting = self.posting(index);
             posting.valid_token(self.clock.now()).is_some_and(|token| token.generation > generation)
         };
         if is_there() {

@@ -24,7 +24,7 @@ use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
 use crate::proxy::way::Way;
 use crate::refusal::{Code, Refusal};
-use crate::token::store::TokenStore;
+use crate::token::store::{Posting, TokenStore};
 use crate::upstream::AnswerLength;
 
 /// The largest failing answer that is kept while other providers are tried.
@@ -39,7 +39,7 @@ pub struct Proxy {
     /// Who may use the proxy.
     pub access: Access,
     /// One for each provider of the configuration, in its order.
-    pub ways: Vec<Way>,
+    pub ways: Vec<Arc<Way>>,
     /// The published tokens.
     pub store: Arc<TokenStore>,
     /// The time.
@@ -50,7 +50,12 @@ pub struct Proxy {
     pub uptime: Stopwatch,
     /// Differs from request to request, for the selection strategy.
     pub turns: AtomicU64,
+    /// Reads the configuration again: what is to be known about it, or why it can't be used.
+    pub reload: Reload,
 }
+
+/// See [`Proxy::reload`].
+pub type Reload = Box<dyn Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync>;
 
 /// Why a request ends without a whole response.
 pub(super) enum Stop {
@@ -113,6 +118,11 @@ impl Service for Proxy {
 }
 
 impl Proxy {
+    /// What the provider's refresher last said.
+    pub fn posting(&self, index: usize) -> Arc<Posting> {
+        self.store.read(self.ways[index].posting)
+    }
+
     fn answer(
         &self,
         request: &mut Request<'_>,

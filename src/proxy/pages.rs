@@ -35,12 +35,17 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
         needs(method, &["POST"])?;
         return refresh(proxy, slug);
     }
+    if page == "reload" {
+        needs(method, &["POST"])?;
+        return Ok(reload(proxy));
+    }
     let make = match page {
         "healthy" => healthy,
         "ready" => ready,
         "status" => status,
         _ => {
-            let message = "There are /-/healthy, /-/ready, /-/status and /-/refresh/<provider>";
+            let message =
+                "There are /-/healthy, /-/ready, /-/status, /-/reload and /-/refresh/<provider>";
             return Err(Refusal::new(Code::NotFound, message));
         }
     };
@@ -81,7 +86,7 @@ fn ready(proxy: &Proxy) -> Page {
         if !provider.enabled {
             continue;
         }
-        let posting = proxy.store.read(index);
+        let posting = proxy.posting(index);
         if !proxy.has_credential(index, &posting, now) {
             let reason = reason(proxy, index, &posting);
             missing.push(json!({ "name": provider.name, "reason": reason }));
@@ -116,9 +121,8 @@ fn status(proxy: &Proxy) -> Page {
     let in_flight: u64 =
         proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
     let count = proxy.config.providers.len();
-    let providers: Vec<Value> = (0..count)
-        .map(|index| provider_status(proxy, index, &proxy.store.read(index), now))
-        .collect();
+    let providers: Vec<Value> =
+        (0..count).map(|index| provider_status(proxy, index, &proxy.posting(index), now)).collect();
     let value = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": proxy.started_at.to_string(),
@@ -205,6 +209,14 @@ fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> &'stati
     }
 }
 
+/// Reads the configuration again; 422 with every problem where it can't be used.
+fn reload(proxy: &Proxy) -> Page {
+    match (proxy.reload)() {
+        Ok(notes) => json_page(200, &json!({ "reloaded": true, "notes": notes })),
+        Err(problems) => json_page(422, &json!({ "reloaded": false, "problems": problems })),
+    }
+}
+
 /// Refreshes now and waits for the outcome.
 fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     let found = proxy.config.providers.iter().position(|one| one.slug == slug && one.enabled);
@@ -215,7 +227,7 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     };
     // The refresher closes this end once the outcome is published.
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
-    let posting = proxy.store.read(index);
+    let posting = proxy.posting(index);
     let value = provider_status(proxy, index, &posting, proxy.clock.now());
     Ok(json_page(if posting.refresh.last_error.is_none() { 200 } else { 502 }, &value))
 }

@@ -4,11 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proxy::cooldown::Cooldown;
 use crate::token::refresher::Inbox;
+use crate::token::store::PostingKey;
 use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 
-/// The way to one provider.
+/// The way to one provider. It outlives a reload that leaves its provider as it is.
 pub struct Way {
+    /// Where its token is published.
+    pub posting: PostingKey,
     /// The connections to it.
     pub upstream: Upstream,
     /// Its refresher; None where it has none.

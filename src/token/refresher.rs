@@ -14,7 +14,7 @@ use crate::message::Headers;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::saved::StateFile;
-use crate::token::store::{Generation, TokenStore};
+use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
 
@@ -65,8 +65,8 @@ pub enum Event {
 
 /// Everything a refresher works with.
 pub struct Setup {
-    /// The provider's index in the configuration.
-    pub provider: usize,
+    /// Where its token is published.
+    pub provider: PostingKey,
     /// The provider's name, for the log.
     pub name: String,
     /// What to ask for and how.

@@ -6,6 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use crate::clock::{Deadline, Due, Moment, Timestamp};
 use crate::secret::Secret;
 
+/// Names a refresher's place in the store; never used again for another.
+pub type PostingKey = u64;
+
 /// Counts the tokens a refresher published; a later token has a larger one.
 pub type Generation = u64;
 
@@ -61,10 +64,10 @@ impl Posting {
     }
 }
 
-/// The postings of all refreshed providers, by their index in the configuration.
+/// The postings of all refreshed providers.
 #[derive(Debug, Default)]
 pub struct TokenStore {
-    postings: RwLock<HashMap<usize, Arc<Posting>>>,
+    postings: RwLock<HashMap<PostingKey, Arc<Posting>>>,
     publications: Mutex<u64>,
     published: Condvar,
 }
@@ -76,7 +79,7 @@ impl TokenStore {
     }
 
     /// Puts `posting` in the place of the provider's last one and wakes who waits for it.
-    pub fn publish(&self, provider: usize, posting: Posting) {
+    pub fn publish(&self, provider: PostingKey, posting: Posting) {
         // A poisoned lock is taken over: a posting is swapped whole, so it is never half done.
         let mut postings = self.postings.write().unwrap_or_else(PoisonError::into_inner);
         postings.insert(provider, Arc::new(posting));
@@ -85,8 +88,13 @@ impl TokenStore {
         self.published.notify_all();
     }
 
+    /// Forgets what was published for a provider that is no more.
+    pub fn forget(&self, provider: PostingKey) {
+        self.postings.write().unwrap_or_else(PoisonError::into_inner).remove(&provider);
+    }
+
     /// The provider's last posting; an empty one before its refresher said anything.
-    pub fn read(&self, provider: usize) -> Arc<Posting> {
+    pub fn read(&self, provider: PostingKey) -> Arc<Posting> {
         let postings = self.postings.read().unwrap_or_else(PoisonError::into_inner);
         postings.get(&provider).cloned().unwrap_or_default()
     }
@@ -95,7 +103,7 @@ impl TokenStore {
     /// the last posting either way.
     pub fn wait(
         &self,
-        provider: usize,
+        provider: PostingKey,
         deadline: Deadline,
         enough: impl Fn(&Posting) -> bool,
     ) -> Arc<Posting> {

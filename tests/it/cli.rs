@@ -245,6 +245,25 @@ fn sigterm_and_sigint_end_with_0_and_a_second_one_at_once() {
 }
 
 #[test]
+fn sighup_reads_the_configuration_again_and_a_broken_one_changes_nothing() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let file = folder.path().join("providers.yaml");
+    let binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    let address = binary.address();
+    binary.wait_for("Successfully refreshed");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("token_url", "tokn_url")).unwrap();
+    binary.signal(Signal::HUP);
+    binary.wait_for("did you mean 'token_url'?");
+    binary.wait_for("The configuration was not reloaded; the one in use goes on");
+    assert_eq!(ask(address, get("/-/ready")).status, 200);
+    std::fs::write(&file, text).unwrap();
+    binary.signal(Signal::HUP);
+    binary.wait_for("Reloaded the configuration: 0 providers added, 0 changed, 1 kept, 0 removed");
+}
+
+#[test]
 fn exhausted_descriptors_are_survived() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");

@@ -11,6 +11,7 @@ mod hostile; // the cases of tests/data/hostile
 mod ingress; // the server under a service of our own
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
+mod reload; // another configuration, with nothing dropped
 mod sandbox; // against the sandbox and its scripted faults
 mod secrets; // no secret in any output at trace level
 mod several; // failover, cooldown, routes, credentials that others keep

@@ -7,7 +7,7 @@ use std::path::Path;
 use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
-use evertoken::config::resolve::{Sources, resolve};
+use evertoken::config::resolve::{Problem, Sources, resolve};
 
 use super::client::{Answer, ask};
 
@@ -96,6 +96,16 @@ impl Builder {
     }
 
     fn config(&self, folder: &Path) -> Config {
+        let text = self.text(folder);
+        self.resolve(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:?}")).0
+    }
+
+    fn load_again(&self, folder: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
+        let text = std::fs::read_to_string(folder.join("providers.yaml"));
+        self.resolve(&text.map_err(|error| vec![error.to_string()])?)
+    }
+
+    fn resolve(&self, text: &str) -> Result<(Config, Vec<String>), Vec<String>> {
         let variables = &self.variables;
         let sources = Sources {
             environment: &|name| variables.get(name).cloned(),
@@ -103,9 +113,11 @@ impl Builder {
             file_mode: None,
             is_root: false,
         };
-        let text = self.text(folder);
-        let resolved = resolve(&text, "providers.yaml", &sources);
-        resolved.unwrap_or_else(|problems| panic!("{text}\n{problems:?}")).0
+        let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
+        match resolve(text, "providers.yaml", &sources) {
+            Ok((config, warnings)) => Ok((config, lines(warnings))),
+            Err(problems) => Err(lines(problems)),
+        }
     }
 
     /// Starts the proxy.
@@ -116,7 +128,11 @@ impl Builder {
             rng: fastrand::Rng::with_seed(7),
             timer: crossbeam_channel::after,
         };
-        let app = App::start(self.config(folder.path()), environment);
+        let config = self.config(folder.path());
+        // Tests reload by writing `providers.yaml` into the state folder.
+        let (again, state) = (self, folder.path().to_owned());
+        let load = Box::new(move || again.load_again(&state));
+        let app = App::start(config, environment, load);
         let app = app.unwrap_or_else(|error| panic!("{error}"));
         TestProxy { address: app.local_addr(), app: Some(app), folder }
     }
@@ -145,6 +161,14 @@ impl TestProxy {
     /// Stops it; returns how many connections were cut off.
     pub(crate) fn stop(&mut self) -> usize {
         self.app.take().expect("it runs").stop()
+    }
+
+    /// Has it use what `described` says from now on; the answer of `POST /-/reload`.
+    #[track_caller]
+    pub(crate) fn reload(&self, described: &Builder) -> Answer {
+        let file = self.folder.path().join("providers.yaml");
+        std::fs::write(file, described.text(self.folder.path())).expect("a file");
+        self.ask("POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     }
 
     /// The state folder.

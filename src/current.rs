@@ -1,0 +1,293 @@
+//! The configuration in use, and how another takes its place without a request being dropped.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+use log::{error, info, warn};
+
+use crate::app::{Environment, Load, StartError, own_names, refresher_setup, way_to};
+use crate::clock::{Stopwatch, Timestamp};
+use crate::config::{Config, Credential, Provider, Settings};
+use crate::ingress::{After, Request, Service};
+use crate::message::RequestHead;
+use crate::proxy::access::Access;
+use crate::proxy::cooldown::Cooldown;
+use crate::proxy::exchange::Proxy;
+use crate::proxy::way::{Counts, Way};
+use crate::refusal::Refusal;
+use crate::thread;
+use crate::token::refresher::Refresher;
+use crate::token::store::{PostingKey, TokenStore};
+use crate::token::watched::Watched;
+
+/// The stack of the thread that waits for refreshers which are not needed any more.
+const ENDING_STACK_BYTES: usize = 128 * 1024;
+
+/// What serves requests at the moment, and what it takes to replace it. A request keeps the proxy that
+/// it began with to its end.
+pub struct Current {
+    proxy: RwLock<Arc<Proxy>>,
+    /// Held for the whole of a reload.
+    parts: Mutex<Parts>,
+    bound: SocketAddr,
+    load: Load,
+    started_at: Timestamp,
+    uptime: Stopwatch,
+    itself: Weak<Self>,
+}
+
+/// What only a reload touches.
+struct Parts {
+    environment: Environment,
+    store: Arc<TokenStore>,
+    refreshers: HashMap<PostingKey, Refresher>,
+    next_key: PostingKey,
+}
+
+/// The ways of a configuration, and the refreshers that were started for it.
+type Ways = (Vec<Arc<Way>>, HashMap<PostingKey, Refresher>);
+
+impl Current {
+    /// Starts what `config` asks for.
+    pub fn start(
+        config: Config,
+        bound: SocketAddr,
+        environment: Environment,
+        load: Load,
+    ) -> Result<Arc<Self>, StartError> {
+        let started_at = environment.clock.wall();
+        let mut parts = Parts {
+            environment,
+            store: Arc::new(TokenStore::new()),
+            refreshers: HashMap::new(),
+            next_key: 0,
+        };
+        let (ways, refreshers) = parts.ways(&config, None)?;
+        parts.refreshers = refreshers;
+        let uptime = Stopwatch::start();
+        Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
+            let proxy = new_proxy(config, ways, &mut parts, bound, (started_at, uptime), itself);
+            Self {
+                proxy: RwLock::new(Arc::new(proxy)),
+                parts: Mutex::new(parts),
+                bound,
+                load,
+                started_at,
+                uptime,
+                itself: itself.clone(),
+            }
+        }))
+    }
+
+    /// What serves requests now.
+    pub fn proxy(&self) -> Arc<Proxy> {
+        self.proxy.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        // Each change of it is complete in itself.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the configuration again and uses it. Providers that are as they were keep their token, their
+    /// thread and their connections; requests in flight go on with what they began with. Returns what is
+    /// to be known about it, or every problem, with nothing changed.
+    pub fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        let outcome = self.replace();
+        match &outcome {
+            Ok(notes) => {
+                for note in notes {
+                    warn!("{note}");
+                }
+            }
+            Err(problems) => {
+                for problem in problems {
+                    error!("{problem}");
+                }
+                error!("The configuration was not reloaded; the one in use goes on");
+            }
+        }
+        outcome
+    }
+
+    fn replace(&self) -> Result<Vec<String>, Vec<String>> {
+        let mut parts = self.parts();
+        let (config, mut notes) = (self.load)()?;
+        let old = self.proxy();
+        let (ways, started) =
+            parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
+        notes.extend(needs_restart(&old.config.settings, &config.settings));
+        info!("{}", what_changed(&old.config.providers, &config.providers));
+        let times = (self.started_at, self.uptime);
+        let proxy = new_proxy(config, ways, &mut parts, self.bound, times, &self.itself);
+        let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
+        *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
+        parts.refreshers.extend(started);
+        let ended = parts.refreshers.extract_if(|key, _| !in_use.contains(key)).collect();
+        end(ended, parts.store.clone());
+        Ok(notes)
+    }
+
+    /// Refreshes every provider now, without waiting.
+    pub fn refresh_all(&self) {
+        for refresher in self.parts().refreshers.values() {
+            drop(refresher.inbox().force());
+        }
+    }
+
+    /// Ends all refreshers, once what they have is on disk.
+    pub fn stop(&self) {
+        let refreshers = std::mem::take(&mut self.parts().refreshers);
+        // All are told before the first is waited for, so that slow answers are waited for at once.
+        refreshers.values().for_each(Refresher::stop);
+    }
+}
+
+impl Service for Current {
+    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
+        self.proxy().serve(request, out)
+    }
+
+    fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
+        self.proxy().refuse(refusal, head, out);
+    }
+}
+
+impl Parts {
+    /// The ways of `config`: those of `old` for providers that are as they were, and new ones.
+    fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
+        let mut ways = Vec::new();
+        let mut started = HashMap::new();
+        for provider in &config.providers {
+            let same = old.and_then(|old| unchanged(old, provider, &config.settings));
+            let way = match same {
+                Some(way) => way,
+                None => Arc::new(self.new_way(provider, &config.settings, &mut started)?),
+            };
+            ways.push(way);
+        }
+        Ok((ways, started))
+    }
+
+    fn new_way(
+        &mut self,
+        provider: &Provider,
+        settings: &Settings,
+        started: &mut HashMap<PostingKey, Refresher>,
+    ) -> Result<Way, StartError> {
+        if let Credential::Missing(missing) = &provider.credential {
+            error!("{missing} (provider: {})", provider.name);
+        }
+        let upstream = way_to(provider, &settings.limits)?;
+        let posting = self.next_key;
+        self.next_key += 1;
+        let setup =
+            refresher_setup(posting, provider, settings, &self.store, &mut self.environment)?;
+        let mut inbox = None;
+        if let Some(setup) = setup.filter(|_| provider.enabled) {
+            let refresher = Refresher::start(setup).map_err(StartError::Thread)?;
+            inbox = Some(refresher.inbox());
+            started.insert(posting, refresher);
+        }
+        let watched = match &provider.credential {
+            Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
+            _ => None,
+        };
+        let (cooldown, counts) = (Cooldown::default(), Counts::default());
+        Ok(Way { posting, upstream, inbox, watched, cooldown, counts })
+    }
+}
+
+fn new_proxy(
+    config: Config,
+    ways: Vec<Arc<Way>>,
+    parts: &mut Parts,
+    bound: SocketAddr,
+    (started_at, uptime): (Timestamp, Stopwatch),
+    current: &Weak<Current>,
+) -> Proxy {
+    let settings = &config.settings;
+    let access = Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
+    let current = current.clone();
+    Proxy {
+        access,
+        config,
+        ways,
+        store: parts.store.clone(),
+        clock: parts.environment.clock.clone(),
+        started_at,
+        uptime,
+        turns: AtomicU64::new(parts.environment.rng.u64(..)),
+        reload: Box::new(move || match current.upgrade() {
+            Some(current) => current.reload(),
+            None => Err(vec!["evertoken is stopping".to_owned()]),
+        }),
+    }
+}
+
+/// The way of `old` to a provider that is as it was, and is reached as it was.
+fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Arc<Way>> {
+    let before = &old.config.settings;
+    let timeouts = |settings: &Settings| {
+        (settings.limits.connect, settings.limits.response, settings.limits.idle)
+    };
+    let same_place =
+        before.state_dir == settings.state_dir && timeouts(before) == timeouts(settings);
+    let index =
+        old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
+    Some(old.ways[index].clone())
+}
+
+/// The settings that belong to the listening side, which a reload leaves as it is.
+fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
+    let limits = (&old.limits, &new.limits);
+    let changes = [
+        ("host", old.host != new.host),
+        ("port", old.port != new.port),
+        ("server", old.server != new.server),
+        ("log_level", old.log_level != new.log_level),
+        ("max_connections", limits.0.max_connections != limits.1.max_connections),
+        (
+            "max_connections_per_address",
+            limits.0.max_connections_per_address != limits.1.max_connections_per_address,
+        ),
+        ("max_body_bytes", limits.0.max_body_bytes != limits.1.max_body_bytes),
+        ("timeouts.client_head", limits.0.client_head != limits.1.client_head),
+        ("timeouts.client_idle", limits.0.client_idle != limits.1.client_idle),
+    ];
+    let changed = changes.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| format!("settings.{key} takes effect at the next start")).collect()
+}
+
+/// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.
+fn what_changed(old: &[Provider], new: &[Provider]) -> String {
+    let count = |holds: &dyn Fn(&Provider) -> bool, of: &[Provider]| {
+        of.iter().filter(|one| holds(one)).count()
+    };
+    let is_known = |one: &Provider| old.iter().any(|other| other.slug == one.slug);
+    let kept = count(&|one| old.contains(one), new);
+    let added = count(&|one| !is_known(one), new);
+    let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);
+    let changed = new.len() - kept - added;
+    format!(
+        "Reloaded the configuration: {added} providers added, {changed} changed, {kept} kept, {removed} removed"
+    )
+}
+
+/// Ends refreshers beside the reload: one may be waiting for its issuer.
+fn end(refreshers: HashMap<PostingKey, Refresher>, store: Arc<TokenStore>) {
+    refreshers.values().for_each(Refresher::stop);
+    let wait = move || {
+        for (key, refresher) in refreshers {
+            drop(refresher);
+            store.forget(key);
+        }
+    };
+    match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
+        Ok(thread) => thread.detach(),
+        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
+    }
+}
