@@ -16,6 +16,7 @@ use crate::message::RequestHead;
 use crate::proxy::access::Access;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
+use crate::proxy::metrics::Metrics;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
 use crate::thread;
@@ -32,6 +33,7 @@ pub struct Current {
     proxy: RwLock<Arc<Proxy>>,
     /// Held for the whole of a reload.
     parts: Mutex<Parts>,
+    metrics: Arc<Metrics>,
     bound: SocketAddr,
     load: Load,
     started_at: Timestamp,
@@ -43,6 +45,7 @@ pub struct Current {
 struct Parts {
     environment: Environment,
     store: Arc<TokenStore>,
+    metrics: Arc<Metrics>,
     refreshers: HashMap<PostingKey, Refresher>,
     next_key: PostingKey,
 }
@@ -62,6 +65,7 @@ impl Current {
         let mut parts = Parts {
             environment,
             store: Arc::new(TokenStore::new()),
+            metrics: Arc::new(Metrics::new()),
             refreshers: HashMap::new(),
             next_key: 0,
         };
@@ -72,6 +76,7 @@ impl Current {
             let proxy = new_proxy(config, ways, &mut parts, bound, (started_at, uptime), itself);
             Self {
                 proxy: RwLock::new(Arc::new(proxy)),
+                metrics: parts.metrics.clone(),
                 parts: Mutex::new(parts),
                 bound,
                 load,
@@ -154,6 +159,10 @@ impl Service for Current {
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
         self.proxy().refuse(refusal, head, out);
     }
+
+    fn connections_changed(&self, by: i64) {
+        self.metrics.connections_changed(by);
+    }
 }
 
 impl Parts {
@@ -217,6 +226,7 @@ fn new_proxy(
         config,
         ways,
         store: parts.store.clone(),
+        metrics: parts.metrics.clone(),
         clock: parts.environment.clock.clone(),
         started_at,
         uptime,
@@ -258,8 +268,8 @@ fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
         ("timeouts.client_head", limits.0.client_head != limits.1.client_head),
         ("timeouts.client_idle", limits.0.client_idle != limits.1.client_idle),
     ];
-    let changed = changes.into_iter().filter(|(_, changed)| *changed);
-    changed.map(|(key, _)| format!("settings.{key} takes effect at the next start")).collect()
+    let of_start = changes.into_iter().filter(|(_, changed)| *changed);
+    of_start.map(|(key, _)| format!("settings.{key} takes effect at the next start")).collect()
 }
 
 /// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.

@@ -52,6 +52,9 @@ pub trait Service: Send + Sync + 'static {
     /// Writes a refusal for a request that never became one, with `Connection: close`. `head` is
     /// there where it could still be read, and chooses the error shape by its path.
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write);
+
+    /// Hears of connections that were opened (1) and closed (-1).
+    fn connections_changed(&self, _by: i64) {}
 }
 
 /// A running server of either kind. Dropping it stops accepting.

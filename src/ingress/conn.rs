@@ -33,6 +33,7 @@ const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Serves the connection until it ends.
 pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, entry: &Entry) {
+    let _counted = Counted::new(service);
     // Where an option can't be set the connection is served all the same.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
@@ -48,6 +49,22 @@ pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, en
                 return;
             }
         }
+    }
+}
+
+/// Tells of a connection that is open while this lives.
+struct Counted<'a>(&'a dyn Service);
+
+impl<'a> Counted<'a> {
+    fn new(service: &'a dyn Service) -> Self {
+        service.connections_changed(1);
+        Self(service)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections_changed(-1);
     }
 }
 

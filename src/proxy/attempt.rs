@@ -121,12 +121,15 @@ impl Proxy {
         let way = &self.ways[index];
         let otherwise = self.config.settings.failure_cooldown;
         let now = self.clock.now();
+        let name = &self.config.providers[index].name;
         let (length, why) = match outcome {
             Ok(answer) if verdict::is_failing(answer.head.status) => {
+                self.metrics.upstream_error(name, "status");
                 let length = cooldown::length(&answer.head.headers, now.wall, otherwise);
                 (length, format!("it answered {}", answer.head.status))
             }
             Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
+                self.metrics.upstream_error(name, refusal.code.as_str());
                 (otherwise, refusal.code.as_str().to_owned())
             }
             Ok(_) => return way.cooldown.succeeded(began),
@@ -136,7 +139,6 @@ impl Proxy {
             way.counts.failed();
         }
         if way.cooldown.begin(now, length) {
-            let name = &self.config.providers[index].name;
             warn!("Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil());
         }
     }

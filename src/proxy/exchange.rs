@@ -16,6 +16,7 @@ use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{self, Candidate};
 use crate::proxy::headers;
+use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::pages::{self, Page};
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
@@ -48,6 +49,8 @@ pub struct Proxy {
     pub started_at: Timestamp,
     /// Measures the time since then.
     pub uptime: Stopwatch,
+    /// What is counted and timed.
+    pub metrics: Arc<Metrics>,
     /// Differs from request to request, for the selection strategy.
     pub turns: AtomicU64,
     /// Reads the configuration again: what is to be known about it, or why it can't be used.
@@ -255,6 +258,7 @@ impl Proxy {
             Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
             Relayed::UpstreamBroke(_) => {
                 self.ways[index].counts.failed();
+                self.metrics.upstream_error(&self.config.providers[index].name, "cut");
                 Err(Stop::UpstreamCut)
             }
         }
@@ -348,6 +352,12 @@ impl Proxy {
             attempts: record.attempts,
             cut,
         };
+        self.metrics.observe(&Observed {
+            provider: summary.provider,
+            status: summary.status,
+            first_byte: summary.first_byte,
+            total: summary.total,
+        });
         match record.provider {
             Some(_) => info!("{summary}"),
             None => debug!("{summary}"),

@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::config::{Credential, ProviderKind};
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
+use crate::proxy::metrics::{Metrics, ProviderNow};
 use crate::refusal::{Code, Refusal};
 use crate::token::store::Posting;
 
@@ -43,9 +44,9 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
         "healthy" => healthy,
         "ready" => ready,
         "status" => status,
+        "metrics" => metrics,
         _ => {
-            let message =
-                "There are /-/healthy, /-/ready, /-/status, /-/reload and /-/refresh/<provider>";
+            let message = "There are /-/healthy, /-/ready, /-/status, /-/metrics, /-/reload and /-/refresh/<provider>";
             return Err(Refusal::new(Code::NotFound, message));
         }
     };
@@ -207,6 +208,29 @@ fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> &'stati
     } else {
         "ready"
     }
+}
+
+/// Prometheus text.
+fn metrics(proxy: &Proxy) -> Page {
+    let now = proxy.clock.now();
+    let providers = proxy.config.providers.iter().enumerate();
+    let stands: Vec<_> = providers
+        .map(|(index, provider)| {
+            let posting = proxy.posting(index);
+            let watched = proxy.ways[index].watched.as_ref();
+            let kept = watched.and_then(|watched| watched.read(now.wall).ok());
+            let refreshed = posting.token.as_ref().map(|token| token.expires.wall);
+            ProviderNow {
+                name: &provider.name,
+                is_ready: provider.enabled && proxy.has_credential(index, &posting, now),
+                expires_at: refreshed.or_else(|| kept?.expires_at),
+                successes: posting.refresh.successes,
+                failures: posting.refresh.failures,
+                in_flight: proxy.ways[index].counts.in_flight.load(Ordering::Relaxed),
+            }
+        })
+        .collect();
+    page(200, Metrics::CONTENT_TYPE, proxy.metrics.scrape(&stands))
 }
 
 /// Reads the configuration again; 422 with every problem where it can't be used.

@@ -17,6 +17,7 @@ import urllib.request
 
 import anthropic
 import openai
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = ROOT / "target/release/evertoken"
@@ -140,6 +141,7 @@ def check_sdks(folder, lifetime):
         once = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
         whole = once.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
         assert whole.content[0].text == "You said: x"
+        check_metrics(url)
         stats = issuer.stats()
         proxy.stop()
     print(f"SDKs: {sum(counts)} streams on {THREADS} threads in {SECONDS:.0f} s, {stats}")
@@ -178,6 +180,16 @@ def converse_all(url, seconds):
     for thread in threads:
         thread.start()
     return threads, counts, errors
+
+
+def check_metrics(url):
+    """The official parser takes the metrics, and finds each of the contract's."""
+    with urllib.request.urlopen(url + "/-/metrics", timeout=PATIENCE_SECONDS) as answer:
+        families = {family.name for family in text_string_to_metric_families(answer.read().decode())}
+    wanted = """build_info requests requests_in_flight request_duration_seconds time_to_first_byte_seconds
+        refreshes token_expiry_timestamp_seconds provider_ready connections""".split()
+    missing = [name for name in wanted if f"evertoken_{name}" not in families]
+    assert not missing, (missing, families)
 
 
 def check_failover(folder, seconds=20):

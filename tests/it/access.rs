@@ -184,6 +184,10 @@ fn own_pages() {
     assert_eq!(provider["requests"]["total"], 1);
     assert_eq!(provider["token"], serde_json::Value::Null);
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    let metrics = proxy.ask(get("/-/metrics"));
+    assert!(metrics.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    assert!(metrics.body.contains("evertoken_requests_total{code=\"200\",provider=\"P\"} 1\n"));
+    assert!(metrics.body.contains("evertoken_connections 1\n"), "the one that asks");
     let mut client = Client::connect(proxy.address);
     client.send("HEAD /-/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.head().status, 200);

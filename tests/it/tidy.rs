@@ -57,6 +57,7 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("serde_yaml"), ["src/config/raw.rs"]);
     assert_eq!(holding("tiny_http::"), ["src/ingress/tiny.rs"]);
     assert_eq!(holding("lexopt::"), ["src/cli.rs"]);
+    assert_eq!(holding("prometheus::"), ["src/proxy/metrics.rs"]);
     assert!(holding("ureq::").iter().all(|name| name.starts_with("src/upstream")));
     assert!(!holding("ureq::").is_empty());
 }
@@ -151,4 +152,32 @@ fn every_dependency_is_explained() {
         count += 1;
     }
     assert!(count > 10);
+}
+
+#[test]
+fn dashboard_and_alerts_parse_and_name_metrics_that_there_are() {
+    let read = |name: &str| std::fs::read_to_string(root().join("contrib").join(name)).unwrap();
+    let (dashboard, alerts) = (read("grafana-dashboard.json"), read("alerts.yaml"));
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut used: Vec<String> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .map(|one| one["expr"].to_string())
+        .collect();
+    let alerts: serde_json::Value = serde_yaml::from_str(&alerts).unwrap();
+    let rules = alerts["groups"][0]["rules"].as_array().unwrap();
+    used.extend(rules.iter().map(|rule| rule["expr"].to_string()));
+    let known = std::fs::read_to_string(root().join("src/proxy/metrics.rs")).unwrap();
+    let mut count = 0;
+    for expression in used {
+        for part in expression.split("evertoken_").skip(1) {
+            let end =
+                part.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(part.len());
+            let name = part[..end].trim_end_matches("_bucket");
+            assert!(known.contains(&format!("\"evertoken_{name}\"")), "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
 }

@@ -1,0 +1,252 @@
+//! What is counted and timed, as Prometheus text; the only file that knows `prometheus`.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use crate::clock::Timestamp;
+
+/// Upper bounds of the histograms, in seconds: from what a small answer takes to the longest streams.
+const BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
+
+/// All metrics of a run. They outlive a reload.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    in_flight: IntGauge,
+    duration: HistogramVec,
+    first_byte: HistogramVec,
+    upstream_errors: IntCounterVec,
+    refreshes: IntCounterVec,
+    expiry: GaugeVec,
+    ready: IntGaugeVec,
+    connections: IntGauge,
+    scraping: Mutex<()>,
+}
+
+/// One exchange, as far as it is counted.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    /// The provider's name; None for what the proxy answered itself.
+    pub provider: Option<&'a str>,
+    /// The status that was sent; None where the client had gone before.
+    pub status: Option<u16>,
+    /// From the request head to the response head.
+    pub first_byte: Option<Duration>,
+    /// From the request head to the end.
+    pub total: Duration,
+}
+
+/// How a provider stands when the metrics are asked for.
+#[derive(Debug)]
+pub struct ProviderNow<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Whether it has a credential to send.
+    pub is_ready: bool,
+    /// When its token expires, where it has one that does.
+    pub expires_at: Option<Timestamp>,
+    /// Refreshes that succeeded since its thread began.
+    pub successes: u64,
+    /// Refreshes that failed since its thread began.
+    pub failures: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// The media type of [`Metrics::scrape`].
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let build = Gauge::with_opts(
+            Opts::new("evertoken_build_info", "Always 1; the version is a label")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        );
+        let build = registered(&registry, build);
+        build.set(1.0);
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help));
+        let histogram = |name: &str, help: &str| {
+            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+            registered(&registry, HistogramVec::new(options, &["provider"]))
+        };
+        Self {
+            requests: counter(
+                "evertoken_requests_total",
+                "Requests by provider (empty for evertoken's own answers) and status sent (0: the client left)",
+                &["provider", "code"],
+            ),
+            in_flight: gauge("evertoken_requests_in_flight", "Requests under way"),
+            duration: histogram(
+                "evertoken_request_duration_seconds",
+                "From the request's head to the end of the answer",
+            ),
+            first_byte: histogram(
+                "evertoken_time_to_first_byte_seconds",
+                "From the request's head to the head of the provider's answer",
+            ),
+            upstream_errors: counter(
+                "evertoken_upstream_errors_total",
+                "Failures of a provider: no connection, no HTTP, no answer in time, a cut stream, a failing status",
+                &["provider", "kind"],
+            ),
+            refreshes: counter(
+                "evertoken_refreshes_total",
+                "Token refreshes by outcome",
+                &["provider", "outcome"],
+            ),
+            expiry: registered(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "evertoken_token_expiry_timestamp_seconds",
+                        "When the token in use expires, in seconds since 1970",
+                    ),
+                    &["provider"],
+                ),
+            ),
+            ready: registered(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("evertoken_provider_ready", "1 where there is a credential to send"),
+                    &["provider"],
+                ),
+            ),
+            connections: gauge("evertoken_connections", "Open client connections"),
+            scraping: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// Counts an exchange that has ended.
+    pub fn observe(&self, observed: &Observed<'_>) {
+        let provider = observed.provider.unwrap_or("");
+        let code = observed.status.unwrap_or(0).to_string();
+        self.requests.with_label_values(&[provider, &code]).inc();
+        if observed.provider.is_none() {
+            return;
+        }
+        self.duration.with_label_values(&[provider]).observe(observed.total.as_secs_f64());
+        if let Some(first_byte) = observed.first_byte {
+            self.first_byte.with_label_values(&[provider]).observe(first_byte.as_secs_f64());
+        }
+    }
+
+    /// Counts a failure of `provider`.
+    pub fn upstream_error(&self, provider: &str, kind: &str) {
+        self.upstream_errors.with_label_values(&[provider, kind]).inc();
+    }
+
+    /// Counts connections that were opened or closed.
+    pub fn connections_changed(&self, by: i64) {
+        self.connections.add(by);
+    }
+
+    /// Everything in the text format, version 0.0.4, with the providers as they stand now.
+    pub fn scrape(&self, providers: &[ProviderNow<'_>]) -> String {
+        // One at a time, since it sets anew how the providers stand.
+        let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
+        self.in_flight.set(0);
+        self.ready.reset();
+        self.expiry.reset();
+        self.refreshes.reset();
+        for provider in providers {
+            self.stands(provider);
+        }
+        let mut bytes = Vec::new();
+        // Writing to memory does not fail, and the families come from the registry itself.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut bytes);
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+
+    fn stands(&self, now: &ProviderNow<'_>) {
+        self.in_flight.add(i64::try_from(now.in_flight).unwrap_or(i64::MAX));
+        self.ready.with_label_values(&[now.name]).set(i64::from(now.is_ready));
+        if let Some(at) = now.expires_at {
+            let since_1970 = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
+            self.expiry.with_label_values(&[now.name]).set(since_1970.as_secs_f64());
+        }
+        self.refreshes.with_label_values(&[now.name, "success"]).inc_by(now.successes);
+        self.refreshes.with_label_values(&[now.name, "failure"]).inc_by(now.failures);
+    }
+}
+
+/// Puts a metric into the registry. Names and labels are literals of this file, and each is there once.
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: Result<C, prometheus::Error>,
+) -> C {
+    let metric = metric.expect("its name and labels are valid");
+    registry.register(Box::new(metric.clone())).expect("there is no other of its name");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
+        let metrics = Metrics::new();
+        metrics.observe(&Observed {
+            provider: Some("A \"b\""),
+            status: Some(200),
+            first_byte: Some(Duration::from_millis(30)),
+            total: Duration::from_secs(2),
+        });
+        metrics.observe(&Observed {
+            provider: None,
+            status: Some(403),
+            first_byte: None,
+            total: Duration::ZERO,
+        });
+        metrics.upstream_error("A", "cut");
+        metrics.connections_changed(1);
+        let now = || ProviderNow {
+            name: "A",
+            is_ready: true,
+            expires_at: Some(Timestamp::from_millis(1_800_000_000_500)),
+            successes: 3,
+            failures: 1,
+            in_flight: 2,
+        };
+        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }]);
+        let text = metrics.scrape(&[now()]);
+        assert!(!text.contains("gone"));
+        for line in [
+            concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
+            "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
+            "evertoken_requests_in_flight 2",
+            "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
+            "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 1",
+            "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.03",
+            "evertoken_upstream_errors_total{kind=\"cut\",provider=\"A\"} 1",
+            "evertoken_refreshes_total{outcome=\"success\",provider=\"A\"} 3",
+            "evertoken_refreshes_total{outcome=\"failure\",provider=\"A\"} 1",
+            "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
+            "evertoken_provider_ready{provider=\"A\"} 1",
+            "evertoken_connections 1",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+    }
+}
