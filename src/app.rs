@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
 use crate::proxy::exchange::Proxy;
+use crate::shared::chain::SharedChain;
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable, exposures};
@@ -156,12 +157,20 @@ pub fn refresher_setup(
         name: provider.name.clone(),
         config: (**config).clone(),
         state: StateFile::new(&settings.state_dir, &provider.slug),
+        chain: settings.token_store.as_ref().map(|shared| {
+            SharedChain::new(shared, &provider.slug, random_name(&mut environment.rng))
+        }),
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
         send: token_sender(way_to(provider, &settings.limits)?),
         rng: environment.rng.fork(),
     }))
+}
+
+/// A name that nobody else has.
+pub(crate) fn random_name(rng: &mut Rng) -> String {
+    format!("{:032x}", rng.u128(..))
 }
 
 /// Sends token requests over `upstream`.

@@ -5,12 +5,15 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::app::{Environment, Load, StartError, own_names, refresher_setup, way_to};
+use crate::app::{
+    Environment, Load, StartError, own_names, random_name, refresher_setup, way_to,
+};
 use crate::clock::{Stopwatch, Timestamp};
-use crate::config::{Config, Credential, Provider, Settings};
+use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::access::Access;
@@ -19,8 +22,10 @@ use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
+use crate::shared::chain::{Held, SharedChain};
+use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::thread;
-use crate::token::refresher::Refresher;
+use crate::token::refresher::{Inbox, Refresher};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 
@@ -47,6 +52,8 @@ struct Parts {
     store: Arc<TokenStore>,
     metrics: Arc<Metrics>,
     refreshers: HashMap<PostingKey, Refresher>,
+    /// Ends after the refreshers, whose leases it renews.
+    keeper: Option<Keeper>,
     next_key: PostingKey,
 }
 
@@ -67,6 +74,7 @@ impl Current {
             store: Arc::new(TokenStore::new()),
             metrics: Arc::new(Metrics::new()),
             refreshers: HashMap::new(),
+            keeper: None,
             next_key: 0,
         };
         let (ways, refreshers) = parts.ways(&config, None)?;
@@ -131,6 +139,9 @@ impl Current {
         let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
         parts.refreshers.extend(started);
+        if let Some(keeper) = &parts.keeper {
+            keeper.retain(|key| in_use.contains(&key));
+        }
         let ended = parts.refreshers.extract_if(|key, _| !in_use.contains(key)).collect();
         end(ended, parts.store.clone());
         Ok(notes)
@@ -168,6 +179,15 @@ impl Service for Current {
 impl Parts {
     /// The ways of `config`: those of `old` for providers that are as they were, and new ones.
     fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
+        let before = self.keep_in_touch(config.settings.token_store.as_ref())?;
+        let built = self.build_ways(config, old);
+        if let (Err(_), Some(before)) = (&built, before) {
+            self.keeper = before;
+        }
+        built
+    }
+
+    fn build_ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
         let mut ways = Vec::new();
         let mut started = HashMap::new();
         for provider in &config.providers {
@@ -179,6 +199,46 @@ impl Parts {
             ways.push(way);
         }
         Ok((ways, started))
+    }
+
+    /// Has a keeper for `store`; the one before, where it was another.
+    fn keep_in_touch(
+        &mut self,
+        store: Option<&SharedStore>,
+    ) -> Result<Option<Option<Keeper>>, StartError> {
+        if self.keeper.as_ref().map(Keeper::store) == store {
+            return Ok(None);
+        }
+        let started = store.map(|store| {
+            let instance = random_name(&mut self.environment.rng);
+            Keeper::start(store, instance, self.environment.clock.clone())
+        });
+        let keeper = started.transpose().map_err(StartError::Thread)?;
+        Ok(Some(std::mem::replace(&mut self.keeper, keeper)))
+    }
+
+    /// Has the keeper do its work for a provider; how its cooldowns are told to other hosts.
+    fn share(
+        &self,
+        member: (PostingKey, &str),
+        inbox: Option<&Inbox>,
+        held: Option<Arc<Held>>,
+        cooldown: &Arc<Cooldown>,
+    ) -> Option<Herald> {
+        let keeper = self.keeper.as_ref()?;
+        let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
+        let cool_down = move |ms| {
+            cooldown.begin(clock.now(), Duration::from_millis(ms));
+        };
+        let (key, slug) = member;
+        keeper.add(Member {
+            key,
+            slug: slug.to_owned(),
+            inbox: inbox.cloned(),
+            held,
+            cool_down: Box::new(cool_down),
+        });
+        Some(keeper.herald(slug))
     }
 
     fn new_way(
@@ -195,8 +255,9 @@ impl Parts {
         self.next_key += 1;
         let setup =
             refresher_setup(posting, provider, settings, &self.store, &mut self.environment)?;
-        let mut inbox = None;
-        if let Some(setup) = setup.filter(|_| provider.enabled) {
+        let (mut inbox, mut held) = (None, None);
+        if let Some(mut setup) = setup.filter(|_| provider.enabled) {
+            held = setup.chain.as_mut().map(SharedChain::attend);
             let refresher = Refresher::start(setup).map_err(StartError::Thread)?;
             inbox = Some(refresher.inbox());
             started.insert(posting, refresher);
@@ -205,8 +266,10 @@ impl Parts {
             Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
             _ => None,
         };
-        let (cooldown, counts) = (Cooldown::default(), Counts::default());
-        Ok(Way { posting, upstream, inbox, watched, cooldown, counts })
+        let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
+        let member = (posting, provider.slug.as_str());
+        let herald = self.share(member, inbox.as_ref(), held, &cooldown);
+        Ok(Way { posting, upstream, inbox, watched, cooldown, herald, counts })
     }
 }
 
@@ -245,7 +308,9 @@ fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Ar
         (settings.limits.connect, settings.limits.response, settings.limits.idle)
     };
     let same_place =
-        before.state_dir == settings.state_dir && timeouts(before) == timeouts(settings);
+        before.state_dir == settings.state_dir
+            && before.token_store == settings.token_store
+            && timeouts(before) == timeouts(settings);
     let index =
         old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
     Some(old.ways[index].clone())

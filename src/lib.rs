@@ -18,6 +18,7 @@ pub mod message;
 pub mod proxy;
 pub mod refusal;
 pub mod secret;
+pub mod shared;
 pub mod thread;
 pub mod token;
 pub mod upstream;

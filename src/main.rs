@@ -258,6 +258,9 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
     for line in route::explain(&config) {
         say_out(&format!("  {line}\n"));
     }
+    if let Some(line) = check::sharing(&config) {
+        say_out(&format!("{line}\n"));
+    }
     let mut problems = check::offline(&config);
     if online {
         let report = check::online(&config, &Clock::system());

@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 mod provider;
 mod settings;
+mod token_store;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]

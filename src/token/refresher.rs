@@ -11,12 +11,14 @@ use fastrand::Rng;
 use crate::clock::Clock;
 use crate::config::AutoRefresh;
 use crate::message::Headers;
+use crate::shared::chain::SharedChain;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::saved::StateFile;
 use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
+mod hosts;
 
 use actor::Actor;
 
@@ -59,6 +61,8 @@ pub enum Event {
     Rejected(Generation, Sender<()>),
     /// A request found the token expired: the clocks may have jumped.
     Expired,
+    /// Another host changed what is stored, or the shared store is back.
+    News,
     /// End, after a refresh under way has been stored.
     Stop,
 }
@@ -73,6 +77,8 @@ pub struct Setup {
     pub config: AutoRefresh,
     /// Where tokens are kept.
     pub state: StateFile,
+    /// What is shared with other hosts; None where nothing is.
+    pub chain: Option<SharedChain>,
     /// Where tokens are published.
     pub store: Arc<TokenStore>,
     /// The time.
@@ -104,6 +110,12 @@ impl Inbox {
     pub fn expired(&self) {
         // A refresher that has ended has nothing to notice.
         let _ = self.0.send(Event::Expired);
+    }
+
+    /// Reports that there may be something else in the shared store.
+    pub fn news(&self) {
+        // A refresher that has ended takes nothing up.
+        let _ = self.0.send(Event::News);
     }
 
     fn ask(&self, event: impl FnOnce(Sender<()>) -> Event) -> Receiver<()> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
+use crate::shared::lease::Mark;
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -26,6 +27,8 @@ const FORMAT: u32 = 1;
 pub struct Saved {
     /// Counts the writes, so that a reader sees whether the file is newer than what it knows.
     pub revision: u64,
+    /// The fencing number of the lease it was written under; 0 where no other host has a part in it.
+    pub fence: u64,
     /// When it was written.
     pub saved_at: Timestamp,
     /// Hash of the seed that the chain began with.
@@ -82,6 +85,8 @@ pub struct SavedFailure {
 struct Image {
     format: u32,
     revision: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fence: u64,
     #[serde(with = "rfc3339")]
     saved_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +129,17 @@ mod rfc3339 {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Saved {
+    /// Where it stands in the row of what was written.
+    pub fn mark(&self) -> Mark {
+        Mark { fence: self.fence, generation: self.revision }
+    }
+
     /// Reads the file's text. The error says where and what, and holds none of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let image: Image = serde_json::from_str(text).map_err(|error| {
@@ -142,6 +157,7 @@ impl Saved {
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
         Ok(Self {
             revision: image.revision,
+            fence: image.fence,
             saved_at: image.saved_at,
             seed_hash: image.seed_hash,
             refresh_token: filled(image.refresh_token),
@@ -161,6 +177,7 @@ impl Saved {
         let image = Image {
             format: FORMAT,
             revision: self.revision,
+            fence: self.fence,
             saved_at: self.saved_at,
             seed_hash: self.seed_hash.clone(),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
@@ -333,6 +350,7 @@ mod tests {
         let at = Timestamp::from_millis(1_800_000_000_123);
         Saved {
             revision: 3,
+            fence: 2,
             saved_at: at,
             seed_hash: Some("h".into()),
             refresh_token: Some(Secret::new("rt")),

@@ -12,6 +12,7 @@ use crate::config::{AutoRefresh, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Class, Failure, Grant, Reached, What};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure, Lifecycle, Policy, Presented, Step};
+use crate::token::refresher::hosts::Entry;
 use crate::token::refresher::{Event, Setup};
 use crate::token::saved::{Locking, Saved, StateLock};
 use crate::token::store::{Posting, RefreshStatus};
@@ -21,6 +22,8 @@ use crate::token::store::{Posting, RefreshStatus};
 const TICK_MS: u64 = 30_000;
 /// How long to wait while another process refreshes the same provider.
 const LOCK_RETRY_MS: u64 = 250;
+/// How long to wait before the shared store is tried again.
+const AWAY_RETRY_MS: u64 = 1_000;
 /// How often a wrong wall clock is looked at.
 const CLOCK_RETRY_MS: u64 = 2_000;
 /// The least and the most time a token request may take.
@@ -29,11 +32,13 @@ const REQUEST_MAX_MS: u64 = 30_000;
 
 /// One provider's refresher at work.
 pub(super) struct Actor {
-    setup: Setup,
-    machine: Lifecycle,
-    status: RefreshStatus,
+    pub(super) setup: Setup,
+    pub(super) machine: Lifecycle,
+    pub(super) status: RefreshStatus,
     /// What could not be written to disk yet, and why.
     unsaved: Option<(Saved, String)>,
+    /// What is newest could not be put into the shared store yet.
+    pub(super) unshared: bool,
     /// Who waits for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
     clock_warned: bool,
@@ -59,6 +64,7 @@ impl Actor {
             machine,
             status: RefreshStatus::default(),
             unsaved: None,
+            unshared: false,
             waiting: Vec::new(),
             clock_warned: false,
             lock_warned: false,
@@ -73,11 +79,13 @@ impl Actor {
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
         self.machine.force();
         loop {
-            if !self.refresh() {
-                // The timer's end is all that is waited for.
-                let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
-            } else if !self.falls_back {
-                break;
+            match self.refresh() {
+                Went::Through if self.falls_back => {}
+                Went::Through | Went::Away => break,
+                Went::Busy => {
+                    // The timer's end is all that is waited for.
+                    let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+                }
             }
         }
         self.save_again();
@@ -111,20 +119,24 @@ impl Actor {
             let now = self.setup.clock.now();
             self.machine.observe(now);
             let wait_ms = match self.machine.next(now) {
-                Step::Refresh if self.refresh() => {
-                    self.waiting.clear();
-                    // Whoever asked in the meantime is heard before the next step is decided.
-                    match inbox.try_recv() {
-                        Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
-                        Ok(event) => self.hear(event),
-                        Err(TryRecvError::Empty) => {}
+                Step::Refresh => match self.refresh() {
+                    Went::Through => {
+                        self.waiting.clear();
+                        // Whoever asked in the meantime is heard before the next step is decided.
+                        match inbox.try_recv() {
+                            Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
+                            Ok(event) => self.hear(event),
+                            Err(TryRecvError::Empty) => {}
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                Step::Refresh => LOCK_RETRY_MS,
+                    Went::Busy => LOCK_RETRY_MS,
+                    Went::Away => AWAY_RETRY_MS,
+                },
                 Step::Wait(ms) => ms.min(TICK_MS),
                 Step::WaitForClock(ms) => self.wait_for_clock(ms),
             };
+            let wait_ms = if self.unshared { wait_ms.min(AWAY_RETRY_MS) } else { wait_ms };
             let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
             select! {
                 recv(inbox) -> event => match event {
@@ -156,6 +168,7 @@ impl Actor {
                     self.waiting.push(done);
                 }
             }
+            Event::News => self.compare_with_shared(),
             // What to do is decided by the clocks, right after this.
             Event::Expired | Event::Stop => {}
         }
@@ -164,6 +177,9 @@ impl Actor {
     /// What is due at every tick, whether or not a refresh is.
     fn tick(&mut self) {
         self.save_again();
+        if self.unshared {
+            self.compare_with_shared();
+        }
         self.read_files_again();
         if self.status.last_error.is_some() && self.unsaved.is_none() {
             // A login, or another process, may have stored what ends the failure.
@@ -207,22 +223,30 @@ impl Actor {
         wait_ms.min(CLOCK_RETRY_MS)
     }
 
-    /// Refreshes, unless another process is at it: false then.
-    fn refresh(&mut self) -> bool {
+    /// Refreshes, unless another process or another host is at it.
+    fn refresh(&mut self) -> Went {
         self.publish(true);
         let lock = match self.lock() {
             Ok(lock) => lock,
-            Err(Busy) => return false,
+            Err(Busy) => return Went::Busy,
         };
         if self.take_up_stored() && self.machine.next(self.setup.clock.now()) != Step::Refresh {
             info!("Using the token that another process stored for provider: {}", self.setup.name);
             self.publish(false);
-            return true;
+            return Went::Through;
         }
-        self.attempt();
+        let went = match self.enter() {
+            Entry::Ours => self.attempt(),
+            Entry::Settled => Went::Through,
+            Entry::Busy => Went::Busy,
+            Entry::Away => Went::Away,
+        };
+        self.leave();
         drop(lock);
-        self.publish(false);
-        true
+        if went != Went::Busy {
+            self.publish(false);
+        }
+        went
     }
 
     /// The lock; None where the state folder can't hold one.
@@ -257,25 +281,24 @@ impl Actor {
         brought
     }
 
-    fn attempt(&mut self) {
+    fn attempt(&mut self) -> Went {
         info!("Starting token refresh for provider: {}", self.setup.name);
         self.read_files_again();
         let presented = self.machine.presented();
         let outcome = self.exchange(&presented);
         match outcome {
             Ok((grant, sent)) => self.succeeded(&presented, &grant, sent),
-            Err(failure) => self.failed(&presented, &failure),
+            Err(NoGrant::Failed(failure)) => self.failed(&presented, &failure),
+            Err(NoGrant::Withdrawn(went)) => return went,
         }
+        Went::Through
     }
 
-    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), Failure> {
+    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
         let refresh_token = self.refresh_token(presented)?;
         let request =
             grant::request(&self.setup.config, refresh_token.as_ref()).map_err(Failure::missing)?;
-        let now = self.setup.clock.now();
-        if let Some(marked) = self.machine.begin(presented, now) {
-            self.save(marked);
-        }
+        self.begin(presented)?;
         let sent = self.setup.clock.now();
         let answer = (self.setup.send)(&request, self.time_allowed(sent))
             .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
@@ -341,8 +364,14 @@ impl Actor {
         self.status.last_error = Some(told);
     }
 
-    /// Puts `saved` on disk; what can't be written is kept and tried again.
+    /// Puts `saved` into the shared store, where there is one, and on disk.
     fn save(&mut self, saved: Saved) {
+        let newest = self.share(saved);
+        self.store(newest);
+    }
+
+    /// Puts `saved` on disk; what can't be written is kept and tried again.
+    pub(super) fn store(&mut self, saved: Saved) {
         match self.setup.state.replace(&saved) {
             Ok(()) => {
                 if self.unsaved.take().is_some() {
@@ -366,7 +395,7 @@ impl Actor {
 
     fn save_again(&mut self) {
         if let Some((saved, _)) = self.unsaved.clone() {
-            self.save(saved);
+            self.store(saved);
             if self.unsaved.is_none() {
                 self.publish(false);
             }
@@ -384,7 +413,7 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, refreshing: bool) {
+    pub(super) fn publish(&mut self, refreshing: bool) {
         let posting = self.posting(refreshing);
         self.setup.store.publish(self.setup.provider, posting);
     }
@@ -392,6 +421,31 @@ impl Actor {
 
 /// Another process holds the lock.
 struct Busy;
+
+/// How a refresh went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Went {
+    /// To its end, well or not.
+    Through,
+    /// Another process or host is at it.
+    Busy,
+    /// The shared store can't be used, and nothing is refreshed without it.
+    Away,
+}
+
+/// Why an attempt brought no grant.
+pub(super) enum NoGrant {
+    /// It failed.
+    Failed(Failure),
+    /// It was given up before anything was sent.
+    Withdrawn(Went),
+}
+
+impl From<Failure> for NoGrant {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
 
 fn policy(config: &AutoRefresh) -> Policy {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -1,0 +1,182 @@
+//! A connection of the `redis` crate: opening it by any of the ways, commands and published messages.
+
+use std::time::Duration;
+
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, TlsCertificates, Value,
+};
+
+use crate::config::SharedStore;
+use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
+use crate::shared::place::Servers;
+
+/// A connection. After an error it is of no use any more.
+pub struct Link(Connection);
+
+impl Link {
+    /// Connects, by way of the Sentinels where there are some.
+    pub(super) fn open(store: &SharedStore) -> Result<Self, Trouble> {
+        match &store.place.servers {
+            Servers::One(host, port) => Self::to_host(store, host, *port),
+            Servers::Socket(path) => {
+                let address = ConnectionAddr::Unix(path.into());
+                Self::connect(store, address, Some(store.place.database))
+            }
+            Servers::Sentinels(sentinels, name) => Self::by_sentinels(store, sentinels, name),
+        }
+    }
+
+    fn to_host(store: &SharedStore, host: &str, port: u16) -> Result<Self, Trouble> {
+        Self::connect(store, address(store, host, port), Some(store.place.database))
+    }
+
+    /// Asks one Sentinel after the other for the master, and that one whether it is one.
+    fn by_sentinels(
+        store: &SharedStore,
+        sentinels: &[(String, u16)],
+        name: &str,
+    ) -> Result<Self, Trouble> {
+        let mut why = String::new();
+        for (host, port) in sentinels {
+            match Self::by_sentinel(store, address(store, host, *port), name) {
+                Ok(link) => return Ok(link),
+                Err(trouble) => why = format!("{why}{host}:{port}: {trouble}; "),
+            }
+        }
+        Err(Trouble(format!("no Sentinel leads to a master: {}", why.trim_end_matches("; "))))
+    }
+
+    fn by_sentinel(
+        store: &SharedStore,
+        sentinel: ConnectionAddr,
+        name: &str,
+    ) -> Result<Self, Trouble> {
+        let mut link = Self::connect(store, sentinel, None)?;
+        let reply = link.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
+        let found = match reply.list() {
+            [host, port] => host.text().zip(port.text().and_then(|port| port.parse().ok())),
+            _ => None,
+        };
+        let unknown = || Trouble("it knows no master of this name".to_owned());
+        let (host, port) = found.ok_or_else(unknown)?;
+        let mut master = Self::to_host(store, host, port)?;
+        // A master that was replaced may not know it yet.
+        match master.ask(&["ROLE"])?.list().first().and_then(Reply::text) {
+            Some("master") => Ok(master),
+            _ => Err(Trouble(format!("{host}:{port} is not the master any more"))),
+        }
+    }
+
+    /// Connects to a server, or to a Sentinel where there is no database: those often ask for no
+    /// password, and refuse one then.
+    fn connect(
+        store: &SharedStore,
+        address: ConnectionAddr,
+        database: Option<u32>,
+    ) -> Result<Self, Trouble> {
+        let place = &store.place;
+        let mut own = RedisConnectionInfo::default().set_db(database.unwrap_or(0).into());
+        if database.is_some() {
+            if let Some(user) = &place.user {
+                own = own.set_username(user);
+            }
+            if let Some(password) = &place.password {
+                own = own.set_password(password.expose());
+            }
+        }
+        let info = address.into_connection_info().map_err(|error| told(&error))?;
+        let info = info.set_redis_settings(own.set_skip_set_lib_name());
+        let client = if place.tls {
+            let root_cert = store.ca_pem.clone().map(String::into_bytes);
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        } else {
+            Client::open(info)
+        };
+        let connection = client
+            .and_then(|client| client.get_connection_with_timeout(ANSWER_MAX))
+            .and_then(|connection| {
+                connection.set_read_timeout(Some(ANSWER_MAX))?;
+                connection.set_write_timeout(Some(ANSWER_MAX))?;
+                Ok(connection)
+            });
+        let mut link = Self(connection.map_err(|error| told(&error))?);
+        if database.is_none()
+            && let Some(password) = &place.password
+        {
+            let with_user = ["AUTH", place.user.as_deref().unwrap_or("default"), password.expose()];
+            // A Sentinel without a password refuses this, and answers all the same.
+            let _ = link.ask(&with_user);
+        }
+        Ok(link)
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+        let value = self.0.req_command(&command(words)).map_err(|error| told(&error))?;
+        read(value)
+    }
+
+    /// Sends a command without waiting for its answer.
+    pub(super) fn say(&mut self, words: &[&str]) -> Result<(), Trouble> {
+        let packed = command(words).get_packed_command();
+        self.0.send_packed_command(&packed).map_err(|error| told(&error))
+    }
+
+    /// The next thing that comes, waiting for it at most for `allowed`.
+    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<Reply>, Trouble> {
+        self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
+        match self.0.recv_response() {
+            Ok(value) => read(value).map(Some),
+            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) => Err(told(&error)),
+        }
+    }
+}
+
+fn address(store: &SharedStore, host: &str, port: u16) -> ConnectionAddr {
+    if store.place.tls {
+        // The certificates are put in when the client is made.
+        ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host.to_owned(), port)
+    }
+}
+
+fn command(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    command
+}
+
+fn read(value: Value) -> Result<Reply, Trouble> {
+    Ok(match value {
+        Value::Nil => Reply::Nothing,
+        Value::Int(number) => Reply::Number(number),
+        Value::BulkString(bytes) => Reply::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::SimpleString(text) => Reply::Text(text),
+        Value::Okay => Reply::Text("OK".to_owned()),
+        Value::Array(values) => Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?),
+        Value::Push { kind, data } => {
+            let kind = Reply::Text(kind.to_string());
+            let rest = data.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
+            Reply::List(std::iter::once(kind).chain(rest).collect())
+        }
+        _ => return Err(super::unexpected()),
+    })
+}
+
+/// The error in words: what the server says of itself, or what happened to the connection.
+fn told(error: &RedisError) -> Trouble {
+    let text = error.to_string();
+    let text = text.trim_end_matches([' ', '-']);
+    Trouble(match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            format!("it refuses the user or password: {text}")
+        }
+        _ if error.is_timeout() => "it does not answer in time".to_owned(),
+        _ => text.to_owned(),
+    })
+}
