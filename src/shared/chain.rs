@@ -8,6 +8,9 @@ use crate::shared::engine::{Line, Names, Seen, Trouble, Written};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Mark, Tenancy, length_ms};
 use crate::token::saved::Saved;
 
+/// How far the clocks of two hosts may be apart before one of them must be wrong.
+const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+
 /// A lease as the refresher that uses it and the keeper that renews it see it.
 #[derive(Debug)]
 pub struct Held {
@@ -145,15 +148,22 @@ impl SharedChain {
         }
     }
 
-    /// Puts `saved` in the place of the record, unless there is a newer one.
-    pub fn write(&mut self, clock: &Clock, saved: &Saved) -> Result<Put, Trouble> {
+    /// Puts `saved`, whose token is due `lead_ms` before its expiry, in the place of the record, unless
+    /// there is a newer one.
+    pub fn write(
+        &mut self,
+        clock: &Clock,
+        saved: &Saved,
+        lead_ms: Option<u64>,
+    ) -> Result<Put, Trouble> {
         let held = self.held.clone();
         let lease = held.lease();
-        let length = lease.map_or(0, |lease| lease.length_ms);
+        let grace = length_ms(lead_ms);
+        let length = lease.map_or(grace, |lease| lease.length_ms);
         let sent = clock.now();
         let (mark, text) = (saved.mark(), saved.to_json());
         let written =
-            self.ask(|line| line.write(&held.names, mark, &text, &held.holder, length))?;
+            self.ask(|line| line.write(&held.names, mark, &text, &held.holder, (length, grace)))?;
         match written {
             Written::Done(is_ours) => {
                 if let Some(lease) = lease {
@@ -186,6 +196,11 @@ impl SharedChain {
             saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
         if let Some(saved) = &mut saved {
             (saved.fence, saved.revision) = (seen.mark.fence, seen.mark.generation);
+            let ahead_ms = saved.saved_at.millis_since(now.wall);
+            if (0..CLOCK_DIFFERENCE_MAX_MS).contains(&ahead_ms) {
+                // Its writer's clock is a little ahead, which does not make ours wrong.
+                saved.saved_at = now.wall;
+            }
         }
         let pending = saved.as_ref().is_some_and(|saved| saved.pending.is_some());
         self.tenancy.observe(seen.mark, pending, now);

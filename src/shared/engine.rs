@@ -142,7 +142,8 @@ return now
 
 /// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
 /// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
-/// what is there.
+/// what is there. A server that had no record may have lost a lease with it: none is given out for as long
+/// as that could have lasted.
 const WRITE: &str = "
 local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
 local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
@@ -157,7 +158,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[7])
 local ours = held == ARGV[4]
 if ours then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
-elseif not now[1] and not held then
+elseif not now[3] and (not held or held == '') then
   redis.call('SET', KEYS[2], '', 'PX', ARGV[6])
 end
 redis.call('PUBLISH', ARGV[8], ARGV[9])
@@ -271,11 +272,11 @@ impl Line {
         mark: Mark,
         record: &Secret,
         holder: &str,
-        length_ms: u64,
+        (length_ms, grace_ms): (u64, u64),
     ) -> Result<Written, Trouble> {
         let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
         let sealed = sealed.map_err(|why| Trouble(why.to_owned()))?;
-        let numbers = [mark.fence, mark.generation, length_ms, GRACE_MS, RECORD_KEPT_MS];
+        let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
         let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
         let (token, lease) = (names.token(), names.lease());
         let (channel, news) = (names.news(), format!("t {}", names.slug));

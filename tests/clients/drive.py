@@ -54,18 +54,18 @@ def get(url):
 class Issuer:
     """The issuer as a child process."""
 
-    def __init__(self, lifetime):
+    def __init__(self, lifetime, slack=0):
         script = ROOT / "target/clients/issuer.mjs"
         self.process = subprocess.Popen(
-            ["node", str(script), str(lifetime)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ["node", str(script), str(lifetime), str(slack)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self.url = next(line.strip() for line in self.process.stdout if line.startswith("http"))
 
     def login(self, client="evertoken-tests"):
         return get(f"{self.url}/control/login?client={client}")["refresh_token"]
 
-    def mode(self, mode):
-        get(f"{self.url}/control/mode?is={mode}")
+    def mode(self, mode, after=1):
+        get(f"{self.url}/control/mode?is={mode}&after={after}")
 
     def stats(self):
         return get(self.url + "/control/stats")

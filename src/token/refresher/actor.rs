@@ -23,7 +23,7 @@ const TICK_MS: u64 = 30_000;
 /// How long to wait while another process refreshes the same provider.
 const LOCK_RETRY_MS: u64 = 250;
 /// How long to wait before the shared store is tried again.
-const AWAY_RETRY_MS: u64 = 1_000;
+const AWAY_RETRY_MS: u64 = 500;
 /// How often a wrong wall clock is looked at.
 const CLOCK_RETRY_MS: u64 = 2_000;
 /// The least and the most time a token request may take.

@@ -45,7 +45,7 @@ impl Actor {
         if is_held || self.patience_left_ms(now) > 0 {
             return Entry::Busy;
         }
-        let lead_ms = self.in_hand().map(|token| token.lead_ms);
+        let lead_ms = self.lead_ms();
         let least = self.machine.saved().fence;
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
         match chain.take(&self.setup.clock, lead_ms, least) {
@@ -83,9 +83,10 @@ impl Actor {
     /// Marks a refresh as begun, in the shared store first, and has a last look at the lease.
     pub(super) fn begin(&mut self, presented: &Presented) -> Result<(), NoGrant> {
         let before = self.machine.saved().clone();
+        let lead_ms = self.lead_ms();
         if let Some(marked) = self.machine.begin(presented, self.setup.clock.now()) {
             if let Some(chain) = &mut self.setup.chain {
-                match chain.write(&self.setup.clock, &marked) {
+                match chain.write(&self.setup.clock, &marked, lead_ms) {
                     Ok(Put::Done) => {}
                     Ok(Put::Refused(found)) => return Err(self.withdraw(before, found)),
                     Err(trouble) => {
@@ -125,8 +126,9 @@ impl Actor {
 
     /// Puts `saved` into the shared store; what is newest then. A newer record there stays.
     pub(super) fn share(&mut self, saved: Saved) -> Saved {
+        let lead_ms = self.lead_ms();
         let Some(chain) = &mut self.setup.chain else { return saved };
-        match chain.write(&self.setup.clock, &saved) {
+        match chain.write(&self.setup.clock, &saved, lead_ms) {
             Ok(Put::Done) => {
                 self.unshared = false;
                 saved
@@ -214,6 +216,10 @@ impl Actor {
         let token = self.machine.token()?;
         let lead_ms = token.expires.wall.millis_since(token.refresh_due_at);
         Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead_ms).unwrap_or(0) })
+    }
+
+    fn lead_ms(&self) -> Option<u64> {
+        self.in_hand().map(|token| token.lead_ms)
     }
 
     fn patience_left_ms(&self, now: Moment) -> u64 {
