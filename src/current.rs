@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::app::{
-    Environment, Load, StartError, own_names, random_name, refresher_setup, way_to,
-};
+use crate::app::{Environment, Load, StartError, own_names, random_name, refresher_setup, way_to};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::ingress::{After, Request, Service};
@@ -307,10 +305,9 @@ fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Ar
     let timeouts = |settings: &Settings| {
         (settings.limits.connect, settings.limits.response, settings.limits.idle)
     };
-    let same_place =
-        before.state_dir == settings.state_dir
-            && before.token_store == settings.token_store
-            && timeouts(before) == timeouts(settings);
+    let same_place = before.state_dir == settings.state_dir
+        && before.token_store == settings.token_store
+        && timeouts(before) == timeouts(settings);
     let index =
         old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
     Some(old.ways[index].clone())

@@ -129,8 +129,7 @@ impl SharedChain {
         lead_ms: Option<u64>,
         least: u64,
     ) -> Result<Option<(u64, Found)>, Trouble> {
-        let length =
-            if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
+        let length = if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
         let held = self.held.clone();
         let sent = clock.now();
         let taken = self.ask(|line| line.take(&held.names, &held.holder, length, least))?;

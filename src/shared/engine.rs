@@ -281,8 +281,20 @@ impl Line {
         let (token, lease) = (names.token(), names.lease());
         let (channel, news) = (names.news(), format!("t {}", names.slug));
         let command = [
-            "EVAL", WRITE, "2", &token, &lease, fence, generation, sealed.expose(), holder, length,
-            grace, kept, &channel, &news,
+            "EVAL",
+            WRITE,
+            "2",
+            &token,
+            &lease,
+            fence,
+            generation,
+            sealed.expose(),
+            holder,
+            length,
+            grace,
+            kept,
+            &channel,
+            &news,
         ];
         let reply = self.link.ask(&command)?;
         match reply.list() {

@@ -185,9 +185,8 @@ mod tests {
     #[test]
     fn patience_with_what_others_began() {
         let theirs = Mark { fence: 4, generation: 9 };
-        let token = |left: u64, lead_ms: u64| {
-            Some(InHand { expires: Due::after(NOW, left), lead_ms })
-        };
+        let token =
+            |left: u64, lead_ms: u64| Some(InHand { expires: Due::after(NOW, left), lead_ms });
         // In hand at the start, milliseconds since the marker was seen, patience that is left.
         let cases = [
             (None, 0, 5_000),

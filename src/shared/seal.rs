@@ -35,7 +35,9 @@ pub fn open(key: Option<&Secret>, context: &str, text: &str) -> Result<Secret, &
     const WRONG: &str = "its record can't be opened; do all hosts have the same token_store_key?";
     let (key, sealed) = match (key, text.strip_prefix(MARK)) {
         (None, None) => return Ok(Secret::new(text)),
-        (None, Some(_)) => return Err("its record is sealed, and there is no token_store_key here"),
+        (None, Some(_)) => {
+            return Err("its record is sealed, and there is no token_store_key here");
+        }
         (Some(_), None) => {
             return Err("its record is not sealed, but there is a token_store_key here");
         }

@@ -139,7 +139,8 @@ fn read_ca_file(section: &Section<'_>, sources: &Sources<'_>) -> Option<String> 
     match (sources.files)(Path::new(&path)) {
         Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(text),
         Ok(_) => {
-            section.error("token_store_ca_file", format!("there is no PEM certificate in '{path}'"));
+            section
+                .error("token_store_ca_file", format!("there is no PEM certificate in '{path}'"));
             None
         }
         Err(error) => {

@@ -158,7 +158,9 @@ fn read(value: Value) -> Result<Reply, Trouble> {
         Value::BulkString(bytes) => Reply::Text(String::from_utf8_lossy(&bytes).into_owned()),
         Value::SimpleString(text) => Reply::Text(text),
         Value::Okay => Reply::Text("OK".to_owned()),
-        Value::Array(values) => Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?),
+        Value::Array(values) => {
+            Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
         Value::Push { kind, data } => {
             let kind = Reply::Text(kind.to_string());
             let rest = data.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
