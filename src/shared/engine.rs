@@ -18,7 +18,7 @@ mod client;
 #[path = "engine/absent.rs"]
 mod client;
 
-pub use client::Link;
+use client::{Hearing, Link};
 
 /// How long a connection, and an answer on it, may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -67,17 +67,6 @@ pub enum News {
     Record(String),
     /// This provider cools down for so many milliseconds, said the instance of this id.
     Cooldown(String, u64, String),
-}
-
-/// What was heard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// Nothing.
-    Silence,
-    /// Something that is not for us, or the answer to [`Ear::knock`].
-    Other,
-    /// Something that was published.
-    News(News),
 }
 
 /// What is to be asked for on one provider's behalf.
@@ -210,7 +199,7 @@ impl Reply {
     }
 }
 
-/// A connection for commands.
+/// A connection.
 pub struct Line {
     link: Link,
     key: Option<Secret>,
@@ -234,6 +223,11 @@ impl Line {
         let valkey = field("valkey_version:").map(|version| format!("Valkey {}", version.trim()));
         let redis = || field("redis_version:").map(|version| format!("Redis {}", version.trim()));
         Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
+    }
+
+    /// Listens on this connection from now on.
+    pub fn listen(&mut self, prefix: &str) -> Result<Ear<'_>, Trouble> {
+        self.link.listen(&news_channel(prefix)).map(Ear)
     }
 
     /// What it has of a provider.
@@ -361,29 +355,18 @@ fn unexpected() -> Trouble {
 }
 
 /// A connection that hears what is published.
-pub struct Ear(Link);
+pub struct Ear<'a>(Hearing<'a>);
 
-impl Ear {
-    /// Connects and listens.
-    pub fn open(store: &SharedStore) -> Result<Self, Trouble> {
-        let mut link = Link::open(store)?;
-        link.ask(&["SUBSCRIBE", &news_channel(&store.prefix)])?;
-        Ok(Self(link))
+impl Ear<'_> {
+    /// What is published next, waiting for it at most for `allowed`.
+    pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, Trouble> {
+        let said = self.0.next(allowed)?;
+        Ok(said.as_deref().and_then(read_news))
     }
 
-    /// What comes next, waiting for it at most for `allowed`.
-    pub fn hear(&mut self, allowed: Duration) -> Result<Heard, Trouble> {
-        let Some(reply) = self.0.next(allowed)? else { return Ok(Heard::Silence) };
-        let news = match reply.list() {
-            [kind, _, said] if kind.text() == Some("message") => said.text().and_then(read_news),
-            _ => None,
-        };
-        Ok(news.map_or(Heard::Other, Heard::News))
-    }
-
-    /// Asks whether the connection still stands; the answer comes as something heard.
+    /// Asks whether the connection still stands.
     pub fn knock(&mut self) -> Result<(), Trouble> {
-        self.0.say(&["PING"])
+        self.0.ping()
     }
 }
 

@@ -12,7 +12,7 @@ use log::{error, info, warn};
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
 use crate::shared::chain::Held;
-use crate::shared::engine::{Ear, Heard, Line, Names, News, Trouble};
+use crate::shared::engine::{Ear, Line, Names, News, Trouble};
 use crate::shared::lease::Mark;
 use crate::thread::{self, Thread};
 use crate::token::refresher::Inbox;
@@ -24,8 +24,6 @@ const STACK_BYTES: usize = 256 * 1024;
 const LISTEN: Duration = Duration::from_millis(100);
 /// How often the records are looked at, whatever was heard.
 const POLL_MS: u64 = 500;
-/// A subscription that is asked at every poll and says nothing for so long is dead.
-const SILENCE_MAX_MS: u64 = 5_000;
 /// How long to wait before the next try to connect.
 const RETRY: Duration = Duration::from_millis(500);
 /// Cooldowns that wait to be told; what comes beyond that is not.
@@ -137,13 +135,12 @@ struct Work {
 }
 
 /// One connection's state.
-struct Session {
+struct Session<'a> {
     line: Line,
-    ear: Ear,
+    ear: Ear<'a>,
     /// Where each member's record stood when it was last looked at.
     marks: HashMap<PostingKey, Mark>,
     polled: Option<Moment>,
-    heard: Moment,
 }
 
 impl Work {
@@ -163,10 +160,10 @@ impl Work {
 
     /// Keeps in touch until it is told to stop, or something goes wrong.
     fn session(&mut self) -> Result<(), Trouble> {
-        let (line, ear) = (Line::open(&self.store)?, Ear::open(&self.store)?);
+        let (line, mut other) = (Line::open(&self.store)?, Line::open(&self.store)?);
+        let ear = other.listen(&self.store.prefix)?;
         self.report_reached();
-        let heard = self.clock.now();
-        let mut session = Session { line, ear, marks: HashMap::new(), polled: None, heard };
+        let mut session = Session { line, ear, marks: HashMap::new(), polled: None };
         loop {
             match self.stopped.try_recv() {
                 Ok(()) | Err(TryRecvError::Disconnected) => return Ok(()),
@@ -187,24 +184,14 @@ impl Work {
         Names::new(&self.store.prefix, slug)
     }
 
-    fn listen(&self, session: &mut Session) -> Result<(), Trouble> {
-        let heard = session.ear.hear(LISTEN)?;
-        let now = self.clock.now();
-        match heard {
-            Heard::Silence => {
-                let silent_ms = now.steady_ms.saturating_sub(session.heard.steady_ms);
-                if silent_ms > SILENCE_MAX_MS {
-                    return Err(Trouble("its subscription has fallen silent".to_owned()));
-                }
-                return Ok(());
-            }
-            Heard::News(News::Record(slug)) => self.wake(&slug),
-            Heard::News(News::Cooldown(slug, ms, from)) if from != self.instance => {
+    fn listen(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        match session.ear.hear(LISTEN)? {
+            Some(News::Record(slug)) => self.wake(&slug),
+            Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
                 self.cool_down(&slug, ms);
             }
-            Heard::News(News::Cooldown(..)) | Heard::Other => {}
+            Some(News::Cooldown(..)) | None => {}
         }
-        session.heard = now;
         Ok(())
     }
 
@@ -223,7 +210,7 @@ impl Work {
     }
 
     /// Looks at every record, since a message may have been missed, or the server may be empty.
-    fn poll_when_due(&self, session: &mut Session) -> Result<(), Trouble> {
+    fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
         let now = self.clock.now();
         let since = |polled: Moment| now.steady_ms.saturating_sub(polled.steady_ms);
         if session.polled.is_some_and(|polled| since(polled) < POLL_MS) {

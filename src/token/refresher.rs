@@ -19,6 +19,8 @@ use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
 mod hosts;
+mod policy;
+mod words;
 
 use actor::Actor;
 

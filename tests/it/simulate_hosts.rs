@@ -413,7 +413,10 @@ impl World {
         if (!self.is_gentle() || !anywhere_delicate) && self.one_in(700) {
             self.explained |= anywhere_delicate;
             self.engine_back_ms = self.true_ms + self.rng.u64(0..30_000);
-            if self.rng.bool() {
+            // A host that knows the seed alone can't tell an emptied server from a new one.
+            let all_know = self.hosts.iter().all(|host| host.machine.saved().revision > 0);
+            if (all_know || !self.is_gentle()) && self.rng.bool() {
+                self.explained |= !all_know;
                 self.engine = ModelEngine::empty();
                 self.epoch += 1;
                 self.written_ms = self.engine_back_ms;

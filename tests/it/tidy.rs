@@ -93,6 +93,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/config/resolve/token_store.rs",
         "src/token/grant.rs",
         "src/token/refresher/actor.rs",
+        "src/token/refresher/policy.rs",
         "src/token/saved.rs",
         "src/upstream.rs",
     ];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo,
+    Client, Connection, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo, PubSub,
     RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
@@ -12,7 +12,7 @@ use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
 use crate::shared::place::Servers;
 
 /// A connection. After an error it is of no use any more.
-pub struct Link(Connection);
+pub(super) struct Link(Connection);
 
 impl Link {
     /// Connects, by way of the Sentinels where there are some.
@@ -117,20 +117,32 @@ impl Link {
         read(value)
     }
 
-    /// Sends a command without waiting for its answer.
-    pub(super) fn say(&mut self, words: &[&str]) -> Result<(), Trouble> {
-        let packed = command(words).get_packed_command();
-        self.0.send_packed_command(&packed).map_err(|error| told(&error))
+    /// Subscribes to `channel`.
+    pub(super) fn listen(&mut self, channel: &str) -> Result<Hearing<'_>, Trouble> {
+        let mut subscription = self.0.as_pubsub();
+        subscription.subscribe(channel).map_err(|error| told(&error))?;
+        Ok(Hearing(subscription))
     }
+}
 
-    /// The next thing that comes, waiting for it at most for `allowed`.
-    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<Reply>, Trouble> {
+/// A subscription.
+pub(super) struct Hearing<'a>(PubSub<'a>);
+
+impl Hearing<'_> {
+    /// What is published next, waiting for it at most for `allowed`.
+    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<String>, Trouble> {
         self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
-        match self.0.recv_response() {
-            Ok(value) => read(value).map(Some),
+        match self.0.get_message() {
+            Ok(message) => Ok(message.get_payload().ok()),
             Err(error) if error.is_timeout() => Ok(None),
             Err(error) => Err(told(&error)),
         }
+    }
+
+    /// Waits for an answer of the server.
+    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+        let answered = self.0.set_read_timeout(Some(ANSWER_MAX));
+        answered.and_then(|()| self.0.ping::<Value>()).map(drop).map_err(|error| told(&error))
     }
 }
 
@@ -160,11 +172,6 @@ fn read(value: Value) -> Result<Reply, Trouble> {
         Value::Okay => Reply::Text("OK".to_owned()),
         Value::Array(values) => {
             Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
-        }
-        Value::Push { kind, data } => {
-            let kind = Reply::Text(kind.to_string());
-            let rest = data.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-            Reply::List(std::iter::once(kind).chain(rest).collect())
         }
         _ => return Err(super::unexpected()),
     })

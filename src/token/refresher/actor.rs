@@ -8,11 +8,13 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use log::{error, info, warn};
 
 use crate::clock::Moment;
-use crate::config::{AutoRefresh, SecretFiles, secret_of_file};
+use crate::config::{SecretFiles, secret_of_file};
 use crate::secret::Secret;
-use crate::token::grant::{self, Class, Failure, Grant, Reached, What};
-use crate::token::lifecycle::{ANSWER_LOST, AfterFailure, Lifecycle, Policy, Presented, Step};
+use crate::token::grant::{self, Failure, Grant, Reached};
+use crate::token::lifecycle::{Lifecycle, Presented, Step};
 use crate::token::refresher::hosts::Entry;
+use crate::token::refresher::policy::policy;
+use crate::token::refresher::words::{shortened, tell};
 use crate::token::refresher::{Event, Setup};
 use crate::token::saved::{Locking, Saved, StateLock};
 use crate::token::store::{Posting, RefreshStatus};
@@ -447,28 +449,6 @@ impl From<Failure> for NoGrant {
     }
 }
 
-fn policy(config: &AutoRefresh) -> Policy {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    // With a placeholder for the refresh token, the request is everything else about it.
-    let client_hash = grant::request(config, None)
-        .map(|request| {
-            let mut all = format!("{}\n{}", request.url, request.body.expose());
-            for (name, value) in &request.headers {
-                all.push_str(name);
-                all.push_str(value.expose());
-            }
-            Secret::new(all).hash()
-        })
-        .unwrap_or_default();
-    Policy {
-        refresh_before_ms: millis(config.refresh_before_expiry),
-        retry_interval_ms: millis(config.retry_interval),
-        seed: config.seed.clone().and_then(Result::ok),
-        without_refresh_token: config.seed.is_none(),
-        client_hash,
-    }
-}
-
 /// Reads the state file; one that can't be used is moved aside and said.
 fn load(setup: &Setup) -> Option<Saved> {
     let error = match setup.state.load() {
@@ -494,29 +474,4 @@ fn load(setup: &Setup) -> Option<Saved> {
         error!("The state file {} can't be read: {error}", path.display());
     }
     None
-}
-
-/// The failure in the words that the log fixes.
-fn tell(failure: &Failure, after: AfterFailure) -> String {
-    let mut told = match &failure.what {
-        What::Missing(missing) => missing.to_string(),
-        what => format!("Failed to refresh token: {what}"),
-    };
-    if after.falls_back_to_seed {
-        told.push_str("; trying the refresh token of the configuration");
-    } else if after.answer_lost {
-        told.push_str("; ");
-        told.push_str(ANSWER_LOST);
-    } else if failure.class == Class::TokenDead {
-        told.push_str(
-            "; the refresh token is no good any more, or somebody else uses it too: log in again",
-        );
-    }
-    told
-}
-
-/// The first five characters of a client id.
-fn shortened(client_id: &str) -> String {
-    let start: String = client_id.chars().take(5).collect();
-    format!("{start}...")
 }

@@ -1,0 +1,31 @@
+//! From the configuration to what the token machine goes by.
+
+use std::time::Duration;
+
+use crate::config::AutoRefresh;
+use crate::secret::Secret;
+use crate::token::grant;
+use crate::token::lifecycle::Policy;
+
+/// What `config` says about a token life.
+pub(super) fn policy(config: &AutoRefresh) -> Policy {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    // With a placeholder for the refresh token, the request is everything else about it.
+    let client_hash = grant::request(config, None)
+        .map(|request| {
+            let mut all = format!("{}\n{}", request.url, request.body.expose());
+            for (name, value) in &request.headers {
+                all.push_str(name);
+                all.push_str(value.expose());
+            }
+            Secret::new(all).hash()
+        })
+        .unwrap_or_default();
+    Policy {
+        refresh_before_ms: millis(config.refresh_before_expiry),
+        retry_interval_ms: millis(config.retry_interval),
+        seed: config.seed.clone().and_then(Result::ok),
+        without_refresh_token: config.seed.is_none(),
+        client_hash,
+    }
+}
