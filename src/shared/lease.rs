@@ -23,6 +23,8 @@ pub const GRACE_MS: u64 = 2_000;
 pub const PATIENCE_MAX_MS: u64 = 60_000;
 /// The same where there is no token to wait with.
 pub const PATIENCE_BARE_MS: u64 = 5_000;
+/// Where nothing could be seen for so long, waiting begins anew: nobody could have brought the answer.
+const UNSEEN_MAX_MS: u64 = 2_000;
 /// What of the token's time is kept back from waiting, a quarter of the lead within these bounds.
 const RESERVE_MIN_MS: u64 = 500;
 const RESERVE_MAX_MS: u64 = 30_000;
@@ -75,8 +77,15 @@ impl Lease {
 pub struct Tenancy {
     /// The fencing number of the last lease that was ours.
     last_fence: u64,
-    /// A marked refresh, and since when it is known here.
-    begun: Option<(Mark, Moment)>,
+    /// A refresh that is marked as begun.
+    begun: Option<Begun>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    mark: Mark,
+    since: Moment,
+    last_seen: Moment,
 }
 
 /// The token in hand, as far as waiting goes.
@@ -96,11 +105,12 @@ impl Tenancy {
 
     /// The newest record was seen; `pending` says that a refresh is marked as begun in it.
     pub fn observe(&mut self, newest: Mark, pending: bool, now: Moment) {
-        if !pending {
-            self.begun = None;
-        } else if self.begun.is_none_or(|(mark, _)| mark != newest) {
-            self.begun = Some((newest, now));
-        }
+        let known = self.begun.filter(|begun| {
+            let unseen_ms = now.steady_ms.saturating_sub(begun.last_seen.steady_ms);
+            begun.mark == newest && unseen_ms <= UNSEEN_MAX_MS
+        });
+        let since = known.map_or(now, |begun| begun.since);
+        self.begun = pending.then_some(Begun { mark: newest, since, last_seen: now });
     }
 
     /// How long the refresh that somebody else began is still waited for, once its lease is free.
@@ -109,7 +119,7 @@ impl Tenancy {
     /// the whole chain. While there is a token in hand, waiting costs nothing. What we began ourselves
     /// is over: we know how it ended.
     pub fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
-        let Some((mark, since)) = self.begun else { return 0 };
+        let Some(Begun { mark, since, .. }) = self.begun else { return 0 };
         if mark.fence == self.last_fence {
             return 0;
         }
@@ -202,10 +212,22 @@ mod tests {
         ];
         for (in_hand, after, left) in cases {
             let mut tenancy = Tenancy::default();
-            tenancy.observe(theirs, true, NOW);
-            tenancy.observe(theirs, true, later(after));
+            for millis in (0..after).step_by(1_000).chain([after]) {
+                tenancy.observe(theirs, true, later(millis));
+            }
             let found = tenancy.patience_left_ms(in_hand, later(after));
             assert_eq!(found, left, "{in_hand:?} after {after}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_waited_for_anew() {
+        let theirs = Mark { fence: 4, generation: 9 };
+        for (unseen, left) in [(2_000, 3_000), (2_001, 5_000)] {
+            let mut tenancy = Tenancy::default();
+            tenancy.observe(theirs, true, NOW);
+            tenancy.observe(theirs, true, later(unseen));
+            assert_eq!(tenancy.patience_left_ms(None, later(unseen)), left);
         }
     }
 
