@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(why) => {
-            say(&format!("evertoken: {why}\nTry 'evertoken --help'."));
+            say(why.trim_end());
             ExitCode::from(USAGE)
         }
     }

@@ -153,7 +153,8 @@ impl Proxy {
                 // A request that can't be sent is refused before its body is read.
                 self.credential(index)?;
                 let body = self.take_body(request, false)?;
-                let only = Candidate { provider: index, model: None, priority: 0 };
+                let only =
+                    Candidate { provider: index, model: None, priority: 0, is_foreign: false };
                 self.forward(request, &target, &body, vec![only], reply, record, stopwatch)
             }
             Route::Any => {
@@ -198,6 +199,9 @@ impl Proxy {
             candidates.iter().any(|one| one.model.is_some()).then(|| body.model()).flatten();
         let mut kept: Option<(usize, Kept)> = None;
         let mut refused = None;
+        // What a provider of another API said that does not know the path: worth less than a failure
+        // of one that does.
+        let mut unknown = None;
         let mut left = candidates.len();
         for candidate in candidates {
             left -= 1;
@@ -209,6 +213,14 @@ impl Proxy {
             };
             let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(body) };
             match self.attempt(request, &outgoing, record) {
+                Ok(sent)
+                    if candidate.is_foreign
+                        && body.is_held()
+                        && sent.is_unknown_path()
+                        && (left > 0 || kept.is_some() || refused.is_some()) =>
+                {
+                    unknown = keep(sent).map(|answer| (index, answer)).or(unknown);
+                }
                 Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
                     kept = keep(sent).map(|answer| (index, answer)).or(kept);
                 }
@@ -221,7 +233,7 @@ impl Proxy {
                 Err(stop) => return Err(stop),
             }
         }
-        match (kept, refused) {
+        match (kept.or(unknown.filter(|_| refused.is_none())), refused) {
             (Some((index, (head, bytes))), _) => {
                 record.provider = Some(index);
                 record.status = Some(head.status);

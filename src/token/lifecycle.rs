@@ -161,13 +161,14 @@ impl Lifecycle {
         Some(lag.min(patience))
     }
 
-    /// What is left of the least time between two successful refreshes.
+    /// What is left of the least time between two successful refreshes. A clock stepped over it ends
+    /// it, as it ends the token: a request must not wait for a gap that lies in the past.
     fn gap_left_ms(&self, now: Moment) -> u64 {
         let Some((at, lifetime_ms)) = self.last_success else { return 0 };
         if lifetime_ms < SUCCESS_GAP_MS {
             return 0;
         }
-        (at.steady_ms + SUCCESS_GAP_MS).saturating_sub(now.steady_ms)
+        Due::after(at, SUCCESS_GAP_MS).left_ms(now)
     }
 
     /// What the next token request is made with.

@@ -112,7 +112,7 @@ fn usage_is_2_and_help_is_0() {
     for arguments in [&["--nope"][..], &["serve"], &["check", "--listen", "a:1"]] {
         let output = run(folder.path(), arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(text(&output.stderr).contains("evertoken --help"));
+        assert!(text(&output.stderr).contains("try '--help'"));
     }
     for arguments in [
         &["--help"][..],

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use evertoken::clock::{Moment, Timestamp};
+use evertoken::clock::{Due, Moment, Timestamp};
 use evertoken::secret::Secret;
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
 use evertoken::token::lifecycle::{Lifecycle, Policy, Presented, SUCCESS_GAP_MS, Step};
@@ -66,7 +66,7 @@ struct World {
     wall_offset_ms: i64,
     asleep_ms: u64,
     faults: bool,
-    last_success: Option<(u64, u64)>,
+    last_success: Option<(Moment, u64)>,
     last_generation: u64,
     /// Answers that the issuer gave and nobody kept: what a broken chain is explained by.
     lost: u64,
@@ -195,10 +195,10 @@ impl World {
         if let Some((last, lifetime)) = self.last_success
             && lifetime >= SUCCESS_GAP_MS
         {
-            let gap = now.steady_ms - last;
-            assert!(gap >= SUCCESS_GAP_MS, "seed {}: two successes within {gap} ms", self.seed);
+            let left = Due::after(last, SUCCESS_GAP_MS).left_ms(now);
+            assert!(left == 0, "seed {}: two successes, the second {left} ms too soon", self.seed);
         }
-        self.last_success = Some((now.steady_ms, lifetime_ms));
+        self.last_success = Some((now, lifetime_ms));
     }
 
     fn failed(&mut self, presented: &Presented, failed: &Failure) {

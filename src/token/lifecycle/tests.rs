@@ -141,6 +141,14 @@ fn two_successes_are_ten_seconds_apart_unless_the_lifetime_is_shorter() {
 }
 
 #[test]
+fn a_clock_stepped_right_after_a_refresh_does_not_have_to_sit_out_the_gap() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    let resumed = Moment { wall: START.wall.plus_millis(7_200_000), ..later(START, 100) };
+    assert_eq!(machine.next(resumed), Step::Refresh);
+}
+
+#[test]
 fn transient_failures_back_off_and_the_old_token_serves() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     succeed(&mut machine, &grant("a", None, 600_000), START);
