@@ -4,8 +4,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
+ROUNDS ?= 3
 
-.PHONY: help run test check test-clients hostile soak bench install clean
+.PHONY: help run test check test-clients test-hosts hostile soak bench install clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -25,13 +26,18 @@ check: ## formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
+	$(CARGO) clippy --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run drive.py
 
-hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)
+test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
+	$(CARGO) build --release --locked --bin evertoken
+	tests/clients/run hosts.py $(ROUNDS)
+
+hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server)
 	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report

@@ -177,9 +177,14 @@ impl Service for Current {
 impl Parts {
     /// The ways of `config`: those of `old` for providers that are as they were, and new ones.
     fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
-        let before = self.keep_in_touch(config.settings.token_store.as_ref())?;
+        let store = config.settings.token_store.as_ref();
+        if self.keeper.as_ref().map(Keeper::store) == store {
+            return self.build_ways(config, old);
+        }
+        let keeper = self.keeper_for(store)?;
+        let before = std::mem::replace(&mut self.keeper, keeper);
         let built = self.build_ways(config, old);
-        if let (Err(_), Some(before)) = (&built, before) {
+        if built.is_err() {
             self.keeper = before;
         }
         built
@@ -199,20 +204,12 @@ impl Parts {
         Ok((ways, started))
     }
 
-    /// Has a keeper for `store`; the one before, where it was another.
-    fn keep_in_touch(
-        &mut self,
-        store: Option<&SharedStore>,
-    ) -> Result<Option<Option<Keeper>>, StartError> {
-        if self.keeper.as_ref().map(Keeper::store) == store {
-            return Ok(None);
-        }
+    fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {
         let started = store.map(|store| {
             let instance = random_name(&mut self.environment.rng);
             Keeper::start(store, instance, self.environment.clock.clone())
         });
-        let keeper = started.transpose().map_err(StartError::Thread)?;
-        Ok(Some(std::mem::replace(&mut self.keeper, keeper)))
+        started.transpose().map_err(StartError::Thread)
     }
 
     /// Has the keeper do its work for a provider; how its cooldowns are told to other hosts.
@@ -225,7 +222,7 @@ impl Parts {
     ) -> Option<Herald> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
-        let cool_down = move |ms| {
+        let rest = move |ms| {
             cooldown.begin(clock.now(), Duration::from_millis(ms));
         };
         let (key, slug) = member;
@@ -234,7 +231,7 @@ impl Parts {
             slug: slug.to_owned(),
             inbox: inbox.cloned(),
             held,
-            cool_down: Box::new(cool_down),
+            rest: Box::new(rest),
         });
         Some(keeper.herald(slug))
     }

@@ -63,7 +63,7 @@ pub enum Put {
     /// It is the newest record now.
     Done,
     /// There is a newer one.
-    Refused(Found),
+    Refused(Box<Found>),
 }
 
 /// See the module's documentation.
@@ -113,7 +113,7 @@ impl SharedChain {
     pub fn look(&mut self, now: Moment) -> Result<Found, Trouble> {
         let names = self.held.names.clone();
         let seen = self.ask(|line| line.look(&names))?;
-        self.found(seen, now)
+        self.found(&seen, now)
     }
 
     /// How long what another host began is still waited for.
@@ -138,7 +138,7 @@ impl SharedChain {
         held.set(Some(Lease::from(sent, fence, length)));
         self.tenancy.taken(fence);
         self.is_alone = false;
-        match self.found(seen, sent) {
+        match self.found(&seen, sent) {
             Ok(found) => Ok(Some((fence, found))),
             Err(trouble) => {
                 self.release();
@@ -171,7 +171,7 @@ impl SharedChain {
                 self.tenancy.observe(mark, saved.pending.is_some(), sent);
                 Ok(Put::Done)
             }
-            Written::Refused(seen) => Ok(Put::Refused(self.found(seen, sent)?)),
+            Written::Refused(seen) => Ok(Put::Refused(Box::new(self.found(&seen, sent)?))),
         }
     }
 
@@ -189,7 +189,7 @@ impl SharedChain {
         }
     }
 
-    fn found(&mut self, seen: Seen, now: Moment) -> Result<Found, Trouble> {
+    fn found(&mut self, seen: &Seen, now: Moment) -> Result<Found, Trouble> {
         let saved = seen.record.as_ref().map(|text| Saved::parse(text.expose())).transpose();
         let mut saved =
             saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;

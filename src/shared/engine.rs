@@ -238,20 +238,20 @@ impl Line {
         self.seen(names, now.list(), held.number() > 0)
     }
 
-    /// Takes the lease for `length_ms`, with a fencing number above `least`; None where it is not free.
+    /// Takes the lease for `length_ms`, with a fencing number above `fence_above`; None where it is not free.
     pub fn take(
         &mut self,
         names: &Names,
         holder: &str,
         length_ms: u64,
-        least: u64,
+        fence_above: u64,
     ) -> Result<Option<Seen>, Trouble> {
-        let numbers = [length_ms, least, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
-        let [length, least, grace, kept] = &numbers;
+        let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
+        let [length, above, grace, kept] = &numbers;
         let (token, lease) = (names.token(), names.lease());
         let reply = self
             .link
-            .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, least, grace, kept])?;
+            .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, above, grace, kept])?;
         let list = reply.list();
         if list.len() < 4 {
             return Ok(None);

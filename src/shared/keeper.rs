@@ -40,7 +40,7 @@ pub struct Member {
     /// The lease to renew while it is used.
     pub held: Option<Arc<Held>>,
     /// Has it cool down for so many milliseconds.
-    pub cool_down: Box<dyn Fn(u64) + Send + Sync>,
+    pub rest: Box<dyn Fn(u64) + Send + Sync>,
 }
 
 /// Tells the other hosts of cooldowns.
@@ -205,7 +205,7 @@ impl Work {
 
     fn cool_down(&self, slug: &str, ms: u64) {
         for member in self.members().iter().filter(|member| member.slug == slug) {
-            (member.cool_down)(ms);
+            (member.rest)(ms);
         }
     }
 
@@ -223,7 +223,7 @@ impl Work {
             if !session.marks.contains_key(&member.key) {
                 let left_ms = session.line.cooldown_left_ms(&names)?;
                 if left_ms > 0 {
-                    (member.cool_down)(left_ms);
+                    (member.rest)(left_ms);
                 }
             }
             let mark = session.line.mark(&names)?;

@@ -361,14 +361,13 @@ impl World {
         let now = self.now(host);
         let mut rng = self.rng.fork();
         let machine = &mut self.hosts[host].machine;
-        let saved = match answer {
-            Ok(grant) => Some(machine.granted(presented, &grant, sent, now, &mut rng)),
-            Err(()) => {
-                let what = What::Status(400, None);
-                let (class, reached) = (Class::TokenDead, Reached::No);
-                let failure = Failure { class, reached, retry_after_ms: None, what };
-                machine.failed(presented, &failure, now, &mut rng).1
-            }
+        let saved = if let Ok(grant) = answer {
+            Some(machine.granted(presented, &grant, sent, now, &mut rng))
+        } else {
+            let what = What::Status(400, None);
+            let (class, reached) = (Class::TokenDead, Reached::No);
+            let failure = Failure { class, reached, retry_after_ms: None, what };
+            machine.failed(presented, &failure, now, &mut rng).1
         };
         saved.map_or(Stage::Release, Stage::Store)
     }

@@ -88,7 +88,7 @@ impl Actor {
             if let Some(chain) = &mut self.setup.chain {
                 match chain.write(&self.setup.clock, &marked, lead_ms) {
                     Ok(Put::Done) => {}
-                    Ok(Put::Refused(found)) => return Err(self.withdraw(before, found)),
+                    Ok(Put::Refused(found)) => return Err(self.withdraw(before, *found)),
                     Err(trouble) => {
                         if self.away(&trouble) == Entry::Away {
                             self.put_back(before);
@@ -141,7 +141,7 @@ impl Actor {
                         self.setup.name
                     );
                 }
-                self.adopt(found);
+                self.adopt(*found);
                 self.machine.saved().clone()
             }
             Err(trouble) => {

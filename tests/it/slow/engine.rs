@@ -112,12 +112,11 @@ fn the_scripts_do_what_the_model_does() {
                 let record = Secret::new(format!("record {number}"));
                 let times = (LONG_MS, LONG_MS);
                 let real = line.write(&names, mark, &record, holder, times).unwrap();
-                match model.write(mark, record, holder, times, 0) {
-                    Some(ours) => assert_eq!(real, Written::Done(ours), "{number}"),
-                    None => {
-                        assert!(matches!(real, Written::Refused(_)), "{number}: {real:?}");
-                        refused += 1;
-                    }
+                if let Some(ours) = model.write(mark, record, holder, times, 0) {
+                    assert_eq!(real, Written::Done(ours), "{number}");
+                } else {
+                    assert!(matches!(real, Written::Refused(_)), "{number}: {real:?}");
+                    refused += 1;
                 }
             }
             65..75 => {
@@ -131,7 +130,8 @@ fn the_scripts_do_what_the_model_does() {
             98 => {
                 // The lease runs out.
                 server.tell(&["DEL", "test:lease:p"]);
-                model.release(&model.holder(0).unwrap_or_default().to_owned(), 0);
+                let held = model.holder(0).unwrap_or_default().to_owned();
+                model.release(&held, 0);
             }
             _ => {
                 server.tell(&["FLUSHALL"]);
