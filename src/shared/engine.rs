@@ -168,6 +168,7 @@ return redis.call('DEL', KEYS[1])
 
 /// An answer of the server, as far as it is used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
 pub(crate) enum Reply {
     Nothing,
     Number(i64),

@@ -9,7 +9,7 @@
 import http from 'node:http';
 import Provider from 'oidc-provider';
 
-const lifetime = Number(process.argv[2] ?? 4);
+let lifetime = Number(process.argv[2] ?? 4);
 const slack = Number(process.argv[3] ?? 0);
 // One client for each way to show who it is; all have the same secret but the public one.
 const client = (client_id, token_endpoint_auth_method, more = {}) => ({
@@ -30,8 +30,8 @@ const clients = [
   }),
 ];
 const stats = { requests: 0, refused: 0, late: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
-// When each access token was issued, in milliseconds since 1970.
-const issued = new Map();
+// When each access token ends by what its client was told, in milliseconds since 1970.
+const expiries = new Map();
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
 let lastRotation = 0;
@@ -47,14 +47,14 @@ server.listen(0, '127.0.0.1', () => {
     scopes: ['openid', 'offline_access', 'read'],
     features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
     rotateRefreshToken: true,
-    ttl: { AccessToken: lifetime + slack, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
+    ttl: { AccessToken: () => lifetime + slack, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
   });
   issuer.on('grant.success', () => {
     stats.rotations += 1;
     lastRotation = Date.now();
   });
-  issuer.on('access_token.saved', (token) => issued.set(token.jti, Date.now()));
+  issuer.on('access_token.saved', (token) => expiries.set(token.jti, Date.now() + lifetime * 1000));
   issuer.use(async (context, next) => {
     await next();
     if (context.body?.expires_in) context.body.expires_in = lifetime;
@@ -81,6 +81,10 @@ async function serve(issuer, callback, request, response) {
   if (path === '/control/login') {
     const clientId = query.get('client') ?? 'evertoken-tests';
     return json(response, 200, { refresh_token: await login(issuer, clientId) });
+  }
+  if (path === '/control/lifetime') {
+    lifetime = Number(query.get('is'));
+    return json(response, 200, { lifetime });
   }
   if (path === '/control/mode') {
     mode = query.get('is');
@@ -128,7 +132,7 @@ async function provider(issuer, path, request, response) {
       error: { type: 'authentication_error', message: 'OAuth access token has expired' },
     });
   }
-  if (Date.now() > issued.get(bearer) + lifetime * 1000) stats.late += 1;
+  if (Date.now() > expiries.get(bearer)) stats.late += 1;
   const asked = JSON.parse(Buffer.concat(chunks).toString() || '{}');
   const text = `You said: ${asked.messages?.at(-1)?.content ?? 'nothing'}`;
   const anthropic = path === '/v1/messages';

@@ -55,3 +55,17 @@ fn each_host_for_itself_where_that_is_asked_for() {
     let stored = std::fs::read_to_string(proxy.folder().join("p.json")).unwrap();
     assert!(stored.contains("refresh-1"), "the state folder has what the store can't have yet");
 }
+
+#[test]
+fn a_reload_takes_up_another_store() {
+    let (provider, issuer) = (provider(), granting());
+    let alone = builder(&provider, &issuer);
+    let shared = builder(&provider, &issuer).settings(NOWHERE);
+    let proxy = builder(&provider, &issuer).settings(NOWHERE).start();
+    assert_eq!(proxy.ask(get("/-/ready")).status, 503);
+    assert_eq!(proxy.reload(&alone).status, 200);
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer access-1", "the state folder alone");
+    assert_eq!(proxy.reload(&shared).status, 200);
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer access-1", "what is stored serves on");
+    assert_eq!(issuer.seen().len(), 1);
+}
