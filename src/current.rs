@@ -222,10 +222,17 @@ impl Parts {
     ) -> Option<Herald> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
-        let rest = move |ms| {
-            cooldown.begin(clock.now(), Duration::from_millis(ms));
-        };
         let (key, slug) = member;
+        let told = slug.to_owned();
+        let rest = move |ms| {
+            let length = Duration::from_millis(ms);
+            if cooldown.begin(clock.now(), length) {
+                let seconds = length.as_secs_f64().ceil();
+                warn!(
+                    "Provider {told} is passed over for {seconds} s: another host found it failing"
+                );
+            }
+        };
         keeper.add(Member {
             key,
             slug: slug.to_owned(),

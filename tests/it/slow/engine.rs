@@ -205,6 +205,35 @@ fn passwords() {
 }
 
 #[test]
+fn a_user_with_the_rights_that_the_documents_name() {
+    let server = Server::start(&["--port", "0"]);
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/several-hosts.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let line = guide.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+    server.tell(&line.split(' ').collect::<Vec<_>>());
+    server.tell(&["ACL", "SETUSER", "default", "off"]);
+    let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
+    let own = SharedStore { prefix: "evertoken:".to_owned(), ..store(&(url + "?db=1"), None) };
+    ping(&own).unwrap();
+    let (mut line, mut other) = (Line::open(&own).unwrap(), Line::open(&own).unwrap());
+    let mut ear = other.listen("evertoken:").unwrap();
+    let names = Names::new("evertoken:", "p");
+    assert_eq!(line.take(&names, "a", LONG_MS, 0).unwrap(), None, "those who know more come first");
+    let mark = Mark { fence: 1, generation: 1 };
+    let written = line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
+    assert_eq!(written, Written::Done(false));
+    line.renew(&names, "a", LONG_MS).unwrap();
+    line.release(&names, "a").unwrap();
+    line.look(&names).unwrap();
+    line.mark(&names).unwrap();
+    line.cool_down(&names, 1_000, "me").unwrap();
+    ear.knock().unwrap();
+    eventually("it hears", || ear.hear(Duration::from_millis(10)).unwrap().is_some());
+    let elsewhere = Names::new("other:", "p");
+    assert!(line.look(&elsewhere).is_err(), "and has no right to anything else");
+}
+
+#[test]
 fn tls_with_a_root_of_our_own() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
