@@ -1,5 +1,8 @@
 //! A connection of the `redis` crate: opening it by any of the ways, commands and published messages.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{
@@ -12,7 +15,10 @@ use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
 use crate::shared::place::Servers;
 
 /// A connection. After an error it is of no use any more.
-pub(super) struct Link(Connection);
+pub(super) struct Link {
+    connection: Connection,
+    store: SharedStore,
+}
 
 impl Link {
     /// Connects, by way of the Sentinels where there are some.
@@ -53,7 +59,7 @@ impl Link {
         name: &str,
     ) -> Result<Self, Trouble> {
         let mut link = Self::connect(store, sentinel, None)?;
-        let reply = link.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
+        let reply = link.ask_here(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
         let found = match reply.list() {
             [host, port] => host.text().zip(port.text().and_then(|port| port.parse().ok())),
             _ => None,
@@ -62,7 +68,7 @@ impl Link {
         let (host, port) = found.ok_or_else(unknown)?;
         let mut master = Self::to_host(store, host, port)?;
         // A master that was replaced may not know it yet.
-        match master.ask(&["ROLE"])?.list().first().and_then(Reply::text) {
+        match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
             Some("master") => Ok(master),
             _ => Err(Trouble(format!("{host}:{port} is not the master any more"))),
         }
@@ -100,26 +106,39 @@ impl Link {
                 connection.set_write_timeout(Some(ANSWER_MAX))?;
                 Ok(connection)
             });
-        let mut link = Self(connection.map_err(|error| told(&error))?);
+        let connection = connection.map_err(|error| told(&error))?;
+        let mut link = Self { connection, store: store.clone() };
         if database.is_none()
             && let Some(password) = &place.password
         {
             let with_user = ["AUTH", place.user.as_deref().unwrap_or("default"), password.expose()];
             // A Sentinel without a password refuses this, and answers all the same.
-            let _ = link.ask(&with_user);
+            let _ = link.ask_here(&with_user);
         }
         Ok(link)
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and waits for its answer. One that broke off (the server was restarted, or the
+    /// process halted, since the last) is sent once more on a new connection: each command here may be
+    /// carried out twice.
     pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
-        let value = self.0.req_command(&command(words)).map_err(|error| told(&error))?;
-        read(value)
+        match self.connection.req_command(&command(words)) {
+            Ok(value) => read(value),
+            Err(error) if error.is_io_error() && !error.is_timeout() => {
+                *self = Self::open(&self.store)?;
+                self.ask_here(words)
+            }
+            Err(error) => Err(told(&error)),
+        }
+    }
+
+    fn ask_here(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+        self.connection.req_command(&command(words)).map_err(|error| told(&error)).and_then(read)
     }
 
     /// Subscribes to `channel`.
     pub(super) fn listen(&mut self, channel: &str) -> Result<Hearing<'_>, Trouble> {
-        let mut subscription = self.0.as_pubsub();
+        let mut subscription = self.connection.as_pubsub();
         subscription.subscribe(channel).map_err(|error| told(&error))?;
         Ok(Hearing(subscription))
     }
@@ -134,7 +153,7 @@ impl Hearing<'_> {
         self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
         match self.0.get_message() {
             Ok(message) => Ok(message.get_payload().ok()),
-            Err(error) if error.is_timeout() => Ok(None),
+            Err(error) if error.is_timeout() || is_interrupted(&error) => Ok(None),
             Err(error) => Err(told(&error)),
         }
     }
@@ -177,6 +196,16 @@ fn read(value: Value) -> Result<Reply, Trouble> {
     })
 }
 
+type Wrapped = Arc<dyn Error + Send + Sync>;
+
+/// Whether the process was halted and goes on.
+fn is_interrupted(error: &RedisError) -> bool {
+    // The library wraps what it was told by the system.
+    let wrapped = error.source().and_then(|cause| cause.downcast_ref::<Wrapped>());
+    let cause = wrapped.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::Interrupted)
+}
+
 /// The error in words: what the server says of itself, or what happened to the connection.
 fn told(error: &RedisError) -> Trouble {
     let text = error.to_string();
@@ -188,4 +217,18 @@ fn told(error: &RedisError) -> Trouble {
         _ if error.is_timeout() => "it does not answer in time".to_owned(),
         _ => text.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halted_process_is_told_from_a_broken_connection() {
+        let error = |kind: io::ErrorKind| RedisError::from(io::Error::from(kind));
+        assert!(is_interrupted(&error(io::ErrorKind::Interrupted)));
+        for other in [io::ErrorKind::UnexpectedEof, io::ErrorKind::TimedOut] {
+            assert!(!is_interrupted(&error(other)));
+        }
+    }
 }

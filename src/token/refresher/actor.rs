@@ -170,7 +170,12 @@ impl Actor {
                     self.waiting.push(done);
                 }
             }
-            Event::News => self.compare_with_shared(),
+            Event::News => {
+                if self.compare_with_shared() {
+                    // What is waited for has come from another host.
+                    self.waiting.clear();
+                }
+            }
             // What to do is decided by the clocks, right after this.
             Event::Expired | Event::Stop => {}
         }

@@ -159,18 +159,21 @@ impl Actor {
         }
     }
 
-    /// Another host wrote something, or the server came back: the newer of the two wins.
-    pub(super) fn compare_with_shared(&mut self) {
+    /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
+    /// brought another token that is still good.
+    pub(super) fn compare_with_shared(&mut self) -> bool {
         let now = self.setup.clock.now();
-        let Some(chain) = &mut self.setup.chain else { return };
+        let Some(chain) = &mut self.setup.chain else { return false };
         // Where it can't be reached, the keeper says so, and tells again once it can.
-        let Ok(found) = chain.look(now) else { return };
-        self.take_up_shared(found);
+        let Ok(found) = chain.look(now) else { return false };
+        let brought = self.take_up_shared(found);
         self.publish(false);
+        brought
     }
 
-    /// Takes up what was found where it is newer, and offers what is known here where that is.
-    fn take_up_shared(&mut self, found: Found) {
+    /// Takes up what was found where it is newer, and offers what is known here where that is. Whether it
+    /// brought another token that is still good.
+    fn take_up_shared(&mut self, found: Found) -> bool {
         self.reached();
         let now = self.setup.clock.now();
         let known = self.machine.saved();
@@ -180,15 +183,17 @@ impl Actor {
             if newest != known {
                 self.store(newest);
             }
-            return;
+            return false;
         }
         self.unshared = false;
-        let Some(saved) = found.saved.filter(|saved| saved.mark() > known.mark()) else { return };
+        let newer = found.saved.filter(|saved| saved.mark() > known.mark());
+        let Some(saved) = newer else { return false };
         let brought = self.machine.take_up(saved.clone(), now);
         self.store(saved);
         if brought {
             self.refreshed_elsewhere(now);
         }
+        brought
     }
 
     fn refreshed_elsewhere(&mut self, now: Moment) {

@@ -13,8 +13,11 @@ use evertoken::shared::lease::Mark;
 use evertoken::shared::place::Place;
 use fastrand::Rng;
 
+use crate::support::client::{Client, get};
 use crate::support::engine::ModelEngine;
 use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+use crate::support::proxy::TestProxy;
 
 /// Longer than the test: no lease runs out by itself, so that the time plays no part.
 const LONG_MS: u64 = 3_600_000;
@@ -281,6 +284,39 @@ fn sentinels_lead_to_the_master() {
     eventually("the master is found", || ping(&own).is_ok());
     let unknown = ping(&store(&url("other"), None)).unwrap_err();
     assert!(unknown.contains("knows no master of this name"), "{unknown}");
+}
+
+#[test]
+fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
+    let server = Server::start(&["--port", "0"]);
+    let provider =
+        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let issuer = Peer::start(move |mut talk| {
+        talk.request();
+        let _ = released.recv();
+        let body = r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#;
+        talk.send(answer(200, body));
+    });
+    let start = |name: &str| {
+        TestProxy::builder()
+            .variable("CLIENT_ID", name)
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+            .start()
+    };
+    let hosts = [start("host-0"), start("host-1")];
+    eventually("one of them refreshes", || issuer.seen().len() == 1);
+    let first = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
+    let other = &hosts[usize::from(first.contains("host-0"))];
+    let mut client = Client::connect(other.address);
+    client.send("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    drop(release);
+    // Without the news it would wait for the whole time that a refresh may take, longer than this reads.
+    assert_eq!(client.answer().status, 200);
+    for host in &hosts {
+        assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
+    }
 }
 
 #[test]
