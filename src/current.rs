@@ -190,7 +190,7 @@ impl Parts {
         if let Credential::Missing(missing) = &provider.credential {
             error!("{missing} (provider: {})", provider.name);
         }
-        let upstream = way_to(provider, &settings.limits)?;
+        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
         let posting = self.next_key;
         self.next_key += 1;
         let setup =

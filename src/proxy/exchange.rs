@@ -246,9 +246,8 @@ impl Proxy {
         let Sent { mut answer, in_flight: _in_flight } = sent;
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
-        let mut head = answer.head.clone();
-        head.headers = headers::to_client(&answer.head.headers);
-        reply.begin(&head, answer.length).map_err(|_| Stop::ClientGone)?;
+        let headers = headers::to_client(&answer.head.headers);
+        reply.begin(&ResponseHead { status: answer.head.status, headers }, answer.length);
         if answer.length == AnswerLength::Absent {
             return Ok(());
         }
@@ -293,8 +292,9 @@ impl Proxy {
         }
         let (mut head, body) = refusal.render(kind);
         head.headers.push("date", self.date());
-        reply.begin(&head, AnswerLength::Sized(body.len() as u64))?;
-        reply.piece(&body)
+        reply.begin(&head, AnswerLength::Sized(body.len() as u64));
+        reply.piece(&body)?;
+        reply.flush()
     }
 
     fn send_page(
@@ -325,7 +325,7 @@ impl Proxy {
         } else {
             AnswerLength::Sized(body.len() as u64)
         };
-        reply.begin(&sent, length).map_err(|_| Stop::ClientGone)?;
+        reply.begin(&sent, length);
         reply.piece(body).map_err(|_| Stop::ClientGone)
     }
 
