@@ -161,7 +161,10 @@ impl Service for Current {
     }
 
     fn connections_changed(&self, by: i64) {
-        self.metrics.connections_changed(by);
+        let open = self.metrics.connections_changed(by);
+        if by < 0 {
+            self.proxy().clients_left(open);
+        }
     }
 }
 

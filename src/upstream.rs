@@ -161,6 +161,11 @@ impl Upstream {
         })
     }
 
+    /// Closes connections that are kept beyond `max`.
+    pub fn trim(&self, max: usize) {
+        self.idle.trim(max);
+    }
+
     fn send_head(
         &self,
         head: &[u8],
@@ -185,7 +190,7 @@ impl Upstream {
     fn connect(&self, watch: &Watch) -> Result<Wire, Fault> {
         match self.connector.connect(&self.origin, watch) {
             Err(Fault::Io(error)) if is_exhausted(&error) => {
-                self.idle.clear();
+                self.idle.trim(0);
                 self.connector.connect(&self.origin, watch)
             }
             outcome => outcome,

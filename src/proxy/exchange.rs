@@ -30,6 +30,8 @@ use crate::upstream::AnswerLength;
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;
+/// Connections that are kept to a provider however few clients there are.
+const IDLE_CONNECTIONS_MIN: usize = 64;
 /// The longest silence while it is read.
 const KEPT_SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -124,6 +126,14 @@ impl Proxy {
     /// What the provider's refresher last said.
     pub fn posting(&self, index: usize) -> Arc<Posting> {
         self.store.read(self.ways[index].posting)
+    }
+
+    /// Some clients went away and `open` are left: no more requests than that can be under way, so
+    /// that many connections to a provider are kept.
+    pub fn clients_left(&self, open: usize) {
+        for way in &self.ways {
+            way.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
+        }
     }
 
     fn answer(

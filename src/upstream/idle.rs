@@ -67,9 +67,13 @@ impl Idle {
         }
     }
 
-    /// Closes all of them, so that their descriptors are free.
-    pub(super) fn clear(&self) {
-        let gone = std::mem::take(&mut *self.kept());
+    /// Closes those beyond `max`, the oldest first, so that their descriptors are free.
+    pub(super) fn trim(&self, max: usize) {
+        let mut kept = self.kept();
+        let excess = kept.len().saturating_sub(max);
+        let gone: Vec<_> = kept.drain(..excess).collect();
+        drop(kept);
+        // Closed without the lock.
         drop(gone);
     }
 
@@ -136,8 +140,14 @@ mod tests {
         let idle = Idle::new(9);
         idle.put(pair().0, true);
         assert!(idle.take(false).is_some(), "a young one is trusted");
-        idle.put(pair().0, true);
-        idle.clear();
+        for _ in 0..3 {
+            idle.put(pair().0, true);
+        }
+        idle.trim(3);
+        assert_eq!(idle.count(), 3);
+        idle.trim(1);
+        assert_eq!(idle.count(), 1);
+        idle.trim(0);
         assert!(idle.take(false).is_none());
     }
 }
