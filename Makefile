@@ -29,8 +29,9 @@ check: ## formatting, lints, documentation
 	$(CARGO) clippy --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
+test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run login.py
 	tests/clients/run drive.py
 
 test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)

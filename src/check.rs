@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, Fallback, Provider, SharedStore, resolve};
+use crate::config::{
+    Config, Credential, Fallback, GrantType, Missing, Provider, SharedStore, resolve,
+};
 use crate::message::Headers;
 use crate::shared::engine::Line;
-use crate::token::saved::{check_writable, exposures};
+use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.
@@ -49,6 +51,7 @@ fn judge_store(store: &SharedStore, report: &mut Report) {
 /// Problems of the environment and the state folder.
 pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
+    problems.extend(missing_logins(config));
     let folder = &config.settings.state_dir;
     if let Err(error) = check_writable(folder) {
         problems.push(format!(
@@ -61,6 +64,23 @@ pub fn offline(config: &Config) -> Vec<String> {
     problems
 }
 
+/// Providers whose first refresh token only a login can bring, and which had none yet.
+fn missing_logins(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let Credential::Refreshed(refresh) = &provider.credential else { continue };
+        if refresh.seed.is_some() || refresh.grant_type == GrantType::ClientCredentials {
+            continue;
+        }
+        let stored = StateFile::new(&config.settings.state_dir, &provider.slug).load();
+        if !matches!(stored, Ok(Some(saved)) if saved.refresh_token.is_some()) {
+            let what = Missing::Login(provider.slug.clone());
+            missing.push(format!("{}: {what}", provider.name));
+        }
+    }
+    missing
+}
+
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
@@ -69,17 +89,18 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
         judge_store(store, &mut report);
     }
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let upstream = match way_to(provider, &config.settings.limits) {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                report.problems.push(error.to_string());
-                continue;
-            }
-        };
         for (what, url) in endpoints(provider) {
-            let request =
-                OutRequest { method: "HEAD".into(), url: url.clone(), headers: Headers::new() };
             let line = format!("{}: {what} {url}", provider.name);
+            let origin = origin_of(&url);
+            let upstream = match way_to(origin, provider, &config.settings.limits) {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    report.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
+            let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {
                 Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
@@ -93,8 +114,20 @@ fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
     let mut endpoints = BTreeMap::from([("base_url", format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
         endpoints.insert("token_url", config.token_url.clone());
+        let login = &config.login;
+        let others = [
+            ("authorization_url", &login.authorization_url),
+            ("device_authorization_url", &login.device_authorization_url),
+        ];
+        endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
     }
     endpoints
+}
+
+/// Scheme and authority of a URL.
+fn origin_of(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + "://".len());
+    url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
 fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {

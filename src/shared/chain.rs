@@ -92,6 +92,23 @@ impl SharedChain {
         }
     }
 
+    /// The same once more, over a connection of its own.
+    pub fn again(&self) -> Self {
+        let held = Held {
+            names: self.held.names.clone(),
+            holder: self.held.holder.clone(),
+            lease: Mutex::default(),
+        };
+        Self {
+            store: self.store.clone(),
+            held: Arc::new(held),
+            line: None,
+            tenancy: Tenancy::default(),
+            is_attended: false,
+            is_alone: false,
+        }
+    }
+
     /// The lease for the keeper, which renews it from now on.
     pub fn attend(&mut self) -> Arc<Held> {
         self.is_attended = true;

@@ -73,6 +73,11 @@ impl Actor {
         Entry::Ours
     }
 
+    /// Whether what the state folder has is older than what all hosts have.
+    pub(super) fn is_older_than_shared(&self, stored: &Saved) -> bool {
+        self.setup.chain.is_some() && stored.mark() <= self.machine.saved().mark()
+    }
+
     /// Gives the lease back.
     pub(super) fn leave(&mut self) {
         if let Some(chain) = &mut self.setup.chain {
