@@ -12,7 +12,7 @@ use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
 use crate::token::refresher::disk::load;
-use crate::token::refresher::hosts::Entry;
+use crate::token::refresher::hosts::{Entry, NoGrant, Went};
 use crate::token::refresher::words::{shortened, tell};
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::{Locking, Saved, StateLock};
@@ -24,8 +24,6 @@ const LOOK_MS: u64 = 5_000;
 pub(super) const LOCK_RETRY_MS: u64 = 250;
 /// How long to wait before the shared store is tried again.
 const AWAY_RETRY_MS: u64 = 500;
-/// How often the lock is tried for before the end.
-const LOCK_TRIES_AT_END: u32 = 20;
 /// How often a wrong wall clock is looked at.
 const CLOCK_RETRY_MS: u64 = 2_000;
 /// The least and the most time a token request may take.
@@ -38,7 +36,7 @@ pub(super) struct Actor {
     pub(super) machine: Lifecycle,
     pub(super) status: RefreshStatus,
     /// What could not be written to disk yet, and why.
-    unsaved: Option<(Saved, String)>,
+    pub(super) unsaved: Option<(Saved, String)>,
     /// What is newest could not be put into the shared store yet.
     pub(super) unshared: bool,
     /// Who waits for the outcome of the next refresh.
@@ -223,7 +221,7 @@ impl Actor {
 
     /// Takes up a login that was stored since the last look, whether or not the token in use is
     /// still good; false where there is none.
-    fn take_up_login(&mut self) -> bool {
+    pub(super) fn take_up_login(&mut self) -> bool {
         // A file that can't be read is said where a refresh needs it.
         let Ok(Some(stored)) = self.setup.state.load() else { return false };
         if !self.machine.is_other_login(&stored) || self.is_older_than_shared(&stored) {
@@ -298,7 +296,7 @@ impl Actor {
     }
 
     /// The lock; None where the state folder can't hold one.
-    fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
+    pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
         match self.setup.state.try_lock() {
             Ok(Locking::Ours(lock)) => Ok(Some(lock)),
             Ok(Locking::Theirs) => Err(Busy),
@@ -430,60 +428,6 @@ impl Actor {
         (config.login.exist() && helps).then(|| format!("evertoken login --provider {slug}"))
     }
 
-    /// Puts `saved` into the shared store, where there is one, and on disk.
-    fn save(&mut self, saved: Saved) {
-        let newest = self.share(saved);
-        self.store(newest);
-    }
-
-    /// Puts `saved` on disk; what can't be written is kept and tried again.
-    pub(super) fn store(&mut self, saved: Saved) {
-        match self.setup.state.replace(&saved) {
-            Ok(()) => {
-                if self.unsaved.take().is_some() {
-                    info!("The state file of provider {} is written again", self.setup.name);
-                }
-            }
-            Err(error) => {
-                if self.unsaved.is_none() {
-                    error!(
-                        "The state file {} can't be written ({error}); the token of provider {} is \
-                         used from memory and would be lost at a restart; trying again every {} s",
-                        self.setup.state.path().display(),
-                        self.setup.name,
-                        TICK_MS / 1000
-                    );
-                }
-                self.unsaved = Some((saved, error.to_string()));
-            }
-        }
-    }
-
-    /// Tries again to write what could not be written, unless a login has taken its place.
-    fn save_again(&mut self) -> Result<(), Busy> {
-        let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
-        // Under the lock no login can be stored between the look and the write.
-        let _lock = self.lock()?;
-        if !self.take_up_login() {
-            self.store(saved);
-        }
-        if self.unsaved.is_none() {
-            self.publish(false);
-        }
-        Ok(())
-    }
-
-    /// The last try to write what could not be written; another process is waited for.
-    fn save_before_the_end(&mut self) {
-        for _ in 0..LOCK_TRIES_AT_END {
-            if self.save_again().is_ok() {
-                return;
-            }
-            // The timer's end is all that is waited for.
-            let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
-        }
-    }
-
     fn posting(&mut self, refreshing: bool) -> Posting {
         self.status.consecutive_failures = self.machine.consecutive_failures();
         self.status.next_attempt_at = self.machine.next_attempt_at();
@@ -502,29 +446,4 @@ impl Actor {
 }
 
 /// Another process holds the lock.
-struct Busy;
-
-/// How a refresh went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Went {
-    /// To its end, well or not.
-    Through,
-    /// Another process or host is at it.
-    Busy,
-    /// The shared store can't be used, and nothing is refreshed without it.
-    Away,
-}
-
-/// Why an attempt brought no grant.
-pub(super) enum NoGrant {
-    /// It failed.
-    Failed(Failure),
-    /// It was given up before anything was sent.
-    Withdrawn(Went),
-}
-
-impl From<Failure> for NoGrant {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
+pub(super) struct Busy;

@@ -7,8 +7,9 @@ use crate::clock::Moment;
 use crate::shared::chain::{Found, Put};
 use crate::shared::engine::Trouble;
 use crate::shared::lease::InHand;
+use crate::token::grant::Failure;
 use crate::token::lifecycle::{Presented, Step};
-use crate::token::refresher::actor::{Actor, NoGrant, Went};
+use crate::token::refresher::actor::Actor;
 use crate::token::saved::Saved;
 
 /// What is said of a store that can't be used begins with this.
@@ -25,6 +26,31 @@ pub(super) enum Entry {
     Busy,
     /// The shared store can't be used.
     Away,
+}
+
+/// How a refresh went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Went {
+    /// To its end, well or not.
+    Through,
+    /// Another process or host is at it.
+    Busy,
+    /// The shared store can't be used, and nothing is refreshed without it.
+    Away,
+}
+
+/// Why an attempt brought no grant.
+pub(super) enum NoGrant {
+    /// It failed.
+    Failed(Failure),
+    /// It was given up before anything was sent.
+    Withdrawn(Went),
+}
+
+impl From<Failure> for NoGrant {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl Actor {

@@ -4,13 +4,19 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use evertoken::app::{Environment, refresher_setup};
+use evertoken::clock::Clock;
 use evertoken::config::{Fallback, SharedStore};
 use evertoken::secret::Secret;
 use evertoken::shared::engine::{Line, Names, News, Written};
 use evertoken::shared::lease::Mark;
 use evertoken::shared::place::Place;
+use evertoken::token::grant::Grant;
+use evertoken::token::refresher::store_login;
+use evertoken::token::store::TokenStore;
 use fastrand::Rng;
 
 use crate::support::client::{Client, get};
@@ -317,6 +323,50 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
     for host in &hosts {
         assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
     }
+}
+
+#[test]
+fn a_login_on_one_host_reaches_the_others() {
+    let server = Server::start(&["--port", "0"]);
+    let provider =
+        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let issuer = Peer::answering(|_| {
+        answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
+    });
+    let described = || {
+        TestProxy::builder()
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+    };
+    let hosts = [described().start(), described().start()];
+    for host in &hosts {
+        assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
+    }
+    // `evertoken login` on a third, which knows nothing yet.
+    let folder = tempfile::tempdir().unwrap();
+    let config = described().config(folder.path());
+    let mut environment = Environment {
+        clock: Clock::system(),
+        rng: Rng::with_seed(8),
+        timer: crossbeam_channel::after,
+    };
+    let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
+    let provider = &config.providers[0];
+    let setup = refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let grant = Grant {
+        access_token: Secret::new("access-2"),
+        refresh_token: None,
+        lifetime_ms: 3_600_000,
+        refresh_in_ms: None,
+        warning: None,
+    };
+    store_login(&setup.unwrap().unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
+    for host in &hosts {
+        eventually("the login's token", || host.ask(get("/x")).body == "Bearer access-2");
+        let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
+        assert!(stored.contains("refresh-2"), "each has a copy");
+    }
+    assert_eq!(issuer.seen().len(), 1, "and nothing was refreshed");
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl Builder {
         )
     }
 
-    fn config(&self, folder: &Path) -> Config {
+    /// The configuration that it is made of.
+    pub(crate) fn config(&self, folder: &Path) -> Config {
         let text = self.text(folder);
         self.resolve(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:?}")).0
     }
