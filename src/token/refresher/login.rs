@@ -30,8 +30,8 @@ pub fn store_login(
     let failed = |why: String| format!("{} can't be written: {why}", path.display());
     let _lock = wait_for_lock(setup).map_err(&failed)?;
     let mut stored = load(setup);
-    let least = stored.as_ref().map_or(0, |stored| stored.fence);
-    let mut lease = wait_for_lease(setup, least)?;
+    let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);
+    let mut lease = wait_for_lease(setup, known_fence)?;
     if let Some((_, _, shared)) = &mut lease {
         let is_newer =
             |shared: &Saved| stored.as_ref().is_none_or(|stored| shared.mark() > stored.mark());
@@ -54,10 +54,10 @@ pub fn store_login(
 /// is no such store, or it can't be used.
 type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 
-fn wait_for_lease(setup: &Setup, least: u64) -> Result<Leased, String> {
+fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
     let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
     for _ in 0..LOCK_WAIT_MAX_MS / LOCK_RETRY_MS {
-        match chain.take(&setup.clock, None, least) {
+        match chain.take(&setup.clock, None, known_fence) {
             Ok(Some((fence, found))) => return Ok(Some((chain, fence, found.saved))),
             // The timer's end is all that is waited for.
             Ok(None) => {
