@@ -285,10 +285,16 @@ impl Proxy {
         })
     }
 
-    /// The error shape for a request: that of its provider, or of the API its path belongs to.
+    /// The error shape for a request: that of its provider, also where it is refused before the
+    /// provider is asked, or of the API its path belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
-        match provider {
-            Some(index) => self.config.providers[index].kind,
+        let providers = &self.config.providers;
+        let named = || match route(&head.target, providers) {
+            Ok(Route::Provider(index, _)) => Some(index),
+            _ => None,
+        };
+        match provider.or_else(named) {
+            Some(index) => providers[index].kind,
             None => kind_of_path(head.path()).unwrap_or(ProviderKind::Generic),
         }
     }
