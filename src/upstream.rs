@@ -215,6 +215,10 @@ impl Upstream {
             OutBody::Streamed(length, _) => *length,
         };
         match (&body, length) {
+            // Without a length ureq would announce chunks for these (RFC 9110 §8.6 asks for it).
+            (OutBody::Absent, _) if matches!(&*request.method, "POST" | "PUT" | "PATCH") => {
+                builder = builder.header("content-length", 0);
+            }
             (OutBody::Absent, _) => {}
             (_, Some(length)) => builder = builder.header("content-length", length),
             (_, None) => builder = builder.header("transfer-encoding", "chunked"),
