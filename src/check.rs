@@ -24,7 +24,16 @@ pub struct Report {
 /// Problems of the environment and the state folder.
 pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        if let Err(error) = way_to(provider, &config.settings.limits) {
+            problems.push(error.to_string());
+        }
+    }
     let folder = &config.settings.state_dir;
+    if folder.as_os_str().is_empty() {
+        // That there is none was found already.
+        return problems;
+    }
     if let Err(error) = check_writable(folder) {
         problems.push(format!(
             "the state folder {} can't be written: {error}; set settings.state_dir to a folder of \
@@ -41,13 +50,8 @@ pub fn offline(config: &Config) -> Vec<String> {
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let upstream = match way_to(provider, &config.settings.limits) {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                report.problems.push(error.to_string());
-                continue;
-            }
-        };
+        // What keeps it from being made is found without going online.
+        let Ok(upstream) = way_to(provider, &config.settings.limits) else { continue };
         for (what, url) in endpoints(provider) {
             let request =
                 OutRequest { method: "HEAD".into(), url: url.clone(), headers: Headers::new() };
