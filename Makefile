@@ -14,7 +14,7 @@ run: ## run with ./providers.yaml, or against the sandbox where there is none
 	@if [ -f providers.yaml ]; then \
 	    $(CARGO) build --release --locked --bin evertoken && exec target/release/evertoken run; \
 	else \
-	    $(CARGO) build --release --locked --workspace --bins && \
+	    $(CARGO) build --release --locked --package evertoken --package sandbox --bins && \
 	    exec target/release/sandbox demo --evertoken target/release/evertoken; \
 	fi
 
@@ -27,8 +27,9 @@ check: ## formatting, lints, documentation
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
+test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run login.py
 	tests/clients/run drive.py
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)

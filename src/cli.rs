@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::login::Wish;
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -29,6 +31,15 @@ pub enum Command {
         config: PathBuf,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
+    },
+    /// Get the first refresh token of a provider.
+    Login {
+        /// The configuration file.
+        config: PathBuf,
+        /// The provider's name or slug.
+        provider: String,
+        /// How.
+        wish: Wish,
     },
     /// Print this text.
     Print(String),
@@ -72,6 +83,19 @@ pub fn definition() -> clap::Command {
                 .about("Refresh now, without the server, and store the result")
                 .arg(config_argument())
                 .arg(provider_argument().help("This provider alone, by name or slug")),
+        )
+        .subcommand(
+            clap::Command::new("login")
+                .about("Get a provider's first refresh token, with a browser or a code")
+                .arg(config_argument())
+                .arg(provider_argument().required(true).help("The provider, by name or slug"))
+                .arg(
+                    flag("paste")
+                        .conflicts_with("device")
+                        .help("Paste what the browser shows at the end, from any machine"),
+                )
+                .arg(flag("device").help("Type a code into a browser on any machine"))
+                .arg(flag("no-browser").help("Print the address alone; open no browser")),
         )
 }
 
@@ -123,6 +147,15 @@ fn command(matches: &ArgMatches) -> Command {
     let config = matches.get_one::<PathBuf>("config").cloned().unwrap_or_default();
     match name {
         "check" => Command::Check { config, online: matches.get_flag("online") },
+        "login" => Command::Login {
+            config,
+            provider: matches.get_one("provider").cloned().unwrap_or_default(),
+            wish: Wish {
+                paste: matches.get_flag("paste"),
+                device: matches.get_flag("device"),
+                no_browser: matches.get_flag("no-browser"),
+            },
+        },
         "refresh" => Command::Refresh { config, provider: matches.get_one("provider").cloned() },
         _ => Command::Run { config, listen: matches.get_one("listen").cloned() },
     }
@@ -165,6 +198,14 @@ mod tests {
                 "refresh --provider P -c x",
                 Command::Refresh { config: "x".into(), provider: Some("P".into()) },
             ),
+            (
+                "login -p P --paste --no-browser",
+                Command::Login {
+                    config: "providers.yaml".into(),
+                    provider: "P".into(),
+                    wish: Wish { paste: true, device: false, no_browser: true },
+                },
+            ),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line), Ok(expected), "{line}");
@@ -179,6 +220,7 @@ mod tests {
             ("run --help", "Run the proxy"),
             ("check --help", "Validate"),
             ("refresh -h", "Refresh now"),
+            ("login --help", "Get a provider's first"),
             ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
         ] {
@@ -196,6 +238,8 @@ mod tests {
             ("check --listen 127.0.0.1:1", "--listen"),
             ("run --online", "--online"),
             ("--provider x", "--provider"),
+            ("login", "--provider"),
+            ("login -p P --paste --device", "--device"),
             ("--listen [::1]:0 check", "check"),
             ("--listen 8080", "HOST:PORT"),
             ("--listen :8080", "HOST:PORT"),

@@ -4,7 +4,7 @@
 //! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`]), then the life of a
 //! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
 //! ([`ingress`]), and [`app`], which builds all of them and takes them down again; [`current`] is
-//! the configuration in use, and how another takes its place.
+//! the configuration in use, and how another takes its place; [`login`] gets the first refresh token.
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod current;
 pub mod ingress;
+pub mod login;
 pub mod message;
 pub mod proxy;
 pub mod refusal;

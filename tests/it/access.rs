@@ -204,7 +204,11 @@ fn own_pages() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     let metrics = proxy.ask(get("/-/metrics"));
     assert!(metrics.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    assert!(metrics.body.contains("evertoken_requests_total{code=\"200\",provider=\"P\"} 1\n"));
+    // A request is counted a moment after its answer.
+    crate::support::eventually("the request is counted", || {
+        let line = "evertoken_requests_total{code=\"200\",provider=\"P\"} 1\n";
+        proxy.ask(get("/-/metrics")).body.contains(line)
+    });
     // The connections of the requests before are let go a moment after their answers.
     crate::support::eventually("only the connection that asks is left", || {
         proxy.ask(get("/-/metrics")).body.contains("evertoken_connections 1\n")
