@@ -289,14 +289,16 @@ impl Proxy {
     /// provider is asked, or of the API its path belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
         let providers = &self.config.providers;
-        let named = || match route(&head.target, providers) {
-            Ok(Route::Provider(index, _)) => Some(index),
-            _ => None,
+        let of = |index: usize| Some(providers[index].kind);
+        let kind = match (provider, route(&head.target, providers)) {
+            (Some(index), _) | (None, Ok(Route::Provider(index, _))) => of(index),
+            (None, Ok(Route::Any)) => kind_of_path(head.path()).or_else(|| {
+                let first = candidates(&self.config, head.path(), None).ok()?.swap_remove(0);
+                of(first.provider)
+            }),
+            (None, Ok(Route::Page(_)) | Err(_)) => None,
         };
-        match provider.or_else(named) {
-            Some(index) => providers[index].kind,
-            None => kind_of_path(head.path()).unwrap_or(ProviderKind::Generic),
-        }
+        kind.unwrap_or(ProviderKind::Generic)
     }
 
     fn refuse_with(
