@@ -25,11 +25,6 @@ pub struct Report {
 pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
     problems.extend(missing_logins(config));
-    for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        if let Err(error) = way_to(provider, &config.settings.limits) {
-            problems.push(error.to_string());
-        }
-    }
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {
         // That there is none was found already.
@@ -63,17 +58,30 @@ fn missing_logins(config: &Config) -> Vec<String> {
     missing
 }
 
+/// Providers whose proxy or roots can't be used; for a configuration without mistakes.
+pub fn ways(config: &Config) -> Vec<String> {
+    let enabled = config.providers.iter().filter(|provider| provider.enabled);
+    enabled
+        .filter_map(|provider| {
+            let origin = origin_of(&provider.base_url);
+            way_to(origin, provider, &config.settings.limits).err()
+        })
+        .map(|error| error.to_string())
+        .collect()
+}
+
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        // What keeps it from being made is found without going online.
-        let Ok(upstream) = way_to(provider, &config.settings.limits) else { continue };
         for (what, url) in endpoints(provider) {
-            let request =
-                OutRequest { method: "HEAD".into(), url: url.clone(), headers: Headers::new() };
             let line = format!("{}: {what} {url}", provider.name);
+            let origin = origin_of(&url);
+            // What keeps it from being made is found without going online.
+            let Ok(upstream) = way_to(origin, provider, &config.settings.limits) else { continue };
+            let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
+            let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {
                 Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
@@ -95,6 +103,12 @@ fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
         endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
     }
     endpoints
+}
+
+/// Scheme and authority of a URL.
+fn origin_of(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + "://".len());
+    url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
 fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {

@@ -286,6 +286,7 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
         say_out(&format!("  {line}\n"));
     }
     let mut problems = check::offline(&config);
+    problems.extend(check::ways(&config));
     if online {
         let report = check::online(&config, &Clock::system());
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
