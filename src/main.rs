@@ -77,13 +77,34 @@ fn refuse(problems: &[String]) -> ExitCode {
 
 /// Reads the configuration: it and its warnings, or every problem.
 fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
+    match inspect(path) {
+        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
+            Ok((config, lines(&problems)))
+        }
+        (_, problems) => Err(lines(&problems)),
+    }
+}
+
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// See [`resolve::inspect`].
+fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![format!(
-            "{shown}: can't be read: {error}; copy providers.yaml.example to start with, or name \
-             another file with --config"
-        )]
-    })?;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!(
+                "can't be read: {error}; copy providers.yaml.example to start with, or name \
+                 another file with --config"
+            );
+            return (
+                None,
+                vec![Problem { file: shown, position: None, message, is_warning: false }],
+            );
+        }
+    };
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
         environment: &variable,
@@ -91,11 +112,7 @@ fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
-    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
-    match resolve::resolve(&text, &shown, &sources) {
-        Ok((config, warnings)) => Ok((config, lines(warnings))),
-        Err(problems) => Err(lines(problems)),
-    }
+    resolve::inspect(&text, &shown, &sources)
 }
 
 /// `[LEVEL] message`, with a UTC timestamp before it unless the journal adds its own.
@@ -252,12 +269,17 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
 }
 
 fn run_check(path: &Path, online: bool) -> ExitCode {
-    let (config, warnings) = match load(path) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    for warning in &warnings {
-        say(warning);
+    let (config, found) = inspect(path);
+    for problem in &found {
+        say(&problem.to_string());
+    }
+    let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    if found.iter().any(|problem| !problem.is_warning) {
+        // What the environment and the state folder lack is said in the same go.
+        for problem in check::offline(&config) {
+            say(&problem);
+        }
+        return ExitCode::from(BAD_CONFIG);
     }
     say_out("Requests go to:\n");
     for line in route::explain(&config) {
@@ -267,6 +289,7 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
         say_out(&format!("{line}\n"));
     }
     let mut problems = check::offline(&config);
+    problems.extend(check::ways(&config));
     if online {
         let report = check::online(&config, &Clock::system());
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
