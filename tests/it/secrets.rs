@@ -19,6 +19,12 @@ const SECRETS: [&str; 9] = [
 
 #[test]
 fn no_output_holds_a_secret_at_trace_level() {
+    search(&["run"], "[DEBUG]");
+    search(&["run", "--log-format", "json"], "\"DEBUG\"");
+}
+
+/// Runs a whole exchange with `arguments`; `debug` shows that its lines are of every level.
+fn search(arguments: &[&str], debug: &str) {
     let grants = std::sync::atomic::AtomicUsize::new(0);
     let issuer = Peer::answering(move |_| {
         if grants.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
@@ -54,7 +60,7 @@ providers:
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     let variables =
         [("RUST_LOG", "trace"), ("ID", "abcdefgh"), ("SECRET", SECRETS[0]), ("SEED", SECRETS[1])];
-    let mut binary = Binary::start(folder.path(), &["run"], &variables);
+    let mut binary = Binary::start(folder.path(), arguments, &variables);
     let address = binary.address();
     binary.wait_for("Successfully refreshed");
     let with_key = |request: String| {
@@ -83,7 +89,7 @@ providers:
     binary.signal(rustix::process::Signal::TERM);
     assert_eq!(binary.code(), Some(0));
     let lines = binary.lines();
-    assert!(lines.iter().any(|line| line.contains("[DEBUG]")), "RUST_LOG is heard");
+    assert!(lines.iter().any(|line| line.contains(debug)), "RUST_LOG is heard");
     for output in lines.iter().chain(&pages) {
         for secret in SECRETS {
             assert!(!output.contains(secret), "{secret} in {output}");
