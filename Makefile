@@ -17,7 +17,7 @@ run: ## run with ./providers.yaml, or against the sandbox where there is none
 	@if [ -f providers.yaml ]; then \
 	    $(CARGO) build --release --locked --bin evertoken && exec target/release/evertoken run; \
 	else \
-	    $(CARGO) build --release --locked --workspace --bins && \
+	    $(CARGO) build --release --locked --package evertoken --package sandbox --bins && \
 	    exec target/release/sandbox demo --evertoken target/release/evertoken; \
 	fi
 
