@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)): ready, reloading, stopping, alive. Without systemd, nothing.
+//! What systemd is told (`sd_notify`): ready, reloading, stopping, alive. Without systemd, nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
