@@ -47,8 +47,9 @@ check: ## formatting, lints, documentation
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
+test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run login.py
 	tests/clients/run drive.py
 
 test-install: build static ## what is installed, under each init system (needs root, see tests/install/run)

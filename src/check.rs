@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, Provider, resolve};
+use crate::config::{Config, Credential, GrantType, Missing, Provider, resolve};
 use crate::message::Headers;
-use crate::token::saved::{check_writable, exposures};
+use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.
@@ -24,6 +24,7 @@ pub struct Report {
 /// Problems of the environment and the state folder.
 pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
+    problems.extend(missing_logins(config));
     let folder = &config.settings.state_dir;
     if let Err(error) = check_writable(folder) {
         problems.push(format!(
@@ -34,6 +35,23 @@ pub fn offline(config: &Config) -> Vec<String> {
     }
     problems.extend(exposures(folder));
     problems
+}
+
+/// Providers whose first refresh token only a login can bring, and which had none yet.
+fn missing_logins(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let Credential::Refreshed(refresh) = &provider.credential else { continue };
+        if refresh.seed.is_some() || refresh.grant_type == GrantType::ClientCredentials {
+            continue;
+        }
+        let stored = StateFile::new(&config.settings.state_dir, &provider.slug).load();
+        if !matches!(stored, Ok(Some(saved)) if saved.refresh_token.is_some()) {
+            let what = Missing::Login(provider.slug.clone());
+            missing.push(format!("{}: {what}", provider.name));
+        }
+    }
+    missing
 }
 
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
@@ -65,6 +83,12 @@ fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
     let mut endpoints = BTreeMap::from([("base_url", format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
         endpoints.insert("token_url", config.token_url.clone());
+        let login = &config.login;
+        let others = [
+            ("authorization_url", &login.authorization_url),
+            ("device_authorization_url", &login.device_authorization_url),
+        ];
+        endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
     }
     endpoints
 }

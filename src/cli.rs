@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
 use crate::logger::{self, Format};
+use crate::login::Wish;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub enum Command {
         provider: Option<String>,
         /// How to log.
         log: logger::Options,
+    },
+    /// Get the first refresh token of a provider.
+    Login {
+        /// The configuration file.
+        config: PathBuf,
+        /// The provider's name or slug.
+        provider: String,
+        /// How.
+        wish: Wish,
     },
     /// Print this text.
     Print(String),
@@ -79,6 +89,19 @@ pub fn definition() -> clap::Command {
                 .arg(config_argument())
                 .arg(provider_argument().help("This provider alone, by name or slug"))
                 .args(log_arguments()),
+        )
+        .subcommand(
+            clap::Command::new("login")
+                .about("Get a provider's first refresh token, with a browser or a code")
+                .arg(config_argument())
+                .arg(provider_argument().required(true).help("The provider, by name or slug"))
+                .arg(
+                    flag("paste")
+                        .conflicts_with("device")
+                        .help("Paste what the browser shows at the end, from any machine"),
+                )
+                .arg(flag("device").help("Type a code into a browser on any machine"))
+                .arg(flag("no-browser").help("Print the address alone; open no browser")),
         )
 }
 
@@ -142,6 +165,15 @@ fn command(matches: &ArgMatches) -> Command {
     let config = matches.get_one::<PathBuf>("config").cloned().unwrap_or_default();
     match name {
         "check" => Command::Check { config, online: matches.get_flag("online") },
+        "login" => Command::Login {
+            config,
+            provider: matches.get_one("provider").cloned().unwrap_or_default(),
+            wish: Wish {
+                paste: matches.get_flag("paste"),
+                device: matches.get_flag("device"),
+                no_browser: matches.get_flag("no-browser"),
+            },
+        },
         "refresh" => {
             let provider = matches.get_one("provider").cloned();
             Command::Refresh { config, provider, log: log_options(matches) }
@@ -216,6 +248,14 @@ mod tests {
                     log: json_and_quiet,
                 },
             ),
+            (
+                "login -p P --paste --no-browser",
+                Command::Login {
+                    config: "providers.yaml".into(),
+                    provider: "P".into(),
+                    wish: Wish { paste: true, device: false, no_browser: true },
+                },
+            ),
         ];
         for (line, expected) in cases {
             assert_eq!(parsed(line), Ok(expected), "{line}");
@@ -230,6 +270,7 @@ mod tests {
             ("run --help", "Run the proxy"),
             ("check --help", "Validate"),
             ("refresh -h", "Refresh now"),
+            ("login --help", "Get a provider's first"),
             ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
         ] {
@@ -247,6 +288,8 @@ mod tests {
             ("check --listen 127.0.0.1:1", "--listen"),
             ("run --online", "--online"),
             ("--provider x", "--provider"),
+            ("login", "--provider"),
+            ("login -p P --paste --device", "--device"),
             ("--listen [::1]:0 check", "check"),
             ("run --log-format xml", "json"),
             ("check --quiet", "--quiet"),

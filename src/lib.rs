@@ -4,7 +4,8 @@
 //! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`], [`logger`]), then the life of a
 //! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
 //! ([`ingress`]), and [`app`], which builds all of them and takes them down again; [`current`] is
-//! the configuration in use, and how another takes its place; [`supervisor`] is what systemd is told.
+//! the configuration in use, and how another takes its place; [`login`] gets the first refresh token;
+//! [`supervisor`] is what systemd is told.
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
@@ -15,6 +16,7 @@ pub mod config;
 pub mod current;
 pub mod ingress;
 pub mod logger;
+pub mod login;
 pub mod message;
 pub mod proxy;
 pub mod refusal;

@@ -10,10 +10,14 @@ use evertoken::app::{App, Environment, StartError};
 use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, Server, is_loopback_host};
-use evertoken::logger::{self, Lines};
+use evertoken::config::{Config, Provider, Server, is_loopback_host};
+use evertoken::logger;
+use evertoken::login::terminal::{self, Lines};
+use evertoken::login::{self, Wish};
 use evertoken::proxy::route;
 use evertoken::supervisor::Supervisor;
+use evertoken::token::refresher::Setup;
+use evertoken::token::saved::check_writable;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Ok(Command::Refresh { config, provider, log }) => {
             run_refresh(&config, provider.as_deref(), log)
         }
+        Ok(Command::Login { config, provider, wish }) => run_login(&config, &provider, wish),
         Ok(Command::Print(text)) => {
             say_out(&text);
             ExitCode::SUCCESS
@@ -60,6 +65,11 @@ fn say_out(text: &str) {
 #[expect(clippy::disallowed_methods, reason = "the environment enters the program here")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Reads the configuration; the problems that keep it from use are printed.
+fn load(path: &Path, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
+    read(path).map_err(|problems| refuse(&problems, log))
 }
 
 fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
@@ -94,9 +104,9 @@ fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
 }
 
 /// How lines of the log are written.
-fn lines(log: logger::Options) -> Lines {
+fn lines(log: logger::Options) -> logger::Lines {
     let stream = variable("JOURNAL_STREAM");
-    Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
+    logger::Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
 }
 
 /// Begins the log, with the warnings of the configuration.
@@ -243,9 +253,9 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
 }
 
 fn run_check(path: &Path, online: bool) -> ExitCode {
-    let (config, warnings) = match read(path) {
+    let (config, warnings) = match load(path, logger::Options::default()) {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems, logger::Options::default()),
+        Err(code) => return code,
     };
     for warning in &warnings {
         say(warning);
@@ -271,9 +281,9 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
 }
 
 fn run_refresh(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitCode {
-    let (config, warnings) = match read(path) {
+    let (config, warnings) = match load(path, log) {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems, log),
+        Err(code) => return code,
     };
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
@@ -300,4 +310,59 @@ fn run_refresh(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitC
         return fail("There is no such provider with a token to refresh", USAGE);
     }
     ExitCode::from(u8::from(failed))
+}
+
+fn run_login(path: &Path, name: &str, wish: Wish) -> ExitCode {
+    let log = logger::Options::default();
+    let (config, warnings) = match load(path, log) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let clock = Clock::system();
+    start_log(&config, warnings, log, &clock);
+    let is_meant = |provider: &&Provider| provider.name == name || provider.slug == name;
+    let Some(provider) = config.providers.iter().find(is_meant) else {
+        return fail(&format!("There is no provider '{name}'"), USAGE);
+    };
+    if let Err(error) = check_writable(&config.settings.state_dir) {
+        let folder = config.settings.state_dir.display();
+        return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
+    }
+    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
+    let setup = app::refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let setup = match setup {
+        Ok(Some(setup)) => setup,
+        Ok(None) => return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG),
+        Err(error) => return fail(&error.to_string(), BAD_CONFIG),
+    };
+    match log_in(&setup, wish) {
+        Ok(done) => {
+            say_out(&done);
+            ExitCode::SUCCESS
+        }
+        Err(login::Failed::Config(why)) => fail(&why, BAD_CONFIG),
+        Err(login::Failed::Bind(why)) => fail(&why, CANT_BIND),
+        Err(login::Failed::Login(why)) => fail(&why, FAILED),
+    }
+}
+
+/// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
+fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
+    let mut lines = None;
+    let mut ask = |allowed| match &mut lines {
+        Some(lines) => Lines::next(lines, allowed),
+        none => none.insert(Lines::of_stdin()?).next(allowed),
+    };
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    let has_display = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    let mut open = |address: &str| {
+        if has_display {
+            terminal::open_browser(address);
+        }
+    };
+    let mut say = |text: &str| say_out(&format!("{text}\n"));
+    let mut random = terminal::random;
+    let mut means =
+        login::Means { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
+    login::run(setup, wish, &mut means)
 }

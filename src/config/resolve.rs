@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::config::raw::{Document, Position, Section};
 use crate::config::{
@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::secret::Secret;
 
+mod login;
 mod provider;
 mod settings;
 
@@ -87,8 +88,19 @@ impl Sources<'_> {
     }
 
     fn secret_file(&self, path: &str) -> Found {
-        let path = Path::new(path);
-        secret_of_file(path, (self.files)(path))
+        let path = self.path(path);
+        secret_of_file(&path, (self.files)(&path))
+    }
+
+    /// The file that a key names. What does not begin with `/`, `./` or `../` is the name of a
+    /// credential where the service manager handed credentials over (systemd's `LoadCredential=`).
+    fn path(&self, written: &str) -> PathBuf {
+        let path = PathBuf::from(written);
+        let is_name = matches!(path.components().next(), Some(Component::Normal(_)));
+        match self.variable("CREDENTIALS_DIRECTORY") {
+            Some(folder) if is_name => Path::new(&folder).join(path),
+            _ => path,
+        }
     }
 }
 
@@ -224,7 +236,7 @@ fn is_variable_name(name: &str) -> bool {
 
 /// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
 /// URL, or one with a user in it.
-fn split_url(url: &str) -> Option<(&str, &str, &str)> {
+pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

@@ -17,9 +17,15 @@ use crate::token::saved::StateFile;
 use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
+mod login;
+mod words;
 
 use actor::Actor;
+pub use login::store_login;
 
+/// The longest sleep of a refresher: a login that was stored meanwhile is noticed after this at the
+/// latest.
+pub const LOOK_MS: u64 = 5_000;
 /// The stack of a refresher: a TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
 

@@ -171,6 +171,34 @@ fn check_tells_what_is_missing_and_spends_no_token() {
 }
 
 #[test]
+fn secrets_are_taken_from_the_service_managers_folder() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let config = config
+        .replace("client_id_env: \"CLAUDE_CLIENT_ID\"", "client_id_file: id")
+        .replace("client_secret_env: \"CLAUDE_CLIENT_SECRET\"", "client_secret_file: secret")
+        .replace("refresh_token_env: \"CLAUDE_REFRESH_TOKEN\"", "refresh_token_file: ./token");
+    std::fs::write(&file, config).unwrap();
+    let credentials = folder.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("id"), "id-of-the-service\n").unwrap();
+    std::fs::write(credentials.join("secret"), "secret-of-the-service\n").unwrap();
+    std::fs::write(folder.path().join("token"), "token-beside-the-file\n").unwrap();
+    let without = run(folder.path(), &["check"], &[]);
+    assert_eq!(without.status.code(), Some(78));
+    assert!(text(&without.stderr).contains("Missing secret file: 'id'"), "{without:?}");
+    let variables = [("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap())];
+    let output = run(folder.path(), &["refresh"], &variables);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let sent = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
+    for part in ["id-of-the-service", "secret-of-the-service", "token-beside-the-file"] {
+        assert!(sent.contains(part), "{sent}");
+    }
+}
+
+#[test]
 fn a_state_folder_that_cannot_be_written_is_found_by_check() {
     let folder = folder("http://127.0.0.1:9", "");
     std::fs::write(folder.path().join("state"), "").unwrap();

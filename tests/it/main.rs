@@ -9,6 +9,7 @@ mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
 mod ingress; // the server under a service of our own
+mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logs; // a line a request, JSON, --quiet, the journal
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
