@@ -63,6 +63,8 @@ providers:
     let mut binary = Binary::start(folder.path(), arguments, &variables);
     let address = binary.address();
     binary.wait_for("Successfully refreshed");
+    // The line comes a moment before the token does, and until then the other provider would serve.
+    eventually("the token is there", || ask(address, get("/-/ready")).status == 200);
     let with_key = |request: String| {
         request.replace(
             "Host: localhost\r\n",
