@@ -19,7 +19,8 @@ use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
-use crate::upstream::{Post, Timeouts, Upstream, UpstreamError};
+use crate::upstream::post::{Post, Poster};
+use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
 /// The largest token response that is read.
 pub const TOKEN_RESPONSE_MAX_BYTES: usize = 1024 * 1024;
@@ -150,12 +151,20 @@ pub(crate) fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     names
 }
 
-/// The way to `provider`.
-pub fn way_to(provider: &Provider, limits: &Limits) -> Result<Upstream, StartError> {
-    let timeouts =
-        Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle };
-    Upstream::new(&provider.egress, timeouts)
+/// The way to `provider`, for requests that go to `base_url`.
+pub fn way_to(
+    base_url: &str,
+    provider: &Provider,
+    limits: &Limits,
+) -> Result<Upstream, StartError> {
+    // No more can be under way, so no more need to be kept.
+    let idle_max = limits.max_connections;
+    Upstream::new(base_url, &provider.egress, timeouts(limits), idle_max)
         .map_err(|why| StartError::Provider(provider.name.clone(), why))
+}
+
+fn timeouts(limits: &Limits) -> Timeouts {
+    Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle }
 }
 
 /// What a refresher of `provider` works with; None where it has no token to refresh.
@@ -168,6 +177,8 @@ pub fn refresher_setup(
 ) -> Result<Option<Setup>, StartError> {
     let Credential::Refreshed(config) = &provider.credential else { return Ok(None) };
     let timer: Timer = Box::new(environment.timer);
+    let poster = Poster::new(&provider.egress, timeouts(&settings.limits))
+        .map_err(|why| StartError::Provider(provider.name.clone(), why))?;
     Ok(Some(Setup {
         provider: posting,
         name: provider.name.clone(),
@@ -176,13 +187,13 @@ pub fn refresher_setup(
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
-        send: token_sender(way_to(provider, &settings.limits)?),
+        send: token_sender(poster),
         rng: environment.rng.fork(),
     }))
 }
 
-/// Sends token requests over `upstream`.
-fn token_sender(upstream: Upstream) -> Send {
+/// Sends token requests by `poster`.
+fn token_sender(poster: Poster) -> Send {
     Box::new(move |request: &TokenRequest, allowed: Duration| {
         let post = Post {
             url: &request.url,
@@ -191,7 +202,7 @@ fn token_sender(upstream: Upstream) -> Send {
             allowed,
             answer_max_bytes: TOKEN_RESPONSE_MAX_BYTES,
         };
-        match upstream.post(&post) {
+        match poster.post(&post) {
             Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),
             Err(error) => Err(no_answer(error)),
         }

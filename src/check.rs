@@ -59,17 +59,18 @@ fn missing_logins(config: &Config) -> Vec<String> {
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let upstream = match way_to(provider, &config.settings.limits) {
-            Ok(upstream) => upstream,
-            Err(error) => {
-                report.problems.push(error.to_string());
-                continue;
-            }
-        };
         for (what, url) in endpoints(provider) {
-            let request =
-                OutRequest { method: "HEAD".into(), url: url.clone(), headers: Headers::new() };
             let line = format!("{}: {what} {url}", provider.name);
+            let origin = origin_of(&url);
+            let upstream = match way_to(origin, provider, &config.settings.limits) {
+                Ok(upstream) => upstream,
+                Err(error) => {
+                    report.problems.push(error.to_string());
+                    continue;
+                }
+            };
+            let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
+            let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {
                 Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
@@ -91,6 +92,12 @@ fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
         endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
     }
     endpoints
+}
+
+/// Scheme and authority of a URL.
+fn origin_of(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + "://".len());
+    url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
 fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {

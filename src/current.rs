@@ -187,7 +187,10 @@ impl Service for Current {
     }
 
     fn connections_changed(&self, by: i64) {
-        self.metrics.connections_changed(by);
+        let open = self.metrics.connections_changed(by);
+        if by < 0 {
+            self.proxy().clients_left(open);
+        }
     }
 }
 
@@ -216,7 +219,7 @@ impl Parts {
         if let Credential::Missing(missing) = &provider.credential {
             error!("{missing} (provider: {})", provider.name);
         }
-        let upstream = way_to(provider, &settings.limits)?;
+        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
         let posting = self.next_key;
         self.next_key += 1;
         let setup =

@@ -21,7 +21,7 @@ use crate::config::redirect::Loopback;
 use crate::config::{LoginEndpoints, Redirect};
 use crate::secret::Secret;
 use crate::token::grant::{self, Grant, TokenRequest};
-use crate::token::refresher::{LOOK_MS, NoAnswer, Setup, TokenAnswer, store_login};
+use crate::token::refresher::{NoAnswer, Setup, TICK_MS, TokenAnswer, store_login};
 
 pub mod authorization;
 pub mod callback;
@@ -116,7 +116,7 @@ pub fn run(setup: &Setup, wish: Wish, means: &mut Means<'_>) -> Result<String, F
         "Logged in. The tokens are in {}; an evertoken that runs on this state folder uses them within \
          {} seconds.\n{unseen}",
         path.display(),
-        LOOK_MS / 1000
+        TICK_MS / 1000
     ))
 }
 

@@ -1,10 +1,27 @@
 //! HTTP messages as values: heads and header fields, shared by both sides of the proxy.
 
+use std::fmt;
+use std::ops::Range;
+
 use crate::clock::Timestamp;
 
 /// Header fields in the order they came, names as written (RFC 9110 §5).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, Vec<u8>)>);
+///
+/// All names stand in one text and all values in another, so that a head costs three allocations
+/// however many fields it has.
+#[derive(Clone, Default)]
+pub struct Headers {
+    names: String,
+    values: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Where a field stands.
+#[derive(Clone, Debug)]
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+}
 
 impl Headers {
     /// No fields.
@@ -13,8 +30,22 @@ impl Headers {
     }
 
     /// Adds a field at the end.
-    pub fn push(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
-        self.0.push((name.into(), value.into()));
+    pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
+        let (name_start, value_start) = (self.names.len(), self.values.len());
+        self.names.push_str(name.as_ref());
+        self.values.extend_from_slice(value.as_ref());
+        let name = name_start..self.names.len();
+        self.fields.push(Field { name, value: value_start..self.values.len() });
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
     }
 
     /// The first field called `name`, whatever its case.
@@ -34,17 +65,19 @@ impl Headers {
 
     /// Takes out every field called `name`.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+        self.retain(|own, _| !own.eq_ignore_ascii_case(name));
     }
 
     /// Keeps the fields for which `keep` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
-        self.0.retain(|(name, value)| keep(name, value));
+        let (names, values) = (&self.names, &self.values);
+        self.fields.retain(|one| keep(&names[one.name.clone()], &values[one.value.clone()]));
     }
 
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        let (names, values) = (&self.names, &self.values);
+        self.fields.iter().map(|one| (&names[one.name.clone()], &values[one.value.clone()]))
     }
 
     /// The members of the comma-separated lists in every field called `name`, trimmed, empty ones
@@ -69,6 +102,20 @@ impl Headers {
     /// Whether the list in the fields called `name` holds `member`, whatever its case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
         self.list(name).any(|own| own.eq_ignore_ascii_case(member.as_bytes()))
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -37,7 +37,7 @@ pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, en
     // Where an option can't be set the connection is served all the same.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
-    let mut input = Input::new(stream.clone());
+    let mut input = Input::new(stream.clone(), limits.client_idle);
     loop {
         match next_request(&mut input, limits, service, entry) {
             Then::Next => {}
@@ -167,11 +167,16 @@ struct Input {
     end: usize,
     /// The longest silence within a body.
     silence_max: Duration,
+    /// The longest silence that the socket itself sees to, so that a read need not be preceded by a
+    /// wait for it.
+    socket_silence_max: Option<Duration>,
 }
 
 impl Input {
-    fn new(stream: Arc<TcpStream>) -> Self {
-        Self { stream, buffer: Vec::new(), start: 0, end: 0, silence_max: Duration::ZERO }
+    fn new(stream: Arc<TcpStream>, silence_max: Duration) -> Self {
+        let is_set = stream.set_read_timeout(Some(silence_max)).is_ok();
+        let socket_silence_max = is_set.then_some(silence_max);
+        Self { stream, buffer: Vec::new(), start: 0, end: 0, silence_max, socket_silence_max }
     }
 
     fn held(&self) -> &[u8] {
@@ -180,8 +185,7 @@ impl Input {
 
     /// False where none came: the client left, or was silent for too long.
     fn wait_for_first_byte(&mut self, silence_max: Duration) -> bool {
-        !self.held().is_empty()
-            || self.fill(Deadline::after(silence_max)).is_ok_and(|count| count > 0)
+        !self.held().is_empty() || self.fill_after(silence_max).is_ok_and(|count| count > 0)
     }
 
     /// Reads a head, of which the first byte is there. None where the client left in the middle.
@@ -208,9 +212,27 @@ impl Input {
 
     /// Reads more after what is held; 0 at the end. `TimedOut` once the deadline has passed.
     fn fill(&mut self, deadline: Deadline) -> io::Result<usize> {
-        self.make_room();
         wait_readable(&self.stream, deadline)?;
-        let count = (&*self.stream).read(&mut self.buffer[self.end..])?;
+        self.fill_now()
+    }
+
+    /// The same with a limit of silence.
+    fn fill_after(&mut self, silence_max: Duration) -> io::Result<usize> {
+        self.await_bytes(silence_max)?;
+        self.fill_now()
+    }
+
+    /// Waits for bytes, unless the socket itself limits the silence.
+    fn await_bytes(&self, silence_max: Duration) -> io::Result<()> {
+        if self.socket_silence_max == Some(silence_max) {
+            return Ok(());
+        }
+        wait_readable(&self.stream, Deadline::after(silence_max))
+    }
+
+    fn fill_now(&mut self) -> io::Result<usize> {
+        self.make_room();
+        let count = read(&self.stream, &mut self.buffer[self.end..])?;
         self.end += count;
         Ok(count)
     }
@@ -242,6 +264,19 @@ impl Input {
     }
 }
 
+fn read(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // That is how a socket says that its limit of silence has passed.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn wait_readable(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
     loop {
         let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)];
@@ -255,14 +290,18 @@ fn wait_readable(stream: &TcpStream, deadline: Deadline) -> io::Result<()> {
     }
 }
 
+fn body_fault(error: &io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => BodyFault::Timeout.into_io(),
+        _ => BodyFault::Gone.into_io(),
+    }
+}
+
 /// For the body: what is held first, then the socket, each silence bounded.
 impl BufRead for Input {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.held().is_empty() {
-            self.fill(Deadline::after(self.silence_max)).map_err(|error| match error.kind() {
-                io::ErrorKind::TimedOut => BodyFault::Timeout.into_io(),
-                _ => BodyFault::Gone.into_io(),
-            })?;
+            self.fill_after(self.silence_max).map_err(|error| body_fault(&error))?;
         }
         Ok(self.held())
     }
@@ -274,6 +313,12 @@ impl BufRead for Input {
 
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.held().is_empty() && buffer.len() >= BUFFER_BYTES {
+            // A large piece need not pass through our own buffer.
+            let outcome = self.await_bytes(self.silence_max);
+            let outcome = outcome.and_then(|()| read(&self.stream, buffer));
+            return outcome.map_err(|error| body_fault(&error));
+        }
         let held = self.fill_buf()?;
         let count = held.len().min(buffer.len());
         buffer[..count].copy_from_slice(&held[..count]);

@@ -180,16 +180,10 @@ impl Proxy {
     ) -> Result<Answer, Stop> {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
-        let out = OutRequest {
-            method: request.head.method.clone(),
-            url: format!("{}{}", provider.base_url, outgoing.target),
-            headers: headers::to_upstream(
-                &request.head.headers,
-                provider,
-                taken.secret(),
-                inbound_keys,
-            ),
-        };
+        let headers =
+            headers::to_upstream(&request.head.headers, provider, taken.secret(), inbound_keys);
+        let out =
+            OutRequest { method: &request.head.method, target: outgoing.target, headers: &headers };
         let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;
         let sent = match outgoing.body {

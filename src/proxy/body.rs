@@ -9,6 +9,8 @@ use crate::proxy::model::{self, ModelField};
 /// How much of a body is read before its model is looked for, and by what that grows.
 const FIRST_LOOK_BYTES: u64 = 16 * 1024;
 const LOOK_GROWTH: u64 = 8;
+/// How much memory is set aside for a body before it comes.
+const PROMISED_MAX_BYTES: u64 = 64 * 1024;
 
 /// A request's body, as it is sent.
 #[derive(Debug)]
@@ -46,7 +48,9 @@ impl TakenBody {
                 }
                 Ok(Self::Streamed(Some(declared), bytes))
             }
-            BodyLength::Sized(_) => {
+            BodyLength::Sized(declared) => {
+                // Small ones take one allocation; no more is set aside for what was only promised.
+                bytes.reserve_exact(usize::try_from(declared.min(PROMISED_MAX_BYTES)).unwrap_or(0));
                 body.read_to_end(&mut bytes)?;
                 Ok(Self::Held(bytes))
             }

@@ -30,6 +30,8 @@ use crate::upstream::AnswerLength;
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;
+/// Connections that are kept to a provider however few clients there are.
+const IDLE_CONNECTIONS_MIN: usize = 64;
 /// The longest silence while it is read.
 const KEPT_SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -144,6 +146,14 @@ impl Proxy {
     /// What the provider's refresher last said.
     pub fn posting(&self, index: usize) -> Arc<Posting> {
         self.store.read(self.ways[index].posting)
+    }
+
+    /// Some clients went away and `open` are left: no more requests than that can be under way, so
+    /// that many connections to a provider are kept.
+    pub fn clients_left(&self, open: usize) {
+        for way in &self.ways {
+            way.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
+        }
     }
 
     fn answer(
@@ -279,9 +289,8 @@ impl Proxy {
         let Sent { mut answer, in_flight: _in_flight } = sent;
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
-        let mut head = answer.head.clone();
-        head.headers = headers::to_client(&answer.head.headers);
-        reply.begin(&head, answer.length).map_err(|_| Stop::ClientGone)?;
+        let headers = headers::to_client(&answer.head.headers);
+        reply.begin(&ResponseHead { status: answer.head.status, headers }, answer.length);
         if answer.length == AnswerLength::Absent {
             return Ok(());
         }
@@ -326,8 +335,9 @@ impl Proxy {
         }
         let (mut head, body) = refusal.render(kind);
         head.headers.push("date", self.date());
-        reply.begin(&head, AnswerLength::Sized(body.len() as u64))?;
-        reply.piece(&body)
+        reply.begin(&head, AnswerLength::Sized(body.len() as u64));
+        reply.piece(&body)?;
+        reply.flush()
     }
 
     fn send_page(
@@ -358,7 +368,7 @@ impl Proxy {
         } else {
             AnswerLength::Sized(body.len() as u64)
         };
-        reply.begin(&sent, length).map_err(|_| Stop::ClientGone)?;
+        reply.begin(&sent, length);
         reply.piece(body).map_err(|_| Stop::ClientGone)
     }
 

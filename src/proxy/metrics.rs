@@ -155,9 +155,10 @@ impl Metrics {
         self.upstream_errors.with_label_values(&[provider, kind]).inc();
     }
 
-    /// Counts connections that were opened or closed.
-    pub fn connections_changed(&self, by: i64) {
+    /// Counts connections that were opened or closed; how many there are now.
+    pub fn connections_changed(&self, by: i64) -> usize {
         self.connections.add(by);
+        usize::try_from(self.connections.get()).unwrap_or(0)
     }
 
     /// Everything in the text format, version 0.0.4, with the providers as they stand now.

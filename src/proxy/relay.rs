@@ -1,11 +1,9 @@
-//! Copies a body from any `Read` to a reply, each piece as it comes.
+//! Copies a body to a reply, each piece as it comes.
 
-use std::io::{self, Read};
+use std::io;
 
 use crate::proxy::reply::Reply;
-
-/// The most bytes that are passed on at once.
-pub const PIECE_MAX_BYTES: usize = 16 * 1024;
+use crate::upstream::{Answer, Piece};
 
 /// How a copy ended.
 #[derive(Debug)]
@@ -18,55 +16,95 @@ pub enum Relayed {
     ClientBroke(io::Error),
 }
 
-/// Copies `from` to `to` until its end. What was read is written before the next read, so that no
-/// event waits for the next.
-pub fn relay(from: &mut dyn Read, to: &mut Reply<'_>) -> Relayed {
-    let mut buffer = vec![0; PIECE_MAX_BYTES];
+/// A body that comes in pieces.
+pub trait Pieces {
+    /// The next piece, as soon as it is there.
+    fn piece(&mut self) -> io::Result<Piece<'_>>;
+
+    /// Whether it is there already.
+    fn has_more_at_hand(&self) -> bool;
+}
+
+impl Pieces for Answer {
+    fn piece(&mut self) -> io::Result<Piece<'_>> {
+        Answer::piece(self)
+    }
+
+    fn has_more_at_hand(&self) -> bool {
+        Answer::has_more_at_hand(self)
+    }
+}
+
+/// Copies `from` to `to` until its end. What came is written before more is waited for, so that
+/// neither the head nor an event waits for the next.
+pub fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>) -> Relayed {
+    if !from.has_more_at_hand()
+        && let Err(error) = to.flush()
+    {
+        return Relayed::ClientBroke(error);
+    }
     loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Relayed::Complete,
-            Ok(count) => {
-                if let Err(error) = to.piece(&buffer[..count]) {
-                    return Relayed::ClientBroke(error);
-                }
+        let (written, is_last) = match from.piece() {
+            Ok(Piece { bytes, is_last: true }) => (to.last_piece(bytes), true),
+            Ok(Piece { bytes, is_last: false }) => (to.piece(bytes), false),
+            // What did come is seen, and that it was cut.
+            Err(error) => {
+                return to
+                    .flush()
+                    .map_or_else(Relayed::ClientBroke, |()| Relayed::UpstreamBroke(error));
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Relayed::UpstreamBroke(error),
+        };
+        match written {
+            Err(error) => return Relayed::ClientBroke(error),
+            Ok(()) if is_last => return Relayed::Complete,
+            Ok(()) => {}
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{IoSlice, Write};
 
     use super::*;
     use crate::message::{Headers, ResponseHead};
     use crate::upstream::AnswerLength;
 
-    /// Yields its pieces one by one, then ends or fails.
-    struct Script(Vec<io::Result<&'static [u8]>>);
+    /// Yields its pieces one by one, then fails, or ends with the last one.
+    struct Script {
+        pieces: Vec<&'static [u8]>,
+        fails: bool,
+        at_hand: bool,
+    }
 
-    impl Read for Script {
-        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            if self.0.is_empty() {
-                return Ok(0);
+    impl Pieces for Script {
+        fn piece(&mut self) -> io::Result<Piece<'_>> {
+            if self.pieces.is_empty() {
+                return Err(io::ErrorKind::Other.into());
             }
-            let piece = self.0.remove(0)?;
-            buffer[..piece.len()].copy_from_slice(piece);
-            Ok(piece.len())
+            let bytes = self.pieces.remove(0);
+            Ok(Piece { bytes, is_last: self.pieces.is_empty() && !self.fails })
+        }
+
+        fn has_more_at_hand(&self) -> bool {
+            self.at_hand
         }
     }
 
     /// Records each write; fails once there were `allowed`.
-    struct Writes(Vec<Vec<u8>>, usize);
+    struct Writes(Vec<String>, usize);
 
     impl Write for Writes {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
             if self.0.len() == self.1 {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            self.0.push(bytes.to_vec());
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            self.0.push(String::from_utf8(bytes.clone()).unwrap());
             Ok(bytes.len())
         }
 
@@ -75,29 +113,43 @@ mod tests {
         }
     }
 
-    fn run(script: Vec<io::Result<&'static [u8]>>, allowed: usize) -> (Relayed, Vec<Vec<u8>>) {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+
+    fn run(
+        pieces: &[&'static [u8]],
+        fails: bool,
+        at_hand: bool,
+        allowed: usize,
+    ) -> (Relayed, Vec<String>) {
         let mut writes = Writes(Vec::new(), allowed);
         let mut reply = Reply::new(&mut writes, None, true);
         let head = ResponseHead { status: 200, headers: Headers::new() };
-        reply.begin(&head, AnswerLength::Unknown).unwrap();
-        let relayed = relay(&mut Script(script), &mut reply);
-        (relayed, writes.0.split_off(1))
+        reply.begin(&head, AnswerLength::Unknown);
+        let relayed = relay(&mut Script { pieces: pieces.to_vec(), fails, at_hand }, &mut reply);
+        (relayed, writes.0)
     }
 
     #[test]
-    fn each_piece_is_one_write() {
-        let script = vec![Ok(b"a".as_slice()), Err(io::ErrorKind::Interrupted.into()), Ok(b"bc")];
-        let (relayed, writes) = run(script, 9);
+    fn each_piece_is_one_write_and_the_head_waits_for_nothing() {
+        let (relayed, writes) = run(&[b"a", b"bc"], false, false, 9);
         assert!(matches!(relayed, Relayed::Complete));
-        assert_eq!(writes, [b"1\r\na\r\n".to_vec(), b"2\r\nbc\r\n".to_vec()]);
+        assert_eq!(writes, [HEAD, "1\r\na\r\n", "2\r\nbc\r\n0\r\n\r\n"]);
+        let (relayed, writes) = run(&[b"a", b""], false, true, 9);
+        assert!(matches!(relayed, Relayed::Complete));
+        assert_eq!(writes, [&format!("{HEAD}1\r\na\r\n"), "0\r\n\r\n"]);
     }
 
     #[test]
     fn who_broke_is_told_apart() {
-        let (relayed, writes) = run(vec![Ok(b"a"), Err(io::ErrorKind::Other.into())], 9);
+        let (relayed, writes) = run(&[b"a"], true, false, 9);
         assert!(matches!(relayed, Relayed::UpstreamBroke(_)));
-        assert_eq!(writes.len(), 1);
-        let (relayed, _) = run(vec![Ok(b"a"), Ok(b"b")], 2);
-        assert!(matches!(relayed, Relayed::ClientBroke(_)));
+        assert_eq!(writes.len(), 2);
+        let (relayed, writes) = run(&[], true, true, 9);
+        assert!(matches!(relayed, Relayed::UpstreamBroke(_)));
+        assert_eq!(writes, [HEAD], "the client sees that there was an answer, and that it was cut");
+        for allowed in [0, 1] {
+            let (relayed, _) = run(&[b"a", b"b"], false, false, allowed);
+            assert!(matches!(relayed, Relayed::ClientBroke(_)));
+        }
     }
 }

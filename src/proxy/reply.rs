@@ -1,9 +1,9 @@
 //! Status line, header fields and framing of one response, over any `Write` (RFC 9112 §6, §7).
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 
 use crate::ingress::After;
-use crate::message::{Headers, RequestHead, ResponseHead, Version, reason_phrase};
+use crate::message::{RequestHead, ResponseHead, Version, reason_phrase};
 use crate::upstream::AnswerLength;
 
 /// How the body is delimited for the client.
@@ -15,18 +15,22 @@ enum Framing {
     Sized(u64),
     /// Chunks.
     Chunked,
+    /// The last chunk was written.
+    ChunksEnded,
     /// The end of the connection ends the body: HTTP/1.0 clients.
     UntilClose,
 }
 
-/// One response on its way to the client. Each piece is one write, so that no event waits.
+/// One response on its way to the client. Each piece is one write, so that no event waits; the head
+/// goes out with the first piece, or at [`Reply::flush`].
 pub struct Reply<'a> {
     out: &'a mut dyn Write,
     version: Version,
     keeps_alive: bool,
     framing: Option<Framing>,
     sent_bytes: u64,
-    piece: Vec<u8>,
+    /// A head that was not written yet.
+    held_head: Vec<u8>,
 }
 
 impl<'a> Reply<'a> {
@@ -39,11 +43,11 @@ impl<'a> Reply<'a> {
             keeps_alive: may_keep_alive && head.is_some_and(RequestHead::wants_keep_alive),
             framing: None,
             sent_bytes: 0,
-            piece: Vec::new(),
+            held_head: Vec::new(),
         }
     }
 
-    /// Whether the head was written: nothing else can be answered from then on.
+    /// Whether there is a head: nothing else can be answered from then on.
     pub fn has_begun(&self) -> bool {
         self.framing.is_some()
     }
@@ -58,73 +62,103 @@ impl<'a> Reply<'a> {
         self.sent_bytes
     }
 
-    /// Writes the head. `head` holds no hop-by-hop fields; those of the framing are set here.
-    pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) -> io::Result<()> {
-        let mut headers = head.headers.clone();
+    /// Begins with `head`, which holds no hop-by-hop fields; those of the framing are set here.
+    pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) {
         let framing = match (length, self.version) {
             (AnswerLength::Absent, _) => Framing::None,
-            (AnswerLength::Sized(bytes), _) => {
-                headers.remove("content-length");
-                headers.push("content-length", bytes.to_string());
-                Framing::Sized(bytes)
-            }
-            (AnswerLength::Unknown, Version::Http11) => {
-                headers.remove("content-length");
-                headers.push("transfer-encoding", "chunked");
-                Framing::Chunked
-            }
-            (AnswerLength::Unknown, Version::Http10) => {
-                headers.remove("content-length");
-                self.keeps_alive = false;
-                Framing::UntilClose
-            }
+            (AnswerLength::Sized(bytes), _) => Framing::Sized(bytes),
+            (AnswerLength::Unknown, Version::Http11) => Framing::Chunked,
+            (AnswerLength::Unknown, Version::Http10) => Framing::UntilClose,
         };
+        self.framing = Some(framing);
+        self.keeps_alive &= framing != Framing::UntilClose;
+        self.hold_head(head, framing);
+    }
+
+    fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
+        let bytes = &mut self.held_head;
+        let (status, reason) = (head.status, reason_phrase(head.status));
+        // Writing to memory does not fail.
+        let _ = write!(bytes, "HTTP/1.1 {status} {reason}\r\n");
+        for (name, value) in head.headers.iter() {
+            if framing != Framing::None && name.eq_ignore_ascii_case("content-length") {
+                continue;
+            }
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                bytes.extend_from_slice(part);
+            }
+        }
+        match framing {
+            Framing::Sized(length) => drop(write!(bytes, "content-length: {length}\r\n")),
+            Framing::Chunked => bytes.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::None | Framing::ChunksEnded | Framing::UntilClose => {}
+        }
         match (self.keeps_alive, self.version) {
-            (false, _) => headers.push("connection", "close"),
-            (true, Version::Http10) => headers.push("connection", "keep-alive"),
+            (false, _) => bytes.extend_from_slice(b"connection: close\r\n"),
+            (true, Version::Http10) => bytes.extend_from_slice(b"connection: keep-alive\r\n"),
             (true, Version::Http11) => {}
         }
-        // Once begun, a failed write must not be followed by another answer.
-        self.framing = Some(framing);
-        self.out.write_all(&head_bytes(head.status, &headers))?;
-        self.out.flush()
+        bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes the head, where it was not written yet: the first piece is not there.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.held_head.is_empty() { Ok(()) } else { self.write([b"", b"", b""]) }
     }
 
     /// Writes a piece of the body at once.
     pub fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
+        self.write_piece(bytes, false)
+    }
+
+    /// Writes the last piece of the body, and with it what ends the body.
+    pub fn last_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_piece(bytes, true)
+    }
+
+    fn write_piece(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
         match &mut self.framing {
-            None | Some(Framing::None) => return Ok(()),
+            None | Some(Framing::None | Framing::ChunksEnded) => return Ok(()),
+            Some(Framing::Chunked) if bytes.is_empty() && !is_last => return Ok(()),
+            Some(Framing::Chunked) if bytes.is_empty() => {
+                self.framing = Some(Framing::ChunksEnded);
+                return self.write([b"", b"", b"0\r\n\r\n"]);
+            }
+            Some(Framing::Chunked) => {
+                if is_last {
+                    self.framing = Some(Framing::ChunksEnded);
+                }
+                let end = if is_last { b"\r\n0\r\n\r\n".as_slice() } else { b"\r\n" };
+                self.write([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, end])?;
+            }
             Some(Framing::Sized(left)) => {
                 *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
                     io::Error::new(io::ErrorKind::InvalidData, "more bytes than declared")
                 })?;
-                self.out.write_all(bytes)?;
+                self.write([b"", bytes, b""])?;
             }
-            Some(Framing::UntilClose) => self.out.write_all(bytes)?,
-            Some(Framing::Chunked) => {
-                self.piece.clear();
-                write!(self.piece, "{:x}\r\n", bytes.len())?;
-                self.piece.extend_from_slice(bytes);
-                self.piece.extend_from_slice(b"\r\n");
-                self.out.write_all(&self.piece)?;
-            }
+            Some(Framing::UntilClose) => self.write([b"", bytes, b""])?,
         }
         self.sent_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes what is held of the head and then `parts`, as one.
+    fn write(&mut self, [start, bytes, end]: [&[u8]; 3]) -> io::Result<()> {
+        let head = std::mem::take(&mut self.held_head);
+        let mut parts = [&head, start, bytes, end].map(IoSlice::new);
+        write_all(self.out, &mut parts)?;
         self.out.flush()
     }
 
     /// Ends the response; what is to become of the connection.
-    pub fn finish(self) -> After {
+    pub fn finish(mut self) -> After {
         let complete = match self.framing {
             None => false,
-            Some(Framing::None | Framing::UntilClose | Framing::Sized(0)) => true,
+            Some(Framing::None | Framing::UntilClose | Framing::Sized(0)) => self.flush().is_ok(),
+            Some(Framing::ChunksEnded) => true,
             Some(Framing::Sized(_)) => false,
-            Some(Framing::Chunked) => {
-                self.out.write_all(b"0\r\n\r\n").and_then(|()| self.out.flush()).is_ok()
-            }
+            Some(Framing::Chunked) => self.last_piece(b"").is_ok(),
         };
         match (complete, self.keeps_alive) {
             (false, _) => After::Abort,
@@ -134,22 +168,25 @@ impl<'a> Reply<'a> {
     }
 }
 
-fn head_bytes(status: u16, headers: &Headers) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status)).into_bytes();
-    for (name, value) in headers.iter() {
-        head.extend_from_slice(name.as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
+/// Writes all of `parts`, in as few writes as the writer takes.
+fn write_all(out: &mut dyn Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    // Empty parts at the start would look like a write of nothing.
+    IoSlice::advance_slices(&mut parts, 0);
+    while !parts.is_empty() {
+        match out.write_vectored(parts) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut parts, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    head.extend_from_slice(b"\r\n");
-    head
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::BodyLength;
+    use crate::message::{BodyLength, Headers};
 
     fn request(version: Version, connection: &str) -> RequestHead {
         let mut headers = Headers::new();
@@ -177,7 +214,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.push("content-length", "7");
         headers.push("x", "y");
-        reply.begin(&ResponseHead { status: 200, headers }, length).unwrap();
+        reply.begin(&ResponseHead { status: 200, headers }, length);
         for piece in pieces {
             reply.piece(piece.as_bytes()).unwrap();
         }
@@ -240,8 +277,59 @@ mod tests {
         let mut out = Vec::new();
         let mut reply = Reply::new(&mut out, None, true);
         let head = ResponseHead { status: 200, headers: Headers::new() };
-        reply.begin(&head, AnswerLength::Sized(1)).unwrap();
+        reply.begin(&head, AnswerLength::Sized(1));
         assert!(reply.piece(b"ab").is_err());
         assert!(!String::from_utf8(out).unwrap().ends_with("ab"));
+    }
+
+    /// Takes a few bytes at each write, and counts the writes.
+    struct Slow {
+        taken: Vec<u8>,
+        writes: usize,
+        at_most: usize,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.write_vectored(&[IoSlice::new(bytes)])
+        }
+
+        fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            let count = bytes.len().min(self.at_most);
+            self.taken.extend_from_slice(&bytes[..count]);
+            self.writes += 1;
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn head_and_pieces_go_out_together_however_little_is_taken_at_once() {
+        let request = request(Version::Http11, "");
+        let head = ResponseHead { status: 200, headers: Headers::new() };
+        let text =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n";
+        for at_most in [1, 2, 7, 999] {
+            let mut out = Slow { taken: Vec::new(), writes: 0, at_most };
+            let mut reply = Reply::new(&mut out, Some(&request), true);
+            reply.begin(&head, AnswerLength::Unknown);
+            reply.piece(b"a").unwrap();
+            reply.last_piece(b"bc").unwrap();
+            assert_eq!(reply.sent_bytes(), 3);
+            assert_eq!(reply.finish(), After::KeepAlive);
+            assert_eq!(String::from_utf8(out.taken).unwrap(), text, "{at_most}");
+            assert!(at_most < 999 || out.writes == 2, "{}", out.writes);
+        }
+        let mut out = Slow { taken: Vec::new(), writes: 0, at_most: 999 };
+        let mut reply = Reply::new(&mut out, Some(&request), true);
+        reply.begin(&head, AnswerLength::Unknown);
+        reply.flush().unwrap();
+        reply.last_piece(b"").unwrap();
+        assert_eq!((reply.finish(), out.writes), (After::KeepAlive, 2));
+        assert!(out.taken.ends_with(b"\r\n\r\n0\r\n\r\n"));
     }
 }

@@ -2,19 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver as UreqResolver};
-use ureq::unversioned::transport::NextTimeout;
-use ureq::{Error, Timeout};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::thread;
-use crate::upstream::watch;
+use crate::upstream::connect::literal;
+use crate::upstream::fault::Fault;
+use crate::upstream::watch::Watch;
 
 /// How long an answer is used without asking again.
 const FRESH_FOR: Duration = Duration::from_mins(1);
@@ -30,8 +27,11 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Resolver {
     allowed: Duration,
-    known: Mutex<HashMap<String, (Vec<SocketAddr>, Stopwatch)>>,
+    known: Mutex<Known>,
 }
+
+/// Addresses by name and port, and since when.
+type Known = HashMap<(String, u16), (Vec<SocketAddr>, Stopwatch)>;
 
 impl Resolver {
     /// `allowed` is how long a look-up may take.
@@ -39,62 +39,64 @@ impl Resolver {
         Self { allowed, known: Mutex::default() }
     }
 
-    fn addresses(&self, name: &str) -> Result<Vec<SocketAddr>, Error> {
-        if let Ok(address) = name.parse() {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses of `host`, which may be one itself, without brackets.
+    pub(super) fn addresses(
+        &self,
+        host: &str,
+        port: u16,
+        watch: &Watch,
+    ) -> Result<Vec<SocketAddr>, Fault> {
+        if let Some(address) = literal(host, port) {
             return Ok(vec![address]);
         }
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let key = (host.to_owned(), port);
+        let known = self.known().get(&key).cloned();
         if let Some((addresses, since)) = &known
             && since.elapsed() < FRESH_FOR
         {
             return Ok(addresses.clone());
         }
-        match (look_up(name.to_owned(), self.allowed), known) {
+        match (look_up(key.clone(), self.allowed, watch), known) {
             (Ok(addresses), _) => {
-                let entry = (addresses.clone(), Stopwatch::start());
-                self.known
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name.to_owned(), entry);
+                self.known().insert(key, (addresses.clone(), Stopwatch::start()));
                 Ok(addresses)
             }
-            (Err(_), Some((old, _))) if !watch::current().client_gone => Ok(old),
-            (Err(error), _) => Err(error),
+            (Err(Fault::ClientGone), _) => Err(Fault::ClientGone),
+            (Err(_), Some((old, _))) => Ok(old),
+            (Err(fault), None) => Err(fault),
         }
     }
 }
 
 /// Asks the system on a thread of its own, since it can't be told to hurry.
-fn look_up(name: String, allowed: Duration) -> Result<Vec<SocketAddr>, Error> {
+fn look_up(
+    name: (String, u16),
+    allowed: Duration,
+    watch: &Watch,
+) -> Result<Vec<SocketAddr>, Fault> {
     let (answer, answered) = bounded(1);
     let ask = move || {
+        let addresses = name.to_socket_addrs();
         // Nobody listens any more once the time is over.
-        let _ = answer.send(name.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        let _ = answer.send(addresses.map(|all| all.take(ADDRESSES_MAX).collect::<Vec<_>>()));
     };
-    thread::spawn("resolver", STACK_BYTES, ask).map_err(Error::Io)?.detach();
+    thread::spawn("resolver", STACK_BYTES, ask)?.detach();
     let deadline = Deadline::after(allowed);
     loop {
-        watch::check_client()?;
+        watch.check()?;
         match answered.recv_timeout(deadline.left().min(SLICE)) {
             Ok(Ok(addresses)) if !addresses.is_empty() => return Ok(addresses),
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(Error::HostNotFound),
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => {
+                return Err(Fault::Bad("the host name is not known".to_owned()));
+            }
             Err(RecvTimeoutError::Timeout) if deadline.has_passed() => {
-                return Err(Error::Timeout(Timeout::Resolve));
+                return Err(Fault::TimedOut);
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-    }
-}
-
-impl UreqResolver for Resolver {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let scheme = uri.scheme().ok_or(Error::HostNotFound)?;
-        let authority = uri.authority().ok_or(Error::HostNotFound)?;
-        let name = DefaultResolver::host_and_port(scheme, authority).ok_or(Error::HostNotFound)?;
-        let mut resolved = self.empty();
-        for address in self.addresses(&name)?.into_iter().take(ADDRESSES_MAX) {
-            resolved.push(address);
-        }
-        Ok(resolved)
     }
 }

@@ -22,14 +22,16 @@ impl Service for Panicky {
         let mut reply = Reply::new(out, Some(request.head), request.may_keep_alive);
         let body = request.head.target.as_bytes();
         let head = ResponseHead { status: 200, headers: Headers::new() };
-        reply.begin(&head, AnswerLength::Sized(body.len() as u64)).unwrap();
+        reply.begin(&head, AnswerLength::Sized(body.len() as u64));
         reply.piece(body).unwrap();
         reply.finish()
     }
 
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
         let (answer, _) = refusal.render(evertoken::config::ProviderKind::Generic);
-        Reply::new(out, head, false).begin(&answer, AnswerLength::Sized(0)).unwrap();
+        let mut reply = Reply::new(out, head, false);
+        reply.begin(&answer, AnswerLength::Sized(0));
+        reply.flush().unwrap();
     }
 }
 

@@ -15,6 +15,10 @@ use crate::support::client::{Answer, ask, get};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
+/// Has a running evertoken look for a login, and refresh where there is none.
+const FORCED: &str =
+    "POST /-/refresh/the-p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+
 /// An issuer, a provider that says which token it was shown, and a folder with a configuration.
 struct Place {
     sandbox: Sandbox,
@@ -165,6 +169,7 @@ fn a_login_wins_over_a_chain_that_is_fine_and_over_its_seed_but_not_over_a_new_o
     assert_eq!(visit(&redirect_of(&address_of(&login))).status, 200);
     assert_eq!(login.code(), Some(0));
     login.wait_for("Missing environment variable: 'SEED'. If the service has it");
+    assert_eq!(ask(address, FORCED).status, 200);
     running.wait_for("Using the login that was stored");
     let after = ask(address, get("/")).body;
     assert_ne!(before, after);
@@ -189,8 +194,7 @@ fn a_refresh_that_is_asked_for_takes_the_login_and_spends_nothing() {
     let address = running.address();
     running.wait_for("There is no refresh token yet");
     place.log_in();
-    let forced = "POST /-/refresh/the-p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(ask(address, forced).status, 200);
+    assert_eq!(ask(address, FORCED).status, 200);
     assert!(ask(address, get("/")).body.starts_with("Bearer sandbox-at-"));
     assert_eq!(place.sandbox.counts().granted, 1);
 }

@@ -52,6 +52,33 @@ const PIECES: [&str; 40] = [
     "-",
     "\"",
 ];
+/// The same for heads of responses.
+const ANSWERS: [&str; 24] = [
+    "HTTP/1.1 ",
+    "HTTP/1.0 ",
+    "HTTP/1.",
+    "200",
+    "204",
+    "100 Continue",
+    "999",
+    " OK",
+    "\r\n",
+    "\r\n\r\n",
+    "\n",
+    "\r",
+    "\n\n",
+    "a: b\r\n",
+    "Content-Length: 5\r\n",
+    "content-length:5,5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Connection: close\r\n",
+    ":",
+    " ",
+    "\t",
+    "\0",
+    "\u{80}",
+    ",",
+];
 /// The same for what is JSON or YAML.
 const TEXTS: [&str; 36] = [
     "{",
@@ -141,6 +168,17 @@ proptest! {
     }
 
     #[test]
+    fn any_response_head(bytes in made_of(&ANSWERS)) {
+        holds::response_head(&bytes);
+        holds::response_head(&[b"HTTP/1.1 200 OK\r\n".as_slice(), &bytes, b"\r\n\r\n"].concat());
+    }
+
+    #[test]
+    fn any_response_body(choice in any::<u8>(), bytes in made_of(&PIECES)) {
+        holds::response_body(&[&[choice], bytes.as_slice()].concat());
+    }
+
+    #[test]
     fn any_token_response(ok in any::<bool>(), bytes in made_of(&TEXTS)) {
         holds::token_response(&[&[0, if ok { 100 } else { 45 }], bytes.as_slice()].concat());
     }
@@ -167,9 +205,11 @@ type Holds = fn(&[u8]);
 
 #[test]
 fn everything_that_the_fuzzers_kept() {
-    let properties: [(&str, Holds); 6] = [
+    let properties: [(&str, Holds); 8] = [
         ("head", holds::head),
         ("body", holds::body),
+        ("response_head", holds::response_head),
+        ("response_body", holds::response_body),
         ("token_response", holds::token_response),
         ("state_file", holds::state_file),
         ("configuration", holds::configuration),

@@ -1,6 +1,5 @@
 //! The thread that keeps one provider's token fresh: asks the lifecycle, performs, saves, publishes.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use crate::config::{Missing, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
+use crate::token::refresher::disk::load;
 use crate::token::refresher::words::{shortened, tell};
-use crate::token::refresher::{Event, LOOK_MS, Setup};
+use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::{Locking, Saved, StateLock};
 use crate::token::store::{Posting, RefreshStatus};
 
-/// How often everything else is looked after: a state file that could not be written is tried again.
-const TICK_MS: u64 = 30_000;
+/// The longest sleep while there is no token to send: what may be waited for is a login.
+const LOOK_MS: u64 = 5_000;
 /// How long to wait while another process refreshes the same provider.
 pub(super) const LOCK_RETRY_MS: u64 = 250;
 /// How often the lock is tried for before the end.
@@ -42,8 +42,8 @@ pub(super) struct Actor {
     lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     falls_back: bool,
-    /// Sleeps since the last tick.
-    looks: u64,
+    /// When the last tick was, on the steady clock.
+    ticked_at_ms: u64,
 }
 
 impl Actor {
@@ -67,7 +67,7 @@ impl Actor {
             clock_warned: false,
             lock_warned: false,
             falls_back: false,
-            looks: 0,
+            ticked_at_ms: now.steady_ms,
         };
         actor.report_start(now);
         actor.publish(matches!(actor.machine.next(now), Step::Refresh));
@@ -127,7 +127,7 @@ impl Actor {
                     continue;
                 }
                 Step::Refresh => LOCK_RETRY_MS,
-                Step::Wait(ms) => ms.min(LOOK_MS),
+                Step::Wait(ms) => ms.min(self.longest_sleep_ms(now)),
                 Step::WaitForClock(ms) => self.wait_for_clock(ms),
             };
             let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
@@ -174,10 +174,18 @@ impl Actor {
     /// What is due after every sleep, whether or not a refresh is.
     fn look(&mut self) {
         self.take_up_login();
-        self.looks += 1;
-        if self.looks >= TICK_MS / LOOK_MS {
-            self.looks = 0;
+        let now = self.setup.clock.now();
+        if now.steady_ms.saturating_sub(self.ticked_at_ms) >= TICK_MS {
+            self.ticked_at_ms = now.steady_ms;
             self.tick();
+        }
+    }
+
+    fn longest_sleep_ms(&self, now: Moment) -> u64 {
+        let to_tick_ms = (self.ticked_at_ms + TICK_MS).saturating_sub(now.steady_ms);
+        match self.machine.token() {
+            Some(token) if !token.expires.reached(now) => to_tick_ms,
+            _ => to_tick_ms.min(LOOK_MS),
         }
     }
 
@@ -460,30 +468,3 @@ impl Actor {
 
 /// Another process holds the lock.
 struct Busy;
-
-/// Reads the state file; one that can't be used is moved aside and said.
-pub(super) fn load(setup: &Setup) -> Option<Saved> {
-    let error = match setup.state.load() {
-        Ok(saved) => return saved,
-        Err(error) => error,
-    };
-    let path = setup.state.path();
-    // A file that belongs to somebody else would be replaced by the next write, and its chain lost.
-    if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied) {
-        match setup.state.set_aside(setup.clock.wall()) {
-            Ok(aside) => error!(
-                "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
-                 of the configuration is tried",
-                path.display(),
-                aside.display()
-            ),
-            Err(rename) => error!(
-                "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
-                path.display()
-            ),
-        }
-    } else {
-        error!("The state file {} can't be read: {error}", path.display());
-    }
-    None
-}

@@ -8,7 +8,8 @@ use crate::secret::Secret;
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
-use crate::token::refresher::actor::{LOCK_RETRY_MS, load};
+use crate::token::refresher::actor::LOCK_RETRY_MS;
+use crate::token::refresher::disk::load;
 use crate::token::saved::{Locking, StateLock};
 
 /// How long a refresh of another process is waited for: longer than a token request may take.

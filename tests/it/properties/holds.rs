@@ -15,6 +15,11 @@ use evertoken::secret::Secret;
 use evertoken::token::grant::{self, LIFETIME_MAX_MS};
 use evertoken::token::lifecycle::{Lifecycle, Policy};
 use evertoken::token::saved::Saved;
+use evertoken::upstream::AnswerLength;
+use evertoken::upstream::framing::{BadFraming, Framing, Step};
+use evertoken::upstream::head::{
+    self, HeadReader as ResponseReader, Parsed, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEAD_MAX_FIELDS,
+};
 use serde_json::Value;
 
 /// Some time after this program was made.
@@ -153,6 +158,110 @@ pub(crate) fn body(bytes: &[u8]) {
             assert!(body.len() as u64 <= BODY_MAX_BYTES);
             assert!(bytes[..bytes.len() - rest].ends_with(b"\r\n\r\n"));
         }
+    }
+}
+
+fn read_response(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Result<Option<Parsed>, ()> {
+    let mut reader = ResponseReader::default();
+    for end in ends {
+        let read = reader.read(&bytes[..end]).map_err(drop)?;
+        if read.is_some() {
+            return Ok(read);
+        }
+    }
+    Ok(None)
+}
+
+/// Any cut of a response's head gives the same outcome; what is accepted is within the limits, is
+/// accepted by `httparse` too and as the same, and its body is delimited in one way only.
+pub(crate) fn response_head(bytes: &[u8]) {
+    let whole = read_response(bytes, std::iter::once(bytes.len()));
+    assert_eq!(whole, read_response(bytes, 1..=bytes.len()), "byte by byte");
+    let sevens = (1..=bytes.len()).rev().step_by(7).collect::<Vec<_>>();
+    assert_eq!(whole, read_response(bytes, sevens.into_iter().rev()), "by sevens");
+    let Ok(Some(parsed)) = whole else { return };
+    assert!(parsed.length <= RESPONSE_HEAD_MAX_BYTES && (100..=999).contains(&parsed.head.status));
+    assert!(parsed.head.headers.len() <= RESPONSE_HEAD_MAX_FIELDS);
+    let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEAD_MAX_FIELDS];
+    let mut other = httparse::Response::new(&mut fields);
+    assert_eq!(other.parse(bytes), Ok(httparse::Status::Complete(parsed.length)));
+    assert_eq!(other.code, Some(parsed.head.status));
+    assert_eq!(other.version, Some(u8::from(parsed.is_http11)));
+    let theirs = other.headers.iter().map(|field| (field.name, field.value.trim_ascii()));
+    assert!(parsed.head.headers.iter().eq(theirs), "{:?}", parsed.head.headers);
+    for method in ["GET", "HEAD"] {
+        let Ok((wire, length)) = head::framing(method, &parsed) else { continue };
+        let coded = parsed.head.headers.contains("transfer-encoding");
+        let sized = parsed.head.headers.contains("content-length");
+        match length {
+            AnswerLength::Absent => assert_eq!(wire, Framing::Done),
+            AnswerLength::Sized(bytes) => {
+                assert!(sized && !coded && wire == Framing::sized(bytes));
+            }
+            AnswerLength::Unknown if coded => assert!(!sized && wire == Framing::chunked()),
+            AnswerLength::Unknown => assert!(!sized && wire == Framing::UntilClose),
+        }
+    }
+}
+
+/// The body, and how many bytes it took; None where it does not end.
+fn unframe(
+    mut framing: Framing,
+    bytes: &[u8],
+    size: usize,
+) -> Result<Option<(Vec<u8>, usize)>, BadFraming> {
+    let (mut body, mut start) = (Vec::new(), 0);
+    let mut end = size.min(bytes.len());
+    loop {
+        match framing.step(&bytes[start..end])? {
+            Step::Data { skip, len } => {
+                assert!(len > 0);
+                body.extend_from_slice(&bytes[start + skip..start + skip + len]);
+                start += skip + len;
+            }
+            Step::End { skip } => return Ok(Some((body, start + skip))),
+            Step::More { skip } => {
+                start += skip;
+                assert_eq!(start, end, "all of it is used");
+                if end == bytes.len() {
+                    return Ok(None);
+                }
+                end = end.saturating_add(size).min(bytes.len());
+            }
+        }
+    }
+}
+
+/// A response's body comes to the same however it is cut, and a chunked one to the same as a request's
+/// body: the two decoders agree on what is accepted and where it ends. The first byte chooses the
+/// framing.
+pub(crate) fn response_body(bytes: &[u8]) {
+    let Some((choice, bytes)) = bytes.split_first() else { return };
+    let (framing, length) = match choice {
+        0..=127 => (Framing::chunked(), BodyLength::Chunked),
+        128..=191 => {
+            let size = u64::from(choice - 128);
+            (Framing::sized(size), BodyLength::Sized(size))
+        }
+        _ => (Framing::UntilClose, BodyLength::Absent),
+    };
+    let whole = unframe(framing, bytes, bytes.len().max(1));
+    for size in [1, 2, 3, 7] {
+        assert_eq!(whole, unframe(framing, bytes, size), "pieces of {size}");
+    }
+    if framing == Framing::UntilClose {
+        assert_eq!(whole, Ok(None));
+        return;
+    }
+    let request = decode(length, bytes, usize::MAX);
+    match whole {
+        Ok(Some((body, used))) if body.len() as u64 <= BODY_MAX_BYTES => {
+            assert_eq!(request, Ok((body, bytes.len() - used)));
+        }
+        Ok(Some(_)) => assert_eq!(request, Err(BodyFault::TooLarge)),
+        Ok(None) => assert!(matches!(request, Err(BodyFault::Gone | BodyFault::TooLarge))),
+        // Ours sees at the first byte what the other sees at the end of a line.
+        Err(_) => assert!(request.is_err()),
     }
 }
 

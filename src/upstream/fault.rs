@@ -1,0 +1,107 @@
+//! What goes wrong on the way to a provider, before it is told by where it happened.
+
+use std::io;
+
+use crate::upstream::UpstreamError;
+use crate::upstream::framing::BadFraming;
+use crate::upstream::head::BadHead;
+
+/// What went wrong.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The client went away.
+    ClientGone,
+    /// It took too long.
+    TimedOut,
+    /// The provider ended the connection.
+    Closed,
+    /// The socket failed.
+    Io(io::Error),
+    /// TLS failed.
+    Tls(rustls::Error),
+    /// What came is not what HTTP asks for, or the way is no way: why.
+    Bad(String),
+    /// The client's request body could not be read.
+    RequestBody(io::Error),
+    /// The request holds something that can't be sent.
+    Unsendable(&'static str),
+}
+
+impl Fault {
+    /// The fault of a connection that was being made.
+    pub(super) fn connecting(self) -> UpstreamError {
+        match self {
+            Self::ClientGone => UpstreamError::ClientGone,
+            Self::TimedOut => UpstreamError::Unreachable("no connection in time".to_owned()),
+            other => UpstreamError::Unreachable(other.in_words()),
+        }
+    }
+
+    /// The fault of an exchange on a connection that stood.
+    pub(super) fn exchanging(self) -> UpstreamError {
+        match self {
+            Self::ClientGone => UpstreamError::ClientGone,
+            Self::TimedOut => UpstreamError::TimedOut("no response in time".to_owned()),
+            Self::RequestBody(error) => UpstreamError::RequestBody(error),
+            Self::Unsendable(what) => UpstreamError::Unsendable(what.to_owned()),
+            other => UpstreamError::Broken(other.in_words()),
+        }
+    }
+
+    /// Whether it may come from a kept connection that the provider had just closed.
+    pub(super) fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Closed | Self::Io(_))
+    }
+
+    /// In words, without anything from the exchange itself.
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Self::ClientGone => "the client went away".to_owned(),
+            Self::TimedOut => "it took too long".to_owned(),
+            Self::Closed => "the connection was closed".to_owned(),
+            Self::Io(error) | Self::RequestBody(error) => error.to_string(),
+            Self::Tls(error) => format!("TLS: {error}"),
+            Self::Bad(why) => why.clone(),
+            Self::Unsendable(what) => (*what).to_owned(),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<rustls::Error> for Fault {
+    fn from(error: rustls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+impl From<BadHead> for Fault {
+    fn from(bad: BadHead) -> Self {
+        Self::Bad(bad.0.to_owned())
+    }
+}
+
+impl From<BadFraming> for Fault {
+    fn from(bad: BadFraming) -> Self {
+        Self::Bad(bad.0.to_owned())
+    }
+}
+
+/// As the error of a read of the answer.
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TimedOut => io::ErrorKind::TimedOut.into(),
+            Fault::Closed => io::ErrorKind::UnexpectedEof.into(),
+            Fault::Io(error) => error,
+            other => io::Error::other(other.in_words()),
+        }
+    }
+}

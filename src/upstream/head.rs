@@ -1,0 +1,378 @@
+//! From bytes to the head of a response, under RFC 9112's rules; pure.
+
+use crate::message::{Headers, ResponseHead};
+use crate::upstream::AnswerLength;
+use crate::upstream::framing::Framing;
+
+/// The largest response head that is taken.
+pub const RESPONSE_HEAD_MAX_BYTES: usize = 16 * 1024;
+/// The most header fields in one.
+pub const RESPONSE_HEAD_MAX_FIELDS: usize = 128;
+
+/// A response's head as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// Status and header fields.
+    pub head: ResponseHead,
+    /// Whether it is HTTP/1.1 rather than 1.0.
+    pub is_http11: bool,
+    /// How many bytes it took.
+    pub length: usize,
+}
+
+/// Why some bytes are no head of a response; what is wrong with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadHead(pub &'static str);
+
+/// Looks at the bytes of a head as they come, each once, and parses it when it is whole.
+#[derive(Debug, Default)]
+pub struct HeadReader {
+    /// How many bytes were looked at.
+    seen: usize,
+}
+
+impl HeadReader {
+    /// Looks at `bytes`, which start with those of the last call. None asks for more.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
+        if !is_start(bytes) {
+            return Err(BadHead("the answer is not HTTP/1.1"));
+        }
+        let looked_at = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX_BYTES)];
+        // The end may stand across what was seen and what is new.
+        let from = self.seen.saturating_sub("\r\n\r\n".len() - 1);
+        if let Some(end) = end_of_head(&looked_at[from..]) {
+            return parse(&bytes[..from + end]).map(Some);
+        }
+        self.seen = looked_at.len();
+        if looked_at.len() == RESPONSE_HEAD_MAX_BYTES {
+            return Err(BadHead("the response head is over 16384 bytes"));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether `bytes` may be the start of an answer; what is not is known at its first byte.
+fn is_start(bytes: &[u8]) -> bool {
+    const START: &[u8] = b"HTTP/1.";
+    let count = bytes.len().min(START.len());
+    bytes[..count] == START[..count]
+}
+
+/// Where the empty line ends that ends a head. A line may end with a line feed alone
+/// (RFC 9112 §2.2).
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == b'\n') {
+        let after = from + at + 1;
+        match bytes[after..] {
+            [b'\n', ..] => return Some(after + 1),
+            [b'\r', b'\n', ..] => return Some(after + 2),
+            _ => from = after,
+        }
+    }
+    None
+}
+
+/// Parses a head that is there as a whole.
+fn parse(bytes: &[u8]) -> Result<Parsed, BadHead> {
+    let mut lines = Lines(bytes);
+    let (is_http11, status) = status_line(lines.next().unwrap_or_default())?;
+    let mut headers = Headers::new();
+    for line in lines {
+        if line.is_empty() {
+            return Ok(Parsed {
+                head: ResponseHead { status, headers },
+                is_http11,
+                length: bytes.len(),
+            });
+        }
+        let (name, value) = field(line)?;
+        if headers.len() == RESPONSE_HEAD_MAX_FIELDS {
+            return Err(BadHead("the response head has more than 128 fields"));
+        }
+        headers.push(name, value);
+    }
+    Err(BadHead("the response head ends early"))
+}
+
+/// The lines of a head, without their ends.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = (&self.0[..end], &self.0[end + 1..]);
+        self.0 = rest;
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+}
+
+/// `HTTP/1.1 200 OK`: whether the version is 1.1, and the status (RFC 9112 §4).
+fn status_line(line: &[u8]) -> Result<(bool, u16), BadHead> {
+    let bad = BadHead("the answer is not HTTP/1.1");
+    let rest = line.strip_prefix(b"HTTP/1.").ok_or(bad)?;
+    let (is_http11, rest) = match rest {
+        [b'1', b' ', rest @ ..] => (true, rest),
+        [b'0', b' ', rest @ ..] => (false, rest),
+        _ => return Err(bad),
+    };
+    let (digits, reason) = rest.split_first_chunk::<3>().ok_or(bad)?;
+    if !matches!(reason, [] | [b' ', ..]) || !reason.iter().all(|byte| is_in_value(*byte)) {
+        return Err(bad);
+    }
+    match digits {
+        [hundreds @ b'1'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
+            let [hundreds, tens, ones] =
+                [hundreds, tens, ones].map(|digit| u16::from(*digit - b'0'));
+            Ok((is_http11, hundreds * 100 + tens * 10 + ones))
+        }
+        _ => Err(bad),
+    }
+}
+
+/// Name and value of a field (RFC 9112 §5). A line that goes on from the one before (§5.2) is none.
+fn field(line: &[u8]) -> Result<(&str, &[u8]), BadHead> {
+    let bad = BadHead("the response head holds a line that is no field");
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(bad)?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if name.is_empty() || !name.iter().all(|byte| is_in_name(*byte)) {
+        return Err(bad);
+    }
+    if !value.iter().all(|byte| is_in_value(*byte)) {
+        return Err(BadHead("the response head holds a byte that no field may hold"));
+    }
+    Ok((std::str::from_utf8(name).map_err(|_| bad)?, value.trim_ascii()))
+}
+
+/// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
+pub(super) fn is_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether a field's value may hold the byte (RFC 9110 §5.5).
+pub(super) fn is_in_value(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// How the body of an answer to a `method` request is delimited, on the wire and for who reads it
+/// (RFC 9112 §6.3). What could be read in two ways is refused.
+pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength), BadHead> {
+    let headers = &parsed.head.headers;
+    if method == "HEAD" || matches!(parsed.head.status, 204 | 304) {
+        return Ok((Framing::Done, AnswerLength::Absent));
+    }
+    let mut codings = headers.list("transfer-encoding");
+    if let Some(coding) = codings.next() {
+        let only_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        if !only_chunked || !parsed.is_http11 {
+            return Err(BadHead("a Transfer-Encoding other than chunked"));
+        }
+        if headers.contains("content-length") {
+            return Err(BadHead("both Transfer-Encoding and Content-Length"));
+        }
+        return Ok((Framing::chunked(), AnswerLength::Unknown));
+    }
+    if headers.contains("transfer-encoding") {
+        return Err(BadHead("a Transfer-Encoding other than chunked"));
+    }
+    match content_length(headers)? {
+        Some(bytes) => Ok((Framing::sized(bytes), AnswerLength::Sized(bytes))),
+        None => Ok((Framing::UntilClose, AnswerLength::Unknown)),
+    }
+}
+
+/// The declared length; several must be the same (RFC 9110 §8.6).
+fn content_length(headers: &Headers) -> Result<Option<u64>, BadHead> {
+    let mut length = None;
+    for field in headers.all("content-length") {
+        for member in field.split(|byte| *byte == b',') {
+            let bytes =
+                number(member.trim_ascii()).ok_or(BadHead("a Content-Length that is no number"))?;
+            if length.is_some_and(|known| known != bytes) {
+                return Err(BadHead("more than one Content-Length"));
+            }
+            length = Some(bytes);
+        }
+    }
+    Ok(length)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Whether the connection may be used again after the answer (RFC 9112 §9.3).
+pub fn keeps_alive(parsed: &Parsed) -> bool {
+    let says = |what| parsed.head.headers.list_contains("connection", what);
+    if parsed.is_http11 { !says("close") } else { says("keep-alive") && !says("close") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a head comes to, however it is cut.
+    #[track_caller]
+    fn read(text: &[u8]) -> Result<Option<Parsed>, BadHead> {
+        let whole = HeadReader::default().read(text);
+        for cut in 1..=text.len() {
+            let mut reader = HeadReader::default();
+            let first = reader.read(&text[..cut]);
+            let cut_in_two = match first {
+                Ok(None) => reader.read(text),
+                other => other,
+            };
+            match (&whole, &cut_in_two) {
+                // What is wrong may be seen before the whole is there, and then in other words.
+                (Err(_), Err(_)) => {}
+                _ => assert_eq!(whole, cut_in_two, "cut at {cut}"),
+            }
+        }
+        let mut reader = HeadReader::default();
+        let mut outcome = Ok(None);
+        for end in 1..=text.len() {
+            outcome = reader.read(&text[..end]);
+            if !matches!(outcome, Ok(None)) {
+                break;
+            }
+        }
+        assert_eq!(outcome.is_err(), whole.is_err(), "byte by byte");
+        assert!(outcome.is_err() || outcome == whole, "byte by byte");
+        whole
+    }
+
+    #[track_caller]
+    fn parsed(text: &str) -> Parsed {
+        read(text.as_bytes()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn heads_that_are_fine() {
+        let one = parsed(
+            "HTTP/1.1 200 OK\r\nContent-Type:  a/b \r\nX:\r\nx: \x7fb\r\n\r\nbody"
+                .replace('\x7f', "\t")
+                .as_str(),
+        );
+        assert_eq!((one.head.status, one.is_http11), (200, true));
+        let fields: Vec<_> = one.head.headers.iter().collect();
+        assert_eq!(fields, [("Content-Type", b"a/b".as_slice()), ("X", b""), ("x", b"b")]);
+        assert_eq!(
+            one.length,
+            "HTTP/1.1 200 OK\r\nContent-Type:  a/b \r\nX:\r\nx: \tb\r\n\r\n".len()
+        );
+        for (text, status, is_http11) in [
+            ("HTTP/1.0 999 \r\n\r\n", 999, false),
+            ("HTTP/1.1 100\r\n\r\n", 100, true),
+            ("HTTP/1.1 404 Nicht gefunden\u{e9}\n\n", 404, true),
+            ("HTTP/1.1 200 OK\na: b\r\n\nrest", 200, true),
+        ] {
+            let one = parsed(text);
+            assert_eq!((one.head.status, one.is_http11), (status, is_http11), "{text:?}");
+        }
+        assert_eq!(read(b""), Ok(None));
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\na: b\r\n"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        for text in [
+            "hello\r\n\r\n",
+            "\0",
+            "http/1.1 200 OK\r\n\r\n",
+            "HTTP/9.9 200 X\r\n\r\n",
+            "HTTP/2 200\r\n\r\n",
+            "HTTP/1.2 200 X\r\n\r\n",
+            "HTTP/1.1 20 X\r\n\r\n",
+            "HTTP/1.1 2000 X\r\n\r\n",
+            "HTTP/1.1 099 X\r\n\r\n",
+            "HTTP/1.1 abc\r\n\r\n",
+            "HTTP/1.1  200 X\r\n\r\n",
+            "HTTP/1.1 200 X\0\r\n\r\n",
+            "HTTP/1.1 200 X\r\na\r\n\r\n",
+            "HTTP/1.1 200 X\r\n: b\r\n\r\n",
+            "HTTP/1.1 200 X\r\na : b\r\n\r\n",
+            "HTTP/1.1 200 X\r\n a: b\r\n\r\n",
+            "HTTP/1.1 200 X\r\na: b\r\n c\r\n\r\n",
+            "HTTP/1.1 200 X\r\na: b\0c\r\n\r\n",
+            "HTTP/1.1 200 X\r\na: b\rc\r\n\r\n",
+            "HTTP/1.1 200 X\r\na\u{e9}: b\r\n\r\n",
+        ] {
+            assert!(read(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn limits_on_both_sides() {
+        let sized = |bytes: usize| {
+            let frame = "HTTP/1.1 200 X\r\nx: \r\n\r\n".len();
+            format!("HTTP/1.1 200 X\r\nx: {}\r\n\r\n", "y".repeat(bytes - frame))
+        };
+        let once = |text: &str| HeadReader::default().read(text.as_bytes());
+        assert!(matches!(once(&sized(RESPONSE_HEAD_MAX_BYTES)), Ok(Some(_))));
+        assert!(once(&sized(RESPONSE_HEAD_MAX_BYTES + 1)).is_err());
+        let of = |fields: usize| format!("HTTP/1.1 200 X\r\n{}\r\n", "a: b\r\n".repeat(fields));
+        assert!(matches!(once(&of(RESPONSE_HEAD_MAX_FIELDS)), Ok(Some(_))));
+        assert!(once(&of(RESPONSE_HEAD_MAX_FIELDS + 1)).is_err());
+    }
+
+    #[test]
+    fn framings() {
+        use AnswerLength::{Absent, Sized, Unknown};
+        let of = |method: &str, status: &str, fields: &str| {
+            let framed = framing(method, &parsed(&format!("HTTP/{status} X\r\n{fields}\r\n")));
+            framed.map(|(wire, length)| (wire == Framing::chunked(), length))
+        };
+        let cases = [
+            ("GET", "1.1 200", "", Some((false, Unknown))),
+            ("GET", "1.1 200", "Content-Length: 5\r\n", Some((false, Sized(5)))),
+            (
+                "GET",
+                "1.1 200",
+                "Content-Length: 5, 5\r\ncontent-length:5\r\n",
+                Some((false, Sized(5))),
+            ),
+            ("GET", "1.1 200", "Content-Length: 5\r\nContent-Length: 6\r\n", None),
+            ("GET", "1.1 200", "Content-Length: 5,6\r\n", None),
+            ("GET", "1.1 200", "Content-Length: -5\r\n", None),
+            ("GET", "1.1 200", "Content-Length: \r\n", None),
+            ("GET", "1.1 200", "Content-Length: 18446744073709551616\r\n", None),
+            ("GET", "1.1 200", "Transfer-Encoding: Chunked\r\n", Some((true, Unknown))),
+            ("GET", "1.1 200", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", None),
+            ("GET", "1.1 200", "Transfer-Encoding: gzip, chunked\r\n", None),
+            (
+                "GET",
+                "1.1 200",
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                None,
+            ),
+            ("GET", "1.1 200", "Transfer-Encoding:\r\n", None),
+            ("GET", "1.0 200", "Transfer-Encoding: chunked\r\n", None),
+            ("HEAD", "1.1 200", "Content-Length: 5\r\n", Some((false, Absent))),
+            ("GET", "1.1 204", "Content-Length: 5\r\n", Some((false, Absent))),
+            ("GET", "1.1 304", "Transfer-Encoding: chunked\r\n", Some((false, Absent))),
+        ];
+        for (method, status, fields, expected) in cases {
+            assert_eq!(of(method, status, fields).ok(), expected, "{method} {status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn keep_alive_by_version() {
+        for (text, keeps) in [
+            ("HTTP/1.1 200 X\r\n\r\n", true),
+            ("HTTP/1.1 200 X\r\nConnection: x, Close\r\n\r\n", false),
+            ("HTTP/1.0 200 X\r\n\r\n", false),
+            ("HTTP/1.0 200 X\r\nConnection: Keep-Alive\r\n\r\n", true),
+        ] {
+            assert_eq!(keeps_alive(&parsed(text)), keeps, "{text:?}");
+        }
+    }
+}

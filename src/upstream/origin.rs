@@ -1,0 +1,94 @@
+//! Where requests to one provider go, taken from its base URL once; pure.
+
+use std::net::IpAddr;
+
+/// The parts of a base URL that a connection and a request need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// Whether TLS is spoken.
+    pub(super) is_tls: bool,
+    /// A name or an address, without brackets.
+    pub(super) host: String,
+    /// The port, that of the scheme where there is none.
+    pub(super) port: u16,
+    /// What stands in `Host`.
+    pub(super) authority: String,
+    /// What stands before each target: the base URL's path, without a slash at its end.
+    pub(super) prefix: String,
+}
+
+impl Origin {
+    /// The parts of `url`, which is `http` or `https`, names no user and holds neither `?` nor `#`:
+    /// so much was checked when the configuration was read.
+    pub(super) fn of(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let is_tls = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?,
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            Some(digits) => digits.parse().ok()?,
+            None if port.is_empty() => default_port(is_tls),
+            None => return None,
+        };
+        (!host.is_empty()).then(|| Self {
+            is_tls,
+            host: host.to_owned(),
+            port,
+            authority: authority.to_owned(),
+            prefix: prefix.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Host and port as one text, as a proxy wants them.
+    pub(super) fn host_and_port(&self) -> String {
+        match self.host.parse() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
+            _ => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+fn default_port(is_tls: bool) -> u16 {
+    if is_tls { 443 } else { 80 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls_and_their_parts() {
+        let parts = |url| {
+            let origin = Origin::of(url)?;
+            let together = origin.host_and_port();
+            Some((
+                origin.is_tls,
+                origin.host,
+                origin.port,
+                origin.authority,
+                origin.prefix,
+                together,
+            ))
+        };
+        let of = |tls, host: &str, port, authority: &str, prefix: &str, together: &str| {
+            Some((tls, host.into(), port, authority.into(), prefix.into(), together.into()))
+        };
+        assert_eq!(
+            parts("https://api.example.com"),
+            of(true, "api.example.com", 443, "api.example.com", "", "api.example.com:443")
+        );
+        assert_eq!(parts("http://h:8/v1/x"), of(false, "h", 8, "h:8", "/v1/x", "h:8"));
+        assert_eq!(parts("http://[::1]:80/"), of(false, "::1", 80, "[::1]:80", "", "[::1]:80"));
+        assert_eq!(parts("https://[::1]"), of(true, "::1", 443, "[::1]", "", "[::1]:443"));
+        for url in ["ftp://h", "h", "http://", "http://h:x", "http://h:70000", "http://[::1"] {
+            assert_eq!(parts(url), None, "{url}");
+        }
+    }
+}

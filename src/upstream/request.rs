@@ -1,0 +1,136 @@
+//! The head of a request as bytes (RFC 9112 §3, §5); pure.
+
+use std::io::Write;
+
+use crate::upstream::head::{is_in_name, is_in_value};
+use crate::upstream::origin::Origin;
+use crate::upstream::{OutBody, OutRequest};
+
+/// The largest a chunk's size line gets: a length in hexadecimal digits, CR LF.
+const SIZE_LINE_MAX_BYTES: usize = 18;
+
+/// Writes the head of `request` with the framing of `body` after what `head` holds; the error says
+/// what can't be sent.
+pub(super) fn write_head(
+    head: &mut Vec<u8>,
+    origin: &Origin,
+    request: &OutRequest<'_>,
+    body: &OutBody<'_>,
+) -> Result<(), &'static str> {
+    let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if request.method.is_empty() || !request.method.bytes().all(is_in_name) {
+        return Err("its method is none");
+    }
+    if !request.target.starts_with('/') || !visible(request.target) {
+        return Err("its target is none");
+    }
+    let line = [
+        request.method,
+        " ",
+        &origin.prefix,
+        request.target,
+        " HTTP/1.1\r\nhost: ",
+        &origin.authority,
+        "\r\n",
+    ];
+    for part in line {
+        head.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in request.headers.iter() {
+        if name.is_empty() || !name.bytes().all(is_in_name) {
+            return Err("the name of a header field holds a byte that it may not");
+        }
+        if !value.iter().all(|byte| is_in_value(*byte)) {
+            return Err("a header field holds a byte that it may not");
+        }
+        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value);
+        head.extend_from_slice(b"\r\n");
+    }
+    let length = match body {
+        OutBody::Absent => None,
+        OutBody::Held(bytes) => Some(bytes.len() as u64),
+        OutBody::Streamed(length, _) => *length,
+    };
+    match (body, length) {
+        (OutBody::Absent, _) => {}
+        // Writing to memory does not fail.
+        (_, Some(length)) => drop(write!(head, "content-length: {length}\r\n")),
+        (_, None) => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// The line before a chunk of `len` bytes.
+pub(super) fn size_line(len: usize, line: &mut [u8; SIZE_LINE_MAX_BYTES]) -> &[u8] {
+    let mut rest = line.as_mut_slice();
+    // A length has at most 16 digits, so it fits.
+    let _ = write!(rest, "{len:x}\r\n");
+    let left = rest.len();
+    &line[..SIZE_LINE_MAX_BYTES - left]
+}
+
+/// Room for [`size_line`].
+pub(super) const fn size_line_room() -> [u8; SIZE_LINE_MAX_BYTES] {
+    [0; SIZE_LINE_MAX_BYTES]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+
+    fn written(
+        method: &str,
+        target: &str,
+        field: (&str, &str),
+        body: &OutBody<'_>,
+    ) -> Option<String> {
+        let origin = Origin::of("https://h:1/base/").unwrap();
+        let mut headers = Headers::new();
+        headers.push(field.0, field.1);
+        let mut head = Vec::new();
+        let request = OutRequest { method, target, headers: &headers };
+        write_head(&mut head, &origin, &request, body).ok()?;
+        Some(String::from_utf8(head).unwrap())
+    }
+
+    #[test]
+    fn heads_by_body() {
+        let start = "PoST /base/v1?a=b HTTP/1.1\r\nhost: h:1\r\nX-A: b c\r\n";
+        let head = |body: &OutBody<'_>| written("PoST", "/v1?a=b", ("X-A", "b c"), body).unwrap();
+        assert_eq!(head(&OutBody::Absent), format!("{start}\r\n"));
+        assert_eq!(head(&OutBody::Held(b"")), format!("{start}content-length: 0\r\n\r\n"));
+        assert_eq!(head(&OutBody::Held(b"abc")), format!("{start}content-length: 3\r\n\r\n"));
+        let streamed = |length| head(&OutBody::Streamed(length, &mut std::io::empty()));
+        assert_eq!(streamed(Some(7)), format!("{start}content-length: 7\r\n\r\n"));
+        assert_eq!(streamed(None), format!("{start}transfer-encoding: chunked\r\n\r\n"));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_could_be_read_in_two_ways() {
+        for (method, target, name, value) in [
+            ("", "/", "a", "b"),
+            ("G T", "/", "a", "b"),
+            ("GET", "x", "a", "b"),
+            ("GET", "/ HTTP/1.1", "a", "b"),
+            ("GET", "/\r\n", "a", "b"),
+            ("GET", "/", "a\r\nb", "c"),
+            ("GET", "/", "", "c"),
+            ("GET", "/", "a", "b\r\nc: d"),
+            ("GET", "/", "a", "b\0"),
+        ] {
+            let head = written(method, target, (name, value), &OutBody::Absent);
+            assert_eq!(head, None, "{method} {target} {name} {value}");
+        }
+    }
+
+    #[test]
+    fn size_lines() {
+        for (len, line) in [(0, "0\r\n"), (255, "ff\r\n"), (usize::MAX, "ffffffffffffffff\r\n")] {
+            assert_eq!(size_line(len, &mut size_line_room()), line.as_bytes());
+        }
+    }
+}

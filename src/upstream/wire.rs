@@ -1,0 +1,189 @@
+//! A connection to a provider: bytes in and out without blocking, through TLS where that is spoken.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rustix::event::PollFlags;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+
+use crate::clock::Deadline;
+use crate::upstream::fault::Fault;
+use crate::upstream::watch::Watch;
+
+/// A connection. Reads and writes that would block say `WouldBlock`.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over another.
+    Tls(Box<Tls>),
+}
+
+/// TLS, and what it runs over.
+#[derive(Debug)]
+pub(super) struct Tls {
+    lower: Wire,
+    session: ClientConnection,
+    /// Decrypted bytes that nobody has read yet.
+    decrypted: usize,
+}
+
+impl Wire {
+    /// The socket under it all, to wait for.
+    pub(super) fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(tls) => tls.lower.socket(),
+        }
+    }
+
+    /// Whether a read yields bytes that are no longer in the socket.
+    pub(super) fn holds_bytes(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.decrypted > 0 || tls.lower.holds_bytes(),
+        }
+    }
+
+    /// Whether nothing came and nothing ended: what an idle connection must be like.
+    pub(super) fn is_quiet(&self) -> bool {
+        // Over TLS, session tickets may lie in the socket; they are no reason to give it up, but what
+        // they are is only known to who reads them. Such a connection is given up all the same.
+        let quiet = self.socket().peek(&mut [0]);
+        !self.holds_bytes() && quiet.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Shakes hands with `name` over `lower`.
+    pub(super) fn shake_hands(
+        lower: Self,
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+        watch: &Watch,
+        deadline: Deadline,
+    ) -> Result<Self, Fault> {
+        let session = ClientConnection::new(config, name)?;
+        let mut tls = Tls { lower, session, decrypted: 0 };
+        while tls.session.is_handshaking() {
+            while tls.session.wants_write() {
+                match tls.session.write_tls(&mut tls.lower) {
+                    Ok(_) => {}
+                    Err(error) if is_not_now(&error) => {
+                        watch.wait(tls.lower.socket(), PollFlags::OUT, deadline.left())?;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if !tls.session.is_handshaking() {
+                break;
+            }
+            match tls.receive() {
+                Ok(0) => return Err(Fault::Closed),
+                Ok(_) => {}
+                Err(error) if is_not_now(&error) => {
+                    watch.wait(tls.lower.socket(), PollFlags::IN, deadline.left())?;
+                }
+                Err(error) => {
+                    // What is wrong is said to the server too, as far as it takes it.
+                    let _ = tls.session.write_tls(&mut tls.lower);
+                    return Err(tls_fault(error));
+                }
+            }
+        }
+        Ok(Self::Tls(Box::new(tls)))
+    }
+
+    /// Sends what TLS holds back; false where the socket takes no more at the moment.
+    pub(super) fn send_held(&mut self) -> io::Result<bool> {
+        let Self::Tls(tls) = self else { return Ok(true) };
+        while tls.session.wants_write() {
+            match tls.session.write_tls(&mut tls.lower) {
+                Ok(_) => {}
+                Err(error) if is_not_now(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        tls.lower.send_held()
+    }
+}
+
+/// Whether a read or write is to be tried again once the socket is ready.
+pub(super) fn is_not_now(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// An error of a read of TLS, which carries rustls' own.
+fn tls_fault(error: io::Error) -> Fault {
+    match error.downcast::<rustls::Error>() {
+        Ok(of_tls) => Fault::Tls(of_tls),
+        Err(other) => other.into(),
+    }
+}
+
+impl Tls {
+    /// Takes what the socket has; 0 at its end. rustls' errors are inside of the `io::Error`.
+    fn receive(&mut self) -> io::Result<usize> {
+        let count = self.session.read_tls(&mut self.lower)?;
+        let state = self.session.process_new_packets().map_err(io::Error::other)?;
+        self.decrypted = state.plaintext_bytes_to_read();
+        Ok(count)
+    }
+}
+
+impl Read for Tls {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.decrypted > 0 {
+                let count = self.session.reader().read(buffer)?;
+                self.decrypted -= count;
+                return Ok(count);
+            }
+            match self.session.reader().read(buffer) {
+                // The peer said that it ends, or it ended without saying so, which is an error.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return other,
+            }
+            self.receive()?;
+            if self.session.wants_write() {
+                // Key updates are answered; where the socket takes nothing, the next write does it.
+                let _ = self.session.write_tls(&mut self.lower);
+            }
+        }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(tls) => tls.read(buffer),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write_vectored(parts),
+            Self::Tls(_) => {
+                // No more is encrypted than the socket takes.
+                if !self.send_held()? {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let Self::Tls(tls) = self else { return Ok(0) };
+                let count = tls.session.writer().write_vectored(parts)?;
+                self.send_held()?;
+                Ok(count)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.send_held()? { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+}
