@@ -1,7 +1,7 @@
 //! Builds all parts from the configuration, in order, and stops them in reverse.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use log::{info, warn};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
+use crate::proxy::access::host_name;
 use crate::proxy::exchange::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
@@ -145,7 +146,12 @@ impl App {
 
 /// The names that a client may call us by, beside the loopback ones.
 pub(crate) fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
-    let mut names = settings.allowed_hosts.clone();
+    // A name may be written as a `Host` shows it, with brackets or a port.
+    let name = |host: &String| match host.parse::<IpAddr>() {
+        Ok(_) => host.clone(),
+        Err(_) => host_name(host).to_owned(),
+    };
+    let mut names: Vec<String> = settings.allowed_hosts.iter().map(name).collect();
     names.push(settings.host.to_ascii_lowercase());
     names.push(bound.ip().to_string());
     names

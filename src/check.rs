@@ -26,6 +26,10 @@ pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
     problems.extend(missing_logins(config));
     let folder = &config.settings.state_dir;
+    if folder.as_os_str().is_empty() {
+        // That there is none was found already.
+        return problems;
+    }
     if let Err(error) = check_writable(folder) {
         problems.push(format!(
             "the state folder {} can't be written: {error}; set settings.state_dir to a folder of \
@@ -54,6 +58,18 @@ fn missing_logins(config: &Config) -> Vec<String> {
     missing
 }
 
+/// Providers whose proxy or roots can't be used; for a configuration without mistakes.
+pub fn ways(config: &Config) -> Vec<String> {
+    let enabled = config.providers.iter().filter(|provider| provider.enabled);
+    enabled
+        .filter_map(|provider| {
+            let origin = origin_of(&provider.base_url);
+            way_to(origin, provider, &config.settings.limits).err()
+        })
+        .map(|error| error.to_string())
+        .collect()
+}
+
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
@@ -62,13 +78,8 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
         for (what, url) in endpoints(provider) {
             let line = format!("{}: {what} {url}", provider.name);
             let origin = origin_of(&url);
-            let upstream = match way_to(origin, provider, &config.settings.limits) {
-                Ok(upstream) => upstream,
-                Err(error) => {
-                    report.problems.push(error.to_string());
-                    continue;
-                }
-            };
+            // What keeps it from being made is found without going online.
+            let Ok(upstream) = way_to(origin, provider, &config.settings.limits) else { continue };
             let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
             let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {

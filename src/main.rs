@@ -73,7 +73,7 @@ fn load(path: &Path, log: logger::Options) -> Result<(Config, Vec<String>), Exit
 }
 
 fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
-    let (lines, now) = (lines(log), Clock::system().wall());
+    let (lines, now) = (line_form(log), Clock::system().wall());
     for problem in problems {
         say(&lines.of_problem(problem, now));
     }
@@ -82,13 +82,34 @@ fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
 
 /// Reads the configuration: it and its warnings, or every problem.
 fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
+    match inspect(path) {
+        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
+            Ok((config, lines(&problems)))
+        }
+        (_, problems) => Err(lines(&problems)),
+    }
+}
+
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// See [`resolve::inspect`].
+fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![format!(
-            "{shown}: can't be read: {error}; copy providers.yaml.example to start with, or name \
-             another file with --config"
-        )]
-    })?;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!(
+                "can't be read: {error}; copy providers.yaml.example to start with, or name \
+                 another file with --config"
+            );
+            return (
+                None,
+                vec![Problem { file: shown, position: None, message, is_warning: false }],
+            );
+        }
+    };
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
         environment: &variable,
@@ -96,15 +117,11 @@ fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
-    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
-    match resolve::resolve(&text, &shown, &sources) {
-        Ok((config, warnings)) => Ok((config, lines(warnings))),
-        Err(problems) => Err(lines(problems)),
-    }
+    resolve::inspect(&text, &shown, &sources)
 }
 
 /// How lines of the log are written.
-fn lines(log: logger::Options) -> logger::Lines {
+fn line_form(log: logger::Options) -> logger::Lines {
     let stream = variable("JOURNAL_STREAM");
     logger::Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
 }
@@ -113,7 +130,7 @@ fn lines(log: logger::Options) -> logger::Lines {
 fn start_log(config: &Config, warnings: Vec<String>, log: logger::Options, clock: &Clock) {
     let filters = variable("RUST_LOG");
     let level = config.settings.log_level;
-    logger::start(lines(log), level, log, filters.as_deref(), clock.clone());
+    logger::start(line_form(log), level, log, filters.as_deref(), clock.clone());
     for warning in warnings {
         warn!("{warning}");
     }
@@ -253,18 +270,24 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
 }
 
 fn run_check(path: &Path, online: bool) -> ExitCode {
-    let (config, warnings) = match load(path, logger::Options::default()) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    for warning in &warnings {
-        say(warning);
+    let (config, found) = inspect(path);
+    for problem in &found {
+        say(&problem.to_string());
+    }
+    let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    if found.iter().any(|problem| !problem.is_warning) {
+        // What the environment and the state folder lack is said in the same go.
+        for problem in check::offline(&config) {
+            say(&problem);
+        }
+        return ExitCode::from(BAD_CONFIG);
     }
     say_out("Requests go to:\n");
     for line in route::explain(&config) {
         say_out(&format!("  {line}\n"));
     }
     let mut problems = check::offline(&config);
+    problems.extend(check::ways(&config));
     if online {
         let report = check::online(&config, &Clock::system());
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());

@@ -80,7 +80,8 @@ impl Sources<'_> {
                 // Probably the secret itself: it is not said again.
                 let advice = "wants the name of a variable, not its value";
                 section.error(env_key, format!("'{env_key}' {advice}"));
-                return Some(Err(Missing::Variable(env_key.to_owned())));
+                // It stands in for what is not known, so that this is not reported as missing too.
+                return Some(Ok(Secret::new(env_key)));
             }
             return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
         }
@@ -110,9 +111,24 @@ pub fn resolve(
     file: &str,
     sources: &Sources<'_>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let document = Document::parse(text).map_err(|(position, message)| {
-        vec![Problem { file: file.to_owned(), position, message, is_warning: false }]
-    })?;
+    match inspect(text, file, sources) {
+        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
+            Ok((config, problems))
+        }
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Every problem of `text`, read from `file`, and the configuration as far as it can be read: with
+/// problems that are no warnings it is good for looking for more of them, and for nothing else.
+pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>, Vec<Problem>) {
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err((position, message)) => {
+            let file = file.to_owned();
+            return (None, vec![Problem { file, position, message, is_warning: false }]);
+        }
+    };
     let config = read(&document, sources);
     let mut problems: Vec<Problem> = document
         .problems()
@@ -126,10 +142,7 @@ pub fn resolve(
         .collect();
     problems.sort_by_key(|problem| problem.position);
     problems.dedup();
-    if problems.iter().any(|problem| !problem.is_warning) {
-        return Err(problems);
-    }
-    Ok((config, problems))
+    (Some(config), problems)
 }
 
 fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {

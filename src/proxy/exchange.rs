@@ -315,12 +315,20 @@ impl Proxy {
         })
     }
 
-    /// The error shape for a request: that of its provider, or of the API its path belongs to.
+    /// The error shape for a request: that of its provider, also where it is refused before the
+    /// provider is asked, or of the API its path belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
-        match provider {
-            Some(index) => self.config.providers[index].kind,
-            None => kind_of_path(head.path()).unwrap_or(ProviderKind::Generic),
-        }
+        let providers = &self.config.providers;
+        let of = |index: usize| Some(providers[index].kind);
+        let kind = match (provider, route(&head.target, providers)) {
+            (Some(index), _) | (None, Ok(Route::Provider(index, _))) => of(index),
+            (None, Ok(Route::Any)) => kind_of_path(head.path()).or_else(|| {
+                let first = candidates(&self.config, head.path(), None).ok()?.swap_remove(0);
+                of(first.provider)
+            }),
+            (None, Ok(Route::Page(_)) | Err(_)) => None,
+        };
+        kind.unwrap_or(ProviderKind::Generic)
     }
 
     fn refuse_with(

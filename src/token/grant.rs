@@ -234,6 +234,8 @@ pub fn read(
 fn error_code(json: &Value) -> Option<String> {
     let error = json.get("error")?;
     let code = match error {
+        // Some issuers fill in every member; the token beside an empty one must not be lost.
+        Value::String(code) if code.is_empty() => return None,
         Value::String(code) => code.as_str(),
         Value::Object(object) => ["code", "type"]
             .iter()
@@ -433,10 +435,11 @@ pub(crate) mod tests {
     fn grants_and_lifetimes() {
         // {"exp":1800000120}
         let jwt = "aa.eyJleHAiOjE4MDAwMDAxMjB9.cc";
-        let cases: [(&str, i64, bool); 12] = [
+        let cases: [(&str, i64, bool); 13] = [
             (r#"{"access_token":"a","expires_in":60}"#, 60_000, false),
             (r#"{"access_token":"a","expires_in":"60"}"#, 60_000, false),
             (r#"{"access_token":"a","expires_in":59.5}"#, 59_500, false),
+            (r#"{"access_token":"a","expires_in":60,"error":""}"#, 60_000, false),
             (r#"{"access_token":"a"}"#, LIFETIME_ASSUMED_MS, false),
             (r#"{"access_token":"a","expires_in":null}"#, LIFETIME_ASSUMED_MS, false),
             (r#"{"access_token":"a","expires_in":0}"#, LIFETIME_ASSUMED_MS, true),

@@ -171,6 +171,28 @@ fn check_tells_what_is_missing_and_spends_no_token() {
 }
 
 #[test]
+fn check_tells_of_a_broken_file_what_the_environment_lacks_too() {
+    let folder = folder("https://issuer.example/token", ", state_dirr: x");
+    let output = run(folder.path(), &["check"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("unknown key 'state_dirr'"), "{told}");
+    assert_eq!(told.matches("Missing environment variable").count(), 3, "{told}");
+}
+
+#[test]
+fn check_finds_a_proxy_that_run_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "settings: {state_dir: x}\nproviders:\n  - {name: a, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none, proxy: 'http://['}\n";
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    for command in ["check", "run"] {
+        let output = run(folder.path(), &[command], &[]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert!(text(&output.stderr).contains("provider a: the proxy URL"), "{command}");
+    }
+}
+
+#[test]
 fn secrets_are_taken_from_the_service_managers_folder() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");

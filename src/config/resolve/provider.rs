@@ -186,6 +186,8 @@ fn read_credential(
         (None, Some(value), _) => Credential::Static(Secret::new(value)),
         (None, None, Some(Ok(value))) => Credential::Static(value),
         (None, None, Some(Err(missing))) => Credential::Missing(missing),
+        // A provider that is not used may be left unfinished.
+        (None, None, None) if !section.flag("enabled", true) => Credential::None,
         (None, None, None) => {
             section.error_here(
                 "a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
@@ -241,7 +243,8 @@ enum TokenSource {
     Owned(WatchedFile),
 }
 
-/// `auto_refresh_config`; None where it is left out or not enabled, though it is checked then too.
+/// `auto_refresh_config`; None where it is left out or not enabled. What is written is checked then
+/// too, but nothing is asked for.
 fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
     if !provider.has("auto_refresh_config") {
         // Asked for all the same, so that it is a known key.
@@ -264,10 +267,10 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<To
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
     let login = login::read(&section, grant_type);
     let refresh = AutoRefresh {
-        token_url: read_token_url(&section),
-        client_id: read_client_id(&section, sources),
+        token_url: read_token_url(&section, enabled),
+        client_id: read_client_id(&section, sources, enabled),
         client_secret: client_secret.filter(|_| client_auth != ClientAuth::None),
-        seed: read_seed(&section, grant_type, login.exist(), sources),
+        seed: read_seed(&section, grant_type, !enabled || login.exist(), sources),
         grant_type,
         client_auth,
         request_format: section.choice(
@@ -328,9 +331,11 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
     Some(TokenSource::Owned(WatchedFile { path: file, form, missing }))
 }
 
-fn read_token_url(section: &Section<'_>) -> String {
+fn read_token_url(section: &Section<'_>, is_needed: bool) -> String {
     let Some(url) = section.text("token_url") else {
-        section.error("token_url", "auto_refresh_config needs a 'token_url'");
+        if is_needed {
+            section.error("token_url", "auto_refresh_config needs a 'token_url'");
+        }
         return String::new();
     };
     check_endpoint(section, "token_url", &url, "secrets are sent there");
@@ -381,9 +386,15 @@ fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -
     client_auth
 }
 
-fn read_client_id(section: &Section<'_>, sources: &Sources<'_>) -> Result<String, Missing> {
+fn read_client_id(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    is_needed: bool,
+) -> Result<String, Missing> {
     let Some(found) = sources.secret(section, "client_id_env", "client_id_file") else {
-        section.error("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+        if is_needed {
+            section.error("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+        }
         return Ok(String::new());
     };
     found.map(|id| id.expose().to_owned())
@@ -393,12 +404,12 @@ fn read_client_id(section: &Section<'_>, sources: &Sources<'_>) -> Result<String
 fn read_seed(
     section: &Section<'_>,
     grant: GrantType,
-    has_login: bool,
+    may_lack: bool,
     sources: &Sources<'_>,
 ) -> Option<Found> {
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file");
     match (grant, &seed) {
-        (GrantType::RefreshToken, None) if !has_login => section.error(
+        (GrantType::RefreshToken, None) if !may_lack => section.error(
             "refresh_token_env",
             "auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
              'device_authorization_url' for evertoken login",

@@ -202,6 +202,10 @@ fn what_is_wrong_with_settings() {
             "f:1:47: auth is enabled, but there is no key: Missing environment variable: 'NONE'",
         ),
         (
+            "auth: {enabled: true, api_key: '  '}",
+            "f:1:43: auth is enabled, but there is no key: it is blank",
+        ),
+        (
             "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
             "f:1:67: give 'api_key_env' or 'api_key_file', not both",
         ),
@@ -405,6 +409,50 @@ fn names_of_credentials_and_paths() {
     let folder = Path::new("/run/credentials/evertoken.service");
     assert_eq!(files.client_secret.as_deref(), Some(&*folder.join("cs")));
     assert_eq!(files.seed.as_deref(), Some(&*folder.join("rt")));
+}
+
+#[test]
+fn what_is_disabled_may_be_unfinished_but_not_wrong() {
+    let off = |more: &str| {
+        document("", &format!("auth_value: v\nauto_refresh_config: {{enabled: false{more}}}"))
+    };
+    assert!(matches!(fine(&off("")).providers[0].credential, Credential::Static(_)));
+    refused(
+        &off(", tokn_url: x"),
+        "f:7:43: unknown key 'tokn_url' in auto_refresh_config, did you mean 'token_url'?",
+    );
+    assert!(resolve(&off(", token_url: 'http://i.example'"), "f", &sources()).is_err());
+    let two = format!(
+        "{}  - {{name: Q, type: generic, base_url: 'http://x', enabled: false}}\n",
+        document("", "auth_type: none")
+    );
+    fine(&two);
+    assert!(
+        told(&two.replace("enabled: false", "enabled: true"))[0].contains("needs a credential")
+    );
+}
+
+#[test]
+fn a_file_that_begins_with_a_byte_order_mark() {
+    let text = format!("\u{feff}{}", document("", "auth_type: none").replace('\n', "\r\n"));
+    fine(&text);
+    refused(
+        &text.replace("settings: {}", "settings: {prot: 1}"),
+        "f:1:12: unknown key 'prot' in settings, did you mean 'port'?",
+    );
+}
+
+#[test]
+fn a_broken_file_is_inspected_for_what_the_environment_lacks() {
+    let text = with_refresh("").replace("client_id_env: ID", "client_id_env: NONE");
+    let (config, problems) = inspect(&format!("x: 1\n{text}"), "f", &sources());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(missing_secrets(&config.unwrap()), ["P: Missing environment variable: 'NONE'"],);
+    // The value in the place of the name was said already.
+    let text = with_refresh("").replace("client_id_env: ID", "client_id_env: 'a value'");
+    let (config, problems) = inspect(&text, "f", &sources());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(missing_secrets(&config.unwrap()), [""; 0]);
 }
 
 #[test]
