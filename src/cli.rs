@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::logger::{self, Format};
 use crate::login::Wish;
 
 /// What the command line asks for.
@@ -17,6 +18,8 @@ pub enum Command {
         config: PathBuf,
         /// `HOST:PORT` in the place of the configured one.
         listen: Option<(String, u16)>,
+        /// How to log.
+        log: logger::Options,
     },
     /// Validate the configuration, the environment and the state folder.
     Check {
@@ -31,6 +34,8 @@ pub enum Command {
         config: PathBuf,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
+        /// How to log.
+        log: logger::Options,
     },
     /// Get the first refresh token of a provider.
     Login {
@@ -82,7 +87,8 @@ pub fn definition() -> clap::Command {
             clap::Command::new("refresh")
                 .about("Refresh now, without the server, and store the result")
                 .arg(config_argument())
-                .arg(provider_argument().help("This provider alone, by name or slug")),
+                .arg(provider_argument().help("This provider alone, by name or slug"))
+                .args(log_arguments()),
         )
         .subcommand(
             clap::Command::new("login")
@@ -99,14 +105,26 @@ pub fn definition() -> clap::Command {
         )
 }
 
-fn run_arguments() -> [Arg; 2] {
+fn run_arguments() -> [Arg; 4] {
     let address = Arg::new("listen")
         .short('l')
         .long("listen")
         .value_name("HOST:PORT")
         .value_parser(listen)
         .help("Listen there instead of settings.host and settings.port");
-    [config_argument(), address]
+    let [format, quiet] = log_arguments();
+    [config_argument(), address, format, quiet]
+}
+
+fn log_arguments() -> [Arg; 2] {
+    let format = Arg::new("log-format")
+        .long("log-format")
+        .value_name("FORMAT")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("How lines of the log are written");
+    let quiet = flag("quiet").short('q').help("Log warnings and errors only; RUST_LOG wins");
+    [format, quiet]
 }
 
 fn config_argument() -> Arg {
@@ -156,9 +174,23 @@ fn command(matches: &ArgMatches) -> Command {
                 no_browser: matches.get_flag("no-browser"),
             },
         },
-        "refresh" => Command::Refresh { config, provider: matches.get_one("provider").cloned() },
-        _ => Command::Run { config, listen: matches.get_one("listen").cloned() },
+        "refresh" => {
+            let provider = matches.get_one("provider").cloned();
+            Command::Refresh { config, provider, log: log_options(matches) }
+        }
+        _ => {
+            let listen = matches.get_one("listen").cloned();
+            Command::Run { config, listen, log: log_options(matches) }
+        }
     }
+}
+
+fn log_options(matches: &ArgMatches) -> logger::Options {
+    let format = match matches.get_one::<String>("log-format").map(String::as_str) {
+        Some("json") => Format::Json,
+        _ => Format::Text,
+    };
+    logger::Options { format, is_quiet: matches.get_flag("quiet") }
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
@@ -186,7 +218,9 @@ mod tests {
         let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
             config: config.into(),
             listen: listen.map(|(host, port)| (host.into(), port)),
+            log: logger::Options::default(),
         };
+        let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
         let cases = [
             ("", run("providers.yaml", None)),
             ("run", run("providers.yaml", None)),
@@ -196,7 +230,23 @@ mod tests {
             ("check --online", Command::Check { config: "providers.yaml".into(), online: true }),
             (
                 "refresh --provider P -c x",
-                Command::Refresh { config: "x".into(), provider: Some("P".into()) },
+                Command::Refresh {
+                    config: "x".into(),
+                    provider: Some("P".into()),
+                    log: logger::Options::default(),
+                },
+            ),
+            (
+                "--log-format json -q",
+                Command::Run { config: "providers.yaml".into(), listen: None, log: json_and_quiet },
+            ),
+            (
+                "refresh --quiet --log-format=json",
+                Command::Refresh {
+                    config: "providers.yaml".into(),
+                    provider: None,
+                    log: json_and_quiet,
+                },
             ),
             (
                 "login -p P --paste --no-browser",
@@ -241,6 +291,8 @@ mod tests {
             ("login", "--provider"),
             ("login -p P --paste --device", "--device"),
             ("--listen [::1]:0 check", "check"),
+            ("run --log-format xml", "json"),
+            ("check --quiet", "--quiet"),
             ("--listen 8080", "HOST:PORT"),
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),

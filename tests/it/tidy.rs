@@ -61,6 +61,8 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("redis::"), ["src/shared/engine/client.rs"]);
     assert_eq!(holding("ring::aead"), ["src/shared/seal.rs"]);
     assert_eq!(holding("clap::"), ["src/cli.rs"]);
+    assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
+    assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
     assert_eq!(holding("prometheus::"), ["src/proxy/metrics.rs"]);
     assert!(holding("ureq::").iter().all(|name| name.starts_with("src/upstream")));
     assert!(!holding("ureq::").is_empty());

@@ -14,6 +14,7 @@ use evertoken::secret::Secret;
 use evertoken::shared::engine::{Line, Names, News, Written};
 use evertoken::shared::lease::Mark;
 use evertoken::shared::place::Place;
+use evertoken::supervisor::Supervisor;
 use evertoken::token::grant::Grant;
 use evertoken::token::refresher::store_login;
 use evertoken::token::store::TokenStore;
@@ -349,6 +350,7 @@ fn a_login_on_one_host_reaches_the_others() {
         clock: Clock::system(),
         rng: Rng::with_seed(8),
         timer: crossbeam_channel::after,
+        supervisor: Supervisor::nobody(),
     };
     let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
     let provider = &config.providers[0];
