@@ -32,7 +32,7 @@ test-clients: ## the built binary under real SDKs, a real issuer and a browser (
 	tests/clients/run login.py
 	tests/clients/run drive.py
 
-hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)
+hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, promtool)
 	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report

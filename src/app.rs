@@ -121,6 +121,8 @@ impl App {
     /// is stored. Returns how many connections were cut off.
     pub fn stop(self) -> usize {
         let grace = self.proxy().config.settings.shutdown_grace;
+        // Their streams would never end by themselves.
+        self.proxy().watchers.dismiss();
         let cut_off = self.server.stop(grace);
         self.current.stop();
         cut_off

@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
 use crate::login::Wish;
+use crate::status;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,15 @@ pub enum Command {
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
     },
+    /// Ask a running instance how it stands.
+    Status {
+        /// The configuration of the instance; None for `providers.yaml`, where it is there.
+        config: Option<PathBuf>,
+        /// Its address, in the place of the configured one.
+        url: Option<String>,
+        /// In what form, and how often.
+        wish: status::Wish,
+    },
     /// Get the first refresh token of a provider.
     Login {
         /// The configuration file.
@@ -52,6 +62,11 @@ SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address is in use or can't be
 bound, 78 the configuration is wrong.";
+
+const STATUS_EXIT_CODES: &str = "\
+Exit codes: 0 every enabled provider is ready, 1 one is not or there is no answer, 2 usage,
+78 the configuration is wrong. The key, where one is needed, comes from EVERTOKEN_API_KEY or
+from the configuration.";
 
 /// The definition of the command line, for who parses it and who writes manuals and completions from it.
 pub fn definition() -> clap::Command {
@@ -97,6 +112,34 @@ pub fn definition() -> clap::Command {
                 .arg(flag("device").help("Type a code into a browser on any machine"))
                 .arg(flag("no-browser").help("Print the address alone; open no browser")),
         )
+        .subcommand(status_command())
+}
+
+fn status_command() -> clap::Command {
+    clap::Command::new("status")
+        .about("Ask a running instance how it stands")
+        .arg(config_argument().default_value(None::<&str>).help(
+            "The configuration of the instance, for its address and key [default: providers.yaml, \
+             where it is there]",
+        ))
+        .arg(
+            Arg::new("url")
+                .short('u')
+                .long("url")
+                .value_name("URL")
+                .value_hint(ValueHint::Url)
+                .value_parser(http_url)
+                .help("Where it listens, such as http://127.0.0.1:8080"),
+        )
+        .arg(flag("json").help("Print what /-/status says"))
+        .arg(flag("watch").short('w').help("Again every two seconds, until Ctrl-C"))
+        .arg(
+            flag("quiet")
+                .short('q')
+                .conflicts_with_all(["json", "watch"])
+                .help("Print nothing where it is ready; asks /-/ready, which needs no key"),
+        )
+        .after_help(STATUS_EXIT_CODES)
 }
 
 fn run_arguments() -> [Arg; 2] {
@@ -157,8 +200,30 @@ fn command(matches: &ArgMatches) -> Command {
             },
         },
         "refresh" => Command::Refresh { config, provider: matches.get_one("provider").cloned() },
+        "status" => Command::Status {
+            config: matches.get_one("config").cloned(),
+            url: matches.get_one("url").cloned(),
+            wish: status_wish(matches),
+        },
         _ => Command::Run { config, listen: matches.get_one("listen").cloned() },
     }
+}
+
+fn status_wish(matches: &ArgMatches) -> status::Wish {
+    let form = match (matches.get_flag("json"), matches.get_flag("quiet")) {
+        (true, _) => status::Form::Json,
+        (_, true) => status::Form::Quiet,
+        _ => status::Form::Table,
+    };
+    status::Wish { form, watches: matches.get_flag("watch") }
+}
+
+/// `http://…` or `https://…`.
+fn http_url(text: &str) -> Result<String, String> {
+    if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(text.to_owned());
+    }
+    Err("a URL is wanted, such as http://127.0.0.1:8080".to_owned())
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
@@ -187,6 +252,11 @@ mod tests {
             config: config.into(),
             listen: listen.map(|(host, port)| (host.into(), port)),
         };
+        let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
+            config: config.map(Into::into),
+            url: url.map(Into::into),
+            wish: status::Wish { form, watches },
+        };
         let cases = [
             ("", run("providers.yaml", None)),
             ("run", run("providers.yaml", None)),
@@ -198,6 +268,12 @@ mod tests {
                 "refresh --provider P -c x",
                 Command::Refresh { config: "x".into(), provider: Some("P".into()) },
             ),
+            ("status", status(None, None, status::Form::Table, false)),
+            (
+                "status --url http://h:1 --json -w",
+                status(None, Some("http://h:1"), status::Form::Json, true),
+            ),
+            ("status -qc x", status(Some("x"), None, status::Form::Quiet, false)),
             (
                 "login -p P --paste --no-browser",
                 Command::Login {
@@ -220,6 +296,7 @@ mod tests {
             ("run --help", "Run the proxy"),
             ("check --help", "Validate"),
             ("refresh -h", "Refresh now"),
+            ("status -h", "Ask a running instance"),
             ("login --help", "Get a provider's first"),
             ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
@@ -245,6 +322,9 @@ mod tests {
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),
             ("--config", "--config"),
+            ("status --url 127.0.0.1:8080", "http://"),
+            ("status --quiet --json", "--json"),
+            ("status --key x", "--key"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

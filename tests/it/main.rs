@@ -10,6 +10,7 @@ mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
 mod ingress; // the server under a service of our own
 mod login; // `evertoken login`, and a running evertoken that takes it up
+mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped

@@ -57,6 +57,8 @@ providers:
     let mut binary = Binary::start(folder.path(), &["run"], &variables);
     let address = binary.address();
     binary.wait_for("Successfully refreshed");
+    // It is said a moment before the token is in use.
+    eventually("it is ready", || ask(address, get("/-/ready")).status == 200);
     let with_key = |request: String| {
         request.replace(
             "Host: localhost\r\n",
@@ -67,8 +69,10 @@ providers:
     for request in [
         post("/v1/messages?key=query-secret-8d8d", "{}"),
         get("/to/static/v1/models?key=query-secret-8d8d"),
+        get("/-/"),
         get("/-/status"),
         get("/-/ready"),
+        get("/-/metrics"),
         post("/-/refresh/refreshed", ""),
         get("/to/none/?key=query-secret-8d8d"),
     ] {

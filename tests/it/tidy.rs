@@ -89,6 +89,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/proxy/access.rs",
         "src/proxy/headers.rs",
         "src/secret.rs",
+        "src/status.rs",
         "src/token/grant.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",
