@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::logger::{self, Format};
 use crate::login::Wish;
 use crate::status;
 
@@ -18,6 +19,8 @@ pub enum Command {
         config: PathBuf,
         /// `HOST:PORT` in the place of the configured one.
         listen: Option<(String, u16)>,
+        /// How to log.
+        log: logger::Options,
     },
     /// Validate the configuration, the environment and the state folder.
     Check {
@@ -32,6 +35,8 @@ pub enum Command {
         config: PathBuf,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
+        /// How to log.
+        log: logger::Options,
     },
     /// Ask a running instance how it stands.
     Status {
@@ -97,7 +102,8 @@ pub fn definition() -> clap::Command {
             clap::Command::new("refresh")
                 .about("Refresh now, without the server, and store the result")
                 .arg(config_argument())
-                .arg(provider_argument().help("This provider alone, by name or slug")),
+                .arg(provider_argument().help("This provider alone, by name or slug"))
+                .args(log_arguments()),
         )
         .subcommand(
             clap::Command::new("login")
@@ -142,14 +148,26 @@ fn status_command() -> clap::Command {
         .after_help(STATUS_EXIT_CODES)
 }
 
-fn run_arguments() -> [Arg; 2] {
+fn run_arguments() -> [Arg; 4] {
     let address = Arg::new("listen")
         .short('l')
         .long("listen")
         .value_name("HOST:PORT")
         .value_parser(listen)
         .help("Listen there instead of settings.host and settings.port");
-    [config_argument(), address]
+    let [format, quiet] = log_arguments();
+    [config_argument(), address, format, quiet]
+}
+
+fn log_arguments() -> [Arg; 2] {
+    let format = Arg::new("log-format")
+        .long("log-format")
+        .value_name("FORMAT")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("How lines of the log are written");
+    let quiet = flag("quiet").short('q').help("Log warnings and errors only; RUST_LOG wins");
+    [format, quiet]
 }
 
 fn config_argument() -> Arg {
@@ -199,14 +217,28 @@ fn command(matches: &ArgMatches) -> Command {
                 no_browser: matches.get_flag("no-browser"),
             },
         },
-        "refresh" => Command::Refresh { config, provider: matches.get_one("provider").cloned() },
+        "refresh" => {
+            let provider = matches.get_one("provider").cloned();
+            Command::Refresh { config, provider, log: log_options(matches) }
+        }
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
             url: matches.get_one("url").cloned(),
             wish: status_wish(matches),
         },
-        _ => Command::Run { config, listen: matches.get_one("listen").cloned() },
+        _ => {
+            let listen = matches.get_one("listen").cloned();
+            Command::Run { config, listen, log: log_options(matches) }
+        }
     }
+}
+
+fn log_options(matches: &ArgMatches) -> logger::Options {
+    let format = match matches.get_one::<String>("log-format").map(String::as_str) {
+        Some("json") => Format::Json,
+        _ => Format::Text,
+    };
+    logger::Options { format, is_quiet: matches.get_flag("quiet") }
 }
 
 fn status_wish(matches: &ArgMatches) -> status::Wish {
@@ -251,12 +283,14 @@ mod tests {
         let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
             config: config.into(),
             listen: listen.map(|(host, port)| (host.into(), port)),
+            log: logger::Options::default(),
         };
         let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
             config: config.map(Into::into),
             url: url.map(Into::into),
             wish: status::Wish { form, watches },
         };
+        let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
         let cases = [
             ("", run("providers.yaml", None)),
             ("run", run("providers.yaml", None)),
@@ -266,7 +300,23 @@ mod tests {
             ("check --online", Command::Check { config: "providers.yaml".into(), online: true }),
             (
                 "refresh --provider P -c x",
-                Command::Refresh { config: "x".into(), provider: Some("P".into()) },
+                Command::Refresh {
+                    config: "x".into(),
+                    provider: Some("P".into()),
+                    log: logger::Options::default(),
+                },
+            ),
+            (
+                "--log-format json -q",
+                Command::Run { config: "providers.yaml".into(), listen: None, log: json_and_quiet },
+            ),
+            (
+                "refresh --quiet --log-format=json",
+                Command::Refresh {
+                    config: "providers.yaml".into(),
+                    provider: None,
+                    log: json_and_quiet,
+                },
             ),
             ("status", status(None, None, status::Form::Table, false)),
             (
@@ -318,6 +368,8 @@ mod tests {
             ("login", "--provider"),
             ("login -p P --paste --device", "--device"),
             ("--listen [::1]:0 check", "check"),
+            ("run --log-format xml", "json"),
+            ("check --quiet", "--quiet"),
             ("--listen 8080", "HOST:PORT"),
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),

@@ -12,10 +12,12 @@ use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
 use evertoken::config::{Config, Provider, Server, is_loopback_host};
+use evertoken::logger;
 use evertoken::login::terminal::{self, Lines};
 use evertoken::login::{self, Wish};
 use evertoken::proxy::route;
 use evertoken::status::{self, Target};
+use evertoken::supervisor::Supervisor;
 use evertoken::token::refresher::Setup;
 use evertoken::token::saved::check_writable;
 use evertoken::token::store::TokenStore;
@@ -38,9 +40,11 @@ const USUAL_CONFIG: &str = "providers.yaml";
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run { config, listen }) => run(&config, listen),
+        Ok(Command::Run { config, listen, log }) => run(&config, listen, log),
         Ok(Command::Check { config, online }) => run_check(&config, online),
-        Ok(Command::Refresh { config, provider }) => run_refresh(&config, provider.as_deref()),
+        Ok(Command::Refresh { config, provider, log }) => {
+            run_refresh(&config, provider.as_deref(), log)
+        }
         Ok(Command::Status { config, url, wish }) => {
             run_status(config.as_deref(), url.as_deref(), wish)
         }
@@ -71,13 +75,14 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Reads the configuration; the problems that keep it from use are printed.
-fn load(path: &Path) -> Result<(Config, Vec<String>), ExitCode> {
-    read(path).map_err(|problems| refuse(&problems))
+fn load(path: &Path, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
+    read(path).map_err(|problems| refuse(&problems, log))
 }
 
-fn refuse(problems: &[String]) -> ExitCode {
+fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
+    let (lines, now) = (line_form(log), Clock::system().wall());
     for problem in problems {
-        say(problem);
+        say(&lines.of_problem(problem, now));
     }
     ExitCode::from(BAD_CONFIG)
 }
@@ -122,26 +127,20 @@ fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     resolve::inspect(&text, &shown, &sources)
 }
 
-/// `[LEVEL] message`, with a UTC timestamp before it unless the journal adds its own.
-fn start_logger(level: log::LevelFilter, clock: Clock) {
-    let under_journal = variable("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level);
-    if let Some(filters) = variable("RUST_LOG") {
-        builder.parse_filters(&filters);
+/// How lines of the log are written.
+fn line_form(log: logger::Options) -> logger::Lines {
+    let stream = variable("JOURNAL_STREAM");
+    logger::Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
+}
+
+/// Begins the log, with the warnings of the configuration.
+fn start_log(config: &Config, warnings: Vec<String>, log: logger::Options, clock: &Clock) {
+    let filters = variable("RUST_LOG");
+    let level = config.settings.log_level;
+    logger::start(line_form(log), level, log, filters.as_deref(), clock.clone());
+    for warning in warnings {
+        warn!("{warning}");
     }
-    builder.format(move |out, record| {
-        // Libraries log URLs with their queries, which may hold keys.
-        let ours = record.target().starts_with("evertoken");
-        if !ours && record.level() > log::Level::Warn {
-            Ok(())
-        } else if under_journal {
-            writeln!(out, "[{}] {}", record.level(), record.args())
-        } else {
-            writeln!(out, "{} [{}] {}", clock.wall(), record.level(), record.args())
-        }
-    });
-    builder.init();
 }
 
 /// Takes as many descriptors as the system allows, and says where that is not enough.
@@ -165,10 +164,15 @@ fn raise_descriptor_limit(max_connections: usize) {
 }
 
 fn environment(clock: Clock) -> Environment {
-    Environment { clock, rng: fastrand::Rng::new(), timer: crossbeam_channel::after }
+    Environment {
+        clock,
+        rng: fastrand::Rng::new(),
+        timer: crossbeam_channel::after,
+        supervisor: Supervisor::systemd(),
+    }
 }
 
-fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
+fn run(path: &Path, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
     let source = path.to_owned();
     let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
         let (config, warnings) = read(&source)?;
@@ -177,13 +181,10 @@ fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
     };
     let (config, warnings) = match reload() {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return refuse(&problems, log),
     };
     let clock = Clock::system();
-    start_logger(config.settings.log_level, clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    start_log(&config, warnings, log, &clock);
     raise_descriptor_limit(config.settings.limits.max_connections);
     // Before anything starts, so that no signal finds its default action.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
@@ -309,16 +310,13 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
     ExitCode::from(BAD_CONFIG)
 }
 
-fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
-    let (config, warnings) = match load(path) {
+fn run_refresh(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitCode {
+    let (config, warnings) = match load(path, log) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let clock = Clock::system();
-    start_logger(config.settings.log_level, clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    start_log(&config, warnings, log, &clock);
     let mut environment = environment(clock);
     let store = Arc::new(TokenStore::new());
     let mut refreshed = 0;
@@ -345,15 +343,13 @@ fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
 }
 
 fn run_login(path: &Path, name: &str, wish: Wish) -> ExitCode {
-    let (config, warnings) = match load(path) {
+    let log = logger::Options::default();
+    let (config, warnings) = match load(path, log) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let clock = Clock::system();
-    start_logger(config.settings.log_level, clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    start_log(&config, warnings, log, &clock);
     let is_meant = |provider: &&Provider| provider.name == name || provider.slug == name;
     let Some(provider) = config.providers.iter().find(is_meant) else {
         return fail(&format!("There is no provider '{name}'"), USAGE);
@@ -405,7 +401,8 @@ fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
 fn run_status(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
     let usual = Path::new(USUAL_CONFIG);
     let found = (url.is_none() && usual.exists()).then_some(usual);
-    let config = match config.or(found).map(load).transpose() {
+    let loaded = config.or(found).map(|path| load(path, logger::Options::default()));
+    let config = match loaded.transpose() {
         Ok(loaded) => loaded.map(|(config, _)| config),
         Err(code) => return code,
     };

@@ -75,7 +75,7 @@ impl Taken {
 
 impl Proxy {
     /// Whether there is a credential to send to the provider.
-    pub(super) fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
+    pub fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
         match &self.config.providers[index].credential {
             Credential::None | Credential::Passthrough | Credential::Static(_) => true,
             Credential::Missing(_) => false,

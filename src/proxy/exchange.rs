@@ -1,11 +1,11 @@
 //! One request from start to end: the only file that sees both sides.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{Level, debug};
 
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::{Config, ProviderKind};
@@ -88,18 +88,38 @@ pub(super) struct Record {
     status: Option<u16>,
     first_byte: Option<Duration>,
     pub(super) attempts: u32,
+    received_bytes: u64,
+    /// One of our own pages was asked for.
+    is_page: bool,
+}
+
+/// A body, and how much of it was read.
+struct Counted<'a> {
+    body: &'a mut dyn Read,
+    bytes: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
 }
 
 /// A failing answer, whole, for the case that no other provider has a better one.
 type Kept = (ResponseHead, Vec<u8>);
 
 impl Service for Proxy {
-    fn serve(&self, mut request: Request<'_>, out: &mut dyn Write) -> After {
+    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let stopwatch = Stopwatch::start();
         let head = request.head;
         let mut record = Record::default();
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
+        let mut body = Counted { body: request.body, bytes: 0 };
+        let mut request = Request { body: &mut body, ..request };
         let outcome = self.answer(&mut request, &mut reply, &mut record, stopwatch);
+        record.received_bytes = body.bytes;
         let cut = match outcome {
             Ok(()) => None,
             Err(Stop::Refused(refusal)) if !reply.has_begun() => {
@@ -161,6 +181,7 @@ impl Proxy {
                 pages::events::stream(self, request, reply)
             }
             Route::Page(page) => {
+                record.is_page = true;
                 let page = pages::answer(self, &head.method, &page)?;
                 record.status = Some(page.head.status);
                 self.send_page(&page, head, reply)
@@ -322,7 +343,7 @@ impl Proxy {
         refusal: &Refusal,
         kind: ProviderKind,
         reply: &mut Reply<'_>,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         if matches!(refusal.code, Code::BadRequest | Code::ClientTimeout | Code::BodyTooLarge) {
             // Where the next request would start is not known, or too far away.
             reply.close_after();
@@ -384,6 +405,7 @@ impl Proxy {
             path: head.path(),
             provider: record.provider.map(|index| self.config.providers[index].name.as_str()),
             status: record.status,
+            received_bytes: record.received_bytes,
             sent_bytes,
             first_byte: record.first_byte,
             total: stopwatch.elapsed(),
@@ -396,10 +418,8 @@ impl Proxy {
             first_byte: summary.first_byte,
             total: summary.total,
         });
-        match record.provider {
-            Some(_) => info!("{summary}"),
-            None => debug!("{summary}"),
-        }
+        // Supervisors ask for pages every few seconds; who is refused one is of interest.
+        summary.log(if record.is_page { Level::Debug } else { Level::Info });
     }
 }
 

@@ -97,16 +97,6 @@ fn the_fixed_log_lines_of_failures() {
 }
 
 #[test]
-fn under_the_journal_there_is_no_timestamp() {
-    let issuer = granting();
-    let folder = folder(&issuer.url(), "");
-    let mut variables = VARIABLES.to_vec();
-    variables.push(("JOURNAL_STREAM", "8:12345"));
-    let binary = Binary::start(folder.path(), &[], &variables);
-    assert!(binary.wait_for("Listening").starts_with("[INFO] Listening on http://127.0.0.1:"));
-}
-
-#[test]
 fn usage_is_2_and_help_is_0() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["--nope"][..], &["serve"], &["check", "--listen", "a:1"]] {

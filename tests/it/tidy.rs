@@ -59,6 +59,8 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("serde_yaml"), ["src/config/raw.rs"]);
     assert_eq!(holding("tiny_http::"), ["src/ingress/tiny.rs", "src/login/loopback.rs"]);
     assert_eq!(holding("clap::"), ["src/cli.rs"]);
+    assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
+    assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
     assert_eq!(holding("prometheus::"), ["src/proxy/metrics.rs"]);
     assert!(holding("ureq::").iter().all(|name| name.starts_with("src/upstream")));
     assert!(!holding("ureq::").is_empty());

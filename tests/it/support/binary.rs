@@ -115,7 +115,9 @@ impl Binary {
     #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.wait_for("Listening on http://");
-        line.split("http://").nth(1).and_then(|address| address.parse().ok()).expect("an address")
+        // In JSON the message ends with a quotation mark.
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next());
+        address.and_then(|address| address.parse().ok()).expect("an address")
     }
 
     /// Sends a signal.

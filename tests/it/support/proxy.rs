@@ -8,6 +8,7 @@ use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
 use evertoken::config::resolve::{Problem, Sources, resolve};
+use evertoken::supervisor::Supervisor;
 
 use super::client::{Answer, ask};
 
@@ -28,6 +29,7 @@ pub(crate) struct Builder {
     variables: HashMap<String, String>,
     folder: Option<tempfile::TempDir>,
     clock: Option<Clock>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Builder {
@@ -90,6 +92,12 @@ impl Builder {
         self
     }
 
+    /// Has this one told how it goes.
+    pub(crate) fn supervisor(mut self, supervisor: Supervisor) -> Self {
+        self.supervisor = Some(supervisor);
+        self
+    }
+
     /// The configuration text, for a state folder unless the settings name one.
     pub(crate) fn text(&self, folder: &Path) -> String {
         let own = if self.settings.contains("state_dir") {
@@ -135,6 +143,7 @@ impl Builder {
             clock: self.clock.take().unwrap_or_else(Clock::system),
             rng: fastrand::Rng::with_seed(7),
             timer: crossbeam_channel::after,
+            supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),
         };
         let config = self.config(folder.path());
         // Tests reload by writing `providers.yaml` into the state folder.
