@@ -1,16 +1,19 @@
 //! `evertoken check`: what the configuration alone can't tell, found without spending a token.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, GrantType, Missing, Provider, resolve};
+use crate::config::{Config, Credential, GrantType, Limits, Missing, Provider, resolve};
 use crate::message::Headers;
 use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+/// How long an endpoint may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// What was found online.
 #[derive(Debug, Default)]
@@ -74,12 +77,13 @@ pub fn ways(config: &Config) -> Vec<String> {
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
+    let limits = patience(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (what, url) in endpoints(provider) {
             let line = format!("{}: {what} {url}", provider.name);
             let origin = origin_of(&url);
             // What keeps it from being made is found without going online.
-            let Ok(upstream) = way_to(origin, provider, &config.settings.limits) else { continue };
+            let Ok(upstream) = way_to(origin, provider, &limits) else { continue };
             let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
             let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {
@@ -89,6 +93,11 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
         }
     }
     report
+}
+
+/// The limits of a check: a model may think for minutes, but nobody has to for a HEAD.
+fn patience(limits: &Limits) -> Limits {
+    Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
 }
 
 fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
@@ -137,6 +146,17 @@ fn plain(error: UpstreamError) -> String {
 mod tests {
     use super::*;
     use crate::config::{AuthType, Egress, ProviderKind};
+
+    #[test]
+    fn an_endpoint_that_does_not_answer_is_not_waited_for_as_long_as_a_model() {
+        let config = crate::proxy::route::tests::config(
+            "providers: [{name: p, type: generic, base_url: 'http://x', auth_type: none}]",
+        );
+        let limits =
+            |secs| Limits { response: Duration::from_secs(secs), ..config.settings.limits.clone() };
+        assert_eq!(patience(&limits(600)), limits(15));
+        assert_eq!(patience(&limits(14)), limits(14));
+    }
 
     #[test]
     fn endpoints_of_a_provider_without_refresh() {
