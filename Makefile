@@ -61,7 +61,7 @@ test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUND
 test-install: build static ## what is installed, under each init system (needs root, see tests/install/run)
 	tests/install/run
 
-hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server)
+hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
 	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report

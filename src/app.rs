@@ -139,6 +139,8 @@ impl App {
             watchdog.drain();
         }
         let grace = self.proxy().config.settings.shutdown_grace;
+        // Their streams would never end by themselves.
+        self.proxy().watchers.dismiss();
         let cut_off = self.server.stop(grace);
         self.current.stop();
         cut_off

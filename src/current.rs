@@ -18,6 +18,7 @@ use crate::proxy::access::Access;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
+use crate::proxy::pages::events::Watchers;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
 use crate::shared::chain::{Held, SharedChain};
@@ -145,6 +146,8 @@ impl Current {
         let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
         let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
+        // They come again, and see the new one.
+        old.watchers.dismiss();
         parts.refreshers.extend(started);
         if let Some(keeper) = &parts.keeper {
             keeper.retain(|key| in_use.contains(&key));
@@ -315,8 +318,10 @@ fn new_proxy(
     let settings = &config.settings;
     let access = Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
     let current = current.clone();
+    let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {
         access,
+        watchers,
         config,
         ways,
         store: parts.store.clone(),

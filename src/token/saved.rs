@@ -68,7 +68,6 @@ pub struct Marker {
     /// Hash of the refresh token that is being used up.
     pub refresh_token_hash: String,
     /// When, in RFC 3339.
-    #[serde(with = "rfc3339")]
     pub at: Timestamp,
 }
 
@@ -82,7 +81,6 @@ pub struct SavedFailure {
     /// What happened, as in the log.
     pub what: String,
     /// When to try again.
-    #[serde(with = "rfc3339")]
     pub retry_at: Timestamp,
 }
 
@@ -93,7 +91,6 @@ struct Image {
     revision: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     fence: u64,
-    #[serde(with = "rfc3339")]
     saved_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed_hash: Option<String>,
@@ -114,29 +111,9 @@ struct Image {
 #[derive(Serialize, Deserialize)]
 struct ImageAccess {
     token: String,
-    #[serde(with = "rfc3339")]
     obtained_at: Timestamp,
-    #[serde(with = "rfc3339")]
     expires_at: Timestamp,
-    #[serde(with = "rfc3339")]
     refresh_at: Timestamp,
-}
-
-mod rfc3339 {
-    //! Timestamps as RFC 3339 text.
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::clock::Timestamp;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(time)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
-        let text = String::deserialize(from)?;
-        Timestamp::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not an RFC 3339 time"))
-    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

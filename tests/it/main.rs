@@ -12,6 +12,7 @@ mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logs; // a line a request, JSON, --quiet, the journal
+mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped

@@ -98,6 +98,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/shared/engine/client.rs",
         "src/shared/seal.rs",
         "src/config/resolve/token_store.rs",
+        "src/status.rs",
         "src/token/grant.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",

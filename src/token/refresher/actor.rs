@@ -10,6 +10,7 @@ use crate::clock::Moment;
 use crate::config::{Missing, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
+use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
 use crate::token::refresher::disk::load;
 use crate::token::refresher::hosts::{Entry, NoGrant, Went};
@@ -112,7 +113,7 @@ impl Actor {
                 "The last refresh for provider: {name} failed for good: {what}; the next try is at \
                  {at}, or once there is a new refresh token"
             );
-            self.status.last_error = Some(what.to_owned());
+            self.status.fail(what.to_owned(), Trouble::recalled(what));
             self.status.consecutive_failures = self.machine.consecutive_failures();
         }
     }
@@ -329,7 +330,7 @@ impl Actor {
         let now = self.setup.clock.now();
         let brought = self.machine.take_up(stored, now);
         if brought {
-            self.status.last_error = None;
+            self.status.settle();
             self.status.consecutive_failures = 0;
         }
         brought
@@ -339,12 +340,22 @@ impl Actor {
         info!("Starting token refresh for provider: {}", self.setup.name);
         self.read_files_again();
         let presented = self.machine.presented();
+        let began = self.setup.clock.now();
         let outcome = self.exchange(&presented);
-        match outcome {
-            Ok((grant, sent)) => self.succeeded(&presented, &grant, sent),
-            Err(NoGrant::Failed(failure)) => self.failed(&presented, &failure),
+        let ended = self.setup.clock.now();
+        let trouble = match outcome {
+            Ok((grant, sent)) => {
+                self.succeeded(&presented, &grant, sent);
+                None
+            }
+            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure)),
             Err(NoGrant::Withdrawn(went)) => return went,
-        }
+        };
+        self.status.history.push(Refreshed {
+            at: began.wall,
+            took_ms: ended.steady_ms.saturating_sub(began.steady_ms),
+            trouble,
+        });
         Went::Through
     }
 
@@ -386,7 +397,7 @@ impl Actor {
         self.save(saved);
         self.status.successes += 1;
         self.falls_back = false;
-        self.status.last_error = None;
+        self.status.settle();
         if let Some(warning) = &grant.warning {
             warn!("{warning} (provider: {})", self.setup.name);
         }
@@ -399,7 +410,7 @@ impl Actor {
         );
     }
 
-    fn failed(&mut self, presented: &Presented, failure: &Failure) {
+    fn failed(&mut self, presented: &Presented, failure: &Failure) -> Trouble {
         let now = self.setup.clock.now();
         let (after, saved) = self.machine.failed(presented, failure, now, &mut self.setup.rng);
         if let Some(saved) = saved {
@@ -416,7 +427,9 @@ impl Actor {
             wait_ms / 1000,
             wait_ms % 1000 / 100
         );
-        self.status.last_error = Some(told);
+        let trouble = Trouble::of(failure, after.answer_lost);
+        self.status.fail(told, trouble);
+        trouble
     }
 
     /// What to run where a login is configured and would help.
