@@ -209,7 +209,8 @@ impl Parts {
             _ => None,
         };
         let (cooldown, counts) = (Cooldown::default(), Counts::default());
-        Ok(Way { posting, upstream, inbox, watched, cooldown, counts })
+        let metrics = self.metrics.of_provider(&provider.name);
+        Ok(Way { posting, upstream, inbox, watched, cooldown, counts, metrics })
     }
 }
 

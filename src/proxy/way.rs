@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proxy::cooldown::Cooldown;
+use crate::proxy::metrics::OfProvider;
 use crate::token::refresher::Inbox;
 use crate::token::store::PostingKey;
 use crate::token::watched::Watched;
@@ -22,6 +23,8 @@ pub struct Way {
     pub cooldown: Cooldown,
     /// Counts since the start.
     pub counts: Counts,
+    /// Its metrics.
+    pub metrics: OfProvider,
 }
 
 /// Requests to one provider since the start.
