@@ -4,8 +4,9 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
+OPTIONS ?= --write
 
-.PHONY: help run test check test-clients hostile soak bench install clean
+.PHONY: help run test check test-clients hostile soak bench bench-check bench-record install clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -38,9 +39,17 @@ soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run soak.py $(SECONDS)
 
-bench: ## requests a second and the delay of an event, on this machine
+bench: ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
 	$(CARGO) build --release --locked --workspace --bins
-	$(CARGO) run --release --locked --package bench
+	target/release/bench $(OPTIONS)
+
+bench-check: ## instructions of the hot path against bench/instructions.txt (needs valgrind)
+	$(CARGO) build --release --locked --package bench
+	target/release/bench check
+
+bench-record: ## records the instructions of the hot path
+	$(CARGO) build --release --locked --package bench
+	target/release/bench check --record
 
 install: ## install the binary under $(DESTDIR)$(PREFIX)
 	$(CARGO) build --release --locked --bin evertoken

@@ -151,15 +151,20 @@ impl fmt::Debug for Headers {
 /// How many bytes at the start of `bytes` may stand anywhere within a line of a head: none that ends
 /// one, no other control byte but the tab (RFC 9110 §5.5).
 pub fn plain_prefix(bytes: &[u8]) -> usize {
-    // So many at a time that the compiler looks at them all at once.
+    // So many at a time that the compiler looks at them all at once; so there is no early exit.
     const STEP: usize = 32;
-    let is_plain = |byte: &u8| matches!(*byte, b'\t' | 0x20..=0x7e | 0x80..);
-    let steps = bytes.chunks_exact(STEP);
-    let plain_steps =
-        steps.take_while(|step| step.iter().fold(true, |all, one| all & is_plain(one)));
-    let start = plain_steps.count() * STEP;
+    let is_plain = |byte: u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
+    let (steps, _) = bytes.as_chunks::<STEP>();
+    let is_all_plain = |step: &&[u8; STEP]| {
+        let mut others = 0;
+        for byte in *step {
+            others |= u8::from(*byte < b' ') & u8::from(*byte != b'\t') | u8::from(*byte == 0x7f);
+        }
+        others == 0
+    };
+    let start = steps.iter().take_while(is_all_plain).count() * STEP;
     let rest = &bytes[start..];
-    start + rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len())
+    start + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
 }
 
 /// The HTTP versions served (RFC 9112 §2.3).
