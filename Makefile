@@ -5,8 +5,11 @@ DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
 OPTIONS ?= --write
+# What `make install` installs; target/static/evertoken after `make static`.
+BINARY ?= target/release/evertoken
+SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run test check test-clients hostile soak bench bench-check bench-record install clean
+.PHONY: help run build static test check test-clients test-install hostile soak bench bench-check bench-record install uninstall clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -15,9 +18,26 @@ run: ## run with ./providers.yaml, or against the sandbox where there is none
 	@if [ -f providers.yaml ]; then \
 	    $(CARGO) build --release --locked --bin evertoken && exec target/release/evertoken run; \
 	else \
-	    $(CARGO) build --release --locked --workspace --bins && \
+	    $(CARGO) build --release --locked --package evertoken --package sandbox --bins && \
 	    exec target/release/sandbox demo --evertoken target/release/evertoken; \
 	fi
+
+build: target/release/evertoken target/manual ## the program, its manual and completions, for `make install`
+
+# Built only where something changed, so that root, who may have no cargo, can install what a user built.
+target/release/evertoken: $(SOURCES)
+	$(CARGO) build --release --locked --bin evertoken
+	@touch $@
+
+target/static/evertoken: $(SOURCES)
+	CARGO="$(CARGO)" contrib/build-static
+
+target/manual: $(SOURCES)
+	$(CARGO) run --release --locked --quiet --package manual -- $@
+	@touch $@
+
+static: target/static/evertoken ## a program that needs no library of the system, in target/static
+	@ls -l $<
 
 test: ## all tests that need nothing but Rust
 	$(CARGO) test --workspace --locked
@@ -28,9 +48,13 @@ check: ## formatting, lints, documentation
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-test-clients: ## the built binary under real SDKs and a real issuer (needs python3 and node)
+test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --workspace --bins
+	tests/clients/run login.py
 	tests/clients/run drive.py
+
+test-install: build static ## what is installed, under each init system (needs root, see tests/install/run)
+	tests/install/run
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)
 	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
@@ -51,11 +75,11 @@ bench-record: ## records the instructions of the hot path
 	$(CARGO) build --release --locked --package bench
 	target/release/bench check --record
 
-install: ## install the binary under $(DESTDIR)$(PREFIX)
-	$(CARGO) build --release --locked --bin evertoken
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/evertoken
-	install -m 755 target/release/evertoken $(DESTDIR)$(PREFIX)/bin/evertoken
-	install -m 644 providers.yaml.example $(DESTDIR)$(PREFIX)/share/evertoken/providers.yaml.example
+install: $(BINARY) target/manual ## install under $(DESTDIR)$(PREFIX): program, manual, completions, init files
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINARY="$(BINARY)" contrib/install install
+
+uninstall: ## take away what `make install` put there
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" contrib/install uninstall
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,7 +1,7 @@
 //! Builds all parts from the configuration, in order, and stops them in reverse.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,10 @@ use log::{info, warn};
 use crate::clock::Clock;
 use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
+use crate::proxy::access::host_name;
 use crate::proxy::exchange::Proxy;
+use crate::supervisor::watchdog::Watchdog;
+use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::saved::{StateFile, check_writable, exposures};
@@ -31,6 +34,8 @@ pub struct Environment {
     pub rng: Rng,
     /// Makes the channels that refreshers wait on.
     pub timer: fn(Duration) -> Receiver<std::time::Instant>,
+    /// Who is told how it goes.
+    pub supervisor: Supervisor,
 }
 
 /// Reads the configuration again: it and its warnings, or every problem, a line each.
@@ -41,6 +46,8 @@ pub type Load =
 pub struct App {
     server: crate::ingress::Server,
     current: Arc<Current>,
+    supervisor: Supervisor,
+    watchdog: Option<Watchdog>,
 }
 
 /// Why a run could not start.
@@ -85,6 +92,7 @@ impl App {
         }
         let limits = settings.limits.clone();
         let server_kind = settings.server;
+        let supervisor = environment.supervisor.clone();
         let current = Current::start(config, bound, environment, load)?;
         let service: Arc<dyn crate::ingress::Service> = current.clone();
         let server = match server_kind {
@@ -93,7 +101,13 @@ impl App {
         };
         let server = server.map_err(StartError::Thread)?;
         info!("Listening on http://{bound}");
-        Ok(Self { server, current })
+        supervisor.tell(&Stage::Ready(current.status_line()));
+        let watchdog = supervisor.watchdog.map(|period| {
+            let of_status = current.clone();
+            Watchdog::start(supervisor.clone(), period, bound, move || of_status.status_line())
+        });
+        let watchdog = watchdog.transpose().map_err(StartError::Thread)?;
+        Ok(Self { server, current, supervisor, watchdog })
     }
 
     /// The address it listens on.
@@ -119,6 +133,10 @@ impl App {
     /// Stops: no new connections, requests in flight get the configured grace, a refresh under way
     /// is stored. Returns how many connections were cut off.
     pub fn stop(self) -> usize {
+        self.supervisor.tell(&Stage::Stopping);
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.drain();
+        }
         let grace = self.proxy().config.settings.shutdown_grace;
         let cut_off = self.server.stop(grace);
         self.current.stop();
@@ -128,7 +146,12 @@ impl App {
 
 /// The names that a client may call us by, beside the loopback ones.
 pub(crate) fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
-    let mut names = settings.allowed_hosts.clone();
+    // A name may be written as a `Host` shows it, with brackets or a port.
+    let name = |host: &String| match host.parse::<IpAddr>() {
+        Ok(_) => host.clone(),
+        Err(_) => host_name(host).to_owned(),
+    };
+    let mut names: Vec<String> = settings.allowed_hosts.iter().map(name).collect();
     names.push(settings.host.to_ascii_lowercase());
     names.push(bound.ip().to_string());
     names

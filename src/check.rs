@@ -1,16 +1,19 @@
 //! `evertoken check`: what the configuration alone can't tell, found without spending a token.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, Provider, resolve};
+use crate::config::{Config, Credential, GrantType, Limits, Missing, Provider, resolve};
 use crate::message::Headers;
-use crate::token::saved::{check_writable, exposures};
+use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+/// How long an endpoint may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// What was found online.
 #[derive(Debug, Default)]
@@ -24,7 +27,12 @@ pub struct Report {
 /// Problems of the environment and the state folder.
 pub fn offline(config: &Config) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
+    problems.extend(missing_logins(config));
     let folder = &config.settings.state_dir;
+    if folder.as_os_str().is_empty() {
+        // That there is none was found already.
+        return problems;
+    }
     if let Err(error) = check_writable(folder) {
         problems.push(format!(
             "the state folder {} can't be written: {error}; set settings.state_dir to a folder of \
@@ -36,21 +44,46 @@ pub fn offline(config: &Config) -> Vec<String> {
     problems
 }
 
+/// Providers whose first refresh token only a login can bring, and which had none yet.
+fn missing_logins(config: &Config) -> Vec<String> {
+    let mut missing = Vec::new();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let Credential::Refreshed(refresh) = &provider.credential else { continue };
+        if refresh.seed.is_some() || refresh.grant_type == GrantType::ClientCredentials {
+            continue;
+        }
+        let stored = StateFile::new(&config.settings.state_dir, &provider.slug).load();
+        if !matches!(stored, Ok(Some(saved)) if saved.refresh_token.is_some()) {
+            let what = Missing::Login(provider.slug.clone());
+            missing.push(format!("{}: {what}", provider.name));
+        }
+    }
+    missing
+}
+
+/// Providers whose proxy or roots can't be used; for a configuration without mistakes.
+pub fn ways(config: &Config) -> Vec<String> {
+    let enabled = config.providers.iter().filter(|provider| provider.enabled);
+    enabled
+        .filter_map(|provider| {
+            let origin = origin_of(&provider.base_url);
+            way_to(origin, provider, &config.settings.limits).err()
+        })
+        .map(|error| error.to_string())
+        .collect()
+}
+
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
+    let limits = patience(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (what, url) in endpoints(provider) {
             let line = format!("{}: {what} {url}", provider.name);
             let origin = origin_of(&url);
-            let upstream = match way_to(origin, provider, &config.settings.limits) {
-                Ok(upstream) => upstream,
-                Err(error) => {
-                    report.problems.push(error.to_string());
-                    continue;
-                }
-            };
+            // What keeps it from being made is found without going online.
+            let Ok(upstream) = way_to(origin, provider, &limits) else { continue };
             let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
             let request = OutRequest { method: "HEAD", target, headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None) {
@@ -62,10 +95,21 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
     report
 }
 
+/// The limits of a check: a model may think for minutes, but nobody has to for a HEAD.
+fn patience(limits: &Limits) -> Limits {
+    Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
+}
+
 fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
     let mut endpoints = BTreeMap::from([("base_url", format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
         endpoints.insert("token_url", config.token_url.clone());
+        let login = &config.login;
+        let others = [
+            ("authorization_url", &login.authorization_url),
+            ("device_authorization_url", &login.device_authorization_url),
+        ];
+        endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
     }
     endpoints
 }
@@ -102,6 +146,17 @@ fn plain(error: UpstreamError) -> String {
 mod tests {
     use super::*;
     use crate::config::{AuthType, Egress, ProviderKind};
+
+    #[test]
+    fn an_endpoint_that_does_not_answer_is_not_waited_for_as_long_as_a_model() {
+        let config = crate::proxy::route::tests::config(
+            "providers: [{name: p, type: generic, base_url: 'http://x', auth_type: none}]",
+        );
+        let limits =
+            |secs| Limits { response: Duration::from_secs(secs), ..config.settings.limits.clone() };
+        assert_eq!(patience(&limits(600)), limits(15));
+        assert_eq!(patience(&limits(14)), limits(14));
+    }
 
     #[test]
     fn endpoints_of_a_provider_without_refresh() {

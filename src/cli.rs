@@ -1,6 +1,13 @@
-//! The command line as a value: which command, with which options, or what to say instead.
+//! The command line: its definition, and what was asked for as a value.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
+
+use crate::logger::{self, Format};
+use crate::login::Wish;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +18,8 @@ pub enum Command {
         config: PathBuf,
         /// `HOST:PORT` in the place of the configured one.
         listen: Option<(String, u16)>,
+        /// How to log.
+        log: logger::Options,
     },
     /// Validate the configuration, the environment and the state folder.
     Check {
@@ -25,147 +34,168 @@ pub enum Command {
         config: PathBuf,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
+        /// How to log.
+        log: logger::Options,
+    },
+    /// Get the first refresh token of a provider.
+    Login {
+        /// The configuration file.
+        config: PathBuf,
+        /// The provider's name or slug.
+        provider: String,
+        /// How.
+        wish: Wish,
     },
     /// Print this text.
     Print(String),
 }
 
-const HELP: &str = "\
-evertoken - a small forwarding proxy that always has a valid token
-
-Usage: evertoken [run] [--config FILE] [--listen HOST:PORT]
-       evertoken check [--config FILE] [--online]
-       evertoken refresh [--config FILE] [--provider NAME]
-
-Commands:
-  run       run the proxy in the foreground (what happens without a command too)
-  check     validate the file, the environment and the state folder
-  refresh   refresh now, without the server, and store the result
-
-Options:
-  -c, --config FILE    the configuration [default: ./providers.yaml]
-  -h, --help           print help, for a command where one is given
-  -V, --version        print the version
-
-Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address can't be bound,
-78 the configuration is wrong.
-";
-
-const RUN_HELP: &str = "\
-Runs the proxy in the foreground.
-
-Usage: evertoken [run] [--config FILE] [--listen HOST:PORT]
-
-Options:
-  -c, --config FILE         the configuration [default: ./providers.yaml]
-  -l, --listen HOST:PORT    listen there instead of settings.host and settings.port
-  -h, --help                print this
-
+const SIGNALS: &str = "\
 SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
-SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.
-";
+SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
 
-const CHECK_HELP: &str = "\
-Validates the file, the environment and the state folder, and prints every problem.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address is in use or can't be
+bound, 78 the configuration is wrong.";
 
-Usage: evertoken check [--config FILE] [--online]
+/// The definition of the command line, for who parses it and who writes manuals and completions from it.
+pub fn definition() -> clap::Command {
+    clap::Command::new("evertoken")
+        .version(env!("CARGO_PKG_VERSION"))
+        .propagate_version(true)
+        .about("A small forwarding proxy that always has a valid token")
+        .after_help(EXIT_CODES)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .args(run_arguments())
+        .subcommand(
+            clap::Command::new("run")
+                .about("Run the proxy in the foreground (what happens without a command too)")
+                .args(run_arguments())
+                .after_help(SIGNALS),
+        )
+        .subcommand(
+            clap::Command::new("check")
+                .about("Validate the file, the environment and the state folder")
+                .arg(config_argument())
+                .arg(
+                    flag("online")
+                        .help("Also connect to every endpoint and compare clocks; spends no token"),
+                ),
+        )
+        .subcommand(
+            clap::Command::new("refresh")
+                .about("Refresh now, without the server, and store the result")
+                .arg(config_argument())
+                .arg(provider_argument().help("This provider alone, by name or slug"))
+                .args(log_arguments()),
+        )
+        .subcommand(
+            clap::Command::new("login")
+                .about("Get a provider's first refresh token, with a browser or a code")
+                .arg(config_argument())
+                .arg(provider_argument().required(true).help("The provider, by name or slug"))
+                .arg(
+                    flag("paste")
+                        .conflicts_with("device")
+                        .help("Paste what the browser shows at the end, from any machine"),
+                )
+                .arg(flag("device").help("Type a code into a browser on any machine"))
+                .arg(flag("no-browser").help("Print the address alone; open no browser")),
+        )
+}
 
-Options:
-  -c, --config FILE    the configuration [default: ./providers.yaml]
-      --online         also connect to every endpoint and compare clocks; spends no token
-  -h, --help           print this
-";
+fn run_arguments() -> [Arg; 4] {
+    let address = Arg::new("listen")
+        .short('l')
+        .long("listen")
+        .value_name("HOST:PORT")
+        .value_parser(listen)
+        .help("Listen there instead of settings.host and settings.port");
+    let [format, quiet] = log_arguments();
+    [config_argument(), address, format, quiet]
+}
 
-const REFRESH_HELP: &str = "\
-Refreshes now, without the server, and stores the result in the state folder.
+fn log_arguments() -> [Arg; 2] {
+    let format = Arg::new("log-format")
+        .long("log-format")
+        .value_name("FORMAT")
+        .value_parser(["text", "json"])
+        .default_value("text")
+        .help("How lines of the log are written");
+    let quiet = flag("quiet").short('q').help("Log warnings and errors only; RUST_LOG wins");
+    [format, quiet]
+}
 
-Usage: evertoken refresh [--config FILE] [--provider NAME]
+fn config_argument() -> Arg {
+    Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .default_value("providers.yaml")
+        .help("The configuration")
+}
 
-Options:
-  -c, --config FILE      the configuration [default: ./providers.yaml]
-  -p, --provider NAME    this provider alone, by name or slug
-  -h, --help             print this
-";
+fn provider_argument() -> Arg {
+    Arg::new("provider").short('p').long("provider").value_name("NAME")
+}
+
+fn flag(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
 
 /// Reads the arguments, the program's own name left out. The error says what is wrong with them.
-pub fn parse(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Command, String> {
-    Options::read(arguments).map_err(|error| error.to_string())?.into_command()
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    let named = std::iter::once("evertoken".into()).chain(arguments);
+    match definition().try_get_matches_from(named) {
+        Ok(matches) => Ok(command(&matches)),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) =>
+        {
+            Ok(Command::Print(error.to_string()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
-#[derive(Default)]
-struct Options {
-    command: Option<String>,
-    config: Option<PathBuf>,
-    listen: Option<String>,
-    provider: Option<String>,
-    online: bool,
-    help: bool,
-    version: bool,
+fn command(matches: &ArgMatches) -> Command {
+    let (name, matches) = matches.subcommand().unwrap_or(("run", matches));
+    let config = matches.get_one::<PathBuf>("config").cloned().unwrap_or_default();
+    match name {
+        "check" => Command::Check { config, online: matches.get_flag("online") },
+        "login" => Command::Login {
+            config,
+            provider: matches.get_one("provider").cloned().unwrap_or_default(),
+            wish: Wish {
+                paste: matches.get_flag("paste"),
+                device: matches.get_flag("device"),
+                no_browser: matches.get_flag("no-browser"),
+            },
+        },
+        "refresh" => {
+            let provider = matches.get_one("provider").cloned();
+            Command::Refresh { config, provider, log: log_options(matches) }
+        }
+        _ => {
+            let listen = matches.get_one("listen").cloned();
+            Command::Run { config, listen, log: log_options(matches) }
+        }
+    }
 }
 
-impl Options {
-    fn read(
-        arguments: impl IntoIterator<Item = std::ffi::OsString>,
-    ) -> Result<Self, lexopt::Error> {
-        use lexopt::prelude::{Long, Short, Value, ValueExt};
-        let mut options = Self::default();
-        let mut parser = lexopt::Parser::from_args(arguments);
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Short('h') | Long("help") => options.help = true,
-                Short('V') | Long("version") => options.version = true,
-                Short('c') | Long("config") => options.config = Some(parser.value()?.into()),
-                Short('l') | Long("listen") => options.listen = Some(parser.value()?.string()?),
-                Short('p') | Long("provider") => options.provider = Some(parser.value()?.string()?),
-                Long("online") => options.online = true,
-                Value(word) if options.command.is_none() => options.command = Some(word.string()?),
-                other => return Err(other.unexpected()),
-            }
-        }
-        Ok(options)
-    }
-
-    fn into_command(self) -> Result<Command, String> {
-        if self.version {
-            return Ok(Command::Print(format!("evertoken {}\n", env!("CARGO_PKG_VERSION"))));
-        }
-        let command = self.command.as_deref().unwrap_or("run");
-        let help = match command {
-            "run" if self.command.is_none() => HELP,
-            "run" => RUN_HELP,
-            "check" => CHECK_HELP,
-            "refresh" => REFRESH_HELP,
-            other => return Err(format!("there is no command '{other}': run, check or refresh")),
-        };
-        if self.help {
-            return Ok(Command::Print(help.to_owned()));
-        }
-        self.refuse_foreign(command)?;
-        let config = self.config.unwrap_or_else(|| PathBuf::from("providers.yaml"));
-        Ok(match command {
-            "check" => Command::Check { config, online: self.online },
-            "refresh" => Command::Refresh { config, provider: self.provider },
-            _ => Command::Run { config, listen: self.listen.as_deref().map(listen).transpose()? },
-        })
-    }
-
-    /// An option of another command is a mistake, not something to be ignored.
-    fn refuse_foreign(&self, command: &str) -> Result<(), String> {
-        let given = [
-            ("--listen", self.listen.is_some(), "run"),
-            ("--online", self.online, "check"),
-            ("--provider", self.provider.is_some(), "refresh"),
-        ];
-        match given.into_iter().find(|(_, given, owner)| *given && *owner != command) {
-            Some((option, _, owner)) => Err(format!("{option} belongs to 'evertoken {owner}'")),
-            None => Ok(()),
-        }
-    }
+fn log_options(matches: &ArgMatches) -> logger::Options {
+    let format = match matches.get_one::<String>("log-format").map(String::as_str) {
+        Some("json") => Format::Json,
+        _ => Format::Text,
+    };
+    logger::Options { format, is_quiet: matches.get_flag("quiet") }
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
 fn listen(text: &str) -> Result<(String, u16), String> {
-    let wrong = || format!("--listen wants HOST:PORT, such as 127.0.0.1:8080, not '{text}'");
+    let wrong = || "HOST:PORT is wanted, such as 127.0.0.1:8080".to_owned();
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().map_err(|_| wrong())?;
@@ -188,7 +218,9 @@ mod tests {
         let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
             config: config.into(),
             listen: listen.map(|(host, port)| (host.into(), port)),
+            log: logger::Options::default(),
         };
+        let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
         let cases = [
             ("", run("providers.yaml", None)),
             ("run", run("providers.yaml", None)),
@@ -198,7 +230,31 @@ mod tests {
             ("check --online", Command::Check { config: "providers.yaml".into(), online: true }),
             (
                 "refresh --provider P -c x",
-                Command::Refresh { config: "x".into(), provider: Some("P".into()) },
+                Command::Refresh {
+                    config: "x".into(),
+                    provider: Some("P".into()),
+                    log: logger::Options::default(),
+                },
+            ),
+            (
+                "--log-format json -q",
+                Command::Run { config: "providers.yaml".into(), listen: None, log: json_and_quiet },
+            ),
+            (
+                "refresh --quiet --log-format=json",
+                Command::Refresh {
+                    config: "providers.yaml".into(),
+                    provider: None,
+                    log: json_and_quiet,
+                },
+            ),
+            (
+                "login -p P --paste --no-browser",
+                Command::Login {
+                    config: "providers.yaml".into(),
+                    provider: "P".into(),
+                    wish: Wish { paste: true, device: false, no_browser: true },
+                },
             ),
         ];
         for (line, expected) in cases {
@@ -209,12 +265,13 @@ mod tests {
     #[test]
     fn help_and_version_on_every_level() {
         for (line, start) in [
-            ("--help", "evertoken - "),
-            ("-h", "evertoken - "),
-            ("run --help", "Runs the proxy"),
-            ("check --help", "Validates"),
-            ("refresh -h", "Refreshes now"),
-            ("check --version", "evertoken 0."),
+            ("--help", "A small forwarding proxy"),
+            ("-h", "A small forwarding proxy"),
+            ("run --help", "Run the proxy"),
+            ("check --help", "Validate"),
+            ("refresh -h", "Refresh now"),
+            ("login --help", "Get a provider's first"),
+            ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
         ] {
             let Ok(Command::Print(text)) = parsed(line) else { panic!("{line}") };
@@ -225,12 +282,17 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (line, part) in [
-            ("serve", "no command 'serve'"),
+            ("serve", "'serve'"),
             ("run now", "now"),
             ("--tokn x", "--tokn"),
-            ("check --listen 127.0.0.1:1", "--listen belongs to 'evertoken run'"),
-            ("run --online", "--online belongs to"),
-            ("--provider x", "--provider belongs to"),
+            ("check --listen 127.0.0.1:1", "--listen"),
+            ("run --online", "--online"),
+            ("--provider x", "--provider"),
+            ("login", "--provider"),
+            ("login -p P --paste --device", "--device"),
+            ("--listen [::1]:0 check", "check"),
+            ("run --log-format xml", "json"),
+            ("check --quiet", "--quiet"),
             ("--listen 8080", "HOST:PORT"),
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),

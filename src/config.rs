@@ -12,7 +12,10 @@ use crate::secret::Secret;
 use crate::token::watched::Form;
 
 pub mod raw;
+pub mod redirect;
 pub mod resolve;
+
+pub use redirect::Redirect;
 
 /// Everything that `providers.yaml` and the environment say.
 #[derive(Clone, Debug)]
@@ -207,6 +210,8 @@ pub enum Missing {
     Variable(String),
     /// A file that can't be read or is empty: its path and why.
     File(String, String),
+    /// A refresh token that only a login can bring: the provider's slug.
+    Login(String),
 }
 
 impl std::fmt::Display for Missing {
@@ -214,6 +219,9 @@ impl std::fmt::Display for Missing {
         match self {
             Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
             Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
+            Self::Login(slug) => {
+                write!(f, "There is no refresh token yet; run: evertoken login --provider {slug}")
+            }
         }
     }
 }
@@ -241,7 +249,8 @@ pub struct AutoRefresh {
     pub client_id: Result<String, Missing>,
     /// None for a public client.
     pub client_secret: Option<Found>,
-    /// The first refresh token; None for the client credentials grant.
+    /// The first refresh token; None for the client credentials grant, and where it comes from a
+    /// login.
     pub seed: Option<Found>,
     /// Which grant is used.
     pub grant_type: GrantType,
@@ -261,6 +270,28 @@ pub struct AutoRefresh {
     pub retry_interval: Duration,
     /// The files that the secrets came from, where they did.
     pub files: SecretFiles,
+    /// Where `evertoken login` gets the first refresh token.
+    pub login: LoginEndpoints,
+}
+
+/// What `evertoken login` needs beside the token endpoint; it is of no use to anything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoginEndpoints {
+    /// Where the browser is sent (RFC 6749 §3.1); its query is kept.
+    pub authorization_url: Option<String>,
+    /// Where a device code is asked for (RFC 8628 §3.1).
+    pub device_authorization_url: Option<String>,
+    /// Where the browser comes back to (RFC 6749 §3.1.2).
+    pub redirect_uri: Option<Redirect>,
+    /// What the callback's `iss` must be (RFC 9207).
+    pub issuer: Option<String>,
+}
+
+impl LoginEndpoints {
+    /// Whether there is a way to log in.
+    pub fn exist(&self) -> bool {
+        self.authorization_url.is_some() || self.device_authorization_url.is_some()
+    }
 }
 
 /// Files that hold secrets of an [`AutoRefresh`]; they are read again before each refresh.

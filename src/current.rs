@@ -19,6 +19,7 @@ use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
+use crate::supervisor::Stage;
 use crate::thread;
 use crate::token::refresher::Refresher;
 use crate::token::store::{PostingKey, TokenStore};
@@ -120,6 +121,14 @@ impl Current {
 
     fn replace(&self) -> Result<Vec<String>, Vec<String>> {
         let mut parts = self.parts();
+        let supervisor = parts.environment.supervisor.clone();
+        supervisor.tell(&Stage::Reloading);
+        let outcome = self.replace_with(&mut parts);
+        supervisor.tell(&Stage::Ready(self.status_line()));
+        outcome
+    }
+
+    fn replace_with(&self, parts: &mut Parts) -> Result<Vec<String>, Vec<String>> {
         let (config, mut notes) = (self.load)()?;
         let old = self.proxy();
         let (ways, started) =
@@ -127,13 +136,30 @@ impl Current {
         notes.extend(needs_restart(&old.config.settings, &config.settings));
         info!("{}", what_changed(&old.config.providers, &config.providers));
         let times = (self.started_at, self.uptime);
-        let proxy = new_proxy(config, ways, &mut parts, self.bound, times, &self.itself);
+        let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
         let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
         parts.refreshers.extend(started);
         let ended = parts.refreshers.extract_if(|key, _| !in_use.contains(key)).collect();
         end(ended, parts.store.clone());
         Ok(notes)
+    }
+
+    /// `Listening on http://127.0.0.1:8080; 2 of 3 providers have a credential to send`
+    pub fn status_line(&self) -> String {
+        let proxy = self.proxy();
+        let now = proxy.clock.now();
+        let providers = proxy.config.providers.iter().enumerate();
+        let enabled: Vec<usize> =
+            providers.filter(|(_, one)| one.enabled).map(|(index, _)| index).collect();
+        let has_credential =
+            |index: &&usize| proxy.has_credential(**index, &proxy.posting(**index), now);
+        let ready = enabled.iter().filter(has_credential).count();
+        format!(
+            "Listening on http://{}; {ready} of {} providers have a credential to send",
+            self.bound,
+            enabled.len()
+        )
     }
 
     /// Refreshes every provider now, without waiting.

@@ -1,10 +1,11 @@
 //! evertoken: a small blocking forwarding proxy that always has a valid token.
 //!
 //! The modules in reading order:
-//! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`]), then the life of a
+//! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`], [`logger`]), then the life of a
 //! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
 //! ([`ingress`]), and [`app`], which builds all of them and takes them down again; [`current`] is
-//! the configuration in use, and how another takes its place.
+//! the configuration in use, and how another takes its place; [`login`] gets the first refresh token;
+//! [`supervisor`] is what systemd is told.
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
@@ -14,10 +15,13 @@ pub mod clock;
 pub mod config;
 pub mod current;
 pub mod ingress;
+pub mod logger;
+pub mod login;
 pub mod message;
 pub mod proxy;
 pub mod refusal;
 pub mod secret;
+pub mod supervisor;
 pub mod thread;
 pub mod token;
 pub mod upstream;

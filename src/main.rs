@@ -10,8 +10,14 @@ use evertoken::app::{App, Environment, StartError};
 use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, Server, is_loopback_host};
+use evertoken::config::{Config, Provider, Server, is_loopback_host};
+use evertoken::logger;
+use evertoken::login::terminal::{self, Lines};
+use evertoken::login::{self, Wish};
 use evertoken::proxy::route;
+use evertoken::supervisor::Supervisor;
+use evertoken::token::refresher::Setup;
+use evertoken::token::saved::check_writable;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};
@@ -30,15 +36,18 @@ const STOP_STACK_BYTES: usize = 128 * 1024;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run { config, listen }) => run(&config, listen),
+        Ok(Command::Run { config, listen, log }) => run(&config, listen, log),
         Ok(Command::Check { config, online }) => run_check(&config, online),
-        Ok(Command::Refresh { config, provider }) => run_refresh(&config, provider.as_deref()),
+        Ok(Command::Refresh { config, provider, log }) => {
+            run_refresh(&config, provider.as_deref(), log)
+        }
+        Ok(Command::Login { config, provider, wish }) => run_login(&config, &provider, wish),
         Ok(Command::Print(text)) => {
             say_out(&text);
             ExitCode::SUCCESS
         }
         Err(why) => {
-            say(&format!("evertoken: {why}\nTry 'evertoken --help'."));
+            say(why.trim_end());
             ExitCode::from(USAGE)
         }
     }
@@ -59,26 +68,48 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Reads the configuration; the problems that keep it from use are printed.
-fn load(path: &Path) -> Result<(Config, Vec<String>), ExitCode> {
-    read(path).map_err(|problems| refuse(&problems))
+fn load(path: &Path, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
+    read(path).map_err(|problems| refuse(&problems, log))
 }
 
-fn refuse(problems: &[String]) -> ExitCode {
+fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
+    let (lines, now) = (line_form(log), Clock::system().wall());
     for problem in problems {
-        say(problem);
+        say(&lines.of_problem(problem, now));
     }
     ExitCode::from(BAD_CONFIG)
 }
 
 /// Reads the configuration: it and its warnings, or every problem.
 fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
+    match inspect(path) {
+        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
+            Ok((config, lines(&problems)))
+        }
+        (_, problems) => Err(lines(&problems)),
+    }
+}
+
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+/// See [`resolve::inspect`].
+fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![format!(
-            "{shown}: can't be read: {error}; copy providers.yaml.example to start with, or name \
-             another file with --config"
-        )]
-    })?;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!(
+                "can't be read: {error}; copy providers.yaml.example to start with, or name \
+                 another file with --config"
+            );
+            return (
+                None,
+                vec![Problem { file: shown, position: None, message, is_warning: false }],
+            );
+        }
+    };
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
         environment: &variable,
@@ -86,33 +117,23 @@ fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
-    let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
-    match resolve::resolve(&text, &shown, &sources) {
-        Ok((config, warnings)) => Ok((config, lines(warnings))),
-        Err(problems) => Err(lines(problems)),
-    }
+    resolve::inspect(&text, &shown, &sources)
 }
 
-/// `[LEVEL] message`, with a UTC timestamp before it unless the journal adds its own.
-fn start_logger(level: log::LevelFilter, clock: Clock) {
-    let under_journal = variable("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level);
-    if let Some(filters) = variable("RUST_LOG") {
-        builder.parse_filters(&filters);
+/// How lines of the log are written.
+fn line_form(log: logger::Options) -> logger::Lines {
+    let stream = variable("JOURNAL_STREAM");
+    logger::Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
+}
+
+/// Begins the log, with the warnings of the configuration.
+fn start_log(config: &Config, warnings: Vec<String>, log: logger::Options, clock: &Clock) {
+    let filters = variable("RUST_LOG");
+    let level = config.settings.log_level;
+    logger::start(line_form(log), level, log, filters.as_deref(), clock.clone());
+    for warning in warnings {
+        warn!("{warning}");
     }
-    builder.format(move |out, record| {
-        // Libraries log URLs with their queries, which may hold keys.
-        let ours = record.target().starts_with("evertoken");
-        if !ours && record.level() > log::Level::Warn {
-            Ok(())
-        } else if under_journal {
-            writeln!(out, "[{}] {}", record.level(), record.args())
-        } else {
-            writeln!(out, "{} [{}] {}", clock.wall(), record.level(), record.args())
-        }
-    });
-    builder.init();
 }
 
 /// Takes as many descriptors as the system allows, and says where that is not enough.
@@ -136,10 +157,15 @@ fn raise_descriptor_limit(max_connections: usize) {
 }
 
 fn environment(clock: Clock) -> Environment {
-    Environment { clock, rng: fastrand::Rng::new(), timer: crossbeam_channel::after }
+    Environment {
+        clock,
+        rng: fastrand::Rng::new(),
+        timer: crossbeam_channel::after,
+        supervisor: Supervisor::systemd(),
+    }
 }
 
-fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
+fn run(path: &Path, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
     let source = path.to_owned();
     let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
         let (config, warnings) = read(&source)?;
@@ -148,13 +174,10 @@ fn run(path: &Path, listen: Option<(String, u16)>) -> ExitCode {
     };
     let (config, warnings) = match reload() {
         Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems),
+        Err(problems) => return refuse(&problems, log),
     };
     let clock = Clock::system();
-    start_logger(config.settings.log_level, clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    start_log(&config, warnings, log, &clock);
     raise_descriptor_limit(config.settings.limits.max_connections);
     // Before anything starts, so that no signal finds its default action.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
@@ -247,18 +270,24 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
 }
 
 fn run_check(path: &Path, online: bool) -> ExitCode {
-    let (config, warnings) = match load(path) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    for warning in &warnings {
-        say(warning);
+    let (config, found) = inspect(path);
+    for problem in &found {
+        say(&problem.to_string());
+    }
+    let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    if found.iter().any(|problem| !problem.is_warning) {
+        // What the environment and the state folder lack is said in the same go.
+        for problem in check::offline(&config) {
+            say(&problem);
+        }
+        return ExitCode::from(BAD_CONFIG);
     }
     say_out("Requests go to:\n");
     for line in route::explain(&config) {
         say_out(&format!("  {line}\n"));
     }
     let mut problems = check::offline(&config);
+    problems.extend(check::ways(&config));
     if online {
         let report = check::online(&config, &Clock::system());
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
@@ -274,16 +303,13 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
     ExitCode::from(BAD_CONFIG)
 }
 
-fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
-    let (config, warnings) = match load(path) {
+fn run_refresh(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitCode {
+    let (config, warnings) = match load(path, log) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     let clock = Clock::system();
-    start_logger(config.settings.log_level, clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
+    start_log(&config, warnings, log, &clock);
     let mut environment = environment(clock);
     let store = Arc::new(TokenStore::new());
     let mut refreshed = 0;
@@ -307,4 +333,59 @@ fn run_refresh(path: &Path, wanted: Option<&str>) -> ExitCode {
         return fail("There is no such provider with a token to refresh", USAGE);
     }
     ExitCode::from(u8::from(failed))
+}
+
+fn run_login(path: &Path, name: &str, wish: Wish) -> ExitCode {
+    let log = logger::Options::default();
+    let (config, warnings) = match load(path, log) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let clock = Clock::system();
+    start_log(&config, warnings, log, &clock);
+    let is_meant = |provider: &&Provider| provider.name == name || provider.slug == name;
+    let Some(provider) = config.providers.iter().find(is_meant) else {
+        return fail(&format!("There is no provider '{name}'"), USAGE);
+    };
+    if let Err(error) = check_writable(&config.settings.state_dir) {
+        let folder = config.settings.state_dir.display();
+        return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
+    }
+    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
+    let setup = app::refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let setup = match setup {
+        Ok(Some(setup)) => setup,
+        Ok(None) => return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG),
+        Err(error) => return fail(&error.to_string(), BAD_CONFIG),
+    };
+    match log_in(&setup, wish) {
+        Ok(done) => {
+            say_out(&done);
+            ExitCode::SUCCESS
+        }
+        Err(login::Failed::Config(why)) => fail(&why, BAD_CONFIG),
+        Err(login::Failed::Bind(why)) => fail(&why, CANT_BIND),
+        Err(login::Failed::Login(why)) => fail(&why, FAILED),
+    }
+}
+
+/// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
+fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
+    let mut lines = None;
+    let mut ask = |allowed| match &mut lines {
+        Some(lines) => Lines::next(lines, allowed),
+        none => none.insert(Lines::of_stdin()?).next(allowed),
+    };
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    let has_display = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    let mut open = |address: &str| {
+        if has_display {
+            terminal::open_browser(address);
+        }
+    };
+    let mut say = |text: &str| say_out(&format!("{text}\n"));
+    let mut random = terminal::random;
+    let mut means =
+        login::Means { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
+    login::run(setup, wish, &mut means)
 }

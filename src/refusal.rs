@@ -112,13 +112,22 @@ pub struct Refusal {
     pub message: String,
     /// When it is worth trying again; always there for a 503.
     pub retry_after: Option<Duration>,
+    /// The methods that there are, for [`Code::MethodNotAllowed`] (RFC 9110 §15.5.6).
+    pub allowed: Option<String>,
 }
 
 impl Refusal {
     /// A refusal; a 503 says to come back in a second unless [`Refusal::retry_in`] says otherwise.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after = (code.status() == 503).then_some(Duration::from_secs(1));
-        Self { code, message: message.into(), retry_after }
+        Self { code, message: message.into(), retry_after, allowed: None }
+    }
+
+    /// Says which methods there are.
+    #[must_use]
+    pub fn allowing(mut self, methods: &[&str]) -> Self {
+        self.allowed = Some(methods.join(", "));
+        self
     }
 
     /// Says when to come back.
@@ -137,6 +146,9 @@ impl Refusal {
         if let Some(delay) = self.retry_after {
             let secs = delay.as_millis().div_ceil(1000).max(1);
             headers.push("retry-after", secs.to_string());
+        }
+        if let Some(methods) = &self.allowed {
+            headers.push("allow", &**methods);
         }
         if self.code == Code::Unauthorized {
             headers.push("www-authenticate", "Bearer realm=\"evertoken\"");

@@ -19,6 +19,7 @@ use evertoken::ingress::{After, Request, Service, conn};
 use evertoken::message::RequestHead;
 use evertoken::proxy::exchange::Proxy;
 use evertoken::refusal::Refusal;
+use evertoken::supervisor::Supervisor;
 
 use crate::process::output;
 use crate::report::short;
@@ -123,6 +124,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
         clock: Clock::system(),
         rng: fastrand::Rng::with_seed(1),
         timer: crossbeam_channel::after,
+        supervisor: Supervisor::nobody(),
     };
     let app =
         App::start(config, environment, Box::new(|| Err(vec!["it is not read again".to_owned()])))

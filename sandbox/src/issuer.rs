@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use crate::logins::Logins;
+
 /// Who may ask for tokens.
 pub const CLIENT_ID: &str = "sandbox-client";
 
@@ -42,6 +44,7 @@ pub struct Issuer {
     revoked: Vec<u64>,
     families: u64,
     rng: fastrand::Rng,
+    logins: Logins,
     /// What happened since the start.
     pub counts: Counts,
 }
@@ -74,6 +77,7 @@ impl Issuer {
             revoked: Vec::new(),
             families: 0,
             rng,
+            logins: Logins::default(),
             counts: Counts::default(),
         }
     }
@@ -119,10 +123,18 @@ impl Issuer {
 
     fn decide(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Answer {
         let get = |name: &str| params.get(name).map_or("", String::as_str);
-        if get("client_id") != CLIENT_ID || get("client_secret") != self.client_secret {
+        if !self.knows_client(params) {
             return refusal(401, "invalid_client");
         }
         match get("grant_type") {
+            "authorization_code" if self.logins.redeem(params, now_ms) => self.logged_in(now_ms),
+            "authorization_code" => refusal(400, "invalid_grant"),
+            "urn:ietf:params:oauth:grant-type:device_code" => {
+                match self.logins.poll(get("device_code"), now_ms) {
+                    Ok(()) => self.logged_in(now_ms),
+                    Err(answer) => answer,
+                }
+            }
             "refresh_token" => self.refresh(get("refresh_token"), now_ms),
             "client_credentials" => {
                 self.families += 1;
@@ -131,6 +143,40 @@ impl Issuer {
             "" => refusal(400, "invalid_request"),
             _ => refusal(400, "unsupported_grant_type"),
         }
+    }
+
+    fn knows_client(&self, params: &HashMap<String, String>) -> bool {
+        let get = |name: &str| params.get(name).map_or("", String::as_str);
+        get("client_id") == CLIENT_ID && get("client_secret") == self.client_secret
+    }
+
+    /// The tokens that a login ends with.
+    fn logged_in(&mut self, now_ms: u64) -> Answer {
+        let refresh = self.login();
+        self.grant(self.families, Some(refresh), now_ms)
+    }
+
+    /// Answers an authorization request: where to send the browser, see [`Logins::authorize`].
+    pub fn authorize(
+        &mut self,
+        params: &HashMap<String, String>,
+        own: &str,
+        now_ms: u64,
+    ) -> Result<String, &'static str> {
+        self.logins.authorize(params, own, &mut self.rng, now_ms)
+    }
+
+    /// Answers a device authorization request.
+    pub fn device(&mut self, params: &HashMap<String, String>, own: &str, now_ms: u64) -> Answer {
+        if !self.knows_client(params) {
+            return refusal(401, "invalid_client");
+        }
+        self.logins.new_device(own, &mut self.rng, now_ms)
+    }
+
+    /// The person at the device page agrees or refuses; false where the code is not known.
+    pub fn answer_device(&mut self, user_code: &str, agreed: bool) -> bool {
+        self.logins.decide(user_code, agreed)
     }
 
     fn refresh(&mut self, presented: &str, now_ms: u64) -> Answer {
@@ -176,11 +222,11 @@ impl Issuer {
     }
 }
 
-fn refusal(status: u16, error: &str) -> Answer {
+pub(crate) fn refusal(status: u16, error: &str) -> Answer {
     (status, json!({ "error": error, "error_description": "said by the sandbox" }))
 }
 
-fn random(rng: &mut fastrand::Rng, kind: &str) -> String {
+pub(crate) fn random(rng: &mut fastrand::Rng, kind: &str) -> String {
     let tail: String = std::iter::repeat_with(|| rng.alphanumeric()).take(40).collect();
     format!("sandbox-{kind}-{tail}")
 }

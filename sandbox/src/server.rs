@@ -56,6 +56,8 @@ pub struct Sandbox {
 }
 
 struct State {
+    /// `http://127.0.0.1:PORT`.
+    url: String,
     options: Options,
     started: Instant,
     issuer: Mutex<Issuer>,
@@ -81,6 +83,7 @@ impl Sandbox {
             overlap_ms: millis(options.overlap),
         };
         let state = Arc::new(State {
+            url: format!("http://{address}"),
             issuer: Mutex::new(Issuer::new(rules, fastrand::Rng::new())),
             started: now(),
             options,
@@ -106,7 +109,7 @@ impl Sandbox {
 
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.state.url.clone()
     }
 
     /// How long its access tokens live.
@@ -122,6 +125,11 @@ impl Sandbox {
     /// A first refresh token, as a login would give.
     pub fn login(&self) -> String {
         lock(&self.state.issuer).login()
+    }
+
+    /// Somebody types in the code of a device and agrees, or refuses; false where it is not known.
+    pub fn answer_device(&self, user_code: &str, agreed: bool) -> bool {
+        lock(&self.state.issuer).answer_device(user_code, agreed)
     }
 
     /// Revokes every access token.
@@ -184,6 +192,13 @@ impl State {
         let path = request.url().split('?').next().unwrap_or_default().to_owned();
         match path.as_str() {
             "/oauth/token" => self.token(request, &body),
+            "/oauth/authorize" => self.authorize(request),
+            "/oauth/device" => {
+                let params = params(&request, &body);
+                let own = self.url.clone();
+                let (status, answer) = lock(&self.issuer).device(&params, &own, self.now_ms());
+                send(request, status, &answer.to_string(), &[]);
+            }
             "/control/faults" => {
                 let list = serde_json::from_slice(&body).unwrap_or_default();
                 let taken = lock(&self.faults).take_up(&list);
@@ -221,6 +236,16 @@ impl State {
         let status = fault.status.unwrap_or(status);
         let body = fault.body.unwrap_or_else(|| answer.to_string());
         send(request, status, &body, &fault.headers);
+    }
+
+    fn authorize(&self, request: Request) {
+        let query = request.url().split_once('?').map_or("", |(_, query)| query);
+        let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let target = lock(&self.issuer).authorize(&params, &self.url, self.now_ms());
+        match target {
+            Ok(target) => send(request, 302, "", &[("Location".to_owned(), target)]),
+            Err(why) => send(request, 400, why, &[]),
+        }
     }
 
     fn provider(&self, request: Request, path: &str, body: &[u8]) {

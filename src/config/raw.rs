@@ -67,6 +67,8 @@ pub type Position = (usize, usize);
 impl<'a> Document<'a> {
     /// Parses `text`. The error is what the parser says, and where.
     pub fn parse(text: &'a str) -> Result<Self, (Option<Position>, String)> {
+        // Some editors begin a file with a byte order mark, which the parser takes for a document.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |error: serde_yaml::Error| {
             let position = error.location().map(|place| (place.line(), place.column()));
             let message = error.to_string();

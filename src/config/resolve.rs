@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::config::raw::{Document, Position, Section};
 use crate::config::{
@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::secret::Secret;
 
+mod login;
 mod provider;
 mod settings;
 
@@ -79,7 +80,8 @@ impl Sources<'_> {
                 // Probably the secret itself: it is not said again.
                 let advice = "wants the name of a variable, not its value";
                 section.error(env_key, format!("'{env_key}' {advice}"));
-                return Some(Err(Missing::Variable(env_key.to_owned())));
+                // It stands in for what is not known, so that this is not reported as missing too.
+                return Some(Ok(Secret::new(env_key)));
             }
             return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
         }
@@ -87,8 +89,19 @@ impl Sources<'_> {
     }
 
     fn secret_file(&self, path: &str) -> Found {
-        let path = Path::new(path);
-        secret_of_file(path, (self.files)(path))
+        let path = self.path(path);
+        secret_of_file(&path, (self.files)(&path))
+    }
+
+    /// The file that a key names. What does not begin with `/`, `./` or `../` is the name of a
+    /// credential where the service manager handed credentials over (systemd's `LoadCredential=`).
+    fn path(&self, written: &str) -> PathBuf {
+        let path = PathBuf::from(written);
+        let is_name = matches!(path.components().next(), Some(Component::Normal(_)));
+        match self.variable("CREDENTIALS_DIRECTORY") {
+            Some(folder) if is_name => Path::new(&folder).join(path),
+            _ => path,
+        }
     }
 }
 
@@ -98,9 +111,24 @@ pub fn resolve(
     file: &str,
     sources: &Sources<'_>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let document = Document::parse(text).map_err(|(position, message)| {
-        vec![Problem { file: file.to_owned(), position, message, is_warning: false }]
-    })?;
+    match inspect(text, file, sources) {
+        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
+            Ok((config, problems))
+        }
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Every problem of `text`, read from `file`, and the configuration as far as it can be read: with
+/// problems that are no warnings it is good for looking for more of them, and for nothing else.
+pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>, Vec<Problem>) {
+    let document = match Document::parse(text) {
+        Ok(document) => document,
+        Err((position, message)) => {
+            let file = file.to_owned();
+            return (None, vec![Problem { file, position, message, is_warning: false }]);
+        }
+    };
     let config = read(&document, sources);
     let mut problems: Vec<Problem> = document
         .problems()
@@ -114,10 +142,7 @@ pub fn resolve(
         .collect();
     problems.sort_by_key(|problem| problem.position);
     problems.dedup();
-    if problems.iter().any(|problem| !problem.is_warning) {
-        return Err(problems);
-    }
-    Ok((config, problems))
+    (Some(config), problems)
 }
 
 fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
@@ -224,7 +249,7 @@ fn is_variable_name(name: &str) -> bool {
 
 /// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
 /// URL, or one with a user in it.
-fn split_url(url: &str) -> Option<(&str, &str, &str)> {
+pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

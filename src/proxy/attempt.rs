@@ -50,6 +50,11 @@ impl Sent<'_> {
     pub(super) fn is_failing(&self) -> bool {
         verdict::is_failing(self.answer.head.status)
     }
+
+    /// Whether the provider does not know what was asked for: 404, or 405.
+    pub(super) fn is_unknown_path(&self) -> bool {
+        matches!(self.answer.head.status, 404 | 405)
+    }
 }
 
 /// The credential for one attempt.
@@ -84,7 +89,7 @@ impl Taken<'_> {
 
 impl Proxy {
     /// Whether there is a credential to send to the provider.
-    pub(super) fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
+    pub fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
         match &self.config.providers[index].credential {
             Credential::None | Credential::Passthrough | Credential::Static(_) => true,
             Credential::Missing(_) => false,

@@ -1,11 +1,11 @@
 //! One request from start to end: the only file that sees both sides.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{Level, debug};
 
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::{Config, ProviderKind, SelectionStrategy};
@@ -85,18 +85,38 @@ pub(super) struct Record {
     status: Option<u16>,
     first_byte: Option<Duration>,
     pub(super) attempts: u32,
+    received_bytes: u64,
+    /// One of our own pages was asked for.
+    is_page: bool,
+}
+
+/// A body, and how much of it was read.
+struct Counted<'a> {
+    body: &'a mut dyn Read,
+    bytes: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
 }
 
 /// A failing answer, whole, for the case that no other provider has a better one.
 type Kept = (ResponseHead, Vec<u8>);
 
 impl Service for Proxy {
-    fn serve(&self, mut request: Request<'_>, out: &mut dyn Write) -> After {
+    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let stopwatch = Stopwatch::start();
         let head = request.head;
         let mut record = Record::default();
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
+        let mut body = Counted { body: request.body, bytes: 0 };
+        let mut request = Request { body: &mut body, ..request };
         let outcome = self.answer(&mut request, &mut reply, &mut record, stopwatch);
+        record.received_bytes = body.bytes;
         let cut = match outcome {
             Ok(()) => None,
             Err(Stop::Refused(refusal)) if !reply.has_begun() => {
@@ -154,6 +174,7 @@ impl Proxy {
         }
         match routed? {
             Route::Page(page) => {
+                record.is_page = true;
                 let page = pages::answer(self, &head.method, &page)?;
                 record.status = Some(page.head.status);
                 self.send_page(&page, head, reply)
@@ -163,7 +184,8 @@ impl Proxy {
                 // A request that can't be sent is refused before its body is read.
                 self.credential(index)?;
                 let body = self.take_body(request, false)?;
-                let only = Candidate { provider: index, model: None, priority: 0 };
+                let only =
+                    Candidate { provider: index, model: None, priority: 0, is_foreign: false };
                 let only = Queue::new(vec![only], SelectionStrategy::Priority, 0);
                 self.forward(request, &target, &body, only, reply, record, stopwatch)
             }
@@ -211,6 +233,9 @@ impl Proxy {
         let model = if candidates.renames() { body.model() } else { None };
         let mut kept: Option<(usize, Kept)> = None;
         let mut refused = None;
+        // What a provider of another API said that does not know the path: worth less than a failure
+        // of one that does.
+        let mut unknown = None;
         while let Some(candidate) = candidates.next(|index| self.standing(index)) {
             let left = candidates.len();
             let index = candidate.provider;
@@ -221,6 +246,14 @@ impl Proxy {
             };
             let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(body) };
             match self.attempt(request, &outgoing, record) {
+                Ok(sent)
+                    if candidate.is_foreign
+                        && body.is_held()
+                        && sent.is_unknown_path()
+                        && (left > 0 || kept.is_some() || refused.is_some()) =>
+                {
+                    unknown = keep(sent).map(|answer| (index, answer)).or(unknown);
+                }
                 Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
                     kept = keep(sent).map(|answer| (index, answer)).or(kept);
                 }
@@ -233,7 +266,7 @@ impl Proxy {
                 Err(stop) => return Err(stop),
             }
         }
-        match (kept, refused) {
+        match (kept.or(unknown.filter(|_| refused.is_none())), refused) {
             (Some((index, (head, bytes))), _) => {
                 record.provider = Some(index);
                 record.status = Some(head.status);
@@ -284,12 +317,20 @@ impl Proxy {
         })
     }
 
-    /// The error shape for a request: that of its provider, or of the API its path belongs to.
+    /// The error shape for a request: that of its provider, also where it is refused before the
+    /// provider is asked, or of the API its path belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
-        match provider {
-            Some(index) => self.config.providers[index].kind,
-            None => kind_of_path(head.path()).unwrap_or(ProviderKind::Generic),
-        }
+        let providers = &self.config.providers;
+        let of = |index: usize| Some(providers[index].kind);
+        let kind = match (provider, route(&head.target, providers)) {
+            (Some(index), _) | (None, Ok(Route::Provider(index, _))) => of(index),
+            (None, Ok(Route::Any)) => kind_of_path(head.path()).or_else(|| {
+                let first = candidates(&self.config, head.path(), None).ok()?.swap_remove(0);
+                of(first.provider)
+            }),
+            (None, Ok(Route::Page(_)) | Err(_)) => None,
+        };
+        kind.unwrap_or(ProviderKind::Generic)
     }
 
     fn refuse_with(
@@ -297,7 +338,7 @@ impl Proxy {
         refusal: &Refusal,
         kind: ProviderKind,
         reply: &mut Reply<'_>,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         if matches!(refusal.code, Code::BadRequest | Code::ClientTimeout | Code::BodyTooLarge) {
             // Where the next request would start is not known, or too far away.
             reply.close_after();
@@ -358,6 +399,7 @@ impl Proxy {
             path: head.path(),
             provider: record.provider.map(|index| self.config.providers[index].name.as_str()),
             status: record.status,
+            received_bytes: record.received_bytes,
             sent_bytes,
             first_byte: record.first_byte,
             total: stopwatch.elapsed(),
@@ -372,10 +414,8 @@ impl Proxy {
         };
         let of_provider = record.provider.map(|index| &self.ways[index].metrics);
         self.metrics.observe(&observed, of_provider);
-        match record.provider {
-            Some(_) => info!("{summary}"),
-            None => debug!("{summary}"),
-        }
+        // Supervisors ask for pages every few seconds; who is refused one is of interest.
+        summary.log(if record.is_page { Level::Debug } else { Level::Info });
     }
 }
 

@@ -59,7 +59,7 @@ fn needs(method: &str, allowed: &[&str]) -> Result<(), Refusal> {
         return Ok(());
     }
     let message = format!("This page is for {}", allowed.join(" and "));
-    Err(Refusal::new(Code::MethodNotAllowed, message))
+    Err(Refusal::new(Code::MethodNotAllowed, message).allowing(allowed))
 }
 
 fn page(status: u16, content_type: &str, body: String) -> Page {

@@ -40,9 +40,6 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
 /// The providers that may serve a request for `path` and `model`, in the order of their priority:
 /// those of the first route whose pattern matches the model, else the enabled ones in file order,
 /// those whose type fits the path first.
-///
-/// Without a route a request never moves on to a provider of another API, which could only refuse
-/// it: the candidates are of the first one's type, and after them those of type `generic`.
 pub fn candidates(
     config: &Config,
     path: &str,
@@ -59,6 +56,7 @@ pub fn candidates(
             provider: candidate.provider,
             model: candidate.model.clone(),
             priority: candidate.priority,
+            is_foreign: false,
         })
         .collect();
     if !routed.is_empty() {
@@ -69,17 +67,23 @@ pub fn candidates(
 }
 
 fn by_type(providers: &[Provider], path: &str) -> Vec<Candidate> {
-    let enabled = || (0..providers.len()).filter(|index| providers[*index].enabled);
-    let kind_of = |index: usize| providers[index].kind;
-    let fitting = kind_of_path(path).and_then(|kind| enabled().find(|one| kind_of(*one) == kind));
-    let Some(first) = fitting.or_else(|| enabled().next()) else { return Vec::new() };
-    let same = enabled().filter(|one| kind_of(*one) == kind_of(first));
-    let generic = enabled().filter(|one| {
-        kind_of(*one) == ProviderKind::Generic && kind_of(first) != ProviderKind::Generic
+    let kind = kind_of_path(path);
+    let enabled = (0..providers.len()).filter(|index| providers[*index].enabled);
+    let (fitting, others): (Vec<_>, Vec<_>) =
+        enabled.partition(|index| kind.is_none_or(|kind| providers[*index].kind == kind));
+    let fitting = fitting.into_iter().map(|provider| (provider, 0, false));
+    let others = others.into_iter().map(|provider| {
+        let is_foreign = providers[provider].kind != ProviderKind::Generic;
+        (provider, 1, is_foreign)
     });
-    same.map(|provider| Candidate { provider, model: None, priority: 0 })
-        .chain(generic.map(|provider| Candidate { provider, model: None, priority: 1 }))
-        .collect()
+    let all = fitting.chain(others);
+    all.map(|(provider, priority, is_foreign)| Candidate {
+        provider,
+        model: None,
+        priority,
+        is_foreign,
+    })
+    .collect()
 }
 
 /// Whether `pattern`, in which `*` stands for any run of characters, matches all of `text`.
@@ -239,7 +243,9 @@ pub(crate) mod tests {
         let candidates = candidates(config, path, model).unwrap_or_default();
         let name = |one: &Candidate| {
             let name = &config.providers[one.provider].name;
-            one.model.as_ref().map_or_else(|| name.clone(), |model| format!("{name} as {model}"))
+            let foreign = if one.is_foreign { " (foreign)" } else { "" };
+            let model = one.model.as_ref().map(|model| format!(" as {model}"));
+            format!("{name}{}{foreign}", model.unwrap_or_default())
         };
         candidates.iter().map(name).collect()
     }
@@ -248,17 +254,17 @@ pub(crate) mod tests {
     fn candidates_by_type() {
         let more = [ALL.as_slice(), &[("b", "anthropic"), ("h", "generic")]].concat();
         let cases: [(Providers<'_>, &str, &[&str]); 11] = [
-            (&ALL, "/v1/messages", &["a", "g"]),
-            (&ALL, "/v1/messages/count_tokens", &["a", "g"]),
-            (&ALL, "/v1/messagesx", &["g"]),
-            (&ALL, "/v1/chat/completions", &["o", "g"]),
-            (&ALL, "/v1/responses/r1", &["o", "g"]),
-            (&ALL, "/v1/models", &["o", "g"]),
-            (&ALL, "/v1/embeddings", &["o", "g"]),
-            (&more, "/v1/messages", &["a", "b", "g", "h"]),
-            (&more, "/other", &["g", "h"]),
-            (&[("o", "openai"), ("a", "anthropic")], "/other", &["o"]),
-            (&[("o", "openai")], "/v1/messages", &["o"]),
+            (&ALL, "/v1/messages", &["a", "g", "o (foreign)"]),
+            (&ALL, "/v1/messages/count_tokens", &["a", "g", "o (foreign)"]),
+            (&ALL, "/v1/messagesx", &["g", "a", "o"]),
+            (&ALL, "/v1/chat/completions", &["o", "g", "a (foreign)"]),
+            (&ALL, "/v1/responses/r1", &["o", "g", "a (foreign)"]),
+            (&ALL, "/v1/models", &["o", "g", "a (foreign)"]),
+            (&ALL, "/v1/embeddings", &["o", "g", "a (foreign)"]),
+            (&more, "/v1/messages", &["a", "b", "g", "o (foreign)", "h"]),
+            (&more, "/other", &["g", "a", "o", "b", "h"]),
+            (&[("o", "openai"), ("a", "anthropic")], "/other", &["o", "a"]),
+            (&[("o", "openai")], "/v1/messages", &["o (foreign)"]),
         ];
         for (providers, path, expected) in cases {
             assert_eq!(names(&with(providers, ""), path, Some("m")), expected, "{path}");
@@ -279,13 +285,13 @@ pub(crate) mod tests {
             (Some("claude--haiku"), &["a", "o as small"]),
             (Some("claude-haiku"), &["g"]),
             (Some("gpt"), &["g"]),
-            (None, &["a", "g"]),
+            (None, &["a", "g", "o (foreign)"]),
         ];
         for (model, expected) in cases {
             assert_eq!(names(&config, "/v1/messages", model), expected, "{model:?}");
         }
         let only_off = with(&ALL, "model_routes: {'*': [{provider: OFF}]}\n");
-        assert_eq!(names(&only_off, "/v1/messages", Some("m")), ["a", "g"]);
+        assert_eq!(names(&only_off, "/v1/messages", Some("m")), ["a", "g", "o (foreign)"]);
     }
 
     #[test]
@@ -299,9 +305,9 @@ model_routes:
         let expected = [
             "model '*haiku*'                                     a, then o (as small) or g",
             "model 'x'                                           as without it, since none of its providers is enabled",
-            "/v1/messages                                        a, then g",
-            "/v1/chat/completions, responses, embeddings, models  o, then g",
-            "any other path                                      g",
+            "/v1/messages                                        a, then g or o",
+            "/v1/chat/completions, responses, embeddings, models  o, then g or a",
+            "any other path                                      g or a or o",
             "/to/g/…                                             g alone",
             "/to/a/…                                             a alone",
             "/to/o/…                                             o alone",

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use log::{Level, log};
+
 /// What is told of an exchange: nothing that could hold a secret (no query, no header).
 #[derive(Debug)]
 pub struct Summary<'a> {
@@ -14,6 +16,8 @@ pub struct Summary<'a> {
     pub provider: Option<&'a str>,
     /// The status that was sent; None where the client had gone before.
     pub status: Option<u16>,
+    /// Body bytes that came from the client.
+    pub received_bytes: u64,
     /// Body bytes sent to the client.
     pub sent_bytes: u64,
     /// From the request head to the response head.
@@ -26,6 +30,31 @@ pub struct Summary<'a> {
     pub cut: Option<&'a str>,
 }
 
+impl Summary<'_> {
+    /// Writes the line, with what it holds as fields beside it.
+    pub fn log(&self, level: Level) {
+        log!(
+            level,
+            method = self.method,
+            path = self.path,
+            provider = self.provider,
+            status = self.status,
+            received_bytes = self.received_bytes,
+            sent_bytes = self.sent_bytes,
+            time_to_first_byte_seconds = self.first_byte.map(seconds),
+            duration_seconds = seconds(self.total),
+            attempts = self.attempts,
+            cut = self.cut;
+            "{self}"
+        );
+    }
+}
+
+/// In whole milliseconds, as in the text: more would be noise.
+fn seconds(duration: Duration) -> f64 {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
+}
+
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} -> ", self.method.escape_default(), self.path.escape_default())?;
@@ -36,10 +65,11 @@ impl fmt::Display for Summary<'_> {
         if let Some(provider) = self.provider {
             write!(f, " from {provider}")?;
         }
-        write!(f, ", {} B in {:.3} s", self.sent_bytes, self.total.as_secs_f64())?;
+        write!(f, ", {} B in, {} B out", self.received_bytes, self.sent_bytes)?;
         if let Some(first_byte) = self.first_byte {
-            write!(f, " (head after {:.3} s)", first_byte.as_secs_f64())?;
+            write!(f, ", head after {:.3} s", first_byte.as_secs_f64())?;
         }
+        write!(f, ", {:.3} s in all", self.total.as_secs_f64())?;
         if self.attempts > 1 {
             write!(f, ", sent {} times", self.attempts)?;
         }
@@ -52,12 +82,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line() {
+    fn lines() {
         let summary = Summary {
             method: "POST",
             path: "/v1/messages",
             provider: Some("P"),
             status: Some(200),
+            received_bytes: 345,
             sent_bytes: 12,
             first_byte: Some(Duration::from_millis(5)),
             total: Duration::from_millis(1500),
@@ -66,8 +97,26 @@ mod tests {
         };
         assert_eq!(
             summary.to_string(),
-            "POST /v1/messages -> 200 from P, 12 B in 1.500 s (head after 0.005 s), sent 2 times, \
-             cut off: the client went away"
+            "POST /v1/messages -> 200 from P, 345 B in, 12 B out, head after 0.005 s, 1.500 s in all, \
+             sent 2 times, cut off: the client went away"
         );
+        let refused = Summary {
+            provider: None,
+            status: None,
+            first_byte: None,
+            attempts: 0,
+            cut: None,
+            ..summary
+        };
+        assert_eq!(
+            refused.to_string(),
+            "POST /v1/messages -> nothing, 345 B in, 12 B out, 1.500 s in all"
+        );
+    }
+
+    #[test]
+    fn times_as_fields() {
+        assert!((seconds(Duration::from_micros(1_234_567)) - 1.234).abs() < 1e-9);
+        assert!(seconds(Duration::MAX) > 0.0);
     }
 }

@@ -135,30 +135,43 @@ pub fn request(
     config: &AutoRefresh,
     refresh_token: Option<&Secret>,
 ) -> Result<TokenRequest, Missing> {
-    let client_id = config.client_id.clone()?;
-    let client_secret = config.client_secret.clone().transpose()?;
-    let mut params: Vec<(&str, &str)> = vec![(
-        "grant_type",
-        match config.grant_type {
-            GrantType::RefreshToken => "refresh_token",
-            GrantType::ClientCredentials => "client_credentials",
-        },
-    )];
+    let grant_type = match config.grant_type {
+        GrantType::RefreshToken => "refresh_token",
+        GrantType::ClientCredentials => "client_credentials",
+    };
+    let mut params = vec![("grant_type", grant_type)];
     if let Some(token) = refresh_token {
         params.push(("refresh_token", token.expose()));
     }
+    request_with(config, &config.token_url, params, config.scope.as_deref())
+}
+
+/// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
+///
+/// Fails with what is missing where the client's id or secret is not there.
+pub fn request_with<'a>(
+    config: &'a AutoRefresh,
+    url: &str,
+    mut params: Vec<(&'a str, &'a str)>,
+    scope: Option<&'a str>,
+) -> Result<TokenRequest, Missing> {
+    let client_id = config.client_id.as_deref().map_err(Clone::clone)?;
+    let client_secret = match &config.client_secret {
+        Some(found) => Some(found.as_ref().map_err(Clone::clone)?),
+        None => None,
+    };
     let mut headers = Vec::new();
-    match (config.client_auth, &client_secret) {
+    match (config.client_auth, client_secret) {
         (ClientAuth::SecretBasic, Some(secret)) => {
-            headers.push(("authorization".to_owned(), basic(&client_id, secret)));
+            headers.push(("authorization".to_owned(), basic(client_id, secret)));
         }
         (ClientAuth::SecretPost, Some(secret)) => {
-            params.push(("client_id", &client_id));
+            params.push(("client_id", client_id));
             params.push(("client_secret", secret.expose()));
         }
-        (_, _) => params.push(("client_id", &client_id)),
+        (_, _) => params.push(("client_id", client_id)),
     }
-    if let Some(scope) = &config.scope {
+    if let Some(scope) = scope {
         params.push(("scope", scope));
     }
     params.extend(config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -169,7 +182,7 @@ pub fn request(
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));
     }
-    Ok(TokenRequest { url: config.token_url.clone(), headers, body })
+    Ok(TokenRequest { url: url.to_owned(), headers, body })
 }
 
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.
@@ -221,6 +234,8 @@ pub fn read(
 fn error_code(json: &Value) -> Option<String> {
     let error = json.get("error")?;
     let code = match error {
+        // Some issuers fill in every member; the token beside an empty one must not be lost.
+        Value::String(code) if code.is_empty() => return None,
         Value::String(code) => code.as_str(),
         Value::Object(object) => ["code", "type"]
             .iter()
@@ -335,15 +350,16 @@ fn jwt_expiry(token: &str) -> Option<Timestamp> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::SecretFiles;
+    use crate::config::{LoginEndpoints, SecretFiles};
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-    fn config() -> AutoRefresh {
+    /// A configuration for tests of requests.
+    pub(crate) fn config() -> AutoRefresh {
         AutoRefresh {
             token_url: "https://issuer.example/token".into(),
             client_id: Ok("id with space".into()),
@@ -358,6 +374,7 @@ mod tests {
             refresh_before_expiry: Duration::from_mins(5),
             retry_interval: Duration::from_hours(1),
             files: SecretFiles::default(),
+            login: LoginEndpoints::default(),
         }
     }
 
@@ -418,10 +435,11 @@ mod tests {
     fn grants_and_lifetimes() {
         // {"exp":1800000120}
         let jwt = "aa.eyJleHAiOjE4MDAwMDAxMjB9.cc";
-        let cases: [(&str, i64, bool); 12] = [
+        let cases: [(&str, i64, bool); 13] = [
             (r#"{"access_token":"a","expires_in":60}"#, 60_000, false),
             (r#"{"access_token":"a","expires_in":"60"}"#, 60_000, false),
             (r#"{"access_token":"a","expires_in":59.5}"#, 59_500, false),
+            (r#"{"access_token":"a","expires_in":60,"error":""}"#, 60_000, false),
             (r#"{"access_token":"a"}"#, LIFETIME_ASSUMED_MS, false),
             (r#"{"access_token":"a","expires_in":null}"#, LIFETIME_ASSUMED_MS, false),
             (r#"{"access_token":"a","expires_in":0}"#, LIFETIME_ASSUMED_MS, true),

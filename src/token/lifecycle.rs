@@ -13,6 +13,9 @@ use crate::token::grant::{Class, Failure, Grant, Reached};
 use crate::token::saved::{Marker, Saved, SavedAccess, SavedFailure};
 use crate::token::store::{Generation, Token};
 
+mod login;
+mod policy;
+
 /// Two successful refreshes are at least this far apart, unless the lifetime is shorter.
 pub const SUCCESS_GAP_MS: u64 = 10_000;
 /// Refreshes asked for by a refused token are at least this far apart.
@@ -115,7 +118,7 @@ impl Lifecycle {
             clock_was_wrong: false,
         };
         if let Some(saved) = saved {
-            machine.take_up(saved, now);
+            machine.adopt(saved, now);
         }
         machine
     }
@@ -161,13 +164,14 @@ impl Lifecycle {
         Some(lag.min(patience))
     }
 
-    /// What is left of the least time between two successful refreshes.
+    /// What is left of the least time between two successful refreshes. A clock stepped over it ends
+    /// it, as it ends the token: a request must not wait for a gap that lies in the past.
     fn gap_left_ms(&self, now: Moment) -> u64 {
         let Some((at, lifetime_ms)) = self.last_success else { return 0 };
         if lifetime_ms < SUCCESS_GAP_MS {
             return 0;
         }
-        (at.steady_ms + SUCCESS_GAP_MS).saturating_sub(now.steady_ms)
+        Due::after(at, SUCCESS_GAP_MS).left_ms(now)
     }
 
     /// What the next token request is made with.
@@ -190,7 +194,7 @@ impl Lifecycle {
     }
 
     fn seed_is_new(&self, seed: &Secret) -> bool {
-        self.saved.seed_hash.as_deref() != Some(seed.hash().as_str())
+        !self.saved.knows_seed(&seed.hash())
     }
 
     /// Notes that a refresh begins, and returns what must be on disk before it is sent.
@@ -211,6 +215,20 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> Saved {
+        if let Presented::Token(token) = presented {
+            let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
+            if let Some(seed) = from_seed {
+                self.saved.begin_with_seed(seed);
+            }
+            self.saved.refresh_token =
+                Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));
+        }
+        self.accept(grant, sent, now, rng);
+        self.stamped(now)
+    }
+
+    /// Takes the access token of `grant` into use.
+    fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) {
         let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
         let due_in_ms = match grant.refresh_in_ms.and_then(|wish| u64::try_from(wish).ok()) {
             Some(wish) => wish,
@@ -218,14 +236,6 @@ impl Lifecycle {
         };
         let expires = Due::after(sent, lifetime_ms);
         let refresh_due = Due::after(sent, due_in_ms);
-        if let Presented::Token(token) = presented {
-            let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
-            if let Some(seed) = from_seed {
-                self.saved.seed_hash = Some(seed.hash());
-            }
-            self.saved.refresh_token =
-                Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));
-        }
         self.saved.access = Some(SavedAccess {
             token: grant.access_token.clone(),
             obtained_at: sent.wall,
@@ -237,7 +247,6 @@ impl Lifecycle {
         self.settle();
         self.last_success = Some((now, lifetime_ms));
         self.set_token(grant.access_token.clone(), sent.wall, expires, refresh_due, "refresh");
-        self.stamped(now)
     }
 
     /// The time before expiry at which to refresh: the configured one, at most half the lifetime,
@@ -336,12 +345,18 @@ impl Lifecycle {
         false
     }
 
-    /// Takes up what the state file holds, where it is newer than what is known here. Returns
-    /// whether it brought another access token that is still good.
-    pub fn take_up(&mut self, stored: Saved, now: Moment) -> bool {
-        if stored.revision <= self.saved.revision && self.saved != Saved::default() {
+    /// Takes up what the state file holds, where it is newer than what is known here, or comes from
+    /// another login. Returns whether it brought another access token that is still good.
+    pub fn take_up(&mut self, mut stored: Saved, now: Moment) -> bool {
+        if self.is_other_login(&stored) {
+            self.supersede_seeds(&mut stored);
+        } else if stored.revision <= self.saved.revision && self.saved != Saved::default() {
             return false;
         }
+        self.adopt(stored, now)
+    }
+
+    fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
         let known_token = self.saved.refresh_token.clone();
         self.saved = stored;
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();

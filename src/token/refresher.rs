@@ -17,9 +17,17 @@ use crate::token::saved::StateFile;
 use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
+mod disk;
+mod login;
+mod words;
 
 use actor::Actor;
+pub use login::store_login;
 
+/// The longest sleep of a refresher: after this at the latest a login that was stored meanwhile, a
+/// suspended machine or a stepped clock is noticed, and a state file that could not be written is
+/// tried again.
+pub const TICK_MS: u64 = 30_000;
 /// The stack of a refresher: a TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
 

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ const TEMPORARY_RANDOM_CHARS: usize = 6;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The version of the format.
 const FORMAT: u32 = 1;
+/// The most seeds that are remembered as superseded by a login.
+const SUPERSEDED_MAX_SEEDS: usize = 8;
 
 /// What is kept of a provider's tokens between runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +30,12 @@ pub struct Saved {
     pub revision: u64,
     /// When it was written.
     pub saved_at: Timestamp,
-    /// Hash of the seed that the chain began with.
+    /// Hash of the seed that the chain began with, where it began with one.
     pub seed_hash: Option<String>,
+    /// Hash of the refresh token that a login brought, where the chain began with that.
+    pub login_hash: Option<String>,
+    /// Hashes of the seeds that were known when the login was made: they begin no chain any more.
+    pub superseded_seeds: Vec<String>,
     /// The refresh token to use next.
     pub refresh_token: Option<Secret>,
     /// The last access token.
@@ -86,6 +92,10 @@ struct Image {
     saved_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    login_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    superseded_seeds: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,6 +154,8 @@ impl Saved {
             revision: image.revision,
             saved_at: image.saved_at,
             seed_hash: image.seed_hash,
+            login_hash: image.login_hash,
+            superseded_seeds: image.superseded_seeds,
             refresh_token: filled(image.refresh_token),
             access: image.access.map(|access| SavedAccess {
                 token: Secret::new(access.token),
@@ -163,6 +175,8 @@ impl Saved {
             revision: self.revision,
             saved_at: self.saved_at,
             seed_hash: self.seed_hash.clone(),
+            login_hash: self.login_hash.clone(),
+            superseded_seeds: self.superseded_seeds.clone(),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
             access: self.access.as_ref().map(|access| ImageAccess {
                 token: access.token.expose().to_owned(),
@@ -176,6 +190,29 @@ impl Saved {
         let json =
             serde_json::to_string_pretty(&image).expect("texts and numbers always serialize");
         Secret::new(json)
+    }
+
+    /// Notes that the chain begins with `seed`.
+    pub fn begin_with_seed(&mut self, seed: &Secret) {
+        self.seed_hash = Some(seed.hash());
+        self.login_hash = None;
+        self.superseded_seeds.clear();
+    }
+
+    /// Notes that a login took the place of the seed with this hash.
+    pub fn supersede_seed(&mut self, hash: String) {
+        if !self.superseded_seeds.contains(&hash) {
+            self.superseded_seeds.push(hash);
+        }
+        if self.superseded_seeds.len() > SUPERSEDED_MAX_SEEDS {
+            self.superseded_seeds.remove(0);
+        }
+    }
+
+    /// Whether the seed with this hash began the chain, or was superseded by the login that did.
+    pub fn knows_seed(&self, hash: &str) -> bool {
+        self.seed_hash.as_deref() == Some(hash)
+            || self.superseded_seeds.iter().any(|one| one == hash)
     }
 }
 
@@ -204,6 +241,11 @@ impl StateFile {
     /// The place of the provider called `slug`.
     pub fn new(folder: impl Into<PathBuf>, slug: impl Into<String>) -> Self {
         Self { folder: folder.into(), slug: slug.into() }
+    }
+
+    /// The provider's slug.
+    pub fn slug(&self) -> &str {
+        &self.slug
     }
 
     /// The file itself.
@@ -240,6 +282,7 @@ impl StateFile {
             .rand_bytes(TEMPORARY_RANDOM_CHARS)
             .suffix(TEMPORARY_SUFFIX)
             .tempfile_in(&self.folder)?;
+        give_to_owner(file.as_file(), &self.folder);
         file.write_all(saved.to_json().expose().as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(self.path()).map_err(|error| error.error)?;
@@ -277,6 +320,7 @@ impl StateFile {
         make_folder(&self.folder)?;
         let path = self.folder.join(format!("{}.lock", self.slug));
         let file = File::options().create(true).write(true).truncate(false).open(path)?;
+        give_to_owner(&file, &self.folder);
         match file.try_lock() {
             Ok(()) => Ok(Locking::Ours(StateLock(file))),
             Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
@@ -291,6 +335,18 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Gives a file that root made in somebody's state folder to that somebody: a login by root for a
+/// service that runs as another user must leave files which that user can read.
+fn give_to_owner(file: &File, folder: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // Where root may not give files away, a file of root's is better than none.
+    if let Ok(owner) = fs::metadata(folder) {
+        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
 }
 
 /// Whether files can be made in `folder`; it is made where it is not there yet.
@@ -335,6 +391,8 @@ mod tests {
             revision: 3,
             saved_at: at,
             seed_hash: Some("h".into()),
+            login_hash: Some("l".into()),
+            superseded_seeds: vec!["s".into()],
             refresh_token: Some(Secret::new("rt")),
             access: Some(SavedAccess {
                 token: Secret::new("at"),
@@ -366,6 +424,36 @@ mod tests {
         assert_eq!(mode(dir.path().join("deep/state")), 0o700);
         let names: Vec<_> = fs::read_dir(dir.path().join("deep/state")).unwrap().collect();
         assert_eq!(names.len(), 1, "no temporary file is left: {names:?}");
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_who_owns_the_folder() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(12_345), Some(12_346)).unwrap();
+        let file = StateFile::new(dir.path(), "one");
+        drop(file.try_lock().unwrap());
+        file.replace(&full()).unwrap();
+        for name in ["one.json", "one.lock"] {
+            let metadata = fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (12_345, 12_346), "{name}");
+        }
+    }
+
+    #[test]
+    fn superseded_seeds_on_both_sides_of_their_limit() {
+        let mut saved = Saved::default();
+        for number in 0..=SUPERSEDED_MAX_SEEDS {
+            saved.supersede_seed(number.to_string());
+            saved.supersede_seed(number.to_string());
+        }
+        assert_eq!(saved.superseded_seeds.len(), SUPERSEDED_MAX_SEEDS);
+        assert!(!saved.knows_seed("0") && saved.knows_seed("1") && saved.knows_seed("8"));
+        saved.begin_with_seed(&Secret::new("seed"));
+        assert!(saved.knows_seed(&Secret::new("seed").hash()) && !saved.knows_seed("8"));
+        assert_eq!(saved.login_hash, None);
     }
 
     #[test]

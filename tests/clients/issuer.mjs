@@ -24,7 +24,15 @@ const clients = [
   client('evertoken-machine', 'client_secret_post', {
     grant_types: ['client_credentials'], redirect_uris: [], response_types: [], scope: 'read',
   }),
+  // What `evertoken login` is: a program on somebody's machine, with a port of its own (RFC 8252).
+  client('evertoken-login', 'none', {
+    application_type: 'native',
+    grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+    redirect_uris: ['http://127.0.0.1/callback'],
+  }),
 ];
+// What the issuer serves itself; everything else is the provider's.
+const OWN = /^\/(token|auth|interaction|device)(\/|$)/;
 const stats = { requests: 0, refused: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
@@ -38,7 +46,9 @@ server.listen(0, '127.0.0.1', () => {
   const issuer = new Provider(url, {
     clients,
     scopes: ['openid', 'offline_access', 'read'],
-    features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
+    features: {
+      clientCredentials: { enabled: true }, deviceFlow: { enabled: true }, devInteractions: { enabled: true },
+    },
     rotateRefreshToken: true,
     ttl: { AccessToken: lifetime, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
@@ -62,7 +72,7 @@ server.listen(0, '127.0.0.1', () => {
 
 async function serve(issuer, callback, request, response) {
   const path = request.url.split('?')[0];
-  if (path === '/token') {
+  if (OWN.test(path)) {
     return callback(request, response);
   }
   const query = new URL(request.url, 'http://localhost').searchParams;

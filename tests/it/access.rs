@@ -74,11 +74,14 @@ fn slow_clients_get_408() {
 fn without_auth_foreign_hosts_and_origins_get_403() {
     let peer = fine();
     let proxy = TestProxy::builder()
-        .settings("allowed_hosts: [\"Proxy.lan\"]")
+        .settings("allowed_hosts: [\"Proxy.lan\", \"other.lan:80\", \"[fd00::1]\", \"fd00::2\"]")
         .provider("P", "anthropic", &peer.url(), "auth_type: none")
         .start();
     let with = |fields: &str| proxy.ask(format!("GET /v1/messages HTTP/1.1\r\n{fields}\r\n\r\n"));
     for fine in ["Host: localhost", "Host: 127.0.0.1:1", "Host: [::1]", "Host: proxy.lan:80"] {
+        assert_eq!(with(fine).status, 200, "{fine}");
+    }
+    for fine in ["Host: other.lan", "Host: [fd00::1]:80", "Host: [fd00::2]"] {
         assert_eq!(with(fine).status, 200, "{fine}");
     }
     let refused = with("Host: evil.example");
@@ -94,7 +97,25 @@ fn without_auth_foreign_hosts_and_origins_get_403() {
          Access-Control-Request-Method: POST\r\n\r\n",
     );
     assert_eq!(preflight.code(), "forbidden_origin");
-    assert_eq!(peer.seen().len(), 4);
+    assert_eq!(peer.seen().len(), 7);
+}
+
+#[test]
+fn a_refusal_has_the_shape_of_the_provider_that_the_path_names() {
+    let peer = fine();
+    let proxy = TestProxy::builder()
+        .settings("auth: {enabled: true, api_key: k}")
+        .provider("A", "anthropic", &peer.url(), "auth_type: none")
+        .provider("O", "openai", &peer.url(), "auth_type: none")
+        .start();
+    let anthropic = proxy.ask(get("/to/a/v1/messages")).json();
+    assert_eq!((&anthropic["type"], &anthropic["error"]["code"]), (&"error".into(), &().into()));
+    let openai = proxy.ask(get("/to/o/v1/messages")).json();
+    assert_eq!((&openai["type"], &openai["error"]["code"]), (&().into(), &"unauthorized".into()));
+    // Whose API an unknown path belongs to is told by the provider that would be tried first.
+    assert_eq!(proxy.ask(get("/v1/unknown")).json()["type"], "error");
+    assert_eq!(proxy.ask(get("/v1/models")).json()["error"]["code"], "unauthorized");
+    assert_eq!(proxy.ask(get("/-/status")).json()["error"]["code"], "unauthorized");
 }
 
 #[test]
@@ -144,7 +165,8 @@ fn providers_that_are_not_there_get_404() {
         assert_eq!((refused.status, refused.code()), (404, "unknown_provider"), "{target}");
     }
     assert_eq!(proxy.ask(get("/-/nothing")).status, 404);
-    assert_eq!(proxy.ask(post("/-/healthy", "")).status, 405);
+    let refused = proxy.ask(post("/-/healthy", ""));
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("GET, HEAD")));
 }
 
 #[test]

@@ -97,22 +97,12 @@ fn the_fixed_log_lines_of_failures() {
 }
 
 #[test]
-fn under_the_journal_there_is_no_timestamp() {
-    let issuer = granting();
-    let folder = folder(&issuer.url(), "");
-    let mut variables = VARIABLES.to_vec();
-    variables.push(("JOURNAL_STREAM", "8:12345"));
-    let binary = Binary::start(folder.path(), &[], &variables);
-    assert!(binary.wait_for("Listening").starts_with("[INFO] Listening on http://127.0.0.1:"));
-}
-
-#[test]
 fn usage_is_2_and_help_is_0() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["--nope"][..], &["serve"], &["check", "--listen", "a:1"]] {
         let output = run(folder.path(), arguments, &[]);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(text(&output.stderr).contains("evertoken --help"));
+        assert!(text(&output.stderr).contains("try '--help'"));
     }
     for arguments in [
         &["--help"][..],
@@ -178,6 +168,56 @@ fn check_tells_what_is_missing_and_spends_no_token() {
     assert!(
         issuer.seen().iter().all(|seen| seen.line.starts_with("HEAD ") && seen.body.is_empty())
     );
+}
+
+#[test]
+fn check_tells_of_a_broken_file_what_the_environment_lacks_too() {
+    let folder = folder("https://issuer.example/token", ", state_dirr: x");
+    let output = run(folder.path(), &["check"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("unknown key 'state_dirr'"), "{told}");
+    assert_eq!(told.matches("Missing environment variable").count(), 3, "{told}");
+}
+
+#[test]
+fn check_finds_a_proxy_that_run_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "settings: {state_dir: x}\nproviders:\n  - {name: a, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none, proxy: 'http://['}\n";
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    for command in ["check", "run"] {
+        let output = run(folder.path(), &[command], &[]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        assert!(text(&output.stderr).contains("provider a: the proxy URL"), "{command}");
+    }
+}
+
+#[test]
+fn secrets_are_taken_from_the_service_managers_folder() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let config = config
+        .replace("client_id_env: \"CLAUDE_CLIENT_ID\"", "client_id_file: id")
+        .replace("client_secret_env: \"CLAUDE_CLIENT_SECRET\"", "client_secret_file: secret")
+        .replace("refresh_token_env: \"CLAUDE_REFRESH_TOKEN\"", "refresh_token_file: ./token");
+    std::fs::write(&file, config).unwrap();
+    let credentials = folder.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("id"), "id-of-the-service\n").unwrap();
+    std::fs::write(credentials.join("secret"), "secret-of-the-service\n").unwrap();
+    std::fs::write(folder.path().join("token"), "token-beside-the-file\n").unwrap();
+    let without = run(folder.path(), &["check"], &[]);
+    assert_eq!(without.status.code(), Some(78));
+    assert!(text(&without.stderr).contains("Missing secret file: 'id'"), "{without:?}");
+    let variables = [("CREDENTIALS_DIRECTORY", credentials.to_str().unwrap())];
+    let output = run(folder.path(), &["refresh"], &variables);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let sent = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
+    for part in ["id-of-the-service", "secret-of-the-service", "token-beside-the-file"] {
+        assert!(sent.contains(part), "{sent}");
+    }
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn methods_and_bodies() {
     assert_eq!(proxy.ask(post("/a", "")).body, "POST /a HTTP/1.1|");
     let seen = peer.seen();
     assert_eq!(seen.last().and_then(|seen| seen.field("content-length")), Some("0"));
+    let framed = seen.iter().filter(|seen| seen.field("transfer-encoding").is_some()).count();
+    assert_eq!(framed, 0, "what came without a body goes on without chunks");
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
 mod ingress; // the server under a service of our own
+mod login; // `evertoken login`, and a running evertoken that takes it up
+mod logs; // a line a request, JSON, --quiet, the journal
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
@@ -20,6 +22,7 @@ mod simulate; // 256 seeds of the token machine in virtual time
 #[cfg(feature = "slow-tests")]
 mod slow; // floods, disks, clocks and browsers, against the real binary
 mod stream; // each event arrives before the next is sent
+mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
 mod tls; // own roots, and the same over TLS

@@ -19,6 +19,12 @@ const SECRETS: [&str; 9] = [
 
 #[test]
 fn no_output_holds_a_secret_at_trace_level() {
+    search(&["run"], "[DEBUG]");
+    search(&["run", "--log-format", "json"], "\"DEBUG\"");
+}
+
+/// Runs a whole exchange with `arguments`; `debug` shows that its lines are of every level.
+fn search(arguments: &[&str], debug: &str) {
     let grants = std::sync::atomic::AtomicUsize::new(0);
     let issuer = Peer::answering(move |_| {
         if grants.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
@@ -54,9 +60,11 @@ providers:
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     let variables =
         [("RUST_LOG", "trace"), ("ID", "abcdefgh"), ("SECRET", SECRETS[0]), ("SEED", SECRETS[1])];
-    let mut binary = Binary::start(folder.path(), &["run"], &variables);
+    let mut binary = Binary::start(folder.path(), arguments, &variables);
     let address = binary.address();
     binary.wait_for("Successfully refreshed");
+    // The line comes a moment before the token does, and until then the other provider would serve.
+    eventually("the token is there", || ask(address, get("/-/ready")).status == 200);
     let with_key = |request: String| {
         request.replace(
             "Host: localhost\r\n",
@@ -83,7 +91,7 @@ providers:
     binary.signal(rustix::process::Signal::TERM);
     assert_eq!(binary.code(), Some(0));
     let lines = binary.lines();
-    assert!(lines.iter().any(|line| line.contains("[DEBUG]")), "RUST_LOG is heard");
+    assert!(lines.iter().any(|line| line.contains(debug)), "RUST_LOG is heard");
     for output in lines.iter().chain(&pages) {
         for secret in SECRETS {
             assert!(!output.contains(secret), "{secret} in {output}");

@@ -141,15 +141,31 @@ fn a_body_that_is_not_held_moves_on_only_where_nothing_was_sent() {
 }
 
 #[test]
-fn requests_stay_among_providers_of_one_api() {
-    let (bad, other, generic) = (saying("500 X", "bad"), fine(), fine());
-    let proxy = TestProxy::builder()
-        .provider("A", "anthropic", &bad.url(), "auth_type: none")
-        .provider("O", "openai", &other.url(), "auth_type: none")
-        .provider("G", "generic", &generic.url(), "auth_type: none")
-        .start();
-    assert_eq!(ask(&proxy).body, "fine");
-    assert_eq!((other.seen().len(), generic.seen().len()), (0, 1));
+fn providers_of_another_api_come_last_and_that_they_do_not_know_the_path_says_nothing() {
+    let start = |of_a: &str, of_o: &str| {
+        TestProxy::builder()
+            .provider("O", "openai", of_o, "auth_type: none")
+            .provider("A", "anthropic", of_a, "auth_type: none")
+            .start()
+    };
+    let (bad, fine, unknown) = (saying("529 X", "busy"), fine(), saying("404 X", "no such page"));
+    // One that takes it all the same serves.
+    assert_eq!(ask(&start(&bad.url(), &fine.url())).body, "fine");
+    // The failure of the provider whose API it is tells more, also once that one cools down and is
+    // tried after the other.
+    let proxy = start(&bad.url(), &unknown.url());
+    for _ in 0..2 {
+        let answer = ask(&proxy);
+        assert_eq!((answer.status, answer.body.as_str()), (529, "busy"));
+    }
+    assert_eq!(unknown.seen().len(), 2);
+    let proxy = start(&closed(), &unknown.url());
+    for _ in 0..2 {
+        assert_eq!(ask(&proxy).code(), "upstream_unreachable");
+    }
+    // With nobody else, it is the answer.
+    let alone = TestProxy::builder().provider("O", "openai", &unknown.url(), "auth_type: none");
+    assert_eq!(ask(&alone.start()).body, "no such page");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use evertoken::clock::{Moment, Timestamp};
+use evertoken::clock::{Due, Moment, Timestamp};
 use evertoken::secret::Secret;
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
 use evertoken::token::lifecycle::{Lifecycle, Policy, Presented, SUCCESS_GAP_MS, Step};
@@ -66,7 +66,7 @@ struct World {
     wall_offset_ms: i64,
     asleep_ms: u64,
     faults: bool,
-    last_success: Option<(u64, u64)>,
+    last_success: Option<(Moment, u64)>,
     last_generation: u64,
     /// Answers that the issuer gave and nobody kept: what a broken chain is explained by.
     lost: u64,
@@ -133,7 +133,40 @@ impl World {
         }
     }
 
+    /// Somebody logs in, with another process that may or may not see the seed: a new family.
+    fn log_in(&mut self) {
+        let number = self.issuer.issued + 1;
+        let refresh = Secret::new(format!("login-{number}"));
+        refresh.expose().clone_into(&mut self.issuer.current);
+        self.issuer.previous.clear();
+        self.issuer.revoked = false;
+        let lifetime_ms = 600_000;
+        let Issued::Granted(grant) =
+            self.issuer.answer(refresh.expose(), lifetime_ms, self.true_ms)
+        else {
+            panic!("seed {}: the login is refused", self.seed)
+        };
+        let seed = self.rng.bool().then(|| Secret::new("seed"));
+        let now = self.now();
+        let policy = Policy { seed, ..policy() };
+        let mut machine = Lifecycle::new(policy, self.disk.clone(), now);
+        let chain = grant.refresh_token.clone().unwrap();
+        self.disk = Some(machine.logged_in(&grant, &chain, now, now, &mut self.rng.fork()));
+        // Nothing that went missing before matters any more.
+        self.lost = 0;
+    }
+
+    /// What a refresher does at each look, under the lock, and before it writes what it could not write.
+    fn take_up_login(&mut self) -> bool {
+        let stored = self.disk.clone().filter(|stored| self.machine.is_other_login(stored));
+        let Some(stored) = stored else { return false };
+        self.unsaved = None;
+        self.machine.take_up(stored, self.now());
+        true
+    }
+
     fn restart(&mut self) {
+        self.take_up_login();
         // At an end in order what was not written yet is written; a kill loses it.
         if let Some(saved) = self.unsaved.take() {
             if self.rng.bool() {
@@ -148,6 +181,9 @@ impl World {
     }
 
     fn refresh(&mut self) {
+        if self.take_up_login() && self.machine.next(self.now()) != Step::Refresh {
+            return;
+        }
         self.refreshes += 1;
         let presented = self.machine.presented();
         let now = self.now();
@@ -195,10 +231,10 @@ impl World {
         if let Some((last, lifetime)) = self.last_success
             && lifetime >= SUCCESS_GAP_MS
         {
-            let gap = now.steady_ms - last;
-            assert!(gap >= SUCCESS_GAP_MS, "seed {}: two successes within {gap} ms", self.seed);
+            let left = Due::after(last, SUCCESS_GAP_MS).left_ms(now);
+            assert!(left == 0, "seed {}: two successes, the second {left} ms too soon", self.seed);
         }
-        self.last_success = Some((now.steady_ms, lifetime_ms));
+        self.last_success = Some((now, lifetime_ms));
     }
 
     fn failed(&mut self, presented: &Presented, failed: &Failure) {
@@ -232,6 +268,7 @@ impl World {
     fn pass(&mut self, wanted_ms: u64) {
         let tick = wanted_ms.min(30_000);
         self.true_ms += tick;
+        self.take_up_login();
         if let Some(saved) = self.unsaved.clone() {
             self.save(saved, true);
         }
@@ -254,6 +291,9 @@ impl World {
         if self.one_in(20) {
             let generation = self.rng.u64(0..4);
             self.machine.rejected(generation, self.now());
+        }
+        if self.one_in(100) {
+            self.log_in();
         }
     }
 

@@ -1,10 +1,9 @@
 //! One entry of `providers`, with its `auto_refresh_config`.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::raw::Section;
-use crate::config::resolve::{Sources, is_loopback_url, split_url};
+use crate::config::resolve::{Sources, is_loopback_url, login, split_url};
 use crate::config::{
     AuthType, AutoRefresh, ClientAuth, Credential, Egress, Found, GrantType, Missing, Provider,
     ProviderKind, RequestFormat, SecretFiles, WatchedFile, secret_of_file,
@@ -21,7 +20,7 @@ const IN_FLIGHT_MAX: u64 = 65_535;
 const UNUSED: [&str; 1] = ["streaming_mode"];
 
 /// Keys of `auto_refresh_config` that a `credentials_file` makes useless.
-const REFRESH_KEYS: [&str; 15] = [
+const REFRESH_KEYS: [&str; 19] = [
     "token_url",
     "client_id_env",
     "client_id_file",
@@ -37,6 +36,10 @@ const REFRESH_KEYS: [&str; 15] = [
     "headers",
     "refresh_before_expiry",
     "retry_interval",
+    "authorization_url",
+    "device_authorization_url",
+    "redirect_uri",
+    "issuer",
 ];
 
 /// Header fields that frame a message or belong to a connection: nobody may configure them.
@@ -142,7 +145,7 @@ fn read_credential(
 ) -> Credential {
     let literal = section.text("auth_value").filter(|value| !value.is_empty());
     let named = sources.secret(section, "auth_value_env", "auth_value_file");
-    let file = section.text("auth_value_file").map(PathBuf::from);
+    let file = section.text("auth_value_file").map(|path| sources.path(&path));
     let refresh = read_auto_refresh(section, sources);
     if literal.is_some() && named.is_some() {
         section.error("auth_value", "give one of auth_value, auth_value_env and auth_value_file");
@@ -183,6 +186,8 @@ fn read_credential(
         (None, Some(value), _) => Credential::Static(Secret::new(value)),
         (None, None, Some(Ok(value))) => Credential::Static(value),
         (None, None, Some(Err(missing))) => Credential::Missing(missing),
+        // A provider that is not used may be left unfinished.
+        (None, None, None) if !section.flag("enabled", true) => Credential::None,
         (None, None, None) => {
             section.error_here(
                 "a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
@@ -219,7 +224,7 @@ fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
         }
     }
     let extra_roots_pem = section.text("ca_file").and_then(|path| {
-        let problem = match (sources.files)(Path::new(&path)) {
+        let problem = match (sources.files)(&sources.path(&path)) {
             Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => return Some(pem),
             Ok(_) => "there is no PEM certificate in it".to_owned(),
             Err(error) => error.to_string(),
@@ -238,7 +243,8 @@ enum TokenSource {
     Owned(WatchedFile),
 }
 
-/// `auto_refresh_config`; None where it is left out or not enabled, though it is checked then too.
+/// `auto_refresh_config`; None where it is left out or not enabled. What is written is checked then
+/// too, but nothing is asked for.
 fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
     if !provider.has("auto_refresh_config") {
         // Asked for all the same, so that it is a known key.
@@ -259,11 +265,12 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<To
     );
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file");
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
+    let login = login::read(&section, grant_type);
     let refresh = AutoRefresh {
-        token_url: read_token_url(&section),
-        client_id: read_client_id(&section, sources),
+        token_url: read_token_url(&section, enabled),
+        client_id: read_client_id(&section, sources, enabled),
         client_secret: client_secret.filter(|_| client_auth != ClientAuth::None),
-        seed: read_seed(&section, grant_type, sources),
+        seed: read_seed(&section, grant_type, !enabled || login.exist(), sources),
         grant_type,
         client_auth,
         request_format: section.choice(
@@ -286,10 +293,11 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<To
             RETRY_INTERVAL_MAX_SECONDS,
         )),
         files: SecretFiles {
-            client_id: section.text("client_id_file").map(PathBuf::from),
-            client_secret: section.text("client_secret_file").map(PathBuf::from),
-            seed: section.text("refresh_token_file").map(PathBuf::from),
+            client_id: section.text("client_id_file").map(|path| sources.path(&path)),
+            client_secret: section.text("client_secret_file").map(|path| sources.path(&path)),
+            seed: section.text("refresh_token_file").map(|path| sources.path(&path)),
         },
+        login,
     };
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);
@@ -298,7 +306,7 @@ fn read_auto_refresh(provider: &Section<'_>, sources: &Sources<'_>) -> Option<To
 
 /// `credentials_file`: with it nothing is refreshed here, so no other key has a meaning.
 fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
-    let file = section.text("credentials_file").map(PathBuf::from);
+    let file = section.text("credentials_file").map(|path| sources.path(&path));
     let fields = section.section("credentials_fields");
     let path = |key, otherwise: &str| -> Vec<String> {
         let path = fields.text(key).unwrap_or_else(|| otherwise.to_owned());
@@ -323,24 +331,31 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
     Some(TokenSource::Owned(WatchedFile { path: file, form, missing }))
 }
 
-fn read_token_url(section: &Section<'_>) -> String {
+fn read_token_url(section: &Section<'_>, is_needed: bool) -> String {
     let Some(url) = section.text("token_url") else {
-        section.error("token_url", "auto_refresh_config needs a 'token_url'");
+        if is_needed {
+            section.error("token_url", "auto_refresh_config needs a 'token_url'");
+        }
         return String::new();
     };
-    match split_url(&url) {
-        None => section.error("token_url", "'token_url' must be an https URL without a user"),
+    check_endpoint(section, "token_url", &url, "secrets are sent there");
+    url
+}
+
+/// Reports what is wrong with the `url` of an endpoint.
+pub(super) fn check_endpoint(section: &Section<'_>, key: &str, url: &str, why: &str) {
+    match split_url(url) {
+        None => section.error(key, format!("'{key}' must be an https URL without a user")),
         Some((_, _, path)) if path.contains('#') => {
-            section.error("token_url", "'token_url' must not hold a '#'");
+            section.error(key, format!("'{key}' must not hold a '#'"));
         }
-        Some(("http", _, _)) if !is_loopback_url(&url) => {
-            let message = "'token_url' must be https, since secrets are sent there; http is for \
-                           loopback addresses alone";
-            section.error("token_url", message);
+        Some(("http", _, _)) if !is_loopback_url(url) => {
+            let message =
+                format!("'{key}' must be https, since {why}; http is for loopback addresses alone");
+            section.error(key, message);
         }
         Some(_) => {}
     }
-    url
 }
 
 fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {
@@ -371,20 +386,34 @@ fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -
     client_auth
 }
 
-fn read_client_id(section: &Section<'_>, sources: &Sources<'_>) -> Result<String, Missing> {
+fn read_client_id(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    is_needed: bool,
+) -> Result<String, Missing> {
     let Some(found) = sources.secret(section, "client_id_env", "client_id_file") else {
-        section.error("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+        if is_needed {
+            section.error("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+        }
         return Ok(String::new());
     };
     found.map(|id| id.expose().to_owned())
 }
 
-fn read_seed(section: &Section<'_>, grant: GrantType, sources: &Sources<'_>) -> Option<Found> {
+/// The first refresh token; where there is a way to log in, it may be left out.
+fn read_seed(
+    section: &Section<'_>,
+    grant: GrantType,
+    may_lack: bool,
+    sources: &Sources<'_>,
+) -> Option<Found> {
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file");
     match (grant, &seed) {
-        (GrantType::RefreshToken, None) => {
-            section.error("refresh_token_env", "auto_refresh_config needs a 'refresh_token_env'");
-        }
+        (GrantType::RefreshToken, None) if !may_lack => section.error(
+            "refresh_token_env",
+            "auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
+             'device_authorization_url' for evertoken login",
+        ),
         (GrantType::ClientCredentials, Some(_)) => {
             section.error("grant_type", "client_credentials uses no refresh token");
         }
@@ -394,7 +423,16 @@ fn read_seed(section: &Section<'_>, grant: GrantType, sources: &Sources<'_>) -> 
 }
 
 fn check_extra_params(section: &Section<'_>, params: &[(String, String)]) {
-    const OWN: [&str; 5] = ["grant_type", "refresh_token", "client_id", "client_secret", "scope"];
+    const OWN: [&str; 8] = [
+        "grant_type",
+        "refresh_token",
+        "client_id",
+        "client_secret",
+        "scope",
+        "code",
+        "code_verifier",
+        "redirect_uri",
+    ];
     for (name, _) in params {
         if OWN.contains(&name.as_str()) {
             section.error("extra_params", format!("'{name}' has a key of its own"));

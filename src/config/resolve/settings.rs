@@ -169,13 +169,23 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
         (None, None) => default_key(sources),
     };
     let key_names = if section.has("api_key_file") { "api_key_file" } else { "api_key_env" };
-    let place = if has_source { key_names } else { "enabled" };
+    let place = match (has_literal, has_source) {
+        (true, _) => "api_key",
+        (false, true) => key_names,
+        (false, false) => "enabled",
+    };
     let keys = found.map_or_else(
         |missing| {
             section.error(place, format!("auth is enabled, but there is no key: {missing}"));
             Vec::new()
         },
-        |text| keys_in(&text),
+        |text| {
+            let keys = keys_in(&text);
+            if keys.is_empty() {
+                section.error(place, "auth is enabled, but there is no key: it is blank");
+            }
+            keys
+        },
     );
     section.finish(&UNUSED_AUTH);
     Some(keys)

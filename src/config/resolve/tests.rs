@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};
+use crate::config::{AuthType, ClientAuth, GrantType, Redirect, RequestFormat, Server};
 
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
 
@@ -202,6 +202,10 @@ fn what_is_wrong_with_settings() {
             "f:1:47: auth is enabled, but there is no key: Missing environment variable: 'NONE'",
         ),
         (
+            "auth: {enabled: true, api_key: '  '}",
+            "f:1:43: auth is enabled, but there is no key: it is blank",
+        ),
+        (
             "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
             "f:1:67: give 'api_key_env' or 'api_key_file', not both",
         ),
@@ -305,6 +309,150 @@ fn what_is_wrong_with_a_refresh() {
     }
     let text = with_refresh("grant_type: client_credentials\nclient_secret_env: SECRET");
     refused(&text, "f:10:19: client_credentials uses no refresh token");
+}
+
+const WITHOUT_SEED: &str = "token_url: https://i/t\nclient_id_env: ID\n";
+
+fn with_login(extra: &str) -> String {
+    let all: String =
+        WITHOUT_SEED.lines().chain(extra.lines()).map(|line| format!("  {line}\n")).collect();
+    document("", &format!("auto_refresh_config:\n{all}"))
+}
+
+#[test]
+fn a_login_needs_no_seed_and_is_checked() {
+    let keys = "authorization_url: https://i/auth?x=1\nredirect_uri: http://localhost:5/cb\nissuer: https://i";
+    let config = fine(&with_login(keys));
+    assert_eq!(refresh(&config).seed, None);
+    assert_eq!(refresh(&config).login.issuer.as_deref(), Some("https://i"));
+    assert!(matches!(refresh(&config).login.redirect_uri, Some(Redirect::Loopback(_))));
+    fine(&with_login("device_authorization_url: http://127.0.0.1:1/device"));
+    fine(&with_login("authorization_url: https://i/a\nredirect_uri: urn:ietf:wg:oauth:2.0:oob"));
+    let cases = [
+        (
+            "",
+            "f:7:7: auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
+             'device_authorization_url' for evertoken login",
+        ),
+        (
+            "authorization_url: http://i/a",
+            "f:9:26: 'authorization_url' must be https, since you log in there; http is for loopback \
+             addresses alone",
+        ),
+        (
+            "device_authorization_url: http://i/a",
+            "f:9:33: 'device_authorization_url' must be https, since secrets are sent there; http is for \
+             loopback addresses alone",
+        ),
+        ("authorization_url: https://i/a#b", "f:9:26: 'authorization_url' must not hold a '#'"),
+        (
+            "authorization_url: https://i/a\nredirect_uri: http://i/cb",
+            "f:10:21: 'redirect_uri' must be https, since a code is sent there; http is for loopback \
+             addresses alone",
+        ),
+        (
+            "device_authorization_url: https://i/d\nissuer: https://i",
+            "f:10:15: 'issuer' needs an 'authorization_url'",
+        ),
+        (
+            "authorization_url: https://i/a\nauthorisation_url: x",
+            "f:10:7: unknown key 'authorisation_url' in auto_refresh_config, did you mean \
+             'authorization_url'?",
+        ),
+    ];
+    for (extra, message) in cases {
+        refused(&with_login(extra), message);
+    }
+    let grant =
+        "grant_type: client_credentials\nclient_secret_env: SECRET\nauthorization_url: https://i/a";
+    refused(&with_login(grant), "f:9:19: client_credentials knows no login");
+}
+
+#[test]
+fn names_of_credentials_and_paths() {
+    let environment = |name: &str| match name {
+        "CREDENTIALS_DIRECTORY" => Some("/run/credentials/evertoken.service".to_owned()),
+        other => environment(other),
+    };
+    let found = |path: &str, with_folder: bool| {
+        let text = document("", &format!("auth_value_file: {path}"));
+        let plain = sources();
+        let files = |path: &Path| Ok(path.display().to_string());
+        let sources = if with_folder {
+            Sources { environment: &environment, files: &files, ..plain }
+        } else {
+            Sources { files: &files, ..plain }
+        };
+        match resolve(&text, "f", &sources).unwrap().0.providers[0].credential.clone() {
+            Credential::Watched(file) => file.path.display().to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (path, with, without) in [
+        ("token", "/run/credentials/evertoken.service/token", "token"),
+        ("a/token", "/run/credentials/evertoken.service/a/token", "a/token"),
+        ("./token", "./token", "./token"),
+        ("../token", "../token", "../token"),
+        ("/token", "/token", "/token"),
+    ] {
+        assert_eq!((found(path, true).as_str(), found(path, false).as_str()), (with, without));
+    }
+    // Every key that ends in `_file`, and what is missing is said with its whole path.
+    let keys = "client_secret_file: cs\nrefresh_token_file: rt\nclient_id_file: id";
+    let text = with_login(keys).replace("      client_id_env: ID\n", "");
+    let sources = Sources { environment: &environment, ..sources() };
+    let config = resolve(&text, "f", &sources).unwrap().0;
+    let missing = missing_secrets(&config);
+    assert_eq!(missing.len(), 3, "{missing:?}");
+    assert!(missing[0].contains("'/run/credentials/evertoken.service/id'"), "{missing:?}");
+    let files = &refresh(&config).files;
+    let folder = Path::new("/run/credentials/evertoken.service");
+    assert_eq!(files.client_secret.as_deref(), Some(&*folder.join("cs")));
+    assert_eq!(files.seed.as_deref(), Some(&*folder.join("rt")));
+}
+
+#[test]
+fn what_is_disabled_may_be_unfinished_but_not_wrong() {
+    let off = |more: &str| {
+        document("", &format!("auth_value: v\nauto_refresh_config: {{enabled: false{more}}}"))
+    };
+    assert!(matches!(fine(&off("")).providers[0].credential, Credential::Static(_)));
+    refused(
+        &off(", tokn_url: x"),
+        "f:7:43: unknown key 'tokn_url' in auto_refresh_config, did you mean 'token_url'?",
+    );
+    assert!(resolve(&off(", token_url: 'http://i.example'"), "f", &sources()).is_err());
+    let two = format!(
+        "{}  - {{name: Q, type: generic, base_url: 'http://x', enabled: false}}\n",
+        document("", "auth_type: none")
+    );
+    fine(&two);
+    assert!(
+        told(&two.replace("enabled: false", "enabled: true"))[0].contains("needs a credential")
+    );
+}
+
+#[test]
+fn a_file_that_begins_with_a_byte_order_mark() {
+    let text = format!("\u{feff}{}", document("", "auth_type: none").replace('\n', "\r\n"));
+    fine(&text);
+    refused(
+        &text.replace("settings: {}", "settings: {prot: 1}"),
+        "f:1:12: unknown key 'prot' in settings, did you mean 'port'?",
+    );
+}
+
+#[test]
+fn a_broken_file_is_inspected_for_what_the_environment_lacks() {
+    let text = with_refresh("").replace("client_id_env: ID", "client_id_env: NONE");
+    let (config, problems) = inspect(&format!("x: 1\n{text}"), "f", &sources());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(missing_secrets(&config.unwrap()), ["P: Missing environment variable: 'NONE'"],);
+    // The value in the place of the name was said already.
+    let text = with_refresh("").replace("client_id_env: ID", "client_id_env: 'a value'");
+    let (config, problems) = inspect(&text, "f", &sources());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(missing_secrets(&config.unwrap()), [""; 0]);
 }
 
 #[test]
@@ -449,13 +597,18 @@ fn the_example_is_valid_and_its_first_provider_is_the_guides() {
 #[test]
 fn the_example_documents_every_key() {
     // The parser itself knows the keys: it asks for each of them by name.
-    let sources =
-        [include_str!("settings.rs"), include_str!("provider.rs"), include_str!("../resolve.rs")];
+    let sources = [
+        include_str!("settings.rs"),
+        include_str!("provider.rs"),
+        include_str!("login.rs"),
+        include_str!("../resolve.rs"),
+    ];
     let text = include_str!("../../../providers.yaml.example");
     let mut keys = 0;
     for source in sources {
         for call in [
             "text(\"",
+            "endpoint(\"",
             "flag(\"",
             "integer(\"",
             "choice(\"",
@@ -476,4 +629,17 @@ fn the_example_documents_every_key() {
         }
     }
     assert!(keys > 15, "the search found only {keys} keys");
+}
+
+#[test]
+fn the_blocks_of_the_page_on_logins_are_valid() {
+    let page = include_str!("../../../docs/login.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut count = 0;
+    for block in blocks.filter(|block| block.starts_with("  - name:")) {
+        let config = fine(&format!("providers:\n{block}"));
+        assert!(refresh(&config).login.exist(), "{block}");
+        count += 1;
+    }
+    assert!(count >= 5, "{count}");
 }

@@ -141,6 +141,14 @@ fn two_successes_are_ten_seconds_apart_unless_the_lifetime_is_shorter() {
 }
 
 #[test]
+fn a_clock_stepped_right_after_a_refresh_does_not_have_to_sit_out_the_gap() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    let resumed = Moment { wall: START.wall.plus_millis(7_200_000), ..later(START, 100) };
+    assert_eq!(machine.next(resumed), Step::Refresh);
+}
+
+#[test]
 fn transient_failures_back_off_and_the_old_token_serves() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     succeed(&mut machine, &grant("a", None, 600_000), START);
@@ -390,4 +398,105 @@ fn generations_rise() {
         assert_eq!(machine.token().unwrap().generation, expected);
         now = later(now, HOUR_MS);
     }
+}
+
+/// What is on disk after a login that saw `policy` and found `stored`.
+fn login(policy: Policy, stored: Option<Saved>, refresh: &str) -> Saved {
+    let granted = grant("login-access", Some(refresh), 3_600_000);
+    let mut machine = Lifecycle::new(policy, stored, START);
+    machine.logged_in(&granted, &Secret::new(refresh), START, START, &mut rng())
+}
+
+#[test]
+fn after_a_login_seeds_that_were_known_begin_no_chain_and_a_new_one_does() {
+    let begun = {
+        let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
+        succeed(&mut machine, &grant("a1", Some("r1"), 3_600_000), START)
+    };
+    let refused = {
+        let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
+        fail(&mut machine, &failure(Class::TokenDead), START).1
+    };
+    let unsure = {
+        let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
+        let presented = machine.presented();
+        machine.begin(&presented, START)
+    };
+    // What the login saw of the seed: in its environment, or in the state file, or both.
+    let cases = [
+        (Some("seed"), None),
+        (Some("seed"), Some(begun.clone())),
+        (None, Some(begun)),
+        (None, refused),
+        (None, unsure),
+    ];
+    for (seen, stored) in cases {
+        let revision = stored.as_ref().map_or(0, |stored| stored.revision);
+        let saved = login(policy(seen), stored, "lr");
+        assert_eq!(saved.revision, revision + 1);
+        assert_eq!((&saved.pending, &saved.failure, &saved.seed_hash), (&None, &None, &None));
+        let old = Lifecycle::new(policy(Some("seed")), Some(saved.clone()), START);
+        assert_eq!(presented(&old), "lr", "{seen:?}");
+        assert_eq!(old.token().unwrap().secret, Secret::new("login-access"));
+        let without = Lifecycle::new(policy(None), Some(saved.clone()), START);
+        assert_eq!(presented(&without), "lr");
+        let new = Lifecycle::new(policy(Some("other-seed")), Some(saved), START);
+        assert_eq!(presented(&new), "other-seed", "{seen:?}");
+        assert!(new.token().is_none());
+    }
+}
+
+#[test]
+fn the_chain_of_a_login_rotates_and_ends_like_any_other() {
+    let saved = login(policy(Some("seed")), None, "lr");
+    let mut machine = Lifecycle::new(policy(Some("seed")), Some(saved), START);
+    let due = later(START, 3_600_000);
+    let rotated = succeed(&mut machine, &grant("a2", Some("lr2"), 3_600_000), due);
+    assert_eq!(rotated.login_hash, Some(Secret::new("lr").hash()));
+    assert!(rotated.knows_seed(&Secret::new("seed").hash()));
+    // A refused chain falls back to the seed once; where that is granted, the login is over.
+    let later_still = later(due, 3_600_000);
+    let (after, _) = fail(&mut machine, &failure(Class::TokenDead), later_still);
+    assert!(after.falls_back_to_seed);
+    let saved = succeed(&mut machine, &grant("a3", Some("r3"), 3_600_000), later_still);
+    assert_eq!((saved.login_hash, saved.superseded_seeds.len()), (None, 0));
+    assert_eq!(saved.seed_hash, Some(Secret::new("seed").hash()));
+}
+
+#[test]
+fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
+    // A seed that the login could not see, in use and never written.
+    let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
+    let mut own = succeed(&mut machine, &grant("a1", Some("r1"), 3_600_000), START);
+    for _ in 0..5 {
+        own = machine.begin(&machine.presented(), START).unwrap();
+    }
+    let saved = login(policy(None), None, "lr");
+    assert!(saved.revision < own.revision);
+    assert!(machine.is_other_login(&saved));
+    machine.force();
+    assert!(machine.take_up(saved.clone(), START));
+    assert_eq!(presented(&machine), "lr");
+    assert_eq!(machine.token().unwrap().secret, Secret::new("login-access"));
+    assert!(matches!(machine.next(START), Step::Wait(_)), "nothing is refreshed for it");
+    assert!(!machine.is_other_login(&saved));
+    // Once written by us, the seed stays superseded for the next start.
+    let written = machine.begin(&machine.presented(), START).unwrap();
+    assert!(written.knows_seed(&Secret::new("seed").hash()));
+    // The same login again is no news, and another one is.
+    assert!(!machine.take_up(saved.clone(), START));
+    let another = login(policy(None), Some(saved), "lr2");
+    assert!(machine.is_other_login(&another));
+    machine.take_up(another, START);
+    assert_eq!(presented(&machine), "lr2");
+}
+
+#[test]
+fn a_login_ends_a_failure() {
+    let mut machine = Lifecycle::new(policy(None), None, START);
+    let missing = Failure::missing(crate::config::Missing::Login("p".into()));
+    fail(&mut machine, &missing, START);
+    assert!(matches!(machine.next(START), Step::Wait(HOUR_MS)));
+    assert!(machine.take_up(login(policy(None), None, "lr"), START));
+    assert_eq!((machine.consecutive_failures(), machine.next_attempt_at()), (0, None));
 }

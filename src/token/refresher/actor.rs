@@ -1,6 +1,5 @@
 //! The thread that keeps one provider's token fresh: asks the lifecycle, performs, saves, publishes.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,19 +7,22 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
 use log::{error, info, warn};
 
 use crate::clock::Moment;
-use crate::config::{AutoRefresh, SecretFiles, secret_of_file};
+use crate::config::{Missing, SecretFiles, secret_of_file};
 use crate::secret::Secret;
-use crate::token::grant::{self, Class, Failure, Grant, Reached, What};
-use crate::token::lifecycle::{ANSWER_LOST, AfterFailure, Lifecycle, Policy, Presented, Step};
-use crate::token::refresher::{Event, Setup};
+use crate::token::grant::{self, Failure, Grant};
+use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
+use crate::token::refresher::disk::load;
+use crate::token::refresher::words::{shortened, tell};
+use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::{Locking, Saved, StateLock};
 use crate::token::store::{Posting, RefreshStatus};
 
-/// The longest sleep: a suspended machine or a stepped clock is noticed after this at the latest,
-/// and a state file that could not be written is tried again.
-const TICK_MS: u64 = 30_000;
+/// The longest sleep while there is no token to send: what may be waited for is a login.
+const LOOK_MS: u64 = 5_000;
 /// How long to wait while another process refreshes the same provider.
-const LOCK_RETRY_MS: u64 = 250;
+pub(super) const LOCK_RETRY_MS: u64 = 250;
+/// How often the lock is tried for before the end.
+const LOCK_TRIES_AT_END: u32 = 20;
 /// How often a wrong wall clock is looked at.
 const CLOCK_RETRY_MS: u64 = 2_000;
 /// The least and the most time a token request may take.
@@ -40,11 +42,13 @@ pub(super) struct Actor {
     lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     falls_back: bool,
+    /// When the last tick was, on the steady clock.
+    ticked_at_ms: u64,
 }
 
 impl Actor {
     pub(super) fn new(setup: Setup) -> Self {
-        let policy = policy(&setup.config);
+        let policy = Policy::of(&setup.config);
         if let Ok(Locking::Ours(_lock)) = setup.state.try_lock()
             && let Err(error) = setup.state.remove_leftovers()
         {
@@ -63,6 +67,7 @@ impl Actor {
             clock_warned: false,
             lock_warned: false,
             falls_back: false,
+            ticked_at_ms: now.steady_ms,
         };
         actor.report_start(now);
         actor.publish(matches!(actor.machine.next(now), Step::Refresh));
@@ -80,7 +85,7 @@ impl Actor {
                 break;
             }
         }
-        self.save_again();
+        self.save_before_the_end();
         let failed = self.status.last_error.take();
         match (failed, self.unsaved) {
             (Some(error), _) => Err(error),
@@ -122,7 +127,7 @@ impl Actor {
                     continue;
                 }
                 Step::Refresh => LOCK_RETRY_MS,
-                Step::Wait(ms) => ms.min(TICK_MS),
+                Step::Wait(ms) => ms.min(self.longest_sleep_ms(now)),
                 Step::WaitForClock(ms) => self.wait_for_clock(ms),
             };
             let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
@@ -131,10 +136,10 @@ impl Actor {
                     Ok(Event::Stop) | Err(_) => break,
                     Ok(event) => self.hear(event),
                 },
-                recv(timer) -> _ => self.tick(),
+                recv(timer) -> _ => self.look(),
             }
         }
-        self.save_again();
+        self.save_before_the_end();
         if let Some((_, why)) = &self.unsaved {
             error!(
                 "The last token of provider: {} could not be stored before the end ({why}); \
@@ -149,6 +154,11 @@ impl Actor {
             Event::Force(done) => {
                 self.machine.force();
                 self.waiting.push(done);
+                let took_up = self.take_up_login();
+                if took_up && self.machine.next(self.setup.clock.now()) != Step::Refresh {
+                    // The login that was just stored is what was asked for.
+                    self.waiting.clear();
+                }
             }
             Event::Rejected(generation, done) => {
                 if self.machine.rejected(generation, self.setup.clock.now()) {
@@ -161,15 +171,47 @@ impl Actor {
         }
     }
 
-    /// What is due at every tick, whether or not a refresh is.
+    /// What is due after every sleep, whether or not a refresh is.
+    fn look(&mut self) {
+        self.take_up_login();
+        let now = self.setup.clock.now();
+        if now.steady_ms.saturating_sub(self.ticked_at_ms) >= TICK_MS {
+            self.ticked_at_ms = now.steady_ms;
+            self.tick();
+        }
+    }
+
+    fn longest_sleep_ms(&self, now: Moment) -> u64 {
+        let to_tick_ms = (self.ticked_at_ms + TICK_MS).saturating_sub(now.steady_ms);
+        match self.machine.token() {
+            Some(token) if !token.expires.reached(now) => to_tick_ms,
+            _ => to_tick_ms.min(LOOK_MS),
+        }
+    }
+
     fn tick(&mut self) {
-        self.save_again();
+        // Where another process is at it, the next tick is soon enough.
+        let _ = self.save_again();
         self.read_files_again();
         if self.status.last_error.is_some() && self.unsaved.is_none() {
-            // A login, or another process, may have stored what ends the failure.
+            // Another process may have stored what ends the failure.
             self.take_up_stored();
         }
         self.publish(false);
+    }
+
+    /// Takes up a login that was stored since the last look, whether or not the token in use is
+    /// still good; false where there is none.
+    fn take_up_login(&mut self) -> bool {
+        // A file that can't be read is said where a refresh needs it.
+        let Ok(Some(stored)) = self.setup.state.load() else { return false };
+        if !self.machine.is_other_login(&stored) {
+            return false;
+        }
+        self.take_up(stored);
+        self.publish(false);
+        info!("Using the login that was stored for provider: {}", self.setup.name);
+        true
     }
 
     /// Reads the files that the secrets came from; a new refresh token, or a new client, ends a
@@ -191,7 +233,7 @@ impl Actor {
         if let Some(path) = config.files.seed.as_ref().filter(|_| config.seed.is_some()) {
             config.seed = Some(read(path));
         }
-        self.machine.set_policy(policy(config));
+        self.machine.set_policy(Policy::of(config));
     }
 
     fn wait_for_clock(&mut self, wait_ms: u64) -> u64 {
@@ -247,7 +289,15 @@ impl Actor {
 
     /// Reads the state file again; whether it brought another valid token.
     fn take_up_stored(&mut self) -> bool {
-        let Some(stored) = load(&self.setup) else { return false };
+        load(&self.setup).is_some_and(|stored| self.take_up(stored))
+    }
+
+    fn take_up(&mut self, stored: Saved) -> bool {
+        if self.machine.is_other_login(&stored) {
+            // What could not be written belongs to a chain that is over.
+            self.unsaved = None;
+            self.status.last_error = None;
+        }
         let now = self.setup.clock.now();
         let brought = self.machine.take_up(stored, now);
         if brought {
@@ -287,12 +337,12 @@ impl Actor {
         match presented {
             Presented::Token(token) => Ok(Some(token.clone())),
             Presented::Nothing => Ok(None),
-            Presented::Missing => match &self.setup.config.seed {
-                Some(Err(missing)) => Err(Failure::missing(missing.clone())),
-                Some(Ok(_)) | None => {
-                    Err(Failure::no_answer(Reached::No, "there is no refresh token to send"))
-                }
-            },
+            Presented::Missing => {
+                let login = || Missing::Login(self.setup.state.slug().to_owned());
+                let seed = self.setup.config.seed.as_ref();
+                let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
+                Err(Failure::missing(missing.unwrap_or_else(login)))
+            }
         }
     }
 
@@ -330,7 +380,8 @@ impl Actor {
         }
         self.status.failures += 1;
         self.falls_back = after.falls_back_to_seed;
-        let told = tell(failure, after);
+        let login = self.login_command(presented);
+        let told = tell(failure, after, login.as_deref());
         let wait_ms = after.next_attempt.left_ms(now);
         error!(
             "{told} (provider: {}; next try in {}.{} s)",
@@ -339,6 +390,15 @@ impl Actor {
             wait_ms % 1000 / 100
         );
         self.status.last_error = Some(told);
+    }
+
+    /// What to run where a login is configured and would help.
+    fn login_command(&self, presented: &Presented) -> Option<String> {
+        let config = &self.setup.config;
+        // Without a seed in the configuration, the failure itself says what to run.
+        let helps = *presented != Presented::Missing || config.seed.is_some();
+        let slug = self.setup.state.slug();
+        (config.login.exist() && helps).then(|| format!("evertoken login --provider {slug}"))
     }
 
     /// Puts `saved` on disk; what can't be written is kept and tried again.
@@ -364,12 +424,28 @@ impl Actor {
         }
     }
 
-    fn save_again(&mut self) {
-        if let Some((saved, _)) = self.unsaved.clone() {
+    /// Tries again to write what could not be written, unless a login has taken its place.
+    fn save_again(&mut self) -> Result<(), Busy> {
+        let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
+        // Under the lock no login can be stored between the look and the write.
+        let _lock = self.lock()?;
+        if !self.take_up_login() {
             self.save(saved);
-            if self.unsaved.is_none() {
-                self.publish(false);
+        }
+        if self.unsaved.is_none() {
+            self.publish(false);
+        }
+        Ok(())
+    }
+
+    /// The last try to write what could not be written; another process is waited for.
+    fn save_before_the_end(&mut self) {
+        for _ in 0..LOCK_TRIES_AT_END {
+            if self.save_again().is_ok() {
+                return;
             }
+            // The timer's end is all that is waited for.
+            let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
         }
     }
 
@@ -392,77 +468,3 @@ impl Actor {
 
 /// Another process holds the lock.
 struct Busy;
-
-fn policy(config: &AutoRefresh) -> Policy {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    // With a placeholder for the refresh token, the request is everything else about it.
-    let client_hash = grant::request(config, None)
-        .map(|request| {
-            let mut all = format!("{}\n{}", request.url, request.body.expose());
-            for (name, value) in &request.headers {
-                all.push_str(name);
-                all.push_str(value.expose());
-            }
-            Secret::new(all).hash()
-        })
-        .unwrap_or_default();
-    Policy {
-        refresh_before_ms: millis(config.refresh_before_expiry),
-        retry_interval_ms: millis(config.retry_interval),
-        seed: config.seed.clone().and_then(Result::ok),
-        without_refresh_token: config.seed.is_none(),
-        client_hash,
-    }
-}
-
-/// Reads the state file; one that can't be used is moved aside and said.
-fn load(setup: &Setup) -> Option<Saved> {
-    let error = match setup.state.load() {
-        Ok(saved) => return saved,
-        Err(error) => error,
-    };
-    let path = setup.state.path();
-    // A file that belongs to somebody else would be replaced by the next write, and its chain lost.
-    if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied) {
-        match setup.state.set_aside(setup.clock.wall()) {
-            Ok(aside) => error!(
-                "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
-                 of the configuration is tried",
-                path.display(),
-                aside.display()
-            ),
-            Err(rename) => error!(
-                "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
-                path.display()
-            ),
-        }
-    } else {
-        error!("The state file {} can't be read: {error}", path.display());
-    }
-    None
-}
-
-/// The failure in the words that the log fixes.
-fn tell(failure: &Failure, after: AfterFailure) -> String {
-    let mut told = match &failure.what {
-        What::Missing(missing) => missing.to_string(),
-        what => format!("Failed to refresh token: {what}"),
-    };
-    if after.falls_back_to_seed {
-        told.push_str("; trying the refresh token of the configuration");
-    } else if after.answer_lost {
-        told.push_str("; ");
-        told.push_str(ANSWER_LOST);
-    } else if failure.class == Class::TokenDead {
-        told.push_str(
-            "; the refresh token is no good any more, or somebody else uses it too: log in again",
-        );
-    }
-    told
-}
-
-/// The first five characters of a client id.
-fn shortened(client_id: &str) -> String {
-    let start: String = client_id.chars().take(5).collect();
-    format!("{start}...")
-}

@@ -1,9 +1,9 @@
 //! The real binary as a child process, its stderr gathered line by line.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use super::eventually;
@@ -32,10 +32,41 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Gathers the lines of `output` on a thread of its own.
+fn collect(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = lines.clone();
+    let read = move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            lines.lock().unwrap().push(line);
+        }
+    };
+    evertoken::thread::spawn("output", 256 * 1024, read).unwrap().detach();
+}
+
 impl Binary {
     /// Starts it in `folder`.
     pub(crate) fn start(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         Self::gather(command(folder, arguments, variables))
+    }
+
+    /// Starts it with somebody at the keyboard; what it says to them is gathered too.
+    pub(crate) fn start_talking(
+        folder: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Self, ChildStdin) {
+        let mut command = command(folder, arguments, variables);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdin = child.stdin.take().expect("it is piped");
+        let lines = Arc::default();
+        collect(child.stdout.take().expect("it is piped"), &lines);
+        collect(child.stderr.take().expect("it is piped"), &lines);
+        (Self { child, lines }, stdin)
     }
 
     /// Starts it from a shell, with limits of its own.
@@ -53,14 +84,8 @@ impl Binary {
             .spawn()
             .expect("the binary starts");
         let stderr = child.stderr.take().expect("it is piped");
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let of_thread = lines.clone();
-        let read = move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                of_thread.lock().unwrap().push(line);
-            }
-        };
-        evertoken::thread::spawn("stderr", 256 * 1024, read).unwrap().detach();
+        let lines = Arc::default();
+        collect(stderr, &lines);
         Self { child, lines }
     }
 
@@ -90,7 +115,9 @@ impl Binary {
     #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.wait_for("Listening on http://");
-        line.split("http://").nth(1).and_then(|address| address.parse().ok()).expect("an address")
+        // In JSON the message ends with a quotation mark.
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('"').next());
+        address.and_then(|address| address.parse().ok()).expect("an address")
     }
 
     /// Sends a signal.

@@ -8,6 +8,7 @@ use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
 use evertoken::config::resolve::{Problem, Sources, resolve};
+use evertoken::supervisor::Supervisor;
 
 use super::client::{Answer, ask};
 
@@ -27,6 +28,7 @@ pub(crate) struct Builder {
     routes: String,
     variables: HashMap<String, String>,
     folder: Option<tempfile::TempDir>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Builder {
@@ -82,6 +84,12 @@ impl Builder {
         self
     }
 
+    /// Has this one told how it goes.
+    pub(crate) fn supervisor(mut self, supervisor: Supervisor) -> Self {
+        self.supervisor = Some(supervisor);
+        self
+    }
+
     /// The configuration text, for a state folder unless the settings name one.
     pub(crate) fn text(&self, folder: &Path) -> String {
         let own = if self.settings.contains("state_dir") {
@@ -127,6 +135,7 @@ impl Builder {
             clock: Clock::system(),
             rng: fastrand::Rng::with_seed(7),
             timer: crossbeam_channel::after,
+            supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),
         };
         let config = self.config(folder.path());
         // Tests reload by writing `providers.yaml` into the state folder.

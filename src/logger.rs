@@ -1,0 +1,305 @@
+//! The log on stderr: its lines as text or JSON, and the journal's priorities.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use log::kv::{self, Key, Value as KeyedValue, VisitSource, VisitValue};
+use log::{Level, LevelFilter, Record};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
+
+use crate::clock::{Clock, Timestamp};
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `[LEVEL] message`.
+    #[default]
+    Text,
+    /// `{"time", "level", "message", …}`, one object a line, with what a request was as fields.
+    Json,
+}
+
+/// What the command line says of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How a line is written.
+    pub format: Format,
+    /// Warnings and errors only.
+    pub is_quiet: bool,
+}
+
+/// Makes lines. What is put into them holds no secret: that is for the callers to see to.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    format: Format,
+    to_journal: bool,
+}
+
+impl Lines {
+    /// For `format`, with the journal's manners where `to_journal`: a priority such as `<6>` before each
+    /// line (see sd-daemon(3)), and no timestamp before text, since the journal adds its own.
+    pub const fn new(format: Format, to_journal: bool) -> Self {
+        Self { format, to_journal }
+    }
+
+    /// The line of a record, without its end.
+    pub fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
+        let message = record.args().to_string();
+        match self.format {
+            Format::Text if self.to_journal => {
+                let (priority, level) = (priority(record.level()), record.level());
+                format!("{priority}[{level}] {}", on_one_line(&message))
+            }
+            Format::Text => format!("{now} [{}] {}", record.level(), on_one_line(&message)),
+            Format::Json => {
+                let fields = fields(record);
+                self.object(&Object { time: now, level: record.level(), message, fields })
+            }
+        }
+    }
+
+    /// The line of a problem that keeps the log from beginning, such as one of the configuration: its
+    /// text stands for itself, without a level.
+    pub fn of_problem(self, problem: &str, now: Timestamp) -> String {
+        match self.format {
+            Format::Text if self.to_journal => format!("{}{problem}", priority(Level::Error)),
+            Format::Text => problem.to_owned(),
+            Format::Json => self.object(&Object {
+                time: now,
+                level: Level::Error,
+                message: problem.to_owned(),
+                fields: Vec::new(),
+            }),
+        }
+    }
+
+    fn object(self, object: &Object) -> String {
+        let priority = if self.to_journal { priority(object.level) } else { "" };
+        let text = serde_json::to_string(object).expect("names and plain values are always JSON");
+        format!("{priority}{text}")
+    }
+}
+
+/// Begins the log. `RUST_LOG`, given as `filters`, wins over both `level` and `--quiet`.
+pub fn start(
+    lines: Lines,
+    level: LevelFilter,
+    options: Options,
+    filters: Option<&str>,
+    clock: Clock,
+) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(if options.is_quiet { level.min(LevelFilter::Warn) } else { level });
+    if let Some(filters) = filters {
+        builder.parse_filters(filters);
+    }
+    builder.format(move |out, record| {
+        // Libraries log URLs with their queries, which may hold keys.
+        let is_ours = record.target().starts_with("evertoken");
+        if !is_ours && record.level() > Level::Warn {
+            return Ok(());
+        }
+        writeln!(out, "{}", lines.of_record(record, clock.wall()))
+    });
+    builder.init();
+    // The default hook writes several lines, which are neither JSON nor of any priority.
+    std::panic::set_hook(Box::new(|panic| log::error!("A thread {panic}")));
+}
+
+/// Whether stderr is the journal: `stream` is `$JOURNAL_STREAM`, which systemd sets to the device and
+/// inode of the socket it made. A child whose stderr was put elsewhere inherits the variable all the same,
+/// so it has to be compared with what stderr is.
+pub fn goes_to_journal(stream: Option<&str>) -> bool {
+    let own = || -> io::Result<(u64, u64)> {
+        let stderr = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        let metadata = stderr.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    };
+    // A stderr that is closed is not the journal.
+    stream.is_some_and(|stream| own().is_ok_and(|own| is_stream(stream, own)))
+}
+
+/// Whether `stream`, as `DEVICE:INODE` in decimal, names this file.
+fn is_stream(stream: &str, (device, inode): (u64, u64)) -> bool {
+    let named = stream.split_once(':');
+    named.is_some_and(|(dev, ino)| (dev.parse(), ino.parse()) == (Ok(device), Ok(inode)))
+}
+
+/// syslog's priorities, as sd-daemon(3) writes them.
+const fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
+/// `message` with line ends and other control characters escaped: whoever has a say in a message can't
+/// make it look like two, or talk to a terminal.
+fn on_one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return message.into();
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    message.chars().map(escape).collect::<String>().into()
+}
+
+/// One line of JSON, its keys in this order.
+struct Object {
+    time: Timestamp,
+    level: Level,
+    message: String,
+    fields: Vec<(String, Value)>,
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3 + self.fields.len()))?;
+        map.serialize_entry("time", &self.time.to_string())?;
+        map.serialize_entry("level", self.level.as_str())?;
+        map.serialize_entry("message", &self.message)?;
+        for (name, value) in &self.fields {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// The fields that a record was given beside its message.
+fn fields(record: &Record<'_>) -> Vec<(String, Value)> {
+    struct Gathered(Vec<(String, Value)>);
+    impl<'kvs> VisitSource<'kvs> for Gathered {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: KeyedValue<'kvs>) -> Result<(), kv::Error> {
+            let mut json = AsJson(Value::Null);
+            value.visit(&mut json)?;
+            self.0.push((key.as_str().to_owned(), json.0));
+            Ok(())
+        }
+    }
+    let mut gathered = Gathered(Vec::new());
+    // Neither of the two visitors fails.
+    let _ = record.key_values().visit(&mut gathered);
+    gathered.0
+}
+
+/// A field's value as JSON: numbers and truth values as they are, all else as text.
+struct AsJson(Value);
+
+impl VisitValue<'_> for &mut AsJson {
+    fn visit_any(&mut self, value: KeyedValue<'_>) -> Result<(), kv::Error> {
+        self.0 = value.to_string().into();
+        Ok(())
+    }
+
+    fn visit_null(&mut self) -> Result<(), kv::Error> {
+        self.0 = Value::Null;
+        Ok(())
+    }
+
+    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+
+    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
+        self.0 = value.into();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_795_478_400_123);
+
+    fn line(lines: Lines, level: Level, message: &str) -> String {
+        lines
+            .of_record(&Record::builder().level(level).args(format_args!("{message}")).build(), NOW)
+    }
+
+    #[test]
+    fn lines_of_text() {
+        let plain = Lines::new(Format::Text, false);
+        let journal = Lines::new(Format::Text, true);
+        assert_eq!(line(plain, Level::Info, "Stopped"), "2026-11-24T00:00:00.123Z [INFO] Stopped");
+        for (level, expected) in [
+            (Level::Error, "<3>[ERROR] x"),
+            (Level::Warn, "<4>[WARN] x"),
+            (Level::Info, "<6>[INFO] x"),
+            (Level::Debug, "<7>[DEBUG] x"),
+            (Level::Trace, "<7>[TRACE] x"),
+        ] {
+            assert_eq!(line(journal, level, "x"), expected);
+        }
+        assert_eq!(plain.of_problem("a.yaml:1:1: wrong", NOW), "a.yaml:1:1: wrong");
+        assert_eq!(journal.of_problem("a.yaml:1:1: wrong", NOW), "<3>a.yaml:1:1: wrong");
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_holds() {
+        let hostile = "a\n<0>[ERROR] b\r\u{1b}[2J\u{85}é \"q\"";
+        let text = line(Lines::new(Format::Text, true), Level::Info, hostile);
+        assert_eq!(text, "<6>[INFO] a\\n<0>[ERROR] b\\r\\u{1b}[2J\\u{85}é \"q\"");
+        let json = line(Lines::new(Format::Json, false), Level::Info, hostile);
+        assert!(!json.contains(['\n', '\r', '\u{1b}']), "{json}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["message"], hostile);
+    }
+
+    #[test]
+    fn lines_of_json() {
+        let none: Option<u16> = None;
+        let fields: [(&str, KeyedValue<'_>); 6] = [
+            ("path", KeyedValue::from("/a\"b")),
+            ("status", KeyedValue::from(200_u16)),
+            ("offset", KeyedValue::from(-3_i64)),
+            ("seconds", KeyedValue::from(1.5_f64)),
+            ("is_cut", KeyedValue::from(true)),
+            ("provider", kv::ToValue::to_value(&none)),
+        ];
+        let record = Record::builder()
+            .level(Level::Info)
+            .args(format_args!("m"))
+            .key_values(&fields)
+            .build();
+        let object = r#"{"time":"2026-11-24T00:00:00.123Z","level":"INFO","message":"m","path":"/a\"b","status":200,"offset":-3,"seconds":1.5,"is_cut":true,"provider":null}"#;
+        assert_eq!(Lines::new(Format::Json, false).of_record(&record, NOW), object);
+        let in_journal = Lines::new(Format::Json, true).of_record(&record, NOW);
+        assert_eq!(in_journal, format!("<6>{object}"));
+        assert_eq!(
+            Lines::new(Format::Json, false).of_problem("wrong", NOW),
+            r#"{"time":"2026-11-24T00:00:00.123Z","level":"ERROR","message":"wrong"}"#
+        );
+    }
+
+    #[test]
+    fn the_journal_is_known_by_device_and_inode() {
+        for (stream, expected) in [
+            ("8:12345", true),
+            ("8:12346", false),
+            ("9:12345", false),
+            ("8:", false),
+            ("12345", false),
+            ("", false),
+            ("8:12345:1", false),
+        ] {
+            assert_eq!(is_stream(stream, (8, 12345)), expected, "{stream}");
+        }
+    }
+}

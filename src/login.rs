@@ -1,0 +1,381 @@
+//! `evertoken login`: gets a provider's first refresh token and puts it into the state folder.
+//!
+//! ```text
+//!   authorization ──► browser ──► loopback or pasted text ──► callback ──► code ─┐
+//!                                                                               ├─► token endpoint ─► state file
+//!   device ──► user code, said ──► polls, as the issuer asks ───────────────────┘
+//! ```
+//!
+//! [`authorization`], [`callback`], [`device`] and [`page`] are pure; [`loopback`] listens for the
+//! browser, [`terminal`] is the person's side. Time, randomness, the terminal and the way to the
+//! issuer come in from outside.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::select;
+
+use crate::clock::{Due, Moment};
+use crate::config::redirect::Loopback;
+use crate::config::{LoginEndpoints, Redirect};
+use crate::secret::Secret;
+use crate::token::grant::{self, Grant, TokenRequest};
+use crate::token::refresher::{NoAnswer, Setup, TICK_MS, TokenAnswer, store_login};
+
+pub mod authorization;
+pub mod callback;
+pub mod device;
+pub mod loopback;
+pub mod page;
+pub mod terminal;
+
+use authorization::Attempt;
+use callback::{Answer, Expected};
+use device::{Pending, Poll};
+use loopback::Listener;
+
+/// How long a person may take in the browser, or to paste something.
+pub const PERSON_MAX: Duration = Duration::from_mins(10);
+/// How long a request to the issuer may take.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// How often something may be pasted that makes no sense.
+const PASTES_MAX: u32 = 3;
+/// Ports that nobody is expected to listen on, for a callback that is never to arrive.
+const UNUSED_PORTS: std::ops::Range<u16> = 49_152..65_535;
+
+/// Which way to log in, as the command line says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Paste what the browser shows.
+    pub paste: bool,
+    /// Use a device code.
+    pub device: bool,
+    /// Do not open a browser.
+    pub no_browser: bool,
+}
+
+/// A way to log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// The browser comes back to us.
+    Browser(String, Loopback),
+    /// The browser's address, or the code it shows, is pasted: to which URL, coming back where.
+    Paste(String, Option<Redirect>),
+    /// A code is typed into a browser anywhere.
+    Device(String),
+}
+
+/// Reads a line, given so much time; None where none came.
+pub type Ask<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
+
+/// What a login needs of the world around it.
+pub struct Means<'a> {
+    /// Says something to the person at the terminal.
+    pub say: &'a mut dyn FnMut(&str),
+    /// Reads a line of theirs.
+    pub ask: Ask<'a>,
+    /// Tries to open a browser.
+    pub open: &'a mut dyn FnMut(&str),
+    /// Fills bytes that nobody can guess.
+    pub random: &'a mut dyn FnMut(&mut [u8]) -> io::Result<()>,
+}
+
+/// Why a login came to nothing; each text says what to do, and holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// The configuration lacks something.
+    Config(String),
+    /// The callback's address can't be bound.
+    Bind(String),
+    /// Anything else.
+    Login(String),
+}
+
+fn failed(why: impl Into<String>) -> Failed {
+    Failed::Login(why.into())
+}
+
+/// Logs in to the provider of `setup` and stores the result; what to say about it.
+pub fn run(setup: &Setup, wish: Wish, means: &mut Means<'_>) -> Result<String, Failed> {
+    let way = choose(&setup.config.login, wish)?;
+    (means.say)(&format!("Logging in to provider: {}", setup.name));
+    let path = match way {
+        Way::Browser(url, loopback) => by_browser(setup, &url, &loopback, wish, means)?,
+        Way::Paste(url, redirect) => by_paste(setup, &url, redirect, wish, means)?,
+        Way::Device(url) => by_device(setup, &url, wish, means)?,
+    };
+    let unseen = match &setup.config.seed {
+        Some(Err(missing)) => format!(
+            "{missing}. If the service has it, and never used it so far, a chain would begin with it \
+             at the next start: take it out of the service's environment.\n"
+        ),
+        Some(Ok(_)) | None => String::new(),
+    };
+    Ok(format!(
+        "Logged in. The tokens are in {}; an evertoken that runs on this state folder uses them within \
+         {} seconds.\n{unseen}",
+        path.display(),
+        TICK_MS / 1000
+    ))
+}
+
+/// Stores what a login brought; where to.
+fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<PathBuf, Failed> {
+    let refresh_token = grant.refresh_token.clone().ok_or_else(|| {
+        failed(
+            "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with \
+             'scope' (offline_access, for many), or in the query of 'authorization_url' \
+             (access_type=offline, for Google)",
+        )
+    })?;
+    store_login(setup, &grant, &refresh_token, sent).map_err(failed)
+}
+
+/// The way that the configuration and the command line lead to.
+fn choose(endpoints: &LoginEndpoints, wish: Wish) -> Result<Way, Failed> {
+    let needs =
+        |key: &str| Failed::Config(format!("auto_refresh_config needs {key} for this login"));
+    let device = endpoints.device_authorization_url.clone();
+    let browser = endpoints.authorization_url.clone();
+    if wish.device || (device.is_some() && !wish.paste) {
+        return device.map(Way::Device).ok_or_else(|| needs("a 'device_authorization_url'"));
+    }
+    let Some(url) = browser else {
+        let either = "an 'authorization_url' (or a 'device_authorization_url')";
+        return Err(needs(if wish.paste { "an 'authorization_url'" } else { either }));
+    };
+    Ok(match endpoints.redirect_uri.clone() {
+        redirect if wish.paste => Way::Paste(url, redirect),
+        redirect @ Some(Redirect::Elsewhere(_)) => Way::Paste(url, redirect),
+        Some(Redirect::Loopback(loopback)) => Way::Browser(url, loopback),
+        None => Way::Browser(url, Loopback::default()),
+    })
+}
+
+fn by_browser(
+    setup: &Setup,
+    url: &str,
+    loopback: &Loopback,
+    wish: Wish,
+    means: &mut Means<'_>,
+) -> Result<PathBuf, Failed> {
+    let listener = Listener::bind(loopback).map_err(|error| {
+        let port = loopback.port.unwrap_or(0);
+        Failed::Bind(format!(
+            "can't listen on {} for the browser: {error}; end what uses the port, or use --paste",
+            loopback.uri(port)
+        ))
+    })?;
+    let redirect_uri = loopback.uri(listener.port());
+    let attempt = begin(means)?;
+    send_to_browser(setup, url, &attempt, &redirect_uri, wish, means)?;
+    (means.say)(&format!(
+        "Waiting until the browser comes back to {redirect_uri}, at most {} minutes. Where it runs \
+         on another machine, end this with Ctrl-C and use --paste.",
+        PERSON_MAX.as_secs() / 60
+    ));
+    let expected = expected(setup, &attempt);
+    let deadline = (setup.timer)(PERSON_MAX);
+    loop {
+        let visit = select! {
+            recv(listener.visits()) -> visit => visit.map_err(|_| failed("The listener ended"))?,
+            recv(deadline) -> _ => return Err(failed("The browser did not come back in time; try again")),
+        };
+        let outcome = match callback::of_query(visit.query(), &expected) {
+            Answer::NotOurs(why) => {
+                (means.say)(&format!("A callback was ignored: {why}"));
+                visit.answer(&page::ignored(why));
+                continue;
+            }
+            Answer::Refused(why) => Err(failed(why)),
+            Answer::Code(code) => exchange_code(setup, &attempt, &code, &redirect_uri)
+                .and_then(|granted| store(setup, granted)),
+        };
+        visit.answer(&match &outcome {
+            Ok(_) => page::done(&setup.name),
+            Err(Failed::Config(why) | Failed::Bind(why) | Failed::Login(why)) => page::failed(why),
+        });
+        return outcome;
+    }
+}
+
+fn by_paste(
+    setup: &Setup,
+    url: &str,
+    redirect: Option<Redirect>,
+    wish: Wish,
+    means: &mut Means<'_>,
+) -> Result<PathBuf, Failed> {
+    let attempt = begin(means)?;
+    let redirect_uri = match redirect {
+        Some(Redirect::Elsewhere(uri)) => uri,
+        Some(Redirect::Loopback(loopback)) => loopback.uri(loopback.port.unwrap_or(attempt.port())),
+        None => Loopback::default().uri(attempt.port()),
+    };
+    send_to_browser(setup, url, &attempt, &redirect_uri, wish, means)?;
+    (means.say)(&format!(
+        "Log in there. At the end the browser shows a code, or goes to an address that begins with \
+         {redirect_uri} and may not load. Paste the code, or the whole address, here:"
+    ));
+    let expected = expected(setup, &attempt);
+    for _ in 0..PASTES_MAX {
+        let line = (means.ask)(PERSON_MAX)
+            .map_err(|error| failed(format!("Nothing can be read from the terminal: {error}")))?
+            .ok_or_else(|| failed("Nothing was pasted in time; try again"))?;
+        if line.is_empty() {
+            return Err(failed("Nothing was pasted: the input has ended"));
+        }
+        match callback::of_pasted(&line, &expected) {
+            Answer::Code(code) => {
+                return store(setup, exchange_code(setup, &attempt, &code, &redirect_uri)?);
+            }
+            Answer::Refused(why) => return Err(failed(why)),
+            Answer::NotOurs(why) => (means.say)(&format!("That is not it: {why}. Once more:")),
+        }
+    }
+    Err(failed("What was pasted was not the code; try again"))
+}
+
+fn begin(means: &mut Means<'_>) -> Result<Attempt, Failed> {
+    let mut bytes = [0; authorization::RANDOM_BYTES];
+    (means.random)(&mut bytes)
+        .map_err(|error| failed(format!("The system gives no random bytes: {error}")))?;
+    Ok(Attempt::new(&bytes, UNUSED_PORTS))
+}
+
+fn expected<'a>(setup: &'a Setup, attempt: &'a Attempt) -> Expected<'a> {
+    Expected { state: attempt.state(), issuer: setup.config.login.issuer.as_deref() }
+}
+
+fn send_to_browser(
+    setup: &Setup,
+    url: &str,
+    attempt: &Attempt,
+    redirect_uri: &str,
+    wish: Wish,
+    means: &mut Means<'_>,
+) -> Result<(), Failed> {
+    let client_id = setup.config.client_id.as_deref();
+    let client_id = client_id.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let scope = setup.config.scope.as_deref();
+    let address = attempt.url(url, client_id, redirect_uri, scope);
+    (means.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
+    if !wish.no_browser {
+        (means.open)(&address);
+    }
+    Ok(())
+}
+
+fn exchange_code(
+    setup: &Setup,
+    attempt: &Attempt,
+    code: &Secret,
+    redirect_uri: &str,
+) -> Result<(Grant, Moment), Failed> {
+    let request = attempt.token_request(&setup.config, code, redirect_uri);
+    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let (answer, sent) = send(setup, &request);
+    let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
+    let granted = grant::read(answer.status, &answer.headers, &answer.body, sent.wall);
+    let granted = granted
+        .map_err(|failure| failed(format!("The issuer did not take the code: {}", failure.what)))?;
+    Ok((granted, sent))
+}
+
+fn by_device(
+    setup: &Setup,
+    url: &str,
+    wish: Wish,
+    means: &mut Means<'_>,
+) -> Result<PathBuf, Failed> {
+    let config = &setup.config;
+    let request = device::authorization_request(config, url);
+    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let (answer, asked) = send(setup, &request);
+    let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
+    let pending = Pending::read(&answer, asked.wall).map_err(failed)?;
+    (means.say)(&pending.instructions());
+    if let Some(address) = pending.address().filter(|_| !wish.no_browser) {
+        (means.open)(address);
+    }
+    let request = device::token_request(config, &pending);
+    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let ends = Due::after(asked, pending.lifetime_ms);
+    let mut poll = Poll::new(pending.interval_ms);
+    let mut wait_ms = poll.interval_ms();
+    loop {
+        // The timer's end is all that is waited for.
+        let _ = (setup.timer)(Duration::from_millis(wait_ms)).recv();
+        if ends.reached(setup.clock.now()) {
+            return Err(failed(device::EXPIRED));
+        }
+        let (answer, sent) = send(setup, &request);
+        let outcome = answer
+            .map(|answer| grant::read(answer.status, &answer.headers, &answer.body, sent.wall));
+        match outcome {
+            Ok(Ok(granted)) => return store(setup, (granted, sent)),
+            Ok(Err(failure)) => wait_ms = poll.refused(&failure).map_err(failed)?,
+            Err(_) => wait_ms = poll.unanswered(),
+        }
+    }
+}
+
+fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, NoAnswer>, Moment) {
+    let sent = setup.clock.now();
+    ((setup.send)(request, REQUEST_MAX), sent)
+}
+
+fn unanswered(no_answer: &NoAnswer) -> String {
+    format!("The issuer can't be asked: {}", no_answer.why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_way_is_taken() {
+        let browser = || Some("https://i/auth".to_owned());
+        let device = || Some("https://i/device".to_owned());
+        let here = || Redirect::parse("http://localhost:7/cb").unwrap();
+        let there = || Redirect::parse("https://i/show").unwrap();
+        let endpoints =
+            |authorization_url, device_authorization_url, redirect_uri| LoginEndpoints {
+                authorization_url,
+                device_authorization_url,
+                redirect_uri,
+                issuer: None,
+            };
+        let paste = Wish { paste: true, ..Wish::default() };
+        let by_code = Wish { device: true, ..Wish::default() };
+        let name = |endpoints: &LoginEndpoints, wish| match choose(endpoints, wish) {
+            Ok(Way::Browser(_, loopback)) => format!("browser {:?}", loopback.port),
+            Ok(Way::Paste(..)) => "paste".to_owned(),
+            Ok(Way::Device(_)) => "device".to_owned(),
+            Err(failed) => format!("{failed:?}"),
+        };
+        let any = Wish::default();
+        let cases = [
+            (endpoints(browser(), None, None), any, "browser None"),
+            (endpoints(browser(), None, Some(here())), any, "browser Some(7)"),
+            (endpoints(browser(), None, Some(there())), any, "paste"),
+            (endpoints(browser(), None, Some(here())), paste, "paste"),
+            (endpoints(browser(), None, None), paste, "paste"),
+            (endpoints(None, device(), None), any, "device"),
+            (endpoints(browser(), device(), None), any, "device"),
+            (endpoints(browser(), device(), None), paste, "paste"),
+            (endpoints(browser(), device(), None), by_code, "device"),
+        ];
+        for (endpoints, wish, expected) in cases {
+            assert_eq!(name(&endpoints, wish), expected, "{endpoints:?} {wish:?}");
+        }
+        for (endpoints, wish) in [
+            (endpoints(None, None, None), any),
+            (endpoints(browser(), None, None), by_code),
+            (endpoints(None, device(), None), paste),
+        ] {
+            assert!(matches!(choose(&endpoints, wish), Err(Failed::Config(_))), "{endpoints:?}");
+        }
+    }
+}

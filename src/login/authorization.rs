@@ -1,0 +1,179 @@
+//! The authorization request (RFC 6749 §4.1.1) with PKCE (RFC 7636), and the request for its code.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+use crate::config::{AutoRefresh, Missing, RequestFormat};
+use crate::secret::Secret;
+use crate::token::grant::{TokenRequest, request_with};
+
+/// The verifier's bytes, as RFC 7636 §4.1 advises.
+const VERIFIER_BYTES: usize = 32;
+const STATE_BYTES: usize = 24;
+/// What an attempt takes from a source that nobody can guess.
+pub const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
+
+/// One try to log in: what ties the browser's answer to us.
+#[derive(Debug)]
+pub struct Attempt {
+    verifier: Secret,
+    state: String,
+    port: u16,
+}
+
+impl Attempt {
+    /// An attempt made of random `bytes`; its [`Attempt::port`] is one of `ports`.
+    pub fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
+        let (verifier, rest) = bytes.split_at(VERIFIER_BYTES);
+        let (state, port) = rest.split_at(STATE_BYTES);
+        let port = u16::from_be_bytes([port[0], port[1]]);
+        Self {
+            verifier: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(verifier)),
+            state: BASE64_URL_SAFE_NO_PAD.encode(state),
+            port: ports.start + port % (ports.end - ports.start),
+        }
+    }
+
+    /// What the answer must hold again (RFC 6749 §10.12).
+    pub fn state(&self) -> &str {
+        &self.state
+    }
+
+    /// A port for a redirect URI where nobody listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// RFC 7636 §4.2, S256.
+    fn challenge(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.verifier.expose()))
+    }
+
+    /// The address that a browser is sent to. The query of `endpoint` is kept (RFC 6749 §3.1).
+    pub fn url(
+        &self,
+        endpoint: &str,
+        client_id: &str,
+        redirect_uri: &str,
+        scope: Option<&str>,
+    ) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query
+            .append_pair("response_type", "code")
+            .append_pair("client_id", client_id)
+            .append_pair("redirect_uri", redirect_uri);
+        if let Some(scope) = scope {
+            query.append_pair("scope", scope);
+        }
+        query
+            .append_pair("state", &self.state)
+            .append_pair("code_challenge", &self.challenge())
+            .append_pair("code_challenge_method", "S256");
+        let joint = match endpoint.split_once('?') {
+            None => "?",
+            Some((_, "")) => "",
+            Some(_) => "&",
+        };
+        // A plus for a blank is right in a form; in a URL %20 is what every server understands.
+        format!("{endpoint}{joint}{}", query.finish().replace('+', "%20"))
+    }
+
+    /// The request that turns `code` into tokens (RFC 6749 §4.1.3).
+    pub fn token_request(
+        &self,
+        config: &AutoRefresh,
+        code: &Secret,
+        redirect_uri: &str,
+    ) -> Result<TokenRequest, Missing> {
+        let mut params = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code.expose()),
+            ("redirect_uri", redirect_uri),
+            ("code_verifier", self.verifier.expose()),
+        ];
+        if config.request_format == RequestFormat::Json {
+            // RFC 6749 knows forms alone; the issuers that take JSON want the state, too.
+            params.push(("state", &self.state));
+        }
+        request_with(config, &config.token_url, params, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::grant::tests::config;
+
+    fn attempt() -> Attempt {
+        let mut bytes = [0; RANDOM_BYTES];
+        (0..).zip(&mut bytes).for_each(|(number, byte)| *byte = number);
+        Attempt::new(&bytes, 100..200)
+    }
+
+    #[test]
+    fn the_challenge_of_rfc_7636() {
+        let verifier = Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        let attempt = Attempt { verifier, ..attempt() };
+        assert_eq!(attempt.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
+    }
+
+    #[test]
+    fn what_is_random_is_long_enough_and_fits() {
+        let attempt = attempt();
+        assert_eq!(attempt.verifier.expose().len(), 43);
+        assert_eq!(attempt.state().len(), 32);
+        let plain =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        assert!(plain(attempt.verifier.expose()) && plain(attempt.state()));
+        for (bytes, port) in [([0, 0], 100), ([0, 99], 199), ([0, 100], 100), ([255, 255], 135)] {
+            let mut random = [7; RANDOM_BYTES];
+            random[RANDOM_BYTES - 2..].copy_from_slice(&bytes);
+            assert_eq!(Attempt::new(&random, 100..200).port(), port);
+        }
+        assert!(!format!("{attempt:?}").contains(attempt.verifier.expose()));
+    }
+
+    #[test]
+    fn the_address_keeps_its_query_and_encodes_ours() {
+        let attempt = attempt();
+        let tail = format!(
+            "response_type=code&client_id=a%26b&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcb&scope=a%20b\
+             &state={}&code_challenge={}&code_challenge_method=S256",
+            attempt.state(),
+            attempt.challenge()
+        );
+        for (endpoint, joint) in [
+            ("https://i/auth", "?"),
+            ("https://i/auth?", ""),
+            ("https://i/auth?prompt=consent", "&"),
+        ] {
+            let url = attempt.url(endpoint, "a&b", "http://127.0.0.1:1/cb", Some("a b"));
+            assert_eq!(url, format!("{endpoint}{joint}{tail}"));
+        }
+        let url = attempt.url("https://i", "c+d", "x:y", None);
+        assert!(!url.contains("scope=") && url.contains("client_id=c%2Bd&"), "{url}");
+    }
+
+    #[test]
+    fn the_request_for_the_code() {
+        let attempt = attempt();
+        let verifier = attempt.verifier.expose();
+        let made = attempt.token_request(&config(), &Secret::new("c/1"), "x:y").unwrap();
+        assert_eq!(
+            made.body.expose(),
+            format!(
+                "grant_type=authorization_code&code=c%2F1&redirect_uri=x%3Ay&code_verifier={verifier}\
+                 &client_id=id+with+space&client_secret=s%26cret"
+            )
+        );
+        let json = AutoRefresh { request_format: RequestFormat::Json, ..config() };
+        let made = attempt.token_request(&json, &Secret::new("c"), "x:y").unwrap();
+        let body: serde_json::Value = serde_json::from_str(made.body.expose()).unwrap();
+        assert_eq!((&body["state"], &body["code"]), (&attempt.state().into(), &"c".into()));
+        let missing = AutoRefresh { client_id: Err(Missing::Variable("X".into())), ..config() };
+        assert!(attempt.token_request(&missing, &Secret::new("c"), "x:y").is_err());
+    }
+}

@@ -1,0 +1,274 @@
+//! What a browser brings back (RFC 6749 §4.1.2): a code, a refusal, or nothing of ours.
+
+use crate::secret::Secret;
+
+/// The longest code that is taken.
+const CODE_MAX_BYTES: usize = 4096;
+/// The longest text of an issuer that is shown.
+const WORDS_MAX_CHARS: usize = 300;
+
+/// What the answer is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// The state that was sent.
+    pub state: &'a str,
+    /// What `iss` must be (RFC 9207), where the configuration says it.
+    pub issuer: Option<&'a str>,
+}
+
+/// What a browser brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A code for this login.
+    Code(Secret),
+    /// The login is over: why, in words.
+    Refused(String),
+    /// It has nothing to do with this login: why.
+    NotOurs(&'static str),
+}
+
+/// Reads the query of a callback.
+pub fn of_query(query: &str, expected: &Expected<'_>) -> Answer {
+    let fields = match Fields::read(query) {
+        Ok(fields) => fields,
+        Err(why) => return Answer::NotOurs(why),
+    };
+    match fields.state.as_deref() {
+        // Anybody on this machine, and any page in its browser, can call back.
+        None => return Answer::NotOurs("it has no 'state'"),
+        Some(state) if !Secret::new(state).matches(expected.state.as_bytes()) => {
+            return Answer::NotOurs("its 'state' is not that of this login");
+        }
+        Some(_) => {}
+    }
+    if let Some(issuer) = expected.issuer {
+        match fields.iss.as_deref() {
+            Some(iss) if iss == issuer => {}
+            Some(iss) => {
+                let iss = words(iss);
+                return Answer::Refused(format!(
+                    "The answer comes from '{iss}' and not from '{issuer}' (auto_refresh_config.issuer)"
+                ));
+            }
+            None => {
+                return Answer::Refused(format!(
+                    "The answer does not say that it comes from '{issuer}'; if this issuer sends no \
+                     'iss', leave auto_refresh_config.issuer out"
+                ));
+            }
+        }
+    }
+    if let Some(error) = &fields.error {
+        return Answer::Refused(refusal(error, fields.error_description.as_deref()));
+    }
+    match fields.code {
+        Some(code) => checked(&code),
+        None => Answer::NotOurs("it has no 'code'"),
+    }
+}
+
+/// Reads what was pasted: the whole address, its query, `code#state`, or the code alone.
+pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Answer {
+    let text = text.trim().trim_matches(['"', '\'', '<', '>']);
+    if text.contains("://")
+        || text.starts_with('?')
+        || text.contains("code=")
+        || text.contains("error=")
+    {
+        let query = text.split_once('?').map_or(text, |(_, query)| query);
+        return of_query(query.split('#').next().unwrap_or_default(), expected);
+    }
+    match text.split_once('#') {
+        Some((_, state)) if !Secret::new(state).matches(expected.state.as_bytes()) => {
+            Answer::NotOurs("its 'state' is not that of this login")
+        }
+        Some((code, _)) => checked(code),
+        // Who pastes it vouches for it, and the verifier ties it to this login.
+        None => checked(text),
+    }
+}
+
+/// RFC 6749 appendix A.11: visible ASCII.
+fn checked(code: &str) -> Answer {
+    let visible = code.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    if code.is_empty() || code.len() > CODE_MAX_BYTES || !visible {
+        return Answer::NotOurs("it is no code");
+    }
+    Answer::Code(Secret::new(code))
+}
+
+/// The parameters that mean something here.
+#[derive(Default)]
+struct Fields {
+    code: Option<String>,
+    state: Option<String>,
+    iss: Option<String>,
+    error: Option<String>,
+    error_description: Option<String>,
+}
+
+impl Fields {
+    fn read(query: &str) -> Result<Self, &'static str> {
+        let mut fields = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let field = match &*name {
+                "code" => &mut fields.code,
+                "state" => &mut fields.state,
+                "iss" => &mut fields.iss,
+                "error" => &mut fields.error,
+                "error_description" => &mut fields.error_description,
+                _ => continue,
+            };
+            if field.replace(value.into_owned()).is_some() {
+                // RFC 6749 §3.1.
+                return Err("it names a parameter twice");
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// RFC 6749 §4.1.2.1 in words.
+fn refusal(error: &str, description: Option<&str>) -> String {
+    let meaning = match error {
+        "access_denied" => "it was refused, by you or by the issuer",
+        "invalid_request" => {
+            "the issuer does not understand the request; look at authorization_url"
+        }
+        "unauthorized_client" => "this client id may not log in this way",
+        "unsupported_response_type" => "the issuer gives no codes",
+        "invalid_scope" => "the issuer does not know the scope",
+        "server_error" => "the issuer is broken",
+        "temporarily_unavailable" => "the issuer is busy; try again later",
+        _ => "the issuer says no more than this",
+    };
+    let mut told = format!("The login failed: {} ({meaning})", words(error));
+    if let Some(description) = description.filter(|text| !text.is_empty()) {
+        told.push_str(": ");
+        told.push_str(&words(description));
+    }
+    told
+}
+
+/// A text of somebody else's, fit for a terminal: no control characters, and not too long.
+pub fn words(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(WORDS_MAX_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPECTED: Expected<'static> = Expected { state: "s1", issuer: None };
+    const WITH_ISSUER: Expected<'static> = Expected { state: "s1", issuer: Some("https://i") };
+
+    fn code(text: &str) -> Answer {
+        Answer::Code(Secret::new(text))
+    }
+
+    #[test]
+    fn callbacks() {
+        let cases = [
+            ("code=c1&state=s1", code("c1")),
+            ("state=s1&x=y&code=a%2Fb%3D", code("a/b=")),
+            ("code=c1", Answer::NotOurs("it has no 'state'")),
+            ("code=c1&state=", Answer::NotOurs("its 'state' is not that of this login")),
+            ("code=c1&state=s2", Answer::NotOurs("its 'state' is not that of this login")),
+            (
+                "error=access_denied&state=s2",
+                Answer::NotOurs("its 'state' is not that of this login"),
+            ),
+            ("state=s1", Answer::NotOurs("it has no 'code'")),
+            ("state=s1&code=", Answer::NotOurs("it is no code")),
+            ("state=s1&code=a%20b", Answer::NotOurs("it is no code")),
+            ("state=s1&state=s1&code=c", Answer::NotOurs("it names a parameter twice")),
+            ("state=s1&code=c&code=d", Answer::NotOurs("it names a parameter twice")),
+            ("", Answer::NotOurs("it has no 'state'")),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(of_query(query, &EXPECTED), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_code_on_both_sides_of_its_limit() {
+        let query = |length: usize| format!("state=s1&code={}", "c".repeat(length));
+        assert!(matches!(of_query(&query(CODE_MAX_BYTES), &EXPECTED), Answer::Code(_)));
+        assert!(matches!(of_query(&query(CODE_MAX_BYTES + 1), &EXPECTED), Answer::NotOurs(_)));
+    }
+
+    #[test]
+    fn where_the_answer_comes_from() {
+        let answer = |query: &str| of_query(query, &WITH_ISSUER);
+        assert_eq!(answer("state=s1&code=c&iss=https%3A%2F%2Fi"), code("c"));
+        for (query, part) in [
+            ("state=s1&code=c&iss=https%3A%2F%2Fi%2F", "comes from 'https://i/' and not"),
+            ("state=s1&code=c", "does not say that it comes from 'https://i'"),
+            ("state=s1&error=access_denied&iss=x", "comes from 'x'"),
+        ] {
+            let Answer::Refused(why) = answer(query) else { panic!("{query}") };
+            assert!(why.contains(part), "{why}");
+        }
+        // Without a configured issuer there is nothing to hold it against.
+        assert_eq!(of_query("state=s1&code=c&iss=x", &EXPECTED), code("c"));
+    }
+
+    #[test]
+    fn refusals_in_words() {
+        let told = |query: &str| match of_query(query, &EXPECTED) {
+            Answer::Refused(why) => why,
+            other => panic!("{query}: {other:?}"),
+        };
+        assert_eq!(
+            told("state=s1&error=access_denied&error_description=You+said+no%1b%5B2J"),
+            "The login failed: access_denied (it was refused, by you or by the issuer): You said no[2J"
+        );
+        for error in [
+            "invalid_request",
+            "unauthorized_client",
+            "unsupported_response_type",
+            "invalid_scope",
+            "server_error",
+            "temporarily_unavailable",
+            "login_required",
+        ] {
+            assert!(told(&format!("state=s1&error={error}")).contains(error));
+        }
+        // An error wins over a code beside it.
+        assert!(told("state=s1&error=server_error&code=c").contains("broken"));
+        let long = told(&format!("state=s1&error=x&error_description={}", "y".repeat(400)));
+        assert_eq!(
+            long.matches('y').count(),
+            WORDS_MAX_CHARS + "the issuer says no more than this".matches('y').count()
+        );
+    }
+
+    #[test]
+    fn what_people_paste() {
+        let cases = [
+            ("http://127.0.0.1:5/callback?code=c1&state=s1\n", code("c1")),
+            ("  \"https://i/show?state=s1&code=c1#top\"  ", code("c1")),
+            ("?code=c1&state=s1", code("c1")),
+            ("code=c1&state=s1", code("c1")),
+            ("c1#s1", code("c1")),
+            ("'c1'", code("c1")),
+            ("4/0Ab_c-1", code("4/0Ab_c-1")),
+            ("c1#s2", Answer::NotOurs("its 'state' is not that of this login")),
+            (
+                "http://x/?code=c1&state=s2",
+                Answer::NotOurs("its 'state' is not that of this login"),
+            ),
+            ("http://x/?code=c1", Answer::NotOurs("it has no 'state'")),
+            ("two words", Answer::NotOurs("it is no code")),
+            ("   ", Answer::NotOurs("it is no code")),
+            ("#s1", Answer::NotOurs("it is no code")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(of_pasted(text, &EXPECTED), expected, "{text:?}");
+        }
+        assert!(matches!(
+            of_pasted("http://x/?error=access_denied&state=s1", &EXPECTED),
+            Answer::Refused(_)
+        ));
+    }
+}

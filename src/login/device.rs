@@ -1,0 +1,282 @@
+//! The device grant (RFC 8628): what is asked, what is said to the person, and how the issuer is
+//! polled, as pure functions.
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::config::{AutoRefresh, Missing};
+use crate::login::callback::words;
+use crate::secret::Secret;
+use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
+use crate::token::refresher::TokenAnswer;
+
+/// RFC 8628 §3.4.
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// RFC 8628 §3.5: where the issuer names no interval, and what `slow_down` adds.
+const INTERVAL_MS: u64 = 5_000;
+const SLOW_DOWN_MS: u64 = 5_000;
+/// The shortest and the longest time between two polls.
+const INTERVAL_MIN_MS: u64 = 1_000;
+const INTERVAL_MAX_MS: u64 = 60_000;
+/// How long a code lives where the issuer does not say, and at most.
+const LIFETIME_MS: u64 = 900_000;
+const LIFETIME_MAX_MS: u64 = 3_600_000;
+/// How a code's end is told.
+pub const EXPIRED: &str = "The code expired before it was typed in; try again";
+
+/// A device authorization response (RFC 8628 §3.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    device_code: Secret,
+    user_code: String,
+    verification_uri: String,
+    complete: Option<String>,
+    /// How long the codes live, in milliseconds from when they were asked for.
+    pub lifetime_ms: u64,
+    /// How long to wait between two polls, in milliseconds.
+    pub interval_ms: u64,
+}
+
+/// The request for a device code (RFC 8628 §3.1).
+pub fn authorization_request(config: &AutoRefresh, url: &str) -> Result<TokenRequest, Missing> {
+    request_with(config, url, Vec::new(), config.scope.as_deref())
+}
+
+/// The request that is repeated until the person is done (RFC 8628 §3.4).
+pub fn token_request(config: &AutoRefresh, pending: &Pending) -> Result<TokenRequest, Missing> {
+    let params = vec![("grant_type", GRANT_TYPE), ("device_code", pending.device_code.expose())];
+    request_with(config, &config.token_url, params, None)
+}
+
+impl Pending {
+    /// Reads the answer to a request sent at `sent`; the error says what is wrong with it.
+    pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, String> {
+        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let is_fine = (200..300).contains(&answer.status) && json.get("error").is_none();
+        if !is_fine {
+            let failure = grant::read(answer.status, &answer.headers, &answer.body, sent).err();
+            let what = failure.map(|failure| failure.what.to_string()).unwrap_or_default();
+            return Err(format!("The issuer gives no device code: {what}"));
+        }
+        let text =
+            |key: &str| json.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let needed = |key: &str| {
+            text(key).ok_or_else(|| {
+                format!("The issuer's answer has no '{key}'; is device_authorization_url right?")
+            })
+        };
+        let millis =
+            |key: &str| json.get(key).and_then(Value::as_u64).map(|secs| secs.saturating_mul(1000));
+        Ok(Self {
+            device_code: Secret::new(needed("device_code")?),
+            user_code: words(needed("user_code")?),
+            // Google's name for it is older than the RFC.
+            verification_uri: words(
+                text("verification_url").map_or_else(|| needed("verification_uri"), Ok)?,
+            ),
+            complete: text("verification_uri_complete").map(words),
+            lifetime_ms: millis("expires_in")
+                .filter(|ms| *ms > 0)
+                .unwrap_or(LIFETIME_MS)
+                .min(LIFETIME_MAX_MS),
+            interval_ms: millis("interval")
+                .unwrap_or(INTERVAL_MS)
+                .clamp(INTERVAL_MIN_MS, INTERVAL_MAX_MS),
+        })
+    }
+
+    /// What the person is told (RFC 8628 §3.3).
+    pub fn instructions(&self) -> String {
+        let mut told = format!(
+            "Open this address in a browser, on any machine:\n\n  {}\n\nand type in this code: {}\n",
+            self.verification_uri, self.user_code
+        );
+        if let Some(complete) = &self.complete {
+            told.push_str("\nThis address has the code in it already; compare it there:\n\n  ");
+            told.push_str(complete);
+            told.push('\n');
+        }
+        let minutes = self.lifetime_ms.div_ceil(60_000);
+        told + &format!("\nWaiting for that, at most {minutes} minutes.")
+    }
+
+    /// The address to open, if it is one that a browser may be sent to.
+    pub fn address(&self) -> Option<&str> {
+        let address = self.complete.as_deref().unwrap_or(&self.verification_uri);
+        // What opens addresses opens other things, too.
+        (address.starts_with("https://") || address.starts_with("http://")).then_some(address)
+    }
+}
+
+/// How the issuer is polled.
+#[derive(Debug)]
+pub struct Poll {
+    interval_ms: u64,
+}
+
+impl Poll {
+    /// Begins with the issuer's interval.
+    pub fn new(interval_ms: u64) -> Self {
+        Self { interval_ms }
+    }
+
+    /// How long to wait before the next poll.
+    pub fn interval_ms(&self) -> u64 {
+        self.interval_ms
+    }
+
+    /// A poll brought no token: how long to wait until the next, or why there is none (RFC 8628 §3.5).
+    pub fn refused(&mut self, failure: &Failure) -> Result<u64, String> {
+        let code = match &failure.what {
+            What::Status(_, code) => code.as_deref().unwrap_or_default(),
+            _ => "",
+        };
+        match code {
+            "authorization_pending" => Ok(self.interval_ms),
+            "slow_down" => Ok(self.slower(self.interval_ms + SLOW_DOWN_MS)),
+            "expired_token" => Err(EXPIRED.to_owned()),
+            "access_denied" => Err("The login was refused, by you or by the issuer".to_owned()),
+            _ if failure.class == Class::Transient => {
+                let wait_ms = self.slower(self.interval_ms * 2);
+                Ok(failure
+                    .retry_after_ms
+                    .map_or(wait_ms, |asked| asked.clamp(wait_ms, INTERVAL_MAX_MS)))
+            }
+            _ => Err(format!("The issuer ended the login: {}", failure.what)),
+        }
+    }
+
+    /// A poll got no answer: how long to wait until the next.
+    pub fn unanswered(&mut self) -> u64 {
+        self.slower(self.interval_ms * 2)
+    }
+
+    fn slower(&mut self, interval_ms: u64) -> u64 {
+        self.interval_ms = interval_ms.min(INTERVAL_MAX_MS);
+        self.interval_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+    use crate::token::grant::Reached;
+    use crate::token::grant::tests::config;
+
+    const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn read(status: u16, body: &str) -> Result<Pending, String> {
+        let answer =
+            TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec() };
+        Pending::read(&answer, SENT)
+    }
+
+    fn with(more: &str) -> Pending {
+        let body = format!(
+            r#"{{"device_code":"dc","user_code":"AB-CD","verification_uri":"https://i/d"{more}}}"#
+        );
+        read(200, &body).unwrap()
+    }
+
+    #[test]
+    fn codes_and_their_times() {
+        for (more, lifetime_ms, interval_ms) in [
+            ("", LIFETIME_MS, 5_000),
+            (r#","expires_in":600,"interval":7"#, 600_000, 7_000),
+            (r#","expires_in":0,"interval":0"#, LIFETIME_MS, 1_000),
+            (r#","expires_in":3600,"interval":60"#, 3_600_000, 60_000),
+            (r#","expires_in":3601,"interval":61"#, 3_600_000, 60_000),
+            (r#","expires_in":"soon","interval":-1"#, LIFETIME_MS, 5_000),
+        ] {
+            let pending = with(more);
+            assert_eq!(
+                (pending.lifetime_ms, pending.interval_ms),
+                (lifetime_ms, interval_ms),
+                "{more}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_person_is_told() {
+        let plain = with("");
+        assert!(plain.instructions().contains("  https://i/d\n\nand type in this code: AB-CD\n"));
+        assert!(plain.instructions().ends_with("at most 15 minutes."));
+        assert!(!plain.instructions().contains("dc"));
+        assert_eq!(plain.address(), Some("https://i/d"));
+        let complete = with(r#","verification_uri_complete":"https://i/d?c=AB-CD""#);
+        assert!(complete.instructions().contains("  https://i/d?c=AB-CD\n"));
+        assert_eq!(complete.address(), Some("https://i/d?c=AB-CD"));
+        let google =
+            read(200, r#"{"device_code":"d","user_code":"u","verification_url":"https://g"}"#);
+        assert_eq!(google.unwrap().verification_uri, "https://g");
+        let odd = with(r#","verification_uri_complete":"file:///etc/passwd""#);
+        assert_eq!(odd.address(), None);
+        let escape = read(
+            200,
+            "{\"device_code\":\"d\",\"user_code\":\"u\\u001b[2J\",\"verification_uri\":\"x\"}",
+        );
+        assert_eq!(escape.unwrap().user_code, "u[2J");
+    }
+
+    #[test]
+    fn answers_without_a_code() {
+        for (status, body, part) in [
+            (200, "{}", "has no 'device_code'"),
+            (200, "<html>", "has no 'device_code'"),
+            (200, r#"{"device_code":"d","user_code":"u"}"#, "has no 'verification_uri'"),
+            (200, r#"{"error":"invalid_client"}"#, "200 OK (invalid_client)"),
+            (401, r#"{"error":"invalid_client"}"#, "401 Unauthorized (invalid_client)"),
+            (404, "", "404 Not Found"),
+        ] {
+            let why = read(status, body).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+
+    #[test]
+    fn requests() {
+        let mut config = config();
+        config.scope = Some("a b".into());
+        let asked = authorization_request(&config, "https://i/d").unwrap();
+        assert_eq!(asked.url, "https://i/d");
+        assert_eq!(asked.body.expose(), "client_id=id+with+space&client_secret=s%26cret&scope=a+b");
+        let poll = token_request(&config, &with("")).unwrap();
+        assert_eq!(poll.url, config.token_url);
+        assert_eq!(
+            poll.body.expose(),
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code&device_code=dc\
+             &client_id=id+with+space&client_secret=s%26cret"
+        );
+    }
+
+    fn failure(status: u16, code: &str) -> Failure {
+        let body = format!(r#"{{"error":"{code}"}}"#);
+        grant::read(status, &Headers::new(), body.as_bytes(), SENT).unwrap_err()
+    }
+
+    #[test]
+    fn polls_go_on_slow_down_and_end() {
+        let mut poll = Poll::new(5_000);
+        assert_eq!(poll.interval_ms(), 5_000);
+        assert_eq!(poll.refused(&failure(400, "authorization_pending")), Ok(5_000));
+        assert_eq!(poll.refused(&failure(400, "slow_down")), Ok(10_000));
+        assert_eq!(poll.refused(&failure(400, "authorization_pending")), Ok(10_000));
+        assert_eq!(poll.refused(&failure(200, "slow_down")), Ok(15_000));
+        assert_eq!(poll.unanswered(), 30_000);
+        assert_eq!(poll.refused(&failure(503, "x")), Ok(60_000));
+        assert_eq!(poll.unanswered(), 60_000);
+        assert_eq!(poll.refused(&failure(400, "slow_down")), Ok(60_000));
+        assert_eq!(poll.refused(&failure(400, "expired_token")), Err(EXPIRED.to_owned()));
+        assert!(poll.refused(&failure(403, "access_denied")).unwrap_err().contains("refused"));
+        let other = poll.refused(&failure(400, "invalid_grant")).unwrap_err();
+        assert!(other.ends_with("400 Bad Request (invalid_grant)"), "{other}");
+        let mut poll = Poll::new(1_000);
+        let asked = Failure { retry_after_ms: Some(9_000), ..failure(429, "x") };
+        assert_eq!(poll.refused(&asked), Ok(9_000));
+        let not_a_token = grant::read(200, &Headers::new(), b"<html>", SENT).unwrap_err();
+        assert_eq!(not_a_token.reached, Reached::Perhaps);
+        assert_eq!(poll.refused(&not_a_token), Ok(4_000));
+    }
+}

@@ -1,0 +1,190 @@
+//! A thread that says we are alive as long as our own port answers.
+//!
+//! It asks `/-/healthy` as any client would, so the word is given by the accept loop, the pool and a
+//! worker, or by the refusal where every slot is taken; a thread that only says that it runs itself
+//! would go on saying so while all of these hang.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use log::warn;
+use rustix::io::Errno;
+
+use crate::clock::Deadline;
+use crate::supervisor::{Stage, Supervisor};
+use crate::thread::{self, Thread};
+
+/// The thread's stack.
+const STACK_BYTES: usize = 128 * 1024;
+/// How long it waits before it asks again where there was no answer.
+const RETRY_WAIT: Duration = Duration::from_millis(250);
+/// What it asks. Any HTTP answer will do.
+const QUESTION: &[u8] = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+/// What an answer begins with.
+const ANSWER_START: &[u8] = b"HTTP/1.";
+
+/// The running thread; dropping this ends it.
+pub struct Watchdog {
+    is_draining: Arc<AtomicBool>,
+    // In this order: the thread ends once the inbox is closed.
+    _inbox: Sender<()>,
+    _thread: Thread,
+}
+
+impl Watchdog {
+    /// Starts to tell `supervisor`, twice in each `period`, as long as `bound` answers; `status` makes the
+    /// line that goes with it.
+    pub fn start(
+        supervisor: Supervisor,
+        period: Duration,
+        bound: SocketAddr,
+        status: impl Fn() -> String + Send + 'static,
+    ) -> io::Result<Self> {
+        let is_draining = Arc::new(AtomicBool::new(false));
+        let (inbox, stopped) = bounded(0);
+        let of_thread = is_draining.clone();
+        let run = move || {
+            // A question may take a quarter, so that the word is there after three quarters at the latest.
+            let (every, allowed) = (period / 2, period / 4);
+            let alive =
+                || of_thread.load(Ordering::Relaxed) || is_answered(reachable(bound), allowed);
+            beat(&stopped, every, alive, || supervisor.tell(&Stage::Alive(status())));
+        };
+        let thread = thread::spawn("watchdog", STACK_BYTES, run)?;
+        Ok(Self { is_draining, _inbox: inbox, _thread: thread })
+    }
+
+    /// From here on the port is closed and what is in flight is finished, for a bounded time: that counts
+    /// as being alive.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Calls `tell` `every` so often while `alive` says so, until `stopped` is closed.
+fn beat(stopped: &Receiver<()>, every: Duration, mut alive: impl FnMut() -> bool, tell: impl Fn()) {
+    let mut wait = every;
+    while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        wait = if alive() {
+            tell();
+            every
+        } else {
+            RETRY_WAIT.min(every)
+        };
+    }
+}
+
+/// The address at which we reach our own port.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+/// Whether HTTP comes back from `address` within `allowed`.
+fn is_answered(address: SocketAddr, allowed: Duration) -> bool {
+    match ask(address, Deadline::after(allowed)) {
+        Ok(()) => true,
+        // Without a descriptor nothing can be asked; the accept loop lives with that, and so do we.
+        Err(error) if is_exhausted(&error) => true,
+        Err(error) => {
+            warn!("Our own port does not answer the watchdog: {error}");
+            false
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
+}
+
+fn ask(address: SocketAddr, deadline: Deadline) -> io::Result<()> {
+    // A timeout of zero is an error to the standard library.
+    let left = || deadline.left().max(Duration::from_millis(1));
+    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    stream.set_write_timeout(Some(left()))?;
+    stream.write_all(QUESTION)?;
+    let mut answer = [0; ANSWER_START.len()];
+    let mut count = 0;
+    while count < answer.len() {
+        if deadline.has_passed() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left()))?;
+        match stream.read(&mut answer[count..])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => count += more,
+        }
+    }
+    if answer == ANSWER_START { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_is_given_while_alive_and_again_at_once_after_a_lapse() {
+        let (inbox, stopped) = bounded::<()>(0);
+        let mut inbox = Some(inbox);
+        let mut answers = [true, false, false, true].into_iter();
+        let told = std::cell::Cell::new(0);
+        let alive = || {
+            let answer = answers.next();
+            if answer.is_none() {
+                inbox = None;
+            }
+            answer.unwrap_or(false)
+        };
+        beat(&stopped, Duration::from_millis(1), alive, || told.set(told.get() + 1));
+        assert_eq!(told.get(), 2);
+    }
+
+    #[test]
+    fn addresses_to_ask_at() {
+        for (bound, asked) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("192.0.2.7:80", "192.0.2.7:80"),
+        ] {
+            assert_eq!(reachable(bound.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+
+    #[test]
+    fn what_counts_as_an_answer() {
+        const ALLOWED: Duration = Duration::from_secs(10);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (sent, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", true),
+            ("SSH-2.0-x\r\n", false),
+            ("", false),
+        ] {
+            let of_thread = listener.try_clone().unwrap();
+            let answer = move || {
+                let (mut stream, _) = of_thread.accept().unwrap();
+                let mut question = [0; QUESTION.len()];
+                stream.read_exact(&mut question).unwrap();
+                stream.write_all(sent.as_bytes()).unwrap();
+            };
+            let _peer = thread::spawn("peer", 64 * 1024, answer).unwrap();
+            assert_eq!(is_answered(address, ALLOWED), expected, "{sent}");
+        }
+        // It takes the connection, and then nothing comes.
+        assert!(!is_answered(address, Duration::from_millis(1)));
+        drop(listener);
+        assert!(!is_answered(address, ALLOWED));
+        assert!(is_exhausted(&Errno::MFILE.into()) && !is_exhausted(&Errno::CONNREFUSED.into()));
+    }
+}

@@ -1,0 +1,61 @@
+//! What a login does to a token life: it begins a chain, and the seeds known so far are over.
+
+use fastrand::Rng;
+
+use crate::clock::Moment;
+use crate::secret::Secret;
+use crate::token::grant::Grant;
+use crate::token::lifecycle::Lifecycle;
+use crate::token::saved::Saved;
+
+impl Lifecycle {
+    /// A login brought `grant` and with it `refresh_token`. Returns what must be on disk.
+    ///
+    /// A chain of the login's own begins. The seed that is configured, and those that were used
+    /// before, do not begin another one from now on; a seed that was never seen still does.
+    pub fn logged_in(
+        &mut self,
+        grant: &Grant,
+        refresh_token: &Secret,
+        sent: Moment,
+        now: Moment,
+        rng: &mut Rng,
+    ) -> Saved {
+        let mut begun = Saved {
+            login_hash: Some(refresh_token.hash()),
+            refresh_token: Some(refresh_token.clone()),
+            revision: self.saved.revision,
+            ..Saved::default()
+        };
+        self.supersede_seeds(&mut begun);
+        self.saved = begun;
+        self.accept(grant, sent, now, rng);
+        self.stamped(now)
+    }
+
+    /// Whether `stored` began with a login that is not known here: it wins over whatever is, since
+    /// somebody wanted it.
+    pub fn is_other_login(&self, stored: &Saved) -> bool {
+        stored.login_hash.is_some() && stored.login_hash != self.saved.login_hash
+    }
+
+    /// Notes in `begun`, which a login began, the seeds that are known here.
+    ///
+    /// A refresh token that failed, or whose outcome is not known, may be a seed that never began a
+    /// chain: the login may have been made where the service's environment can't be seen.
+    pub(super) fn supersede_seeds(&self, begun: &mut Saved) {
+        let known = &self.saved;
+        let failed = known.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
+        let unsure = known.pending.as_ref().map(|marker| marker.refresh_token_hash.clone());
+        let configured = self.policy.seed.as_ref().map(Secret::hash);
+        let chain = known.refresh_token.as_ref().map(Secret::hash);
+        let seeds = known.superseded_seeds.iter().cloned();
+        for seed in
+            seeds.chain([known.seed_hash.clone(), failed, unsure, configured].into_iter().flatten())
+        {
+            if chain.as_ref() != Some(&seed) {
+                begun.supersede_seed(seed);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the configuration says about one token life.
+
+use std::time::Duration;
+
+use crate::config::{AutoRefresh, GrantType};
+use crate::secret::Secret;
+use crate::token::grant;
+use crate::token::lifecycle::Policy;
+
+impl Policy {
+    /// The policy of `config`.
+    pub fn of(config: &AutoRefresh) -> Self {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        // With a placeholder for the refresh token, the request is everything else about it.
+        let client_hash = grant::request(config, None)
+            .map(|request| {
+                let mut all = format!("{}\n{}", request.url, request.body.expose());
+                for (name, value) in &request.headers {
+                    all.push_str(name);
+                    all.push_str(value.expose());
+                }
+                Secret::new(all).hash()
+            })
+            .unwrap_or_default();
+        Self {
+            refresh_before_ms: millis(config.refresh_before_expiry),
+            retry_interval_ms: millis(config.retry_interval),
+            seed: config.seed.clone().and_then(Result::ok),
+            without_refresh_token: config.grant_type == GrantType::ClientCredentials,
+            client_hash,
+        }
+    }
+}

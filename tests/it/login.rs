@@ -1,0 +1,455 @@
+//! `evertoken login` with the real binary: browser, paste and device, and a running evertoken that takes
+//! the login up.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ChildStdin;
+
+use evertoken::token::saved::{Locking, StateFile};
+use sandbox::issuer::CLIENT_ID;
+use sandbox::{Options, Sandbox};
+use tempfile::TempDir;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{Answer, ask, get};
+use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+
+/// Has a running evertoken look for a login, and refresh where there is none.
+const FORCED: &str =
+    "POST /-/refresh/the-p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+
+/// An issuer, a provider that says which token it was shown, and a folder with a configuration.
+struct Place {
+    sandbox: Sandbox,
+    provider: Peer,
+    folder: TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    /// `keys` are lines of `auto_refresh_config`, in which `URL` is the sandbox.
+    fn new(keys: &str) -> Self {
+        let sandbox = Sandbox::start(Options::default()).unwrap();
+        let provider =
+            Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+        let folder = tempfile::tempdir().unwrap();
+        let variables = vec![
+            ("HOME", "/nonexistent".to_owned()),
+            ("ID", CLIENT_ID.to_owned()),
+            ("SECRET", sandbox.client_secret()),
+        ];
+        let place = Self { sandbox, provider, folder, variables };
+        place.configure(keys);
+        place
+    }
+
+    fn configure(&self, keys: &str) {
+        let url = self.sandbox.url();
+        let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
+        let config = format!(
+            "settings: {{port: 0, state_dir: state}}\nproviders:\n  - name: The P\n    type: generic\n    \
+             base_url: {}\n    auto_refresh_config:\n      token_url: URL/oauth/token\n      \
+             client_id_env: ID\n      client_secret_env: SECRET\n{lines}",
+            self.provider.url()
+        );
+        let config = config.replace("URL", &url);
+        std::fs::write(self.folder.path().join("providers.yaml"), config).unwrap();
+    }
+
+    fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.retain(|(own, _)| *own != name);
+        self.variables.push((name, value.to_owned()));
+    }
+
+    fn variables(&self) -> Vec<(&str, &str)> {
+        self.variables.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+
+    fn start(&self) -> Binary {
+        Binary::start(self.folder.path(), &["run"], &self.variables())
+    }
+
+    fn login(&self, more: &[&str]) -> (Binary, ChildStdin) {
+        let arguments = [&["login", "--provider", "the-p", "--no-browser"], more].concat();
+        Binary::start_talking(self.folder.path(), &arguments, &self.variables())
+    }
+
+    fn check(&self) -> std::process::Output {
+        run(self.folder.path(), &["check"], &self.variables())
+    }
+
+    fn state_file(&self) -> StateFile {
+        StateFile::new(self.folder.path().join("state"), "the-p")
+    }
+
+    /// Logs in with a browser, and expects that to work.
+    #[track_caller]
+    fn log_in(&self) {
+        let (mut login, _stdin) = self.login(&[]);
+        let page = visit(&redirect_of(&address_of(&login)));
+        assert_eq!(page.status, 200, "{}", page.body);
+        assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    }
+}
+
+/// The address that a login asks to open.
+#[track_caller]
+fn address_of(login: &Binary) -> String {
+    login.wait_for("  http").trim().to_owned()
+}
+
+/// What a browser gets at `url`.
+#[track_caller]
+fn visit(url: &str) -> Answer {
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    ask(authority.parse().unwrap(), get(&format!("/{path}")))
+}
+
+/// Where the issuer sends a browser that opens `address`.
+#[track_caller]
+fn redirect_of(address: &str) -> String {
+    let answer = visit(address);
+    assert_eq!(answer.status, 302, "{}", answer.body);
+    answer.field("location").unwrap().to_owned()
+}
+
+const BROWSER: &str = "authorization_url: URL/oauth/authorize?prompt=consent\nissuer: URL";
+
+#[test]
+fn a_browser_logs_in_and_the_running_evertoken_serves_with_it() {
+    let place = Place::new(BROWSER);
+    let words = "There is no refresh token yet; run: evertoken login --provider the-p";
+    let check = place.check();
+    assert_eq!(check.status.code(), Some(78));
+    assert!(text(&check.stderr).contains(words), "{}", text(&check.stderr));
+    let running = place.start();
+    let address = running.address();
+    running.wait_for(words);
+    let ready = ask(address, get("/-/ready"));
+    assert!(ready.status == 503 && ready.body.contains(words), "{}", ready.body);
+
+    let (mut login, _stdin) = place.login(&[]);
+    login.wait_for("Logging in to provider: The P");
+    let target = redirect_of(&address_of(&login));
+    assert!(target.starts_with("http://127.0.0.1:") && target.contains("/callback?"), "{target}");
+    // What others send is no answer, and does not end the waiting.
+    for wrong in [target.replace("state=", "state=x"), target.replace("state=", "other=")] {
+        let page = visit(&wrong);
+        assert!(page.status == 400 && page.body.contains("Ignored"), "{}", page.body);
+    }
+    login.wait_for("A callback was ignored: its 'state' is not that of this login");
+    let page = visit(&target);
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("evertoken has its token for The P"), "{}", page.body);
+    assert_eq!(page.field("cache-control"), Some("no-store"));
+    assert!(page.field("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    assert_eq!(login.code(), Some(0));
+    login.wait_for("Logged in. The tokens are in state/the-p.json");
+
+    running.wait_for("Using the login that was stored for provider: The P");
+    let served = ask(address, get("/x"));
+    assert!(served.body.starts_with("Bearer sandbox-at-"), "{}", served.body);
+    assert_eq!(ask(address, get("/-/ready")).status, 200);
+    assert_eq!(place.check().status.code(), Some(0));
+    assert_eq!(place.sandbox.counts().granted, 1, "the login, and no refresh");
+}
+
+#[test]
+fn a_login_wins_over_a_chain_that_is_fine_and_over_its_seed_but_not_over_a_new_one() {
+    let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
+    place.set("SEED", &place.sandbox.login());
+    let running = place.start();
+    let address = running.address();
+    let before = ask(address, get("/")).body;
+    assert!(before.starts_with("Bearer sandbox-at-"), "{before}");
+    // Where a login is made, the service's environment is rarely there.
+    let seed = place.variables.pop().unwrap();
+    let (mut login, _stdin) = place.login(&[]);
+    assert_eq!(visit(&redirect_of(&address_of(&login))).status, 200);
+    assert_eq!(login.code(), Some(0));
+    login.wait_for("Missing environment variable: 'SEED'. If the service has it");
+    assert_eq!(ask(address, FORCED).status, 200);
+    running.wait_for("Using the login that was stored");
+    let after = ask(address, get("/")).body;
+    assert_ne!(before, after);
+    drop(running);
+
+    place.variables.push(seed);
+    let restarted = place.start();
+    assert_eq!(ask(restarted.address(), get("/")).body, after, "the old seed changes nothing");
+    drop(restarted);
+    assert_eq!(place.sandbox.counts().granted, 2);
+    place.set("SEED", &place.sandbox.login());
+    let restarted = place.start();
+    assert_ne!(ask(restarted.address(), get("/")).body, after, "a new seed begins a new chain");
+    let counts = place.sandbox.counts();
+    assert_eq!((counts.granted, counts.refused, counts.reused), (3, 0, 0));
+}
+
+#[test]
+fn a_refresh_that_is_asked_for_takes_the_login_and_spends_nothing() {
+    let place = Place::new(BROWSER);
+    let running = place.start();
+    let address = running.address();
+    running.wait_for("There is no refresh token yet");
+    place.log_in();
+    assert_eq!(ask(address, FORCED).status, 200);
+    assert!(ask(address, get("/")).body.starts_with("Bearer sandbox-at-"));
+    assert_eq!(place.sandbox.counts().granted, 1);
+}
+
+#[test]
+fn what_the_browser_shows_is_pasted() {
+    let shown = "authorization_url: URL/oauth/authorize\nredirect_uri: https://issuer.example/show";
+    for whole_address in [false, true] {
+        let place = Place::new(shown);
+        let (mut login, mut stdin) = place.login(&[]);
+        let target = redirect_of(&address_of(&login));
+        assert!(target.starts_with("https://issuer.example/show?"), "{target}");
+        login.wait_for("Paste the code, or the whole address, here:");
+        let value = |name: &str| {
+            let query = target.split_once('?').unwrap().1;
+            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(own, _)| *own == name).unwrap().1.to_owned()
+        };
+        writeln!(stdin, "{}#wrong", value("code")).unwrap();
+        login.wait_for("That is not it: its 'state' is not that of this login");
+        let pasted = if whole_address {
+            target.clone()
+        } else {
+            format!("{}#{}", value("code"), value("state"))
+        };
+        writeln!(stdin, "{pasted}").unwrap();
+        assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+        assert!(place.state_file().load().unwrap().unwrap().refresh_token.is_some());
+    }
+}
+
+#[test]
+fn nothing_pasted_and_nonsense_pasted_end_with_1() {
+    let place = Place::new("authorization_url: URL/oauth/authorize");
+    let (mut login, stdin) = place.login(&["--paste"]);
+    assert!(address_of(&login).contains("redirect_uri=http%3A%2F%2F127.0.0.1%3A"));
+    drop(stdin);
+    assert_eq!(login.code(), Some(1));
+    login.wait_for("Nothing was pasted: the input has ended");
+    let (mut login, mut stdin) = place.login(&["--paste"]);
+    stdin.write_all(b"two words\nno code\n\n").unwrap();
+    assert_eq!(login.code(), Some(1));
+    login.wait_for("What was pasted was not the code");
+    assert_eq!(place.state_file().load().unwrap(), None);
+}
+
+#[test]
+fn a_device_code_is_waited_for() {
+    let place = Place::new("device_authorization_url: URL/oauth/device");
+    for agreed in [false, true] {
+        let (mut login, _stdin) = place.login(&[]);
+        let line = login.wait_for("and type in this code: ");
+        let user_code = line.rsplit_once(": ").unwrap().1.to_owned();
+        login.wait_for(&format!("/device?user_code={user_code}"));
+        let refused = place.sandbox.counts().refused;
+        eventually("it asked once in vain", || place.sandbox.counts().refused > refused);
+        assert!(place.sandbox.answer_device(&user_code, agreed));
+        assert_eq!(login.code(), Some(i32::from(!agreed)), "{:#?}", login.lines());
+        login.wait_for(if agreed { "Logged in." } else { "The login was refused" });
+        assert_eq!(place.state_file().load().unwrap().is_some(), agreed);
+    }
+}
+
+#[test]
+fn refusals_reach_the_person_in_words() {
+    let place = Place::new("authorization_url: URL/oauth/authorize?deny=1");
+    let (mut login, _stdin) = place.login(&[]);
+    let page = visit(&redirect_of(&address_of(&login)));
+    let words = "The login failed: access_denied (it was refused, by you or by the issuer): The sandbox was \
+                 told to refuse";
+    assert!(page.status == 400 && page.body.contains(words), "{}", page.body);
+    assert_eq!(login.code(), Some(1));
+    login.wait_for(words);
+
+    place.configure("authorization_url: URL/oauth/authorize\nissuer: https://another.example");
+    let (mut login, _stdin) = place.login(&[]);
+    visit(&redirect_of(&address_of(&login)));
+    assert_eq!(login.code(), Some(1));
+    login.wait_for("and not from 'https://another.example'");
+    assert_eq!(place.sandbox.counts().granted, 0, "the code was not spent");
+
+    // A code that somebody changed on the way is refused by the issuer.
+    place.configure("authorization_url: URL/oauth/authorize");
+    let (mut login, _stdin) = place.login(&[]);
+    let page = visit(&redirect_of(&address_of(&login)).replace("code=", "code=x"));
+    assert!(page.body.contains("did not take the code: 400 Bad Request (invalid_grant)"));
+    assert_eq!(login.code(), Some(1));
+}
+
+#[test]
+fn a_browser_is_opened_where_there_is_a_display() {
+    let mut place = Place::new(BROWSER);
+    let script = place.folder.path().join("xdg-open");
+    std::fs::write(&script, "#!/bin/sh\necho \"$@\" > opened.new && mv opened.new opened\n")
+        .unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let opened = place.folder.path().join("opened");
+    let path = format!("{}:/usr/bin:/bin", place.folder.path().display());
+    place.set("PATH", &path);
+    for (display, option, expected) in [
+        ("", "--config=providers.yaml", false),
+        (":9", "--no-browser", false),
+        (":9", "-cproviders.yaml", true),
+    ] {
+        place.set("DISPLAY", display);
+        let arguments = ["login", "--provider", "the-p", option];
+        let (mut login, _stdin) =
+            Binary::start_talking(place.folder.path(), &arguments, &place.variables());
+        let address = address_of(&login);
+        if expected {
+            eventually("the browser is opened", || opened.exists());
+            assert_eq!(std::fs::read_to_string(&opened).unwrap().trim(), address);
+        }
+        assert_eq!(visit(&redirect_of(&address)).status, 200);
+        assert_eq!(login.code(), Some(0));
+        assert_eq!(opened.exists(), expected, "{display} {option}");
+    }
+}
+
+#[test]
+fn exit_codes() {
+    let place = Place::new("refresh_token_env: SEED");
+    let login = |arguments: &[&str]| {
+        let all = [&["login"], arguments].concat();
+        let output = run(place.folder.path(), &all, &place.variables());
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    assert_eq!(login(&[]).0, 2);
+    assert_eq!(login(&["-p", "the-p", "--paste", "--device"]).0, 2);
+    let (code, told) = login(&["-p", "nobody"]);
+    assert!(code == 2 && told.contains("There is no provider 'nobody'"), "{told}");
+    let (code, told) = login(&["-p", "The P"]);
+    assert!(code == 78 && told.contains("needs an 'authorization_url'"), "{told}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    place.configure(&format!(
+        "authorization_url: URL/oauth/authorize\nredirect_uri: http://localhost:{port}/cb"
+    ));
+    let (code, told) = login(&["-p", "the-p"]);
+    assert!(code == 69 && told.contains("end what uses the port, or use --paste"), "{told}");
+    place.configure(BROWSER);
+    let variables = [("ID", "x")];
+    let output = run(place.folder.path(), &["login", "-p", "the-p", "--paste"], &variables);
+    assert_eq!(output.status.code(), Some(1), "the input has ended");
+    std::fs::remove_dir_all(place.folder.path().join("state")).unwrap();
+    std::fs::write(place.folder.path().join("state"), "").unwrap();
+    let (code, told) = login(&["-p", "the-p"]);
+    assert!(code == 78 && told.contains("can't be written"), "{told}");
+}
+
+#[test]
+fn without_a_refresh_token_nothing_is_stored() {
+    let issuer = Peer::answering(|_| answer(200, r#"{"access_token":"a","expires_in":60}"#));
+    let place = Place::new("authorization_url: URL/oauth/authorize");
+    let file = place.folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let token_url = format!("{}/oauth/token", place.sandbox.url());
+    std::fs::write(&file, config.replace(&token_url, &issuer.url())).unwrap();
+    let (mut login, _stdin) = place.login(&[]);
+    let page = visit(&redirect_of(&address_of(&login)));
+    assert!(page.status == 400 && page.body.contains("no refresh token"), "{}", page.body);
+    assert_eq!(login.code(), Some(1));
+    login.wait_for("The issuer gave no refresh token, so nothing was stored");
+    assert_eq!(place.state_file().load().unwrap(), None);
+}
+
+#[test]
+fn a_refresh_of_another_process_is_waited_for() {
+    let place = Place::new(BROWSER);
+    let Locking::Ours(lock) = place.state_file().try_lock().unwrap() else { panic!() };
+    let (mut login, _stdin) = place.login(&[]);
+    let target = redirect_of(&address_of(&login));
+    let asking = evertoken::thread::spawn("browser", 256 * 1024, move || {
+        assert_eq!(visit(&target).status, 200);
+    });
+    eventually("the code was taken", || place.sandbox.counts().granted == 1);
+    assert_eq!(place.state_file().load().unwrap(), None);
+    drop(lock);
+    drop(asking.unwrap());
+    assert_eq!(login.code(), Some(0));
+    assert!(place.state_file().load().unwrap().unwrap().login_hash.is_some());
+}
+
+#[test]
+fn a_chain_that_could_not_be_stored_does_not_overwrite_a_login() {
+    let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
+    place.set("SEED", &place.sandbox.login());
+    // A file where the folder should be: nobody, not even root, can write into it.
+    let state = place.folder.path().join("state");
+    std::fs::write(&state, "").unwrap();
+    let mut running = place.start();
+    let address = running.address();
+    running.wait_for("can't be written");
+    running.wait_for("Successfully refreshed");
+    std::fs::remove_file(&state).unwrap();
+    place.log_in();
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(running.code(), Some(0));
+    let _ = address;
+    let stored = place.state_file().load().unwrap().unwrap();
+    assert!(stored.login_hash.is_some(), "the login is still there");
+}
+
+const DEVICE_CODE: &str = "device-code-e5f6";
+
+#[test]
+fn nothing_secret_is_said_at_trace_level() {
+    let tokens = r#"{"access_token":"login-access-a1b2","refresh_token":"login-refresh-c3d4","expires_in":3600}"#;
+    let issuer = Peer::answering(move |seen| {
+        let device = format!(
+            r#"{{"device_code":"{DEVICE_CODE}","user_code":"AB","verification_uri":"http://x","interval":0}}"#
+        );
+        answer(200, if seen.line.contains("/device") { &device } else { tokens })
+    });
+    let mut place = Place::new("authorization_url: URL/oauth/authorize");
+    let file = place.folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let token_url = format!("{}/oauth/token", place.sandbox.url());
+    std::fs::write(&file, config.replace(&token_url, &issuer.url())).unwrap();
+    place.set("RUST_LOG", "trace");
+    let (mut login, _stdin) = place.login(&[]);
+    let target = redirect_of(&address_of(&login));
+    let wrong = visit(&target.replace("state=", "state=x"));
+    let page = visit(&target);
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    let sent = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
+    let value = |name: &str| {
+        let start = sent.find(&format!("{name}=")).unwrap() + name.len() + 1;
+        sent[start..].split('&').next().unwrap().to_owned()
+    };
+    let secrets = [
+        value("code_verifier"),
+        value("code"),
+        place.sandbox.client_secret(),
+        "login-access-a1b2".to_owned(),
+        "login-refresh-c3d4".to_owned(),
+        DEVICE_CODE.to_owned(),
+    ];
+    assert!(secrets.iter().all(|secret| secret.len() > 10), "{secrets:?}");
+    let mut outputs = login.lines();
+    assert!(outputs.len() > 3);
+    // A device code is as good as a token.
+    place.configure(&format!("device_authorization_url: {}/device", issuer.url()));
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace(&token_url, &issuer.url())).unwrap();
+    let (mut login, _stdin) = place.login(&[]);
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    outputs.extend(login.lines());
+    assert!(String::from_utf8_lossy(&issuer.seen()[2].body).contains(DEVICE_CODE));
+    for page in [wrong, page] {
+        outputs.push(format!("{:?}{}", page.fields, page.body));
+    }
+    for output in outputs {
+        for secret in &secrets {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The log of the real binary: a line a request, JSON, `--quiet`, the journal's manners.
+
+use serde_json::Value;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{ask, get, post};
+use crate::support::peer::{Peer, answer};
+
+/// A folder with a configuration for one provider at `url`.
+fn folder(url: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}
+providers:
+  - {{name: The Provider, type: anthropic, base_url: '{url}', auth_value_env: KEY}}
+"
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    folder
+}
+
+const VARIABLES: [(&str, &str); 1] = [("KEY", "static-credential-9a9a")];
+
+fn provider() -> Peer {
+    Peer::answering(|_| answer(200, "fourteen bytes"))
+}
+
+/// Starts the binary with `arguments`, has one request forwarded and one refused.
+fn used(folder: &tempfile::TempDir, arguments: &[&str]) -> Binary {
+    let binary = Binary::start(folder.path(), arguments, &VARIABLES);
+    let address = binary.address();
+    assert_eq!(ask(address, post("/v1/messages?key=secret-8d8d", "seventeen bytes..")).status, 200);
+    assert_eq!(ask(address, get("/to/nobody/x")).status, 404);
+    binary
+}
+
+/// The first line that holds `part`, as JSON.
+fn object(binary: &Binary, part: &str) -> Value {
+    serde_json::from_str(&binary.wait_for(part)).unwrap()
+}
+
+#[test]
+fn a_line_a_request() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let binary = used(&folder, &["run"]);
+    let line = binary.wait_for("POST /v1/messages");
+    let (start, rest) = line.split_once(", head after ").unwrap();
+    let expected = "[INFO] POST /v1/messages -> 200 from The Provider, 17 B in, 14 B out";
+    assert!(start.ends_with(expected), "{line}");
+    assert!(rest.ends_with(" s in all"), "{line}");
+    let refused = binary.wait_for("GET /to/nobody/x -> 404, 0 B in, ");
+    assert!(refused.contains("[INFO]"), "{refused}");
+    // Supervisors would fill the log with these.
+    assert_eq!(ask(binary.address(), get("/-/healthy")).status, 200);
+    assert_eq!(ask(binary.address(), get("/after")).status, 200);
+    binary.wait_for("GET /after -> 200");
+    assert!(!binary.lines().iter().any(|line| line.contains("/-/healthy")));
+}
+
+#[test]
+fn json_is_one_object_a_line_with_the_request_as_fields() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let mut binary = used(&folder, &["run", "--log-format", "json"]);
+    let forwarded = object(&binary, "POST /v1/messages");
+    for (field, expected) in [
+        ("level", "INFO".into()),
+        ("method", "POST".into()),
+        ("path", "/v1/messages".into()),
+        ("provider", "The Provider".into()),
+        ("status", 200.into()),
+        ("received_bytes", 17.into()),
+        ("sent_bytes", 14.into()),
+        ("attempts", 1.into()),
+        ("cut", Value::Null),
+    ] {
+        assert_eq!(forwarded[field], expected, "{field} of {forwarded}");
+    }
+    assert!(forwarded["duration_seconds"].is_f64() && forwarded["time"].is_string());
+    assert!(forwarded["time_to_first_byte_seconds"].is_f64(), "{forwarded}");
+    let refused = object(&binary, "GET /to/nobody/x");
+    assert_eq!((&refused["status"], &refused["provider"]), (&404.into(), &Value::Null));
+    assert_eq!(refused["attempts"], 0);
+    binary.signal(rustix::process::Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    binary.wait_for("Stopped");
+    for line in binary.lines() {
+        let value: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+        assert!(value["message"].is_string() && value["level"].is_string(), "{line}");
+        assert!(!line.contains("secret-8d8d") && !line.contains("9a9a"), "{line}");
+    }
+}
+
+#[test]
+fn the_fixed_lines_keep_their_words_in_json() {
+    let issuer = Peer::answering(|_| answer(401, ""));
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}
+providers:
+  - name: Claude Code Official
+    type: anthropic
+    base_url: http://127.0.0.1:9
+    auto_refresh_config: {{token_url: '{}', client_id_env: ID, refresh_token_env: SEED}}
+  - name: Other
+    type: anthropic
+    base_url: http://127.0.0.1:9
+    auto_refresh_config: {{token_url: '{0}', client_id_env: NOT_THERE, refresh_token_env: SEED}}
+",
+        issuer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let variables = [("ID", "abcdefgh"), ("SEED", "seed-refresh-token-51bd")];
+    let binary = Binary::start(folder.path(), &["--log-format=json"], &variables);
+    for (level, words) in [
+        ("INFO", "Starting token refresh for provider: Claude Code Official"),
+        ("ERROR", "Failed to refresh token: 401 Unauthorized"),
+        ("ERROR", "Missing environment variable: 'NOT_THERE'"),
+    ] {
+        let line = object(&binary, words);
+        assert_eq!(line["level"], level);
+        assert!(line["message"].as_str().unwrap().starts_with(words), "{line}");
+    }
+}
+
+#[test]
+fn what_keeps_the_log_from_beginning_is_json_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["run", "--log-format", "json"], &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let value: Value = serde_json::from_str(text(&output.stderr).trim_end()).unwrap();
+    assert_eq!(value["level"], "ERROR");
+    assert!(value["message"].as_str().unwrap().starts_with("providers.yaml: can't be read"));
+}
+
+#[test]
+fn quiet_is_warnings_and_errors_and_rust_log_wins() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = port.local_addr().unwrap().to_string();
+    // The address is in use: an error comes, and what would have come before it does not.
+    let output = run(folder.path(), &["run", "--quiet", "--listen", &listen], &VARIABLES);
+    assert_eq!(output.status.code(), Some(69));
+    let told = text(&output.stderr);
+    assert!(told.lines().count() == 1 && told.contains("[ERROR] can't listen on"), "{told}");
+    drop(port);
+    let variables = [VARIABLES[0], ("RUST_LOG", "info")];
+    let binary = Binary::start(folder.path(), &["-q"], &variables);
+    binary.wait_for("[INFO] Listening on");
+    let quiet = run(folder.path(), &["refresh", "--quiet"], &VARIABLES);
+    assert!(!text(&quiet.stderr).contains("[INFO]"));
+}
+
+/// Starts the binary from a shell that sets `$JOURNAL_STREAM` to `stream`, a shell word.
+fn in_journal(folder: &tempfile::TempDir, stream: &str, arguments: &str) -> Binary {
+    let binary = env!("CARGO_BIN_EXE_evertoken");
+    let script = format!(
+        "PATH=/usr/bin:/bin; export JOURNAL_STREAM={stream}; exec {binary} run {arguments}"
+    );
+    Binary::start_shell(folder.path(), &script, &VARIABLES)
+}
+
+#[test]
+fn in_the_journal_there_is_a_priority_and_no_timestamp() {
+    const OWN: &str = "\"$(stat -L -c %d:%i /proc/self/fd/2)\"";
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let binary = in_journal(&folder, OWN, "");
+    let line = binary.wait_for("Listening on");
+    assert!(line.starts_with("<6>[INFO] Listening on http://127.0.0.1:"), "{line}");
+    let binary = in_journal(&folder, OWN, "--log-format json");
+    let line = binary.wait_for("Listening on");
+    let value: Value = serde_json::from_str(line.strip_prefix("<6>").unwrap()).unwrap();
+    assert!(value["message"].as_str().unwrap().starts_with("Listening on"));
+    let binary = in_journal(&folder, OWN, "--config none.yaml");
+    assert!(binary.wait_for("can't be read").starts_with("<3>none.yaml: can't be read"));
+}
+
+#[test]
+fn a_journal_stream_that_is_not_our_stderr_changes_nothing() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    for stream in ["8:12345", "''", "rubbish"] {
+        let line = in_journal(&folder, stream, "").wait_for("Listening on");
+        assert!(line.starts_with("20") && line.contains("Z [INFO] Listening on"), "{line}");
+    }
+}
