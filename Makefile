@@ -5,11 +5,13 @@ DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
 ROUNDS ?= 3
+OPTIONS ?= --write
 # What `make install` installs; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check test-clients test-hosts test-install hostile soak bench install uninstall clean
+.PHONY: help run build static test check test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
+    uninstall clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -68,9 +70,17 @@ soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run soak.py $(SECONDS)
 
-bench: ## requests a second and the delay of an event, on this machine
+bench: ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
 	$(CARGO) build --release --locked --workspace --bins
-	$(CARGO) run --release --locked --package bench
+	target/release/bench $(OPTIONS)
+
+bench-check: ## instructions of the hot path against bench/instructions.txt (needs valgrind)
+	$(CARGO) build --release --locked --package bench
+	target/release/bench check
+
+bench-record: ## records the instructions of the hot path
+	$(CARGO) build --release --locked --package bench
+	target/release/bench check --record
 
 install: $(BINARY) target/manual ## install under $(DESTDIR)$(PREFIX): program, manual, completions, init files
 	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINARY="$(BINARY)" contrib/install install

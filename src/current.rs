@@ -303,7 +303,8 @@ impl Parts {
         let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
         let member = (posting, provider.slug.as_str());
         let herald = self.share(member, inbox.as_ref(), held, &cooldown);
-        Ok(Way { posting, upstream, inbox, watched, cooldown, herald, counts })
+        let metrics = self.metrics.of_provider(&provider.name);
+        Ok(Way { posting, upstream, inbox, watched, cooldown, herald, counts, metrics })
     }
 }
 

@@ -31,11 +31,40 @@ impl Headers {
 
     /// Adds a field at the end.
     pub fn push(&mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) {
+        self.push_parts(name.as_ref(), &[value.as_ref()]);
+    }
+
+    /// Adds a field at the end, its value in parts.
+    pub fn push_parts(&mut self, name: &str, value: &[&[u8]]) {
         let (name_start, value_start) = (self.names.len(), self.values.len());
-        self.names.push_str(name.as_ref());
-        self.values.extend_from_slice(value.as_ref());
+        self.names.push_str(name);
+        for part in value {
+            self.values.extend_from_slice(part);
+        }
         let name = name_start..self.names.len();
         self.fields.push(Field { name, value: value_start..self.values.len() });
+    }
+
+    /// No fields yet, with room for `fields` of them in a head of `bytes`.
+    pub fn with_room(fields: usize, bytes: usize) -> Self {
+        Self {
+            names: String::with_capacity(bytes / 2),
+            values: Vec::with_capacity(bytes),
+            fields: Vec::with_capacity(fields),
+        }
+    }
+
+    /// The fields for which `keep` holds, with room for a few more.
+    pub fn selected(&self, mut keep: impl FnMut(&str, &[u8]) -> bool) -> Self {
+        const MORE_BYTES: usize = 256;
+        let bytes = self.names.len().max(self.values.len()) + MORE_BYTES;
+        let mut kept = Self::with_room(self.fields.len() + 2, bytes);
+        for (name, value) in self.iter() {
+            if keep(name, value) {
+                kept.push(name, value);
+            }
+        }
+        kept
     }
 
     /// How many fields there are.
@@ -117,6 +146,25 @@ impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
+}
+
+/// How many bytes at the start of `bytes` may stand anywhere within a line of a head: none that ends
+/// one, no other control byte but the tab (RFC 9110 §5.5).
+pub fn plain_prefix(bytes: &[u8]) -> usize {
+    // So many at a time that the compiler looks at them all at once; so there is no early exit.
+    const STEP: usize = 32;
+    let is_plain = |byte: u8| (byte >= b' ' || byte == b'\t') && byte != 0x7f;
+    let (steps, _) = bytes.as_chunks::<STEP>();
+    let is_all_plain = |step: &&[u8; STEP]| {
+        let mut others = 0;
+        for byte in *step {
+            others |= u8::from(*byte < b' ') & u8::from(*byte != b'\t') | u8::from(*byte == 0x7f);
+        }
+        others == 0
+    };
+    let start = steps.iter().take_while(is_all_plain).count() * STEP;
+    let rest = &bytes[start..];
+    start + rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len())
 }
 
 /// The HTTP versions served (RFC 9112 §2.3).
@@ -251,6 +299,22 @@ mod tests {
         assert_eq!(members, [b"keep-alive".as_slice(), b"X-One", b"x-two"]);
         assert!(headers.list_contains("connection", "x-one"));
         assert!(!headers.list_contains("connection", "x"));
+    }
+
+    #[test]
+    fn plain_bytes_are_counted_up_to_the_first_that_is_not() {
+        for length in [0, 1, 31, 32, 33, 64, 100] {
+            let mut bytes = vec![b'x'; length];
+            assert_eq!(plain_prefix(&bytes), length);
+            for bad in [0, b'\r', b'\n', 0x1f, 0x7f] {
+                for at in 0..length {
+                    bytes[at] = bad;
+                    assert_eq!(plain_prefix(&bytes), at, "{bad} of {length}");
+                    bytes[at] = b'\t';
+                }
+            }
+            assert_eq!(plain_prefix(&[0x80, 0xff, b' ', b'~', b'\n']), 4);
+        }
     }
 
     #[test]

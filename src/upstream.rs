@@ -12,8 +12,6 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroize;
-
 use crate::config::Egress;
 use crate::message::Headers;
 
@@ -115,8 +113,7 @@ pub struct Upstream {
 }
 
 thread_local! {
-    /// Memory for the head of a request, used again by the next one of this thread. There is a
-    /// credential in a head, so it is wiped after use.
+    /// Memory for the head of a request, used again by the next one of this thread.
     static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -152,12 +149,11 @@ impl Upstream {
         client: Option<&Arc<TcpStream>>,
     ) -> Result<Answer, UpstreamError> {
         HEAD.with_borrow_mut(|head| {
-            let sent = match request::write_head(head, &self.origin, request, body) {
+            head.clear();
+            match request::write_head(head, &self.origin, request, body) {
                 Ok(()) => self.send_head(head, request.method, body, Watch::new(client)),
                 Err(what) => Err(Fault::Unsendable(what).exchanging()),
-            };
-            head.zeroize();
-            sent
+            }
         })
     }
 

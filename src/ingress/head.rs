@@ -1,7 +1,9 @@
 //! From bytes to a checked request head, under RFC 9112's rules; the only file that knows `httparse`.
 
+use std::mem::MaybeUninit;
+
 use crate::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
-use crate::message::{BodyLength, Headers, RequestHead, Version};
+use crate::message::{BodyLength, Headers, RequestHead, Version, plain_prefix};
 use crate::refusal::{Code, Refusal};
 
 /// Empty lines that may stand before a request line (RFC 9112 §2.2 asks for one).
@@ -27,10 +29,16 @@ impl HeadReader {
     /// Looks at `bytes`, which start with those of the last call. Once the head is whole: the head
     /// and its length in bytes. None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
-        while self.seen < bytes.len() && self.seen < HEAD_MAX_BYTES {
+        let end = bytes.len().min(HEAD_MAX_BYTES);
+        while self.seen < end {
+            // All that may stand within a line is passed over at once.
+            self.seen += plain_prefix(&bytes[self.seen..end]);
             let at = self.seen;
+            if at == end {
+                break;
+            }
             let Some(end_of_line) = check_byte(bytes, at)? else { return Ok(None) };
-            self.seen += 1;
+            self.seen = at + 1;
             if !end_of_line {
                 continue;
             }
@@ -54,7 +62,7 @@ impl HeadReader {
     }
 }
 
-/// Whether the byte at `at` ends a line. None where that needs the next byte; an error for a byte
+/// Whether the byte at `at`, which is not plain, ends a line. None where that needs the next byte; an error for a byte
 /// that no head may hold.
 fn check_byte(bytes: &[u8], at: usize) -> Result<Option<bool>, Refusal> {
     match bytes[at] {
@@ -65,7 +73,6 @@ fn check_byte(bytes: &[u8], at: usize) -> Result<Option<bool>, Refusal> {
         },
         b'\n' if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(true)),
         b'\n' => Err(bad("a line that does not end with CR LF")),
-        b'\t' | 0x20..=0x7e | 0x80..=0xff => Ok(Some(false)),
         _ => Err(bad("a control byte in the head")),
     }
 }
@@ -98,9 +105,9 @@ fn describe(error: httparse::Error) -> Refusal {
 }
 
 fn parse(bytes: &[u8]) -> Result<RequestHead, Refusal> {
-    let mut fields = vec![httparse::EMPTY_HEADER; HEAD_MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEAD_MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) => return Err(bad("the head ends early")),
         Err(error) => return Err(describe(error)),
@@ -109,7 +116,7 @@ fn parse(bytes: &[u8]) -> Result<RequestHead, Refusal> {
         Some(0) => Version::Http10,
         _ => Version::Http11,
     };
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_room(request.headers.len(), bytes.len());
     for field in request.headers.iter() {
         headers.push(field.name, field.value);
     }

@@ -58,17 +58,31 @@ impl Sent<'_> {
 }
 
 /// The credential for one attempt.
-pub(super) enum Taken {
+pub(super) enum Taken<'a> {
     Nothing,
-    Fixed(Secret),
-    Token(Secret, Generation),
+    Fixed(&'a Secret),
+    /// Out of a file that another program keeps.
+    Kept(Secret, Generation),
+    /// The token of a posting, which has a valid one.
+    Posted(Arc<Posting>),
 }
 
-impl Taken {
+impl Taken<'_> {
     fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Nothing => None,
-            Self::Fixed(secret) | Self::Token(secret, _) => Some(secret),
+            Self::Fixed(secret) => Some(secret),
+            Self::Kept(secret, _) => Some(secret),
+            Self::Posted(posting) => posting.token.as_ref().map(|token| &token.secret),
+        }
+    }
+
+    /// The token's generation; None for a credential that does not change.
+    fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Nothing | Self::Fixed(_) => None,
+            Self::Kept(_, generation) => Some(*generation),
+            Self::Posted(posting) => posting.token.as_ref().map(|token| token.generation),
         }
     }
 }
@@ -91,13 +105,18 @@ impl Proxy {
     pub(super) fn standing(&self, index: usize) -> Standing {
         let now = self.clock.now();
         let way = &self.ways[index];
+        if let Some(until) = way.cooldown.until(now) {
+            return Standing::Cooling(until.left_ms(now));
+        }
+        if matches!(self.config.providers[index].credential, Credential::Static(_)) {
+            return Standing::Ready;
+        }
         let posting = self.posting(index);
         let waits = || verdict::is_worth_waiting(&posting, now, FIRST_TOKEN_WAIT);
-        match way.cooldown.until(now) {
-            Some(until) => Standing::Cooling(until.left_ms(now)),
-            None if self.has_credential(index, &posting, now) => Standing::Ready,
-            None if way.inbox.is_some() && waits() => Standing::Waiting,
-            None => Standing::Without,
+        match self.has_credential(index, &posting, now) {
+            true => Standing::Ready,
+            false if way.inbox.is_some() && waits() => Standing::Waiting,
+            false => Standing::Without,
         }
     }
 
@@ -164,7 +183,7 @@ impl Proxy {
             let taken = self.credential(outgoing.index)?;
             record.attempts += 1;
             let mut answer = self.send_once(request, outgoing, &taken)?;
-            let Taken::Token(_, generation) = taken else { return Ok(answer) };
+            let Some(generation) = taken.generation() else { return Ok(answer) };
             if !refuses_token(&mut answer) {
                 return Ok(answer);
             }
@@ -180,7 +199,7 @@ impl Proxy {
         &self,
         request: &mut Request<'_>,
         outgoing: &Outgoing<'_>,
-        taken: &Taken,
+        taken: &Taken<'_>,
     ) -> Result<Answer, Stop> {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
@@ -205,7 +224,7 @@ impl Proxy {
     }
 
     /// The provider's credential, for which a request waits where the first token is on its way.
-    pub(super) fn credential(&self, index: usize) -> Result<Taken, Refusal> {
+    pub(super) fn credential(&self, index: usize) -> Result<Taken<'_>, Refusal> {
         let provider = &self.config.providers[index];
         let unavailable = |why: &dyn std::fmt::Display| {
             let message = format!("No credential for {}: {why}", provider.name);
@@ -213,13 +232,13 @@ impl Proxy {
         };
         match &provider.credential {
             Credential::None | Credential::Passthrough => Ok(Taken::Nothing),
-            Credential::Static(secret) => Ok(Taken::Fixed(secret.clone())),
+            Credential::Static(secret) => Ok(Taken::Fixed(secret)),
             Credential::Missing(missing) => Err(unavailable(missing)),
             Credential::Watched(_) => {
                 let watched = self.ways[index].watched.as_ref();
                 let kept = watched.map(|watched| watched.read(self.clock.wall()));
                 match kept {
-                    Some(Ok(kept)) => Ok(Taken::Token(kept.secret, kept.generation)),
+                    Some(Ok(kept)) => Ok(Taken::Kept(kept.secret, kept.generation)),
                     Some(Err(why)) => Err(unavailable(&why)),
                     None => Err(unavailable(&"its file is not watched")),
                 }
@@ -228,11 +247,13 @@ impl Proxy {
         }
     }
 
-    fn token(&self, index: usize) -> Result<Taken, Refusal> {
-        let deadline = Deadline::after(FIRST_TOKEN_WAIT);
+    fn token(&self, index: usize) -> Result<Taken<'_>, Refusal> {
         let known = self.posting(index);
+        if known.valid_token(self.clock.now()).is_some() {
+            return Ok(Taken::Posted(known));
+        }
+        let deadline = Deadline::after(FIRST_TOKEN_WAIT);
         if known.token.is_some()
-            && known.valid_token(self.clock.now()).is_none()
             && let Some(inbox) = &self.ways[index].inbox
         {
             inbox.expired();
@@ -241,14 +262,11 @@ impl Proxy {
             !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
         });
         let now = self.clock.now();
-        match posting.valid_token(now) {
-            Some(token) => Ok(Taken::Token(token.secret.clone(), token.generation)),
-            None => Err(verdict::token_unavailable(
-                &self.config.providers[index].name,
-                &posting,
-                now.wall,
-            )),
+        if posting.valid_token(now).is_some() {
+            return Ok(Taken::Posted(posting));
         }
+        let name = &self.config.providers[index].name;
+        Err(verdict::token_unavailable(name, &posting, now.wall))
     }
 
     /// Whether there is a valid token newer than `generation`, which the provider refused; where

@@ -1,5 +1,7 @@
 //! Which candidate is tried first, and which next.
 
+use std::collections::VecDeque;
+
 use crate::config::SelectionStrategy;
 
 /// A provider that may serve a request.
@@ -29,11 +31,56 @@ pub enum Standing {
     Without,
 }
 
-/// Puts `candidates`, which come in the order of their priority, into the order in which they are
-/// tried: those that are ready first, then those that wait for a token, then those that cool down,
-/// soonest first. `turn` differs from request to request: a count for `RoundRobin`, anything for
-/// `Random`.
-pub fn order(
+/// The candidates of a request in the order in which they are tried: those that are ready first, then
+/// those that wait for a token, then those that cool down, soonest first.
+///
+/// How they stand is asked as late as it can be: where the first one by priority is ready, the others
+/// are not asked for unless it fails, however many there are.
+#[derive(Debug)]
+pub struct Queue {
+    left: VecDeque<Candidate>,
+    strategy: SelectionStrategy,
+    turn: u64,
+    is_ordered: bool,
+}
+
+impl Queue {
+    /// `candidates` come in the order of their priority. `turn` differs from request to request: a
+    /// count for `RoundRobin`, anything for `Random`.
+    pub fn new(candidates: Vec<Candidate>, strategy: SelectionStrategy, turn: u64) -> Self {
+        Self { left: candidates.into(), strategy, turn, is_ordered: false }
+    }
+
+    /// How many were not tried yet.
+    pub fn len(&self) -> usize {
+        self.left.len()
+    }
+
+    /// Whether all were tried.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Whether some candidate has the model renamed.
+    pub fn renames(&self) -> bool {
+        self.left.iter().any(|one| one.model.is_some())
+    }
+
+    /// The next one to try; `standing` says how a provider stands.
+    pub fn next(&mut self, standing: impl Fn(usize) -> Standing) -> Option<Candidate> {
+        let by_priority = self.strategy == SelectionStrategy::Priority;
+        let is_clear =
+            |first: &Candidate| by_priority && standing(first.provider) == Standing::Ready;
+        if self.left.len() > 1 && !self.is_ordered && !self.left.front().is_some_and(is_clear) {
+            let candidates = std::mem::take(&mut self.left).into();
+            self.left = order(candidates, standing, self.strategy, self.turn).into();
+            self.is_ordered = true;
+        }
+        self.left.pop_front()
+    }
+}
+
+fn order(
     candidates: Vec<Candidate>,
     standing: impl Fn(usize) -> Standing,
     strategy: SelectionStrategy,
@@ -75,8 +122,14 @@ mod tests {
             .map(|(index, (priority, _))| candidate(index, *priority))
             .collect();
         candidates.sort_by_key(|one| one.priority);
-        let ordered = order(candidates, |index| of[index].1, strategy, turn);
-        ordered.into_iter().map(|one| one.provider).collect()
+        let mut queue = Queue::new(candidates, strategy, turn);
+        let mut tried = Vec::new();
+        while let Some(one) = queue.next(|index| of[index].1) {
+            tried.push(one.provider);
+            assert_eq!(queue.len() + tried.len(), of.len());
+        }
+        assert!(queue.is_empty());
+        tried
     }
 
     /// Priorities and standings of providers 0, 1, …
@@ -86,7 +139,8 @@ mod tests {
     fn by_standing_then_by_priority() {
         use SelectionStrategy::Priority;
         use Standing::{Cooling, Ready, Waiting, Without};
-        let cases: [(Candidates, &[usize]); 6] = [
+        let cases: [(Candidates, &[usize]); 7] = [
+            (&[(1, Ready), (1, Cooling(5)), (1, Without), (1, Ready)], &[0, 3, 1, 2]),
             (&[(1, Ready), (1, Ready)], &[0, 1]),
             (&[(2, Ready), (1, Ready)], &[1, 0]),
             (&[(1, Cooling(5)), (2, Ready)], &[1, 0]),
@@ -114,5 +168,18 @@ mod tests {
             firsts[order[0]] += 1;
         }
         assert!(firsts.iter().all(|count| *count > 60), "{firsts:?}");
+    }
+
+    #[test]
+    fn the_others_are_not_asked_for_while_the_first_is_ready() {
+        let asked = std::cell::Cell::new(0);
+        let standing = |_| {
+            asked.set(asked.get() + 1);
+            Standing::Ready
+        };
+        let candidates = (0..200).map(|index| candidate(index, 0)).collect();
+        let mut queue = Queue::new(candidates, SelectionStrategy::Priority, 0);
+        assert_eq!(queue.next(standing).map(|one| one.provider), Some(0));
+        assert_eq!(asked.get(), 1);
     }
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use log::{Level, debug};
 
 use crate::clock::{Clock, Stopwatch, Timestamp};
-use crate::config::{Config, ProviderKind};
+use crate::config::{Config, ProviderKind, SelectionStrategy};
 use crate::ingress::{After, Request, Service};
 use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::access::Access;
 use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
-use crate::proxy::choice::{self, Candidate};
+use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::headers;
 use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::pages::events::Watchers;
@@ -193,7 +193,8 @@ impl Proxy {
                 let body = self.take_body(request, false)?;
                 let only =
                     Candidate { provider: index, model: None, priority: 0, is_foreign: false };
-                self.forward(request, &target, &body, vec![only], reply, record, stopwatch)
+                let only = Queue::new(vec![only], SelectionStrategy::Priority, 0);
+                self.forward(request, &target, &body, only, reply, record, stopwatch)
             }
             Route::Any => {
                 let (body, candidates) = self.choose(request)?;
@@ -204,21 +205,24 @@ impl Proxy {
     }
 
     /// The body, and who may serve the request, in the order in which they are tried.
-    fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Vec<Candidate>), Stop> {
+    fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Queue), Stop> {
         let path = request.head.path();
         let by_model = !self.config.model_routes.is_empty();
-        if !by_model && let [only] = candidates(&self.config, path, None)?.as_slice() {
+        let by_path = if by_model { Vec::new() } else { candidates(&self.config, path, None)? };
+        if let [only] = by_path.as_slice() {
             // A request that can't be sent is refused before its body is read.
             self.credential(only.provider)?;
         }
         let body = self.take_body(request, by_model)?;
-        let model = if by_model { body.model() } else { None };
-        let candidates =
-            candidates(&self.config, path, model.as_ref().map(|one| one.name.as_str()))?;
+        let candidates = if by_model {
+            let model = body.model();
+            candidates(&self.config, path, model.as_ref().map(|one| one.name.as_str()))?
+        } else {
+            by_path
+        };
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let strategy = self.config.settings.selection_strategy;
-        let candidates = choice::order(candidates, |index| self.standing(index), strategy, turn);
-        Ok((body, candidates))
+        Ok((body, Queue::new(candidates, strategy, turn)))
     }
 
     /// Tries the candidates in turn until one answers well; the last answer is passed on as it is.
@@ -228,21 +232,19 @@ impl Proxy {
         request: &mut Request<'_>,
         target: &str,
         body: &TakenBody,
-        candidates: Vec<Candidate>,
+        mut candidates: Queue,
         reply: &mut Reply<'_>,
         record: &mut Record,
         stopwatch: Stopwatch,
     ) -> Result<(), Stop> {
-        let model =
-            candidates.iter().any(|one| one.model.is_some()).then(|| body.model()).flatten();
+        let model = if candidates.renames() { body.model() } else { None };
         let mut kept: Option<(usize, Kept)> = None;
         let mut refused = None;
         // What a provider of another API said that does not know the path: worth less than a failure
         // of one that does.
         let mut unknown = None;
-        let mut left = candidates.len();
-        for candidate in candidates {
-            left -= 1;
+        while let Some(candidate) = candidates.next(|index| self.standing(index)) {
+            let left = candidates.len();
             let index = candidate.provider;
             record.provider = Some(index);
             let renamed = match (&candidate.model, &model) {
@@ -412,12 +414,14 @@ impl Proxy {
             attempts: record.attempts,
             cut,
         };
-        self.metrics.observe(&Observed {
+        let observed = Observed {
             provider: summary.provider,
             status: summary.status,
             first_byte: summary.first_byte,
             total: summary.total,
-        });
+        };
+        let of_provider = record.provider.map(|index| &self.ways[index].metrics);
+        self.metrics.observe(&observed, of_provider);
         // Supervisors ask for pages every few seconds; who is refused one is of interest.
         summary.log(if record.is_page { Level::Debug } else { Level::Info });
     }

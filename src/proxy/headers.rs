@@ -24,23 +24,32 @@ const OURS: [&str; 3] = ["host", "content-length", "expect"];
 /// Request fields that hold a list, so that the client's members and the configured ones are merged.
 const LISTS: [&str; 1] = ["anthropic-beta"];
 
-/// Whether `name` may not cross: hop-by-hop by nature or because `Connection` names it.
-fn is_hop_by_hop(name: &str, headers: &Headers) -> bool {
-    HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own))
-        || headers.list_contains("connection", name)
+/// What may not cross: hop-by-hop by nature or because `Connection` names it.
+struct HopByHop<'a> {
+    headers: &'a Headers,
+    /// Whether there is a `Connection` that names anything.
+    names_others: bool,
 }
 
-/// The credential field for `provider`, made of `credential`.
-pub fn credential_field(
-    provider: &Provider,
-    credential: &Secret,
-) -> Option<(&'static str, Secret)> {
+impl<'a> HopByHop<'a> {
+    fn of(headers: &'a Headers) -> Self {
+        let names_others =
+            headers.list("connection").any(|member| !matches!(member, b"keep-alive" | b"close"));
+        Self { headers, names_others }
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own))
+            || (self.names_others && self.headers.list_contains("connection", name))
+    }
+}
+
+/// The credential field of `provider`: its name, and what stands before the credential in it.
+pub fn credential_field(provider: &Provider) -> Option<(&'static str, &'static str)> {
     match (provider.auth_type, provider.kind) {
         (AuthType::None, _) => None,
-        (AuthType::ApiKey, ProviderKind::Anthropic) => Some(("x-api-key", credential.clone())),
-        (AuthType::AuthToken | AuthType::ApiKey, _) => {
-            Some(("authorization", Secret::new(format!("Bearer {}", credential.expose()))))
-        }
+        (AuthType::ApiKey, ProviderKind::Anthropic) => Some(("x-api-key", "")),
+        (AuthType::AuthToken | AuthType::ApiKey, _) => Some(("authorization", "Bearer ")),
     }
 }
 
@@ -55,11 +64,11 @@ pub fn to_upstream(
     inbound_keys: &[Secret],
 ) -> Headers {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
-    let mut sent = headers.clone();
-    sent.retain(|name, value| {
+    let hop_by_hop = HopByHop::of(headers);
+    let mut sent = headers.selected(|name, value| {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let is_credential = is("authorization") || is("x-api-key");
-        !is_hop_by_hop(name, headers)
+        !hop_by_hop.holds(name)
             && !OURS.iter().any(|own| is(own))
             && !(is_credential && (!passthrough || is_inbound_key(value, inbound_keys)))
     });
@@ -71,9 +80,9 @@ pub fn to_upstream(
         sent.remove(name);
         sent.push(name.clone(), value);
     }
-    if let Some((name, value)) = credential.and_then(|one| credential_field(provider, one)) {
+    if let (Some(credential), Some((name, scheme))) = (credential, credential_field(provider)) {
         sent.remove(name);
-        sent.push(name, value.expose());
+        sent.push_parts(name, &[scheme.as_bytes(), credential.expose().as_bytes()]);
     }
     sent
 }
@@ -107,9 +116,8 @@ fn merged(sent: &Headers, name: &str, configured: &str) -> String {
 /// The fields to pass on to the client. `Content-Length` stays; the reply corrects it where the
 /// framing needs that.
 pub fn to_client(headers: &Headers) -> Headers {
-    let mut sent = headers.clone();
-    sent.retain(|name, _| !is_hop_by_hop(name, headers));
-    sent
+    let hop_by_hop = HopByHop::of(headers);
+    headers.selected(|name, _| !hop_by_hop.holds(name))
 }
 
 #[cfg(test)]
@@ -182,9 +190,9 @@ mod tests {
             (ProviderKind::Generic, AuthType::None, None),
         ];
         for (kind, auth_type, expected) in cases {
-            let field = credential_field(&provider(kind, auth_type, &[]), &Secret::new("t"));
-            let field = field.as_ref().map(|(name, value)| (*name, value.expose()));
-            assert_eq!(field, expected);
+            let provider = provider(kind, auth_type, &[]);
+            let sent = to_upstream(&Headers::new(), &provider, Some(&Secret::new("t")), &[]);
+            assert_eq!(sent, expected.map_or(Headers::new(), |field| of(&[field])));
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use prometheus::core::{Collector, Metric};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::clock::Timestamp;
@@ -43,6 +43,15 @@ pub struct Observed<'a> {
     pub first_byte: Option<Duration>,
     /// From the request head to the end.
     pub total: Duration,
+}
+
+/// One provider's own metrics, looked up once rather than with every request.
+#[derive(Clone, Debug)]
+pub struct OfProvider {
+    /// Requests that were answered with 200, which most are.
+    fine: IntCounter,
+    duration: Histogram,
+    first_byte: Histogram,
 }
 
 /// How a provider stands when the metrics are asked for.
@@ -137,17 +146,29 @@ impl Metrics {
         }
     }
 
-    /// Counts an exchange that has ended.
-    pub fn observe(&self, observed: &Observed<'_>) {
-        let provider = observed.provider.unwrap_or("");
-        let code = observed.status.unwrap_or(0).to_string();
-        self.requests.with_label_values(&[provider, &code]).inc();
-        if observed.provider.is_none() {
-            return;
+    /// The metrics of the provider called `name`.
+    pub fn of_provider(&self, name: &str) -> OfProvider {
+        OfProvider {
+            fine: self.requests.with_label_values(&[name, "200"]),
+            duration: self.duration.with_label_values(&[name]),
+            first_byte: self.first_byte.with_label_values(&[name]),
         }
-        self.duration.with_label_values(&[provider]).observe(observed.total.as_secs_f64());
+    }
+
+    /// Counts an exchange that has ended, with the metrics of its provider.
+    pub fn observe(&self, observed: &Observed<'_>, of_provider: Option<&OfProvider>) {
+        match (observed.status, of_provider) {
+            (Some(200), Some(own)) => own.fine.inc(),
+            (status, _) => {
+                let provider = observed.provider.unwrap_or("");
+                let code = status.unwrap_or(0).to_string();
+                self.requests.with_label_values(&[provider, &code]).inc();
+            }
+        }
+        let Some(own) = of_provider else { return };
+        own.duration.observe(observed.total.as_secs_f64());
         if let Some(first_byte) = observed.first_byte {
-            self.first_byte.with_label_values(&[provider]).observe(first_byte.as_secs_f64());
+            own.first_byte.observe(first_byte.as_secs_f64());
         }
     }
 
@@ -252,30 +273,32 @@ mod tests {
         assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
         let metrics = Metrics::new();
         assert_eq!(metrics.first_byte("A"), None);
-        metrics.observe(&Observed {
+        let observed = Observed {
             provider: Some("A"),
             status: Some(200),
             first_byte: Some(Duration::from_millis(70)),
             total: Duration::from_secs(2),
-        });
+        };
+        metrics.observe(&observed, Some(&metrics.of_provider("A")));
         assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
     }
 
     #[test]
     fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         let metrics = Metrics::new();
-        metrics.observe(&Observed {
-            provider: Some("A \"b\""),
-            status: Some(200),
-            first_byte: Some(Duration::from_millis(30)),
-            total: Duration::from_secs(2),
-        });
-        metrics.observe(&Observed {
-            provider: None,
-            status: Some(403),
-            first_byte: None,
-            total: Duration::ZERO,
-        });
+        let own = metrics.of_provider("A \"b\"");
+        for status in [200, 404] {
+            let observed = Observed {
+                provider: Some("A \"b\""),
+                status: Some(status),
+                first_byte: Some(Duration::from_millis(30)),
+                total: Duration::from_secs(2),
+            };
+            metrics.observe(&observed, Some(&own));
+        }
+        let refused =
+            Observed { provider: None, status: Some(403), first_byte: None, total: Duration::ZERO };
+        metrics.observe(&refused, None);
         metrics.upstream_error("A", "cut");
         metrics.connections_changed(1);
         let now = || ProviderNow {
@@ -292,11 +315,12 @@ mod tests {
         for line in [
             concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
+            "evertoken_requests_total{code=\"404\",provider=\"A \\\"b\\\"\"} 1",
             "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
             "evertoken_requests_in_flight 2",
             "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
-            "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 1",
-            "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.03",
+            "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 2",
+            "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.06",
             "evertoken_upstream_errors_total{kind=\"cut\",provider=\"A\"} 1",
             "evertoken_refreshes_total{outcome=\"success\",provider=\"A\"} 3",
             "evertoken_refreshes_total{outcome=\"failure\",provider=\"A\"} 1",

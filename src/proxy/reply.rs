@@ -21,6 +21,9 @@ enum Framing {
     UntilClose,
 }
 
+/// The room that a head is given at first.
+const HEAD_COMMON_BYTES: usize = 1024;
+
 /// One response on its way to the client. Each piece is one write, so that no event waits; the head
 /// goes out with the first piece, or at [`Reply::flush`].
 pub struct Reply<'a> {
@@ -77,6 +80,7 @@ impl<'a> Reply<'a> {
 
     fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
         let bytes = &mut self.held_head;
+        bytes.reserve(HEAD_COMMON_BYTES);
         let (status, reason) = (head.status, reason_phrase(head.status));
         // Writing to memory does not fail.
         let _ = write!(bytes, "HTTP/1.1 {status} {reason}\r\n");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proxy::cooldown::Cooldown;
+use crate::proxy::metrics::OfProvider;
 use crate::shared::keeper::Herald;
 use crate::token::refresher::Inbox;
 use crate::token::store::PostingKey;
@@ -26,6 +27,8 @@ pub struct Way {
     pub herald: Option<Herald>,
     /// Counts since the start.
     pub counts: Counts,
+    /// Its metrics.
+    pub metrics: OfProvider,
 }
 
 /// Requests to one provider since the start.

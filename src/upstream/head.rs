@@ -1,6 +1,6 @@
 //! From bytes to the head of a response, under RFC 9112's rules; pure.
 
-use crate::message::{Headers, ResponseHead};
+use crate::message::{Headers, ResponseHead, plain_prefix};
 use crate::upstream::AnswerLength;
 use crate::upstream::framing::Framing;
 
@@ -8,6 +8,9 @@ use crate::upstream::framing::Framing;
 pub const RESPONSE_HEAD_MAX_BYTES: usize = 16 * 1024;
 /// The most header fields in one.
 pub const RESPONSE_HEAD_MAX_FIELDS: usize = 128;
+
+/// The fields that there is room for at first.
+const FIELDS_COMMON: usize = 16;
 
 /// A response's head as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,22 +65,35 @@ fn is_start(bytes: &[u8]) -> bool {
 /// (RFC 9112 §2.2).
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == b'\n') {
-        let after = from + at + 1;
-        match bytes[after..] {
-            [b'\n', ..] => return Some(after + 1),
-            [b'\r', b'\n', ..] => return Some(after + 2),
-            _ => from = after,
+    while let Some(line) = end_of_line(&bytes[from..]) {
+        from += line;
+        match bytes[from..] {
+            [b'\n', ..] => return Some(from + 1),
+            [b'\r', b'\n', ..] => return Some(from + 2),
+            _ => {}
         }
     }
     None
+}
+
+/// How many bytes the line at the start of `bytes` has, its line feed included.
+fn end_of_line(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += plain_prefix(&bytes[at..]);
+        match bytes.get(at)? {
+            b'\n' => return Some(at + 1),
+            // A carriage return, or a byte that is refused once the line is looked at.
+            _ => at += 1,
+        }
+    }
 }
 
 /// Parses a head that is there as a whole.
 fn parse(bytes: &[u8]) -> Result<Parsed, BadHead> {
     let mut lines = Lines(bytes);
     let (is_http11, status) = status_line(lines.next().unwrap_or_default())?;
-    let mut headers = Headers::new();
+    let mut headers = Headers::with_room(FIELDS_COMMON, bytes.len());
     for line in lines {
         if line.is_empty() {
             return Ok(Parsed {
@@ -102,9 +118,9 @@ impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let end = self.0.iter().position(|byte| *byte == b'\n')?;
-        let (line, rest) = (&self.0[..end], &self.0[end + 1..]);
+        let (line, rest) = self.0.split_at(end_of_line(self.0)?);
         self.0 = rest;
+        let line = &line[..line.len() - 1];
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 }
@@ -119,7 +135,7 @@ fn status_line(line: &[u8]) -> Result<(bool, u16), BadHead> {
         _ => return Err(bad),
     };
     let (digits, reason) = rest.split_first_chunk::<3>().ok_or(bad)?;
-    if !matches!(reason, [] | [b' ', ..]) || !reason.iter().all(|byte| is_in_value(*byte)) {
+    if !matches!(reason, [] | [b' ', ..]) || !is_value(reason) {
         return Err(bad);
     }
     match digits {
@@ -140,7 +156,7 @@ fn field(line: &[u8]) -> Result<(&str, &[u8]), BadHead> {
     if name.is_empty() || !name.iter().all(|byte| is_in_name(*byte)) {
         return Err(bad);
     }
-    if !value.iter().all(|byte| is_in_value(*byte)) {
+    if !is_value(value) {
         return Err(BadHead("the response head holds a byte that no field may hold"));
     }
     Ok((std::str::from_utf8(name).map_err(|_| bad)?, value.trim_ascii()))
@@ -148,12 +164,29 @@ fn field(line: &[u8]) -> Result<(&str, &[u8]), BadHead> {
 
 /// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
 pub(super) fn is_in_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    IN_NAME[usize::from(byte)]
 }
 
-/// Whether a field's value may hold the byte (RFC 9110 §5.5).
-pub(super) fn is_in_value(byte: u8) -> bool {
-    matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
+/// A table, since every byte of every name is looked up.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut index = 0;
+    let others = b"!#$%&'*+-.^_`|~";
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] |= byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+/// Whether a field's value may be this (RFC 9110 §5.5).
+pub(super) fn is_value(bytes: &[u8]) -> bool {
+    plain_prefix(bytes) == bytes.len()
 }
 
 /// How the body of an answer to a `method` request is delimited, on the wire and for who reads it

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::upstream::head::{is_in_name, is_in_value};
+use crate::upstream::head::{is_in_name, is_value};
 use crate::upstream::origin::Origin;
 use crate::upstream::{OutBody, OutRequest};
 
@@ -40,7 +40,7 @@ pub(super) fn write_head(
         if name.is_empty() || !name.bytes().all(is_in_name) {
             return Err("the name of a header field holds a byte that it may not");
         }
-        if !value.iter().all(|byte| is_in_value(*byte)) {
+        if !is_value(value) {
             return Err("a header field holds a byte that it may not");
         }
         head.extend_from_slice(name.as_bytes());

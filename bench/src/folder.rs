@@ -1,0 +1,23 @@
+//! Where the files of a run are: configurations, certificates, environments of other tools.
+
+use std::path::{Path, PathBuf};
+
+use crate::Outcome;
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// `target/bench`, made where it is not there.
+pub(crate) fn scratch() -> Outcome<PathBuf> {
+    let folder = root().join("target/bench");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The evertoken that is measured.
+pub(crate) fn evertoken() -> PathBuf {
+    root().join("target/release/evertoken")
+}

@@ -1,0 +1,261 @@
+//! The hot path alone, on one thread and without waiting, so that its instructions can be counted.
+//!
+//! The client's requests are in the socket before they are read, and each answer of the provider is in
+//! the socket before the request is sent: nothing blocks, nothing depends on the scheduler. The counts
+//! of two runs of different length are subtracted, which leaves the requests between.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use evertoken::app::{App, Environment};
+use evertoken::clock::Clock;
+use evertoken::config::resolve::{Sources, resolve};
+use evertoken::ingress::live::Live;
+use evertoken::ingress::{After, Request, Service, conn};
+use evertoken::message::RequestHead;
+use evertoken::proxy::exchange::Proxy;
+use evertoken::refusal::Refusal;
+use evertoken::supervisor::Supervisor;
+
+use crate::process::output;
+use crate::report::short;
+use crate::{Outcome, folder, say, time};
+
+/// What is counted.
+const CASES: [&str; 3] = ["json", "stream", "refused"];
+/// Requests of the two runs.
+const FEW: u64 = 50;
+const MANY: u64 = 250;
+/// More than a request or an answer has.
+const SINK_BYTES: usize = 8 * 1024;
+/// How much more than what was recorded is a regression.
+const REGRESSION: f64 = 1.05;
+/// How much less is worth recording anew.
+const GAIN: f64 = 0.95;
+
+/// Counts each case, and compares with what is recorded, or records it.
+pub(crate) fn check(records: bool) -> Outcome<()> {
+    let file = folder::root().join("bench/instructions.txt");
+    let recorded = std::fs::read_to_string(&file).unwrap_or_default();
+    let of = |case: &str| -> Option<f64> {
+        recorded.lines().find_map(|line| line.strip_prefix(case)?.trim().parse().ok())
+    };
+    let mut text = String::from(
+        "# Instructions of a request in user space, by `make bench-check` (valgrind).\n",
+    );
+    let mut regressions = Vec::new();
+    for case in CASES {
+        let count = instructions(case)?;
+        let _ = writeln!(text, "{case} {count:.0}");
+        let before = of(case).unwrap_or(count);
+        let ratio = count / before;
+        let words = match ratio {
+            more if more > REGRESSION => {
+                regressions.push(case);
+                "a regression"
+            }
+            less if less < GAIN => "a gain: record it with `make bench-record`",
+            _ => "as recorded",
+        };
+        say(&format!(
+            "{case:8} {count:>9.0} instructions a request, {} × what is recorded: {words}",
+            short(ratio)
+        ));
+    }
+    if records {
+        std::fs::write(file, text)?;
+        return Ok(());
+    }
+    if regressions.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("more than 5 % more instructions: {}", regressions.join(", ")).into())
+    }
+}
+
+fn instructions(case: &str) -> Outcome<f64> {
+    let many = collected(case, MANY)?;
+    let few = collected(case, FEW)?;
+    let requests = f64::from(u32::try_from(MANY - FEW)?);
+    Ok((many - few) / requests)
+}
+
+fn collected(case: &str, requests: u64) -> Outcome<f64> {
+    let own = std::env::current_exe()?;
+    let log = folder::scratch()?.join("callgrind.log");
+    output(
+        Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .arg("--callgrind-out-file=/dev/null")
+            .arg(format!("--log-file={}", log.display()))
+            .arg(own)
+            .args(["path", case, &requests.to_string()]),
+    )?;
+    let said = std::fs::read_to_string(&log)?;
+    let count = said.lines().find_map(|line| line.split("Collected :").nth(1));
+    Ok(count.ok_or("valgrind counted nothing")?.trim().parse()?)
+}
+
+/// Serves so many requests of one kind.
+pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
+    let requests: usize = requests.parse()?;
+    let provider = TcpListener::bind("127.0.0.1:0")?;
+    let state = folder::scratch()?.join("path-state");
+    let text = format!(
+        "settings: {{port: 0, state_dir: \"{}\", log_level: WARN}}\nproviders:\n  - {{name: P, type: anthropic, \
+         base_url: \"http://{}\", auth_value: token}}\n",
+        state.display(),
+        provider.local_addr()?
+    );
+    let sources = Sources {
+        environment: &|_| None,
+        files: &|path| std::fs::read_to_string(path),
+        file_mode: Some(0o600),
+        is_root: false,
+    };
+    let (config, _) =
+        resolve(&text, "bench", &sources).map_err(|problems| format!("{problems:?}"))?;
+    let limits = config.settings.limits.clone();
+    let environment = Environment {
+        clock: Clock::system(),
+        rng: fastrand::Rng::with_seed(1),
+        timer: crossbeam_channel::after,
+        supervisor: Supervisor::nobody(),
+    };
+    let app =
+        App::start(config, environment, Box::new(|| Err(vec!["it is not read again".to_owned()])))
+            .map_err(|error| error.to_string())?;
+    let request = request(case);
+    let answer = answer(case);
+    let (client, served) = pair()?;
+    let feeding = Feeding {
+        proxy: app.proxy(),
+        provider,
+        talk: Mutex::default(),
+        answer,
+        request,
+        client,
+        left: AtomicUsize::new(requests),
+        sink: Mutex::new(vec![0; SINK_BYTES]),
+    };
+    feeding.send_next()?;
+    let live = Arc::new(Live::default());
+    let served = Arc::new(served);
+    let entry = live.enter(served.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+    conn::serve(&served, &limits, &feeding, &entry);
+    let left = feeding.left.load(Ordering::SeqCst);
+    if left == 0 { Ok(()) } else { Err(format!("{left} requests were not served").into()) }
+}
+
+fn pair() -> Outcome<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    Ok((client, listener.accept()?.0))
+}
+
+/// What an SDK sends.
+fn request(case: &str) -> Vec<u8> {
+    let body = format!("{{\"model\":\"m\",\"stream\":true,\"messages\":\"{}\"}}", "x".repeat(983));
+    // One that is refused before anything is sent on.
+    let path = if case == "refused" { "/to/nobody/v1/messages" } else { "/v1/messages?beta=true" };
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: Anthropic/Python 0.76.0\r\nAccept: application/json\r\n\
+         Accept-Encoding: gzip, deflate\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nX-Stainless-Lang: python\r\n\
+         X-Stainless-Package-Version: 0.76.0\r\nX-Stainless-OS: Linux\r\nX-Stainless-Arch: x64\r\nX-Stainless-Runtime: CPython\r\n\
+         X-Stainless-Runtime-Version: 3.11.2\r\nAuthorization: Bearer placeholder\r\nanthropic-version: 2023-06-01\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn answer(case: &str) -> Vec<u8> {
+    let head = "HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 08:00:00 GMT\r\nrequest-id: req_011CQ\r\nanthropic-ratelimit-requests-limit: 50\r\n\
+                anthropic-ratelimit-requests-remaining: 49\r\ncf-ray: 8f0\r\nserver: cloudflare\r\nx-robots-tag: none\r\n";
+    if case != "stream" {
+        let body = "y".repeat(1024);
+        return format!(
+            "{head}Content-Type: application/json\r\nContent-Length: 1024\r\n\r\n{body}"
+        )
+        .into_bytes();
+    }
+    let event = format!("event: content_block_delta\ndata: {}\n\n", "z".repeat(100));
+    let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+    format!(
+        "{head}Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(20)
+    )
+    .into_bytes()
+}
+
+/// The proxy, with the other ends of its connections in the same hands.
+struct Feeding {
+    proxy: Arc<Proxy>,
+    provider: TcpListener,
+    /// The provider's end of the connection that is kept.
+    talk: Mutex<Option<TcpStream>>,
+    answer: Vec<u8>,
+    request: Vec<u8>,
+    client: TcpStream,
+    left: AtomicUsize,
+    /// What is read is dropped; the memory is there already, so that it costs nothing to have it.
+    sink: Mutex<Vec<u8>>,
+}
+
+impl Feeding {
+    fn send_next(&self) -> std::io::Result<()> {
+        (&self.client).write_all(&self.request)
+    }
+
+    fn drain(&self, mut stream: &TcpStream) -> std::io::Result<usize> {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        stream.read(&mut sink)
+    }
+
+    /// Has the provider answer before it is asked; for the first request, from another thread.
+    fn feed(&self) -> std::io::Result<Option<std::thread::JoinHandle<std::io::Result<TcpStream>>>> {
+        let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = &mut *talk {
+            // What was sent is taken, so that the socket does not fill.
+            let _ = self.drain(stream);
+            stream.write_all(&self.answer)?;
+            return Ok(None);
+        }
+        let (listener, answer) = (self.provider.try_clone()?, self.answer.clone());
+        let accept = move || {
+            let (mut stream, _) = listener.accept()?;
+            let _ = stream.read(&mut [0; SINK_BYTES])?;
+            stream.write_all(&answer)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        };
+        time::spawn(accept).map(Some)
+    }
+}
+
+impl Service for Feeding {
+    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
+        let is_sent_on = !request.head.target.starts_with("/to/nobody");
+        let first = if is_sent_on { self.feed().unwrap_or(None) } else { None };
+        let after = self.proxy.serve(request, out);
+        if let Some(stream) = first.and_then(|thread| thread.join().ok()).and_then(Result::ok) {
+            *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        }
+        // The answer is taken, and the next request sent, or the connection closed.
+        let taken = self.drain(&self.client);
+        if taken.is_ok() && self.left.fetch_sub(1, Ordering::SeqCst) > 1 {
+            let _ = self.send_next();
+        } else {
+            let _ = self.client.shutdown(std::net::Shutdown::Write);
+        }
+        after
+    }
+
+    fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
+        self.proxy.refuse(refusal, head, out);
+    }
+}

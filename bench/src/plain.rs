@@ -1,0 +1,122 @@
+//! Small requests by `wrk`: requests a second, their time, and what one costs the proxy.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::output;
+use crate::proxies::{Kind, Subject};
+use crate::{Outcome, folder};
+
+/// The size of a request's body.
+pub(crate) const BODY_BYTES: usize = 1024;
+
+/// What one round came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// Requests a second.
+    pub(crate) per_second: f64,
+    /// Median time of one.
+    pub(crate) p50_us: f64,
+    /// 99 % took less.
+    pub(crate) p99_us: f64,
+    /// Processor time of the proxy for one.
+    pub(crate) cpu_us: f64,
+    /// Answers other than 2xx, and errors.
+    pub(crate) errors: f64,
+}
+
+/// Loads `subject` over `connections` for `time`.
+pub(crate) fn round(subject: &Subject, connections: usize, time: Duration) -> Outcome<Round> {
+    let before = subject.running.as_ref().map(|running| running.usage().cpu_s);
+    let path = if matches!(subject.kind, Kind::Litellm | Kind::Portkey) {
+        "/v1/chat/completions"
+    } else {
+        "/json"
+    };
+    let mut round = load(subject.address, path, subject.provider, connections, time)?;
+    if let (Some(before), Some(running)) = (before, &subject.running) {
+        let requests = round.per_second * time.as_secs_f64();
+        round.cpu_us = (running.usage().cpu_s - before) * 1e6 / requests.max(1.0);
+    }
+    Ok(round)
+}
+
+/// Loads whatever listens at `to`; `provider` is who Portkey's gateway is told to ask.
+pub(crate) fn load(
+    to: SocketAddr,
+    path: &str,
+    provider: SocketAddr,
+    connections: usize,
+    time: Duration,
+) -> Outcome<Round> {
+    let script = folder::scratch()?.join("post.lua");
+    // What LiteLLM and Portkey look for is there; the others do not look.
+    let pad = "x".repeat(BODY_BYTES - 64);
+    let body =
+        format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{pad}\"}}]}}");
+    let lua = format!(
+        "wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\n\
+         wrk.headers[\"x-portkey-provider\"] = \"openai\"\nwrk.headers[\"authorization\"] = \"Bearer x\"\n\
+         wrk.headers[\"x-portkey-custom-host\"] = \"{}\"\nwrk.body = '{body}'\n",
+        format_args!("http://{provider}/v1")
+    );
+    std::fs::write(&script, lua)?;
+    let said = output(
+        Command::new("wrk")
+            .arg("-t1")
+            .arg(format!("-c{connections}"))
+            .arg(format!("-d{}s", time.as_secs().max(1)))
+            .args(["--latency", "--timeout", "20s", "-s"])
+            .arg(&script)
+            .arg(format!("http://{to}{path}")),
+    )
+    .map_err(|error| format!("{error} (wrk is in Debian's package of that name)"))?;
+    read(&said).ok_or_else(|| format!("wrk said:\n{said}").into())
+}
+
+fn read(said: &str) -> Option<Round> {
+    let after = |what: &str| {
+        let line = said.lines().map(str::trim).find_map(|line| line.strip_prefix(what))?;
+        line.split_whitespace().next()
+    };
+    let errors =
+        said.lines().map(str::trim).find_map(|line| line.strip_prefix("Non-2xx or 3xx responses:"));
+    Some(Round {
+        per_second: after("Requests/sec:")?.parse().ok()?,
+        p50_us: micros(after("50%")?)?,
+        p99_us: micros(after("99%")?)?,
+        cpu_us: 0.0,
+        errors: errors.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0),
+    })
+}
+
+/// `12.34us`, `1.2ms`, `3.4s`.
+fn micros(text: &str) -> Option<f64> {
+    let end = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(end);
+    let scale = match unit {
+        "us" => 1.0,
+        "ms" => 1e3,
+        "s" => 1e6,
+        "m" => 60e6,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_says_is_read() {
+        let said = "  Latency Distribution\n     50%  123.00us\n     99%    1.50ms\n  7 requests in 1s\n  Non-2xx or 3xx responses: 3\nRequests/sec:   4242.50\n";
+        let round = read(said).unwrap();
+        let figures = [round.per_second, round.p50_us, round.p99_us, round.errors];
+        assert!(
+            figures.iter().zip([4242.5, 123.0, 1500.0, 3.0]).all(|(a, b)| (a - b).abs() < 1e-6)
+        );
+        assert!(read("unable to connect").is_none());
+    }
+}

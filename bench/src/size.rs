@@ -1,0 +1,121 @@
+//! What evertoken takes where nothing happens: memory, wake-ups, the time to start, the binary, the
+//! build.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::mock::Mock;
+use crate::process::{Running, output};
+use crate::proxies::{Kind, start};
+use crate::report::Figures;
+use crate::time::{now, sleep};
+use crate::{Outcome, Plan, folder};
+
+/// How long an idle process is looked at.
+const IDLE: Duration = Duration::from_mins(1);
+/// Starts that are timed.
+const STARTS: usize = 21;
+
+/// An idle evertoken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Idle {
+    /// Resident memory.
+    pub(crate) rss_kib: f64,
+    /// The same, shared pages divided.
+    pub(crate) pss_kib: f64,
+    /// Times that a thread woke up, in half a minute.
+    pub(crate) wakes_per_30s: f64,
+    /// Threads.
+    pub(crate) threads: f64,
+}
+
+/// Looks at an evertoken that does nothing.
+pub(crate) fn idle(plan: &Plan, mock: &Mock) -> Outcome<Idle> {
+    let subject = start(Kind::Evertoken, mock, false, "")?;
+    let running = subject.running.as_ref().ok_or("it runs")?;
+    // The connection that saw it start is over by then.
+    sleep(Duration::from_secs(if plan.is_short { 11 } else { 15 }));
+    let time = if plan.is_short { Duration::from_secs(30) } else { IDLE };
+    let before = running.usage();
+    sleep(time);
+    let after = running.usage();
+    Ok(Idle {
+        rss_kib: after.rss_kib,
+        pss_kib: after.pss_kib,
+        wakes_per_30s: (after.sleeps - before.sleeps) * 30.0 / time.as_secs_f64(),
+        threads: after.threads,
+    })
+}
+
+/// Milliseconds from the start of the process to its line that it listens.
+pub(crate) fn starts() -> Outcome<Figures> {
+    let folder = folder::scratch()?.join("start");
+    std::fs::create_dir_all(&folder)?;
+    let config = format!(
+        "settings: {{port: 0, state_dir: \"{}\"}}\nproviders:\n  - {{name: P, type: anthropic, base_url: \
+         \"https://api.example.com\", auth_value: token}}\n",
+        folder.display()
+    );
+    std::fs::write(folder.join("providers.yaml"), config)?;
+    let mut figures = Figures::default();
+    for _ in 0..STARTS {
+        let mut command = Command::new("sh");
+        // The log is on stderr.
+        command.current_dir(&folder).args(["-c", "exec \"$0\" run 2>&1"]).arg(folder::evertoken());
+        let begun = now();
+        let mut running = Running::start("start", command, &[])?;
+        while !running.line()?.contains("Listening on") {}
+        figures.0.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(figures)
+}
+
+/// Bytes of the release binary as it is, and of one that needs no library at all; the latter is built.
+pub(crate) fn binaries() -> Outcome<[f64; 2]> {
+    let bytes = |path: std::path::PathBuf| -> Outcome<f64> {
+        Ok(f64::from(u32::try_from(std::fs::metadata(path)?.len())?))
+    };
+    let target = folder::scratch()?.join("static");
+    let host = host()?;
+    output(
+        Command::new("cargo")
+            .current_dir(folder::root())
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--bin",
+                "evertoken",
+                "--target",
+                &host,
+                "--target-dir",
+            ])
+            .arg(&target),
+    )?;
+    Ok([bytes(folder::evertoken())?, bytes(target.join(host).join("release/evertoken"))?])
+}
+
+/// Seconds of a release build from nothing, with the crates already downloaded.
+pub(crate) fn build() -> Outcome<f64> {
+    let target = folder::scratch()?.join("clean-build");
+    if target.exists() {
+        std::fs::remove_dir_all(&target)?;
+    }
+    let begun = now();
+    output(
+        Command::new("cargo")
+            .current_dir(folder::root())
+            .args(["build", "--release", "--locked", "--bin", "evertoken", "--target-dir"])
+            .arg(&target),
+    )?;
+    let took = begun.elapsed().as_secs_f64();
+    std::fs::remove_dir_all(&target)?;
+    Ok(took)
+}
+
+fn host() -> Outcome<String> {
+    let said = output(Command::new("rustc").arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.ok_or("rustc does not say its host")?.to_owned())
+}

@@ -1,0 +1,138 @@
+//! The whole run: what is measured in which order, and what is made of it.
+
+use std::fmt::Write as _;
+
+use crate::mock::Mock;
+use crate::process::output;
+use crate::proxies::{Kind, Subject, start_all};
+use crate::report::{Bound, Figures, Table, Target};
+use crate::{Outcome, Plan, folder, say};
+
+/// Where the tables stand in `docs/performance.md`.
+const BEGIN: &str = "<!-- measured: begin -->";
+const END: &str = "<!-- measured: end -->";
+
+mod growth;
+mod large;
+mod rest;
+mod small;
+mod streams;
+
+/// What a run gives: text, plots, and targets.
+#[derive(Default)]
+pub(super) struct Results {
+    text: String,
+    plots: Vec<(&'static str, String)>,
+    targets: Vec<Target>,
+}
+
+impl Results {
+    pub(super) fn section(&mut self, title: &str, text: &str) {
+        say(&format!("\n### {title}\n\n{text}"));
+        let _ = write!(self.text, "\n### {title}\n\n{text}\n");
+    }
+
+    pub(super) fn plot(&mut self, name: &'static str, title: &str, svg: String) {
+        let _ = write!(self.text, "\n![{title}](performance/{name}.svg)\n");
+        self.plots.push((name, svg));
+    }
+
+    pub(super) fn target(&mut self, what: impl Into<String>, measured: Figures, bound: Bound) {
+        if !measured.0.is_empty() {
+            self.targets.push(Target { what: what.into(), measured, bound });
+        }
+    }
+}
+
+/// Measures all that `plan` wants.
+pub(crate) fn run(plan: &Plan) -> Outcome<()> {
+    let mock = Mock::start()?;
+    let mut results = Results::default();
+    let subjects = start_all(&mock, false, &plan.gateways)?;
+    let machine = machine(&subjects)?;
+    say(&machine);
+    for (section, subjects, with_tls) in [("plain", Some(subjects), false), ("tls", None, true)] {
+        if !plan.wants(section) && !plan.wants("streams") && !plan.wants("bodies") {
+            continue;
+        }
+        let subjects = match subjects {
+            Some(subjects) => subjects,
+            None => start_all(&mock, with_tls, &[])?,
+        };
+        let way = if with_tls { " over TLS to the provider" } else { "" };
+        if plan.wants(section) {
+            small::small(plan, &subjects, way, &mut results)?;
+        }
+        if plan.wants("streams") {
+            streams::many_streams(plan, &subjects, way, &mut results)?;
+        }
+        if plan.wants("bodies") {
+            large::large(plan, &subjects, way, &mut results)?;
+        }
+    }
+    if plan.wants("curves") {
+        growth::growth(plan, &mock, &mut results)?;
+    }
+    if plan.wants("idle") {
+        rest::rest(plan, &mock, &mut results)?;
+    }
+    if plan.wants("size") && !plan.is_short {
+        rest::sizes(&mut results)?;
+    }
+    finish(plan, &machine, &results)
+}
+
+/// What is compared with what: the figures of `kind`.
+pub(super) fn of(figures: &[(Kind, Figures)], kind: Kind) -> Figures {
+    figures.iter().find(|(own, _)| *own == kind).map(|(_, one)| one.clone()).unwrap_or_default()
+}
+
+fn machine(subjects: &[Subject]) -> Outcome<String> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let commit = output(std::process::Command::new("git").current_dir(folder::root()).args([
+        "rev-parse",
+        "--short",
+        "HEAD",
+    ]))
+    .unwrap_or_default();
+    let mut text = format!(
+        "{cores} cores ({}), Linux {}, everything on 127.0.0.1; commit {}.\n",
+        model.trim_start_matches([' ', '\t', ':']),
+        kernel.trim(),
+        commit.trim()
+    );
+    for subject in subjects.iter().filter(|one| one.kind != Kind::Direct) {
+        let _ = writeln!(text, "- {}: `{}`", subject.kind.name(), subject.kind.version());
+    }
+    Ok(text)
+}
+
+fn finish(plan: &Plan, machine: &str, results: &Results) -> Outcome<()> {
+    let mut table = Table::new(["target", "bound", "measured: median (least–most)", ""]);
+    for target in &results.targets {
+        table.row(target.cells());
+    }
+    let targets = table.markdown();
+    say(&format!("\n### Targets\n\n{targets}"));
+    let text = format!(
+        "{BEGIN}\n\n### Machine\n\n{machine}\n### Targets\n\n{targets}\n{}\n{END}",
+        results.text
+    );
+    let folder = if plan.writes { folder::root().join("docs") } else { folder::scratch()? };
+    std::fs::create_dir_all(folder.join("performance"))?;
+    for (name, svg) in &results.plots {
+        std::fs::write(folder.join("performance").join(format!("{name}.svg")), svg)?;
+    }
+    let file = folder.join("performance.md");
+    let before = std::fs::read_to_string(&file).unwrap_or_default();
+    let (start, end) = match (before.find(BEGIN), before.find(END)) {
+        (Some(start), Some(end)) => (&before[..start], &before[end + END.len()..]),
+        _ => ("", "\n"),
+    };
+    std::fs::write(&file, format!("{start}{text}{end}"))?;
+    say(&format!("\nwritten to {}", file.display()));
+    Ok(())
+}
