@@ -4,12 +4,14 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 CARGO ?= cargo
 SECONDS ?= 3600
+ROUNDS ?= 3
 OPTIONS ?= --write
 # What `make install` installs; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check test-clients test-install hostile soak bench bench-check bench-record install uninstall clean
+.PHONY: help run build static test check test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
+    uninstall clean
 
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -46,6 +48,7 @@ check: ## formatting, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
+	$(CARGO) clippy --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
@@ -53,10 +56,14 @@ test-clients: ## the built binary under real SDKs, a real issuer and a browser (
 	tests/clients/run login.py
 	tests/clients/run drive.py
 
+test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
+	$(CARGO) build --release --locked --bin evertoken
+	tests/clients/run hosts.py $(ROUNDS)
+
 test-install: build static ## what is installed, under each init system (needs root, see tests/install/run)
 	tests/install/run
 
-hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium)
+hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
 	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report

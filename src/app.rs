@@ -14,6 +14,7 @@ use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, 
 use crate::current::Current;
 use crate::proxy::access::host_name;
 use crate::proxy::exchange::Proxy;
+use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{Reached, TokenRequest};
@@ -138,6 +139,8 @@ impl App {
             watchdog.drain();
         }
         let grace = self.proxy().config.settings.shutdown_grace;
+        // Their streams would never end by themselves.
+        self.proxy().watchers.dismiss();
         let cut_off = self.server.stop(grace);
         self.current.stop();
         cut_off
@@ -190,12 +193,20 @@ pub fn refresher_setup(
         name: provider.name.clone(),
         config: (**config).clone(),
         state: StateFile::new(&settings.state_dir, &provider.slug),
+        chain: settings.token_store.as_ref().map(|shared| {
+            SharedChain::new(shared, &provider.slug, random_name(&mut environment.rng))
+        }),
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
         send: token_sender(poster),
         rng: environment.rng.fork(),
     }))
+}
+
+/// A name that nobody else has.
+pub(crate) fn random_name(rng: &mut Rng) -> String {
+    format!("{:032x}", rng.u128(..))
 }
 
 /// Sends token requests by `poster`.

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, GrantType, Limits, Missing, Provider, resolve};
+use crate::config::{
+    Config, Credential, Fallback, GrantType, Limits, Missing, Provider, SharedStore, resolve,
+};
 use crate::message::Headers;
+use crate::shared::engine::Line;
 use crate::token::saved::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
@@ -22,6 +25,30 @@ pub struct Report {
     pub fine: Vec<String>,
     /// One line for each problem.
     pub problems: Vec<String>,
+}
+
+/// How tokens are shared with other hosts; None where they are not.
+pub fn sharing(config: &Config) -> Option<String> {
+    let store = config.settings.token_store.as_ref()?;
+    let sealed = if store.key.is_some() { "sealed with a key" } else { "not sealed" };
+    let meanwhile = match store.fallback {
+        Fallback::Wait => "nothing is refreshed",
+        Fallback::Local => "each host refreshes for itself",
+    };
+    Some(format!(
+        "Tokens are shared through {} (keys begin with '{}', records are {sealed}); while it can't be \
+         reached, {meanwhile}",
+        store.place, store.prefix
+    ))
+}
+
+/// Connects to the token store, as `check --online` does.
+fn judge_store(store: &SharedStore, report: &mut Report) {
+    let line = format!("token_store {}", store.place);
+    match Line::open(store).and_then(|mut server| server.ping()) {
+        Ok(version) => report.fine.push(format!("{line}: answers ({version})")),
+        Err(trouble) => report.problems.push(format!("{line}: {trouble}")),
+    }
 }
 
 /// Problems of the environment and the state folder.
@@ -77,6 +104,9 @@ pub fn ways(config: &Config) -> Vec<String> {
 /// clocks. What is sent is a HEAD request without a credential.
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
+    if let Some(store) = &config.settings.token_store {
+        judge_store(store, &mut report);
+    }
     let limits = patience(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (what, url) in endpoints(provider) {

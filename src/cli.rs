@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
 use crate::logger::{self, Format};
 use crate::login::Wish;
+use crate::status;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,15 @@ pub enum Command {
         /// How to log.
         log: logger::Options,
     },
+    /// Ask a running instance how it stands.
+    Status {
+        /// The configuration of the instance; None for `providers.yaml`, where it is there.
+        config: Option<PathBuf>,
+        /// Its address, in the place of the configured one.
+        url: Option<String>,
+        /// In what form, and how often.
+        wish: status::Wish,
+    },
     /// Get the first refresh token of a provider.
     Login {
         /// The configuration file.
@@ -57,6 +67,11 @@ SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address is in use or can't be
 bound, 78 the configuration is wrong.";
+
+const STATUS_EXIT_CODES: &str = "\
+Exit codes: 0 every enabled provider is ready, 1 one is not or there is no answer, 2 usage,
+78 the configuration is wrong. The key, where one is needed, comes from EVERTOKEN_API_KEY or
+from the configuration.";
 
 /// The definition of the command line, for who parses it and who writes manuals and completions from it.
 pub fn definition() -> clap::Command {
@@ -103,6 +118,34 @@ pub fn definition() -> clap::Command {
                 .arg(flag("device").help("Type a code into a browser on any machine"))
                 .arg(flag("no-browser").help("Print the address alone; open no browser")),
         )
+        .subcommand(status_command())
+}
+
+fn status_command() -> clap::Command {
+    clap::Command::new("status")
+        .about("Ask a running instance how it stands")
+        .arg(config_argument().default_value(None::<&str>).help(
+            "The configuration of the instance, for its address and key [default: providers.yaml, \
+             where it is there]",
+        ))
+        .arg(
+            Arg::new("url")
+                .short('u')
+                .long("url")
+                .value_name("URL")
+                .value_hint(ValueHint::Url)
+                .value_parser(http_url)
+                .help("Where it listens, such as http://127.0.0.1:8080"),
+        )
+        .arg(flag("json").help("Print what /-/status says"))
+        .arg(flag("watch").short('w').help("Again every two seconds, until Ctrl-C"))
+        .arg(
+            flag("quiet")
+                .short('q')
+                .conflicts_with_all(["json", "watch"])
+                .help("Print nothing where it is ready; asks /-/ready, which needs no key"),
+        )
+        .after_help(STATUS_EXIT_CODES)
 }
 
 fn run_arguments() -> [Arg; 4] {
@@ -178,6 +221,11 @@ fn command(matches: &ArgMatches) -> Command {
             let provider = matches.get_one("provider").cloned();
             Command::Refresh { config, provider, log: log_options(matches) }
         }
+        "status" => Command::Status {
+            config: matches.get_one("config").cloned(),
+            url: matches.get_one("url").cloned(),
+            wish: status_wish(matches),
+        },
         _ => {
             let listen = matches.get_one("listen").cloned();
             Command::Run { config, listen, log: log_options(matches) }
@@ -191,6 +239,23 @@ fn log_options(matches: &ArgMatches) -> logger::Options {
         _ => Format::Text,
     };
     logger::Options { format, is_quiet: matches.get_flag("quiet") }
+}
+
+fn status_wish(matches: &ArgMatches) -> status::Wish {
+    let form = match (matches.get_flag("json"), matches.get_flag("quiet")) {
+        (true, _) => status::Form::Json,
+        (_, true) => status::Form::Quiet,
+        _ => status::Form::Table,
+    };
+    status::Wish { form, watches: matches.get_flag("watch") }
+}
+
+/// `http://…` or `https://…`.
+fn http_url(text: &str) -> Result<String, String> {
+    if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(text.to_owned());
+    }
+    Err("a URL is wanted, such as http://127.0.0.1:8080".to_owned())
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
@@ -220,6 +285,11 @@ mod tests {
             listen: listen.map(|(host, port)| (host.into(), port)),
             log: logger::Options::default(),
         };
+        let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
+            config: config.map(Into::into),
+            url: url.map(Into::into),
+            wish: status::Wish { form, watches },
+        };
         let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
         let cases = [
             ("", run("providers.yaml", None)),
@@ -248,6 +318,12 @@ mod tests {
                     log: json_and_quiet,
                 },
             ),
+            ("status", status(None, None, status::Form::Table, false)),
+            (
+                "status --url http://h:1 --json -w",
+                status(None, Some("http://h:1"), status::Form::Json, true),
+            ),
+            ("status -qc x", status(Some("x"), None, status::Form::Quiet, false)),
             (
                 "login -p P --paste --no-browser",
                 Command::Login {
@@ -270,6 +346,7 @@ mod tests {
             ("run --help", "Run the proxy"),
             ("check --help", "Validate"),
             ("refresh -h", "Refresh now"),
+            ("status -h", "Ask a running instance"),
             ("login --help", "Get a provider's first"),
             ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
@@ -297,6 +374,9 @@ mod tests {
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),
             ("--config", "--config"),
+            ("status --url 127.0.0.1:8080", "http://"),
+            ("status --quiet --json", "--json"),
+            ("status --key x", "--key"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

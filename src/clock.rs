@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 /// A wall-clock time before which this program did not exist, in seconds since 1970. A clock that
 /// shows less is wrong (a router without a clock battery starts in 1970). Moved at each release.
 pub const RELEASED_AT: Timestamp = Timestamp::from_secs(1_795_478_400); // 2026-11-24T00:00:00Z
@@ -63,6 +65,19 @@ impl fmt::Display for Timestamp {
         const LAST_MILLIS: i64 = 253_402_300_799_000;
         let shown = Timestamp(self.0.clamp(0, LAST_MILLIS)).to_system_time();
         write!(f, "{}", humantime::format_rfc3339_millis(shown))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Self::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not an RFC 3339 time"))
     }
 }
 

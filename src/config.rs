@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::secret::Secret;
+use crate::shared::place::Place;
 use crate::token::watched::Form;
 
 pub mod raw;
@@ -53,6 +54,32 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// How the next provider is chosen.
     pub selection_strategy: SelectionStrategy,
+    /// The server that several hosts share their tokens through; None for the state folder alone.
+    pub token_store: Option<SharedStore>,
+}
+
+/// `settings.token_store` and the keys beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedStore {
+    /// Where it is.
+    pub place: Place,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// What records are sealed with; None leaves them as they are.
+    pub key: Option<Secret>,
+    /// PEM text of the roots that are trusted in the place of the public ones.
+    pub ca_pem: Option<String>,
+    /// What refreshing does while it can't be reached.
+    pub fallback: Fallback,
+}
+
+/// `settings.token_store_fallback`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing is refreshed: two hosts never use the same refresh token.
+    Wait,
+    /// Each host refreshes for itself: for issuers whose refresh tokens may be used more than once.
+    Local,
 }
 
 /// Bounds of the forwarding path.

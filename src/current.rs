@@ -5,23 +5,27 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::app::{Environment, Load, StartError, own_names, refresher_setup, way_to};
+use crate::app::{Environment, Load, StartError, own_names, random_name, refresher_setup, way_to};
 use crate::clock::{Stopwatch, Timestamp};
-use crate::config::{Config, Credential, Provider, Settings};
+use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::access::Access;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
+use crate::proxy::pages::events::Watchers;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
+use crate::shared::chain::{Held, SharedChain};
+use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
 use crate::thread;
-use crate::token::refresher::Refresher;
+use crate::token::refresher::{Inbox, Refresher};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 
@@ -48,6 +52,8 @@ struct Parts {
     store: Arc<TokenStore>,
     metrics: Arc<Metrics>,
     refreshers: HashMap<PostingKey, Refresher>,
+    /// Ends after the refreshers, whose leases it renews.
+    keeper: Option<Keeper>,
     next_key: PostingKey,
 }
 
@@ -68,6 +74,7 @@ impl Current {
             store: Arc::new(TokenStore::new()),
             metrics: Arc::new(Metrics::new()),
             refreshers: HashMap::new(),
+            keeper: None,
             next_key: 0,
         };
         let (ways, refreshers) = parts.ways(&config, None)?;
@@ -139,7 +146,12 @@ impl Current {
         let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
         let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
+        // They come again, and see the new one.
+        old.watchers.dismiss();
         parts.refreshers.extend(started);
+        if let Some(keeper) = &parts.keeper {
+            keeper.retain(|key| in_use.contains(&key));
+        }
         let ended = parts.refreshers.extract_if(|key, _| !in_use.contains(key)).collect();
         end(ended, parts.store.clone());
         Ok(notes)
@@ -197,6 +209,20 @@ impl Service for Current {
 impl Parts {
     /// The ways of `config`: those of `old` for providers that are as they were, and new ones.
     fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
+        let store = config.settings.token_store.as_ref();
+        if self.keeper.as_ref().map(Keeper::store) == store {
+            return self.build_ways(config, old);
+        }
+        let keeper = self.keeper_for(store)?;
+        let before = std::mem::replace(&mut self.keeper, keeper);
+        let built = self.build_ways(config, old);
+        if built.is_err() {
+            self.keeper = before;
+        }
+        built
+    }
+
+    fn build_ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
         let mut ways = Vec::new();
         let mut started = HashMap::new();
         for provider in &config.providers {
@@ -208,6 +234,45 @@ impl Parts {
             ways.push(way);
         }
         Ok((ways, started))
+    }
+
+    fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {
+        let started = store.map(|store| {
+            let instance = random_name(&mut self.environment.rng);
+            Keeper::start(store, instance, self.environment.clock.clone())
+        });
+        started.transpose().map_err(StartError::Thread)
+    }
+
+    /// Has the keeper do its work for a provider; how its cooldowns are told to other hosts.
+    fn share(
+        &self,
+        member: (PostingKey, &str),
+        inbox: Option<&Inbox>,
+        held: Option<Arc<Held>>,
+        cooldown: &Arc<Cooldown>,
+    ) -> Option<Herald> {
+        let keeper = self.keeper.as_ref()?;
+        let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
+        let (key, slug) = member;
+        let told = slug.to_owned();
+        let rest = move |ms| {
+            let length = Duration::from_millis(ms);
+            if cooldown.begin(clock.now(), length) {
+                let seconds = length.as_secs_f64().ceil();
+                warn!(
+                    "Provider {told} is passed over for {seconds} s: another host found it failing"
+                );
+            }
+        };
+        keeper.add(Member {
+            key,
+            slug: slug.to_owned(),
+            inbox: inbox.cloned(),
+            held,
+            rest: Box::new(rest),
+        });
+        Some(keeper.herald(slug))
     }
 
     fn new_way(
@@ -224,8 +289,9 @@ impl Parts {
         self.next_key += 1;
         let setup =
             refresher_setup(posting, provider, settings, &self.store, &mut self.environment)?;
-        let mut inbox = None;
-        if let Some(setup) = setup.filter(|_| provider.enabled) {
+        let (mut inbox, mut held) = (None, None);
+        if let Some(mut setup) = setup.filter(|_| provider.enabled) {
+            held = setup.chain.as_mut().map(SharedChain::attend);
             let refresher = Refresher::start(setup).map_err(StartError::Thread)?;
             inbox = Some(refresher.inbox());
             started.insert(posting, refresher);
@@ -234,9 +300,11 @@ impl Parts {
             Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
             _ => None,
         };
-        let (cooldown, counts) = (Cooldown::default(), Counts::default());
+        let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
+        let member = (posting, provider.slug.as_str());
+        let herald = self.share(member, inbox.as_ref(), held, &cooldown);
         let metrics = self.metrics.of_provider(&provider.name);
-        Ok(Way { posting, upstream, inbox, watched, cooldown, counts, metrics })
+        Ok(Way { posting, upstream, inbox, watched, cooldown, herald, counts, metrics })
     }
 }
 
@@ -251,8 +319,10 @@ fn new_proxy(
     let settings = &config.settings;
     let access = Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
     let current = current.clone();
+    let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {
         access,
+        watchers,
         config,
         ways,
         store: parts.store.clone(),
@@ -274,8 +344,9 @@ fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Ar
     let timeouts = |settings: &Settings| {
         (settings.limits.connect, settings.limits.response, settings.limits.idle)
     };
-    let same_place =
-        before.state_dir == settings.state_dir && timeouts(before) == timeouts(settings);
+    let same_place = before.state_dir == settings.state_dir
+        && before.token_store == settings.token_store
+        && timeouts(before) == timeouts(settings);
     let index =
         old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
     Some(old.ways[index].clone())

@@ -1,11 +1,12 @@
 //! The `evertoken` command: arguments, environment, logger, signals and exit codes.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use evertoken::app::{App, Environment, StartError};
 use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
@@ -15,6 +16,7 @@ use evertoken::logger;
 use evertoken::login::terminal::{self, Lines};
 use evertoken::login::{self, Wish};
 use evertoken::proxy::route;
+use evertoken::status::{self, Target};
 use evertoken::supervisor::Supervisor;
 use evertoken::token::refresher::Setup;
 use evertoken::token::saved::check_writable;
@@ -31,8 +33,10 @@ const CANT_BIND: u8 = 69;
 const BAD_CONFIG: u8 = 78;
 /// Descriptors beside those of connections: state files, refreshes, signals, the log.
 const OTHER_DESCRIPTORS: u64 = 64;
-/// The stack of the thread that stops the proxy.
+/// The stack of the thread that stops the proxy, and of the one that waits for Ctrl-C.
 const STOP_STACK_BYTES: usize = 128 * 1024;
+/// The configuration that `status` looks for where none is named.
+const USUAL_CONFIG: &str = "providers.yaml";
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
         Ok(Command::Check { config, online }) => run_check(&config, online),
         Ok(Command::Refresh { config, provider, log }) => {
             run_refresh(&config, provider.as_deref(), log)
+        }
+        Ok(Command::Status { config, url, wish }) => {
+            run_status(config.as_deref(), url.as_deref(), wish)
         }
         Ok(Command::Login { config, provider, wish }) => run_login(&config, &provider, wish),
         Ok(Command::Print(text)) => {
@@ -286,6 +293,9 @@ fn run_check(path: &Path, online: bool) -> ExitCode {
     for line in route::explain(&config) {
         say_out(&format!("  {line}\n"));
     }
+    if let Some(line) = check::sharing(&config) {
+        say_out(&format!("{line}\n"));
+    }
     let mut problems = check::offline(&config);
     problems.extend(check::ways(&config));
     if online {
@@ -388,4 +398,54 @@ fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
     let mut means =
         login::Means { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
     login::run(setup, wish, &mut means)
+}
+
+/// A configuration that was not named is read only where no address was.
+fn run_status(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
+    let usual = Path::new(USUAL_CONFIG);
+    let found = (url.is_none() && usual.exists()).then_some(usual);
+    let loaded = config.or(found).map(|path| load(path, logger::Options::default()));
+    let config = match loaded.transpose() {
+        Ok(loaded) => loaded.map(|(config, _)| config),
+        Err(code) => return code,
+    };
+    let key = variable("EVERTOKEN_API_KEY");
+    let target = match Target::choose(url, config.as_ref(), key.as_deref()) {
+        Ok(target) => target,
+        Err(why) => {
+            say(&why);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let interrupted = match interruption() {
+        Ok(interrupted) => interrupted,
+        Err(error) => {
+            say(&format!("Signals can't be handled: {error}"));
+            return ExitCode::from(FAILED);
+        }
+    };
+    let is_terminal = std::io::stdout().is_terminal();
+    let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let mut means = status::Means {
+        out: &mut say_out,
+        err: &mut say,
+        is_terminal,
+        is_coloured: is_terminal && !no_colour,
+        interrupted,
+    };
+    let is_ready = status::run(&target, wish, &mut means);
+    ExitCode::from(if is_ready { 0 } else { FAILED })
+}
+
+/// Is disconnected by the first SIGINT or SIGTERM.
+fn interruption() -> std::io::Result<Receiver<()>> {
+    let (held, interrupted) = crossbeam_channel::bounded(0);
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let wait = move || {
+        signals.forever().next();
+        drop(held);
+    };
+    // It ends with the process.
+    thread::spawn("signals", STOP_STACK_BYTES, wait)?.detach();
+    Ok(interrupted)
 }

@@ -112,6 +112,8 @@ pub struct Refusal {
     pub message: String,
     /// When it is worth trying again; always there for a 503.
     pub retry_after: Option<Duration>,
+    /// Whether a browser may ask its user for the key (Basic authentication).
+    pub asks_browser: bool,
     /// The methods that there are, for [`Code::MethodNotAllowed`] (RFC 9110 §15.5.6).
     pub allowed: Option<String>,
 }
@@ -120,7 +122,7 @@ impl Refusal {
     /// A refusal; a 503 says to come back in a second unless [`Refusal::retry_in`] says otherwise.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after = (code.status() == 503).then_some(Duration::from_secs(1));
-        Self { code, message: message.into(), retry_after, allowed: None }
+        Self { code, message: message.into(), retry_after, asks_browser: false, allowed: None }
     }
 
     /// Says which methods there are.
@@ -146,6 +148,9 @@ impl Refusal {
         if let Some(delay) = self.retry_after {
             let secs = delay.as_millis().div_ceil(1000).max(1);
             headers.push("retry-after", secs.to_string());
+        }
+        if self.code == Code::Unauthorized && self.asks_browser {
+            headers.push("www-authenticate", "Basic realm=\"evertoken\", charset=\"UTF-8\"");
         }
         if let Some(methods) = &self.allowed {
             headers.push("allow", &**methods);
@@ -197,6 +202,12 @@ mod tests {
         let (head, _) = Refusal::new(Code::Unauthorized, "x").render(ProviderKind::Generic);
         assert!(head.headers.contains("www-authenticate"));
         assert!(!head.headers.contains("retry-after"));
+        assert!(!head.headers.all("www-authenticate").any(|one| one.starts_with(b"Basic")));
+        let mut for_browser = Refusal::new(Code::Unauthorized, "x");
+        for_browser.asks_browser = true;
+        let (head, _) = for_browser.render(ProviderKind::Generic);
+        assert!(head.headers.all("www-authenticate").any(|one| one.starts_with(b"Basic")));
+        assert!(head.headers.all("www-authenticate").any(|one| one.starts_with(b"Bearer")));
         let (head, _) = Refusal::new(Code::ShuttingDown, "x").render(ProviderKind::Generic);
         assert_eq!(head.headers.first("retry-after"), Some(b"1".as_slice()));
     }

@@ -14,6 +14,7 @@ use crate::secret::Secret;
 mod login;
 mod provider;
 mod settings;
+mod token_store;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]

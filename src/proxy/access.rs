@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use crate::config::is_loopback_host;
-use crate::message::{Headers, RequestHead};
+use crate::message::RequestHead;
 use crate::proxy::headers::bare_key;
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
@@ -22,7 +22,7 @@ impl Access {
     /// Lets a request in, or says why not. `for_page` allows Basic authentication, for browsers.
     pub fn check(&self, head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
         if let Some(keys) = &self.keys {
-            check_key(keys, &head.headers, for_page)
+            check_key(keys, head, for_page)
         } else {
             self.check_host(head.host.as_deref())?;
             check_origin(head)
@@ -70,22 +70,31 @@ fn check_origin(head: &RequestHead) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_key(keys: &[Secret], headers: &Headers, for_page: bool) -> Result<(), Refusal> {
-    let mut found = false;
+fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
+    let (mut found, mut by_browser) = (false, false);
+    let headers = &head.headers;
     let fields = headers.all("x-api-key").chain(headers.all("authorization"));
     for field in fields {
         let basic = if for_page { basic_password(field) } else { None };
         let shown = basic.as_ref().map_or_else(|| bare_key(field), |one| one.expose().as_bytes());
         for key in keys {
             // Every key is compared, so that the time does not tell which one it was.
-            found |= key.matches(shown);
+            let matches = key.matches(shown);
+            found |= matches;
+            by_browser |= matches && basic.is_some();
         }
+    }
+    if by_browser {
+        // A browser adds what its user once typed to the requests of other pages too.
+        return check_origin(head);
     }
     if found {
         return Ok(());
     }
     let message = "A key of this evertoken is needed, as x-api-key or as Authorization: Bearer";
-    Err(Refusal::new(Code::Unauthorized, message))
+    let mut refusal = Refusal::new(Code::Unauthorized, message);
+    refusal.asks_browser = for_page;
+    Err(refusal)
 }
 
 /// The password of Basic authentication (RFC 7617).
@@ -102,7 +111,7 @@ fn basic_password(field: &[u8]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Version};
+    use crate::message::{BodyLength, Headers, Version};
 
     /// "user:two".
     const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");
@@ -183,6 +192,13 @@ mod tests {
         for (fields, page, expected) in cases {
             assert_eq!(lets_in(fields, page), expected, "{fields:?}");
         }
+        // What a browser kept is not good for the pages of others.
+        let foreign = [BASIC, ("Host", "proxy"), ("Origin", "http://evil.example")];
+        let refused = access.check(&head(&foreign), true).unwrap_err();
+        assert_eq!(refused.code, Code::ForbiddenOrigin);
+        assert!(lets_in(&[BASIC, ("Host", "proxy"), ("Origin", "http://proxy")], true));
+        assert!(access.check(&head(&[]), true).unwrap_err().asks_browser);
+        assert!(!access.check(&head(&[]), false).unwrap_err().asks_browser);
         // With keys, the Host does not matter: whoever has the key may use any name.
         assert!(lets_in(&[("Host", "evil.example"), ("x-api-key", "one")], false));
     }

@@ -162,6 +162,10 @@ impl Proxy {
         if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
             way.counts.failed();
         }
+        // What a provider answers counts for every host; no connection may be this host's own trouble.
+        if let (Some(herald), Ok(_)) = (&way.herald, outcome) {
+            herald.tell(length);
+        }
         if way.cooldown.begin(now, length) {
             warn!("Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil());
         }

@@ -17,6 +17,7 @@ use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::headers;
 use crate::proxy::metrics::{Metrics, Observed};
+use crate::proxy::pages::events::Watchers;
 use crate::proxy::pages::{self, Page};
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
@@ -57,6 +58,8 @@ pub struct Proxy {
     pub turns: AtomicU64,
     /// Reads the configuration again: what is to be known about it, or why it can't be used.
     pub reload: Reload,
+    /// Who watches the status.
+    pub watchers: Watchers,
 }
 
 /// See [`Proxy::reload`].
@@ -173,6 +176,10 @@ impl Proxy {
             self.access.check(head, page.is_some())?;
         }
         match routed? {
+            Route::Page(page) if page == "events" => {
+                record.status = Some(200);
+                pages::events::stream(self, request, reply)
+            }
             Route::Page(page) => {
                 record.is_page = true;
                 let page = pages::answer(self, &head.method, &page)?;
@@ -382,7 +389,8 @@ impl Proxy {
         reply.piece(body).map_err(|_| Stop::ClientGone)
     }
 
-    fn date(&self) -> String {
+    /// For the field of that name.
+    pub(super) fn date(&self) -> String {
         httpdate::fmt_http_date(self.clock.wall().to_system_time())
     }
 

@@ -3,13 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Metric};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::clock::Timestamp;
+use crate::report::Latency;
 
 /// Upper bounds of the histograms, in seconds: from what a small answer takes to the longest streams.
 const BUCKETS: [f64; 14] =
@@ -171,6 +172,19 @@ impl Metrics {
         }
     }
 
+    /// How long `provider` takes to begin an answer, by the histogram; None before the first.
+    pub fn first_byte(&self, provider: &str) -> Option<Latency> {
+        let metric = self.first_byte.with_label_values(&[provider]).metric();
+        let histogram = metric.get_histogram();
+        let buckets: Vec<_> = histogram
+            .get_bucket()
+            .iter()
+            .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
+            .collect();
+        let quantile = |q| quantile_ms(&buckets, histogram.get_sample_count(), q);
+        Some(Latency { p50_ms: quantile(50)?, p95_ms: quantile(95)? })
+    }
+
     /// Counts a failure of `provider`.
     pub fn upstream_error(&self, provider: &str, kind: &str) {
         self.upstream_errors.with_label_values(&[provider, kind]).inc();
@@ -211,6 +225,30 @@ impl Metrics {
     }
 }
 
+/// The time within which `percent` of `total` came, in milliseconds, by linear interpolation within its
+/// bucket, as Prometheus does it; the last bound for what lies beyond. None where nothing came.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts and bounds are small, and an estimate is wanted"
+)]
+fn quantile_ms(buckets: &[(f64, u64)], total: u64, percent: u32) -> Option<u64> {
+    if total == 0 {
+        return None;
+    }
+    let rank = f64::from(percent) / 100.0 * total as f64;
+    let (mut lower, mut below) = (0.0, 0);
+    for (upper, count) in buckets {
+        if *count as f64 >= rank {
+            let share = (rank - below as f64) / (count - below) as f64;
+            return Some(((lower + (upper - lower) * share) * 1000.0).round() as u64);
+        }
+        (lower, below) = (*upper, *count);
+    }
+    Some((lower * 1000.0).round() as u64)
+}
+
 /// Puts a metric into the registry. Names and labels are literals of this file, and each is there once.
 fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
@@ -224,6 +262,26 @@ fn registered<C: Collector + Clone + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_lie_where_prometheus_puts_them() {
+        let buckets = [(0.1, 10), (0.5, 10), (1.0, 20)];
+        let cases = [(50, 20, Some(100)), (75, 20, Some(750)), (95, 20, Some(950)), (50, 0, None)];
+        for (percent, total, expected) in cases {
+            assert_eq!(quantile_ms(&buckets, total, percent), expected, "{percent}");
+        }
+        assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
+        let metrics = Metrics::new();
+        assert_eq!(metrics.first_byte("A"), None);
+        let observed = Observed {
+            provider: Some("A"),
+            status: Some(200),
+            first_byte: Some(Duration::from_millis(70)),
+            total: Duration::from_secs(2),
+        };
+        metrics.observe(&observed, Some(&metrics.of_provider("A")));
+        assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
+    }
 
     #[test]
     fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {

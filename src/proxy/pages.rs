@@ -1,20 +1,27 @@
-//! The proxy's own pages under `/-/`: healthy, ready, status, refresh.
+//! The proxy's own pages under `/-/`: which there are, and the small ones. `status` gathers what the
+//! larger ones show, `html` is the page for people, [`events`] keeps it up to date.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::clock::Moment;
-use crate::config::{Credential, ProviderKind};
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::{Metrics, ProviderNow};
 use crate::refusal::{Code, Refusal};
-use crate::token::store::Posting;
+
+mod chart;
+pub mod events;
+mod html;
+mod status;
 
 /// How long `POST /-/refresh/<slug>` waits for the outcome.
 const REFRESH_WAIT: Duration = Duration::from_secs(40);
+/// What the page for people may load, and who may show it: its own style, script, icon and data, nobody.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
+    connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// A page, ready to be sent.
 #[derive(Debug)]
@@ -41,12 +48,17 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
         return Ok(reload(proxy));
     }
     let make = match page {
+        "" => people,
+        "style.css" => style,
+        "script.js" => script,
+        "icon.svg" => icon,
         "healthy" => healthy,
         "ready" => ready,
         "status" => status,
         "metrics" => metrics,
         _ => {
-            let message = "There are /-/healthy, /-/ready, /-/status, /-/metrics, /-/reload and /-/refresh/<provider>";
+            let message = "There are /-/, /-/healthy, /-/ready, /-/status, /-/events, /-/metrics, \
+                           /-/reload and /-/refresh/<provider>";
             return Err(Refusal::new(Code::NotFound, message));
         }
     };
@@ -54,6 +66,7 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
     Ok(make(proxy))
 }
 
+/// Refuses a method that a page does not have.
 fn needs(method: &str, allowed: &[&str]) -> Result<(), Refusal> {
     if allowed.contains(&method) {
         return Ok(());
@@ -66,11 +79,34 @@ fn page(status: u16, content_type: &str, body: String) -> Page {
     let mut headers = Headers::new();
     headers.push("content-type", content_type);
     headers.push("cache-control", "no-store");
+    headers.push("x-content-type-options", "nosniff");
+    headers.push("referrer-policy", "no-referrer");
     Page { head: ResponseHead { status, headers }, body: body.into_bytes() }
 }
 
-fn json_page(status: u16, value: &Value) -> Page {
-    page(status, "application/json", format!("{value}\n"))
+fn json_page(status: u16, value: &impl Serialize) -> Page {
+    // Texts, numbers and lists of them: there is nothing that JSON can't hold.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    page(status, "application/json", text + "\n")
+}
+
+/// The page for people.
+fn people(proxy: &Proxy) -> Page {
+    let mut page = page(200, "text/html; charset=utf-8", html::render(&status::report(proxy)));
+    page.head.headers.push("content-security-policy", PAGE_POLICY);
+    page
+}
+
+fn style(_: &Proxy) -> Page {
+    page(200, "text/css; charset=utf-8", include_str!("pages/style.css").to_owned())
+}
+
+fn script(_: &Proxy) -> Page {
+    page(200, "text/javascript; charset=utf-8", include_str!("pages/script.js").to_owned())
+}
+
+fn icon(_: &Proxy) -> Page {
+    page(200, "image/svg+xml", include_str!("pages/icon.svg").to_owned())
 }
 
 fn healthy(_: &Proxy) -> Page {
@@ -89,12 +125,11 @@ fn ready(proxy: &Proxy) -> Page {
         }
         let posting = proxy.posting(index);
         if !proxy.has_credential(index, &posting, now) {
-            let reason = reason(proxy, index, &posting);
+            let reason = status::reason(proxy, index, &posting);
             missing.push(json!({ "name": provider.name, "reason": reason }));
         }
         if let Some(why) = &posting.disk_error {
-            let text = format!("The state file of {} can't be written: {why}", provider.name);
-            warnings.push(text);
+            warnings.push(status::disk_warning(&provider.name, why));
         }
     }
     let ready = missing.is_empty();
@@ -106,108 +141,8 @@ fn ready(proxy: &Proxy) -> Page {
     page
 }
 
-fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
-    let watched = proxy.ways[index].watched.as_ref();
-    let unread = watched.and_then(|watched| watched.read(proxy.clock.wall()).err());
-    match (&proxy.config.providers[index].credential, unread, &posting.refresh.last_error) {
-        (Credential::Missing(missing), _, _) => missing.to_string(),
-        (_, Some(why), _) => why,
-        (_, _, Some(error)) => error.clone(),
-        (_, _, None) => "the first token is still on its way".to_owned(),
-    }
-}
-
 fn status(proxy: &Proxy) -> Page {
-    let now = proxy.clock.now();
-    let in_flight: u64 =
-        proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
-    let count = proxy.config.providers.len();
-    let providers: Vec<Value> =
-        (0..count).map(|index| provider_status(proxy, index, &proxy.posting(index), now)).collect();
-    let value = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "started_at": proxy.started_at.to_string(),
-        "uptime_seconds": proxy.uptime.elapsed().as_secs(),
-        "in_flight": in_flight,
-        "providers": providers,
-    });
-    json_page(200, &value)
-}
-
-/// The token in use: a refreshed one, or one that another program keeps.
-fn token_status(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Option<Value> {
-    if let Some(watched) = &proxy.ways[index].watched {
-        let kept = watched.read(now.wall).ok()?;
-        let left = kept.expires_at.map(|at| at.millis_since(now.wall) / 1000);
-        return Some(json!({
-            "source": "file",
-            "obtained_at": null,
-            "expires_at": kept.expires_at.map(|at| at.to_string()),
-            "expires_in_seconds": left,
-            "refresh_due_at": null,
-            "generation": kept.generation,
-        }));
-    }
-    posting.token.as_ref().map(|token| {
-        json!({
-            "source": token.source,
-            "obtained_at": token.obtained_at.to_string(),
-            "expires_at": token.expires.wall.to_string(),
-            "expires_in_seconds": token.expires.left_ms(now) / 1000,
-            "refresh_due_at": token.refresh_due_at.to_string(),
-            "generation": token.generation,
-        })
-    })
-}
-
-fn provider_status(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Value {
-    let (provider, way) = (&proxy.config.providers[index], &proxy.ways[index]);
-    let token = token_status(proxy, index, posting, now);
-    let cooldown = way.cooldown.until(now);
-    let kind = match provider.kind {
-        ProviderKind::Anthropic => "anthropic",
-        ProviderKind::OpenAi => "openai",
-        ProviderKind::Generic => "generic",
-    };
-    let refresh = &posting.refresh;
-    json!({
-        "name": provider.name,
-        "slug": provider.slug,
-        "type": kind,
-        "base_url": provider.base_url,
-        "enabled": provider.enabled,
-        "state": state(proxy, index, posting, now),
-        "token": token,
-        "refresh": {
-            "successes": refresh.successes,
-            "failures": refresh.failures,
-            "consecutive_failures": refresh.consecutive_failures,
-            "last_error": refresh.last_error,
-            "next_attempt_at": refresh.next_attempt_at.map(|at| at.to_string()),
-        },
-        "requests": {
-            "total": way.counts.total.load(Ordering::Relaxed),
-            "in_flight": way.counts.in_flight.load(Ordering::Relaxed),
-            "errors": way.counts.errors.load(Ordering::Relaxed),
-        },
-        "cooldown_until": cooldown.map(|until| until.wall.to_string()),
-    })
-}
-
-fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> &'static str {
-    if !proxy.config.providers[index].enabled {
-        "disabled"
-    } else if posting.refreshing {
-        "refreshing"
-    } else if !proxy.has_credential(index, posting, now) {
-        "unavailable"
-    } else if proxy.ways[index].cooldown.until(now).is_some() {
-        "cooling_down"
-    } else if posting.refresh.consecutive_failures > 0 {
-        "failing"
-    } else {
-        "ready"
-    }
+    json_page(200, &status::report(proxy))
 }
 
 /// Prometheus text.
@@ -252,6 +187,6 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     // The refresher closes this end once the outcome is published.
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
     let posting = proxy.posting(index);
-    let value = provider_status(proxy, index, &posting, proxy.clock.now());
+    let value = status::provider_report(proxy, index, &posting, proxy.clock.now());
     Ok(json_page(if posting.refresh.last_error.is_none() { 200 } else { 502 }, &value))
 }

@@ -1,9 +1,11 @@
 //! The way to one provider: its connections, its token's keeper, its cooldown, and what went over it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
+use crate::shared::keeper::Herald;
 use crate::token::refresher::Inbox;
 use crate::token::store::PostingKey;
 use crate::token::watched::Watched;
@@ -20,7 +22,9 @@ pub struct Way {
     /// The file with its credential; None where it has none.
     pub watched: Option<Watched>,
     /// Whether it is passed over.
-    pub cooldown: Cooldown,
+    pub cooldown: Arc<Cooldown>,
+    /// Tells other hosts of its cooldowns; None where there are none.
+    pub herald: Option<Herald>,
     /// Counts since the start.
     pub counts: Counts,
     /// Its metrics.

@@ -350,13 +350,15 @@ impl Lifecycle {
     pub fn take_up(&mut self, mut stored: Saved, now: Moment) -> bool {
         if self.is_other_login(&stored) {
             self.supersede_seeds(&mut stored);
-        } else if stored.revision <= self.saved.revision && self.saved != Saved::default() {
+        } else if stored.mark() <= self.saved.mark() && self.saved != Saved::default() {
             return false;
         }
         self.adopt(stored, now)
     }
 
-    fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
+    /// Goes by what is stored from now on, whether or not it is newer: what is known here could not be
+    /// put in its place. Returns whether it brought another access token that is still good.
+    pub fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
         let known_token = self.saved.refresh_token.clone();
         self.saved = stored;
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
@@ -484,6 +486,16 @@ impl Lifecycle {
     pub fn stored_failure(&self) -> Option<&str> {
         let failing = self.next_attempt.is_some();
         self.saved.failure.as_ref().filter(|_| failing).map(|failure| failure.what.as_str())
+    }
+
+    /// What is to be stored of it all.
+    pub fn saved(&self) -> &Saved {
+        &self.saved
+    }
+
+    /// What is stored from now on is written under the lease of this fencing number.
+    pub fn set_fence(&mut self, fence: u64) {
+        self.saved.fence = fence;
     }
 
     /// The revision last read or written.

@@ -11,6 +11,7 @@ use fastrand::Rng;
 use crate::clock::Clock;
 use crate::config::AutoRefresh;
 use crate::message::Headers;
+use crate::shared::chain::SharedChain;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::saved::StateFile;
@@ -18,6 +19,7 @@ use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
 mod disk;
+mod hosts;
 mod login;
 mod words;
 
@@ -67,6 +69,8 @@ pub enum Event {
     Rejected(Generation, Sender<()>),
     /// A request found the token expired: the clocks may have jumped.
     Expired,
+    /// Another host changed what is stored, or the shared store is back.
+    News,
     /// End, after a refresh under way has been stored.
     Stop,
 }
@@ -81,6 +85,8 @@ pub struct Setup {
     pub config: AutoRefresh,
     /// Where tokens are kept.
     pub state: StateFile,
+    /// What is shared with other hosts; None where nothing is.
+    pub chain: Option<SharedChain>,
     /// Where tokens are published.
     pub store: Arc<TokenStore>,
     /// The time.
@@ -112,6 +118,12 @@ impl Inbox {
     pub fn expired(&self) {
         // A refresher that has ended has nothing to notice.
         let _ = self.0.send(Event::Expired);
+    }
+
+    /// Reports that there may be something else in the shared store.
+    pub fn news(&self) {
+        // A refresher that has ended takes nothing up.
+        let _ = self.0.send(Event::News);
     }
 
     fn ask(&self, event: impl FnOnce(Sender<()>) -> Event) -> Receiver<()> {

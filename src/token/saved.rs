@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
+use crate::shared::lease::Mark;
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -28,6 +29,8 @@ const SUPERSEDED_MAX_SEEDS: usize = 8;
 pub struct Saved {
     /// Counts the writes, so that a reader sees whether the file is newer than what it knows.
     pub revision: u64,
+    /// The fencing number of the lease it was written under; 0 where no other host has a part in it.
+    pub fence: u64,
     /// When it was written.
     pub saved_at: Timestamp,
     /// Hash of the seed that the chain began with, where it began with one.
@@ -65,7 +68,6 @@ pub struct Marker {
     /// Hash of the refresh token that is being used up.
     pub refresh_token_hash: String,
     /// When, in RFC 3339.
-    #[serde(with = "rfc3339")]
     pub at: Timestamp,
 }
 
@@ -79,7 +81,6 @@ pub struct SavedFailure {
     /// What happened, as in the log.
     pub what: String,
     /// When to try again.
-    #[serde(with = "rfc3339")]
     pub retry_at: Timestamp,
 }
 
@@ -88,7 +89,8 @@ pub struct SavedFailure {
 struct Image {
     format: u32,
     revision: u64,
-    #[serde(with = "rfc3339")]
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fence: u64,
     saved_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed_hash: Option<String>,
@@ -109,32 +111,22 @@ struct Image {
 #[derive(Serialize, Deserialize)]
 struct ImageAccess {
     token: String,
-    #[serde(with = "rfc3339")]
     obtained_at: Timestamp,
-    #[serde(with = "rfc3339")]
     expires_at: Timestamp,
-    #[serde(with = "rfc3339")]
     refresh_at: Timestamp,
 }
 
-mod rfc3339 {
-    //! Timestamps as RFC 3339 text.
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::clock::Timestamp;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(time)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
-        let text = String::deserialize(from)?;
-        Timestamp::parse_rfc3339(&text).ok_or_else(|| de::Error::custom("not an RFC 3339 time"))
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Saved {
+    /// Where it stands in the row of what was written.
+    pub fn mark(&self) -> Mark {
+        Mark { fence: self.fence, generation: self.revision }
+    }
+
     /// Reads the file's text. The error says where and what, and holds none of the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         let image: Image = serde_json::from_str(text).map_err(|error| {
@@ -152,6 +144,7 @@ impl Saved {
         let filled = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
         Ok(Self {
             revision: image.revision,
+            fence: image.fence,
             saved_at: image.saved_at,
             seed_hash: image.seed_hash,
             login_hash: image.login_hash,
@@ -173,6 +166,7 @@ impl Saved {
         let image = Image {
             format: FORMAT,
             revision: self.revision,
+            fence: self.fence,
             saved_at: self.saved_at,
             seed_hash: self.seed_hash.clone(),
             login_hash: self.login_hash.clone(),
@@ -389,6 +383,7 @@ mod tests {
         let at = Timestamp::from_millis(1_800_000_000_123);
         Saved {
             revision: 3,
+            fence: 2,
             saved_at: at,
             seed_hash: Some("h".into()),
             login_hash: Some("l".into()),

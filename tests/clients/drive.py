@@ -62,18 +62,18 @@ def wait_for(condition, more=lambda: None):
 class Issuer:
     """The issuer as a child process."""
 
-    def __init__(self, lifetime):
+    def __init__(self, lifetime, slack=0):
         script = ROOT / "target/clients/issuer.mjs"
         self.process = subprocess.Popen(
-            ["node", str(script), str(lifetime)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ["node", str(script), str(lifetime), str(slack)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self.url = next(line.strip() for line in self.process.stdout if line.startswith("http"))
 
     def login(self, client="evertoken-tests"):
         return get(f"{self.url}/control/login?client={client}")["refresh_token"]
 
-    def mode(self, mode):
-        get(f"{self.url}/control/mode?is={mode}")
+    def mode(self, mode, after=1):
+        get(f"{self.url}/control/mode?is={mode}&after={after}")
 
     def stats(self):
         return get(self.url + "/control/stats")
@@ -149,7 +149,8 @@ def check_sdks(folder, lifetime):
         once = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
         whole = once.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
         assert whole.content[0].text == "You said: x"
-        check_metrics(url)
+        # No provider has failed here.
+        check_metrics(url, without=["upstream_errors"])
         stats = issuer.stats()
         proxy.stop()
     print(f"SDKs: {sum(counts)} streams on {THREADS} threads in {SECONDS:.0f} s, {stats}")
@@ -190,14 +191,32 @@ def converse_all(url, seconds):
     return threads, counts, errors
 
 
-def check_metrics(url):
-    """The official parser takes the metrics, and finds each of the contract's."""
+# Each metric of the contract: its type and its labels.
+METRICS = {
+    "build_info": ("gauge", {"version"}),
+    "requests": ("counter", {"provider", "code"}),
+    "requests_in_flight": ("gauge", set()),
+    "request_duration_seconds": ("histogram", {"provider"}),
+    "time_to_first_byte_seconds": ("histogram", {"provider"}),
+    "upstream_errors": ("counter", {"provider", "kind"}),
+    "refreshes": ("counter", {"provider", "outcome"}),
+    "token_expiry_timestamp_seconds": ("gauge", {"provider"}),
+    "provider_ready": ("gauge", {"provider"}),
+    "connections": ("gauge", set()),
+}
+
+
+def check_metrics(url, without=()):
+    """The official parser takes the metrics, and finds each of the contract's, as it is there."""
     with urllib.request.urlopen(url + "/-/metrics", timeout=PATIENCE_SECONDS) as answer:
-        families = {family.name for family in text_string_to_metric_families(answer.read().decode())}
-    wanted = """build_info requests requests_in_flight request_duration_seconds time_to_first_byte_seconds
-        refreshes token_expiry_timestamp_seconds provider_ready connections""".split()
-    missing = [name for name in wanted if f"evertoken_{name}" not in families]
-    assert not missing, (missing, families)
+        families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
+    for name, (kind, labels) in METRICS.items():
+        if name in without:
+            continue
+        family = families[f"evertoken_{name}"]
+        assert family.type == kind, (name, family.type)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == labels, (name, sample)
 
 
 def check_failover(folder, seconds=20):
@@ -228,6 +247,7 @@ def check_failover(folder, seconds=20):
         for thread in threads:
             thread.join()
         failed = one.stats()["failedOnPurpose"] + two.stats()["failedOnPurpose"]
+        check_metrics(proxy.url())
         proxy.stop()
     print(f"Failover: {sum(counts)} streams, {changes} outages, {failed} failing answers, {len(errors)} seen by clients")
     assert not errors, errors[:3]

@@ -1,12 +1,16 @@
 // A real OAuth issuer (oidc-provider, refresh rotation and reuse detection on) and, beside it, a model
 // provider that accepts the issuer's currently valid access tokens and nothing else.
 //
-// node issuer.mjs LIFETIME_SECONDS   prints its URL on the first line.
+// node issuer.mjs LIFETIME_SECONDS [SLACK_SECONDS]   prints its URL on the first line.
+//
+// With slack, access tokens are good for so much longer than the issuer says, and the provider counts those
+// that come late: oidc-provider counts in whole seconds, so a token ends up to one second early.
 
 import http from 'node:http';
 import Provider from 'oidc-provider';
 
-const lifetime = Number(process.argv[2] ?? 4);
+let lifetime = Number(process.argv[2] ?? 4);
+const slack = Number(process.argv[3] ?? 0);
 // One client for each way to show who it is; all have the same secret but the public one.
 const client = (client_id, token_endpoint_auth_method, more = {}) => ({
   client_id,
@@ -33,12 +37,15 @@ const clients = [
 ];
 // What the issuer serves itself; everything else is the provider's.
 const OWN = /^\/(token|auth|interaction|device)(\/|$)/;
-const stats = { requests: 0, refused: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
+const stats = { requests: 0, refused: 0, late: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
+// When each access token ends by what its client was told, in milliseconds since 1970.
+const expiries = new Map();
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
 let lastRotation = 0;
 // How the provider behaves: fine, a status, or reset.
 let mode = 'fine';
+let retryAfter = '1';
 
 const server = http.createServer();
 server.listen(0, '127.0.0.1', () => {
@@ -50,12 +57,17 @@ server.listen(0, '127.0.0.1', () => {
       clientCredentials: { enabled: true }, deviceFlow: { enabled: true }, devInteractions: { enabled: true },
     },
     rotateRefreshToken: true,
-    ttl: { AccessToken: lifetime, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
+    ttl: { AccessToken: () => lifetime + slack, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
   });
   issuer.on('grant.success', () => {
     stats.rotations += 1;
     lastRotation = Date.now();
+  });
+  issuer.on('access_token.saved', (token) => expiries.set(token.jti, Date.now() + lifetime * 1000));
+  issuer.use(async (context, next) => {
+    await next();
+    if (context.body?.expires_in) context.body.expires_in = lifetime;
   });
   issuer.on('grant.error', () => {
     stats.failed += 1;
@@ -80,8 +92,13 @@ async function serve(issuer, callback, request, response) {
     const clientId = query.get('client') ?? 'evertoken-tests';
     return json(response, 200, { refresh_token: await login(issuer, clientId) });
   }
+  if (path === '/control/lifetime') {
+    lifetime = Number(query.get('is'));
+    return json(response, 200, { lifetime });
+  }
   if (path === '/control/mode') {
     mode = query.get('is');
+    retryAfter = query.get('after') ?? '1';
     return json(response, 200, { mode });
   }
   if (path === '/control/stats') return json(response, 200, { ...stats, lastRotation });
@@ -111,7 +128,7 @@ async function provider(issuer, path, request, response) {
   if (mode === 'reset') return request.socket.resetAndDestroy();
   if (mode !== 'fine') {
     stats.failedOnPurpose += 1;
-    response.setHeader('retry-after', '1');
+    response.setHeader('retry-after', retryAfter);
     return json(response, Number(mode), { type: 'error', error: { type: 'overloaded_error', message: 'on purpose' } });
   }
   const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '');
@@ -125,6 +142,7 @@ async function provider(issuer, path, request, response) {
       error: { type: 'authentication_error', message: 'OAuth access token has expired' },
     });
   }
+  if (Date.now() > expiries.get(bearer)) stats.late += 1;
   const asked = JSON.parse(Buffer.concat(chunks).toString() || '{}');
   const text = `You said: ${asked.messages?.at(-1)?.content ?? 'nothing'}`;
   const anthropic = path === '/v1/messages';

@@ -8,9 +8,11 @@ mod cuts; // peers that fail at every byte of what they send
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
+mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logs; // a line a request, JSON, --quiet, the journal
+mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
@@ -19,6 +21,7 @@ mod secrets; // no secret in any output at trace level
 mod several; // failover, cooldown, routes, credentials that others keep
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
+mod simulate_hosts; // several hosts on one chain, in virtual time
 #[cfg(feature = "slow-tests")]
 mod slow; // floods, disks, clocks and browsers, against the real binary
 mod stream; // each event arrives before the next is sent

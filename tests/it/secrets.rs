@@ -75,8 +75,10 @@ providers:
     for request in [
         post("/v1/messages?key=query-secret-8d8d", "{}"),
         get("/to/static/v1/models?key=query-secret-8d8d"),
+        get("/-/"),
         get("/-/status"),
         get("/-/ready"),
+        get("/-/metrics"),
         post("/-/refresh/refreshed", ""),
         get("/to/none/?key=query-secret-8d8d"),
     ] {

@@ -1,9 +1,13 @@
 //! The slow tests, against the real binary: floods, faults of the disk and of the clock, browsers.
-//! `make hostile` runs them; they need root, strace, faketime and chromium.
+//! `make hostile` runs them; they need root, strace, faketime, chromium, promtool and redis-server.
 
 mod browser; // pages of another origin, in headless Chromium
 mod bytes; // the cases of tests/data/hostile, cut at every position
+mod chromium; // a browser to look through
 mod clients; // slow, silent, deaf and leaving clients; no descriptors
 mod clock; // a real clock that jumps
 mod disk; // full, read-only and vanished folders; kills in the middle of a write
+mod engine; // the token store's rules on a real server, and every way to reach one
+mod metrics; // under promtool
+mod page; // the page for people, in headless Chromium
 mod subject; // the binary under test, and what it must be after each

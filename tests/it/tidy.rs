@@ -58,6 +58,8 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("httparse::"), ["src/ingress/head.rs"]);
     assert_eq!(holding("serde_yaml"), ["src/config/raw.rs"]);
     assert_eq!(holding("tiny_http::"), ["src/ingress/tiny.rs", "src/login/loopback.rs"]);
+    assert_eq!(holding("redis::"), ["src/shared/engine/client.rs"]);
+    assert_eq!(holding("ring::aead"), ["src/shared/seal.rs"]);
     assert_eq!(holding("clap::"), ["src/cli.rs"]);
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
     assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
@@ -91,6 +93,12 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/proxy/access.rs",
         "src/proxy/headers.rs",
         "src/secret.rs",
+        "src/shared/chain.rs",
+        "src/shared/engine.rs",
+        "src/shared/engine/client.rs",
+        "src/shared/seal.rs",
+        "src/config/resolve/token_store.rs",
+        "src/status.rs",
         "src/token/grant.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",

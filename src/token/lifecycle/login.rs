@@ -25,6 +25,7 @@ impl Lifecycle {
             login_hash: Some(refresh_token.hash()),
             refresh_token: Some(refresh_token.clone()),
             revision: self.saved.revision,
+            fence: self.saved.fence,
             ..Saved::default()
         };
         self.supersede_seeds(&mut begun);

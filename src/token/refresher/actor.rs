@@ -10,8 +10,10 @@ use crate::clock::Moment;
 use crate::config::{Missing, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
+use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
 use crate::token::refresher::disk::load;
+use crate::token::refresher::hosts::{Entry, NoGrant, Went};
 use crate::token::refresher::words::{shortened, tell};
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::{Locking, Saved, StateLock};
@@ -21,8 +23,8 @@ use crate::token::store::{Posting, RefreshStatus};
 const LOOK_MS: u64 = 5_000;
 /// How long to wait while another process refreshes the same provider.
 pub(super) const LOCK_RETRY_MS: u64 = 250;
-/// How often the lock is tried for before the end.
-const LOCK_TRIES_AT_END: u32 = 20;
+/// How long to wait before the shared store is tried again.
+const AWAY_RETRY_MS: u64 = 500;
 /// How often a wrong wall clock is looked at.
 const CLOCK_RETRY_MS: u64 = 2_000;
 /// The least and the most time a token request may take.
@@ -31,11 +33,13 @@ const REQUEST_MAX_MS: u64 = 30_000;
 
 /// One provider's refresher at work.
 pub(super) struct Actor {
-    setup: Setup,
-    machine: Lifecycle,
-    status: RefreshStatus,
+    pub(super) setup: Setup,
+    pub(super) machine: Lifecycle,
+    pub(super) status: RefreshStatus,
     /// What could not be written to disk yet, and why.
-    unsaved: Option<(Saved, String)>,
+    pub(super) unsaved: Option<(Saved, String)>,
+    /// What is newest could not be put into the shared store yet.
+    pub(super) unshared: bool,
     /// Who waits for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
     clock_warned: bool,
@@ -63,6 +67,7 @@ impl Actor {
             machine,
             status: RefreshStatus::default(),
             unsaved: None,
+            unshared: false,
             waiting: Vec::new(),
             clock_warned: false,
             lock_warned: false,
@@ -78,11 +83,13 @@ impl Actor {
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
         self.machine.force();
         loop {
-            if !self.refresh() {
-                // The timer's end is all that is waited for.
-                let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
-            } else if !self.falls_back {
-                break;
+            match self.refresh() {
+                Went::Through if self.falls_back => {}
+                Went::Through | Went::Away => break,
+                Went::Busy => {
+                    // The timer's end is all that is waited for.
+                    let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+                }
             }
         }
         self.save_before_the_end();
@@ -106,7 +113,7 @@ impl Actor {
                 "The last refresh for provider: {name} failed for good: {what}; the next try is at \
                  {at}, or once there is a new refresh token"
             );
-            self.status.last_error = Some(what.to_owned());
+            self.status.fail(what.to_owned(), Trouble::recalled(what));
             self.status.consecutive_failures = self.machine.consecutive_failures();
         }
     }
@@ -116,20 +123,24 @@ impl Actor {
             let now = self.setup.clock.now();
             self.machine.observe(now);
             let wait_ms = match self.machine.next(now) {
-                Step::Refresh if self.refresh() => {
-                    self.waiting.clear();
-                    // Whoever asked in the meantime is heard before the next step is decided.
-                    match inbox.try_recv() {
-                        Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
-                        Ok(event) => self.hear(event),
-                        Err(TryRecvError::Empty) => {}
+                Step::Refresh => match self.refresh() {
+                    Went::Through => {
+                        self.waiting.clear();
+                        // Whoever asked in the meantime is heard before the next step is decided.
+                        match inbox.try_recv() {
+                            Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
+                            Ok(event) => self.hear(event),
+                            Err(TryRecvError::Empty) => {}
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                Step::Refresh => LOCK_RETRY_MS,
+                    Went::Busy => LOCK_RETRY_MS,
+                    Went::Away => AWAY_RETRY_MS,
+                },
                 Step::Wait(ms) => ms.min(self.longest_sleep_ms(now)),
                 Step::WaitForClock(ms) => self.wait_for_clock(ms),
             };
+            let wait_ms = if self.unshared { wait_ms.min(AWAY_RETRY_MS) } else { wait_ms };
             let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
             select! {
                 recv(inbox) -> event => match event {
@@ -166,6 +177,12 @@ impl Actor {
                     self.waiting.push(done);
                 }
             }
+            Event::News => {
+                if self.compare_with_shared() {
+                    // What is waited for has come from another host.
+                    self.waiting.clear();
+                }
+            }
             // What to do is decided by the clocks, right after this.
             Event::Expired | Event::Stop => {}
         }
@@ -174,6 +191,9 @@ impl Actor {
     /// What is due after every sleep, whether or not a refresh is.
     fn look(&mut self) {
         self.take_up_login();
+        if self.unshared {
+            self.compare_with_shared();
+        }
         let now = self.setup.clock.now();
         if now.steady_ms.saturating_sub(self.ticked_at_ms) >= TICK_MS {
             self.ticked_at_ms = now.steady_ms;
@@ -202,13 +222,14 @@ impl Actor {
 
     /// Takes up a login that was stored since the last look, whether or not the token in use is
     /// still good; false where there is none.
-    fn take_up_login(&mut self) -> bool {
+    pub(super) fn take_up_login(&mut self) -> bool {
         // A file that can't be read is said where a refresh needs it.
         let Ok(Some(stored)) = self.setup.state.load() else { return false };
-        if !self.machine.is_other_login(&stored) {
+        if !self.machine.is_other_login(&stored) || self.is_older_than_shared(&stored) {
             return false;
         }
         self.take_up(stored);
+        self.unshared = self.setup.chain.is_some();
         self.publish(false);
         info!("Using the login that was stored for provider: {}", self.setup.name);
         true
@@ -249,26 +270,34 @@ impl Actor {
         wait_ms.min(CLOCK_RETRY_MS)
     }
 
-    /// Refreshes, unless another process is at it: false then.
-    fn refresh(&mut self) -> bool {
+    /// Refreshes, unless another process or another host is at it.
+    fn refresh(&mut self) -> Went {
         self.publish(true);
         let lock = match self.lock() {
             Ok(lock) => lock,
-            Err(Busy) => return false,
+            Err(Busy) => return Went::Busy,
         };
         if self.take_up_stored() && self.machine.next(self.setup.clock.now()) != Step::Refresh {
             info!("Using the token that another process stored for provider: {}", self.setup.name);
             self.publish(false);
-            return true;
+            return Went::Through;
         }
-        self.attempt();
+        let went = match self.enter() {
+            Entry::Ours => self.attempt(),
+            Entry::Settled => Went::Through,
+            Entry::Busy => Went::Busy,
+            Entry::Away => Went::Away,
+        };
+        self.leave();
         drop(lock);
-        self.publish(false);
-        true
+        if went != Went::Busy {
+            self.publish(false);
+        }
+        went
     }
 
     /// The lock; None where the state folder can't hold one.
-    fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
+    pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
         match self.setup.state.try_lock() {
             Ok(Locking::Ours(lock)) => Ok(Some(lock)),
             Ok(Locking::Theirs) => Err(Busy),
@@ -301,31 +330,40 @@ impl Actor {
         let now = self.setup.clock.now();
         let brought = self.machine.take_up(stored, now);
         if brought {
-            self.status.last_error = None;
+            self.status.settle();
             self.status.consecutive_failures = 0;
         }
         brought
     }
 
-    fn attempt(&mut self) {
+    fn attempt(&mut self) -> Went {
         info!("Starting token refresh for provider: {}", self.setup.name);
         self.read_files_again();
         let presented = self.machine.presented();
+        let began = self.setup.clock.now();
         let outcome = self.exchange(&presented);
-        match outcome {
-            Ok((grant, sent)) => self.succeeded(&presented, &grant, sent),
-            Err(failure) => self.failed(&presented, &failure),
-        }
+        let ended = self.setup.clock.now();
+        let trouble = match outcome {
+            Ok((grant, sent)) => {
+                self.succeeded(&presented, &grant, sent);
+                None
+            }
+            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure)),
+            Err(NoGrant::Withdrawn(went)) => return went,
+        };
+        self.status.history.push(Refreshed {
+            at: began.wall,
+            took_ms: ended.steady_ms.saturating_sub(began.steady_ms),
+            trouble,
+        });
+        Went::Through
     }
 
-    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), Failure> {
+    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
         let refresh_token = self.refresh_token(presented)?;
         let request =
             grant::request(&self.setup.config, refresh_token.as_ref()).map_err(Failure::missing)?;
-        let now = self.setup.clock.now();
-        if let Some(marked) = self.machine.begin(presented, now) {
-            self.save(marked);
-        }
+        self.begin(presented)?;
         let sent = self.setup.clock.now();
         let answer = (self.setup.send)(&request, self.time_allowed(sent))
             .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
@@ -359,7 +397,7 @@ impl Actor {
         self.save(saved);
         self.status.successes += 1;
         self.falls_back = false;
-        self.status.last_error = None;
+        self.status.settle();
         if let Some(warning) = &grant.warning {
             warn!("{warning} (provider: {})", self.setup.name);
         }
@@ -372,7 +410,7 @@ impl Actor {
         );
     }
 
-    fn failed(&mut self, presented: &Presented, failure: &Failure) {
+    fn failed(&mut self, presented: &Presented, failure: &Failure) -> Trouble {
         let now = self.setup.clock.now();
         let (after, saved) = self.machine.failed(presented, failure, now, &mut self.setup.rng);
         if let Some(saved) = saved {
@@ -389,7 +427,9 @@ impl Actor {
             wait_ms / 1000,
             wait_ms % 1000 / 100
         );
-        self.status.last_error = Some(told);
+        let trouble = Trouble::of(failure, after.answer_lost);
+        self.status.fail(told, trouble);
+        trouble
     }
 
     /// What to run where a login is configured and would help.
@@ -399,54 +439,6 @@ impl Actor {
         let helps = *presented != Presented::Missing || config.seed.is_some();
         let slug = self.setup.state.slug();
         (config.login.exist() && helps).then(|| format!("evertoken login --provider {slug}"))
-    }
-
-    /// Puts `saved` on disk; what can't be written is kept and tried again.
-    fn save(&mut self, saved: Saved) {
-        match self.setup.state.replace(&saved) {
-            Ok(()) => {
-                if self.unsaved.take().is_some() {
-                    info!("The state file of provider {} is written again", self.setup.name);
-                }
-            }
-            Err(error) => {
-                if self.unsaved.is_none() {
-                    error!(
-                        "The state file {} can't be written ({error}); the token of provider {} is \
-                         used from memory and would be lost at a restart; trying again every {} s",
-                        self.setup.state.path().display(),
-                        self.setup.name,
-                        TICK_MS / 1000
-                    );
-                }
-                self.unsaved = Some((saved, error.to_string()));
-            }
-        }
-    }
-
-    /// Tries again to write what could not be written, unless a login has taken its place.
-    fn save_again(&mut self) -> Result<(), Busy> {
-        let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
-        // Under the lock no login can be stored between the look and the write.
-        let _lock = self.lock()?;
-        if !self.take_up_login() {
-            self.save(saved);
-        }
-        if self.unsaved.is_none() {
-            self.publish(false);
-        }
-        Ok(())
-    }
-
-    /// The last try to write what could not be written; another process is waited for.
-    fn save_before_the_end(&mut self) {
-        for _ in 0..LOCK_TRIES_AT_END {
-            if self.save_again().is_ok() {
-                return;
-            }
-            // The timer's end is all that is waited for.
-            let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
-        }
     }
 
     fn posting(&mut self, refreshing: bool) -> Posting {
@@ -460,11 +452,11 @@ impl Actor {
         }
     }
 
-    fn publish(&mut self, refreshing: bool) {
+    pub(super) fn publish(&mut self, refreshing: bool) {
         let posting = self.posting(refreshing);
         self.setup.store.publish(self.setup.provider, posting);
     }
 }
 
 /// Another process holds the lock.
-struct Busy;
+pub(super) struct Busy;

@@ -3,19 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use log::warn;
+
 use crate::clock::Moment;
 use crate::secret::Secret;
+use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::LOCK_RETRY_MS;
 use crate::token::refresher::disk::load;
-use crate::token::saved::{Locking, StateLock};
+use crate::token::saved::{Locking, Saved, StateLock};
 
 /// How long a refresh of another process is waited for: longer than a token request may take.
 const LOCK_WAIT_MAX_MS: u64 = 45_000;
 
-/// Stores `grant`, asked for at `sent`, with its refresh token; where to, or why that failed.
+/// Stores `grant`, asked for at `sent`, with its refresh token, and in the shared store too, where there is
+/// one; where to, or why that failed.
 pub fn store_login(
     setup: &Setup,
     grant: &Grant,
@@ -25,12 +29,65 @@ pub fn store_login(
     let path = setup.state.path();
     let failed = |why: String| format!("{} can't be written: {why}", path.display());
     let _lock = wait_for_lock(setup).map_err(&failed)?;
-    let stored = load(setup);
+    let mut stored = load(setup);
+    let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);
+    let mut lease = wait_for_lease(setup, known_fence)?;
+    if let Some((_, _, shared)) = &mut lease {
+        let is_newer =
+            |shared: &Saved| stored.as_ref().is_none_or(|stored| shared.mark() > stored.mark());
+        stored = shared.take_if(|shared| is_newer(shared)).or(stored);
+    }
     let now = setup.clock.now();
     let mut machine = Lifecycle::new(Policy::of(&setup.config), stored, now);
+    if let Some((_, fence, _)) = &lease {
+        machine.set_fence(*fence);
+    }
     let saved = machine.logged_in(grant, refresh_token, sent, now, &mut setup.rng.clone());
+    if let Some((chain, ..)) = &mut lease {
+        share(setup, chain, &saved);
+    }
     setup.state.replace(&saved).map_err(|error| failed(error.to_string()))?;
     Ok(path)
+}
+
+/// The chain in the shared store, with its lease, the lease's number, and what is there; None where there
+/// is no such store, or it can't be used.
+type Leased = Option<(SharedChain, u64, Option<Saved>)>;
+
+fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
+    let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
+    for _ in 0..LOCK_WAIT_MAX_MS / LOCK_RETRY_MS {
+        match chain.take(&setup.clock, None, known_fence) {
+            Ok(Some((fence, found))) => return Ok(Some((chain, fence, found.saved))),
+            // The timer's end is all that is waited for.
+            Ok(None) => {
+                let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+            }
+            Err(trouble) => {
+                warn_of(&chain, &trouble.to_string());
+                return Ok(None);
+            }
+        }
+    }
+    Err("another host has been refreshing this provider for too long; try again".to_owned())
+}
+
+/// Puts the login into the shared store, for all hosts.
+fn share(setup: &Setup, chain: &mut SharedChain, saved: &Saved) {
+    match chain.write(&setup.clock, saved, None) {
+        Ok(Put::Done) => {}
+        Ok(Put::Refused(_)) => warn_of(chain, "another host was faster"),
+        Err(trouble) => warn_of(chain, &trouble.to_string()),
+    }
+    chain.release();
+}
+
+fn warn_of(chain: &SharedChain, why: &str) {
+    warn!(
+        "The login can't be put into the token store {} ({why}); this host offers it once it can, and if \
+         the others use another token then, log in again",
+        chain.place()
+    );
 }
 
 fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {

@@ -28,10 +28,18 @@ pub(crate) struct Builder {
     routes: String,
     variables: HashMap<String, String>,
     folder: Option<tempfile::TempDir>,
+    clock: Option<Clock>,
     supervisor: Option<Supervisor>,
 }
 
 impl Builder {
+    /// Has it take the time from `clock`.
+    #[cfg(feature = "slow-tests")]
+    pub(crate) fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Adds lines to `settings`, in flow style: `max_connections: 1, …`.
     pub(crate) fn settings(mut self, settings: &str) -> Self {
         self.settings.push_str(", ");
@@ -103,7 +111,8 @@ impl Builder {
         )
     }
 
-    fn config(&self, folder: &Path) -> Config {
+    /// The configuration that it is made of.
+    pub(crate) fn config(&self, folder: &Path) -> Config {
         let text = self.text(folder);
         self.resolve(&text).unwrap_or_else(|problems| panic!("{text}\n{problems:?}")).0
     }
@@ -132,7 +141,7 @@ impl Builder {
     pub(crate) fn start(mut self) -> TestProxy {
         let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
         let environment = Environment {
-            clock: Clock::system(),
+            clock: self.clock.take().unwrap_or_else(Clock::system),
             rng: fastrand::Rng::with_seed(7),
             timer: crossbeam_channel::after,
             supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),

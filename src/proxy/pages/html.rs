@@ -1,0 +1,384 @@
+//! The page for people, from a report. Pure. Every text of a report is escaped on its way in.
+
+use std::fmt::{self, Display, Write};
+
+use crate::clock::Timestamp;
+use crate::proxy::pages::chart;
+use crate::report::words::{count, duration, millis, time, until};
+use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
+
+const PAGE: &str = include_str!("page.html");
+
+/// A text between tags or in a quoted attribute.
+pub(super) struct Text<'a>(pub(super) &'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                other => f.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The whole page.
+pub(super) fn render(report: &Report) -> String {
+    let mut providers = String::new();
+    for provider in &report.providers {
+        // Writing to a text does not fail.
+        let _ = article(&mut providers, provider, report.now);
+    }
+    let summary = report.summary();
+    let fields = [
+        ("{title}", format!("{summary} · evertoken")),
+        ("{now_ms}", report.now.as_millis().to_string()),
+        ("{facts}", facts(report)),
+        ("{now}", time(report.now, report.now)),
+        ("{summary}", summary),
+        ("{providers}", providers),
+    ];
+    // In one pass over the page, so that nothing that was put in is taken for a field.
+    let mut page = String::new();
+    let mut rest = PAGE;
+    for (name, text) in fields {
+        let Some((before, after)) = rest.split_once(name) else { continue };
+        page.push_str(before);
+        page.push_str(&text);
+        rest = after;
+    }
+    page.push_str(rest);
+    page
+}
+
+fn facts(report: &Report) -> String {
+    let requests = match report.in_flight {
+        1 => "1 request under way".to_owned(),
+        other => format!("{} requests under way", count(other)),
+    };
+    let (version, up) = (Text(&report.version), duration(report.uptime_seconds));
+    let since = report.started_at.as_millis();
+    format!("{version} · up <span data-since=\"{since}\">{up}</span> · {requests}")
+}
+
+fn article(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Result {
+    let (slug, name) = (Text(&provider.slug), Text(&provider.name));
+    let state = provider.state;
+    writeln!(
+        out,
+        "<article id=\"p-{slug}\" data-state=\"{}\" data-name=\"{name}\" aria-labelledby=\"n-{slug}\">",
+        state.as_str()
+    )?;
+    writeln!(out, "<div class=\"top\"><h3 id=\"n-{slug}\">{name}</h3>")?;
+    writeln!(out, "<p class=\"badge\" id=\"s-{slug}\" data-live>{}</p></div>", badge(state))?;
+    writeln!(
+        out,
+        "<p class=\"muted where\">{} · {}</p>",
+        Text(&provider.kind),
+        Text(&provider.base_url)
+    )?;
+    write!(out, "<div id=\"w-{slug}\" data-live>")?;
+    trouble(out, provider, now)?;
+    writeln!(out, "</div>")?;
+    write!(out, "<div class=\"token\" id=\"t-{slug}\" data-live>")?;
+    token(out, provider, now)?;
+    writeln!(out, "</div>")?;
+    if provider.credential == CredentialKind::Refreshed {
+        refreshes(out, provider, now)?;
+    }
+    write!(out, "<dl id=\"r-{slug}\" data-live>")?;
+    requests(out, provider)?;
+    writeln!(out, "</dl>")?;
+    if provider.credential == CredentialKind::Refreshed && provider.enabled {
+        writeln!(
+            out,
+            "<button type=\"button\" id=\"b-{slug}\" data-post=\"/-/refresh/{slug}\" \
+             data-done=\"{name}: refreshed.\" aria-describedby=\"n-{slug}\" hidden>Refresh now</button>"
+        )?;
+    }
+    writeln!(out, "</article>")
+}
+
+/// The state as a word with a shape of its own, so that colour is not all that tells.
+fn badge(state: State) -> String {
+    let shape = match state {
+        State::Ready => "<circle class=\"full\" cx=\"6\" cy=\"6\" r=\"4.5\"/>",
+        State::Refreshing => "<path class=\"line\" d=\"M10.2 4.6A4.5 4.5 0 1 0 10.5 6\"/>",
+        State::Failing => "<path class=\"full\" d=\"M6 1 11.5 11H.5z\"/>",
+        State::Unavailable => "<path class=\"line\" d=\"M2 2l8 8M10 2l-8 8\"/>",
+        State::CoolingDown => "<path class=\"line\" d=\"M4 1.5v9M8 1.5v9\"/>",
+        State::Disabled => "<circle class=\"line\" cx=\"6\" cy=\"6\" r=\"4\"/>",
+    };
+    format!("<svg viewBox=\"0 0 12 12\" aria-hidden=\"true\">{shape}</svg> {}", state.words())
+}
+
+fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Result {
+    if provider.problem.is_some() || provider.advice.is_some() {
+        write!(out, "<div class=\"problem\">")?;
+        if let Some(problem) = &provider.problem {
+            write!(out, "<p><strong>{}</strong></p>", Text(problem))?;
+        }
+        if let Some(until_at) = provider.cooldown_until {
+            let left = countdown(until_at, now);
+            write!(out, "<p><strong>Passed over for {left} more</strong></p>")?;
+        }
+        if let Some(advice) = &provider.advice {
+            write!(out, "<p>{}</p>", with_commands(advice))?;
+        }
+        if let Some(at) = provider.refresh.next_attempt_at.filter(|at| *at > now) {
+            write!(out, "<p class=\"muted\">Next try in {}</p>", countdown(at, now))?;
+        }
+        write!(out, "</div>")?;
+    }
+    if let Some(warning) = &provider.warning {
+        write!(
+            out,
+            "<div class=\"problem\"><p><strong>{}</strong></p><p>Make it writable: a restart before \
+             that loses the token.</p></div>",
+            Text(warning)
+        )?;
+    }
+    Ok(())
+}
+
+/// What stands in backticks is a command.
+fn with_commands(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        let (begin, end) = if index % 2 == 1 { ("<code>", "</code>") } else { ("", "") };
+        // Writing to a text does not fail.
+        let _ = write!(out, "{begin}{}{end}", Text(part));
+    }
+    out
+}
+
+/// How long it is until `at`, kept up by the script.
+fn countdown(at: Timestamp, now: Timestamp) -> String {
+    format!("<span class=\"n\" data-until=\"{}\">{}</span>", at.as_millis(), until(at, now))
+}
+
+fn token(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Result {
+    let Some(token) = &provider.token else {
+        return write!(out, "<p class=\"muted\">{}</p>", without_token(provider));
+    };
+    let Some(expires_at) = token.expires_at else {
+        return write!(out, "<p>Token from a file, without an expiry</p>");
+    };
+    let is_over = expires_at.millis_since(now) <= 0;
+    write!(out, "<p class=\"line\">")?;
+    if is_over {
+        write!(out, "<span>Token <b>expired</b></span>")?;
+    } else {
+        write!(out, "<span>Token: <b>{}</b> left</span>", countdown(expires_at, now))?;
+    }
+    if let Some(due) = token.refresh_due_at.filter(|due| !is_over && due.millis_since(now) > 0) {
+        let left = countdown(due, now);
+        write!(out, " <span class=\"muted\"><i class=\"key\"></i>refresh in {left}</span>")?;
+    }
+    write!(out, "</p>")?;
+    life(out, token, expires_at, now)
+}
+
+fn without_token(provider: &ProviderReport) -> &'static str {
+    match provider.credential {
+        CredentialKind::Refreshed if !provider.enabled => "Disabled in the configuration",
+        CredentialKind::Refreshed => "No token yet",
+        CredentialKind::File => "The credential is in a file that another program keeps",
+        CredentialKind::Static | CredentialKind::Missing => {
+            "A fixed credential: nothing to refresh"
+        }
+        CredentialKind::Passthrough => "The client's own credential is passed on",
+        CredentialKind::None => "No credential is sent",
+    }
+}
+
+/// The token's life from left to right: what is left of it, and where it is refreshed.
+fn life(
+    out: &mut String,
+    token: &TokenReport,
+    expires_at: Timestamp,
+    now: Timestamp,
+) -> fmt::Result {
+    let Some(obtained_at) = token.obtained_at else {
+        return write!(
+            out,
+            "<p class=\"scale muted\"><span>kept by another program</span><span>expires {} UTC</span></p>",
+            time(expires_at, now)
+        );
+    };
+    let lifetime = expires_at.millis_since(obtained_at).max(1);
+    // In thousandths of the lifetime.
+    let place = |at: Timestamp| (at.millis_since(obtained_at) * 1000 / lifetime).clamp(0, 1000);
+    let gone = place(now);
+    write!(
+        out,
+        "<svg class=\"life\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\" \
+         data-from=\"{}\" data-to=\"{}\"><rect class=\"all\" width=\"1000\" height=\"10\"/><rect \
+         class=\"left\" x=\"{gone}\" width=\"{}\" height=\"10\"/>",
+        obtained_at.as_millis(),
+        expires_at.as_millis(),
+        1000 - gone
+    )?;
+    if let Some(due) = token.refresh_due_at {
+        let at = place(due);
+        write!(out, "<path class=\"due\" d=\"M{at} 0V10\"/>")?;
+    }
+    write!(
+        out,
+        "</svg><p class=\"scale muted\"><span>issued {}</span><span>expires {} UTC</span></p>",
+        time(obtained_at, now),
+        time(expires_at, now)
+    )
+}
+
+fn refreshes(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Result {
+    let (slug, history) = (Text(&provider.slug), &provider.refresh.history);
+    write!(out, "<div id=\"h-{slug}\" data-live>")?;
+    let (fine, failed) = (count(provider.refresh.successes), count(provider.refresh.failures));
+    write!(
+        out,
+        "<p class=\"line\"><span>Refreshes</span> <span class=\"muted\">{fine} succeeded, {failed} \
+         failed</span></p>"
+    )?;
+    if history.iter().len() > 0 {
+        chart::draw(out, history, now)?;
+    }
+    writeln!(out, "</div>")?;
+    if history.iter().len() == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<details><summary>The last refreshes one by one</summary><div class=\"wide\" \
+         tabindex=\"0\" role=\"region\" aria-label=\"The last refreshes of {}\" id=\"l-{slug}\" data-live>",
+        Text(&provider.name)
+    )?;
+    chart::list(out, history, now)?;
+    writeln!(out, "</div></details>")
+}
+
+fn requests(out: &mut String, provider: &ProviderReport) -> fmt::Result {
+    let requests = &provider.requests;
+    let first_byte = requests.first_byte.map_or_else(
+        || "–".to_owned(),
+        |latency| {
+            format!("{} <small>p95 {}</small>", millis(latency.p50_ms), millis(latency.p95_ms))
+        },
+    );
+    for (name, value) in [
+        ("Requests", count(requests.total)),
+        ("Under way", count(requests.in_flight)),
+        ("Errors", count(requests.errors)),
+        ("First byte", first_byte),
+    ] {
+        write!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::words::sample;
+
+    fn report(provider: ProviderReport) -> Report {
+        Report {
+            version: "0.1.0".into(),
+            started_at: Timestamp::from_secs(1_800_000_000),
+            now: Timestamp::from_secs(1_800_000_600),
+            uptime_seconds: 600,
+            in_flight: 0,
+            ready: true,
+            providers: vec![provider],
+        }
+    }
+
+    fn token(from: i64, due: i64, to: i64) -> TokenReport {
+        let at = |seconds| Some(Timestamp::from_secs(1_800_000_000 + seconds));
+        TokenReport {
+            source: "refresh".into(),
+            obtained_at: at(from),
+            expires_at: at(to),
+            expires_in_seconds: Some(to - 600),
+            refresh_due_at: at(due),
+            generation: 1,
+        }
+    }
+
+    #[test]
+    fn texts_from_outside_stay_texts() {
+        let mut provider = sample("<script>alert('1')</script>\" onx=\"{providers}");
+        provider.problem = Some("<b>&\"'".into());
+        provider.warning = Some("<i>".into());
+        provider.base_url = "https://<u>".into();
+        provider.slug = "script".into();
+        let page = render(&report(provider));
+        assert_eq!(page.matches("<script").count(), 1, "the page's own");
+        assert!(page.contains(
+            "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&quot; onx=&quot;{providers}"
+        ));
+        for tag in ["<b>&\"", "<i>", "<u>"] {
+            assert!(!page.contains(tag), "{tag}");
+        }
+        assert!(page.contains("&lt;b&gt;&amp;&quot;&#39;"));
+        assert_eq!(page.matches("<article").count(), 1);
+    }
+
+    #[test]
+    fn commands_are_marked() {
+        assert_eq!(with_commands("Do `a <b>` then"), "Do <code>a &lt;b&gt;</code> then");
+    }
+
+    #[test]
+    fn nothing_of_the_page_is_left_unfilled() {
+        let page = render(&report(sample("One")));
+        assert!(!page.contains('{') && !page.contains('}'), "{page}");
+        assert!(!page.contains(" style=") && !page.contains("onclick"), "the policy forbids them");
+    }
+
+    #[test]
+    fn the_bar_shows_what_is_left_and_where_it_is_refreshed() {
+        let mut provider = sample("One");
+        provider.token = Some(token(0, 900, 1200));
+        let page = render(&report(provider.clone()));
+        assert!(page.contains("class=\"left\" x=\"500\" width=\"500\""));
+        assert!(page.contains("class=\"due\" d=\"M750 0V10\""));
+        assert!(page.contains(">10 min 00 s</span></b> left"));
+        assert!(
+            page.contains(
+                "</i>refresh in <span class=\"n\" data-until=\"1800000900000\">5 min 00 s"
+            )
+        );
+        provider.token = Some(token(0, 300, 600));
+        let page = render(&report(provider));
+        assert!(page.contains("class=\"left\" x=\"1000\" width=\"0\""));
+        assert!(page.contains("<b>expired</b>") && !page.contains("refresh in"));
+    }
+
+    #[test]
+    fn each_state_has_its_word_and_its_button_where_it_can_be_refreshed() {
+        for (state, word) in [
+            (State::Ready, " ready</p>"),
+            (State::Refreshing, " refreshing</p>"),
+            (State::Failing, " failing</p>"),
+            (State::Unavailable, " unavailable</p>"),
+            (State::CoolingDown, " cooling down</p>"),
+            (State::Disabled, " disabled</p>"),
+        ] {
+            let mut provider = sample("One");
+            provider.state = state;
+            provider.enabled = state != State::Disabled;
+            let page = render(&report(provider.clone()));
+            assert!(page.contains(word), "{word}");
+            assert_eq!(page.contains("data-post=\"/-/refresh/one\""), provider.enabled);
+            provider.credential = CredentialKind::Static;
+            assert!(!render(&report(provider)).contains("/-/refresh/one"));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! From the running proxy to a report: what `/-/status`, the page and its events show.
+
+use std::sync::atomic::Ordering;
+
+use crate::clock::Moment;
+use crate::config::{Credential, ProviderKind};
+use crate::proxy::exchange::Proxy;
+use crate::report::advice::advice;
+use crate::report::{
+    CredentialKind, ProviderReport, RefreshReport, Report, RequestsReport, State, TokenReport,
+};
+use crate::token::history::Trouble;
+use crate::token::store::Posting;
+
+/// How everything stands.
+pub(super) fn report(proxy: &Proxy) -> Report {
+    let now = proxy.clock.now();
+    let in_flight = proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
+    let providers = 0..proxy.config.providers.len();
+    let is_ready = |index: usize| {
+        !proxy.config.providers[index].enabled
+            || proxy.has_credential(index, &proxy.posting(index), now)
+    };
+    Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: proxy.started_at,
+        now: now.wall,
+        uptime_seconds: proxy.uptime.elapsed().as_secs(),
+        in_flight,
+        ready: providers.clone().all(is_ready),
+        providers: providers
+            .map(|index| provider_report(proxy, index, &proxy.posting(index), now))
+            .collect(),
+    }
+}
+
+/// How one provider stands.
+pub(super) fn provider_report(
+    proxy: &Proxy,
+    index: usize,
+    posting: &Posting,
+    now: Moment,
+) -> ProviderReport {
+    let (provider, way) = (&proxy.config.providers[index], &proxy.ways[index]);
+    let kind = match provider.kind {
+        ProviderKind::Anthropic => "anthropic",
+        ProviderKind::OpenAi => "openai",
+        ProviderKind::Generic => "generic",
+    };
+    let mut report = ProviderReport {
+        name: provider.name.clone(),
+        slug: provider.slug.clone(),
+        kind: kind.to_owned(),
+        base_url: provider.base_url.clone(),
+        enabled: provider.enabled,
+        state: state(proxy, index, posting, now),
+        token: token_report(proxy, index, posting, now),
+        refresh: refresh_report(posting),
+        requests: RequestsReport {
+            total: way.counts.total.load(Ordering::Relaxed),
+            in_flight: way.counts.in_flight.load(Ordering::Relaxed),
+            errors: way.counts.errors.load(Ordering::Relaxed),
+            first_byte: proxy.metrics.first_byte(&provider.name),
+        },
+        cooldown_until: way.cooldown.until(now).map(|until| until.wall),
+        credential: credential_kind(&provider.credential),
+        problem: problem(proxy, index, posting, now),
+        advice: None,
+        warning: posting.disk_error.as_ref().map(|why| disk_warning(&provider.name, why)),
+    };
+    let has_login =
+        matches!(&provider.credential, Credential::Refreshed(config) if config.login.exist());
+    report.advice = advice(&report, has_login);
+    report
+}
+
+fn refresh_report(posting: &Posting) -> RefreshReport {
+    let refresh = posting.refresh.clone();
+    RefreshReport {
+        successes: refresh.successes,
+        failures: refresh.failures,
+        consecutive_failures: refresh.consecutive_failures,
+        last_error: refresh.last_error,
+        trouble: refresh.trouble,
+        next_attempt_at: refresh.next_attempt_at,
+        history: refresh.history,
+    }
+}
+
+/// The token in use: a refreshed one, or one that another program keeps.
+fn token_report(
+    proxy: &Proxy,
+    index: usize,
+    posting: &Posting,
+    now: Moment,
+) -> Option<TokenReport> {
+    if let Some(watched) = &proxy.ways[index].watched {
+        let kept = watched.read(now.wall).ok()?;
+        return Some(TokenReport {
+            source: "file".to_owned(),
+            obtained_at: None,
+            expires_at: kept.expires_at,
+            expires_in_seconds: kept.expires_at.map(|at| at.millis_since(now.wall) / 1000),
+            refresh_due_at: None,
+            generation: kept.generation,
+        });
+    }
+    posting.token.as_ref().map(|token| TokenReport {
+        source: token.source.to_owned(),
+        obtained_at: Some(token.obtained_at),
+        expires_at: Some(token.expires.wall),
+        expires_in_seconds: i64::try_from(token.expires.left_ms(now) / 1000).ok(),
+        refresh_due_at: Some(token.refresh_due_at),
+        generation: token.generation,
+    })
+}
+
+fn credential_kind(credential: &Credential) -> CredentialKind {
+    match credential {
+        Credential::None => CredentialKind::None,
+        Credential::Passthrough => CredentialKind::Passthrough,
+        Credential::Static(_) => CredentialKind::Static,
+        Credential::Missing(_) => CredentialKind::Missing,
+        Credential::Watched(_) => CredentialKind::File,
+        Credential::Refreshed(_) => CredentialKind::Refreshed,
+    }
+}
+
+fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> State {
+    if !proxy.config.providers[index].enabled {
+        State::Disabled
+    } else if posting.refreshing {
+        State::Refreshing
+    } else if !proxy.has_credential(index, posting, now) {
+        State::Unavailable
+    } else if proxy.ways[index].cooldown.until(now).is_some() {
+        State::CoolingDown
+    } else if posting.refresh.consecutive_failures > 0 {
+        State::Failing
+    } else {
+        State::Ready
+    }
+}
+
+/// What is wrong at the moment: why there is no credential, or why the last refresh failed.
+fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Option<String> {
+    if !proxy.config.providers[index].enabled {
+        return None;
+    }
+    let words = if proxy.has_credential(index, posting, now) {
+        posting.refresh.last_error.clone()?
+    } else if posting.refreshing && posting.refresh.last_error.is_none() {
+        // The first token is coming.
+        return None;
+    } else {
+        reason(proxy, index, posting)
+    };
+    match posting.refresh.trouble {
+        // What to do, which the log adds to these, is said by the advice.
+        Some(
+            Trouble::TokenDead | Trouble::AnswerLost | Trouble::Missing | Trouble::LoginNeeded,
+        ) => words.split("; ").next().map(str::to_owned),
+        _ => Some(words),
+    }
+}
+
+/// Why there is no credential.
+pub(super) fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
+    let watched = proxy.ways[index].watched.as_ref();
+    let unread = watched.and_then(|watched| watched.read(proxy.clock.wall()).err());
+    match (&proxy.config.providers[index].credential, unread, &posting.refresh.last_error) {
+        (Credential::Missing(missing), _, _) => missing.to_string(),
+        (_, Some(why), _) => why,
+        (_, _, Some(error)) => error.clone(),
+        (_, _, None) => "the first token is still on its way".to_owned(),
+    }
+}
+
+/// What a state file that can't be written means.
+pub(super) fn disk_warning(name: &str, why: &str) -> String {
+    format!("The state file of {name} can't be written: {why}")
+}

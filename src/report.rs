@@ -1,0 +1,276 @@
+//! What `/-/status` says, as values: made by the proxy, shown by its page and by `evertoken status`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::token::history::{History, Trouble};
+
+pub mod advice;
+pub mod words;
+
+/// How everything stands. The keys of the JSON are the names of the fields; times are RFC 3339 UTC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Of evertoken.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When this was said.
+    pub now: Timestamp,
+    /// By the steady clock.
+    pub uptime_seconds: u64,
+    /// Requests under way to any provider.
+    pub in_flight: u64,
+    /// Whether every enabled provider has a credential it can send.
+    pub ready: bool,
+    /// In the order of the configuration.
+    pub providers: Vec<ProviderReport>,
+}
+
+/// How one provider stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProviderReport {
+    /// As written.
+    pub name: String,
+    /// As in paths.
+    pub slug: String,
+    /// `anthropic`, `openai` or `generic`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Where its requests go.
+    pub base_url: String,
+    /// Whether it takes part.
+    pub enabled: bool,
+    /// In one word.
+    pub state: State,
+    /// The token in use; None for other credentials, and where there is none.
+    pub token: Option<TokenReport>,
+    /// How refreshing goes.
+    pub refresh: RefreshReport,
+    /// What went over it.
+    pub requests: RequestsReport,
+    /// Until when it is passed over.
+    pub cooldown_until: Option<Timestamp>,
+    /// Where its credential comes from.
+    pub credential: CredentialKind,
+    /// What is wrong at the moment, in words.
+    pub problem: Option<String>,
+    /// What to do about it.
+    pub advice: Option<String>,
+    /// What would be lost at a restart, and why.
+    pub warning: Option<String>,
+}
+
+/// See [`ProviderReport::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It has a credential to send.
+    Ready,
+    /// A refresh is under way.
+    Refreshing,
+    /// It has a valid token, but the last refresh failed.
+    Failing,
+    /// It has no credential to send.
+    Unavailable,
+    /// It is passed over for a while.
+    CoolingDown,
+    /// It takes no part.
+    Disabled,
+}
+
+/// See [`ProviderReport::credential`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialKind {
+    /// A token that evertoken keeps fresh.
+    Refreshed,
+    /// A file that another program keeps.
+    File,
+    /// A fixed text.
+    Static,
+    /// A fixed text that is not there.
+    Missing,
+    /// The client's own.
+    Passthrough,
+    /// None is sent.
+    None,
+}
+
+/// A token in use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenReport {
+    /// `refresh`, `state_file` or `file`.
+    pub source: String,
+    /// When it was asked for, where that is known.
+    pub obtained_at: Option<Timestamp>,
+    /// When it expires, where it does.
+    pub expires_at: Option<Timestamp>,
+    /// How long that is from now.
+    pub expires_in_seconds: Option<i64>,
+    /// When it is refreshed.
+    pub refresh_due_at: Option<Timestamp>,
+    /// Its place in the row of tokens.
+    pub generation: u64,
+}
+
+/// How refreshing goes, since the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefreshReport {
+    /// Refreshes that succeeded.
+    pub successes: u64,
+    /// Refreshes that failed.
+    pub failures: u64,
+    /// Those that failed since the last that succeeded.
+    pub consecutive_failures: u32,
+    /// The last failure in the words of the log; None once a refresh succeeds.
+    pub last_error: Option<String>,
+    /// What kind of failure that was.
+    pub trouble: Option<Trouble>,
+    /// When the next try is, where the last one failed.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The last refreshes, the newest last.
+    pub history: History,
+}
+
+/// What went over the way to a provider, since the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestsReport {
+    /// All of them.
+    pub total: u64,
+    /// Those under way.
+    pub in_flight: u64,
+    /// Those without an answer, or with one of 500 and above.
+    pub errors: u64,
+    /// From the request's head to the head of the answer; None before the first.
+    pub first_byte: Option<Latency>,
+}
+
+/// Quantiles in milliseconds, estimated from the histogram of `/-/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of the answers came within this.
+    pub p50_ms: u64,
+    /// Of a hundred answers 95 came within this.
+    pub p95_ms: u64,
+}
+
+impl State {
+    /// As in the JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Refreshing => "refreshing",
+            Self::Failing => "failing",
+            Self::Unavailable => "unavailable",
+            Self::CoolingDown => "cooling_down",
+            Self::Disabled => "disabled",
+        }
+    }
+
+    /// For people.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::CoolingDown => "cooling down",
+            other => other.as_str(),
+        }
+    }
+}
+
+impl Report {
+    /// The same without what changes just because time passes, to tell whether something happened.
+    pub fn at_rest(&self) -> Self {
+        let mut report = self.clone();
+        (report.now, report.uptime_seconds) = (Timestamp::default(), 0);
+        let tokens = report.providers.iter_mut().filter_map(|provider| provider.token.as_mut());
+        tokens.for_each(|token| token.expires_in_seconds = None);
+        report
+    }
+
+    /// In a sentence.
+    pub fn summary(&self) -> String {
+        let enabled: Vec<_> = self.providers.iter().filter(|one| one.enabled).collect();
+        let fine = enabled.iter().filter(|one| one.is_fine()).count();
+        match (enabled.len(), enabled.len() - fine) {
+            (0, _) => "No provider is enabled".to_owned(),
+            (1, 0) => "The provider is ready".to_owned(),
+            (1, _) => "The provider needs attention".to_owned(),
+            (count, 0) => format!("All {count} providers are ready"),
+            (count, troubled) => {
+                let need = if troubled == 1 { "needs" } else { "need" };
+                format!("{troubled} of {count} providers {need} attention")
+            }
+        }
+    }
+}
+
+impl ProviderReport {
+    /// Whether nothing about it needs anybody's attention.
+    pub fn is_fine(&self) -> bool {
+        self.problem.is_none() && self.warning.is_none() && self.cooldown_until.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::words::sample;
+
+    #[test]
+    fn time_alone_is_no_change() {
+        let at = |seconds: u64| {
+            let mut provider = sample("One");
+            let left = 600 - i64::try_from(seconds).unwrap();
+            provider.token = Some(TokenReport {
+                source: "refresh".into(),
+                obtained_at: None,
+                expires_at: Some(Timestamp::from_secs(600)),
+                expires_in_seconds: Some(left),
+                refresh_due_at: None,
+                generation: 1,
+            });
+            Report {
+                version: "0".into(),
+                started_at: Timestamp::from_secs(0),
+                now: Timestamp::from_secs(600 - left),
+                uptime_seconds: seconds,
+                in_flight: 0,
+                ready: true,
+                providers: vec![provider],
+            }
+        };
+        assert_eq!(at(1).at_rest(), at(2).at_rest());
+        let mut other = at(1);
+        other.providers[0].requests.total = 1;
+        assert_ne!(at(1).at_rest(), other.at_rest());
+    }
+
+    #[test]
+    fn a_sentence_for_any_number_of_providers() {
+        let summary = |states: &[(bool, bool)]| {
+            let providers = states.iter().map(|(is_enabled, is_fine)| {
+                let mut provider = sample("One");
+                provider.enabled = *is_enabled;
+                provider.problem = (!is_fine).then(|| "x".to_owned());
+                provider
+            });
+            let report = Report {
+                version: String::new(),
+                started_at: Timestamp::default(),
+                now: Timestamp::default(),
+                uptime_seconds: 0,
+                in_flight: 0,
+                ready: true,
+                providers: providers.collect(),
+            };
+            report.summary()
+        };
+        let (fine, troubled, off) = ((true, true), (true, false), (false, true));
+        assert_eq!(summary(&[off]), "No provider is enabled");
+        assert_eq!(summary(&[fine, off]), "The provider is ready");
+        assert_eq!(summary(&[troubled]), "The provider needs attention");
+        assert_eq!(summary(&[fine, fine]), "All 2 providers are ready");
+        assert_eq!(summary(&[fine, troubled]), "1 of 2 providers needs attention");
+        assert_eq!(summary(&[troubled, troubled]), "2 of 2 providers need attention");
+    }
+}

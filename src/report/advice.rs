@@ -1,0 +1,129 @@
+//! From what is wrong with a provider to what to do about it; commands stand in backticks. Pure.
+
+use crate::report::{CredentialKind, ProviderReport, State};
+use crate::token::history::Trouble;
+
+/// What to do about the provider's problem; None where there is none. `has_login` says that
+/// `evertoken login` is configured for it.
+pub fn advice(provider: &ProviderReport, has_login: bool) -> Option<String> {
+    let trouble = provider.refresh.trouble;
+    let login = has_login.then(|| format!("`evertoken login --provider {}`", provider.slug));
+    match (provider.state, trouble, provider.credential) {
+        (State::Disabled, _, _) => None,
+        (_, Some(trouble), _) => Some(about(trouble, login.as_deref())),
+        (State::CoolingDown, None, _) => Some(
+            "It failed or asked to wait; until then requests go to the next provider that fits. \
+             Nothing to do unless it lasts."
+                .to_owned(),
+        ),
+        (State::Unavailable, None, CredentialKind::Missing) => Some(about(Trouble::Missing, None)),
+        (State::Unavailable, None, CredentialKind::File) => Some(
+            "See to the program that keeps this file; it is read again once it changes.".to_owned(),
+        ),
+        (State::Unavailable, None, _) => {
+            Some("Wait a moment; the log says what is under way.".to_owned())
+        }
+        (State::Ready | State::Refreshing | State::Failing, None, _) => None,
+    }
+}
+
+fn about(trouble: Trouble, login: Option<&str>) -> String {
+    let again = match login {
+        Some(login) => format!("Log in again: {login}"),
+        None => {
+            "Log in again with the provider's own tool, and give evertoken the new refresh token."
+                .to_owned()
+        }
+    };
+    let text = match trouble {
+        Trouble::Missing => {
+            let set = "Set it where evertoken is started, and restart; a secret file is read again by itself.";
+            return login
+                .map_or_else(|| set.to_owned(), |login| format!("{set} Or log in: {login}"));
+        }
+        Trouble::LoginNeeded => {
+            return login.map_or(again, |login| format!("Log in: {login}"));
+        }
+        Trouble::Unreachable => {
+            "Check the network and token_url; `evertoken check --online` tries every step. It is \
+             tried again by itself."
+        }
+        Trouble::NoAnswer | Trouble::IssuerFails => {
+            "The fault is on the issuer's side. It is tried again by itself; nothing to do unless it \
+             lasts."
+        }
+        Trouble::NotAToken => {
+            "Something else answers at token_url: a captive portal, a proxy, or another page. Check \
+             the URL and the network."
+        }
+        Trouble::Throttled => {
+            "The issuer asks to wait. The next try comes by itself; refreshing by hand makes it \
+             longer."
+        }
+        Trouble::TokenDead => {
+            return format!(
+                "If it happens again, somebody else uses the same refresh token. {again}"
+            );
+        }
+        Trouble::AnswerLost => {
+            return format!(
+                "The issuer changed the refresh token and its answer never came. {again}"
+            );
+        }
+        Trouble::ClientRefused => {
+            "Check client_id, client_secret and client_auth against what the issuer has registered."
+        }
+        Trouble::ScopeRefused => "Check scope and extra_params against what the issuer grants.",
+        Trouble::WrongUrl => "Check token_url: what is there takes no token requests.",
+        Trouble::Refused => {
+            "The issuer refuses this client or account. See to it there, then refresh."
+        }
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::words::sample;
+
+    #[test]
+    fn each_trouble_has_its_advice_and_none_needs_none() {
+        use CredentialKind::{File, Missing, Refreshed, Static};
+        let with = |state, trouble, credential| {
+            let mut provider = sample("One");
+            (provider.state, provider.credential) = (state, credential);
+            provider.refresh.trouble = trouble;
+            let without = advice(&provider, false);
+            assert!(!without.as_deref().unwrap_or("").contains("evertoken login"));
+            advice(&provider, true)
+        };
+        let cases = [
+            (State::Failing, Some(Trouble::Missing), Refreshed, "Or log in: `evertoken login"),
+            (State::Unavailable, Some(Trouble::LoginNeeded), Refreshed, "Log in: `evertoken"),
+            (State::Failing, Some(Trouble::Unreachable), Refreshed, "check --online"),
+            (State::Failing, Some(Trouble::NoAnswer), Refreshed, "issuer's side"),
+            (State::Failing, Some(Trouble::IssuerFails), Refreshed, "issuer's side"),
+            (State::Failing, Some(Trouble::NotAToken), Refreshed, "captive portal"),
+            (State::Failing, Some(Trouble::Throttled), Refreshed, "asks to wait"),
+            (State::Unavailable, Some(Trouble::TokenDead), Refreshed, "login --provider one`"),
+            (State::Unavailable, Some(Trouble::AnswerLost), Refreshed, "login --provider one`"),
+            (State::Failing, Some(Trouble::ClientRefused), Refreshed, "client_auth"),
+            (State::Failing, Some(Trouble::ScopeRefused), Refreshed, "scope"),
+            (State::Failing, Some(Trouble::WrongUrl), Refreshed, "token_url"),
+            (State::CoolingDown, Some(Trouble::Refused), Refreshed, "account"),
+            (State::CoolingDown, None, Static, "next provider"),
+            (State::Unavailable, None, Missing, "restart"),
+            (State::Unavailable, None, File, "keeps this file"),
+            (State::Unavailable, None, Refreshed, "Wait"),
+        ];
+        for (state, trouble, credential, part) in cases {
+            let text = with(state, trouble, credential).unwrap();
+            assert!(text.contains(part), "{state:?} {trouble:?}: {text}");
+        }
+        for state in [State::Ready, State::Refreshing, State::Failing, State::Disabled] {
+            assert_eq!(with(state, None, Refreshed), None);
+        }
+        assert_eq!(with(State::Disabled, Some(Trouble::TokenDead), Refreshed), None);
+    }
+}

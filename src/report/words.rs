@@ -1,0 +1,124 @@
+//! Durations, counts and times as people read them, the same on the page and in the terminal.
+
+use crate::clock::Timestamp;
+
+/// `12 s`, `4 min 05 s`, `2 h 07 min`, `3 d 04 h`.
+pub fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {:02} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {:02} min", minutes % 60),
+        (_, _, _) => format!("{days} d {:02} h", hours % 24),
+    }
+}
+
+/// The time from `now` to `at`, zero where it has come.
+pub fn until(at: Timestamp, now: Timestamp) -> String {
+    duration(u64::try_from(at.millis_since(now)).unwrap_or(0) / 1000)
+}
+
+/// `240 ms`, `1.2 s`, `42 s`, and from a minute on as [`duration`].
+pub fn millis(millis: u64) -> String {
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        1000..10_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
+        _ => duration(millis / 1000),
+    }
+}
+
+/// `1,234,567`.
+pub fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `14:02:11` on the day of `now`, `25 Nov 14:02` within a year of it, else `2026-11-25`; in UTC, as the
+/// log has it.
+pub fn time(at: Timestamp, now: Timestamp) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const HALF_A_YEAR_MS: u64 = 180 * 86_400_000;
+    let is_near = at.millis_since(now).unsigned_abs() < HALF_A_YEAR_MS;
+    let (at, now) = (at.to_string(), now.to_string());
+    let month = at[5..7].parse::<usize>().ok().and_then(|number| MONTHS.get(number - 1));
+    match month {
+        _ if at[..10] == now[..10] => at[11..19].to_owned(),
+        Some(month) if is_near => format!("{} {month} {}", &at[8..10], &at[11..16]),
+        _ => at[..10].to_owned(),
+    }
+}
+
+/// A provider in order, for the tests of those who show one.
+#[cfg(test)]
+pub(crate) fn sample(name: &str) -> super::ProviderReport {
+    use super::{CredentialKind, ProviderReport, RefreshReport, RequestsReport, State};
+    ProviderReport {
+        name: name.to_owned(),
+        slug: name.to_lowercase(),
+        kind: "anthropic".to_owned(),
+        base_url: "https://api.example".to_owned(),
+        enabled: true,
+        state: State::Ready,
+        token: None,
+        refresh: RefreshReport {
+            successes: 0,
+            failures: 0,
+            consecutive_failures: 0,
+            last_error: None,
+            trouble: None,
+            next_attempt_at: None,
+            history: crate::token::history::History::default(),
+        },
+        requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
+        cooldown_until: None,
+        credential: CredentialKind::Refreshed,
+        problem: None,
+        advice: None,
+        warning: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_counts_and_times() {
+        let durations = [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 00 s"),
+            (3599, "59 min 59 s"),
+            (3600, "1 h 00 min"),
+            (86_399, "23 h 59 min"),
+            (86_400, "1 d 00 h"),
+        ];
+        for (seconds, expected) in durations {
+            assert_eq!(duration(seconds), expected);
+        }
+        for (ms, expected) in
+            [(0, "0 ms"), (999, "999 ms"), (1000, "1.0 s"), (9999, "9.9 s"), (10_000, "10 s")]
+        {
+            assert_eq!(millis(ms), expected);
+        }
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(count(number), expected);
+        }
+        let now = Timestamp::parse_rfc3339("2026-11-24T23:59:00Z").unwrap();
+        assert_eq!(time(now.plus_millis(59_999), now), "23:59:59");
+        assert_eq!(time(now.plus_millis(60_000), now), "25 Nov 00:00");
+        assert_eq!(time(now.plus_millis(-300 * 86_400_000), now), "2026-01-28");
+        assert_eq!(until(now.plus_millis(61_999), now), "1 min 01 s");
+        assert_eq!(until(now.plus_millis(-1), now), "0 s");
+    }
+}

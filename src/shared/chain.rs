@@ -1,0 +1,236 @@
+//! One provider's chain in the shared store: its connection, the lease on it, and its record.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::clock::{Clock, Moment};
+use crate::config::{Fallback, SharedStore};
+use crate::shared::engine::{Line, Names, Seen, Trouble, Written};
+use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Mark, Tenancy, length_ms};
+use crate::token::saved::Saved;
+
+/// How far the clocks of two hosts may be apart before one of them must be wrong.
+const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+
+/// A lease as the refresher that uses it and the keeper that renews it see it.
+#[derive(Debug)]
+pub struct Held {
+    /// What it is called on the server.
+    pub names: Names,
+    /// Who has it: another text for each refresher of each process.
+    pub holder: String,
+    lease: Mutex<Option<Lease>>,
+}
+
+impl Held {
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Lease>> {
+        // It is swapped whole; there is nothing half done to fear.
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease; None where there is none.
+    pub fn lease(&self) -> Option<Lease> {
+        *self.slot()
+    }
+
+    fn set(&self, lease: Option<Lease>) {
+        *self.slot() = lease;
+    }
+
+    /// What came of a renewal of `lease` that was sent at `sent`.
+    pub fn renewed(&self, lease: Lease, sent: Moment, is_ours: bool) {
+        let mut slot = self.slot();
+        // It may have been given back in the meantime.
+        if slot.is_some_and(|own| own.fence == lease.fence) {
+            *slot = is_ours.then(|| Lease::from(sent, lease.fence, lease.length_ms));
+        }
+    }
+}
+
+/// What the server has of the chain.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where its record stands.
+    pub mark: Mark,
+    /// The record; None where there is none.
+    pub saved: Option<Saved>,
+    /// Whether somebody holds the lease.
+    pub is_held: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub enum Put {
+    /// It is the newest record now.
+    Done,
+    /// There is a newer one.
+    Refused(Box<Found>),
+}
+
+/// See the module's documentation.
+pub struct SharedChain {
+    store: SharedStore,
+    held: Arc<Held>,
+    line: Option<Line>,
+    tenancy: Tenancy,
+    is_attended: bool,
+    /// The server can't be reached, and this host refreshes for itself.
+    is_alone: bool,
+}
+
+impl SharedChain {
+    /// The chain of the provider called `slug`; `holder` must be another text each time.
+    pub fn new(store: &SharedStore, slug: &str, holder: String) -> Self {
+        let names = Names::new(&store.prefix, slug);
+        let held = Arc::new(Held { names, holder, lease: Mutex::default() });
+        Self {
+            store: store.clone(),
+            held,
+            line: None,
+            tenancy: Tenancy::default(),
+            is_attended: false,
+            is_alone: false,
+        }
+    }
+
+    /// The same once more, over a connection of its own.
+    pub fn again(&self) -> Self {
+        let held = Held {
+            names: self.held.names.clone(),
+            holder: self.held.holder.clone(),
+            lease: Mutex::default(),
+        };
+        Self {
+            store: self.store.clone(),
+            held: Arc::new(held),
+            line: None,
+            tenancy: Tenancy::default(),
+            is_attended: false,
+            is_alone: false,
+        }
+    }
+
+    /// The lease for the keeper, which renews it from now on.
+    pub fn attend(&mut self) -> Arc<Held> {
+        self.is_attended = true;
+        self.held.clone()
+    }
+
+    /// The server can't be reached: whether this host may refresh for itself.
+    pub fn go_alone(&mut self) -> bool {
+        self.is_alone = self.store.fallback == Fallback::Local;
+        self.is_alone
+    }
+
+    /// Where the server is, without user and password.
+    pub fn place(&self) -> String {
+        self.store.place.to_string()
+    }
+
+    /// What the server has.
+    pub fn look(&mut self, now: Moment) -> Result<Found, Trouble> {
+        let names = self.held.names.clone();
+        let seen = self.ask(|line| line.look(&names))?;
+        self.found(&seen, now)
+    }
+
+    /// How long what another host began is still waited for.
+    pub fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
+        self.tenancy.patience_left_ms(in_hand, now)
+    }
+
+    /// Takes the lease, with a fencing number above `least`: what the server has then. None where it is
+    /// not free.
+    pub fn take(
+        &mut self,
+        clock: &Clock,
+        lead_ms: Option<u64>,
+        least: u64,
+    ) -> Result<Option<(u64, Found)>, Trouble> {
+        let length = if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
+        let held = self.held.clone();
+        let sent = clock.now();
+        let taken = self.ask(|line| line.take(&held.names, &held.holder, length, least))?;
+        let Some(seen) = taken else { return Ok(None) };
+        let fence = seen.fence;
+        held.set(Some(Lease::from(sent, fence, length)));
+        self.tenancy.taken(fence);
+        self.is_alone = false;
+        match self.found(&seen, sent) {
+            Ok(found) => Ok(Some((fence, found))),
+            Err(trouble) => {
+                self.release();
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Puts `saved`, whose token is due `lead_ms` before its expiry, in the place of the record, unless
+    /// there is a newer one.
+    pub fn write(
+        &mut self,
+        clock: &Clock,
+        saved: &Saved,
+        lead_ms: Option<u64>,
+    ) -> Result<Put, Trouble> {
+        let held = self.held.clone();
+        let lease = held.lease();
+        let grace = length_ms(lead_ms);
+        let length = lease.map_or(grace, |lease| lease.length_ms);
+        let sent = clock.now();
+        let (mark, text) = (saved.mark(), saved.to_json());
+        let written =
+            self.ask(|line| line.write(&held.names, mark, &text, &held.holder, (length, grace)))?;
+        match written {
+            Written::Done(is_ours) => {
+                if let Some(lease) = lease {
+                    held.renewed(lease, sent, is_ours);
+                }
+                self.tenancy.observe(mark, saved.pending.is_some(), sent);
+                Ok(Put::Done)
+            }
+            Written::Refused(seen) => Ok(Put::Refused(Box::new(self.found(&seen, sent)?))),
+        }
+    }
+
+    /// Whether a token request may leave now.
+    pub fn may_send(&self, now: Moment) -> bool {
+        self.is_alone || Tenancy::may_send(self.held.lease().as_ref(), now)
+    }
+
+    /// Gives the lease back; where that fails, it runs out.
+    pub fn release(&mut self) {
+        let held = self.held.clone();
+        if held.lease().is_some() {
+            held.set(None);
+            let _ = self.ask(|line| line.release(&held.names, &held.holder));
+        }
+    }
+
+    fn found(&mut self, seen: &Seen, now: Moment) -> Result<Found, Trouble> {
+        let saved = seen.record.as_ref().map(|text| Saved::parse(text.expose())).transpose();
+        let mut saved =
+            saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
+        if let Some(saved) = &mut saved {
+            (saved.fence, saved.revision) = (seen.mark.fence, seen.mark.generation);
+            let ahead_ms = saved.saved_at.millis_since(now.wall);
+            if (0..CLOCK_DIFFERENCE_MAX_MS).contains(&ahead_ms) {
+                // Its writer's clock is a little ahead, which does not make ours wrong.
+                saved.saved_at = now.wall;
+            }
+        }
+        let pending = saved.as_ref().is_some_and(|saved| saved.pending.is_some());
+        self.tenancy.observe(seen.mark, pending, now);
+        Ok(Found { mark: seen.mark, saved, is_held: seen.is_held })
+    }
+
+    /// Asks over the connection, which is made where there is none and given up after an error.
+    fn ask<T>(&mut self, what: impl FnOnce(&mut Line) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => Line::open(&self.store)?,
+        };
+        let answer = what(&mut line)?;
+        self.line = Some(line);
+        Ok(answer)
+    }
+}

@@ -1,0 +1,407 @@
+//! The Valkey or Redis server: the only place that knows its client library and its commands.
+//!
+//! For each provider a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
+//! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, and
+//! a key `<prefix>cooldown:<slug>` that lasts as long as the cooldown. What changes is published on
+//! `<prefix>news`. Each step that must not be torn is one script.
+
+use std::time::Duration;
+
+use crate::config::SharedStore;
+use crate::secret::Secret;
+use crate::shared::lease::{GRACE_MS, Mark};
+use crate::shared::seal;
+
+#[cfg(feature = "redis")]
+mod client;
+#[cfg(not(feature = "redis"))]
+#[path = "engine/absent.rs"]
+mod client;
+
+use client::{Hearing, Link};
+
+/// How long a connection, and an answer on it, may take.
+pub const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a record that nobody writes is kept: 90 days. Every host has a copy beside it.
+const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
+
+/// Whether this build can talk to a server at all.
+pub const IS_BUILT_IN: bool = cfg!(feature = "redis");
+
+/// What is wrong with the server or the way to it, in words without a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble(pub String);
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the server has of a provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Where its record stands.
+    pub mark: Mark,
+    /// The record's text, opened; None where there is none.
+    pub record: Option<Secret>,
+    /// The highest fencing number given out.
+    pub fence: u64,
+    /// Whether somebody holds the lease.
+    pub is_held: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is the newest record now; whether the lease is (still) the writer's.
+    Done(bool),
+    /// There is a newer one.
+    Refused(Seen),
+}
+
+/// One thing that was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The record of this provider changed.
+    Record(String),
+    /// This provider cools down for so many milliseconds, said the instance of this id.
+    Cooldown(String, u64, String),
+}
+
+/// What is to be asked for on one provider's behalf.
+#[derive(Clone, Debug)]
+pub struct Names {
+    prefix: String,
+    slug: String,
+}
+
+impl Names {
+    /// The names of the provider called `slug`.
+    pub fn new(prefix: &str, slug: &str) -> Self {
+        Self { prefix: prefix.to_owned(), slug: slug.to_owned() }
+    }
+
+    fn token(&self) -> String {
+        format!("{}token:{}", self.prefix, self.slug)
+    }
+
+    fn lease(&self) -> String {
+        format!("{}lease:{}", self.prefix, self.slug)
+    }
+
+    fn cooldown(&self) -> String {
+        format!("{}cooldown:{}", self.prefix, self.slug)
+    }
+
+    fn news(&self) -> String {
+        news_channel(&self.prefix)
+    }
+
+    /// What a sealed record is bound to.
+    fn context(&self, mark: Mark) -> String {
+        format!("{} {} {}", self.slug, mark.fence, mark.generation)
+    }
+}
+
+fn news_channel(prefix: &str) -> String {
+    format!("{prefix}news")
+}
+
+/// Gives out the lease. KEYS: token, lease. ARGV: holder, length, least fence, grace, kept (ms).
+/// Answers nothing where it is not free; a server that knows nothing of the provider first gives those
+/// who do the time to say so.
+const TAKE: &str = "
+local known = redis.call('HGET', KEYS[1], 'fence')
+local held = redis.call('GET', KEYS[2])
+if not known then
+  redis.call('HSET', KEYS[1], 'fence', ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  if not held then redis.call('SET', KEYS[2], '', 'PX', ARGV[4]) end
+  return {}
+end
+if held and held ~= ARGV[1] then return {} end
+local fence = string.format('%.0f', math.max(tonumber(known), tonumber(ARGV[3])) + 1)
+redis.call('HSET', KEYS[1], 'fence', fence)
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
+now[5] = 1
+return now
+";
+
+/// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
+/// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
+/// what is there. A server that had no record may have lost a lease with it: none is given out for as long
+/// as that could have lasted.
+const WRITE: &str = "
+local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
+local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
+local mine = tonumber(ARGV[1])
+local is_newer = mine > by or (mine == by and tonumber(ARGV[2]) > tonumber(now[3] or '0'))
+local held = redis.call('GET', KEYS[2])
+if mine < fence or not is_newer then
+  return {0, now[1] or '0', now[2] or '0', now[3] or '0', now[4] or '', held and 1 or 0}
+end
+redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'by', ARGV[1], 'generation', ARGV[2], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+local ours = held == ARGV[4]
+if ours then
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+elseif not now[3] and (not held or held == '') then
+  redis.call('SET', KEYS[2], '', 'PX', ARGV[6])
+end
+redis.call('PUBLISH', ARGV[8], ARGV[9])
+return {1, ours and 1 or 0}
+";
+
+/// Renews the lease where it is ours. KEYS: lease. ARGV: holder, length.
+const RENEW: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+";
+
+/// Gives the lease back where it is ours. KEYS: lease. ARGV: holder.
+const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+";
+
+/// An answer of the server, as far as it is used here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
+pub(crate) enum Reply {
+    Nothing,
+    Number(i64),
+    Text(String),
+    List(Vec<Reply>),
+}
+
+impl Reply {
+    fn number(&self) -> u64 {
+        match self {
+            Self::Number(number) => u64::try_from(*number).unwrap_or(0),
+            Self::Text(text) => text.parse().unwrap_or(0),
+            Self::Nothing | Self::List(_) => 0,
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) if !text.is_empty() => Some(text),
+            _ => None,
+        }
+    }
+
+    fn list(&self) -> &[Self] {
+        match self {
+            Self::List(list) => list,
+            _ => &[],
+        }
+    }
+}
+
+/// A connection.
+pub struct Line {
+    link: Link,
+    key: Option<Secret>,
+}
+
+impl Line {
+    /// Connects.
+    pub fn open(store: &SharedStore) -> Result<Self, Trouble> {
+        Ok(Self { link: Link::open(store)?, key: store.key.clone() })
+    }
+
+    /// Asks whether it is there, and lets it run a script; its kind and version.
+    pub fn ping(&mut self) -> Result<String, Trouble> {
+        self.link.ask(&["PING"])?;
+        self.link.ask(&["EVAL", "return 1", "0"])?;
+        // A user may be forbidden to ask for the version.
+        let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
+        let field = |name: &str| {
+            about.text().and_then(|text| text.lines().find_map(|line| line.strip_prefix(name)))
+        };
+        let valkey = field("valkey_version:").map(|version| format!("Valkey {}", version.trim()));
+        let redis = || field("redis_version:").map(|version| format!("Redis {}", version.trim()));
+        Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
+    }
+
+    /// Listens on this connection from now on.
+    pub fn listen(&mut self, prefix: &str) -> Result<Ear<'_>, Trouble> {
+        self.link.listen(&news_channel(prefix)).map(Ear)
+    }
+
+    /// What it has of a provider.
+    pub fn look(&mut self, names: &Names) -> Result<Seen, Trouble> {
+        let token = names.token();
+        let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
+        let held = self.link.ask(&["EXISTS", &names.lease()])?;
+        self.seen(names, now.list(), held.number() > 0)
+    }
+
+    /// Takes the lease for `length_ms`, with a fencing number above `fence_above`; None where it is not free.
+    pub fn take(
+        &mut self,
+        names: &Names,
+        holder: &str,
+        length_ms: u64,
+        fence_above: u64,
+    ) -> Result<Option<Seen>, Trouble> {
+        let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
+        let [length, above, grace, kept] = &numbers;
+        let (token, lease) = (names.token(), names.lease());
+        let reply = self
+            .link
+            .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, above, grace, kept])?;
+        let list = reply.list();
+        if list.len() < 4 {
+            return Ok(None);
+        }
+        self.seen(names, list, true).map(Some)
+    }
+
+    /// Puts `record` in the place of the provider's, unless there is a newer one.
+    pub fn write(
+        &mut self,
+        names: &Names,
+        mark: Mark,
+        record: &Secret,
+        holder: &str,
+        (length_ms, grace_ms): (u64, u64),
+    ) -> Result<Written, Trouble> {
+        let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
+        let sealed = sealed.map_err(|why| Trouble(why.to_owned()))?;
+        let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
+        let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
+        let (token, lease) = (names.token(), names.lease());
+        let (channel, news) = (names.news(), format!("t {}", names.slug));
+        let command = [
+            "EVAL",
+            WRITE,
+            "2",
+            &token,
+            &lease,
+            fence,
+            generation,
+            sealed.expose(),
+            holder,
+            length,
+            grace,
+            kept,
+            &channel,
+            &news,
+        ];
+        let reply = self.link.ask(&command)?;
+        match reply.list() {
+            [done, ours, ..] if done.number() == 1 => Ok(Written::Done(ours.number() == 1)),
+            [_, now @ .., held] => {
+                Ok(Written::Refused(self.seen(names, now, held.number() > 0)?))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Renews the lease; whether it was still the holder's.
+    pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, Trouble> {
+        let length = length.to_string();
+        let reply = self.link.ask(&["EVAL", RENEW, "1", &names.lease(), holder, &length])?;
+        Ok(reply.number() == 1)
+    }
+
+    /// Gives the lease back.
+    pub fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble> {
+        self.link.ask(&["EVAL", RELEASE, "1", &names.lease(), holder]).map(drop)
+    }
+
+    /// Where the record of a provider stands.
+    pub fn mark(&mut self, names: &Names) -> Result<Mark, Trouble> {
+        let reply = self.link.ask(&["HMGET", &names.token(), "by", "generation"])?;
+        match reply.list() {
+            [by, generation] => Ok(Mark { fence: by.number(), generation: generation.number() }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says that a provider cools down; a longer cooldown that is known stays.
+    pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), Trouble> {
+        let (key, length) = (names.cooldown(), ms.to_string());
+        if ms > 0 && self.cooldown_left_ms(names)? < ms {
+            self.link.ask(&["SET", &key, from, "PX", &length])?;
+        }
+        let news = format!("c {} {ms} {from}", names.slug);
+        self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
+    }
+
+    /// How long a provider still cools down, in milliseconds.
+    pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, Trouble> {
+        // Below zero where there is none.
+        self.link.ask(&["PTTL", &names.cooldown()]).map(|reply| reply.number())
+    }
+
+    /// Reads `fence`, `by`, `generation` and `record`.
+    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<Seen, Trouble> {
+        let [fence, by, generation, record, ..] = list else { return Err(unexpected()) };
+        let mark = Mark { fence: by.number(), generation: generation.number() };
+        let opened = record
+            .text()
+            .map(|text| seal::open(self.key.as_ref(), &names.context(mark), text))
+            .transpose()
+            .map_err(|why| Trouble(why.to_owned()))?;
+        Ok(Seen { mark, record: opened, fence: fence.number(), is_held })
+    }
+}
+
+fn unexpected() -> Trouble {
+    Trouble("it answered in a way that is not known here".to_owned())
+}
+
+/// A connection that hears what is published.
+pub struct Ear<'a>(Hearing<'a>);
+
+impl Ear<'_> {
+    /// What is published next, waiting for it at most for `allowed`.
+    pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, Trouble> {
+        let said = self.0.next(allowed)?;
+        Ok(said.as_deref().and_then(read_news))
+    }
+
+    /// Asks whether the connection still stands.
+    pub fn knock(&mut self) -> Result<(), Trouble> {
+        self.0.ping()
+    }
+}
+
+/// Reads `t <slug>` or `c <slug> <milliseconds> <instance>`; anything else is somebody else's.
+fn read_news(text: &str) -> Option<News> {
+    let words: Vec<&str> = text.split(' ').collect();
+    match words[..] {
+        ["t", slug] => Some(News::Record(slug.to_owned())),
+        ["c", slug, ms, from] => {
+            Some(News::Cooldown(slug.to_owned(), ms.parse().ok()?, from.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_are_read() {
+        assert_eq!(read_news("t a-b"), Some(News::Record("a-b".into())));
+        assert_eq!(read_news("c a 70 x"), Some(News::Cooldown("a".into(), 70, "x".into())));
+        for other in ["", "t", "t a b", "c a -1 x", "c a 1", "x a"] {
+            assert_eq!(read_news(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_hold_the_prefix_and_the_slug() {
+        let names = Names::new("e:", "p");
+        assert_eq!(names.token(), "e:token:p");
+        assert_eq!(names.lease(), "e:lease:p");
+        assert_eq!(names.cooldown(), "e:cooldown:p");
+        assert_eq!(names.news(), "e:news");
+    }
+}

@@ -1,0 +1,39 @@
+//! The connection of a build without the feature `redis`: there is none.
+
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::config::SharedStore;
+use crate::shared::engine::{Reply, Trouble};
+
+/// A connection that can't be.
+pub(super) enum Link {}
+
+impl Link {
+    /// Fails.
+    pub(super) fn open(_: &SharedStore) -> Result<Self, Trouble> {
+        Err(Trouble("this evertoken was built without the feature 'redis'".to_owned()))
+    }
+
+    pub(super) fn ask(&mut self, _: &[&str]) -> Result<Reply, Trouble> {
+        match *self {}
+    }
+
+    pub(super) fn listen(&mut self, _: &str) -> Result<Hearing<'_>, Trouble> {
+        match *self {}
+    }
+}
+
+/// A subscription that can't be.
+pub(super) struct Hearing<'a>(Infallible, PhantomData<&'a ()>);
+
+impl Hearing<'_> {
+    pub(super) fn next(&mut self, _: Duration) -> Result<Option<String>, Trouble> {
+        match self.0 {}
+    }
+
+    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+        match self.0 {}
+    }
+}

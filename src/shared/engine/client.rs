@@ -1,0 +1,234 @@
+//! A connection of the `redis` crate: opening it by any of the ways, commands and published messages.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo, PubSub,
+    RedisConnectionInfo, RedisError, TlsCertificates, Value,
+};
+
+use crate::config::SharedStore;
+use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
+use crate::shared::place::Servers;
+
+/// A connection. After an error it is of no use any more.
+pub(super) struct Link {
+    connection: Connection,
+    store: SharedStore,
+}
+
+impl Link {
+    /// Connects, by way of the Sentinels where there are some.
+    pub(super) fn open(store: &SharedStore) -> Result<Self, Trouble> {
+        match &store.place.servers {
+            Servers::One(host, port) => Self::to_host(store, host, *port),
+            Servers::Socket(path) => {
+                let address = ConnectionAddr::Unix(path.into());
+                Self::connect(store, address, Some(store.place.database))
+            }
+            Servers::Sentinels(sentinels, name) => Self::by_sentinels(store, sentinels, name),
+        }
+    }
+
+    fn to_host(store: &SharedStore, host: &str, port: u16) -> Result<Self, Trouble> {
+        Self::connect(store, address(store, host, port), Some(store.place.database))
+    }
+
+    /// Asks one Sentinel after the other for the master, and that one whether it is one.
+    fn by_sentinels(
+        store: &SharedStore,
+        sentinels: &[(String, u16)],
+        name: &str,
+    ) -> Result<Self, Trouble> {
+        let mut why = String::new();
+        for (host, port) in sentinels {
+            match Self::by_sentinel(store, address(store, host, *port), name) {
+                Ok(link) => return Ok(link),
+                Err(trouble) => why = format!("{why}{host}:{port}: {trouble}; "),
+            }
+        }
+        Err(Trouble(format!("no Sentinel leads to a master: {}", why.trim_end_matches("; "))))
+    }
+
+    fn by_sentinel(
+        store: &SharedStore,
+        sentinel: ConnectionAddr,
+        name: &str,
+    ) -> Result<Self, Trouble> {
+        let mut link = Self::connect(store, sentinel, None)?;
+        let reply = link.ask_here(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
+        let found = match reply.list() {
+            [host, port] => host.text().zip(port.text().and_then(|port| port.parse().ok())),
+            _ => None,
+        };
+        let unknown = || Trouble("it knows no master of this name".to_owned());
+        let (host, port) = found.ok_or_else(unknown)?;
+        let mut master = Self::to_host(store, host, port)?;
+        // A master that was replaced may not know it yet.
+        match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
+            Some("master") => Ok(master),
+            _ => Err(Trouble(format!("{host}:{port} is not the master any more"))),
+        }
+    }
+
+    /// Connects to a server, or to a Sentinel where there is no database: those often ask for no
+    /// password, and refuse one then.
+    fn connect(
+        store: &SharedStore,
+        address: ConnectionAddr,
+        database: Option<u32>,
+    ) -> Result<Self, Trouble> {
+        let place = &store.place;
+        let mut own = RedisConnectionInfo::default().set_db(database.unwrap_or(0).into());
+        if database.is_some() {
+            if let Some(user) = &place.user {
+                own = own.set_username(user);
+            }
+            if let Some(password) = &place.password {
+                own = own.set_password(password.expose());
+            }
+        }
+        let info = address.into_connection_info().map_err(|error| told(&error))?;
+        let info = info.set_redis_settings(own.set_skip_set_lib_name());
+        let client = if place.tls {
+            let root_cert = store.ca_pem.clone().map(String::into_bytes);
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        } else {
+            Client::open(info)
+        };
+        let connection = client
+            .and_then(|client| client.get_connection_with_timeout(ANSWER_MAX))
+            .and_then(|connection| {
+                connection.set_read_timeout(Some(ANSWER_MAX))?;
+                connection.set_write_timeout(Some(ANSWER_MAX))?;
+                Ok(connection)
+            });
+        let connection = connection.map_err(|error| told(&error))?;
+        let mut link = Self { connection, store: store.clone() };
+        if database.is_none()
+            && let Some(password) = &place.password
+        {
+            let with_user = ["AUTH", place.user.as_deref().unwrap_or("default"), password.expose()];
+            // A Sentinel without a password refuses this, and answers all the same.
+            let _ = link.ask_here(&with_user);
+        }
+        Ok(link)
+    }
+
+    /// Sends a command and waits for its answer. One that broke off (the server was restarted, or the
+    /// process halted, since the last) is sent once more on a new connection: each command here may be
+    /// carried out twice.
+    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+        match self.connection.req_command(&command(words)) {
+            Ok(value) => read(value),
+            Err(error) if error.is_io_error() && !error.is_timeout() => {
+                *self = Self::open(&self.store)?;
+                self.ask_here(words)
+            }
+            Err(error) => Err(told(&error)),
+        }
+    }
+
+    fn ask_here(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+        self.connection.req_command(&command(words)).map_err(|error| told(&error)).and_then(read)
+    }
+
+    /// Subscribes to `channel`.
+    pub(super) fn listen(&mut self, channel: &str) -> Result<Hearing<'_>, Trouble> {
+        let mut subscription = self.connection.as_pubsub();
+        subscription.subscribe(channel).map_err(|error| told(&error))?;
+        Ok(Hearing(subscription))
+    }
+}
+
+/// A subscription.
+pub(super) struct Hearing<'a>(PubSub<'a>);
+
+impl Hearing<'_> {
+    /// What is published next, waiting for it at most for `allowed`.
+    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<String>, Trouble> {
+        self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
+        match self.0.get_message() {
+            Ok(message) => Ok(message.get_payload().ok()),
+            Err(error) if error.is_timeout() || is_interrupted(&error) => Ok(None),
+            Err(error) => Err(told(&error)),
+        }
+    }
+
+    /// Waits for an answer of the server.
+    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+        let answered = self.0.set_read_timeout(Some(ANSWER_MAX));
+        answered.and_then(|()| self.0.ping::<Value>()).map(drop).map_err(|error| told(&error))
+    }
+}
+
+fn address(store: &SharedStore, host: &str, port: u16) -> ConnectionAddr {
+    if store.place.tls {
+        // The certificates are put in when the client is made.
+        ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host.to_owned(), port)
+    }
+}
+
+fn command(words: &[&str]) -> redis::Cmd {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    command
+}
+
+fn read(value: Value) -> Result<Reply, Trouble> {
+    Ok(match value {
+        Value::Nil => Reply::Nothing,
+        Value::Int(number) => Reply::Number(number),
+        Value::BulkString(bytes) => Reply::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::SimpleString(text) => Reply::Text(text),
+        Value::Okay => Reply::Text("OK".to_owned()),
+        Value::Array(values) => {
+            Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
+        }
+        _ => return Err(super::unexpected()),
+    })
+}
+
+type Wrapped = Arc<dyn Error + Send + Sync>;
+
+/// Whether the process was halted and goes on.
+fn is_interrupted(error: &RedisError) -> bool {
+    // The library wraps what it was told by the system.
+    let wrapped = error.source().and_then(|cause| cause.downcast_ref::<Wrapped>());
+    let cause = wrapped.and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::Interrupted)
+}
+
+/// The error in words: what the server says of itself, or what happened to the connection.
+fn told(error: &RedisError) -> Trouble {
+    let text = error.to_string();
+    let text = text.trim_end_matches([' ', '-']);
+    Trouble(match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            format!("it refuses the user or password: {text}")
+        }
+        _ if error.is_timeout() => "it does not answer in time".to_owned(),
+        _ => text.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halted_process_is_told_from_a_broken_connection() {
+        let error = |kind: io::ErrorKind| RedisError::from(io::Error::from(kind));
+        assert!(is_interrupted(&error(io::ErrorKind::Interrupted)));
+        for other in [io::ErrorKind::UnexpectedEof, io::ErrorKind::TimedOut] {
+            assert!(!is_interrupted(&error(other)));
+        }
+    }
+}

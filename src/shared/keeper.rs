@@ -1,0 +1,290 @@
+//! The thread that keeps a process in touch with the shared store: it hears what other hosts publish and
+//! polls beside that, wakes the refreshers, renews their leases, and passes cooldowns on both ways.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, select};
+use log::{error, info, warn};
+
+use crate::clock::{Clock, Moment};
+use crate::config::{Fallback, SharedStore};
+use crate::shared::chain::Held;
+use crate::shared::engine::{Ear, Line, Names, News, Trouble};
+use crate::shared::lease::Mark;
+use crate::thread::{self, Thread};
+use crate::token::refresher::Inbox;
+use crate::token::store::PostingKey;
+
+/// A TLS handshake needs more than a forwarding worker's.
+const STACK_BYTES: usize = 256 * 1024;
+/// How long the thread listens before it looks after everything else.
+const LISTEN: Duration = Duration::from_millis(100);
+/// How often the records are looked at, whatever was heard.
+const POLL_MS: u64 = 500;
+/// How long to wait before the next try to connect.
+const RETRY: Duration = Duration::from_millis(500);
+/// Cooldowns that wait to be told; what comes beyond that is not.
+const COOLDOWNS_MAX: usize = 64;
+
+/// What the keeper does for one provider.
+pub struct Member {
+    /// Names it here.
+    pub key: PostingKey,
+    /// Its name on all hosts.
+    pub slug: String,
+    /// Its refresher; None where it has none.
+    pub inbox: Option<Inbox>,
+    /// The lease to renew while it is used.
+    pub held: Option<Arc<Held>>,
+    /// Has it cool down for so many milliseconds.
+    pub rest: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+/// Tells the other hosts of cooldowns.
+#[derive(Clone, Debug)]
+pub struct Herald {
+    slug: String,
+    cooldowns: Sender<(String, u64)>,
+}
+
+impl Herald {
+    /// The provider cools down for `length`. Never waits: where too much is to be told, this is not.
+    pub fn tell(&self, length: Duration) {
+        let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let _ = self.cooldowns.try_send((self.slug.clone(), ms));
+    }
+}
+
+type Members = Arc<Mutex<Vec<Arc<Member>>>>;
+
+/// The running keeper. Dropping it ends the thread.
+pub struct Keeper {
+    store: SharedStore,
+    members: Members,
+    cooldowns: Sender<(String, u64)>,
+    // Closed before the thread is waited for.
+    stop: Option<Sender<()>>,
+    _thread: Thread,
+}
+
+impl Keeper {
+    /// Starts the thread; `instance` names this process among the others.
+    pub fn start(store: &SharedStore, instance: String, clock: Clock) -> io::Result<Self> {
+        let (stop, stopped) = bounded(0);
+        let (cooldowns, told) = bounded(COOLDOWNS_MAX);
+        let members = Members::default();
+        let work = Work {
+            store: store.clone(),
+            instance,
+            clock,
+            members: members.clone(),
+            told,
+            stopped,
+            away_since: None,
+            was_there: false,
+        };
+        let thread = thread::spawn("token-store", STACK_BYTES, move || work.run())?;
+        Ok(Self { store: store.clone(), members, cooldowns, stop: Some(stop), _thread: thread })
+    }
+
+    /// The store that it keeps in touch with.
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// Does its work for `member` too, from the next poll on.
+    pub fn add(&self, member: Member) {
+        lock(&self.members).push(Arc::new(member));
+    }
+
+    /// Forgets all but those that `is_used` says.
+    pub fn retain(&self, is_used: impl Fn(PostingKey) -> bool) {
+        lock(&self.members).retain(|member| is_used(member.key));
+    }
+
+    /// What tells the other hosts of cooldowns of the provider called `slug`.
+    pub fn herald(&self, slug: &str) -> Herald {
+        Herald { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stop = None;
+    }
+}
+
+fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<Member>>> {
+    // Each change is complete in itself.
+    members.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread works with.
+struct Work {
+    store: SharedStore,
+    instance: String,
+    clock: Clock,
+    members: Members,
+    told: Receiver<(String, u64)>,
+    stopped: Receiver<()>,
+    away_since: Option<Moment>,
+    was_there: bool,
+}
+
+/// One connection's state.
+struct Session<'a> {
+    line: Line,
+    ear: Ear<'a>,
+    /// Where each member's record stood when it was last looked at.
+    marks: HashMap<PostingKey, Mark>,
+    polled: Option<Moment>,
+}
+
+impl Work {
+    fn run(mut self) {
+        loop {
+            let trouble = match self.session() {
+                Ok(()) => return,
+                Err(trouble) => trouble,
+            };
+            self.report_trouble(&trouble);
+            select! {
+                recv(self.stopped) -> _ => return,
+                recv(after(RETRY)) -> _ => {}
+            }
+        }
+    }
+
+    /// Keeps in touch until it is told to stop, or something goes wrong.
+    fn session(&mut self) -> Result<(), Trouble> {
+        let (line, mut other) = (Line::open(&self.store)?, Line::open(&self.store)?);
+        let ear = other.listen(&self.store.prefix)?;
+        self.report_reached();
+        let mut session = Session { line, ear, marks: HashMap::new(), polled: None };
+        loop {
+            match self.stopped.try_recv() {
+                Ok(()) | Err(TryRecvError::Disconnected) => return Ok(()),
+                Err(TryRecvError::Empty) => {}
+            }
+            self.poll_when_due(&mut session)?;
+            self.renew(&mut session.line)?;
+            self.tell(&mut session.line)?;
+            self.listen(&mut session)?;
+        }
+    }
+
+    fn members(&self) -> Vec<Arc<Member>> {
+        lock(&self.members).clone()
+    }
+
+    fn names(&self, slug: &str) -> Names {
+        Names::new(&self.store.prefix, slug)
+    }
+
+    fn listen(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        match session.ear.hear(LISTEN)? {
+            Some(News::Record(slug)) => self.wake(&slug),
+            Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
+                self.cool_down(&slug, ms);
+            }
+            Some(News::Cooldown(..)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn wake(&self, slug: &str) {
+        for member in self.members().iter().filter(|member| member.slug == slug) {
+            if let Some(inbox) = &member.inbox {
+                inbox.news();
+            }
+        }
+    }
+
+    fn cool_down(&self, slug: &str, ms: u64) {
+        for member in self.members().iter().filter(|member| member.slug == slug) {
+            (member.rest)(ms);
+        }
+    }
+
+    /// Looks at every record, since a message may have been missed, or the server may be empty.
+    fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        let now = self.clock.now();
+        let since = |polled: Moment| now.steady_ms.saturating_sub(polled.steady_ms);
+        if session.polled.is_some_and(|polled| since(polled) < POLL_MS) {
+            return Ok(());
+        }
+        session.polled = Some(now);
+        session.ear.knock()?;
+        for member in self.members() {
+            let names = self.names(&member.slug);
+            if !session.marks.contains_key(&member.key) {
+                let left_ms = session.line.cooldown_left_ms(&names)?;
+                if left_ms > 0 {
+                    (member.rest)(left_ms);
+                }
+            }
+            let mark = session.line.mark(&names)?;
+            if session.marks.insert(member.key, mark) != Some(mark)
+                && let Some(inbox) = &member.inbox
+            {
+                inbox.news();
+            }
+        }
+        Ok(())
+    }
+
+    fn renew(&self, line: &mut Line) -> Result<(), Trouble> {
+        for member in self.members() {
+            let Some(held) = &member.held else { continue };
+            let sent = self.clock.now();
+            let Some(lease) = held.lease().filter(|lease| lease.is_to_be_renewed(sent)) else {
+                continue;
+            };
+            let is_ours = line.renew(&held.names, &held.holder, lease.length_ms)?;
+            held.renewed(lease, sent, is_ours);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, line: &mut Line) -> Result<(), Trouble> {
+        for (slug, ms) in self.told.try_iter() {
+            line.cool_down(&self.names(&slug), ms, &self.instance)?;
+        }
+        Ok(())
+    }
+
+    fn report_trouble(&mut self, trouble: &Trouble) {
+        if self.away_since.is_some() {
+            return;
+        }
+        self.away_since = Some(self.clock.now());
+        let place = &self.store.place;
+        match self.store.fallback {
+            Fallback::Wait => error!(
+                "The token store {place} can't be used: {trouble}. Tokens in hand serve until they \
+                 expire; nothing is refreshed until it is back (token_store_fallback: wait)"
+            ),
+            Fallback::Local => warn!(
+                "The token store {place} can't be used: {trouble}. Until it is back each host \
+                 refreshes for itself (token_store_fallback: local); an issuer with single-use \
+                 refresh tokens may take that for theft"
+            ),
+        }
+    }
+
+    fn report_reached(&mut self) {
+        let place = &self.store.place;
+        match self.away_since.take() {
+            Some(since) => {
+                let away_ms = self.clock.now().steady_ms.saturating_sub(since.steady_ms);
+                info!("The token store {place} can be used again, after {} s", away_ms / 1000);
+            }
+            None if self.was_there => {}
+            None => info!("Tokens are shared through {place}"),
+        }
+        self.was_there = true;
+    }
+}

@@ -1,0 +1,275 @@
+//! `evertoken status`: asks a running instance how it stands.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::config::{Config, Egress};
+use crate::message::Headers;
+use crate::report::Report;
+use crate::secret::Secret;
+use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
+
+pub mod table;
+
+/// Where a running instance is, unless something else is said.
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// How long each step may take: it is on this machine, or near.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(3),
+    response: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+};
+/// The largest answer that is taken.
+const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// How often a watched instance is asked.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// In what form to tell, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// In what form.
+    pub form: Form,
+    /// Again and again, until an interruption.
+    pub watches: bool,
+}
+
+/// See [`Wish::form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Table,
+    /// What `/-/status` says.
+    Json,
+    /// Nothing but whether it is ready.
+    Quiet,
+}
+
+/// What the answers are told with.
+pub struct Means<'a> {
+    /// Prints a text.
+    pub out: &'a mut dyn FnMut(&str),
+    /// Prints a line about what went wrong.
+    pub err: &'a mut dyn FnMut(&str),
+    /// Whether the texts go to a terminal.
+    pub is_terminal: bool,
+    /// Whether they may have colours.
+    pub is_coloured: bool,
+    /// Disconnected by an interruption.
+    pub interrupted: Receiver<()>,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Without a path.
+    pub url: String,
+    /// To show, where one is needed.
+    pub key: Option<Secret>,
+}
+
+impl Target {
+    /// At `url`, else where `config` listens, else at the usual place; with a key of `config`, else with
+    /// the first line of `keys`. The error says what is missing to find it.
+    pub fn choose(
+        url: Option<&str>,
+        config: Option<&Config>,
+        keys: Option<&str>,
+    ) -> Result<Self, String> {
+        let url = match (url, config) {
+            (Some(url), _) => url.to_owned(),
+            (None, Some(config)) => listening(config)?,
+            (None, None) => DEFAULT_URL.to_owned(),
+        };
+        let own = config.and_then(|config| config.settings.inbound_keys.as_ref()?.first().cloned());
+        let given = keys.and_then(|keys| keys.lines().map(str::trim).find(|key| !key.is_empty()));
+        Ok(Self { url, key: own.or_else(|| given.map(Secret::new)) })
+    }
+}
+
+/// Where the instance with this configuration listens.
+fn listening(config: &Config) -> Result<String, String> {
+    let settings = &config.settings;
+    if settings.port == 0 {
+        return Err(
+            "settings.port is 0, so the address is only in the log; name it with --url".to_owned()
+        );
+    }
+    let host = settings.host.trim_matches(['[', ']']);
+    let host = match host.parse::<IpAddr>() {
+        // What listens everywhere listens here too.
+        Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.to_owned(),
+    };
+    Ok(format!("http://{host}:{}", settings.port))
+}
+
+/// Asks and tells; whether every enabled provider was ready in the end.
+pub fn run(target: &Target, wish: Wish, means: &mut Means<'_>) -> bool {
+    let redraws = wish.watches && means.is_terminal && wish.form == Form::Table;
+    loop {
+        let (text, is_ready) = match once(target, wish.form, means.is_coloured) {
+            Ok(answered) => answered,
+            Err(why) if redraws => (why + "\n", false),
+            Err(why) => {
+                (means.err)(&why);
+                (String::new(), false)
+            }
+        };
+        (means.out)(&if redraws { in_place(&text) } else { text });
+        let goes_on = wish.watches
+            && means.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
+        if !goes_on {
+            return is_ready;
+        }
+    }
+}
+
+/// From the top of the screen: each line and what is left of it, then what is left of the screen.
+fn in_place(text: &str) -> String {
+    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+}
+
+/// Asks once: what to print, and whether every enabled provider is ready.
+fn once(target: &Target, form: Form, is_coloured: bool) -> Result<(String, bool), String> {
+    if form == Form::Quiet {
+        return Ok((String::new(), is_ready(target)?));
+    }
+    let (text, report) = ask(target)?;
+    let is_ready = report.ready;
+    let text = match form {
+        Form::Json => text,
+        _ => table::render(&report, &target.url, is_coloured),
+    };
+    Ok((text, is_ready))
+}
+
+/// Gets `/-/status`: its text, and what it says. The error says what happened and what to do.
+fn ask(target: &Target) -> Result<(String, Report), String> {
+    let (status, text) = get(target, "/-/status")?;
+    match status {
+        200 => {}
+        401 => {
+            return Err(format!(
+                "{} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config",
+                target.url
+            ));
+        }
+        other => return Err(format!("{} answers {other}; is it evertoken?", target.url)),
+    }
+    let report = serde_json::from_str(&text)
+        .map_err(|_| format!("{} does not answer as evertoken does", target.url))?;
+    Ok((text, report))
+}
+
+/// Whether every enabled provider has a credential it can send. Needs no key.
+fn is_ready(target: &Target) -> Result<bool, String> {
+    Ok(get(target, "/-/ready")?.0 == 200)
+}
+
+fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
+    let base = target.url.trim_end_matches('/');
+    let unreachable = |error: UpstreamError| match error {
+        UpstreamError::Unreachable(why) => format!("{base} can't be reached: {why}"),
+        UpstreamError::Unsendable(why) => format!("{base} is no URL to ask: {why}"),
+        UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
+            format!("{base} gives no answer: {why}")
+        }
+        UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
+            format!("{base} gives no answer")
+        }
+    };
+    let upstream = Upstream::new(base, &Egress::default(), TIMEOUTS, 0)
+        .map_err(|_| format!("{base} is no URL to ask"))?;
+    let mut headers = Headers::new();
+    if let Some(key) = &target.key {
+        headers.push("x-api-key", key.expose());
+    }
+    let request = OutRequest { method: "GET", target: path, headers: &headers };
+    let mut answer = upstream.send(&request, &mut OutBody::Absent, None).map_err(unreachable)?;
+    let status = answer.head.status;
+    let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);
+    if !is_whole {
+        return Err(format!("{base} breaks off its answer"));
+    }
+    Ok((status, String::from_utf8_lossy(bytes).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::{Sources, resolve};
+
+    fn config(settings: &str) -> Config {
+        let sources = Sources {
+            environment: &|_| Some("from-the-environment".to_owned()),
+            files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            file_mode: None,
+            is_root: false,
+        };
+        let text = format!(
+            "settings: {{{settings}}}\nproviders: [{{name: P, type: generic, base_url: \
+             \"http://127.0.0.1:1\", auth_type: none}}]"
+        );
+        resolve(&text, "x", &sources).unwrap().0
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
+        let url = |settings: &str| {
+            Target::choose(None, Some(&config(settings)), None).map(|target| target.url)
+        };
+        assert_eq!(url("").unwrap(), DEFAULT_URL);
+        assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
+        assert_eq!(url("host: \"::1\"").unwrap(), "http://[::1]:8080");
+        let open = "auth: {enabled: true}";
+        assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
+        assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
+        assert!(url("port: 0").unwrap_err().contains("--url"));
+        let named = Target::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
+        assert_eq!(named.url, "http://a:1");
+        assert_eq!(Target::choose(None, None, None).unwrap().url, DEFAULT_URL);
+    }
+
+    #[test]
+    fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
+        let target = Target { url: "http://127.0.0.1:1".into(), key: None };
+        let told = |watches, is_terminal| {
+            let (mut out, mut err) = (String::new(), String::new());
+            let (held, interrupted) = crossbeam_channel::bounded(0);
+            drop(held);
+            let mut means = Means {
+                out: &mut |text| out.push_str(text),
+                err: &mut |text| err.push_str(text),
+                is_terminal,
+                is_coloured: false,
+                interrupted,
+            };
+            assert!(!run(&target, Wish { form: Form::Table, watches }, &mut means));
+            (out, err)
+        };
+        for (out, err) in [told(false, true), told(true, false)] {
+            assert!(out.is_empty() && err.contains("http://127.0.0.1:1 can't be reached"), "{err}");
+        }
+        let (out, err) = told(true, true);
+        assert!(out.starts_with("\x1b[Hhttp") && out.ends_with("\x1b[K\n\x1b[J"), "{out:?}");
+        assert_eq!(err, "");
+    }
+
+    #[test]
+    fn the_key_is_that_of_the_configuration_or_of_the_environment() {
+        let key = |config: Option<&Config>, keys| {
+            let target = Target::choose(None, config, keys).unwrap();
+            target.key.map(|key| key.expose().to_owned())
+        };
+        assert_eq!(key(None, None), None);
+        assert_eq!(key(None, Some("\n one \ntwo")), Some("one".to_owned()));
+        assert_eq!(key(Some(&config("")), Some("one")), Some("one".to_owned()));
+        let own = config("auth: {enabled: true}");
+        assert_eq!(key(Some(&own), Some("one")), Some("from-the-environment".to_owned()));
+    }
+}

@@ -1,0 +1,296 @@
+//! A report as a table for a terminal. Pure.
+
+use std::fmt::{self, Write};
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::report::words::{count, duration, millis, until};
+use crate::report::{CredentialKind, ProviderReport, Report, State};
+
+/// The widest line, unless a single word is wider.
+const WIDTH: usize = 80;
+/// Names are cut to what the other columns leave, but not to less.
+const NAME_LEAST: usize = 8;
+/// Between columns.
+const GAP: &str = "  ";
+/// Before what is said about a provider.
+const INDENT: &str = "  ";
+const HEADINGS: [&str; 7] =
+    ["PROVIDER", "STATE", "TOKEN LEFT", "REFRESHES", "REQUESTS", "ERRORS", "P50"];
+
+/// How a piece of text looks, as an SGR parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Plain,
+    Bold,
+    Faint,
+    Fine,
+    Busy,
+    Warn,
+    Bad,
+}
+
+impl Look {
+    const fn of(state: State) -> Self {
+        match state {
+            State::Ready => Self::Fine,
+            State::Refreshing => Self::Busy,
+            State::Failing | State::CoolingDown => Self::Warn,
+            State::Unavailable => Self::Bad,
+            State::Disabled => Self::Faint,
+        }
+    }
+
+    const fn parameter(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Bold => "1",
+            Self::Faint => "2",
+            Self::Fine => "32",
+            Self::Busy => "36",
+            Self::Warn => "33",
+            Self::Bad => "31",
+        }
+    }
+}
+
+/// The report of the instance at `url`; with colours where `is_coloured` holds.
+pub fn render(report: &Report, url: &str, is_coloured: bool) -> String {
+    let paint = |text: &str, look: Look| match look.parameter() {
+        parameter if is_coloured && !parameter.is_empty() => {
+            format!("\x1b[{parameter}m{text}\x1b[0m")
+        }
+        _ => text.to_owned(),
+    };
+    let mut out = String::new();
+    // Writing to a text does not fail.
+    let _ = write_all(&mut out, report, &plain(url), &paint);
+    out
+}
+
+fn write_all(
+    out: &mut String,
+    report: &Report,
+    url: &str,
+    paint: &dyn Fn(&str, Look) -> String,
+) -> fmt::Result {
+    let (version, up) = (plain(&report.version), duration(report.uptime_seconds));
+    let facts = format!("at {url}, up {up}, {} in flight", count(report.in_flight));
+    writeln!(out, "{} {}", paint(&format!("evertoken {version}"), Look::Bold), facts)?;
+    let look = if report.ready { Look::Plain } else { Look::Bad };
+    writeln!(out, "{}\n", paint(&report.summary(), look))?;
+    let mut rows: Vec<_> = report.providers.iter().map(cells).collect();
+    let headings = HEADINGS.map(str::to_owned);
+    let mut widths = [0; HEADINGS.len()];
+    for row in rows.iter().chain([&headings]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let others: usize = widths[1..].iter().map(|width| width + GAP.len()).sum();
+    widths[0] = widths[0].min(WIDTH.saturating_sub(others).max(NAME_LEAST));
+    for row in &mut rows {
+        row[0] = cut(&row[0], widths[0]);
+    }
+    writeln!(out, "{}", paint(&line(&headings, &widths).join(GAP), Look::Faint))?;
+    for (row, provider) in rows.iter().zip(&report.providers) {
+        let mut cells = line(row, &widths);
+        cells[1] = paint(&cells[1], Look::of(provider.state));
+        writeln!(out, "{}", cells.join(GAP).trim_end())?;
+        for (text, look) in remarks(provider, report) {
+            for piece in wrapped(&plain(&text), WIDTH - INDENT.len()) {
+                writeln!(out, "{INDENT}{}", paint(&piece, look))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The cells of a line, filled up to their columns; words to the left, numbers to the right.
+fn line(cells: &[String; 7], widths: &[usize; 7]) -> Vec<String> {
+    let columns = cells.iter().zip(widths).enumerate();
+    let fill = |(index, (cell, width)): (usize, (&String, &usize))| {
+        let space = " ".repeat(width.saturating_sub(cell.width()));
+        if index < 4 { format!("{cell}{space}") } else { format!("{space}{cell}") }
+    };
+    columns.map(fill).collect()
+}
+
+fn cells(provider: &ProviderReport) -> [String; 7] {
+    let token = match (&provider.token, provider.credential) {
+        (Some(token), _) => match token.expires_in_seconds {
+            Some(left) if left > 0 => duration(u64::try_from(left).unwrap_or(0)),
+            Some(_) => "expired".to_owned(),
+            None => "no expiry".to_owned(),
+        },
+        (None, CredentialKind::Refreshed | CredentialKind::File | CredentialKind::Missing) => {
+            "none".to_owned()
+        }
+        (None, CredentialKind::Static) => "fixed".to_owned(),
+        (None, CredentialKind::Passthrough) => "client's".to_owned(),
+        (None, CredentialKind::None) => "-".to_owned(),
+    };
+    let refreshes = match (provider.credential, provider.refresh.failures) {
+        (CredentialKind::Refreshed, 0) => count(provider.refresh.successes),
+        (CredentialKind::Refreshed, failures) => {
+            format!("{}, {} bad", count(provider.refresh.successes), count(failures))
+        }
+        _ => "-".to_owned(),
+    };
+    [
+        plain(&provider.name),
+        provider.state.words().to_owned(),
+        token,
+        refreshes,
+        count(provider.requests.total),
+        count(provider.requests.errors),
+        provider.requests.first_byte.map_or_else(|| "-".to_owned(), |time| millis(time.p50_ms)),
+    ]
+}
+
+/// What else is to be said about a provider.
+fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Look)> {
+    let mut remarks = Vec::new();
+    if let Some(problem) = &provider.problem {
+        remarks.push((problem.clone(), Look::of(provider.state)));
+    }
+    if let Some(until_at) = provider.cooldown_until {
+        let left = until(until_at, report.now);
+        remarks.push((format!("Passed over for {left} more."), Look::Plain));
+    }
+    if let Some(at) = provider.refresh.next_attempt_at.filter(|_| provider.problem.is_some()) {
+        remarks.push((format!("Next try in {}.", until(at, report.now)), Look::Plain));
+    }
+    if let Some(advice) = &provider.advice {
+        remarks.push((advice.clone(), Look::Plain));
+    }
+    if let Some(warning) = &provider.warning {
+        remarks.push((warning.clone(), Look::Warn));
+    }
+    remarks
+}
+
+/// Without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.width() <= most {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    let mut width = 1;
+    for character in text.chars() {
+        width += character.width().unwrap_or(0);
+        if width > most {
+            break;
+        }
+        kept.push(character);
+    }
+    kept + "…"
+}
+
+/// Lines of at most `most` columns, broken at spaces.
+fn wrapped(text: &str, most: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("there is one from the start");
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.width() + 1 + word.width() <= most {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::report::words::sample;
+    use crate::report::{Latency, TokenReport};
+
+    fn report(providers: Vec<ProviderReport>) -> Report {
+        Report {
+            version: "0.1.0".into(),
+            started_at: Timestamp::from_secs(1_800_000_000),
+            now: Timestamp::from_secs(1_800_000_600),
+            uptime_seconds: 600,
+            in_flight: 3,
+            ready: false,
+            providers,
+        }
+    }
+
+    fn providers() -> Vec<ProviderReport> {
+        let mut ready = sample("Claude Code Official");
+        ready.token = Some(TokenReport {
+            source: "refresh".into(),
+            obtained_at: None,
+            expires_at: None,
+            expires_in_seconds: Some(2530),
+            refresh_due_at: None,
+            generation: 1,
+        });
+        (ready.refresh.successes, ready.refresh.failures) = (17, 2);
+        ready.requests.total = 12_345;
+        ready.requests.first_byte = Some(Latency { p50_ms: 240, p95_ms: 1200 });
+        let mut dead = sample("备用账户");
+        (dead.state, dead.refresh.failures) = (State::Unavailable, 1);
+        dead.problem = Some("Failed to refresh token: 400 Bad Request (invalid_grant)".into());
+        dead.advice = Some("Log in again: evertoken login --provider backup. ".repeat(2));
+        dead.refresh.next_attempt_at = Some(Timestamp::from_secs(1_800_000_660));
+        let mut fixed = sample("A name that is longer than its column");
+        (fixed.credential, fixed.state) = (CredentialKind::Static, State::CoolingDown);
+        fixed.cooldown_until = Some(Timestamp::from_secs(1_800_000_605));
+        vec![ready, dead, fixed]
+    }
+
+    #[test]
+    fn a_table() {
+        let expected = "\
+evertoken 0.1.0 at http://127.0.0.1:8080, up 10 min 00 s, 3 in flight
+2 of 3 providers need attention
+
+PROVIDER          STATE         TOKEN LEFT   REFRESHES  REQUESTS  ERRORS     P50
+Claude Code Off…  ready         42 min 10 s  17, 2 bad    12,345       0  240 ms
+备用账户          unavailable   none         0, 1 bad          0       0       -
+  Failed to refresh token: 400 Bad Request (invalid_grant)
+  Next try in 1 min 00 s.
+  Log in again: evertoken login --provider backup. Log in again: evertoken login
+  --provider backup.
+A name that is …  cooling down  fixed        -                 0       0       -
+  Passed over for 5 s more.
+";
+        let shown = render(&report(providers()), "http://127.0.0.1:8080", false);
+        assert_eq!(shown, expected, "\n{shown}");
+        assert!(shown.lines().all(|line| line.width() <= WIDTH));
+    }
+
+    #[test]
+    fn colours_only_where_they_are_wanted_and_nothing_that_a_terminal_obeys() {
+        let mut provider = sample("\x1b[2Jname\n");
+        provider.problem = Some("\x07bell".into());
+        let report = report(vec![provider]);
+        let bare = render(&report, "u\x1b", false);
+        assert!(!bare.contains(['\x1b', '\x07']) && bare.contains("\u{fffd}[2Jname\u{fffd}"));
+        let coloured = render(&report, "u", true);
+        assert!(coloured.contains("\x1b[32mready"));
+        assert!(coloured.contains("\x1b[31m"));
+    }
+
+    #[test]
+    fn names_are_cut_and_lines_broken_by_columns() {
+        assert_eq!(cut(&"x".repeat(24), 24).width(), 24);
+        assert_eq!(cut(&"x".repeat(25), 24).width(), 24);
+        assert_eq!(cut(&"中".repeat(13), 24).width(), 23);
+        assert_eq!(wrapped("ab cd", 5), ["ab cd"]);
+        assert_eq!(wrapped("ab cde", 5), ["ab", "cde"]);
+        assert_eq!(wrapped("abcdefg h", 5), ["abcdefg", "h"]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The last refreshes of a provider, and what kinds of failure there are. Pure.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::config::Missing;
+use crate::token::grant::{Class, Failure, Reached, What};
+
+/// How many refreshes are remembered.
+pub const REFRESHES_KEPT_MAX: usize = 32;
+
+/// What kind of failure it was, as far as that decides what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// A variable or file with a secret is not there.
+    Missing,
+    /// There is no refresh token before a login.
+    LoginNeeded,
+    /// No connection to the issuer.
+    Unreachable,
+    /// The issuer did not answer.
+    NoAnswer,
+    /// The issuer's answer is no token response.
+    NotAToken,
+    /// The issuer is asked too often.
+    Throttled,
+    /// A fault of the issuer's own.
+    IssuerFails,
+    /// The refresh token is no good any more.
+    TokenDead,
+    /// The same, after the answer to a refresh had got lost.
+    AnswerLost,
+    /// The client's id or secret is refused.
+    ClientRefused,
+    /// The scope or audience is refused.
+    ScopeRefused,
+    /// There is no token endpoint at the URL.
+    WrongUrl,
+    /// Any other refusal, and what later versions may tell.
+    #[serde(other)]
+    Refused,
+}
+
+/// One refresh that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// When it began.
+    pub at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// How it failed; None where it succeeded.
+    pub trouble: Option<Trouble>,
+}
+
+/// The last [`REFRESHES_KEPT_MAX`] refreshes, the newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct History(VecDeque<Refreshed>);
+
+impl History {
+    /// Adds one; the oldest makes room.
+    pub fn push(&mut self, refreshed: Refreshed) {
+        if self.0.len() == REFRESHES_KEPT_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(refreshed);
+    }
+
+    /// The oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Refreshed> + ExactSizeIterator {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<Refreshed> for History {
+    fn from_iter<I: IntoIterator<Item = Refreshed>>(all: I) -> Self {
+        let mut history = Self::default();
+        all.into_iter().for_each(|one| history.push(one));
+        history
+    }
+}
+
+impl Trouble {
+    /// Of a failure; `answer_lost` says that the answer to the refresh before it never came.
+    pub fn of(failure: &Failure, answer_lost: bool) -> Self {
+        match (&failure.what, failure.reached) {
+            (What::Missing(Missing::Login(_)), _) => Self::LoginNeeded,
+            (What::Missing(_), _) => Self::Missing,
+            (What::NoAnswer(_), Reached::No) => Self::Unreachable,
+            (What::NoAnswer(_), Reached::Perhaps) => Self::NoAnswer,
+            (What::NotAToken(_), _) => Self::NotAToken,
+            (What::Status(..), _) if answer_lost => Self::AnswerLost,
+            (What::Status(..), _) if failure.class == Class::TokenDead => Self::TokenDead,
+            (What::Status(status, code), _) => Self::of_status(*status, code.as_deref()),
+        }
+    }
+
+    /// Of a failure that the state file remembers by its words alone: `400 Bad Request (invalid_grant)`.
+    pub fn recalled(what: &str) -> Self {
+        if what.starts_with("Missing ") {
+            return Self::Missing;
+        }
+        let status = what.get(..3).and_then(|start| start.parse().ok()).unwrap_or(0);
+        let code =
+            what.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, code)| code);
+        match code {
+            // Only failures for good are remembered: of these, they are about the refresh token.
+            Some("invalid_grant" | "invalid_refresh_token" | "invalid_request") => Self::TokenDead,
+            Some(code) if code.starts_with("refresh_token_") => Self::TokenDead,
+            code => Self::of_status(status, code),
+        }
+    }
+
+    /// Of an answer that is not about the refresh token.
+    fn of_status(status: u16, code: Option<&str>) -> Self {
+        match (code.unwrap_or(""), status) {
+            ("invalid_client" | "unauthorized_client" | "unsupported_grant_type", _) => {
+                Self::ClientRefused
+            }
+            ("invalid_scope" | "invalid_target", _) => Self::ScopeRefused,
+            ("slow_down" | "rate_limit_error" | "rate_limit_exceeded", _) | (_, 429) => {
+                Self::Throttled
+            }
+            ("temporarily_unavailable" | "server_error" | "overloaded_error", _)
+            | (_, 408 | 425 | 500..=599) => Self::IssuerFails,
+            (_, 401) => Self::ClientRefused,
+            (_, 100..=399 | 404 | 405 | 410) => Self::WrongUrl,
+            (_, _) => Self::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Headers;
+    use crate::token::grant;
+
+    fn answered(status: u16, body: &str) -> Failure {
+        let sent = Timestamp::from_secs(1_800_000_000);
+        grant::read(status, &Headers::new(), body.as_bytes(), sent).unwrap_err()
+    }
+
+    #[test]
+    fn kinds_of_failure_and_what_is_recalled_of_them() {
+        let cases = [
+            (400, r#"{"error":"invalid_grant"}"#, Trouble::TokenDead),
+            (401, r#"{"error":{"code":"refresh_token_reused"}}"#, Trouble::TokenDead),
+            (400, r#"{"error":"invalid_request"}"#, Trouble::TokenDead),
+            (401, r#"{"error":"invalid_client"}"#, Trouble::ClientRefused),
+            (401, "", Trouble::ClientRefused),
+            (400, r#"{"error":"invalid_scope"}"#, Trouble::ScopeRefused),
+            (404, "<html>", Trouble::WrongUrl),
+            (302, "", Trouble::WrongUrl),
+            (429, "", Trouble::Throttled),
+            (400, r#"{"error":"slow_down"}"#, Trouble::Throttled),
+            (503, "", Trouble::IssuerFails),
+            (400, r#"{"error":"temporarily_unavailable"}"#, Trouble::IssuerFails),
+            (403, "", Trouble::Refused),
+            (400, r#"{"error":"access_denied"}"#, Trouble::Refused),
+        ];
+        for (status, body, expected) in cases {
+            let failure = answered(status, body);
+            assert_eq!(Trouble::of(&failure, false), expected, "{status} {body}");
+            assert_eq!(Trouble::recalled(&failure.what.to_string()), expected, "{status} {body}");
+        }
+        assert_eq!(Trouble::of(&answered(200, "<html>"), false), Trouble::NotAToken);
+        let dead = answered(400, r#"{"error":"invalid_grant"}"#);
+        assert_eq!(Trouble::of(&dead, true), Trouble::AnswerLost);
+        let unreachable = Failure::no_answer(Reached::No, "x");
+        assert_eq!(Trouble::of(&unreachable, false), Trouble::Unreachable);
+        let silent = Failure::no_answer(Reached::Perhaps, "x");
+        assert_eq!(Trouble::of(&silent, false), Trouble::NoAnswer);
+        let missing = Missing::Variable("X".into());
+        assert_eq!(Trouble::recalled(&missing.to_string()), Trouble::Missing);
+        assert_eq!(Trouble::of(&Failure::missing(missing), false), Trouble::Missing);
+        let before_login = Failure::missing(Missing::Login("x".into()));
+        assert_eq!(Trouble::of(&before_login, false), Trouble::LoginNeeded);
+        assert_eq!(Trouble::recalled("something else"), Trouble::Refused);
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_what_is_not_known_yet_is_a_refusal() {
+        let one = |took_ms| Refreshed { at: Timestamp::from_secs(0), took_ms, trouble: None };
+        let full: History = (0..REFRESHES_KEPT_MAX as u64).map(one).collect();
+        assert_eq!(full.iter().len(), REFRESHES_KEPT_MAX);
+        assert_eq!(full.iter().next(), Some(&one(0)));
+        let mut over = full;
+        over.push(one(99));
+        assert_eq!(over.iter().len(), REFRESHES_KEPT_MAX);
+        assert_eq!((over.iter().next(), over.iter().last()), (Some(&one(1)), Some(&one(99))));
+        let later: Trouble = serde_json::from_str(r#""eclipse""#).unwrap();
+        assert_eq!(later, Trouble::Refused);
+    }
+}

@@ -1,0 +1,286 @@
+//! What a refresher does beside its own work where several hosts share its chain: it enters a lease before
+//! a refresh, writes through to the shared store, and takes up what other hosts wrote.
+
+use log::{error, info, warn};
+
+use crate::clock::Moment;
+use crate::shared::chain::{Found, Put};
+use crate::shared::engine::Trouble;
+use crate::shared::lease::InHand;
+use crate::token::grant::Failure;
+use crate::token::lifecycle::{Presented, Step};
+use crate::token::refresher::actor::Actor;
+use crate::token::saved::Saved;
+
+/// What is said of a store that can't be used begins with this.
+const AWAY: &str = "The token store";
+
+/// Whether a refresh may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// The lease is ours, or none is needed.
+    Ours,
+    /// Another host was faster; there is nothing to refresh.
+    Settled,
+    /// Another host is at it, or was and may come back.
+    Busy,
+    /// The shared store can't be used.
+    Away,
+}
+
+/// How a refresh went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Went {
+    /// To its end, well or not.
+    Through,
+    /// Another process or host is at it.
+    Busy,
+    /// The shared store can't be used, and nothing is refreshed without it.
+    Away,
+}
+
+/// Why an attempt brought no grant.
+pub(super) enum NoGrant {
+    /// It failed.
+    Failed(Failure),
+    /// It was given up before anything was sent.
+    Withdrawn(Went),
+}
+
+impl From<Failure> for NoGrant {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Actor {
+    /// Takes the lease on the chain; not while another host refreshes it, or may still bring the answer
+    /// to a refresh that it began.
+    pub(super) fn enter(&mut self) -> Entry {
+        let now = self.setup.clock.now();
+        let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
+        let found = match chain.look(now) {
+            Ok(found) => found,
+            Err(trouble) => return self.away(&trouble),
+        };
+        let is_held = found.is_held;
+        self.take_up_shared(found);
+        if self.machine.next(now) != Step::Refresh {
+            return Entry::Settled;
+        }
+        if is_held || self.patience_left_ms(now) > 0 {
+            return Entry::Busy;
+        }
+        let lead_ms = self.lead_ms();
+        let least = self.machine.saved().fence;
+        let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
+        match chain.take(&self.setup.clock, lead_ms, least) {
+            Ok(Some((fence, found))) => self.entered(fence, found),
+            Ok(None) => Entry::Busy,
+            Err(trouble) => self.away(&trouble),
+        }
+    }
+
+    /// The lease is ours; what was written since the last look counts.
+    fn entered(&mut self, fence: u64, found: Found) -> Entry {
+        if found.mark < self.machine.saved().mark() {
+            // The server went back in time since; the next look tells it what is newest first.
+            return Entry::Busy;
+        }
+        self.take_up_shared(found);
+        let now = self.setup.clock.now();
+        if self.machine.next(now) != Step::Refresh {
+            return Entry::Settled;
+        }
+        if self.patience_left_ms(now) > 0 {
+            return Entry::Busy;
+        }
+        self.machine.set_fence(fence);
+        Entry::Ours
+    }
+
+    /// Whether what the state folder has is older than what all hosts have.
+    pub(super) fn is_older_than_shared(&self, stored: &Saved) -> bool {
+        self.setup.chain.is_some() && stored.mark() <= self.machine.saved().mark()
+    }
+
+    /// Gives the lease back.
+    pub(super) fn leave(&mut self) {
+        if let Some(chain) = &mut self.setup.chain {
+            chain.release();
+        }
+    }
+
+    /// Marks a refresh as begun, in the shared store first, and has a last look at the lease.
+    pub(super) fn begin(&mut self, presented: &Presented) -> Result<(), NoGrant> {
+        let before = self.machine.saved().clone();
+        let lead_ms = self.lead_ms();
+        if let Some(marked) = self.machine.begin(presented, self.setup.clock.now()) {
+            if let Some(chain) = &mut self.setup.chain {
+                match chain.write(&self.setup.clock, &marked, lead_ms) {
+                    Ok(Put::Done) => {}
+                    Ok(Put::Refused(found)) => return Err(self.withdraw(before, *found)),
+                    Err(trouble) => {
+                        if self.away(&trouble) == Entry::Away {
+                            self.put_back(before);
+                            return Err(NoGrant::Withdrawn(Went::Away));
+                        }
+                    }
+                }
+            }
+            self.store(marked);
+        }
+        let now = self.setup.clock.now();
+        if self.setup.chain.as_ref().is_none_or(|chain| chain.may_send(now)) {
+            return Ok(());
+        }
+        warn!(
+            "The lease on the tokens of provider {} ran out before the refresh was sent; trying again",
+            self.setup.name
+        );
+        self.machine.force();
+        Err(NoGrant::Withdrawn(Went::Busy))
+    }
+
+    /// Gives up a refresh of which nothing was sent, for another host was faster.
+    fn withdraw(&mut self, before: Saved, found: Found) -> NoGrant {
+        self.put_back(before);
+        self.adopt(found);
+        NoGrant::Withdrawn(Went::Busy)
+    }
+
+    /// What was begun is as if it had not been.
+    fn put_back(&mut self, before: Saved) {
+        self.machine.adopt(before, self.setup.clock.now());
+        self.machine.force();
+    }
+
+    /// Puts `saved` into the shared store; what is newest then. A newer record there stays.
+    pub(super) fn share(&mut self, saved: Saved) -> Saved {
+        let lead_ms = self.lead_ms();
+        let Some(chain) = &mut self.setup.chain else { return saved };
+        match chain.write(&self.setup.clock, &saved, lead_ms) {
+            Ok(Put::Done) => {
+                self.unshared = false;
+                saved
+            }
+            Ok(Put::Refused(found)) => {
+                self.unshared = false;
+                if found.mark != saved.mark() {
+                    warn!(
+                        "Another host stored a newer token for provider {} in the meantime; using that",
+                        self.setup.name
+                    );
+                }
+                self.adopt(*found);
+                self.machine.saved().clone()
+            }
+            Err(trouble) => {
+                if !self.unshared {
+                    error!(
+                        "What is newest of provider {} can't be put into the token store {} \
+                         ({trouble}); it is used from here and put there as soon as that works",
+                        self.setup.name,
+                        chain.place()
+                    );
+                }
+                self.unshared = true;
+                saved
+            }
+        }
+    }
+
+    /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
+    /// brought another token that is still good.
+    pub(super) fn compare_with_shared(&mut self) -> bool {
+        let now = self.setup.clock.now();
+        let Some(chain) = &mut self.setup.chain else { return false };
+        // Where it can't be reached, the keeper says so, and tells again once it can.
+        let Ok(found) = chain.look(now) else { return false };
+        let brought = self.take_up_shared(found);
+        self.publish(false);
+        brought
+    }
+
+    /// Takes up what was found where it is newer, and offers what is known here where that is. Whether it
+    /// brought another token that is still good.
+    fn take_up_shared(&mut self, found: Found) -> bool {
+        self.reached();
+        let now = self.setup.clock.now();
+        let known = self.machine.saved();
+        if found.mark < known.mark() {
+            let known = known.clone();
+            let newest = self.share(known.clone());
+            if newest != known {
+                self.store(newest);
+            }
+            return false;
+        }
+        self.unshared = false;
+        let newer = found.saved.filter(|saved| saved.mark() > known.mark());
+        let Some(saved) = newer else { return false };
+        let brought = self.machine.take_up(saved.clone(), now);
+        self.store(saved);
+        if brought {
+            self.refreshed_elsewhere(now);
+        }
+        brought
+    }
+
+    fn refreshed_elsewhere(&mut self, now: Moment) {
+        self.status.last_error = None;
+        self.status.consecutive_failures = 0;
+        let left = self.machine.token().map_or(0, |token| token.expires.left_ms(now)) / 1000;
+        info!(
+            "Using the token that another host got for provider: {} (valid for {left} s)",
+            self.setup.name
+        );
+    }
+
+    /// Goes by what was found, whatever is known here.
+    fn adopt(&mut self, found: Found) {
+        let now = self.setup.clock.now();
+        if let Some(saved) = found.saved.filter(|saved| saved != self.machine.saved()) {
+            if self.machine.adopt(saved.clone(), now) {
+                self.refreshed_elsewhere(now);
+            }
+            self.store(saved);
+        }
+    }
+
+    fn in_hand(&self) -> Option<InHand> {
+        let token = self.machine.token()?;
+        let lead_ms = token.expires.wall.millis_since(token.refresh_due_at);
+        Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead_ms).unwrap_or(0) })
+    }
+
+    fn lead_ms(&self) -> Option<u64> {
+        self.in_hand().map(|token| token.lead_ms)
+    }
+
+    fn patience_left_ms(&self, now: Moment) -> u64 {
+        let chain = self.setup.chain.as_ref();
+        chain.map_or(0, |chain| chain.patience_left_ms(self.in_hand(), now))
+    }
+
+    /// The shared store can't be used: what that means, by `token_store_fallback`.
+    fn away(&mut self, trouble: &Trouble) -> Entry {
+        let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
+        if chain.go_alone() {
+            return Entry::Ours;
+        }
+        let told = format!("{AWAY} {} can't be used ({trouble}); waiting for it", chain.place());
+        if self.status.last_error.as_ref() != Some(&told) {
+            error!("{told}, and not refreshing provider: {}", self.setup.name);
+        }
+        self.status.last_error = Some(told);
+        Entry::Away
+    }
+
+    /// The shared store can be used: what was said of it is over.
+    fn reached(&mut self) {
+        if self.status.last_error.as_ref().is_some_and(|error| error.starts_with(AWAY)) {
+            self.status.last_error = None;
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The token store on a real server (`redis-server` or `valkey-server`): its scripts against the model that
+//! the simulation uses, and each way to reach it. Only with the feature `redis`.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evertoken::app::{Environment, refresher_setup};
+use evertoken::clock::Clock;
+use evertoken::config::{Fallback, SharedStore};
+use evertoken::secret::Secret;
+use evertoken::shared::engine::{Line, Names, News, Written};
+use evertoken::shared::lease::Mark;
+use evertoken::shared::place::Place;
+use evertoken::supervisor::Supervisor;
+use evertoken::token::grant::Grant;
+use evertoken::token::refresher::store_login;
+use evertoken::token::store::TokenStore;
+use fastrand::Rng;
+
+use crate::support::client::{Client, get};
+use crate::support::engine::ModelEngine;
+use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+use crate::support::proxy::TestProxy;
+
+/// Longer than the test: no lease runs out by itself, so that the time plays no part.
+const LONG_MS: u64 = 3_600_000;
+const OPERATIONS: usize = 3_000;
+
+/// A running server. Dropping it kills it.
+struct Server {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program(valkey: &str, redis: &str) -> String {
+    let is_there =
+        |name: &&str| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok();
+    [valkey, redis].iter().find(|name| is_there(name)).expect("redis-server").to_string()
+}
+
+impl Server {
+    /// Starts one with a socket in its folder, and `arguments` more.
+    fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(program("valkey-server", "redis-server"));
+        command.args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"]);
+        command.args(arguments).current_dir(folder.path()).stdout(Stdio::null());
+        let server = Self { child: command.spawn().unwrap(), folder };
+        eventually("the server has its socket", || server.socket().exists());
+        server
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn tell(&self, words: &[&str]) {
+        let mut command = Command::new(program("valkey-cli", "redis-cli"));
+        command.arg("-s").arg(self.socket()).args(words).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    }
+}
+
+/// A port that was free a moment ago: a server can't be handed a listening socket.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn store(url: &str, key: Option<&str>) -> SharedStore {
+    SharedStore {
+        place: Place::parse(url).unwrap(),
+        prefix: "test:".to_owned(),
+        key: key.map(Secret::new),
+        ca_pem: None,
+        fallback: Fallback::Wait,
+    }
+}
+
+fn ping(store: &SharedStore) -> Result<String, String> {
+    Line::open(store).and_then(|mut line| line.ping()).map_err(|trouble| trouble.0)
+}
+
+#[test]
+fn the_scripts_do_what_the_model_does() {
+    let server = Server::start(&["--port", "0"]);
+    let mut line = Line::open(&store(&server.url(), Some(&"k".repeat(32)))).unwrap();
+    let names = Names::new("test:", "p");
+    let mut model = ModelEngine::<Secret>::empty();
+    let mut rng = Rng::with_seed(7);
+    let (mut taken, mut refused) = (0, 0);
+    for number in 0..OPERATIONS {
+        let holder = ["a", "b", "c"][rng.usize(0..3)];
+        match rng.u32(0..100) {
+            0..30 => {
+                let least = rng.u64(0..5);
+                let real = line.take(&names, holder, LONG_MS, least).unwrap();
+                let expected = model.take(holder, LONG_MS, least, 0);
+                assert_eq!(real.map(|seen| seen.fence), expected, "{number}");
+                taken += u32::from(expected.is_some());
+            }
+            30..65 => {
+                let near = |rng: &mut Rng, around: u64| (around + rng.u64(0..4)).saturating_sub(1);
+                let mark = Mark {
+                    fence: near(&mut rng, model.fence.unwrap_or(0)),
+                    generation: near(&mut rng, model.mark.generation),
+                };
+                let record = Secret::new(format!("record {number}"));
+                let times = (LONG_MS, LONG_MS);
+                let real = line.write(&names, mark, &record, holder, times).unwrap();
+                if let Some(ours) = model.write(mark, record, holder, times, 0) {
+                    assert_eq!(real, Written::Done(ours), "{number}");
+                } else {
+                    assert!(matches!(real, Written::Refused(_)), "{number}: {real:?}");
+                    refused += 1;
+                }
+            }
+            65..75 => {
+                let real = line.renew(&names, holder, LONG_MS).unwrap();
+                assert_eq!(real, model.renew(holder, LONG_MS, 0), "{number}");
+            }
+            75..98 => {
+                line.release(&names, holder).unwrap();
+                model.release(holder, 0);
+            }
+            98 => {
+                // The lease runs out.
+                server.tell(&["DEL", "test:lease:p"]);
+                let held = model.holder(0).unwrap_or_default().to_owned();
+                model.release(&held, 0);
+            }
+            _ => {
+                server.tell(&["FLUSHALL"]);
+                model = ModelEngine::empty();
+            }
+        }
+        let seen = line.look(&names).unwrap();
+        assert_eq!(seen.fence, model.fence.unwrap_or(0), "{number}");
+        assert_eq!((seen.mark, seen.record), (model.mark, model.record.clone()), "{number}");
+        assert_eq!(seen.is_held, model.holder(0).is_some(), "{number}");
+    }
+    assert!(taken > 100 && refused > 100, "{taken} leases, {refused} refused writes");
+}
+
+#[test]
+fn what_is_published_is_heard() {
+    let server = Server::start(&["--port", "0"]);
+    let store = store(&server.url(), None);
+    let mut other = Line::open(&store).unwrap();
+    let mut ear = other.listen("test:").unwrap();
+    let mut line = Line::open(&store).unwrap();
+    let names = Names::new("test:", "p");
+    for _ in 0..5 {
+        assert_eq!(ear.hear(Duration::from_millis(1)).unwrap(), None);
+    }
+    ear.knock().unwrap();
+    let mark = Mark { fence: 1, generation: 1 };
+    line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
+    line.cool_down(&names, 70_000, "me").unwrap();
+    let mut heard = Vec::new();
+    eventually("both are heard", || {
+        heard.extend(ear.hear(Duration::from_millis(10)).unwrap());
+        heard.len() == 2
+    });
+    assert_eq!(heard[0], News::Record("p".into()));
+    assert_eq!(heard[1], News::Cooldown("p".into(), 70_000, "me".into()));
+    // A shorter one leaves the longer as it is.
+    line.cool_down(&names, 5, "me").unwrap();
+    assert!(line.cooldown_left_ms(&names).unwrap() > 60_000);
+    server.tell(&["SHUTDOWN", "NOSAVE"]);
+    eventually("the end is noticed", || ear.hear(Duration::from_millis(10)).is_err());
+    assert!(line.look(&names).is_err());
+}
+
+#[test]
+fn a_record_under_another_key_is_never_taken_for_none() {
+    let server = Server::start(&["--port", "0"]);
+    let names = Names::new("test:", "p");
+    let key = "k".repeat(32);
+    let mut line = Line::open(&store(&server.url(), Some(&key))).unwrap();
+    let mark = Mark { fence: 1, generation: 1 };
+    line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
+    for other in [None, Some("l".repeat(32))] {
+        let mut line = Line::open(&store(&server.url(), other.as_deref())).unwrap();
+        assert!(line.look(&names).is_err());
+        let late = line.write(&names, mark, &Secret::new("{}"), "b", (LONG_MS, LONG_MS));
+        assert!(late.is_err(), "{late:?}");
+    }
+}
+
+#[test]
+fn passwords() {
+    let server = Server::start(&["--port", "0", "--requirepass", "p@ss"]);
+    let with = |user: &str| server.url().replace("unix://", &format!("unix://{user}@"));
+    assert!(ping(&store(&with(":p%40ss"), None)).unwrap().contains(' '));
+    assert!(ping(&store(&with("default:p%40ss"), None)).is_ok());
+    let wrong = ping(&store(&with(":other"), None)).unwrap_err();
+    assert!(wrong.contains("refuses the user or password"), "{wrong}");
+    assert!(!wrong.contains("other"), "{wrong}");
+    assert!(ping(&store(&server.url(), None)).is_err());
+}
+
+#[test]
+fn a_user_with_the_rights_that_the_documents_name() {
+    let server = Server::start(&["--port", "0"]);
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/several-hosts.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let line = guide.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
+    server.tell(&line.split(' ').collect::<Vec<_>>());
+    server.tell(&["ACL", "SETUSER", "default", "off"]);
+    let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
+    let own = SharedStore { prefix: "evertoken:".to_owned(), ..store(&(url + "?db=1"), None) };
+    ping(&own).unwrap();
+    let (mut line, mut other) = (Line::open(&own).unwrap(), Line::open(&own).unwrap());
+    let mut ear = other.listen("evertoken:").unwrap();
+    let names = Names::new("evertoken:", "p");
+    assert_eq!(line.take(&names, "a", LONG_MS, 0).unwrap(), None, "those who know more come first");
+    let mark = Mark { fence: 1, generation: 1 };
+    let written = line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
+    assert_eq!(written, Written::Done(false));
+    line.renew(&names, "a", LONG_MS).unwrap();
+    line.release(&names, "a").unwrap();
+    line.look(&names).unwrap();
+    line.mark(&names).unwrap();
+    line.cool_down(&names, 1_000, "me").unwrap();
+    ear.knock().unwrap();
+    eventually("it hears", || ear.hear(Duration::from_millis(10)).unwrap().is_some());
+    let elsewhere = Names::new("other:", "p");
+    assert!(line.look(&elsewhere).is_err(), "and has no right to anything else");
+}
+
+#[test]
+fn tls_with_a_root_of_our_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let certificate = write("cert", &made.cert.pem());
+    let key = write("key", &made.signing_key.serialize_pem());
+    let port = free_port().to_string();
+    let arguments = [
+        ["--port", "0"],
+        ["--tls-port", &port],
+        ["--tls-cert-file", &certificate],
+        ["--tls-key-file", &key],
+        ["--tls-ca-cert-file", &certificate],
+        ["--tls-auth-clients", "no"],
+    ];
+    let _server = Server::start(arguments.as_flattened());
+    let mut own = store(&format!("rediss://localhost:{port}"), None);
+    assert!(ping(&own).unwrap_err().contains("certificate"), "an unknown root");
+    own.ca_pem = Some(made.cert.pem());
+    ping(&own).unwrap();
+}
+
+#[test]
+fn sentinels_lead_to_the_master() {
+    let (port, sentinel) = (free_port().to_string(), free_port().to_string());
+    let _master = Server::start(&["--port", &port, "--requirepass", "p"]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "port {sentinel}\nsentinel monitor main 127.0.0.1 {port} 1\nsentinel auth-pass main p\n"
+    );
+    std::fs::write(folder.path().join("sentinel.conf"), config).unwrap();
+    let mut command = Command::new(program("valkey-server", "redis-server"));
+    command.args(["sentinel.conf", "--sentinel"]).current_dir(folder.path());
+    let child = command.stdout(Stdio::null()).spawn().unwrap();
+    let _sentinel = Server { child, folder };
+    // The first of them does not answer.
+    let url = |name: &str| {
+        format!("redis+sentinel://:p@127.0.0.1:{},127.0.0.1:{sentinel}/{name}", free_port())
+    };
+    let own = store(&url("main"), None);
+    eventually("the master is found", || ping(&own).is_ok());
+    let unknown = ping(&store(&url("other"), None)).unwrap_err();
+    assert!(unknown.contains("knows no master of this name"), "{unknown}");
+}
+
+#[test]
+fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
+    let server = Server::start(&["--port", "0"]);
+    let provider =
+        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let issuer = Peer::start(move |mut talk| {
+        talk.request();
+        let _ = released.recv();
+        let body = r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#;
+        talk.send(answer(200, body));
+    });
+    let start = |name: &str| {
+        TestProxy::builder()
+            .variable("CLIENT_ID", name)
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+            .start()
+    };
+    let hosts = [start("host-0"), start("host-1")];
+    eventually("one of them refreshes", || issuer.seen().len() == 1);
+    let first = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
+    let other = &hosts[usize::from(first.contains("host-0"))];
+    let mut client = Client::connect(other.address);
+    client.send("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    drop(release);
+    // Without the news it would wait for the whole time that a refresh may take, longer than this reads.
+    assert_eq!(client.answer().status, 200);
+    for host in &hosts {
+        assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
+    }
+}
+
+#[test]
+fn a_login_on_one_host_reaches_the_others() {
+    let server = Server::start(&["--port", "0"]);
+    let provider =
+        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let issuer = Peer::answering(|_| {
+        answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
+    });
+    let described = || {
+        TestProxy::builder()
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+    };
+    let hosts = [described().start(), described().start()];
+    for host in &hosts {
+        assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
+    }
+    // `evertoken login` on a third, which knows nothing yet.
+    let folder = tempfile::tempdir().unwrap();
+    let config = described().config(folder.path());
+    let mut environment = Environment {
+        clock: Clock::system(),
+        rng: Rng::with_seed(8),
+        timer: crossbeam_channel::after,
+        supervisor: Supervisor::nobody(),
+    };
+    let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
+    let provider = &config.providers[0];
+    let setup = refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let grant = Grant {
+        access_token: Secret::new("access-2"),
+        refresh_token: None,
+        lifetime_ms: 3_600_000,
+        refresh_in_ms: None,
+        warning: None,
+    };
+    store_login(&setup.unwrap().unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
+    for host in &hosts {
+        eventually("the login's token", || host.ask(get("/x")).body == "Bearer access-2");
+        let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
+        assert!(stored.contains("refresh-2"), "each has a copy");
+    }
+    assert_eq!(issuer.seen().len(), 1, "and nothing was refreshed");
+}
+
+#[test]
+fn check_says_whether_it_answers() {
+    let server = Server::start(&["--port", "0"]);
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &Path| {
+        let text = format!(
+            "settings: {{state_dir: \"{}/state\", token_store: \"unix://{}\"}}\nproviders: []\n",
+            folder.path().display(),
+            path.display()
+        );
+        let text = text.replace(
+            "providers: []",
+            "providers:\n  - {name: P, type: generic, base_url: \"http://127.0.0.1:9\", enabled: false, auth_type: none}",
+        );
+        std::fs::write(folder.path().join("providers.yaml"), text).unwrap();
+        let done = crate::support::binary::run(folder.path(), &["check", "--online"], &[]);
+        let said = [&done.stdout[..], &done.stderr[..]].concat();
+        (done.status.code(), crate::support::binary::text(&said))
+    };
+    let (code, said) = write(&server.socket());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("Tokens are shared through unix://"), "{said}");
+    assert!(said.contains(": answers ("), "{said}");
+    let (code, said) = write(Path::new("/nonexistent"));
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("token_store unix:///nonexistent?db=0: "), "{said}");
+}

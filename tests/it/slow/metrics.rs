@@ -1,0 +1,98 @@
+//! The metrics and the alert rules under Prometheus' own tool, `promtool`.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::binary::text;
+use crate::support::client::{get, post};
+use crate::support::eventually;
+use crate::support::peer::{Peer, answer};
+use crate::support::proxy::TestProxy;
+
+/// Every metric of the contract: name, type and labels.
+const METRICS: [(&str, &str, &[&str]); 10] = [
+    ("evertoken_build_info", "gauge", &["version"]),
+    ("evertoken_requests_total", "counter", &["code", "provider"]),
+    ("evertoken_requests_in_flight", "gauge", &[]),
+    ("evertoken_request_duration_seconds", "histogram", &["provider"]),
+    ("evertoken_time_to_first_byte_seconds", "histogram", &["provider"]),
+    ("evertoken_upstream_errors_total", "counter", &["kind", "provider"]),
+    ("evertoken_refreshes_total", "counter", &["outcome", "provider"]),
+    ("evertoken_token_expiry_timestamp_seconds", "gauge", &["provider"]),
+    ("evertoken_provider_ready", "gauge", &["provider"]),
+    ("evertoken_connections", "gauge", &[]),
+];
+
+/// Runs it in the root of the project, where `.ci/run` puts it unless it is installed.
+fn promtool(arguments: &[&str], input: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = root.join("target/promtool/promtool");
+    let program = if own.exists() { own } else { "promtool".into() };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(root)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is there: CONTRIBUTING.md says where from");
+    // It closes its end where it reads none.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+/// A scrape in which everything has happened, under a name that has to be escaped.
+fn scrape() -> String {
+    let issuer = Peer::answering(|seen| {
+        let fails = seen.fields.iter().any(|(name, _)| name == "x-fails");
+        answer(if fails { 400 } else { 200 }, "{\"access_token\":\"t\",\"expires_in\":9}")
+    });
+    let provider =
+        Peer::answering(|seen| answer(if seen.line.contains("fails") { 503 } else { 200 }, "fine"));
+    let proxy = TestProxy::builder()
+        .refreshed("A \\\"quoted\\\" \\\\ 名", &provider.url(), &issuer.url(), "")
+        .refreshed("Failing", &provider.url(), &issuer.url(), "headers: {x-fails: 'yes'}")
+        .start();
+    eventually("both have tried", || {
+        let status = proxy.ask(get("/-/status")).json();
+        status["providers"][0]["refresh"]["successes"] == 1
+            && status["providers"][1]["refresh"]["failures"] != 0
+    });
+    assert_eq!(proxy.ask(get("/v1/messages")).status, 200);
+    assert_eq!(proxy.ask(get("/v1/messages?fails")).status, 503);
+    assert_eq!(proxy.ask(post("/-/healthy", "")).status, 405);
+    proxy.ask(get("/-/metrics")).body
+}
+
+#[test]
+fn each_metric_of_the_contract_is_there_and_prometheus_takes_them_all() {
+    let scraped = scrape();
+    assert_eq!(promtool(&["check", "metrics"], &scraped), "", "{scraped}");
+    for (name, kind, labels) in METRICS {
+        assert!(scraped.contains(&format!("# TYPE {name} {kind}\n")), "{name}: {scraped}");
+        assert!(scraped.contains(&format!("# HELP {name} ")), "{name}");
+        let sample = scraped
+            .lines()
+            .find(|line| {
+                let rest = line.strip_prefix(name).unwrap_or_default();
+                rest.starts_with([' ', '{']) || rest.starts_with("_count")
+            })
+            .unwrap_or_else(|| panic!("{name} has no sample: {scraped}"));
+        for label in labels {
+            assert!(sample.contains(&format!("{label}=\"")), "{label}: {sample}");
+        }
+        assert_eq!(sample.matches("=\"").count(), labels.len(), "{sample}");
+    }
+    let named = scraped.lines().filter(|line| line.starts_with("# TYPE"));
+    assert_eq!(named.count(), METRICS.len(), "there is no other: {scraped}");
+}
+
+#[test]
+fn alert_rules_are_valid_and_raised_when_they_should_be() {
+    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("5 rules found"));
+    promtool(&["test", "rules", "tests/data/alerts.test.yaml"], "");
+}
