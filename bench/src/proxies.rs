@@ -130,7 +130,8 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     let folder =
         folder::scratch()?.join(format!("{}{}", kind.name(), if with_tls { "-tls" } else { "" }));
     std::fs::create_dir_all(&folder)?;
-    let file = folder.join("config");
+    // Envoy goes by the name's end.
+    let file = folder.join("config.yaml");
     let file_name = file.display().to_string();
     let text = match kind {
         Kind::Direct | Kind::Portkey => String::new(),
@@ -148,17 +149,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
         Kind::Nginx => vec!["-c", &file_name],
         Kind::Haproxy => vec!["-f", &file_name],
         Kind::Envoy => {
-            vec![
-                "-c",
-                &file_name,
-                "--config-yaml",
-                "{}",
-                "--concurrency",
-                "2",
-                "-l",
-                "error",
-                "--use-dynamic-base-id",
-            ]
+            vec!["-c", &file_name, "--concurrency", "2", "-l", "error", "--use-dynamic-base-id"]
         }
         Kind::Litellm => vec!["--config", &file_name, "--host", "127.0.0.1", "--port", &port],
         Kind::Portkey => {

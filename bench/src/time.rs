@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The stack of a thread: streams have one each.
-const STACK_BYTES: usize = 64 * 1024;
+/// The stack of a thread: streams have one each, and a TLS handshake must fit in it.
+const STACK_BYTES: usize = 256 * 1024;
 
 /// Nanoseconds on the steady clock, which is the same for all processes of the machine.
 pub(crate) fn nanos() -> u64 {
