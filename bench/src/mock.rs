@@ -75,6 +75,8 @@ fn listen() -> Outcome<TcpListener> {
 fn certificate() -> Outcome<Arc<ServerConfig>> {
     let mut of_authority = rcgen::CertificateParams::new(Vec::new())?;
     of_authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // A name of its own: OpenSSL takes a certificate whose issuer has its name for a self-signed one.
+    of_authority.distinguished_name.push(rcgen::DnType::CommonName, "authority of the benchmark");
     let authority_key = rcgen::KeyPair::generate()?;
     let pem = of_authority.self_signed(&authority_key)?.pem();
     std::fs::write(folder::scratch()?.join("ca.pem"), pem)?;
