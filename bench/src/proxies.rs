@@ -62,14 +62,14 @@ impl Kind {
     /// Its version, in one line.
     pub(crate) fn version(self) -> String {
         let said = |argument: &str| -> Outcome<String> {
-            let output = Command::new(self.program()?).arg(argument).output()?;
+            let program = self.program()?;
+            let output = Command::new(&program).arg(argument).output()?;
             let text = [output.stdout, output.stderr].concat();
-            Ok(String::from_utf8_lossy(&text)
-                .lines()
-                .find(|line| !line.trim().is_empty())
-                .unwrap_or_default()
-                .trim()
-                .to_owned())
+            let text = String::from_utf8_lossy(&text);
+            let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+            // Some begin with their own path, which is this machine's business.
+            let line = line.unwrap_or_default();
+            Ok(line.trim_start_matches(&*program.to_string_lossy()).trim_start().to_owned())
         };
         let argument = match self {
             Self::Nginx | Self::Haproxy => "-v",
