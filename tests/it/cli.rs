@@ -183,7 +183,7 @@ fn check_tells_of_a_broken_file_what_the_environment_lacks_too() {
 #[test]
 fn check_finds_a_proxy_that_run_would_refuse() {
     let folder = tempfile::tempdir().unwrap();
-    let config = "settings: {state_dir: x}\nproviders:\n  - {name: a, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none, proxy: 'http://['}\n";
+    let config = "settings: {port: 0, state_dir: x}\nproviders:\n  - {name: a, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none, proxy: 'http://['}\n";
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     for command in ["check", "run"] {
         let output = run(folder.path(), &[command], &[]);
