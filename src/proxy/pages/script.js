@@ -66,7 +66,9 @@ function show(page) {
     const own = byId(article.id);
     if (own && own.dataset.state !== article.dataset.state) {
       const word = article.querySelector(".badge").textContent.trim();
-      if (article.dataset.state !== "refreshing" && own.dataset.state !== "refreshing") {
+      const isNews = article.dataset.state !== "refreshing" && own.dataset.state !== "refreshing";
+      // Why something failed is told until something else is done; the new state stands beside it.
+      if (isNews && !byId("told").hasAttribute("data-bad")) {
         tell(`${article.dataset.name}: ${word}.`);
       }
       own.dataset.state = article.dataset.state;
