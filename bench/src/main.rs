@@ -17,6 +17,7 @@ mod plain;
 mod plot;
 mod process;
 mod proxies;
+mod relay;
 mod report;
 mod size;
 mod streams;
@@ -32,7 +33,7 @@ bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
     docs/performance.md and the plots beside it. Sections: plain, tls, streams, bodies, idle, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt
-bench mock | bench path CASE REQUESTS
+bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls
     the parts that run in processes of their own";
 
 /// How much is measured.
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["mock"] => mock::run(),
+        ["relay", at, provider, way] => relay::run(at, provider, *way == "tls"),
         ["path", case, requests] => path::run(case, requests),
         ["check"] => path::check(false),
         ["check", "--record"] => path::check(true),

@@ -19,6 +19,8 @@ const START_MAX: Duration = Duration::from_mins(1);
 pub(crate) enum Kind {
     /// No proxy: the provider itself.
     Direct,
+    /// A thread for each connection that copies bytes and does nothing else: the bound of the design.
+    Relay,
     /// This program.
     Evertoken,
     /// nginx.
@@ -38,6 +40,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Relay => "bare relay",
             Self::Evertoken => "evertoken",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
@@ -50,6 +53,7 @@ impl Kind {
     fn program(self) -> Outcome<PathBuf> {
         match self {
             Self::Direct => Err("there is no program between".into()),
+            Self::Relay => Ok(std::env::current_exe()?),
             Self::Evertoken => Ok(folder::evertoken()),
             Self::Nginx => Ok("nginx".into()),
             Self::Haproxy => Ok("haproxy".into()),
@@ -93,7 +97,7 @@ pub(crate) struct Subject {
 
 /// Those that can be had here, with the provider behind them over TLS or without.
 pub(crate) fn start_all(mock: &Mock, with_tls: bool, gateways: &[String]) -> Outcome<Vec<Subject>> {
-    let mut kinds = vec![Kind::Evertoken, Kind::Nginx, Kind::Haproxy, Kind::Envoy];
+    let mut kinds = vec![Kind::Evertoken, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
     if gateways.iter().any(|one| one == "litellm") {
         kinds.push(Kind::Litellm);
     }
@@ -134,7 +138,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     let file = folder.join("config.yaml");
     let file_name = file.display().to_string();
     let text = match kind {
-        Kind::Direct | Kind::Portkey => String::new(),
+        Kind::Direct | Kind::Relay | Kind::Portkey => String::new(),
         Kind::Evertoken => evertoken(address, mock, with_tls, &folder, more),
         Kind::Nginx => nginx(address, mock, with_tls, &folder),
         Kind::Haproxy => haproxy(address, mock, with_tls),
@@ -144,7 +148,10 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     std::fs::write(&file, text)?;
     let mut command = Command::new(program);
     let port = address.port().to_string();
+    let (at, plain, tls) = (address.to_string(), mock.plain.to_string(), mock.tls.to_string());
     let arguments: Vec<&str> = match kind {
+        Kind::Relay if with_tls => vec!["relay", &at, &tls, "tls"],
+        Kind::Relay => vec!["relay", &at, &plain, "plain"],
         Kind::Evertoken => vec!["run", "--config", &file_name],
         Kind::Nginx => vec!["-c", &file_name],
         Kind::Haproxy => vec!["-f", &file_name],

@@ -30,14 +30,25 @@ pub(crate) struct Delays {
     pub(crate) p50_us: f64,
     /// 99 % took less.
     pub(crate) p99_us: f64,
+    /// How long it took until the heads of all streams were there.
+    pub(crate) open_ms: f64,
     /// Streams on which every event came, in order, and then the end.
     pub(crate) intact: usize,
+}
+
+/// An event that came.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    sent: u64,
+    arrived: u64,
 }
 
 /// One stream as it is read.
 struct Stream {
     socket: TcpStream,
     head: Vec<u8>,
+    /// When its head was there.
+    opened: u64,
     framing: Option<Framing>,
     text: Vec<u8>,
     next: u64,
@@ -48,6 +59,7 @@ struct Stream {
 pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Outcome<Delays> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let mut streams = Vec::new();
+    let first = nanos();
     for index in 0..shape.streams {
         let mut socket = http::connect(to)?;
         let head = format!(
@@ -61,16 +73,15 @@ pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Ou
         streams.push(Stream {
             socket,
             head: Vec::new(),
+            opened: 0,
             framing: None,
             text: Vec::new(),
             next: 0,
             has_ended: false,
         });
     }
-    // What was sent before this thread began to read has waited for it, not for the proxy.
-    let opened = nanos();
     let expected = shape.streams * usize::try_from(shape.events)?;
-    let mut delays = Vec::with_capacity(expected);
+    let mut events = Vec::with_capacity(expected);
     let mut open = shape.streams;
     let begun = now();
     let allowed = Duration::from_millis(shape.events * shape.gap_ms) + Duration::from_secs(30);
@@ -84,16 +95,20 @@ pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Ou
         for event in &ready {
             let index = usize::try_from(event.data.u64())?;
             let stream = &mut streams[index];
-            if !stream.read(&mut buffer, opened, &mut delays) {
+            if !stream.read(&mut buffer, &mut events) {
                 epoll::delete(&epoll, stream.socket.as_fd())?;
                 open -= 1;
             }
         }
-        if is_before_half && delays.len() >= expected / 2 {
+        if is_before_half && events.len() >= expected / 2 {
             is_before_half = false;
             halfway();
         }
     }
+    // What was sent while streams were still being opened met that work, not as many streams at once.
+    let opened = streams.iter().map(|one| one.opened).max().unwrap_or(0);
+    let late = events.iter().filter(|event| event.sent > opened);
+    let mut delays: Vec<u64> = late.map(|event| event.arrived.saturating_sub(event.sent)).collect();
     delays.sort_unstable();
     let at = |part: usize| {
         let index = (delays.len() * part / 100).min(delays.len().saturating_sub(1));
@@ -101,20 +116,22 @@ pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Ou
         delays.get(index).map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
     };
     let intact = streams.iter().filter(|one| one.has_ended && one.next == shape.events).count();
-    Ok(Delays { p50_us: at(50), p99_us: at(99), intact })
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    let open_ms = opened.saturating_sub(first) as f64 / 1e6;
+    Ok(Delays { p50_us: at(50), p99_us: at(99), open_ms, intact })
 }
 
 impl Stream {
     /// Reads what is there; false once there is nothing to come.
-    fn read(&mut self, buffer: &mut [u8], opened: u64, delays: &mut Vec<u64>) -> bool {
+    fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
         match self.socket.read(buffer) {
             Ok(0) => false,
-            Ok(count) => self.take(&buffer[..count], opened, delays),
+            Ok(count) => self.take(&buffer[..count], events),
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
         }
     }
 
-    fn take(&mut self, bytes: &[u8], opened: u64, delays: &mut Vec<u64>) -> bool {
+    fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) -> bool {
         let mut body = bytes.to_vec();
         if self.framing.is_none() {
             self.head.extend_from_slice(bytes);
@@ -126,6 +143,7 @@ impl Stream {
             }
             body = self.head.split_off(end + 4);
             self.framing = Some(Framing::chunked());
+            self.opened = nanos();
         }
         let mut rest = body.as_slice();
         while let Some(framing) = &mut self.framing {
@@ -154,9 +172,7 @@ impl Stream {
                 return false;
             }
             self.next = number + 1;
-            if sent > opened {
-                delays.push(arrived.saturating_sub(sent));
-            }
+            events.push(Event { sent, arrived });
         }
         !self.has_ended
     }

@@ -104,7 +104,7 @@ fn machine(subjects: &[Subject]) -> Outcome<String> {
         kernel.trim(),
         commit.trim()
     );
-    for subject in subjects.iter().filter(|one| one.kind != Kind::Direct) {
+    for subject in subjects.iter().filter(|one| !matches!(one.kind, Kind::Direct | Kind::Relay)) {
         let _ = writeln!(text, "- {}: `{}`", subject.kind.name(), subject.kind.version());
     }
     Ok(text)

@@ -25,8 +25,8 @@ pub(super) fn many_streams(
 ) -> Outcome<()> {
     let shape = shape(plan, STREAMS);
     let mut p50: Vec<_> = subjects.iter().map(|one| (one.kind, Figures::default())).collect();
-    let (mut p99, mut pss, mut rss, mut whole) =
-        (p50.clone(), p50.clone(), p50.clone(), p50.clone());
+    let (mut p99, mut pss, mut rss, mut whole, mut opening) =
+        (p50.clone(), p50.clone(), p50.clone(), p50.clone(), p50.clone());
     for _ in 0..plan.rounds {
         for (index, subject) in subjects.iter().enumerate() {
             if matches!(subject.kind, Kind::Litellm | Kind::Portkey) {
@@ -41,6 +41,7 @@ pub(super) fn many_streams(
             pss[index].1.0.push(during.pss_kib / 1024.0);
             rss[index].1.0.push(during.rss_kib / 1024.0);
             whole[index].1.0.push(f64::from(u32::try_from(delays.intact)?));
+            opening[index].1.0.push(delays.open_ms);
         }
     }
     let mut table = Table::new([
@@ -49,6 +50,7 @@ pub(super) fn many_streams(
         "p99 µs",
         "RSS MB",
         "PSS MB",
+        "all open after ms",
         "streams intact",
     ]);
     for (index, subject) in
@@ -60,6 +62,7 @@ pub(super) fn many_streams(
             p99[index].1.in_words(),
             rss[index].1.in_words(),
             pss[index].1.in_words(),
+            opening[index].1.in_words(),
             whole[index].1.in_words(),
         ]);
     }
@@ -94,30 +97,43 @@ pub(super) fn many_streams(
         memory,
         Bound::AtMost(1.0),
     );
-    let Some(own) = subjects.iter().find(|one| one.kind == Kind::Evertoken) else { return Ok(()) };
-    let mut during = Usage::default();
-    let delays = streams::run(own.address, self::shape(plan, MANY_STREAMS), || {
-        during = own.running.as_ref().map(Running::usage).unwrap_or_default();
-    })?;
-    let intact = f64::from(u32::try_from(delays.intact)?);
-    let text = format!(
-        "{} of {MANY_STREAMS} streams through evertoken were intact; an event took {} µs (p50), {} µs (p99); {} MB were resident, \
-         {} threads.",
-        delays.intact,
-        short(delays.p50_us),
-        short(delays.p99_us),
-        short(during.rss_kib / 1024.0),
-        during.threads
-    );
-    results.section(&format!("{MANY_STREAMS} streams at once{way}"), &text);
+    even_more(plan, subjects, way, results)
+}
+
+fn even_more(plan: &Plan, subjects: &[Subject], way: &str, results: &mut Results) -> Outcome<()> {
+    let mut table =
+        Table::new(["through", "event delay p50 µs", "p99 µs", "RSS MB", "threads", "intact"]);
+    let (mut intact, mut rss_mb) = (Figures::default(), Figures::default());
+    for subject in subjects {
+        if !matches!(subject.kind, Kind::Evertoken | Kind::Nginx | Kind::Relay) {
+            continue;
+        }
+        let mut during = Usage::default();
+        let delays = streams::run(subject.address, self::shape(plan, MANY_STREAMS), || {
+            during = subject.running.as_ref().map(Running::usage).unwrap_or_default();
+        })?;
+        if subject.kind == Kind::Evertoken {
+            intact.0.push(f64::from(u32::try_from(delays.intact)?));
+            rss_mb.0.push(during.rss_kib / 1024.0);
+        }
+        table.row([
+            subject.kind.name().to_owned(),
+            short(delays.p50_us),
+            short(delays.p99_us),
+            short(during.rss_kib / 1024.0),
+            during.threads.to_string(),
+            delays.intact.to_string(),
+        ]);
+    }
+    results.section(&format!("{MANY_STREAMS} streams at once{way}"), &table.markdown());
     results.target(
         format!("{MANY_STREAMS} streams intact{way}"),
-        Figures(vec![intact]),
+        intact,
         Bound::AtLeast(f64::from(u32::try_from(MANY_STREAMS)?)),
     );
     results.target(
         format!("RSS with {MANY_STREAMS} streams{way}, MB"),
-        Figures(vec![during.rss_kib / 1024.0]),
+        rss_mb,
         Bound::AtMost(80.0),
     );
     Ok(())

@@ -1,0 +1,97 @@
+//! The least that a thread for each connection can cost: a relay that reads, writes, reads and writes.
+//!
+//! It checks nothing, puts no header in, limits nothing and notices no client that leaves: no proxy could
+//! be like this. It is measured beside the others for the bound of the design.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::SockRef;
+
+use crate::time::spawn;
+use crate::{Outcome, folder};
+
+/// As much as evertoken reads at once.
+const BUFFER_BYTES: usize = 16 * 1024;
+const BACKLOG: i32 = 4096;
+/// How an answer in chunks ends.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Runs until the process is ended, at the address `at`; `with_tls` is how the provider is spoken to.
+pub(crate) fn run(at: &str, provider: &str, with_tls: bool) -> Outcome<()> {
+    let provider: SocketAddr = provider.parse()?;
+    let config = if with_tls { Some(config()?) } else { None };
+    let listener = TcpListener::bind(at)?;
+    SockRef::from(&listener).listen(BACKLOG)?;
+    SockRef::from(&listener).set_tcp_nodelay(true)?;
+    for client in listener.incoming().map_while(Result::ok) {
+        let config = config.clone();
+        let _ = spawn(move || serve(client, provider, config));
+    }
+    Ok(())
+}
+
+fn config() -> Outcome<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder::scratch()?.join("ca.pem"))?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn serve(
+    client: TcpStream,
+    provider: SocketAddr,
+    config: Option<Arc<ClientConfig>>,
+) -> io::Result<()> {
+    let upstream = TcpStream::connect(provider)?;
+    upstream.set_nodelay(true)?;
+    let Some(config) = config else { return relay(client, upstream) };
+    let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
+    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    relay(client, StreamOwned::new(session, upstream))
+}
+
+fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<()> {
+    let mut buffer = [0; BUFFER_BYTES];
+    loop {
+        // A request that the benchmark sends comes at once.
+        let count = client.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        upstream.write_all(&buffer[..count])?;
+        upstream.flush()?;
+        let mut left = None;
+        while left != Some(0) {
+            let count = upstream.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let bytes = &buffer[..count];
+            client.write_all(bytes)?;
+            left = match left {
+                Some(left) => Some(usize::saturating_sub(left, count)),
+                None => sized(bytes),
+            };
+            if left.is_none() && bytes.ends_with(LAST_CHUNK) {
+                left = Some(0);
+            }
+        }
+    }
+}
+
+/// How much of an answer is still to come, by its declared length.
+fn sized(bytes: &[u8]) -> Option<usize> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let head = std::str::from_utf8(&bytes[..end]).ok()?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    Some((end + length.parse::<usize>().ok()?).saturating_sub(bytes.len()))
+}
