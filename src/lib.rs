@@ -23,6 +23,7 @@ pub mod refusal;
 pub mod report;
 pub mod secret;
 pub mod shared;
+pub mod spare;
 pub mod status;
 pub mod supervisor;
 pub mod thread;

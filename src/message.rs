@@ -54,19 +54,6 @@ impl Headers {
         }
     }
 
-    /// The fields for which `keep` holds, with room for a few more.
-    pub fn selected(&self, mut keep: impl FnMut(&str, &[u8]) -> bool) -> Self {
-        const MORE_BYTES: usize = 256;
-        let bytes = self.names.len().max(self.values.len()) + MORE_BYTES;
-        let mut kept = Self::with_room(self.fields.len() + 2, bytes);
-        for (name, value) in self.iter() {
-            if keep(name, value) {
-                kept.push(name, value);
-            }
-        }
-        kept
-    }
-
     /// How many fields there are.
     pub fn len(&self) -> usize {
         self.fields.len()
@@ -79,12 +66,20 @@ impl Headers {
 
     /// The first field called `name`, whatever its case.
     pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let one = self.fields.iter().find(|one| self.is_called(one, name))?;
+        Some(&self.values[one.value.clone()])
     }
 
     /// Every field called `name`, whatever its case, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let called = self.fields.iter().filter(move |one| self.is_called(one, name));
+        called.map(|one| &self.values[one.value.clone()])
+    }
+
+    fn is_called(&self, field: &Field, name: &str) -> bool {
+        // Names of another length, which most are, are not looked at.
+        field.name.len() == name.len()
+            && self.names.as_bytes()[field.name.clone()].eq_ignore_ascii_case(name.as_bytes())
     }
 
     /// Whether there is a field called `name`.

@@ -16,6 +16,7 @@ pub mod choice;
 pub mod cooldown;
 pub mod exchange;
 pub mod headers;
+pub mod held;
 pub mod metrics;
 pub mod model;
 pub mod pages;

@@ -189,7 +189,7 @@ fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
     if let Some(key) = &target.key {
         headers.push("x-api-key", key.expose());
     }
-    let request = OutRequest { method: "GET", target: path, headers: &headers };
+    let request = OutRequest { method: "GET", target: path, passed_on: &[], headers: &headers };
     let mut answer = upstream.send(&request, &mut OutBody::Absent, None).map_err(unreachable)?;
     let status = answer.head.status;
     let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);

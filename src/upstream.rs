@@ -1,8 +1,8 @@
 //! The way out: requests to providers over connections of our own, and token requests over `ureq`.
 //!
-//! A request is one blocking exchange on a kept connection (`idle`) or a new one (`connect`). All
-//! waiting is in `watch`, together with the client's socket, so that a client that goes away ends the
-//! exchange; an answer that comes before the whole request was sent is not lost (`exchange`); names
+//! A request is one blocking exchange on a kept connection (`idle`) or a new one (`connect`). A client
+//! that goes away ends it: what waits for longer than a moment waits together with the client's socket
+//! (`watch`), or has it watched (`departure`); an answer that comes before the whole request was sent is not lost (`exchange`); names
 //! are not looked up for every request (`resolver`). What is read or written is decided in `head`,
 //! `framing`, `request` and `origin`, which open no socket.
 
@@ -18,6 +18,7 @@ use crate::message::Headers;
 mod answer;
 mod buffer;
 mod connect;
+mod departure;
 mod exchange;
 mod fault;
 pub mod framing;
@@ -27,6 +28,7 @@ mod origin;
 pub mod post;
 mod request;
 mod resolver;
+mod socket;
 mod tunnel;
 mod watch;
 mod wire;
@@ -61,7 +63,9 @@ pub struct OutRequest<'a> {
     pub method: &'a str,
     /// Path and query after the base URL's path; starts with `/`.
     pub target: &'a str,
-    /// All header fields, without `Host` and those that frame the body.
+    /// Header fields that a client sent, passed on as they are.
+    pub passed_on: &'a [(&'a str, &'a [u8])],
+    /// Those that follow them. None of either are `Host` or frame the body.
     pub headers: &'a Headers,
 }
 

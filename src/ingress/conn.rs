@@ -17,9 +17,8 @@ use crate::ingress::live::Entry;
 use crate::ingress::{After, Request, Service};
 use crate::message::{BodyLength, RequestHead, Version};
 use crate::refusal::{Code, Refusal};
+use crate::spare::{self, BUFFER_BYTES};
 
-/// What the read buffer starts with; it grows with the head, and shrinks back after it.
-const BUFFER_BYTES: usize = 4 * 1024;
 /// The most of an unread body that is read and dropped so that the connection can be kept.
 const DRAIN_MAX_BYTES: usize = 64 * 1024;
 /// How long that may take.
@@ -135,8 +134,8 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
         After::Abort => Then::Close,
         After::Close if body.decoder.is_done() => Then::Close,
         After::Close => Then::Linger,
-        After::KeepAlive if body.drain() => {
-            body.input.shrink();
+        After::KeepAlive if body.decoder.is_done() || body.drain() => {
+            body.input.give_back();
             Then::Next
         }
         After::KeepAlive => Then::Linger,
@@ -162,6 +161,7 @@ fn linger(input: &mut Input, entry: &Entry) {
 /// The client's socket with what was read from it and not used yet.
 struct Input {
     stream: Arc<TcpStream>,
+    /// This thread's buffer, while something is read into it: none where nothing is held.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -248,19 +248,27 @@ impl Input {
             self.start = 0;
             if self.end == self.buffer.len() {
                 // Bounded by the head's limit, since nothing else is held back.
-                let grown = (self.buffer.len() * 2).max(BUFFER_BYTES);
-                self.buffer.resize(grown, 0);
+                match self.buffer.len() {
+                    0 => self.buffer = spare::take(),
+                    length => self.buffer.resize(length * 2, 0),
+                }
             }
         }
     }
 
-    /// Gives back what a large head took.
-    fn shrink(&mut self) {
-        if self.held().is_empty() && self.buffer.len() > BUFFER_BYTES {
-            self.buffer = Vec::new();
+    /// Gives back the buffer for what comes next on this thread, unless something is held in it.
+    fn give_back(&mut self) {
+        if self.held().is_empty() {
+            spare::give(std::mem::take(&mut self.buffer));
             self.start = 0;
             self.end = 0;
         }
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        spare::give(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -340,14 +348,19 @@ impl<'a> ClientBody<'a> {
         let continue_due = head.version == Version::Http11
             && head.headers.contains("expect")
             && !decoder.is_done();
+        if decoder.is_done() {
+            input.give_back();
+        }
         Self { input, decoder, continue_due }
     }
 
     /// Reads and drops a small rest, so that the next request can be found; whether that worked.
+    // Not part of its caller, where its buffer would lie on the stack for the life of a stream.
+    #[inline(never)]
     fn drain(&mut self) -> bool {
         if self.continue_due {
             // The client may send the body or not: there is no telling where its next request starts.
-            return self.decoder.is_done();
+            return false;
         }
         self.input.silence_max = self.input.silence_max.min(DRAIN_MAX);
         let deadline = Deadline::after(DRAIN_MAX);
@@ -373,6 +386,10 @@ impl Read for ClientBody<'_> {
                     .map_err(|_| BodyFault::Gone.into_io())?;
             }
         }
-        self.decoder.read(self.input, buffer)
+        let count = self.decoder.read(self.input, buffer)?;
+        if self.decoder.is_done() {
+            self.input.give_back();
+        }
+        Ok(count)
     }
 }

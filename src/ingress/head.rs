@@ -30,6 +30,12 @@ impl HeadReader {
     /// and its length in bytes. None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
         let end = bytes.len().min(HEAD_MAX_BYTES);
+        // Most heads come at once and are fine. Whatever is not is looked at byte by byte.
+        if self.seen == 0
+            && let Some(found) = at_once(&bytes[..end])
+        {
+            return Ok(Some(found));
+        }
         while self.seen < end {
             // All that may stand within a line is passed over at once.
             self.seen += plain_prefix(&bytes[self.seen..end]);
@@ -51,7 +57,12 @@ impl HeadReader {
                 self.line_end = Some(at + 1);
                 check_request_line(&bytes[self.start..=at])?;
             } else if bytes[..=at].ends_with(b"\r\n\r\n") {
-                return parse(&bytes[self.start..=at]).map(|head| Some((head, at + 1)));
+                return match parse(&bytes[self.start..=at])? {
+                    Some((head, length)) if self.start + length == at + 1 => {
+                        Ok(Some((head, at + 1)))
+                    }
+                    _ => Err(bad("the head ends early")),
+                };
             }
         }
         if self.seen >= HEAD_MAX_BYTES {
@@ -60,6 +71,30 @@ impl HeadReader {
         }
         Ok(None)
     }
+}
+
+/// The head at the start of `bytes` and its length, where it is whole and nothing is wrong with it.
+fn at_once(bytes: &[u8]) -> Option<(RequestHead, usize)> {
+    let starts_with_line = bytes.first().is_some_and(|byte| !matches!(byte, b'\r' | b'\n'));
+    let found = if starts_with_line { parse(bytes).ok()? } else { None };
+    found.filter(|(_, length)| has_strict_lines(&bytes[..*length]))
+}
+
+/// Whether each line ends with CR LF and holds no control byte but the tab, in a head that starts
+/// with a line.
+fn has_strict_lines(head: &[u8]) -> bool {
+    let Some(next) = head.get(1..) else { return false };
+    let mut others = 0;
+    // Without an early exit, so that the compiler looks at many bytes at once.
+    for (byte, next) in head[..next.len()].iter().zip(next) {
+        others |= u8::from(*byte == b'\r') ^ u8::from(*next == b'\n');
+        others |= u8::from(*byte < b' ')
+            & u8::from(*byte != b'\t')
+            & u8::from(*byte != b'\r')
+            & u8::from(*byte != b'\n');
+        others |= u8::from(*byte == 0x7f);
+    }
+    others == 0 && head.ends_with(b"\r\n\r\n")
 }
 
 /// Whether the byte at `at`, which is not plain, ends a line. None where that needs the next byte; an error for a byte
@@ -104,24 +139,28 @@ fn describe(error: httparse::Error) -> Refusal {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<RequestHead, Refusal> {
+/// Parses the head at the start of `bytes`; None where it is not whole.
+// Not part of its callers, where its fields would lie on the stack for the life of a stream.
+#[inline(never)]
+fn parse(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
     let mut fields = [const { MaybeUninit::uninit() }; HEAD_MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, &mut fields) {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(bad("the head ends early")),
+    let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(describe(error)),
-    }
+    };
     let version = match request.version {
         Some(0) => Version::Http10,
         _ => Version::Http11,
     };
-    let mut headers = Headers::with_room(request.headers.len(), bytes.len());
+    let mut headers = Headers::with_room(request.headers.len(), length);
     for field in request.headers.iter() {
         headers.push(field.name, field.value);
     }
     let method = request.method.unwrap_or_default().to_owned();
-    check(method, request.path.unwrap_or_default(), version, headers)
+    let head = check(method, request.path.unwrap_or_default(), version, headers)?;
+    Ok(Some((head, length)))
 }
 
 /// Checks a head that was parsed by whichever server: target, host and framing.

@@ -205,8 +205,12 @@ impl Proxy {
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
         let headers =
             headers::to_upstream(&request.head.headers, provider, taken.secret(), inbound_keys);
-        let out =
-            OutRequest { method: &request.head.method, target: outgoing.target, headers: &headers };
+        let out = OutRequest {
+            method: &request.head.method,
+            target: outgoing.target,
+            passed_on: &headers.passed_on,
+            headers: &headers.own,
+        };
         let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;
         let sent = match outgoing.body {

@@ -1,16 +1,15 @@
 //! A client's request body as it is taken: held where it can be sent again, streamed where it is
 //! larger, with the model it names.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 
 use crate::message::BodyLength;
+use crate::proxy::held::HeldBytes;
 use crate::proxy::model::{self, ModelField};
 
 /// How much of a body is read before its model is looked for, and by what that grows.
 const FIRST_LOOK_BYTES: u64 = 16 * 1024;
 const LOOK_GROWTH: u64 = 8;
-/// How much memory is set aside for a body before it comes.
-const PROMISED_MAX_BYTES: u64 = 64 * 1024;
 
 /// A request's body, as it is sent.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub enum TakenBody {
     /// There is none.
     Absent,
     /// Whole, so it can be sent again.
-    Held(Vec<u8>),
+    Held(HeldBytes),
     /// Its declared length, and what was read of it already.
     Streamed(Option<u64>, Vec<u8>),
 }
@@ -49,15 +48,16 @@ impl TakenBody {
                 Ok(Self::Streamed(Some(declared), bytes))
             }
             BodyLength::Sized(declared) => {
-                // Small ones take one allocation; no more is set aside for what was only promised.
-                bytes.reserve_exact(usize::try_from(declared.min(PROMISED_MAX_BYTES)).unwrap_or(0));
-                body.read_to_end(&mut bytes)?;
-                Ok(Self::Held(bytes))
+                let length = usize::try_from(declared).map_err(|_| ErrorKind::OutOfMemory)?;
+                HeldBytes::read(length, body).map(Self::Held)
             }
             BodyLength::Chunked => {
                 body.take(held_max.saturating_add(1)).read_to_end(&mut bytes)?;
                 let is_whole = bytes.len() as u64 <= held_max;
-                Ok(if is_whole { Self::Held(bytes) } else { Self::Streamed(None, bytes) })
+                if is_whole {
+                    return HeldBytes::joined(&[&bytes]).map(Self::Held);
+                }
+                Ok(Self::Streamed(None, bytes))
             }
         }
     }
@@ -71,7 +71,8 @@ impl TakenBody {
     pub fn model(&self) -> Option<ModelField> {
         match self {
             Self::Absent => None,
-            Self::Held(bytes) | Self::Streamed(_, bytes) => model::find(bytes),
+            Self::Held(bytes) => model::find(bytes),
+            Self::Streamed(_, bytes) => model::find(bytes),
         }
     }
 
@@ -79,7 +80,12 @@ impl TakenBody {
     pub fn renamed(&self, field: &ModelField, name: &str) -> Self {
         match self {
             Self::Absent => Self::Absent,
-            Self::Held(bytes) => Self::Held(model::rename(bytes, field, name)),
+            Self::Held(bytes) => {
+                let value = model::quoted(name);
+                let parts = model::parts(bytes, field, &value);
+                let joined = HeldBytes::joined(&parts);
+                Self::Held(joined.unwrap_or_else(|_| HeldBytes::Small(parts.concat())))
+            }
             Self::Streamed(declared, start) => {
                 let renamed = model::rename(start, field, name);
                 let rest = declared.map(|declared| declared - start.len() as u64);
@@ -99,7 +105,7 @@ mod tests {
 
     #[test]
     fn held_and_streamed_on_both_sides_of_the_limit() {
-        let held = |body: &TakenBody, text: &str| matches!(body, TakenBody::Held(held) if held == text.as_bytes());
+        let held = |body: &TakenBody, text: &str| matches!(body, TakenBody::Held(held) if **held == *text.as_bytes());
         assert!(matches!(take(BodyLength::Absent, "", 5), TakenBody::Absent));
         assert!(held(&take(BodyLength::Sized(5), "hello", 5), "hello"));
         assert!(

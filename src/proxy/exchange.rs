@@ -176,16 +176,7 @@ impl Proxy {
             self.access.check(head, page.is_some())?;
         }
         match routed? {
-            Route::Page(page) if page == "events" => {
-                record.status = Some(200);
-                pages::events::stream(self, request, reply)
-            }
-            Route::Page(page) => {
-                record.is_page = true;
-                let page = pages::answer(self, &head.method, &page)?;
-                record.status = Some(page.head.status);
-                self.send_page(&page, head, reply)
-            }
+            Route::Page(page) => self.page(&page, request, reply, record),
             Route::Provider(index, target) => {
                 record.provider = Some(index);
                 // A request that can't be sent is refused before its body is read.
@@ -194,14 +185,35 @@ impl Proxy {
                 let only =
                     Candidate { provider: index, model: None, priority: 0, is_foreign: false };
                 let only = Queue::new(vec![only], SelectionStrategy::Priority, 0);
-                self.forward(request, &target, &body, only, reply, record, stopwatch)
+                self.forward(request, &target, body, only, reply, record, stopwatch)
             }
             Route::Any => {
                 let (body, candidates) = self.choose(request)?;
                 let target = &head.target;
-                self.forward(request, target, &body, candidates, reply, record, stopwatch)
+                self.forward(request, target, body, candidates, reply, record, stopwatch)
             }
         }
+    }
+
+    /// Answers with a page of our own.
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
+    fn page(
+        &self,
+        page: &str,
+        request: &mut Request<'_>,
+        reply: &mut Reply<'_>,
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        if page == "events" {
+            record.status = Some(200);
+            return pages::events::stream(self, request, reply);
+        }
+        record.is_page = true;
+        let head = request.head;
+        let page = pages::answer(self, &head.method, page)?;
+        record.status = Some(page.head.status);
+        self.send_page(&page, head, reply)
     }
 
     /// The body, and who may serve the request, in the order in which they are tried.
@@ -225,13 +237,14 @@ impl Proxy {
         Ok((body, Queue::new(candidates, strategy, turn)))
     }
 
-    /// Tries the candidates in turn until one answers well; the last answer is passed on as it is.
+    /// Tries the candidates in turn until one answers well; the last answer is passed on as it is. The
+    /// body is let go before that, since a stream may take long.
     #[expect(clippy::too_many_arguments, reason = "they are what an exchange is made of")]
     fn forward(
         &self,
         request: &mut Request<'_>,
         target: &str,
-        body: &TakenBody,
+        body: TakenBody,
         mut candidates: Queue,
         reply: &mut Reply<'_>,
         record: &mut Record,
@@ -251,7 +264,7 @@ impl Proxy {
                 (Some(name), Some(field)) => Some(body.renamed(field, name)),
                 _ => None,
             };
-            let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(body) };
+            let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(&body) };
             match self.attempt(request, &outgoing, record) {
                 Ok(sent)
                     if candidate.is_foreign
@@ -264,7 +277,10 @@ impl Proxy {
                 Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
                     kept = keep(sent).map(|answer| (index, answer)).or(kept);
                 }
-                Ok(sent) => return self.pass_on(index, sent, reply, record, stopwatch),
+                Ok(sent) => {
+                    drop((renamed, body));
+                    return self.pass_on(index, sent, reply, record, stopwatch);
+                }
                 Err(Stop::Refused(refusal))
                     if verdict::may_move_on(refusal.code, body.is_held()) =>
                 {
@@ -287,6 +303,8 @@ impl Proxy {
     }
 
     /// Passes an answer on as it comes.
+    // Not part of its caller, whose own values would lie on the stack for the life of a stream.
+    #[inline(never)]
     fn pass_on(
         &self,
         index: usize,
@@ -298,8 +316,8 @@ impl Proxy {
         let Sent { mut answer, in_flight: _in_flight } = sent;
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
-        let headers = headers::to_client(&answer.head.headers);
-        reply.begin(&ResponseHead { status: answer.head.status, headers }, answer.length);
+        headers::to_client(&mut answer.head.headers);
+        reply.begin(&answer.head, answer.length);
         if answer.length == AnswerLength::Absent {
             return Ok(());
         }
@@ -319,8 +337,12 @@ impl Proxy {
     fn take_body(&self, request: &mut Request<'_>, by_model: bool) -> Result<TakenBody, Stop> {
         let held_max = self.config.settings.limits.replay_body_bytes;
         let taken = TakenBody::take(request.head.body, request.body, held_max, by_model);
-        taken.map_err(|error| {
-            verdict::refusal_for_body(&error).map_or(Stop::ClientGone, Stop::Refused)
+        taken.map_err(|error| match verdict::refusal_for_body(&error) {
+            Some(refusal) => refusal.into(),
+            None if error.kind() == io::ErrorKind::OutOfMemory => {
+                Refusal::new(Code::Overloaded, "There is no memory for the request's body").into()
+            }
+            None => Stop::ClientGone,
         })
     }
 
@@ -431,7 +453,7 @@ impl Proxy {
 fn keep(sent: Sent<'_>) -> Option<Kept> {
     let mut answer = sent.answer;
     let mut head = answer.head.clone();
-    head.headers = headers::to_client(&head.headers);
+    headers::to_client(&mut head.headers);
     let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_SILENCE_MAX);
     is_whole.then(|| (head, bytes.to_vec()))
 }

@@ -25,22 +25,42 @@ const OURS: [&str; 3] = ["host", "content-length", "expect"];
 const LISTS: [&str; 1] = ["anthropic-beta"];
 
 /// What may not cross: hop-by-hop by nature or because `Connection` names it.
-struct HopByHop<'a> {
-    headers: &'a Headers,
-    /// Whether there is a `Connection` that names anything.
-    names_others: bool,
+struct HopByHop {
+    /// What `Connection` names.
+    others: Vec<Vec<u8>>,
 }
 
-impl<'a> HopByHop<'a> {
-    fn of(headers: &'a Headers) -> Self {
-        let names_others =
-            headers.list("connection").any(|member| !matches!(member, b"keep-alive" | b"close"));
-        Self { headers, names_others }
+impl HopByHop {
+    fn of(headers: &Headers) -> Self {
+        let others = headers
+            .list("connection")
+            .filter(|member| !matches!(*member, b"keep-alive" | b"close"))
+            .map(<[u8]>::to_vec)
+            .collect();
+        Self { others }
     }
 
     fn holds(&self, name: &str) -> bool {
         HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own))
-            || (self.names_others && self.headers.list_contains("connection", name))
+            || self.others.iter().any(|other| other.eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
+/// The fields that a provider is sent.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    /// The client's, as they came.
+    pub passed_on: Vec<(&'a str, &'a [u8])>,
+    /// The proxy's own.
+    pub own: Headers,
+}
+
+impl Fields<'_> {
+    /// Sets a field in the place of all that are called `name`.
+    fn set(&mut self, name: &str, value: &[&[u8]]) {
+        self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+        self.own.remove(name);
+        self.own.push_parts(name, value);
     }
 }
 
@@ -57,32 +77,32 @@ pub fn credential_field(provider: &Provider) -> Option<(&'static str, &'static s
 ///
 /// `credential` is the token to put in; None leaves the request without one, or with the client's
 /// own for a passthrough provider, but never with one of our `inbound_keys`.
-pub fn to_upstream(
-    headers: &Headers,
+pub fn to_upstream<'a>(
+    headers: &'a Headers,
     provider: &Provider,
     credential: Option<&Secret>,
     inbound_keys: &[Secret],
-) -> Headers {
+) -> Fields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
-    let mut sent = headers.selected(|name, value| {
+    let crosses = |(name, value): &(&str, &[u8])| {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         let is_credential = is("authorization") || is("x-api-key");
         !hop_by_hop.holds(name)
             && !OURS.iter().any(|own| is(own))
             && !(is_credential && (!passthrough || is_inbound_key(value, inbound_keys)))
-    });
+    };
+    let passed_on = headers.iter().filter(crosses).collect();
+    let mut sent = Fields { passed_on, own: Headers::new() };
     for (name, value) in &provider.headers {
         let mut value = value.clone();
         if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
-            value = merged(&sent, name, &value);
+            value = merged(&sent.passed_on, name, &value);
         }
-        sent.remove(name);
-        sent.push(name.clone(), value);
+        sent.set(name, &[value.as_bytes()]);
     }
     if let (Some(credential), Some((name, scheme))) = (credential, credential_field(provider)) {
-        sent.remove(name);
-        sent.push_parts(name, &[scheme.as_bytes(), credential.expose().as_bytes()]);
+        sent.set(name, &[scheme.as_bytes(), credential.expose().as_bytes()]);
     }
     sent
 }
@@ -102,9 +122,13 @@ fn is_inbound_key(value: &[u8], inbound_keys: &[Secret]) -> bool {
 }
 
 /// The client's members of the list and then those of `configured` that it lacks.
-fn merged(sent: &Headers, name: &str, configured: &str) -> String {
+fn merged(passed_on: &[(&str, &[u8])], name: &str, configured: &str) -> String {
+    let mut lists = Headers::new();
+    for (own, value) in passed_on.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)) {
+        lists.push(own, value);
+    }
     let mut members: Vec<String> =
-        sent.list(name).map(|member| String::from_utf8_lossy(member).into_owned()).collect();
+        lists.list(name).map(|member| String::from_utf8_lossy(member).into_owned()).collect();
     for member in configured.split(',').map(str::trim).filter(|member| !member.is_empty()) {
         if !members.iter().any(|known| known == member) {
             members.push(member.to_owned());
@@ -113,11 +137,11 @@ fn merged(sent: &Headers, name: &str, configured: &str) -> String {
     members.join(",")
 }
 
-/// The fields to pass on to the client. `Content-Length` stays; the reply corrects it where the
-/// framing needs that.
-pub fn to_client(headers: &Headers) -> Headers {
+/// Takes out what does not cross to the client. `Content-Length` stays; the reply corrects it where
+/// the framing needs that.
+pub fn to_client(headers: &mut Headers) {
     let hop_by_hop = HopByHop::of(headers);
-    headers.selected(|name, _| !hop_by_hop.holds(name))
+    headers.retain(|name, _| !hop_by_hop.holds(name));
 }
 
 #[cfg(test)]
@@ -146,6 +170,21 @@ mod tests {
             headers.push(*name, *value);
         }
         headers
+    }
+
+    /// What is sent, in its order.
+    fn to_upstream(
+        headers: &Headers,
+        provider: &Provider,
+        credential: Option<&Secret>,
+        inbound_keys: &[Secret],
+    ) -> Headers {
+        let sent = super::to_upstream(headers, provider, credential, inbound_keys);
+        let mut all = Headers::new();
+        for (name, value) in sent.passed_on.iter().copied().chain(sent.own.iter()) {
+            all.push(name, value);
+        }
+        all
     }
 
     #[test]
@@ -223,7 +262,7 @@ mod tests {
 
     #[test]
     fn responses_lose_hop_by_hop_fields_only() {
-        let upstream = of(&[
+        let mut upstream = of(&[
             ("content-length", "3"),
             ("connection", "x-hop"),
             ("x-hop", "1"),
@@ -238,6 +277,7 @@ mod tests {
             ("set-cookie", "b"),
             ("location", "/x"),
         ]);
-        assert_eq!(to_client(&upstream), expected);
+        to_client(&mut upstream);
+        assert_eq!(upstream, expected);
     }
 }

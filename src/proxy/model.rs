@@ -23,8 +23,17 @@ pub fn find(bytes: &[u8]) -> Option<ModelField> {
 
 /// `bytes` with the value at `field` replaced by `name`.
 pub fn rename(bytes: &[u8], field: &ModelField, name: &str) -> Vec<u8> {
-    let value = serde_json::Value::from(name).to_string();
-    [&bytes[..field.place.start], value.as_bytes(), &bytes[field.place.end..]].concat()
+    parts(bytes, field, &quoted(name)).concat()
+}
+
+/// What [`rename`] puts together; `value` is what [`quoted`] gives for the name.
+pub fn parts<'a>(bytes: &'a [u8], field: &ModelField, value: &'a str) -> [&'a [u8]; 3] {
+    [&bytes[..field.place.start], value.as_bytes(), &bytes[field.place.end..]]
+}
+
+/// `name` as it stands in JSON.
+pub fn quoted(name: &str) -> String {
+    serde_json::Value::from(name).to_string()
 }
 
 /// Reads a JSON text from left to right, knowing just enough of it (RFC 8259) to skip values.

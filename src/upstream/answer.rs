@@ -25,7 +25,8 @@ pub struct Answer {
     /// What was read ahead of the body, and whether it was passed on.
     ahead: Vec<u8>,
     ahead_is_passed_on: bool,
-    rest: Rest,
+    /// In a box, since an answer goes through several hands.
+    rest: Box<Rest>,
 }
 
 /// What is still to come of a body.
@@ -57,7 +58,8 @@ pub struct Piece<'a> {
 }
 
 impl Answer {
-    pub(super) fn new(head: ResponseHead, length: AnswerLength, mut rest: Rest) -> Self {
+    pub(super) fn new(head: ResponseHead, length: AnswerLength, rest: Rest) -> Self {
+        let mut rest = Box::new(rest);
         if rest.framing == Framing::Done {
             rest.end();
         }

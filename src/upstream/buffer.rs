@@ -1,21 +1,18 @@
-//! The read buffer of an exchange: one a thread, lent from exchange to exchange.
+//! The read buffer of an exchange: small for events, larger while a large body fills it.
 
-use std::cell::Cell;
 use std::io::{self, Read};
 use std::ops::Range;
 
+use crate::spare;
 use crate::upstream::framing::{BadFraming, Framing, Step};
 use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
 
-/// What a buffer holds: a whole head, and pieces of a body.
-const BUFFER_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
+/// What a buffer grows to for a head.
+const HEAD_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
 /// What it grows to while a large body fills it at every read.
 const BULK_BYTES: usize = 64 * 1024;
-
-thread_local! {
-    /// The buffer of the last exchange on this thread.
-    static SPARE: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
-}
+/// How much larger it gets at once.
+const GROWTH: usize = 4;
 
 /// Bytes that were read and not used yet.
 #[derive(Debug)]
@@ -26,10 +23,9 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// This thread's buffer, empty; another where that one is lent.
+    /// This thread's buffer, empty.
     pub(super) fn lend() -> Self {
-        let bytes = SPARE.take().unwrap_or_else(|| vec![0; BUFFER_BYTES]);
-        Self { bytes, start: 0, end: 0 }
+        Self { bytes: spare::take(), start: 0, end: 0 }
     }
 
     /// What was read and not used yet.
@@ -77,9 +73,9 @@ impl Buffer {
         &self.bytes[data]
     }
 
-    /// Whether there is no room for more.
+    /// Whether it holds as much as a head may have.
     pub(super) fn is_full(&self) -> bool {
-        self.end - self.start == self.bytes.len()
+        self.end - self.start >= HEAD_BYTES
     }
 
     /// Whether the last read filled it: there is probably more to read at once.
@@ -89,16 +85,17 @@ impl Buffer {
 
     /// Reads once from `from`, after what is held; 0 at the end of it.
     pub(super) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        if self.start == self.end {
-            if self.was_filled() && self.bytes.len() < BULK_BYTES {
-                self.bytes.resize(BULK_BYTES, 0);
-            }
-            self.start = 0;
-            self.end = 0;
-        } else if self.was_filled() {
+        if self.was_filled() {
             self.bytes.copy_within(self.start..self.end, 0);
+            let most = if self.start == self.end { BULK_BYTES } else { HEAD_BYTES };
+            if self.bytes.len() < most {
+                self.bytes.resize((self.bytes.len() * GROWTH).min(most), 0);
+            }
             self.end -= self.start;
             self.start = 0;
+        } else if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
         }
         let count = from.read(&mut self.bytes[self.end..])?;
         self.end += count;
@@ -108,18 +105,14 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.len() > BUFFER_BYTES {
-            bytes.truncate(BUFFER_BYTES);
-            bytes.shrink_to_fit();
-        }
-        SPARE.set(Some(bytes));
+        spare::give(std::mem::take(&mut self.bytes));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spare::BUFFER_BYTES;
 
     #[test]
     fn it_keeps_what_is_not_used_and_grows_for_bulk_alone() {
@@ -127,12 +120,17 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000).map(|index: u32| index.to_le_bytes()[0]).collect();
         let mut from = bytes.as_slice();
         assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES);
+        assert!(buffer.was_filled() && !buffer.is_full());
+        // A head that does not fit.
+        assert_eq!(buffer.fill(&mut from).unwrap(), HEAD_BYTES - BUFFER_BYTES);
         assert!(buffer.is_full());
-        buffer.consume(BUFFER_BYTES - 10);
-        assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES - 10);
-        assert_eq!(buffer.held(), &bytes[BUFFER_BYTES - 10..2 * BUFFER_BYTES - 10]);
-        buffer.consume(BUFFER_BYTES);
+        buffer.consume(HEAD_BYTES - 10);
+        assert_eq!(buffer.fill(&mut from).unwrap(), HEAD_BYTES - 10);
+        assert_eq!(buffer.held(), &bytes[HEAD_BYTES - 10..2 * HEAD_BYTES - 10]);
+        buffer.consume(HEAD_BYTES);
         assert_eq!(buffer.fill(&mut from).unwrap(), BULK_BYTES);
+        buffer.consume(BULK_BYTES);
+        assert_eq!(buffer.fill(&mut from).unwrap(), BULK_BYTES, "it grows no further");
         drop(buffer);
         let buffer = Buffer::lend();
         assert_eq!((buffer.bytes.len(), buffer.held().len()), (BUFFER_BYTES, 0));

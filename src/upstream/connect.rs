@@ -13,13 +13,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::Deadline;
 use crate::config::Egress;
+use crate::thread;
 use crate::upstream::fault::Fault;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
+use crate::upstream::socket::Socket as Plain;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
 
+/// The stack of a TLS handshake.
+const HANDSHAKE_STACK_BYTES: usize = 128 * 1024;
 /// The least time one of several addresses is given.
 const ADDRESS_MIN: Duration = Duration::from_millis(250);
 
@@ -56,7 +60,7 @@ impl Connector {
     pub(super) fn connect(&self, origin: &Origin, watch: &Watch) -> Result<Wire, Fault> {
         let deadline = Deadline::after(self.allowed);
         let wire = match &self.tunnel {
-            None => Wire::Plain(self.reach(&origin.host, origin.port, watch, deadline)?),
+            None => self.reach(&origin.host, origin.port, watch, deadline)?,
             Some(tunnel) => self.dig(tunnel, origin, watch, deadline)?,
         };
         if origin.is_tls {
@@ -65,6 +69,8 @@ impl Connector {
         Ok(wire)
     }
 
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn dig(
         &self,
         tunnel: &Tunnel,
@@ -77,7 +83,7 @@ impl Connector {
         } else {
             None
         };
-        let mut wire = Wire::Plain(self.reach(tunnel.host(), tunnel.port(), watch, deadline)?);
+        let mut wire = self.reach(tunnel.host(), tunnel.port(), watch, deadline)?;
         if tunnel.is_tls() {
             wire = self.shake_hands(wire, tunnel.host(), watch, deadline)?;
         }
@@ -85,6 +91,8 @@ impl Connector {
         Ok(wire)
     }
 
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn shake_hands(
         &self,
         wire: Wire,
@@ -98,7 +106,10 @@ impl Connector {
             Roots::Public => public(),
             Roots::Own(config) => config.clone(),
         };
-        Wire::shake_hands(wire, name, config, watch, deadline)
+        // The worker would keep what this takes of its stack and heap, for the life of a stream.
+        thread::aside("handshake", HANDSHAKE_STACK_BYTES, || {
+            Wire::shake_hands(wire, name, config, watch, deadline)
+        })
     }
 
     /// Tries the addresses of `host` in turn; each gets an even share of the time that is left.
@@ -108,7 +119,7 @@ impl Connector {
         port: u16,
         watch: &Watch,
         deadline: Deadline,
-    ) -> Result<TcpStream, Fault> {
+    ) -> Result<Wire, Fault> {
         let addresses = self.resolver.addresses(host, port, watch)?;
         let mut last = Fault::TimedOut;
         for (index, address) in addresses.iter().enumerate() {
@@ -117,7 +128,7 @@ impl Connector {
             match tcp(*address, share, watch) {
                 Err(Fault::ClientGone) => return Err(Fault::ClientGone),
                 Err(fault) => last = fault,
-                connected => return connected,
+                Ok(stream) => return Ok(Wire::Plain(Plain::new(stream)?)),
             }
         }
         Err(last)

@@ -1,6 +1,6 @@
 //! One request sent and the head of its answer read, on one connection.
 
-use std::io::{IoSlice, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -10,6 +10,7 @@ use crate::upstream::buffer::Buffer;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::{HeadReader, Parsed};
 use crate::upstream::request::{size_line, size_line_room};
+use crate::upstream::socket::UNWATCHED_MAX;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::{Wire, is_not_now};
 use crate::upstream::{OutBody, Timeouts};
@@ -199,17 +200,59 @@ pub(super) fn receive(
     limit: Duration,
 ) -> Result<(), Fault> {
     // Where the last read filled the buffer there is more in the socket, most likely.
-    let mut is_likely = wire.holds_bytes() || buffer.was_filled();
+    if (wire.holds_bytes() || buffer.was_filled()) && fill(wire, buffer, None)? {
+        return Ok(());
+    }
+    let mut left = limit;
+    if !wire.base().is_watched() {
+        if limit > UNWATCHED_MAX {
+            if fill(wire, buffer, Some(UNWATCHED_MAX))? {
+                return Ok(());
+            }
+            left = limit.saturating_sub(UNWATCHED_MAX);
+        }
+        if !watch.covers(wire.base()) {
+            return receive_together(wire, buffer, watch, left);
+        }
+    }
+    match fill(wire, buffer, Some(left)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Fault::TimedOut),
+        // It may have been shut down because the client left.
+        Err(fault) => watch.check().and(Err(fault)),
+    }
+}
+
+/// The same where the client can't be watched by another thread: both ends are waited for.
+fn receive_together(
+    wire: &mut Wire,
+    buffer: &mut Buffer,
+    watch: &Watch,
+    limit: Duration,
+) -> Result<(), Fault> {
     loop {
-        if !is_likely {
-            watch.wait(wire.socket(), PollFlags::IN, limit)?;
+        watch.wait(wire.socket(), PollFlags::IN, limit)?;
+        if fill(wire, buffer, None)? {
+            return Ok(());
         }
-        is_likely = false;
+    }
+}
+
+/// Reads into `buffer`, waiting for `patience` where there is one; false where nothing came. The end
+/// of the connection is an error.
+fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Result<bool, Fault> {
+    wire.base().wait(patience)?;
+    let outcome = loop {
         match buffer.fill(wire) {
-            Ok(0) => return Err(Fault::Closed),
-            Ok(_) => return Ok(()),
-            Err(error) if is_not_now(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => break outcome,
         }
+    };
+    wire.base().wait(None)?;
+    match outcome {
+        Ok(0) => Err(Fault::Closed),
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }

@@ -9,8 +9,9 @@ pub const RESPONSE_HEAD_MAX_BYTES: usize = 16 * 1024;
 /// The most header fields in one.
 pub const RESPONSE_HEAD_MAX_FIELDS: usize = 128;
 
-/// The fields that there is room for at first.
+/// The fields, and the bytes of them, that there is room for at first.
 const FIELDS_COMMON: usize = 16;
+const HEAD_COMMON_BYTES: usize = 1024;
 
 /// A response's head as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +42,16 @@ impl HeadReader {
             return Err(BadHead("the answer is not HTTP/1.1"));
         }
         let looked_at = &bytes[..bytes.len().min(RESPONSE_HEAD_MAX_BYTES)];
-        // The end may stand across what was seen and what is new.
+        // Most heads come at once. Of others, the end is looked for in what is new, and may stand
+        // across what was seen and that.
         let from = self.seen.saturating_sub("\r\n\r\n".len() - 1);
-        if let Some(end) = end_of_head(&looked_at[from..]) {
-            return parse(&bytes[..from + end]).map(Some);
+        if self.seen == 0 || has_end(&looked_at[from..]) {
+            match parse(looked_at) {
+                Ok(None) => {}
+                // A head is judged once it is whole.
+                Err(_) if !has_end(looked_at) => {}
+                outcome => return outcome,
+            }
         }
         self.seen = looked_at.len();
         if looked_at.len() == RESPONSE_HEAD_MAX_BYTES {
@@ -61,46 +68,25 @@ fn is_start(bytes: &[u8]) -> bool {
     bytes[..count] == START[..count]
 }
 
-/// Where the empty line ends that ends a head. A line may end with a line feed alone
+/// Whether there is an empty line, which ends a head. A line may end with a line feed alone
 /// (RFC 9112 §2.2).
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(line) = end_of_line(&bytes[from..]) {
-        from += line;
-        match bytes[from..] {
-            [b'\n', ..] => return Some(from + 1),
-            [b'\r', b'\n', ..] => return Some(from + 2),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// How many bytes the line at the start of `bytes` has, its line feed included.
-fn end_of_line(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        at += plain_prefix(&bytes[at..]);
-        match bytes.get(at)? {
-            b'\n' => return Some(at + 1),
-            // A carriage return, or a byte that is refused once the line is looked at.
-            _ => at += 1,
-        }
-    }
-}
-
-/// Parses a head that is there as a whole.
-fn parse(bytes: &[u8]) -> Result<Parsed, BadHead> {
+fn has_end(bytes: &[u8]) -> bool {
     let mut lines = Lines(bytes);
-    let (is_http11, status) = status_line(lines.next().unwrap_or_default())?;
-    let mut headers = Headers::with_room(FIELDS_COMMON, bytes.len());
-    for line in lines {
+    // The first may be the rest of a line.
+    lines.next().is_some() && lines.any(<[u8]>::is_empty)
+}
+
+/// Parses the head at the start of `bytes`. None where its end is not there.
+fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
+    let mut lines = Lines(bytes);
+    let Some(first) = lines.next() else { return Ok(None) };
+    let (is_http11, status) = status_line(first)?;
+    let mut headers = Headers::with_room(FIELDS_COMMON, bytes.len().min(HEAD_COMMON_BYTES));
+    while let Some(line) = lines.next() {
         if line.is_empty() {
-            return Ok(Parsed {
-                head: ResponseHead { status, headers },
-                is_http11,
-                length: bytes.len(),
-            });
+            let length = bytes.len() - lines.0.len();
+            let head = ResponseHead { status, headers };
+            return Ok(Some(Parsed { head, is_http11, length }));
         }
         let (name, value) = field(line)?;
         if headers.len() == RESPONSE_HEAD_MAX_FIELDS {
@@ -108,7 +94,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed, BadHead> {
         }
         headers.push(name, value);
     }
-    Err(BadHead("the response head ends early"))
+    Ok(None)
 }
 
 /// The lines of a head, without their ends.
@@ -118,9 +104,9 @@ impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let (line, rest) = self.0.split_at(end_of_line(self.0)?);
-        self.0 = rest;
-        let line = &line[..line.len() - 1];
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let line = &self.0[..end];
+        self.0 = &self.0[end + 1..];
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 }

@@ -39,7 +39,8 @@ impl Idle {
 
     /// Keeps a connection on which an answer was read to its end. `is_trusted` says that nothing can
     /// follow that answer unseen.
-    pub(super) fn put(&self, wire: Wire, is_trusted: bool) {
+    pub(super) fn put(&self, mut wire: Wire, is_trusted: bool) {
+        wire.base().unwatch();
         let one = Kept { wire, since: Stopwatch::start(), is_trusted };
         let mut kept = self.kept();
         let too_old = kept.iter().take_while(|one| one.since.elapsed() >= IDLE_MAX_AGE).count();
@@ -90,13 +91,13 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::upstream::socket::Socket;
 
     /// A connection, and its other end.
     fn pair() -> (Wire, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        (Wire::Plain(stream), listener.accept().unwrap().0)
+        (Wire::Plain(Socket::new(stream).unwrap()), listener.accept().unwrap().0)
     }
 
     fn port(wire: &Wire) -> u16 {

@@ -36,7 +36,7 @@ pub(super) fn write_head(
     for part in line {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in request.headers.iter() {
+    for (name, value) in request.passed_on.iter().copied().chain(request.headers.iter()) {
         if name.is_empty() || !name.bytes().all(is_in_name) {
             return Err("the name of a header field holds a byte that it may not");
         }
@@ -90,16 +90,17 @@ mod tests {
     ) -> Option<String> {
         let origin = Origin::of("https://h:1/base/").unwrap();
         let mut headers = Headers::new();
-        headers.push(field.0, field.1);
+        headers.push("x-own", "1");
+        let passed_on = [(field.0, field.1.as_bytes())];
         let mut head = Vec::new();
-        let request = OutRequest { method, target, headers: &headers };
+        let request = OutRequest { method, target, passed_on: &passed_on, headers: &headers };
         write_head(&mut head, &origin, &request, body).ok()?;
         Some(String::from_utf8(head).unwrap())
     }
 
     #[test]
     fn heads_by_body() {
-        let start = "PoST /base/v1?a=b HTTP/1.1\r\nhost: h:1\r\nX-A: b c\r\n";
+        let start = "PoST /base/v1?a=b HTTP/1.1\r\nhost: h:1\r\nX-A: b c\r\nx-own: 1\r\n";
         let head = |body: &OutBody<'_>| written("PoST", "/v1?a=b", ("X-A", "b c"), body).unwrap();
         assert_eq!(head(&OutBody::Absent), format!("{start}\r\n"));
         assert_eq!(head(&OutBody::Held(b"")), format!("{start}content-length: 0\r\n\r\n"));

@@ -73,6 +73,8 @@ impl Resolver {
 }
 
 /// Asks the system on a thread of its own, since it can't be told to hurry.
+// Not part of its caller: what it needs of the stack would stay with the worker.
+#[inline(never)]
 fn look_up(
     name: (String, u16),
     allowed: Duration,

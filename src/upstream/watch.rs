@@ -1,21 +1,22 @@
 //! Waiting for a provider's socket with an eye on the client's: whoever goes away ends the exchange.
 
-use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::upstream::fault::Fault;
+use crate::upstream::socket::Socket;
 
 /// The client of an exchange, where there is one, and whether it went away.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     client: Option<Arc<TcpStream>>,
-    gone: Cell<bool>,
+    gone: AtomicBool,
 }
 
 /// What a socket that was waited for is ready for.
@@ -30,12 +31,18 @@ pub(super) struct Ready {
 impl Watch {
     /// Watches `client`.
     pub(super) fn new(client: Option<&Arc<TcpStream>>) -> Self {
-        Self { client: client.cloned(), gone: Cell::new(false) }
+        Self { client: client.cloned(), gone: AtomicBool::new(false) }
     }
 
     /// Whether the client was seen to have gone away.
     pub(super) fn client_is_gone(&self) -> bool {
-        self.gone.get()
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Has the exchange over `provider` end when the client leaves, without anybody waiting for that;
+    /// whether that can be. There may be no client to watch.
+    pub(super) fn covers(&self, provider: &mut Socket) -> bool {
+        self.client.as_ref().is_none_or(|client| provider.watch(client))
     }
 
     /// Waits until `socket` is ready for `interest`: `ClientGone` where the client goes away,
@@ -55,7 +62,7 @@ impl Watch {
         let mut fds = [of_socket, PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)];
         poll_all(&mut fds, limit)?;
         if is_gone(&fds[1]) {
-            self.gone.set(true);
+            self.gone.store(true, Ordering::Relaxed);
             return Err(Fault::ClientGone);
         }
         ready(&fds[0])
@@ -67,7 +74,7 @@ impl Watch {
         let mut fds = [PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)];
         poll_all(&mut fds, Duration::ZERO)?;
         if is_gone(&fds[0]) {
-            self.gone.set(true);
+            self.gone.store(true, Ordering::Relaxed);
             return Err(Fault::ClientGone);
         }
         Ok(())

@@ -5,18 +5,21 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::clock::Deadline;
 use crate::upstream::fault::Fault;
+use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
 
 /// A connection. Reads and writes that would block say `WouldBlock`.
 #[derive(Debug)]
 pub(super) enum Wire {
     /// TCP.
-    Plain(TcpStream),
+    Plain(Socket),
     /// TLS over another.
     Tls(Box<Tls>),
 }
@@ -34,8 +37,16 @@ impl Wire {
     /// The socket under it all, to wait for.
     pub(super) fn socket(&self) -> &TcpStream {
         match self {
-            Self::Plain(stream) => stream,
+            Self::Plain(socket) => socket.stream(),
             Self::Tls(tls) => tls.lower.socket(),
+        }
+    }
+
+    /// The lowest layer.
+    pub(super) fn base(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.lower.base(),
         }
     }
 
@@ -51,8 +62,9 @@ impl Wire {
     pub(super) fn is_quiet(&self) -> bool {
         // Over TLS, session tickets may lie in the socket; they are no reason to give it up, but what
         // they are is only known to who reads them. Such a connection is given up all the same.
-        let quiet = self.socket().peek(&mut [0]);
-        !self.holds_bytes() && quiet.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let seen = recv(self.socket(), &mut [0; 1], flags);
+        !self.holds_bytes() && seen.is_err_and(|error| error == Errno::WOULDBLOCK)
     }
 
     /// Shakes hands with `name` over `lower`.
@@ -156,7 +168,7 @@ impl Read for Tls {
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.read(buffer),
+            Self::Plain(socket) => socket.read(buffer),
             Self::Tls(tls) => tls.read(buffer),
         }
     }
@@ -169,7 +181,7 @@ impl Write for Wire {
 
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
-            Self::Plain(stream) => stream.write_vectored(parts),
+            Self::Plain(socket) => socket.write_vectored(parts),
             Self::Tls(_) => {
                 // No more is encrypted than the socket takes.
                 if !self.send_held()? {

@@ -231,3 +231,25 @@ fn head_size_on_both_sides() {
     let endless = vec![b'a'; HEAD_MAX_BYTES];
     assert_eq!(feed(&endless, 10).unwrap_err().code, Code::HeadTooLarge);
 }
+
+#[test]
+fn a_head_that_comes_at_once_is_judged_no_other_way_than_one_that_does_not() {
+    let head = b"POST /a HTTP/1.1\r\nHost: a\r\nX-Y: b\tc\r\nContent-Length: 1\r\n\r\nz".as_slice();
+    assert!(at_once(head).is_some());
+    let special = b"\r\n\t \0\x7f:/,\x80a";
+    for at in 0..head.len() {
+        for byte in special {
+            let mut changed = head.to_vec();
+            changed[at] = *byte;
+            let mut longer = head.to_vec();
+            longer.insert(at, *byte);
+            let mut shorter = head.to_vec();
+            shorter.remove(at);
+            for bytes in [changed, longer, shorter] {
+                let by_bytes = feed(&bytes, 1);
+                assert_eq!(feed(&bytes, bytes.len()), by_bytes, "{:?}", bytes.escape_ascii());
+                assert!(at_once(&bytes).is_none() || by_bytes.is_ok());
+            }
+        }
+    }
+}

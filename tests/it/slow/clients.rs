@@ -10,6 +10,7 @@ use super::subject::Subject;
 use crate::support::binary::Binary;
 use crate::support::client::{Client, get};
 use crate::support::eventually;
+use crate::support::peer::Peer;
 
 const POST: &str =
     "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
@@ -53,6 +54,32 @@ fn six_hundred_slow_heads_are_more_than_there_are_connections() {
 fn five_hundred_slow_bodies() {
     let subject = Subject::start("");
     slowloris(&subject, 500, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+    subject.is_unharmed();
+}
+
+#[test]
+fn a_large_body_is_not_held_for_as_long_as_its_answer_streams() {
+    const STREAMS: usize = 40;
+    let provider = Peer::start(|mut talk| {
+        if talk.request().is_some() {
+            talk.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+            talk.wait_for_close();
+        }
+    });
+    let url = provider.url();
+    let more = format!("  - {{name: Q, type: generic, base_url: \"{url}\", auth_type: none}}\n");
+    let subject = Subject::start_with_more("", &more);
+    let request = crate::support::client::post("/to/q/", &"x".repeat(2 * 1024 * 1024));
+    // Together they are more than it may ever have had.
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|_| {
+            let mut client = Client::connect(subject.address);
+            client.send(&request);
+            assert_eq!(client.head().status, 200);
+            client
+        })
+        .collect();
+    drop(streams);
     subject.is_unharmed();
 }
 

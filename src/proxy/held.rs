@@ -1,0 +1,95 @@
+//! The bytes of a request's body that are held: small ones on the heap, large ones in pages of their
+//! own.
+//!
+//! Pages go back to the system when the body is let go. glibc's heap would keep them for the next one:
+//! after the first large piece was freed it takes larger ones from the heap too, and gives back little.
+
+use std::io::{self, Read};
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
+
+/// From this size on a body has pages of its own.
+const LARGE_MIN_BYTES: usize = 64 * 1024;
+
+/// Bytes of a length that is known from the start.
+#[derive(Debug)]
+pub enum HeldBytes {
+    /// On the heap.
+    Small(Vec<u8>),
+    /// In pages of their own.
+    Large(MmapMut),
+}
+
+impl HeldBytes {
+    /// So many bytes, all zero. Of large ones no memory is taken before they are written. Fails where
+    /// there is no room for them.
+    pub fn zeroed(length: usize) -> io::Result<Self> {
+        if length < LARGE_MIN_BYTES {
+            return Ok(Self::Small(vec![0; length]));
+        }
+        MmapMut::map_anon(length).map(Self::Large)
+    }
+
+    /// Reads `length` bytes from `body`, and no more. Fewer are an error.
+    pub fn read(length: usize, body: &mut dyn Read) -> io::Result<Self> {
+        let mut held = Self::zeroed(length)?;
+        body.read_exact(&mut held)?;
+        Ok(held)
+    }
+
+    /// The bytes of `parts`, one after the other.
+    pub fn joined(parts: &[&[u8]]) -> io::Result<Self> {
+        let mut held = Self::zeroed(parts.iter().map(|part| part.len()).sum())?;
+        let mut start = 0;
+        for part in parts {
+            held[start..start + part.len()].copy_from_slice(part);
+            start += part.len();
+        }
+        Ok(held)
+    }
+}
+
+impl Deref for HeldBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for HeldBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_the_same_on_both_sides_of_the_limit() {
+        for length in [0, 1, LARGE_MIN_BYTES - 1, LARGE_MIN_BYTES, LARGE_MIN_BYTES + 1] {
+            let bytes: Vec<u8> = (0..length).map(|index| index.to_le_bytes()[0]).collect();
+            let mut rest = [bytes.as_slice(), b"next"].concat();
+            let held = HeldBytes::read(length, &mut rest.as_slice()).unwrap();
+            assert_eq!(&*held, bytes);
+            assert_eq!(matches!(held, HeldBytes::Large(_)), length >= LARGE_MIN_BYTES);
+            assert_eq!(
+                &*HeldBytes::joined(&[&bytes, b"", b"x"]).unwrap(),
+                [&bytes[..], b"x"].concat()
+            );
+            rest.truncate(length.saturating_sub(1));
+            let short = HeldBytes::read(length, &mut rest.as_slice());
+            assert_eq!(short.is_err(), length > 0);
+        }
+        assert!(HeldBytes::zeroed(usize::MAX / 2).is_err(), "there is no such room");
+    }
+}

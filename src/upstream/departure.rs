@@ -1,0 +1,166 @@
+//! Clients that leave while their request is under way: one thread waits for them all, and ends what
+//! goes on for whoever left.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use log::{debug, error};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+use crate::thread;
+
+const STACK_BYTES: usize = 64 * 1024;
+/// How many departures are taken at once.
+const EVENTS_MAX: usize = 64;
+
+/// While this lives, the exchange ends when its client leaves: the connection to the provider is shut
+/// down then, so that whoever reads from it finds its end.
+#[derive(Debug)]
+pub(super) struct Departure {
+    watcher: Arc<Watcher>,
+    id: u64,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    epoll: OwnedFd,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    watched: HashMap<u64, Watched>,
+}
+
+/// Both ends of an exchange.
+#[derive(Debug)]
+struct Watched {
+    client: Arc<TcpStream>,
+    provider: Arc<TcpStream>,
+}
+
+impl Departure {
+    /// Watches `client`, for which something is read from `provider`. None where the system has no
+    /// thread or descriptor left for that.
+    pub(super) fn of(client: &Arc<TcpStream>, provider: &Arc<TcpStream>) -> Option<Self> {
+        static WATCHER: OnceLock<Arc<Watcher>> = OnceLock::new();
+        let watcher = match WATCHER.get() {
+            Some(watcher) => watcher,
+            None => match Watcher::start() {
+                Ok(watcher) => WATCHER.get_or_init(|| watcher),
+                Err(error) => {
+                    debug!("No thread to watch clients: {error}");
+                    return None;
+                }
+            },
+        };
+        let ends = Watched { client: client.clone(), provider: provider.clone() };
+        watcher.add(ends).map(|id| Self { watcher: watcher.clone(), id })
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        let watched = self.watcher.state().watched.remove(&self.id);
+        if let Some(watched) = watched {
+            // It is there until now.
+            let _ = epoll::delete(&self.watcher.epoll, watched.client.as_fd());
+        }
+    }
+}
+
+impl Watcher {
+    fn start() -> io::Result<Arc<Self>> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let watcher = Arc::new(Self { epoll, state: Mutex::default() });
+        let work = watcher.clone();
+        thread::spawn("departures", STACK_BYTES, move || work.run())?.detach();
+        Ok(watcher)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Entries are put in and taken out whole; there is nothing half done to fear.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, watched: Watched) -> Option<u64> {
+        let mut state = self.state();
+        let id = state.next_id;
+        state.next_id += 1;
+        // A client that has left already is told of at once.
+        let interest = EventFlags::RDHUP | EventFlags::ONESHOT;
+        epoll::add(&self.epoll, watched.client.as_fd(), EventData::new_u64(id), interest).ok()?;
+        state.watched.insert(id, watched);
+        Some(id)
+    }
+
+    fn run(&self) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    return error!("Clients that leave are not noticed any more: {error}");
+                }
+            }
+            let state = self.state();
+            for event in &events {
+                // Whatever ended meanwhile is not there any more.
+                if let Some(watched) = state.watched.get(&event.data.u64()) {
+                    let _ = watched.provider.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(listener.accept().unwrap().0), peer)
+    }
+
+    #[test]
+    fn who_leaves_ends_the_read_and_who_is_not_watched_any_more_does_not() {
+        let (client, client_peer) = pair();
+        let (provider, mut provider_peer) = pair();
+        let departure = Departure::of(&client, &provider).unwrap();
+        assert!(Departure::of(&client, &provider).is_none(), "one exchange at a time");
+        drop(client_peer);
+        assert_eq!((&*provider).read(&mut [0]).unwrap(), 0);
+        assert_eq!(provider_peer.read(&mut [0]).unwrap(), 0, "the provider is told");
+        drop(departure);
+
+        // One that left before it was watched.
+        let (provider, _peer) = pair();
+        let departure = Departure::of(&client, &provider).unwrap();
+        assert_eq!((&*provider).read(&mut [0]).unwrap(), 0);
+        drop(departure);
+
+        let (client, client_peer) = pair();
+        let (provider, mut provider_peer) = pair();
+        drop(Departure::of(&client, &provider).unwrap());
+        drop(client_peer);
+        // Another departure is noticed after that one.
+        let (other, other_peer) = pair();
+        let (third, _peer) = pair();
+        let _departure = Departure::of(&other, &third).unwrap();
+        drop(other_peer);
+        assert_eq!((&*third).read(&mut [0]).unwrap(), 0);
+        std::io::Write::write_all(&mut provider_peer, b"x").unwrap();
+        assert_eq!((&*provider).read(&mut [0]).unwrap(), 1);
+    }
+}
