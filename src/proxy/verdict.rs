@@ -235,7 +235,8 @@ mod tests {
             refresh_due_at: now,
             source: "refresh",
         };
-        let next = token_unavailable("P", &Posting { token: Some(token), ..Posting::default() }, now);
+        let next =
+            token_unavailable("P", &Posting { token: Some(token), ..Posting::default() }, now);
         assert_eq!(
             next.message,
             "No valid token for P: the last one expired at 2027-01-15T08:00:00.000Z; the next token \

@@ -335,6 +335,7 @@ impl Lifecycle {
                 what: failure.what.to_string(),
                 retry_at: next_attempt.wall,
                 answer_lost,
+                seed_is_next: falls_back_to_seed,
             });
             self.own_failure.clone_from(&self.saved.failure);
         }

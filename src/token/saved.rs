@@ -85,6 +85,9 @@ pub struct SavedFailure {
     /// The answer to the refresh before had gone missing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub answer_lost: bool,
+    /// The chain's refresh token was refused, and the seed is tried in its place.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub seed_is_next: bool,
 }
 
 /// The file's JSON. Secrets are plain text here and nowhere else.
@@ -408,6 +411,7 @@ mod tests {
                 refresh_token_hash: "f".into(),
                 client_hash: "c".into(),
                 answer_lost: true,
+                seed_is_next: true,
                 what: "400 Bad Request (invalid_grant)".into(),
                 retry_at: at,
             }),

@@ -37,7 +37,7 @@ impl Lifecycle {
         if self.seed_is_new(seed) || seed == chain {
             return false;
         }
-        let chain_refused = failure.refresh_token_hash == chain.hash();
+        let chain_refused = failure.seed_is_next && failure.refresh_token_hash == chain.hash();
         if !chain_refused && failure.refresh_token_hash != seed.hash() {
             return false;
         }

@@ -383,6 +383,16 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     assert_eq!(wait(&restarted, now), HOUR_MS);
 }
 
+#[test]
+fn a_failure_that_is_not_about_the_chain_leads_to_no_seed() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS);
+    let (_, failed) = fail(&mut machine, &failure(Class::Permanent), now);
+    let restarted = Lifecycle::new(policy(Some("s")), failed, now);
+    assert_eq!((wait(&restarted, now), presented(&restarted).as_str()), (HOUR_MS, "r1"));
+}
+
 /// Seen with five hosts of which each had a header of its own: 75 token requests a second, for ever.
 #[test]
 fn hosts_that_are_configured_otherwise_do_not_have_each_other_try_for_ever() {
