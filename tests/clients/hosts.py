@@ -328,6 +328,9 @@ def check_cooldown(world):
 
 
 def main():
+    # What ends this also ends what it started.
+    for which in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(which, lambda *_: sys.exit("stopped"))
     rng = random.Random(SEED)
     checks = (
         check_quiet,
