@@ -100,7 +100,7 @@ pub enum CredentialKind {
 /// A token in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenReport {
-    /// `refresh`, `state_file` or `file`.
+    /// `refresh`, `state_file`, `token_store` (another host got it) or `file`.
     pub source: String,
     /// When it was asked for, where that is known.
     pub obtained_at: Option<Timestamp>,

@@ -115,7 +115,8 @@ fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry
 }
 
 fn refusal_before_body(head: &RequestHead, limits: &Limits, entry: &Entry) -> Option<Refusal> {
-    if entry.is_draining() {
+    // A client that connected before the stop could know nothing of it.
+    if !entry.is_first() && entry.is_draining() {
         return Some(Refusal::new(Code::ShuttingDown, "evertoken is shutting down"));
     }
     match head.body {

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::warn;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
@@ -29,6 +30,25 @@ const REFUSED_MAX: usize = 64;
 const REFUSED_TIME: Duration = Duration::from_millis(500);
 /// Stacks of the accepting and the refusing thread.
 const STACK_BYTES: usize = 128 * 1024;
+
+/// How long a handshake that has begun may take to be done when the listening socket is closed.
+const HANDSHAKE_MAX: Duration = Duration::from_millis(50);
+/// How long what is in the queue then is accepted at most, and how often that is looked at.
+const QUEUE_MAX: Duration = Duration::from_secs(1);
+const QUEUE_LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// A filter (classic BPF) for the listening socket: a segment that begins a connection (SYN without ACK,
+/// RFC 9293 §3.1) is dropped, all else passes. Its sender tries again after a second, and is refused then.
+const NO_NEWCOMERS: [SockFilter; 5] = [
+    // A = the byte with the flags.
+    SockFilter::new(0x30, 0, 0, 13),
+    // A &= SYN | ACK.
+    SockFilter::new(0x54, 0, 0, 0x12),
+    // SYN alone: to the last line.
+    SockFilter::new(0x15, 1, 0, 0x02),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(0x06, 0, 0, 0),
+];
 
 /// Binds `host`, a name or an address, and listens.
 pub fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
@@ -58,7 +78,7 @@ pub struct BuiltinServer {
     listener: Arc<TcpListener>,
     live: Arc<Live>,
     stopping: Option<Sender<()>>,
-    _accepting: Thread,
+    accepting: Option<Thread>,
 }
 
 impl BuiltinServer {
@@ -83,7 +103,7 @@ impl BuiltinServer {
             last_said: None,
         };
         let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
-        Ok(Self { address, listener, live, stopping: Some(stopping), _accepting: accepting })
+        Ok(Self { address, listener, live, stopping: Some(stopping), accepting: Some(accepting) })
     }
 
     /// The address it listens on.
@@ -93,8 +113,31 @@ impl BuiltinServer {
 
     /// Stops: see [`crate::ingress::Server::stop`].
     pub fn stop(mut self, grace: Duration) -> usize {
+        self.take_who_connects();
         self.close_listener();
+        // What was accepted last is among the live ones then.
+        self.accepting = None;
         self.live.drain(grace)
+    }
+
+    /// Nobody new is let in, and who is half through the door is taken: closing the socket would reset
+    /// them, with a request that they may have sent already.
+    fn take_who_connects(&self) {
+        if let Err(error) = SockRef::from(&*self.listener).attach_filter(&NO_NEWCOMERS) {
+            warn!("Connections that are made at this moment may be cut off: {error}");
+        }
+        // The timers' ends are all that is waited for: the accepting thread is at work meanwhile.
+        let _ = after(HANDSHAKE_MAX).recv();
+        let deadline = Deadline::after(QUEUE_MAX);
+        while self.has_queue() && !deadline.has_passed() {
+            let _ = after(QUEUE_LOOK_EVERY).recv();
+        }
+    }
+
+    /// Whether connections wait to be accepted.
+    fn has_queue(&self) -> bool {
+        let mut fds = [PollFd::new(&*self.listener, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn close_listener(&mut self) {
@@ -125,12 +168,9 @@ struct Acceptor {
 impl Acceptor {
     fn run(mut self) {
         loop {
-            let accepted = self.listener.accept();
-            if self.is_stopped() {
-                return;
-            }
-            match accepted {
+            match self.listener.accept() {
                 Ok((stream, from)) => self.hand_over(stream, from.ip()),
+                Err(_) if self.is_stopped() => return,
                 Err(error) => self.survive(&error),
             }
         }

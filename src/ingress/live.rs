@@ -35,12 +35,17 @@ struct Open {
     origin: Origin,
     /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
     wait: AtomicU64,
+    /// No request has been read from it: its first may be on the way.
+    is_new: AtomicBool,
 }
 
 const SERVING: u64 = 0;
 const GAVE_WAY: u64 = u64::MAX;
 /// Of the head that is waited for some bytes are there.
 const IN_HEAD: u64 = 1;
+
+/// For how long a stop waits for the first request of a connection: whoever connects sends one.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Who shares a share of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +84,7 @@ impl Live {
     pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> Entry {
         let origin = Origin::of(from);
         let wait = AtomicU64::new(self.number_of_wait());
-        let open = Arc::new(Open { stream, origin, wait });
+        let open = Arc::new(Open { stream, origin, wait, is_new: AtomicBool::new(true) });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -110,16 +115,25 @@ impl Live {
         }
     }
 
-    /// Asks everything to end: idle connections are closed, the others may go on for `grace` and are
-    /// cut off then. Returns how many that were.
+    /// Asks everything to end: idle connections are closed, those that brought no request yet have a
+    /// moment to do so, the others may go on for `grace` and are cut off then. Returns how many that were.
     pub fn drain(&self, grace: Duration) -> usize {
         let deadline = Deadline::after(grace);
+        let first_requests = Deadline::after(grace.min(FIRST_REQUEST_WAIT));
         self.draining.store(true, Ordering::SeqCst);
-        let mut state = self.state();
-        close(&state, |open| {
-            let wait = open.wait.load(Ordering::SeqCst);
-            wait != SERVING && wait & IN_HEAD == 0
-        });
+        let state = self.state();
+        close(&state, |open| open.is_idle() && !open.is_new());
+        let state = self.wait_for_none(state, first_requests);
+        close(&state, Open::is_idle);
+        let state = self.wait_for_none(state, deadline);
+        close(&state, |_| true)
+    }
+
+    fn wait_for_none<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Deadline,
+    ) -> MutexGuard<'a, State> {
         while !state.open.is_empty() && !deadline.has_passed() {
             state = self
                 .changed
@@ -127,11 +141,21 @@ impl Live {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        close(&state, |_| true)
+        state
     }
 }
 
 impl Open {
+    /// Whether it waits for a request of which nothing is there.
+    fn is_idle(&self) -> bool {
+        let wait = self.wait.load(Ordering::SeqCst);
+        wait != SERVING && wait & IN_HEAD == 0
+    }
+
+    fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::SeqCst)
+    }
+
     fn exchange(&self, from: u64, to: u64) -> bool {
         self.wait.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -160,12 +184,17 @@ impl Entry {
         // A connection that gave way before its worker came to it stays so.
         let _ = self.open.wait.fetch_update(Ordering::SeqCst, Ordering::SeqCst, renew);
         // After the store: a stop either sees the wait, or is seen here.
-        in_head || !self.is_draining()
+        in_head || self.open.is_new() || !self.is_draining()
     }
 
     /// Notes that some of the head that is waited for is there, so that a stop lets it be answered.
     pub fn head_begins(&self) {
         self.open.wait.fetch_or(IN_HEAD, Ordering::SeqCst);
+    }
+
+    /// Notes that the connection's first head was read; false for the later ones.
+    pub fn is_first(&self) -> bool {
+        self.open.is_new.swap(false, Ordering::SeqCst)
     }
 
     /// Notes that a request is served. Returns false where the connection gave way to another.
@@ -284,6 +313,7 @@ mod tests {
     fn a_stop_cuts_off_what_is_left_after_the_grace() {
         let live: Arc<Live> = Arc::default();
         let (idle, mut client) = enter(&live, "127.0.0.1");
+        assert!(idle.is_first() && !idle.is_first());
         let (in_head, _c) = enter(&live, "127.0.0.1");
         in_head.head_begins();
         let (serving, _d) = enter(&live, "127.0.0.1");
@@ -291,6 +321,8 @@ mod tests {
         drop(idle);
         assert_eq!(live.drain(Duration::ZERO), 2);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(serving.begin_wait(false), "its first request may still come");
+        assert!(serving.is_first());
         assert!(serving.begin_wait(true) && !serving.begin_wait(false), "it is to end");
         assert!(in_head.end_wait(), "it may still be told");
     }

@@ -80,13 +80,16 @@ pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     }
 }
 
-/// What the client is told where there is no valid token: why, and when the next try is.
+/// What the client is told where there is no valid token: since when, why, and when the next try is.
 pub fn token_unavailable(provider: &str, posting: &Posting, now: Timestamp) -> Refusal {
-    let why =
-        posting.refresh.last_error.as_deref().unwrap_or("the first token is still on its way");
+    let last = posting.token.as_ref().map(|token| token.expires.wall);
+    let on_its_way = if last.is_some() { "the next" } else { "the first" };
+    let on_its_way = format!("{on_its_way} token is still on its way");
+    let why = posting.refresh.last_error.as_deref().unwrap_or(&on_its_way);
+    let last = last.map_or_else(String::new, |at| format!("the last one expired at {at}; "));
     let next = posting.refresh.next_attempt_at;
     let when = next.map_or_else(String::new, |at| format!("; the next try is at {at}"));
-    let message = format!("No valid token for {provider}: {why}{when}");
+    let message = format!("No valid token for {provider}: {last}{why}{when}");
     let wait = next.and_then(|at| u64::try_from(at.millis_since(now)).ok()).unwrap_or(0);
     let wait = Duration::from_millis(wait).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
     Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
@@ -223,5 +226,21 @@ mod tests {
         assert_eq!(refusal.retry_after, Some(Duration::from_millis(4_500)));
         let first = token_unavailable("P", &Posting::default(), now);
         assert_eq!(first.retry_after, Some(RETRY_AFTER_MIN));
+        assert_eq!(first.message, "No valid token for P: the first token is still on its way");
+        let token = Token {
+            secret: Secret::new("a"),
+            generation: 1,
+            expires: Due { wall: now, steady_ms: 0 },
+            obtained_at: now,
+            refresh_due_at: now,
+            source: "refresh",
+        };
+        let next =
+            token_unavailable("P", &Posting { token: Some(token), ..Posting::default() }, now);
+        assert_eq!(
+            next.message,
+            "No valid token for P: the last one expired at 2027-01-15T08:00:00.000Z; the next token \
+             is still on its way"
+        );
     }
 }

@@ -15,6 +15,8 @@ use crate::token::store::{Generation, Token};
 
 mod login;
 mod policy;
+mod recall;
+mod shared;
 
 /// Two successful refreshes are at least this far apart, unless the lifetime is shorter.
 pub const SUCCESS_GAP_MS: u64 = 10_000;
@@ -83,6 +85,8 @@ pub struct Lifecycle {
     refresh_due: Due,
     started: Moment,
     last_success: Option<(Moment, u64)>,
+    /// Until when the refresh of another host keeps the next one off.
+    gap_of_others: Option<Due>,
     last_rejection: Option<Moment>,
     failures: u32,
     next_attempt: Option<Due>,
@@ -93,6 +97,8 @@ pub struct Lifecycle {
     refused_chain: Option<String>,
     /// The chain's refresh token was refused after an answer had gone missing.
     chain_lost: bool,
+    /// The last permanent failure that was our own: others may store theirs in its place.
+    own_failure: Option<SavedFailure>,
     /// The wall clock was found wrong and is being waited out.
     clock_was_wrong: bool,
 }
@@ -108,6 +114,7 @@ impl Lifecycle {
             refresh_due: Due::after(now, 0),
             started: now,
             last_success: None,
+            gap_of_others: None,
             last_rejection: None,
             failures: 0,
             next_attempt: None,
@@ -115,6 +122,7 @@ impl Lifecycle {
             unanswered: None,
             refused_chain: None,
             chain_lost: false,
+            own_failure: None,
             clock_was_wrong: false,
         };
         if let Some(saved) = saved {
@@ -164,14 +172,13 @@ impl Lifecycle {
         Some(lag.min(patience))
     }
 
-    /// What is left of the least time between two successful refreshes. A clock stepped over it ends
+    /// What is left of the least time between two successful refreshes, of whichever host. A clock stepped over it ends
     /// it, as it ends the token: a request must not wait for a gap that lies in the past.
     fn gap_left_ms(&self, now: Moment) -> u64 {
-        let Some((at, lifetime_ms)) = self.last_success else { return 0 };
-        if lifetime_ms < SUCCESS_GAP_MS {
-            return 0;
-        }
-        Due::after(at, SUCCESS_GAP_MS).left_ms(now)
+        let own = self.last_success.filter(|(_, lifetime_ms)| *lifetime_ms >= SUCCESS_GAP_MS);
+        let own = own.map(|(at, _)| Due::after(at, SUCCESS_GAP_MS));
+        let gaps = own.into_iter().chain(self.gap_of_others);
+        gaps.map(|gap| gap.left_ms(now)).max().unwrap_or(0)
     }
 
     /// What the next token request is made with.
@@ -283,6 +290,7 @@ impl Lifecycle {
         self.unanswered = None;
         self.refused_chain = None;
         self.chain_lost = false;
+        self.own_failure = None;
     }
 
     /// A refresh with `presented` failed. Returns what it leads to and, where something is to be
@@ -320,13 +328,16 @@ impl Lifecycle {
             Class::Permanent | Class::TokenDead => Due::after(now, self.policy.retry_interval_ms),
         };
         self.next_attempt = Some(next_attempt);
-        if failure.class != Class::Transient && !falls_back_to_seed {
+        if failure.class != Class::Transient {
             self.saved.failure = hash.clone().map(|refresh_token_hash| SavedFailure {
                 refresh_token_hash,
                 client_hash: self.policy.client_hash.clone(),
                 what: failure.what.to_string(),
                 retry_at: next_attempt.wall,
+                answer_lost,
+                seed_is_next: falls_back_to_seed,
             });
+            self.own_failure.clone_from(&self.saved.failure);
         }
         let saved = hash.map(|_| self.stamped(now));
         (AfterFailure { next_attempt, answer_lost, falls_back_to_seed }, saved)
@@ -372,38 +383,6 @@ impl Lifecycle {
             self.recall_marker(now);
         }
         self.take_up_access(now)
-    }
-
-    /// A stored failure goes on to count if it is about what would be presented next.
-    fn recall_failure(&mut self, now: Moment) {
-        let Some(failure) = self.saved.failure.clone() else { return };
-        if failure.client_hash != self.policy.client_hash {
-            return;
-        }
-        if let (Some(seed), Some(chain)) = (&self.policy.seed, &self.saved.refresh_token)
-            && !self.seed_is_new(seed)
-            && failure.refresh_token_hash == seed.hash()
-            && seed != chain
-        {
-            // The fallback was refused too: it is not tried again for this chain.
-            self.refused_chain = Some(chain.hash());
-        }
-        let Presented::Token(token) = self.presented() else { return };
-        if token.hash() == failure.refresh_token_hash {
-            self.failures = self.failures.max(1);
-            self.next_attempt = Some(Due::at(failure.retry_at, now));
-        }
-    }
-
-    /// A marker tells of a refresh without a known outcome: its token is tried again at once, since
-    /// issuers often allow a short overlap.
-    fn recall_marker(&mut self, now: Moment) {
-        let Some(marker) = &self.saved.pending else { return };
-        let Presented::Token(token) = self.presented() else { return };
-        if token.hash() == marker.refresh_token_hash {
-            self.unanswered = Some(marker.refresh_token_hash.clone());
-            self.next_attempt = Some(Due::after(now, 0));
-        }
     }
 
     fn take_up_access(&mut self, now: Moment) -> bool {

@@ -82,6 +82,12 @@ pub struct SavedFailure {
     pub what: String,
     /// When to try again.
     pub retry_at: Timestamp,
+    /// The answer to the refresh before had gone missing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub answer_lost: bool,
+    /// The chain's refresh token was refused, and the seed is tried in its place.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub seed_is_next: bool,
 }
 
 /// The file's JSON. Secrets are plain text here and nowhere else.
@@ -114,6 +120,11 @@ struct ImageAccess {
     obtained_at: Timestamp,
     expires_at: Timestamp,
     refresh_at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -399,6 +410,8 @@ mod tests {
             failure: Some(SavedFailure {
                 refresh_token_hash: "f".into(),
                 client_hash: "c".into(),
+                answer_lost: true,
+                seed_is_next: true,
                 what: "400 Bad Request (invalid_grant)".into(),
                 retry_at: at,
             }),

@@ -39,7 +39,7 @@ pub struct Token {
     pub obtained_at: Timestamp,
     /// When it is refreshed.
     pub refresh_due_at: Timestamp,
-    /// `refresh` or `state_file`.
+    /// `refresh`, `state_file`, or `token_store` where another host got it.
     pub source: &'static str,
 }
 

@@ -96,7 +96,6 @@ class Evertoken:
         )
 
     def lines(self):
-        self.log.flush()
         return pathlib.Path(self.log.name).read_text().splitlines()
 
     def url(self):

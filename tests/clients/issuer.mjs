@@ -3,8 +3,12 @@
 //
 // node issuer.mjs LIFETIME_SECONDS [SLACK_SECONDS]   prints its URL on the first line.
 //
-// With slack, access tokens are good for so much longer than the issuer says, and the provider counts those
-// that come late: oidc-provider counts in whole seconds, so a token ends up to one second early.
+// With slack, access tokens are good for so much longer than the issuer says, since oidc-provider counts in
+// whole seconds, and the provider counts those that come late: after the token request's arrival plus the
+// answer's expires_in, which whoever asked for it can't count from later. A request that its client began
+// (`x-begun`, milliseconds since 1970) before that was under way when the token ended; any other was sent with
+// an expired token.
+// Whoever sends a token may name itself by `x-host`.
 
 import http from 'node:http';
 import Provider from 'oidc-provider';
@@ -37,9 +41,18 @@ const clients = [
 ];
 // What the issuer serves itself; everything else is the provider's.
 const OWN = /^\/(token|auth|interaction|device)(\/|$)/;
-const stats = { requests: 0, refused: 0, late: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
+const stats = { requests: 0, refused: 0, late: 0, sentExpired: 0, reuses: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
 // When each access token ends by what its client was told, in milliseconds since 1970.
 const expiries = new Map();
+// The refresh tokens that were used up; one that comes once more is a reuse.
+const usedUp = new Set();
+// When each host first sent which access token: { host, first, expires, previous }, where `previous` is when
+// the token issued before ended.
+const uses = [];
+let lastExpiry = 0;
+// Token requests stop `before` they are looked at or `after` they are done, the answer unsent, until they are let go.
+let hold = 'no';
+let held;
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
 let lastRotation = 0;
@@ -64,10 +77,22 @@ server.listen(0, '127.0.0.1', () => {
     stats.rotations += 1;
     lastRotation = Date.now();
   });
-  issuer.on('access_token.saved', (token) => expiries.set(token.jti, Date.now() + lifetime * 1000));
   issuer.use(async (context, next) => {
+    if (context.path !== '/token') return next();
+    const arrived = Date.now();
+    await stop('before', context);
     await next();
-    if (context.body?.expires_in) context.body.expires_in = lifetime;
+    const presented = context.oidc?.params?.refresh_token;
+    if (context.body?.expires_in) {
+      const expires = arrived + lifetime * 1000;
+      context.body.expires_in = lifetime;
+      expiries.set(context.body.access_token, { expires, previous: lastExpiry });
+      lastExpiry = expires;
+      usedUp.add(presented);
+    } else if (usedUp.has(presented)) {
+      stats.reuses += 1;
+    }
+    await stop('after', context);
   });
   issuer.on('grant.error', () => {
     stats.failed += 1;
@@ -81,6 +106,19 @@ server.listen(0, '127.0.0.1', () => {
   });
   console.log(url);
 });
+
+// Holds a token request where that is asked for. Where it is let go as `lost`, it never arrived, or its answer
+// never left.
+async function stop(where, context) {
+  if (hold !== where) return;
+  hold = 'no';
+  const end = await new Promise((resolve) => {
+    held = resolve;
+  });
+  held = undefined;
+  if (end === 'lost') context.req.socket.destroy();
+  if (end === 'lost' && where === 'before') throw new Error('lost on purpose');
+}
 
 async function serve(issuer, callback, request, response) {
   const path = request.url.split('?')[0];
@@ -101,7 +139,17 @@ async function serve(issuer, callback, request, response) {
     retryAfter = query.get('after') ?? '1';
     return json(response, 200, { mode });
   }
+  if (path === '/control/hold') {
+    hold = query.get('is');
+    return json(response, 200, { hold });
+  }
+  if (path === '/control/held') return json(response, 200, { held: held !== undefined });
+  if (path === '/control/release') {
+    held?.(query.get('as'));
+    return json(response, 200, {});
+  }
   if (path === '/control/stats') return json(response, 200, { ...stats, lastRotation });
+  if (path === '/control/uses') return json(response, 200, uses);
   return provider(issuer, path, request, response);
 }
 
@@ -122,6 +170,7 @@ async function login(issuer, clientId) {
 }
 
 async function provider(issuer, path, request, response) {
+  const arrived = Date.now();
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
   stats.requests += 1;
@@ -142,7 +191,7 @@ async function provider(issuer, path, request, response) {
       error: { type: 'authentication_error', message: 'OAuth access token has expired' },
     });
   }
-  if (Date.now() > expiries.get(bearer)) stats.late += 1;
+  note(bearer, arrived, request.headers);
   const asked = JSON.parse(Buffer.concat(chunks).toString() || '{}');
   const text = `You said: ${asked.messages?.at(-1)?.content ?? 'nothing'}`;
   const anthropic = path === '/v1/messages';
@@ -153,6 +202,19 @@ async function provider(issuer, path, request, response) {
     await new Promise((resolve) => setTimeout(resolve, 15));
   }
   response.end();
+}
+
+// Notes that a token was used, and whether it came late.
+function note(bearer, arrived, headers) {
+  const { expires, previous } = expiries.get(bearer) ?? { expires: Infinity, previous: 0 };
+  const host = headers['x-host'];
+  if (host && !uses.some((use) => use.host === host && use.expires === expires)) {
+    uses.push({ host, first: arrived, expires, previous });
+  }
+  if (arrived <= expires) return;
+  stats.late += 1;
+  const begun = Number(headers['x-begun'] ?? Infinity);
+  if (!(begun < expires)) stats.sentExpired += 1;
 }
 
 function json(response, status, value) {

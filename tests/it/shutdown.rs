@@ -1,6 +1,10 @@
 //! Draining: what is in flight is finished, what is idle is closed, what is late is told.
 
-use crossbeam_channel::bounded;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
 
 use crate::support::client::{Client, get};
 use crate::support::eventually;
@@ -54,6 +58,64 @@ fn requests_in_flight_are_finished_and_idle_connections_closed() {
     assert!(busy.is_closed());
     assert_eq!(cut_off.recv().unwrap(), 0);
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_first_request_that_comes_after_the_stop_is_served() {
+    let (peer, release) = held();
+    let proxy = TestProxy::before(&peer.url());
+    let mut busy = Client::connect(proxy.address);
+    busy.send(get("/"));
+    eventually("the request is upstream", || peer.seen().len() == 1);
+    let mut idle = Client::connect(proxy.address);
+    idle.send(get("/-/healthy"));
+    idle.answer();
+    let (mut late, mut silent) = (Client::connect(proxy.address), Client::connect(proxy.address));
+    let cut_off = stop(proxy);
+    assert!(idle.is_closed(), "the stop has begun");
+    late.send(get("/-/healthy"));
+    assert_eq!(late.answer().status, 200);
+    assert!(late.is_closed(), "and it was the last");
+    assert!(silent.is_closed(), "who asks nothing is not waited for to the end of the grace");
+    release.send(()).unwrap();
+    assert_eq!(busy.answer().body, "finished");
+    assert_eq!(cut_off.recv().unwrap(), 0);
+}
+
+/// What became of a new connection with one request.
+fn asks(address: std::net::SocketAddr) -> Option<std::io::Result<String>> {
+    // A connection that begins while nobody is let in any more is not answered at all.
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
+    let mut answer = String::new();
+    let asked = stream
+        .write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    Some(asked.and_then(|()| stream.read_to_string(&mut answer)).map(|_| answer))
+}
+
+#[test]
+fn who_could_connect_is_served_whenever_the_stop_comes() {
+    for _ in 0..12 {
+        let proxy = TestProxy::before("http://127.0.0.1:9");
+        let address = proxy.address;
+        let (say, said) = unbounded();
+        for _ in 0..8 {
+            let say = say.clone();
+            let run = move || {
+                while let Some(answer) = asks(address) {
+                    let _ = say.send(answer);
+                }
+            };
+            evertoken::thread::spawn("client", 256 * 1024, run).unwrap().detach();
+        }
+        drop(say);
+        // All are at it.
+        let before: Vec<_> = said.iter().take(50).collect();
+        let cut_off = stop(proxy);
+        for answer in before.into_iter().chain(said) {
+            assert!(answer.as_ref().is_ok_and(|it| it.starts_with("HTTP/1.1 200")), "{answer:?}");
+        }
+        assert_eq!(cut_off.recv().unwrap(), 0);
+    }
 }
 
 #[test]

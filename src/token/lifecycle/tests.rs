@@ -350,6 +350,92 @@ fn what_another_process_stored_is_taken_up() {
     assert!(!second.take_up(Saved { revision: 10, ..saved }, START), "the same token is not news");
 }
 
+/// Seen with five hosts: each that tried the seed had another try the chain's token once more, and nobody said
+/// that the answer was lost.
+#[test]
+fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once() {
+    let mut gone = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut gone, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS);
+    let host = || Lifecycle::new(policy(Some("s")), Some(saved.clone()), now);
+    let (mut one, mut other) = (host(), host());
+    let marked = gone.begin(&gone.presented(), now).unwrap();
+    for host in [&mut one, &mut other] {
+        host.take_up_shared(marked.clone(), now);
+        assert_eq!((host.next(now), presented(host).as_str()), (Step::Refresh, "r1"));
+    }
+    let marked = one.begin(&one.presented(), now).unwrap();
+    other.take_up_shared(marked, now);
+    let (after, refused) = fail(&mut one, &failure(Class::TokenDead), now);
+    assert!(after.falls_back_to_seed);
+    other.take_up_shared(refused.unwrap(), now);
+    for host in [&one, &other] {
+        assert_eq!((host.next(now), presented(host).as_str()), (Step::Refresh, "s"));
+    }
+    let marked = other.begin(&other.presented(), now).unwrap();
+    one.take_up_shared(marked, now);
+    let (after, refused) = fail(&mut other, &failure(Class::TokenDead), now);
+    assert!(after.answer_lost && !after.falls_back_to_seed, "it is said, whoever tried the chain");
+    let refused = refused.unwrap();
+    one.take_up_shared(refused.clone(), now);
+    assert_eq!((wait(&one, now), wait(&other, now)), (HOUR_MS, HOUR_MS));
+    let restarted = Lifecycle::new(policy(Some("s")), Some(refused), now);
+    assert_eq!(wait(&restarted, now), HOUR_MS);
+}
+
+#[test]
+fn a_failure_that_is_not_about_the_chain_leads_to_no_seed() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    let now = later(START, HOUR_MS);
+    let (_, failed) = fail(&mut machine, &failure(Class::Permanent), now);
+    let restarted = Lifecycle::new(policy(Some("s")), failed, now);
+    assert_eq!((wait(&restarted, now), presented(&restarted).as_str()), (HOUR_MS, "r1"));
+}
+
+/// Seen with five hosts of which each had a header of its own: 75 token requests a second, for ever.
+#[test]
+fn hosts_that_are_configured_otherwise_do_not_have_each_other_try_for_ever() {
+    let mut one = Lifecycle::new(policy(None), None, START);
+    one.set_policy(policy(Some("s")));
+    let other_client = Policy { client_hash: "other".into(), ..policy(Some("s")) };
+    let mut other = Lifecycle::new(other_client, None, START);
+    for _ in 0..2 {
+        let marked = one.begin(&one.presented(), START).unwrap();
+        other.take_up_shared(marked, START);
+        let (_, refused) = fail(&mut one, &failure(Class::TokenDead), START);
+        other.take_up_shared(refused.unwrap(), START);
+        std::mem::swap(&mut one, &mut other);
+    }
+    assert_eq!((wait(&one, START), wait(&other, START)), (HOUR_MS, HOUR_MS));
+}
+
+#[test]
+fn another_hosts_refresh_keeps_the_next_one_off_as_our_own_does() {
+    // Lifetime, how long ago by the other host's clock, what is left of the gap.
+    for (lifetime_ms, ago_ms, left) in [
+        (3_600_000, 0, SUCCESS_GAP_MS),
+        (3_600_000, 4_000, SUCCESS_GAP_MS - 4_000),
+        (3_600_000, i64::try_from(SUCCESS_GAP_MS).unwrap(), 0),
+        (3_600_000, -60_000, SUCCESS_GAP_MS),
+        (9_999, 0, 0),
+        (10_000, 0, SUCCESS_GAP_MS),
+    ] {
+        let mut first = Lifecycle::new(policy(Some("s")), None, START);
+        let mut saved = succeed(&mut first, &grant("a", Some("r1"), lifetime_ms), START);
+        let now = Moment { wall: START.wall.plus_millis(ago_ms), ..START };
+        saved.saved_at = saved.saved_at.min(now.wall);
+        let mut other = Lifecycle::new(policy(Some("s")), None, now);
+        assert!(other.take_up_shared(saved, now));
+        assert_eq!(other.token().map(|token| token.source), Some("token_store"));
+        other.force();
+        let expected = if left == 0 { Step::Refresh } else { Step::Wait(left) };
+        assert_eq!(other.next(now), expected, "{lifetime_ms} {ago_ms}");
+        let generation = other.token().unwrap().generation;
+        assert_eq!(other.rejected(generation, now), left == 0, "refused where the gap is over");
+    }
+}
+
 #[test]
 fn refused_tokens() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);

@@ -219,7 +219,7 @@ impl Actor {
         self.unshared = false;
         let newer = found.saved.filter(|saved| saved.mark() > known.mark());
         let Some(saved) = newer else { return false };
-        let brought = self.machine.take_up(saved.clone(), now);
+        let brought = self.machine.take_up_shared(saved.clone(), now);
         self.store(saved);
         if brought {
             self.refreshed_elsewhere(now);
@@ -241,7 +241,7 @@ impl Actor {
     fn adopt(&mut self, found: Found) {
         let now = self.setup.clock.now();
         if let Some(saved) = found.saved.filter(|saved| saved != self.machine.saved()) {
-            if self.machine.adopt(saved.clone(), now) {
+            if self.machine.adopt_shared(saved.clone(), now) {
                 self.refreshed_elsewhere(now);
             }
             self.store(saved);

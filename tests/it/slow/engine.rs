@@ -2,6 +2,7 @@
 //! the simulation uses, and each way to reach it. Only with the feature `redis`.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -57,7 +58,7 @@ impl Server {
         command.args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"]);
         command.args(arguments).current_dir(folder.path()).stdout(Stdio::null());
         let server = Self { child: command.spawn().unwrap(), folder };
-        eventually("the server has its socket", || server.socket().exists());
+        eventually("the server answers", || UnixStream::connect(server.socket()).is_ok());
         server
     }
 
@@ -305,14 +306,15 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
         let body = r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#;
         talk.send(answer(200, body));
     });
-    let start = |name: &str| {
+    let start = |name: &str, host: u64| {
         TestProxy::builder()
+            .host(host)
             .variable("CLIENT_ID", name)
             .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
             .settings(&format!("token_store: \"{}\"", server.url()))
             .start()
     };
-    let hosts = [start("host-0"), start("host-1")];
+    let hosts = [start("host-0", 0), start("host-1", 1)];
     eventually("one of them refreshes", || issuer.seen().len() == 1);
     let first = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
     let other = &hosts[usize::from(first.contains("host-0"))];
@@ -324,6 +326,36 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
     for host in &hosts {
         assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
     }
+}
+
+#[test]
+fn what_another_host_got_is_in_the_own_state_folder_too() {
+    let (server, emptied) = (Server::start(&["--port", "0"]), Server::start(&["--port", "0"]));
+    let provider =
+        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let issuer = Peer::answering(|_| {
+        answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
+    });
+    let builder = |server: &Server| {
+        TestProxy::builder()
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+    };
+    let hosts = [builder(&server).host(0).start(), builder(&server).host(1).start()];
+    let source = |host: &TestProxy| {
+        host.ask(get("/-/status")).json()["providers"][0]["token"]["source"].clone()
+    };
+    eventually("both have the token", || hosts.iter().all(|host| source(host).is_string()));
+    let [first, second] = hosts;
+    let (own, other) = if source(&first) == "refresh" { (first, second) } else { (second, first) };
+    assert_eq!((source(&own), source(&other)), ("refresh".into(), "token_store".into()));
+    // Whoever refreshed it is gone for good, and so is what the server knew.
+    drop((own, server));
+    let folder = other.into_folder();
+    let alone = builder(&emptied).folder(folder).start();
+    assert_eq!(alone.ask(get("/x")).body, "Bearer access-1");
+    assert_eq!(source(&alone), "state_file");
+    assert_eq!(issuer.seen().len(), 1, "no refresh token was spent");
 }
 
 #[test]
@@ -339,7 +371,7 @@ fn a_login_on_one_host_reaches_the_others() {
             .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
             .settings(&format!("token_store: \"{}\"", server.url()))
     };
-    let hosts = [described().start(), described().start()];
+    let hosts = [described().host(0).start(), described().host(1).start()];
     for host in &hosts {
         assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
     }

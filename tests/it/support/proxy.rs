@@ -30,9 +30,17 @@ pub(crate) struct Builder {
     folder: Option<tempfile::TempDir>,
     clock: Option<Clock>,
     supervisor: Option<Supervisor>,
+    host: u64,
 }
 
 impl Builder {
+    /// Which host it is, where several share a token store: their random numbers differ.
+    #[cfg(feature = "slow-tests")]
+    pub(crate) fn host(mut self, host: u64) -> Self {
+        self.host = host;
+        self
+    }
+
     /// Has it take the time from `clock`.
     #[cfg(feature = "slow-tests")]
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
@@ -142,7 +150,7 @@ impl Builder {
         let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
         let environment = Environment {
             clock: self.clock.take().unwrap_or_else(Clock::system),
-            rng: fastrand::Rng::with_seed(7),
+            rng: fastrand::Rng::with_seed(7 + self.host),
             timer: crossbeam_channel::after,
             supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),
         };

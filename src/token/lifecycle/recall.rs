@@ -1,0 +1,58 @@
+//! What a stored failure, or the marker of a refresh without a known outcome, means for the next try.
+
+use crate::clock::{Due, Moment};
+use crate::token::lifecycle::{Lifecycle, Presented};
+use crate::token::saved::SavedFailure;
+
+impl Lifecycle {
+    /// A stored failure goes on to count if it is about what would be presented next, whoever stored it.
+    pub(super) fn recall_failure(&mut self, now: Moment) {
+        let Some(failure) = self.failure_of_this_client() else { return };
+        self.chain_lost |= failure.answer_lost;
+        if self.recall_refused_chain(&failure) {
+            // The seed is next, and at once.
+            self.next_attempt = Some(Due::after(now, 0));
+        }
+        let Presented::Token(token) = self.presented() else { return };
+        if token.hash() == failure.refresh_token_hash {
+            self.failures = self.failures.max(1);
+            self.next_attempt = Some(Due::at(failure.retry_at, now));
+        }
+    }
+
+    /// The stored one; where that is about another client (a host that is configured otherwise), our own.
+    fn failure_of_this_client(&self) -> Option<SavedFailure> {
+        let stored = self.saved.failure.as_ref()?;
+        let both = [Some(stored), self.own_failure.as_ref()];
+        let mut both = both.into_iter().flatten();
+        both.find(|failure| failure.client_hash == self.policy.client_hash).cloned()
+    }
+
+    /// The chain's refresh token, or the seed that was tried in its place, was refused: the chain's is not
+    /// tried again. Whether that is news, and the seed is to be tried.
+    fn recall_refused_chain(&mut self, failure: &SavedFailure) -> bool {
+        let (Some(seed), Some(chain)) = (&self.policy.seed, &self.saved.refresh_token) else {
+            return false;
+        };
+        if self.seed_is_new(seed) || seed == chain {
+            return false;
+        }
+        let chain_refused = failure.seed_is_next && failure.refresh_token_hash == chain.hash();
+        if !chain_refused && failure.refresh_token_hash != seed.hash() {
+            return false;
+        }
+        let known = self.refused_chain.replace(chain.hash());
+        chain_refused && known != self.refused_chain
+    }
+
+    /// A marker tells of a refresh without a known outcome: its token is tried again at once, since
+    /// issuers often allow a short overlap.
+    pub(super) fn recall_marker(&mut self, now: Moment) {
+        let Some(marker) = &self.saved.pending else { return };
+        let Presented::Token(token) = self.presented() else { return };
+        if token.hash() == marker.refresh_token_hash {
+            self.unanswered = Some(marker.refresh_token_hash.clone());
+            self.next_attempt = Some(Due::after(now, 0));
+        }
+    }
+}
