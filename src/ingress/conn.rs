@@ -190,6 +190,8 @@ impl Input {
     }
 
     /// Reads a head, of which the first byte is there. None where the client left in the middle.
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
         let deadline = Deadline::after(allowed);
         let mut reader = HeadReader::new();

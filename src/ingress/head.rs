@@ -9,6 +9,9 @@ use crate::refusal::{Code, Refusal};
 /// Empty lines that may stand before a request line (RFC 9112 §2.2 asks for one).
 const LEADING_EMPTY_LINES_MAX: usize = 4;
 
+/// More fields than most heads have; the rest of the heads take more of the stack.
+const FIELDS_COMMON: usize = 32;
+
 /// Looks at the bytes of a head as they come, each once, and parses it when it is whole.
 #[derive(Debug, Default)]
 pub struct HeadReader {
@@ -57,7 +60,7 @@ impl HeadReader {
                 self.line_end = Some(at + 1);
                 check_request_line(&bytes[self.start..=at])?;
             } else if bytes[..=at].ends_with(b"\r\n\r\n") {
-                return match parse(&bytes[self.start..=at])? {
+                return match parse::<HEAD_MAX_FIELDS>(&bytes[self.start..=at])? {
                     Some((head, length)) if self.start + length == at + 1 => {
                         Ok(Some((head, at + 1)))
                     }
@@ -76,7 +79,7 @@ impl HeadReader {
 /// The head at the start of `bytes` and its length, where it is whole and nothing is wrong with it.
 fn at_once(bytes: &[u8]) -> Option<(RequestHead, usize)> {
     let starts_with_line = bytes.first().is_some_and(|byte| !matches!(byte, b'\r' | b'\n'));
-    let found = if starts_with_line { parse(bytes).ok()? } else { None };
+    let found = if starts_with_line { parse::<FIELDS_COMMON>(bytes).ok()? } else { None };
     found.filter(|(_, length)| has_strict_lines(&bytes[..*length]))
 }
 
@@ -139,11 +142,11 @@ fn describe(error: httparse::Error) -> Refusal {
     }
 }
 
-/// Parses the head at the start of `bytes`; None where it is not whole.
+/// Parses the head at the start of `bytes`, of at most `FIELDS` fields; None where it is not whole.
 // Not part of its callers, where its fields would lie on the stack for the life of a stream.
 #[inline(never)]
-fn parse(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
-    let mut fields = [const { MaybeUninit::uninit() }; HEAD_MAX_FIELDS];
+fn parse<const FIELDS: usize>(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
+    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(length)) => length,

@@ -121,6 +121,8 @@ impl Proxy {
     }
 
     /// Sends a request to one provider, and has it cool down where it fails.
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     pub(super) fn attempt(
         &self,
         request: &mut Request<'_>,
@@ -141,6 +143,8 @@ impl Proxy {
         outcome.map(|answer| Sent { answer, in_flight })
     }
 
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn judge(&self, index: usize, outcome: &Result<Answer, Stop>, began: Moment) {
         let way = &self.ways[index];
         let otherwise = self.config.settings.failure_cooldown;
@@ -195,6 +199,8 @@ impl Proxy {
         }
     }
 
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn send_once(
         &self,
         request: &mut Request<'_>,

@@ -217,6 +217,8 @@ impl Proxy {
     }
 
     /// The body, and who may serve the request, in the order in which they are tried.
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Queue), Stop> {
         let path = request.head.path();
         let by_model = !self.config.model_routes.is_empty();
