@@ -70,7 +70,7 @@ soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run soak.py $(SECONDS)
 
-bench: ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
+bench: static ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
 	$(CARGO) build --release --locked --workspace --bins
 	target/release/bench $(OPTIONS)
 

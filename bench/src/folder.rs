@@ -17,6 +17,12 @@ pub(crate) fn scratch() -> Outcome<PathBuf> {
     Ok(folder)
 }
 
+/// The one that `make static` builds.
+pub(crate) fn static_evertoken() -> Outcome<PathBuf> {
+    let path = root().join("target/static/evertoken");
+    if path.exists() { Ok(path) } else { Err("make static builds it".into()) }
+}
+
 /// The evertoken that is measured.
 pub(crate) fn evertoken() -> PathBuf {
     root().join("target/release/evertoken")

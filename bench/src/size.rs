@@ -30,8 +30,8 @@ pub(crate) struct Idle {
 }
 
 /// Looks at an evertoken that does nothing.
-pub(crate) fn idle(plan: &Plan, mock: &Mock) -> Outcome<Idle> {
-    let subject = start(Kind::Evertoken, mock, false, "")?;
+pub(crate) fn idle(kind: Kind, plan: &Plan, mock: &Mock) -> Outcome<Idle> {
+    let subject = start(kind, mock, false, "")?;
     let running = subject.running.as_ref().ok_or("it runs")?;
     // The connection that saw it start is over by then.
     sleep(Duration::from_secs(if plan.is_short { 11 } else { 15 }));
@@ -70,30 +70,12 @@ pub(crate) fn starts() -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Bytes of the release binary as it is, and of one that needs no library at all; the latter is built.
+/// Bytes of the release binary, and of the static one.
 pub(crate) fn binaries() -> Outcome<[f64; 2]> {
     let bytes = |path: std::path::PathBuf| -> Outcome<f64> {
         Ok(f64::from(u32::try_from(std::fs::metadata(path)?.len())?))
     };
-    let target = folder::scratch()?.join("static");
-    let host = host()?;
-    output(
-        Command::new("cargo")
-            .current_dir(folder::root())
-            .env("RUSTFLAGS", "-C target-feature=+crt-static")
-            .args([
-                "build",
-                "--release",
-                "--locked",
-                "--bin",
-                "evertoken",
-                "--target",
-                &host,
-                "--target-dir",
-            ])
-            .arg(&target),
-    )?;
-    Ok([bytes(folder::evertoken())?, bytes(target.join(host).join("release/evertoken"))?])
+    Ok([bytes(folder::evertoken())?, bytes(folder::static_evertoken()?)?])
 }
 
 /// Seconds of a release build from nothing, with the crates already downloaded.
@@ -112,10 +94,4 @@ pub(crate) fn build() -> Outcome<f64> {
     let took = begun.elapsed().as_secs_f64();
     std::fs::remove_dir_all(&target)?;
     Ok(took)
-}
-
-fn host() -> Outcome<String> {
-    let said = output(Command::new("rustc").arg("-vV"))?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.ok_or("rustc does not say its host")?.to_owned())
 }

@@ -1,26 +1,39 @@
 //! What evertoken takes at rest, and how large it is.
 
 use crate::mock::Mock;
-use crate::report::{Bound, Figures, short};
+use crate::proxies::Kind;
+use crate::report::{Bound, Figures, Table, short};
 use crate::suite::Results;
 use crate::{Outcome, Plan, size};
 
 /// Looks at evertoken at rest.
 pub(super) fn rest(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<()> {
-    let idle = size::idle(plan, mock)?;
+    let mut table = Table::new(["idle", "RSS MB", "PSS MB", "threads", "wake-ups in 30 s"]);
+    for kind in [Kind::Evertoken, Kind::Static] {
+        let Ok(idle) = size::idle(kind, plan, mock) else { continue };
+        let name = kind.name();
+        let rss_mb = Figures(vec![idle.rss_kib / 1024.0]);
+        table.row([
+            name.to_owned(),
+            rss_mb.in_words(),
+            short(idle.pss_kib / 1024.0),
+            idle.threads.to_string(),
+            short(idle.wakes_per_30s),
+        ]);
+        results.target(format!("RSS idle, MB: {name}"), rss_mb, Bound::AtMost(4.0));
+        results.target(
+            format!("wake-ups in 30 s idle: {name}"),
+            Figures(vec![idle.wakes_per_30s]),
+            Bound::AtMost(1.0),
+        );
+    }
     let starts = size::starts()?;
     let text = format!(
-        "Idle after a request: {} MB resident ({} MB PSS), {} threads, {} wake-ups in 30 s. From the start of the process to its line \
-         that it listens: {} ms.",
-        short(idle.rss_kib / 1024.0),
-        short(idle.pss_kib / 1024.0),
-        idle.threads,
-        short(idle.wakes_per_30s),
+        "{}\n\nFrom the start of the process to its line that it listens: {} ms.",
+        table.markdown(),
         starts.in_words()
     );
     results.section("At rest", &text);
-    results.target("RSS idle, MB", Figures(vec![idle.rss_kib / 1024.0]), Bound::AtMost(4.0));
-    results.target("wake-ups in 30 s idle", Figures(vec![idle.wakes_per_30s]), Bound::AtMost(1.0));
     results.target("start to listening, ms", starts, Bound::AtMost(10.0));
     Ok(())
 }
@@ -29,9 +42,9 @@ pub(super) fn rest(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<(
 pub(super) fn sizes(results: &mut Results) -> Outcome<()> {
     let [own, fixed] = size::binaries()?;
     let seconds = size::build()?;
-    let megabytes = |bytes: f64| bytes / 1024.0 / 1024.0;
+    let megabytes = |bytes: f64| bytes / 1e6;
     let text = format!(
-        "The stripped release binary has {} MB, one that needs no library {} MB. `cargo build --release` from nothing takes {} s.",
+        "The stripped release binary has {} MB, the static one {} MB. `cargo build --release` from nothing takes {} s.",
         short(megabytes(own)),
         short(megabytes(fixed)),
         short(seconds)

@@ -91,30 +91,39 @@ pub(super) fn many_streams(
             );
         }
     }
-    let memory = of(&rss, Kind::Evertoken).ratio_to(&of(&pss, Kind::Nginx));
-    results.target(
-        format!("RSS with {STREAMS} streams, of nginx's PSS{way}"),
-        memory,
-        Bound::AtMost(1.0),
-    );
+    for kind in [Kind::Evertoken, Kind::Static] {
+        results.target(
+            format!("RSS of {} with {STREAMS} streams, of nginx's PSS{way}", kind.name()),
+            of(&rss, kind).ratio_to(&of(&pss, Kind::Nginx)),
+            Bound::AtMost(1.0),
+        );
+    }
     even_more(plan, subjects, way, results)
 }
 
 fn even_more(plan: &Plan, subjects: &[Subject], way: &str, results: &mut Results) -> Outcome<()> {
     let mut table =
         Table::new(["through", "event delay p50 µs", "p99 µs", "RSS MB", "threads", "intact"]);
-    let (mut intact, mut rss_mb) = (Figures::default(), Figures::default());
     for subject in subjects {
-        if !matches!(subject.kind, Kind::Evertoken | Kind::Nginx | Kind::Relay) {
+        if !matches!(subject.kind, Kind::Evertoken | Kind::Static | Kind::Nginx | Kind::Relay) {
             continue;
         }
         let mut during = Usage::default();
         let delays = streams::run(subject.address, self::shape(plan, MANY_STREAMS), || {
             during = subject.running.as_ref().map(Running::usage).unwrap_or_default();
         })?;
-        if subject.kind == Kind::Evertoken {
-            intact.0.push(f64::from(u32::try_from(delays.intact)?));
-            rss_mb.0.push(during.rss_kib / 1024.0);
+        if matches!(subject.kind, Kind::Evertoken | Kind::Static) {
+            let name = subject.kind.name();
+            results.target(
+                format!("{MANY_STREAMS} streams intact through {name}{way}"),
+                Figures(vec![f64::from(u32::try_from(delays.intact)?)]),
+                Bound::AtLeast(f64::from(u32::try_from(MANY_STREAMS)?)),
+            );
+            results.target(
+                format!("RSS of {name} with {MANY_STREAMS} streams{way}, MB"),
+                Figures(vec![during.rss_kib / 1024.0]),
+                Bound::AtMost(80.0),
+            );
         }
         table.row([
             subject.kind.name().to_owned(),
@@ -126,15 +135,5 @@ fn even_more(plan: &Plan, subjects: &[Subject], way: &str, results: &mut Results
         ]);
     }
     results.section(&format!("{MANY_STREAMS} streams at once{way}"), &table.markdown());
-    results.target(
-        format!("{MANY_STREAMS} streams intact{way}"),
-        intact,
-        Bound::AtLeast(f64::from(u32::try_from(MANY_STREAMS)?)),
-    );
-    results.target(
-        format!("RSS with {MANY_STREAMS} streams{way}, MB"),
-        rss_mb,
-        Bound::AtMost(80.0),
-    );
     Ok(())
 }
