@@ -28,6 +28,7 @@ mod origin;
 pub mod post;
 mod request;
 mod resolver;
+mod roots;
 mod socket;
 mod tunnel;
 mod watch;

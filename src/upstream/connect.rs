@@ -2,13 +2,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::Deadline;
@@ -17,6 +14,7 @@ use crate::thread;
 use crate::upstream::fault::Fault;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
+use crate::upstream::roots::Roots;
 use crate::upstream::socket::Socket as Plain;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
@@ -33,27 +31,15 @@ pub(super) struct Connector {
     allowed: Duration,
     resolver: Resolver,
     tunnel: Option<Tunnel>,
-    tls: Roots,
-}
-
-/// Who is trusted.
-#[derive(Debug)]
-enum Roots {
-    /// The public roots.
-    Public,
-    /// They and others.
-    Own(Arc<ClientConfig>),
+    roots: Roots,
 }
 
 impl Connector {
     /// `allowed` is the time for a connection; the error says what is wrong with `egress`.
     pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, String> {
         let tunnel = egress.proxy.as_ref().map(|url| Tunnel::through(url.expose())).transpose()?;
-        let tls = match &egress.extra_roots_pem {
-            None => Roots::Public,
-            Some(pem) => Roots::Own(Arc::new(trusting(with_own(pem)?))),
-        };
-        Ok(Self { allowed, resolver: Resolver::new(allowed), tunnel, tls })
+        let roots = Roots::of(egress)?;
+        Ok(Self { allowed, resolver: Resolver::new(allowed), tunnel, roots })
     }
 
     /// A new connection to `origin`, ready for a request.
@@ -102,10 +88,7 @@ impl Connector {
     ) -> Result<Wire, Fault> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Fault::Bad("the host is no name that TLS knows".to_owned()))?;
-        let config = match &self.tls {
-            Roots::Public => public(),
-            Roots::Own(config) => config.clone(),
-        };
+        let config = self.roots.config();
         // The worker would keep what this takes of its stack and heap, for the life of a stream.
         thread::aside("handshake", HANDSHAKE_STACK_BYTES, || {
             Wire::shake_hands(wire, name, config, watch, deadline)
@@ -155,38 +138,6 @@ fn tcp(address: SocketAddr, allowed: Duration, watch: &Watch) -> Result<TcpStrea
 
 fn is_under_way(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
-}
-
-/// Trusts the public roots. One for all providers, since it holds nothing of any of them; made when
-/// it is first needed.
-fn public() -> Arc<ClientConfig> {
-    static PUBLIC: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    PUBLIC.get_or_init(|| Arc::new(trusting(public_roots()))).clone()
-}
-
-fn public_roots() -> RootCertStore {
-    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
-}
-
-/// The public roots and those in `pem`.
-fn with_own(pem: &str) -> Result<RootCertStore, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let mut roots = public_roots();
-    // A bundle may hold certificates of a kind that webpki does not know; the others count.
-    let (added, _) = roots.add_parsable_certificates(certificates.map_err(|e| e.to_string())?);
-    if added == 0 {
-        return Err("there is no certificate in the ca_file".to_owned());
-    }
-    Ok(roots)
-}
-
-fn trusting(roots: RootCertStore) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring has the default versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 /// Whether a name needs no look-up.

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::{Request, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver as UreqResolver};
 use ureq::unversioned::transport::{
-    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector,
-    SocksConnector, TcpConnector, Transport,
+    ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, SocksConnector, TcpConnector,
+    Transport,
 };
 use ureq::{Agent, Error, Proxy, Timeout};
 
@@ -22,8 +21,13 @@ use crate::secret::Secret;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
 use crate::upstream::resolver::Resolver;
+use crate::upstream::roots::Roots;
 use crate::upstream::watch::Watch;
 use crate::upstream::{Timeouts, UpstreamError};
+
+mod secured;
+
+use secured::Secure;
 
 /// The write buffer of a connection; a request with a longer header line gets a larger one.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
@@ -52,7 +56,7 @@ pub type WholeAnswer = (u16, Headers, Vec<u8>);
 #[derive(Debug)]
 pub struct Poster {
     proxy: Option<Proxy>,
-    roots: RootCerts,
+    roots: Roots,
     timeouts: Timeouts,
     resolver: Arc<Resolver>,
 }
@@ -66,10 +70,7 @@ impl Poster {
             ),
             None => None,
         };
-        let roots = match &egress.extra_roots_pem {
-            Some(pem) => roots_with(pem)?,
-            None => RootCerts::WebPki,
-        };
+        let roots = Roots::of(egress)?;
         Ok(Self { proxy, roots, timeouts, resolver: Arc::new(Resolver::new(timeouts.connect)) })
     }
 
@@ -124,13 +125,12 @@ impl Poster {
             .timeout_connect(Some(self.timeouts.connect))
             .timeout_recv_response(Some(self.timeouts.response))
             .timeout_per_write(Some(self.timeouts.idle))
-            .tls_config(TlsConfig::builder().root_certs(self.roots.clone()).build())
             .build();
         let connector =
             ().chain(SocksConnector::default())
                 .chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
-                .chain(RustlsConnector::default())
+                .chain(Secure(self.roots.clone()))
                 .chain(Connected(connected.clone()));
         Agent::with_parts(config, connector, Remembering(self.resolver.clone()))
     }
@@ -175,23 +175,6 @@ fn unresolved(fault: Fault) -> Error {
         Fault::Io(error) => Error::Io(error),
         _ => Error::HostNotFound,
     }
-}
-
-/// The public roots and those in `pem`.
-fn roots_with(pem: &str) -> Result<RootCerts, String> {
-    let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-    let mut roots: Vec<_> =
-        public.map(|root| Certificate::from_der(root.as_ref()).to_owned()).collect();
-    let before = roots.len();
-    for item in parse_pem(pem.as_bytes()) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| error.to_string())? {
-            roots.push(certificate);
-        }
-    }
-    if roots.len() == before {
-        return Err("there is no certificate in the ca_file".to_owned());
-    }
-    Ok(RootCerts::new_with_certs(&roots))
 }
 
 fn describe(error: &Error, is_connected: bool) -> UpstreamError {
