@@ -10,14 +10,14 @@ use crate::clock::Moment;
 use crate::config::{Missing, SecretFiles, secret_of_file};
 use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
-use crate::token::history::{Refreshed, Trouble};
+use crate::token::history::{RefreshStatus, Refreshed, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented, Step};
 use crate::token::refresher::disk::load;
 use crate::token::refresher::hosts::{Entry, NoGrant, Went};
 use crate::token::refresher::words::{shortened, tell};
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::{Locking, Saved, StateLock};
-use crate::token::store::{Posting, RefreshStatus};
+use crate::token::store::Posting;
 
 /// The longest sleep while there is no token to send: what may be waited for is a login.
 const LOOK_MS: u64 = 5_000;
