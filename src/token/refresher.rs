@@ -173,3 +173,6 @@ impl Drop for Refresher {
 pub fn refresh_once(setup: Setup) -> Result<(), String> {
     Actor::new(setup).refresh_once()
 }
+
+#[cfg(test)]
+mod tests;
