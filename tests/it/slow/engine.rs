@@ -2,6 +2,7 @@
 //! the simulation uses, and each way to reach it. Only with the feature `redis`.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use evertoken::token::refresher::store_login;
 use evertoken::token::store::TokenStore;
 use fastrand::Rng;
 
+use super::alone;
 use crate::support::client::{Client, get};
 use crate::support::engine::ModelEngine;
 use crate::support::eventually;
@@ -57,7 +59,7 @@ impl Server {
         command.args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"]);
         command.args(arguments).current_dir(folder.path()).stdout(Stdio::null());
         let server = Self { child: command.spawn().unwrap(), folder };
-        eventually("the server has its socket", || server.socket().exists());
+        eventually("the server listens", || UnixStream::connect(server.socket()).is_ok());
         server
     }
 
@@ -76,9 +78,11 @@ impl Server {
     }
 }
 
-/// A port that was free a moment ago: a server can't be handed a listening socket.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports of `address` that were free a moment ago: a server can't be handed a listening socket. An address
+/// that nobody else uses keeps them free.
+fn free_ports<const COUNT: usize>(address: &str) -> [u16; COUNT] {
+    let bound = [(); COUNT].map(|()| TcpListener::bind((address, 0)).unwrap());
+    bound.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn store(url: &str, key: Option<&str>) -> SharedStore {
@@ -245,8 +249,9 @@ fn a_user_with_the_rights_that_the_documents_name() {
 
 #[test]
 fn tls_with_a_root_of_our_own() {
+    const ADDRESS: &str = "127.77.0.1";
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![ADDRESS.to_owned()]).unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -254,8 +259,9 @@ fn tls_with_a_root_of_our_own() {
     };
     let certificate = write("cert", &made.cert.pem());
     let key = write("key", &made.signing_key.serialize_pem());
-    let port = free_port().to_string();
+    let [port] = free_ports(ADDRESS).map(|port| port.to_string());
     let arguments = [
+        ["--bind", ADDRESS],
         ["--port", "0"],
         ["--tls-port", &port],
         ["--tls-cert-file", &certificate],
@@ -264,7 +270,7 @@ fn tls_with_a_root_of_our_own() {
         ["--tls-auth-clients", "no"],
     ];
     let _server = Server::start(arguments.as_flattened());
-    let mut own = store(&format!("rediss://localhost:{port}"), None);
+    let mut own = store(&format!("rediss://{ADDRESS}:{port}"), None);
     assert!(ping(&own).unwrap_err().contains("certificate"), "an unknown root");
     own.ca_pem = Some(made.cert.pem());
     ping(&own).unwrap();
@@ -272,11 +278,13 @@ fn tls_with_a_root_of_our_own() {
 
 #[test]
 fn sentinels_lead_to_the_master() {
-    let (port, sentinel) = (free_port().to_string(), free_port().to_string());
-    let _master = Server::start(&["--port", &port, "--requirepass", "p"]);
+    const ADDRESS: &str = "127.77.0.2";
+    let [port, sentinel, nobody] = free_ports(ADDRESS).map(|port| port.to_string());
+    let _master = Server::start(&["--bind", ADDRESS, "--port", &port, "--requirepass", "p"]);
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "port {sentinel}\nsentinel monitor main 127.0.0.1 {port} 1\nsentinel auth-pass main p\n"
+        "bind {ADDRESS}\nport {sentinel}\nsentinel monitor main {ADDRESS} {port} 1\n\
+         sentinel auth-pass main p\n"
     );
     std::fs::write(folder.path().join("sentinel.conf"), config).unwrap();
     let mut command = Command::new(program("valkey-server", "redis-server"));
@@ -284,9 +292,8 @@ fn sentinels_lead_to_the_master() {
     let child = command.stdout(Stdio::null()).spawn().unwrap();
     let _sentinel = Server { child, folder };
     // The first of them does not answer.
-    let url = |name: &str| {
-        format!("redis+sentinel://:p@127.0.0.1:{},127.0.0.1:{sentinel}/{name}", free_port())
-    };
+    let url =
+        |name: &str| format!("redis+sentinel://:p@{ADDRESS}:{nobody},{ADDRESS}:{sentinel}/{name}");
     let own = store(&url("main"), None);
     eventually("the master is found", || ping(&own).is_ok());
     let unknown = ping(&store(&url("other"), None)).unwrap_err();
@@ -295,6 +302,7 @@ fn sentinels_lead_to_the_master() {
 
 #[test]
 fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
+    let _alone = alone();
     let server = Server::start(&["--port", "0"]);
     let provider =
         Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
@@ -328,6 +336,7 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
 
 #[test]
 fn a_login_on_one_host_reaches_the_others() {
+    let _alone = alone();
     let server = Server::start(&["--port", "0"]);
     let provider =
         Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
@@ -368,7 +377,9 @@ fn a_login_on_one_host_reaches_the_others() {
         let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
         assert!(stored.contains("refresh-2"), "each has a copy");
     }
-    assert_eq!(issuer.seen().len(), 1, "and nothing was refreshed");
+    let asked: Vec<_> = issuer.seen().into_iter().map(|seen| seen.body).collect();
+    let asked: Vec<_> = asked.iter().map(|body| String::from_utf8_lossy(body)).collect();
+    assert_eq!(asked.len(), 1, "and nothing was refreshed: {asked:?}");
 }
 
 #[test]
