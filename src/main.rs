@@ -19,7 +19,7 @@ use evertoken::proxy::route;
 use evertoken::status::{self, Target};
 use evertoken::supervisor::Supervisor;
 use evertoken::token::refresher::Setup;
-use evertoken::token::saved::check_writable;
+use evertoken::token::state_file::check_writable;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ChildStdin;
 
-use evertoken::token::saved::{Locking, StateFile};
+use evertoken::token::state_file::{Locking, StateFile};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;

@@ -103,6 +103,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",
         "src/token/saved.rs",
+        "src/token/state_file.rs",
         "src/upstream/connect.rs",
         "src/upstream/post.rs",
         "src/upstream/tunnel.rs",
