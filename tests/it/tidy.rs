@@ -99,7 +99,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/shared/seal.rs",
         "src/config/resolve/token_store.rs",
         "src/status.rs",
-        "src/token/grant.rs",
+        "src/token/grant/request.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",
         "src/token/saved.rs",
