@@ -31,8 +31,7 @@ impl Place {
     /// `keys` are lines of `auto_refresh_config`, in which `URL` is the sandbox.
     fn new(keys: &str) -> Self {
         let sandbox = Sandbox::start(Options::default()).unwrap();
-        let provider =
-            Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+        let provider = Peer::telling_the_credential();
         let folder = tempfile::tempdir().unwrap();
         let variables = vec![
             ("HOME", "/nonexistent".to_owned()),

@@ -304,8 +304,7 @@ fn sentinels_lead_to_the_master() {
 fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
     let _alone = alone();
     let server = Server::start(&["--port", "0"]);
-    let provider =
-        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let provider = Peer::telling_the_credential();
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let issuer = Peer::start(move |mut talk| {
         talk.request();
@@ -338,8 +337,7 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
 fn a_login_on_one_host_reaches_the_others() {
     let _alone = alone();
     let server = Server::start(&["--port", "0"]);
-    let provider =
-        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let provider = Peer::telling_the_credential();
     let issuer = Peer::answering(|_| {
         answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
     });
