@@ -10,7 +10,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
+.PHONY: help run build static test check deny test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
     uninstall clean
 
 help: ## print this
@@ -55,6 +55,9 @@ check: ## formatting, lints, documentation
 	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
 	$(CARGO) clippy --all-targets --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
 
 test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --bin evertoken
