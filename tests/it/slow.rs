@@ -14,8 +14,8 @@ mod subject; // the binary under test, and what it must be after each
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One at a time: those that load the machine, look how soon somebody is served under load, or live by leases
-/// and tokens of a few seconds. What they wait for afterwards, and all others, may go on beside them.
+/// One at a time: those that load the machine, look how soon somebody is served under load, or live by tokens of
+/// two seconds. What they wait for afterwards, and all others, may go on beside them.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     // The lock guards nothing that a failed test could have left half done.
