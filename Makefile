@@ -10,7 +10,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
+.PHONY: help run build static test check deny test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
     uninstall clean
 
 help: ## print this
@@ -27,32 +27,40 @@ run: ## run with ./providers.yaml, or against the sandbox where there is none
 build: target/release/evertoken target/manual ## the program, its manual and completions, for `make install`
 
 # Built only where something changed, so that root, who may have no cargo, can install what a user built.
+# Both programs in one call, since each ends with a step that keeps one core alone busy.
 target/release/evertoken: $(SOURCES)
-	$(CARGO) build --release --locked --bin evertoken
+	$(CARGO) build --release --locked --package evertoken --package manual --bins
 	@touch $@
 
 target/static/evertoken: $(SOURCES)
 	CARGO="$(CARGO)" contrib/build-static
 
-target/manual: $(SOURCES)
-	$(CARGO) run --release --locked --quiet --package manual -- $@
+target/manual: target/release/evertoken
+	target/release/manual $@
 	@touch $@
 
 static: target/static/evertoken ## a program that needs no library of the system, in target/static
 	@ls -l $<
 
-test: ## all tests that need nothing but Rust
-	$(CARGO) test --workspace --locked
+# One build serves `make test` and `make hostile`. Most tests wait for a peer and not for the processor, hence
+# more of them at once than there are cores.
+TESTS := $(CARGO) test --workspace --locked --features slow-tests
 
+test: ## all tests that need nothing but Rust
+	RUST_TEST_THREADS=8 $(TESTS) -- --skip slow::
+
+# With every feature and with none.
 check: ## formatting, lints, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
-	$(CARGO) clippy --no-default-features --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	$(CARGO) clippy --all-targets --no-default-features --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
+deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources
+
 test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
-	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO) build --release --locked --bin evertoken
 	tests/clients/run login.py
 	tests/clients/run drive.py
 
@@ -64,7 +72,7 @@ test-install: build static ## what is installed, under each init system (needs r
 	tests/install/run
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
-	$(CARGO) test --release --locked --features slow-tests --test it -- --test-threads=1 slow::
+	RUST_TEST_THREADS=16 $(TESTS) --test it -- slow::
 
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins

@@ -19,7 +19,7 @@ use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
-use crate::token::saved::{StateFile, check_writable, exposures};
+use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
 use crate::upstream::{Timeouts, Upstream, UpstreamError};

@@ -10,7 +10,7 @@ use crate::config::{
 };
 use crate::message::Headers;
 use crate::shared::engine::Line;
-use crate::token::saved::{StateFile, check_writable, exposures};
+use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How far a server's clock may be off before it is a problem.

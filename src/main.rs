@@ -19,7 +19,7 @@ use evertoken::proxy::route;
 use evertoken::status::{self, Target};
 use evertoken::supervisor::Supervisor;
 use evertoken::token::refresher::Setup;
-use evertoken::token::saved::check_writable;
+use evertoken::token::state_file::check_writable;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, check, thread};
 use log::{error, info, warn};
@@ -424,17 +424,26 @@ fn run_status(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> E
             return ExitCode::from(FAILED);
         }
     };
-    let is_terminal = std::io::stdout().is_terminal();
+    let size = || std::io::stdout().is_terminal().then(terminal_size);
     let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut means = status::Means {
         out: &mut say_out,
         err: &mut say,
-        is_terminal,
-        is_coloured: is_terminal && !no_colour,
+        size: &size,
+        is_coloured: size().is_some() && !no_colour,
         interrupted,
     };
     let is_ready = status::run(&target, wish, &mut means);
     ExitCode::from(if is_ready { 0 } else { FAILED })
+}
+
+/// How large the terminal is, or the usual size where it does not say.
+fn terminal_size() -> status::Size {
+    let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    match told.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row))) {
+        Some((columns @ 1.., rows @ 1..)) => status::Size { columns, rows },
+        _ => status::Size { columns: 80, rows: 24 },
+    }
 }
 
 /// Is disconnected by the first SIGINT or SIGTERM.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::token::history::{History, Trouble};
+use crate::token::history::RefreshStatus;
 
 pub mod advice;
 pub mod words;
@@ -46,7 +46,7 @@ pub struct ProviderReport {
     /// The token in use; None for other credentials, and where there is none.
     pub token: Option<TokenReport>,
     /// How refreshing goes.
-    pub refresh: RefreshReport,
+    pub refresh: RefreshStatus,
     /// What went over it.
     pub requests: RequestsReport,
     /// Until when it is passed over.
@@ -112,25 +112,6 @@ pub struct TokenReport {
     pub refresh_due_at: Option<Timestamp>,
     /// Its place in the row of tokens.
     pub generation: u64,
-}
-
-/// How refreshing goes, since the start.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RefreshReport {
-    /// Refreshes that succeeded.
-    pub successes: u64,
-    /// Refreshes that failed.
-    pub failures: u64,
-    /// Those that failed since the last that succeeded.
-    pub consecutive_failures: u32,
-    /// The last failure in the words of the log; None once a refresh succeeds.
-    pub last_error: Option<String>,
-    /// What kind of failure that was.
-    pub trouble: Option<Trouble>,
-    /// When the next try is, where the last one failed.
-    pub next_attempt_at: Option<Timestamp>,
-    /// The last refreshes, the newest last.
-    pub history: History,
 }
 
 /// What went over the way to a provider, since the start.

@@ -13,6 +13,8 @@ use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
 
 pub mod table;
 
+use table::WIDTH_MAX;
+
 /// Where a running instance is, unless something else is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// How long each step may take: it is on this machine, or near.
@@ -26,6 +28,18 @@ const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How often a watched instance is asked.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// To a screen of its own, without a cursor; and back to the one that was there before.
+const ENTER_SCREEN: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
+
+/// What fits on the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
 
 /// In what form to tell, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +67,8 @@ pub struct Means<'a> {
     pub out: &'a mut dyn FnMut(&str),
     /// Prints a line about what went wrong.
     pub err: &'a mut dyn FnMut(&str),
-    /// Whether the texts go to a terminal.
-    pub is_terminal: bool,
+    /// How large the terminal is that the texts go to; None where they do not go to one.
+    pub size: &'a dyn Fn() -> Option<Size>,
     /// Whether they may have colours.
     pub is_coloured: bool,
     /// Disconnected by an interruption.
@@ -110,32 +124,58 @@ fn listening(config: &Config) -> Result<String, String> {
 
 /// Asks and tells; whether every enabled provider was ready in the end.
 pub fn run(target: &Target, wish: Wish, means: &mut Means<'_>) -> bool {
-    let redraws = wish.watches && means.is_terminal && wish.form == Form::Table;
+    let redraws = wish.watches && (means.size)().is_some() && wish.form == Form::Table;
+    if redraws {
+        (means.out)(ENTER_SCREEN);
+    }
     loop {
-        let (text, is_ready) = match once(target, wish.form, means.is_coloured) {
+        let size = (means.size)();
+        let width = size.map_or(WIDTH_MAX, |size| size.columns.min(WIDTH_MAX));
+        let (text, is_ready) = match once(target, wish.form, means.is_coloured, width) {
             Ok(answered) => answered,
-            Err(why) if redraws => (why + "\n", false),
+            Err(why) if redraws => (table::wrapped(&why, width).join("\n") + "\n", false),
             Err(why) => {
                 (means.err)(&why);
                 (String::new(), false)
             }
         };
-        (means.out)(&if redraws { in_place(&text) } else { text });
+        match size.filter(|_| redraws) {
+            Some(size) => (means.out)(&in_place(&text, size.rows)),
+            None => (means.out)(&text),
+        }
         let goes_on = wish.watches
             && means.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
         if !goes_on {
+            if redraws {
+                // What was seen last stays.
+                (means.out)(&format!("{LEAVE_SCREEN}{text}"));
+            }
             return is_ready;
         }
     }
 }
 
-/// From the top of the screen: each line and what is left of it, then what is left of the screen.
-fn in_place(text: &str) -> String {
-    format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+/// From the top of the screen: each line and what is left of it, then what is left of the screen. What does not
+/// fit on so many rows would push the top out, so it is only counted.
+fn in_place(text: &str, rows: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    // The cursor stands in the line below the last.
+    let room = rows.saturating_sub(1).max(1);
+    let mut shown = lines.iter().take(room).map(ToString::to_string).collect::<Vec<_>>();
+    if let (true, Some(last)) = (lines.len() > room, shown.last_mut()) {
+        *last = format!("… {} more lines", lines.len() - room + 1);
+    }
+    let lines: String = shown.iter().map(|line| format!("{line}\x1b[K\n")).collect();
+    format!("\x1b[H{lines}\x1b[J")
 }
 
-/// Asks once: what to print, and whether every enabled provider is ready.
-fn once(target: &Target, form: Form, is_coloured: bool) -> Result<(String, bool), String> {
+/// Asks once: what to print, in lines of `width`, and whether every enabled provider is ready.
+fn once(
+    target: &Target,
+    form: Form,
+    is_coloured: bool,
+    width: usize,
+) -> Result<(String, bool), String> {
     if form == Form::Quiet {
         return Ok((String::new(), is_ready(target)?));
     }
@@ -143,7 +183,7 @@ fn once(target: &Target, form: Form, is_coloured: bool) -> Result<(String, bool)
     let is_ready = report.ready;
     let text = match form {
         Form::Json => text,
-        _ => table::render(&report, &target.url, is_coloured),
+        _ => table::render(&report, &target.url, is_coloured, width),
     };
     Ok((text, is_ready))
 }
@@ -238,14 +278,14 @@ mod tests {
     #[test]
     fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
         let target = Target { url: "http://127.0.0.1:1".into(), key: None };
-        let told = |watches, is_terminal| {
+        let told = |watches, is_terminal: bool| {
             let (mut out, mut err) = (String::new(), String::new());
             let (held, interrupted) = crossbeam_channel::bounded(0);
             drop(held);
             let mut means = Means {
                 out: &mut |text| out.push_str(text),
                 err: &mut |text| err.push_str(text),
-                is_terminal,
+                size: &|| is_terminal.then_some(Size { columns: 40, rows: 3 }),
                 is_coloured: false,
                 interrupted,
             };
@@ -255,9 +295,19 @@ mod tests {
         for (out, err) in [told(false, true), told(true, false)] {
             assert!(out.is_empty() && err.contains("http://127.0.0.1:1 can't be reached"), "{err}");
         }
-        let (out, err) = told(true, true);
-        assert!(out.starts_with("\x1b[Hhttp") && out.ends_with("\x1b[K\n\x1b[J"), "{out:?}");
+        let (out, err): (String, String) = told(true, true);
+        let (drawn, left) = out.split_once(LEAVE_SCREEN).unwrap();
+        let drawn = drawn.strip_prefix(ENTER_SCREEN).unwrap();
+        assert!(drawn.starts_with("\x1b[Hhttp") && drawn.ends_with("\x1b[K\n\x1b[J"), "{out:?}");
+        assert!(left.starts_with("http") && left.lines().all(|line| line.len() <= 40), "{left:?}");
         assert_eq!(err, "");
+    }
+
+    #[test]
+    fn what_does_not_fit_on_the_screen_is_counted() {
+        assert_eq!(in_place("a\nb\n", 3), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+        assert_eq!(in_place("a\nb\nc\n", 3), "\x1b[Ha\x1b[K\n… 2 more lines\x1b[K\n\x1b[J");
+        assert_eq!(in_place("a\nb\n", 0), "\x1b[H… 2 more lines\x1b[K\n\x1b[J");
     }
 
     #[test]

@@ -21,5 +21,6 @@ pub mod history;
 pub mod lifecycle;
 pub mod refresher;
 pub mod saved;
+pub mod state_file;
 pub mod store;
 pub mod watched;

@@ -2,12 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 const USAGE: &str = "\
 Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS]
@@ -88,21 +92,39 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
         sandbox.url(),
         sandbox.lifetime().as_secs()
     ));
+    // Before evertoken starts, so that no signal ends this and leaves that.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
     let mut child = Command::new(&binary)
         .args(["run", "--config"])
         .arg(&file)
+        // Ctrl-C reaches this process alone, so that evertoken is told once.
+        .process_group(0)
         .env("SANDBOX_CLIENT_ID", CLIENT_ID)
         .env("SANDBOX_CLIENT_SECRET", sandbox.client_secret())
         .env("SANDBOX_ANTHROPIC_REFRESH_TOKEN", sandbox.login())
         .env("SANDBOX_OPENAI_REFRESH_TOKEN", sandbox.login())
         .spawn()
         .map_err(|error| format!("{} can't be started: {error}", binary.display()))?;
+    pass_on(signals, &child);
     if wait_until_ready(port, &mut child) {
         print_examples(port);
     }
-    // Ctrl-C reaches both; evertoken ends in order, and then so does this.
+    // Evertoken ends in order, and then so does this.
     let status = child.wait().map_err(|error| error.to_string())?;
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
+}
+
+/// Whatever is to end this process ends `child`; a closed terminal too, which would have evertoken by
+/// itself read its configuration again.
+#[expect(clippy::disallowed_methods, reason = "this thread ends with the process")]
+fn pass_on(mut signals: Signals, child: &Child) {
+    let child = Pid::from_child(child);
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // One that has ended already needs no telling.
+            let _ = kill_process(child, Signal::TERM);
+        }
+    });
 }
 
 /// `wanted`, or another where that is in use.

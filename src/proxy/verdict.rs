@@ -112,7 +112,8 @@ mod tests {
     use super::*;
     use crate::clock::Due;
     use crate::secret::Secret;
-    use crate::token::store::{RefreshStatus, Token};
+    use crate::token::history::RefreshStatus;
+    use crate::token::store::Token;
 
     #[test]
     fn failures_and_their_codes() {

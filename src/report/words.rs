@@ -59,7 +59,8 @@ pub fn time(at: Timestamp, now: Timestamp) -> String {
 /// A provider in order, for the tests of those who show one.
 #[cfg(test)]
 pub(crate) fn sample(name: &str) -> super::ProviderReport {
-    use super::{CredentialKind, ProviderReport, RefreshReport, RequestsReport, State};
+    use super::{CredentialKind, ProviderReport, RequestsReport, State};
+    use crate::token::history::RefreshStatus;
     ProviderReport {
         name: name.to_owned(),
         slug: name.to_lowercase(),
@@ -68,15 +69,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         enabled: true,
         state: State::Ready,
         token: None,
-        refresh: RefreshReport {
-            successes: 0,
-            failures: 0,
-            consecutive_failures: 0,
-            last_error: None,
-            trouble: None,
-            next_attempt_at: None,
-            history: crate::token::history::History::default(),
-        },
+        refresh: RefreshStatus::default(),
         requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
         cooldown_until: None,
         credential: CredentialKind::Refreshed,

@@ -8,7 +8,9 @@ use crate::report::words::{count, duration, millis, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State};
 
 /// The widest line, unless a single word is wider.
-const WIDTH: usize = 80;
+pub const WIDTH_MAX: usize = 80;
+/// How many columns there are at least, however narrow a line is: who it is, how it is, for how long.
+const COLUMNS_LEAST: usize = 3;
 /// Names are cut to what the other columns leave, but not to less.
 const NAME_LEAST: usize = 8;
 /// Between columns.
@@ -54,8 +56,8 @@ impl Look {
     }
 }
 
-/// The report of the instance at `url`; with colours where `is_coloured` holds.
-pub fn render(report: &Report, url: &str, is_coloured: bool) -> String {
+/// The report of the instance at `url` in lines of `width`; with colours where `is_coloured` holds.
+pub fn render(report: &Report, url: &str, is_coloured: bool, width: usize) -> String {
     let paint = |text: &str, look: Look| match look.parameter() {
         parameter if is_coloured && !parameter.is_empty() => {
             format!("\x1b[{parameter}m{text}\x1b[0m")
@@ -64,7 +66,7 @@ pub fn render(report: &Report, url: &str, is_coloured: bool) -> String {
     };
     let mut out = String::new();
     // Writing to a text does not fail.
-    let _ = write_all(&mut out, report, &plain(url), &paint);
+    let _ = write_all(&mut out, report, &plain(url), &paint, width);
     out
 }
 
@@ -73,10 +75,14 @@ fn write_all(
     report: &Report,
     url: &str,
     paint: &dyn Fn(&str, Look) -> String,
+    width: usize,
 ) -> fmt::Result {
     let (version, up) = (plain(&report.version), duration(report.uptime_seconds));
+    let program = format!("evertoken {version}");
     let facts = format!("at {url}, up {up}, {} in flight", count(report.in_flight));
-    writeln!(out, "{} {}", paint(&format!("evertoken {version}"), Look::Bold), facts)?;
+    let between = if program.width() + 1 + facts.width() <= width { ' ' } else { '\n' };
+    let facts = wrapped(&facts, width).join("\n");
+    writeln!(out, "{}{between}{facts}", paint(&program, Look::Bold))?;
     let look = if report.ready { Look::Plain } else { Look::Bad };
     writeln!(out, "{}\n", paint(&report.summary(), look))?;
     let mut rows: Vec<_> = report.providers.iter().map(cells).collect();
@@ -87,18 +93,25 @@ fn write_all(
             *width = cell.width().max(*width);
         }
     }
-    let others: usize = widths[1..].iter().map(|width| width + GAP.len()).sum();
-    widths[0] = widths[0].min(WIDTH.saturating_sub(others).max(NAME_LEAST));
+    // The last columns give way.
+    let others = |columns: usize| widths[1..columns].iter().map(|width| width + GAP.len()).sum();
+    let fits = |columns: &usize| NAME_LEAST.min(widths[0]) + others(*columns) <= width;
+    let columns = (COLUMNS_LEAST..=HEADINGS.len()).rev().find(fits).unwrap_or(COLUMNS_LEAST);
+    widths[0] = widths[0].min(width.saturating_sub(others(columns)).max(NAME_LEAST));
     for row in &mut rows {
         row[0] = cut(&row[0], widths[0]);
     }
-    writeln!(out, "{}", paint(&line(&headings, &widths).join(GAP), Look::Faint))?;
+    writeln!(
+        out,
+        "{}",
+        paint(line(&headings, &widths)[..columns].join(GAP).trim_end(), Look::Faint)
+    )?;
     for (row, provider) in rows.iter().zip(&report.providers) {
         let mut cells = line(row, &widths);
         cells[1] = paint(&cells[1], Look::of(provider.state));
-        writeln!(out, "{}", cells.join(GAP).trim_end())?;
+        writeln!(out, "{}", cells[..columns].join(GAP).trim_end())?;
         for (text, look) in remarks(provider, report) {
-            for piece in wrapped(&plain(&text), WIDTH - INDENT.len()) {
+            for piece in wrapped(&plain(&text), width.saturating_sub(INDENT.len())) {
                 writeln!(out, "{INDENT}{}", paint(&piece, look))?;
             }
         }
@@ -192,7 +205,7 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// Lines of at most `most` columns, broken at spaces.
-fn wrapped(text: &str, most: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, most: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let last = lines.last_mut().expect("there is one from the start");
@@ -267,9 +280,38 @@ Claude Code Off…  ready         42 min 10 s  17, 2 bad    12,345       0  240 
 A name that is …  cooling down  fixed        -                 0       0       -
   Passed over for 5 s more.
 ";
-        let shown = render(&report(providers()), "http://127.0.0.1:8080", false);
+        let shown = render(&report(providers()), "http://127.0.0.1:8080", false, WIDTH_MAX);
         assert_eq!(shown, expected, "\n{shown}");
-        assert!(shown.lines().all(|line| line.width() <= WIDTH));
+        assert!(shown.lines().all(|line| line.width() <= WIDTH_MAX));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_the_last_columns_give_way() {
+        let expected = "\
+evertoken 0.1.0
+at http://127.0.0.1:8080, up 10 min 00 s, 3 in
+flight
+2 of 3 providers need attention
+
+PROVIDER  STATE         TOKEN LEFT   REFRESHES
+Claude …  ready         42 min 10 s  17, 2 bad
+备用账户  unavailable   none         0, 1 bad
+  Failed to refresh token: 400 Bad Request
+  (invalid_grant)
+  Next try in 1 min 00 s.
+  Log in again: evertoken login --provider
+  backup. Log in again: evertoken login
+  --provider backup.
+A name …  cooling down  fixed        -
+  Passed over for 5 s more.
+";
+        let shown = |width| render(&report(providers()), "http://127.0.0.1:8080", false, width);
+        assert_eq!(shown(46), expected, "\n{}", shown(46));
+        for width in 35..=WIDTH_MAX {
+            assert!(shown(width).lines().all(|line| line.width() <= width), "{width}");
+        }
+        assert!(!shown(45).contains("REFRESHES"));
+        assert!(shown(0).contains("unavailable"));
     }
 
     #[test]
@@ -277,9 +319,9 @@ A name that is …  cooling down  fixed        -                 0       0      
         let mut provider = sample("\x1b[2Jname\n");
         provider.problem = Some("\x07bell".into());
         let report = report(vec![provider]);
-        let bare = render(&report, "u\x1b", false);
+        let bare = render(&report, "u\x1b", false, WIDTH_MAX);
         assert!(!bare.contains(['\x1b', '\x07']) && bare.contains("\u{fffd}[2Jname\u{fffd}"));
-        let coloured = render(&report, "u", true);
+        let coloured = render(&report, "u", true, WIDTH_MAX);
         assert!(coloured.contains("\x1b[32mready"));
         assert!(coloured.contains("\x1b[31m"));
     }

@@ -1,4 +1,4 @@
-//! The last refreshes of a provider, and what kinds of failure there are. Pure.
+//! How refreshing a provider's token went so far, and what kinds of failure there are. Pure.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,25 @@ use crate::token::grant::{Class, Failure, Reached, What};
 
 /// How many refreshes are remembered.
 pub const REFRESHES_KEPT_MAX: usize = 32;
+
+/// How refreshing went since the start: for refusals, and as it is in the report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefreshStatus {
+    /// Refreshes that succeeded.
+    pub successes: u64,
+    /// Refreshes that failed.
+    pub failures: u64,
+    /// Those that failed since the last that succeeded.
+    pub consecutive_failures: u32,
+    /// The last failure in the words of the log; None once a refresh succeeds.
+    pub last_error: Option<String>,
+    /// What kind of failure that was.
+    pub trouble: Option<Trouble>,
+    /// When the next try is, where the last one failed.
+    pub next_attempt_at: Option<Timestamp>,
+    /// The last refreshes, the newest last.
+    pub history: History,
+}
 
 /// What kind of failure it was, as far as that decides what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +78,20 @@ pub struct Refreshed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History(VecDeque<Refreshed>);
+
+impl RefreshStatus {
+    /// A refresh failed, now or before the start.
+    pub fn fail(&mut self, told: String, trouble: Trouble) {
+        self.last_error = Some(told);
+        self.trouble = Some(trouble);
+    }
+
+    /// The last failure is over.
+    pub fn settle(&mut self) {
+        self.last_error = None;
+        self.trouble = None;
+    }
+}
 
 impl History {
     /// Adds one; the oldest makes room.

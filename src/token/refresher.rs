@@ -1,6 +1,6 @@
 //! The handle of the thread that keeps one provider's token fresh, and what that thread works with.
 //!
-//! The thread itself is in `actor`.
+//! The thread itself is in `actor`, a refresh in `attempt`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,11 @@ use crate::message::Headers;
 use crate::shared::chain::SharedChain;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
-use crate::token::saved::StateFile;
+use crate::token::state_file::StateFile;
 use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod actor;
+mod attempt;
 mod disk;
 mod hosts;
 mod login;
@@ -173,3 +174,6 @@ impl Drop for Refresher {
 pub fn refresh_once(setup: Setup) -> Result<(), String> {
     Actor::new(setup).refresh_once()
 }
+
+#[cfg(test)]
+mod tests;

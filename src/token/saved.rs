@@ -1,12 +1,4 @@
-//! What a provider's token life leaves on disk, and how it is read and replaced.
-//!
-//! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
-//! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
-
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
-use std::path::{Path, PathBuf};
+//! What is kept of a provider's token life between runs, and its JSON. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +6,6 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::shared::lease::Mark;
 
-/// The largest state file that is read.
-const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
-/// A temporary file is `.<slug>-`, so many random characters, and this.
-const TEMPORARY_RANDOM_CHARS: usize = 6;
-const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The version of the format.
 const FORMAT: u32 = 1;
 /// The most seeds that are remembered as superseded by a login.
@@ -221,176 +208,12 @@ impl Saved {
     }
 }
 
-/// One provider's place in the state folder.
-#[derive(Clone, Debug)]
-pub struct StateFile {
-    folder: PathBuf,
-    slug: String,
-}
-
-/// Held while a refresh runs, so that two processes never refresh one provider at once. Released
-/// when dropped, or by the system when the process ends.
-#[derive(Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] File);
-
-/// What a try for the lock came to.
-#[derive(Debug)]
-pub enum Locking {
-    /// It is ours.
-    Ours(StateLock),
-    /// Another process is refreshing.
-    Theirs,
-}
-
-impl StateFile {
-    /// The place of the provider called `slug`.
-    pub fn new(folder: impl Into<PathBuf>, slug: impl Into<String>) -> Self {
-        Self { folder: folder.into(), slug: slug.into() }
-    }
-
-    /// The provider's slug.
-    pub fn slug(&self) -> &str {
-        &self.slug
-    }
-
-    /// The file itself.
-    pub fn path(&self) -> PathBuf {
-        self.folder.join(format!("{}.json", self.slug))
-    }
-
-    /// Reads the file; None where there is none. A file that can't be understood is an
-    /// `InvalidData` error.
-    pub fn load(&self) -> io::Result<Option<Saved>> {
-        let path = self.path();
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        if !metadata.is_file() {
-            // Reading a pipe would wait for ever.
-            return Err(invalid("it is not a regular file".to_owned()));
-        }
-        let length = metadata.len();
-        if length > STATE_FILE_MAX_BYTES {
-            return Err(invalid(format!("{length} bytes are no state file")));
-        }
-        Saved::parse(&fs::read_to_string(path)?).map(Some).map_err(invalid)
-    }
-
-    /// Replaces the file by `saved`.
-    pub fn replace(&self, saved: &Saved) -> io::Result<()> {
-        make_folder(&self.folder)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(&self.temporary_prefix())
-            .rand_bytes(TEMPORARY_RANDOM_CHARS)
-            .suffix(TEMPORARY_SUFFIX)
-            .tempfile_in(&self.folder)?;
-        give_to_owner(file.as_file(), &self.folder);
-        file.write_all(saved.to_json().expose().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(self.path()).map_err(|error| error.error)?;
-        File::open(&self.folder)?.sync_all()
-    }
-
-    fn temporary_prefix(&self) -> String {
-        format!(".{}-", self.slug)
-    }
-
-    /// Removes temporary files that a kill in the middle of a write left; they hold tokens.
-    pub fn remove_leftovers(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let rest = name.to_str().and_then(|name| name.strip_prefix(&self.temporary_prefix()));
-            let random = rest.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
-            // The length tells this slug from a longer one.
-            if random.is_some_and(|random| random.len() == TEMPORARY_RANDOM_CHARS) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves a file that can't be understood out of the way and says where to.
-    pub fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
-        let aside = self.folder.join(format!("{}.json.corrupt-{now}", self.slug));
-        fs::rename(self.path(), &aside)?;
-        Ok(aside)
-    }
-
-    /// Tries for the lock without waiting.
-    pub fn try_lock(&self) -> io::Result<Locking> {
-        make_folder(&self.folder)?;
-        let path = self.folder.join(format!("{}.lock", self.slug));
-        let file = File::options().create(true).write(true).truncate(false).open(path)?;
-        give_to_owner(&file, &self.folder);
-        match file.try_lock() {
-            Ok(()) => Ok(Locking::Ours(StateLock(file))),
-            Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-}
-
-/// Makes the state folder, mode 0700, where it is not there yet.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
-}
-
-/// Gives a file that root made in somebody's state folder to that somebody: a login by root for a
-/// service that runs as another user must leave files which that user can read.
-fn give_to_owner(file: &File, folder: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    // Where root may not give files away, a file of root's is better than none.
-    if let Ok(owner) = fs::metadata(folder) {
-        let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
-    }
-}
-
-/// Whether files can be made in `folder`; it is made where it is not there yet.
-pub fn check_writable(folder: &Path) -> io::Result<()> {
-    make_folder(folder)?;
-    tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
-}
-
-/// Who beside us could read the tokens in `folder`, or put others in their place: one line each.
-pub fn exposures(folder: &Path) -> Vec<String> {
-    let mut exposures = Vec::new();
-    exposures.extend(exposure(folder, 0o022, "700"));
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            exposures.extend(exposure(&path, 0o077, "600"));
-        }
-    }
-    exposures
-}
-
-fn exposure(path: &Path, others: u32, wanted: &str) -> Option<String> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
-    let own = rustix::process::geteuid().as_raw();
-    if owner != own && owner != 0 {
-        return Some(format!("{} belongs to user {owner}, not to {own}", path.display()));
-    }
-    let shown = path.display();
-    (mode & others != 0).then(|| format!("{shown} has mode {mode:o}; chmod {wanted} it"))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
+pub(crate) mod tests {
     use super::*;
 
-    fn full() -> Saved {
+    /// With a value in each place, for the tests of those who store one.
+    pub(crate) fn full() -> Saved {
         let at = Timestamp::from_millis(1_800_000_000_123);
         Saved {
             revision: 3,
@@ -419,38 +242,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path().join("deep/state"), "one");
-        assert_eq!(file.load().unwrap(), None);
-        for saved in [Saved::default(), full()] {
-            file.replace(&saved).unwrap();
-            assert_eq!(file.load().unwrap(), Some(saved));
-        }
-        let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(file.path()), 0o600);
-        assert_eq!(mode(dir.path().join("deep/state")), 0o700);
-        let names: Vec<_> = fs::read_dir(dir.path().join("deep/state")).unwrap().collect();
-        assert_eq!(names.len(), 1, "no temporary file is left: {names:?}");
-    }
-
-    #[test]
-    fn what_root_makes_belongs_to_who_owns_the_folder() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::chown(dir.path(), Some(12_345), Some(12_346)).unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        drop(file.try_lock().unwrap());
-        file.replace(&full()).unwrap();
-        for name in ["one.json", "one.lock"] {
-            let metadata = fs::metadata(dir.path().join(name)).unwrap();
-            assert_eq!((metadata.uid(), metadata.gid()), (12_345, 12_346), "{name}");
-        }
-    }
-
-    #[test]
     fn superseded_seeds_on_both_sides_of_their_limit() {
         let mut saved = Saved::default();
         for number in 0..=SUPERSEDED_MAX_SEEDS {
@@ -475,86 +266,5 @@ mod tests {
         let error = Saved::parse(&text.replace("\"rt\"", "[\"rt\"]")).unwrap_err();
         assert!(!error.contains("rt"), "{error}");
         assert!(Saved::parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err());
-    }
-
-    #[test]
-    fn a_file_that_makes_no_sense_is_kept_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        fs::write(file.path(), "{").unwrap();
-        assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        let aside = file.set_aside(Timestamp::from_secs(0)).unwrap();
-        assert!(aside.ends_with("one.json.corrupt-1970-01-01T00:00:00.000Z"));
-        assert_eq!(fs::read_to_string(aside).unwrap(), "{");
-        assert_eq!(file.load().unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_not_a_regular_file_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        fs::create_dir(file.path()).unwrap();
-        assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        file.set_aside(Timestamp::from_secs(0)).unwrap();
-        file.replace(&full()).unwrap();
-    }
-
-    #[test]
-    fn leftovers_of_a_kill_are_removed_and_nobody_elses() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        file.replace(&full()).unwrap();
-        for name in [".one-AbC123.tmp", ".one-two-AbC123.tmp", ".two-AbC123.tmp", "one.lock"] {
-            fs::write(dir.path().join(name), "").unwrap();
-        }
-        file.remove_leftovers().unwrap();
-        let mut names: Vec<_> =
-            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, [".one-two-AbC123.tmp", ".two-AbC123.tmp", "one.json", "one.lock"]);
-    }
-
-    #[test]
-    fn what_others_could_read_or_replace_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        file.replace(&full()).unwrap();
-        let set = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        };
-        set(dir.path(), 0o755);
-        assert_eq!(exposures(dir.path()), Vec::<String>::new(), "files in it are private");
-        set(dir.path(), 0o775);
-        set(&file.path(), 0o640);
-        let found = exposures(dir.path());
-        assert!(found[0].ends_with("has mode 775; chmod 700 it"), "{found:?}");
-        assert!(found[1].ends_with("one.json has mode 640; chmod 600 it"), "{found:?}");
-    }
-
-    #[test]
-    fn a_file_over_the_limit_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        let text = full().to_json();
-        let padded = |length: u64| {
-            let mut padded = text.expose().to_owned();
-            padded.push_str(&" ".repeat(usize::try_from(length).unwrap() - padded.len()));
-            fs::write(file.path(), padded).unwrap();
-        };
-        padded(STATE_FILE_MAX_BYTES);
-        assert!(file.load().is_ok());
-        padded(STATE_FILE_MAX_BYTES + 1);
-        assert!(file.load().is_err());
-    }
-
-    #[test]
-    fn the_lock_is_exclusive_until_it_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        let held = file.try_lock().unwrap();
-        assert!(matches!(held, Locking::Ours(_)));
-        assert!(matches!(file.try_lock().unwrap(), Locking::Theirs));
-        drop(held);
-        assert!(matches!(file.try_lock().unwrap(), Locking::Ours(_)));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use crate::clock::{Deadline, Due, Moment, Timestamp};
 use crate::secret::Secret;
-use crate::token::history::{History, Trouble};
+use crate::token::history::RefreshStatus;
 
 /// Names a refresher's place in the store; never used again for another.
 pub type PostingKey = u64;
@@ -41,39 +41,6 @@ pub struct Token {
     pub refresh_due_at: Timestamp,
     /// `refresh`, `state_file`, or `token_store` where another host got it.
     pub source: &'static str,
-}
-
-/// How refreshing went so far, for the status page and for refusals.
-#[derive(Clone, Debug, Default)]
-pub struct RefreshStatus {
-    /// Successful refreshes since the start.
-    pub successes: u64,
-    /// Failed ones since the start.
-    pub failures: u64,
-    /// Failed ones since the last successful one.
-    pub consecutive_failures: u32,
-    /// The last failure in the words of the log; None once a refresh succeeds.
-    pub last_error: Option<String>,
-    /// What kind of failure that was.
-    pub trouble: Option<Trouble>,
-    /// When the next try is.
-    pub next_attempt_at: Option<Timestamp>,
-    /// The last refreshes.
-    pub history: History,
-}
-
-impl RefreshStatus {
-    /// A refresh failed, now or before the start.
-    pub fn fail(&mut self, told: String, trouble: Trouble) {
-        self.last_error = Some(told);
-        self.trouble = Some(trouble);
-    }
-
-    /// The last failure is over.
-    pub fn settle(&mut self) {
-        self.last_error = None;
-        self.trouble = None;
-    }
 }
 
 impl Posting {

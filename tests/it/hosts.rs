@@ -8,10 +8,6 @@ use crate::support::proxy::{Builder, TestProxy};
 
 const NOWHERE: &str = "token_store: \"unix:///nonexistent/socket\"";
 
-fn provider() -> Peer {
-    Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")))
-}
-
 fn granting() -> Peer {
     Peer::answering(|_| {
         answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
@@ -24,7 +20,7 @@ fn builder(provider: &Peer, issuer: &Peer) -> Builder {
 
 #[test]
 fn without_the_store_nothing_is_refreshed_and_it_is_said() {
-    let (provider, issuer) = (provider(), granting());
+    let (provider, issuer) = (Peer::telling_the_credential(), granting());
     let proxy = builder(&provider, &issuer).settings(NOWHERE).start();
     let said = "The token store unix:///nonexistent/socket?db=0 can't be used";
     eventually("it is said", || proxy.ask(get("/-/status")).body.contains(said));
@@ -36,7 +32,7 @@ fn without_the_store_nothing_is_refreshed_and_it_is_said() {
 
 #[test]
 fn the_stored_token_serves_without_the_store() {
-    let (provider, issuer) = (provider(), granting());
+    let (provider, issuer) = (Peer::telling_the_credential(), granting());
     let alone = builder(&provider, &issuer).start();
     assert_eq!(alone.ask(get("/x")).body, "Bearer access-1");
     let folder = alone.into_folder();
@@ -47,7 +43,7 @@ fn the_stored_token_serves_without_the_store() {
 
 #[test]
 fn each_host_for_itself_where_that_is_asked_for() {
-    let (provider, issuer) = (provider(), granting());
+    let (provider, issuer) = (Peer::telling_the_credential(), granting());
     let settings = format!("{NOWHERE}, token_store_fallback: local");
     let proxy = builder(&provider, &issuer).settings(&settings).start();
     assert_eq!(proxy.ask(get("/x")).body, "Bearer access-1");
@@ -58,7 +54,7 @@ fn each_host_for_itself_where_that_is_asked_for() {
 
 #[test]
 fn a_reload_takes_up_another_store() {
-    let (provider, issuer) = (provider(), granting());
+    let (provider, issuer) = (Peer::telling_the_credential(), granting());
     let alone = builder(&provider, &issuer);
     let shared = builder(&provider, &issuer).settings(NOWHERE);
     let proxy = builder(&provider, &issuer).settings(NOWHERE).start();

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ChildStdin;
 
-use evertoken::token::saved::{Locking, StateFile};
+use evertoken::token::state_file::{Locking, StateFile};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
@@ -31,8 +31,7 @@ impl Place {
     /// `keys` are lines of `auto_refresh_config`, in which `URL` is the sandbox.
     fn new(keys: &str) -> Self {
         let sandbox = Sandbox::start(Options::default()).unwrap();
-        let provider =
-            Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+        let provider = Peer::telling_the_credential();
         let folder = tempfile::tempdir().unwrap();
         let variables = vec![
             ("HOME", "/nonexistent".to_owned()),

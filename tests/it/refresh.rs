@@ -10,10 +10,6 @@ use crate::support::peer::{Peer, Seen, answer};
 use crate::support::proxy::TestProxy;
 
 /// A provider that says which token it was shown.
-fn provider() -> Peer {
-    Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")))
-}
-
 /// An issuer that numbers its tokens; `lifetime` in seconds.
 fn issuer(lifetime: u64) -> Peer {
     let count = std::sync::atomic::AtomicU64::new(0);
@@ -42,7 +38,7 @@ fn the_first_request_waits_for_the_first_token() {
         let _ = released.recv();
         talk.send(grant(1, 3600));
     });
-    let provider = provider();
+    let provider = Peer::telling_the_credential();
     let proxy = TestProxy::builder()
         .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
         .start();
@@ -83,7 +79,7 @@ fn without_a_token_503_says_why_and_when() {
 
 #[test]
 fn a_restart_uses_the_stored_token_and_the_rotated_chain() {
-    let (provider, issuer) = (provider(), issuer(3600));
+    let (provider, issuer) = (Peer::telling_the_credential(), issuer(3600));
     let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
     let proxy = builder().start();
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
@@ -152,7 +148,7 @@ fn a_refused_token_is_refreshed_once_and_the_request_sent_again() {
 #[test]
 fn a_token_that_lives_two_seconds_is_never_seen_expired() {
     let issuer = issuer(2);
-    let provider = provider();
+    let provider = Peer::telling_the_credential();
     let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
     let mut last = String::new();
     eventually("four tokens were used", || {
@@ -170,7 +166,7 @@ fn a_failing_provider_harms_no_other() {
         talk.request();
         let _ = released.recv();
     });
-    let (issuer, provider) = (issuer(3600), provider());
+    let (issuer, provider) = (issuer(3600), Peer::telling_the_credential());
     let proxy = TestProxy::builder()
         .refreshed("Hangs", "http://127.0.0.1:9", &hanging.url(), "")
         .refreshed("Works", &provider.url(), &issuer.url(), "")
@@ -186,7 +182,7 @@ fn a_state_folder_that_cannot_be_written_costs_no_token() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("blocked");
     std::fs::write(&blocked, "").unwrap();
-    let (issuer, provider) = (issuer(3600), provider());
+    let (issuer, provider) = (issuer(3600), Peer::telling_the_credential());
     let proxy = TestProxy::builder()
         .settings(&format!("state_dir: \"{}\"", blocked.display()))
         .refreshed("P", &provider.url(), &issuer.url(), "")
@@ -256,7 +252,7 @@ fn two_proxies_on_one_state_folder_share_one_refresh() {
             talk.send(grant(1, 3600));
         }
     });
-    let provider = provider();
+    let provider = Peer::telling_the_credential();
     let folder = tempfile::tempdir().unwrap();
     let start = || {
         TestProxy::builder()

@@ -20,6 +20,10 @@ const SECRETS: [&str; 9] = [
 #[test]
 fn no_output_holds_a_secret_at_trace_level() {
     search(&["run"], "[DEBUG]");
+}
+
+#[test]
+fn no_output_holds_a_secret_at_trace_level_in_json() {
     search(&["run", "--log-format", "json"], "\"DEBUG\"");
 }
 

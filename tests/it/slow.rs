@@ -11,3 +11,13 @@ mod engine; // the token store's rules on a real server, and every way to reach 
 mod metrics; // under promtool
 mod page; // the page for people, in headless Chromium
 mod subject; // the binary under test, and what it must be after each
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One at a time: those that load the machine, look how soon somebody is served under load, or live by tokens of
+/// two seconds. What they wait for afterwards, and all others, may go on beside them.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // The lock guards nothing that a failed test could have left half done.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -4,13 +4,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use crossbeam_channel::Receiver;
 use rcgen::{CertificateParams, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::support::PATIENCE;
 use crate::support::client::{Client, get, post};
-use crate::support::peer::Peer;
+use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// An authority of our own, as PEM, and certificates signed by it.
@@ -106,17 +107,50 @@ fn pipe(
     }
 }
 
+/// Shakes hands, reads a head, answers with `status` and leaves the body unread; closes once `closing` is
+/// disconnected.
+fn answering_early(config: Arc<ServerConfig>, status: u16, closing: Receiver<()>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let talk = move |stream: std::net::TcpStream| -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        // Else the answer would wait for the session tickets to be acknowledged, and be lost by the close.
+        stream.set_nodelay(true)?;
+        let connection = ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        let mut tls = StreamOwned::new(connection, stream);
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            tls.read_exact(&mut byte)?;
+            head.extend(byte);
+        }
+        tls.write_all(answer(status, "early").as_bytes())?;
+        tls.flush()?;
+        let _ = closing.recv_timeout(PATIENCE);
+        Ok(())
+    };
+    let run =
+        move || listener.incoming().map_while(Result::ok).for_each(|stream| drop(talk(stream)));
+    evertoken::thread::spawn("early", 512 * 1024, run).unwrap().detach();
+    address
+}
+
 fn url(address: SocketAddr) -> String {
     format!("https://localhost:{}", address.port())
 }
 
 /// A proxy before `url` that trusts `pem` beside the public roots.
 fn proxy_before(url: &str, pem: &str) -> (TestProxy, tempfile::TempDir) {
+    proxy_with("", url, pem)
+}
+
+/// The same with these settings.
+fn proxy_with(settings: &str, url: &str, pem: &str) -> (TestProxy, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     std::fs::write(&file, pem).unwrap();
     let lines = format!("auth_value: fixed\nca_file: \"{}\"", file.display());
-    (TestProxy::builder().provider("P", "anthropic", url, &lines).start(), folder)
+    let builder = TestProxy::builder().settings(settings);
+    (builder.provider("P", "anthropic", url, &lines).start(), folder)
 }
 
 #[test]
@@ -177,7 +211,7 @@ fn a_client_that_leaves_ends_the_exchange_over_tls() {
 #[test]
 fn certificates_that_do_not_fit_are_refused() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let peer = Peer::answering(|_| crate::support::peer::answer(200, "fine"));
+    let peer = Peer::answering(|_| answer(200, "fine"));
     let cases = [
         (authority.server("localhost", 2120), &authority.pem, 200),
         (authority.server("other.example", 2120), &authority.pem, 502),
@@ -194,4 +228,25 @@ fn certificates_that_do_not_fit_are_refused() {
         }
     }
     assert_eq!(peer.seen().len(), 1);
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_was_sent_is_not_lost_over_tls() {
+    let authority = Authority::new();
+    for (status, replay, closes) in
+        [(413, 1_000, true), (413, 16_000_000, true), (401, 1_000, false), (401, 16_000_000, false)]
+    {
+        let (open, closing) = crossbeam_channel::bounded(0);
+        // Dropped at once, it closes at once.
+        let open = (!closes).then_some(open);
+        let server = answering_early(authority.server("localhost", 2120), status, closing);
+        let settings = format!("replay_body_bytes: {replay}");
+        let (proxy, _folder) = proxy_with(&settings, &url(server), &authority.pem);
+        let mut client = Client::connect(proxy.address);
+        client.send(post("/", &"x".repeat(8_000_000)));
+        let answered = client.answer();
+        let seen = (answered.status, answered.body.as_str(), answered.whole);
+        assert_eq!(seen, (status, "early", true), "{replay} {closes}");
+        drop(open);
+    }
 }

@@ -36,3 +36,72 @@ pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
     }
     login
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::tests::{fine, refresh, refused, with_login};
+
+    #[test]
+    fn a_login_needs_no_seed_and_is_checked() {
+        let keys = "authorization_url: https://i/auth?x=1\nredirect_uri: http://localhost:5/cb\nissuer: https://i";
+        let config = fine(&with_login(keys));
+        assert_eq!(refresh(&config).seed, None);
+        assert_eq!(refresh(&config).login.issuer.as_deref(), Some("https://i"));
+        assert!(matches!(refresh(&config).login.redirect_uri, Some(Redirect::Loopback(_))));
+        fine(&with_login("device_authorization_url: http://127.0.0.1:1/device"));
+        fine(&with_login(
+            "authorization_url: https://i/a\nredirect_uri: urn:ietf:wg:oauth:2.0:oob",
+        ));
+        let cases = [
+            (
+                "",
+                "f:7:7: auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
+                 'device_authorization_url' for evertoken login",
+            ),
+            (
+                "authorization_url: http://i/a",
+                "f:9:26: 'authorization_url' must be https, since you log in there; http is for loopback \
+                 addresses alone",
+            ),
+            (
+                "device_authorization_url: http://i/a",
+                "f:9:33: 'device_authorization_url' must be https, since secrets are sent there; http is for \
+                 loopback addresses alone",
+            ),
+            ("authorization_url: https://i/a#b", "f:9:26: 'authorization_url' must not hold a '#'"),
+            (
+                "authorization_url: https://i/a\nredirect_uri: http://i/cb",
+                "f:10:21: 'redirect_uri' must be https, since a code is sent there; http is for loopback \
+                 addresses alone",
+            ),
+            (
+                "device_authorization_url: https://i/d\nissuer: https://i",
+                "f:10:15: 'issuer' needs an 'authorization_url'",
+            ),
+            (
+                "authorization_url: https://i/a\nauthorisation_url: x",
+                "f:10:7: unknown key 'authorisation_url' in auto_refresh_config, did you mean \
+                 'authorization_url'?",
+            ),
+        ];
+        for (extra, message) in cases {
+            refused(&with_login(extra), message);
+        }
+        let grant = "grant_type: client_credentials\nclient_secret_env: SECRET\nauthorization_url: https://i/a";
+        refused(&with_login(grant), "f:9:19: client_credentials knows no login");
+    }
+
+    #[test]
+    fn the_blocks_of_the_page_on_logins_are_valid() {
+        let page = include_str!("../../../docs/login.md");
+        let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let mut count = 0;
+        for block in blocks.filter(|block| block.starts_with("  - name:")) {
+            let config = fine(&format!("providers:\n{block}"));
+            assert!(refresh(&config).login.exist(), "{block}");
+            count += 1;
+        }
+        assert!(count >= 5, "{count}");
+    }
+}

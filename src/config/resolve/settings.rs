@@ -203,3 +203,102 @@ fn keys_in(text: &Secret) -> Vec<Secret> {
     let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(Secret::new).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::resolve;
+    use crate::config::resolve::tests::{document, fine, refused, sources};
+
+    #[test]
+    fn what_is_wrong_with_settings() {
+        let cases = [
+            ("host: 0.0.0.0", "f:1:18: a 'host' that is not a loopback address needs auth.enabled"),
+            ("host: ''", "f:1:18: 'host' must be a name or an address"),
+            ("host: 1", "f:1:18: 'host' must be a text in quotes"),
+            ("port: '80'", "f:1:18: 'port' must be a whole number from 0 to 65535"),
+            ("port: -1", "f:1:18: 'port' must be a whole number from 0 to 65535"),
+            ("server: nginx", "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\""),
+            (
+                "log_level: LOUD",
+                "f:1:23: 'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF",
+            ),
+            ("timeouts: {idle: 0}", "f:1:29: 'idle' must be a whole number from 1 to 86400"),
+            ("timeouts: {idl: 1}", "f:1:23: unknown key 'idl' in timeouts, did you mean 'idle'?"),
+            ("timeouts: 5", "f:1:22: timeouts must hold keys and values"),
+            ("allowed_hosts: a", "f:1:27: 'allowed_hosts' must be a list of texts"),
+            ("auth: {enabled: yes please}", "f:1:28: 'enabled' must be true or false"),
+            (
+                "auth: {enabled: true}",
+                "f:1:28: auth is enabled, but there is no key: Missing environment variable: 'EVERTOKEN_API_KEY'",
+            ),
+            (
+                "auth: {enabled: true, api_key_env: NONE}",
+                "f:1:47: auth is enabled, but there is no key: Missing environment variable: 'NONE'",
+            ),
+            (
+                "auth: {enabled: true, api_key: '  '}",
+                "f:1:43: auth is enabled, but there is no key: it is blank",
+            ),
+            (
+                "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
+                "f:1:67: give 'api_key_env' or 'api_key_file', not both",
+            ),
+            (
+                "selection_strategy: best",
+                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\"",
+            ),
+        ];
+        for (settings, message) in cases {
+            refused(&document(settings, "auth_type: none"), message);
+        }
+    }
+
+    #[test]
+    fn tiny_http_is_for_loopback_addresses_alone() {
+        let settings = "host: HOST, server: tiny_http, auth: {enabled: true, api_key: k}";
+        for loopback in ["127.0.0.1", "localhost", "'::1'"] {
+            let config = fine(&document(&settings.replace("HOST", loopback), "auth_type: none"));
+            assert_eq!(config.settings.server, Server::TinyHttp);
+        }
+        let text = document(&settings.replace("HOST", "0.0.0.0"), "auth_type: none");
+        refused(&text, "f:1:35: \"tiny_http\" is for loopback addresses only");
+    }
+
+    #[test]
+    fn keys_of_clients() {
+        let keys =
+            |settings: &str| fine(&document(settings, "auth_type: none")).settings.inbound_keys;
+        let two = Some(vec![Secret::new("one"), Secret::new("two")]);
+        assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
+        assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
+        // A file of the original family that names a key must never run open.
+        assert_eq!(keys("auth: {api_key: one}"), Some(vec![Secret::new("one")]));
+        assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
+        assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
+    }
+
+    #[test]
+    fn where_tokens_are_kept() {
+        let dir = |variables: &[(&str, &str)], is_root| {
+            let variables: Vec<(String, String)> =
+                variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let environment = move |name: &str| {
+                variables.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone())
+            };
+            let sources = Sources { environment: &environment, is_root, ..sources() };
+            let resolved = resolve(&document("", "auth_type: none"), "f", &sources);
+            resolved.ok().map(|(config, _)| config.settings.state_dir)
+        };
+        let is = |path: &str| Some(PathBuf::from(path));
+        let home = ("HOME", "/h");
+        assert_eq!(
+            dir(&[("STATE_DIRECTORY", "/s:/t"), ("XDG_STATE_HOME", "/x"), home], true),
+            is("/s")
+        );
+        assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), home], true), is("/x/evertoken"));
+        assert_eq!(dir(&[home], true), is("/var/lib/evertoken"));
+        assert_eq!(dir(&[home], false), is("/h/.local/state/evertoken"));
+        assert_eq!(dir(&[], false), None);
+    }
+}

@@ -1,12 +1,13 @@
-//! Problems and their messages, defaults, and both sides of every limit.
+//! What is said of the whole file and of its providers: problems, defaults, both sides of every limit. Settings, logins and
+//! the token store have theirs beside their code.
 
 use std::io;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{AuthType, ClientAuth, Fallback, GrantType, Redirect, RequestFormat, Server};
+use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};
 
-const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+pub(super) const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
 
 fn environment(name: &str) -> Option<String> {
     Some(
@@ -33,12 +34,12 @@ fn files(path: &Path) -> io::Result<String> {
     }
 }
 
-fn sources() -> Sources<'static> {
+pub(super) fn sources() -> Sources<'static> {
     Sources { environment: &environment, files: &files, file_mode: Some(0o100_600), is_root: false }
 }
 
 /// The document with `settings` and one provider that has `provider` lines beside the usual ones.
-fn document(settings: &str, provider: &str) -> String {
+pub(super) fn document(settings: &str, provider: &str) -> String {
     format!(
         "settings: {{{settings}}}\nproviders:\n  - name: P\n    type: generic\n    base_url: https://x\n{}",
         provider.lines().map(|line| format!("    {line}\n")).collect::<String>()
@@ -52,27 +53,35 @@ fn with_refresh(extra: &str) -> String {
     document("", &format!("auto_refresh_config:\n{all}"))
 }
 
+/// The document with a refresh that has no seed, and `extra` lines.
+pub(super) fn with_login(extra: &str) -> String {
+    let lines = "token_url: https://i/t\nclient_id_env: ID\n";
+    let all: String =
+        lines.lines().chain(extra.lines()).map(|line| format!("  {line}\n")).collect();
+    document("", &format!("auto_refresh_config:\n{all}"))
+}
+
 #[track_caller]
-fn fine(text: &str) -> Config {
+pub(super) fn fine(text: &str) -> Config {
     let resolved = resolve(text, "f", &sources());
     let (config, warnings) = resolved.unwrap_or_else(|problems| panic!("{text}\n{problems:?}"));
     assert_eq!(warnings, [], "{text}");
     config
 }
 
-fn told(text: &str) -> Vec<String> {
+pub(super) fn told(text: &str) -> Vec<String> {
     match resolve(text, "f", &sources()) {
         Ok((_, problems)) | Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
 }
 
 #[track_caller]
-fn refused(text: &str, message: &str) {
+pub(super) fn refused(text: &str, message: &str) {
     assert!(resolve(text, "f", &sources()).is_err(), "{text}");
     assert_eq!(told(text), [message], "{text}");
 }
 
-fn refresh(config: &Config) -> &crate::config::AutoRefresh {
+pub(super) fn refresh(config: &Config) -> &crate::config::AutoRefresh {
     match &config.providers[0].credential {
         Credential::Refreshed(refresh) => refresh,
         other => panic!("{other:?}"),
@@ -177,61 +186,6 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
-fn what_is_wrong_with_settings() {
-    let cases = [
-        ("host: 0.0.0.0", "f:1:18: a 'host' that is not a loopback address needs auth.enabled"),
-        ("host: ''", "f:1:18: 'host' must be a name or an address"),
-        ("host: 1", "f:1:18: 'host' must be a text in quotes"),
-        ("port: '80'", "f:1:18: 'port' must be a whole number from 0 to 65535"),
-        ("port: -1", "f:1:18: 'port' must be a whole number from 0 to 65535"),
-        ("server: nginx", "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\""),
-        (
-            "log_level: LOUD",
-            "f:1:23: 'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF",
-        ),
-        ("timeouts: {idle: 0}", "f:1:29: 'idle' must be a whole number from 1 to 86400"),
-        ("timeouts: {idl: 1}", "f:1:23: unknown key 'idl' in timeouts, did you mean 'idle'?"),
-        ("timeouts: 5", "f:1:22: timeouts must hold keys and values"),
-        ("allowed_hosts: a", "f:1:27: 'allowed_hosts' must be a list of texts"),
-        ("auth: {enabled: yes please}", "f:1:28: 'enabled' must be true or false"),
-        (
-            "auth: {enabled: true}",
-            "f:1:28: auth is enabled, but there is no key: Missing environment variable: 'EVERTOKEN_API_KEY'",
-        ),
-        (
-            "auth: {enabled: true, api_key_env: NONE}",
-            "f:1:47: auth is enabled, but there is no key: Missing environment variable: 'NONE'",
-        ),
-        (
-            "auth: {enabled: true, api_key: '  '}",
-            "f:1:43: auth is enabled, but there is no key: it is blank",
-        ),
-        (
-            "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
-            "f:1:67: give 'api_key_env' or 'api_key_file', not both",
-        ),
-        (
-            "selection_strategy: best",
-            "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\"",
-        ),
-    ];
-    for (settings, message) in cases {
-        refused(&document(settings, "auth_type: none"), message);
-    }
-}
-
-#[test]
-fn tiny_http_is_for_loopback_addresses_alone() {
-    let settings = "host: HOST, server: tiny_http, auth: {enabled: true, api_key: k}";
-    for loopback in ["127.0.0.1", "localhost", "'::1'"] {
-        let config = fine(&document(&settings.replace("HOST", loopback), "auth_type: none"));
-        assert_eq!(config.settings.server, Server::TinyHttp);
-    }
-    let text = document(&settings.replace("HOST", "0.0.0.0"), "auth_type: none");
-    refused(&text, "f:1:35: \"tiny_http\" is for loopback addresses only");
-}
-
-#[test]
 fn what_is_wrong_with_a_provider() {
     let cases = [
         (
@@ -310,63 +264,6 @@ fn what_is_wrong_with_a_refresh() {
     }
     let text = with_refresh("grant_type: client_credentials\nclient_secret_env: SECRET");
     refused(&text, "f:10:19: client_credentials uses no refresh token");
-}
-
-const WITHOUT_SEED: &str = "token_url: https://i/t\nclient_id_env: ID\n";
-
-fn with_login(extra: &str) -> String {
-    let all: String =
-        WITHOUT_SEED.lines().chain(extra.lines()).map(|line| format!("  {line}\n")).collect();
-    document("", &format!("auto_refresh_config:\n{all}"))
-}
-
-#[test]
-fn a_login_needs_no_seed_and_is_checked() {
-    let keys = "authorization_url: https://i/auth?x=1\nredirect_uri: http://localhost:5/cb\nissuer: https://i";
-    let config = fine(&with_login(keys));
-    assert_eq!(refresh(&config).seed, None);
-    assert_eq!(refresh(&config).login.issuer.as_deref(), Some("https://i"));
-    assert!(matches!(refresh(&config).login.redirect_uri, Some(Redirect::Loopback(_))));
-    fine(&with_login("device_authorization_url: http://127.0.0.1:1/device"));
-    fine(&with_login("authorization_url: https://i/a\nredirect_uri: urn:ietf:wg:oauth:2.0:oob"));
-    let cases = [
-        (
-            "",
-            "f:7:7: auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
-             'device_authorization_url' for evertoken login",
-        ),
-        (
-            "authorization_url: http://i/a",
-            "f:9:26: 'authorization_url' must be https, since you log in there; http is for loopback \
-             addresses alone",
-        ),
-        (
-            "device_authorization_url: http://i/a",
-            "f:9:33: 'device_authorization_url' must be https, since secrets are sent there; http is for \
-             loopback addresses alone",
-        ),
-        ("authorization_url: https://i/a#b", "f:9:26: 'authorization_url' must not hold a '#'"),
-        (
-            "authorization_url: https://i/a\nredirect_uri: http://i/cb",
-            "f:10:21: 'redirect_uri' must be https, since a code is sent there; http is for loopback \
-             addresses alone",
-        ),
-        (
-            "device_authorization_url: https://i/d\nissuer: https://i",
-            "f:10:15: 'issuer' needs an 'authorization_url'",
-        ),
-        (
-            "authorization_url: https://i/a\nauthorisation_url: x",
-            "f:10:7: unknown key 'authorisation_url' in auto_refresh_config, did you mean \
-             'authorization_url'?",
-        ),
-    ];
-    for (extra, message) in cases {
-        refused(&with_login(extra), message);
-    }
-    let grant =
-        "grant_type: client_credentials\nclient_secret_env: SECRET\nauthorization_url: https://i/a";
-    refused(&with_login(grant), "f:9:19: client_credentials knows no login");
 }
 
 #[test]
@@ -509,18 +406,6 @@ fn the_original_family_of_files_starts_with_warnings() {
 }
 
 #[test]
-fn keys_of_clients() {
-    let keys = |settings: &str| fine(&document(settings, "auth_type: none")).settings.inbound_keys;
-    let two = Some(vec![Secret::new("one"), Secret::new("two")]);
-    assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
-    assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
-    // A file of the original family that names a key must never run open.
-    assert_eq!(keys("auth: {api_key: one}"), Some(vec![Secret::new("one")]));
-    assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
-    assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
-}
-
-#[test]
 fn secrets_in_a_file_that_others_can_read() {
     let text = document("auth: {enabled: true, api_key: k}", "auth_value: v");
     let exposed = Sources { file_mode: Some(0o100_644), ..sources() };
@@ -529,30 +414,6 @@ fn secrets_in_a_file_that_others_can_read() {
     assert!(warnings[0].message.contains("can be read by group or others"));
     fine(&text);
     fine(&document("", "auth_value: passthrough"));
-}
-
-#[test]
-fn where_tokens_are_kept() {
-    let dir = |variables: &[(&str, &str)], is_root| {
-        let variables: Vec<(String, String)> =
-            variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let environment = move |name: &str| {
-            variables.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone())
-        };
-        let sources = Sources { environment: &environment, is_root, ..sources() };
-        let resolved = resolve(&document("", "auth_type: none"), "f", &sources);
-        resolved.ok().map(|(config, _)| config.settings.state_dir)
-    };
-    let is = |path: &str| Some(PathBuf::from(path));
-    let home = ("HOME", "/h");
-    assert_eq!(
-        dir(&[("STATE_DIRECTORY", "/s:/t"), ("XDG_STATE_HOME", "/x"), home], true),
-        is("/s")
-    );
-    assert_eq!(dir(&[("XDG_STATE_HOME", "/x"), home], true), is("/x/evertoken"));
-    assert_eq!(dir(&[home], true), is("/var/lib/evertoken"));
-    assert_eq!(dir(&[home], false), is("/h/.local/state/evertoken"));
-    assert_eq!(dir(&[], false), None);
 }
 
 #[test]
@@ -630,73 +491,4 @@ fn the_example_documents_every_key() {
         }
     }
     assert!(keys > 15, "the search found only {keys} keys");
-}
-
-#[test]
-fn the_token_store() {
-    let store = |settings: &str| fine(&document(settings, "auth_type: none")).settings.token_store;
-    assert_eq!(store(""), None);
-    assert_eq!(store("token_store: ''"), None);
-    let plain = store("token_store: 'redis://u:p@127.0.0.1/2'").unwrap();
-    assert_eq!(plain.place.to_string(), "redis://127.0.0.1:6379/2");
-    assert_eq!(plain.place.password, Some(Secret::new("p")));
-    assert_eq!((plain.prefix.as_str(), plain.fallback), ("evertoken:", Fallback::Wait));
-    assert_eq!((plain.key, plain.ca_pem), (None, None));
-    let all = store(
-        "token_store: 'rediss://u@h', token_store_password_env: SECRET, token_store_key_env: LONG, \
-         token_store_ca_file: /pem, token_store_prefix: 'x:', token_store_fallback: local",
-    );
-    let all = all.unwrap();
-    assert_eq!(all.place.password, Some(Secret::new("the-secret")));
-    assert_eq!(all.key, Some(Secret::new("k".repeat(32))));
-    assert_eq!(all.ca_pem.as_deref(), Some(PEM));
-    assert_eq!((all.prefix.as_str(), all.fallback), ("x:", Fallback::Local));
-}
-
-#[test]
-fn a_token_store_that_is_wrong() {
-    let cases = [
-        ("token_store: 'http://h'", "f:1:25: 'token_store' must be redis://"),
-        ("token_store: 'redis://a,b/0'", "f:1:25: several addresses are for Sentinel"),
-        ("token_store: 'redis://h:0'", "f:1:25: every address is a host"),
-        ("token_store_prefix: 'x:'", "f:1:32: 'token_store_prefix' does nothing without"),
-        ("token_store: 'unix:///s', token_store_fallback: no", "f:1:60: 'token_store_fallback'"),
-        ("token_store: 'unix:///s', token_store_key_env: SECRET", "f:1:59: the key for the token"),
-        ("token_store: 'unix:///s', token_store_key_env: NONE", "f:1:59: Missing environment"),
-        ("token_store: 'unix:///s', token_store_password_file: /empty", "f:1:65: Missing secret"),
-        ("token_store: 'unix:///s', token_store_prefix: 'a b'", "f:1:58: 'token_store_prefix'"),
-        ("token_store: 'unix:///s', token_store_ca_file: /pem", "f:1:59: only a rediss://"),
-        ("token_store: 'rediss://h', token_store_ca_file: /empty", "f:1:60: there is no PEM"),
-        (
-            "token_store: 'redis://:p@localhost', token_store_password_env: SECRET",
-            "f:1:75: the URL in 'token_store' has a password already",
-        ),
-        ("token_store: 'redis://h'", "f:1:25: warning: tokens can be read on the way"),
-    ];
-    for (settings, begins) in cases {
-        let found = told(&document(settings, "auth_type: none"));
-        assert_eq!(found.len(), 1, "{settings}: {found:?}");
-        assert!(found[0].starts_with(begins), "{settings}: {found:?}");
-        assert!(!found[0].contains("the-secret"), "{found:?}");
-    }
-    let long = format!("token_store: 'unix:///s', token_store_prefix: '{}'", "x".repeat(100));
-    fine(&document(&long, "auth_type: none"));
-    assert_eq!(told(&document(&long.replace("'x", "'xx"), "auth_type: none")).len(), 1);
-    let exposed = Sources { file_mode: Some(0o100_644), ..sources() };
-    let text = document("token_store: 'redis://:p@localhost'", "auth_type: none");
-    let (_, warnings) = resolve(&text, "f", &exposed).unwrap();
-    assert!(warnings[0].message.contains("or use token_store_password_env"), "{warnings:?}");
-}
-
-#[test]
-fn the_blocks_of_the_page_on_logins_are_valid() {
-    let page = include_str!("../../../docs/login.md");
-    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let mut count = 0;
-    for block in blocks.filter(|block| block.starts_with("  - name:")) {
-        let config = fine(&format!("providers:\n{block}"));
-        assert!(refresh(&config).login.exist(), "{block}");
-        count += 1;
-    }
-    assert!(count >= 5, "{count}");
 }

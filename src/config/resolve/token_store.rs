@@ -149,3 +149,76 @@ fn read_ca_file(section: &Section<'_>, sources: &Sources<'_>) -> Option<String> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::resolve;
+    use crate::config::resolve::tests::{PEM, document, fine, sources, told};
+
+    #[test]
+    fn the_token_store() {
+        let store =
+            |settings: &str| fine(&document(settings, "auth_type: none")).settings.token_store;
+        assert_eq!(store(""), None);
+        assert_eq!(store("token_store: ''"), None);
+        let plain = store("token_store: 'redis://u:p@127.0.0.1/2'").unwrap();
+        assert_eq!(plain.place.to_string(), "redis://127.0.0.1:6379/2");
+        assert_eq!(plain.place.password, Some(Secret::new("p")));
+        assert_eq!((plain.prefix.as_str(), plain.fallback), ("evertoken:", Fallback::Wait));
+        assert_eq!((plain.key, plain.ca_pem), (None, None));
+        let all = store(
+            "token_store: 'rediss://u@h', token_store_password_env: SECRET, token_store_key_env: LONG, \
+             token_store_ca_file: /pem, token_store_prefix: 'x:', token_store_fallback: local",
+        );
+        let all = all.unwrap();
+        assert_eq!(all.place.password, Some(Secret::new("the-secret")));
+        assert_eq!(all.key, Some(Secret::new("k".repeat(32))));
+        assert_eq!(all.ca_pem.as_deref(), Some(PEM));
+        assert_eq!((all.prefix.as_str(), all.fallback), ("x:", Fallback::Local));
+    }
+
+    #[test]
+    fn a_token_store_that_is_wrong() {
+        let cases = [
+            ("token_store: 'http://h'", "f:1:25: 'token_store' must be redis://"),
+            ("token_store: 'redis://a,b/0'", "f:1:25: several addresses are for Sentinel"),
+            ("token_store: 'redis://h:0'", "f:1:25: every address is a host"),
+            ("token_store_prefix: 'x:'", "f:1:32: 'token_store_prefix' does nothing without"),
+            (
+                "token_store: 'unix:///s', token_store_fallback: no",
+                "f:1:60: 'token_store_fallback'",
+            ),
+            (
+                "token_store: 'unix:///s', token_store_key_env: SECRET",
+                "f:1:59: the key for the token",
+            ),
+            ("token_store: 'unix:///s', token_store_key_env: NONE", "f:1:59: Missing environment"),
+            (
+                "token_store: 'unix:///s', token_store_password_file: /empty",
+                "f:1:65: Missing secret",
+            ),
+            ("token_store: 'unix:///s', token_store_prefix: 'a b'", "f:1:58: 'token_store_prefix'"),
+            ("token_store: 'unix:///s', token_store_ca_file: /pem", "f:1:59: only a rediss://"),
+            ("token_store: 'rediss://h', token_store_ca_file: /empty", "f:1:60: there is no PEM"),
+            (
+                "token_store: 'redis://:p@localhost', token_store_password_env: SECRET",
+                "f:1:75: the URL in 'token_store' has a password already",
+            ),
+            ("token_store: 'redis://h'", "f:1:25: warning: tokens can be read on the way"),
+        ];
+        for (settings, begins) in cases {
+            let found = told(&document(settings, "auth_type: none"));
+            assert_eq!(found.len(), 1, "{settings}: {found:?}");
+            assert!(found[0].starts_with(begins), "{settings}: {found:?}");
+            assert!(!found[0].contains("the-secret"), "{found:?}");
+        }
+        let long = format!("token_store: 'unix:///s', token_store_prefix: '{}'", "x".repeat(100));
+        fine(&document(&long, "auth_type: none"));
+        assert_eq!(told(&document(&long.replace("'x", "'xx"), "auth_type: none")).len(), 1);
+        let exposed = Sources { file_mode: Some(0o100_644), ..sources() };
+        let text = document("token_store: 'redis://:p@localhost'", "auth_type: none");
+        let (_, warnings) = resolve(&text, "f", &exposed).unwrap();
+        assert!(warnings[0].message.contains("or use token_store_password_env"), "{warnings:?}");
+    }
+}

@@ -6,9 +6,7 @@ use crate::clock::Moment;
 use crate::config::{Credential, ProviderKind};
 use crate::proxy::exchange::Proxy;
 use crate::report::advice::advice;
-use crate::report::{
-    CredentialKind, ProviderReport, RefreshReport, Report, RequestsReport, State, TokenReport,
-};
+use crate::report::{CredentialKind, ProviderReport, Report, RequestsReport, State, TokenReport};
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
 
@@ -55,7 +53,7 @@ pub(super) fn provider_report(
         enabled: provider.enabled,
         state: state(proxy, index, posting, now),
         token: token_report(proxy, index, posting, now),
-        refresh: refresh_report(posting),
+        refresh: posting.refresh.clone(),
         requests: RequestsReport {
             total: way.counts.total.load(Ordering::Relaxed),
             in_flight: way.counts.in_flight.load(Ordering::Relaxed),
@@ -72,19 +70,6 @@ pub(super) fn provider_report(
         matches!(&provider.credential, Credential::Refreshed(config) if config.login.exist());
     report.advice = advice(&report, has_login);
     report
-}
-
-fn refresh_report(posting: &Posting) -> RefreshReport {
-    let refresh = posting.refresh.clone();
-    RefreshReport {
-        successes: refresh.successes,
-        failures: refresh.failures,
-        consecutive_failures: refresh.consecutive_failures,
-        last_error: refresh.last_error,
-        trouble: refresh.trouble,
-        next_attempt_at: refresh.next_attempt_at,
-        history: refresh.history,
-    }
 }
 
 /// The token in use: a refreshed one, or one that another program keeps.

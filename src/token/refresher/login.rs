@@ -13,7 +13,8 @@ use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::LOCK_RETRY_MS;
 use crate::token::refresher::disk::load;
-use crate::token::saved::{Locking, Saved, StateLock};
+use crate::token::saved::Saved;
+use crate::token::state_file::{Locking, StateLock};
 
 /// How long a refresh of another process is waited for: longer than a token request may take.
 const LOCK_WAIT_MAX_MS: u64 = 45_000;

@@ -21,14 +21,14 @@ fn cuts(case: &Case) -> Vec<usize> {
 #[test]
 fn every_case_is_answered_the_same_however_it_is_cut() {
     let subject = Subject::start("");
+    let address = subject.address;
     let cases = cases::all();
     let next = AtomicUsize::new(0);
     let played = AtomicUsize::new(0);
     let work = || {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
             for cut in cuts(case) {
-                let came =
-                    catch_unwind(AssertUnwindSafe(|| play(subject.address, case, &[cut], pause)));
+                let came = catch_unwind(AssertUnwindSafe(|| play(address, case, &[cut], pause)));
                 assert_eq!(came.ok().as_ref(), Some(&case.expected), "{} cut at {cut}", case.name);
                 played.fetch_add(1, Ordering::SeqCst);
             }

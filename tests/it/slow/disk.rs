@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sandbox::{Options, Sandbox};
 
+use super::alone;
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{ask, get, post};
 use crate::support::eventually;
@@ -233,6 +234,7 @@ fn a_kill_at_any_system_call_of_a_write_costs_no_chain() {
 
 #[test]
 fn two_processes_on_one_state_folder_use_no_token_twice() {
+    let _alone = alone();
     let sandbox = sandbox(2, 0);
     let login = Login::at(&sandbox);
     let folder = folder(&sandbox.url());

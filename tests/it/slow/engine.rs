@@ -77,9 +77,11 @@ impl Server {
     }
 }
 
-/// A port that was free a moment ago: a server can't be handed a listening socket.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports of `address` that were free a moment ago: a server can't be handed a listening socket. An address
+/// that nobody else uses keeps them free.
+fn free_ports<const COUNT: usize>(address: &str) -> [u16; COUNT] {
+    let bound = [(); COUNT].map(|()| TcpListener::bind((address, 0)).unwrap());
+    bound.map(|listener| listener.local_addr().unwrap().port())
 }
 
 fn store(url: &str, key: Option<&str>) -> SharedStore {
@@ -246,8 +248,9 @@ fn a_user_with_the_rights_that_the_documents_name() {
 
 #[test]
 fn tls_with_a_root_of_our_own() {
+    const ADDRESS: &str = "127.77.0.1";
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let made = rcgen::generate_simple_self_signed(vec![ADDRESS.to_owned()]).unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
@@ -255,8 +258,9 @@ fn tls_with_a_root_of_our_own() {
     };
     let certificate = write("cert", &made.cert.pem());
     let key = write("key", &made.signing_key.serialize_pem());
-    let port = free_port().to_string();
+    let [port] = free_ports(ADDRESS).map(|port| port.to_string());
     let arguments = [
+        ["--bind", ADDRESS],
         ["--port", "0"],
         ["--tls-port", &port],
         ["--tls-cert-file", &certificate],
@@ -265,7 +269,7 @@ fn tls_with_a_root_of_our_own() {
         ["--tls-auth-clients", "no"],
     ];
     let _server = Server::start(arguments.as_flattened());
-    let mut own = store(&format!("rediss://localhost:{port}"), None);
+    let mut own = store(&format!("rediss://{ADDRESS}:{port}"), None);
     assert!(ping(&own).unwrap_err().contains("certificate"), "an unknown root");
     own.ca_pem = Some(made.cert.pem());
     ping(&own).unwrap();
@@ -273,11 +277,13 @@ fn tls_with_a_root_of_our_own() {
 
 #[test]
 fn sentinels_lead_to_the_master() {
-    let (port, sentinel) = (free_port().to_string(), free_port().to_string());
-    let _master = Server::start(&["--port", &port, "--requirepass", "p"]);
+    const ADDRESS: &str = "127.77.0.2";
+    let [port, sentinel, nobody] = free_ports(ADDRESS).map(|port| port.to_string());
+    let _master = Server::start(&["--bind", ADDRESS, "--port", &port, "--requirepass", "p"]);
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "port {sentinel}\nsentinel monitor main 127.0.0.1 {port} 1\nsentinel auth-pass main p\n"
+        "bind {ADDRESS}\nport {sentinel}\nsentinel monitor main {ADDRESS} {port} 1\n\
+         sentinel auth-pass main p\n"
     );
     std::fs::write(folder.path().join("sentinel.conf"), config).unwrap();
     let mut command = Command::new(program("valkey-server", "redis-server"));
@@ -285,9 +291,8 @@ fn sentinels_lead_to_the_master() {
     let child = command.stdout(Stdio::null()).spawn().unwrap();
     let _sentinel = Server { child, folder };
     // The first of them does not answer.
-    let url = |name: &str| {
-        format!("redis+sentinel://:p@127.0.0.1:{},127.0.0.1:{sentinel}/{name}", free_port())
-    };
+    let url =
+        |name: &str| format!("redis+sentinel://:p@{ADDRESS}:{nobody},{ADDRESS}:{sentinel}/{name}");
     let own = store(&url("main"), None);
     eventually("the master is found", || ping(&own).is_ok());
     let unknown = ping(&store(&url("other"), None)).unwrap_err();
@@ -297,8 +302,7 @@ fn sentinels_lead_to_the_master() {
 #[test]
 fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
     let server = Server::start(&["--port", "0"]);
-    let provider =
-        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let provider = Peer::telling_the_credential();
     let (release, released) = crossbeam_channel::bounded::<()>(0);
     let issuer = Peer::start(move |mut talk| {
         talk.request();
@@ -306,15 +310,14 @@ fn who_waits_on_one_host_is_served_by_the_refresh_of_another() {
         let body = r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#;
         talk.send(answer(200, body));
     });
-    let start = |name: &str, host: u64| {
+    let start = |name: &str| {
         TestProxy::builder()
-            .host(host)
             .variable("CLIENT_ID", name)
             .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
             .settings(&format!("token_store: \"{}\"", server.url()))
             .start()
     };
-    let hosts = [start("host-0", 0), start("host-1", 1)];
+    let hosts = [start("host-0"), start("host-1")];
     eventually("one of them refreshes", || issuer.seen().len() == 1);
     let first = String::from_utf8(issuer.seen()[0].body.clone()).unwrap();
     let other = &hosts[usize::from(first.contains("host-0"))];
@@ -341,7 +344,7 @@ fn what_another_host_got_is_in_the_own_state_folder_too() {
             .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
             .settings(&format!("token_store: \"{}\"", server.url()))
     };
-    let hosts = [builder(&server).host(0).start(), builder(&server).host(1).start()];
+    let hosts = [builder(&server).start(), builder(&server).start()];
     let source = |host: &TestProxy| {
         host.ask(get("/-/status")).json()["providers"][0]["token"]["source"].clone()
     };
@@ -361,8 +364,7 @@ fn what_another_host_got_is_in_the_own_state_folder_too() {
 #[test]
 fn a_login_on_one_host_reaches_the_others() {
     let server = Server::start(&["--port", "0"]);
-    let provider =
-        Peer::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")));
+    let provider = Peer::telling_the_credential();
     let issuer = Peer::answering(|_| {
         answer(200, r#"{"access_token":"access-1","expires_in":3600,"refresh_token":"refresh-1"}"#)
     });
@@ -371,7 +373,7 @@ fn a_login_on_one_host_reaches_the_others() {
             .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
             .settings(&format!("token_store: \"{}\"", server.url()))
     };
-    let hosts = [described().host(0).start(), described().host(1).start()];
+    let hosts = [described().start(), described().start()];
     for host in &hosts {
         assert_eq!(host.ask(get("/x")).body, "Bearer access-1");
     }
@@ -380,7 +382,8 @@ fn a_login_on_one_host_reaches_the_others() {
     let config = described().config(folder.path());
     let mut environment = Environment {
         clock: Clock::system(),
-        rng: Rng::with_seed(8),
+        // None that a test's proxy has.
+        rng: Rng::with_seed(u64::MAX),
         timer: crossbeam_channel::after,
         supervisor: Supervisor::nobody(),
     };
@@ -400,7 +403,9 @@ fn a_login_on_one_host_reaches_the_others() {
         let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
         assert!(stored.contains("refresh-2"), "each has a copy");
     }
-    assert_eq!(issuer.seen().len(), 1, "and nothing was refreshed");
+    let asked: Vec<_> = issuer.seen().into_iter().map(|seen| seen.body).collect();
+    let asked: Vec<_> = asked.iter().map(|body| String::from_utf8_lossy(body)).collect();
+    assert_eq!(asked.len(), 1, "and nothing was refreshed: {asked:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evertoken::clock::{Clock, Moment, RELEASED_AT};
 
+use super::alone;
 use super::chromium::Chromium;
 use crate::support::client::{Client, get, post};
 use crate::support::eventually;
@@ -75,11 +76,11 @@ impl Issuer {
 
 /// A proxy whose providers are in all the states there are.
 struct Stage {
+    /// Held by the one that is refreshing; dropped first, since the proxy's end waits for the refresh.
+    _release: Sender<()>,
     proxy: TestProxy,
     hand: Hand,
     issuers: Vec<Issuer>,
-    /// Held by the one that is refreshing.
-    _release: Sender<()>,
     _silent: Peer,
     _provider: Peer,
 }
@@ -250,6 +251,7 @@ const CONTRAST: &str = "(() => {
 
 #[test]
 fn every_state_fits_every_screen_and_the_browser_has_nothing_to_complain_about() {
+    let _alone = alone();
     let stage = Stage::set();
     let mut browser = Chromium::start();
     for scheme in ["light", "dark"] {
@@ -272,6 +274,7 @@ fn every_state_fits_every_screen_and_the_browser_has_nothing_to_complain_about()
 
 #[test]
 fn it_is_whole_without_a_script() {
+    let _alone = alone();
     let stage = Stage::set();
     let mut browser = Chromium::start();
     browser.call("Emulation.setScriptExecutionDisabled", serde_json::json!({ "value": true }));
@@ -289,6 +292,7 @@ fn it_is_whole_without_a_script() {
 
 #[test]
 fn it_keeps_itself_up_to_date_and_its_buttons_work_by_keyboard() {
+    let _alone = alone();
     let hand = Hand::default();
     let issuer = Issuer::start(&hand);
     let provider = Peer::answering(|_| answer(200, "fine"));

@@ -166,6 +166,11 @@ impl Peer {
         })
     }
 
+    /// Answers every request with the credential that it came with.
+    pub(crate) fn telling_the_credential() -> Self {
+        Self::answering(|seen| answer(200, seen.field("authorization").unwrap_or("none")))
+    }
+
     /// `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)

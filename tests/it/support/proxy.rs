@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
@@ -11,6 +12,9 @@ use evertoken::config::resolve::{Problem, Sources, resolve};
 use evertoken::supervisor::Supervisor;
 
 use super::client::{Answer, ask};
+
+/// How many were started so far.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
 /// A running proxy with its own state folder.
 pub(crate) struct TestProxy {
@@ -30,17 +34,9 @@ pub(crate) struct Builder {
     folder: Option<tempfile::TempDir>,
     clock: Option<Clock>,
     supervisor: Option<Supervisor>,
-    host: u64,
 }
 
 impl Builder {
-    /// Which host it is, where several share a token store: their random numbers differ.
-    #[cfg(feature = "slow-tests")]
-    pub(crate) fn host(mut self, host: u64) -> Self {
-        self.host = host;
-        self
-    }
-
     /// Has it take the time from `clock`.
     #[cfg(feature = "slow-tests")]
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
@@ -150,7 +146,8 @@ impl Builder {
         let folder = self.folder.take().unwrap_or_else(|| tempfile::tempdir().expect("a folder"));
         let environment = Environment {
             clock: self.clock.take().unwrap_or_else(Clock::system),
-            rng: fastrand::Rng::with_seed(7 + self.host),
+            // Each its own: by their random names two hosts tell who of them holds a lease.
+            rng: fastrand::Rng::with_seed(STARTED.fetch_add(1, Ordering::Relaxed)),
             timer: crossbeam_channel::after,
             supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),
         };

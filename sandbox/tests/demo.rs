@@ -1,0 +1,56 @@
+//! `sandbox demo` ends together with what it started, whoever ends it.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything that must happen may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Stands in for evertoken: says that it runs, and how often it was told to end.
+const PROGRAM: &str = "#!/bin/sh
+trap 'echo told >> told; exit 7' TERM
+trap 'echo reload >> told' HUP
+echo $$ > started
+for _ in $(seq 1200); do sleep 0.05; done
+";
+
+#[expect(clippy::disallowed_methods, reason = "a test waits for a process in real time")]
+fn eventually<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = holds() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "did not happen: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn start(folder: &Path) -> Child {
+    let program = folder.join("program");
+    std::fs::write(&program, PROGRAM).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+    demo.args(["demo", "--port", "0", "--dir", "demo", "--evertoken"]).arg(&program);
+    demo.current_dir(folder).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn whatever_ends_the_demo_ends_evertoken_in_order() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut demo = start(folder.path());
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).ok();
+        eventually("it runs", || read("started").filter(|id| id.ends_with('\n')));
+        kill_process(Pid::from_child(&demo), signal).unwrap();
+        let ended = eventually("the demo ends", || demo.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(7), "with the code of what it started");
+        assert_eq!(read("told").as_deref(), Some("told\n"), "{signal:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! One refresh: the request, its answer, and what both are kept and told as.
+
+use std::time::Duration;
+
+use log::{error, info, warn};
+
+use crate::clock::Moment;
+use crate::config::Missing;
+use crate::secret::Secret;
+use crate::token::grant::{self, Failure, Grant};
+use crate::token::history::{Refreshed, Trouble};
+use crate::token::lifecycle::Presented;
+use crate::token::refresher::actor::Actor;
+use crate::token::refresher::hosts::{NoGrant, Went};
+use crate::token::refresher::words::{shortened, tell};
+
+/// The least and the most time a token request may take.
+const REQUEST_MIN_MS: u64 = 2_000;
+const REQUEST_MAX_MS: u64 = 30_000;
+
+impl Actor {
+    /// Refreshes with what the machine presents, under the lock and the lease.
+    pub(super) fn attempt(&mut self) -> Went {
+        info!("Starting token refresh for provider: {}", self.setup.name);
+        self.read_files_again();
+        let presented = self.machine.presented();
+        let began = self.setup.clock.now();
+        let outcome = self.exchange(&presented);
+        let ended = self.setup.clock.now();
+        let trouble = match outcome {
+            Ok((grant, sent)) => {
+                self.succeeded(&presented, &grant, sent);
+                None
+            }
+            Err(NoGrant::Failed(failure)) => Some(self.failed(&presented, &failure)),
+            Err(NoGrant::Withdrawn(went)) => return went,
+        };
+        self.status.history.push(Refreshed {
+            at: began.wall,
+            took_ms: ended.steady_ms.saturating_sub(began.steady_ms),
+            trouble,
+        });
+        Went::Through
+    }
+
+    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
+        let refresh_token = self.refresh_token(presented)?;
+        let request =
+            grant::request(&self.setup.config, refresh_token.as_ref()).map_err(Failure::missing)?;
+        self.begin(presented)?;
+        let sent = self.setup.clock.now();
+        let answer = (self.setup.send)(&request, self.time_allowed(sent))
+            .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
+        let grant = grant::read(answer.status, &answer.headers, &answer.body, sent.wall)?;
+        Ok((grant, sent))
+    }
+
+    fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Failure> {
+        match presented {
+            Presented::Token(token) => Ok(Some(token.clone())),
+            Presented::Nothing => Ok(None),
+            Presented::Missing => {
+                let login = || Missing::Login(self.setup.state.slug().to_owned());
+                let seed = self.setup.config.seed.as_ref();
+                let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
+                Err(Failure::missing(missing.unwrap_or_else(login)))
+            }
+        }
+    }
+
+    /// A third of what is left of the token, so that a hanging endpoint leaves time for other tries.
+    fn time_allowed(&self, now: Moment) -> Duration {
+        let left = self.machine.token().map_or(0, |token| token.expires.left_ms(now));
+        let allowed = if left == 0 { REQUEST_MAX_MS } else { left / 3 };
+        Duration::from_millis(allowed.clamp(REQUEST_MIN_MS, REQUEST_MAX_MS))
+    }
+
+    fn succeeded(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
+        let now = self.setup.clock.now();
+        let saved = self.machine.granted(presented, grant, sent, now, &mut self.setup.rng);
+        self.save(saved);
+        self.status.successes += 1;
+        self.falls_back = false;
+        self.status.settle();
+        if let Some(warning) = &grant.warning {
+            warn!("{warning} (provider: {})", self.setup.name);
+        }
+        info!(
+            "Successfully refreshed token for provider using client_id: {} (provider: {}, valid for \
+             {} s)",
+            shortened(self.setup.config.client_id.as_deref().unwrap_or_default()),
+            self.setup.name,
+            grant.lifetime_ms / 1000
+        );
+    }
+
+    fn failed(&mut self, presented: &Presented, failure: &Failure) -> Trouble {
+        let now = self.setup.clock.now();
+        let (after, saved) = self.machine.failed(presented, failure, now, &mut self.setup.rng);
+        if let Some(saved) = saved {
+            self.save(saved);
+        }
+        self.status.failures += 1;
+        self.falls_back = after.falls_back_to_seed;
+        let login = self.login_command(presented);
+        let told = tell(failure, after, login.as_deref());
+        let wait_ms = after.next_attempt.left_ms(now);
+        error!(
+            "{told} (provider: {}; next try in {}.{} s)",
+            self.setup.name,
+            wait_ms / 1000,
+            wait_ms % 1000 / 100
+        );
+        let trouble = Trouble::of(failure, after.answer_lost);
+        self.status.fail(told, trouble);
+        trouble
+    }
+
+    /// What to run where a login is configured and would help.
+    fn login_command(&self, presented: &Presented) -> Option<String> {
+        let config = &self.setup.config;
+        // Without a seed in the configuration, the failure itself says what to run.
+        let helps = *presented != Presented::Missing || config.seed.is_some();
+        let slug = self.setup.state.slug();
+        (config.login.exist() && helps).then(|| format!("evertoken login --provider {slug}"))
+    }
+}

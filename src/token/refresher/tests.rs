@@ -1,0 +1,104 @@
+//! How long a refresher sleeps at most: the clock and the timer are held by the test.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::*;
+use crate::clock::{Moment, Timestamp};
+use crate::token::grant;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A refresher before an issuer that gives these answers in turn, and the last of them again and again.
+struct Asleep {
+    elapsed_ms: Arc<AtomicU64>,
+    sleeps: Receiver<(Duration, Sender<Instant>)>,
+    timer: Option<Sender<Instant>>,
+    _refresher: Refresher,
+    _folder: tempfile::TempDir,
+}
+
+impl Asleep {
+    fn before(retry_interval_ms: u64, answers: &[(u16, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let elapsed_ms: Arc<AtomicU64> = Arc::default();
+        let elapsed = elapsed_ms.clone();
+        let clock = Clock::from_fn(move || {
+            let steady_ms = elapsed.load(Ordering::SeqCst);
+            let wall = Timestamp::from_secs(1_800_000_000);
+            Moment { wall: wall.plus_millis(i64::try_from(steady_ms).unwrap()), steady_ms }
+        });
+        let (asleep, sleeps) = unbounded();
+        let timer = move |allowed: Duration| {
+            let (timer, fired) = bounded(1);
+            let _ = asleep.send((allowed, timer));
+            fired
+        };
+        let answers: Vec<_> =
+            answers.iter().map(|(status, body)| (*status, body.as_bytes().to_vec())).collect();
+        let asked = AtomicUsize::new(0);
+        let setup = Setup {
+            provider: 0,
+            name: "P".into(),
+            config: AutoRefresh {
+                retry_interval: Duration::from_millis(retry_interval_ms),
+                ..grant::tests::config()
+            },
+            state: StateFile::new(folder.path(), "p"),
+            chain: None,
+            store: Arc::new(TokenStore::new()),
+            clock,
+            timer: Box::new(timer),
+            send: Box::new(move |_, _| {
+                let next = asked.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+                let (status, body) = answers[next].clone();
+                Ok(TokenAnswer { status, headers: Headers::new(), body })
+            }),
+            rng: Rng::with_seed(1),
+        };
+        let refresher = Refresher::start(setup).unwrap();
+        Self { elapsed_ms, sleeps, timer: None, _refresher: refresher, _folder: folder }
+    }
+
+    /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
+    fn sleeps_after(&mut self, passed_ms: u64) -> u64 {
+        self.elapsed_ms.fetch_add(passed_ms, Ordering::SeqCst);
+        drop(self.timer.take());
+        let (allowed, timer) = self.sleeps.recv_timeout(PATIENCE).unwrap();
+        self.timer = Some(timer);
+        u64::try_from(allowed.as_millis()).unwrap()
+    }
+}
+
+const REFUSED: (u16, &str) = (400, r#"{"error":"invalid_grant"}"#);
+const HOUR_MS: u64 = 3_600_000;
+
+#[test]
+fn with_a_token_it_sleeps_until_the_token_is_due_but_no_longer_than_30_s() {
+    for (due_in, sleeps_ms) in [("29.999", 29_999), ("30", 30_000), ("30.001", 30_000)] {
+        let grant = format!(r#"{{"access_token":"a","expires_in":3600,"refresh_in":{due_in}}}"#);
+        let mut asleep = Asleep::before(HOUR_MS, &[(200, &grant)]);
+        assert_eq!(asleep.sleeps_after(0), sleeps_ms, "due in {due_in} s");
+    }
+}
+
+#[test]
+fn without_a_token_it_sleeps_until_the_next_try_but_no_longer_than_5_s() {
+    for (retry_ms, sleeps_ms) in [(4_999, 4_999), (5_000, 5_000), (5_001, 5_000)] {
+        let mut asleep = Asleep::before(retry_ms, &[REFUSED]);
+        assert_eq!(asleep.sleeps_after(0), sleeps_ms, "the next try in {retry_ms} ms");
+    }
+}
+
+#[test]
+fn a_token_that_has_expired_is_none_and_what_is_due_every_30_s_is_not_put_off() {
+    let grant = r#"{"access_token":"a","expires_in":60,"refresh_in":20}"#;
+    let mut asleep = Asleep::before(HOUR_MS, &[(200, grant), REFUSED]);
+    assert_eq!(asleep.sleeps_after(0), 20_000);
+    // The refresh fails; the token is good for 40 s more, and what is due every 30 s is due in ten.
+    assert_eq!(asleep.sleeps_after(20_000), 10_000);
+    assert_eq!(asleep.sleeps_after(10_000), 30_000);
+    assert_eq!(asleep.sleeps_after(29_999), 1);
+    assert_eq!(asleep.sleeps_after(1), 5_000, "60 s are over");
+    assert_eq!(asleep.sleeps_after(27_000), 3_000);
+    assert_eq!(asleep.sleeps_after(3_000), 5_000);
+}
