@@ -87,7 +87,7 @@ fn plan(options: &[&str]) -> Outcome<Plan> {
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
     let mut plan = Plan {
         rounds: 5,
-        round: Duration::from_secs(2),
+        round: Duration::from_secs(1),
         is_short: false,
         writes: false,
         gateways: Vec::new(),
