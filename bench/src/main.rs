@@ -29,7 +29,7 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const HELP: &str = "\
 bench [--short] [--with litellm,portkey] [--only SECTION,…] [--write]
-    measures everything; --short fewer and shorter rounds; --write puts the tables into
+    measures everything; --short fewer rounds; --write puts the tables into
     docs/performance.md and the plots beside it. Sections: plain, tls, streams, bodies, idle, curves, size
 bench check [--record]
     counts the instructions of the hot path and compares them with bench/instructions.txt

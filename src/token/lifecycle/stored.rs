@@ -1,4 +1,4 @@
-//! What a token life takes up from what is stored: its chain, its access token, and what stood against the next try.
+//! What a token life takes up from what is stored: its chain and its access token.
 
 use crate::clock::{Due, Moment};
 use crate::token::lifecycle::Lifecycle;

@@ -146,6 +146,15 @@ impl Client {
         answer
     }
 
+    /// Whether an answer, or the connection's end, is there to be read.
+    pub(crate) fn has_word(&self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).expect("an option");
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).expect("an option");
+        !seen.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     /// Whether the proxy closes the connection now, with nothing more to say.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
