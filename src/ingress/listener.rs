@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
-use log::warn;
+use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
@@ -124,7 +124,7 @@ impl BuiltinServer {
     /// them, with a request that they may have sent already.
     fn take_who_connects(&self) {
         if let Err(error) = SockRef::from(&*self.listener).attach_filter(&NO_NEWCOMERS) {
-            warn!("Connections that are made at this moment may be cut off: {error}");
+            debug!("Connections that are made at this moment may be cut off: {error}");
         }
         // The timers' ends are all that is waited for: the accepting thread is at work meanwhile.
         let _ = after(HANDSHAKE_MAX).recv();
