@@ -18,7 +18,8 @@ pub(super) fn large(
     let (mut up, mut growth) = (down.clone(), down.clone());
     for _ in 0..plan.rounds * 2 {
         for (index, subject) in subjects.iter().enumerate() {
-            if matches!(subject.kind, Kind::Litellm | Kind::Portkey) {
+            // The bare relay takes a request for whole that comes in one piece.
+            if matches!(subject.kind, Kind::Relay | Kind::Litellm | Kind::Portkey) {
                 continue;
             }
             let before = subject.running.as_ref().map(Running::usage).unwrap_or_default();
