@@ -199,6 +199,19 @@ pub(super) fn receive(
     watch: &Watch,
     limit: Duration,
 ) -> Result<(), Fault> {
+    match receive_alone(wire, buffer, watch, limit) {
+        // It may have been shut down because the client left.
+        Err(fault) if wire.base().is_watched() => watch.check().and(Err(fault)),
+        outcome => outcome,
+    }
+}
+
+fn receive_alone(
+    wire: &mut Wire,
+    buffer: &mut Buffer,
+    watch: &Watch,
+    limit: Duration,
+) -> Result<(), Fault> {
     // Where the last read filled the buffer there is more in the socket, most likely.
     if (wire.holds_bytes() || buffer.was_filled()) && fill(wire, buffer, None)? {
         return Ok(());
@@ -215,12 +228,7 @@ pub(super) fn receive(
             return receive_together(wire, buffer, watch, left);
         }
     }
-    match fill(wire, buffer, Some(left)) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Fault::TimedOut),
-        // It may have been shut down because the client left.
-        Err(fault) => watch.check().and(Err(fault)),
-    }
+    if fill(wire, buffer, Some(left))? { Ok(()) } else { Err(Fault::TimedOut) }
 }
 
 /// The same where the client can't be watched by another thread: both ends are waited for.
@@ -254,5 +262,39 @@ fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Res
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::spare::BUFFER_BYTES;
+    use crate::upstream::socket::Socket;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_body_that_ends_with_its_connection_is_not_complete_because_its_client_left() {
+        let (provider, mut provider_peer) = pair();
+        let (client, client_peer) = pair();
+        let mut wire = Wire::Plain(Socket::new(provider).unwrap());
+        let watch = Watch::new(Some(&Arc::new(client)));
+        let mut buffer = Buffer::lend();
+        provider_peer.write_all(&[b'x'; BUFFER_BYTES]).unwrap();
+        receive(&mut wire, &mut buffer, &watch, Duration::from_secs(9)).unwrap();
+        assert!(buffer.was_filled() && watch.covers(wire.base()));
+        buffer.consume(BUFFER_BYTES);
+        drop(client_peer);
+        assert_eq!(provider_peer.read(&mut [0]).unwrap(), 0, "the exchange was ended");
+        let outcome = receive(&mut wire, &mut buffer, &watch, Duration::from_secs(9));
+        assert!(matches!(outcome, Err(Fault::ClientGone)), "{outcome:?}");
     }
 }

@@ -124,20 +124,20 @@ def lose_power(world, host, rng):
         one.start()
 
 
-def kill_before_its_request(world, host, rng):
-    host = world.hold("before")
+def kill_in_refresh(world, when, becomes):
+    host = world.hold(when)
     host.kill()
-    world.release("lost")
+    world.release(becomes)
     time.sleep(IN_REFRESH_SECONDS)
     host.start()
+
+
+def kill_before_its_request(world, host, rng):
+    kill_in_refresh(world, "before", "lost")
 
 
 def kill_before_its_answer(world, host, rng):
-    host = world.hold("after")
-    host.kill()
-    world.release("sent")
-    time.sleep(IN_REFRESH_SECONDS)
-    host.start()
+    kill_in_refresh(world, "after", "sent")
 
 
 def end_before_its_answer(world, host, rng):
