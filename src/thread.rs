@@ -5,6 +5,15 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, scope};
 
+use rustix::process::getpriority_process;
+use thread_priority::{
+    Error, NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+
+/// The policy of threads that interrupt nobody; its niceness counts as that of any other (sched(7)).
+const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+
 /// A running thread. Dropping the handle waits for the thread's end, so close its inbox first.
 #[derive(Debug)]
 pub struct Thread(Option<JoinHandle<()>>);
@@ -39,6 +48,24 @@ pub fn aside<T: Send>(name: &str, stack_bytes: usize, body: impl FnOnce() -> T +
     })
 }
 
+/// Has this thread, and each that it starts, run after whoever runs when it is woken, and not at once
+/// in their place (`SCHED_BATCH`, sched(7)). Its share of the processor is the same, its niceness too.
+///
+/// Whoever sends bytes to a thread of ours is mostly about to send some to others or to go to sleep. It
+/// gets that done, and then several of ours run in a row.
+pub fn wait_for_turn() -> Result<(), Error> {
+    let niceness = getpriority_process(None).map_err(|error| Error::OS(error.raw_os_error()))?;
+    set_thread_priority_and_policy(thread_native_id(), of_niceness(niceness)?, BATCH)
+}
+
+/// What stands for `niceness` in the library's scale, where it can't be said otherwise.
+fn of_niceness(niceness: i32) -> Result<ThreadPriority, Error> {
+    let values = (0..=u8::MAX).map_while(|value| ThreadPriorityValue::try_from(value).ok());
+    let mut priorities = values.map(ThreadPriority::Crossplatform);
+    let is_same = |one: &ThreadPriority| one.to_posix(BATCH) == Ok(niceness);
+    priorities.find(is_same).ok_or(Error::Priority("there is no such niceness"))
+}
+
 impl Thread {
     /// Whether the thread has ended.
     pub fn is_finished(&self) -> bool {
@@ -64,7 +91,33 @@ impl Drop for Thread {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::setpriority_process;
+    use thread_priority::thread_schedule_policy;
+
     use super::*;
+
+    #[test]
+    fn every_niceness_can_be_said() {
+        for niceness in -20..20 {
+            assert_eq!(of_niceness(niceness).unwrap().to_posix(BATCH), Ok(niceness));
+        }
+        assert!(of_niceness(20).is_err());
+        assert!(of_niceness(-21).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_its_turn_keeps_its_niceness_and_starts_others_like_it() {
+        let how = || (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap());
+        let child = move || {
+            // On Linux a thread has a niceness of its own.
+            setpriority_process(None, 7).unwrap();
+            wait_for_turn().unwrap();
+            (how(), std::thread::spawn(how).join().unwrap())
+        };
+        let before = how();
+        assert_eq!(std::thread::spawn(child).join().unwrap(), ((BATCH, 7), (BATCH, 7)));
+        assert_eq!(how(), before, "others are as they were");
+    }
 
     #[test]
     fn what_runs_aside_gives_its_value_and_its_panic_is_ours() {

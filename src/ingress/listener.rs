@@ -167,6 +167,10 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(mut self) {
+        // It starts the workers, which are as it is then.
+        if let Err(error) = thread::wait_for_turn() {
+            debug!("Threads are scheduled as they come: {error}");
+        }
         loop {
             match self.listener.accept() {
                 Ok((stream, from)) => self.hand_over(stream, from.ip()),

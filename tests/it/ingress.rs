@@ -71,6 +71,28 @@ fn a_panic_costs_one_connection_and_its_slot_comes_back() {
 }
 
 #[test]
+fn workers_wait_for_their_turn() {
+    /// Answers with how its thread is scheduled.
+    struct Scheduled;
+    impl Service for Scheduled {
+        fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
+            let policy = format!("{:?}", thread_priority::thread_schedule_policy());
+            let mut reply = Reply::new(out, Some(request.head), false);
+            let head = ResponseHead { status: 200, headers: Headers::new() };
+            reply.begin(&head, AnswerLength::Sized(policy.len() as u64));
+            reply.piece(policy.as_bytes()).unwrap();
+            reply.finish()
+        }
+
+        fn refuse(&self, _: &Refusal, _: Option<&RequestHead>, _: &mut dyn Write) {}
+    }
+    let listener = listener::bind("localhost", 0).unwrap();
+    let server = Server::start(listener, limits(1), Arc::new(Scheduled)).unwrap();
+    let answer = ask(server.local_addr(), get("/"));
+    assert_eq!(answer.body, "Ok(Normal(Batch))");
+}
+
+#[test]
 fn a_full_pool_ends_the_connection_that_waits_longest() {
     let server = start(3);
     let mut held: Vec<_> = (0..2).map(|_| Client::connect(server.local_addr())).collect();
