@@ -1,13 +1,17 @@
-//! One read buffer for each thread, lent to whoever reads: to the client's side while a request comes,
-//! to the provider's while it is answered.
+//! What each thread has one of, lent to whoever needs it: a buffer to read into, to the client's side while
+//! a request comes and to the provider's while it is answered; and one to write heads in, likewise.
 
 use std::cell::Cell;
 
 /// What a buffer has: room for most heads and for an event of a stream.
 pub const BUFFER_BYTES: usize = 4 * 1024;
 
+/// The largest that a buffer for heads may be to be kept.
+const HEAD_KEPT_MAX_BYTES: usize = 4 * 1024;
+
 thread_local! {
     static SPARE: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+    static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// This thread's buffer, of [`BUFFER_BYTES`]; another where that one is lent. What it holds is of no
@@ -28,9 +32,37 @@ pub fn give(mut buffer: Vec<u8>) {
     SPARE.set(Some(buffer));
 }
 
+/// This thread's buffer for heads, empty; a new one where it is lent.
+pub fn take_head() -> Vec<u8> {
+    HEAD.take()
+}
+
+/// Gives it back, with whatever it holds, which may have made it grow.
+pub fn give_head(mut buffer: Vec<u8>) {
+    if (1..=HEAD_KEPT_MAX_BYTES).contains(&buffer.capacity()) {
+        buffer.clear();
+        HEAD.set(buffer);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_for_heads_is_lent_again_unless_it_has_grown_large() {
+        let mut one = take_head();
+        assert_eq!(one.capacity(), 0);
+        one.reserve_exact(HEAD_KEPT_MAX_BYTES);
+        one.push(b'x');
+        give_head(one);
+        give_head(Vec::new());
+        let mut again = take_head();
+        assert_eq!((again.len(), again.capacity()), (0, HEAD_KEPT_MAX_BYTES));
+        again.reserve_exact(HEAD_KEPT_MAX_BYTES + 1);
+        give_head(again);
+        assert_eq!(take_head().capacity(), 0);
+    }
 
     #[test]
     fn a_buffer_is_lent_again_in_its_first_size() {

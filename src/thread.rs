@@ -96,6 +96,8 @@ mod tests {
 
     use super::*;
 
+    const STACK_BYTES: usize = 64 * 1024;
+
     #[test]
     fn every_niceness_can_be_said() {
         for niceness in -20..20 {
@@ -112,20 +114,20 @@ mod tests {
             // On Linux a thread has a niceness of its own.
             setpriority_process(None, 7).unwrap();
             wait_for_turn().unwrap();
-            (how(), std::thread::spawn(how).join().unwrap())
+            (how(), aside("t", STACK_BYTES, how))
         };
         let before = how();
-        assert_eq!(std::thread::spawn(child).join().unwrap(), ((BATCH, 7), (BATCH, 7)));
+        assert_eq!(aside("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
         assert_eq!(how(), before, "others are as they were");
     }
 
     #[test]
     fn what_runs_aside_gives_its_value_and_its_panic_is_ours() {
         let here = std::thread::current().id();
-        assert_ne!(aside("t", 64 * 1024, || std::thread::current().id()), here);
+        assert_ne!(aside("t", STACK_BYTES, || std::thread::current().id()), here);
         // More stack than there is address space: no thread.
         assert_eq!(aside("t", usize::MAX / 2, || std::thread::current().id()), here);
-        let panicking = || aside("t", 64 * 1024, || panic!("as it should"));
+        let panicking = || aside("t", STACK_BYTES, || panic!("as it should"));
         assert!(std::panic::catch_unwind(panicking).is_err());
     }
 }

@@ -6,7 +6,6 @@
 //! are not looked up for every request (`resolver`). What is read or written is decided in `head`,
 //! `framing`, `request` and `origin`, which open no socket.
 
-use std::cell::RefCell;
 use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use crate::config::Egress;
 use crate::message::Headers;
+use crate::spare;
 
 mod answer;
 mod buffer;
@@ -64,8 +64,8 @@ pub struct OutRequest<'a> {
     pub method: &'a str,
     /// Path and query after the base URL's path; starts with `/`.
     pub target: &'a str,
-    /// Header fields that a client sent, passed on as they are.
-    pub passed_on: &'a [(&'a str, &'a [u8])],
+    /// Header fields that a client sent, name and value, passed on as they are.
+    pub passed_on: &'a [(&'a [u8], &'a [u8])],
     /// Those that follow them. None of either are `Host` or frame the body.
     pub headers: &'a Headers,
 }
@@ -117,11 +117,6 @@ pub struct Upstream {
     timeouts: Timeouts,
 }
 
-thread_local! {
-    /// Memory for the head of a request, used again by the next one of this thread.
-    static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// A failed attempt, and whether a kept connection that had just been closed is to blame.
 struct Failed {
     fault: Fault,
@@ -153,13 +148,13 @@ impl Upstream {
         body: &mut OutBody<'_>,
         client: Option<&Arc<TcpStream>>,
     ) -> Result<Answer, UpstreamError> {
-        HEAD.with_borrow_mut(|head| {
-            head.clear();
-            match request::write_head(head, &self.origin, request, body) {
-                Ok(()) => self.send_head(head, request.method, body, Watch::new(client)),
-                Err(what) => Err(Fault::Unsendable(what).exchanging()),
-            }
-        })
+        let mut head = spare::take_head();
+        let outcome = match request::write_head(&mut head, &self.origin, request, body) {
+            Ok(()) => self.send_head(&head, request.method, body, Watch::new(client)),
+            Err(what) => Err(Fault::Unsendable(what).exchanging()),
+        };
+        spare::give_head(head);
+        outcome
     }
 
     /// Closes connections that are kept beyond `max`.

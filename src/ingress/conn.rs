@@ -193,14 +193,15 @@ impl Input {
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
     fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
-        let deadline = Deadline::after(allowed);
+        // Most heads are there at once, and the clock is not asked for.
+        let mut deadline = None;
         let mut reader = HeadReader::new();
         loop {
             if let Some((head, length)) = reader.read(self.held())? {
                 self.consume(length);
                 return Ok(Some(head));
             }
-            match self.fill(deadline) {
+            match self.fill(*deadline.get_or_insert_with(|| Deadline::after(allowed))) {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {

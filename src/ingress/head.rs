@@ -1,9 +1,10 @@
 //! From bytes to a checked request head, under RFC 9112's rules; the only file that knows `httparse`.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
-use crate::message::{BodyLength, Headers, RequestHead, Version, plain_prefix};
+use crate::message::{BodyLength, FoundFields, Headers, RequestHead, Version, plain_prefix};
 use crate::refusal::{Code, Refusal};
 
 /// Empty lines that may stand before a request line (RFC 9112 §2.2 asks for one).
@@ -157,13 +158,24 @@ fn parse<const FIELDS: usize>(bytes: &[u8]) -> Result<Option<(RequestHead, usize
         Some(0) => Version::Http10,
         _ => Version::Http11,
     };
-    let mut headers = Headers::with_room(request.headers.len(), length);
+    let mut fields = FoundFields::with_room(request.headers.len());
     for field in request.headers.iter() {
-        headers.push(field.name, field.value);
+        fields.push(place(bytes, field.name.as_bytes()), place(bytes, field.value));
     }
+    let headers = fields.of(&bytes[..length]);
     let method = request.method.unwrap_or_default().to_owned();
     let head = check(method, request.path.unwrap_or_default(), version, headers)?;
     Ok(Some((head, length)))
+}
+
+/// Where `part` stands in `text`, of which it is a part.
+fn place(text: &[u8], part: &[u8]) -> Range<usize> {
+    if part.is_empty() {
+        // It may stand anywhere else.
+        return 0..0;
+    }
+    let start = part.as_ptr().addr() - text.as_ptr().addr();
+    start..start + part.len()
 }
 
 /// Checks a head that was parsed by whichever server: target, host and framing.

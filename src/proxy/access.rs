@@ -33,8 +33,9 @@ impl Access {
     fn check_host(&self, host: Option<&str>) -> Result<(), Refusal> {
         // An HTTP/1.0 client may send none; a browser always does.
         let Some(host) = host else { return Ok(()) };
-        let name = host_name(host).to_ascii_lowercase();
-        if is_loopback_host(&name) || self.hosts.contains(&name) {
+        let name = host_name(host);
+        let is_listed = || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
+        if is_loopback_host(name) || is_listed() {
             return Ok(());
         }
         Err(Refusal::new(

@@ -148,12 +148,12 @@ impl Proxy {
     fn judge(&self, index: usize, outcome: &Result<Answer, Stop>, began: Moment) {
         let way = &self.ways[index];
         let otherwise = self.config.settings.failure_cooldown;
-        let now = self.clock.now();
         let name = &self.config.providers[index].name;
         let (length, why) = match outcome {
             Ok(answer) if verdict::is_failing(answer.head.status) => {
                 self.metrics.upstream_error(name, "status");
-                let length = cooldown::length(&answer.head.headers, now.wall, otherwise);
+                let now = self.clock.wall();
+                let length = cooldown::length(&answer.head.headers, now, otherwise);
                 (length, format!("it answered {}", answer.head.status))
             }
             Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
@@ -170,7 +170,7 @@ impl Proxy {
         if let (Some(herald), Ok(_)) = (&way.herald, outcome) {
             herald.tell(length);
         }
-        if way.cooldown.begin(now, length) {
+        if way.cooldown.begin(self.clock.now(), length) {
             warn!("Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil());
         }
     }

@@ -24,6 +24,9 @@ const OURS: [&str; 3] = ["host", "content-length", "expect"];
 /// Request fields that hold a list, so that the client's members and the configured ones are merged.
 const LISTS: [&str; 1] = ["anthropic-beta"];
 
+/// What the proxy's own fields hold, mostly: a token.
+const OWN_COMMON_BYTES: usize = 256;
+
 /// What may not cross: hop-by-hop by nature or because `Connection` names it.
 struct HopByHop {
     /// What `Connection` names.
@@ -40,17 +43,17 @@ impl HopByHop {
         Self { others }
     }
 
-    fn holds(&self, name: &str) -> bool {
-        HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own))
-            || self.others.iter().any(|other| other.eq_ignore_ascii_case(name.as_bytes()))
+    fn holds(&self, name: &[u8]) -> bool {
+        HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+            || self.others.iter().any(|other| other.eq_ignore_ascii_case(name))
     }
 }
 
 /// The fields that a provider is sent.
 #[derive(Debug)]
 pub struct Fields<'a> {
-    /// The client's, as they came.
-    pub passed_on: Vec<(&'a str, &'a [u8])>,
+    /// The client's, name and value, as they came.
+    pub passed_on: Vec<(&'a [u8], &'a [u8])>,
     /// The proxy's own.
     pub own: Headers,
 }
@@ -58,9 +61,9 @@ pub struct Fields<'a> {
 impl Fields<'_> {
     /// Sets a field in the place of all that are called `name`.
     fn set(&mut self, name: &str, value: &[&[u8]]) {
-        self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
+        self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
         self.own.remove(name);
-        self.own.push_parts(name, value);
+        self.own.push_parts(name.as_bytes(), value);
     }
 }
 
@@ -85,15 +88,17 @@ pub fn to_upstream<'a>(
 ) -> Fields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
-    let crosses = |(name, value): &(&str, &[u8])| {
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let crosses = |(name, value): &(&[u8], &[u8])| {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
         let is_credential = is("authorization") || is("x-api-key");
         !hop_by_hop.holds(name)
             && !OURS.iter().any(|own| is(own))
             && !(is_credential && (!passthrough || is_inbound_key(value, inbound_keys)))
     };
-    let passed_on = headers.iter().filter(crosses).collect();
-    let mut sent = Fields { passed_on, own: Headers::new() };
+    let mut passed_on = Vec::with_capacity(headers.len());
+    passed_on.extend(headers.iter().filter(crosses));
+    let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
+    let mut sent = Fields { passed_on, own };
     for (name, value) in &provider.headers {
         let mut value = value.clone();
         if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
@@ -122,9 +127,10 @@ fn is_inbound_key(value: &[u8], inbound_keys: &[Secret]) -> bool {
 }
 
 /// The client's members of the list and then those of `configured` that it lacks.
-fn merged(passed_on: &[(&str, &[u8])], name: &str, configured: &str) -> String {
+fn merged(passed_on: &[(&[u8], &[u8])], name: &str, configured: &str) -> String {
     let mut lists = Headers::new();
-    for (own, value) in passed_on.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)) {
+    let is_called = |(own, _): &&(&[u8], &[u8])| own.eq_ignore_ascii_case(name.as_bytes());
+    for (own, value) in passed_on.iter().filter(is_called) {
         lists.push(own, value);
     }
     let mut members: Vec<String> =

@@ -26,7 +26,7 @@ impl HeldBytes {
     /// there is no room for them.
     pub fn zeroed(length: usize) -> io::Result<Self> {
         if length < LARGE_MIN_BYTES {
-            return Ok(Self::Small(vec![0; length]));
+            return Ok(Self::Small(cleared(length)));
         }
         MmapMut::map_anon(length).map(Self::Large)
     }
@@ -48,6 +48,17 @@ impl HeldBytes {
         }
         Ok(held)
     }
+}
+
+#[expect(
+    clippy::slow_vector_initialization,
+    reason = "`vec![0; length]` asks for cleared memory, for which glibc passes over what this thread has \
+              just let go: 1,800 instructions more"
+)]
+fn cleared(length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length);
+    bytes.resize(length, 0);
+    bytes
 }
 
 impl Deref for HeldBytes {

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Write};
 
 use crate::ingress::After;
 use crate::message::{RequestHead, ResponseHead, Version, reason_phrase};
+use crate::spare;
 use crate::upstream::AnswerLength;
 
 /// How the body is delimited for the client.
@@ -20,9 +21,6 @@ enum Framing {
     /// The end of the connection ends the body: HTTP/1.0 clients.
     UntilClose,
 }
-
-/// The room that a head is given at first.
-const HEAD_COMMON_BYTES: usize = 1024;
 
 /// One response on its way to the client. Each piece is one write, so that no event waits; the head
 /// goes out with the first piece, or at [`Reply::flush`].
@@ -79,16 +77,16 @@ impl<'a> Reply<'a> {
     }
 
     fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
+        self.held_head = spare::take_head();
         let bytes = &mut self.held_head;
-        bytes.reserve(HEAD_COMMON_BYTES);
         let (status, reason) = (head.status, reason_phrase(head.status));
         // Writing to memory does not fail.
         let _ = write!(bytes, "HTTP/1.1 {status} {reason}\r\n");
         for (name, value) in head.headers.iter() {
-            if framing != Framing::None && name.eq_ignore_ascii_case("content-length") {
+            if framing != Framing::None && name.eq_ignore_ascii_case(b"content-length") {
                 continue;
             }
-            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            for part in [name, b": ", value, b"\r\n"] {
                 bytes.extend_from_slice(part);
             }
         }
@@ -151,8 +149,9 @@ impl<'a> Reply<'a> {
     fn write(&mut self, [start, bytes, end]: [&[u8]; 3]) -> io::Result<()> {
         let head = std::mem::take(&mut self.held_head);
         let mut parts = [&head, start, bytes, end].map(IoSlice::new);
-        write_all(self.out, &mut parts)?;
-        self.out.flush()
+        let outcome = write_all(self.out, &mut parts).and_then(|()| self.out.flush());
+        spare::give_head(head);
+        outcome
     }
 
     /// Ends the response; what is to become of the connection.

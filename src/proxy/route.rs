@@ -2,6 +2,7 @@
 //! refusal.
 
 use crate::config::{Config, Provider, ProviderKind, SelectionStrategy};
+use crate::message::path_of;
 use crate::proxy::choice::Candidate;
 use crate::refusal::{Code, Refusal};
 
@@ -19,10 +20,7 @@ pub enum Route {
 
 /// Routes `target`, which starts with `/`.
 pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
-    };
+    let path = path_of(target);
     if let Some(page) = path.strip_prefix("/-/") {
         return Ok(Route::Page(page.to_owned()));
     }
@@ -31,8 +29,8 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     }
     let Some(rest) = path.strip_prefix("/to/") else { return Ok(Route::Any) };
     let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let path = if path.is_empty() { "/" } else { path };
-    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let query = &target[path_of(target).len()..];
+    let target = if path.is_empty() { format!("/{query}") } else { format!("{path}{query}") };
     let index = providers.iter().position(|provider| provider.slug == slug && provider.enabled);
     index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers))
 }
@@ -68,22 +66,21 @@ pub fn candidates(
 
 fn by_type(providers: &[Provider], path: &str) -> Vec<Candidate> {
     let kind = kind_of_path(path);
-    let enabled = (0..providers.len()).filter(|index| providers[*index].enabled);
-    let (fitting, others): (Vec<_>, Vec<_>) =
-        enabled.partition(|index| kind.is_none_or(|kind| providers[*index].kind == kind));
-    let fitting = fitting.into_iter().map(|provider| (provider, 0, false));
-    let others = others.into_iter().map(|provider| {
-        let is_foreign = providers[provider].kind != ProviderKind::Generic;
-        (provider, 1, is_foreign)
-    });
-    let all = fitting.chain(others);
-    all.map(|(provider, priority, is_foreign)| Candidate {
-        provider,
-        model: None,
-        priority,
-        is_foreign,
-    })
-    .collect()
+    let enabled = providers.iter().enumerate().filter(|(_, provider)| provider.enabled);
+    let mut all: Vec<_> = enabled
+        .map(|(index, provider)| {
+            let fits = kind.is_none_or(|kind| provider.kind == kind);
+            Candidate {
+                provider: index,
+                model: None,
+                priority: i64::from(!fits),
+                is_foreign: !fits && provider.kind != ProviderKind::Generic,
+            }
+        })
+        .collect();
+    // A stable sort: file order stays.
+    all.sort_by_key(|one| one.priority);
+    all
 }
 
 /// Whether `pattern`, in which `*` stands for any run of characters, matches all of `text`.

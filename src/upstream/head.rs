@@ -1,6 +1,8 @@
 //! From bytes to the head of a response, under RFC 9112's rules; pure.
 
-use crate::message::{Headers, ResponseHead, plain_prefix};
+use std::ops::Range;
+
+use crate::message::{FoundFields, Headers, ResponseHead, plain_prefix};
 use crate::upstream::AnswerLength;
 use crate::upstream::framing::Framing;
 
@@ -9,9 +11,8 @@ pub const RESPONSE_HEAD_MAX_BYTES: usize = 16 * 1024;
 /// The most header fields in one.
 pub const RESPONSE_HEAD_MAX_FIELDS: usize = 128;
 
-/// The fields, and the bytes of them, that there is room for at first.
+/// The fields that there is room for at first.
 const FIELDS_COMMON: usize = 16;
-const HEAD_COMMON_BYTES: usize = 1024;
 
 /// A response's head as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,20 +82,29 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
     let mut lines = Lines(bytes);
     let Some(first) = lines.next() else { return Ok(None) };
     let (is_http11, status) = status_line(first)?;
-    let mut headers = Headers::with_room(FIELDS_COMMON, bytes.len().min(HEAD_COMMON_BYTES));
-    while let Some(line) = lines.next() {
-        if line.is_empty() {
-            let length = bytes.len() - lines.0.len();
-            let head = ResponseHead { status, headers };
+    let mut fields = FoundFields::with_room(FIELDS_COMMON);
+    let mut at = bytes.len() - lines.0.len();
+    loop {
+        if let Some(length) = empty_line(bytes, at) {
+            let head = ResponseHead { status, headers: fields.of(&bytes[..length]) };
             return Ok(Some(Parsed { head, is_http11, length }));
         }
-        let (name, value) = field(line)?;
-        if headers.len() == RESPONSE_HEAD_MAX_FIELDS {
+        let Some(field) = field(bytes, at)? else { return Ok(None) };
+        if fields.count() == RESPONSE_HEAD_MAX_FIELDS {
             return Err(BadHead("the response head has more than 128 fields"));
         }
-        headers.push(name, value);
+        fields.push(field.name, field.value);
+        at = field.end;
     }
-    Ok(None)
+}
+
+/// Where the empty line at `at` ends, if there is one.
+fn empty_line(bytes: &[u8], at: usize) -> Option<usize> {
+    match bytes[at..] {
+        [b'\r', b'\n', ..] => Some(at + 2),
+        [b'\n', ..] => Some(at + 1),
+        _ => None,
+    }
 }
 
 /// The lines of a head, without their ends.
@@ -134,18 +144,36 @@ fn status_line(line: &[u8]) -> Result<(bool, u16), BadHead> {
     }
 }
 
-/// Name and value of a field (RFC 9112 §5). A line that goes on from the one before (§5.2) is none.
-fn field(line: &[u8]) -> Result<(&str, &[u8]), BadHead> {
-    let bad = BadHead("the response head holds a line that is no field");
-    let colon = line.iter().position(|byte| *byte == b':').ok_or(bad)?;
-    let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().all(|byte| is_in_name(*byte)) {
-        return Err(bad);
+/// Where a field and its parts stand.
+struct Field {
+    name: Range<usize>,
+    value: Range<usize>,
+    /// The end of its line.
+    end: usize,
+}
+
+/// The field at `at` (RFC 9112 §5). None where its line has no end. A line that goes on from the one
+/// before (§5.2) is no field.
+fn field(bytes: &[u8], at: usize) -> Result<Option<Field>, BadHead> {
+    let Some(name_length) = bytes[at..].iter().position(|byte| !is_in_name(*byte)) else {
+        return Ok(None);
+    };
+    let colon = at + name_length;
+    if name_length == 0 || bytes[colon] != b':' {
+        return Err(BadHead("the response head holds a line that is no field"));
     }
-    if !is_value(value) {
-        return Err(BadHead("the response head holds a byte that no field may hold"));
-    }
-    Ok((std::str::from_utf8(name).map_err(|_| bad)?, value.trim_ascii()))
+    let rest = &bytes[colon + 1..];
+    let (value, after) = rest.split_at(plain_prefix(rest));
+    let value_end = colon + 1 + value.len();
+    let end = match after {
+        [b'\r', b'\n', ..] => value_end + 2,
+        [b'\n', ..] => value_end + 1,
+        [] | [b'\r'] => return Ok(None),
+        _ => return Err(BadHead("the response head holds a byte that no field may hold")),
+    };
+    let start = value_end - value.trim_ascii_start().len();
+    let value = start..start + value.trim_ascii().len();
+    Ok(Some(Field { name: at..colon, value, end }))
 }
 
 /// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
@@ -282,7 +310,8 @@ mod tests {
         );
         assert_eq!((one.head.status, one.is_http11), (200, true));
         let fields: Vec<_> = one.head.headers.iter().collect();
-        assert_eq!(fields, [("Content-Type", b"a/b".as_slice()), ("X", b""), ("x", b"b")]);
+        let expected = [(b"Content-Type".as_slice(), b"a/b".as_slice()), (b"X", b""), (b"x", b"b")];
+        assert_eq!(fields, expected);
         assert_eq!(
             one.length,
             "HTTP/1.1 200 OK\r\nContent-Type:  a/b \r\nX:\r\nx: \tb\r\n\r\n".len()

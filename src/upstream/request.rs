@@ -37,13 +37,13 @@ pub(super) fn write_head(
         head.extend_from_slice(part.as_bytes());
     }
     for (name, value) in request.passed_on.iter().copied().chain(request.headers.iter()) {
-        if name.is_empty() || !name.bytes().all(is_in_name) {
+        if name.is_empty() || !name.iter().copied().all(is_in_name) {
             return Err("the name of a header field holds a byte that it may not");
         }
         if !is_value(value) {
             return Err("a header field holds a byte that it may not");
         }
-        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(name);
         head.extend_from_slice(b": ");
         head.extend_from_slice(value);
         head.extend_from_slice(b"\r\n");
@@ -91,7 +91,7 @@ mod tests {
         let origin = Origin::of("https://h:1/base/").unwrap();
         let mut headers = Headers::new();
         headers.push("x-own", "1");
-        let passed_on = [(field.0, field.1.as_bytes())];
+        let passed_on = [(field.0.as_bytes(), field.1.as_bytes())];
         let mut head = Vec::new();
         let request = OutRequest { method, target, passed_on: &passed_on, headers: &headers };
         write_head(&mut head, &origin, &request, body).ok()?;
