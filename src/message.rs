@@ -142,10 +142,7 @@ impl Headers {
     /// The members of the comma-separated lists in every field called `name`, trimmed, empty ones
     /// left out (RFC 9110 §5.6.1).
     pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.all(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .map(<[u8]>::trim_ascii)
-            .filter(|member| !member.is_empty())
+        self.all(name).flat_map(members)
     }
 
     /// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from `now`.
@@ -160,8 +157,15 @@ impl Headers {
 
     /// Whether the list in the fields called `name` holds `member`, whatever its case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
-        self.list(name).any(|own| own.eq_ignore_ascii_case(member.as_bytes()))
+        self.all(name)
+            .any(|value| members(value).any(|own| own.eq_ignore_ascii_case(member.as_bytes())))
     }
+}
+
+/// The members of one comma-separated list.
+pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let all = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    all.filter(|member| !member.is_empty())
 }
 
 impl PartialEq for Headers {

@@ -1,7 +1,7 @@
 //! Which header fields cross, each way: hop-by-hop out, client credentials out, the token in.
 
 use crate::config::{AuthType, Credential, Provider, ProviderKind};
-use crate::message::Headers;
+use crate::message::{Headers, members};
 use crate::secret::Secret;
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), or to a proxy's own authentication.
@@ -35,11 +35,12 @@ struct HopByHop {
 
 impl HopByHop {
     fn of(headers: &Headers) -> Self {
-        let others = headers
-            .list("connection")
-            .filter(|member| !matches!(*member, b"keep-alive" | b"close"))
-            .map(<[u8]>::to_vec)
-            .collect();
+        let mut others = Vec::new();
+        for value in headers.all("connection") {
+            let named =
+                members(value).filter(|member| !matches!(*member, b"keep-alive" | b"close"));
+            others.extend(named.map(<[u8]>::to_vec));
+        }
         Self { others }
     }
 

@@ -79,9 +79,12 @@ impl<'a> Reply<'a> {
     fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
         self.held_head = spare::take_head();
         let bytes = &mut self.held_head;
-        let (status, reason) = (head.status, reason_phrase(head.status));
-        // Writing to memory does not fail.
-        let _ = write!(bytes, "HTTP/1.1 {status} {reason}\r\n");
+        // `write!` to a Vec is a long way round for two numbers.
+        let mut digits = itoa::Buffer::new();
+        let status = digits.format(head.status);
+        for part in ["HTTP/1.1 ", status, " ", reason_phrase(head.status), "\r\n"] {
+            bytes.extend_from_slice(part.as_bytes());
+        }
         for (name, value) in head.headers.iter() {
             if framing != Framing::None && name.eq_ignore_ascii_case(b"content-length") {
                 continue;
@@ -91,7 +94,11 @@ impl<'a> Reply<'a> {
             }
         }
         match framing {
-            Framing::Sized(length) => drop(write!(bytes, "content-length: {length}\r\n")),
+            Framing::Sized(length) => {
+                for part in ["content-length: ", digits.format(length), "\r\n"] {
+                    bytes.extend_from_slice(part.as_bytes());
+                }
+            }
             Framing::Chunked => bytes.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::None | Framing::ChunksEnded | Framing::UntilClose => {}
         }

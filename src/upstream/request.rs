@@ -55,8 +55,11 @@ pub(super) fn write_head(
     };
     match (body, length) {
         (OutBody::Absent, _) => {}
-        // Writing to memory does not fail.
-        (_, Some(length)) => drop(write!(head, "content-length: {length}\r\n")),
+        (_, Some(length)) => {
+            for part in ["content-length: ", itoa::Buffer::new().format(length), "\r\n"] {
+                head.extend_from_slice(part.as_bytes());
+            }
+        }
         (_, None) => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
     head.extend_from_slice(b"\r\n");
