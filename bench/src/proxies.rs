@@ -79,11 +79,13 @@ impl Kind {
             let line = line.unwrap_or_default();
             Ok(line.trim_start_matches(&*program.to_string_lossy()).trim_start().to_owned())
         };
-        let argument = match self {
-            Self::Nginx | Self::Haproxy => "-v",
-            _ => "--version",
-        };
-        said(argument).unwrap_or_default()
+        match self {
+            Self::Nginx | Self::Haproxy => said("-v"),
+            // It starts, whatever it is asked.
+            Self::Portkey => portkey_version(),
+            _ => said("--version"),
+        }
+        .unwrap_or_default()
     }
 }
 
@@ -100,15 +102,9 @@ pub(crate) struct Subject {
 }
 
 /// Those that can be had here, with the provider behind them over TLS or without.
-pub(crate) fn start_all(mock: &Mock, with_tls: bool, gateways: &[String]) -> Outcome<Vec<Subject>> {
-    let mut kinds =
-        vec![Kind::Evertoken, Kind::Static, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
-    if gateways.iter().any(|one| one == "litellm") {
-        kinds.push(Kind::Litellm);
-    }
-    if gateways.iter().any(|one| one == "portkey") {
-        kinds.push(Kind::Portkey);
-    }
+pub(crate) fn start_all(mock: &Mock, with_tls: bool) -> Outcome<Vec<Subject>> {
+    let kinds =
+        [Kind::Evertoken, Kind::Static, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
     let mut subjects = Vec::new();
     if !with_tls {
         subjects.push(Subject {
@@ -153,6 +149,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
     std::fs::write(&file, text)?;
     let mut command = Command::new(program);
     let port = address.port().to_string();
+    let port_option = format!("--port={port}");
     let (at, plain, tls) = (address.to_string(), mock.plain.to_string(), mock.tls.to_string());
     let arguments: Vec<&str> = match kind {
         Kind::Relay if with_tls => vec!["relay", &at, &tls, "tls"],
@@ -163,11 +160,13 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
         Kind::Envoy => {
             vec!["-c", &file_name, "--concurrency", "2", "-l", "error", "--use-dynamic-base-id"]
         }
-        Kind::Litellm => vec!["--config", &file_name, "--host", "127.0.0.1", "--port", &port],
-        Kind::Portkey => {
-            command.env("PORT", &port);
-            Vec::new()
+        Kind::Litellm => {
+            // Only who is on this machine can reach it, and prices are not asked for on the network.
+            command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
+            command.env("LITELLM_LOCAL_MODEL_COST_MAP", "true");
+            vec!["--config", &file_name, "--host", "127.0.0.1", "--port", &port]
         }
+        Kind::Portkey => vec![&port_option, "--headless"],
         Kind::Direct => Vec::new(),
     };
     command.current_dir(&folder);
@@ -345,6 +344,14 @@ fn python(folder: &str, package: &str, program: &str) -> Outcome<PathBuf> {
         output(Command::new(environment.join("bin/pip")).args(["install", "--quiet", package]))?;
     }
     Ok(path)
+}
+
+/// What its package says.
+fn portkey_version() -> Outcome<String> {
+    let file = folder::scratch()?.join("node/node_modules/@portkey-ai/gateway/package.json");
+    let text = std::fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("\"version\": "));
+    Ok(line.unwrap_or_default().trim_matches(['"', ',']).to_owned())
 }
 
 fn portkey() -> Outcome<PathBuf> {

@@ -12,6 +12,7 @@ use crate::{Outcome, Plan, folder, say};
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
 
+mod gateways;
 mod growth;
 mod large;
 mod rest;
@@ -48,7 +49,7 @@ impl Results {
 pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     let mock = Mock::start()?;
     let mut results = Results::default();
-    let subjects = start_all(&mock, false, &plan.gateways)?;
+    let subjects = start_all(&mock, false)?;
     let machine = machine(&subjects)?;
     say(&machine);
     for (section, subjects, with_tls) in [("plain", Some(subjects), false), ("tls", None, true)] {
@@ -57,7 +58,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
         }
         let subjects = match subjects {
             Some(subjects) => subjects,
-            None => start_all(&mock, with_tls, &[])?,
+            None => start_all(&mock, with_tls)?,
         };
         let way = if with_tls { " over TLS to the provider" } else { "" };
         if plan.wants(section) {
@@ -78,6 +79,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     }
     if plan.wants("size") && !plan.is_short {
         rest::sizes(&mut results)?;
+    }
+    if !plan.gateways.is_empty() {
+        gateways::gateways(plan, &mock, &mut results)?;
     }
     finish(plan, &machine, &results)
 }

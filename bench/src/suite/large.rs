@@ -19,7 +19,7 @@ pub(super) fn large(
     for _ in 0..plan.rounds * 2 {
         for (index, subject) in subjects.iter().enumerate() {
             // The bare relay takes a request for whole that comes in one piece.
-            if matches!(subject.kind, Kind::Relay | Kind::Litellm | Kind::Portkey) {
+            if subject.kind == Kind::Relay {
                 continue;
             }
             let before = subject.running.as_ref().map(Running::usage).unwrap_or_default();
