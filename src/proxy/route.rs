@@ -21,6 +21,7 @@ pub enum Route {
 /// Routes `target`, which starts with `/`.
 pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     let path = path_of(target);
+    let query = &target[path.len()..];
     if let Some(page) = path.strip_prefix("/-/") {
         return Ok(Route::Page(page.to_owned()));
     }
@@ -29,7 +30,6 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     }
     let Some(rest) = path.strip_prefix("/to/") else { return Ok(Route::Any) };
     let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let query = &target[path_of(target).len()..];
     let target = if path.is_empty() { format!("/{query}") } else { format!("{path}{query}") };
     let index = providers.iter().position(|provider| provider.slug == slug && provider.enabled);
     index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers))
