@@ -26,6 +26,8 @@ SECONDS = float(os.environ.get("EVERTOKEN_CLIENT_SECONDS", "60"))
 KILLS = int(os.environ.get("EVERTOKEN_KILLS", "200"))
 CHAINS = 4
 THREADS = 24
+# How much longer than it says the issuer takes its tokens: see issuer.mjs.
+SLACK_SECONDS = 5
 PATIENCE_SECONDS = 20
 
 CONFIG = """
@@ -140,7 +142,7 @@ def write_config(folder, issuer, providers):
 
 def check_sdks(folder, lifetime):
     """SDK clients stream through many token lifetimes: no 401 at a client, none at the provider."""
-    with Issuer(lifetime) as issuer:
+    with Issuer(lifetime, SLACK_SECONDS) as issuer:
         write_config(folder, issuer, [("A", "anthropic", "TOKEN_A"), ("O", "openai", "TOKEN_O")])
         proxy = Evertoken(folder, variables(TOKEN_A=issuer.login(), TOKEN_O=issuer.login()))
         url = proxy.url()
@@ -148,7 +150,8 @@ def check_sdks(folder, lifetime):
         for thread in threads:
             thread.join()
         once = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
-        whole = once.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
+        asked = [{"role": "user", "content": "x"}]
+        whole = once.messages.create(model="m", max_tokens=8, messages=asked, extra_headers=begun())
         assert whole.content[0].text == "You said: x"
         # No provider has failed here.
         check_metrics(url, without=["upstream_errors"])
@@ -157,7 +160,13 @@ def check_sdks(folder, lifetime):
     print(f"SDKs: {sum(counts)} streams on {THREADS} threads in {SECONDS:.0f} s, {stats}")
     assert not errors, errors[:3]
     assert stats["refused"] == 0, "a request reached the provider without a valid token"
+    assert stats["sentExpired"] == 0, "a request was sent with an expired token"
     assert stats["rotations"] > SECONDS / lifetime, "tokens were refreshed through the run"
+
+
+def begun():
+    """Says when a request began, so that one on which a token ended is told from one sent with an expired token."""
+    return {"x-begun": str(time.time_ns() // 1_000_000)}
 
 
 def converse(url, index, until, counts, errors):
@@ -169,10 +178,14 @@ def converse(url, index, until, counts, errors):
     while time.monotonic() < until and not errors:
         try:
             if index % 2:
-                with claude.messages.stream(model="m", max_tokens=64, messages=messages) as stream:
+                with claude.messages.stream(
+                    model="m", max_tokens=64, messages=messages, extra_headers=begun()
+                ) as stream:
                     said = "".join(stream.text_stream)
             else:
-                stream = gpt.chat.completions.create(model="m", messages=messages, stream=True)
+                stream = gpt.chat.completions.create(
+                    model="m", messages=messages, stream=True, extra_headers=begun()
+                )
                 said = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
             assert said == f"You said: {text}", said
             counts[index] += 1
