@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
 
 use crate::config::{AutoRefresh, Missing, RequestFormat};
 use crate::secret::Secret;
@@ -49,7 +49,7 @@ impl Attempt {
 
     /// RFC 7636 §4.2, S256.
     fn challenge(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(self.verifier.expose()))
+        BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier.expose().as_bytes()))
     }
 
     /// The address that a browser is sent to. The query of `endpoint` is kept (RFC 6749 §3.1).

@@ -7,8 +7,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
-use sha2::{Digest, Sha256};
 
 use crate::secret::Secret;
 
@@ -55,8 +55,8 @@ pub fn open(key: Option<&Secret>, context: &str, text: &str) -> Result<Secret, &
 }
 
 fn cipher(key: &Secret) -> LessSafeKey {
-    let digest = Sha256::digest(key.expose().as_bytes());
-    let key = UnboundKey::new(&CHACHA20_POLY1305, &digest).expect("SHA-256 has the key's length");
+    let digest = digest(&SHA256, key.expose().as_bytes());
+    let key = UnboundKey::new(&CHACHA20_POLY1305, digest.as_ref()).expect("SHA-256 has the key's length");
     LessSafeKey::new(key)
 }
 
