@@ -1,12 +1,14 @@
 //! The least that a thread for each connection can cost: a relay that reads, writes, reads and writes.
 //!
 //! It checks nothing, puts no header in, limits nothing and notices no client that leaves: no proxy could
-//! be like this. It is measured beside the others for the bound of the design.
+//! be like this. It is measured beside the others for the bound of the design; its threads are scheduled
+//! as evertoken's workers are.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
+use evertoken::thread::wait_for_turn;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -23,6 +25,7 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Runs until the process is ended, at the address `at`; `with_tls` is how the provider is spoken to.
 pub(crate) fn run(at: &str, provider: &str, with_tls: bool) -> Outcome<()> {
+    wait_for_turn()?;
     let provider: SocketAddr = provider.parse()?;
     let config = if with_tls { Some(config()?) } else { None };
     let listener = TcpListener::bind(at)?;
