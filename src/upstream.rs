@@ -113,7 +113,7 @@ pub enum UpstreamError {
 pub struct Upstream {
     origin: Origin,
     connector: Connector,
-    idle: Arc<Idle>,
+    idle: Idle,
     timeouts: Timeouts,
 }
 
@@ -134,7 +134,7 @@ impl Upstream {
     ) -> Result<Self, String> {
         let origin = Origin::of(base_url).ok_or_else(|| "the base_url can't be used".to_owned())?;
         let connector = Connector::new(egress, timeouts.connect)?;
-        Ok(Self { origin, connector, idle: Arc::new(Idle::new(idle_max)), timeouts })
+        Ok(Self { origin, connector, idle: Idle::new(idle_max), timeouts })
     }
 
     /// Sends `request` and returns once the head of the response is there.
@@ -147,7 +147,7 @@ impl Upstream {
         request: &OutRequest<'_>,
         body: &mut OutBody<'_>,
         client: Option<&Arc<TcpStream>>,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Answer<'_>, UpstreamError> {
         let mut head = spare::take_head();
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
             Ok(()) => self.send_head(&head, request.method, body, Watch::new(client)),
@@ -168,7 +168,7 @@ impl Upstream {
         method: &str,
         body: &mut OutBody<'_>,
         mut watch: Watch,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Answer<'_>, UpstreamError> {
         // A streamed body can't be sent again, so its connection has to be a good one.
         let must_look = matches!(body, OutBody::Streamed(..));
         if let Some(kept) = self.idle.take(must_look) {
@@ -200,7 +200,7 @@ impl Upstream {
         method: &str,
         body: &mut OutBody<'_>,
         watch: Watch,
-    ) -> Result<Answer, (Failed, Watch)> {
+    ) -> Result<Answer<'_>, (Failed, Watch)> {
         let mut exchange = Exchange::on(wire, &watch, self.timeouts);
         let outcome = exchange.run(head, body).and_then(|parsed| {
             let (framing, length) = head::framing(method, &parsed)?;
@@ -221,7 +221,7 @@ impl Upstream {
             wire: Some(wire),
             buffer,
             framing,
-            idle: is_kept.then(|| self.idle.clone()),
+            idle: is_kept.then_some(&self.idle),
             // A server that sends a body where there must be none may be sending it still.
             is_trusted: length != AnswerLength::Absent,
             watch,

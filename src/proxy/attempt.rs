@@ -13,6 +13,7 @@ use crate::config::{Credential, FIRST_TOKEN_WAIT};
 use crate::ingress::Request;
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::Standing;
+use crate::proxy::cooldown::Mark;
 use crate::proxy::exchange::{Proxy, Record, Stop};
 use crate::proxy::way::InFlight;
 use crate::proxy::{cooldown, headers, verdict};
@@ -40,7 +41,7 @@ pub(super) struct Outgoing<'a> {
 /// A provider's answer. The request counts as under way until this is dropped.
 pub(super) struct Sent<'a> {
     /// What came.
-    pub(super) answer: Answer,
+    pub(super) answer: Answer<'a>,
     /// Holds the place among the provider's requests.
     pub(super) in_flight: InFlight<'a>,
 }
@@ -137,15 +138,15 @@ impl Proxy {
                 format!("{} has its max_in_flight ({most}) requests under way", provider.name);
             return Err(Refusal::new(Code::Overloaded, message).into());
         };
-        let began = self.clock.now();
+        let sent = way.cooldown.mark();
         let outcome = self.send(request, outgoing, record);
-        self.judge(index, &outcome, began);
+        self.judge(index, &outcome, sent);
         outcome.map(|answer| Sent { answer, in_flight })
     }
 
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
-    fn judge(&self, index: usize, outcome: &Result<Answer, Stop>, began: Moment) {
+    fn judge(&self, index: usize, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
         let way = &self.ways[index];
         let otherwise = self.config.settings.failure_cooldown;
         let name = &self.config.providers[index].name;
@@ -160,7 +161,7 @@ impl Proxy {
                 self.metrics.upstream_error(name, refusal.code.as_str());
                 (otherwise, refusal.code.as_str().to_owned())
             }
-            Ok(_) => return way.cooldown.succeeded(began),
+            Ok(_) => return way.cooldown.succeeded(sent),
             Err(_) => return,
         };
         if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
@@ -181,7 +182,7 @@ impl Proxy {
         request: &mut Request<'_>,
         outgoing: &Outgoing<'_>,
         record: &mut Record,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<Answer<'_>, Stop> {
         let mut is_first = true;
         loop {
             let taken = self.credential(outgoing.index)?;
@@ -206,7 +207,7 @@ impl Proxy {
         request: &mut Request<'_>,
         outgoing: &Outgoing<'_>,
         taken: &Taken<'_>,
-    ) -> Result<Answer, Stop> {
+    ) -> Result<Answer<'_>, Stop> {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
         let headers =
@@ -307,7 +308,7 @@ impl Proxy {
 }
 
 /// Whether an answer says that the token is no good: a 401, or a 403 whose body says so.
-fn refuses_token(answer: &mut Answer) -> bool {
+fn refuses_token(answer: &mut Answer<'_>) -> bool {
     match answer.head.status {
         401 => true,
         403 => {

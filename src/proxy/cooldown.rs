@@ -1,6 +1,7 @@
 //! How long a failing provider is passed over.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Due, Moment, Timestamp};
@@ -72,43 +73,66 @@ fn parse_duration(mut text: &str) -> Option<Duration> {
 
 /// Whether one provider cools down, and until when.
 #[derive(Debug, Default)]
-pub struct Cooldown(Mutex<Option<Cooling>>);
-
-#[derive(Clone, Copy, Debug)]
-struct Cooling {
-    since: Moment,
-    until: Due,
+pub struct Cooldown {
+    /// The number of the cooldown that was begun last, 0 once it was ended. While a provider is well, its
+    /// requests read this and nothing else, so that workers do not wait for each other here.
+    number: AtomicU64,
+    cooling: Mutex<Cooling>,
 }
 
+#[derive(Debug, Default)]
+struct Cooling {
+    /// How many were begun.
+    begun: u64,
+    until: Option<Due>,
+}
+
+/// When a request was sent, as far as cooldowns go by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(u64);
+
 impl Cooldown {
-    fn cooling(&self) -> std::sync::MutexGuard<'_, Option<Cooling>> {
-        // It is swapped whole; there is nothing half done to fear.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cooling(&self) -> MutexGuard<'_, Cooling> {
+        // It is changed whole; there is nothing half done to fear.
+        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For a request that is about to be sent.
+    pub fn mark(&self) -> Mark {
+        Mark(self.number.load(Ordering::Acquire))
     }
 
     /// When it ends; None where it has ended.
     pub fn until(&self, now: Moment) -> Option<Due> {
-        self.cooling().map(|cooling| cooling.until).filter(|until| !until.reached(now))
+        if self.mark() == Mark(0) {
+            return None;
+        }
+        self.cooling().until.filter(|until| !until.reached(now))
     }
 
     /// A request failed at `now`: passed over for `length`, or longer where that was said already.
     /// Returns whether the provider was not cooling down before.
     pub fn begin(&self, now: Moment, length: Duration) -> bool {
         let mut cooling = self.cooling();
-        let before = cooling.filter(|one| !one.until.reached(now));
+        let before = cooling.until.filter(|until| !until.reached(now));
         let until = Due::after(now, u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
-        let left = before.map_or(0, |one| one.until.left_ms(now));
-        if until.left_ms(now) > left {
-            *cooling = Some(Cooling { since: now, until });
+        if until.left_ms(now) > before.map_or(0, |before| before.left_ms(now)) {
+            cooling.until = Some(until);
+            cooling.begun += 1;
+            self.number.store(cooling.begun, Ordering::Release);
         }
         before.is_none() && !length.is_zero()
     }
 
-    /// A request that was sent at `sent` succeeded: what began before is over.
-    pub fn succeeded(&self, sent: Moment) {
+    /// A request that was sent at `sent` succeeded: what was begun before is over.
+    pub fn succeeded(&self, sent: Mark) {
+        if self.mark() == Mark(0) {
+            return;
+        }
         let mut cooling = self.cooling();
-        if cooling.is_some_and(|one| one.since.steady_ms <= sent.steady_ms) {
-            *cooling = None;
+        if sent == self.mark() {
+            cooling.until = None;
+            self.number.store(0, Ordering::Release);
         }
     }
 }
@@ -209,16 +233,25 @@ mod tests {
         let cooldown = Cooldown::default();
         assert_eq!(cooldown.until(NOW), None);
         assert!(!cooldown.begin(NOW, Duration::ZERO), "no time is no cooldown");
+        let before = cooldown.mark();
         assert!(cooldown.begin(later(1_000), Duration::from_secs(10)));
+        let after = cooldown.mark();
         assert!(!cooldown.begin(later(2_000), Duration::from_secs(1)), "it is not shortened");
         assert_eq!(
             cooldown.until(later(10_999)).map(|until| until.left_ms(later(10_999))),
             Some(1)
         );
         assert_eq!(cooldown.until(later(11_000)), None);
-        cooldown.succeeded(later(999));
+        cooldown.succeeded(before);
         assert!(cooldown.until(later(2_000)).is_some(), "that request was sent before the failure");
-        cooldown.succeeded(later(1_000));
-        assert_eq!(cooldown.until(later(2_000)), None);
+        assert!(!cooldown.begin(later(2_000), Duration::from_mins(1)), "it is made longer");
+        cooldown.succeeded(after);
+        assert!(cooldown.until(later(3_000)).is_some(), "and so was that one");
+        cooldown.succeeded(cooldown.mark());
+        assert_eq!(cooldown.until(later(3_000)), None);
+        cooldown.succeeded(before);
+        assert!(cooldown.begin(later(4_000), Duration::from_secs(1)), "the next is a new one");
+        cooldown.succeeded(after);
+        assert!(cooldown.until(later(4_000)).is_some());
     }
 }

@@ -234,7 +234,8 @@ impl Proxy {
         } else {
             by_path
         };
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let is_one_of_several = candidates.len() > 1;
+        let turn = if is_one_of_several { self.turns.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let strategy = self.config.settings.selection_strategy;
         Ok((body, Queue::new(candidates, strategy, turn)))
     }

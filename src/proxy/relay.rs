@@ -25,7 +25,7 @@ pub trait Pieces {
     fn has_more_at_hand(&self) -> bool;
 }
 
-impl Pieces for Answer {
+impl Pieces for Answer<'_> {
     fn piece(&mut self) -> io::Result<Piece<'_>> {
         Answer::piece(self)
     }

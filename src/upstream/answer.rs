@@ -2,7 +2,6 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::ResponseHead;
@@ -17,7 +16,7 @@ use crate::upstream::wire::Wire;
 
 /// A response whose head has arrived. Dropping it before its end closes the upstream connection.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Answer<'a> {
     /// Status and header fields.
     pub head: ResponseHead,
     /// How the body is delimited.
@@ -26,12 +25,12 @@ pub struct Answer {
     ahead: Vec<u8>,
     ahead_is_passed_on: bool,
     /// In a box, since an answer goes through several hands.
-    rest: Box<Rest>,
+    rest: Box<Rest<'a>>,
 }
 
 /// What is still to come of a body.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct Rest<'a> {
     /// The connection; None once the body ended or broke.
     pub(super) wire: Option<Wire>,
     /// What was read of it.
@@ -39,7 +38,7 @@ pub(super) struct Rest {
     /// How the body is delimited, and how far it was read.
     pub(super) framing: Framing,
     /// Where the connection goes at the end; None where it can't be kept.
-    pub(super) idle: Option<Arc<Idle>>,
+    pub(super) idle: Option<&'a Idle>,
     /// Whether nothing can follow the body unseen.
     pub(super) is_trusted: bool,
     /// Who is watched.
@@ -57,8 +56,8 @@ pub struct Piece<'a> {
     pub is_last: bool,
 }
 
-impl Answer {
-    pub(super) fn new(head: ResponseHead, length: AnswerLength, rest: Rest) -> Self {
+impl<'a> Answer<'a> {
+    pub(super) fn new(head: ResponseHead, length: AnswerLength, rest: Rest<'a>) -> Self {
         let mut rest = Box::new(rest);
         if rest.framing == Framing::Done {
             rest.end();
@@ -110,7 +109,7 @@ impl Answer {
     }
 }
 
-impl Rest {
+impl Rest<'_> {
     fn has_ended(&self) -> bool {
         self.framing == Framing::Done
     }
@@ -153,7 +152,7 @@ impl Rest {
     /// The body has ended: the connection is kept, unless something followed that nobody asked for.
     fn end(&mut self) {
         let Some(wire) = self.wire.take() else { return };
-        if let Some(idle) = &self.idle
+        if let Some(idle) = self.idle
             && self.buffer.held().is_empty()
             && !wire.holds_bytes()
         {

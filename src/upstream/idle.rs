@@ -41,9 +41,11 @@ impl Idle {
     /// follow that answer unseen.
     pub(super) fn put(&self, mut wire: Wire, is_trusted: bool) {
         wire.base().unwatch();
-        let one = Kept { wire, since: Stopwatch::start(), is_trusted };
+        let now = Stopwatch::start();
+        let one = Kept { wire, since: now, is_trusted };
+        let is_too_old = |one: &&Kept| one.since.until(now) >= IDLE_MAX_AGE;
         let mut kept = self.kept();
-        let too_old = kept.iter().take_while(|one| one.since.elapsed() >= IDLE_MAX_AGE).count();
+        let too_old = kept.iter().take_while(is_too_old).count();
         let excess = too_old.max((kept.len() + 1).saturating_sub(self.max)).min(kept.len());
         let gone: Vec<_> = kept.drain(..excess).collect();
         if kept.len() < self.max {
