@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde_json::json;
 use ring::digest::{SHA256, digest};
+use serde_json::json;
 
 use crate::issuer::{Answer, CLIENT_ID, random, refusal};
 
@@ -82,7 +82,8 @@ impl Logins {
     pub fn redeem(&mut self, params: &HashMap<String, String>, now_ms: u64) -> bool {
         let get = |name: &str| params.get(name).map_or("", String::as_str);
         let Some(code) = self.codes.remove(get("code")) else { return false };
-        let challenge = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, get("code_verifier").as_bytes()));
+        let challenge =
+            BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, get("code_verifier").as_bytes()));
         challenge == code.challenge
             && get("redirect_uri") == code.redirect_uri
             && now_ms < code.expires_ms

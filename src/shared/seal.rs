@@ -56,7 +56,8 @@ pub fn open(key: Option<&Secret>, context: &str, text: &str) -> Result<Secret, &
 
 fn cipher(key: &Secret) -> LessSafeKey {
     let digest = digest(&SHA256, key.expose().as_bytes());
-    let key = UnboundKey::new(&CHACHA20_POLY1305, digest.as_ref()).expect("SHA-256 has the key's length");
+    let key =
+        UnboundKey::new(&CHACHA20_POLY1305, digest.as_ref()).expect("SHA-256 has the key's length");
     LessSafeKey::new(key)
 }
 
