@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::output;
+use crate::process::{Running, output};
 use crate::proxies::{Kind, Subject};
 use crate::{Outcome, folder};
 
@@ -22,13 +22,15 @@ pub(crate) struct Round {
     pub(crate) p99_us: f64,
     /// Processor time of the proxy for one.
     pub(crate) cpu_us: f64,
+    /// Of it, that which the kernel did not take.
+    pub(crate) user_us: f64,
     /// Answers other than 2xx, and errors.
     pub(crate) errors: f64,
 }
 
 /// Loads `subject` over `connections` for `time`.
 pub(crate) fn round(subject: &Subject, connections: usize, time: Duration) -> Outcome<Round> {
-    let before = subject.running.as_ref().map(|running| running.usage().cpu_s);
+    let before = subject.running.as_ref().map(Running::usage);
     let path = if matches!(subject.kind, Kind::Litellm | Kind::Portkey) {
         "/v1/chat/completions"
     } else {
@@ -37,7 +39,9 @@ pub(crate) fn round(subject: &Subject, connections: usize, time: Duration) -> Ou
     let mut round = load(subject.address, path, subject.provider, connections, time)?;
     if let (Some(before), Some(running)) = (before, &subject.running) {
         let requests = round.per_second * time.as_secs_f64();
-        round.cpu_us = (running.usage().cpu_s - before) * 1e6 / requests.max(1.0);
+        let (after, requests) = (running.usage(), requests.max(1.0));
+        round.cpu_us = (after.cpu_s - before.cpu_s) * 1e6 / requests;
+        round.user_us = (after.user_s - before.user_s) * 1e6 / requests;
     }
     Ok(round)
 }
@@ -87,6 +91,7 @@ fn read(said: &str) -> Option<Round> {
         p50_us: micros(after("50%")?)?,
         p99_us: micros(after("99%")?)?,
         cpu_us: 0.0,
+        user_us: 0.0,
         errors: errors.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0),
     })
 }

@@ -89,6 +89,8 @@ impl Drop for Running {
 pub(crate) struct Usage {
     /// Seconds of processor time.
     pub(crate) cpu_s: f64,
+    /// Of it, that which the kernel did not take.
+    pub(crate) user_s: f64,
     /// Resident memory.
     pub(crate) rss_kib: f64,
     /// Resident memory, shared pages divided among those that share them.
@@ -109,6 +111,7 @@ impl Usage {
             stat.rsplit(") ").next().unwrap_or_default().split(' ').map(to_number).collect();
         // utime and stime, counted from the state.
         self.cpu_s += fields.get(11..13).map_or(0.0, |both| both.iter().sum::<f64>()) / TICKS;
+        self.user_s += fields.get(11).copied().unwrap_or(0.0) / TICKS;
         self.pss_kib += field(&read("smaps_rollup"), "Pss:");
         let status = read("status");
         self.rss_kib += field(&status, "VmRSS:");

@@ -29,12 +29,14 @@ pub(super) fn small(
         "p99 µs",
         "CPU µs a request",
         "of nginx's",
+        "of it user's",
     ]);
     let mut groups = Vec::new();
     for connections in CONNECTIONS {
         let empty =
             || subjects.iter().map(|one| (one.kind, Figures::default())).collect::<Vec<_>>();
-        let (mut rates, mut medians, mut tails, mut costs) = (empty(), empty(), empty(), empty());
+        let (mut rates, mut medians, mut tails) = (empty(), empty(), empty());
+        let (mut costs, mut in_user) = (empty(), empty());
         for _ in 0..plan.rounds {
             for (index, subject) in subjects.iter().enumerate() {
                 let round = plain::round(subject, connections, plan.round * LONGER)?;
@@ -50,16 +52,18 @@ pub(super) fn small(
                 medians[index].1.0.push(round.p50_us);
                 tails[index].1.0.push(round.p99_us);
                 costs[index].1.0.push(round.cpu_us);
+                in_user[index].1.0.push(round.user_us);
             }
         }
         for (index, subject) in subjects.iter().enumerate() {
             let nginx = |figures: &[(Kind, Figures)]| {
                 figures[index].1.ratio_to(&of(figures, Kind::Nginx)).in_words()
             };
-            let (cost, cost_ratio) = match subject.kind {
-                Kind::Direct => ("–".to_owned(), "–".to_owned()),
-                _ => (costs[index].1.in_words(), nginx(&costs)),
+            let cost = match subject.kind {
+                Kind::Direct => ["–"; 3].map(str::to_owned),
+                _ => [costs[index].1.in_words(), nginx(&costs), in_user[index].1.in_words()],
             };
+            let [cost, cost_ratio, user_cost] = cost;
             table.row([
                 connections.to_string(),
                 subject.kind.name().to_owned(),
@@ -69,6 +73,7 @@ pub(super) fn small(
                 tails[index].1.in_words(),
                 cost,
                 cost_ratio,
+                user_cost,
             ]);
         }
         targets(connections, way, [&rates, &medians, &costs], results);
