@@ -209,6 +209,12 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// One that is started so much later.
+    #[cfg(test)]
+    pub fn later(self, by: Duration) -> Self {
+        Self(self.0 + by)
+    }
+
     /// Time from its start to that of `later`.
     pub fn until(self, later: Self) -> Duration {
         later.0.saturating_duration_since(self.0)
