@@ -6,7 +6,7 @@
 //! last on its processor: of many connections few are then in use, and those are in its caches.
 
 use std::cell::Cell;
-use std::iter::from_fn;
+use std::iter::{from_fn, once_with};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,22 +59,26 @@ struct Pace {
 #[derive(Clone, Copy, Debug)]
 struct Who {
     thread: usize,
-    processor: usize,
     is_quick: bool,
+    /// Tells the processor; asked only where that matters, since it takes a system call on some.
+    processor: fn() -> usize,
 }
 
 impl Who {
     fn takes(now: Stopwatch) -> Self {
         let last_put = PACE.get().last_put;
         let is_quick = last_put.is_some_and(|last| last.until(now) < QUICK_MAX);
-        PACE.set(Pace { last_put, is_quick });
-        Self { thread: thread::number(), processor: sched_getcpu(), is_quick }
+        Self::at(Pace { last_put, is_quick })
     }
 
     fn puts(now: Stopwatch) -> Self {
-        let is_quick = PACE.get().is_quick;
-        PACE.set(Pace { last_put: Some(now), is_quick });
-        Self { thread: thread::number(), processor: sched_getcpu(), is_quick }
+        Self::at(Pace { last_put: Some(now), ..PACE.get() })
+    }
+
+    /// This thread, and from now on its pace.
+    fn at(pace: Pace) -> Self {
+        PACE.set(pace);
+        Self { thread: thread::number(), is_quick: pace.is_quick, processor: sched_getcpu }
     }
 }
 
@@ -107,7 +111,7 @@ impl Idle {
         if who.is_quick {
             &self.of_threads[who.thread % PLACES]
         } else {
-            &self.of_processors[who.processor % PLACES]
+            &self.of_processors[(who.processor)() % PLACES]
         }
     }
 
@@ -120,8 +124,9 @@ impl Idle {
 
     fn take_for(&self, who: Who, must_look: bool, now: Stopwatch) -> Option<Wire> {
         let own = who.is_quick.then(|| self.place(who).take_of(who.thread)).flatten();
-        let (before, from) = self.of_processors.split_at(who.processor % PLACES);
-        let places = from.iter().chain(before).chain(&self.of_threads);
+        let places = once_with(|| self.of_processors.split_at((who.processor)() % PLACES));
+        let places = places.flat_map(|(before, from)| from.iter().chain(before));
+        let places = places.chain(&self.of_threads);
         let others = places.flat_map(|place| from_fn(|| place.take()));
         let is_fine = |one: &Kept| {
             let age = one.since.until(now);
@@ -205,7 +210,7 @@ mod tests {
         let idle = Idle::new(2);
         let (wires, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
         let ports: Vec<_> = wires.iter().map(port).collect();
-        let one = who(0, 0, false);
+        let one = who(0, || 0, false);
         for (index, wire) in wires.into_iter().enumerate() {
             idle.put_by(one, wire, true, Stopwatch::start());
             assert_eq!(idle.count(), (index + 1).min(2));
@@ -218,9 +223,9 @@ mod tests {
         assert_eq!(none.count(), 0);
     }
 
-    /// Thread `thread` on processor `processor`.
-    fn who(thread: usize, processor: usize, is_quick: bool) -> Who {
-        Who { thread, processor, is_quick }
+    /// Thread `thread` on the processor that `processor` tells.
+    fn who(thread: usize, processor: fn() -> usize, is_quick: bool) -> Who {
+        Who { thread, is_quick, processor }
     }
 
     #[test]
@@ -236,17 +241,38 @@ mod tests {
             port
         };
         let take = |who| idle.take_for(who, false, now).map(|wire| port(&wire));
-        let own = put(who(1, 0, true));
-        let of_one_in_the_same_place = put(who(1 + PLACES, 0, true));
-        let first = put(who(2, 0, false));
-        let last = put(who(3, PLACES, false));
-        let elsewhere = put(who(4, 1, false));
-        assert_eq!(take(who(1, 1, true)), Some(own), "though it is on another processor now");
-        assert_eq!(take(who(1, 0, true)), Some(last), "none of its own is left");
-        assert_eq!(take(who(2, 1, false)), Some(elsewhere));
-        assert_eq!(take(who(2, 1, false)), Some(first), "rather than a new connection");
-        assert_eq!(take(who(2, 1, false)), Some(of_one_in_the_same_place));
-        assert_eq!(take(who(2, 1, true)), None);
+        let never = || unreachable!("the processor does not matter");
+        let before = put(who(1, never, true));
+        let own = put(who(1, never, true));
+        let of_one_in_the_same_place = put(who(1 + PLACES, || 0, true));
+        let first = put(who(2, || 0, false));
+        let last = put(who(3, || PLACES, false));
+        let elsewhere = put(who(4, || 1, false));
+        assert_eq!(take(who(1, never, true)), Some(own), "the last one");
+        assert_eq!(take(who(1, never, true)), Some(before));
+        assert_eq!(take(who(1, || 0, true)), Some(last), "none of its own is left");
+        assert_eq!(take(who(2, || 1, false)), Some(elsewhere));
+        assert_eq!(take(who(2, || 1, false)), Some(first), "rather than a new connection");
+        assert_eq!(take(who(2, || 1, false)), Some(of_one_in_the_same_place));
+        assert_eq!(take(who(2, || 1, true)), None);
+    }
+
+    #[test]
+    fn a_connection_is_trusted_and_kept_up_to_its_age() {
+        for (is_alive, age, is_used) in [
+            (false, TRUSTED_MAX_AGE.saturating_sub(NANOSECOND), true),
+            (false, TRUSTED_MAX_AGE, false),
+            (true, TRUSTED_MAX_AGE, true),
+            (true, IDLE_MAX_AGE.saturating_sub(NANOSECOND), true),
+            (true, IDLE_MAX_AGE, false),
+        ] {
+            let (one, idle) = (who(0, || 0, false), Idle::new(9));
+            let (wire, peer) = pair();
+            let _peer = is_alive.then_some(peer);
+            idle.put_by(one, wire, true, idle.since);
+            let taken = idle.take_for(one, false, idle.since.later(age));
+            assert_eq!(taken.is_some(), is_used, "{is_alive} {age:?}");
+        }
     }
 
     #[test]
@@ -272,7 +298,8 @@ mod tests {
             let (wires, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
             let oldest = port(&wires[0]);
             let second = Duration::from_secs(1);
-            for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip([1, 0, 0]) {
+            let processors: [fn() -> usize; 3] = [|| 1, || 0, || 0];
+            for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip(processors) {
                 idle.put_by(who(0, processor, false), wire, true, start.later(second * age));
             }
             idle.tidy(max, start.later(after));
@@ -287,13 +314,14 @@ mod tests {
     fn all_places_are_tidied_now_and_then_though_other_ones_are_used() {
         let idle = Idle::new(99);
         let mut old = Vec::new();
-        for processor in 0..3 {
+        let processors: [fn() -> usize; 3] = [|| 0, || 1, || 2];
+        for processor in processors {
             let (wire, peer) = pair();
             old.push(peer);
             idle.put_by(who(0, processor, false), wire, true, idle.since);
         }
         let (young, _peer) = pair();
-        idle.put_by(who(0, 9, false), young, true, idle.since.later(IDLE_MAX_AGE));
+        idle.put_by(who(0, || 9, false), young, true, idle.since.later(IDLE_MAX_AGE));
         assert_eq!(idle.count(), 1);
         let gap = IDLE_MAX_AGE + TIDY_GAP;
         assert!(!idle.is_tidying_due(idle.since.later(gap.saturating_sub(NANOSECOND))));
@@ -312,7 +340,7 @@ mod tests {
             let (quiet, _peer) = pair();
             let quiet_port = port(&quiet);
             // Loopback: what was sent or closed is there for the other end before the call returns.
-            let (one, now) = (who(0, 0, false), Stopwatch::start());
+            let (one, now) = (who(0, || 0, false), Stopwatch::start());
             for wire in [quiet, ended, talking] {
                 idle.put_by(one, wire, is_trusted, now);
             }
