@@ -122,6 +122,8 @@ impl Idle {
         self.take_for(Who::takes(now), must_look, now)
     }
 
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
     fn take_for(&self, who: Who, must_look: bool, now: Stopwatch) -> Option<Wire> {
         let own = who.is_quick.then(|| self.place(who).take_of(who.thread)).flatten();
         let places = once_with(|| self.of_processors.split_at((who.processor)() % PLACES));
@@ -153,34 +155,33 @@ impl Idle {
 
     /// Closes those that are too old, and the oldest beyond `max`.
     fn tidy(&self, max: usize, now: Stopwatch) {
-        let mut places: Vec<_> = self.places().map(Place::lock).collect();
-        let age = |one: &Kept| one.since.until(now);
-        let mut ages: Vec<_> = places.iter().flat_map(|kept| kept.iter().map(age)).collect();
-        ages.sort_unstable();
-        let mut excess = ages.len().saturating_sub(max);
-        // Those of at least this age go, as far as there are too many.
-        let excess_age = ages.get(max).copied().unwrap_or(Duration::MAX);
+        let both = [&self.of_threads, &self.of_processors];
+        let mut locked = both.map(|places| places.each_ref().map(Place::lock));
+        let places = locked.as_flattened_mut();
+        let mut excess = places.iter().map(|kept| kept.len()).sum::<usize>().saturating_sub(max);
         let mut gone = Vec::new();
-        for kept in &mut places {
-            gone.extend(kept.extract_if(.., |one| {
-                let is_excess = excess > 0 && age(one) >= excess_age;
-                excess -= usize::from(is_excess);
-                is_excess || age(one) >= IDLE_MAX_AGE
-            }));
+        // The first of each place is its oldest.
+        let age = |kept: &[Kept]| kept.first().map(|one| one.since.until(now));
+        while let Some(kept) = places.iter_mut().max_by_key(|kept| age(kept))
+            && age(kept).is_some_and(|age| excess > 0 || age >= IDLE_MAX_AGE)
+        {
+            gone.push(kept.remove(0));
+            excess = excess.saturating_sub(1);
         }
-        drop(places);
+        drop(locked);
         // Closed without the locks.
         drop(gone);
-    }
-
-    fn places(&self) -> impl Iterator<Item = &Place> {
-        self.of_threads.iter().chain(&self.of_processors)
     }
 
     /// How many there are.
     #[cfg(test)]
     fn count(&self) -> usize {
         self.places().map(|place| place.lock().len()).sum()
+    }
+
+    #[cfg(test)]
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.of_threads.iter().chain(&self.of_processors)
     }
 }
 
