@@ -101,22 +101,20 @@ pub(crate) struct Subject {
     pub(crate) running: Option<Running>,
 }
 
-/// Those that can be had here, with the provider behind them over TLS or without.
-pub(crate) fn start_all(mock: &Mock, with_tls: bool) -> Outcome<Vec<Subject>> {
-    let kinds =
-        [Kind::Evertoken, Kind::Static, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Relay];
-    let mut subjects = Vec::new();
-    if !with_tls {
-        subjects.push(Subject {
-            kind: Kind::Direct,
-            address: mock.plain,
-            provider: mock.plain,
-            running: None,
-        });
-    }
-    for kind in kinds {
-        match start(kind, mock, with_tls, "") {
-            Ok(subject) => subjects.push(subject),
+/// Those that can be had here, in the order of tables.
+pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
+    let mut kinds = Vec::new();
+    for kind in [
+        Kind::Direct,
+        Kind::Evertoken,
+        Kind::Static,
+        Kind::Nginx,
+        Kind::Haproxy,
+        Kind::Envoy,
+        Kind::Relay,
+    ] {
+        match start(kind, mock, false, "") {
+            Ok(_) => kinds.push(kind),
             // evertoken must be there; the others are left out where they can't be had.
             Err(error) if kind != Kind::Evertoken => {
                 say(&format!("{} is left out: {error}", kind.name()));
@@ -124,11 +122,15 @@ pub(crate) fn start_all(mock: &Mock, with_tls: bool) -> Outcome<Vec<Subject>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(subjects)
+    Ok(kinds)
 }
 
 /// Starts one of them; `more` is put into evertoken's list of providers.
 pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outcome<Subject> {
+    if kind == Kind::Direct {
+        let address = if with_tls { mock.tls } else { mock.plain };
+        return Ok(Subject { kind, address, provider: mock.plain, running: None });
+    }
     let program = kind.program()?;
     // Free a moment ago: others on this machine might take it, and then the start fails and says so.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;

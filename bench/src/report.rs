@@ -29,9 +29,14 @@ impl Figures {
         }
     }
 
-    /// The ratio of the medians, and the least and most of the rounds' own ratios.
+    /// The ratio round by round.
     pub(crate) fn ratio_to(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, theirs)| own / theirs).collect())
+    }
+
+    /// The difference round by round.
+    pub(crate) fn less(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(own, theirs)| own - theirs).collect())
     }
 }
 
@@ -135,6 +140,8 @@ mod tests {
         assert_eq!(figures.in_words(), "2.00 (1.00–3.00)");
         let ratio = figures.ratio_to(&Figures(vec![1.0, 2.0, 4.0]));
         assert_eq!(ratio.in_words(), "0.50 (0.50–3.00)");
+        let rest = figures.less(&Figures(vec![1.0, 2.0, 4.0]));
+        assert_eq!(rest.in_words(), "-1.00 (-2.00–2.00)");
         assert_eq!(Figures::default().in_words(), "–");
         assert_eq!(short(12_345.0), "12.3k");
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::mock::Mock;
 use crate::process::output;
-use crate::proxies::{Kind, Subject, start_all};
+use crate::proxies::{Kind, available, start};
 use crate::report::{Bound, Figures, Table, Target};
 use crate::{Outcome, Plan, folder, say};
 
@@ -49,21 +49,22 @@ impl Results {
 pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     let mock = Mock::start()?;
     let mut results = Results::default();
-    let subjects = start_all(&mock, false)?;
-    let machine = machine(&subjects)?;
+    let kinds = available(&mock)?;
+    let machine = machine(&kinds)?;
     say(&machine);
-    for (section, subjects, with_tls) in [("plain", Some(subjects), false), ("tls", None, true)] {
-        if !plan.wants(section) && !plan.wants("streams") && !plan.wants("bodies") {
+    for (section, with_tls) in [("plain", false), ("tls", true)] {
+        // The load does not speak TLS.
+        let has = |kind: &Kind| !(with_tls && *kind == Kind::Direct);
+        let kinds: Vec<_> = kinds.iter().copied().filter(has).collect();
+        if plan.wants(section) {
+            small::small(plan, &mock, &kinds, with_tls, &mut results)?;
+        }
+        if !plan.wants("streams") && !plan.wants("bodies") {
             continue;
         }
-        let subjects = match subjects {
-            Some(subjects) => subjects,
-            None => start_all(&mock, with_tls)?,
-        };
-        let way = if with_tls { " over TLS to the provider" } else { "" };
-        if plan.wants(section) {
-            small::small(plan, &subjects, way, &mut results)?;
-        }
+        let subjects = kinds.iter().map(|kind| start(*kind, &mock, with_tls, ""));
+        let subjects = subjects.collect::<Outcome<Vec<_>>>()?;
+        let way = way(with_tls);
         if plan.wants("streams") {
             streams::many_streams(plan, &subjects, way, &mut results)?;
         }
@@ -86,12 +87,17 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     finish(plan, &machine, &results)
 }
 
+/// How a title ends where the provider speaks TLS.
+pub(super) fn way(with_tls: bool) -> &'static str {
+    if with_tls { " over TLS to the provider" } else { "" }
+}
+
 /// What is compared with what: the figures of `kind`.
 pub(super) fn of(figures: &[(Kind, Figures)], kind: Kind) -> Figures {
     figures.iter().find(|(own, _)| *own == kind).map(|(_, one)| one.clone()).unwrap_or_default()
 }
 
-fn machine(subjects: &[Subject]) -> Outcome<String> {
+fn machine(kinds: &[Kind]) -> Outcome<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
@@ -108,8 +114,8 @@ fn machine(subjects: &[Subject]) -> Outcome<String> {
         kernel.trim(),
         commit.trim()
     );
-    for subject in subjects.iter().filter(|one| !matches!(one.kind, Kind::Direct | Kind::Relay)) {
-        let _ = writeln!(text, "- {}: `{}`", subject.kind.name(), subject.kind.version());
+    for kind in kinds.iter().filter(|kind| !matches!(kind, Kind::Direct | Kind::Relay)) {
+        let _ = writeln!(text, "- {}: `{}`", kind.name(), kind.version());
     }
     Ok(text)
 }

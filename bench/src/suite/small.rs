@@ -1,25 +1,31 @@
 //! Small requests: rates, times and costs side by side.
 
-use crate::plain;
-use crate::proxies::{Kind, Subject};
+use crate::mock::Mock;
+use crate::plain::{self, Round};
+use crate::proxies::{Kind, start};
 use crate::report::{Bound, Figures, Table};
-use crate::suite::{Results, of};
+use crate::suite::{Results, way};
 use crate::{Outcome, Plan, plot};
 
 /// Connections under which small requests are measured.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
 
-/// How many times as long as others these rounds are: each begins with new connections, for which a
-/// proxy with threads makes new ones, and that should not be most of what is measured.
-const LONGER: u32 = 2;
+/// How many times as many rounds as others these have. Where its memory comes to lie makes one start of a
+/// program differ from the next by more than most programs differ, so that each round has a start of its own.
+const MORE: usize = 3;
 
-/// Compares small requests, through each subject in turn.
+/// The rounds of each kind, in the same order.
+type All = [(Kind, Vec<Round>)];
+
+/// Compares small requests, through each kind in turn.
 pub(super) fn small(
     plan: &Plan,
-    subjects: &[Subject],
-    way: &str,
+    mock: &Mock,
+    kinds: &[Kind],
+    with_tls: bool,
     results: &mut Results,
 ) -> Outcome<()> {
+    let way = way(with_tls);
     let mut table = Table::new([
         "connections",
         "through",
@@ -33,93 +39,88 @@ pub(super) fn small(
     ]);
     let mut groups = Vec::new();
     for connections in CONNECTIONS {
-        let empty =
-            || subjects.iter().map(|one| (one.kind, Figures::default())).collect::<Vec<_>>();
-        let (mut rates, mut medians, mut tails) = (empty(), empty(), empty());
-        let (mut costs, mut in_user) = (empty(), empty());
-        for _ in 0..plan.rounds {
-            for (index, subject) in subjects.iter().enumerate() {
-                let round = plain::round(subject, connections, plan.round * LONGER)?;
-                if round.errors > 0.0 {
-                    return Err(format!(
-                        "{} answered {} requests with errors",
-                        subject.kind.name(),
-                        round.errors
-                    )
-                    .into());
-                }
-                rates[index].1.0.push(round.per_second);
-                medians[index].1.0.push(round.p50_us);
-                tails[index].1.0.push(round.p99_us);
-                costs[index].1.0.push(round.cpu_us);
-                in_user[index].1.0.push(round.user_us);
-            }
+        let all = measure(plan, mock, kinds, with_tls, connections)?;
+        for kind in kinds {
+            table.row(cells(connections, *kind, &all));
         }
-        for (index, subject) in subjects.iter().enumerate() {
-            let nginx = |figures: &[(Kind, Figures)]| {
-                figures[index].1.ratio_to(&of(figures, Kind::Nginx)).in_words()
-            };
-            let cost = match subject.kind {
-                Kind::Direct => ["–"; 3].map(str::to_owned),
-                _ => [costs[index].1.in_words(), nginx(&costs), in_user[index].1.in_words()],
-            };
-            let [cost, cost_ratio, user_cost] = cost;
-            table.row([
-                connections.to_string(),
-                subject.kind.name().to_owned(),
-                rates[index].1.in_words(),
-                nginx(&rates),
-                medians[index].1.in_words(),
-                tails[index].1.in_words(),
-                cost,
-                cost_ratio,
-                user_cost,
-            ]);
-        }
-        targets(connections, way, [&rates, &medians, &costs], results);
-        groups.push((
-            format!("{connections}"),
-            rates.iter().map(|(_, figures)| figures.median()).collect(),
-        ));
+        targets(connections, way, &all, results);
+        let rates = kinds.iter().map(|kind| figures(&all, *kind, |one| one.per_second).median());
+        groups.push((connections.to_string(), rates.collect()));
     }
     let title = format!("Small requests{way}: POST 1 KB, answer 1 KB, kept connections");
     results.section(&title, &table.markdown());
-    let names: Vec<String> = subjects.iter().map(|one| one.kind.name().to_owned()).collect();
+    let names: Vec<String> = kinds.iter().map(|kind| kind.name().to_owned()).collect();
     let svg = plot::bars(
         &format!("Requests a second by connections{way}"),
         "requests/s",
         &names,
         &groups,
     );
-    results.plot(if way.is_empty() { "plain" } else { "tls" }, "requests a second", svg);
+    results.plot(if with_tls { "tls" } else { "plain" }, "requests a second", svg);
     Ok(())
 }
 
-/// Figures of each subject.
-type All = [(Kind, Figures)];
-
-fn targets(
+/// All rounds, each kind started anew for each, and each round begun by another kind.
+fn measure(
+    plan: &Plan,
+    mock: &Mock,
+    kinds: &[Kind],
+    with_tls: bool,
     connections: usize,
-    way: &str,
-    [rates, medians, costs]: [&All; 3],
-    results: &mut Results,
-) {
-    let ratio = |figures: &All| of(figures, Kind::Evertoken).ratio_to(&of(figures, Kind::Nginx));
+) -> Outcome<Vec<(Kind, Vec<Round>)>> {
+    let mut all: Vec<_> = kinds.iter().map(|kind| (*kind, Vec::new())).collect();
+    for number in 0..plan.rounds * MORE {
+        let (last, first) = all.split_at_mut(number % kinds.len());
+        for (kind, rounds) in first.iter_mut().chain(last) {
+            let subject = start(*kind, mock, with_tls, "")?;
+            let round = plain::round(&subject, connections, plan.round)?;
+            if round.errors > 0.0 {
+                let name = kind.name();
+                return Err(format!("{name} answered {} requests with errors", round.errors).into());
+            }
+            rounds.push(round);
+        }
+    }
+    Ok(all)
+}
+
+fn figures(all: &All, kind: Kind, figure: fn(&Round) -> f64) -> Figures {
+    let rounds = all.iter().find(|(own, _)| *own == kind).map(|(_, rounds)| rounds.as_slice());
+    Figures(rounds.unwrap_or_default().iter().map(figure).collect())
+}
+
+fn cells(connections: usize, kind: Kind, all: &All) -> [String; 9] {
+    let own = |figure| figures(all, kind, figure);
+    let of_nginx = |figure| own(figure).ratio_to(&figures(all, Kind::Nginx, figure)).in_words();
+    let [cost, cost_ratio, user_cost] = if kind == Kind::Direct {
+        ["–"; 3].map(str::to_owned)
+    } else {
+        let cost = |one: &Round| one.cpu_us;
+        [own(cost).in_words(), of_nginx(cost), own(|one| one.user_us).in_words()]
+    };
+    [
+        connections.to_string(),
+        kind.name().to_owned(),
+        own(|one| one.per_second).in_words(),
+        of_nginx(|one| one.per_second),
+        own(|one| one.p50_us).in_words(),
+        own(|one| one.p99_us).in_words(),
+        cost,
+        cost_ratio,
+        user_cost,
+    ]
+}
+
+fn targets(connections: usize, way: &str, all: &All, results: &mut Results) {
+    let of = |kind, figure| figures(all, kind, figure);
+    let ratio = |figure| of(Kind::Evertoken, figure).ratio_to(&of(Kind::Nginx, figure));
+    let p50_us = |one: &Round| one.p50_us;
     match connections {
         1 => {
-            let direct = of(medians, Kind::Direct);
-            let added = |kind| {
-                Figures(
-                    of(medians, kind)
-                        .0
-                        .iter()
-                        .zip(&direct.0)
-                        .map(|(own, direct)| own - direct)
-                        .collect(),
-                )
-            };
+            let direct = of(Kind::Direct, p50_us);
+            let added = |kind| of(kind, p50_us).less(&direct);
             let (what, measured) = if direct.0.is_empty() {
-                ("p50 at 1 connection, of nginx's", ratio(medians))
+                ("p50 at 1 connection, of nginx's", ratio(p50_us))
             } else {
                 (
                     "added p50 at 1 connection, of nginx's",
@@ -131,18 +132,18 @@ fn targets(
         32 => {
             results.target(
                 format!("requests/s at 32 connections, of nginx's{way}"),
-                ratio(rates),
+                ratio(|one| one.per_second),
                 Bound::AtLeast(1.0),
             );
             results.target(
                 format!("CPU a request at 32 connections, of nginx's{way}"),
-                ratio(costs),
+                ratio(|one| one.cpu_us),
                 Bound::AtMost(1.2),
             );
         }
         _ => results.target(
             format!("requests/s at 256 connections, of nginx's{way}"),
-            ratio(rates),
+            ratio(|one| one.per_second),
             Bound::AtLeast(0.8),
         ),
     }
