@@ -47,9 +47,8 @@ impl Results {
 
 /// Measures all that `plan` wants.
 pub(crate) fn run(plan: &Plan) -> Outcome<()> {
-    let mock = Mock::start()?;
     let mut results = Results::default();
-    let kinds = available(&mock)?;
+    let kinds = available(&Mock::start()?)?;
     let machine = machine(&kinds)?;
     say(&machine);
     for (section, with_tls) in [("plain", false), ("tls", true)] {
@@ -57,11 +56,12 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
         let has = |kind: &Kind| !(with_tls && *kind == Kind::Direct);
         let kinds: Vec<_> = kinds.iter().copied().filter(has).collect();
         if plan.wants(section) {
-            small::small(plan, &mock, &kinds, with_tls, &mut results)?;
+            small::small(plan, &kinds, with_tls, &mut results)?;
         }
         if !plan.wants("streams") && !plan.wants("bodies") {
             continue;
         }
+        let mock = Mock::start()?;
         let subjects = kinds.iter().map(|kind| start(*kind, &mock, with_tls, ""));
         let subjects = subjects.collect::<Outcome<Vec<_>>>()?;
         let way = way(with_tls);
@@ -73,16 +73,16 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
         }
     }
     if plan.wants("curves") {
-        growth::growth(plan, &mock, &mut results)?;
+        growth::growth(plan, &Mock::start()?, &mut results)?;
     }
     if plan.wants("idle") {
-        rest::rest(plan, &mock, &mut results)?;
+        rest::rest(plan, &Mock::start()?, &mut results)?;
     }
     if plan.wants("size") && !plan.is_short {
         rest::sizes(&mut results)?;
     }
     if !plan.gateways.is_empty() {
-        gateways::gateways(plan, &mock, &mut results)?;
+        gateways::gateways(plan, &Mock::start()?, &mut results)?;
     }
     finish(plan, &machine, &results)
 }

@@ -10,8 +10,8 @@ use crate::{Outcome, Plan, plot};
 /// Connections under which small requests are measured.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
 
-/// How many times as many rounds as others these have. Where its memory comes to lie makes one start of a
-/// program differ from the next by more than most programs differ, so that each round has a start of its own.
+/// How many times as many rounds as others these have. One start of a program differs from the next, by where its
+/// memory and its threads come to lie, more than most programs differ; so each round has starts of its own.
 const MORE: usize = 3;
 
 /// The rounds of each kind, in the same order.
@@ -20,7 +20,6 @@ type All = [(Kind, Vec<Round>)];
 /// Compares small requests, through each kind in turn.
 pub(super) fn small(
     plan: &Plan,
-    mock: &Mock,
     kinds: &[Kind],
     with_tls: bool,
     results: &mut Results,
@@ -39,7 +38,7 @@ pub(super) fn small(
     ]);
     let mut groups = Vec::new();
     for connections in CONNECTIONS {
-        let all = measure(plan, mock, kinds, with_tls, connections)?;
+        let all = measure(plan, kinds, with_tls, connections)?;
         for kind in kinds {
             table.row(cells(connections, *kind, &all));
         }
@@ -60,19 +59,19 @@ pub(super) fn small(
     Ok(())
 }
 
-/// All rounds, each kind started anew for each, and each round begun by another kind.
+/// All rounds. Provider and proxies are started anew for each, and each is begun by another kind.
 fn measure(
     plan: &Plan,
-    mock: &Mock,
     kinds: &[Kind],
     with_tls: bool,
     connections: usize,
 ) -> Outcome<Vec<(Kind, Vec<Round>)>> {
     let mut all: Vec<_> = kinds.iter().map(|kind| (*kind, Vec::new())).collect();
     for number in 0..plan.rounds * MORE {
+        let mock = Mock::start()?;
         let (last, first) = all.split_at_mut(number % kinds.len());
         for (kind, rounds) in first.iter_mut().chain(last) {
-            let subject = start(*kind, mock, with_tls, "")?;
+            let subject = start(*kind, &mock, with_tls, "")?;
             let round = plain::round(&subject, connections, plan.round)?;
             if round.errors > 0.0 {
                 let name = kind.name();
