@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, scope};
 
@@ -15,20 +14,9 @@ use thread_priority::{
 /// The policy of threads that interrupt nobody; its niceness counts as that of any other (sched(7)).
 const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
 
-static NEXT_NUMBER: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static NUMBER: usize = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-}
-
 /// A running thread. Dropping the handle waits for the thread's end, so close its inbox first.
 #[derive(Debug)]
 pub struct Thread(Option<JoinHandle<()>>);
-
-/// This thread's number, which no other has: they are given from 0 to whoever asks first.
-pub fn number() -> usize {
-    NUMBER.with(|number| *number)
-}
 
 /// Starts `body` on a thread called `name` with a stack of `stack_bytes`.
 ///
@@ -131,12 +119,6 @@ mod tests {
         let before = how();
         assert_eq!(aside("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
         assert_eq!(how(), before, "others are as they were");
-    }
-
-    #[test]
-    fn a_thread_has_a_number_that_no_other_has() {
-        assert_eq!(number(), number());
-        assert_ne!(number(), aside("t", STACK_BYTES, number));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! The connections to one provider that are kept for the next request.
 //!
-//! What a processor has in its caches decides how dear a request is: the client's socket, the provider's, and
-//! where that is on this machine its thread. A thread whose client asks again at once gets the connection back
-//! that it used last, so that all of them stay on one processor. Any other gets the one that was used
-//! last on its processor: of many connections few are then in use, and those are in its caches.
+//! Bytes that pass from one processor to another are dear: sockets, and what has just been read and written, have
+//! to come out of the other's caches, and there may be someone to wake on it. So a connection lies with
+//! the processor on which its last answer came in, which the network card chose, or on this machine the one who
+//! answered. A worker takes that which was used last of those of its own processor: of many connections few
+//! are then in use.
 
-use std::cell::Cell;
-use std::iter::{from_fn, once_with};
+use std::iter::from_fn;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_incoming_cpu;
 use rustix::thread::sched_getcpu;
 
 use crate::clock::Stopwatch;
-use crate::thread;
 use crate::upstream::wire::Wire;
 
 mod place;
@@ -27,59 +29,18 @@ const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
 const TRUSTED_MAX_AGE: Duration = Duration::from_secs(1);
 /// How often connections that are too old are looked for in all places.
 const TIDY_GAP: Duration = Duration::from_secs(5);
-/// A thread that asks again within this time gets its own connection back.
-const QUICK_MAX: Duration = Duration::from_millis(2);
-/// Places for the connections of quick threads, and as many for those of processors. More threads and
-/// processors share them.
-const PLACES: usize = 16;
-
-thread_local! {
-    static PACE: Cell<Pace> = const { Cell::new(Pace { last_put: None, is_quick: false }) };
-}
+/// Places of processors; more of these share them.
+const PLACES_MAX: usize = 16;
 
 /// Idle connections.
 #[derive(Debug)]
 pub(super) struct Idle {
-    of_threads: [Place; PLACES],
-    of_processors: [Place; PLACES],
+    /// One for each processor: at least one, at most [`PLACES_MAX`].
+    places: Box<[Place]>,
     max: usize,
     since: Stopwatch,
     /// When all places were tidied last, in milliseconds after `since`.
     tidied_ms: AtomicU64,
-}
-
-/// How fast a thread comes back for a connection, to whichever provider.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    last_put: Option<Stopwatch>,
-    is_quick: bool,
-}
-
-/// Who puts a connection in, or wants one.
-#[derive(Clone, Copy, Debug)]
-struct Who {
-    thread: usize,
-    is_quick: bool,
-    /// Tells the processor; asked only where that matters, since it takes a system call on some.
-    processor: fn() -> usize,
-}
-
-impl Who {
-    fn takes(now: Stopwatch) -> Self {
-        let last_put = PACE.get().last_put;
-        let is_quick = last_put.is_some_and(|last| last.until(now) < QUICK_MAX);
-        Self::at(Pace { last_put, is_quick })
-    }
-
-    fn puts(now: Stopwatch) -> Self {
-        Self::at(Pace { last_put: Some(now), ..PACE.get() })
-    }
-
-    /// This thread, and from now on its pace.
-    fn at(pace: Pace) -> Self {
-        PACE.set(pace);
-        Self { thread: thread::number(), is_quick: pace.is_quick, processor: sched_getcpu }
-    }
 }
 
 impl Idle {
@@ -87,55 +48,47 @@ impl Idle {
     /// several places. There are hardly ever more than requests were under way at once, since a new one is
     /// made only where none is idle.
     pub(super) fn new(max: usize) -> Self {
-        let since = Stopwatch::start();
-        let [of_threads, of_processors] = Default::default();
-        Self { of_threads, of_processors, max, since, tidied_ms: AtomicU64::new(0) }
+        Self::with_places(available_parallelism().map_or(1, usize::from).min(PLACES_MAX), max)
+    }
+
+    fn with_places(places: usize, max: usize) -> Self {
+        let places = (0..places).map(|_| Place::default()).collect();
+        Self { places, max, since: Stopwatch::start(), tidied_ms: AtomicU64::new(0) }
     }
 
     /// Keeps a connection on which an answer was read to its end. `is_trusted` says that nothing can
     /// follow that answer unseen.
     pub(super) fn put(&self, wire: Wire, is_trusted: bool) {
-        let now = Stopwatch::start();
-        self.put_by(Who::puts(now), wire, is_trusted, now);
+        let processor = incoming_processor(wire.socket());
+        self.put_at(processor, wire, is_trusted, Stopwatch::start());
     }
 
-    fn put_by(&self, who: Who, mut wire: Wire, is_trusted: bool, now: Stopwatch) {
+    fn put_at(&self, processor: usize, mut wire: Wire, is_trusted: bool, now: Stopwatch) {
         wire.base().unwatch();
-        let count = self.place(who).put(Kept { wire, since: now, is_trusted, by: who.thread });
+        let place = &self.places[processor % self.places.len()];
+        let count = place.put(Kept { wire, since: now, is_trusted });
         if count > self.max || self.is_tidying_due(now) {
             self.tidy(self.max, now);
-        }
-    }
-
-    fn place(&self, who: Who) -> &Place {
-        if who.is_quick {
-            &self.of_threads[who.thread % PLACES]
-        } else {
-            &self.of_processors[(who.processor)() % PLACES]
         }
     }
 
     /// A kept connection that looks alive. `must_look` has even a young one looked at: for a request
     /// that can't be sent twice.
     pub(super) fn take(&self, must_look: bool) -> Option<Wire> {
-        let now = Stopwatch::start();
-        self.take_for(Who::takes(now), must_look, now)
+        self.take_at(sched_getcpu(), must_look, Stopwatch::start())
     }
 
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
-    fn take_for(&self, who: Who, must_look: bool, now: Stopwatch) -> Option<Wire> {
-        let own = who.is_quick.then(|| self.place(who).take_of(who.thread)).flatten();
-        let places = once_with(|| self.of_processors.split_at((who.processor)() % PLACES));
-        let places = places.flat_map(|(before, from)| from.iter().chain(before));
-        let places = places.chain(&self.of_threads);
-        let others = places.flat_map(|place| from_fn(|| place.take()));
+    fn take_at(&self, processor: usize, must_look: bool, now: Stopwatch) -> Option<Wire> {
+        let (before, from) = self.places.split_at(processor % self.places.len());
+        let mut all = from.iter().chain(before).flat_map(|place| from_fn(|| place.take()));
         let is_fine = |one: &Kept| {
             let age = one.since.until(now);
             age < IDLE_MAX_AGE
                 && ((one.is_trusted && !must_look && age < TRUSTED_MAX_AGE) || one.wire.is_quiet())
         };
-        own.into_iter().chain(others).find(is_fine).map(|one| one.wire)
+        all.find(is_fine).map(|one| one.wire)
     }
 
     /// Closes those beyond `max`, the oldest first, so that their descriptors are free.
@@ -155,45 +108,44 @@ impl Idle {
 
     /// Closes those that are too old, and the oldest beyond `max`.
     fn tidy(&self, max: usize, now: Stopwatch) {
-        let both = [&self.of_threads, &self.of_processors];
-        let mut locked = both.map(|places| places.each_ref().map(Place::lock));
-        let places = locked.as_flattened_mut();
-        let mut excess = places.iter().map(|kept| kept.len()).sum::<usize>().saturating_sub(max);
-        let mut gone = Vec::new();
-        // The first of each place is its oldest.
-        let age = |kept: &[Kept]| kept.first().map(|one| one.since.until(now));
-        while let Some(kept) = places.iter_mut().max_by_key(|kept| age(kept))
-            && age(kept).is_some_and(|age| excess > 0 || age >= IDLE_MAX_AGE)
-        {
-            gone.push(kept.remove(0));
-            excess = excess.saturating_sub(1);
+        loop {
+            let is_excess = self.count() > max;
+            let goes = |one: &Kept| is_excess || one.since.until(now) >= IDLE_MAX_AGE;
+            let oldest = self.places.iter().max_by_key(|place| place.age(now));
+            // Closed without the lock.
+            if oldest.and_then(|place| place.take_oldest_if(goes)).is_none() {
+                return;
+            }
         }
-        drop(locked);
-        // Closed without the locks.
-        drop(gone);
     }
 
     /// How many there are.
-    #[cfg(test)]
     fn count(&self) -> usize {
-        self.places().map(|place| place.lock().len()).sum()
+        self.places.iter().map(Place::len).sum()
     }
+}
 
-    #[cfg(test)]
-    fn places(&self) -> impl Iterator<Item = &Place> {
-        self.of_threads.iter().chain(&self.of_processors)
-    }
+/// The processor on which the last packet came in (`SO_INCOMING_CPU`, socket(7)).
+fn incoming_processor(socket: &TcpStream) -> usize {
+    // Any will do where the system does not say.
+    let processor = socket_incoming_cpu(socket).unwrap_or_default();
+    usize::try_from(processor).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
     use super::*;
+    use crate::thread::aside;
     use crate::upstream::socket::Socket;
 
+    const STACK_BYTES: usize = 64 * 1024;
     const NANOSECOND: Duration = Duration::from_nanos(1);
+    const SECOND: Duration = Duration::from_secs(1);
 
     /// A connection, and its other end.
     fn pair() -> (Wire, TcpStream) {
@@ -202,21 +154,24 @@ mod tests {
         (Wire::Plain(Socket::new(stream).unwrap()), listener.accept().unwrap().0)
     }
 
+    fn pairs(count: usize) -> (Vec<Wire>, Vec<TcpStream>) {
+        (0..count).map(|_| pair()).unzip()
+    }
+
     fn port(wire: &Wire) -> u16 {
         wire.socket().local_addr().unwrap().port()
     }
 
     #[test]
     fn the_last_one_is_used_first_and_there_are_no_more_than_allowed() {
-        let idle = Idle::new(2);
-        let (wires, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
+        let idle = Idle::with_places(1, 2);
+        let (wires, _peers) = pairs(3);
         let ports: Vec<_> = wires.iter().map(port).collect();
-        let one = who(0, || 0, false);
         for (index, wire) in wires.into_iter().enumerate() {
-            idle.put_by(one, wire, true, Stopwatch::start());
+            idle.put_at(0, wire, true, Stopwatch::start());
             assert_eq!(idle.count(), (index + 1).min(2));
         }
-        let take = || idle.take_for(one, true, Stopwatch::start()).map(|wire| port(&wire));
+        let take = || idle.take_at(0, true, Stopwatch::start()).map(|wire| port(&wire));
         assert_eq!([take(), take()], [ports[2], ports[1]].map(Some));
         assert_eq!(take(), None, "the oldest made room");
         let none = Idle::new(0);
@@ -224,38 +179,58 @@ mod tests {
         assert_eq!(none.count(), 0);
     }
 
-    /// Thread `thread` on the processor that `processor` tells.
-    fn who(thread: usize, processor: fn() -> usize, is_quick: bool) -> Who {
-        Who { thread, is_quick, processor }
+    #[test]
+    fn a_worker_gets_what_was_used_last_of_its_processor_and_then_of_the_others() {
+        let idle = Idle::with_places(3, 99);
+        let now = Stopwatch::start();
+        let (wires, _peers) = pairs(5);
+        let ports: Vec<_> = wires.iter().map(port).collect();
+        // Processor 4 shares the place of 1.
+        for (wire, processor) in wires.into_iter().zip([0, 1, 4, 2, 0]) {
+            idle.put_at(processor, wire, true, now);
+        }
+        let take = |processor| idle.take_at(processor, false, now).map(|wire| port(&wire));
+        assert_eq!(take(1), Some(ports[2]), "the last one");
+        assert_eq!(take(4), Some(ports[1]));
+        assert_eq!(take(1), Some(ports[3]), "another's rather than a new connection");
+        assert_eq!(take(1), Some(ports[4]));
+        assert_eq!(take(2), Some(ports[0]));
+        assert_eq!(take(0), None);
+    }
+
+    /// Runs `act` on one processor.
+    fn on<T: Send>(processor: usize, act: impl FnOnce() -> T + Send) -> T {
+        let mut only = CpuSet::new();
+        only.set(processor);
+        aside("t", STACK_BYTES, || {
+            sched_setaffinity(None, &only).unwrap();
+            act()
+        })
     }
 
     #[test]
-    fn a_quick_thread_gets_its_own_and_others_what_was_used_last_on_their_processor() {
-        let idle = Idle::new(99);
-        let now = Stopwatch::start();
-        let mut peers = Vec::new();
-        let mut put = |who| {
-            let (wire, peer) = pair();
-            peers.push(peer);
+    fn a_connection_is_for_the_processor_that_its_answer_came_in_on() {
+        let allowed = sched_getaffinity(None).unwrap();
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
+        let first = allowed.next().unwrap();
+        let last = allowed.next_back().unwrap_or(first);
+        let idle = Idle::with_places(CpuSet::MAX_CPU, 9);
+        for (answers, reads) in [(first, last), (last, first)] {
+            let (wire, mut peer) = pair();
             let port = port(&wire);
-            idle.put_by(who, wire, true, now);
-            port
-        };
-        let take = |who| idle.take_for(who, false, now).map(|wire| port(&wire));
-        let never = || unreachable!("the processor does not matter");
-        let before = put(who(1, never, true));
-        let own = put(who(1, never, true));
-        let of_one_in_the_same_place = put(who(1 + PLACES, || 0, true));
-        let first = put(who(2, || 0, false));
-        let last = put(who(3, || PLACES, false));
-        let elsewhere = put(who(4, || 1, false));
-        assert_eq!(take(who(1, never, true)), Some(own), "the last one");
-        assert_eq!(take(who(1, never, true)), Some(before));
-        assert_eq!(take(who(1, || 0, true)), Some(last), "none of its own is left");
-        assert_eq!(take(who(2, || 1, false)), Some(elsewhere));
-        assert_eq!(take(who(2, || 1, false)), Some(first), "rather than a new connection");
-        assert_eq!(take(who(2, || 1, false)), Some(of_one_in_the_same_place));
-        assert_eq!(take(who(2, || 1, true)), None);
+            // Loopback: it comes in on the processor that sends it.
+            on(answers, || peer.write_all(b"x").unwrap());
+            on(reads, || {
+                wire.socket().read_exact(&mut [0]).unwrap();
+                idle.put(wire, true);
+            });
+            let taken = on(last, || idle.take(false)).unwrap();
+            assert_eq!(self::port(&taken), port);
+            assert_eq!(idle.places[answers].len(), 0);
+            idle.put(taken, true);
+            assert_eq!(idle.places[answers].len(), 1);
+        }
+        assert_eq!(idle.count(), 2);
     }
 
     #[test]
@@ -267,22 +242,12 @@ mod tests {
             (true, IDLE_MAX_AGE.saturating_sub(NANOSECOND), true),
             (true, IDLE_MAX_AGE, false),
         ] {
-            let (one, idle) = (who(0, || 0, false), Idle::new(9));
+            let idle = Idle::with_places(1, 9);
             let (wire, peer) = pair();
             let _peer = is_alive.then_some(peer);
-            idle.put_by(one, wire, true, idle.since);
-            let taken = idle.take_for(one, false, idle.since.later(age));
+            idle.put_at(0, wire, true, idle.since);
+            let taken = idle.take_at(0, false, idle.since.later(age));
             assert_eq!(taken.is_some(), is_used, "{is_alive} {age:?}");
-        }
-    }
-
-    #[test]
-    fn a_thread_is_quick_up_to_its_limit() {
-        for (gap, is_quick) in [(QUICK_MAX.saturating_sub(NANOSECOND), true), (QUICK_MAX, false)] {
-            let now = Stopwatch::start();
-            let _ = Who::puts(now);
-            assert_eq!(Who::takes(now.later(gap)).is_quick, is_quick);
-            assert_eq!(Who::puts(now.later(gap)).is_quick, is_quick, "it still is");
         }
     }
 
@@ -292,37 +257,34 @@ mod tests {
         for (after, max, left) in [
             (IDLE_MAX_AGE.saturating_sub(NANOSECOND), 9, 3),
             (IDLE_MAX_AGE, 9, 2),
+            (IDLE_MAX_AGE + SECOND, 9, 0),
+            (Duration::from_secs(2), 3, 3),
             (Duration::from_secs(2), 2, 2),
             (Duration::from_secs(2), 0, 0),
         ] {
-            let idle = Idle::new(99);
-            let (wires, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
+            let idle = Idle::with_places(2, 99);
+            let (wires, _peers) = pairs(3);
             let oldest = port(&wires[0]);
-            let second = Duration::from_secs(1);
-            let processors: [fn() -> usize; 3] = [|| 1, || 0, || 0];
-            for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip(processors) {
-                idle.put_by(who(0, processor, false), wire, true, start.later(second * age));
+            for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip([1, 0, 1]) {
+                idle.put_at(processor, wire, true, start.later(SECOND * age));
             }
             idle.tidy(max, start.later(after));
             assert_eq!(idle.count(), left);
-            let ports = idle.places().flat_map(|place| from_fn(|| place.take()));
-            let ports: Vec<_> = ports.map(|one| port(&one.wire)).collect();
+            let kept = idle.places.iter().flat_map(|place| from_fn(|| place.take()));
+            let ports: Vec<_> = kept.map(|one| port(&one.wire)).collect();
             assert_eq!(ports.contains(&oldest), left == 3);
         }
     }
 
     #[test]
     fn all_places_are_tidied_now_and_then_though_other_ones_are_used() {
-        let idle = Idle::new(99);
-        let mut old = Vec::new();
-        let processors: [fn() -> usize; 3] = [|| 0, || 1, || 2];
-        for processor in processors {
-            let (wire, peer) = pair();
-            old.push(peer);
-            idle.put_by(who(0, processor, false), wire, true, idle.since);
+        let idle = Idle::with_places(4, 99);
+        let (mut wires, _peers) = pairs(4);
+        let young = wires.pop().unwrap();
+        for (processor, wire) in wires.into_iter().enumerate() {
+            idle.put_at(processor, wire, true, idle.since);
         }
-        let (young, _peer) = pair();
-        idle.put_by(who(0, || 9, false), young, true, idle.since.later(IDLE_MAX_AGE));
+        idle.put_at(3, young, true, idle.since.later(IDLE_MAX_AGE));
         assert_eq!(idle.count(), 1);
         let gap = IDLE_MAX_AGE + TIDY_GAP;
         assert!(!idle.is_tidying_due(idle.since.later(gap.saturating_sub(NANOSECOND))));
@@ -333,7 +295,7 @@ mod tests {
     #[test]
     fn what_ended_or_has_something_to_say_is_not_used_where_it_is_looked_at() {
         for (is_trusted, must_look) in [(true, true), (false, false)] {
-            let idle = Idle::new(9);
+            let idle = Idle::with_places(1, 9);
             let (ended, peer) = pair();
             drop(peer);
             let (talking, mut peer) = pair();
@@ -341,14 +303,11 @@ mod tests {
             let (quiet, _peer) = pair();
             let quiet_port = port(&quiet);
             // Loopback: what was sent or closed is there for the other end before the call returns.
-            let (one, now) = (who(0, || 0, false), Stopwatch::start());
+            let now = Stopwatch::start();
             for wire in [quiet, ended, talking] {
-                idle.put_by(one, wire, is_trusted, now);
+                idle.put_at(0, wire, is_trusted, now);
             }
-            assert_eq!(
-                idle.take_for(one, must_look, now).map(|wire| port(&wire)),
-                Some(quiet_port)
-            );
+            assert_eq!(idle.take_at(0, must_look, now).map(|wire| port(&wire)), Some(quiet_port));
             assert_eq!(idle.count(), 0, "the others were closed");
         }
         let idle = Idle::new(9);

@@ -1,6 +1,7 @@
 //! One place in which idle connections lie, with a lock of its own.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::upstream::wire::Wire;
@@ -18,15 +19,22 @@ pub(super) struct Kept {
     pub(super) since: Stopwatch,
     /// Whether nothing can have followed its last answer unseen.
     pub(super) is_trusted: bool,
-    /// The number of the thread that used it.
-    pub(super) by: usize,
 }
 
 impl Place {
-    /// All of them, the oldest first.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
         // Connections are put in and taken out whole; there is nothing half done to fear.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// For how long the oldest has been idle.
+    pub(super) fn age(&self, now: Stopwatch) -> Option<Duration> {
+        self.lock().first().map(|one| one.since.until(now))
     }
 
     /// Puts one in and returns how many there are.
@@ -41,10 +49,9 @@ impl Place {
         self.lock().pop()
     }
 
-    /// The one that came last of those that thread `number` used.
-    pub(super) fn take_of(&self, number: usize) -> Option<Kept> {
+    /// The one that came first, where it `goes`.
+    pub(super) fn take_oldest_if(&self, goes: impl FnOnce(&Kept) -> bool) -> Option<Kept> {
         let mut kept = self.lock();
-        let at = kept.iter().rposition(|one| one.by == number)?;
-        Some(kept.remove(at))
+        kept.first().is_some_and(goes).then(|| kept.remove(0))
     }
 }
