@@ -8,6 +8,7 @@
 
 use std::iter::from_fn;
 use std::net::TcpStream;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -32,6 +33,10 @@ const TIDY_GAP: Duration = Duration::from_secs(5);
 /// Places of processors; more of these share them.
 const PLACES_MAX: usize = 16;
 
+/// How many places there are. It takes some files to find out, so it is once for all providers.
+static PLACES: LazyLock<usize> =
+    LazyLock::new(|| available_parallelism().map_or(1, usize::from).min(PLACES_MAX));
+
 /// Idle connections.
 #[derive(Debug)]
 pub(super) struct Idle {
@@ -48,7 +53,7 @@ impl Idle {
     /// several places. There are hardly ever more than requests were under way at once, since a new one is
     /// made only where none is idle.
     pub(super) fn new(max: usize) -> Self {
-        Self::with_places(available_parallelism().map_or(1, usize::from).min(PLACES_MAX), max)
+        Self::with_places(*PLACES, max)
     }
 
     fn with_places(places: usize, max: usize) -> Self {
