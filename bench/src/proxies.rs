@@ -128,8 +128,7 @@ pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
 /// Starts one of them; `more` is put into evertoken's list of providers.
 pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outcome<Subject> {
     if kind == Kind::Direct {
-        let address = if with_tls { mock.tls } else { mock.plain };
-        return Ok(Subject { kind, address, provider: mock.plain, running: None });
+        return Ok(Subject { kind, address: mock.plain, provider: mock.plain, running: None });
     }
     let program = kind.program()?;
     // Free a moment ago: others on this machine might take it, and then the start fails and says so.
