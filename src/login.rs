@@ -22,6 +22,7 @@ use crate::config::{LoginEndpoints, Redirect};
 use crate::secret::Secret;
 use crate::token::grant::{self, Grant, TokenRequest};
 use crate::token::refresher::{NoAnswer, Setup, TICK_MS, TokenAnswer, store_login};
+use crate::token::scope;
 
 pub mod authorization;
 pub mod callback;
@@ -100,7 +101,7 @@ fn failed(why: impl Into<String>) -> Failed {
 pub fn run(setup: &Setup, wish: Wish, means: &mut Means<'_>) -> Result<String, Failed> {
     let way = choose(&setup.config.login, wish)?;
     (means.say)(&format!("Logging in to provider: {}", setup.name));
-    let path = match way {
+    let stored = match way {
         Way::Browser(url, loopback) => by_browser(setup, &url, &loopback, wish, means)?,
         Way::Paste(url, redirect) => by_paste(setup, &url, redirect, wish, means)?,
         Way::Device(url) => by_device(setup, &url, wish, means)?,
@@ -114,22 +115,45 @@ pub fn run(setup: &Setup, wish: Wish, means: &mut Means<'_>) -> Result<String, F
     };
     Ok(format!(
         "Logged in. The tokens are in {}; an evertoken that runs on this state folder uses them within \
-         {} seconds.\n{unseen}",
-        path.display(),
-        TICK_MS / 1000
+         {} seconds.\n{}{unseen}",
+        stored.path.display(),
+        TICK_MS / 1000,
+        stored.narrowed.unwrap_or_default()
     ))
 }
 
-/// Stores what a login brought; where to.
-fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<PathBuf, Failed> {
+/// What became of a login.
+struct Stored {
+    /// Where the tokens are.
+    path: PathBuf,
+    /// A line for the person where less was granted than asked for.
+    narrowed: Option<String>,
+}
+
+/// Stores what a login brought.
+fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<Stored, Failed> {
     let refresh_token = grant.refresh_token.clone().ok_or_else(|| {
         failed(
             "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with \
              'scope' (offline_access, for many), or in the query of 'authorization_url' \
-             (access_type=offline, for Google)",
+             (prompt=consent where the issuer wants the consent for offline_access to be given again; \
+             access_type=offline for Google)",
         )
     })?;
-    store_login(setup, &grant, &refresh_token, sent).map_err(failed)
+    let path = store_login(setup, &grant, &refresh_token, sent).map_err(failed)?;
+    Ok(Stored { path, narrowed: narrowed(setup.config.scope.as_deref(), grant.scope.as_deref()) })
+}
+
+/// What to say where the issuer granted less than was asked for.
+fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
+    let (asked, granted) = (asked?, granted?);
+    scope::lacks(granted, asked).then(|| {
+        format!(
+            "The issuer granted the scope '{}' and not all of '{asked}'; refreshes ask for no more than \
+             was granted.\n",
+            callback::words(granted)
+        )
+    })
 }
 
 /// The way that the configuration and the command line lead to.
@@ -159,7 +183,7 @@ fn by_browser(
     loopback: &Loopback,
     wish: Wish,
     means: &mut Means<'_>,
-) -> Result<PathBuf, Failed> {
+) -> Result<Stored, Failed> {
     let listener = Listener::bind(loopback).map_err(|error| {
         let port = loopback.port.unwrap_or(0);
         Failed::Bind(format!(
@@ -206,7 +230,7 @@ fn by_paste(
     redirect: Option<Redirect>,
     wish: Wish,
     means: &mut Means<'_>,
-) -> Result<PathBuf, Failed> {
+) -> Result<Stored, Failed> {
     let attempt = begin(means)?;
     let redirect_uri = match redirect {
         Some(Redirect::Elsewhere(uri)) => uri,
@@ -288,7 +312,7 @@ fn by_device(
     url: &str,
     wish: Wish,
     means: &mut Means<'_>,
-) -> Result<PathBuf, Failed> {
+) -> Result<Stored, Failed> {
     let config = &setup.config;
     let request = device::authorization_request(config, url);
     let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;

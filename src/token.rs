@@ -21,6 +21,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod refresher;
 pub mod saved;
+pub mod scope;
 pub mod state_file;
 pub mod store;
 pub mod watched;

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Missing;
 use crate::message::{Headers, reason_phrase};
 use crate::secret::Secret;
+use crate::token::scope;
 
 mod request;
 
@@ -33,6 +34,8 @@ pub struct Grant {
     pub lifetime_ms: i64,
     /// When the issuer wants the next refresh, in milliseconds from when the request was sent.
     pub refresh_in_ms: Option<i64>,
+    /// The granted scope, where the answer names it.
+    pub scope: Option<String>,
     /// What was odd about the answer, for the log.
     pub warning: Option<String>,
 }
@@ -206,6 +209,7 @@ fn read_grant(json: Option<&Value>, sent: Timestamp) -> Result<Grant, Failure> {
         refresh_token: text(json, "refresh_token").map(Secret::new),
         lifetime_ms,
         refresh_in_ms,
+        scope: scope::granted(json),
         warning,
     })
 }

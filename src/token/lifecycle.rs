@@ -39,6 +39,8 @@ pub struct Policy {
     pub seed: Option<Secret>,
     /// Whether the grant uses no refresh token (client credentials).
     pub without_refresh_token: bool,
+    /// The configured scope.
+    pub scope: Option<String>,
     /// Hash of the rest of the request, to tell whether a stored failure still applies.
     pub client_hash: String,
 }

@@ -24,6 +24,8 @@ pub struct Saved {
     pub seed_hash: Option<String>,
     /// Hash of the refresh token that a login brought, where the chain began with that.
     pub login_hash: Option<String>,
+    /// The scope that the login was granted; None where the chain began with a seed, or nobody knows.
+    pub granted_scope: Option<String>,
     /// Hashes of the seeds that were known when the login was made: they begin no chain any more.
     pub superseded_seeds: Vec<String>,
     /// The refresh token to use next.
@@ -89,6 +91,8 @@ struct Image {
     seed_hash: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     login_hash: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    granted_scope: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     superseded_seeds: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,6 +150,7 @@ impl Saved {
             saved_at: image.saved_at,
             seed_hash: image.seed_hash,
             login_hash: image.login_hash,
+            granted_scope: image.granted_scope,
             superseded_seeds: image.superseded_seeds,
             refresh_token: filled(image.refresh_token),
             access: image.access.map(|access| SavedAccess {
@@ -168,6 +173,7 @@ impl Saved {
             saved_at: self.saved_at,
             seed_hash: self.seed_hash.clone(),
             login_hash: self.login_hash.clone(),
+            granted_scope: self.granted_scope.clone(),
             superseded_seeds: self.superseded_seeds.clone(),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
             access: self.access.as_ref().map(|access| ImageAccess {
@@ -188,6 +194,7 @@ impl Saved {
     pub fn begin_with_seed(&mut self, seed: &Secret) {
         self.seed_hash = Some(seed.hash());
         self.login_hash = None;
+        self.granted_scope = None;
         self.superseded_seeds.clear();
     }
 
@@ -221,6 +228,7 @@ pub(crate) mod tests {
             saved_at: at,
             seed_hash: Some("h".into()),
             login_hash: Some("l".into()),
+            granted_scope: Some("a b".into()),
             superseded_seeds: vec!["s".into()],
             refresh_token: Some(Secret::new("rt")),
             access: Some(SavedAccess {

@@ -17,6 +17,7 @@ mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
 mod sandbox; // against the sandbox and its scripted faults
+mod scope; // what a refresh asks for after a login
 mod secrets; // no secret in any output at trace level
 mod several; // failover, cooldown, routes, credentials that others keep
 mod shutdown; // draining

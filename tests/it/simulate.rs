@@ -49,6 +49,7 @@ impl Issuer {
             refresh_token: Some(Secret::new(next)),
             lifetime_ms: i64::try_from(lifetime_ms).unwrap(),
             refresh_in_ms: None,
+            scope: None,
             warning: None,
         })
     }
@@ -79,6 +80,7 @@ fn policy() -> Policy {
         retry_interval_ms: RETRY_INTERVAL_MS,
         seed: Some(Secret::new("seed")),
         without_refresh_token: false,
+        scope: None,
         client_hash: "client".into(),
     }
 }

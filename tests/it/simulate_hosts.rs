@@ -101,6 +101,7 @@ fn policy() -> Policy {
         retry_interval_ms: 600_000,
         seed: Some(Secret::new("seed")),
         without_refresh_token: false,
+        scope: None,
         client_hash: "client".into(),
     }
 }
@@ -359,6 +360,7 @@ impl World {
             refresh_token: Some(Secret::new(next)),
             lifetime_ms: i64::try_from(LIFETIME_MS).unwrap(),
             refresh_in_ms: None,
+            scope: None,
             warning: None,
         };
         Stage::Receive(presented, Ok(grant), sent, comes_ms)

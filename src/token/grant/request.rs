@@ -18,12 +18,13 @@ pub struct TokenRequest {
     pub body: Secret,
 }
 
-/// The request that gets the next token, with `refresh_token` for the refresh grant.
+/// The request that gets the next token, with `refresh_token` for the refresh grant, and `scope`.
 ///
 /// Fails with what is missing where the client's id or secret is not there.
 pub fn request(
     config: &AutoRefresh,
     refresh_token: Option<&Secret>,
+    scope: Option<&str>,
 ) -> Result<TokenRequest, Missing> {
     let grant_type = match config.grant_type {
         GrantType::RefreshToken => "refresh_token",
@@ -33,7 +34,7 @@ pub fn request(
     if let Some(token) = refresh_token {
         params.push(("refresh_token", token.expose()));
     }
-    request_with(config, &config.token_url, params, config.scope.as_deref())
+    request_with(config, &config.token_url, params, scope)
 }
 
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
@@ -106,7 +107,11 @@ mod tests {
     use crate::token::grant::tests::config;
 
     fn body(config: &AutoRefresh) -> String {
-        request(config, Some(&Secret::new("r1"))).unwrap().body.expose().to_owned()
+        request(config, Some(&Secret::new("r1")), config.scope.as_deref())
+            .unwrap()
+            .body
+            .expose()
+            .to_owned()
     }
 
     #[test]
@@ -117,7 +122,7 @@ mod tests {
             "grant_type=refresh_token&refresh_token=r1&client_id=id+with+space&client_secret=s%26cret"
         );
         let basic = AutoRefresh { client_auth: ClientAuth::SecretBasic, ..config() };
-        let made = request(&basic, Some(&Secret::new("r1"))).unwrap();
+        let made = request(&basic, Some(&Secret::new("r1")), None).unwrap();
         assert_eq!(made.body.expose(), "grant_type=refresh_token&refresh_token=r1");
         assert_eq!(made.headers[0].0, "authorization");
         // base64 of "id+with+space:s%26cret"
@@ -139,7 +144,7 @@ mod tests {
             headers: vec![("Accept".into(), "x/y".into())],
             ..config()
         };
-        let made = request(&own, None).unwrap();
+        let made = request(&own, None, None).unwrap();
         assert!(made.body.expose().starts_with("grant_type=client_credentials&client_id="));
         let accepts: Vec<_> =
             made.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("accept")).collect();
@@ -151,7 +156,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let missing = Missing::Variable("CLAUDE_CLIENT_ID".into());
         let config = AutoRefresh { client_id: Err(missing.clone()), ..config() };
-        assert_eq!(request(&config, None).unwrap_err(), missing);
+        assert_eq!(request(&config, None, None).unwrap_err(), missing);
         assert_eq!(
             Failure::missing(missing).what.to_string(),
             "Missing environment variable: 'CLAUDE_CLIENT_ID'"

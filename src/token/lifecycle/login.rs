@@ -5,8 +5,9 @@ use fastrand::Rng;
 use crate::clock::Moment;
 use crate::secret::Secret;
 use crate::token::grant::Grant;
-use crate::token::lifecycle::Lifecycle;
+use crate::token::lifecycle::{Lifecycle, Presented};
 use crate::token::saved::Saved;
+use crate::token::scope;
 
 impl Lifecycle {
     /// A login brought `grant` and with it `refresh_token`. Returns what must be on disk.
@@ -24,6 +25,8 @@ impl Lifecycle {
         let mut begun = Saved {
             login_hash: Some(refresh_token.hash()),
             refresh_token: Some(refresh_token.clone()),
+            // RFC 6749 §5.1: an answer without a scope grants what was asked for.
+            granted_scope: grant.scope.clone().or_else(|| self.policy.scope.clone()),
             revision: self.saved.revision,
             fence: self.saved.fence,
             ..Saved::default()
@@ -32,6 +35,20 @@ impl Lifecycle {
         self.saved = begun;
         self.accept(grant, sent, now, rng);
         self.stamped(now)
+    }
+
+    /// The scope that a request with `presented` asks for. The refresh token of a login may not ask for more than
+    /// the login was granted (RFC 6749 §6), and without a scope it asks for just that.
+    pub fn scope(&self, presented: &Presented) -> Option<&str> {
+        let configured = self.policy.scope.as_deref();
+        let Presented::Token(token) = presented else { return configured };
+        let is_of_login =
+            self.saved.login_hash.is_some() && self.saved.refresh_token.as_ref() == Some(token);
+        if !is_of_login {
+            return configured;
+        }
+        let granted = self.saved.granted_scope.as_deref()?;
+        configured.filter(|configured| scope::is_same(configured, granted))
     }
 
     /// Whether `stored` began with a login that is not known here: it wins over whatever is, since

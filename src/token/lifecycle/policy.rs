@@ -12,7 +12,7 @@ impl Policy {
     pub fn of(config: &AutoRefresh) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         // With a placeholder for the refresh token, the request is everything else about it.
-        let client_hash = grant::request(config, None)
+        let client_hash = grant::request(config, None, config.scope.as_deref())
             .map(|request| {
                 let mut all = format!("{}\n{}", request.url, request.body.expose());
                 for (name, value) in &request.headers {
@@ -27,6 +27,7 @@ impl Policy {
             retry_interval_ms: millis(config.retry_interval),
             seed: config.seed.clone().and_then(Result::ok),
             without_refresh_token: config.grant_type == GrantType::ClientCredentials,
+            scope: config.scope.clone(),
             client_hash,
         }
     }

@@ -12,6 +12,7 @@ fn policy(seed: Option<&str>) -> Policy {
         retry_interval_ms: HOUR_MS,
         seed: seed.map(Secret::new),
         without_refresh_token: false,
+        scope: None,
         client_hash: "client".into(),
     }
 }
@@ -27,6 +28,7 @@ fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
         refresh_token: refresh.map(Secret::new),
         lifetime_ms,
         refresh_in_ms: None,
+        scope: None,
         warning: None,
     }
 }

@@ -45,8 +45,9 @@ impl Actor {
 
     fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
         let refresh_token = self.refresh_token(presented)?;
-        let request =
-            grant::request(&self.setup.config, refresh_token.as_ref()).map_err(Failure::missing)?;
+        let scope = self.machine.scope(presented);
+        let request = grant::request(&self.setup.config, refresh_token.as_ref(), scope)
+            .map_err(Failure::missing)?;
         self.begin(presented)?;
         let sent = self.setup.clock.now();
         let answer = (self.setup.send)(&request, self.time_allowed(sent))

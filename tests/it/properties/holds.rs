@@ -301,6 +301,7 @@ pub(crate) fn state_file(bytes: &[u8]) {
         retry_interval_ms: 3_600_000,
         seed: Some(Secret::new("seed")),
         without_refresh_token: false,
+        scope: None,
         client_hash: "c".to_owned(),
     };
     let mut life = Lifecycle::new(policy, Some(saved), NOW);

@@ -395,6 +395,7 @@ fn a_login_on_one_host_reaches_the_others() {
         refresh_token: None,
         lifetime_ms: 3_600_000,
         refresh_in_ms: None,
+        scope: None,
         warning: None,
     };
     store_login(&setup.unwrap().unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();

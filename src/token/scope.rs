@@ -1,0 +1,82 @@
+//! Scopes as texts (RFC 6749 §3.3): what an answer grants, and whether two are the same. Pure.
+
+use serde_json::Value;
+
+/// The longest granted scope that is remembered; words beyond it count as not granted.
+const SCOPE_MAX_BYTES: usize = 16 * 1024;
+
+/// The `scope` of a token answer: a text, or, as some issuers write it, a list of texts. None where the
+/// answer says nothing.
+pub fn granted(answer: &Value) -> Option<String> {
+    let words: Vec<_> = match answer.get("scope")? {
+        Value::String(text) => text.split_whitespace().collect(),
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        _ => return None,
+    };
+    let mut scope = String::new();
+    for word in words {
+        let blank = usize::from(!scope.is_empty());
+        if scope.len() + blank + word.len() > SCOPE_MAX_BYTES {
+            break;
+        }
+        scope.push_str(&" "[..blank]);
+        scope.push_str(word);
+    }
+    (!scope.is_empty()).then_some(scope)
+}
+
+/// Whether two scopes hold the same words; their order has no meaning.
+pub fn is_same(one: &str, other: &str) -> bool {
+    sorted(one) == sorted(other)
+}
+
+/// Whether `granted` lacks a word of `asked`.
+pub fn lacks(granted: &str, asked: &str) -> bool {
+    let granted = sorted(granted);
+    asked.split_whitespace().any(|word| granted.binary_search(&word).is_err())
+}
+
+fn sorted(scope: &str) -> Vec<&str> {
+    let mut words: Vec<_> = scope.split_whitespace().collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn scopes_of_answers() {
+        for (answer, scope) in [
+            (json!({}), None),
+            (json!({"scope": null}), None),
+            (json!({"scope": ""}), None),
+            (json!({"scope": " "}), None),
+            (json!({"scope": []}), None),
+            (json!({"scope": 5}), None),
+            (json!({"scope": "b  a"}), Some("b a")),
+            (json!({"scope": ["b", "a"]}), Some("b a")),
+        ] {
+            assert_eq!(granted(&answer).as_deref(), scope, "{answer}");
+        }
+        assert_eq!(granted(&json!([])), None);
+    }
+
+    #[test]
+    fn a_scope_on_both_sides_of_its_limit() {
+        let first = "x".repeat(SCOPE_MAX_BYTES - 2);
+        let of = |more: &str| granted(&json!({"scope": format!("{first} {more}")})).unwrap();
+        assert!(is_same(&of("y"), &format!("{first} y")));
+        assert!(is_same(&of("yy"), &first));
+    }
+
+    #[test]
+    fn order_and_repetition_have_no_meaning() {
+        assert!(is_same("a b", "b  a b") && !is_same("a b", "a") && !is_same("a", "a b"));
+        assert!(lacks("a", "a b") && !lacks("a b c", "c a") && !lacks("a", ""));
+    }
+}
