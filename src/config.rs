@@ -15,6 +15,7 @@ use crate::token::watched::Form;
 pub mod raw;
 pub mod redirect;
 pub mod resolve;
+pub mod slug;
 
 pub use redirect::Redirect;
 
@@ -27,6 +28,21 @@ pub struct Config {
     pub model_routes: Vec<ModelRoute>,
     /// `providers`, in file order, the disabled ones too.
     pub providers: Vec<Provider>,
+}
+
+/// The provider that is called `wanted`, by name or slug: an enabled one rather than a disabled one.
+pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
+    let wanted = slug::composed(wanted);
+    let is_meant =
+        |provider: &&Provider| slug::composed(&provider.name) == wanted || provider.slug == wanted;
+    let enabled = providers.iter().position(|one| one.enabled && is_meant(&one));
+    enabled.or_else(|| providers.iter().position(|one| is_meant(&one)))
+}
+
+/// The enabled provider that a segment of a path names by its slug, percent-encoded or not.
+pub fn find_by_segment(providers: &[Provider], segment: &str) -> Option<usize> {
+    let slug = slug::of_segment(segment)?;
+    providers.iter().position(|one| one.enabled && one.slug == slug)
 }
 
 /// `settings`: everything that is not one provider's.
@@ -150,7 +166,7 @@ pub struct RouteCandidate {
 pub struct Provider {
     /// The name as written.
     pub name: String,
-    /// The name in paths and file names: lower case, runs of other characters become `-`.
+    /// The name in paths and file names, see [`slug`].
     pub slug: String,
     /// Which API it speaks.
     pub kind: ProviderKind,

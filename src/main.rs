@@ -11,7 +11,7 @@ use evertoken::app::{App, Environment, StartError};
 use evertoken::cli::{self, Command};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, Provider, Server, is_loopback_host};
+use evertoken::config::{Config, Server, find_provider, is_loopback_host};
 use evertoken::logger;
 use evertoken::login::terminal::{self, Lines};
 use evertoken::login::{self, Wish};
@@ -324,10 +324,12 @@ fn run_refresh(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitC
     let store = Arc::new(TokenStore::new());
     let mut refreshed = 0;
     let mut failed = false;
-    for (posting, provider) in (0..).zip(&config.providers) {
-        if wanted.map_or(!provider.enabled, |name| name != provider.name && name != provider.slug) {
+    let meant = wanted.map(|name| find_provider(&config.providers, name));
+    for (index, provider) in config.providers.iter().enumerate() {
+        if meant.map_or(!provider.enabled, |meant| meant != Some(index)) {
             continue;
         }
+        let posting = index as u64;
         let setup =
             app::refresher_setup(posting, provider, &config.settings, &store, &mut environment);
         match setup {
@@ -353,8 +355,8 @@ fn run_login(path: &Path, name: &str, wish: Wish) -> ExitCode {
     };
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
-    let is_meant = |provider: &&Provider| provider.name == name || provider.slug == name;
-    let Some(provider) = config.providers.iter().find(is_meant) else {
+    let found = find_provider(&config.providers, name);
+    let Some(provider) = found.map(|index| &config.providers[index]) else {
         return fail(&format!("There is no provider '{name}'"), USAGE);
     };
     if let Err(error) = check_writable(&config.settings.state_dir) {

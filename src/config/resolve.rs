@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::config::raw::{Document, Position, Section};
 use crate::config::{
-    Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, is_loopback_host,
-    secret_of_file,
+    Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
+    is_loopback_host, secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -166,19 +166,28 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     Config { settings, model_routes, providers }
 }
 
+/// Two enabled providers can't share a name or a slug; one that is disabled is in nobody's way.
 fn check_unique(root: &Section<'_>, providers: &[Provider]) {
     let sections = root.sections("providers", "a provider");
     for (index, (provider, section)) in providers.iter().zip(&sections).enumerate() {
-        if provider.slug.is_empty() {
+        let mut before = providers[..index].iter().filter(|other| other.enabled);
+        if !provider.enabled || provider.slug.is_empty() {
             continue;
         }
-        if let Some(other) = providers[..index].iter().find(|other| other.slug == provider.slug) {
-            let message = if other.name == provider.name {
-                format!("there is another provider called '{}'", other.name)
-            } else {
-                format!("this name gives the same slug '{}' as '{}'", other.slug, other.name)
-            };
+        let meets = |other: &&Provider| other.name == provider.name || other.slug == provider.slug;
+        let Some(other) = before.find(meets) else { continue };
+        if other.name == provider.name {
+            let message = format!(
+                "there is another provider called '{}'; give one of them another name",
+                other.name
+            );
             section.error("name", message);
+        } else {
+            let message = format!(
+                "this provider and '{}' have the same slug '{}'; choose another with 'slug'",
+                other.name, other.slug
+            );
+            section.error(if section.has("slug") { "slug" } else { "name" }, message);
         }
     }
 }
@@ -200,9 +209,7 @@ fn read_candidate(section: &Section<'_>, providers: &[Provider]) -> Option<Route
     let name = section.text("provider");
     let model = section.text("model");
     let priority = section.integer("priority", 1, 0, 1_000_000);
-    let found = name.as_ref().and_then(|name| {
-        providers.iter().position(|provider| provider.name == *name || provider.slug == *name)
-    });
+    let found = name.as_ref().and_then(|name| find_provider(providers, name));
     match (&name, found) {
         (None, _) => section.error_here("a route needs a 'provider'"),
         (Some(name), None) => section.error("provider", format!("there is no provider '{name}'")),

@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use percent_encoding::{CONTROLS, utf8_percent_encode};
+
 use crate::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use crate::message::{BodyLength, FoundFields, Headers, RequestHead, Version, plain_prefix};
 use crate::refusal::{Code, Refusal};
@@ -195,9 +197,26 @@ pub fn check(
 
 /// Origin form as it is, absolute form as its authority and origin form (RFC 9112 §3.2).
 fn split_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
-    if target.bytes().any(|byte| byte == b'#' || !(0x21..=0x7e).contains(&byte)) {
-        return Err(bad("the target holds a byte that must be percent-encoded"));
+    let is_plain = |byte: u8| byte != b'#' && (0x21..=0x7e).contains(&byte);
+    if !target.bytes().all(is_plain) {
+        // A provider's slug may hold letters of any script, and people type them as they are.
+        let encoded = encode_slug(target).filter(|target| target.bytes().all(is_plain));
+        let must = || bad("the target holds a byte that must be percent-encoded");
+        return split_plain_target(method, &encoded.ok_or_else(must)?);
     }
+    split_plain_target(method, target)
+}
+
+/// `target` with the slug in it percent-encoded; None where there is no slug in it.
+#[cold]
+fn encode_slug(target: &str) -> Option<String> {
+    let mut before = ["/to/", "/-/refresh/", "/-/token/"].into_iter();
+    let (start, rest) = before.find_map(|start| Some((start, target.strip_prefix(start)?)))?;
+    let (slug, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    Some(format!("{start}{}{rest}", utf8_percent_encode(slug, CONTROLS)))
+}
+
+fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
     if target.starts_with('/') {
         return Ok((None, target.to_owned()));
     }

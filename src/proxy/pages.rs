@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::config::{Provider, find_by_segment};
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::{Metrics, ProviderNow};
@@ -148,8 +149,15 @@ fn status(proxy: &Proxy) -> Page {
 /// Prometheus text.
 fn metrics(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
-    let providers = proxy.config.providers.iter().enumerate();
-    let stands: Vec<_> = providers
+    let all = &proxy.config.providers;
+    // A disabled provider may have another's name, and says nothing under it then.
+    let is_namesake = |one: &Provider| {
+        !one.enabled && all.iter().any(|other| other.enabled && other.name == one.name)
+    };
+    let stands: Vec<_> = all
+        .iter()
+        .enumerate()
+        .filter(|(_, provider)| !is_namesake(provider))
         .map(|(index, provider)| {
             let posting = proxy.posting(index);
             let watched = proxy.ways[index].watched.as_ref();
@@ -178,7 +186,7 @@ fn reload(proxy: &Proxy) -> Page {
 
 /// Refreshes now and waits for the outcome.
 fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
-    let found = proxy.config.providers.iter().position(|one| one.slug == slug && one.enabled);
+    let found = find_by_segment(&proxy.config.providers, slug);
     let inbox = found.and_then(|index| Some((index, proxy.ways[index].inbox.as_ref()?)));
     let Some((index, inbox)) = inbox else {
         let message = "No such provider, or it has no token to refresh";

@@ -1,7 +1,7 @@
 //! From a request's target and model to the providers that may serve it, one of our own pages, or a
 //! refusal.
 
-use crate::config::{Config, Provider, ProviderKind, SelectionStrategy};
+use crate::config::{Config, Provider, ProviderKind, SelectionStrategy, find_by_segment};
 use crate::message::path_of;
 use crate::proxy::choice::Candidate;
 use crate::refusal::{Code, Refusal};
@@ -31,7 +31,7 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     let Some(rest) = path.strip_prefix("/to/") else { return Ok(Route::Any) };
     let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let target = if path.is_empty() { format!("/{query}") } else { format!("{path}{query}") };
-    let index = providers.iter().position(|provider| provider.slug == slug && provider.enabled);
+    let index = find_by_segment(providers, slug);
     index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers))
 }
 
@@ -228,6 +228,16 @@ pub(crate) mod tests {
             let routed = route(target, &config.providers).ok();
             let expected = expected.map(|(index, target)| Route::Provider(index, target.into()));
             assert_eq!(routed, expected, "{target}");
+        }
+        let text =
+            "providers: [{name: 官方, type: generic, base_url: 'http://x', auth_type: none}]";
+        let config = self::config(text);
+        for target in ["/to/%E5%AE%98%E6%96%B9/v1", "/to/%e5%ae%98%e6%96%B9/v1", "/to/官方/v1"] {
+            let expected = Ok(Route::Provider(0, "/v1".into()));
+            assert_eq!(route(target, &config.providers), expected, "{target}");
+        }
+        for target in ["/to/%E5%AE%98/v1", "/to/%E5%AE/v1", "/to/%E5%AE%98%E6%96%B9%2Fv1"] {
+            assert!(route(target, &config.providers).is_err(), "{target}");
         }
         let page = |target| route(target, &config.providers);
         assert_eq!(page("/-/status?x"), Ok(Route::Page("status".into())));

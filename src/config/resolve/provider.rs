@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::raw::Section;
 use crate::config::resolve::{Sources, is_loopback_url, login, split_url};
+use crate::config::slug;
 use crate::config::{
     AuthType, AutoRefresh, ClientAuth, Credential, Egress, Found, GrantType, Missing, Provider,
     ProviderKind, RequestFormat, SecretFiles, WatchedFile, secret_of_file,
@@ -64,12 +65,10 @@ pub(super) fn read(
     max_connections: usize,
 ) -> Provider {
     let name = section.text("name").unwrap_or_default();
-    let slug = slug(&name);
     if name.is_empty() {
         section.error("name", "a provider needs a 'name'");
-    } else if slug.is_empty() {
-        section.error("name", "a 'name' needs a letter or a digit");
     }
+    let slug = read_slug(section, &name);
     let kind = section.choice(
         "type",
         &[
@@ -110,17 +109,27 @@ pub(super) fn read(
     provider
 }
 
-/// Lower case; runs of anything but letters and digits become `-`.
-fn slug(name: &str) -> String {
-    let mut slug = String::new();
-    for character in name.chars() {
-        if character.is_ascii_alphanumeric() {
-            slug.push(character.to_ascii_lowercase());
-        } else if !slug.is_empty() && !slug.ends_with('-') {
-            slug.push('-');
+/// The slug that is written, else the one that the name makes.
+fn read_slug(section: &Section<'_>, name: &str) -> String {
+    let Some(written) = section.text("slug") else {
+        let made = slug::of_name(name);
+        if made.is_empty() && !name.is_empty() {
+            section.error(
+                "name",
+                format!("the name '{name}' has no letter and no digit; choose a 'slug' for it"),
+            );
+        } else if let Some(why) = slug::problem(&made).filter(|_| !made.is_empty()) {
+            let message =
+                format!("no slug can be made of this name: {why}; choose one with 'slug'");
+            section.error("name", message);
         }
+        return made;
+    };
+    let written = slug::composed(&written).into_owned();
+    if let Some(why) = slug::problem(&written) {
+        section.error("slug", format!("'slug' can't be '{written}': {why}"));
     }
-    slug.trim_end_matches('-').to_owned()
+    written
 }
 
 fn read_base_url(section: &Section<'_>) -> String {

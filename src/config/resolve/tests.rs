@@ -366,16 +366,77 @@ fn names_and_slugs() {
     };
     let config = fine(&providers(&["Claude Code  Official!", "Ä b-c"]));
     assert_eq!(config.providers[0].slug, "claude-code-official");
-    assert_eq!(config.providers[1].slug, "b-c");
-    assert!(told(&providers(&["a", "a"]))[0].ends_with("there is another provider called 'a'"));
+    assert_eq!(config.providers[1].slug, "ä-b-c");
     assert!(
-        told(&providers(&["A b", "a-B"]))[0]
-            .ends_with("this name gives the same slug 'a-b' as 'A b'")
+        told(&providers(&["a", "a"]))[0]
+            .ends_with("there is another provider called 'a'; give one of them another name")
     );
-    assert!(told(&providers(&["!"]))[0].ends_with("a 'name' needs a letter or a digit"));
+    assert!(
+        told(&providers(&["A b", "a-B"]))[0].ends_with(
+            "this provider and 'A b' have the same slug 'a-b'; choose another with 'slug'"
+        )
+    );
+    assert!(
+        told(&providers(&["!"]))[0]
+            .ends_with("the name '!' has no letter and no digit; choose a 'slug' for it")
+    );
+    let long = "官".repeat(67);
+    let why = "no slug can be made of this name: it has 201 bytes, and at most 200 can be used; \
+               choose one with 'slug'";
+    assert!(told(&providers(&[&long]))[0].ends_with(why));
     assert!(told("providers: []")[0].ends_with("there is no provider in 'providers'"));
     assert!(told("")[0].contains("there are no 'providers'"));
     assert!(told("a: [")[0].starts_with("f:"), "{:?}", told("a: ["));
+}
+
+#[test]
+fn providers_in_any_script_start() {
+    let one = |name: &str, more: &str| {
+        format!("{{name: '{name}', type: generic, base_url: 'http://x', auth_type: none{more}}}")
+    };
+    let slugs = |providers: &[String]| {
+        let config = fine(&format!("providers: [{}]", providers.join(", ")));
+        config.providers.into_iter().map(|provider| provider.slug).collect::<Vec<_>>()
+    };
+    assert_eq!(slugs(&[one("克劳德官方", "")]), ["克劳德官方"]);
+    let two = [one("Claude 官方", ""), one("Claude 备用", "")];
+    assert_eq!(slugs(&two), ["claude-官方", "claude-备用"]);
+    assert_eq!(slugs(&[one("🚀", ", slug: rocket")]), ["rocket"]);
+    let same = [one("A b", ""), one("a-B", ", slug: other")];
+    assert_eq!(slugs(&same), ["a-b", "other"]);
+    // One that is disabled is in nobody's way, before or behind the other.
+    let off = one("A", ", enabled: false");
+    assert_eq!(slugs(&[off.clone(), one("A", ""), off.clone()]), ["a", "a", "a"]);
+    let text = format!("providers: [{}, {}]", off, one("A", ""));
+    let config = fine(&format!("{text}\nmodel_routes: {{'*': [{{provider: A}}]}}"));
+    assert_eq!(config.model_routes[0].candidates[0].provider, 1, "the enabled one is meant");
+}
+
+#[test]
+fn what_is_wrong_with_a_slug() {
+    let cases = [
+        (
+            "slug: a/b",
+            "f:6:11: 'slug' can't be 'a/b': it may hold letters, digits, '-' and '_', and not '/'",
+        ),
+        ("slug: ..", "f:6:11: 'slug' can't be '..': it must begin with a letter or a digit"),
+        ("slug: ''", "f:6:11: 'slug' can't be '': it must begin with a letter or a digit"),
+        (
+            "slug: Official",
+            "f:6:11: 'slug' can't be 'Official': it must be in lower case: 'official'",
+        ),
+    ];
+    for (line, message) in cases {
+        refused(&document("", &format!("{line}\nauth_type: none")), message);
+    }
+    let text = format!(
+        "{}  - {{name: Q, slug: p, type: generic, base_url: 'http://x', auth_type: none}}\n",
+        document("", "auth_type: none")
+    );
+    refused(
+        &text,
+        "f:7:21: this provider and 'P' have the same slug 'p'; choose another with 'slug'",
+    );
 }
 
 #[test]

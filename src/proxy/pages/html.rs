@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use crate::clock::Timestamp;
+use crate::config::slug::in_path;
 use crate::proxy::pages::chart;
 use crate::report::words::{count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
@@ -31,9 +32,15 @@ impl Display for Text<'_> {
 /// The whole page.
 pub(super) fn render(report: &Report) -> String {
     let mut providers = String::new();
-    for provider in &report.providers {
+    for (index, provider) in report.providers.iter().enumerate() {
         // Writing to a text does not fail.
-        let _ = article(&mut providers, provider, report.now);
+        let _ = match unique_id(report, index) {
+            None => article(&mut providers, provider, report.now),
+            Some(slug) => {
+                let provider = ProviderReport { slug, ..provider.clone() };
+                article(&mut providers, &provider, report.now)
+            }
+        };
     }
     let summary = report.summary();
     let fields = [
@@ -55,6 +62,14 @@ pub(super) fn render(report: &Report) -> String {
     }
     page.push_str(rest);
     page
+}
+
+/// What names the parts of a disabled provider that shares its slug with another; None for any other provider, whose slug
+/// does.
+fn unique_id(report: &Report, index: usize) -> Option<String> {
+    let own = &report.providers[index];
+    let is_shared = report.providers.iter().filter(|one| one.slug == own.slug).nth(1).is_some();
+    (is_shared && !own.enabled).then(|| format!("{}~{index}", own.slug))
 }
 
 fn facts(report: &Report) -> String {
@@ -98,8 +113,9 @@ fn article(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
     if provider.credential == CredentialKind::Refreshed && provider.enabled {
         writeln!(
             out,
-            "<button type=\"button\" id=\"b-{slug}\" data-post=\"/-/refresh/{slug}\" \
-             data-done=\"{name}: refreshed.\" aria-describedby=\"n-{slug}\" hidden>Refresh now</button>"
+            "<button type=\"button\" id=\"b-{slug}\" data-post=\"/-/refresh/{}\" \
+             data-done=\"{name}: refreshed.\" aria-describedby=\"n-{slug}\" hidden>Refresh now</button>",
+            in_path(&provider.slug)
         )?;
     }
     writeln!(out, "</article>")
@@ -328,6 +344,19 @@ mod tests {
         }
         assert!(page.contains("&lt;b&gt;&amp;&quot;&#39;"));
         assert_eq!(page.matches("<article").count(), 1);
+    }
+
+    #[test]
+    fn the_parts_of_a_disabled_provider_are_not_taken_for_those_of_its_namesake() {
+        let mut report = report(sample("官方"));
+        let off = ProviderReport { enabled: false, ..report.providers[0].clone() };
+        report.providers.insert(0, off);
+        let page = render(&report);
+        for id in
+            ["id=\"p-官方\"", "id=\"p-官方~0\"", "data-post=\"/-/refresh/%E5%AE%98%E6%96%B9\""]
+        {
+            assert_eq!(page.matches(id).count(), 1, "{id}\n{page}");
+        }
     }
 
     #[test]

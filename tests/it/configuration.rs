@@ -1,0 +1,86 @@
+//! What people write into `providers.yaml`, and what the real binary does with it.
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::ask;
+use crate::support::peer::{Peer, answer};
+
+/// Answers each request with the credential that it came with.
+fn telling() -> Peer {
+    Peer::telling_the_credential()
+}
+
+fn granting(token: &'static str) -> Peer {
+    Peer::answering(move |_| {
+        let body = format!(
+            r#"{{"access_token":"{token}","expires_in":3600,"refresh_token":"next-token-value"}}"#
+        );
+        answer(200, &body)
+    })
+}
+
+/// A folder with `providers.yaml`, in which `STATE` stands for the state folder.
+fn folder(config: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder, config);
+    folder
+}
+
+fn write(folder: &tempfile::TempDir, config: &str) {
+    let state = folder.path().join("state").display().to_string();
+    std::fs::write(folder.path().join("providers.yaml"), config.replace("STATE", &state)).unwrap();
+}
+
+const VARIABLES: [(&str, &str); 3] =
+    [("HOME", "/nonexistent"), ("ID", "abc12345-client"), ("TOKEN", "refresh-token-value")];
+
+#[test]
+fn a_configuration_in_chinese_is_served_by_name_and_by_path() {
+    let (issuer, provider) = (granting("access-token-value"), telling());
+    let config = format!(
+        "settings: {{port: 0, state_dir: STATE}}
+providers:
+  - name: \"克劳德官方\"
+    type: anthropic
+    base_url: \"{0}\"
+    auto_refresh_config: {{token_url: \"{1}\", client_id_env: ID, refresh_token_env: TOKEN}}
+  - {{name: \"Claude 备用\", type: anthropic, base_url: \"{0}\", auth_value: spare}}
+  - {{name: \"Claude 官方\", type: anthropic, base_url: \"{0}\", auth_value: third}}
+",
+        provider.url(),
+        issuer.url()
+    );
+    let folder = folder(&config);
+    let check = run(folder.path(), &["check"], &VARIABLES);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    assert!(text(&check.stdout).contains("/to/克劳德官方/…"), "{}", text(&check.stdout));
+    let refreshed = run(folder.path(), &["refresh", "--provider", "克劳德官方"], &VARIABLES);
+    assert_eq!(refreshed.status.code(), Some(0), "{}", text(&refreshed.stderr));
+    assert!(folder.path().join("state/克劳德官方.json").is_file());
+
+    let binary = Binary::start(folder.path(), &[], &VARIABLES);
+    let address = binary.address();
+    let get =
+        |target: &str| ask(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let official = "%E5%85%8B%E5%8A%B3%E5%BE%B7%E5%AE%98%E6%96%B9";
+    for slug in ["克劳德官方", official, &official.to_lowercase()] {
+        let told = get(&format!("/to/{slug}/v1/x"));
+        assert_eq!((told.status, told.body.contains("access-token-value")), (200, true), "{slug}");
+    }
+    assert!(get("/to/claude-%E5%A4%87%E7%94%A8/v1").body.contains("spare"));
+    assert!(get("/to/claude-官方/v1").body.contains("third"));
+    assert_eq!(get("/to/克劳德/v1").code(), "unknown_provider");
+    assert!(provider.seen().iter().all(|seen| seen.line.is_ascii()), "{:?}", provider.seen());
+    let metrics = get("/-/metrics").body;
+    assert!(metrics.contains("evertoken_provider_ready{provider=\"克劳德官方\"} 1"), "{metrics}");
+    let refreshed = ask(
+        address,
+        format!(
+            "POST /-/refresh/{official} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        ),
+    );
+    assert_eq!(refreshed.status, 200, "{}", refreshed.body);
+    assert_eq!(refreshed.json()["slug"], "克劳德官方");
+    assert_eq!(issuer.seen().len(), 2);
+    let status = run(folder.path(), &["status", "--url", &format!("http://{address}")], &VARIABLES);
+    assert!(text(&status.stdout).contains("克劳德官方"), "{}", text(&status.stdout));
+}
