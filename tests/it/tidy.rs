@@ -79,7 +79,7 @@ fn the_clock_is_asked_in_one_place() {
     }
     assert_eq!(holding("thread::sleep"), [""; 0]);
     assert_eq!(holding("process::exit"), [""; 0]);
-    assert_eq!(holding("env::var"), ["src/main.rs"]);
+    assert_eq!(holding("env::var"), ["src/commands.rs"]);
 }
 
 #[test]

@@ -1,0 +1,48 @@
+//! `evertoken check`: everything that is wrong with the file, the environment and the state folder.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use evertoken::check;
+use evertoken::clock::Clock;
+use evertoken::proxy::route;
+
+use crate::commands::{BAD_CONFIG, inspect, say, say_out};
+
+/// Prints every problem, and what the configuration means.
+pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
+    let (config, found) = inspect(path);
+    for problem in &found {
+        say(&problem.to_string());
+    }
+    let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    if found.iter().any(|problem| !problem.is_warning) {
+        // What the environment and the state folder lack is said in the same go.
+        for problem in check::offline(&config) {
+            say(&problem);
+        }
+        return ExitCode::from(BAD_CONFIG);
+    }
+    say_out("Requests go to:\n");
+    for line in route::explain(&config) {
+        say_out(&format!("  {line}\n"));
+    }
+    if let Some(line) = check::sharing(&config) {
+        say_out(&format!("{line}\n"));
+    }
+    let mut problems = check::offline(&config);
+    problems.extend(check::ways(&config));
+    if online {
+        let report = check::online(&config, &Clock::system());
+        say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
+        problems.extend(report.problems);
+    }
+    for problem in &problems {
+        say(problem);
+    }
+    if problems.is_empty() {
+        say_out(&format!("{}: everything is in order\n", path.display()));
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(BAD_CONFIG)
+}

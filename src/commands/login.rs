@@ -1,0 +1,74 @@
+//! `evertoken login`: a provider's first refresh token, with the terminal and the desktop.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use evertoken::clock::Clock;
+use evertoken::config::find_provider;
+use evertoken::login::terminal::{self, Lines};
+use evertoken::login::{self, Wish};
+use evertoken::token::refresher::Setup;
+use evertoken::token::state_file::check_writable;
+use evertoken::token::store::TokenStore;
+use evertoken::{app, logger};
+
+use crate::commands::{
+    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, say_out, start_log, variable,
+};
+
+/// Logs in to the provider called `name`.
+pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
+    let log = logger::Options::default();
+    let (config, warnings) = match load(path, log) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let clock = Clock::system();
+    start_log(&config, warnings, log, &clock);
+    let found = find_provider(&config.providers, name);
+    let Some(provider) = found.map(|index| &config.providers[index]) else {
+        return fail(&format!("There is no provider '{name}'"), USAGE);
+    };
+    if let Err(error) = check_writable(&config.settings.state_dir) {
+        let folder = config.settings.state_dir.display();
+        return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
+    }
+    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
+    let setup = app::refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let setup = match setup {
+        Ok(Some(setup)) => setup,
+        Ok(None) => return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG),
+        Err(error) => return fail(&error.to_string(), BAD_CONFIG),
+    };
+    match log_in(&setup, wish) {
+        Ok(done) => {
+            say_out(&done);
+            ExitCode::SUCCESS
+        }
+        Err(login::Failed::Config(why)) => fail(&why, BAD_CONFIG),
+        Err(login::Failed::Bind(why)) => fail(&why, CANT_BIND),
+        Err(login::Failed::Login(why)) => fail(&why, FAILED),
+    }
+}
+
+/// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
+fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
+    let mut lines = None;
+    let mut ask = |allowed| match &mut lines {
+        Some(lines) => Lines::next(lines, allowed),
+        none => none.insert(Lines::of_stdin()?).next(allowed),
+    };
+    let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    let has_display = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    let mut open = |address: &str| {
+        if has_display {
+            terminal::open_browser(address);
+        }
+    };
+    let mut say = |text: &str| say_out(&format!("{text}\n"));
+    let mut random = terminal::random;
+    let mut means =
+        login::Means { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
+    login::run(setup, wish, &mut means)
+}

@@ -1,0 +1,48 @@
+//! `evertoken refresh`: a refresh without the server.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use evertoken::clock::Clock;
+use evertoken::config::find_provider;
+use evertoken::token::refresher::refresh_once;
+use evertoken::token::store::TokenStore;
+use evertoken::{app, logger};
+
+use crate::commands::{BAD_CONFIG, USAGE, environment, fail, load, start_log};
+
+/// Refreshes one provider, or every enabled one.
+pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitCode {
+    let (config, warnings) = match load(path, log) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let clock = Clock::system();
+    start_log(&config, warnings, log, &clock);
+    let mut environment = environment(clock);
+    let store = Arc::new(TokenStore::new());
+    let mut refreshed = 0;
+    let mut failed = false;
+    let meant = wanted.map(|name| find_provider(&config.providers, name));
+    for (index, provider) in config.providers.iter().enumerate() {
+        if meant.map_or(!provider.enabled, |meant| meant != Some(index)) {
+            continue;
+        }
+        let posting = index as u64;
+        let setup =
+            app::refresher_setup(posting, provider, &config.settings, &store, &mut environment);
+        match setup {
+            Ok(Some(setup)) => {
+                refreshed += 1;
+                failed |= refresh_once(setup).is_err();
+            }
+            Ok(None) => {}
+            Err(error) => return fail(&error.to_string(), BAD_CONFIG),
+        }
+    }
+    if refreshed == 0 {
+        return fail("There is no such provider with a token to refresh", USAGE);
+    }
+    ExitCode::from(u8::from(failed))
+}
