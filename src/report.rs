@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::token::history::RefreshStatus;
+use crate::token::waiting::Waiting;
 
 pub mod advice;
 pub mod words;
@@ -47,6 +48,8 @@ pub struct ProviderReport {
     pub token: Option<TokenReport>,
     /// How refreshing goes.
     pub refresh: RefreshStatus,
+    /// What the refresher has been waiting for, where that takes long.
+    pub waiting: Option<Waiting>,
     /// What went over it.
     pub requests: RequestsReport,
     /// Until when it is passed over.

@@ -24,4 +24,5 @@ pub mod saved;
 pub mod scope;
 pub mod state_file;
 pub mod store;
+pub mod waiting;
 pub mod watched;

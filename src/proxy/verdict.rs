@@ -85,7 +85,7 @@ pub fn token_unavailable(provider: &str, posting: &Posting, now: Timestamp) -> R
     let last = posting.token.as_ref().map(|token| token.expires.wall);
     let on_its_way = if last.is_some() { "the next" } else { "the first" };
     let on_its_way = format!("{on_its_way} token is still on its way");
-    let why = posting.refresh.last_error.as_deref().unwrap_or(&on_its_way);
+    let why = posting.trouble().unwrap_or(on_its_way);
     let last = last.map_or_else(String::new, |at| format!("the last one expired at {at}; "));
     let next = posting.refresh.next_attempt_at;
     let when = next.map_or_else(String::new, |at| format!("; the next try is at {at}"));

@@ -7,6 +7,9 @@ use crate::token::history::Trouble;
 /// `evertoken login` is configured for it.
 pub fn advice(provider: &ProviderReport, has_login: bool) -> Option<String> {
     let trouble = provider.refresh.trouble;
+    if let Some(waiting) = provider.waiting.as_ref().filter(|_| provider.enabled) {
+        return Some(waiting.advice.clone());
+    }
     let login = has_login.then(|| format!("`evertoken login --provider {}`", provider.slug));
     match (provider.state, trouble, provider.credential) {
         (State::Disabled, _, _) => None,

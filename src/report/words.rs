@@ -70,6 +70,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         state: State::Ready,
         token: None,
         refresh: RefreshStatus::default(),
+        waiting: None,
         requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
         cooldown_until: None,
         credential: CredentialKind::Refreshed,

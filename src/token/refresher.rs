@@ -22,6 +22,7 @@ mod attempt;
 mod disk;
 mod hosts;
 mod login;
+mod wait;
 mod words;
 
 use actor::Actor;

@@ -3,13 +3,17 @@
 //! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
 //! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
 use crate::token::saved::Saved;
+
+mod lock;
+
+pub use lock::{Locking, StateLock};
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -22,20 +26,6 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 pub struct StateFile {
     folder: PathBuf,
     slug: String,
-}
-
-/// Held while a refresh runs, so that two processes never refresh one provider at once. Released
-/// when dropped, or by the system when the process ends.
-#[derive(Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] File);
-
-/// What a try for the lock came to.
-#[derive(Debug)]
-pub enum Locking {
-    /// It is ours.
-    Ours(StateLock),
-    /// Another process is refreshing.
-    Theirs,
 }
 
 impl StateFile {
@@ -119,14 +109,17 @@ impl StateFile {
     /// Tries for the lock without waiting.
     pub fn try_lock(&self) -> io::Result<Locking> {
         make_folder(&self.folder)?;
-        let path = self.folder.join(format!("{}.lock", self.slug));
-        let file = File::options().create(true).write(true).truncate(false).open(path)?;
-        give_to_owner(&file, &self.folder);
-        match file.try_lock() {
-            Ok(()) => Ok(Locking::Ours(StateLock(file))),
-            Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        lock::try_lock(&self.lock_path(), &self.folder)
+    }
+
+    /// The file that is locked.
+    pub fn lock_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.lock", self.slug))
+    }
+
+    /// Which process holds the lock, where the system tells.
+    pub fn lock_holder(&self) -> Option<String> {
+        lock::holder(&self.lock_path())
     }
 }
 
@@ -287,16 +280,5 @@ mod tests {
         assert!(file.load().is_ok());
         padded(STATE_FILE_MAX_BYTES + 1);
         assert!(file.load().is_err());
-    }
-
-    #[test]
-    fn the_lock_is_exclusive_until_it_is_dropped() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        let held = file.try_lock().unwrap();
-        assert!(matches!(held, Locking::Ours(_)));
-        assert!(matches!(file.try_lock().unwrap(), Locking::Theirs));
-        drop(held);
-        assert!(matches!(file.try_lock().unwrap(), Locking::Ours(_)));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use crate::clock::{Deadline, Due, Moment, Timestamp};
 use crate::secret::Secret;
 use crate::token::history::RefreshStatus;
+use crate::token::waiting::Waiting;
 
 /// Names a refresher's place in the store; never used again for another.
 pub type PostingKey = u64;
@@ -24,6 +25,8 @@ pub struct Posting {
     pub refresh: RefreshStatus,
     /// Why the state file could not be written, where that is so.
     pub disk_error: Option<String>,
+    /// What the refresher has been waiting for, where that takes long.
+    pub waiting: Option<Waiting>,
 }
 
 /// A published access token.
@@ -44,6 +47,12 @@ pub struct Token {
 }
 
 impl Posting {
+    /// Why there is no token, or why it is not refreshed: what is waited for, else the last failure.
+    pub fn trouble(&self) -> Option<String> {
+        let waiting = self.waiting.as_ref().map(ToString::to_string);
+        waiting.or_else(|| self.refresh.last_error.clone())
+    }
+
     /// The token, if it may be sent at `now`.
     pub fn valid_token(&self, now: Moment) -> Option<&Token> {
         self.token.as_ref().filter(|token| !token.expires.reached(now))

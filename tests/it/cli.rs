@@ -316,3 +316,22 @@ fn exhausted_descriptors_are_survived() {
     drop(held);
     assert_eq!(ask(address, get("/-/ready")).status, 200);
 }
+
+#[test]
+fn under_umask_000_what_is_in_the_state_folder_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::write(state.join("claude-code-official.lock"), "").unwrap();
+    let script = format!("umask 000; exec {} refresh", env!("CARGO_BIN_EXE_evertoken"));
+    let mut binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    assert_eq!(binary.code(), Some(0), "{:?}", binary.lines());
+    let entries: Vec<_> = std::fs::read_dir(&state).unwrap().map(Result::unwrap).collect();
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    for entry in entries {
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o600, "{entry:?}");
+    }
+}

@@ -54,6 +54,7 @@ pub(super) fn provider_report(
         state: state(proxy, index, posting, now),
         token: token_report(proxy, index, posting, now),
         refresh: posting.refresh.clone(),
+        waiting: posting.waiting.clone(),
         requests: RequestsReport {
             total: way.counts.total.load(Ordering::Relaxed),
             in_flight: way.counts.in_flight.load(Ordering::Relaxed),
@@ -133,14 +134,15 @@ fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Optio
         return None;
     }
     let words = if proxy.has_credential(index, posting, now) {
-        posting.refresh.last_error.clone()?
-    } else if posting.refreshing && posting.refresh.last_error.is_none() {
+        posting.trouble()?
+    } else if posting.refreshing && posting.trouble().is_none() {
         // The first token is coming.
         return None;
     } else {
         reason(proxy, index, posting)
     };
     match posting.refresh.trouble {
+        _ if posting.waiting.is_some() => Some(words),
         // What to do, which the log adds to these, is said by the advice.
         Some(
             Trouble::TokenDead | Trouble::AnswerLost | Trouble::Missing | Trouble::LoginNeeded,
@@ -153,10 +155,10 @@ fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Optio
 pub(super) fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
     let watched = proxy.ways[index].watched.as_ref();
     let unread = watched.and_then(|watched| watched.read(proxy.clock.wall()).err());
-    match (&proxy.config.providers[index].credential, unread, &posting.refresh.last_error) {
+    match (&proxy.config.providers[index].credential, unread, posting.trouble()) {
         (Credential::Missing(missing), _, _) => missing.to_string(),
         (_, Some(why), _) => why,
-        (_, _, Some(error)) => error.clone(),
+        (_, _, Some(why)) => why,
         (_, _, None) => "the first token is still on its way".to_owned(),
     }
 }

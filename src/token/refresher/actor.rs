@@ -16,11 +16,14 @@ use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateLock};
 use crate::token::store::Posting;
+use crate::token::waiting::{Cause, Waits};
 
 /// The longest sleep while there is no token to send: what may be waited for is a login.
 const LOOK_MS: u64 = 5_000;
 /// How long to wait while another process refreshes the same provider.
 pub(super) const LOCK_RETRY_MS: u64 = 250;
+/// How long a command waits for another process or host: longer than a token request may take.
+pub(super) const BUSY_WAIT_MAX_MS: u64 = 45_000;
 /// How long to wait before the shared store is tried again.
 const AWAY_RETRY_MS: u64 = 500;
 /// How often a wrong wall clock is looked at.
@@ -35,6 +38,8 @@ pub(super) struct Actor {
     pub(super) unsaved: Option<(Saved, String)>,
     /// What is newest could not be put into the shared store yet.
     pub(super) unshared: bool,
+    /// What the next refresh waits for.
+    pub(super) waits: Waits,
     /// Who waits for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
     clock_warned: bool,
@@ -63,6 +68,7 @@ impl Actor {
             status: RefreshStatus::default(),
             unsaved: None,
             unshared: false,
+            waits: Waits::default(),
             waiting: Vec::new(),
             clock_warned: false,
             lock_warned: false,
@@ -77,11 +83,16 @@ impl Actor {
     /// Refreshes once, waiting for another process that is at it.
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
         self.machine.force();
+        let began = self.setup.clock.now();
         loop {
             match self.refresh() {
                 Went::Through if self.falls_back => {}
                 Went::Through | Went::Away => break,
                 Went::Busy => {
+                    let now = self.setup.clock.now();
+                    if now.steady_ms.saturating_sub(began.steady_ms) >= BUSY_WAIT_MAX_MS {
+                        return Err(self.give_up());
+                    }
                     // The timer's end is all that is waited for.
                     let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
                 }
@@ -94,6 +105,14 @@ impl Actor {
             (None, Some((_, why))) => Err(format!("The new token could not be stored: {why}")),
             (None, None) => Ok(()),
         }
+    }
+
+    /// Says that another process or host kept a single refresh off for too long.
+    fn give_up(&self) -> String {
+        let waiting = self.waits.said().map_or_else(String::new, |waiting| format!(": {waiting}"));
+        let told = format!("Provider {} was not refreshed{waiting}", self.setup.name);
+        error!("{told}");
+        told
     }
 
     fn report_start(&mut self, now: Moment) {
@@ -132,7 +151,10 @@ impl Actor {
                     Went::Busy => LOCK_RETRY_MS,
                     Went::Away => AWAY_RETRY_MS,
                 },
-                Step::Wait(ms) => ms.min(self.longest_sleep_ms(now)),
+                Step::Wait(ms) => {
+                    self.wait_is_over();
+                    ms.min(self.longest_sleep_ms(now))
+                }
                 Step::WaitForClock(ms) => self.wait_for_clock(ms),
             };
             let wait_ms = if self.unshared { wait_ms.min(AWAY_RETRY_MS) } else { wait_ms };
@@ -262,18 +284,20 @@ impl Actor {
                 self.setup.name
             );
         }
+        self.wait_for(Cause::Clock { shown: self.setup.clock.wall() });
         wait_ms.min(CLOCK_RETRY_MS)
     }
 
     /// Refreshes, unless another process or another host is at it.
     fn refresh(&mut self) -> Went {
         self.publish(true);
-        let lock = match self.lock() {
-            Ok(lock) => lock,
-            Err(Busy) => return Went::Busy,
+        let Ok(lock) = self.lock() else {
+            self.wait_for_lock();
+            return Went::Busy;
         };
         if self.take_up_stored() && self.machine.next(self.setup.clock.now()) != Step::Refresh {
             info!("Using the token that another process stored for provider: {}", self.setup.name);
+            self.wait_is_over();
             self.publish(false);
             return Went::Through;
         }
@@ -285,6 +309,11 @@ impl Actor {
         };
         self.leave();
         drop(lock);
+        match went {
+            Went::Busy => self.wait_for(Cause::Lease),
+            Went::Through => self.wait_is_over(),
+            Went::Away => {}
+        }
         if went != Went::Busy {
             self.publish(false);
         }
@@ -339,6 +368,7 @@ impl Actor {
             refreshing,
             refresh: self.status.clone(),
             disk_error: self.unsaved.as_ref().map(|(_, why)| why.clone()),
+            waiting: self.waits.said(),
         }
     }
 

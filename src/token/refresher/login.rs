@@ -11,13 +11,11 @@ use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
-use crate::token::refresher::actor::LOCK_RETRY_MS;
+use crate::token::refresher::actor::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS};
 use crate::token::refresher::disk::load;
 use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateLock};
-
-/// How long a refresh of another process is waited for: longer than a token request may take.
-const LOCK_WAIT_MAX_MS: u64 = 45_000;
+use crate::token::waiting::{Cause, Waits};
 
 /// Stores `grant`, asked for at `sent`, with its refresh token, and in the shared store too, where there is
 /// one; where to, or why that failed.
@@ -57,7 +55,7 @@ type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 
 fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
     let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
-    for _ in 0..LOCK_WAIT_MAX_MS / LOCK_RETRY_MS {
+    for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
         match chain.take(&setup.clock, None, known_fence) {
             Ok(Some((fence, found))) => return Ok(Some((chain, fence, found.saved))),
             // The timer's end is all that is waited for.
@@ -92,15 +90,27 @@ fn warn_of(chain: &SharedChain, why: &str) {
 }
 
 fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {
-    for _ in 0..LOCK_WAIT_MAX_MS / LOCK_RETRY_MS {
+    let mut waits = Waits::default();
+    let path = setup.state.lock_path().display().to_string();
+    for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
         match setup.state.try_lock() {
             Ok(Locking::Ours(lock)) => return Ok(lock),
-            // The timer's end is all that is waited for.
             Ok(Locking::Theirs) => {
+                let now = setup.clock.now();
+                let holder =
+                    if waits.is_to_be_said(now) { setup.state.lock_holder() } else { None };
+                if let Some(told) = waits.wait(Cause::Lock { path: path.clone(), holder }, now) {
+                    warn!("The login is {told}");
+                }
+                // The timer's end is all that is waited for.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
             Err(error) => return Err(error.to_string()),
         }
     }
-    Err("another process has been refreshing this provider for too long; try again".to_owned())
+    let who = setup.state.lock_holder().unwrap_or_else(|| "another process".to_owned());
+    Err(format!(
+        "{who} has held the lock {path} for {} s; if it hangs, end it, and log in again",
+        BUSY_WAIT_MAX_MS / 1000
+    ))
 }

@@ -13,13 +13,21 @@ struct Asleep {
     elapsed_ms: Arc<AtomicU64>,
     sleeps: Receiver<(Duration, Sender<Instant>)>,
     timer: Option<Sender<Instant>>,
+    store: Arc<TokenStore>,
     _refresher: Refresher,
     _folder: tempfile::TempDir,
 }
 
 impl Asleep {
     fn before(retry_interval_ms: u64, answers: &[(u16, &str)]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap(), retry_interval_ms, answers)
+    }
+
+    fn in_folder(
+        folder: tempfile::TempDir,
+        retry_interval_ms: u64,
+        answers: &[(u16, &str)],
+    ) -> Self {
         let elapsed_ms: Arc<AtomicU64> = Arc::default();
         let elapsed = elapsed_ms.clone();
         let clock = Clock::from_fn(move || {
@@ -36,6 +44,7 @@ impl Asleep {
         let answers: Vec<_> =
             answers.iter().map(|(status, body)| (*status, body.as_bytes().to_vec())).collect();
         let asked = AtomicUsize::new(0);
+        let store = Arc::new(TokenStore::new());
         let setup = Setup {
             provider: 0,
             name: "P".into(),
@@ -45,7 +54,7 @@ impl Asleep {
             },
             state: StateFile::new(folder.path(), "p"),
             chain: None,
-            store: Arc::new(TokenStore::new()),
+            store: store.clone(),
             clock,
             timer: Box::new(timer),
             send: Box::new(move |_, _| {
@@ -56,7 +65,7 @@ impl Asleep {
             rng: Rng::with_seed(1),
         };
         let refresher = Refresher::start(setup).unwrap();
-        Self { elapsed_ms, sleeps, timer: None, _refresher: refresher, _folder: folder }
+        Self { elapsed_ms, sleeps, timer: None, store, _refresher: refresher, _folder: folder }
     }
 
     /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
@@ -101,4 +110,24 @@ fn a_token_that_has_expired_is_none_and_what_is_due_every_30_s_is_not_put_off() 
     assert_eq!(asleep.sleeps_after(1), 5_000, "60 s are over");
     assert_eq!(asleep.sleeps_after(27_000), 3_000);
     assert_eq!(asleep.sleeps_after(3_000), 5_000);
+}
+
+#[test]
+fn a_lock_that_another_process_holds_for_10_s_is_said_until_it_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let theirs = StateFile::new(folder.path(), "p").try_lock().unwrap();
+    let grant = r#"{"access_token":"a","expires_in":3600,"refresh_in":60}"#;
+    let mut asleep = Asleep::in_folder(folder, HOUR_MS, &[(200, grant)]);
+    assert_eq!(asleep.sleeps_after(0), 250);
+    assert_eq!(asleep.sleeps_after(9_999), 250);
+    assert_eq!(asleep.store.read(0).waiting, None);
+    assert_eq!(asleep.sleeps_after(1), 250);
+    let waiting = asleep.store.read(0).waiting.clone().unwrap();
+    assert!(waiting.what.starts_with("another process, "), "{waiting}");
+    assert!(waiting.what.ends_with("p.lock"), "{waiting}");
+    assert_eq!(waiting.since, Timestamp::from_secs(1_800_000_000));
+    drop(theirs);
+    assert_eq!(asleep.sleeps_after(250), 19_750, "up to what is due every 30 s");
+    let posting = asleep.store.read(0);
+    assert!(posting.waiting.is_none() && posting.token.is_some());
 }

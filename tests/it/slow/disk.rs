@@ -271,3 +271,74 @@ fn a_stop_during_a_refresh_stores_what_was_rotated() {
     assert_eq!(binary.code(), Some(0));
     assert!(std::fs::read_to_string(state(folder.path())).unwrap().contains("rotated"));
 }
+
+/// A process that holds the provider's lock until it is dropped, as one would that hangs in a refresh.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn of(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder.join("state")).unwrap();
+        let lock = folder.join("state/p.lock");
+        let script = format!("flock -x {} sh -c 'echo held; exec sleep 120'", lock.display());
+        let mut holder = Command::new("setsid")
+            .args(["sh", "-c", &format!("exec {script}")])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = holder.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Self(holder)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // The process group: `sleep` holds the lock too.
+        let group = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let _ = rustix::process::kill_process_group(group.unwrap(), Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_holds_the_lock_for_10_s_is_named_in_the_log_the_status_and_the_503() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let holder = Holder::of(folder.path());
+    let mut binary = Binary::start(folder.path(), &["run"], &login.variables());
+    let line = binary.wait_for("is waiting since");
+    let named = format!("another process, process {} (flock), which holds the lock", holder.0.id());
+    assert!(line.contains(&named), "{line}");
+    let status = ask(binary.address(), get("/-/status")).json();
+    let provider = &status["providers"][0];
+    for shown in [&provider["problem"], &provider["waiting"]["for"]] {
+        assert!(shown.as_str().unwrap().contains(&named), "{provider}");
+    }
+    let ready = ask(binary.address(), get("/-/ready"));
+    assert!(ready.status == 503 && ready.body.contains(&named), "{ready:?}");
+    let refused = ask(binary.address(), post("/v1/messages", MESSAGE));
+    assert!(refused.status == 503 && refused.body.contains(&named), "{refused:?}");
+    drop(holder);
+    binary.wait_for("is over after");
+    works(&binary);
+    let said = binary.lines().iter().filter(|line| line.contains("waiting since")).count();
+    assert_eq!(said, 1, "{:?}", binary.lines());
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_who_holds_the_lock() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let _holder = Holder::of(folder.path());
+    let mut binary = Binary::start(folder.path(), &["run"], &login.variables());
+    binary.wait_for("Listening on");
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    assert_eq!(sandbox.counts().granted, 0);
+}

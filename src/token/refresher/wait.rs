@@ -1,0 +1,35 @@
+//! Says what a refresher waits for: in the log once it takes long, and in what it publishes.
+
+use log::{info, warn};
+
+use crate::token::refresher::actor::Actor;
+use crate::token::waiting::Cause;
+
+impl Actor {
+    /// Notes that `cause` is waited for before anything else can be done.
+    pub(super) fn wait_for(&mut self, cause: Cause) {
+        let is_refreshing = matches!(cause, Cause::Lock { .. } | Cause::Lease);
+        if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
+            warn!("The refresher of provider {} is {told}", self.setup.name);
+            self.publish(is_refreshing);
+        }
+    }
+
+    /// Notes that another process has the lock.
+    pub(super) fn wait_for_lock(&mut self) {
+        let state = &self.setup.state;
+        let path = state.lock_path().display().to_string();
+        // The list of all locks is read when the holder is to be named.
+        let is_to_be_said = self.waits.is_to_be_said(self.setup.clock.now());
+        let holder = if is_to_be_said { state.lock_holder() } else { None };
+        self.wait_for(Cause::Lock { path, holder });
+    }
+
+    /// Notes that nothing is waited for any more.
+    pub(super) fn wait_is_over(&mut self) {
+        if let Some(told) = self.waits.end(self.setup.clock.now()) {
+            info!("For the refresher of provider {}, {told}", self.setup.name);
+            self.publish(false);
+        }
+    }
+}

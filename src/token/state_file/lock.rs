@@ -1,0 +1,127 @@
+//! The lock that keeps two processes from refreshing one provider at once, and who holds it.
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{OFlags, major, minor};
+
+use crate::token::state_file::give_to_owner;
+
+/// The mode of the lock file.
+const LOCK_MODE: u32 = 0o600;
+/// Where Linux lists all locks; other systems have no such list.
+const ALL_LOCKS: &str = "/proc/locks";
+
+/// Held while a refresh runs, so that two processes never refresh one provider at once. Released
+/// when dropped, or by the system when the process ends.
+#[derive(Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// What a try for the lock came to.
+#[derive(Debug)]
+pub enum Locking {
+    /// It is ours.
+    Ours(StateLock),
+    /// Another process is refreshing.
+    Theirs,
+}
+
+/// Tries for the lock on the file `path` without waiting; the file is made where there is none.
+pub(super) fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
+    let file = open(path)?;
+    give_to_owner(&file, folder);
+    match file.try_lock() {
+        Ok(()) => Ok(Locking::Ours(StateLock(file))),
+        Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Opening a pipe must not wait for who reads it.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let mut options = File::options();
+    options.create(true).write(true).truncate(false).mode(LOCK_MODE).custom_flags(flags);
+    let file = options.open(path)?;
+    let mode = file.metadata()?.mode() & 0o7777;
+    if mode & !LOCK_MODE != 0 {
+        // Whoever can open it can hold it. Where it is somebody else's file, its owner sees to it.
+        let _ = file.set_permissions(Permissions::from_mode(LOCK_MODE));
+    }
+    Ok(file)
+}
+
+/// The process that holds the lock on the file `path`, `process 123 (evertoken)`; None where the system does
+/// not tell.
+pub(super) fn holder(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    let device = (major(metadata.dev()), minor(metadata.dev()));
+    let id = holder_in(&fs::read_to_string(ALL_LOCKS).ok()?, device, metadata.ino())?;
+    let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    Some(match name.trim_end() {
+        "" => format!("process {id}"),
+        name => format!("process {id} ({name})"),
+    })
+}
+
+/// The id of the process that holds the lock on a file, out of Linux's list of all locks (proc(5)).
+///
+/// A process of another PID namespace is listed as 0, or as −1: nobody could find it by that.
+fn holder_in(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32> {
+    let file = format!("{major:02x}:{minor:02x}:{inode}");
+    locks.lines().find_map(|line| {
+        // 1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF; who waits for a lock has an arrow before FLOCK.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [_, "FLOCK", _, _, id, place, ..] if place == file => {
+                id.parse().ok().filter(|id| *id > 0)
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_exclusive_until_it_is_dropped_and_its_holder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.lock");
+        let held = try_lock(&path, dir.path()).unwrap();
+        assert!(matches!(held, Locking::Ours(_)));
+        assert!(matches!(try_lock(&path, dir.path()).unwrap(), Locking::Theirs));
+        if let Some(holder) = holder(&path) {
+            assert!(holder.starts_with(&format!("process {} (", std::process::id())), "{holder}");
+        }
+        drop(held);
+        assert_eq!(holder(&path), None);
+        assert!(matches!(try_lock(&path, dir.path()).unwrap(), Locking::Ours(_)));
+    }
+
+    #[test]
+    fn a_lock_file_that_others_could_open_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        drop(try_lock(&path, dir.path()).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, LOCK_MODE);
+    }
+
+    #[test]
+    fn who_holds_a_lock_is_found_in_the_list_of_all() {
+        let locks = "1: POSIX  ADVISORY  WRITE 11 08:01:456 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 12 08:01:456 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 13 08:02:456 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 14 08:01:456 0 EOF\n\
+                     5: FLOCK  ADVISORY  WRITE 0 fd:10:7 0 EOF\n\
+                     6: FLOCK\n\n";
+        assert_eq!(holder_in(locks, (8, 1), 456), Some(14));
+        assert_eq!(holder_in(locks, (0xfd, 0x10), 7), None, "it has no id here");
+        assert_eq!(holder_in(locks, (8, 1), 457), None);
+    }
+}

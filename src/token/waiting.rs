@@ -1,0 +1,214 @@
+//! What a refresher waits for before it can go on, since when, and when the log says so. Pure.
+
+use std::mem;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Moment, Timestamp};
+
+/// A wait is said once it has lasted for so long.
+pub const SAID_AFTER_MS: u64 = 10_000;
+
+/// What a refresher waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Another process holds the lock on a file.
+    Lock {
+        /// The file.
+        path: String,
+        /// Which process, where the system tells.
+        holder: Option<String>,
+    },
+    /// Another host holds the lease, or may still come back with an answer.
+    Lease,
+    /// The token store can't be used.
+    Store {
+        /// Where it is.
+        place: String,
+        /// What happened there.
+        why: String,
+    },
+    /// The wall clock shows a time that has been already.
+    Clock {
+        /// What it shows.
+        shown: Timestamp,
+    },
+}
+
+/// A wait as it is published: for refusals, and as it is in the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// What is waited for.
+    #[serde(rename = "for")]
+    pub what: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// The wait of one refresher.
+#[derive(Debug, Default)]
+pub struct Waits(Option<Wait>);
+
+#[derive(Debug)]
+struct Wait {
+    cause: Cause,
+    since: Moment,
+    is_said: bool,
+}
+
+impl Cause {
+    /// What is waited for, to follow "waiting for".
+    fn what(&self) -> String {
+        match self {
+            Self::Lock { path, holder: Some(holder) } => {
+                format!("another process, {holder}, which holds the lock {path}")
+            }
+            Self::Lock { path, holder: None } => {
+                format!("another process, which holds the lock {path}")
+            }
+            Self::Lease => {
+                "another host, which is refreshing this provider or may still bring the \
+                            answer to a refresh that it began"
+                    .to_owned()
+            }
+            Self::Store { place, why } => {
+                format!("the token store {place}, which can't be used ({why})")
+            }
+            Self::Clock { shown } => {
+                format!("the wall clock to be set; it shows {shown}, a time that has been already")
+            }
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Lock { .. } => {
+                "If that process hangs, end it; its lock ends with it, and the refresh goes on by itself."
+            }
+            Self::Lease => "Nothing to do unless it lasts; then see to the other host.",
+            Self::Store { .. } => "See to the token store; the refresh goes on by itself.",
+            Self::Clock { .. } => "Set the clock, or refresh this provider by hand.",
+        }
+    }
+
+    fn is_same_kind(&self, other: &Self) -> bool {
+        mem::discriminant(self) == mem::discriminant(other)
+    }
+}
+
+impl Wait {
+    fn waited_ms(&self, now: Moment) -> u64 {
+        now.steady_ms.saturating_sub(self.since.steady_ms)
+    }
+
+    fn is_long(&self, now: Moment) -> bool {
+        self.waited_ms(now) >= SAID_AFTER_MS
+    }
+}
+
+impl Waits {
+    /// Notes that `cause` is waited for. Returns what the log is to say, once for each wait, when it
+    /// has lasted for [`SAID_AFTER_MS`].
+    pub fn wait(&mut self, cause: Cause, now: Moment) -> Option<String> {
+        let wait = match &mut self.0 {
+            Some(wait) if wait.cause.is_same_kind(&cause) => wait,
+            place => place.insert(Wait { cause: cause.clone(), since: now, is_said: false }),
+        };
+        if wait.is_said || !wait.is_long(now) {
+            return None;
+        }
+        (wait.cause, wait.is_said) = (cause, true);
+        Some(format!("waiting since {} for {}", wait.since.wall, wait.cause.what()))
+    }
+
+    /// Whether a wait has just become long enough to be said.
+    pub fn is_to_be_said(&self, now: Moment) -> bool {
+        self.0.as_ref().is_some_and(|wait| !wait.is_said && wait.is_long(now))
+    }
+
+    /// Notes that nothing is waited for. Returns what the log is to say, where it said that there
+    /// was a wait.
+    pub fn end(&mut self, now: Moment) -> Option<String> {
+        let wait = self.0.take().filter(|wait| wait.is_said)?;
+        let waited_secs = wait.waited_ms(now) / 1000;
+        Some(format!("the wait for {} is over after {waited_secs} s", wait.cause.what()))
+    }
+
+    /// The wait, where it has lasted long enough to be said.
+    pub fn said(&self) -> Option<Waiting> {
+        let wait = self.0.as_ref().filter(|wait| wait.is_said)?;
+        Some(Waiting {
+            what: wait.cause.what(),
+            since: wait.since.wall,
+            advice: wait.cause.advice().to_owned(),
+        })
+    }
+}
+
+/// For people: `waiting since … for …`.
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "waiting since {} for {}", self.since, self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(steady_ms: u64) -> Moment {
+        let wall = Timestamp::from_secs(1_800_000_000);
+        Moment { wall: wall.plus_millis(i64::try_from(steady_ms).unwrap()), steady_ms }
+    }
+
+    fn lock(holder: Option<&str>) -> Cause {
+        Cause::Lock { path: "/s/p.lock".into(), holder: holder.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_wait_is_said_once_after_10_s_and_once_when_it_ends() {
+        let mut waits = Waits::default();
+        assert_eq!(waits.wait(lock(None), at(0)), None);
+        assert_eq!(waits.wait(lock(None), at(SAID_AFTER_MS - 1)), None);
+        assert_eq!(waits.said(), None);
+        assert!(
+            !waits.is_to_be_said(at(SAID_AFTER_MS - 1)) && waits.is_to_be_said(at(SAID_AFTER_MS))
+        );
+        let told = waits.wait(lock(Some("7 (x)")), at(SAID_AFTER_MS)).unwrap();
+        assert_eq!(
+            told,
+            "waiting since 2027-01-15T08:00:00.000Z for another process, 7 (x), which holds the lock \
+             /s/p.lock"
+        );
+        assert_eq!(waits.said().unwrap().to_string(), told);
+        assert_eq!(waits.wait(lock(None), at(SAID_AFTER_MS + 1)), None, "said once");
+        assert!(!waits.is_to_be_said(at(SAID_AFTER_MS + 1)));
+        assert_eq!(waits.said().unwrap().to_string(), told, "the holder is kept");
+        let over = waits.end(at(61_500)).unwrap();
+        assert!(over.ends_with("is over after 61 s"), "{over}");
+        assert_eq!((waits.end(at(61_500)), waits.said()), (None, None));
+    }
+
+    #[test]
+    fn a_short_wait_is_not_said_and_another_cause_begins_another_wait() {
+        let mut waits = Waits::default();
+        waits.wait(lock(None), at(0));
+        assert_eq!(waits.end(at(9_999)), None);
+        waits.wait(Cause::Lease, at(10_000));
+        waits.wait(lock(None), at(15_000));
+        assert_eq!(waits.wait(lock(None), at(24_999)), None);
+        assert!(waits.wait(lock(None), at(25_000)).is_some());
+        assert_eq!(waits.wait(Cause::Lease, at(30_000)), None);
+        assert_eq!(waits.said(), None, "the new wait is not long enough yet");
+        for cause in [
+            Cause::Store { place: "redis://h".into(), why: "no connection".into() },
+            Cause::Clock { shown: Timestamp::from_secs(0) },
+        ] {
+            waits.wait(cause.clone(), at(40_000));
+            assert!(waits.wait(cause, at(50_000)).unwrap().contains(" for the "));
+            assert!(!waits.said().unwrap().advice.is_empty());
+        }
+    }
+}
