@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::manners::answer::Answer;
+
 /// One fault. Everything that is left out goes as usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
@@ -13,8 +15,8 @@ pub struct Fault {
     /// This status in the place of the usual answer.
     pub status: Option<u16>,
     /// This body in the place of the usual one.
-    pub body: Option<String>,
-    /// More header fields.
+    pub body: Option<Vec<u8>>,
+    /// Header fields; one that the usual answer has too takes its place.
     pub headers: Vec<(String, String)>,
     /// A stream ends after so many events, without its last chunk.
     pub stop_after_events: Option<usize>,
@@ -22,6 +24,19 @@ pub struct Fault {
     pub stall_in_stream: Duration,
     /// The token endpoint does its work before the status above hides it: the answer is lost.
     pub after_processing: bool,
+}
+
+impl Fault {
+    /// `answer`, as far as this fault leaves it.
+    pub fn instead_of(self, mut answer: Answer) -> Answer {
+        answer.status = self.status.unwrap_or(answer.status);
+        answer.body = self.body.unwrap_or(answer.body);
+        for (name, value) in self.headers {
+            answer.headers.retain(|(own, _)| !own.eq_ignore_ascii_case(&name));
+            answer.headers.push((name, value));
+        }
+        answer
+    }
 }
 
 /// The faults that are still to come.
@@ -77,7 +92,7 @@ fn read(entry: &Value) -> Result<Fault, String> {
     Ok(Fault {
         stall: millis("stall_ms"),
         status: status.map_err(|_| "'status' is no status".to_owned())?,
-        body: entry["body"].as_str().map(str::to_owned),
+        body: entry["body"].as_str().map(Into::into),
         headers: headers
             .map(|(name, value)| (name.clone(), value.as_str().unwrap_or("").to_owned()))
             .collect(),

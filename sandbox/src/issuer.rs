@@ -1,25 +1,19 @@
-//! The token endpoint's logic: rotating single-use refresh tokens with reuse detection (RFC 9700
-//! §4.14), the client credentials grant, and which access tokens are valid.
+//! The token endpoint's logic: which refresh tokens are good and what becomes of used ones (RFC 9700 §4.14), the
+//! client credentials grant, and which access tokens are valid. Pure.
 
 use std::collections::HashMap;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use crate::logins::Logins;
+use crate::manners::answer::Values;
+use crate::manners::request::{TokenRequest, Wrong};
+use crate::manners::{ClientAuth, Manners, UsedToken};
 
 /// Who may ask for tokens.
 pub const CLIENT_ID: &str = "sandbox-client";
-
-/// How the issuer behaves.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// How long an access token lives, in milliseconds.
-    pub lifetime_ms: u64,
-    /// Whether a refresh token can be used once only.
-    pub rotates: bool,
-    /// How long a used refresh token is still taken, for clients that lost the answer, in milliseconds.
-    pub overlap_ms: u64,
-}
 
 /// What happened since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,21 +22,20 @@ pub struct Counts {
     pub granted: u64,
     /// Refused ones.
     pub refused: u64,
-    /// Refresh tokens that were used twice; each revoked its family.
+    /// Refresh tokens that were used again after a refresh had replaced them, and after the overlap.
     pub reused: u64,
-    /// Refresh tokens that were used twice within the overlap.
+    /// Refresh tokens that were used again within the overlap.
     pub overlapped: u64,
 }
 
-/// The issuer. Times are milliseconds on any clock that never goes back.
+/// The issuer. Times are milliseconds since 1970 on a clock that never goes back.
 #[derive(Debug)]
 pub struct Issuer {
-    rules: Rules,
+    manners: Manners,
     client_secret: String,
     refresh: HashMap<String, Refresh>,
     access: HashMap<String, Access>,
-    revoked: Vec<u64>,
-    families: u64,
+    families: Vec<Family>,
     rng: fastrand::Rng,
     logins: Logins,
     /// What happened since the start.
@@ -51,51 +44,90 @@ pub struct Issuer {
 
 #[derive(Debug)]
 struct Refresh {
-    family: u64,
+    family: usize,
     /// When it was used first.
     used_ms: Option<u64>,
+    expires_ms: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Access {
-    family: u64,
+    family: usize,
     expires_ms: u64,
+}
+
+/// All tokens that followed from one login.
+#[derive(Debug, Default)]
+struct Family {
+    began_ms: u64,
+    revoked: bool,
+    /// The access token that was given last.
+    latest: Option<String>,
 }
 
 /// A status and a JSON body.
 pub type Answer = (u16, Value);
 
+/// What comes of a token request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Tokens.
+    Granted(Values),
+    /// The client is unknown, or may not authenticate like this.
+    WrongClient,
+    /// The request is not as it must be.
+    WrongRequest,
+    /// A header field that must be there is not.
+    HeaderMissing,
+    /// The refresh token is unknown, expired or revoked.
+    Dead,
+    /// The refresh token was used before.
+    Used,
+    /// Another OAuth error, of logins.
+    Other(Answer),
+}
+
 impl Issuer {
     /// An issuer with no tokens.
-    pub fn new(rules: Rules, mut rng: fastrand::Rng) -> Self {
-        let client_secret = random(&mut rng, "cs");
+    pub fn new(manners: Manners, mut rng: fastrand::Rng) -> Self {
         Self {
-            rules,
-            client_secret,
+            manners,
+            client_secret: random(&mut rng, "sandbox-cs-"),
             refresh: HashMap::new(),
             access: HashMap::new(),
-            revoked: Vec::new(),
-            families: 0,
+            families: Vec::new(),
             rng,
             logins: Logins::default(),
             counts: Counts::default(),
         }
     }
 
-    /// The secret of [`CLIENT_ID`].
+    /// The secret of [`CLIENT_ID`], unless it is a public client.
     pub fn client_secret(&self) -> &str {
         &self.client_secret
     }
 
-    /// The first refresh token of a new family, as a login would give.
-    pub fn login(&mut self) -> String {
-        self.families += 1;
-        self.new_refresh(self.families)
+    /// How it behaves.
+    pub fn manners(&self) -> &Manners {
+        &self.manners
     }
 
-    fn new_refresh(&mut self, family: u64) -> String {
-        let token = random(&mut self.rng, "rt");
-        self.refresh.insert(token.clone(), Refresh { family, used_ms: None });
+    /// The first refresh token of a new family, as a login would give.
+    pub fn login(&mut self, now_ms: u64) -> String {
+        let family = self.new_family(now_ms);
+        self.new_refresh(family, now_ms)
+    }
+
+    fn new_family(&mut self, began_ms: u64) -> usize {
+        self.families.push(Family { began_ms, ..Family::default() });
+        self.families.len() - 1
+    }
+
+    fn new_refresh(&mut self, family: usize, now_ms: u64) -> String {
+        let token = random(&mut self.rng, &self.manners.tokens.refresh_token_prefix);
+        let lifetime = self.manners.tokens.refresh_token_lifetime_seconds;
+        let expires_ms = lifetime.map(|seconds| now_ms + seconds * 1000);
+        self.refresh.insert(token.clone(), Refresh { family, used_ms: None, expires_ms });
         token
     }
 
@@ -103,7 +135,7 @@ impl Issuer {
     pub fn is_valid(&self, token: &str, now_ms: u64) -> bool {
         self.access
             .get(token)
-            .is_some_and(|one| now_ms < one.expires_ms && !self.revoked.contains(&one.family))
+            .is_some_and(|one| now_ms < one.expires_ms && !self.families[one.family].revoked)
     }
 
     /// Revokes every access token, as an administrator would.
@@ -111,49 +143,68 @@ impl Issuer {
         self.access.clear();
     }
 
-    /// Answers a token request with these parameters (RFC 6749 §5, §6).
-    pub fn token(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Answer {
-        let answer = self.decide(params, now_ms);
-        match answer.0 {
-            200 => self.counts.granted += 1,
-            _ => self.counts.refused += 1,
+    /// Ends every login: no token that followed from one is good any more.
+    pub fn revoke_logins(&mut self) {
+        for family in &mut self.families {
+            family.revoked = true;
         }
-        answer
     }
 
-    fn decide(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Answer {
+    /// What comes of a token request (RFC 6749 §5, §6).
+    pub fn token(
+        &mut self,
+        request: &TokenRequest,
+        has_header: impl Fn(&str) -> bool,
+        now_ms: u64,
+    ) -> Outcome {
+        let outcome = match request.wrong(&self.manners, has_header) {
+            Some(Wrong::Request) => Outcome::WrongRequest,
+            Some(Wrong::Header) => Outcome::HeaderMissing,
+            Some(Wrong::Client) => Outcome::WrongClient,
+            None => self.decide(&request.params, now_ms),
+        };
+        match outcome {
+            Outcome::Granted(_) => self.counts.granted += 1,
+            _ => self.counts.refused += 1,
+        }
+        outcome
+    }
+
+    fn decide(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Outcome {
         let get = |name: &str| params.get(name).map_or("", String::as_str);
         if !self.knows_client(params) {
-            return refusal(401, "invalid_client");
+            return Outcome::WrongClient;
         }
         match get("grant_type") {
             "authorization_code" if self.logins.redeem(params, now_ms) => self.logged_in(now_ms),
-            "authorization_code" => refusal(400, "invalid_grant"),
+            "authorization_code" => Outcome::Dead,
             "urn:ietf:params:oauth:grant-type:device_code" => {
                 match self.logins.poll(get("device_code"), now_ms) {
                     Ok(()) => self.logged_in(now_ms),
-                    Err(answer) => answer,
+                    Err(answer) => Outcome::Other(answer),
                 }
             }
             "refresh_token" => self.refresh(get("refresh_token"), now_ms),
             "client_credentials" => {
-                self.families += 1;
-                self.grant(self.families, None, now_ms)
+                let family = self.new_family(now_ms);
+                self.grant(family, None, now_ms)
             }
-            "" => refusal(400, "invalid_request"),
-            _ => refusal(400, "unsupported_grant_type"),
+            "" => Outcome::WrongRequest,
+            _ => Outcome::Other(refusal(400, "unsupported_grant_type")),
         }
     }
 
     fn knows_client(&self, params: &HashMap<String, String>) -> bool {
-        let get = |name: &str| params.get(name).map_or("", String::as_str);
-        get("client_id") == CLIENT_ID && get("client_secret") == self.client_secret
+        let secret = params.get("client_secret");
+        let is_public = self.manners.request.client_auth.contains(&ClientAuth::None);
+        params.get("client_id").map(String::as_str) == Some(CLIENT_ID)
+            && secret.map_or(is_public, |secret| *secret == self.client_secret)
     }
 
     /// The tokens that a login ends with.
-    fn logged_in(&mut self, now_ms: u64) -> Answer {
-        let refresh = self.login();
-        self.grant(self.families, Some(refresh), now_ms)
+    fn logged_in(&mut self, now_ms: u64) -> Outcome {
+        let refresh = self.login(now_ms);
+        self.grant(self.families.len() - 1, Some(refresh), now_ms)
     }
 
     /// Answers an authorization request: where to send the browser, see [`Logins::authorize`].
@@ -179,96 +230,139 @@ impl Issuer {
         self.logins.decide(user_code, agreed)
     }
 
-    fn refresh(&mut self, presented: &str, now_ms: u64) -> Answer {
-        let Some(known) = self.refresh.get_mut(presented) else {
-            return refusal(400, "invalid_grant");
-        };
-        let family = known.family;
-        match known.used_ms {
-            None => {}
-            Some(used_ms) if now_ms - used_ms < self.rules.overlap_ms => {
+    fn refresh(&mut self, presented: &str, now_ms: u64) -> Outcome {
+        let Some(known) = self.refresh.get(presented) else { return Outcome::Dead };
+        let (family, used_ms, expires_ms) = (known.family, known.used_ms, known.expires_ms);
+        let ended = expires_ms.is_some_and(|end| end <= now_ms)
+            || self.session_end_ms(family).is_some_and(|end| end <= now_ms);
+        if ended || self.families[family].revoked {
+            return Outcome::Dead;
+        }
+        if let Some(used_ms) = used_ms {
+            let overlap_ms = self.manners.rotation.overlap_seconds * 1000;
+            if now_ms - used_ms < overlap_ms {
                 self.counts.overlapped += 1;
-            }
-            Some(_) => {
+            } else if self.manners.rotation.used_token != UsedToken::Works {
                 self.counts.reused += 1;
-                self.revoked.push(family);
+                self.families[family].revoked =
+                    self.manners.rotation.used_token == UsedToken::RevokesAll;
+                return Outcome::Used;
             }
         }
-        if self.revoked.contains(&family) {
-            return refusal(400, "invalid_grant");
-        }
-        if !self.rules.rotates {
+        if !self.manners.rotation.rotates {
             return self.grant(family, None, now_ms);
         }
-        known.used_ms.get_or_insert(now_ms);
-        let next = self.new_refresh(family);
+        if let Some(known) = self.refresh.get_mut(presented) {
+            known.used_ms.get_or_insert(now_ms);
+        }
+        let next = self.new_refresh(family, now_ms);
         self.grant(family, Some(next), now_ms)
     }
 
-    fn grant(&mut self, family: u64, refresh: Option<String>, now_ms: u64) -> Answer {
-        let token = random(&mut self.rng, "at");
-        let expires_ms = now_ms + self.rules.lifetime_ms;
-        self.access.retain(|_, one| one.expires_ms > now_ms);
-        self.access.insert(token.clone(), Access { family, expires_ms });
-        let mut body = json!({
-            "access_token": token,
-            "token_type": "Bearer",
-            "expires_in": self.rules.lifetime_ms / 1000,
-        });
-        if let Some(refresh) = refresh {
-            body["refresh_token"] = refresh.into();
-        }
-        (200, body)
+    fn session_end_ms(&self, family: usize) -> Option<u64> {
+        let session = self.manners.tokens.session_seconds?;
+        Some(self.families[family].began_ms + session * 1000)
     }
+
+    fn grant(&mut self, family: usize, refresh_token: Option<String>, now_ms: u64) -> Outcome {
+        self.access.retain(|_, one| one.expires_ms > now_ms);
+        let latest = self.families[family].latest.take();
+        let repeated = latest
+            .clone()
+            .filter(|token| self.manners.tokens.repeats && self.access.contains_key(token));
+        if let Some(latest) = latest.filter(|_| self.manners.rotation.ends_access_token) {
+            self.access.remove(&latest);
+        }
+        let token = repeated.unwrap_or_else(|| self.new_access(family, now_ms));
+        let expires_ms = self.access.get(&token).map_or(now_ms, |one| one.expires_ms);
+        self.families[family].latest = Some(token.clone());
+        Outcome::Granted(Values {
+            access_token: Some(token),
+            refresh_expires_in: self.refresh_left_seconds(family, refresh_token.as_deref(), now_ms),
+            refresh_token,
+            expires_in: Some((expires_ms - now_ms) / 1000),
+            issued_at_ms: now_ms,
+        })
+    }
+
+    fn new_access(&mut self, family: usize, now_ms: u64) -> String {
+        let expires_ms = now_ms + self.manners.tokens.lifetime_seconds * 1000;
+        let prefix = self.manners.tokens.access_token_prefix.as_deref();
+        let token = match prefix {
+            Some(prefix) => random(&mut self.rng, prefix),
+            None => jwt(&random(&mut self.rng, ""), expires_ms / 1000),
+        };
+        self.access.insert(token.clone(), Access { family, expires_ms });
+        token
+    }
+
+    fn refresh_left_seconds(&self, family: usize, token: Option<&str>, now_ms: u64) -> Option<u64> {
+        let own = self.refresh.get(token?)?.expires_ms;
+        let end = own.into_iter().chain(self.session_end_ms(family)).min()?;
+        Some(end.saturating_sub(now_ms) / 1000)
+    }
+}
+
+/// A JSON Web Token (RFC 7519) that nobody signed.
+fn jwt(id: &str, exp: u64) -> String {
+    let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let claims = json!({ "exp": exp, "jti": id, "sub": "sandbox" });
+    format!("{}.{}.{}", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims), "c2FuZGJveA")
 }
 
 pub(crate) fn refusal(status: u16, error: &str) -> Answer {
     (status, json!({ "error": error, "error_description": "said by the sandbox" }))
 }
 
-pub(crate) fn random(rng: &mut fastrand::Rng, kind: &str) -> String {
+pub(crate) fn random(rng: &mut fastrand::Rng, prefix: &str) -> String {
     let tail: String = std::iter::repeat_with(|| rng.alphanumeric()).take(40).collect();
-    format!("sandbox-{kind}-{tail}")
+    format!("{prefix}{tail}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn issuer(rotates: bool) -> Issuer {
-        Issuer::new(
-            Rules { lifetime_ms: 30_000, rotates, overlap_ms: 0 },
-            fastrand::Rng::with_seed(1),
-        )
+    fn issuer(change: impl FnOnce(&mut Manners)) -> Issuer {
+        let mut manners = Manners::own();
+        manners.tokens.lifetime_seconds = 30;
+        change(&mut manners);
+        Issuer::new(manners, fastrand::Rng::with_seed(1))
     }
 
-    fn refresh(issuer: &mut Issuer, token: &str, now_ms: u64) -> Answer {
+    fn ask(issuer: &mut Issuer, pairs: &[(&str, &str)], now_ms: u64) -> Outcome {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        let request = TokenRequest::read("", "", body.as_bytes());
+        issuer.token(&request, |_| true, now_ms)
+    }
+
+    fn refresh(issuer: &mut Issuer, token: &str, now_ms: u64) -> Outcome {
         let secret = issuer.client_secret().to_owned();
-        let params = [
+        let pairs = [
             ("grant_type", "refresh_token"),
             ("refresh_token", token),
             ("client_id", CLIENT_ID),
             ("client_secret", &secret),
         ];
-        let params = params.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-        issuer.token(&params, now_ms)
+        ask(issuer, &pairs, now_ms)
     }
 
-    fn text<'a>(answer: &'a Answer, key: &str) -> &'a str {
-        answer.1[key].as_str().unwrap_or("")
+    #[track_caller]
+    fn granted(outcome: Outcome) -> (String, Option<String>) {
+        let Outcome::Granted(values) = outcome else { panic!("{outcome:?}") };
+        (values.access_token.unwrap(), values.refresh_token)
     }
 
     #[test]
     fn tokens_rotate_and_expire() {
-        let mut issuer = issuer(true);
-        let first = issuer.login();
-        let answer = refresh(&mut issuer, &first, 0);
-        let access = text(&answer, "access_token").to_owned();
+        let mut issuer = issuer(|_| ());
+        let first = issuer.login(0);
+        let (access, next) = granted(refresh(&mut issuer, &first, 0));
         assert!(issuer.is_valid(&access, 29_999));
         assert!(!issuer.is_valid(&access, 30_000));
-        assert_ne!(text(&answer, "refresh_token"), first);
-        let next = text(&answer, "refresh_token").to_owned();
-        assert_eq!(refresh(&mut issuer, &next, 1).0, 200);
+        let next = next.unwrap();
+        assert_ne!(next, first);
+        granted(refresh(&mut issuer, &next, 1));
         assert!(issuer.is_valid(&access, 1));
         issuer.revoke_access_tokens();
         assert!(!issuer.is_valid(&access, 1));
@@ -276,55 +370,133 @@ mod tests {
 
     #[test]
     fn reuse_revokes_the_family() {
-        let mut issuer = issuer(true);
-        let first = issuer.login();
-        let other = issuer.login();
-        let answer = refresh(&mut issuer, &first, 0);
-        let again = refresh(&mut issuer, &first, 0);
-        assert_eq!((again.0, text(&again, "error")), (400, "invalid_grant"));
-        assert!(!issuer.is_valid(text(&answer, "access_token"), 1));
-        let next = text(&answer, "refresh_token").to_owned();
-        assert_eq!(refresh(&mut issuer, &next, 0).0, 400);
-        assert_eq!(refresh(&mut issuer, &other, 0).0, 200);
+        let mut issuer = issuer(|_| ());
+        let first = issuer.login(0);
+        let other = issuer.login(0);
+        let (access, next) = granted(refresh(&mut issuer, &first, 0));
+        assert_eq!(refresh(&mut issuer, &first, 0), Outcome::Used);
+        assert!(!issuer.is_valid(&access, 1));
+        assert_eq!(refresh(&mut issuer, &next.unwrap(), 0), Outcome::Dead);
+        granted(refresh(&mut issuer, &other, 0));
         assert_eq!(issuer.counts, Counts { granted: 2, refused: 2, reused: 1, overlapped: 0 });
     }
 
     #[test]
+    fn a_used_token_is_refused_and_nothing_else_or_works() {
+        let mut issuer = issuer(|manners| manners.rotation.used_token = UsedToken::IsRefused);
+        let first = issuer.login(0);
+        let (_, next) = granted(refresh(&mut issuer, &first, 0));
+        assert_eq!(refresh(&mut issuer, &first, 0), Outcome::Used);
+        granted(refresh(&mut issuer, &next.unwrap(), 0));
+        issuer.manners.rotation.used_token = UsedToken::Works;
+        granted(refresh(&mut issuer, &first, 0));
+        assert_eq!(issuer.counts.reused, 1);
+    }
+
+    #[test]
     fn within_the_overlap_a_lost_answer_costs_nothing() {
-        let rules = Rules { lifetime_ms: 30_000, rotates: true, overlap_ms: 1000 };
-        let mut issuer = Issuer::new(rules, fastrand::Rng::with_seed(1));
-        let first = issuer.login();
+        let mut issuer = issuer(|manners| manners.rotation.overlap_seconds = 1);
+        let first = issuer.login(0);
         for at in [5, 6, 1004] {
-            assert_eq!(refresh(&mut issuer, &first, at).0, 200);
+            granted(refresh(&mut issuer, &first, at));
         }
-        assert_eq!(refresh(&mut issuer, &first, 1005).0, 400);
+        assert_eq!(refresh(&mut issuer, &first, 1005), Outcome::Used);
         assert_eq!((issuer.counts.overlapped, issuer.counts.reused), (2, 1));
     }
 
     #[test]
     fn without_rotation_a_token_can_be_used_again() {
-        let mut issuer = issuer(false);
-        let first = issuer.login();
+        let mut issuer = issuer(|manners| manners.rotation.rotates = false);
+        let first = issuer.login(0);
         for _ in 0..3 {
-            let answer = refresh(&mut issuer, &first, 0);
-            assert_eq!((answer.0, text(&answer, "refresh_token")), (200, ""));
+            assert_eq!(granted(refresh(&mut issuer, &first, 0)).1, None);
         }
     }
 
     #[test]
-    fn clients_and_grants_are_checked() {
-        let mut issuer = issuer(true);
-        let ask = |issuer: &mut Issuer, grant: &str, secret: &str| {
-            let params =
-                [("grant_type", grant), ("client_id", CLIENT_ID), ("client_secret", secret)];
-            let params = params.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-            issuer.token(&params, 0)
+    fn refresh_tokens_and_sessions_end() {
+        let mut issuer = issuer(|manners| {
+            manners.tokens.refresh_token_lifetime_seconds = Some(10);
+            manners.tokens.session_seconds = Some(15);
+        });
+        let left = |outcome: Outcome| match outcome {
+            Outcome::Granted(values) => {
+                (values.refresh_expires_in.unwrap(), values.refresh_token.unwrap())
+            }
+            other => panic!("{other:?}"),
         };
+        let unused = issuer.login(0);
+        let first = issuer.login(0);
+        let (seconds, next) = left(refresh(&mut issuer, &first, 1_000));
+        assert_eq!(seconds, 10);
+        let (seconds, next) = left(refresh(&mut issuer, &next, 9_000));
+        assert_eq!(seconds, 6, "the session ends before the refresh token");
+        assert_eq!(refresh(&mut issuer, &unused, 10_000), Outcome::Dead);
+        assert_eq!(refresh(&mut issuer, &next, 15_000), Outcome::Dead);
+    }
+
+    #[test]
+    fn a_token_is_repeated_until_its_end() {
+        let mut issuer = issuer(|manners| {
+            manners.tokens.repeats = true;
+            manners.rotation.rotates = false;
+        });
+        let first = issuer.login(0);
+        let mut at = |now_ms: u64| match refresh(&mut issuer, &first, now_ms) {
+            Outcome::Granted(values) => (values.access_token.unwrap(), values.expires_in.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        let (token, seconds) = at(0);
+        assert_eq!(seconds, 30);
+        assert_eq!(at(20_000), (token.clone(), 10));
+        assert_eq!(at(29_999), (token.clone(), 0));
+        let (other, seconds) = at(30_000);
+        assert_ne!(other, token);
+        assert_eq!(seconds, 30);
+    }
+
+    #[test]
+    fn a_refresh_may_end_the_access_token_before() {
+        let mut issuer = issuer(|manners| manners.rotation.ends_access_token = true);
+        let first = issuer.login(0);
+        let (old, next) = granted(refresh(&mut issuer, &first, 0));
+        let (new, _) = granted(refresh(&mut issuer, &next.unwrap(), 1));
+        assert!(!issuer.is_valid(&old, 2) && issuer.is_valid(&new, 2));
+        issuer.revoke_logins();
+        assert!(!issuer.is_valid(&new, 2));
+    }
+
+    #[test]
+    fn a_jwt_says_when_it_ends() {
+        let token = jwt("id", 7);
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["exp"], 7);
+        assert!(token.starts_with("eyJ"));
+    }
+
+    #[test]
+    fn clients_and_grants_are_checked() {
+        let mut issuer = issuer(|_| ());
         let secret = issuer.client_secret().to_owned();
-        assert_eq!(ask(&mut issuer, "client_credentials", &secret).0, 200);
-        assert_eq!(ask(&mut issuer, "client_credentials", "x").0, 401);
-        assert_eq!(text(&ask(&mut issuer, "password", &secret), "error"), "unsupported_grant_type");
-        assert_eq!(text(&ask(&mut issuer, "", &secret), "error"), "invalid_request");
-        assert_eq!(text(&ask(&mut issuer, "refresh_token", &secret), "error"), "invalid_grant");
+        let mut with = |grant: &str, secret: &str| {
+            let pairs =
+                [("grant_type", grant), ("client_id", CLIENT_ID), ("client_secret", secret)];
+            ask(&mut issuer, &pairs, 0)
+        };
+        granted(with("client_credentials", &secret));
+        assert_eq!(with("client_credentials", "x"), Outcome::WrongClient);
+        assert_eq!(
+            with("password", &secret),
+            Outcome::Other(refusal(400, "unsupported_grant_type"))
+        );
+        assert_eq!(with("", &secret), Outcome::WrongRequest);
+        assert_eq!(with("refresh_token", &secret), Outcome::Dead);
+        // A public client has no secret, and shows none.
+        issuer.manners.request.client_auth = vec![ClientAuth::None];
+        let pairs = [("grant_type", "client_credentials"), ("client_id", CLIENT_ID)];
+        granted(ask(&mut issuer, &pairs, 0));
+        let with_secret = [pairs[0], pairs[1], ("client_secret", secret.as_str())];
+        assert_eq!(ask(&mut issuer, &with_secret, 0), Outcome::WrongClient);
     }
 }

@@ -66,7 +66,7 @@ impl Logins {
         {
             answer.push(("error", "invalid_request".to_owned()));
         } else {
-            let code = random(rng, "code");
+            let code = random(rng, "sandbox-code-");
             let challenge = get("code_challenge").to_owned();
             let redirect_uri = get("redirect_uri").to_owned();
             let expires_ms = now_ms + CODE_LIFETIME_MS;
@@ -91,7 +91,7 @@ impl Logins {
 
     /// Answers a device authorization request of a client that is known.
     pub fn new_device(&mut self, issuer: &str, rng: &mut fastrand::Rng, now_ms: u64) -> Answer {
-        let device_code = random(rng, "dc");
+        let device_code = random(rng, "sandbox-dc-");
         let user_code: String = std::iter::repeat_with(|| rng.uppercase()).take(8).collect();
         let device = Device {
             user_code: user_code.clone(),

@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::issuer::CLIENT_ID;
+use sandbox::manners::{KINDS, Manners};
 use sandbox::{Options, Sandbox};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 const USAGE: &str = "\
-Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS]
+Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS] [--manner KIND|FILE]
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
 serve  an OAuth issuer and a model provider on 127.0.0.1
 demo   the same with evertoken in front of it, and a curl line to try
+
+--manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of
+          KINDS
+          or a YAML file like those of sandbox/manners
 ";
 
 /// How long evertoken may take until it is ready.
@@ -32,7 +37,8 @@ fn main() -> ExitCode {
         Some("serve") => serve(&arguments),
         Some("demo") => demo(&arguments),
         _ => {
-            say(USAGE);
+            let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
+            say(&USAGE.replace("KINDS", &kinds.join(" ")));
             return ExitCode::from(2);
         }
     };
@@ -53,14 +59,26 @@ fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Opti
     value.map(Some).ok_or_else(|| format!("{name} needs a value"))
 }
 
+/// Those of `--manner`, or the sandbox's own with tokens of 30 s.
+fn manners(arguments: &[String]) -> Result<Manners, String> {
+    let kind: Option<String> = option(arguments, "--manner")?;
+    let mut manners = kind.as_deref().map_or_else(|| Ok(Manners::own()), Manners::find)?;
+    let own_seconds = kind.is_none().then_some(30);
+    if let Some(seconds) = option(arguments, "--lifetime")?.or(own_seconds) {
+        manners.tokens.lifetime_seconds = seconds;
+    }
+    if let Some(seconds) = option(arguments, "--overlap")? {
+        manners.rotation.overlap_seconds = seconds;
+    }
+    Ok(manners)
+}
+
 fn start(arguments: &[String], port: u16) -> Result<Sandbox, String> {
-    let seconds = option(arguments, "--lifetime")?.unwrap_or(30);
     let delay = option(arguments, "--event-delay")?.unwrap_or(60);
-    let overlap = option(arguments, "--overlap")?.unwrap_or(0);
+    let manners = manners(arguments)?;
     let options = Options {
         port,
-        overlap: Duration::from_secs(overlap),
-        lifetime: Duration::from_secs(seconds),
+        manners: Some(manners),
         event_delay: Duration::from_millis(delay),
         ..Options::default()
     };

@@ -1,30 +1,37 @@
 //! Issuer and provider on a port of 127.0.0.1, with `tiny_http`.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response, Server};
 
 use crate::faults::{Fault, Faults};
-use crate::issuer::{Counts, Issuer, Rules};
+use crate::issuer::{Counts, Issuer, Outcome};
+use crate::manners::answer::{Answer, Values, fill};
+use crate::manners::request::TokenRequest;
+use crate::manners::{Manners, Template};
 use crate::provider::{self, Reply};
 
 /// The largest request body that is taken.
 const BODY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Tells the time in milliseconds since 1970; it never goes back.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// How a sandbox behaves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The port; 0 lets the system choose.
     pub port: u16,
+    /// These manners, in the place of `lifetime`, `rotates` and `overlap`.
+    pub manners: Option<Manners>,
+    /// This clock, in the place of the system's.
+    pub clock: Option<Clock>,
     /// How long an access token lives.
     pub lifetime: Duration,
     /// Time between the events of a stream.
@@ -35,10 +42,24 @@ pub struct Options {
     pub overlap: Duration,
 }
 
+impl Options {
+    fn manners(&self) -> Manners {
+        self.manners.clone().unwrap_or_else(|| {
+            let mut manners = Manners::own();
+            manners.tokens.lifetime_seconds = self.lifetime.as_secs();
+            manners.rotation.rotates = self.rotates;
+            manners.rotation.overlap_seconds = self.overlap.as_secs();
+            manners
+        })
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             port: 0,
+            manners: None,
+            clock: None,
             lifetime: Duration::from_hours(1),
             event_delay: Duration::from_millis(30),
             rotates: true,
@@ -58,8 +79,9 @@ pub struct Sandbox {
 struct State {
     /// `http://127.0.0.1:PORT`.
     url: String,
-    options: Options,
-    started: Instant,
+    event_delay: Duration,
+    manners: Manners,
+    clock: Clock,
     issuer: Mutex<Issuer>,
     faults: Mutex<Faults>,
     requests: AtomicU64,
@@ -76,17 +98,13 @@ impl Sandbox {
         let server = Server::http(("127.0.0.1", options.port)).map_err(std::io::Error::other)?;
         let server = Arc::new(server);
         let address = server.server_addr().to_ip().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
-        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let rules = Rules {
-            lifetime_ms: millis(options.lifetime),
-            rotates: options.rotates,
-            overlap_ms: millis(options.overlap),
-        };
+        let manners = options.manners();
         let state = Arc::new(State {
             url: format!("http://{address}"),
-            issuer: Mutex::new(Issuer::new(rules, fastrand::Rng::new())),
-            started: now(),
-            options,
+            issuer: Mutex::new(Issuer::new(manners.clone(), fastrand::Rng::new())),
+            manners,
+            clock: options.clock.unwrap_or_else(system_clock),
+            event_delay: options.event_delay,
             faults: Mutex::default(),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -114,7 +132,7 @@ impl Sandbox {
 
     /// How long its access tokens live.
     pub fn lifetime(&self) -> Duration {
-        self.state.options.lifetime
+        Duration::from_secs(self.state.manners.tokens.lifetime_seconds)
     }
 
     /// The secret of [`crate::issuer::CLIENT_ID`].
@@ -124,7 +142,7 @@ impl Sandbox {
 
     /// A first refresh token, as a login would give.
     pub fn login(&self) -> String {
-        lock(&self.state.issuer).login()
+        self.state.login()
     }
 
     /// Somebody types in the code of a device and agrees, or refuses; false where it is not known.
@@ -135,6 +153,21 @@ impl Sandbox {
     /// Revokes every access token.
     pub fn revoke_access_tokens(&self) {
         lock(&self.state.issuer).revoke_access_tokens();
+    }
+
+    /// Ends every login: no token that followed from one is good any more.
+    pub fn revoke_logins(&self) {
+        lock(&self.state.issuer).revoke_logins();
+    }
+
+    /// What the next request to the API is answered, as `template` says.
+    pub fn answer_at_provider(&self, template: &Template) {
+        self.faults().at_provider(self.state.fault(template));
+    }
+
+    /// What the next token request is answered, as `template` says, before anything is done for it.
+    pub fn answer_at_token(&self, template: &Template) {
+        self.faults().at_token(self.state.fault(template));
     }
 
     /// What is to go wrong.
@@ -163,9 +196,13 @@ impl Drop for Sandbox {
     }
 }
 
+/// The wall clock as it was at the start, and from then on the steady one.
 #[expect(clippy::disallowed_methods, reason = "the sandbox lives in real time")]
-fn now() -> Instant {
-    Instant::now()
+fn system_clock() -> Clock {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let started = Instant::now();
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Arc::new(move || millis(wall + started.elapsed()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a stall is what a slow server does")]
@@ -181,7 +218,22 @@ fn spawn(body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>
 
 impl State {
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        (self.clock)()
+    }
+
+    fn login(&self) -> String {
+        lock(&self.issuer).login(self.now_ms())
+    }
+
+    /// `template` as a fault.
+    fn fault(&self, template: &Template) -> Fault {
+        let answer = fill(&self.manners, template, &Values::default(), "application/json");
+        Fault {
+            status: Some(answer.status),
+            body: Some(answer.body),
+            headers: answer.headers,
+            ..Fault::default()
+        }
     }
 
     fn serve(&self, mut request: Request) {
@@ -194,20 +246,27 @@ impl State {
             "/oauth/token" => self.token(request, &body),
             "/oauth/authorize" => self.authorize(request),
             "/oauth/device" => {
-                let params = params(&request, &body);
+                let params = token_request(&request, &body).params;
                 let own = self.url.clone();
                 let (status, answer) = lock(&self.issuer).device(&params, &own, self.now_ms());
-                send(request, status, &answer.to_string(), &[]);
+                send(request, json_answer(status, &answer));
             }
             "/control/faults" => {
                 let list = serde_json::from_slice(&body).unwrap_or_default();
                 let taken = lock(&self.faults).take_up(&list);
                 let status = if taken.is_ok() { 200 } else { 400 };
-                send(request, status, &json!({"result": format!("{taken:?}")}).to_string(), &[]);
+                send(request, json_answer(status, &json!({"result": format!("{taken:?}")})));
             }
             "/control/login" => {
-                let token = lock(&self.issuer).login();
-                send(request, 200, &json!({ "refresh_token": token }).to_string(), &[]);
+                send(request, json_answer(200, &json!({ "refresh_token": self.login() })));
+            }
+            "/control/revoke-access-tokens" => {
+                lock(&self.issuer).revoke_access_tokens();
+                send(request, json_answer(200, &json!({})));
+            }
+            "/control/revoke-logins" => {
+                lock(&self.issuer).revoke_logins();
+                send(request, json_answer(200, &json!({})));
             }
             "/control/stats" => {
                 let counts = lock(&self.issuer).counts;
@@ -217,7 +276,7 @@ impl State {
                     "requests": self.requests.load(Ordering::SeqCst),
                     "requests_without_valid_token": self.refused.load(Ordering::SeqCst),
                 });
-                send(request, 200, &value.to_string(), &[]);
+                send(request, json_answer(200, &value));
             }
             _ => self.provider(request, &path, &body),
         }
@@ -226,25 +285,51 @@ impl State {
     fn token(&self, request: Request, body: &[u8]) {
         let fault = lock(&self.faults).next_at_token().unwrap_or_default();
         stall(fault.stall);
-        let params = params(&request, body);
         let hidden = fault.status.is_some() || fault.body.is_some();
         if hidden && !fault.after_processing {
-            let status = fault.status.unwrap_or(200);
-            return send(request, status, fault.body.as_deref().unwrap_or(""), &fault.headers);
+            return send(request, fault.instead_of(json_answer(200, &Value::Null)));
         }
-        let (status, answer) = lock(&self.issuer).token(&params, self.now_ms());
-        let status = fault.status.unwrap_or(status);
-        let body = fault.body.unwrap_or_else(|| answer.to_string());
-        send(request, status, &body, &fault.headers);
+        let asked = token_request(&request, body);
+        let has_header = |name: &str| field(&request, name).is_some_and(|value| !value.is_empty());
+        let outcome = lock(&self.issuer).token(&asked, has_header, self.now_ms());
+        let accept = field(&request, "accept").unwrap_or("").to_owned();
+        let answer = self.answer(&outcome, &accept);
+        send(request, fault.instead_of(answer));
+    }
+
+    /// An outcome in the words of the manners.
+    fn answer(&self, outcome: &Outcome, accept: &str) -> Answer {
+        let answers = &self.manners.answers;
+        let none = Values::default();
+        let (template, values) = match outcome {
+            Outcome::Granted(values) => (&answers.granted, values),
+            Outcome::WrongClient => (&answers.wrong_client, &none),
+            Outcome::WrongRequest => (&answers.wrong_request, &none),
+            Outcome::HeaderMissing => {
+                (answers.header_missing.as_ref().unwrap_or(&answers.wrong_request), &none)
+            }
+            Outcome::Dead => (&answers.dead_refresh_token, &none),
+            Outcome::Used => {
+                let used = answers.used_refresh_token.as_ref();
+                (used.unwrap_or(&answers.dead_refresh_token), &none)
+            }
+            Outcome::Other((status, body)) => return json_answer(*status, body),
+        };
+        fill(&self.manners, template, values, accept)
     }
 
     fn authorize(&self, request: Request) {
         let query = request.url().split_once('?').map_or("", |(_, query)| query);
         let params = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let target = lock(&self.issuer).authorize(&params, &self.url, self.now_ms());
+        let answer = |status: u16, headers: Vec<(String, String)>, body: &str| Answer {
+            status,
+            headers,
+            body: body.into(),
+        };
         match target {
-            Ok(target) => send(request, 302, "", &[("Location".to_owned(), target)]),
-            Err(why) => send(request, 400, why, &[]),
+            Ok(target) => send(request, answer(302, vec![("Location".to_owned(), target)], "")),
+            Err(why) => send(request, answer(400, Vec::new(), why)),
         }
     }
 
@@ -257,20 +342,31 @@ impl State {
         if !valid {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
-        if let Some(status) = fault.status {
-            return send(request, status, fault.body.as_deref().unwrap_or("{}"), &fault.headers);
+        if fault.status.is_some() {
+            return send(request, fault.instead_of(json_answer(200, &json!({}))));
         }
-        let reply = if valid {
+        if !valid && let Some(template) = &self.manners.api.stale_token {
+            return send(request, fill(&self.manners, template, &Values::default(), "json"));
+        }
+        let reply = if valid && self.has_headers(&request) {
             let method = request.method().as_str().to_owned();
             provider::answer(&method, path, body)
         } else {
             provider::unauthorized(path)
         };
         match reply {
-            Reply::Json(status, value) => send(request, status, &value.to_string(), &fault.headers),
+            Reply::Json(status, value) => {
+                send(request, fault.instead_of(json_answer(status, &value)));
+            }
             // A client that leaves ends the stream.
             Reply::Events(events) => drop(self.stream(request, &events, &fault)),
         }
+    }
+
+    /// Whether the header fields are there that the API wants.
+    fn has_headers(&self, request: &Request) -> bool {
+        let mut wanted = self.manners.api.headers.iter();
+        wanted.all(|(name, part)| field(request, name).is_some_and(|value| value.contains(part)))
     }
 
     /// Events in chunks of our own: `tiny_http` would hold them back until it has 8 KiB.
@@ -288,18 +384,22 @@ impl State {
             write!(out, "{:x}\r\n{event}\r\n", event.len())?;
             out.flush()?;
             stall(if index == 0 { fault.stall_in_stream } else { Duration::ZERO });
-            stall(self.options.event_delay);
+            stall(self.event_delay);
         }
         write!(out, "0\r\n\r\n")?;
         out.flush()
     }
 }
 
-fn send(request: Request, status: u16, body: &str, headers: &[(String, String)]) {
-    let mut response = Response::from_string(body).with_status_code(status);
-    let json = ("Content-Type".to_owned(), "application/json".to_owned());
-    for (name, value) in std::iter::once(&json).chain(headers) {
-        if let Ok(header) = Header::from_bytes(name.as_bytes(), value.as_bytes()) {
+fn json_answer(status: u16, body: &Value) -> Answer {
+    let kind = ("Content-Type".to_owned(), "application/json".to_owned());
+    Answer { status, headers: vec![kind], body: body.to_string().into() }
+}
+
+fn send(request: Request, answer: Answer) {
+    let mut response = Response::from_data(answer.body).with_status_code(answer.status);
+    for (name, value) in answer.headers {
+        if let Ok(header) = Header::from_bytes(name, value) {
             response.add_header(header);
         }
     }
@@ -307,9 +407,9 @@ fn send(request: Request, status: u16, body: &str, headers: &[(String, String)])
     let _ = request.respond(response);
 }
 
-fn field<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    let found = request.headers().iter().find(|header| header.field.equiv(name));
-    found.map(|header| header.value.as_str())
+fn field<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    let is_it = |header: &&Header| header.field.as_str().as_str().eq_ignore_ascii_case(name);
+    request.headers().iter().find(is_it).map(|header| header.value.as_str())
 }
 
 /// The token that a request shows.
@@ -318,22 +418,7 @@ fn credential(request: &Request) -> Option<String> {
     bearer.or_else(|| field(request, "x-api-key")).map(str::to_owned)
 }
 
-/// The parameters of a token request: form or JSON, with the client's Basic credentials mixed in.
-fn params(request: &Request, body: &[u8]) -> HashMap<String, String> {
-    let mut params: HashMap<String, String> = match serde_json::from_slice(body) {
-        Ok(Value::Object(object)) => object
-            .into_iter()
-            .map(|(name, value)| (name, value.as_str().unwrap_or("").to_owned()))
-            .collect(),
-        _ => form_urlencoded::parse(body).into_owned().collect(),
-    };
-    let basic = field(request, "authorization").and_then(|value| value.strip_prefix("Basic "));
-    let decoded = basic.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
-    if let Some(text) = decoded.and_then(|bytes| String::from_utf8(bytes).ok())
-        && let Some((id, secret)) = text.split_once(':')
-    {
-        params.insert("client_id".into(), id.to_owned());
-        params.insert("client_secret".into(), secret.to_owned());
-    }
-    params
+fn token_request(request: &Request, body: &[u8]) -> TokenRequest {
+    let value = |name: &str| field(request, name).unwrap_or("");
+    TokenRequest::read(value("content-type"), value("authorization"), body)
 }

@@ -29,7 +29,7 @@ fn before(sandbox: &Sandbox) -> Builder {
 }
 
 fn status(status: u16, body: &str) -> Fault {
-    Fault { status: Some(status), body: Some(body.to_owned()), ..Fault::default() }
+    Fault { status: Some(status), body: Some(body.into()), ..Fault::default() }
 }
 
 #[test]
