@@ -133,7 +133,8 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
     match after {
         After::Abort if head.version == Version::Http10 => Then::Reset,
         After::Abort => Then::Close,
-        After::Close if body.decoder.is_done() => Then::Close,
+        // Even after a whole request more may come, if only a line end; unread, it would have the system
+        // throw away what is left of the answer.
         After::Close => Then::Linger,
         After::KeepAlive if body.decoder.is_done() || body.drain() => {
             body.input.give_back();
