@@ -117,7 +117,7 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
             let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
             let request =
                 OutRequest { method: "HEAD", target, passed_on: &[], headers: &Headers::new() };
-            match upstream.send(&request, &mut OutBody::Absent, None) {
+            match upstream.send(&request, &mut OutBody::Absent, None, &mut 0) {
                 Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
             }

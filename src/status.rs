@@ -230,7 +230,8 @@ fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
         headers.push("x-api-key", key.expose());
     }
     let request = OutRequest { method: "GET", target: path, passed_on: &[], headers: &headers };
-    let mut answer = upstream.send(&request, &mut OutBody::Absent, None).map_err(unreachable)?;
+    let mut answer =
+        upstream.send(&request, &mut OutBody::Absent, None, &mut 0).map_err(unreachable)?;
     let status = answer.head.status;
     let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);
     if !is_whole {

@@ -11,6 +11,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::debug;
+
+use crate::clock::Stopwatch;
 use crate::config::Egress;
 use crate::message::Headers;
 use crate::spare;
@@ -141,16 +144,18 @@ impl Upstream {
     ///
     /// `client` is watched: when it goes away, the exchange ends. A request that fails on a kept
     /// connection before any byte of a response is sent once more on a new one, since the server
-    /// may have closed it at that moment (RFC 9110 §9.2.2 allows what was never processed).
+    /// may have closed it at that moment (RFC 9110 §9.2.2): one that is not idempotent only where
+    /// nothing can have been worked on. `attempts` counts how often it went out.
     pub fn send(
         &self,
         request: &OutRequest<'_>,
         body: &mut OutBody<'_>,
         client: Option<&Arc<TcpStream>>,
+        attempts: &mut u32,
     ) -> Result<Answer<'_>, UpstreamError> {
         let mut head = spare::take_head();
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
-            Ok(()) => self.send_head(&head, request.method, body, Watch::new(client)),
+            Ok(()) => self.send_head(&head, request.method, body, Watch::new(client), attempts),
             Err(what) => Err(Fault::Unsendable(what).exchanging()),
         };
         spare::give_head(head);
@@ -168,17 +173,21 @@ impl Upstream {
         method: &str,
         body: &mut OutBody<'_>,
         mut watch: Watch,
+        attempts: &mut u32,
     ) -> Result<Answer<'_>, UpstreamError> {
-        // A streamed body can't be sent again, so its connection has to be a good one.
-        let must_look = matches!(body, OutBody::Streamed(..));
-        if let Some(kept) = self.idle.take(must_look) {
+        if let Some(kept) = self.idle.take() {
+            *attempts += 1;
             match self.attempt(kept, head, method, body, watch) {
                 Ok(answer) => return Ok(answer),
-                Err((failed, same)) if failed.is_stale => watch = same,
+                Err((failed, same)) if failed.is_stale => {
+                    debug!("A kept connection had ended; the request goes out once more");
+                    watch = same;
+                }
                 Err((failed, _)) => return Err(failed.fault.exchanging()),
             }
         }
         let new = self.connect(&watch).map_err(Fault::connecting)?;
+        *attempts += 1;
         self.attempt(new, head, method, body, watch)
             .map_err(|(failed, _)| failed.fault.exchanging())
     }
@@ -209,8 +218,7 @@ impl Upstream {
         let (parsed, framing, length) = match outcome {
             Ok(answered) => answered,
             Err(fault) => {
-                let is_stale =
-                    !exchange.received && !exchange.body_touched && fault.is_of_connection();
+                let is_stale = exchange.may_go_again(&fault, method, Stopwatch::start());
                 drop(exchange);
                 return Err((Failed { fault, is_stale }, watch));
             }
@@ -222,8 +230,6 @@ impl Upstream {
             buffer,
             framing,
             idle: is_kept.then_some(&self.idle),
-            // A server that sends a body where there must be none may be sending it still.
-            is_trusted: length != AnswerLength::Absent,
             watch,
             silence_max: self.timeouts.idle,
         };

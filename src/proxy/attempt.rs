@@ -24,9 +24,9 @@ use crate::upstream::{Answer, OutBody, OutRequest};
 
 /// How long a request whose token was refused waits for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
-/// How much of a 403 is read to see whether it is about the token, and the longest silence meanwhile.
+/// How much of a 403 is read to see whether it is about the token, and how long that may take.
 const REFUSAL_READ_MAX_BYTES: usize = 16 * 1024;
-const REFUSAL_SILENCE_MAX: Duration = Duration::from_secs(5);
+const REFUSAL_READ_MAX: Duration = Duration::from_secs(5);
 
 /// What is sent to one provider.
 pub(super) struct Outgoing<'a> {
@@ -186,8 +186,7 @@ impl Proxy {
         let mut is_first = true;
         loop {
             let taken = self.credential(outgoing.index)?;
-            record.attempts += 1;
-            let mut answer = self.send_once(request, outgoing, &taken)?;
+            let mut answer = self.send_once(request, outgoing, &taken, &mut record.attempts)?;
             let Some(generation) = taken.generation() else { return Ok(answer) };
             if !refuses_token(&mut answer) {
                 return Ok(answer);
@@ -207,6 +206,7 @@ impl Proxy {
         request: &mut Request<'_>,
         outgoing: &Outgoing<'_>,
         taken: &Taken<'_>,
+        attempts: &mut u32,
     ) -> Result<Answer<'_>, Stop> {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
@@ -221,11 +221,13 @@ impl Proxy {
         let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;
         let sent = match outgoing.body {
-            TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client),
-            TakenBody::Held(bytes) => upstream.send(&out, &mut OutBody::Held(bytes), client),
+            TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client, attempts),
+            TakenBody::Held(bytes) => {
+                upstream.send(&out, &mut OutBody::Held(bytes), client, attempts)
+            }
             TakenBody::Streamed(length, start) => {
                 let mut reader = start.as_slice().chain(&mut *request.body);
-                upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client)
+                upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client, attempts)
             }
         };
         sent.map_err(|error| {
@@ -312,7 +314,7 @@ fn refuses_token(answer: &mut Answer<'_>) -> bool {
     match answer.head.status {
         401 => true,
         403 => {
-            let (body, _) = answer.read_ahead(REFUSAL_READ_MAX_BYTES, REFUSAL_SILENCE_MAX);
+            let (body, _) = answer.read_ahead(REFUSAL_READ_MAX_BYTES, REFUSAL_READ_MAX);
             verdict::names_dead_token(body)
         }
         _ => false,

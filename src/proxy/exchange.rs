@@ -33,8 +33,8 @@ use crate::upstream::AnswerLength;
 const KEPT_MAX_BYTES: usize = 256 * 1024;
 /// Connections that are kept to a provider however few clients there are.
 const IDLE_CONNECTIONS_MIN: usize = 64;
-/// The longest silence while it is read.
-const KEPT_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long reading it may take.
+const KEPT_READ_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that serving a request needs; shared by all workers.
 pub struct Proxy {
@@ -457,6 +457,6 @@ fn keep(sent: Sent<'_>) -> Option<Kept> {
     let mut answer = sent.answer;
     let mut head = answer.head.clone();
     headers::to_client(&mut head.headers);
-    let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_SILENCE_MAX);
+    let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_READ_MAX);
     is_whole.then(|| (head, bytes.to_vec()))
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::clock::Deadline;
 use crate::message::ResponseHead;
 use crate::upstream::AnswerLength;
 use crate::upstream::buffer::Buffer;
@@ -39,8 +40,6 @@ pub(super) struct Rest<'a> {
     pub(super) framing: Framing,
     /// Where the connection goes at the end; None where it can't be kept.
     pub(super) idle: Option<&'a Idle>,
-    /// Whether nothing can follow the body unseen.
-    pub(super) is_trusted: bool,
     /// Who is watched.
     pub(super) watch: Watch,
     /// The longest silence.
@@ -81,22 +80,29 @@ impl<'a> Answer<'a> {
             || !self.rest.buffer.held().is_empty()
     }
 
-    /// Reads up to `most_bytes` of the body ahead, as far as that takes no silence longer than
-    /// `silence_max`; its pieces are yielded all the same. Returns them, and whether they are the
+    /// Reads up to `most_bytes` of the body ahead, as far as they come within `time_max`, however many
+    /// pieces that takes; its pieces are yielded all the same. Returns them, and whether they are the
     /// whole body.
-    pub fn read_ahead(&mut self, most_bytes: usize, silence_max: Duration) -> (&[u8], bool) {
-        let usual = std::mem::replace(&mut self.rest.silence_max, silence_max);
+    pub fn read_ahead(&mut self, most_bytes: usize, time_max: Duration) -> (&[u8], bool) {
+        let deadline = Deadline::after(time_max);
+        let usual = self.rest.silence_max;
         let mut is_whole = false;
-        while self.ahead.len() <= most_bytes {
-            match self.rest.piece() {
-                Ok(Piece { bytes, is_last }) => {
-                    self.ahead.extend_from_slice(bytes);
-                    if is_last {
+        while self.ahead.len() <= most_bytes && !deadline.has_passed() {
+            self.rest.silence_max = deadline.left();
+            match self.rest.next_data() {
+                Ok(data) => {
+                    self.ahead.extend_from_slice(self.rest.buffer.used(data));
+                    if self.rest.has_ended() {
                         is_whole = self.ahead.len() <= most_bytes;
                         break;
                     }
                 }
-                Err(_) => break,
+                // The rest may still come to whoever has more time.
+                Err(Fault::TimedOut) => break,
+                Err(_) => {
+                    self.rest.wire = None;
+                    break;
+                }
             }
         }
         self.rest.silence_max = usual;
@@ -129,6 +135,8 @@ impl Rest<'_> {
 
     /// Where in the buffer the next data stand; nowhere at the end of the body.
     fn next_data(&mut self) -> Result<Range<usize>, Fault> {
+        // Framing that comes byte by byte is silence too.
+        let mut deadline: Option<Deadline> = None;
         loop {
             let data = self.buffer.take_data(&mut self.framing)?;
             if self.has_ended() {
@@ -138,7 +146,8 @@ impl Rest<'_> {
                 return Ok(data);
             }
             let Some(wire) = &mut self.wire else { return Err(Fault::Closed) };
-            match receive(wire, &mut self.buffer, &self.watch, self.silence_max) {
+            let left = deadline.map_or(self.silence_max, Deadline::left);
+            match receive(wire, &mut self.buffer, &self.watch, left) {
                 Ok(()) => {}
                 Err(Fault::Closed) if self.framing.may_end_here() => {
                     self.framing = Framing::Done;
@@ -146,6 +155,8 @@ impl Rest<'_> {
                 }
                 Err(fault) => return Err(fault),
             }
+            let silence_max = self.silence_max;
+            deadline.get_or_insert_with(|| Deadline::after(silence_max));
         }
     }
 
@@ -156,7 +167,62 @@ impl Rest<'_> {
             && self.buffer.held().is_empty()
             && !wire.holds_bytes()
         {
-            idle.put(wire, self.is_trusted);
+            idle.put(wire);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::message::Headers;
+    use crate::upstream::socket::Socket;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn answer(stream: TcpStream) -> Answer<'static> {
+        let head = ResponseHead { status: 500, headers: Headers::new() };
+        let rest = Rest {
+            wire: Some(Wire::Plain(Socket::new(stream).unwrap())),
+            buffer: Buffer::lend(),
+            framing: Framing::sized(1000),
+            idle: None,
+            watch: Watch::default(),
+            silence_max: LONG,
+        };
+        Answer::new(head, AnswerLength::Sized(1000), rest)
+    }
+
+    #[test]
+    fn a_body_that_drips_is_read_ahead_for_no_longer_than_it_may_take_and_then_passed_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+        let drip = move || {
+            let mut sent = 0;
+            while sent < 999
+                && stopped
+                    .recv_timeout(Duration::from_millis(5))
+                    .is_err_and(|error| error.is_timeout())
+            {
+                sent += far.write(b"x").unwrap();
+            }
+            far.write_all(&vec![b'x'; 1000 - sent]).unwrap();
+            let _ = far.read(&mut [0]);
+        };
+        crate::thread::spawn("drip", 64 * 1024, drip).unwrap().detach();
+        let mut answer = answer(near);
+        let (ahead, is_whole) = answer.read_ahead(1000, Duration::from_millis(50));
+        let mut count = ahead.len();
+        assert!(!is_whole && count < 1000);
+        drop(stop);
+        assert_eq!(answer.piece().unwrap().bytes.len(), count);
+        while count < 1000 {
+            count += answer.piece().unwrap().bytes.len();
         }
     }
 }

@@ -117,12 +117,15 @@ mod tests {
     #[test]
     fn it_keeps_what_is_not_used_and_grows_for_bulk_alone() {
         let mut buffer = Buffer::lend();
-        let bytes: Vec<u8> = (0..200_000).map(|index: u32| index.to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..300_000).map(|index: u32| index.to_le_bytes()[0]).collect();
         let mut from = bytes.as_slice();
         assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES);
         assert!(buffer.was_filled() && !buffer.is_full());
         // A head that does not fit.
-        assert_eq!(buffer.fill(&mut from).unwrap(), HEAD_BYTES - BUFFER_BYTES);
+        let grown = BUFFER_BYTES * GROWTH;
+        assert_eq!(buffer.fill(&mut from).unwrap(), grown - BUFFER_BYTES);
+        assert!(!buffer.is_full());
+        assert_eq!(buffer.fill(&mut from).unwrap(), HEAD_BYTES - grown);
         assert!(buffer.is_full());
         buffer.consume(HEAD_BYTES - 10);
         assert_eq!(buffer.fill(&mut from).unwrap(), HEAD_BYTES - 10);

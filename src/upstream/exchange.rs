@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Stopwatch};
 use crate::upstream::buffer::Buffer;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::{HeadReader, Parsed};
@@ -19,6 +19,9 @@ use crate::upstream::{OutBody, Timeouts};
 const PIECE_BYTES: usize = 64 * 1024;
 /// How an interim answer begins (RFC 9110 §15.2).
 const INTERIM: &[u8] = b"HTTP/1.1 1";
+/// Up to here after a request was sent, the end of a kept connection is taken for one that crossed the request
+/// on its way; later the provider may have worked on it.
+const CROSSING_MAX: Duration = Duration::from_millis(500);
 
 /// A connection with a request under way.
 #[derive(Debug)]
@@ -29,9 +32,11 @@ pub(super) struct Exchange<'a> {
     /// Whether the request was sent whole, so that another can follow it.
     pub(super) sent_whole: bool,
     /// Whether a byte of the answer came.
-    pub(super) received: bool,
+    received: bool,
     /// Whether the streamed body was read from, so that it can't be sent again.
-    pub(super) body_touched: bool,
+    body_touched: bool,
+    /// When the request was sent; None before that.
+    sent_at: Option<Stopwatch>,
     watch: &'a Watch,
     timeouts: Timeouts,
 }
@@ -55,6 +60,7 @@ impl<'a> Exchange<'a> {
             sent_whole: false,
             received: false,
             body_touched: false,
+            sent_at: None,
             watch,
             timeouts,
         }
@@ -119,6 +125,9 @@ impl<'a> Exchange<'a> {
 
     fn send(&mut self, mut parts: &mut [IoSlice<'_>]) -> Result<Sent, Fault> {
         IoSlice::advance_slices(&mut parts, 0);
+        // Bytes that come meanwhile do not count as progress: a provider that sends and never takes anything
+        // must not hold a request for ever.
+        let mut stalled: Option<Deadline> = None;
         loop {
             let outcome = if parts.is_empty() {
                 match self.wire.send_held() {
@@ -130,9 +139,14 @@ impl<'a> Exchange<'a> {
                 self.wire.write_vectored(parts)
             };
             match outcome {
-                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Ok(count) => {
+                    IoSlice::advance_slices(&mut parts, count);
+                    stalled = None;
+                }
                 Err(error) if is_not_now(&error) => {
-                    if self.wait_to_send()? == Sent::Answered {
+                    let idle_max = self.timeouts.idle;
+                    let deadline = *stalled.get_or_insert_with(|| Deadline::after(idle_max));
+                    if self.wait_to_send(deadline)? == Sent::Answered {
                         return Ok(Sent::Answered);
                     }
                 }
@@ -146,50 +160,88 @@ impl<'a> Exchange<'a> {
     }
 
     /// Waits until more can be sent, or an answer is there.
-    fn wait_to_send(&mut self) -> Result<Sent, Fault> {
+    fn wait_to_send(&mut self, deadline: Deadline) -> Result<Sent, Fault> {
         let mut interest = PollFlags::OUT;
         if !self.buffer.is_full() {
             interest |= PollFlags::IN;
         }
-        let ready = self.watch.wait(self.wire.socket(), interest, self.timeouts.idle)?;
+        let ready = self.watch.wait(self.wire.socket(), interest, deadline.left())?;
         if ready.readable { self.take_early() } else { Ok(Sent::Whole) }
     }
 
     /// Takes what came while the request was being sent; `Answered` where that is an answer rather
-    /// than an interim one.
+    /// than an interim one. A provider that has ended its side without an answer can give none any more.
     fn take_early(&mut self) -> Result<Sent, Fault> {
-        while !self.buffer.is_full() {
+        let mut has_ended = false;
+        while !self.buffer.is_full() && !has_ended {
             match self.buffer.fill(&mut self.wire) {
-                Ok(0) => break,
+                Ok(0) => has_ended = true,
                 Ok(_) => self.received = true,
                 Err(error) if is_not_now(&error) => break,
                 Err(error) if self.buffer.held().is_empty() => return Err(error.into()),
-                Err(_) => break,
+                Err(_) => has_ended = true,
             }
         }
-        let held = self.buffer.held();
-        let count = held.len().min(INTERIM.len());
-        let is_answer = count > 0 && held[..count] != INTERIM[..count];
-        Ok(if is_answer { Sent::Answered } else { Sent::Whole })
+        if self.holds_answer()? {
+            return Ok(Sent::Answered);
+        }
+        if has_ended { Err(Fault::Closed) } else { Ok(Sent::Whole) }
+    }
+
+    /// Whether the start of an answer is there. Interim ones (RFC 9110 §15.2) before it are skipped.
+    fn holds_answer(&mut self) -> Result<bool, Fault> {
+        loop {
+            let held = self.buffer.held();
+            let count = held.len().min(INTERIM.len());
+            if held[..count] != INTERIM[..count] {
+                return Ok(true);
+            }
+            match HeadReader::default().read(held)? {
+                Some(parsed) if is_interim(parsed.head.status) => {
+                    self.buffer.consume(parsed.length);
+                }
+                whole => return Ok(whole.is_some()),
+            }
+        }
     }
 
     fn receive_head(&mut self) -> Result<Parsed, Fault> {
-        let deadline = Deadline::after(self.timeouts.response);
+        let sent_at = Stopwatch::start();
+        self.sent_at = Some(sent_at);
         let mut reader = HeadReader::default();
         loop {
             if let Some(parsed) = reader.read(self.buffer.held())? {
                 self.buffer.consume(parsed.length);
                 match parsed.head.status {
                     101 => return Err(Fault::Bad("it changed the protocol unasked".to_owned())),
-                    100..=199 => reader = HeadReader::default(),
+                    status if is_interim(status) => reader = HeadReader::default(),
                     _ => return Ok(parsed),
                 }
                 continue;
             }
-            receive(&mut self.wire, &mut self.buffer, self.watch, deadline.left())?;
+            let left = self.timeouts.response.saturating_sub(sent_at.elapsed());
+            receive(&mut self.wire, &mut self.buffer, self.watch, left)?;
             self.received = true;
         }
     }
+
+    /// Whether the same request may go out again on another connection after `fault`: nothing of an answer
+    /// came, and either it can do no harm twice or nothing can have been worked on yet.
+    pub(super) fn may_go_again(&self, fault: &Fault, method: &str, now: Stopwatch) -> bool {
+        let is_untouched = !self.received && !self.body_touched && fault.is_of_connection();
+        let is_early = || self.sent_at.is_none_or(|at| at.until(now) < CROSSING_MAX);
+        is_untouched && (is_idempotent(method) || is_early())
+    }
+}
+
+/// Whether more heads follow the one of `status`.
+fn is_interim(status: u16) -> bool {
+    matches!(status, 100 | 102..=199)
+}
+
+/// Whether sending a request of `method` twice means the same as sending it once (RFC 9110 §9.2.2).
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
 
 /// Reads more into `buffer`, waiting at most `limit`; the end of the connection is an error.
@@ -213,22 +265,29 @@ fn receive_alone(
     limit: Duration,
 ) -> Result<(), Fault> {
     // Where the last read filled the buffer there is more in the socket, most likely.
-    if (wire.holds_bytes() || buffer.was_filled()) && fill(wire, buffer, None)? {
+    if (wire.holds_bytes() || buffer.was_filled()) && fill(wire, buffer, None)? == Filled::Bytes {
         return Ok(());
     }
     let mut left = limit;
     if !wire.base().is_watched() {
-        if limit > UNWATCHED_MAX {
-            if fill(wire, buffer, Some(UNWATCHED_MAX))? {
-                return Ok(());
-            }
-            left = limit.saturating_sub(UNWATCHED_MAX);
+        let unwatched = limit.min(UNWATCHED_MAX);
+        if fill(wire, buffer, Some(unwatched))? == Filled::Bytes {
+            return Ok(());
         }
+        left = limit.saturating_sub(unwatched);
+    }
+    // A TLS record may come in many parts: together they have this time.
+    let deadline = Deadline::after(left);
+    loop {
         if !watch.covers(wire.base()) {
-            return receive_together(wire, buffer, watch, left);
+            return receive_together(wire, buffer, watch, deadline);
+        }
+        match fill(wire, buffer, Some(deadline.left()))? {
+            Filled::Bytes => return Ok(()),
+            Filled::Part if !deadline.has_passed() => {}
+            Filled::Part | Filled::Nothing => return Err(Fault::TimedOut),
         }
     }
-    if fill(wire, buffer, Some(left))? { Ok(()) } else { Err(Fault::TimedOut) }
 }
 
 /// The same where the client can't be watched by another thread: both ends are waited for.
@@ -236,31 +295,39 @@ fn receive_together(
     wire: &mut Wire,
     buffer: &mut Buffer,
     watch: &Watch,
-    limit: Duration,
+    deadline: Deadline,
 ) -> Result<(), Fault> {
     loop {
-        watch.wait(wire.socket(), PollFlags::IN, limit)?;
-        if fill(wire, buffer, None)? {
+        watch.wait(wire.socket(), PollFlags::IN, deadline.left())?;
+        if fill(wire, buffer, None)? == Filled::Bytes {
             return Ok(());
         }
     }
 }
 
-/// Reads into `buffer`, waiting for `patience` where there is one; false where nothing came. The end
-/// of the connection is an error.
-fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Result<bool, Fault> {
+/// The outcome of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// There are more bytes to use.
+    Bytes,
+    /// A part of a TLS record came, which is of no use without the rest.
+    Part,
+    /// Nothing came in time.
+    Nothing,
+}
+
+/// Reads into `buffer`, waiting for `patience` where there is one. The end of the connection is an
+/// error.
+fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Result<Filled, Fault> {
     wire.base().wait(patience)?;
-    let outcome = loop {
-        match buffer.fill(wire) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            outcome => break outcome,
-        }
-    };
+    let outcome = buffer.fill(wire);
     wire.base().wait(None)?;
     match outcome {
         Ok(0) => Err(Fault::Closed),
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        Ok(_) => Ok(Filled::Bytes),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        // So says a signal too, after which the wait goes on.
+        Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Filled::Part),
         Err(error) => Err(error.into()),
     }
 }
@@ -296,5 +363,42 @@ mod tests {
         assert_eq!(provider_peer.read(&mut [0]).unwrap(), 0, "the exchange was ended");
         let outcome = receive(&mut wire, &mut buffer, &watch, Duration::from_secs(9));
         assert!(matches!(outcome, Err(Fault::ClientGone)), "{outcome:?}");
+    }
+
+    /// A method, when it was sent, the fault, and whether it goes out again.
+    type Case = (&'static str, Option<Stopwatch>, fn() -> Fault, bool);
+
+    #[test]
+    fn a_request_goes_out_again_where_that_can_do_no_harm() {
+        let start = Stopwatch::start();
+        let now = start.later(CROSSING_MAX);
+        let late = Some(start);
+        let early = Some(start.later(Duration::from_nanos(1)));
+        let closed = || Fault::Closed;
+        let cases: [Case; 9] = [
+            ("POST", None, closed, true),
+            ("POST", early, closed, true),
+            ("POST", early, || Fault::Io(ErrorKind::ConnectionReset.into()), true),
+            ("POST", early, || Fault::Cut, true),
+            ("POST", early, || Fault::TimedOut, false),
+            ("POST", late, closed, false),
+            ("PATCH", late, closed, false),
+            ("GET", late, closed, true),
+            ("DELETE", late, closed, true),
+        ];
+        let watch = Watch::default();
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts { connect: second, response: second, idle: second };
+        for (method, sent_at, fault, expected) in cases {
+            let wire = Wire::Plain(Socket::new(pair().0).unwrap());
+            let mut exchange = Exchange::on(wire, &watch, timeouts);
+            exchange.sent_at = sent_at;
+            let fault = fault();
+            assert_eq!(exchange.may_go_again(&fault, method, now), expected, "{method} {fault:?}");
+            exchange.received = true;
+            assert!(!exchange.may_go_again(&fault, method, now), "a byte of an answer came");
+            (exchange.received, exchange.body_touched) = (false, true);
+            assert!(!exchange.may_go_again(&fault, method, now), "its body was read from");
+        }
     }
 }

@@ -13,8 +13,10 @@ pub(super) enum Fault {
     ClientGone,
     /// It took too long.
     TimedOut,
-    /// The provider ended the connection.
+    /// The provider ended the connection in order.
     Closed,
+    /// The connection ended without TLS saying so: what came last may be missing (RFC 9112 §9.8).
+    Cut,
     /// The socket failed.
     Io(io::Error),
     /// TLS failed.
@@ -50,7 +52,7 @@ impl Fault {
 
     /// Whether it may come from a kept connection that the provider had just closed.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(self, Self::Closed | Self::Io(_))
+        matches!(self, Self::Closed | Self::Cut | Self::Io(_))
     }
 
     /// In words, without anything from the exchange itself.
@@ -59,6 +61,7 @@ impl Fault {
             Self::ClientGone => "the client went away".to_owned(),
             Self::TimedOut => "it took too long".to_owned(),
             Self::Closed => "the connection was closed".to_owned(),
+            Self::Cut => "the connection was cut: TLS did not say that it ends".to_owned(),
             Self::Io(error) | Self::RequestBody(error) => error.to_string(),
             Self::Tls(error) => format!("TLS: {error}"),
             Self::Bad(why) => why.clone(),
@@ -70,7 +73,8 @@ impl Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Closed,
+            // rustls says so of a connection that ended without a close_notify.
+            io::ErrorKind::UnexpectedEof => Self::Cut,
             _ => Self::Io(error),
         }
     }
@@ -99,7 +103,7 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::TimedOut => io::ErrorKind::TimedOut.into(),
-            Fault::Closed => io::ErrorKind::UnexpectedEof.into(),
+            Fault::Closed | Fault::Cut => io::ErrorKind::UnexpectedEof.into(),
             Fault::Io(error) => error,
             other => io::Error::other(other.in_words()),
         }

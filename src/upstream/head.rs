@@ -7,9 +7,9 @@ use crate::upstream::AnswerLength;
 use crate::upstream::framing::Framing;
 
 /// The largest response head that is taken.
-pub const RESPONSE_HEAD_MAX_BYTES: usize = 16 * 1024;
+pub const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
 /// The most header fields in one.
-pub const RESPONSE_HEAD_MAX_FIELDS: usize = 128;
+pub const RESPONSE_HEAD_MAX_FIELDS: usize = 256;
 
 /// The fields that there is room for at first.
 const FIELDS_COMMON: usize = 16;
@@ -56,7 +56,7 @@ impl HeadReader {
         }
         self.seen = looked_at.len();
         if looked_at.len() == RESPONSE_HEAD_MAX_BYTES {
-            return Err(BadHead("the response head is over 16384 bytes"));
+            return Err(BadHead("the response head is over 65536 bytes"));
         }
         Ok(None)
     }
@@ -91,7 +91,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
         }
         let Some(field) = field(bytes, at)? else { return Ok(None) };
         if fields.count() == RESPONSE_HEAD_MAX_FIELDS {
-            return Err(BadHead("the response head has more than 128 fields"));
+            return Err(BadHead("the response head has more than 256 fields"));
         }
         fields.push(field.name, field.value);
         at = field.end;
@@ -212,7 +212,10 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
     }
     let mut codings = headers.list("transfer-encoding");
     if let Some(coding) = codings.next() {
-        let only_chunked = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        // Some servers and proxies in front of them each add the field. Nobody chunks twice, so it is
+        // taken as one, as HAProxy does.
+        let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+        let only_chunked = is_chunked(coding) && codings.all(is_chunked);
         if !only_chunked || !parsed.is_http11 {
             return Err(BadHead("a Transfer-Encoding other than chunked"));
         }
@@ -399,8 +402,11 @@ mod tests {
                 "GET",
                 "1.1 200",
                 "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-                None,
+                Some((true, Unknown)),
             ),
+            ("GET", "1.1 200", "Transfer-Encoding: chunked, Chunked\r\n", Some((true, Unknown))),
+            ("GET", "1.1 200", "Transfer-Encoding: chunked, gzip\r\n", None),
+            ("GET", "1.1 200", "Transfer-Encoding: chunked, identity\r\n", None),
             ("GET", "1.1 200", "Transfer-Encoding:\r\n", None),
             ("GET", "1.0 200", "Transfer-Encoding: chunked\r\n", None),
             ("HEAD", "1.1 200", "Content-Length: 5\r\n", Some((false, Absent))),

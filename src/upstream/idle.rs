@@ -25,9 +25,6 @@ use place::{Kept, Place};
 
 /// How long an idle connection is kept; servers commonly close theirs after a minute.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
-/// Up to this age it is used without a look at it: should the provider have closed it just now, the
-/// request is sent once more on a new one.
-const TRUSTED_MAX_AGE: Duration = Duration::from_secs(1);
 /// How often connections that are too old are looked for in all places.
 const TIDY_GAP: Duration = Duration::from_secs(5);
 /// Places of processors; more of these share them.
@@ -61,38 +58,33 @@ impl Idle {
         Self { places, max, since: Stopwatch::start(), tidied_ms: AtomicU64::new(0) }
     }
 
-    /// Keeps a connection on which an answer was read to its end. `is_trusted` says that nothing can
-    /// follow that answer unseen.
-    pub(super) fn put(&self, wire: Wire, is_trusted: bool) {
+    /// Keeps a connection on which an answer was read to its end.
+    pub(super) fn put(&self, wire: Wire) {
         let processor = incoming_processor(wire.socket());
-        self.put_at(processor, wire, is_trusted, Stopwatch::start());
+        self.put_at(processor, wire, Stopwatch::start());
     }
 
-    fn put_at(&self, processor: usize, mut wire: Wire, is_trusted: bool, now: Stopwatch) {
+    fn put_at(&self, processor: usize, mut wire: Wire, now: Stopwatch) {
         wire.base().unwatch();
         let place = &self.places[processor % self.places.len()];
-        let count = place.put(Kept { wire, since: now, is_trusted });
+        let count = place.put(Kept { wire, since: now });
         if count > self.max || self.is_tidying_due(now) {
             self.tidy(self.max, now);
         }
     }
 
-    /// A kept connection that looks alive. `must_look` has even a young one looked at: for a request
-    /// that can't be sent twice.
-    pub(super) fn take(&self, must_look: bool) -> Option<Wire> {
-        self.take_at(sched_getcpu(), must_look, Stopwatch::start())
+    /// A kept connection that looks alive: one that has ended, or on which bytes came that nobody asked for,
+    /// is closed, since they would be taken for the next answer.
+    pub(super) fn take(&self) -> Option<Wire> {
+        self.take_at(sched_getcpu(), Stopwatch::start())
     }
 
-    // Not part of its caller: what it needs of the stack would stay with the worker.
+    // Not inlined: keeps worker stacks small.
     #[inline(never)]
-    fn take_at(&self, processor: usize, must_look: bool, now: Stopwatch) -> Option<Wire> {
+    fn take_at(&self, processor: usize, now: Stopwatch) -> Option<Wire> {
         let (before, from) = self.places.split_at(processor % self.places.len());
         let mut all = from.iter().chain(before).flat_map(|place| from_fn(|| place.take()));
-        let is_fine = |one: &Kept| {
-            let age = one.since.until(now);
-            age < IDLE_MAX_AGE
-                && ((one.is_trusted && !must_look && age < TRUSTED_MAX_AGE) || one.wire.is_quiet())
-        };
+        let is_fine = |one: &Kept| one.since.until(now) < IDLE_MAX_AGE && one.wire.is_quiet();
         all.find(is_fine).map(|one| one.wire)
     }
 
@@ -173,14 +165,14 @@ mod tests {
         let (wires, _peers) = pairs(3);
         let ports: Vec<_> = wires.iter().map(port).collect();
         for (index, wire) in wires.into_iter().enumerate() {
-            idle.put_at(0, wire, true, Stopwatch::start());
+            idle.put_at(0, wire, Stopwatch::start());
             assert_eq!(idle.count(), (index + 1).min(2));
         }
-        let take = || idle.take_at(0, true, Stopwatch::start()).map(|wire| port(&wire));
+        let take = || idle.take_at(0, Stopwatch::start()).map(|wire| port(&wire));
         assert_eq!([take(), take()], [ports[2], ports[1]].map(Some));
         assert_eq!(take(), None, "the oldest made room");
         let none = Idle::new(0);
-        none.put(pair().0, true);
+        none.put(pair().0);
         assert_eq!(none.count(), 0);
     }
 
@@ -192,9 +184,9 @@ mod tests {
         let ports: Vec<_> = wires.iter().map(port).collect();
         // Processor 4 shares the place of 1.
         for (wire, processor) in wires.into_iter().zip([0, 1, 4, 2, 0]) {
-            idle.put_at(processor, wire, true, now);
+            idle.put_at(processor, wire, now);
         }
-        let take = |processor| idle.take_at(processor, false, now).map(|wire| port(&wire));
+        let take = |processor| idle.take_at(processor, now).map(|wire| port(&wire));
         assert_eq!(take(1), Some(ports[2]), "the last one");
         assert_eq!(take(4), Some(ports[1]));
         assert_eq!(take(1), Some(ports[3]), "another's rather than a new connection");
@@ -227,32 +219,26 @@ mod tests {
             on(answers, || peer.write_all(b"x").unwrap());
             on(reads, || {
                 wire.socket().read_exact(&mut [0]).unwrap();
-                idle.put(wire, true);
+                idle.put(wire);
             });
-            let taken = on(last, || idle.take(false)).unwrap();
+            let taken = on(last, || idle.take()).unwrap();
             assert_eq!(self::port(&taken), port);
             assert_eq!(idle.places[answers].len(), 0);
-            idle.put(taken, true);
+            idle.put(taken);
             assert_eq!(idle.places[answers].len(), 1);
         }
         assert_eq!(idle.count(), 2);
     }
 
     #[test]
-    fn a_connection_is_trusted_and_kept_up_to_its_age() {
-        for (is_alive, age, is_used) in [
-            (false, TRUSTED_MAX_AGE.saturating_sub(NANOSECOND), true),
-            (false, TRUSTED_MAX_AGE, false),
-            (true, TRUSTED_MAX_AGE, true),
-            (true, IDLE_MAX_AGE.saturating_sub(NANOSECOND), true),
-            (true, IDLE_MAX_AGE, false),
-        ] {
+    fn a_connection_is_kept_up_to_its_age() {
+        for (age, is_used) in
+            [(IDLE_MAX_AGE.saturating_sub(NANOSECOND), true), (IDLE_MAX_AGE, false)]
+        {
             let idle = Idle::with_places(1, 9);
-            let (wire, peer) = pair();
-            let _peer = is_alive.then_some(peer);
-            idle.put_at(0, wire, true, idle.since);
-            let taken = idle.take_at(0, false, idle.since.later(age));
-            assert_eq!(taken.is_some(), is_used, "{is_alive} {age:?}");
+            let (wire, _peer) = pair();
+            idle.put_at(0, wire, idle.since);
+            assert_eq!(idle.take_at(0, idle.since.later(age)).is_some(), is_used, "{age:?}");
         }
     }
 
@@ -271,7 +257,7 @@ mod tests {
             let (wires, _peers) = pairs(3);
             let oldest = port(&wires[0]);
             for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip([1, 0, 1]) {
-                idle.put_at(processor, wire, true, start.later(SECOND * age));
+                idle.put_at(processor, wire, start.later(SECOND * age));
             }
             idle.tidy(max, start.later(after));
             assert_eq!(idle.count(), left);
@@ -287,9 +273,9 @@ mod tests {
         let (mut wires, _peers) = pairs(4);
         let young = wires.pop().unwrap();
         for (processor, wire) in wires.into_iter().enumerate() {
-            idle.put_at(processor, wire, true, idle.since);
+            idle.put_at(processor, wire, idle.since);
         }
-        idle.put_at(3, young, true, idle.since.later(IDLE_MAX_AGE));
+        idle.put_at(3, young, idle.since.later(IDLE_MAX_AGE));
         assert_eq!(idle.count(), 1);
         let gap = IDLE_MAX_AGE + TIDY_GAP;
         assert!(!idle.is_tidying_due(idle.since.later(gap.saturating_sub(NANOSECOND))));
@@ -298,34 +284,30 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_or_has_something_to_say_is_not_used_where_it_is_looked_at() {
-        for (is_trusted, must_look) in [(true, true), (false, false)] {
-            let idle = Idle::with_places(1, 9);
-            let (ended, peer) = pair();
-            drop(peer);
-            let (talking, mut peer) = pair();
-            peer.write_all(b"HTTP/1.1 408 X\r\n").unwrap();
-            let (quiet, _peer) = pair();
-            let quiet_port = port(&quiet);
-            // Loopback: what was sent or closed is there for the other end before the call returns.
-            let now = Stopwatch::start();
-            for wire in [quiet, ended, talking] {
-                idle.put_at(0, wire, is_trusted, now);
-            }
-            assert_eq!(idle.take_at(0, must_look, now).map(|wire| port(&wire)), Some(quiet_port));
-            assert_eq!(idle.count(), 0, "the others were closed");
+    fn what_ended_or_has_something_to_say_is_not_used_however_young_it_is() {
+        let idle = Idle::with_places(1, 9);
+        let (ended, peer) = pair();
+        drop(peer);
+        let (talking, mut peer) = pair();
+        peer.write_all(b"HTTP/1.1 408 X\r\n").unwrap();
+        let (quiet, _peer) = pair();
+        let quiet_port = port(&quiet);
+        // Loopback: what was sent or closed is there for the other end before the call returns.
+        let now = Stopwatch::start();
+        for wire in [quiet, ended, talking] {
+            idle.put_at(0, wire, now);
         }
-        let idle = Idle::new(9);
-        idle.put(pair().0, true);
-        assert!(idle.take(false).is_some(), "a young one is trusted");
-        for _ in 0..3 {
-            idle.put(pair().0, true);
+        assert_eq!(idle.take_at(0, now).map(|wire| port(&wire)), Some(quiet_port));
+        assert_eq!(idle.count(), 0, "the others were closed");
+        let (wires, _peers) = pairs(3);
+        for wire in wires {
+            idle.put(wire);
         }
         idle.trim(3);
         assert_eq!(idle.count(), 3);
         idle.trim(1);
         assert_eq!(idle.count(), 1);
         idle.trim(0);
-        assert!(idle.take(false).is_none());
+        assert!(idle.take().is_none());
     }
 }

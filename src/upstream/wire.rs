@@ -15,7 +15,8 @@ use crate::upstream::fault::Fault;
 use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
 
-/// A connection. Reads and writes that would block say `WouldBlock`.
+/// A connection. Reads and writes that would block say `WouldBlock`; a read that brought a part of a TLS
+/// record alone says `Interrupted`.
 #[derive(Debug)]
 pub(super) enum Wire {
     /// TCP.
@@ -31,6 +32,8 @@ pub(super) struct Tls {
     session: ClientConnection,
     /// Decrypted bytes that nobody has read yet.
     decrypted: usize,
+    /// Whether the peer said that it sends no more.
+    has_ended: bool,
 }
 
 impl Wire {
@@ -76,7 +79,7 @@ impl Wire {
         deadline: Deadline,
     ) -> Result<Self, Fault> {
         let session = ClientConnection::new(config, name)?;
-        let mut tls = Tls { lower, session, decrypted: 0 };
+        let mut tls = Tls { lower, session, decrypted: 0, has_ended: false };
         while tls.session.is_handshaking() {
             while tls.session.wants_write() {
                 match tls.session.write_tls(&mut tls.lower) {
@@ -139,6 +142,7 @@ impl Tls {
         let count = self.session.read_tls(&mut self.lower)?;
         let state = self.session.process_new_packets().map_err(io::Error::other)?;
         self.decrypted = state.plaintext_bytes_to_read();
+        self.has_ended = state.peer_has_closed();
         Ok(count)
     }
 }
@@ -156,10 +160,14 @@ impl Read for Tls {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,
             }
-            self.receive()?;
+            let count = self.receive()?;
             if self.session.wants_write() {
                 // Key updates are answered; where the socket takes nothing, the next write does it.
                 let _ = self.session.write_tls(&mut self.lower);
+            }
+            if count > 0 && self.decrypted == 0 && !self.has_ended {
+                // A part of a record. Who reads knows how long the rest may take.
+                return Err(io::ErrorKind::Interrupted.into());
             }
         }
     }

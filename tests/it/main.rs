@@ -5,6 +5,7 @@
 mod access; // who is let in, and what §5 of the contract answers
 mod cli; // the real binary: exit codes, messages, signals
 mod configuration; // what people write into providers.yaml, and what the binary does with it
+mod connections; // connections to providers that end, stall or bring what nobody asked for
 mod cuts; // peers that fail at every byte of what they send
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit

@@ -250,3 +250,83 @@ fn an_answer_that_comes_before_the_body_was_sent_is_not_lost_over_tls() {
         drop(open);
     }
 }
+
+/// Shakes hands, reads a head, and hands the session and its socket to `act`.
+fn talking(
+    config: Arc<ServerConfig>,
+    act: impl Fn(ServerConnection, std::net::TcpStream) -> std::io::Result<()> + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let talk = move |stream: std::net::TcpStream| -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let session = ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        let mut tls = StreamOwned::new(session, stream);
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") {
+            tls.read_exact(&mut byte)?;
+            head.extend(byte);
+        }
+        act(tls.conn, tls.sock)
+    };
+    let run =
+        move || listener.incoming().map_while(Result::ok).for_each(|stream| drop(talk(stream)));
+    evertoken::thread::spawn("talking", 512 * 1024, run).unwrap().detach();
+    address
+}
+
+#[test]
+fn a_body_that_ends_with_its_connection_is_cut_where_tls_did_not_say_that_it_ends() {
+    let authority = Authority::new();
+    for says_so in [true, false] {
+        let server =
+            talking(authority.server("localhost", 2120), move |mut session, mut stream| {
+                session.writer().write_all(b"HTTP/1.1 200 X\r\n\r\nhalf of it")?;
+                if says_so {
+                    session.send_close_notify();
+                }
+                while session.wants_write() {
+                    session.write_tls(&mut stream)?;
+                }
+                // Ours first, so that nothing is left unread and the end is no reset.
+                stream.shutdown(std::net::Shutdown::Write)?;
+                std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+            });
+        let (proxy, _folder) = proxy_before(&url(server), &authority.pem);
+        let answered = proxy.ask(get("/"));
+        assert_eq!((answered.status, answered.body.as_str()), (200, "half of it"));
+        assert_eq!(answered.whole, says_so);
+    }
+}
+
+#[test]
+fn a_tls_record_that_trickles_in_does_not_extend_the_time_for_an_answer() {
+    let authority = Authority::new();
+    for (head, status, whole) in
+        [("", 504, true), ("HTTP/1.1 200 X\r\ncontent-length: 99\r\n\r\n", 200, false)]
+    {
+        let server =
+            talking(authority.server("localhost", 2120), move |mut session, mut stream| {
+                let mut records = Vec::new();
+                session.writer().write_all(head.as_bytes())?;
+                while session.wants_write() {
+                    session.write_tls(&mut stream)?;
+                }
+                session.writer().write_all(&[b'x'; 99])?;
+                while session.wants_write() {
+                    session.write_tls(&mut records)?;
+                }
+                for byte in records {
+                    stream.write_all(&[byte])?;
+                    let _ = crossbeam_channel::never::<()>()
+                        .recv_timeout(std::time::Duration::from_millis(90));
+                }
+                Ok(())
+            });
+        let (proxy, _folder) =
+            proxy_with("timeouts: {response: 1, idle: 1}", &url(server), &authority.pem);
+        let answered = proxy.ask(get("/"));
+        assert_eq!((answered.status, answered.whole), (status, whole), "{}", answered.body);
+    }
+}

@@ -17,8 +17,6 @@ pub(super) struct Kept {
     pub(super) wire: Wire,
     /// Since when it is idle.
     pub(super) since: Stopwatch,
-    /// Whether nothing can have followed its last answer unseen.
-    pub(super) is_trusted: bool,
 }
 
 impl Place {

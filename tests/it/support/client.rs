@@ -146,6 +146,11 @@ impl Client {
         answer
     }
 
+    /// Reads until the connection ends, or breaks off.
+    pub(crate) fn rest(&mut self, into: &mut Vec<u8>) {
+        let _ = self.reader.read_to_end(into);
+    }
+
     /// Whether an answer, or the connection's end, is there to be read.
     pub(crate) fn has_word(&self) -> bool {
         let stream = self.reader.get_ref();
