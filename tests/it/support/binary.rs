@@ -129,9 +129,10 @@ impl Binary {
     /// Waits for its end; its exit code.
     pub(crate) fn code(&mut self) -> Option<i32> {
         let mut status = None;
-        eventually("the process ends", || {
-            status = self.child.try_wait().expect("it is ours");
-            status.is_some()
+        eventually("the process ends, and all that it wrote is read", || {
+            status = status.or_else(|| self.child.try_wait().expect("it is ours"));
+            // Each reader holds the lines until its stream ends.
+            status.is_some() && Arc::strong_count(&self.lines) == 1
         });
         status.and_then(|status| status.code())
     }
