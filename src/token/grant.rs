@@ -54,9 +54,9 @@ pub enum Class {
 /// What is known about the issuer having acted on the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// The request never left, or an answer came that says it failed: the refresh token is unused.
+    /// The request never left, or the issuer's answer says that it failed: the refresh token is unused.
     No,
-    /// It left and no answer came: the refresh token may have been used up.
+    /// It left and no answer of the issuer came: the refresh token may have been used up.
     Perhaps,
 }
 
@@ -138,10 +138,18 @@ pub fn read(
     }
     Err(Failure {
         class: classify(status, code.as_deref()),
-        reached: Reached::No,
+        reached: reached(status, code.as_deref()),
         retry_after_ms: headers.retry_after_ms(sent),
         what: What::Status(status, code),
     })
+}
+
+/// A gateway that got no answer, or none that it understood, says nothing of what the issuer did.
+fn reached(status: u16, code: Option<&str>) -> Reached {
+    match (status, code) {
+        (502 | 504, None) => Reached::Perhaps,
+        _ => Reached::No,
+    }
 }
 
 /// `error` is a string (RFC 6749 §5.2) or an object with `code` or `type`. Only what looks like a
@@ -430,5 +438,24 @@ pub(crate) mod tests {
         assert_eq!(after("Fri, 15 Jan 2021 08:00:30 GMT"), Some(0));
         assert_eq!(after("soon"), None);
         assert_eq!(Headers::new().retry_after_ms(SENT), None);
+    }
+
+    #[test]
+    fn a_gateway_without_an_answer_of_the_issuer_says_nothing_of_the_refresh_token() {
+        let sent = Timestamp::from_secs(1_800_000_000);
+        let dead = r#"{"error":"invalid_grant"}"#;
+        let cases = [
+            (502, "<html>", Reached::Perhaps),
+            (504, "", Reached::Perhaps),
+            (200, "<html>", Reached::Perhaps),
+            (502, dead, Reached::No),
+            (500, "", Reached::No),
+            (503, "", Reached::No),
+            (429, "", Reached::No),
+        ];
+        for (status, body, expected) in cases {
+            let failure = read(status, &Headers::new(), body.as_bytes(), sent).unwrap_err();
+            assert_eq!(failure.reached, expected, "{status} {body}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use crate::clock::{Due, Moment, RELEASED_AT, Timestamp};
 use crate::secret::Secret;
 use crate::token::backoff;
-use crate::token::grant::{Class, Failure, Grant, Reached};
+use crate::token::grant::{Class, Failure, Grant};
 use crate::token::saved::{Marker, Saved, SavedAccess, SavedFailure};
 use crate::token::store::{Generation, Token};
 
@@ -96,6 +96,8 @@ pub struct Lifecycle {
     forced: bool,
     /// Hash of a refresh token whose last use got no answer.
     unanswered: Option<String>,
+    /// The marker that the refresh under way found: of an earlier one that got no answer.
+    marker_before: Option<Marker>,
     /// Hash of the chain's refresh token that was refused, where the seed is tried in its place.
     refused_chain: Option<String>,
     /// The chain's refresh token was refused after an answer had gone missing.
@@ -123,6 +125,7 @@ impl Lifecycle {
             next_attempt: None,
             forced: false,
             unanswered: None,
+            marker_before: None,
             refused_chain: None,
             chain_lost: false,
             own_failure: None,
@@ -211,7 +214,8 @@ impl Lifecycle {
     pub fn begin(&mut self, presented: &Presented, now: Moment) -> Option<Saved> {
         self.forced = false;
         let Presented::Token(token) = presented else { return None };
-        self.saved.pending = Some(Marker { refresh_token_hash: token.hash(), at: now.wall });
+        let marker = Marker { refresh_token_hash: token.hash(), at: now.wall };
+        self.marker_before = self.saved.pending.replace(marker);
         Some(self.stamped(now))
     }
 
@@ -313,10 +317,7 @@ impl Lifecycle {
         let unanswered = hash.is_some() && hash == self.unanswered;
         self.chain_lost |= failure.class == Class::TokenDead && unanswered;
         let answer_lost = failure.class == Class::TokenDead && self.chain_lost;
-        match failure.reached {
-            Reached::Perhaps => self.unanswered.clone_from(&hash),
-            Reached::No => self.saved.pending = None,
-        }
+        self.note_marker(failure, hash.as_deref());
         let falls_back_to_seed =
             failure.class == Class::TokenDead && self.falls_back(presented, hash.as_deref());
         let next_attempt = match failure.class {
@@ -337,7 +338,8 @@ impl Lifecycle {
                 client_hash: self.policy.client_hash.clone(),
                 what: failure.what.to_string(),
                 retry_at: next_attempt.wall,
-                answer_lost,
+                // A refusal of the client says nothing of an answer that was lost before.
+                answer_lost: answer_lost || unanswered,
                 seed_is_next: falls_back_to_seed,
             });
             self.own_failure.clone_from(&self.saved.failure);

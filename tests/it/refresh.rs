@@ -1,6 +1,8 @@
 //! Tokens end to end: waiting for the first, rotation, restarts, refused tokens, failing disks.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
 
@@ -241,6 +243,38 @@ fn a_lost_answer_is_tried_again_with_the_old_token_and_said() {
     let words = "the answer to the last refresh was probably lost; log in again";
     eventually("it is said", || proxy.ask(get("/-/ready")).body.contains(words));
     assert!(issuer.seen().iter().all(|seen| body(seen).contains("refresh_token=the-seed&")));
+}
+
+/// Seen: the marker of the lost answer went with the try that failed after it, and a restart knew nothing of it.
+#[test]
+fn a_lost_answer_is_said_after_a_bad_gateway_and_a_restart() {
+    for status in [502, 504, 429] {
+        // No answer, then a gateway's page, and after the restart a refusal.
+        let is_restarted = Arc::new(AtomicBool::new(false));
+        let refuses = is_restarted.clone();
+        let issuer = Peer::start(move |mut talk| {
+            let Some(seen) = talk.request() else { return };
+            if refuses.load(Ordering::SeqCst) {
+                talk.answer(400, r#"{"error":"invalid_grant"}"#);
+            } else if seen.connection > 0 {
+                talk.answer(status, "<html>");
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            TestProxy::builder()
+                .settings(&format!("state_dir: \"{}\"", folder.path().display()))
+                .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "")
+                .start()
+        };
+        let proxy = start();
+        eventually("the gateway's page came", || issuer.seen().len() > 1);
+        drop(proxy);
+        is_restarted.store(true, Ordering::SeqCst);
+        let proxy = start();
+        let words = "the answer to the last refresh was probably lost; log in again";
+        eventually("it is said", || proxy.ask(get("/-/ready")).body.contains(words));
+    }
 }
 
 #[test]

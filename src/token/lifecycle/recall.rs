@@ -1,12 +1,14 @@
 //! What a stored failure, or the marker of a refresh without a known outcome, means for the next try.
 
 use crate::clock::{Due, Moment};
+use crate::token::grant::{Class, Failure, Reached, What};
 use crate::token::lifecycle::{Lifecycle, Presented};
 use crate::token::saved::SavedFailure;
 
 impl Lifecycle {
     /// A stored failure goes on to count if it is about what would be presented next, whoever stored it.
     pub(super) fn recall_failure(&mut self, now: Moment) {
+        self.recall_lost_answer();
         let Some(failure) = self.failure_of_this_client() else { return };
         self.chain_lost |= failure.answer_lost;
         if self.recall_refused_chain(&failure) {
@@ -18,6 +20,16 @@ impl Lifecycle {
             self.failures = self.failures.max(1);
             self.next_attempt = Some(Due::at(failure.retry_at, now));
         }
+    }
+
+    /// An answer that was lost before a refusal stays lost, whichever client was refused.
+    fn recall_lost_answer(&mut self) {
+        let Some(failure) = self.saved.failure.as_ref().filter(|failure| failure.answer_lost)
+        else {
+            return;
+        };
+        let chain = self.saved.refresh_token.as_ref().or(self.policy.seed.as_ref());
+        self.chain_lost |= chain.is_some_and(|token| token.hash() == failure.refresh_token_hash);
     }
 
     /// The stored one; where that is about another client (a host that is configured otherwise), our own.
@@ -53,6 +65,22 @@ impl Lifecycle {
         if token.hash() == marker.refresh_token_hash {
             self.unanswered = Some(marker.refresh_token_hash.clone());
             self.next_attempt = Some(Due::after(now, 0));
+        }
+    }
+
+    /// What a failed refresh means for the marker that it wrote before it was sent, and for the one that
+    /// it found: of an earlier refresh whose answer is missing.
+    pub(super) fn note_marker(&mut self, failure: &Failure, hash: Option<&str>) {
+        let before = self.marker_before.take();
+        match (failure.reached, failure.class) {
+            // It failed before a marker was written.
+            _ if matches!(failure.what, What::Missing(_)) => {}
+            (Reached::Perhaps, _) => self.unanswered = hash.map(str::to_owned),
+            // Of the earlier refresh this says nothing: the issuer was not reached, or did not look at the
+            // refresh token.
+            (Reached::No, Class::Transient) => self.saved.pending = before,
+            // What is known of the refresh token is stored with the failure.
+            (Reached::No, Class::Permanent | Class::TokenDead) => self.saved.pending = None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tables of what the machine decides, rule by rule of the contract's §4.
 
 use super::*;
-use crate::token::grant::What;
+use crate::token::grant::{Reached, What};
 
 const START: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1_000_000 };
 const HOUR_MS: u64 = 3_600_000;
@@ -322,6 +322,70 @@ fn no_answer_leaves_the_marker_and_an_answer_takes_it_away() {
         let (after, _) = fail(&mut machine, &failure(Class::TokenDead), START);
         assert_eq!(after.answer_lost, stays);
     }
+}
+
+#[test]
+fn a_try_that_never_reached_the_issuer_ends_only_its_own_marker() {
+    let lost = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    let refused = failure(Class::Transient);
+    let client = failure(Class::Permanent);
+    let rows: [(&[&Failure], bool); 8] = [
+        (&[&lost, &refused], true),
+        (&[&lost, &refused, &refused], true),
+        (&[&refused, &lost, &refused], true),
+        (&[&lost, &lost, &refused], true),
+        (&[&lost, &client], true),
+        (&[&lost, &refused, &client, &refused], true),
+        (&[&refused], false),
+        (&[&refused, &client, &refused], false),
+    ];
+    for (number, (failures, is_lost)) in rows.into_iter().enumerate() {
+        for restarts in [false, true] {
+            let mut machine = Lifecycle::new(policy(None), None, START);
+            machine.set_policy(policy(Some("s")));
+            let mut now = START;
+            for failed in failures {
+                now = later(now, HOUR_MS);
+                let (after, saved) = fail(&mut machine, failed, now);
+                assert!(!after.answer_lost);
+                if restarts {
+                    machine = Lifecycle::new(policy(Some("s")), saved, now);
+                }
+            }
+            now = later(now, HOUR_MS);
+            let (after, saved) = fail(&mut machine, &failure(Class::TokenDead), now);
+            assert_eq!(after.answer_lost, is_lost, "row {number}, restarts: {restarts}");
+            assert_eq!(saved.unwrap().pending, None);
+        }
+    }
+}
+
+#[test]
+fn the_marker_of_another_process_outlives_a_try_that_reached_nobody() {
+    let mut theirs = Lifecycle::new(policy(Some("s")), None, START);
+    let marked = theirs.begin(&theirs.presented(), START).unwrap();
+    let mut ours = Lifecycle::new(policy(Some("s")), None, START);
+    ours.take_up(marked.clone(), START);
+    let (_, saved) = fail(&mut ours, &failure(Class::Transient), later(START, 1_000));
+    assert_eq!(saved.unwrap().pending, marked.pending);
+    let (after, _) = fail(&mut ours, &failure(Class::TokenDead), later(START, 2_000));
+    assert!(after.answer_lost);
+}
+
+#[test]
+fn a_stored_refusal_of_the_client_is_not_tried_again_for_a_marker_before_it() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let lost = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    fail(&mut machine, &lost, START);
+    let (_, saved) = fail(&mut machine, &failure(Class::Permanent), START);
+    let restarted = Lifecycle::new(policy(Some("s")), saved.clone(), START);
+    assert_eq!(wait(&restarted, START), HOUR_MS);
+    // The client is mended, and then the refresh token turns out to be dead.
+    let mended = Policy { client_hash: "other".into(), ..policy(Some("s")) };
+    let mut restarted = Lifecycle::new(mended, saved, START);
+    assert_eq!(restarted.next(START), Step::Refresh);
+    let (after, _) = fail(&mut restarted, &failure(Class::TokenDead), START);
+    assert!(after.answer_lost);
 }
 
 #[test]
