@@ -10,7 +10,7 @@ use fastrand::Rng;
 use log::{info, warn};
 
 use crate::clock::Clock;
-use crate::config::{Config, Credential, Limits, Provider, Server as ServerKind, Settings};
+use crate::config::{Config, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
 use crate::proxy::access::host_name;
 use crate::proxy::exchange::Proxy;
@@ -18,6 +18,7 @@ use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{Reached, TokenRequest};
+use crate::token::group::Group;
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
@@ -172,36 +173,37 @@ pub fn way_to(
         .map_err(|why| StartError::Provider(provider.name.clone(), why))
 }
 
-fn timeouts(limits: &Limits) -> Timeouts {
+pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
     Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle }
 }
 
-/// What a refresher of `provider` works with; None where it has no token to refresh.
+/// What the refresher of `group` works with, whether or not one of its providers is enabled.
 pub fn refresher_setup(
     posting: PostingKey,
-    provider: &Provider,
-    settings: &Settings,
+    group: &Group,
+    config: &Config,
     store: &Arc<TokenStore>,
     environment: &mut Environment,
-) -> Result<Option<Setup>, StartError> {
-    let Credential::Refreshed(config) = &provider.credential else { return Ok(None) };
+) -> Result<Setup, StartError> {
+    let (lead, settings) = (&config.providers[group.lead], &config.settings);
     let timer: Timer = Box::new(environment.timer);
-    let poster = Poster::new(&provider.egress, timeouts(&settings.limits))
-        .map_err(|why| StartError::Provider(provider.name.clone(), why))?;
-    Ok(Some(Setup {
+    let poster = Poster::new(&lead.egress, timeouts(&settings.limits))
+        .map_err(|why| StartError::Provider(lead.name.clone(), why))?;
+    Ok(Setup {
         provider: posting,
-        name: provider.name.clone(),
-        config: (**config).clone(),
-        state: StateFile::new(&settings.state_dir, &provider.slug),
-        chain: settings.token_store.as_ref().map(|shared| {
-            SharedChain::new(shared, &provider.slug, random_name(&mut environment.rng))
-        }),
+        name: group.name.clone(),
+        config: group.config.clone(),
+        state: StateFile::new(&settings.state_dir, &group.slug),
+        chain: settings
+            .token_store
+            .as_ref()
+            .map(|shared| SharedChain::new(shared, &group.slug, random_name(&mut environment.rng))),
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
         send: token_sender(poster),
         rng: environment.rng.fork(),
-    }))
+    })
 }
 
 /// A name that nobody else has.

@@ -1,6 +1,5 @@
 //! The configuration in use, and how another takes its place without a request being dropped.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -9,9 +8,10 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::app::{Environment, Load, StartError, own_names, random_name, refresher_setup, way_to};
+use crate::app::{Environment, Load, StartError, own_names, random_name, timeouts, way_to};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::config::{Config, Credential, Provider, Settings, SharedStore};
+use crate::current::chains::{Chains, Plan};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::access::Access;
@@ -21,16 +21,13 @@ use crate::proxy::metrics::Metrics;
 use crate::proxy::pages::events::Watchers;
 use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
-use crate::shared::chain::{Held, SharedChain};
 use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
-use crate::thread;
-use crate::token::refresher::{Inbox, Refresher};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
+use crate::upstream::Upstream;
 
-/// The stack of the thread that waits for refreshers which are not needed any more.
-const ENDING_STACK_BYTES: usize = 128 * 1024;
+mod chains;
 
 /// What serves requests at the moment, and what it takes to replace it. A request keeps the proxy that
 /// it began with to its end.
@@ -51,14 +48,19 @@ struct Parts {
     environment: Environment,
     store: Arc<TokenStore>,
     metrics: Arc<Metrics>,
-    refreshers: HashMap<PostingKey, Refresher>,
+    chains: Chains,
     /// Ends after the refreshers, whose leases it renews.
     keeper: Option<Keeper>,
     next_key: PostingKey,
 }
 
-/// The ways of a configuration, and the refreshers that were started for it.
-type Ways = (Vec<Arc<Way>>, HashMap<PostingKey, Refresher>);
+/// What is made for one provider of a configuration before anything is changed.
+enum Prepared {
+    /// Its way goes on.
+    Same(Arc<Way>),
+    /// It gets a way of its own over these connections.
+    New(Box<Upstream>),
+}
 
 impl Current {
     /// Starts what `config` asks for.
@@ -73,12 +75,11 @@ impl Current {
             environment,
             store: Arc::new(TokenStore::new()),
             metrics: Arc::new(Metrics::new()),
-            refreshers: HashMap::new(),
+            chains: Chains::default(),
             keeper: None,
             next_key: 0,
         };
-        let (ways, refreshers) = parts.ways(&config, None)?;
-        parts.refreshers = refreshers;
+        let ways = parts.ways(&config, None)?;
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
             let proxy = new_proxy(config, ways, &mut parts, bound, (started_at, uptime), itself);
@@ -138,22 +139,20 @@ impl Current {
     fn replace_with(&self, parts: &mut Parts) -> Result<Vec<String>, Vec<String>> {
         let (config, mut notes) = (self.load)()?;
         let old = self.proxy();
-        let (ways, started) =
-            parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
+        let ways = parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
         notes.extend(needs_restart(&old.config.settings, &config.settings));
         info!("{}", what_changed(&old.config.providers, &config.providers));
         let times = (self.started_at, self.uptime);
         let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
-        let in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.posting).collect();
+        let mut in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.key).collect();
+        in_use.extend(parts.chains.in_use());
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
         // They come again, and see the new one.
         old.watchers.dismiss();
-        parts.refreshers.extend(started);
         if let Some(keeper) = &parts.keeper {
             keeper.retain(|key| in_use.contains(&key));
         }
-        let ended = parts.refreshers.extract_if(|key, _| !in_use.contains(key)).collect();
-        end(ended, parts.store.clone());
+        parts.chains.end_unused(&parts.store);
         Ok(notes)
     }
 
@@ -176,16 +175,13 @@ impl Current {
 
     /// Refreshes every provider now, without waiting.
     pub fn refresh_all(&self) {
-        for refresher in self.parts().refreshers.values() {
-            drop(refresher.inbox().force());
-        }
+        self.parts().chains.refresh_all();
     }
 
     /// Ends all refreshers, once what they have is on disk.
     pub fn stop(&self) {
-        let refreshers = std::mem::take(&mut self.parts().refreshers);
-        // All are told before the first is waited for, so that slow answers are waited for at once.
-        refreshers.values().for_each(Refresher::stop);
+        let chains = std::mem::take(&mut self.parts().chains);
+        chains.stop();
     }
 }
 
@@ -207,8 +203,9 @@ impl Service for Current {
 }
 
 impl Parts {
-    /// The ways of `config`: those of `old` for providers that are as they were, and new ones.
-    fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
+    /// The ways of `config`: those of `old` for providers that are as they were, and new ones. Refreshers are
+    /// started and changed once nothing else can go wrong.
+    fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Vec<Arc<Way>>, StartError> {
         let store = config.settings.token_store.as_ref();
         if self.keeper.as_ref().map(Keeper::store) == store {
             return self.build_ways(config, old);
@@ -222,18 +219,29 @@ impl Parts {
         built
     }
 
-    fn build_ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Ways, StartError> {
+    fn build_ways(
+        &mut self,
+        config: &Config,
+        old: Option<&Proxy>,
+    ) -> Result<Vec<Arc<Way>>, StartError> {
+        let Self { chains, next_key, store, environment, .. } = self;
+        let plan = chains.plan(config, next_key, store, environment)?;
+        let postings: Vec<Option<PostingKey>> =
+            (0..config.providers.len()).map(|index| plan.posting(index)).collect();
+        let prepared = prepare(config, &plan, old)?;
+        self.chains.carry_out(plan, self.keeper.as_ref())?;
         let mut ways = Vec::new();
-        let mut started = HashMap::new();
-        for provider in &config.providers {
-            let same = old.and_then(|old| unchanged(old, provider, &config.settings));
-            let way = match same {
-                Some(way) => way,
-                None => Arc::new(self.new_way(provider, &config.settings, &mut started)?),
-            };
-            ways.push(way);
+        for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
+            if let Credential::Missing(missing) = &provider.credential {
+                error!("{missing} (provider: {})", provider.name);
+            }
+            ways.push(match prepared {
+                Prepared::Same(way) => way,
+                Prepared::New(upstream) => Arc::new(self.new_way(provider, *upstream, posting)),
+            });
         }
-        Ok((ways, started))
+        self.chains.are_used_by(&ways);
+        Ok(ways)
     }
 
     fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {
@@ -244,17 +252,15 @@ impl Parts {
         started.transpose().map_err(StartError::Thread)
     }
 
-    /// Has the keeper do its work for a provider; how its cooldowns are told to other hosts.
-    fn share(
+    /// How the cooldowns of the provider called `slug` are told to other hosts; it hears of theirs too.
+    fn share_cooldown(
         &self,
-        member: (PostingKey, &str),
-        inbox: Option<&Inbox>,
-        held: Option<Arc<Held>>,
+        key: PostingKey,
+        slug: &str,
         cooldown: &Arc<Cooldown>,
     ) -> Option<Herald> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
-        let (key, slug) = member;
         let told = slug.to_owned();
         let rest = move |ms| {
             let length = Duration::from_millis(ms);
@@ -265,47 +271,47 @@ impl Parts {
                 );
             }
         };
-        keeper.add(Member {
-            key,
-            slug: slug.to_owned(),
-            inbox: inbox.cloned(),
-            held,
-            rest: Box::new(rest),
-        });
+        let rest = Box::new(rest);
+        keeper.add(Member { key, slug: slug.to_owned(), inbox: None, held: None, rest });
         Some(keeper.herald(slug))
     }
 
     fn new_way(
         &mut self,
         provider: &Provider,
-        settings: &Settings,
-        started: &mut HashMap<PostingKey, Refresher>,
-    ) -> Result<Way, StartError> {
-        if let Credential::Missing(missing) = &provider.credential {
-            error!("{missing} (provider: {})", provider.name);
-        }
-        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
-        let posting = self.next_key;
+        upstream: Upstream,
+        posting: Option<PostingKey>,
+    ) -> Way {
+        let key = self.next_key;
         self.next_key += 1;
-        let setup =
-            refresher_setup(posting, provider, settings, &self.store, &mut self.environment)?;
-        let (mut inbox, mut held) = (None, None);
-        if let Some(mut setup) = setup.filter(|_| provider.enabled) {
-            held = setup.chain.as_mut().map(SharedChain::attend);
-            let refresher = Refresher::start(setup).map_err(StartError::Thread)?;
-            inbox = Some(refresher.inbox());
-            started.insert(posting, refresher);
-        }
         let watched = match &provider.credential {
             Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
             _ => None,
         };
         let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
-        let member = (posting, provider.slug.as_str());
-        let herald = self.share(member, inbox.as_ref(), held, &cooldown);
+        let herald = self.share_cooldown(key, &provider.slug, &cooldown);
         let metrics = self.metrics.of_provider(&provider.name);
-        Ok(Way { posting, upstream, inbox, watched, cooldown, herald, counts, metrics })
+        let inbox =
+            posting.filter(|_| provider.enabled).and_then(|posting| self.chains.inbox(posting));
+        let posting = posting.unwrap_or(key);
+        Way { key, posting, upstream, inbox, watched, cooldown, herald, counts, metrics }
     }
+}
+
+/// The ways that go on, and the connections of the others.
+fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prepared>, StartError> {
+    let settings = &config.settings;
+    let providers = config.providers.iter().enumerate();
+    let prepare = |(index, provider): (usize, &Provider)| {
+        let same = old.and_then(|old| unchanged(old, provider, settings));
+        let posting = plan.posting(index);
+        if let Some(way) = same.filter(|way| posting.is_none_or(|key| key == way.posting)) {
+            return Ok(Prepared::Same(way));
+        }
+        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
+        Ok(Prepared::New(Box::new(upstream)))
+    };
+    providers.map(prepare).collect()
 }
 
 fn new_proxy(
@@ -341,12 +347,9 @@ fn new_proxy(
 /// The way of `old` to a provider that is as it was, and is reached as it was.
 fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Arc<Way>> {
     let before = &old.config.settings;
-    let timeouts = |settings: &Settings| {
-        (settings.limits.connect, settings.limits.response, settings.limits.idle)
-    };
     let same_place = before.state_dir == settings.state_dir
         && before.token_store == settings.token_store
-        && timeouts(before) == timeouts(settings);
+        && timeouts(&before.limits) == timeouts(&settings.limits);
     let index =
         old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
     Some(old.ways[index].clone())
@@ -386,19 +389,4 @@ fn what_changed(old: &[Provider], new: &[Provider]) -> String {
     format!(
         "Reloaded the configuration: {added} providers added, {changed} changed, {kept} kept, {removed} removed"
     )
-}
-
-/// Ends refreshers beside the reload: one may be waiting for its issuer.
-fn end(refreshers: HashMap<PostingKey, Refresher>, store: Arc<TokenStore>) {
-    refreshers.values().for_each(Refresher::stop);
-    let wait = move || {
-        for (key, refresher) in refreshers {
-            drop(refresher);
-            store.forget(key);
-        }
-    };
-    match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
-        Ok(thread) => thread.detach(),
-        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
-    }
 }

@@ -17,6 +17,7 @@
 
 pub mod backoff;
 pub mod grant;
+pub mod group;
 pub mod history;
 pub mod lifecycle;
 pub mod refresher;

@@ -50,7 +50,7 @@ use watch::Watch;
 use wire::Wire;
 
 /// How long the phases of an exchange may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Name, TCP and TLS.
     pub connect: Duration,

@@ -8,6 +8,7 @@ use evertoken::clock::Clock;
 use evertoken::config::find_provider;
 use evertoken::login::terminal::{self, Lines};
 use evertoken::login::{self, Wish};
+use evertoken::token::group::groups;
 use evertoken::token::refresher::Setup;
 use evertoken::token::state_file::check_writable;
 use evertoken::token::store::TokenStore;
@@ -27,7 +28,7 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
     let found = find_provider(&config.providers, name);
-    let Some(provider) = found.map(|index| &config.providers[index]) else {
+    let Some(index) = found else {
         return fail(&format!("There is no provider '{name}'"), USAGE);
     };
     if let Err(error) = check_writable(&config.settings.state_dir) {
@@ -35,10 +36,12 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
         return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
     }
     let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
-    let setup = app::refresher_setup(0, provider, &config.settings, &store, &mut environment);
-    let setup = match setup {
-        Ok(Some(setup)) => setup,
-        Ok(None) => return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG),
+    let groups = groups(&config.providers);
+    let Some(group) = groups.iter().find(|group| group.members.contains(&index)) else {
+        return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG);
+    };
+    let setup = match app::refresher_setup(0, group, &config, &store, &mut environment) {
+        Ok(setup) => setup,
         Err(error) => return fail(&error.to_string(), BAD_CONFIG),
     };
     match log_in(&setup, wish) {

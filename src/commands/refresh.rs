@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
+use evertoken::token::group::{Group, groups};
 use evertoken::token::refresher::refresh_once;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, logger};
@@ -22,22 +23,19 @@ pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> Ex
     start_log(&config, warnings, log, &clock);
     let mut environment = environment(clock);
     let store = Arc::new(TokenStore::new());
+    let meant = wanted.map(|name| find_provider(&config.providers, name));
+    let is_meant = |group: &&Group| match meant {
+        Some(meant) => meant.is_some_and(|index| group.members.contains(&index)),
+        None => group.is_enabled(&config.providers),
+    };
     let mut refreshed = 0;
     let mut failed = false;
-    let meant = wanted.map(|name| find_provider(&config.providers, name));
-    for (index, provider) in config.providers.iter().enumerate() {
-        if meant.map_or(!provider.enabled, |meant| meant != Some(index)) {
-            continue;
-        }
-        let posting = index as u64;
-        let setup =
-            app::refresher_setup(posting, provider, &config.settings, &store, &mut environment);
-        match setup {
-            Ok(Some(setup)) => {
+    for (posting, group) in (0..).zip(groups(&config.providers).iter().filter(is_meant)) {
+        match app::refresher_setup(posting, group, &config, &store, &mut environment) {
+            Ok(setup) => {
                 refreshed += 1;
                 failed |= refresh_once(setup).is_err();
             }
-            Ok(None) => {}
             Err(error) => return fail(&error.to_string(), BAD_CONFIG),
         }
     }

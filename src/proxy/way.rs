@@ -13,7 +13,10 @@ use crate::upstream::Upstream;
 
 /// The way to one provider. It outlives a reload that leaves its provider as it is.
 pub struct Way {
-    /// Where its token is published.
+    /// Its own number.
+    pub key: PostingKey,
+    /// Where its token is published: by the refresher of its chain, which other ways may share, those of an
+    /// earlier configuration too.
     pub posting: PostingKey,
     /// The connections to it.
     pub upstream: Upstream,

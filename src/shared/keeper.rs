@@ -95,9 +95,11 @@ impl Keeper {
         &self.store
     }
 
-    /// Does its work for `member` too, from the next poll on.
+    /// Does its work for `member` too, from the next poll on; in the place of the one with its key.
     pub fn add(&self, member: Member) {
-        lock(&self.members).push(Arc::new(member));
+        let mut members = lock(&self.members);
+        members.retain(|known| known.key != member.key);
+        members.push(Arc::new(member));
     }
 
     /// Forgets all but those that `is_used` says.

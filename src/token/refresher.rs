@@ -15,18 +15,20 @@ use crate::shared::chain::SharedChain;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::state_file::StateFile;
-use crate::token::store::{Generation, PostingKey, TokenStore};
+use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
 
 mod actor;
 mod attempt;
 mod disk;
 mod hosts;
 mod login;
+mod reload;
 mod wait;
 mod words;
 
 use actor::Actor;
 pub use login::store_login;
+pub use reload::Change;
 
 /// The longest sleep of a refresher: after this at the latest a login that was stored meanwhile, a
 /// suspended machine or a stepped clock is noticed, and a state file that could not be written is
@@ -73,6 +75,12 @@ pub enum Event {
     Expired,
     /// Another host changed what is stored, or the shared store is back.
     News,
+    /// The configuration was read again, and what it says of this token life is as it was.
+    Reloaded,
+    /// Go on with what another configuration says.
+    Change(Box<Change>),
+    /// No provider uses it any more: refresh nothing, but keep what could not be written yet.
+    Retire,
     /// End, after a refresh under way has been stored.
     Stop,
 }
@@ -146,9 +154,26 @@ pub struct Refresher {
 impl Refresher {
     /// Starts the thread.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
-        let (sender, inbox) = unbounded();
         let actor = Actor::new(setup);
-        let thread = thread::spawn("refresher", STACK_BYTES, move || actor.run(&inbox))?;
+        Self::spawn(move |inbox| actor.run(inbox))
+    }
+
+    /// Starts the thread, which reads nothing before it is told that the state file is `left` by another
+    /// refresher, and ends where that never happens.
+    pub fn start_after(setup: Setup, left: Receiver<()>) -> std::io::Result<Self> {
+        setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
+        Self::spawn(move |inbox| {
+            if left.recv().is_ok() {
+                Actor::new(setup).run(inbox);
+            }
+        })
+    }
+
+    fn spawn(
+        body: impl FnOnce(&Receiver<Event>) + std::marker::Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (sender, inbox) = unbounded();
+        let thread = thread::spawn("refresher", STACK_BYTES, move || body(&inbox))?;
         Ok(Self { inbox: Inbox(sender), _thread: thread })
     }
 
@@ -156,6 +181,24 @@ impl Refresher {
     pub fn stop(&self) {
         // A refresher that has ended already needs no telling.
         let _ = self.inbox.0.send(Event::Stop);
+    }
+
+    /// Tells it that the configuration was read again and is as it was.
+    pub fn reloaded(&self) {
+        // A refresher that has ended has nothing to try again.
+        let _ = self.inbox.0.send(Event::Reloaded);
+    }
+
+    /// Has it go on with what another configuration says, after a refresh under way.
+    pub fn change(&self, change: Change) {
+        // A refresher that has ended goes on with nothing.
+        let _ = self.inbox.0.send(Event::Change(Box::new(change)));
+    }
+
+    /// Tells it that no provider uses it any more.
+    pub fn retire(&self) {
+        // A refresher that has ended refreshes nothing.
+        let _ = self.inbox.0.send(Event::Retire);
     }
 
     /// A way to ask it for something.

@@ -106,6 +106,12 @@ impl StateFile {
         Ok(aside)
     }
 
+    /// Removes the file.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(self.path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
     /// Tries for the lock without waiting.
     pub fn try_lock(&self) -> io::Result<Locking> {
         make_folder(&self.folder)?;

@@ -1,9 +1,10 @@
 //! Another configuration takes the place of the one in use, and nothing is dropped.
 
-use crate::support::client::{Client, get};
+use crate::support::client::{Client, get, post};
 use crate::support::eventually;
+use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{Builder, TestProxy};
 
 fn saying(what: &'static str) -> Peer {
     Peer::answering(move |_| answer(200, what))
@@ -109,4 +110,229 @@ fn keys_and_routes_follow_and_the_rest_is_told() {
     proxy.reload(&with("auth: {enabled: true, api_key: the-key}"));
     assert_eq!(proxy.ask(get("/x")).status, 401);
     assert_eq!(proxy.ask("GET /x HTTP/1.1\r\nHost: a\r\nx-api-key: the-key\r\n\r\n").status, 200);
+}
+
+/// One refreshed provider, with these lines beside its `auto_refresh_config`.
+fn refreshed(url: &str, issuer: &StrictIssuer, lines: &str) -> Builder {
+    refreshed_as("P", url, issuer, lines, "")
+}
+
+fn refreshed_as(
+    name: &str,
+    url: &str,
+    issuer: &StrictIssuer,
+    lines: &str,
+    of_refresh: &str,
+) -> Builder {
+    let of_refresh: String = of_refresh.lines().map(|line| format!("  {line}\n")).collect();
+    let all = format!(
+        "{lines}\nauto_refresh_config:\n  token_url: \"{}\"\n  client_id_env: CLIENT_ID\n  \
+         refresh_token_env: REFRESH_TOKEN\n{of_refresh}",
+        issuer.url()
+    );
+    TestProxy::builder().provider(name, "anthropic", url, &all)
+}
+
+/// A state folder that nobody can write into, not even root: a file is in its place.
+fn blocked(folder: &tempfile::TempDir) -> std::path::PathBuf {
+    let blocked = folder.path().join("blocked");
+    std::fs::write(&blocked, "").unwrap();
+    blocked
+}
+
+fn state_dir(path: &std::path::Path) -> String {
+    format!("state_dir: \"{}\"", path.display())
+}
+
+fn refresh(proxy: &TestProxy, slug: &str) -> u16 {
+    proxy.ask(post(&format!("/-/refresh/{slug}"), "")).status
+}
+
+const OTHER_HEADER: &str = "headers: { x-own: \"1\" }";
+
+#[test]
+fn a_token_that_could_not_be_written_is_handed_on() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
+    let (issuer, blocked) = (StrictIssuer::start(9), blocked(&folder));
+    let with =
+        |lines: &str| refreshed(&provider.url(), &issuer, lines).settings(&state_dir(&blocked));
+    let proxy = with("").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(proxy.reload(&with(OTHER_HEADER)).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(provider.seen().last().unwrap().field("x-own"), Some("1"));
+    assert_eq!(refresh(&proxy, "p"), 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-2");
+    assert_eq!(issuer.presented(), ["the-seed", "refresh-the-seed-1"]);
+}
+
+#[test]
+fn a_token_that_could_not_be_written_survives_that_its_provider_is_taken_out_and_put_back() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
+    let (issuer, blocked) = (StrictIssuer::start(9), blocked(&folder));
+    let with = || refreshed(&provider.url(), &issuer, "").settings(&state_dir(&blocked));
+    let without = TestProxy::builder().settings(&state_dir(&blocked)).provider(
+        "Other",
+        "anthropic",
+        &provider.url(),
+        "auth_value: a",
+    );
+    let proxy = with().start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    for _ in 0..2 {
+        assert_eq!(proxy.reload(&without).status, 200);
+        assert_eq!(proxy.ask(get("/")).body, "Bearer a");
+    }
+    assert_eq!(proxy.reload(&with()).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(refresh(&proxy, "p"), 200);
+    assert_eq!(issuer.revoked(), [""; 0]);
+    // It is taken out again, and what it has is stored at the end.
+    assert_eq!(proxy.reload(&without).status, 200);
+    std::fs::remove_file(&blocked).unwrap();
+    drop(proxy);
+    let stored = std::fs::read_to_string(blocked.join("p.json")).unwrap();
+    assert!(stored.contains("refresh-the-seed-2"), "{stored}");
+}
+
+#[test]
+fn a_provider_that_is_renamed_keeps_its_chain_and_its_file_follows() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(9);
+    let called = |name: &str| refreshed_as(name, &provider.url(), &issuer, "", "");
+    let proxy = called("Old").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(proxy.reload(&called("New")).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(refresh(&proxy, "new"), 200);
+    assert_eq!(refresh(&proxy, "old"), 404);
+    assert_eq!(issuer.revoked(), [""; 0]);
+    let stored = std::fs::read_to_string(proxy.folder().join("new.json")).unwrap();
+    assert!(stored.contains("refresh-the-seed-2"), "{stored}");
+    assert!(!proxy.folder().join("old.json").exists());
+}
+
+#[test]
+fn a_state_folder_that_is_changed_gets_the_tokens() {
+    let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
+    let issuer = StrictIssuer::start(9);
+    let elsewhere = folder.path().join("elsewhere");
+    let proxy = refreshed(&provider.url(), &issuer, "").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    let moved = refreshed(&provider.url(), &issuer, "").settings(&state_dir(&elsewhere));
+    assert_eq!(proxy.reload(&moved).status, 200);
+    assert_eq!(refresh(&proxy, "p"), 200);
+    assert_eq!(issuer.revoked(), [""; 0]);
+    let stored = std::fs::read_to_string(elsewhere.join("p.json")).unwrap();
+    assert!(stored.contains("refresh-the-seed-2"), "{stored}");
+}
+
+#[test]
+fn a_reload_in_the_middle_of_a_refresh_waits_for_its_answer() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(9);
+    let with = |lines: &str, of_refresh: &str| {
+        refreshed_as("P", &provider.url(), &issuer, lines, of_refresh)
+    };
+    let proxy = with("", "").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    let release = issuer.hold_next();
+    let mut asking = Client::connect(proxy.address);
+    asking.send(post("/-/refresh/p", ""));
+    eventually("a refresh is under way", || issuer.presented().len() == 2);
+    assert_eq!(proxy.reload(&with(OTHER_HEADER, "")).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1", "the token there is serves");
+    drop(release);
+    assert_eq!(asking.answer().status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-2");
+    // Another scope is asked for at once.
+    assert_eq!(proxy.reload(&with("", "scope: more")).status, 200);
+    eventually("it is asked for", || proxy.ask(get("/")).body == "Bearer access-the-seed-3");
+    assert_eq!(issuer.revoked(), [""; 0]);
+}
+
+#[test]
+fn a_request_that_waits_for_a_token_goes_on_after_a_reload() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(3600);
+    let release = issuer.hold_next();
+    let proxy = refreshed(&provider.url(), &issuer, "").start();
+    let mut waiting = Client::connect(proxy.address);
+    waiting.send(get("/x"));
+    eventually("a refresh is under way", || issuer.presented().len() == 1);
+    for lines in [OTHER_HEADER, "", OTHER_HEADER] {
+        assert_eq!(proxy.reload(&refreshed(&provider.url(), &issuer, lines)).status, 200);
+    }
+    drop(release);
+    assert_eq!(waiting.answer().body, "Bearer access-the-seed-1");
+    assert_eq!(issuer.presented().len(), 1);
+}
+
+#[test]
+fn a_request_that_still_sends_its_body_goes_on_after_a_reload() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(3600);
+    let proxy = refreshed(&provider.url(), &issuer, "").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    let mut sending = Client::connect(proxy.address);
+    sending.send("POST /to/p/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nfirst");
+    let mut also = Client::connect(proxy.address);
+    also.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nfirst");
+    for lines in [OTHER_HEADER, "", OTHER_HEADER] {
+        assert_eq!(proxy.reload(&refreshed(&provider.url(), &issuer, lines)).status, 200);
+    }
+    // Taken out altogether: the token that it began with is still good.
+    let without = TestProxy::builder().provider("O", "openai", &provider.url(), "auth_value: a");
+    assert_eq!(proxy.reload(&without).status, 200);
+    assert_eq!(proxy.reload(&without).status, 200);
+    for client in [&mut sending, &mut also] {
+        client.send("later");
+        assert_eq!(client.answer().body, "Bearer access-the-seed-1");
+    }
+}
+
+#[test]
+fn a_token_that_is_refused_after_a_reload_is_refreshed_for_a_request_from_before() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let provider = Peer::answering(move |seen| match seen.field("authorization") {
+        Some("Bearer access-the-seed-1") => {
+            let _ = released.recv();
+            answer(401, "")
+        }
+        _ => answer(200, "fine"),
+    });
+    let issuer = StrictIssuer::start(9);
+    let proxy = refreshed(&provider.url(), &issuer, "").start();
+    eventually("the token is there", || proxy.ask(get("/-/ready")).status == 200);
+    let mut refused = Client::connect(proxy.address);
+    refused.send(get("/x"));
+    eventually("it is upstream", || provider.seen().len() == 1);
+    assert_eq!(proxy.reload(&refreshed(&provider.url(), &issuer, OTHER_HEADER)).status, 200);
+    drop(release);
+    assert_eq!(refused.answer().body, "fine");
+    assert_eq!(issuer.presented(), ["the-seed", "refresh-the-seed-1"]);
+}
+
+#[test]
+fn a_reload_after_a_failure_for_good_tries_once() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(3600);
+    let same = || refreshed(&provider.url(), &issuer, "");
+    issuer.refuse_next(400, r#"{"error":"invalid_client"}"#);
+    issuer.refuse_next(400, r#"{"error":"invalid_client"}"#);
+    let proxy = same().start();
+    let failures = |proxy: &TestProxy| {
+        proxy.ask(get("/-/status")).json()["providers"][0]["refresh"]["failures"].as_u64()
+    };
+    eventually("it failed", || failures(&proxy) == Some(1));
+    assert_eq!(proxy.reload(&same()).status, 200);
+    eventually("it failed again", || failures(&proxy) == Some(2));
+    assert_eq!(issuer.presented().len(), 2, "one try");
+    assert_eq!(proxy.reload(&same()).status, 200);
+    eventually("the token is there", || proxy.ask(get("/-/ready")).status == 200);
+    // With a good token, a reload asks for nothing.
+    assert_eq!(proxy.reload(&same()).status, 200);
+    assert_eq!(proxy.reload(&refreshed(&provider.url(), &issuer, OTHER_HEADER)).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
+    assert_eq!(issuer.presented().len(), 3);
 }

@@ -4,6 +4,7 @@ pub(crate) mod binary;
 pub(crate) mod cases;
 pub(crate) mod client;
 pub(crate) mod engine;
+pub(crate) mod issuer;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::config::{AutoRefresh, GrantType};
 use crate::secret::Secret;
 use crate::token::grant;
-use crate::token::lifecycle::Policy;
+use crate::token::lifecycle::{Lifecycle, Policy};
 
 impl Policy {
     /// The policy of `config`.
@@ -29,6 +30,21 @@ impl Policy {
             without_refresh_token: config.grant_type == GrantType::ClientCredentials,
             scope: config.scope.clone(),
             client_hash,
+        }
+    }
+}
+
+impl Lifecycle {
+    /// A reload brought `policy`: what is known here goes on under it. Where the request has changed, or the
+    /// last try failed, one try is made at once; a good token that was got in the same way is kept.
+    pub fn reconfigure(&mut self, policy: Policy, now: Moment) {
+        let other_client = policy.client_hash != self.policy.client_hash;
+        let has_failed = self.next_attempt.is_some();
+        self.set_policy(policy);
+        // A new seed may be another account's; one that is known again brings its token back.
+        self.take_up_access(now);
+        if other_client || has_failed {
+            self.force();
         }
     }
 }

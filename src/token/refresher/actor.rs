@@ -14,7 +14,7 @@ use crate::token::refresher::disk::load;
 use crate::token::refresher::hosts::{Entry, Went};
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::Saved;
-use crate::token::state_file::{Locking, StateLock};
+use crate::token::state_file::{Locking, StateFile, StateLock};
 use crate::token::store::Posting;
 use crate::token::waiting::{Cause, Waits};
 
@@ -41,13 +41,18 @@ pub(super) struct Actor {
     /// What the next refresh waits for.
     pub(super) waits: Waits,
     /// Who waits for the outcome of the next refresh.
-    waiting: Vec<Sender<()>>,
+    pub(super) waiting: Vec<Sender<()>>,
     clock_warned: bool,
     lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
     /// When the last tick was, on the steady clock.
     ticked_at_ms: u64,
+    /// No provider uses it: nothing is refreshed.
+    pub(super) is_retired: bool,
+    /// Where the tokens were kept before a reload, and who is told once they are stored anew and removed
+    /// there.
+    pub(super) left_place: Option<(StateFile, Sender<()>)>,
 }
 
 impl Actor {
@@ -74,6 +79,8 @@ impl Actor {
             lock_warned: false,
             falls_back: false,
             ticked_at_ms: now.steady_ms,
+            is_retired: false,
+            left_place: None,
         };
         actor.report_start(now);
         actor.publish(matches!(actor.machine.next(now), Step::Refresh));
@@ -137,6 +144,7 @@ impl Actor {
             let now = self.setup.clock.now();
             self.machine.observe(now);
             let wait_ms = match self.machine.next(now) {
+                _ if self.is_retired => TICK_MS,
                 Step::Refresh => match self.refresh() {
                     Went::Through => {
                         self.waiting.clear();
@@ -179,6 +187,11 @@ impl Actor {
 
     fn hear(&mut self, event: Event) {
         match event {
+            Event::Change(change) => self.change(*change),
+            Event::Reloaded => self.reloaded(),
+            Event::Retire => self.retire(),
+            // Whoever asks is told by what was published last.
+            _ if self.is_retired => {}
             Event::Force(done) => {
                 self.machine.force();
                 self.waiting.push(done);
@@ -207,7 +220,9 @@ impl Actor {
 
     /// What is due after every sleep, whether or not a refresh is.
     fn look(&mut self) {
-        self.take_up_login();
+        if !self.is_retired {
+            self.take_up_login();
+        }
         if self.unshared {
             self.compare_with_shared();
         }
@@ -229,6 +244,10 @@ impl Actor {
     fn tick(&mut self) {
         // Where another process is at it, the next tick is soon enough.
         let _ = self.save_again();
+        self.leave_old_place();
+        if self.is_retired {
+            return;
+        }
         self.read_files_again();
         if self.status.last_error.is_some() && self.unsaved.is_none() {
             // Another process may have stored what ends the failure.

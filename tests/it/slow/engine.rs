@@ -17,6 +17,7 @@ use evertoken::shared::lease::Mark;
 use evertoken::shared::place::Place;
 use evertoken::supervisor::Supervisor;
 use evertoken::token::grant::Grant;
+use evertoken::token::group::groups;
 use evertoken::token::refresher::store_login;
 use evertoken::token::store::TokenStore;
 use fastrand::Rng;
@@ -388,8 +389,8 @@ fn a_login_on_one_host_reaches_the_others() {
         supervisor: Supervisor::nobody(),
     };
     let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
-    let provider = &config.providers[0];
-    let setup = refresher_setup(0, provider, &config.settings, &store, &mut environment);
+    let setup =
+        refresher_setup(0, &groups(&config.providers)[0], &config, &store, &mut environment);
     let grant = Grant {
         access_token: Secret::new("access-2"),
         refresh_token: None,
@@ -398,7 +399,7 @@ fn a_login_on_one_host_reaches_the_others() {
         scope: None,
         warning: None,
     };
-    store_login(&setup.unwrap().unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
+    store_login(&setup.unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
     for host in &hosts {
         eventually("the login's token", || host.ask(get("/x")).body == "Bearer access-2");
         let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();

@@ -1,0 +1,344 @@
+//! The refreshers that run, and how they go on when another configuration takes the place of the one in use.
+//!
+//! A chain of refresh tokens has one refresher for as long as this process runs: a reload changes what it
+//! works with, and never starts a second one beside it. One that no provider uses any more keeps still, with
+//! what it has, until nobody can need that.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use crossbeam_channel::{Receiver, bounded};
+use log::warn;
+
+use crate::app::{Environment, StartError, refresher_setup, timeouts};
+use crate::config::{AutoRefresh, Config, Egress, SharedStore};
+use crate::proxy::way::Way;
+use crate::shared::chain::{Held, SharedChain};
+use crate::shared::keeper::{Keeper, Member};
+use crate::thread;
+use crate::token::group::{Group, Identity, groups};
+use crate::token::refresher::{Change, Inbox, Refresher, Setup};
+use crate::token::store::{PostingKey, TokenStore};
+use crate::upstream::Timeouts;
+
+/// The stack of the thread that waits for refreshers which are not needed any more.
+const ENDING_STACK_BYTES: usize = 128 * 1024;
+
+/// All that a refresher's work depends on: where it is as it was, the refresher is left alone.
+#[derive(Clone, Debug, PartialEq)]
+struct Life {
+    name: String,
+    config: AutoRefresh,
+    egress: Egress,
+    timeouts: Timeouts,
+    place: Place,
+}
+
+/// Where a chain is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    folder: PathBuf,
+    slug: String,
+    shared: Option<SharedStore>,
+}
+
+/// A refresher that runs.
+struct Running {
+    key: PostingKey,
+    refresher: Refresher,
+    identity: Option<Identity>,
+    life: Life,
+    /// Its lease in the shared store, which the keeper renews.
+    held: Option<Arc<Held>>,
+    /// The ways that requests take its token over; some are of configurations before.
+    users: Vec<Weak<Way>>,
+    is_retired: bool,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Chains {
+    running: Vec<Running>,
+}
+
+/// What is to be done for one group of a configuration.
+struct Step {
+    key: PostingKey,
+    members: Vec<usize>,
+    identity: Option<Identity>,
+    life: Life,
+    work: Work,
+}
+
+enum Work {
+    /// The refresher with this key goes on as it is.
+    Keep,
+    /// The refresher with this key goes on with another setup; whether its chain in the shared store is the
+    /// one it has.
+    Change(Box<Setup>, bool),
+    /// A refresher is started.
+    Start(Box<Setup>),
+}
+
+/// What is to be done for a configuration. Nothing is done yet, and it may be dropped.
+pub(super) struct Plan(Vec<Step>);
+
+impl Life {
+    fn of(group: &Group, config: &Config) -> Self {
+        let settings = &config.settings;
+        Self {
+            name: group.name.clone(),
+            config: group.config.clone(),
+            egress: config.providers[group.lead].egress.clone(),
+            timeouts: timeouts(&settings.limits),
+            place: Place {
+                folder: settings.state_dir.clone(),
+                slug: group.slug.clone(),
+                shared: settings.token_store.clone(),
+            },
+        }
+    }
+}
+
+impl Plan {
+    /// Where the token of the provider at `index` is to be published; None where it has none to refresh.
+    pub(super) fn posting(&self, index: usize) -> Option<PostingKey> {
+        let step = self.0.iter().find(|step| step.members.contains(&index));
+        step.map(|step| step.key)
+    }
+}
+
+impl Chains {
+    /// Finds out what is to be done for `config`, without doing any of it. New refreshers are numbered
+    /// from `next_key` on.
+    pub(super) fn plan(
+        &self,
+        config: &Config,
+        next_key: &mut PostingKey,
+        store: &Arc<TokenStore>,
+        environment: &mut Environment,
+    ) -> Result<Plan, StartError> {
+        let mut enabled = groups(&config.providers);
+        enabled.retain(|group| group.is_enabled(&config.providers));
+        let heirs = self.heirs(&enabled);
+        let mut steps = Vec::new();
+        for (group, heir) in enabled.into_iter().zip(heirs) {
+            let life = Life::of(&group, config);
+            let key = heir.map_or(*next_key, |running| running.key);
+            let mut setup =
+                || refresher_setup(key, &group, config, store, environment).map(Box::new);
+            let work = match heir {
+                Some(running) if running.life == life => Work::Keep,
+                Some(running) => {
+                    Work::Change(setup()?, running.life.place.is_same_in_shared(&life.place))
+                }
+                None => Work::Start(setup()?),
+            };
+            *next_key += u64::from(heir.is_none());
+            steps.push(Step { key, members: group.members, identity: group.identity, life, work });
+        }
+        Ok(Plan(steps))
+    }
+
+    /// The running refresher that each group goes on with: the one of the same chain; else the one that has
+    /// the group's place in the state folder, as after a restart.
+    fn heirs(&self, groups: &[Group]) -> Vec<Option<&Running>> {
+        let mut heirs: Vec<Option<&Running>> = vec![None; groups.len()];
+        for fits in [Running::has_chain_of, Running::has_place_of] {
+            for (index, group) in groups.iter().enumerate() {
+                let is_free =
+                    |one: &&Running| heirs.iter().flatten().all(|heir| heir.key != one.key);
+                let found = self.running.iter().filter(is_free).find(|one| fits(one, group));
+                heirs[index] = heirs[index].or(found);
+            }
+        }
+        heirs
+    }
+
+    /// Does what was planned. Where a refresher can't be started, nothing is changed.
+    pub(super) fn carry_out(
+        &mut self,
+        plan: Plan,
+        keeper: Option<&Keeper>,
+    ) -> Result<(), StartError> {
+        let in_use: Vec<PostingKey> = plan.0.iter().map(|step| step.key).collect();
+        let (mut changed, mut starting, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        for Step { key, identity, life, work, .. } in plan.0 {
+            match work {
+                Work::Keep => changed.push((key, identity, life, None)),
+                Work::Change(setup, keeps_chain) => {
+                    let (leaving, has_left) = bounded(1);
+                    let before = self.running.iter().find(|one| one.key == key);
+                    left.extend(before.map(|one| (one.life.place.slug.clone(), has_left)));
+                    let change = Change { setup: *setup, keeps_chain, leaving };
+                    changed.push((key, identity, life, Some(change)));
+                }
+                Work::Start(setup) => starting.push((identity, life, *setup)),
+            }
+        }
+        let mut started = Vec::new();
+        for (identity, life, setup) in starting {
+            let before = left.iter().find(|(slug, _)| *slug == life.place.slug);
+            match Running::start(identity, life, setup, before.map(|(_, left)| left.clone())) {
+                Ok(running) => started.push(running),
+                Err(error) => {
+                    // Those that wait for a place end when it is never left.
+                    drop(changed);
+                    return Err(StartError::Thread(error));
+                }
+            }
+        }
+        for running in self.running.iter_mut().filter(|one| !in_use.contains(&one.key)) {
+            running.retire();
+        }
+        for (key, identity, life, change) in changed {
+            if let Some(running) = self.running.iter_mut().find(|one| one.key == key) {
+                running.go_on(identity, life, change);
+            }
+        }
+        self.running.extend(started);
+        self.running
+            .iter()
+            .filter_map(|one| Some((one, keeper?)))
+            .for_each(|(one, keeper)| one.share(keeper));
+        Ok(())
+    }
+
+    /// Whom to ask for the token that is published under `key`.
+    pub(super) fn inbox(&self, key: PostingKey) -> Option<Inbox> {
+        let running = self.running.iter().find(|one| one.key == key);
+        running.map(|one| one.refresher.inbox())
+    }
+
+    /// Those whose chain other hosts may share.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = PostingKey> {
+        self.running.iter().filter(|one| !one.is_retired).map(|one| one.key)
+    }
+
+    /// Notes that requests take their tokens over `ways`.
+    pub(super) fn are_used_by(&mut self, ways: &[Arc<Way>]) {
+        for running in &mut self.running {
+            let own = ways.iter().filter(|way| way.posting == running.key);
+            running.users.extend(own.map(Arc::downgrade));
+            running.users.retain(|user| user.strong_count() > 0);
+        }
+    }
+
+    /// Ends those that are not needed any more: no request can come for their token, and all that they have
+    /// is on disk.
+    pub(super) fn end_unused(&mut self, store: &Arc<TokenStore>) {
+        let is_idle = |key| {
+            let posting = store.read(key);
+            !posting.refreshing && posting.disk_error.is_none()
+        };
+        let unused = |one: &mut Running| {
+            one.is_retired
+                && one.users.iter().all(|user| user.strong_count() == 0)
+                && is_idle(one.key)
+        };
+        let ended: Vec<Running> = self.running.extract_if(.., unused).collect();
+        if !ended.is_empty() {
+            end(ended, store.clone());
+        }
+    }
+
+    /// Refreshes every chain in use now, without waiting.
+    pub(super) fn refresh_all(&self) {
+        for running in self.running.iter().filter(|one| !one.is_retired) {
+            drop(running.refresher.inbox().force());
+        }
+    }
+
+    /// Ends all, once what they have is on disk.
+    pub(super) fn stop(self) {
+        // All are told before the first is waited for, so that slow answers are waited for at once.
+        self.running.iter().for_each(|one| one.refresher.stop());
+    }
+}
+
+impl Running {
+    /// Starts a refresher, once the place that it needs is `left` by another one.
+    fn start(
+        identity: Option<Identity>,
+        life: Life,
+        mut setup: Setup,
+        left: Option<Receiver<()>>,
+    ) -> io::Result<Self> {
+        let key = setup.provider;
+        let held = setup.chain.as_mut().map(SharedChain::attend);
+        let refresher = match left {
+            Some(left) => Refresher::start_after(setup, left),
+            None => Refresher::start(setup),
+        }?;
+        Ok(Self { key, refresher, identity, life, held, users: Vec::new(), is_retired: false })
+    }
+
+    fn has_chain_of(&self, group: &Group) -> bool {
+        self.identity.is_some() && self.identity == group.identity
+    }
+
+    fn has_place_of(&self, group: &Group) -> bool {
+        self.life.place.slug == group.slug
+    }
+
+    /// Goes on for another configuration: with another setup, or as it is.
+    fn go_on(&mut self, identity: Option<Identity>, life: Life, change: Option<Change>) {
+        (self.identity, self.life, self.is_retired) = (identity, life, false);
+        match change {
+            Some(mut change) => {
+                if !change.keeps_chain {
+                    self.held = change.setup.chain.as_mut().map(SharedChain::attend);
+                }
+                self.refresher.change(change);
+            }
+            None => self.refresher.reloaded(),
+        }
+    }
+
+    fn retire(&mut self) {
+        if !self.is_retired {
+            self.is_retired = true;
+            self.refresher.retire();
+        }
+    }
+
+    /// Has the keeper wake it when other hosts write, and renew its lease.
+    fn share(&self, keeper: &Keeper) {
+        if self.is_retired {
+            return;
+        }
+        keeper.add(Member {
+            key: self.key,
+            slug: self.life.place.slug.clone(),
+            inbox: Some(self.refresher.inbox()),
+            held: self.held.clone(),
+            // Cooldowns are the providers' own.
+            rest: Box::new(|_| {}),
+        });
+    }
+}
+
+impl Place {
+    fn is_same_in_shared(&self, other: &Self) -> bool {
+        (&self.slug, &self.shared) == (&other.slug, &other.shared)
+    }
+}
+
+/// Ends refreshers beside the reload: one may be waiting for its issuer.
+fn end(ended: Vec<Running>, store: Arc<TokenStore>) {
+    for one in &ended {
+        one.refresher.stop();
+    }
+    let wait = move || {
+        for running in ended {
+            let key = running.key;
+            drop(running);
+            store.forget(key);
+        }
+    };
+    match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
+        Ok(thread) => thread.detach(),
+        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
+    }
+}
