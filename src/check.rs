@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    Config, Credential, Fallback, GrantType, Limits, Missing, Provider, SharedStore, resolve,
-};
+use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
 use crate::message::Headers;
 use crate::shared::engine::Line;
-use crate::token::state_file::{StateFile, check_writable, exposures};
+use crate::token::state_file::{check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
+
+pub mod sources;
+
+use sources::Sources;
 
 /// How far a server's clock may be off before it is a problem.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
@@ -51,10 +53,10 @@ fn judge_store(store: &SharedStore, report: &mut Report) {
     }
 }
 
-/// Problems of the environment and the state folder.
-pub fn offline(config: &Config) -> Vec<String> {
+/// Problems of the environment and the state folder, beginning with those of the credentials.
+pub fn offline(config: &Config, sources: &Sources) -> Vec<String> {
     let mut problems = resolve::missing_secrets(config);
-    problems.extend(missing_logins(config));
+    problems.extend(sources.problems.iter().cloned());
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {
         // That there is none was found already.
@@ -69,23 +71,6 @@ pub fn offline(config: &Config) -> Vec<String> {
     }
     problems.extend(exposures(folder));
     problems
-}
-
-/// Providers whose first refresh token only a login can bring, and which had none yet.
-fn missing_logins(config: &Config) -> Vec<String> {
-    let mut missing = Vec::new();
-    for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let Credential::Refreshed(refresh) = &provider.credential else { continue };
-        if refresh.seed.is_some() || refresh.grant_type == GrantType::ClientCredentials {
-            continue;
-        }
-        let stored = StateFile::new(&config.settings.state_dir, &provider.slug).load();
-        if !matches!(stored, Ok(Some(saved)) if saved.refresh_token.is_some()) {
-            let what = Missing::Login(provider.slug.clone());
-            missing.push(format!("{}: {what}", provider.name));
-        }
-    }
-    missing
 }
 
 /// Providers whose proxy or roots can't be used; for a configuration without mistakes.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use evertoken::check;
+use evertoken::check::{self, sources};
 use evertoken::clock::Clock;
 use evertoken::proxy::route;
 
@@ -16,9 +16,11 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
         say(&problem.to_string());
     }
     let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    let clock = Clock::system();
+    let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {
         // What the environment and the state folder lack is said in the same go.
-        for problem in check::offline(&config) {
+        for problem in check::offline(&config, &sources) {
             say(&problem);
         }
         return ExitCode::from(BAD_CONFIG);
@@ -27,13 +29,17 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
     for line in route::explain(&config) {
         say_out(&format!("  {line}\n"));
     }
+    if !sources.lines.is_empty() {
+        say_out("Credentials come from:\n");
+        say_out(&sources.lines.iter().map(|line| format!("  {line}\n")).collect::<String>());
+    }
     if let Some(line) = check::sharing(&config) {
         say_out(&format!("{line}\n"));
     }
-    let mut problems = check::offline(&config);
+    let mut problems = check::offline(&config, &sources);
     problems.extend(check::ways(&config));
     if online {
-        let report = check::online(&config, &Clock::system());
+        let report = check::online(&config, &clock);
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
         problems.extend(report.problems);
     }

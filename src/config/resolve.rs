@@ -227,7 +227,8 @@ fn read_candidate(section: &Section<'_>, providers: &[Provider]) -> Option<Route
     })
 }
 
-/// What the configuration names and the environment or the disk does not have, for `check`.
+/// What the configuration names and the environment or the disk does not have, for `check`; but for the first
+/// refresh token, which a stored one makes unnecessary.
 pub fn missing_secrets(config: &Config) -> Vec<String> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
@@ -238,8 +239,7 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
                 if let Err(what) = &refresh.client_id {
                     report(what);
                 }
-                let secrets = [&refresh.client_secret, &refresh.seed];
-                for what in secrets.into_iter().flatten().filter_map(|one| one.as_ref().err()) {
+                if let Some(Err(what)) = &refresh.client_secret {
                     report(what);
                 }
             }

@@ -1,0 +1,141 @@
+//! Where the credential of each provider will come from, and what is missing for it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::clock::Moment;
+use crate::config::{AutoRefresh, Config, Credential, Missing, Provider};
+use crate::token::lifecycle::{Lifecycle, Policy, Presented};
+use crate::token::saved::Saved;
+use crate::token::state_file::StateFile;
+
+/// What was found about the credentials of all enabled providers.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// `name: where it comes from`, a line each.
+    pub lines: Vec<String>,
+    /// What is missing, a line each.
+    pub problems: Vec<String>,
+}
+
+/// Looks at the configuration and the state folder.
+pub fn find(config: &Config, now: Moment) -> Sources {
+    let mut found = Sources::default();
+    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        match source_of(provider, &config.settings.state_dir, now) {
+            Ok(Some(source)) => found.lines.push(format!("{}: {source}", provider.name)),
+            Ok(None) => {}
+            Err(problem) => found.problems.push(format!("{}: {problem}", provider.name)),
+        }
+    }
+    found
+}
+
+/// None where the credential itself is missing, which [`crate::config::resolve::missing_secrets`] says.
+fn source_of(provider: &Provider, state_dir: &Path, now: Moment) -> Result<Option<Source>, String> {
+    Ok(Some(match &provider.credential {
+        Credential::None => Source::Nothing,
+        Credential::Passthrough => Source::Client,
+        Credential::Static(_) => Source::Fixed,
+        Credential::Watched(file) if file.missing.is_none() => Source::File(file.path.clone()),
+        Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
+        Credential::Refreshed(refresh) => {
+            let state = StateFile::new(state_dir, &provider.slug);
+            let stored = state.load().map_err(|error| {
+                let path = state.path();
+                format!("the state file {} can't be used: {error}", path.display())
+            })?;
+            refreshed(refresh, stored, &state, now)?
+        }
+    }))
+}
+
+/// Which refresh token the refresher would present.
+fn refreshed(
+    refresh: &AutoRefresh,
+    stored: Option<Saved>,
+    state: &StateFile,
+    now: Moment,
+) -> Result<Source, String> {
+    let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
+    let stored = stored.filter(|saved| saved.refresh_token.is_some());
+    match (machine.presented(), stored) {
+        (Presented::Nothing, _) => Ok(Source::ClientCredentials),
+        (Presented::Missing, _) => Err(missing(refresh, state).to_string()),
+        (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
+            Ok(Source::Stored {
+                path: state.path(),
+                by_login: saved.login_hash.is_some(),
+                not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
+                failed: machine.stored_failure().map(str::to_owned),
+            })
+        }
+        (Presented::Token(_), stored) => Ok(Source::Seed {
+            is_file: refresh.files.seed.is_some(),
+            in_place_of: stored.map(|_| state.path()),
+            failed: machine.stored_failure().map(str::to_owned),
+        }),
+    }
+}
+
+fn missing(refresh: &AutoRefresh, state: &StateFile) -> Missing {
+    let seed = refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned();
+    seed.unwrap_or_else(|| Missing::Login(state.slug().to_owned()))
+}
+
+/// Where a credential comes from; `Display` goes on after the provider's name.
+enum Source {
+    Nothing,
+    Client,
+    Fixed,
+    File(PathBuf),
+    ClientCredentials,
+    Stored { path: PathBuf, by_login: bool, not_needed: Option<Missing>, failed: Option<String> },
+    Seed { is_file: bool, in_place_of: Option<PathBuf>, failed: Option<String> },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing is sent"),
+            Self::Client => f.write_str("the client's own"),
+            Self::Fixed => f.write_str("a fixed one of the configuration"),
+            Self::File(path) => write!(f, "the file {}", path.display()),
+            Self::ClientCredentials => {
+                f.write_str("the client's own id and secret (client_credentials)")
+            }
+            Self::Stored { path, by_login, not_needed, failed } => {
+                let began =
+                    if *by_login { "a login began" } else { "began with the configured one" };
+                write!(f, "the refresh token stored in {}, which {began}", path.display())?;
+                match not_needed {
+                    Some(Missing::Variable(name)) => {
+                        write!(f, " ({name} is not set, and not needed)")?;
+                    }
+                    Some(Missing::File(file, _)) => {
+                        write!(f, " ({file} can't be read, and is not needed)")?;
+                    }
+                    Some(Missing::Login(_)) | None => {}
+                }
+                write_failure(f, failed.as_deref())
+            }
+            Self::Seed { is_file, in_place_of, failed } => {
+                let key = if *is_file { "refresh_token_file" } else { "refresh_token_env" };
+                write!(f, "the configured refresh token ({key})")?;
+                match in_place_of {
+                    None => f.write_str("; nothing is stored yet")?,
+                    Some(path) => write!(
+                        f,
+                        ", which is new: it takes the place of the one stored in {}",
+                        path.display()
+                    )?,
+                }
+                write_failure(f, failed.as_deref())
+            }
+        }
+    }
+}
+
+fn write_failure(f: &mut fmt::Formatter<'_>, failed: Option<&str>) -> fmt::Result {
+    failed.map_or(Ok(()), |what| write!(f, "; its last refresh failed: {what}"))
+}

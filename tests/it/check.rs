@@ -1,0 +1,176 @@
+//! `evertoken check`: what it finds, what it says it tried, and where credentials come from.
+
+use std::path::Path;
+use std::process::Output;
+
+use evertoken::secret::Secret;
+use evertoken::token::saved::Saved;
+use evertoken::token::state_file::StateFile;
+
+use crate::support::binary::{run, text};
+use crate::support::peer::{Peer, answer};
+
+const SEED: (&str, &str) = ("SEED", "seed-value");
+
+/// A folder whose provider `P` has these lines in its `auto_refresh_config`.
+fn folder(keys: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders:\n  - name: P\n    type: generic\n    \
+         base_url: http://127.0.0.1:9\n    auto_refresh_config:\n      token_url: \
+         http://127.0.0.1:9/token\n      client_id_env: ID\n{lines}"
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    folder
+}
+
+fn store(folder: &Path, saved: &Saved) {
+    StateFile::new(folder.join("state"), "p").replace(saved).unwrap();
+}
+
+fn check(folder: &Path, variables: &[(&str, &str)]) -> Output {
+    let mut all = vec![("HOME", "/nonexistent"), ("ID", "id")];
+    all.extend(variables);
+    run(folder, &["check"], &all)
+}
+
+/// What a login left.
+fn login() -> Saved {
+    Saved {
+        login_hash: Some("l".into()),
+        refresh_token: Some(Secret::new("chain-value")),
+        ..Saved::default()
+    }
+}
+
+#[test]
+fn a_stored_chain_is_enough_and_the_missing_variable_is_no_problem() {
+    let folder = folder("refresh_token_env: SEED");
+    let missing = check(folder.path(), &[]);
+    assert_eq!(missing.status.code(), Some(78));
+    let words = "P: Missing environment variable: 'SEED'";
+    assert_eq!(text(&missing.stderr).matches(words).count(), 1, "{}", text(&missing.stderr));
+    store(folder.path(), &login());
+    let stored = check(folder.path(), &[]);
+    assert_eq!(stored.status.code(), Some(0), "{}", text(&stored.stderr));
+    let told = text(&stored.stdout);
+    assert!(
+        told.contains(
+            "P: the refresh token stored in state/p.json, which a login began (SEED is not set, and not \
+             needed)"
+        ),
+        "{told}"
+    );
+    assert_eq!(text(&stored.stderr), "");
+    // Everything else that is missing stays a problem.
+    let output = run(folder.path(), &["check"], &[("HOME", "/nonexistent")]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(text(&output.stderr), "P: Missing environment variable: 'ID'\n");
+}
+
+#[test]
+fn check_says_which_refresh_token_will_be_used() {
+    let keys = "refresh_token_env: SEED";
+    let begun = |seed: &str| {
+        let mut saved = Saved { login_hash: None, ..login() };
+        saved.begin_with_seed(&Secret::new(seed));
+        saved
+    };
+    let superseded = Saved { superseded_seeds: vec![Secret::new(SEED.1).hash()], ..login() };
+    let cases = [
+        (keys, None, "P: the configured refresh token (refresh_token_env); nothing is stored yet"),
+        (
+            keys,
+            Some(begun(SEED.1)),
+            "P: the refresh token stored in state/p.json, which began with the configured one",
+        ),
+        (
+            keys,
+            Some(superseded),
+            "P: the refresh token stored in state/p.json, which a login began",
+        ),
+        (
+            keys,
+            Some(begun("another-seed")),
+            "P: the configured refresh token (refresh_token_env), which is new: it takes the place of the one \
+             stored in state/p.json",
+        ),
+        (
+            "client_secret_env: SEED\ngrant_type: client_credentials",
+            None,
+            "P: the client's own id and secret (client_credentials)",
+        ),
+    ];
+    for (keys, stored, line) in cases {
+        let folder = folder(keys);
+        if let Some(saved) = &stored {
+            store(folder.path(), saved);
+        }
+        let output = check(folder.path(), &[SEED]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let told = text(&output.stdout);
+        assert!(told.lines().any(|own| own.trim() == line), "{line}\nin {told}");
+        assert!(!told.contains("chain-value") && !told.contains(SEED.1), "{told}");
+    }
+}
+
+#[test]
+fn credentials_that_are_not_refreshed_are_told_too() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "the-key").unwrap();
+    let provider = |name: &str, keys: &str| {
+        format!("  - {{name: {name}, type: generic, base_url: 'http://127.0.0.1:9', {keys}}}\n")
+    };
+    let config = [
+        "settings: {port: 0, state_dir: state}\nproviders:\n".to_owned(),
+        provider("A", "auth_type: none"),
+        provider("B", "auth_value: passthrough"),
+        provider("C", "auth_value_env: SEED"),
+        provider("D", "auth_value_file: ./key"),
+        provider("E", "enabled: false, auth_type: none"),
+    ];
+    let path = folder.path().join("providers.yaml");
+    std::fs::write(path, config.concat()).unwrap();
+    let output = check(folder.path(), &[SEED]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    let start = told.find("Credentials come from:\n").unwrap();
+    let lines: Vec<_> = told[start..].lines().skip(1).take(4).map(str::trim).collect();
+    assert_eq!(
+        lines,
+        [
+            "A: nothing is sent",
+            "B: the client's own",
+            "C: a fixed one of the configuration",
+            "D: the file ./key"
+        ]
+    );
+    assert!(!told.contains("E:"), "{told}");
+}
+
+#[test]
+fn a_refresh_token_that_was_refused_for_good_is_told() {
+    let folder = folder("refresh_token_env: SEED");
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("http://127.0.0.1:9/token", &issuer.url())).unwrap();
+    let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+    assert_eq!(run(folder.path(), &["refresh"], &variables).status.code(), Some(1));
+    let told = text(&check(folder.path(), &[SEED]).stdout);
+    assert!(told.contains("its last refresh failed: 400 Bad Request (invalid_grant)"), "{told}");
+}
+
+#[test]
+fn a_state_file_that_makes_no_sense_is_a_problem_and_left_alone() {
+    let folder = folder("refresh_token_env: SEED");
+    store(folder.path(), &login());
+    let file = folder.path().join("state/p.json");
+    std::fs::write(&file, "{").unwrap();
+    let output = check(folder.path(), &[SEED]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("P: the state file state/p.json can't be used: "), "{told}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{");
+}
