@@ -4,13 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::raw::{Document, Position, Section};
+use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
     Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
     is_loopback_host, secret_of_file,
 };
 use crate::secret::Secret;
 
+mod auto_refresh;
 mod login;
 mod provider;
 mod settings;
@@ -73,7 +74,9 @@ impl Sources<'_> {
     ) -> Option<Found> {
         let variable = section.text(env_key);
         let file = section.text(file_key);
-        if variable.is_some() && file.is_some() {
+        // It stands in for what is not known, so that this is not reported as missing too.
+        let unknown = || Some(Ok(Secret::new(env_key)));
+        if section.has(env_key) && section.has(file_key) {
             section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
         }
         if let Some(name) = variable {
@@ -81,12 +84,15 @@ impl Sources<'_> {
                 // Probably the secret itself: it is not said again.
                 let advice = "wants the name of a variable, not its value";
                 section.error(env_key, format!("'{env_key}' {advice}"));
-                // It stands in for what is not known, so that this is not reported as missing too.
-                return Some(Ok(Secret::new(env_key)));
+                return unknown();
             }
             return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
         }
-        file.map(|path| self.secret_file(&path))
+        match file {
+            Some(path) => Some(self.secret_file(&path)),
+            None if section.has(env_key) || section.has(file_key) => unknown(),
+            None => None,
+        }
     }
 
     fn secret_file(&self, path: &str) -> Found {
@@ -150,26 +156,39 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     let root = document.root();
     let settings = settings::read(&root, sources);
     let sections = root.sections("providers", "a provider");
+    // Where it is no list, nothing more can be said of its providers.
+    let is_list = sections.is_some();
+    let sections = sections.unwrap_or_default();
     let max_connections = settings.limits.max_connections;
     let providers: Vec<Provider> =
         sections.iter().map(|section| provider::read(section, sources, max_connections)).collect();
-    if providers.is_empty() && !root.has("providers") {
-        root.error_here("there are no 'providers'; providers.yaml.example shows how to begin");
-    } else if providers.is_empty() {
-        root.error("providers", "there is no provider in 'providers'");
-    } else if !providers.iter().any(|provider| provider.enabled) {
-        root.warn("providers", "no provider is enabled, so nothing will be forwarded");
+    if is_list {
+        report_none(&root, &providers);
     }
-    check_unique(&root, &providers);
-    let model_routes = read_routes(&root, &providers);
+    check_unique(&sections, &providers);
+    let model_routes = read_routes(&root, &providers, is_list);
     root.finish(&[]);
     Config { settings, model_routes, providers }
 }
 
+fn report_none(root: &Section<'_>, providers: &[Provider]) {
+    root.require(
+        "providers",
+        "there are no 'providers'; providers.yaml.example shows how to begin",
+    );
+    if !root.has("providers") {
+        return;
+    }
+    if providers.is_empty() {
+        root.error("providers", "there is no provider in 'providers'");
+    } else if !providers.iter().any(|provider| provider.enabled) {
+        root.warn("providers", "no provider is enabled, so nothing will be forwarded");
+    }
+}
+
 /// Two enabled providers can't share a name or a slug; one that is disabled is in nobody's way.
-fn check_unique(root: &Section<'_>, providers: &[Provider]) {
-    let sections = root.sections("providers", "a provider");
-    for (index, (provider, section)) in providers.iter().zip(&sections).enumerate() {
+fn check_unique(sections: &[Section<'_>], providers: &[Provider]) {
+    for (index, (provider, section)) in providers.iter().zip(sections).enumerate() {
         let mut before = providers[..index].iter().filter(|other| other.enabled);
         if !provider.enabled || provider.slug.is_empty() {
             continue;
@@ -192,27 +211,42 @@ fn check_unique(root: &Section<'_>, providers: &[Provider]) {
     }
 }
 
-fn read_routes(root: &Section<'_>, providers: &[Provider]) -> Vec<ModelRoute> {
+fn read_routes(
+    root: &Section<'_>,
+    providers: &[Provider],
+    providers_are_known: bool,
+) -> Vec<ModelRoute> {
     let lists = root.lists("model_routes", "a route");
     lists
         .into_iter()
         .map(|(pattern, sections)| {
-            let mut candidates: Vec<_> =
-                sections.iter().filter_map(|one| read_candidate(one, providers)).collect();
+            let mut candidates: Vec<_> = sections
+                .iter()
+                .filter_map(|one| read_candidate(one, providers, providers_are_known))
+                .collect();
             candidates.sort_by_key(|candidate| candidate.priority);
             ModelRoute { pattern, candidates }
         })
         .collect()
 }
 
-fn read_candidate(section: &Section<'_>, providers: &[Provider]) -> Option<RouteCandidate> {
+fn read_candidate(
+    section: &Section<'_>,
+    providers: &[Provider],
+    providers_are_known: bool,
+) -> Option<RouteCandidate> {
+    section.require("provider", "a route needs a 'provider'");
     let name = section.text("provider");
     let model = section.text("model");
     let priority = section.integer("priority", 1, 0, 1_000_000);
     let found = name.as_ref().and_then(|name| find_provider(providers, name));
     match (&name, found) {
-        (None, _) => section.error_here("a route needs a 'provider'"),
-        (Some(name), None) => section.error("provider", format!("there is no provider '{name}'")),
+        (Some(name), None) if providers_are_known => {
+            let names = providers.iter().map(|provider| provider.name.as_str());
+            let near = nearest(name, names);
+            let hint = near.map(|near| format!(", did you mean '{near}'?")).unwrap_or_default();
+            section.error("provider", format!("there is no provider '{name}'{hint}"));
+        }
         (Some(name), Some(index)) if !providers[index].enabled => {
             section
                 .warn("provider", format!("provider '{name}' is disabled, so this is never used"));

@@ -48,8 +48,11 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
     let host = section.text("host").unwrap_or_else(|| "127.0.0.1".to_owned());
     let server =
         section.choice("server", &[("builtin", Server::Builtin), ("tiny_http", Server::TinyHttp)]);
-    let inbound_keys = read_auth(&section.section("auth"), sources);
-    check_host(&section, &host, server, inbound_keys.is_some());
+    let auth = section.section("auth");
+    let inbound_keys = read_auth(&auth, sources);
+    // Where `auth` can't be read, that is the one mistake.
+    let has_keys = inbound_keys.is_some() || auth.is_unreadable() || !auth.is_flag("enabled");
+    check_host(&section, &host, server, has_keys);
     let allowed_hosts = section.texts("allowed_hosts");
     let settings = Settings {
         host,
@@ -104,8 +107,8 @@ fn read_log_level(section: &Section<'_>) -> LevelFilter {
         "DEBUG" => LevelFilter::Debug,
         "TRACE" => LevelFilter::Trace,
         _ => {
-            let levels = "'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF";
-            section.error("log_level", levels);
+            let levels = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE", "OFF"];
+            section.not_one_of("log_level", &levels);
             LevelFilter::Info
         }
     }
@@ -216,18 +219,49 @@ mod tests {
             ("host: 0.0.0.0", "f:1:18: a 'host' that is not a loopback address needs auth.enabled"),
             ("host: ''", "f:1:18: 'host' must be a name or an address"),
             ("host: 1", "f:1:18: 'host' must be a text in quotes"),
-            ("port: '80'", "f:1:18: 'port' must be a whole number from 0 to 65535"),
-            ("port: -1", "f:1:18: 'port' must be a whole number from 0 to 65535"),
-            ("server: nginx", "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\""),
+            (
+                "port: '80'",
+                "f:1:18: 'port' must be a whole number from 0 to 65535, not \"80\"; write it without quotes",
+            ),
+            ("port: -1", "f:1:18: 'port' must be a whole number from 0 to 65535, not -1"),
+            ("port: 1e3", "f:1:18: 'port' must be a whole number from 0 to 65535, not 1e3"),
+            (
+                "port: '70000'",
+                "f:1:18: 'port' must be a whole number from 0 to 65535, not \"70000\"",
+            ),
+            ("port: [1]", "f:1:18: 'port' must be a whole number from 0 to 65535, not a list"),
+            (
+                "server: nginx",
+                "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\", not \"nginx\"",
+            ),
+            (
+                "server: tiny-http",
+                "f:1:20: 'server' must be one of \"builtin\", \"tiny_http\", not \"tiny-http\"; did you mean \
+                 \"tiny_http\"?",
+            ),
             (
                 "log_level: LOUD",
-                "f:1:23: 'log_level' must be one of ERROR, WARN, INFO, DEBUG, TRACE, OFF",
+                "f:1:23: 'log_level' must be one of \"ERROR\", \"WARN\", \"INFO\", \"DEBUG\", \"TRACE\", \"OFF\", not \
+                 \"LOUD\"",
             ),
-            ("timeouts: {idle: 0}", "f:1:29: 'idle' must be a whole number from 1 to 86400"),
+            (
+                "log_level: trce",
+                "f:1:23: 'log_level' must be one of \"ERROR\", \"WARN\", \"INFO\", \"DEBUG\", \"TRACE\", \"OFF\", not \
+                 \"trce\"; did you mean \"TRACE\"?",
+            ),
+            ("timeouts: {idle: 0}", "f:1:29: 'idle' must be a whole number from 1 to 86400, not 0"),
             ("timeouts: {idl: 1}", "f:1:23: unknown key 'idl' in timeouts, did you mean 'idle'?"),
-            ("timeouts: 5", "f:1:22: timeouts must hold keys and values"),
+            ("timeouts: 5", "f:1:22: timeouts must hold keys and values, not a number"),
             ("allowed_hosts: a", "f:1:27: 'allowed_hosts' must be a list of texts"),
-            ("auth: {enabled: yes please}", "f:1:28: 'enabled' must be true or false"),
+            ("auth: {enabled: maybe}", "f:1:28: 'enabled' must be true or false, not \"maybe\""),
+            (
+                "auth: {enabled: no}",
+                "f:1:28: 'enabled' must be true or false, not \"no\"; did you mean false?",
+            ),
+            (
+                "auth: {enabled: 'false'}",
+                "f:1:28: 'enabled' must be true or false, not \"false\"; write it without quotes",
+            ),
             (
                 "auth: {enabled: true}",
                 "f:1:28: auth is enabled, but there is no key: Missing environment variable: 'EVERTOKEN_API_KEY'",
@@ -246,7 +280,12 @@ mod tests {
             ),
             (
                 "selection_strategy: best",
-                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\"",
+                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", not \"best\"",
+            ),
+            (
+                "selection_strategy: roundrobin",
+                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", not \
+                 \"roundrobin\"; did you mean \"round_robin\"?",
             ),
         ];
         for (settings, message) in cases {

@@ -1,0 +1,267 @@
+//! Where things stand in the YAML.
+//!
+//! `serde_yaml` keeps no positions. They are needed for problems alone, so a place is found when a problem is
+//! reported: the text is parsed again by a visitor that walks down the path and fails on purpose where it ends, and
+//! the error says where that was.
+
+use std::fmt;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+
+use crate::config::raw::tree::{MERGE_KEY, Node, Step};
+
+/// The way to a value, or to a key itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Path {
+    pub(super) steps: Vec<Step>,
+    /// The last key is meant, not its value.
+    pub(super) of_key: bool,
+}
+
+impl Path {
+    /// The way to the value of `key` below this.
+    pub(super) fn key(&self, key: &str) -> Self {
+        self.below(Step::Key(key.to_owned()))
+    }
+
+    /// The way to an element below this.
+    pub(super) fn index(&self, index: usize) -> Self {
+        self.below(Step::Index(index))
+    }
+
+    /// The way to the key itself, for the way to its value.
+    pub(super) fn itself(self) -> Self {
+        Self { of_key: true, ..self }
+    }
+
+    fn below(&self, step: Step) -> Self {
+        let mut steps = self.steps.clone();
+        steps.push(step);
+        Self { steps, of_key: false }
+    }
+}
+
+/// Where something stands: line and column, from 1.
+pub type Position = (usize, usize);
+
+/// Where `path` stands in `text`, whose tree is `tree`, or the nearest thing above it.
+pub(super) fn locate(text: &str, tree: &Node, path: &Path) -> Option<Position> {
+    let mut path = Path { steps: through_merges(tree, &path.steps), of_key: path.of_key };
+    loop {
+        let locator = Locator { steps: &path.steps, of_key: path.of_key };
+        let error = locator.deserialize(serde_yaml::Deserializer::from_str(text)).err();
+        let found = error.filter(|error| error.to_string().contains(FOUND));
+        if let Some(place) = found.and_then(|error| error.location()) {
+            return Some((place.line(), place.column()));
+        }
+        path.steps.pop()?;
+        path.of_key = false;
+    }
+}
+
+/// The steps as they are written: a key that a merge key brings is below that.
+fn through_merges(tree: &Node, steps: &[Step]) -> Vec<Step> {
+    let mut written = Vec::new();
+    let mut node = Some(tree);
+    for step in steps {
+        let below = match (node, step) {
+            (Some(node), Step::Key(key)) => way_to_key(node, key),
+            (_, step) => vec![step.clone()],
+        };
+        for step in &below {
+            node = node.and_then(|node| child(node, step));
+        }
+        written.extend(below);
+    }
+    written
+}
+
+/// The steps from `node` to the value of `key`, through merge keys where it has none itself.
+fn way_to_key(node: &Node, key: &str) -> Vec<Step> {
+    find_key(node, key).unwrap_or_else(|| vec![Step::Key(key.to_owned())])
+}
+
+fn find_key(node: &Node, key: &str) -> Option<Vec<Step>> {
+    match node {
+        Node::Map(_) if node.get(key).is_some() => Some(vec![Step::Key(key.to_owned())]),
+        Node::Map(_) => {
+            let mut way = vec![Step::Key(MERGE_KEY.to_owned())];
+            way.extend(find_key(node.get(MERGE_KEY)?, key)?);
+            Some(way)
+        }
+        Node::List(list) => list.iter().enumerate().find_map(|(index, one)| {
+            let mut way = vec![Step::Index(index)];
+            way.extend(find_key(one, key)?);
+            Some(way)
+        }),
+        _ => None,
+    }
+}
+
+fn child<'a>(node: &'a Node, step: &Step) -> Option<&'a Node> {
+    match (node, step) {
+        (Node::Map(_), Step::Key(key)) => node.get(key),
+        (Node::List(list), Step::Index(index)) => list.get(*index),
+        _ => None,
+    }
+}
+
+/// What a visitor says when it fails on purpose.
+const FOUND: &str = "this is the place";
+
+/// Walks down the steps and fails where they end.
+#[derive(Clone, Copy)]
+struct Locator<'a> {
+    steps: &'a [Step],
+    of_key: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Locator<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Locator<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Key(wanted), rest)) = self.steps.split_first() else {
+            return Err(A::Error::custom(FOUND));
+        };
+        let stop_at_key = rest.is_empty() && self.of_key;
+        while let Some(matched) = map.next_key_seed(KeyLocator { wanted, stop_at_key })? {
+            if matched {
+                return map.next_value_seed(Locator { steps: rest, of_key: self.of_key });
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((Step::Index(wanted), rest)) = self.steps.split_first() else {
+            return Err(A::Error::custom(FOUND));
+        };
+        for _ in 0..*wanted {
+            seq.next_element::<IgnoredAny>()?;
+        }
+        seq.next_element_seed(Locator { steps: rest, of_key: self.of_key }).map(drop)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Err(E::custom(FOUND))
+    }
+}
+
+/// Whether a key is the wanted one; fails on purpose there if it is the key that is looked for.
+#[derive(Clone, Copy)]
+struct KeyLocator<'a> {
+    wanted: &'a str,
+    stop_at_key: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for KeyLocator<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyLocator<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
+        if key == self.wanted && self.stop_at_key {
+            return Err(E::custom(FOUND));
+        }
+        Ok(key == self.wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+a: 1
+b:
+  - name: x
+    deep: {one: 1, two: [3, 4]}
+  - name: \"y\"
+    tokn_url: z
+base: &base
+  c: 1
+  d: {e: 2}
+f:
+  <<: *base
+  g: 3
+h:
+  <<: [{i: 4}, *base]
+";
+
+    fn place(steps: &[Step], of_key: bool) -> Option<Position> {
+        let tree = Node::read(TEXT).unwrap();
+        locate(TEXT, &tree, &Path { steps: steps.to_vec(), of_key })
+    }
+
+    #[test]
+    fn places_of_keys_and_values() {
+        let key = |key: &str| Step::Key(key.to_owned());
+        let index = Step::Index;
+        let cases = [
+            (vec![key("a")], false, (1, 4)),
+            (vec![key("a")], true, (1, 1)),
+            (vec![key("b"), index(1), key("name")], false, (5, 11)),
+            (vec![key("b"), index(1), key("tokn_url")], true, (6, 5)),
+            (vec![key("b"), index(0), key("deep"), key("two")], true, (4, 20)),
+            (vec![key("b"), index(0), key("deep"), key("two"), index(1)], false, (4, 29)),
+            // What an anchor has stands at the anchor, also where a merge key brings it.
+            (vec![key("f"), key("c")], false, (8, 6)),
+            (vec![key("f"), key("d"), key("e")], true, (9, 7)),
+            (vec![key("f"), key("g")], false, (12, 6)),
+            (vec![key("h"), key("i")], true, (14, 9)),
+            (vec![key("h"), key("c")], false, (8, 6)),
+        ];
+        for (steps, of_key, expected) in cases {
+            assert_eq!(place(&steps, of_key), Some(expected), "{steps:?} {of_key}");
+        }
+        // What is not there stands where it would belong.
+        let absent = place(&[key("b"), index(1), key("none")], false);
+        assert_eq!(absent, place(&[key("b"), index(1)], false));
+        assert!(absent.is_some());
+    }
+}

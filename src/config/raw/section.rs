@@ -1,0 +1,337 @@
+//! A mapping of the file that is read key by key; what is wrong with it is reported as it is read.
+
+use std::cell::RefCell;
+
+use crate::config::raw::tree::{Kind, Node};
+use crate::config::raw::{Document, Path};
+
+/// The longest wrong value that is shown: what is longer may be a secret in a wrong place.
+const SHOWN_MAX_CHARS: usize = 32;
+
+/// A mapping that is read key by key.
+pub struct Section<'a> {
+    document: &'a Document<'a>,
+    value: &'a Node,
+    path: Path,
+    name: String,
+    is_unreadable: bool,
+    known: RefCell<Vec<&'static str>>,
+    /// Keys that have to be there and are not, with what is said of it.
+    lacking: RefCell<Vec<(&'static str, String)>>,
+}
+
+impl<'a> Section<'a> {
+    /// A section that may be left out.
+    pub(super) fn new(
+        document: &'a Document<'a>,
+        value: &'a Node,
+        path: Path,
+        name: String,
+    ) -> Self {
+        let is_unreadable = !matches!(value, Node::Map(_) | Node::Null);
+        Self::of(document, value, path, name, is_unreadable)
+    }
+
+    fn of(
+        document: &'a Document<'a>,
+        value: &'a Node,
+        path: Path,
+        name: String,
+        is_unreadable: bool,
+    ) -> Self {
+        if is_unreadable {
+            let message = format!("{name} must hold keys and values, not {}", what_is(value));
+            document.report(path.clone(), message, false);
+        }
+        let (known, lacking) = (RefCell::default(), RefCell::default());
+        Self { document, value, path, name, is_unreadable, known, lacking }
+    }
+
+    /// Whether this is no mapping at all. That was reported; nothing else is said of it.
+    pub fn is_unreadable(&self) -> bool {
+        self.is_unreadable
+    }
+
+    /// The value of `key`; None where it is left out or null.
+    fn value(&self, key: &'static str) -> Option<&'a Node> {
+        self.known.borrow_mut().push(key);
+        self.value.get(key).filter(|value| !matches!(value, Node::Null))
+    }
+
+    /// Whether `key` is there with a value.
+    pub fn has(&self, key: &'static str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Reports what is wrong with the value of `key`.
+    pub fn error(&self, key: &str, message: impl Into<String>) {
+        self.report(self.path.key(key), message.into(), false);
+    }
+
+    /// Reports what is wrong with the entry `name` in the mapping under `key`.
+    pub fn error_in(&self, key: &str, name: &str, message: impl Into<String>) {
+        self.report(self.path.key(key).key(name).itself(), message.into(), false);
+    }
+
+    /// Reports what is odd about the value of `key`.
+    pub fn warn(&self, key: &str, message: impl Into<String>) {
+        self.report(self.path.key(key), message.into(), true);
+    }
+
+    /// Reports what is wrong with the section as a whole.
+    pub fn error_here(&self, message: impl Into<String>) {
+        self.report(self.path.clone(), message.into(), false);
+    }
+
+    /// Reports what is odd about the section as a whole.
+    pub fn warn_here(&self, message: impl Into<String>) {
+        self.report(self.path.clone(), message.into(), true);
+    }
+
+    /// Reports that `key` has to be there, unless it is, or a key is there that is nearly it.
+    pub fn require(&self, key: &'static str, message: impl Into<String>) {
+        if !self.has(key) {
+            self.lacking.borrow_mut().push((key, message.into()));
+        }
+    }
+
+    fn report(&self, path: Path, message: String, is_warning: bool) {
+        if !self.is_unreadable {
+            self.document.report(path, message, is_warning);
+        }
+    }
+
+    /// A text.
+    pub fn text(&self, key: &'static str) -> Option<String> {
+        let value = self.value(key)?;
+        match value.scalar() {
+            Some(scalar) if scalar.kind == Kind::Text => return Some(scalar.text.clone()),
+            _ => self.error(key, format!("'{key}' must be a text in quotes")),
+        }
+        None
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&self, key: &'static str, default: bool) -> bool {
+        let Some(value) = self.value(key) else { return default };
+        let scalar = value.scalar();
+        if let Some(Kind::Flag(flag)) = scalar.map(|scalar| scalar.kind) {
+            return flag;
+        }
+        let hint = match scalar.map(|scalar| scalar.text.to_lowercase()).as_deref() {
+            Some("true" | "false") => "; write it without quotes",
+            Some("yes" | "on" | "y" | "1") => "; did you mean true?",
+            Some("no" | "off" | "n" | "0") => "; did you mean false?",
+            _ => "",
+        };
+        self.error(key, format!("'{key}' must be true or false, not {}{hint}", shown(value)));
+        default
+    }
+
+    /// Whether the value of `key` can be read as a flag, or is left out.
+    pub fn is_flag(&self, key: &'static str) -> bool {
+        self.value(key).is_none_or(|value| {
+            value.scalar().is_some_and(|scalar| matches!(scalar.kind, Kind::Flag(_)))
+        })
+    }
+
+    /// A whole number from `least` to `most`.
+    pub fn integer(&self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
+        let Some(value) = self.value(key) else { return default };
+        let is_fine = |number: &u64| (least..=most).contains(number);
+        let scalar = value.scalar();
+        match scalar.map(|scalar| scalar.kind) {
+            Some(Kind::Whole(number)) if is_fine(&number) => return number,
+            _ => {}
+        }
+        let would_be = scalar.and_then(|scalar| scalar.text.parse().ok()).filter(is_fine);
+        let hint = if would_be.is_some() { "; write it without quotes" } else { "" };
+        let message = format!(
+            "'{key}' must be a whole number from {least} to {most}, not {}{hint}",
+            shown(value)
+        );
+        self.error(key, message);
+        default
+    }
+
+    /// One of several words, each with its meaning; the first is the default.
+    pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> T {
+        let default = choices[0].1;
+        let Some(value) = self.value(key) else { return default };
+        let word = value.scalar().filter(|scalar| scalar.kind == Kind::Text);
+        let chosen = word.and_then(|word| choices.iter().find(|(name, _)| *name == word.text));
+        if let Some((_, meaning)) = chosen {
+            return *meaning;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.not_one_of(key, &names);
+        default
+    }
+
+    /// Reports that the value of `key` is none of `names`.
+    pub fn not_one_of(&self, key: &'static str, names: &[&str]) {
+        let Some(value) = self.value(key) else { return };
+        let near = value.scalar().and_then(|word| nearest(&word.text, names.iter().copied()));
+        let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        let all: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let message =
+            format!("'{key}' must be one of {}, not {}{hint}", all.join(", "), shown(value));
+        self.error(key, message);
+    }
+
+    /// A list of texts; numbers and flags are taken as they are written.
+    pub fn texts(&self, key: &'static str) -> Vec<String> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let texts = match value {
+            Node::List(list) => {
+                list.iter().map(|one| one.scalar().map(|one| one.text.clone())).collect()
+            }
+            _ => None,
+        };
+        texts.unwrap_or_else(|| {
+            self.error(key, format!("'{key}' must be a list of texts"));
+            Vec::new()
+        })
+    }
+
+    /// A mapping of texts, in file order; numbers and flags are taken as they are written.
+    pub fn text_map(&self, key: &'static str) -> Vec<(String, String)> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Node::Map(entries) = value else {
+            self.error(key, format!("'{key}' must hold names and texts, not {}", what_is(value)));
+            return Vec::new();
+        };
+        let mut texts = Vec::new();
+        for (name, value) in entries {
+            if let Some(scalar) = value.scalar() {
+                texts.push((name.clone(), scalar.text.clone()));
+            } else {
+                let message = format!("'{name}' in {key} must be a text, not {}", what_is(value));
+                self.error_in(key, name, message);
+            }
+        }
+        texts
+    }
+
+    /// The section under `key`; an empty one where it is left out.
+    pub fn section(&self, key: &'static str) -> Section<'a> {
+        const LEFT_OUT: &Node = &Node::Null;
+        let value = self.value(key).unwrap_or(LEFT_OUT);
+        Section::new(self.document, value, self.path.key(key), key.to_owned())
+    }
+
+    /// The sections in the list under `key`, called `name`; None where it is no list, which is reported.
+    pub fn sections(&self, key: &'static str, name: &str) -> Option<Vec<Section<'a>>> {
+        let Some(value) = self.value(key) else { return Some(Vec::new()) };
+        self.list(value, &self.path.key(key), key, name)
+    }
+
+    /// Each key of the section under `key`, as written, with the sections in its list.
+    pub fn lists(&self, key: &'static str, name: &str) -> Vec<(String, Vec<Section<'a>>)> {
+        let section = self.section(key);
+        let Node::Map(entries) = section.value else { return Vec::new() };
+        let path = self.path.key(key);
+        let sections = |(own, value): &'a (String, Node)| {
+            let list = self.list(value, &path.key(own), own, name);
+            (own.clone(), list.unwrap_or_default())
+        };
+        entries.iter().map(sections).collect()
+    }
+
+    fn list(
+        &self,
+        value: &'a Node,
+        path: &Path,
+        key: &str,
+        name: &str,
+    ) -> Option<Vec<Section<'a>>> {
+        let Node::List(list) = value else {
+            let message = format!("'{key}' must be a list, not {}", what_is(value));
+            self.report(path.clone(), message, false);
+            return None;
+        };
+        let section = |(index, value): (usize, &'a Node)| {
+            let is_unreadable = !matches!(value, Node::Map(_));
+            Section::of(self.document, value, path.index(index), name.to_owned(), is_unreadable)
+        };
+        Some(list.iter().enumerate().map(section).collect())
+    }
+
+    /// Reports the keys that nobody asked for, `unused` ones as warnings, others as errors, and those that have to be
+    /// there.
+    pub fn finish(&self, unused: &[&str]) {
+        let mut meant = Vec::new();
+        if let Node::Map(entries) = self.value {
+            for (key, value) in entries {
+                if !self.known.borrow().contains(&key.as_str()) {
+                    meant.extend(self.report_unknown(key, value, unused));
+                }
+            }
+        }
+        for (key, message) in self.lacking.take() {
+            if !meant.contains(&key) {
+                self.error(key, message);
+            }
+        }
+    }
+
+    /// Reports a key that nobody asked for; returns the known one that is nearest to it.
+    fn report_unknown(&self, key: &str, value: &Node, unused: &[&str]) -> Option<&'static str> {
+        let path = self.path.key(key);
+        if unused.contains(&key) {
+            let message = format!("'{key}' in {} is not used by evertoken", self.name);
+            self.report(path.itself(), message, true);
+            return None;
+        }
+        let near = nearest(key, self.known.borrow().iter().copied());
+        let is_root = self.path == Path::default();
+        if is_root
+            && near.is_none()
+            && (key.starts_with("x-") || self.document.holds_anchors(&path, value))
+        {
+            return None;
+        }
+        let hint = near.map(|near| format!(", did you mean '{near}'?")).unwrap_or_default();
+        self.report(path.itself(), format!("unknown key '{key}' in {}{hint}", self.name), false);
+        near
+    }
+}
+
+/// A wrong value as it stands there, for keys whose values are no secrets.
+fn shown(value: &Node) -> String {
+    match value {
+        Node::Scalar(scalar) if scalar.text.chars().count() <= SHOWN_MAX_CHARS => {
+            if scalar.kind == Kind::Text {
+                format!("\"{}\"", scalar.text.escape_debug())
+            } else {
+                scalar.text.clone()
+            }
+        }
+        other => what_is(other).to_owned(),
+    }
+}
+
+/// What a wrong value is, without its text.
+fn what_is(value: &Node) -> &'static str {
+    match value {
+        Node::Null => "nothing",
+        Node::Scalar(scalar) => match scalar.kind {
+            Kind::Text => "a text",
+            Kind::Flag(_) => "true or false",
+            Kind::Whole(_) | Kind::Number => "a number",
+        },
+        Node::List(_) => "a list",
+        Node::Map(_) => "keys and values",
+        Node::Tagged => "a value with a tag",
+    }
+}
+
+/// The nearest of `known` to `word`, if it is near at all.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_lowercase());
+    let near = known.map(|other| (distance(other), other)).min()?;
+    let length = word.chars().count();
+    // A word of one letter is near to everything.
+    (near.0 <= length.max(3) / 3 && near.0 < length).then_some(near.1)
+}

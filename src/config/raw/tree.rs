@@ -1,0 +1,397 @@
+//! The YAML as a tree that keeps every scalar as it was written: `1.10` is a number and stays `1.10`.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+
+/// The key whose value is a mapping, or a list of mappings, to take keys from (<https://yaml.org/type/merge.html>).
+pub(super) const MERGE_KEY: &str = "<<";
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Node {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// A text, a number or a flag.
+    Scalar(Scalar),
+    /// A list.
+    List(Vec<Node>),
+    /// Keys, as written, and their values, in file order.
+    Map(Vec<(String, Node)>),
+    /// A value with a tag (`!name`) that YAML does not define.
+    Tagged,
+}
+
+/// A text, a number or a flag.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scalar {
+    /// As it was written, without quotes and escapes.
+    pub(super) text: String,
+    /// What YAML takes it for.
+    pub(super) kind: Kind,
+}
+
+/// What YAML takes a scalar for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A text.
+    Text,
+    /// `true` or `false`.
+    Flag(bool),
+    /// A number that is whole and not negative.
+    Whole(u64),
+    /// Any other number.
+    Number,
+}
+
+impl Node {
+    /// Reads a document; an empty one is [`Node::Null`].
+    pub(super) fn read(text: &str) -> Result<Self, serde_yaml::Error> {
+        let guide = ByKind.deserialize(serde_yaml::Deserializer::from_str(text))?;
+        match guide {
+            Self::Null => Ok(Self::Null),
+            guide => AsWritten(&guide).deserialize(serde_yaml::Deserializer::from_str(text)),
+        }
+    }
+
+    /// The value of `key`, where this is a mapping that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Self::Map(entries) = self else { return None };
+        entries.iter().find(|(own, _)| own == key).map(|(_, value)| value)
+    }
+
+    /// The number as it is written, for a scalar of any kind.
+    pub(super) fn scalar(&self) -> Option<&Scalar> {
+        match self {
+            Self::Scalar(scalar) => Some(scalar),
+            _ => None,
+        }
+    }
+
+    /// This tree with every merge key replaced by the keys that it brings; the error is the way to a merge key whose
+    /// value can't be merged.
+    pub(super) fn merged(&self) -> Result<Self, Vec<Step>> {
+        match self {
+            Self::List(list) => {
+                let merge = |(index, one): (usize, &Self)| {
+                    one.merged().map_err(|way| below(Step::Index(index), way))
+                };
+                list.iter().enumerate().map(merge).collect::<Result<_, _>>().map(Self::List)
+            }
+            Self::Map(entries) => {
+                let mut own = Vec::new();
+                let mut brought = Vec::new();
+                for (key, value) in entries {
+                    let value = value.merged().map_err(|way| below(Step::Key(key.clone()), way))?;
+                    if key == MERGE_KEY {
+                        brought = entries_of(value).ok_or_else(|| vec![Step::Key(key.clone())])?;
+                    } else {
+                        own.push((key.clone(), value));
+                    }
+                }
+                for (key, value) in brought {
+                    if !own.iter().any(|(known, _)| *known == key) {
+                        own.push((key, value));
+                    }
+                }
+                Ok(Self::Map(own))
+            }
+            other => Ok(other.clone()),
+        }
+    }
+}
+
+/// The entries that a merge key with this value brings, the first of a list before the others.
+fn entries_of(value: Node) -> Option<Vec<(String, Node)>> {
+    match value {
+        Node::Map(entries) => Some(entries),
+        Node::List(list) => {
+            let each = list.into_iter().map(|one| match one {
+                Node::Map(entries) => Some(entries),
+                _ => None,
+            });
+            each.collect::<Option<Vec<_>>>().map(|all| all.into_iter().flatten().collect())
+        }
+        _ => None,
+    }
+}
+
+fn below(step: Step, mut way: Vec<Step>) -> Vec<Step> {
+    way.insert(0, step);
+    way
+}
+
+/// One step down into the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// To the value of this key.
+    Key(String),
+    /// To the element of this index.
+    Index(usize),
+}
+
+/// Reads a tree in which scalars have their kinds and no texts: the parser tells one or the other.
+struct ByKind;
+
+impl<'de> DeserializeSeed<'de> for ByKind {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Node, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+fn scalar(kind: Kind) -> Node {
+    Node::Scalar(Scalar { text: String::new(), kind })
+}
+
+impl<'de> Visitor<'de> for ByKind {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let seen = RefCell::default();
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key_seed(Key { seen: Some(&seen) })? {
+            entries.push((key, map.next_value_seed(Self)?));
+        }
+        Ok(Node::Map(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(one) = seq.next_element_seed(Self)? {
+            list.push(one);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Node, A::Error> {
+        let (_, value) = tagged.variant::<IgnoredAny>()?;
+        value.newtype_variant::<IgnoredAny>()?;
+        Ok(Node::Tagged)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Node, E> {
+        Ok(scalar(Kind::Text))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<Node, E> {
+        Ok(scalar(Kind::Flag(flag)))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Node, E> {
+        Ok(scalar(u64::try_from(number).map_or(Kind::Number, Kind::Whole)))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Node, E> {
+        Ok(scalar(Kind::Whole(number)))
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<Node, E> {
+        Ok(scalar(Kind::Number))
+    }
+
+    fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<Node, E> {
+        Ok(scalar(Kind::Number))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Node, E> {
+        Ok(scalar(Kind::Number))
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    /// An empty document.
+    fn visit_none<E: serde::de::Error>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+}
+
+/// A key as it is written; an error where it stood before.
+#[derive(Clone, Copy)]
+struct Key<'a> {
+    seen: Option<&'a RefCell<HashSet<String>>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key that is a text")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<String, E> {
+        let is_new = self.seen.is_none_or(|seen| seen.borrow_mut().insert(key.to_owned()));
+        if is_new { Ok(key.to_owned()) } else { Err(E::custom(twice(key))) }
+    }
+}
+
+/// What is said of a key that stands twice in one mapping.
+fn twice(key: &str) -> String {
+    format!("the key '{key}' stands here a second time; remove one of the two")
+}
+
+/// Reads what [`ByKind`] read once more, with the text of each scalar.
+struct AsWritten<'a>(&'a Node);
+
+impl<'de> DeserializeSeed<'de> for AsWritten<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Node, D::Error> {
+        match self.0 {
+            Node::Map(_) => from.deserialize_map(self),
+            Node::List(_) => from.deserialize_seq(self),
+            Node::Scalar(_) => from.deserialize_str(self),
+            Node::Null | Node::Tagged => {
+                from.deserialize_ignored_any(IgnoredAny)?;
+                Ok(self.0.clone())
+            }
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for AsWritten<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what was there before")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let Node::Map(guide) = self.0 else { return Err(A::Error::custom("no mapping")) };
+        let mut entries = Vec::new();
+        for (_, value) in guide {
+            let Some(key) = map.next_key_seed(Key { seen: None })? else { break };
+            entries.push((key, map.next_value_seed(AsWritten(value))?));
+        }
+        // Reads the end of the mapping.
+        map.next_key::<IgnoredAny>()?;
+        Ok(Node::Map(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let Node::List(guide) = self.0 else { return Err(A::Error::custom("no list")) };
+        let mut list = Vec::new();
+        for one in guide {
+            let Some(one) = seq.next_element_seed(AsWritten(one))? else { break };
+            list.push(one);
+        }
+        seq.next_element::<IgnoredAny>()?;
+        Ok(Node::List(list))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Node, E> {
+        let Node::Scalar(known) = self.0 else { return Err(E::custom("no scalar")) };
+        Ok(Node::Scalar(Scalar { text: text.to_owned(), kind: known.kind }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Node {
+        Node::read(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn texts(text: &str) -> Vec<(String, Kind)> {
+        let Node::List(list) = read(text) else { panic!("{text}") };
+        list.into_iter()
+            .map(|one| one.scalar().cloned().map(|scalar| (scalar.text, scalar.kind)).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn scalars_stay_as_they_are_written() {
+        let text = "[1.10, 0x10, 1e3, no, 2026-01-01, .5, +1, 010, 1_000, 18446744073709551616, -3, true, True, \
+                    '1.10', \"a\\tb\", .inf, 12:30, !!str 1.10, &a 1.20, *a]";
+        let expected = [
+            ("1.10", Kind::Number),
+            ("0x10", Kind::Whole(16)),
+            ("1e3", Kind::Number),
+            ("no", Kind::Text),
+            ("2026-01-01", Kind::Text),
+            (".5", Kind::Number),
+            ("+1", Kind::Whole(1)),
+            ("010", Kind::Text),
+            ("1_000", Kind::Text),
+            ("18446744073709551616", Kind::Number),
+            ("-3", Kind::Number),
+            ("true", Kind::Flag(true)),
+            ("True", Kind::Flag(true)),
+            ("1.10", Kind::Text),
+            ("a\tb", Kind::Text),
+            (".inf", Kind::Number),
+            ("12:30", Kind::Text),
+            ("1.10", Kind::Text),
+            ("1.20", Kind::Number),
+            ("1.20", Kind::Number),
+        ];
+        assert_eq!(texts(text), expected.map(|(text, kind)| (text.to_owned(), kind)));
+    }
+
+    #[test]
+    fn keys_stay_as_they_are_written() {
+        let Node::Map(entries) = read("{1.10: a, no: b, ~: c, 0x1: d}") else { panic!() };
+        let keys: Vec<_> = entries.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["1.10", "no", "~", "0x1"]);
+        assert_eq!(read("{a: ~, b: , c: null, d: !x y}"), {
+            let key = |key: &str, node| (key.to_owned(), node);
+            Node::Map(vec![
+                key("a", Node::Null),
+                key("b", Node::Null),
+                key("c", Node::Null),
+                key("d", Node::Tagged),
+            ])
+        });
+        assert_eq!(read(""), Node::Null);
+        assert_eq!(read("# nothing\n"), Node::Null);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_named_with_its_place() {
+        let error = Node::read("a:\n  b: 1\n  c: 2\n  b: 3\n").unwrap_err();
+        let place = error.location().map(|place| (place.line(), place.column()));
+        assert_eq!(place, Some((4, 3)), "{error}");
+        assert!(error.to_string().contains(&twice("b")), "{error}");
+        assert!(Node::read("{1: a, 1: b}").is_err());
+        assert!(Node::read("[{a: 1}, {a: 1}]").is_ok());
+    }
+
+    #[test]
+    fn merge_keys_bring_what_is_not_there() {
+        let plain = |text: &str| read(text).merged().unwrap();
+        let base = "base: &base {a: 1, b: 2}\nmore: &more {<<: *base, c: 3}\n";
+        let with = |text: &str| plain(&format!("{base}{text}")).get("x").cloned();
+        assert_eq!(with("x: {b: 9, <<: *base}"), Some(plain("{b: 9, a: 1}")));
+        assert_eq!(with("x: {<<: *base, b: 9}"), Some(plain("{b: 9, a: 1}")));
+        // A mapping that is itself merged, and a list, whose first one wins.
+        assert_eq!(with("x: {<<: *more}"), Some(plain("{c: 3, a: 1, b: 2}")));
+        assert_eq!(with("x: {<<: [{c: 0}, *more]}"), Some(plain("{c: 0, a: 1, b: 2}")));
+        assert_eq!(with("x: [{y: {<<: *base}}]"), Some(plain("[{y: {a: 1, b: 2}}]")));
+        let way = |text: &str| read(text).merged().unwrap_err();
+        let key = |key: &str| Step::Key(key.to_owned());
+        assert_eq!(way("x: [{<<: 5}]"), [key("x"), Step::Index(0), key("<<")]);
+        assert_eq!(way("{<<: [a]}"), [key("<<")]);
+        assert_eq!(way("{<<: }"), [key("<<")]);
+    }
+}
