@@ -194,10 +194,10 @@ pub fn refresher_setup(
         name: group.name.clone(),
         config: group.config.clone(),
         state: StateFile::new(&settings.state_dir, &group.slug),
-        chain: settings
-            .token_store
-            .as_ref()
-            .map(|shared| SharedChain::new(shared, &group.slug, random_name(&mut environment.rng))),
+        chain: settings.token_store.as_ref().map(|shared| {
+            let holder = random_name(&mut environment.rng);
+            SharedChain::new(shared, &group.slug, holder, environment.clock.clone())
+        }),
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,

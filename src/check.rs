@@ -47,7 +47,11 @@ pub fn sharing(config: &Config) -> Option<String> {
 /// Connects to the token store, as `check --online` does.
 fn judge_store(store: &SharedStore, report: &mut Report) {
     let line = format!("token_store {}", store.place);
-    match Line::open(store).and_then(|mut server| server.ping()) {
+    let asked = Line::open(store).and_then(|mut server| {
+        server.probe(&store.prefix)?;
+        server.ping()
+    });
+    match asked {
         Ok(version) => report.fine.push(format!("{line}: answers ({version})")),
         Err(trouble) => report.problems.push(format!("{line}: {trouble}")),
     }

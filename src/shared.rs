@@ -16,6 +16,7 @@
 
 pub mod chain;
 pub mod engine;
+pub mod health;
 pub mod keeper;
 pub mod lease;
 pub mod place;

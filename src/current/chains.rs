@@ -14,7 +14,7 @@ use log::warn;
 use crate::app::{Environment, StartError, refresher_setup, timeouts};
 use crate::config::{AutoRefresh, Config, Egress, SharedStore};
 use crate::proxy::way::Way;
-use crate::shared::chain::{Held, SharedChain};
+use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
 use crate::token::group::{Group, Identity, groups};
@@ -180,7 +180,8 @@ impl Chains {
         let mut started = Vec::new();
         for (identity, life, setup) in starting {
             let before = left.iter().find(|(slug, _)| *slug == life.place.slug);
-            match Running::start(identity, life, setup, before.map(|(_, left)| left.clone())) {
+            let left = before.map(|(_, left)| left.clone());
+            match Running::start(identity, life, setup, left, keeper) {
                 Ok(running) => started.push(running),
                 Err(error) => {
                     // Those that wait for a place end when it is never left.
@@ -194,7 +195,7 @@ impl Chains {
         }
         for (key, identity, life, change) in changed {
             if let Some(running) = self.running.iter_mut().find(|one| one.key == key) {
-                running.go_on(identity, life, change);
+                running.go_on(identity, life, change, keeper);
             }
         }
         self.running.extend(started);
@@ -264,9 +265,10 @@ impl Running {
         life: Life,
         mut setup: Setup,
         left: Option<Receiver<()>>,
+        keeper: Option<&Keeper>,
     ) -> io::Result<Self> {
         let key = setup.provider;
-        let held = setup.chain.as_mut().map(SharedChain::attend);
+        let held = attend(&mut setup, keeper);
         let refresher = match left {
             Some(left) => Refresher::start_after(setup, left),
             None => Refresher::start(setup),
@@ -283,12 +285,18 @@ impl Running {
     }
 
     /// Goes on for another configuration: with another setup, or as it is.
-    fn go_on(&mut self, identity: Option<Identity>, life: Life, change: Option<Change>) {
+    fn go_on(
+        &mut self,
+        identity: Option<Identity>,
+        life: Life,
+        change: Option<Change>,
+        keeper: Option<&Keeper>,
+    ) {
         (self.identity, self.life, self.is_retired) = (identity, life, false);
         match change {
             Some(mut change) => {
                 if !change.keeps_chain {
-                    self.held = change.setup.chain.as_mut().map(SharedChain::attend);
+                    self.held = attend(&mut change.setup, keeper);
                 }
                 self.refresher.change(change);
             }
@@ -323,6 +331,11 @@ impl Place {
     fn is_same_in_shared(&self, other: &Self) -> bool {
         (&self.slug, &self.shared) == (&other.slug, &other.shared)
     }
+}
+
+/// The lease of the setup's chain, which the keeper renews from now on.
+fn attend(setup: &mut Setup, keeper: Option<&Keeper>) -> Option<Arc<Held>> {
+    Some(setup.chain.as_mut()?.attend(keeper?.health()))
 }
 
 /// Ends refreshers beside the reload: one may be waiting for its issuer.

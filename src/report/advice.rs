@@ -77,6 +77,10 @@ fn about(trouble: Trouble, login: Option<&str>) -> String {
             "Check client_id, client_secret and client_auth against what the issuer has registered."
         }
         Trouble::ScopeRefused => "Check scope and extra_params against what the issuer grants.",
+        Trouble::StoreAway => {
+            "See to the token store; `evertoken check --online` tries it. It is tried again by itself, and \
+             every host waits for it."
+        }
         Trouble::WrongUrl => "Check token_url: what is there takes no token requests.",
         Trouble::Refused => {
             "The issuer refuses this client or account. See to it there, then refresh."
@@ -114,6 +118,7 @@ mod tests {
             (State::Failing, Some(Trouble::ClientRefused), Refreshed, "client_auth"),
             (State::Failing, Some(Trouble::ScopeRefused), Refreshed, "scope"),
             (State::Failing, Some(Trouble::WrongUrl), Refreshed, "token_url"),
+            (State::Unavailable, Some(Trouble::StoreAway), Refreshed, "token store"),
             (State::CoolingDown, Some(Trouble::Refused), Refreshed, "account"),
             (State::CoolingDown, None, Static, "next provider"),
             (State::Unavailable, None, Missing, "restart"),

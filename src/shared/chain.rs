@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
 use crate::shared::engine::{Line, Names, Seen, Trouble, Written};
+use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Mark, Tenancy, length_ms};
 use crate::token::saved::Saved;
 
@@ -69,8 +70,13 @@ pub enum Put {
 /// See the module's documentation.
 pub struct SharedChain {
     store: SharedStore,
+    clock: Clock,
+    health: Arc<Health>,
+    finder: Finder,
     held: Arc<Held>,
     line: Option<Line>,
+    /// Why the store could not be used, and for what, until that works.
+    trouble: Option<(Trouble, Use)>,
     tenancy: Tenancy,
     is_attended: bool,
     /// The server can't be reached, and this host refreshes for itself.
@@ -79,13 +85,16 @@ pub struct SharedChain {
 
 impl SharedChain {
     /// The chain of the provider called `slug`; `holder` must be another text each time.
-    pub fn new(store: &SharedStore, slug: &str, holder: String) -> Self {
+    pub fn new(store: &SharedStore, slug: &str, holder: String, clock: Clock) -> Self {
         let names = Names::new(&store.prefix, slug);
-        let held = Arc::new(Held { names, holder, lease: Mutex::default() });
         Self {
             store: store.clone(),
-            held,
+            clock,
+            health: Arc::new(Health::new(store)),
+            finder: Finder::Refresher(slug.to_owned()),
+            held: Arc::new(Held { names, holder, lease: Mutex::default() }),
             line: None,
+            trouble: None,
             tenancy: Tenancy::default(),
             is_attended: false,
             is_alone: false,
@@ -94,30 +103,30 @@ impl SharedChain {
 
     /// The same once more, over a connection of its own.
     pub fn again(&self) -> Self {
-        let held = Held {
-            names: self.held.names.clone(),
-            holder: self.held.holder.clone(),
-            lease: Mutex::default(),
-        };
-        Self {
-            store: self.store.clone(),
-            held: Arc::new(held),
-            line: None,
-            tenancy: Tenancy::default(),
-            is_attended: false,
-            is_alone: false,
-        }
+        let Finder::Refresher(slug) = &self.finder else { unreachable!("a chain is no keeper") };
+        Self::new(&self.store, slug, self.held.holder.clone(), self.clock.clone())
     }
 
-    /// The lease for the keeper, which renews it from now on.
-    pub fn attend(&mut self) -> Arc<Held> {
+    /// The lease for the keeper, which renews it from now on, and to whose `health` is told what is found.
+    pub fn attend(&mut self, health: &Arc<Health>) -> Arc<Held> {
         self.is_attended = true;
+        self.health = health.clone();
         self.held.clone()
+    }
+
+    /// Why the store can't be used, where a refresh has to wait for it.
+    pub fn waits_for(&self) -> Option<String> {
+        let (trouble, _) = self.trouble.as_ref().filter(|_| !self.may_go_alone())?;
+        Some(format!("The token store {} can't be used ({trouble}); waiting for it", self.place()))
+    }
+
+    fn may_go_alone(&self) -> bool {
+        self.store.fallback == Fallback::Local
     }
 
     /// The server can't be reached: whether this host may refresh for itself.
     pub fn go_alone(&mut self) -> bool {
-        self.is_alone = self.store.fallback == Fallback::Local;
+        self.is_alone = self.may_go_alone();
         self.is_alone
     }
 
@@ -129,7 +138,7 @@ impl SharedChain {
     /// What the server has.
     pub fn look(&mut self, now: Moment) -> Result<Found, Trouble> {
         let names = self.held.names.clone();
-        let seen = self.ask(|line| line.look(&names))?;
+        let seen = self.ask(Use::Reading, |line| line.look(&names))?;
         self.found(&seen, now)
     }
 
@@ -142,14 +151,14 @@ impl SharedChain {
     /// not free.
     pub fn take(
         &mut self,
-        clock: &Clock,
         lead_ms: Option<u64>,
         least: u64,
     ) -> Result<Option<(u64, Found)>, Trouble> {
         let length = if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
         let held = self.held.clone();
-        let sent = clock.now();
-        let taken = self.ask(|line| line.take(&held.names, &held.holder, length, least))?;
+        let sent = self.clock.now();
+        let taken =
+            self.ask(Use::Writing, |line| line.take(&held.names, &held.holder, length, least))?;
         let Some(seen) = taken else { return Ok(None) };
         let fence = seen.fence;
         held.set(Some(Lease::from(sent, fence, length)));
@@ -166,20 +175,16 @@ impl SharedChain {
 
     /// Puts `saved`, whose token is due `lead_ms` before its expiry, in the place of the record, unless
     /// there is a newer one.
-    pub fn write(
-        &mut self,
-        clock: &Clock,
-        saved: &Saved,
-        lead_ms: Option<u64>,
-    ) -> Result<Put, Trouble> {
+    pub fn write(&mut self, saved: &Saved, lead_ms: Option<u64>) -> Result<Put, Trouble> {
         let held = self.held.clone();
         let lease = held.lease();
         let grace = length_ms(lead_ms);
         let length = lease.map_or(grace, |lease| lease.length_ms);
-        let sent = clock.now();
+        let sent = self.clock.now();
         let (mark, text) = (saved.mark(), saved.to_json());
-        let written =
-            self.ask(|line| line.write(&held.names, mark, &text, &held.holder, (length, grace)))?;
+        let written = self.ask(Use::Writing, |line| {
+            line.write(&held.names, mark, &text, &held.holder, (length, grace))
+        })?;
         match written {
             Written::Done(is_ours) => {
                 if let Some(lease) = lease {
@@ -202,7 +207,7 @@ impl SharedChain {
         let held = self.held.clone();
         if held.lease().is_some() {
             held.set(None);
-            let _ = self.ask(|line| line.release(&held.names, &held.holder));
+            let _ = self.ask(Use::Writing, |line| line.release(&held.names, &held.holder));
         }
     }
 
@@ -224,7 +229,32 @@ impl SharedChain {
     }
 
     /// Asks over the connection, which is made where there is none and given up after an error.
-    fn ask<T>(&mut self, what: impl FnOnce(&mut Line) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    fn ask<T>(
+        &mut self,
+        of: Use,
+        what: impl FnOnce(&mut Line) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let asked = self.ask_line(what);
+        let now = self.clock.now();
+        match &asked {
+            Ok(_) => {
+                if of == Use::Writing || self.trouble.as_ref().is_some_and(|(_, own)| *own == of) {
+                    self.trouble = None;
+                }
+                self.health.worked(&self.finder, of, now);
+            }
+            Err(trouble) => {
+                self.trouble = Some((trouble.clone(), of));
+                self.health.found(self.finder.clone(), trouble, of, now);
+            }
+        }
+        asked
+    }
+
+    fn ask_line<T>(
+        &mut self,
+        what: impl FnOnce(&mut Line) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
         let mut line = match self.line.take() {
             Some(line) => line,
             None => Line::open(&self.store)?,
@@ -232,5 +262,11 @@ impl SharedChain {
         let answer = what(&mut line)?;
         self.line = Some(line);
         Ok(answer)
+    }
+}
+
+impl Drop for SharedChain {
+    fn drop(&mut self) {
+        self.health.forget(&self.finder, self.clock.now());
     }
 }

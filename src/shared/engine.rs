@@ -17,6 +17,8 @@ mod client;
 #[cfg(not(feature = "redis"))]
 #[path = "engine/absent.rs"]
 mod client;
+#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
+mod words;
 
 use client::{Hearing, Link};
 
@@ -166,6 +168,14 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 ";
 
+/// Whether what the other scripts do would be allowed: it runs one that writes. KEYS: probe. ARGV: length.
+const PROBE: &str = "
+redis.call('HSET', KEYS[1], 'probe', '')
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+";
+/// How long the probe's key stays.
+const PROBE_KEPT_MS: u64 = 1_000;
+
 /// An answer of the server, as far as it is used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
@@ -224,6 +234,13 @@ impl Line {
         let valkey = field("valkey_version:").map(|version| format!("Valkey {}", version.trim()));
         let redis = || field("redis_version:").map(|version| format!("Redis {}", version.trim()));
         Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
+    }
+
+    /// Has it write something, as a refresh would: a replica, a full server and one that can't save refuse
+    /// that, and answer all that is read.
+    pub fn probe(&mut self, prefix: &str) -> Result<(), Trouble> {
+        let (key, length) = (format!("{prefix}probe"), PROBE_KEPT_MS.to_string());
+        self.link.ask(&["EVAL", PROBE, "1", &key, &length]).map(drop)
     }
 
     /// Listens on this connection from now on.

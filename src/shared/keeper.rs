@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, after, bounded, select};
-use log::{error, info, warn};
+use log::info;
 
 use crate::clock::{Clock, Moment};
-use crate::config::{Fallback, SharedStore};
+use crate::config::SharedStore;
 use crate::shared::chain::Held;
 use crate::shared::engine::{Ear, Line, Names, News, Trouble};
+use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::Mark;
 use crate::thread::{self, Thread};
 use crate::token::refresher::Inbox;
@@ -26,6 +27,11 @@ const LISTEN: Duration = Duration::from_millis(100);
 const POLL_MS: u64 = 500;
 /// How long to wait before the next try to connect.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it is made sure that the server can be written to: a refresh that is due in an hour would find
+/// that out too late.
+const INSPECT_MS: u64 = 60_000;
+/// The same while somebody is in trouble with it.
+const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
 /// Cooldowns that wait to be told; what comes beyond that is not.
 const COOLDOWNS_MAX: usize = 64;
 
@@ -63,6 +69,7 @@ type Members = Arc<Mutex<Vec<Arc<Member>>>>;
 /// The running keeper. Dropping it ends the thread.
 pub struct Keeper {
     store: SharedStore,
+    health: Arc<Health>,
     members: Members,
     cooldowns: Sender<(String, u64)>,
     // Closed before the thread is waited for.
@@ -76,18 +83,25 @@ impl Keeper {
         let (stop, stopped) = bounded(0);
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
         let members = Members::default();
+        let health = Arc::new(Health::new(store));
         let work = Work {
             store: store.clone(),
+            health: health.clone(),
             instance,
             clock,
             members: members.clone(),
             told,
             stopped,
-            away_since: None,
             was_there: false,
         };
         let thread = thread::spawn("token-store", STACK_BYTES, move || work.run())?;
-        Ok(Self { store: store.clone(), members, cooldowns, stop: Some(stop), _thread: thread })
+        let (store, stop) = (store.clone(), Some(stop));
+        Ok(Self { store, health, members, cooldowns, stop, _thread: thread })
+    }
+
+    /// What is known of the store's health: for those who find it in trouble too.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 
     /// The store that it keeps in touch with.
@@ -127,12 +141,12 @@ fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<Member>>> {
 /// What the thread works with.
 struct Work {
     store: SharedStore,
+    health: Arc<Health>,
     instance: String,
     clock: Clock,
     members: Members,
     told: Receiver<(String, u64)>,
     stopped: Receiver<()>,
-    away_since: Option<Moment>,
     was_there: bool,
 }
 
@@ -143,6 +157,9 @@ struct Session<'a> {
     /// Where each member's record stood when it was last looked at.
     marks: HashMap<PostingKey, Mark>,
     polled: Option<Moment>,
+    inspected: Option<Moment>,
+    /// It could not be written to at the last inspection.
+    is_unwritable: bool,
 }
 
 impl Work {
@@ -152,7 +169,7 @@ impl Work {
                 Ok(()) => return,
                 Err(trouble) => trouble,
             };
-            self.report_trouble(&trouble);
+            self.health.found(Finder::Keeper, &trouble, Use::Writing, self.clock.now());
             select! {
                 recv(self.stopped) -> _ => return,
                 recv(after(RETRY)) -> _ => {}
@@ -165,12 +182,20 @@ impl Work {
         let (line, mut other) = (Line::open(&self.store)?, Line::open(&self.store)?);
         let ear = other.listen(&self.store.prefix)?;
         self.report_reached();
-        let mut session = Session { line, ear, marks: HashMap::new(), polled: None };
+        let mut session = Session {
+            line,
+            ear,
+            marks: HashMap::new(),
+            polled: None,
+            inspected: None,
+            is_unwritable: false,
+        };
         loop {
             match self.stopped.try_recv() {
                 Ok(()) | Err(TryRecvError::Disconnected) => return Ok(()),
                 Err(TryRecvError::Empty) => {}
             }
+            self.inspect_when_due(&mut session)?;
             self.poll_when_due(&mut session)?;
             self.renew(&mut session.line)?;
             self.tell(&mut session.line)?;
@@ -214,8 +239,7 @@ impl Work {
     /// Looks at every record, since a message may have been missed, or the server may be empty.
     fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
         let now = self.clock.now();
-        let since = |polled: Moment| now.steady_ms.saturating_sub(polled.steady_ms);
-        if session.polled.is_some_and(|polled| since(polled) < POLL_MS) {
+        if session.polled.is_some_and(|polled| !has_passed(POLL_MS, polled, now)) {
             return Ok(());
         }
         session.polled = Some(now);
@@ -258,35 +282,38 @@ impl Work {
         Ok(())
     }
 
-    fn report_trouble(&mut self, trouble: &Trouble) {
-        if self.away_since.is_some() {
-            return;
+    /// Makes sure that the server can be written to. Where it can't, the session goes on, since what others
+    /// wrote can still be read; at the second time another connection may lead to another server.
+    fn inspect_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+        let now = self.clock.now();
+        self.health.settle(now);
+        let every = if self.health.is_in_trouble() { INSPECT_IN_TROUBLE_MS } else { INSPECT_MS };
+        if session.inspected.is_some_and(|inspected| !has_passed(every, inspected, now)) {
+            return Ok(());
         }
-        self.away_since = Some(self.clock.now());
-        let place = &self.store.place;
-        match self.store.fallback {
-            Fallback::Wait => error!(
-                "The token store {place} can't be used: {trouble}. Tokens in hand serve until they \
-                 expire; nothing is refreshed until it is back (token_store_fallback: wait)"
-            ),
-            Fallback::Local => warn!(
-                "The token store {place} can't be used: {trouble}. Until it is back each host \
-                 refreshes for itself (token_store_fallback: local); an issuer with single-use \
-                 refresh tokens may take that for theft"
-            ),
+        session.inspected = Some(now);
+        match session.line.probe(&self.store.prefix) {
+            Ok(()) => {
+                session.is_unwritable = false;
+                self.health.can_write(now);
+            }
+            Err(trouble) if session.is_unwritable => return Err(trouble),
+            Err(trouble) => {
+                session.is_unwritable = true;
+                self.health.found(Finder::Keeper, &trouble, Use::Writing, now);
+            }
         }
+        Ok(())
     }
 
     fn report_reached(&mut self) {
-        let place = &self.store.place;
-        match self.away_since.take() {
-            Some(since) => {
-                let away_ms = self.clock.now().steady_ms.saturating_sub(since.steady_ms);
-                info!("The token store {place} can be used again, after {} s", away_ms / 1000);
-            }
-            None if self.was_there => {}
-            None => info!("Tokens are shared through {place}"),
+        if !self.was_there {
+            info!("Tokens are shared through {}", self.store.place);
         }
         self.was_there = true;
     }
+}
+
+fn has_passed(ms: u64, since: Moment, now: Moment) -> bool {
+    now.steady_ms.saturating_sub(since.steady_ms) >= ms
 }

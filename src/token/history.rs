@@ -58,6 +58,8 @@ pub enum Trouble {
     ScopeRefused,
     /// There is no token endpoint at the URL.
     WrongUrl,
+    /// The token store can't be used.
+    StoreAway,
     /// Any other refusal, and what later versions may tell.
     #[serde(other)]
     Refused,

@@ -11,6 +11,7 @@ mod engine; // the token store's rules on a real server, and every way to reach 
 mod metrics; // under promtool
 mod page; // the page for people, in headless Chromium
 mod subject; // the binary under test, and what it must be after each
+mod troubles; // a token store that refuses commands
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -123,6 +123,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::ClientRefused => "the client is refused",
         Trouble::ScopeRefused => "the scope is refused",
         Trouble::WrongUrl => "no token endpoint there",
+        Trouble::StoreAway => "the token store can't be used",
         Trouble::Refused => "refused",
     }
 }

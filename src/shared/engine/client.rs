@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{
-    Client, Connection, ConnectionAddr, ConnectionLike, ErrorKind, IntoConnectionInfo, PubSub,
+    Client, Connection, ConnectionAddr, ConnectionLike, IntoConnectionInfo, PubSub,
     RedisConnectionInfo, RedisError, TlsCertificates, Value,
 };
 
 use crate::config::SharedStore;
+use crate::shared::engine::words::server_words;
 use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
 use crate::shared::place::Servers;
 
@@ -82,17 +83,10 @@ impl Link {
         database: Option<u32>,
     ) -> Result<Self, Trouble> {
         let place = &store.place;
-        let mut own = RedisConnectionInfo::default().set_db(database.unwrap_or(0).into());
-        if database.is_some() {
-            if let Some(user) = &place.user {
-                own = own.set_username(user);
-            }
-            if let Some(password) = &place.password {
-                own = own.set_password(password.expose());
-            }
-        }
+        // The library would log in by itself, and say of every refusal that the password is wrong.
+        let own = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = address.into_connection_info().map_err(|error| told(&error))?;
-        let info = info.set_redis_settings(own.set_skip_set_lib_name());
+        let info = info.set_redis_settings(own);
         let client = if place.tls {
             let root_cert = store.ca_pem.clone().map(String::into_bytes);
             Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
@@ -108,14 +102,37 @@ impl Link {
             });
         let connection = connection.map_err(|error| told(&error))?;
         let mut link = Self { connection, store: store.clone() };
-        if database.is_none()
-            && let Some(password) = &place.password
-        {
-            let with_user = ["AUTH", place.user.as_deref().unwrap_or("default"), password.expose()];
-            // A Sentinel without a password refuses this, and answers all the same.
-            let _ = link.ask_here(&with_user);
+        let logged_in = link.log_in();
+        let Some(database) = database else {
+            // A Sentinel without a password refuses one, and answers all the same.
+            return Ok(link);
+        };
+        logged_in?;
+        if database > 0 {
+            link.ask_here(&["SELECT", &database.to_string()])?;
         }
         Ok(link)
+    }
+
+    /// Presents user and password, where there is a password.
+    fn log_in(&mut self) -> Result<(), Trouble> {
+        let Some(password) = self.store.place.password.clone() else { return Ok(()) };
+        let user = self.store.place.user.clone();
+        let words = match &user {
+            Some(user) => vec!["AUTH", user, password.expose()],
+            None => vec!["AUTH", password.expose()],
+        };
+        let refused = |trouble: Trouble| {
+            let words = trouble.0.replace(password.expose(), "…");
+            // Anything else it says (that it has too many clients) is not about the password.
+            let is_wrong = words.starts_with("WRONGPASS") || words.contains("AUTH");
+            Trouble(if is_wrong {
+                format!("it refuses the user or password: {words}")
+            } else {
+                words
+            })
+        };
+        self.ask_here(&words).map(drop).map_err(refused)
     }
 
     /// Sends a command and waits for its answer. One that broke off (the server was restarted, or the
@@ -192,6 +209,10 @@ fn read(value: Value) -> Result<Reply, Trouble> {
         Value::Array(values) => {
             Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
         }
+        Value::ServerError(error) => {
+            let words = server_words(error.code(), error.details().unwrap_or_default());
+            return Err(Trouble(words));
+        }
         _ => return Err(super::unexpected()),
     })
 }
@@ -208,15 +229,14 @@ fn is_interrupted(error: &RedisError) -> bool {
 
 /// The error in words: what the server says of itself, or what happened to the connection.
 fn told(error: &RedisError) -> Trouble {
+    if error.is_timeout() {
+        return Trouble("it does not answer in time".to_owned());
+    }
+    if let Some(code) = error.code() {
+        return Trouble(server_words(code, error.detail().unwrap_or_default()));
+    }
     let text = error.to_string();
-    let text = text.trim_end_matches([' ', '-']);
-    Trouble(match error.kind() {
-        ErrorKind::AuthenticationFailed => {
-            format!("it refuses the user or password: {text}")
-        }
-        _ if error.is_timeout() => "it does not answer in time".to_owned(),
-        _ => text.to_owned(),
-    })
+    Trouble(text.trim_end_matches([' ', '-']).to_owned())
 }
 
 #[cfg(test)]

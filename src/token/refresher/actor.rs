@@ -106,7 +106,7 @@ impl Actor {
             }
         }
         self.save_before_the_end();
-        let failed = self.status.last_error.take();
+        let failed = self.waits_for_store().or_else(|| self.status.last_error.take());
         match (failed, self.unsaved) {
             (Some(error), _) => Err(error),
             (None, Some((_, why))) => Err(format!("The new token could not be stored: {why}")),
@@ -382,10 +382,14 @@ impl Actor {
     fn posting(&mut self, refreshing: bool) -> Posting {
         self.status.consecutive_failures = self.machine.consecutive_failures();
         self.status.next_attempt_at = self.machine.next_attempt_at();
+        let mut refresh = self.status.clone();
+        if let Some(store) = self.waits_for_store() {
+            refresh.fail(store, Trouble::StoreAway);
+        }
         Posting {
             token: self.machine.token().cloned(),
             refreshing,
-            refresh: self.status.clone(),
+            refresh,
             disk_error: self.unsaved.as_ref().map(|(_, why)| why.clone()),
             waiting: self.waits.said(),
         }

@@ -4,16 +4,12 @@
 use log::{error, info, warn};
 
 use crate::clock::Moment;
-use crate::shared::chain::{Found, Put};
-use crate::shared::engine::Trouble;
+use crate::shared::chain::{Found, Put, SharedChain};
 use crate::shared::lease::InHand;
 use crate::token::grant::Failure;
 use crate::token::lifecycle::{Presented, Step};
 use crate::token::refresher::actor::Actor;
 use crate::token::saved::Saved;
-
-/// What is said of a store that can't be used begins with this.
-const AWAY: &str = "The token store";
 
 /// Whether a refresh may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +57,7 @@ impl Actor {
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
         let found = match chain.look(now) {
             Ok(found) => found,
-            Err(trouble) => return self.away(&trouble),
+            Err(_) => return self.away(),
         };
         let is_held = found.is_held;
         self.take_up_shared(found);
@@ -74,10 +70,10 @@ impl Actor {
         let lead_ms = self.lead_ms();
         let least = self.machine.saved().fence;
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
-        match chain.take(&self.setup.clock, lead_ms, least) {
+        match chain.take(lead_ms, least) {
             Ok(Some((fence, found))) => self.entered(fence, found),
             Ok(None) => Entry::Busy,
-            Err(trouble) => self.away(&trouble),
+            Err(_) => self.away(),
         }
     }
 
@@ -117,11 +113,11 @@ impl Actor {
         let lead_ms = self.lead_ms();
         if let Some(marked) = self.machine.begin(presented, self.setup.clock.now()) {
             if let Some(chain) = &mut self.setup.chain {
-                match chain.write(&self.setup.clock, &marked, lead_ms) {
+                match chain.write(&marked, lead_ms) {
                     Ok(Put::Done) => {}
                     Ok(Put::Refused(found)) => return Err(self.withdraw(before, *found)),
-                    Err(trouble) => {
-                        if self.away(&trouble) == Entry::Away {
+                    Err(_) => {
+                        if self.away() == Entry::Away {
                             self.put_back(before);
                             return Err(NoGrant::Withdrawn(Went::Away));
                         }
@@ -159,7 +155,7 @@ impl Actor {
     pub(super) fn share(&mut self, saved: Saved) -> Saved {
         let lead_ms = self.lead_ms();
         let Some(chain) = &mut self.setup.chain else { return saved };
-        match chain.write(&self.setup.clock, &saved, lead_ms) {
+        match chain.write(&saved, lead_ms) {
             Ok(Put::Done) => {
                 self.unshared = false;
                 saved
@@ -205,7 +201,6 @@ impl Actor {
     /// Takes up what was found where it is newer, and offers what is known here where that is. Whether it
     /// brought another token that is still good.
     fn take_up_shared(&mut self, found: Found) -> bool {
-        self.reached();
         let now = self.setup.clock.now();
         let known = self.machine.saved();
         if found.mark < known.mark() {
@@ -264,23 +259,14 @@ impl Actor {
     }
 
     /// The shared store can't be used: what that means, by `token_store_fallback`.
-    fn away(&mut self, trouble: &Trouble) -> Entry {
-        let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
-        if chain.go_alone() {
-            return Entry::Ours;
-        }
-        let told = format!("{AWAY} {} can't be used ({trouble}); waiting for it", chain.place());
-        if self.status.last_error.as_ref() != Some(&told) {
-            error!("{told}, and not refreshing provider: {}", self.setup.name);
-        }
-        self.status.last_error = Some(told);
-        Entry::Away
+    fn away(&mut self) -> Entry {
+        let may_go_on = self.setup.chain.as_mut().is_none_or(SharedChain::go_alone);
+        if may_go_on { Entry::Ours } else { Entry::Away }
     }
 
-    /// The shared store can be used: what was said of it is over.
-    fn reached(&mut self) {
-        if self.status.last_error.as_ref().is_some_and(|error| error.starts_with(AWAY)) {
-            self.status.last_error = None;
-        }
+    /// What a refresh that is due waits for, where that is the shared store.
+    pub(super) fn waits_for_store(&self) -> Option<String> {
+        let due = self.machine.next(self.setup.clock.now()) == Step::Refresh;
+        self.setup.chain.as_ref().filter(|_| due)?.waits_for()
     }
 }

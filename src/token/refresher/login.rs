@@ -43,7 +43,7 @@ pub fn store_login(
     }
     let saved = machine.logged_in(grant, refresh_token, sent, now, &mut setup.rng.clone());
     if let Some((chain, ..)) = &mut lease {
-        share(setup, chain, &saved);
+        share(chain, &saved);
     }
     setup.state.replace(&saved).map_err(|error| failed(error.to_string()))?;
     Ok(path)
@@ -56,7 +56,7 @@ type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
     let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
-        match chain.take(&setup.clock, None, known_fence) {
+        match chain.take(None, known_fence) {
             Ok(Some((fence, found))) => return Ok(Some((chain, fence, found.saved))),
             // The timer's end is all that is waited for.
             Ok(None) => {
@@ -72,8 +72,8 @@ fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
 }
 
 /// Puts the login into the shared store, for all hosts.
-fn share(setup: &Setup, chain: &mut SharedChain, saved: &Saved) {
-    match chain.write(&setup.clock, saved, None) {
+fn share(chain: &mut SharedChain, saved: &Saved) {
+    match chain.write(saved, None) {
         Ok(Put::Done) => {}
         Ok(Put::Refused(_)) => warn_of(chain, "another host was faster"),
         Err(trouble) => warn_of(chain, &trouble.to_string()),

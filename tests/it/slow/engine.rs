@@ -33,7 +33,7 @@ const LONG_MS: u64 = 3_600_000;
 const OPERATIONS: usize = 3_000;
 
 /// A running server. Dropping it kills it.
-struct Server {
+pub(super) struct Server {
     child: Child,
     folder: tempfile::TempDir,
 }
@@ -45,7 +45,7 @@ impl Drop for Server {
     }
 }
 
-fn program(valkey: &str, redis: &str) -> String {
+pub(super) fn program(valkey: &str, redis: &str) -> String {
     let is_there =
         |name: &&str| Command::new(name).arg("--version").stdout(Stdio::null()).status().is_ok();
     [valkey, redis].iter().find(|name| is_there(name)).expect("redis-server").to_string()
@@ -53,7 +53,7 @@ fn program(valkey: &str, redis: &str) -> String {
 
 impl Server {
     /// Starts one with a socket in its folder, and `arguments` more.
-    fn start(arguments: &[&str]) -> Self {
+    pub(super) fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(program("valkey-server", "redis-server"));
         command.args(["--save", "", "--appendonly", "no", "--unixsocket", "socket"]);
@@ -63,18 +63,39 @@ impl Server {
         server
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    pub(super) fn socket(&self) -> std::path::PathBuf {
         self.folder.path().join("socket")
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    fn tell(&self, words: &[&str]) {
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn tell(&self, words: &[&str]) {
+        self.tell_as("", words);
+    }
+
+    /// How many commands it refused with this code.
+    pub(super) fn refusals(&self, code: &str) -> u64 {
         let mut command = Command::new(program("valkey-cli", "redis-cli"));
-        command.arg("-s").arg(self.socket()).args(words).stdout(Stdio::null());
-        assert!(command.status().unwrap().success());
+        command.arg("-s").arg(self.socket()).args(["INFO", "errorstats"]);
+        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let count = told.split(&format!("errorstat_{code}:count=")).nth(1);
+        count.map_or(0, |count| count.lines().next().unwrap().trim().parse().unwrap())
+    }
+
+    /// Tells it something with a password.
+    pub(super) fn tell_as(&self, password: &str, words: &[&str]) {
+        let mut command = Command::new(program("valkey-cli", "redis-cli"));
+        command.arg("-s").arg(self.socket());
+        if !password.is_empty() {
+            command.env("REDISCLI_AUTH", password);
+        }
+        assert!(command.args(words).stdout(Stdio::null()).status().unwrap().success());
     }
 }
 
@@ -85,7 +106,7 @@ fn free_ports<const COUNT: usize>(address: &str) -> [u16; COUNT] {
     bound.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn store(url: &str, key: Option<&str>) -> SharedStore {
+pub(super) fn store(url: &str, key: Option<&str>) -> SharedStore {
     SharedStore {
         place: Place::parse(url).unwrap(),
         prefix: "test:".to_owned(),
@@ -229,6 +250,7 @@ fn a_user_with_the_rights_that_the_documents_name() {
     let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
     let own = SharedStore { prefix: "evertoken:".to_owned(), ..store(&(url + "?db=1"), None) };
     ping(&own).unwrap();
+    Line::open(&own).unwrap().probe("evertoken:").unwrap();
     let (mut line, mut other) = (Line::open(&own).unwrap(), Line::open(&own).unwrap());
     let mut ear = other.listen("evertoken:").unwrap();
     let names = Names::new("evertoken:", "p");

@@ -1,0 +1,284 @@
+//! Whether the token store can be used, as the keeper and all refreshers of a process find it: one voice for
+//! all of them, so that the log has one line and not one for each provider and try.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use log::{error, info, warn};
+
+use crate::clock::Moment;
+use crate::config::{Fallback, SharedStore};
+use crate::shared::engine::Trouble;
+
+/// How often the log repeats that the store can't be used.
+pub const REPEAT_MS: u64 = 60_000;
+/// How many reasons it gives within that time: a server's words may hold a number that differs each time.
+const REASONS_MAX: usize = 4;
+/// For how long nothing may be wrong before the log says that it is over.
+pub const WELL_FOR_MS: u64 = 2_000;
+
+/// Who found the store in trouble.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Finder {
+    /// The keeper: its words come first.
+    Keeper,
+    /// The refresher of the provider with this slug.
+    Refresher(String),
+}
+
+/// What was asked of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A read, which a replica and a full server answer.
+    Reading,
+    /// A write: it works only where reading does too.
+    Writing,
+}
+
+/// What is to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    /// It can't be used, for this reason; and for how long that has been so.
+    Away(String, u64),
+    /// It can be used again, after so long.
+    Back(u64),
+}
+
+/// The troubles that are known, and what was said of them. Pure.
+#[derive(Debug, Default)]
+struct Record {
+    troubles: BTreeMap<Finder, (String, Use)>,
+    away_since: Option<Moment>,
+    well_since: Option<Moment>,
+    /// Each reason, and when the log last had it.
+    said: Vec<(String, Moment)>,
+}
+
+fn millis(from: Moment, to: Moment) -> u64 {
+    to.steady_ms.saturating_sub(from.steady_ms)
+}
+
+impl Record {
+    /// What is to be said of a trouble: the keeper's reason where it is in trouble itself.
+    fn found(&mut self, finder: Finder, trouble: &str, of: Use, now: Moment) -> Option<Said> {
+        self.troubles.insert(finder, (trouble.to_owned(), of));
+        self.well_since = None;
+        let since = *self.away_since.get_or_insert(now);
+        let keepers = self.troubles.get(&Finder::Keeper);
+        let reason = keepers.map_or(trouble, |(words, _)| words).to_owned();
+        self.said.retain(|(_, at)| millis(*at, now) < REPEAT_MS);
+        if self.said.len() == REASONS_MAX || self.said.iter().any(|(said, _)| *said == reason) {
+            return None;
+        }
+        self.said.push((reason.clone(), now));
+        Some(Said::Away(reason, millis(since, now)))
+    }
+
+    fn worked(&mut self, finder: &Finder, of: Use, now: Moment) {
+        if self.troubles.get(finder).is_some_and(|(_, failed)| of == Use::Writing || *failed == of)
+        {
+            self.troubles.remove(finder);
+        }
+        self.note_well(now);
+    }
+
+    /// The keeper wrote something: what others could not write, they could now.
+    fn can_write(&mut self, now: Moment) {
+        let stays = |finder: &Finder, of: Use| *finder != Finder::Keeper && of == Use::Reading;
+        self.troubles.retain(|finder, (_, of)| stays(finder, *of));
+        self.note_well(now);
+    }
+
+    fn note_well(&mut self, now: Moment) {
+        if self.troubles.is_empty() && self.away_since.is_some() {
+            self.well_since.get_or_insert(now);
+        }
+    }
+
+    fn settle(&mut self, now: Moment) -> Option<Said> {
+        let (since, well) = (self.away_since?, self.well_since?);
+        if millis(well, now) < WELL_FOR_MS {
+            return None;
+        }
+        *self = Self::default();
+        Some(Said::Back(millis(since, well)))
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Health {
+    place: String,
+    fallback: Fallback,
+    record: Mutex<Record>,
+}
+
+impl Health {
+    /// Of `store`, of which nothing is known yet.
+    pub fn new(store: &SharedStore) -> Self {
+        Self { place: store.place.to_string(), fallback: store.fallback, record: Mutex::default() }
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // Each change is complete in itself.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `finder` could not use it. Says so, where it is news or was last said a minute ago.
+    pub fn found(&self, finder: Finder, trouble: &Trouble, of: Use, now: Moment) {
+        let said = self.record().found(finder, &trouble.0, of, now);
+        self.say(said);
+    }
+
+    /// What `finder` asked for worked.
+    pub fn worked(&self, finder: &Finder, of: Use, now: Moment) {
+        self.record().worked(finder, of, now);
+    }
+
+    /// The keeper could write.
+    pub fn can_write(&self, now: Moment) {
+        self.record().can_write(now);
+    }
+
+    /// What `finder` found counts no more: it has ended.
+    pub fn forget(&self, finder: &Finder, now: Moment) {
+        self.record().worked(finder, Use::Writing, now);
+    }
+
+    /// Says that the trouble is over, once it has been for a moment.
+    pub fn settle(&self, now: Moment) {
+        let said = self.record().settle(now);
+        self.say(said);
+    }
+
+    /// Whether anybody found it in trouble.
+    pub fn is_in_trouble(&self) -> bool {
+        !self.record().troubles.is_empty()
+    }
+
+    fn say(&self, said: Option<Said>) {
+        let place = &self.place;
+        match (said, self.fallback) {
+            (None, _) => {}
+            (Some(Said::Away(why, ms)), Fallback::Wait) => error!(
+                "The token store {place} can't be used{}: {why}. Tokens in hand serve until they expire; \
+                 nothing is refreshed until it is back (token_store_fallback: wait)",
+                lasting(ms)
+            ),
+            (Some(Said::Away(why, ms)), Fallback::Local) => warn!(
+                "The token store {place} can't be used{}: {why}. Until it is back each host refreshes for \
+                 itself (token_store_fallback: local); an issuer with single-use refresh tokens may take \
+                 that for theft",
+                lasting(ms)
+            ),
+            (Some(Said::Back(ms)), _) => {
+                info!("The token store {place} can be used again, after {} s", ms / 1000);
+            }
+        }
+    }
+}
+
+/// ` for 61 s`, or nothing where it has just begun.
+fn lasting(ms: u64) -> String {
+    if ms < 1000 { String::new() } else { format!(" for {} s", ms / 1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn at(ms: u64) -> Moment {
+        let wall = Timestamp::from_secs(1_800_000_000);
+        Moment { wall: wall.plus_millis(i64::try_from(ms).unwrap()), steady_ms: ms }
+    }
+
+    fn of(slug: &str) -> Finder {
+        Finder::Refresher(slug.to_owned())
+    }
+
+    fn away(why: &str, ms: u64) -> Option<Said> {
+        Some(Said::Away(why.to_owned(), ms))
+    }
+
+    fn found(record: &mut Record, finder: Finder, why: &str, now: Moment) -> Option<Said> {
+        record.found(finder, why, Use::Writing, now)
+    }
+
+    /// Seen with a read-only replica: 2 to 17 lines a second.
+    #[test]
+    fn one_line_a_minute_for_all_providers_together() {
+        let mut record = Record::default();
+        assert_eq!(found(&mut record, of("a"), "READONLY", at(0)), away("READONLY", 0));
+        for ms in (0..REPEAT_MS).step_by(500) {
+            for finder in [of("a"), of("b"), Finder::Keeper] {
+                assert_eq!(found(&mut record, finder, "READONLY", at(ms)), None, "{ms}");
+            }
+        }
+        assert_eq!(found(&mut record, of("b"), "READONLY", at(REPEAT_MS - 1)), None);
+        assert_eq!(
+            found(&mut record, of("b"), "READONLY", at(REPEAT_MS)),
+            away("READONLY", REPEAT_MS)
+        );
+    }
+
+    #[test]
+    fn another_reason_is_said_at_once_but_two_in_turn_are_not_repeated() {
+        let mut record = Record::default();
+        assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(0)), away("LOADING", 0));
+        assert_eq!(
+            found(&mut record, Finder::Keeper, "READONLY", at(5_000)),
+            away("READONLY", 5_000)
+        );
+        assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(6_000)), None);
+        assert_eq!(found(&mut record, Finder::Keeper, "READONLY", at(7_000)), None);
+    }
+
+    #[test]
+    fn words_that_differ_each_time_are_few_lines_too() {
+        let mut record = Record::default();
+        let lines = (0..100).filter(|number| {
+            found(&mut record, of("a"), &format!("MOVED {number}"), at(*number)).is_some()
+        });
+        assert_eq!(lines.count(), REASONS_MAX);
+    }
+
+    #[test]
+    fn the_end_is_said_once_and_only_where_nobody_is_in_trouble() {
+        let mut record = Record::default();
+        found(&mut record, of("a"), "OOM", at(0));
+        found(&mut record, Finder::Keeper, "OOM", at(10));
+        record.worked(&Finder::Keeper, Use::Writing, at(100));
+        assert_eq!(record.settle(at(9_000)), None, "a is still in trouble");
+        record.worked(&of("a"), Use::Writing, at(10_000));
+        assert_eq!(record.settle(at(10_000 + WELL_FOR_MS - 1)), None);
+        assert_eq!(record.settle(at(10_000 + WELL_FOR_MS)), Some(Said::Back(10_000)));
+        assert_eq!(record.settle(at(60_000)), None);
+        assert_eq!(found(&mut record, of("a"), "OOM", at(60_001)), away("OOM", 0), "a new one");
+    }
+
+    /// A replica answers what is read: between two refused writes that is no end.
+    #[test]
+    fn what_can_be_read_says_nothing_of_what_can_be_written() {
+        let mut record = Record::default();
+        found(&mut record, of("a"), "READONLY", at(0));
+        record.found(of("b"), "NOPERM", Use::Reading, at(0));
+        record.worked(&of("a"), Use::Reading, at(1));
+        assert_eq!(record.troubles.len(), 2);
+        record.can_write(at(2));
+        assert_eq!(record.troubles.keys().collect::<Vec<_>>(), [&of("b")]);
+        record.worked(&of("b"), Use::Reading, at(3));
+        assert_eq!(record.settle(at(3 + WELL_FOR_MS)), Some(Said::Back(3)));
+    }
+
+    #[test]
+    fn trouble_that_comes_back_within_a_moment_was_never_over() {
+        let mut record = Record::default();
+        found(&mut record, of("a"), "MISCONF", at(0));
+        for ms in (0..30_000).step_by(1_000) {
+            record.worked(&of("a"), Use::Writing, at(ms));
+            assert_eq!(record.settle(at(ms + 500)), None);
+            assert_eq!(found(&mut record, of("a"), "MISCONF", at(ms + 600)), None);
+        }
+    }
+}
