@@ -117,7 +117,7 @@ impl SharedChain {
     /// Why the store can't be used, where a refresh has to wait for it.
     pub fn waits_for(&self) -> Option<String> {
         let (trouble, _) = self.trouble.as_ref().filter(|_| !self.may_go_alone())?;
-        Some(format!("The token store {} can't be used ({trouble}); waiting for it", self.place()))
+        Some(trouble.to_string())
     }
 
     fn may_go_alone(&self) -> bool {

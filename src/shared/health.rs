@@ -197,8 +197,8 @@ mod tests {
         Finder::Refresher(slug.to_owned())
     }
 
-    fn away(why: &str, ms: u64) -> Option<Said> {
-        Some(Said::Away(why.to_owned(), ms))
+    fn away(why: &str, ms: u64) -> Said {
+        Said::Away(why.to_owned(), ms)
     }
 
     fn found(record: &mut Record, finder: Finder, why: &str, now: Moment) -> Option<Said> {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn one_line_a_minute_for_all_providers_together() {
         let mut record = Record::default();
-        assert_eq!(found(&mut record, of("a"), "READONLY", at(0)), away("READONLY", 0));
+        assert_eq!(found(&mut record, of("a"), "READONLY", at(0)), Some(away("READONLY", 0)));
         for ms in (0..REPEAT_MS).step_by(500) {
             for finder in [of("a"), of("b"), Finder::Keeper] {
                 assert_eq!(found(&mut record, finder, "READONLY", at(ms)), None, "{ms}");
@@ -218,17 +218,17 @@ mod tests {
         assert_eq!(found(&mut record, of("b"), "READONLY", at(REPEAT_MS - 1)), None);
         assert_eq!(
             found(&mut record, of("b"), "READONLY", at(REPEAT_MS)),
-            away("READONLY", REPEAT_MS)
+            Some(away("READONLY", REPEAT_MS))
         );
     }
 
     #[test]
     fn another_reason_is_said_at_once_but_two_in_turn_are_not_repeated() {
         let mut record = Record::default();
-        assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(0)), away("LOADING", 0));
+        assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(0)), Some(away("LOADING", 0)));
         assert_eq!(
             found(&mut record, Finder::Keeper, "READONLY", at(5_000)),
-            away("READONLY", 5_000)
+            Some(away("READONLY", 5_000))
         );
         assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(6_000)), None);
         assert_eq!(found(&mut record, Finder::Keeper, "READONLY", at(7_000)), None);
@@ -254,7 +254,11 @@ mod tests {
         assert_eq!(record.settle(at(10_000 + WELL_FOR_MS - 1)), None);
         assert_eq!(record.settle(at(10_000 + WELL_FOR_MS)), Some(Said::Back(10_000)));
         assert_eq!(record.settle(at(60_000)), None);
-        assert_eq!(found(&mut record, of("a"), "OOM", at(60_001)), away("OOM", 0), "a new one");
+        assert_eq!(
+            found(&mut record, of("a"), "OOM", at(60_001)),
+            Some(away("OOM", 0)),
+            "a new one"
+        );
     }
 
     /// A replica answers what is read: between two refused writes that is no end.

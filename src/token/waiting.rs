@@ -136,6 +136,11 @@ impl Waits {
         Some(format!("the wait for {} is over after {waited_secs} s", wait.cause.what()))
     }
 
+    /// Whether the token store is waited for.
+    pub fn is_for_store(&self) -> bool {
+        matches!(self.0, Some(Wait { cause: Cause::Store { .. }, .. }))
+    }
+
     /// The wait, where it has lasted long enough to be said.
     pub fn said(&self) -> Option<Waiting> {
         let wait = self.0.as_ref().filter(|wait| wait.is_said)?;

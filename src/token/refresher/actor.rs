@@ -106,7 +106,7 @@ impl Actor {
             }
         }
         self.save_before_the_end();
-        let failed = self.waits_for_store().or_else(|| self.status.last_error.take());
+        let failed = self.told_of_store().or_else(|| self.status.last_error.take());
         match (failed, self.unsaved) {
             (Some(error), _) => Err(error),
             (None, Some((_, why))) => Err(format!("The new token could not be stored: {why}")),
@@ -331,7 +331,7 @@ impl Actor {
         match went {
             Went::Busy => self.wait_for(Cause::Lease),
             Went::Through => self.wait_is_over(),
-            Went::Away => {}
+            Went::Away => self.wait_for_store(),
         }
         if went != Went::Busy {
             self.publish(false);
@@ -383,8 +383,8 @@ impl Actor {
         self.status.consecutive_failures = self.machine.consecutive_failures();
         self.status.next_attempt_at = self.machine.next_attempt_at();
         let mut refresh = self.status.clone();
-        if let Some(store) = self.waits_for_store() {
-            refresh.fail(store, Trouble::StoreAway);
+        if let Some(told) = self.told_of_store() {
+            refresh.fail(told, Trouble::StoreAway);
         }
         Posting {
             token: self.machine.token().cloned(),

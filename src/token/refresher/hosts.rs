@@ -55,10 +55,7 @@ impl Actor {
     pub(super) fn enter(&mut self) -> Entry {
         let now = self.setup.clock.now();
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
-        let found = match chain.look(now) {
-            Ok(found) => found,
-            Err(_) => return self.away(),
-        };
+        let Ok(found) = chain.look(now) else { return self.away() };
         let is_held = found.is_held;
         self.take_up_shared(found);
         if self.machine.next(now) != Step::Refresh {
@@ -264,9 +261,16 @@ impl Actor {
         if may_go_on { Entry::Ours } else { Entry::Away }
     }
 
-    /// What a refresh that is due waits for, where that is the shared store.
-    pub(super) fn waits_for_store(&self) -> Option<String> {
-        let due = self.machine.next(self.setup.clock.now()) == Step::Refresh;
-        self.setup.chain.as_ref().filter(|_| due)?.waits_for()
+    /// Where the token store is and why it can't be used, while a refresh that is due waits for it.
+    pub(super) fn store_in_trouble(&self) -> Option<(String, String)> {
+        let is_due = self.machine.next(self.setup.clock.now()) == Step::Refresh;
+        let chain = self.setup.chain.as_ref().filter(|_| is_due)?;
+        chain.waits_for().map(|why| (chain.place(), why))
+    }
+
+    /// The same in words.
+    pub(super) fn told_of_store(&self) -> Option<String> {
+        let (place, why) = self.store_in_trouble()?;
+        Some(format!("The token store {place} can't be used ({why}); waiting for it"))
     }
 }

@@ -9,9 +9,20 @@ impl Actor {
     /// Notes that `cause` is waited for before anything else can be done.
     pub(super) fn wait_for(&mut self, cause: Cause) {
         let is_refreshing = matches!(cause, Cause::Lock { .. } | Cause::Lease);
+        // Of the token store the log speaks once for all providers.
+        let is_logged = !matches!(cause, Cause::Store { .. });
         if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
-            warn!("The refresher of provider {} is {told}", self.setup.name);
+            if is_logged {
+                warn!("The refresher of provider {} is {told}", self.setup.name);
+            }
             self.publish(is_refreshing);
+        }
+    }
+
+    /// Notes that the token store can't be used.
+    pub(super) fn wait_for_store(&mut self) {
+        if let Some((place, why)) = self.store_in_trouble() {
+            self.wait_for(Cause::Store { place, why });
         }
     }
 
@@ -27,8 +38,11 @@ impl Actor {
 
     /// Notes that nothing is waited for any more.
     pub(super) fn wait_is_over(&mut self) {
+        let is_logged = !self.waits.is_for_store();
         if let Some(told) = self.waits.end(self.setup.clock.now()) {
-            info!("For the refresher of provider {}, {told}", self.setup.name);
+            if is_logged {
+                info!("For the refresher of provider {}, {told}", self.setup.name);
+            }
             self.publish(false);
         }
     }
