@@ -65,15 +65,13 @@ impl Lifecycle {
         let known = &self.saved;
         let failed = known.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
         let unsure = known.pending.as_ref().map(|marker| marker.refresh_token_hash.clone());
-        let configured = self.policy.seed.as_ref().map(Secret::hash);
         let chain = known.refresh_token.as_ref().map(Secret::hash);
-        let seeds = known.superseded_seeds.iter().cloned();
-        for seed in
-            seeds.chain([known.seed_hash.clone(), failed, unsure, configured].into_iter().flatten())
-        {
-            if chain.as_ref() != Some(&seed) {
-                begun.supersede_seed(seed);
-            }
+        let tried = failed.into_iter().chain(unsure).filter(|hash| chain.as_ref() != Some(hash));
+        // Where the issuer does not rotate, the chain's token is the seed itself.
+        let configured = self.policy.seed.as_ref().map(Secret::hash);
+        let seeds = known.superseded_seeds.iter().cloned().chain(known.seed_hash.clone());
+        for seed in seeds.chain(configured).chain(tried) {
+            begun.supersede_seed(seed);
         }
     }
 }

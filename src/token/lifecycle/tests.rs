@@ -565,6 +565,15 @@ fn after_a_login_seeds_that_were_known_begin_no_chain_and_a_new_one_does() {
         let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
         succeed(&mut machine, &grant("a1", Some("r1"), 3_600_000), START)
     };
+    // An issuer that does not rotate: the chain's token is the seed itself.
+    let kept = {
+        let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
+        succeed(&mut machine, &grant("a1", None, 3_600_000), START)
+    };
+    let kept_and_refused = {
+        let mut machine = Lifecycle::new(policy(Some("seed")), Some(kept.clone()), START);
+        fail(&mut machine, &failure(Class::TokenDead), later(START, 3_600_000)).1
+    };
     let refused = {
         let mut machine = Lifecycle::new(policy(Some("seed")), None, START);
         fail(&mut machine, &failure(Class::TokenDead), START).1
@@ -579,6 +588,10 @@ fn after_a_login_seeds_that_were_known_begin_no_chain_and_a_new_one_does() {
         (Some("seed"), None),
         (Some("seed"), Some(begun.clone())),
         (None, Some(begun)),
+        (Some("seed"), Some(kept.clone())),
+        (None, Some(kept)),
+        (Some("seed"), kept_and_refused.clone()),
+        (None, kept_and_refused),
         (None, refused),
         (None, unsure),
     ];
