@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
-use crate::message::Headers;
+use crate::message::{Headers, reason_phrase};
 use crate::shared::engine::Line;
 use crate::token::state_file::{check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
@@ -107,7 +107,7 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
             let request =
                 OutRequest { method: "HEAD", target, passed_on: &[], headers: &Headers::new() };
             match upstream.send(&request, &mut OutBody::Absent, None, &mut 0) {
-                Ok(answer) => judge(&line, &answer, clock.wall(), &mut report),
+                Ok(answer) => judge(&line, what, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
             }
         }
@@ -140,7 +140,7 @@ fn origin_of(url: &str) -> &str {
     url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
-fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {
+fn judge(line: &str, what: &str, answer: &Answer, now: Timestamp, report: &mut Report) {
     let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok());
     let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
     let behind = date.map(|date| Timestamp::from_system_time(date).millis_since(now));
@@ -149,8 +149,40 @@ fn judge(line: &str, answer: &Answer, now: Timestamp, report: &mut Report) {
             "{line}: answers, but its clock and this machine's are {} s apart",
             millis.abs() / 1000
         )),
-        _ => report.fine.push(format!("{line}: answers (status {})", answer.head.status)),
+        _ => report.fine.push(format!("{line}: {}", tried(what, answer.head.status))),
     }
+}
+
+/// What a HEAD request to the endpoint `what` showed, and what it can't show.
+fn tried(what: &str, status: u16) -> String {
+    let answer = format!("{status} {}", reason_phrase(status));
+    let answer = answer.trim_end();
+    let seen = match status {
+        300..=399 if what == "token_url" => {
+            format!("reachable; it redirects ({answer}), which token requests do not follow")
+        }
+        400..=499 => {
+            format!("reachable; a HEAD is refused there ({answer}), which is usual")
+        }
+        500..=599 => format!("reachable, but it fails ({answer})"),
+        _ => format!("reachable ({answer})"),
+    };
+    let untried = match what {
+        "base_url" => "the credential was not tried",
+        "token_url" => "client, secret and refresh token were not tried",
+        _ => "a login was not tried",
+    };
+    format!("{seen}; {untried}")
+}
+
+/// What is left to try once an online check found nothing: the first provider whose refresh would show it.
+pub fn left_to_try(config: &Config) -> Option<String> {
+    config.providers.iter().filter(|provider| provider.enabled).find_map(|provider| match &provider
+        .credential
+    {
+        Credential::Refreshed(refresh) => Some(refresh.call.refresh(&provider.slug)),
+        _ => None,
+    })
 }
 
 fn plain(error: UpstreamError) -> String {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::config::call::USUAL_FILE;
 use crate::logger::{self, Format};
 use crate::login::Wish;
 use crate::status;
@@ -177,7 +178,7 @@ fn config_argument() -> Arg {
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
-        .default_value("providers.yaml")
+        .default_value(USUAL_FILE)
         .help("The configuration")
 }
 

@@ -12,11 +12,13 @@ use crate::secret::Secret;
 use crate::shared::place::Place;
 use crate::token::watched::Form;
 
+pub mod call;
 pub mod raw;
 pub mod redirect;
 pub mod resolve;
 pub mod slug;
 
+pub use call::Call;
 pub use redirect::Redirect;
 
 /// Everything that `providers.yaml` and the environment say.
@@ -253,7 +255,7 @@ pub enum Missing {
     Variable(String),
     /// A file that can't be read or is empty: its path and why.
     File(String, String),
-    /// A refresh token that only a login can bring: the provider's slug.
+    /// A refresh token that only a login can bring: the command for it.
     Login(String),
 }
 
@@ -262,9 +264,7 @@ impl std::fmt::Display for Missing {
         match self {
             Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
             Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
-            Self::Login(slug) => {
-                write!(f, "There is no refresh token yet; run: evertoken login --provider {slug}")
-            }
+            Self::Login(command) => write!(f, "There is no refresh token yet; run: {command}"),
         }
     }
 }
@@ -315,6 +315,8 @@ pub struct AutoRefresh {
     pub files: SecretFiles,
     /// Where `evertoken login` gets the first refresh token.
     pub login: LoginEndpoints,
+    /// How commands for this configuration are written.
+    pub call: Call,
 }
 
 /// What `evertoken login` needs beside the token endpoint; it is of no use to anything else.

@@ -80,7 +80,7 @@ fn refreshed(
 
 fn missing(refresh: &AutoRefresh, state: &StateFile) -> Missing {
     let seed = refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned();
-    seed.unwrap_or_else(|| Missing::Login(state.slug().to_owned()))
+    seed.unwrap_or_else(|| Missing::Login(refresh.call.login(state.slug())))
 }
 
 /// Where a credential comes from; `Display` goes on after the provider's name.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use evertoken::check::{self, sources};
 use evertoken::clock::Clock;
+use evertoken::config::Config;
 use evertoken::proxy::route;
 
 use crate::commands::{BAD_CONFIG, inspect, say, say_out};
@@ -47,8 +48,21 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
         say(problem);
     }
     if problems.is_empty() {
-        say_out(&format!("{}: everything is in order\n", path.display()));
+        say_out(&format!("{}: {}\n", path.display(), verdict(&config, online)));
         return ExitCode::SUCCESS;
     }
     ExitCode::from(BAD_CONFIG)
+}
+
+/// What is right, and what was not tried.
+fn verdict(config: &Config, online: bool) -> String {
+    if !online {
+        return "everything is in order; --online also tries the endpoints".to_owned();
+    }
+    match check::left_to_try(config) {
+        Some(refresh) => format!(
+            "everything that was tried is in order; `{refresh}` tries the rest, and uses the refresh token"
+        ),
+        None => "everything that was tried is in order".to_owned(),
+    }
 }

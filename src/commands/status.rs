@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crossbeam_channel::Receiver;
+use evertoken::config::call::USUAL_FILE;
 use evertoken::status::{self, Target};
 use evertoken::{logger, thread};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,12 +13,9 @@ use signal_hook::iterator::Signals;
 
 use crate::commands::{FAILED, SIGNAL_STACK_BYTES, USAGE, load, say, say_out, variable};
 
-/// The configuration that is looked for where none is named.
-const USUAL_CONFIG: &str = "providers.yaml";
-
 /// A configuration that was not named is read only where no address was.
 pub(crate) fn run(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
-    let usual = Path::new(USUAL_CONFIG);
+    let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
     let loaded = config.or(found).map(|path| load(path, logger::Options::default()));
     let config = match loaded.transpose() {

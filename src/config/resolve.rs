@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
-    Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
+    Call, Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
     is_loopback_host, secret_of_file,
 };
 use crate::secret::Secret;
@@ -136,7 +136,12 @@ pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>
             return (None, vec![Problem { file, position, message, is_warning: false }]);
         }
     };
-    let config = read(&document, sources);
+    let mut config = read(&document, sources);
+    for provider in &mut config.providers {
+        if let Credential::Refreshed(refresh) = &mut provider.credential {
+            refresh.call = Call::of(file);
+        }
+    }
     let mut problems: Vec<Problem> = document
         .problems()
         .into_iter()

@@ -3,23 +3,32 @@
 use crate::report::{CredentialKind, ProviderReport, State};
 use crate::token::history::Trouble;
 
-/// What to do about the provider's problem; None where there is none. `has_login` says that
-/// `evertoken login` is configured for it.
-pub fn advice(provider: &ProviderReport, has_login: bool) -> Option<String> {
+/// What there is to run about a provider.
+#[derive(Clone, Debug, Default)]
+pub struct Commands {
+    /// Logs in, where that is configured.
+    pub login: Option<String>,
+    /// Tries its endpoints.
+    pub check_online: String,
+}
+
+/// What to do about the provider's problem; None where there is none.
+pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> {
     let trouble = provider.refresh.trouble;
     if let Some(waiting) = provider.waiting.as_ref().filter(|_| provider.enabled) {
         return Some(waiting.advice.clone());
     }
-    let login = has_login.then(|| format!("`evertoken login --provider {}`", provider.slug));
     match (provider.state, trouble, provider.credential) {
         (State::Disabled, _, _) => None,
-        (_, Some(trouble), _) => Some(about(trouble, login.as_deref())),
+        (_, Some(trouble), _) => Some(about(trouble, commands)),
         (State::CoolingDown, None, _) => Some(
             "It failed or asked to wait; until then requests go to the next provider that fits. \
              Nothing to do unless it lasts."
                 .to_owned(),
         ),
-        (State::Unavailable, None, CredentialKind::Missing) => Some(about(Trouble::Missing, None)),
+        (State::Unavailable, None, CredentialKind::Missing) => {
+            Some(about(Trouble::Missing, &Commands::default()))
+        }
         (State::Unavailable, None, CredentialKind::File) => Some(
             "See to the program that keeps this file; it is read again once it changes.".to_owned(),
         ),
@@ -30,8 +39,9 @@ pub fn advice(provider: &ProviderReport, has_login: bool) -> Option<String> {
     }
 }
 
-fn about(trouble: Trouble, login: Option<&str>) -> String {
-    let again = match login {
+fn about(trouble: Trouble, commands: &Commands) -> String {
+    let login = commands.login.as_ref().map(|login| format!("`{login}`"));
+    let again = match &login {
         Some(login) => format!("Log in again: {login}"),
         None => {
             "Log in again with the provider's own tool, and give evertoken the new refresh token."
@@ -48,8 +58,10 @@ fn about(trouble: Trouble, login: Option<&str>) -> String {
             return login.map_or(again, |login| format!("Log in: {login}"));
         }
         Trouble::Unreachable => {
-            "Check the network and token_url; `evertoken check --online` tries every step. It is \
-             tried again by itself."
+            return format!(
+                "Check the network and token_url; `{}` tries every step. It is tried again by itself.",
+                commands.check_online
+            );
         }
         Trouble::NoAnswer | Trouble::IssuerFails => {
             "The fault is on the issuer's side. It is tried again by itself; nothing to do unless it \
@@ -101,9 +113,12 @@ mod tests {
             let mut provider = sample("One");
             (provider.state, provider.credential) = (state, credential);
             provider.refresh.trouble = trouble;
-            let without = advice(&provider, false);
+            let check_online = "evertoken check --online".to_owned();
+            let none = Commands { login: None, check_online: check_online.clone() };
+            let without = advice(&provider, &none);
             assert!(!without.as_deref().unwrap_or("").contains("evertoken login"));
-            advice(&provider, true)
+            let login = Some("evertoken login --provider one".to_owned());
+            advice(&provider, &Commands { login, check_online })
         };
         let cases = [
             (State::Failing, Some(Trouble::Missing), Refreshed, "Or log in: `evertoken login"),

@@ -279,7 +279,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::{
-        AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
+        AutoRefresh, Call, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
     };
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -301,6 +301,7 @@ pub(crate) mod tests {
             retry_interval: Duration::from_hours(1),
             files: SecretFiles::default(),
             login: LoginEndpoints::default(),
+            call: Call::default(),
         }
     }
 

@@ -174,3 +174,48 @@ fn a_state_file_that_makes_no_sense_is_a_problem_and_left_alone() {
     assert!(told.contains("P: the state file state/p.json can't be used: "), "{told}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "{");
 }
+
+#[test]
+fn check_online_says_what_it_tried_and_what_it_did_not() {
+    for (status, said) in [
+        (404, "reachable; a HEAD is refused there (404 Not Found), which is usual; "),
+        (405, "reachable; a HEAD is refused there (405 Method Not Allowed), which is usual; "),
+        (401, "reachable; a HEAD is refused there (401 Unauthorized), which is usual; "),
+        (200, "reachable (200 OK); "),
+        (302, "reachable; it redirects (302 Found), which token requests do not follow; "),
+        (503, "reachable, but it fails (503 Service Unavailable); "),
+    ] {
+        let folder = folder("refresh_token_env: SEED");
+        let issuer = Peer::answering(move |_| answer(status, ""));
+        let file = folder.path().join("providers.yaml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, config.replace("http://127.0.0.1:9", &issuer.url())).unwrap();
+        let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+        let output = run(folder.path(), &["check", "--online"], &variables);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let told = text(&output.stdout);
+        let line = told.lines().find(|line| line.contains("token_url")).unwrap();
+        let expected = format!(
+            "P: token_url {}/token: {said}client, secret and refresh token were not tried",
+            issuer.url()
+        );
+        assert_eq!(line, expected);
+        let line = told.lines().find(|line| line.contains("base_url")).unwrap();
+        assert!(line.ends_with("the credential was not tried"), "{line}");
+        let last = told.lines().last().unwrap();
+        assert_eq!(
+            last,
+            "providers.yaml: everything that was tried is in order; `evertoken refresh --provider p` tries the \
+             rest, and uses the refresh token"
+        );
+        assert!(issuer.seen().iter().all(|seen| seen.line.starts_with("HEAD ")));
+    }
+}
+
+#[test]
+fn check_without_online_says_that_nothing_was_asked() {
+    let output = check(folder("refresh_token_env: SEED").path(), &[SEED]);
+    let told = text(&output.stdout);
+    let last = told.lines().last().unwrap();
+    assert_eq!(last, "providers.yaml: everything is in order; --online also tries the endpoints");
+}

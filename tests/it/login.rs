@@ -314,6 +314,26 @@ fn a_browser_is_opened_where_there_is_a_display() {
 }
 
 #[test]
+fn what_is_to_be_run_names_the_configuration_in_use() {
+    let place = Place::new(BROWSER);
+    let folder = place.folder.path();
+    std::fs::rename(folder.join("providers.yaml"), folder.join("my providers.yaml")).unwrap();
+    let command = "evertoken login --config 'my providers.yaml' --provider the-p";
+    let arguments = ["--config", "my providers.yaml"];
+    let check = run(folder, &[&["check"], &arguments[..]].concat(), &place.variables());
+    let words = format!("There is no refresh token yet; run: {command}");
+    assert!(text(&check.stderr).contains(&words), "{}", text(&check.stderr));
+    let running = Binary::start(folder, &arguments, &place.variables());
+    let address = running.address();
+    running.wait_for(&words);
+    eventually("the status says it", || ask(address, get("/-/status")).body.contains("advice"));
+    let ready = ask(address, get("/-/ready"));
+    assert!(ready.body.contains(&words), "{}", ready.body);
+    let status = ask(address, get("/-/status")).body;
+    assert!(status.contains(&format!("Log in: `{command}`")), "{status}");
+}
+
+#[test]
 fn exit_codes() {
     let place = Place::new("refresh_token_env: SEED");
     let login = |arguments: &[&str]| {

@@ -6,8 +6,8 @@ use crate::config::raw::Section;
 use crate::config::resolve::provider::read_headers;
 use crate::config::resolve::{Sources, is_loopback_url, login, split_url};
 use crate::config::{
-    AutoRefresh, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles, WatchedFile,
-    secret_of_file,
+    AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
+    WatchedFile, secret_of_file,
 };
 use crate::token::watched::{Fields, Form};
 
@@ -104,6 +104,7 @@ pub(super) fn read_auto_refresh(
             seed: section.text("refresh_token_file").map(|path| sources.path(&path)),
         },
         login,
+        call: Call::default(),
     };
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::clock::Moment;
 use crate::config::{Credential, ProviderKind};
 use crate::proxy::exchange::Proxy;
-use crate::report::advice::advice;
+use crate::report::advice::{Commands, advice};
 use crate::report::{CredentialKind, ProviderReport, Report, RequestsReport, State, TokenReport};
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
@@ -67,9 +67,15 @@ pub(super) fn provider_report(
         advice: None,
         warning: posting.disk_error.as_ref().map(|why| disk_warning(&provider.name, why)),
     };
-    let has_login =
-        matches!(&provider.credential, Credential::Refreshed(config) if config.login.exist());
-    report.advice = advice(&report, has_login);
+    let refreshed = match &provider.credential {
+        Credential::Refreshed(config) => Some(&**config),
+        _ => None,
+    };
+    let commands = refreshed.map(|config| Commands {
+        login: config.login.exist().then(|| config.call.login(&provider.slug)),
+        check_online: config.call.check_online(),
+    });
+    report.advice = advice(&report, &commands.unwrap_or_default());
     report
 }
 

@@ -61,7 +61,8 @@ impl Actor {
             Presented::Token(token) => Ok(Some(token.clone())),
             Presented::Nothing => Ok(None),
             Presented::Missing => {
-                let login = || Missing::Login(self.setup.state.slug().to_owned());
+                let login =
+                    || Missing::Login(self.setup.config.call.login(self.setup.state.slug()));
                 let seed = self.setup.config.seed.as_ref();
                 let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
                 Err(Failure::missing(missing.unwrap_or_else(login)))
@@ -123,6 +124,6 @@ impl Actor {
         // Without a seed in the configuration, the failure itself says what to run.
         let helps = *presented != Presented::Missing || config.seed.is_some();
         let slug = self.setup.state.slug();
-        (config.login.exist() && helps).then(|| format!("evertoken login --provider {slug}"))
+        (config.login.exist() && helps).then(|| config.call.login(slug))
     }
 }
