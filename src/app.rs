@@ -17,16 +17,13 @@ use crate::proxy::exchange::Proxy;
 use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
-use crate::token::grant::{Reached, TokenRequest};
+use crate::token::grant::{self, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
 use crate::token::group::Group;
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
-
-/// The largest token response that is read.
-pub const TOKEN_RESPONSE_MAX_BYTES: usize = 1024 * 1024;
 
 /// What a run is made with beside its configuration.
 pub struct Environment {
@@ -219,7 +216,8 @@ fn token_sender(poster: Poster) -> Send {
             headers: &request.headers,
             body: &request.body,
             allowed,
-            answer_max_bytes: TOKEN_RESPONSE_MAX_BYTES,
+            answer_max_bytes: TOKEN_ANSWER_MAX_BYTES,
+            is_whole: &|headers, body| grant::is_whole(headers, body),
         };
         match poster.post(&post) {
             Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::token_fields::TokenFields;
 use crate::secret::Secret;
 use crate::shared::place::Place;
 use crate::token::watched::Form;
@@ -17,6 +18,7 @@ pub mod raw;
 pub mod redirect;
 pub mod resolve;
 pub mod slug;
+pub mod token_fields;
 
 pub use call::Call;
 pub use redirect::Redirect;
@@ -307,6 +309,8 @@ pub struct AutoRefresh {
     pub extra_params: Vec<(String, String)>,
     /// Extra headers on token requests.
     pub headers: Vec<(String, String)>,
+    /// Where an answer keeps its values.
+    pub token_fields: TokenFields,
     /// How long before expiry a token is refreshed.
     pub refresh_before_expiry: Duration,
     /// How long to wait after a permanent failure.

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod current;
+pub mod inflate;
 pub mod ingress;
 pub mod logger;
 pub mod login;

@@ -301,8 +301,7 @@ fn exchange_code(
     let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
     let (answer, sent) = send(setup, &request);
     let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
-    let granted = grant::read(answer.status, &answer.headers, &answer.body, sent.wall);
-    let granted = granted
+    let granted = read(setup, &answer, sent)
         .map_err(|failure| failed(format!("The issuer did not take the code: {}", failure.what)))?;
     Ok((granted, sent))
 }
@@ -335,8 +334,7 @@ fn by_device(
             return Err(failed(device::EXPIRED));
         }
         let (answer, sent) = send(setup, &request);
-        let outcome = answer
-            .map(|answer| grant::read(answer.status, &answer.headers, &answer.body, sent.wall));
+        let outcome = answer.map(|answer| read(setup, &answer, sent));
         match outcome {
             Ok(Ok(granted)) => return store(setup, (granted, sent)),
             Ok(Err(failure)) => wait_ms = poll.refused(&failure).map_err(failed)?,
@@ -348,6 +346,11 @@ fn by_device(
 fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, NoAnswer>, Moment) {
     let sent = setup.clock.now();
     ((setup.send)(request, REQUEST_MAX), sent)
+}
+
+fn read(setup: &Setup, answer: &TokenAnswer, sent: Moment) -> Result<Grant, grant::Failure> {
+    let fields = &setup.config.token_fields;
+    grant::read(answer.status, &answer.headers, &answer.body, fields, sent.wall)
 }
 
 fn unanswered(no_answer: &NoAnswer) -> String {

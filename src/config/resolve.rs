@@ -15,6 +15,7 @@ mod auto_refresh;
 mod login;
 mod provider;
 mod settings;
+mod token_fields;
 mod token_store;
 
 /// A problem in a configuration file.

@@ -4,9 +4,11 @@
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::config::token_fields::TokenFields;
 use crate::config::{AutoRefresh, Missing};
 use crate::login::callback::words;
 use crate::secret::Secret;
+use crate::token::grant::codes::Meaning;
 use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
 use crate::token::refresher::TokenAnswer;
 
@@ -51,10 +53,12 @@ pub fn token_request(config: &AutoRefresh, pending: &Pending) -> Result<TokenReq
 impl Pending {
     /// Reads the answer to a request sent at `sent`; the error says what is wrong with it.
     pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, String> {
-        let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let json = grant::parse(&answer.headers, &answer.body).unwrap_or_default();
         let is_fine = (200..300).contains(&answer.status) && json.get("error").is_none();
         if !is_fine {
-            let failure = grant::read(answer.status, &answer.headers, &answer.body, sent).err();
+            let fields = TokenFields::default();
+            let failure =
+                grant::read(answer.status, &answer.headers, &answer.body, &fields, sent).err();
             let what = failure.map(|failure| failure.what.to_string()).unwrap_or_default();
             return Err(format!("The issuer gives no device code: {what}"));
         }
@@ -65,8 +69,9 @@ impl Pending {
                 format!("The issuer's answer has no '{key}'; is device_authorization_url right?")
             })
         };
+        let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
         let millis =
-            |key: &str| json.get(key).and_then(Value::as_u64).map(|secs| secs.saturating_mul(1000));
+            |key: &str| json.get(key).and_then(number).map(|secs: u64| secs.saturating_mul(1000));
         Ok(Self {
             device_code: Secret::new(needed("device_code")?),
             user_code: words(needed("user_code")?),
@@ -127,16 +132,20 @@ impl Poll {
 
     /// A poll brought no token: how long to wait until the next, or why there is none (RFC 8628 §3.5).
     pub fn refused(&mut self, failure: &Failure) -> Result<u64, String> {
-        let code = match &failure.what {
-            What::Status(_, code) => code.as_deref().unwrap_or_default(),
-            _ => "",
+        let (status, code) = match &failure.what {
+            What::Status(status, code) => (*status, code.as_deref().unwrap_or_default()),
+            _ => (0, ""),
         };
+        // A refresh is tried again after a refusal that nobody knows; a person would wait for nothing.
+        let is_refused = matches!(status, 400..=499 if !matches!(status, 408 | 425 | 429))
+            && !code.is_empty()
+            && Meaning::of(code) == Meaning::Unknown;
         match code {
             "authorization_pending" => Ok(self.interval_ms),
             "slow_down" => Ok(self.slower(self.interval_ms + SLOW_DOWN_MS)),
             "expired_token" => Err(EXPIRED.to_owned()),
             "access_denied" => Err("The login was refused, by you or by the issuer".to_owned()),
-            _ if failure.class == Class::Transient => {
+            _ if failure.class == Class::Transient && !is_refused => {
                 let wait_ms = self.slower(self.interval_ms * 2);
                 Ok(failure
                     .retry_after_ms
@@ -211,6 +220,13 @@ mod tests {
         let google =
             read(200, r#"{"device_code":"d","user_code":"u","verification_url":"https://g"}"#);
         assert_eq!(google.unwrap().verification_uri, "https://g");
+        let github = read(
+            200,
+            "device_code=d&expires_in=899&interval=7&user_code=u&verification_uri=https%3A%2F%2Fg",
+        );
+        let github = github.unwrap();
+        assert_eq!(github.verification_uri, "https://g");
+        assert_eq!((github.lifetime_ms, github.interval_ms), (899_000, 7_000));
         let odd = with(r#","verification_uri_complete":"file:///etc/passwd""#);
         assert_eq!(odd.address(), None);
         let escape = read(
@@ -253,7 +269,8 @@ mod tests {
 
     fn failure(status: u16, code: &str) -> Failure {
         let body = format!(r#"{{"error":"{code}"}}"#);
-        grant::read(status, &Headers::new(), body.as_bytes(), SENT).unwrap_err()
+        grant::read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT)
+            .unwrap_err()
     }
 
     #[test]
@@ -272,10 +289,14 @@ mod tests {
         assert!(poll.refused(&failure(403, "access_denied")).unwrap_err().contains("refused"));
         let other = poll.refused(&failure(400, "invalid_grant")).unwrap_err();
         assert!(other.ends_with("400 Bad Request (invalid_grant)"), "{other}");
+        let github = poll.refused(&failure(400, "incorrect_device_code")).unwrap_err();
+        assert!(github.ends_with("(incorrect_device_code)"), "{github}");
         let mut poll = Poll::new(1_000);
         let asked = Failure { retry_after_ms: Some(9_000), ..failure(429, "x") };
         assert_eq!(poll.refused(&asked), Ok(9_000));
-        let not_a_token = grant::read(200, &Headers::new(), b"<html>", SENT).unwrap_err();
+        let not_a_token =
+            grant::read(200, &Headers::new(), b"<html>", &TokenFields::default(), SENT)
+                .unwrap_err();
         assert_eq!(not_a_token.reached, Reached::Perhaps);
         assert_eq!(poll.refused(&not_a_token), Ok(4_000));
     }

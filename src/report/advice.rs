@@ -94,6 +94,10 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
              every host waits for it."
         }
         Trouble::WrongUrl => "Check token_url: what is there takes no token requests.",
+        Trouble::NoReason => {
+            "A firewall, or the issuer without a reason: it is tried again by itself. If it lasts, check \
+             the network, client_id and client_secret."
+        }
         Trouble::Refused => {
             "The issuer refuses this client or account. See to it there, then refresh."
         }
@@ -134,6 +138,7 @@ mod tests {
             (State::Failing, Some(Trouble::ScopeRefused), Refreshed, "scope"),
             (State::Failing, Some(Trouble::WrongUrl), Refreshed, "token_url"),
             (State::Unavailable, Some(Trouble::StoreAway), Refreshed, "token store"),
+            (State::Failing, Some(Trouble::NoReason), Refreshed, "firewall"),
             (State::CoolingDown, Some(Trouble::Refused), Refreshed, "account"),
             (State::CoolingDown, None, Static, "next provider"),
             (State::Unavailable, None, Missing, "restart"),

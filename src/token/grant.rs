@@ -1,27 +1,28 @@
 //! What the answer to a token request is (RFC 6749 §5): a grant, or a failure and what it leads to. Pure.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::Missing;
+use crate::config::token_fields::TokenFields;
 use crate::message::{Headers, reason_phrase};
 use crate::secret::Secret;
 use crate::token::scope;
 
+mod answer;
+pub mod codes;
+mod lifetime;
+mod refusal;
 mod request;
 
+pub use answer::{TOKEN_ANSWER_MAX_BYTES, is_whole, parse};
+use codes::Meaning;
+pub use lifetime::{LIFETIME_ASSUMED_MS, LIFETIME_MAX_MS};
+pub(in crate::token) use request::USER_AGENT;
 pub use request::{TokenRequest, request, request_with};
-
-/// A lifetime assumed where nothing names one.
-pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
-/// A lifetime beyond this is taken for a mistake.
-pub const LIFETIME_MAX_MS: i64 = 10 * 366 * 24 * 3_600_000;
-/// The longest OAuth error code that is shown.
-const ERROR_CODE_MAX_BYTES: usize = 64;
 
 /// A token response that can be used (RFC 6749 §5.1).
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Grant {
     pub refresh_in_ms: Option<i64>,
     /// The granted scope, where the answer names it.
     pub scope: Option<String>,
+    /// How long the refresh token lives, in milliseconds from when the request was sent, where the issuer says so.
+    pub refresh_token_lifetime_ms: Option<i64>,
     /// What was odd about the answer, for the log.
     pub warning: Option<String>,
 }
@@ -79,7 +82,7 @@ pub enum What {
     /// An HTTP answer: its status and OAuth error code.
     Status(u16, Option<String>),
     /// A 200 that is no token response.
-    NotAToken(&'static str),
+    NotAToken(Cow<'static, str>),
     /// No answer: DNS, connection, TLS, timeout.
     NoAnswer(String),
     /// A secret that is not there.
@@ -117,27 +120,37 @@ impl Failure {
         Self { class: Class::Permanent, reached: Reached::No, retry_after_ms: None, what }
     }
 
-    fn not_a_token(why: &'static str) -> Self {
+    fn not_a_token(why: impl Into<Cow<'static, str>>) -> Self {
         // A 200 may well have used up the refresh token.
-        let what = What::NotAToken(why);
+        let what = What::NotAToken(why.into());
         Self { class: Class::Transient, reached: Reached::Perhaps, retry_after_ms: None, what }
     }
 }
 
-/// Reads the answer to a request sent at `sent`: its status, headers and whole body.
+/// Reads the answer to a request sent at `sent`: its status, headers and whole body; `fields` says where its
+/// values stand.
 pub fn read(
     status: u16,
     headers: &Headers,
     body: &[u8],
+    fields: &TokenFields,
     sent: Timestamp,
 ) -> Result<Grant, Failure> {
-    let json: Option<Value> = serde_json::from_slice(body).ok();
-    let code = json.as_ref().and_then(error_code);
-    if (200..300).contains(&status) && code.is_none() {
-        return read_grant(json.as_ref(), sent);
+    let is_success = (200..300).contains(&status);
+    let answer = answer::parse(headers, body);
+    let code = match &answer {
+        Err(_) => None,
+        Ok(answer) if is_success && text(answer, fields, "access_token").is_some() => {
+            refusal::standard_code(answer, fields)
+        }
+        Ok(answer) => refusal::any_code(answer, fields, is_success),
+    };
+    if is_success && code.is_none() {
+        return read_grant(&answer.map_err(Failure::not_a_token)?, fields, sent);
     }
+    let meaning = Meaning::of(code.as_deref().unwrap_or(""));
     Err(Failure {
-        class: classify(status, code.as_deref()),
+        class: meaning.class(status, code.as_deref()),
         reached: reached(status, code.as_deref()),
         retry_after_ms: headers.retry_after_ms(sent),
         what: What::Status(status, code),
@@ -152,125 +165,42 @@ fn reached(status: u16, code: Option<&str>) -> Reached {
     }
 }
 
-/// `error` is a string (RFC 6749 §5.2) or an object with `code` or `type`. Only what looks like a
-/// code is taken, so that nothing else from the body reaches the log.
-fn error_code(json: &Value) -> Option<String> {
-    let error = json.get("error")?;
-    let code = match error {
-        // Some issuers fill in every member; the token beside an empty one must not be lost.
-        Value::String(code) if code.is_empty() => return None,
-        Value::String(code) => code.as_str(),
-        Value::Object(object) => ["code", "type"]
-            .iter()
-            .find_map(|key| object.get(*key).and_then(Value::as_str))
-            .unwrap_or("unnamed"),
-        Value::Null => return None,
-        _ => "unnamed",
-    };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let shown = code.len() <= ERROR_CODE_MAX_BYTES && code.bytes().all(plain);
-    Some(if shown { code.to_owned() } else { "unnamed".to_owned() })
-}
-
-/// By the body's error first, by the status second.
-fn classify(status: u16, code: Option<&str>) -> Class {
-    match code.unwrap_or("") {
-        "temporarily_unavailable"
-        | "slow_down"
-        | "server_error"
-        | "rate_limit_error"
-        | "rate_limit_exceeded"
-        | "overloaded_error" => Class::Transient,
-        "invalid_grant" | "invalid_refresh_token" => Class::TokenDead,
-        code if code.starts_with("refresh_token_") => Class::TokenDead,
-        "invalid_client"
-        | "unauthorized_client"
-        | "invalid_scope"
-        | "unsupported_grant_type"
-        | "access_denied"
-        | "invalid_target" => Class::Permanent,
-        _ => match status {
-            408 | 425 | 429 | 500..=599 => Class::Transient,
-            // Some issuers say this of a refresh token they no longer know.
-            400 if code == Some("invalid_request") => Class::TokenDead,
-            // A redirect is not followed, a 2xx or 1xx with an error is odd: captive portals.
-            0..=399 => Class::Transient,
-            _ => Class::Permanent,
-        },
-    }
-}
-
-fn read_grant(json: Option<&Value>, sent: Timestamp) -> Result<Grant, Failure> {
-    let json = json.ok_or_else(|| Failure::not_a_token("it is not JSON"))?;
-    let access_token = text(json, "access_token")
-        .ok_or_else(|| Failure::not_a_token("it has no 'access_token'"))?;
+fn read_grant(answer: &Value, fields: &TokenFields, sent: Timestamp) -> Result<Grant, Failure> {
+    let access_token = text(answer, fields, "access_token").ok_or_else(|| {
+        Failure::not_a_token(match fields.path("access_token") {
+            Some(path) => format!("it has no text at '{path}', as token_fields has it"),
+            None => "it has no 'access_token'".to_owned(),
+        })
+    })?;
     if !access_token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         return Err(Failure::not_a_token("its 'access_token' holds bytes no header may hold"));
     }
-    let (lifetime_ms, warning) = lifetime(json, access_token, sent);
-    let refresh_in_ms = number(json.get("refresh_in"))
-        .map(to_millis)
-        .or_else(|| earliest_refresh(json, sent))
+    let (lifetime_ms, warning) = lifetime::of_access_token(answer, fields, access_token, sent);
+    let refresh_in_ms = answer
+        .get("refresh_in")
+        .and_then(lifetime::number)
+        .map(lifetime::to_millis)
+        .or_else(|| earliest_refresh(answer, sent))
         .filter(|refresh_in| (1..lifetime_ms).contains(refresh_in));
     Ok(Grant {
         access_token: Secret::new(access_token),
-        refresh_token: text(json, "refresh_token").map(Secret::new),
+        refresh_token: text(answer, fields, "refresh_token").map(Secret::new),
         lifetime_ms,
         refresh_in_ms,
-        scope: scope::granted(json),
+        scope: scope::granted(answer),
+        refresh_token_lifetime_ms: lifetime::of_refresh_token(answer, fields, sent),
         warning,
     })
 }
 
-fn text<'a>(json: &'a Value, key: &str) -> Option<&'a str> {
-    json.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
-}
-
-/// A number, or a number in a string.
-fn number(value: Option<&Value>) -> Option<f64> {
-    match value? {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
-        _ => None,
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, as is wanted")]
-fn to_millis(secs: f64) -> i64 {
-    (secs * 1000.0) as i64
+fn text<'a>(answer: &'a Value, fields: &TokenFields, name: &str) -> Option<&'a str> {
+    fields.value(answer, name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 /// `earliest_refresh_at`, in seconds since 1970.
-fn earliest_refresh(json: &Value, sent: Timestamp) -> Option<i64> {
-    let at = Timestamp::from_millis(to_millis(number(json.get("earliest_refresh_at"))?));
+fn earliest_refresh(answer: &Value, sent: Timestamp) -> Option<i64> {
+    let at = lifetime::point(answer.get("earliest_refresh_at")?)?;
     Some(at.millis_since(sent))
-}
-
-/// The lifetime from `expires_in`, else the token's own `exp`, else an hour; and what was odd.
-fn lifetime(json: &Value, access_token: &str, sent: Timestamp) -> (i64, Option<String>) {
-    let sane = |millis: &i64| (1..=LIFETIME_MAX_MS).contains(millis);
-    let named = json.get("expires_in").filter(|value| !value.is_null());
-    let claimed = number(named).map(to_millis);
-    if let Some(millis) = claimed.filter(sane) {
-        return (millis, None);
-    }
-    let from_jwt = jwt_expiry(access_token).map(|exp| exp.millis_since(sent)).filter(sane);
-    let (millis, taken) = match from_jwt {
-        Some(millis) => (millis, "the token's own 'exp' is taken"),
-        None => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
-    };
-    let warning =
-        named.map(|_| format!("The token response's 'expires_in' makes no sense; {taken}"));
-    (millis, warning)
-}
-
-/// `exp` of a JWT (RFC 7519 §4.1.4), unverified: the token is for somebody else to verify.
-fn jwt_expiry(token: &str) -> Option<Timestamp> {
-    let mut parts = token.split('.');
-    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-    let claims: Value = serde_json::from_slice(&payload).ok()?;
-    number(claims.get("exp")).map(|secs| Timestamp::from_millis(to_millis(secs)))
 }
 
 #[cfg(test)]
@@ -297,6 +227,7 @@ pub(crate) mod tests {
             scope: None,
             extra_params: Vec::new(),
             headers: Vec::new(),
+            token_fields: TokenFields::default(),
             refresh_before_expiry: Duration::from_mins(5),
             retry_interval: Duration::from_hours(1),
             files: SecretFiles::default(),
@@ -306,36 +237,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn grants_and_lifetimes() {
-        // {"exp":1800000120}
-        let jwt = "aa.eyJleHAiOjE4MDAwMDAxMjB9.cc";
-        let cases: [(&str, i64, bool); 13] = [
-            (r#"{"access_token":"a","expires_in":60}"#, 60_000, false),
-            (r#"{"access_token":"a","expires_in":"60"}"#, 60_000, false),
-            (r#"{"access_token":"a","expires_in":59.5}"#, 59_500, false),
-            (r#"{"access_token":"a","expires_in":60,"error":""}"#, 60_000, false),
-            (r#"{"access_token":"a"}"#, LIFETIME_ASSUMED_MS, false),
-            (r#"{"access_token":"a","expires_in":null}"#, LIFETIME_ASSUMED_MS, false),
-            (r#"{"access_token":"a","expires_in":0}"#, LIFETIME_ASSUMED_MS, true),
-            (r#"{"access_token":"a","expires_in":-1}"#, LIFETIME_ASSUMED_MS, true),
-            (r#"{"access_token":"a","expires_in":"soon"}"#, LIFETIME_ASSUMED_MS, true),
-            (r#"{"access_token":"a","expires_in":316224000}"#, LIFETIME_MAX_MS, false),
-            (r#"{"access_token":"a","expires_in":316224001}"#, LIFETIME_ASSUMED_MS, true),
-            (&format!(r#"{{"access_token":"{jwt}"}}"#), 120_000, false),
-            (&format!(r#"{{"access_token":"{jwt}","expires_in":1e300}}"#), 120_000, true),
-        ];
-        for (body, lifetime, warns) in cases {
-            let grant = read(200, &Headers::new(), body.as_bytes(), SENT).unwrap();
-            assert_eq!(grant.lifetime_ms, lifetime, "{body}");
-            assert_eq!(grant.warning.is_some(), warns, "{body}");
-        }
-    }
-
-    #[test]
     fn the_issuers_wish_for_the_next_refresh_counts() {
         let read = |extra: &str| {
             let body = format!(r#"{{"access_token":"a","expires_in":100,{extra}}}"#);
-            read(200, &Headers::new(), body.as_bytes(), SENT).unwrap()
+            read(200, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT).unwrap()
         };
         assert_eq!(read(r#""refresh_in":50"#).refresh_in_ms, Some(50_000));
         assert_eq!(read(r#""refresh_in":100"#).refresh_in_ms, None);
@@ -382,25 +287,27 @@ pub(crate) mod tests {
                 TokenDead,
                 "200 OK (invalid_grant)",
             ),
-            (401, "", Permanent, "401 Unauthorized"),
-            (403, "<html>", Permanent, "403 Forbidden"),
-            (404, "{}", Permanent, "404 Not Found"),
+            (401, "", Transient, "401 Unauthorized"),
+            (403, "<html>", Transient, "403 Forbidden"),
+            (404, "{}", Transient, "404 Not Found"),
             (408, "", Transient, "408 Request Timeout"),
             (425, "", Transient, "425 Too Early"),
             (429, "", Transient, "429 Too Many Requests"),
             (503, "", Transient, "503 Service Unavailable"),
             (302, "", Transient, "302 Found"),
-            (418, "", Permanent, "418"),
+            (418, "", Transient, "418"),
             (
                 400,
                 r#"{"error":"the token rt-secret is bad"}"#,
-                Permanent,
+                Transient,
                 "400 Bad Request (unnamed)",
             ),
-            (400, r#"{"error":7}"#, Permanent, "400 Bad Request (unnamed)"),
+            (400, r#"{"error":7}"#, Transient, "400 Bad Request (unnamed)"),
         ];
         for (status, body, class, words) in cases {
-            let failure = read(status, &Headers::new(), body.as_bytes(), SENT).unwrap_err();
+            let failure =
+                read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT)
+                    .unwrap_err();
             assert_eq!(
                 (failure.class, failure.what.to_string().as_str()),
                 (class, words),
@@ -421,7 +328,9 @@ pub(crate) mod tests {
             r#"{"access_token":5}"#,
             "{\"access_token\":\"a\\nb\"}",
         ] {
-            let failure = read(200, &Headers::new(), body.as_bytes(), SENT).unwrap_err();
+            let failure =
+                read(200, &Headers::new(), body.as_bytes(), &TokenFields::default(), SENT)
+                    .unwrap_err();
             assert_eq!(failure.class, Class::Transient, "{body}");
             assert_eq!(failure.reached, Reached::Perhaps, "{body}");
         }
@@ -455,7 +364,9 @@ pub(crate) mod tests {
             (429, "", Reached::No),
         ];
         for (status, body, expected) in cases {
-            let failure = read(status, &Headers::new(), body.as_bytes(), sent).unwrap_err();
+            let failure =
+                read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), sent)
+                    .unwrap_err();
             assert_eq!(failure.reached, expected, "{status} {body}");
         }
     }

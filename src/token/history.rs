@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::Missing;
+use crate::token::grant::codes::Meaning;
 use crate::token::grant::{Class, Failure, Reached, What};
 
 /// How many refreshes are remembered.
@@ -60,6 +61,8 @@ pub enum Trouble {
     WrongUrl,
     /// The token store can't be used.
     StoreAway,
+    /// A refusal without a code: a firewall's page, or an issuer that gives no reason.
+    NoReason,
     /// Any other refusal, and what later versions may tell.
     #[serde(other)]
     Refused,
@@ -141,28 +144,25 @@ impl Trouble {
         let status = what.get(..3).and_then(|start| start.parse().ok()).unwrap_or(0);
         let code =
             what.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, code)| code);
-        match code {
-            // Only failures for good are remembered: of these, they are about the refresh token.
-            Some("invalid_grant" | "invalid_refresh_token" | "invalid_request") => Self::TokenDead,
-            Some(code) if code.starts_with("refresh_token_") => Self::TokenDead,
-            code => Self::of_status(status, code),
+        // Only failures for good are remembered, so this one was about the refresh token.
+        if Meaning::of(code.unwrap_or("")).class(status, code) == Class::TokenDead {
+            return Self::TokenDead;
         }
+        Self::of_status(status, code)
     }
 
     /// Of an answer that is not about the refresh token.
     fn of_status(status: u16, code: Option<&str>) -> Self {
-        match (code.unwrap_or(""), status) {
-            ("invalid_client" | "unauthorized_client" | "unsupported_grant_type", _) => {
-                Self::ClientRefused
-            }
-            ("invalid_scope" | "invalid_target", _) => Self::ScopeRefused,
-            ("slow_down" | "rate_limit_error" | "rate_limit_exceeded", _) | (_, 429) => {
-                Self::Throttled
-            }
-            ("temporarily_unavailable" | "server_error" | "overloaded_error", _)
-            | (_, 408 | 425 | 500..=599) => Self::IssuerFails,
+        match (Meaning::of(code.unwrap_or("")), status) {
+            (Meaning::TokenDead, _) => Self::TokenDead,
+            (Meaning::Client, _) => Self::ClientRefused,
+            (Meaning::Scope, _) => Self::ScopeRefused,
+            (Meaning::Account, _) => Self::Refused,
+            (Meaning::Throttled, _) | (_, 429) => Self::Throttled,
+            (Meaning::Issuer, _) | (_, 408 | 425 | 500..=599) => Self::IssuerFails,
+            (_, 100..=199 | 300..=399 | 404 | 405 | 410) => Self::WrongUrl,
+            (_, 400..=499) if code.is_none() => Self::NoReason,
             (_, 401) => Self::ClientRefused,
-            (_, 100..=399 | 404 | 405 | 410) => Self::WrongUrl,
             (_, _) => Self::Refused,
         }
     }
@@ -171,12 +171,14 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::token_fields::TokenFields;
     use crate::message::Headers;
     use crate::token::grant;
 
     fn answered(status: u16, body: &str) -> Failure {
         let sent = Timestamp::from_secs(1_800_000_000);
-        grant::read(status, &Headers::new(), body.as_bytes(), sent).unwrap_err()
+        grant::read(status, &Headers::new(), body.as_bytes(), &TokenFields::default(), sent)
+            .unwrap_err()
     }
 
     #[test]
@@ -186,7 +188,15 @@ mod tests {
             (401, r#"{"error":{"code":"refresh_token_reused"}}"#, Trouble::TokenDead),
             (400, r#"{"error":"invalid_request"}"#, Trouble::TokenDead),
             (401, r#"{"error":"invalid_client"}"#, Trouble::ClientRefused),
-            (401, "", Trouble::ClientRefused),
+            (401, "", Trouble::NoReason),
+            (401, r#"{"error":"unauthorized"}"#, Trouble::ClientRefused),
+            (
+                403,
+                r#"{"error":"unauthorized_client","message":"refresh_token is invalid"}"#,
+                Trouble::TokenDead,
+            ),
+            (200, r#"{"error":"bad_refresh_token"}"#, Trouble::TokenDead),
+            (200, r#"{"error":"odd"}"#, Trouble::Refused),
             (400, r#"{"error":"invalid_scope"}"#, Trouble::ScopeRefused),
             (404, "<html>", Trouble::WrongUrl),
             (302, "", Trouble::WrongUrl),
@@ -194,7 +204,8 @@ mod tests {
             (400, r#"{"error":"slow_down"}"#, Trouble::Throttled),
             (503, "", Trouble::IssuerFails),
             (400, r#"{"error":"temporarily_unavailable"}"#, Trouble::IssuerFails),
-            (403, "", Trouble::Refused),
+            (403, "", Trouble::NoReason),
+            (403, "<html>", Trouble::NoReason),
             (400, r#"{"error":"access_denied"}"#, Trouble::Refused),
         ];
         for (status, body, expected) in cases {

@@ -35,7 +35,6 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 const LINE_SLACK_BYTES: usize = 128;
 
 /// A request whose answer is read whole.
-#[derive(Debug)]
 pub struct Post<'a> {
     /// Where to.
     pub url: &'a str,
@@ -47,13 +46,14 @@ pub struct Post<'a> {
     pub allowed: Duration,
     /// The largest body that is taken as an answer.
     pub answer_max_bytes: usize,
+    /// Whether a body that broke off is whole all the same.
+    pub is_whole: &'a dyn Fn(&Headers, &[u8]) -> bool,
 }
 
 /// A whole answer: status, header fields, body.
 pub type WholeAnswer = (u16, Headers, Vec<u8>);
 
 /// Sends token requests of one provider.
-#[derive(Debug)]
 pub struct Poster {
     proxy: Option<Proxy>,
     roots: Roots,
@@ -93,7 +93,7 @@ impl Poster {
         let (parts, answer) = agent.run(request)?.into_parts();
         let mut bytes = Vec::new();
         let most = post.answer_max_bytes as u64 + 1;
-        answer.into_reader().take(most).read_to_end(&mut bytes).map_err(Error::from)?;
+        let end = answer.into_reader().take(most).read_to_end(&mut bytes);
         if bytes.len() > post.answer_max_bytes {
             let why = format!("the answer is over {} bytes", post.answer_max_bytes);
             return Err(Error::Io(io::Error::other(why)));
@@ -102,7 +102,11 @@ impl Poster {
         for (name, value) in &parts.headers {
             headers.push(name.as_str(), value.as_bytes());
         }
-        Ok((parts.status.as_u16(), headers, bytes))
+        match end {
+            Err(error) if !(post.is_whole)(&headers, &bytes) => Err(Error::from(error)),
+            // A server that cuts the connection too early may have used up the refresh token.
+            Ok(_) | Err(_) => Ok((parts.status.as_u16(), headers, bytes)),
+        }
     }
 
     /// An agent for one request, so that nothing is kept: a kept connection may be closed at the

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod access; // who is let in, and what §5 of the contract answers
+mod answers; // what issuers answer, and refusals of a token
 mod check; // `evertoken check`: what it finds, and what it says it tried
 mod cli; // the real binary: exit codes, messages, signals
 mod configuration; // what people write into providers.yaml, and what the binary does with it

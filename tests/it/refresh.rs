@@ -201,7 +201,7 @@ fn a_token_response_over_the_limit_is_refused() {
         let frame = r#"{"access_token":"a","x":""}"#.len();
         answer(200, &format!(r#"{{"access_token":"a","x":"{}"}}"#, "y".repeat(bytes - frame)))
     };
-    let limit = evertoken::app::TOKEN_RESPONSE_MAX_BYTES;
+    let limit = evertoken::token::grant::TOKEN_ANSWER_MAX_BYTES;
     for (bytes, ready) in [(limit, true), (limit + 1, false)] {
         let text = answer_of(bytes);
         let issuer = Peer::answering(move |_| text.clone());

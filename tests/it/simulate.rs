@@ -50,6 +50,7 @@ impl Issuer {
             lifetime_ms: i64::try_from(lifetime_ms).unwrap(),
             refresh_in_ms: None,
             scope: None,
+            refresh_token_lifetime_ms: None,
             warning: None,
         })
     }

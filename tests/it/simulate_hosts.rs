@@ -361,6 +361,7 @@ impl World {
             lifetime_ms: i64::try_from(LIFETIME_MS).unwrap(),
             refresh_in_ms: None,
             scope: None,
+            refresh_token_lifetime_ms: None,
             warning: None,
         };
         Stage::Receive(presented, Ok(grant), sent, comes_ms)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::raw::Section;
 use crate::config::resolve::provider::read_headers;
-use crate::config::resolve::{Sources, is_loopback_url, login, split_url};
+use crate::config::resolve::{Sources, is_loopback_url, login, split_url, token_fields};
 use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
     WatchedFile, secret_of_file,
@@ -16,7 +16,7 @@ const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
 
 /// Keys of `auto_refresh_config` that a `credentials_file` makes useless.
-const REFRESH_KEYS: [&str; 19] = [
+const REFRESH_KEYS: [&str; 20] = [
     "token_url",
     "client_id_env",
     "client_id_file",
@@ -30,6 +30,7 @@ const REFRESH_KEYS: [&str; 19] = [
     "scope",
     "extra_params",
     "headers",
+    "token_fields",
     "refresh_before_expiry",
     "retry_interval",
     "authorization_url",
@@ -86,6 +87,7 @@ pub(super) fn read_auto_refresh(
         scope: section.text("scope"),
         extra_params: section.text_map("extra_params"),
         headers: read_headers(&section),
+        token_fields: token_fields::read(&section),
         refresh_before_expiry: Duration::from_secs(section.integer(
             "refresh_before_expiry",
             300,

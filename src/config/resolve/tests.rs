@@ -728,6 +728,7 @@ fn the_example_documents_every_key() {
         include_str!("provider.rs"),
         include_str!("auto_refresh.rs"),
         include_str!("login.rs"),
+        include_str!("token_fields.rs"),
         include_str!("../resolve.rs"),
     ];
     let text = include_str!("../../../providers.yaml.example");
@@ -754,6 +755,12 @@ fn the_example_documents_every_key() {
                 keys += 1;
             }
         }
+    }
+    for key in crate::config::token_fields::TOKEN_FIELDS {
+        assert!(
+            text.contains(&format!("      #   {key}:")),
+            "{key} is not in providers.yaml.example"
+        );
     }
     assert!(keys > 15, "the search found only {keys} keys");
 }

@@ -124,6 +124,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::ScopeRefused => "the scope is refused",
         Trouble::WrongUrl => "no token endpoint there",
         Trouble::StoreAway => "the token store can't be used",
+        Trouble::NoReason => "refused without a reason",
         Trouble::Refused => "refused",
     }
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 use crate::config::{AutoRefresh, ClientAuth, GrantType, Missing, RequestFormat};
 use crate::secret::Secret;
 
+/// The header that names the program.
+pub(in crate::token) const USER_AGENT: &str = "user-agent";
+
 /// A request to a token endpoint, ready to be posted.
 #[derive(Debug)]
 pub struct TokenRequest {
@@ -69,11 +72,17 @@ pub fn request_with<'a>(
     let (content_type, body) = encode(config.request_format, &params);
     headers.push(("content-type".to_owned(), Secret::new(content_type)));
     headers.push(("accept".to_owned(), Secret::new("application/json")));
+    headers.push((USER_AGENT.to_owned(), Secret::new(own_user_agent())));
     for (name, value) in &config.headers {
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));
     }
     Ok(TokenRequest { url: url.to_owned(), headers, body })
+}
+
+/// Some issuers refuse requests that don't say what sends them.
+fn own_user_agent() -> String {
+    format!("evertoken/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.
@@ -150,6 +159,19 @@ mod tests {
             made.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("accept")).collect();
         assert_eq!(accepts.len(), 1);
         assert_eq!(accepts[0].1.expose(), "x/y");
+    }
+
+    #[test]
+    fn a_request_says_which_program_sends_it_unless_the_configuration_does() {
+        let agent = |config: &AutoRefresh| {
+            let request = request(config, None, None).unwrap();
+            let mut agents = request.headers.into_iter();
+            agents.find(|(name, _)| name.eq_ignore_ascii_case("user-agent")).unwrap().1
+        };
+        let own = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
+        assert_eq!(agent(&config()).expose(), own);
+        let headers = vec![("User-Agent".into(), "other/1".into())];
+        assert_eq!(agent(&AutoRefresh { headers, ..config() }).expose(), "other/1");
     }
 
     #[test]

@@ -16,7 +16,9 @@ impl Policy {
         let client_hash = grant::request(config, None, config.scope.as_deref())
             .map(|request| {
                 let mut all = format!("{}\n{}", request.url, request.body.expose());
-                for (name, value) in &request.headers {
+                // Another version of this program is no other client.
+                let headers = request.headers.iter().filter(|(name, _)| name != grant::USER_AGENT);
+                for (name, value) in headers {
                     all.push_str(name);
                     all.push_str(value.expose());
                 }

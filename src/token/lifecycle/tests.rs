@@ -29,6 +29,7 @@ fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
         lifetime_ms,
         refresh_in_ms: None,
         scope: None,
+        refresh_token_lifetime_ms: None,
         warning: None,
     }
 }

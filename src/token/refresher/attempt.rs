@@ -10,6 +10,7 @@ use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant};
 use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
+use crate::token::refresher::TokenAnswer;
 use crate::token::refresher::actor::Actor;
 use crate::token::refresher::hosts::{NoGrant, Went};
 use crate::token::refresher::words::{shortened, tell};
@@ -52,7 +53,9 @@ impl Actor {
         let sent = self.setup.clock.now();
         let answer = (self.setup.send)(&request, self.time_allowed(sent))
             .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
-        let grant = grant::read(answer.status, &answer.headers, &answer.body, sent.wall)?;
+        let TokenAnswer { status, headers, body } = answer;
+        let fields = &self.setup.config.token_fields;
+        let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
         Ok((grant, sent))
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use evertoken::clock::{Moment, Timestamp};
 use evertoken::config::resolve::{self, Sources};
+use evertoken::config::token_fields::TokenFields;
 use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use evertoken::ingress::body::{BodyDecoder, BodyFault};
 use evertoken::ingress::head::HeadReader;
@@ -271,7 +272,7 @@ pub(crate) fn response_body(bytes: &[u8]) {
 pub(crate) fn token_response(bytes: &[u8]) {
     let Some((status, body)) = bytes.split_first_chunk::<2>() else { return };
     let status = 100 + u16::from_be_bytes(*status) % 500;
-    match grant::read(status, &Headers::new(), body, NOW.wall) {
+    match grant::read(status, &Headers::new(), body, &TokenFields::default(), NOW.wall) {
         Ok(grant) => {
             assert!((200..300).contains(&status));
             assert!(!grant.access_token.expose().is_empty());

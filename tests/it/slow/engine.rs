@@ -419,6 +419,7 @@ fn a_login_on_one_host_reaches_the_others() {
         lifetime_ms: 3_600_000,
         refresh_in_ms: None,
         scope: None,
+        refresh_token_lifetime_ms: None,
         warning: None,
     };
     store_login(&setup.unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();

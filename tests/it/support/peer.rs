@@ -157,6 +157,13 @@ impl Peer {
 
     /// Answers every request on every connection with what `answer` makes of it.
     pub(crate) fn answering(answer: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Self {
+        Self::answering_bytes(move |seen| answer(seen).into_bytes())
+    }
+
+    /// The same with answers of any bytes.
+    pub(crate) fn answering_bytes(
+        answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
         Self::start(move |mut talk| {
             while let Some(seen) = talk.request() {
                 if !talk.send(answer(&seen)) {

@@ -1,0 +1,92 @@
+//! Where a token endpoint's answer keeps its values. Pure.
+
+use serde_json::Value;
+
+/// The names that `token_fields` may hold: those of RFC 6749 §5.1 and §5.2, and what issuers added to them.
+pub const TOKEN_FIELDS: [&str; 7] = [
+    "access_token",
+    "refresh_token",
+    "expires_in",
+    "expires_at",
+    "refresh_token_expires_in",
+    "error",
+    "error_description",
+];
+
+/// Where an answer keeps its values: by name, the names of the members that lead there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenFields(Vec<(&'static str, Vec<String>)>);
+
+impl TokenFields {
+    /// Of names and where their values stand.
+    pub fn new(fields: Vec<(&'static str, Vec<String>)>) -> Self {
+        Self(fields)
+    }
+
+    /// Where the value called `name` stands, where that is configured: names with dots between them.
+    pub fn path(&self, name: &str) -> Option<String> {
+        self.named(name).map(|path| path.join("."))
+    }
+
+    /// The value called `name`: at its configured place; else beside the access token where that has such a
+    /// place; else at the top level. `null` counts as absent.
+    pub fn value<'a>(&self, answer: &'a Value, name: &str) -> Option<&'a Value> {
+        if let Some(path) = self.named(name) {
+            return at(answer, path);
+        }
+        let beside = self.named("access_token").and_then(|path| path.split_last());
+        let beside = beside.and_then(|(_, folder)| at(answer, folder)).filter(|_| name != "error");
+        let beside = beside.and_then(|folder| folder.get(name)).filter(|value| !value.is_null());
+        beside.or_else(|| answer.get(name).filter(|value| !value.is_null()))
+    }
+
+    fn named(&self, name: &str) -> Option<&[String]> {
+        self.0.iter().find(|(own, _)| *own == name).map(|(_, path)| path.as_slice())
+    }
+}
+
+fn at<'a>(answer: &'a Value, path: &[String]) -> Option<&'a Value> {
+    let found = path.iter().try_fold(answer, |value, name| match value {
+        Value::Array(list) => list.get(name.parse::<usize>().ok()?),
+        value => value.get(name),
+    });
+    found.filter(|value| !value.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_value_stands_at_its_place_else_beside_the_token_else_at_the_top() {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let fields = TokenFields::new(vec![
+            ("access_token", path("authed_user.access_token")),
+            ("expires_in", path("meta.0.ttl")),
+        ]);
+        let answer = json!({
+            "access_token": "bot", "refresh_token": "bot-refresh", "error": "", "scope": "a",
+            "authed_user": {"access_token": "user", "refresh_token": "user-refresh", "error": "x"},
+            "meta": [{"ttl": 60}],
+        });
+        let cases = [
+            ("access_token", json!("user")),
+            ("refresh_token", json!("user-refresh")),
+            ("expires_in", json!(60)),
+            ("error", json!("")),
+            ("scope", json!("a")),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(fields.value(&answer, name), Some(&expected), "{name}");
+            let at_the_top = TokenFields::default();
+            assert_eq!(at_the_top.value(&answer, name), answer.get(name), "{name}");
+        }
+        let other = json!({"access_token": "bot", "authed_user": {"id": 1, "refresh_token": null}, "refresh_token": "r"});
+        assert_eq!(fields.value(&other, "access_token"), None, "another's token is not taken");
+        assert_eq!(fields.value(&other, "refresh_token"), Some(&json!("r")));
+        assert_eq!(fields.path("access_token").as_deref(), Some("authed_user.access_token"));
+        assert_eq!(fields.path("scope"), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! Compressed bodies, recognised by their first bytes and inflated within a bound. Pure; the only file that knows
+//! `miniz_oxide`.
+
+use std::borrow::Cow;
+
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::{
+    TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+
+use crate::message::Headers;
+
+/// How often a body may be compressed: by the server, and once more by a proxy on the way.
+const LAYERS_MAX: u32 = 2;
+/// The first room for inflated bytes, as a multiple of the compressed ones.
+const FIRST_ROOM_FACTOR: usize = 4;
+/// The first two bytes of a gzip member, and the only method there is (RFC 1952 §2.3.1).
+const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
+/// The bytes of a gzip member before its optional fields, and after its data (checksum and length).
+const GZIP_HEAD_BYTES: usize = 10;
+const GZIP_TAIL_BYTES: usize = 8;
+/// The first byte of a zlib stream with the window that every encoder uses (RFC 1950 §2.2).
+const ZLIB_START: u8 = 0x78;
+
+/// A body as its reader wants it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plain<'a> {
+    /// Its bytes, inflated where they were compressed; of a broken stream those before the break.
+    pub bytes: Cow<'a, [u8]>,
+    /// Whether more bytes than the bound follow.
+    pub is_over: bool,
+    /// Whether it is encoded in a way that can't be decoded here.
+    pub is_foreign: bool,
+}
+
+/// The `body` of a message with `headers`, inflated up to `most_bytes`.
+///
+/// gzip and zlib are recognised by their first bytes, since some proxies compress an answer without saying so and
+/// others inflate it and leave the header. Only a bare deflate stream, which has no mark, is taken on the
+/// header's word. Checksums are not compared: what reads the bytes sees whether they make sense.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<'a> {
+    let says = |name: &str| headers.list_contains("content-encoding", name);
+    let mut bytes = Cow::Borrowed(body);
+    for layer in 0..LAYERS_MAX {
+        let form = match bytes.as_ref() {
+            [..] if bytes.starts_with(&GZIP_START) => Form::Gzip,
+            [ZLIB_START, second, ..]
+                if (u16::from(ZLIB_START) << 8 | u16::from(*second)) % 31 == 0 =>
+            {
+                Form::Zlib
+            }
+            _ if layer == 0 && says("deflate") => Form::Bare,
+            _ => break,
+        };
+        let (inflated, is_over) = inflate(form, &bytes, most_bytes);
+        if inflated.is_empty() {
+            // Not compressed after all, or broken from the start.
+            break;
+        }
+        bytes = Cow::Owned(inflated);
+        if is_over {
+            return Plain { bytes, is_over: true, is_foreign: false };
+        }
+    }
+    let is_text = bytes.iter().take(64).all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
+    let is_foreign = !is_text && (says("br") || says("zstd"));
+    let is_over = bytes.len() > most_bytes;
+    Plain { bytes, is_over, is_foreign }
+}
+
+/// How the compressed data is wrapped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Gzip,
+    Zlib,
+    Bare,
+}
+
+/// Inflates up to `most_bytes`; whether there are more. A gzip file may have several members.
+fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, bool) {
+    let mut output = Vec::new();
+    loop {
+        if form == Form::Gzip {
+            let Some(data) = gzip_data(input) else { return (output, false) };
+            input = data;
+        }
+        let (used, end) = inflate_stream(input, form == Form::Zlib, &mut output, most_bytes);
+        let next = input.get(used + GZIP_TAIL_BYTES..).unwrap_or_default();
+        match end {
+            // Without a mark, only a stream that is whole tells that this is one.
+            End::Broken if form == Form::Bare => return (Vec::new(), false),
+            End::Whole if form == Form::Bare && used < input.len() => return (Vec::new(), false),
+            End::Over => return (output, true),
+            End::Whole if form == Form::Gzip && next.starts_with(&GZIP_START) => input = next,
+            End::Whole | End::Broken => return (output, false),
+        }
+    }
+}
+
+/// What follows the head of a gzip member (RFC 1952 §2.3).
+fn gzip_data(member: &[u8]) -> Option<&[u8]> {
+    const HEAD_CHECKSUM: u8 = 2;
+    const EXTRA: u8 = 4;
+    const NAME: u8 = 8;
+    const COMMENT: u8 = 16;
+    let flags = *member.get(3)?;
+    let mut rest = member.get(GZIP_HEAD_BYTES..)?;
+    if flags & EXTRA != 0 {
+        let length = rest.first_chunk().map(|length| u16::from_le_bytes(*length))?;
+        rest = rest.get(2 + usize::from(length)..)?;
+    }
+    for text in [NAME, COMMENT] {
+        if flags & text != 0 {
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            rest = &rest[end + 1..];
+        }
+    }
+    if flags & HEAD_CHECKSUM != 0 {
+        rest = rest.get(2..)?;
+    }
+    Some(rest)
+}
+
+enum End {
+    Whole,
+    Broken,
+    Over,
+}
+
+/// Inflates one stream to the end of `output`; how much of `input` it took.
+fn inflate_stream(
+    input: &[u8],
+    has_zlib_head: bool,
+    output: &mut Vec<u8>,
+    most_bytes: usize,
+) -> (usize, End) {
+    let head = if has_zlib_head { TINFL_FLAG_PARSE_ZLIB_HEADER } else { 0 };
+    let flags = head | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    // In a box, since it takes 11 KB.
+    let mut state = Box::<DecompressorOxide>::default();
+    let (mut used, mut length) = (0, output.len());
+    // One more than the bound, so that its reaching is told from its passing.
+    let most = most_bytes.saturating_add(1);
+    let first = length.saturating_add(input.len().saturating_mul(FIRST_ROOM_FACTOR));
+    output.resize(first.min(most), 0);
+    let end = loop {
+        let (status, read, written) = decompress(&mut state, &input[used..], output, length, flags);
+        used += read;
+        length += written;
+        match status {
+            _ if length > most_bytes => break End::Over,
+            TINFLStatus::Done => break End::Whole,
+            TINFLStatus::HasMoreOutput => {
+                let room = output.len().saturating_mul(2).clamp(1, most);
+                output.resize(room, 0);
+            }
+            _ => break End::Broken,
+        }
+    };
+    output.truncate(length.min(most_bytes));
+    (used, end)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
+
+    use super::*;
+
+    /// A gzip member with a name and a comment in its head.
+    pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let head = b"\x1f\x8b\x08\x1e\0\0\0\0\0\x03\x03\0abcname\0comment\0hc";
+        [head.as_slice(), &compress_to_vec(bytes, 6), &[0; GZIP_TAIL_BYTES]].concat()
+    }
+
+    fn encoded(encoding: &str) -> Headers {
+        let mut headers = Headers::new();
+        if !encoding.is_empty() {
+            headers.push("Content-Encoding", encoding);
+        }
+        headers
+    }
+
+    #[test]
+    fn each_encoding_with_and_without_its_header_or_a_wrong_one() {
+        let text = br#"{"access_token":"at-1","refresh_token":"rt-1"}"#.as_slice();
+        let bare = compress_to_vec(text, 6);
+        let zlib = compress_to_vec_zlib(text, 6);
+        let (once, twice) = (gzip(text), gzip(&gzip(text)));
+        let members = [gzip(&text[..7]), gzip(&text[7..])].concat();
+        let cases: [(&str, &[u8], &[&str]); 6] = [
+            ("plain", text, &["", "gzip", "deflate", "br", "identity"]),
+            ("gzip", &once, &["", "gzip", "deflate", "x-gzip", "br", "GZIP, gzip"]),
+            ("zlib", &zlib, &["", "gzip", "Deflate"]),
+            ("bare", &bare, &["deflate", "DEFLATE"]),
+            ("gzip twice", &twice, &["", "gzip", "gzip, gzip"]),
+            ("two members", &members, &["", "gzip"]),
+        ];
+        for (name, body, encodings) in cases {
+            for encoding in encodings {
+                let plain = plain(&encoded(encoding), body, 1000);
+                assert_eq!(plain.bytes, text, "{name}, {encoding}");
+                assert!(!plain.is_over && !plain.is_foreign, "{name}, {encoding}");
+            }
+        }
+        let thrice = gzip(&gzip(&gzip(text)));
+        assert_ne!(plain(&encoded(""), &thrice, 1000).bytes, text, "too many layers");
+    }
+
+    #[test]
+    fn the_bound_on_both_sides() {
+        let zeros = vec![0; 1 << 20];
+        for packed in [gzip(&zeros), compress_to_vec_zlib(&zeros, 6)] {
+            let fits = plain(&encoded(""), &packed, zeros.len());
+            assert!(fits.bytes.len() == zeros.len() && !fits.is_over);
+            let over = plain(&encoded(""), &packed, zeros.len() - 1);
+            assert!(over.bytes.len() == zeros.len() - 1 && over.is_over);
+        }
+        let members = [gzip(&zeros[..8]), gzip(&zeros[..8])].concat();
+        assert!(!plain(&encoded(""), &members, 16).is_over);
+        assert!(plain(&encoded(""), &members, 15).is_over);
+        assert!(!plain(&encoded(""), b"abc", 3).is_over && plain(&encoded(""), b"abc", 2).is_over);
+    }
+
+    #[test]
+    fn a_cut_stream_gives_what_came_before_the_cut() {
+        let text: Vec<u8> =
+            (0..5000_u32).flat_map(|number| number.to_string().into_bytes()).collect();
+        let packed = gzip(&text);
+        for end in 0..packed.len() {
+            let plain = plain(&encoded("gzip"), &packed[..end], text.len());
+            assert!(text.starts_with(&plain.bytes) || *plain.bytes == packed[..end], "{end}");
+        }
+        let without_tail = &packed[..packed.len() - GZIP_TAIL_BYTES];
+        assert_eq!(plain(&encoded(""), without_tail, text.len()).bytes, text);
+    }
+
+    #[test]
+    fn an_encoding_that_is_not_known_is_said() {
+        for (encoding, body, is_foreign) in [
+            ("br", b"\x0b\x02\x80abc\x03".as_slice(), true),
+            ("zstd", b"\x28\xb5\x2f\xfd\x04\x00", true),
+            ("", b"\x0b\x02\x80abc\x03", false),
+            ("br", b"{}", false),
+        ] {
+            let plain = plain(&encoded(encoding), body, 100);
+            assert_eq!((plain.bytes.as_ref(), plain.is_foreign), (body, is_foreign), "{encoding}");
+        }
+    }
+}

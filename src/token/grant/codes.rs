@@ -1,0 +1,218 @@
+//! What an issuer's error codes mean, RFC 6749 §5.2 and beyond. Pure.
+
+use crate::token::grant::Class;
+
+/// What an error code says is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The refresh token, or the login that it stands for, is over.
+    TokenDead,
+    /// The client's id or secret, or what it may do.
+    Client,
+    /// The scope or audience.
+    Scope,
+    /// The account, or a rule of its organisation.
+    Account,
+    /// Too many requests.
+    Throttled,
+    /// The issuer itself.
+    Issuer,
+    /// The code is not known, or there is none.
+    Unknown,
+}
+
+/// Added to a code whose description says that the refresh token is no good.
+pub const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
+
+const TOKEN_DEAD: [&str; 11] = [
+    "invalid_grant",
+    "invalid_token",
+    "expired_token",
+    // Zoho
+    "invalid_code",
+    // Slack
+    "invalid_auth",
+    // Google: the organisation wants a login again
+    "invalid_rapt",
+    // OpenID Connect, Microsoft Entra: a person has to come by
+    "interaction_required",
+    "login_required",
+    "consent_required",
+    "account_selection_required",
+    // Facebook's number for it
+    "oauthexception.190",
+];
+
+const CLIENT: [&str; 19] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_grant_type",
+    "invalid_client_id",
+    "invalid_client_secret",
+    "invalid_client_credentials",
+    "bad_client_id",
+    "bad_client_secret",
+    "client_not_found",
+    "deleted_client",
+    "disabled_client",
+    // GitHub
+    "incorrect_client_credentials",
+    "application_suspended",
+    "device_flow_disabled",
+    // Salesforce
+    "app_not_found",
+    "app_not_enabled",
+    "oauth_app_blocked",
+    "invalid_app_access",
+];
+
+const SCOPE: [&str; 4] = ["invalid_scope", "invalid_target", "invalid_resource", "missing_scope"];
+
+const ACCOUNT: [&str; 10] = [
+    "access_denied",
+    "account_inactive",
+    "account_disabled",
+    "account_suspended",
+    "inactive_user",
+    "inactive_org",
+    "user_disabled",
+    "user_not_found",
+    "org_internal",
+    "admin_policy_enforced",
+];
+
+const THROTTLED: [&str; 6] = [
+    "slow_down",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "rate_limited",
+    "ratelimited",
+    "too_many_requests",
+];
+
+const ISSUER: [&str; 9] = [
+    "temporarily_unavailable",
+    "server_error",
+    "overloaded_error",
+    "api_error",
+    "internal_error",
+    "internal_failure",
+    "fatal_error",
+    "service_unavailable",
+    "request_timeout",
+];
+
+/// What a code begins with, and ends with, that says a token or a session is over: `token_expired`,
+/// `app_session_terminated`.
+const OVER_STARTS: [&str; 5] = ["token_", "session_", "app_session_", "auth_session_", "grant_"];
+const OVER_ENDS: [&str; 10] = [
+    "_expired",
+    "_revoked",
+    "_invalid",
+    "_invalidated",
+    "_terminated",
+    "_reused",
+    "_already_used",
+    "_inactive",
+    "_not_found",
+    "_not_active",
+];
+
+impl Meaning {
+    /// Of a code as [`crate::token::grant::What::Status`] has it: `invalid_grant`, or `invalid_grant/invalid_rapt`.
+    pub fn of(code: &str) -> Self {
+        let code = code.to_ascii_lowercase();
+        let mut parts = code.split('/').map(Self::of_part);
+        let first = parts.next().unwrap_or(Self::Unknown);
+        if parts.any(|part| part == Self::TokenDead) { Self::TokenDead } else { first }
+    }
+
+    fn of_part(code: &str) -> Self {
+        let tables = [
+            (TOKEN_DEAD.as_slice(), Self::TokenDead),
+            (CLIENT.as_slice(), Self::Client),
+            (SCOPE.as_slice(), Self::Scope),
+            (ACCOUNT.as_slice(), Self::Account),
+            (THROTTLED.as_slice(), Self::Throttled),
+            (ISSUER.as_slice(), Self::Issuer),
+        ];
+        let known = tables.into_iter().find(|(codes, _)| codes.contains(&code));
+        let is_over = || {
+            OVER_STARTS.iter().any(|start| code.starts_with(start))
+                && OVER_ENDS.iter().any(|end| code.ends_with(end))
+        };
+        match known {
+            Some((_, meaning)) => meaning,
+            // `bad_refresh_token`, `invalid_refresh_token`, `refresh_token_reused`, …
+            None if code.contains("refresh_token") || is_over() => Self::TokenDead,
+            None => Self::Unknown,
+        }
+    }
+
+    /// Whether to try again soon, where the answer had this `status`.
+    pub fn class(self, status: u16, code: Option<&str>) -> Class {
+        match self {
+            Self::TokenDead => Class::TokenDead,
+            Self::Client | Self::Scope | Self::Account => Class::Permanent,
+            // Some issuers say this of a refresh token they no longer know.
+            Self::Unknown if status == 400 && code == Some("invalid_request") => Class::TokenDead,
+            // A firewall's page, a captive portal, a code that nobody knows: it may pass.
+            Self::Throttled | Self::Issuer | Self::Unknown => Class::Transient,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_real_issuers() {
+        use Meaning::{Account, Client, Issuer, Scope, Throttled, TokenDead, Unknown};
+        let cases = [
+            ("invalid_grant", TokenDead),
+            ("INVALID_GRANT", TokenDead),
+            ("invalid_grant/AADSTS700082", TokenDead),
+            ("invalid_grant/invalid_rapt", TokenDead),
+            ("refresh_token_reused", TokenDead),
+            ("refresh_token_expired", TokenDead),
+            ("refresh_token_invalidated", TokenDead),
+            ("refresh_token_already_used", TokenDead),
+            ("bad_refresh_token", TokenDead),
+            ("invalid_refresh_token", TokenDead),
+            ("INVALID_REFRESH_TOKEN", TokenDead),
+            ("BAD_REFRESH_TOKEN", TokenDead),
+            ("token_expired", TokenDead),
+            ("TOKEN_EXPIRED", TokenDead),
+            ("token_revoked", TokenDead),
+            ("app_session_terminated", TokenDead),
+            ("session_expired", TokenDead),
+            ("session_not_found", TokenDead),
+            ("invalid_code", TokenDead),
+            ("OAuthException.190", TokenDead),
+            ("OAuthException.1", Unknown),
+            ("interaction_required", TokenDead),
+            ("unauthorized_client", Client),
+            ("unauthorized_client/refresh_token_invalid", TokenDead),
+            ("invalid_client/AADSTS7000222", Client),
+            ("incorrect_client_credentials", Client),
+            ("unsupported_grant_type", Client),
+            ("app_not_found", Client),
+            ("invalid_scope", Scope),
+            ("inactive_user", Account),
+            ("access_denied", Account),
+            ("slow_down", Throttled),
+            ("ratelimited", Throttled),
+            ("temporarily_unavailable", Issuer),
+            ("invalid_request", Unknown),
+            ("token_endpoint_busy", Unknown),
+            ("forbidden", Unknown),
+            ("unnamed", Unknown),
+            ("", Unknown),
+        ];
+        for (code, meaning) in cases {
+            assert_eq!(Meaning::of(code), meaning, "{code}");
+        }
+    }
+}

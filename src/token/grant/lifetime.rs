@@ -1,0 +1,197 @@
+//! How long the tokens of an answer live, by its own words or by the token's. Pure.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::config::token_fields::TokenFields;
+
+/// A lifetime assumed where nothing names one.
+pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
+/// A lifetime beyond this is taken for a mistake.
+pub const LIFETIME_MAX_MS: i64 = 10 * 366 * 24 * 3_600_000;
+/// Up to here a point in time is in seconds: the year 5138; as milliseconds, 1973.
+const SECONDS_MAX: f64 = 1e11;
+
+/// Members with a lifetime in seconds, and with a point in time.
+const LIFETIMES: [&str; 1] = ["expires_in"];
+const ENDS: [&str; 2] = ["expires_at", "expires_on"];
+/// The same of the refresh token: most issuers', Keycloak's, Intuit's.
+const REFRESH_LIFETIMES: [&str; 3] =
+    ["refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in"];
+const REFRESH_ENDS: [&str; 2] = ["refresh_token_expires_at", "refresh_expires_at"];
+
+fn is_sane(millis: i64) -> bool {
+    (1..=LIFETIME_MAX_MS).contains(&millis)
+}
+
+/// The access token's lifetime in milliseconds, and what was odd: by the answer, else by the token's own `exp`,
+/// else an hour.
+pub(super) fn of_access_token(
+    answer: &Value,
+    fields: &TokenFields,
+    access_token: &str,
+    sent: Timestamp,
+) -> (i64, Option<String>) {
+    if let Some(millis) = named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS) {
+        return (millis, None);
+    }
+    let claims = claims(access_token);
+    let exp = claims.as_ref().and_then(|claims| point(claims.get("exp")?));
+    let left = exp.map(|exp| exp.millis_since(sent));
+    let named = fields.value(answer, LIFETIMES[0]);
+    let odd = named.map(|_| "The token response's 'expires_in' makes no sense");
+    let is_past = left.is_some_and(|left| left <= 0);
+    let odd = odd
+        .or(is_past.then_some("The access token's own 'exp' is in the past; is the clock right?"));
+    let iat = claims.as_ref().and_then(|claims| point(claims.get("iat")?));
+    // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
+    let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
+    let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
+    let (millis, taken) = match (sane(left), sane(meant)) {
+        (Some(left), _) => (left, "the token's own 'exp' is taken"),
+        (None, Some(meant)) => (meant, "the time from its 'iat' to its 'exp' is taken"),
+        (None, None) => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
+    };
+    (millis, odd.map(|odd| format!("{odd}; {taken}")))
+}
+
+/// How long the refresh token lives, in milliseconds, where the answer says so. Zero (Keycloak, for one that does
+/// not end) and what makes no sense is as if nothing was said.
+pub(super) fn of_refresh_token(
+    answer: &Value,
+    fields: &TokenFields,
+    sent: Timestamp,
+) -> Option<i64> {
+    named_lifetime(answer, fields, sent, &REFRESH_LIFETIMES, &REFRESH_ENDS)
+}
+
+/// The first lifetime that makes sense among these members.
+fn named_lifetime(
+    answer: &Value,
+    fields: &TokenFields,
+    sent: Timestamp,
+    lifetimes: &[&str],
+    ends: &[&str],
+) -> Option<i64> {
+    let lifetimes =
+        lifetimes.iter().filter_map(|name| number(fields.value(answer, name)?).map(to_millis));
+    let ends =
+        ends.iter().filter_map(|name| Some(point(fields.value(answer, name)?)?.millis_since(sent)));
+    lifetimes.chain(ends).find(|millis| is_sane(*millis))
+}
+
+/// A number, or a number in a text.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    }
+}
+
+/// A point in time: seconds or milliseconds since 1970, or RFC 3339.
+pub(super) fn point(value: &Value) -> Option<Timestamp> {
+    match (number(value), value.as_str()) {
+        (Some(number), _) if number <= SECONDS_MAX => {
+            Some(Timestamp::from_millis(to_millis(number)))
+        }
+        (Some(number), _) => Some(Timestamp::from_millis(to_millis(number / 1000.0))),
+        (None, Some(text)) => Timestamp::parse_rfc3339(text.trim()),
+        (None, None) => None,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, as is wanted")]
+pub(super) fn to_millis(secs: f64) -> i64 {
+    (secs * 1000.0) as i64
+}
+
+/// The claims of a JWT (RFC 7519), unverified: the token is for somebody else to verify.
+fn claims(token: &str) -> Option<Value> {
+    let mut parts = token.split('.');
+    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
+    serde_json::from_slice(&payload).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    /// A JWT with these claims.
+    fn jwt(claims: &Value) -> String {
+        format!("aa.{}.cc", BASE64_URL_SAFE_NO_PAD.encode(claims.to_string()))
+    }
+
+    #[test]
+    fn lifetimes_by_the_answer_else_by_the_token_else_an_hour() {
+        let plain = "opaque";
+        let lives_two_minutes = jwt(&json!({"exp": 1_800_000_120}));
+        let ended = jwt(&json!({"exp": 1_799_999_999}));
+        let meant_for_ten = jwt(&json!({"iat": 1_700_000_000, "exp": 1_700_000_600.0}));
+        let hour = LIFETIME_ASSUMED_MS;
+        let cases = [
+            (json!({"expires_in": 60}), plain, 60_000, false),
+            (json!({"expires_in": "60"}), plain, 60_000, false),
+            (json!({"expires_in": " 60 "}), plain, 60_000, false),
+            (json!({"expires_in": 59.5}), plain, 59_500, false),
+            (json!({"expires_in": 1e3}), plain, 1_000_000, false),
+            (json!({}), plain, hour, false),
+            (json!({"expires_in": null}), plain, hour, false),
+            (json!({"expires_in": 0}), plain, hour, true),
+            (json!({"expires_in": -1}), plain, hour, true),
+            (json!({"expires_in": "soon"}), plain, hour, true),
+            (json!({"expires_in": "1h"}), plain, hour, true),
+            (json!({"expires_in": [60]}), plain, hour, true),
+            (json!({"expires_in": 316_224_000}), plain, LIFETIME_MAX_MS, false),
+            (json!({"expires_in": 316_224_001}), plain, hour, true),
+            (json!({"expires_in": "NaN"}), plain, hour, true),
+            (json!({"expires_in": 60, "expires_on": "1999999999"}), plain, 60_000, false),
+            (json!({"expires_on": "1800000090"}), plain, 90_000, false),
+            (json!({"expires_at": 1_800_000_090_500_i64}), plain, 90_500, false),
+            (json!({"expires_at": "2027-01-15T08:01:30Z"}), plain, 90_000, false),
+            (json!({"expires_at": 0}), &lives_two_minutes, 120_000, false),
+            (json!({}), &lives_two_minutes, 120_000, false),
+            (json!({"expires_in": 1e300}), &lives_two_minutes, 120_000, true),
+            (json!({}), &ended, hour, true),
+            (json!({}), &meant_for_ten, 600_000, true),
+            (json!({}), &jwt(&json!({"exp": 1_800_000_000})), hour, true),
+            (json!({}), &jwt(&json!({"exp": 1_800_000_001})), 1_000, false),
+            (json!({}), "aa.bb.cc", hour, false),
+        ];
+        for (answer, token, lifetime, warns) in cases {
+            let (millis, odd) = of_access_token(&answer, &TokenFields::default(), token, SENT);
+            assert_eq!((millis, odd.is_some()), (lifetime, warns), "{answer} {token}: {odd:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_refresh_token_under_each_name() {
+        let cases = [
+            (json!({"refresh_token_expires_in": 604_799}), Some(604_799_000)),
+            (json!({"refresh_token_expires_in": "15897600"}), Some(15_897_600_000)),
+            (json!({"refresh_expires_in": 1800}), Some(1_800_000)),
+            (json!({"x_refresh_token_expires_in": 8_726_400}), Some(8_726_400_000)),
+            (json!({"refresh_token_expires_at": 1_800_000_060}), Some(60_000)),
+            (json!({"refresh_token_expires_at": "2027-01-15T08:01:00Z"}), Some(60_000)),
+            (json!({"refresh_expires_in": 0}), None),
+            (json!({"refresh_token_expires_in": -5}), None),
+            (json!({"refresh_token_expires_in": 316_224_000}), Some(LIFETIME_MAX_MS)),
+            (json!({"refresh_token_expires_in": 316_224_001}), None),
+            (json!({"refresh_token_expires_in": null}), None),
+            (json!({"refresh_token_expires_in": "never"}), None),
+            (json!({"refresh_token_expires_at": 1_799_999_999}), None),
+            (json!({"expires_in": 60}), None),
+        ];
+        for (answer, expected) in cases {
+            let millis = of_refresh_token(&answer, &TokenFields::default(), SENT);
+            assert_eq!(millis, expected, "{answer}");
+        }
+    }
+}

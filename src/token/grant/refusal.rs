@@ -1,0 +1,255 @@
+//! Where an issuer's answer names an error: RFC 6749 §5.2, and the places that issuers chose instead. Pure.
+
+use serde_json::Value;
+
+use crate::config::token_fields::TokenFields;
+use crate::token::grant::codes::{DEAD_BY_DESCRIPTION, Meaning};
+
+/// The longest code that is shown.
+const CODE_MAX_BYTES: usize = 48;
+/// What is shown of an error that is no code: nothing else of an answer may reach the log.
+const UNNAMED: &str = "unnamed";
+/// How a code of Microsoft's begins, in the description.
+const AADSTS: &str = "AADSTS";
+/// Members beside `error` that hold a code.
+const OTHER_MEMBERS: [&str; 5] = ["errorCode", "error_code", "code", "status", "errorType"];
+/// Members that hold a description.
+const DESCRIPTIONS: [&str; 6] =
+    ["error_description", "message", "msg", "error_message", "errorSummary", "description"];
+
+/// The code in the member that RFC 6749 names for it, or at its configured place.
+///
+/// `error` is a text, or an object with `code` or `type`. Some issuers fill in every member, so an empty one
+/// is none: the token beside it must not be lost.
+pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<String> {
+    let error = fields.value(answer, "error")?;
+    let code = match error {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(code) if code.is_empty() => return None,
+        Value::Object(object) if object.is_empty() => return None,
+        Value::Array(list) if list.is_empty() => return None,
+        Value::Number(number) if number.as_f64() == Some(0.0) => return None,
+        error => best(codes_in_error(error)).unwrap_or_else(|| UNNAMED.to_owned()),
+    };
+    Some(detailed(code, answer, fields))
+}
+
+/// The code wherever it stands; in an answer that is a success by its status only one that is known.
+pub(super) fn any_code(answer: &Value, fields: &TokenFields, is_success: bool) -> Option<String> {
+    if let Some(code) = standard_code(answer, fields) {
+        return Some(code);
+    }
+    let first = answer.get("errors").and_then(|errors| errors.get(0));
+    let objects = [Some(answer), first].into_iter().flatten();
+    let codes = objects.flat_map(|object| OTHER_MEMBERS.iter().filter_map(|key| text(object, key)));
+    let code = best(codes.filter_map(shown).collect()).map(|code| detailed(code, answer, fields));
+    let code = code.or_else(|| {
+        let dead = description_names_dead_token(answer, fields);
+        dead.then(|| format!("{UNNAMED}/{DEAD_BY_DESCRIPTION}"))
+    });
+    code.filter(|code| !is_success || Meaning::of(code) != Meaning::Unknown)
+}
+
+/// The first code that means something, else the first.
+fn best(codes: Vec<String>) -> Option<String> {
+    let known = codes.iter().position(|code| Meaning::of(code) != Meaning::Unknown);
+    codes.into_iter().nth(known.unwrap_or(0))
+}
+
+fn codes_in_error(error: &Value) -> Vec<String> {
+    if let Value::String(code) = error {
+        return shown(code).into_iter().collect();
+    }
+    let mut codes: Vec<String> = ["code", "type", "status", "error"]
+        .iter()
+        .filter_map(|key| shown(text(error, key)?))
+        .collect();
+    if let (Some(number), Some(kind)) =
+        (error.get("code").and_then(Value::as_i64), text(error, "type"))
+    {
+        codes.extend(shown(&format!("{kind}.{number}")));
+    }
+    // Firebase writes its code where others have a sentence.
+    let message = text(error, "message").and_then(shown);
+    codes.extend(message.filter(|code| Meaning::of(code) != Meaning::Unknown));
+    codes
+}
+
+/// `code` with what else says why: a code of the issuer's own, or that the description speaks of a dead
+/// refresh token.
+fn detailed(code: String, answer: &Value, fields: &TokenFields) -> String {
+    let own = text(answer, "error_subtype").or_else(|| microsoft_code(answer));
+    if let Some(own) = own.and_then(shown) {
+        return format!("{code}/{own}");
+    }
+    // A code that says what is wrong is believed; these are used for one thing and the other.
+    let is_vague =
+        matches!(code.as_str(), "unauthorized_client" | "invalid_request" | "access_denied");
+    if (is_vague || Meaning::of(&code) == Meaning::Unknown)
+        && description_names_dead_token(answer, fields)
+    {
+        return format!("{code}/{DEAD_BY_DESCRIPTION}");
+    }
+    code
+}
+
+/// `AADSTS700082` at the start of the description.
+fn microsoft_code(answer: &Value) -> Option<&str> {
+    let description = text(answer, "error_description").filter(|text| text.starts_with(AADSTS))?;
+    let is_end = |character: char| !character.is_ascii_alphanumeric();
+    description.split(is_end).next().filter(|code| code.len() > AADSTS.len())
+}
+
+/// Whether a description says that the refresh token is no good: `Invalid refresh token`, `refresh_token is
+/// invalid`, `The refresh token has expired`.
+fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
+    const OVER: [&str; 8] = [
+        "invalid",
+        "expired",
+        "revoked",
+        "unknown",
+        "not found",
+        "already",
+        "not valid",
+        "no longer",
+    ];
+    let error = fields.value(answer, "error");
+    let first = answer.get("errors").and_then(|errors| errors.get(0));
+    let objects = [Some(answer), error, first].into_iter().flatten();
+    let inner = objects.flat_map(|object| DESCRIPTIONS.iter().filter_map(|key| text(object, key)));
+    let configured = fields.value(answer, "error_description").and_then(Value::as_str);
+    inner.chain(configured).chain(error.and_then(Value::as_str)).any(|description| {
+        let description = description.to_ascii_lowercase().replace('_', " ");
+        description.contains("refresh token")
+            && !description.contains("grant type")
+            && OVER.iter().any(|over| description.contains(over))
+    })
+}
+
+fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+/// What looks like a code, so that nothing else from an answer reaches the log.
+fn shown(code: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (code.len() <= CODE_MAX_BYTES && code.bytes().all(plain)).then(|| code.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any(body: &str) -> Option<String> {
+        any_code(&serde_json::from_str(body).unwrap(), &TokenFields::default(), false)
+    }
+
+    #[test]
+    fn codes_wherever_issuers_put_them() {
+        let cases = [
+            (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
+            (r#"{"error":""}"#, None),
+            (r#"{"error":null}"#, None),
+            (r#"{"error":false}"#, None),
+            (r#"{"error":{}}"#, None),
+            (r#"{"error":7}"#, Some("unnamed")),
+            (r#"{"error":"the token rt-secret is bad"}"#, Some("unnamed")),
+            (
+                r#"{"error":{"message":"x","type":"invalid_request_error","code":"token_expired"}}"#,
+                Some("token_expired"),
+            ),
+            (r#"{"error":{"code":"x","type":"invalid_grant"}}"#, Some("invalid_grant")),
+            (r#"{"error":{"code":null,"type":"rate_limit_error"}}"#, Some("rate_limit_error")),
+            // Google's APIs, Firebase, Facebook
+            (
+                r#"{"error":{"code":401,"message":"x y","status":"UNAUTHENTICATED"}}"#,
+                Some("UNAUTHENTICATED"),
+            ),
+            (
+                r#"{"error":{"code":400,"message":"TOKEN_EXPIRED","status":"INVALID_ARGUMENT"}}"#,
+                Some("TOKEN_EXPIRED"),
+            ),
+            (
+                r#"{"error":{"code":190,"type":"OAuthException","message":"x"}}"#,
+                Some("OAuthException.190"),
+            ),
+            // Okta, Supabase, HubSpot, Fitbit, a gateway
+            (r#"{"errorCode":"invalid_grant","errorSummary":"x"}"#, Some("invalid_grant")),
+            (
+                r#"{"code":400,"error_code":"refresh_token_not_found","msg":"x"}"#,
+                Some("refresh_token_not_found"),
+            ),
+            (r#"{"status":"BAD_REFRESH_TOKEN","message":"x"}"#, Some("BAD_REFRESH_TOKEN")),
+            (
+                r#"{"errors":[{"errorType":"invalid_grant","message":"x"}],"success":false}"#,
+                Some("invalid_grant"),
+            ),
+            (r#"{"message":"Forbidden"}"#, None),
+            (r#"{"title":"Forbidden","status":403}"#, None),
+            // Google, Microsoft
+            (
+                r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#,
+                Some("invalid_grant/invalid_rapt"),
+            ),
+            (
+                r#"{"error":"invalid_grant","error_description":"AADSTS700082: The refresh token rt-secret"}"#,
+                Some("invalid_grant/AADSTS700082"),
+            ),
+            (
+                r#"{"error":"invalid_client","error_description":"AADSTS7000222: x"}"#,
+                Some("invalid_client/AADSTS7000222"),
+            ),
+            // Atlassian, Twitch, LinkedIn
+            (
+                r#"{"error":"unauthorized_client","error_description":"refresh_token is invalid"}"#,
+                Some("unauthorized_client/refresh_token_invalid"),
+            ),
+            (
+                r#"{"error":"Bad Request","status":400,"message":"Invalid refresh token"}"#,
+                Some("unnamed/refresh_token_invalid"),
+            ),
+            (
+                r#"{"message":"The refresh token has expired"}"#,
+                Some("unnamed/refresh_token_invalid"),
+            ),
+            (
+                r#"{"error":"invalid_request","error_description":"The provided refresh token is invalid"}"#,
+                Some("invalid_request/refresh_token_invalid"),
+            ),
+            // Said of something else
+            (
+                r#"{"error":"unauthorized_client","error_description":"Invalid grant type refresh_token for the client"}"#,
+                Some("unauthorized_client"),
+            ),
+            (
+                r#"{"error":"invalid_client","error_description":"refresh token invalid"}"#,
+                Some("invalid_client"),
+            ),
+            (
+                r#"{"error":"temporarily_unavailable","error_description":"unknown refresh token"}"#,
+                Some("temporarily_unavailable"),
+            ),
+            // Zoho says this of too many requests.
+            (
+                r#"{"error":"Access Denied","error_description":"You have made too many requests"}"#,
+                Some("unnamed"),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(any(body).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn in_a_success_only_what_is_known_counts_beside_the_standard_place() {
+        let success = |body: &str| {
+            any_code(&serde_json::from_str(body).unwrap(), &TokenFields::default(), true)
+        };
+        assert_eq!(success(r#"{"status":"ok","code":"success"}"#), None);
+        assert_eq!(
+            success(r#"{"status":"BAD_REFRESH_TOKEN"}"#).as_deref(),
+            Some("BAD_REFRESH_TOKEN")
+        );
+        assert_eq!(success(r#"{"ok":false,"error":"odd"}"#).as_deref(), Some("odd"));
+    }
+}

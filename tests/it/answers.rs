@@ -1,0 +1,330 @@
+//! What issuers answer to a refresh, and what it counts as: the cases of `tests/data/cases`, and more kinds of them.
+
+use std::fmt::Write as _;
+
+use evertoken::clock::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::client::get;
+use crate::support::eventually;
+use crate::support::peer::{Conversation, Peer};
+use crate::support::proxy::TestProxy;
+
+/// The lines of a file in `tests/data/cases`.
+fn cases(name: &str) -> Vec<Value> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(name);
+    let text = std::fs::read_to_string(path).unwrap();
+    let cases: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(cases.len() >= 20, "{name} has {} cases", cases.len());
+    cases
+}
+
+/// A whole HTTP answer.
+fn raw(status: u64, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").unwrap();
+    }
+    [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// The answer that a case describes.
+fn answer_of(case: &Value) -> Vec<u8> {
+    let headers: Vec<(&str, &str)> = case["headers"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+        .collect();
+    raw(case["status"].as_u64().unwrap(), &headers, case["body"].as_str().unwrap().as_bytes())
+}
+
+/// A proxy whose issuer gave one answer to its first refresh.
+struct Refreshed {
+    proxy: TestProxy,
+    _provider: Peer,
+    issuer: Peer,
+}
+
+impl Refreshed {
+    /// Starts a proxy whose issuer gives `answer` to every refresh, and waits for the outcome of the first.
+    fn by(answer: Vec<u8>, more: &str) -> Self {
+        Self::by_peer(Peer::answering_bytes(move |_| answer.clone()), more)
+    }
+
+    /// The same with an issuer that follows a script.
+    fn by_peer(issuer: Peer, more: &str) -> Self {
+        let provider = Peer::telling_the_credential();
+        let builder = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), more);
+        let refreshed = Self { proxy: builder.start(), _provider: provider, issuer };
+        eventually("the first refresh ended", || {
+            let refresh = refreshed.status()["refresh"].clone();
+            refresh["successes"].as_u64().unwrap() + refresh["failures"].as_u64().unwrap() > 0
+        });
+        refreshed
+    }
+
+    /// The provider in `/-/status`.
+    fn status(&self) -> Value {
+        self.proxy.ask(get("/-/status")).json()["providers"][0].clone()
+    }
+
+    /// The state file.
+    fn stored(&self) -> Value {
+        let file = std::fs::read_to_string(self.proxy.folder().join("p.json")).unwrap();
+        serde_json::from_str(&file).unwrap()
+    }
+
+    /// What came of the refresh, in the form in which a case says it.
+    fn outcome(&self) -> Value {
+        let status = self.status();
+        if status["refresh"]["successes"] == 1 {
+            return self.grant(&status);
+        }
+        let outcome = match wait_until_next_try(&status) {
+            0..=300 => "transient",
+            3_600..3_630 => "permanent",
+            wait => panic!("the next try is after {wait} s"),
+        };
+        let mut observed = json!({ "outcome": outcome });
+        let error = status["refresh"]["last_error"].as_str().unwrap();
+        let advised = status["advice"].as_str().unwrap().contains("Log in again");
+        assert_eq!(
+            advised,
+            error.contains("log in again"),
+            "log and status say the same: {status}"
+        );
+        if advised {
+            observed["advice"] = "log in again".into();
+        }
+        observed
+    }
+
+    fn grant(&self, status: &Value) -> Value {
+        let credential = self.proxy.ask(get("/")).body;
+        let stored = self.stored()["refresh_token"].as_str().unwrap().to_owned();
+        let left = status["token"]["expires_in_seconds"].as_i64().unwrap();
+        json!({
+            "outcome": "grant",
+            "access_token": credential.strip_prefix("Bearer ").unwrap(),
+            "refresh_token": if stored == "the-seed" { "kept" } else { &stored },
+            // A test takes some seconds at most.
+            "expires_in": (left + 59) / 60 * 60,
+        })
+    }
+}
+
+/// How long after the last refresh the next try is, in seconds.
+fn wait_until_next_try(status: &Value) -> i64 {
+    let at = |value: &Value| Timestamp::parse_rfc3339(value.as_str().unwrap()).unwrap();
+    let last = status["refresh"]["history"].as_array().unwrap().last().unwrap();
+    at(&status["refresh"]["next_attempt_at"]).millis_since(at(&last["at"])) / 1000
+}
+
+#[test]
+fn each_answer_of_a_token_endpoint_is_what_the_case_says() {
+    let mut wrong = Vec::new();
+    for case in cases("token-answers.jsonl") {
+        let observed = Refreshed::by(answer_of(&case), "").outcome();
+        if observed != case["expect"] {
+            wrong.push(format!("{}: {observed}, not {}", case["name"], case["expect"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A gzip file without a checksum, as its reader takes it.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let data = miniz_oxide::deflate::compress_to_vec(bytes, 6);
+    [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), &data, &[0; 8]].concat()
+}
+
+/// What is sent, and how: name, body, headers.
+type Case<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
+
+const PLAIN: &str = r#"{"access_token":"at-1","refresh_token":"rt-1","expires_in":3600}"#;
+
+#[test]
+fn a_compressed_token_answer_counts_whatever_its_headers_say() {
+    let deflate = miniz_oxide::deflate::compress_to_vec_zlib(PLAIN.as_bytes(), 6);
+    let marked = gzip(format!("\u{feff}{PLAIN}").as_bytes());
+    let form = gzip(b"access_token=at-1&refresh_token=rt-1&expires_in=3600");
+    let json = ("Content-Type", "application/json");
+    let expected = json!({
+        "outcome": "grant", "access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600,
+    });
+    let cases: [Case<'_>; 6] = [
+        ("the proxy dropped the header", &gzip(PLAIN.as_bytes()), &[json]),
+        ("gzip, as it says", &gzip(PLAIN.as_bytes()), &[json, ("Content-Encoding", "gzip")]),
+        ("deflate, as it says", &deflate, &[json, ("Content-Encoding", "deflate")]),
+        ("inflated on the way, the header left", PLAIN.as_bytes(), &[("Content-Encoding", "gzip")]),
+        ("a byte order mark within", &marked, &[]),
+        ("a form within", &form, &[json]),
+    ];
+    for (name, body, headers) in cases {
+        assert_eq!(Refreshed::by(raw(200, headers, body), "").outcome(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_token_answer_that_inflates_to_more_than_1_mib_is_refused() {
+    let bomb = gzip(&vec![b' '; 64 << 20]);
+    assert!(bomb.len() < 1 << 17);
+    let refreshed = Refreshed::by(raw(200, &[("Content-Encoding", "gzip")], &bomb), "");
+    assert_eq!(refreshed.outcome(), json!({"outcome": "transient"}));
+    let error = refreshed.status()["refresh"]["last_error"].to_string();
+    assert!(error.contains("over 1 MiB once inflated"), "{error}");
+}
+
+#[test]
+fn a_whole_json_answer_counts_though_its_connection_breaks_off() {
+    let expected = json!({
+        "outcome": "grant", "access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600,
+    });
+    let cases = [
+        ("without a length", format!("HTTP/1.1 200 OK\r\n\r\n{PLAIN}"), true),
+        (
+            "short of its length",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{PLAIN}"),
+            true,
+        ),
+        (
+            "without the last chunk",
+            format!(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{PLAIN}\r\n",
+                PLAIN.len()
+            ),
+            true,
+        ),
+        (
+            "half of it",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{}", &PLAIN[..40]),
+            false,
+        ),
+        (
+            "a form that may go on",
+            "HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\naccess_token=at-1&expires_in=36"
+                .to_owned(),
+            false,
+        ),
+    ];
+    for (name, answer, counts) in cases {
+        let issuer = Peer::start(move |mut talk: Conversation| {
+            talk.request();
+            talk.send(&answer);
+        });
+        let outcome = Refreshed::by_peer(issuer, "").outcome();
+        let wanted = if counts { expected.clone() } else { json!({"outcome": "transient"}) };
+        assert_eq!(outcome, wanted, "{name}");
+    }
+}
+
+#[test]
+fn an_issuer_like_github_that_answers_with_forms_and_errors_in_a_200() {
+    let form = |body: &str| {
+        raw(
+            200,
+            &[("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")],
+            body.as_bytes(),
+        )
+    };
+    let issuer = Peer::answering_bytes(move |seen| {
+        let asked = String::from_utf8_lossy(&seen.body).into_owned();
+        if asked.contains("refresh_token=the-seed&") {
+            form(
+                "access_token=ghu_1&expires_in=28800&refresh_token=ghr_1&refresh_token_expires_in=15897600&scope=&token_type=bearer",
+            )
+        } else {
+            form(
+                "error=bad_refresh_token&error_description=The+refresh+token+passed+is+incorrect+or+expired.&error_uri=https%3A%2F%2Fdocs",
+            )
+        }
+    });
+    let provider = Peer::telling_the_credential();
+    let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
+    let proxy = builder().start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer ghu_1");
+    let folder = proxy.into_folder();
+    let file = std::fs::read_to_string(folder.path().join("p.json")).unwrap();
+    assert!(file.contains("ghr_1"), "{file}");
+    // The next refresh finds the rotated token revoked: the seed is tried in its place.
+    let proxy = builder().folder(folder).start();
+    proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    eventually("the seed is tried", || issuer.seen().len() == 3);
+    let seen = issuer.seen();
+    let tokens = seen.iter().map(|seen| form_urlencoded::parse(&seen.body).nth(1).unwrap().1);
+    assert_eq!(tokens.collect::<Vec<_>>(), ["the-seed", "ghr_1", "the-seed"]);
+}
+
+#[test]
+fn an_error_in_a_200_is_not_asked_for_again_each_second() {
+    for code in ["bad_refresh_token", "invalid_code", "invalid_refresh_token", "token_expired"] {
+        let body = json!({"ok": false, "error": code}).to_string();
+        let refreshed = Refreshed::by(raw(200, &[], body.as_bytes()), "");
+        let status = refreshed.status();
+        assert_eq!(status["state"], "unavailable");
+        assert_eq!(status["refresh"]["trouble"], "token_dead", "{code}");
+        assert!((3_600..3_630).contains(&wait_until_next_try(&status)), "{code}: {status}");
+        let refused = refreshed.proxy.ask(get("/"));
+        assert!(refused.body.contains(&format!("200 OK ({code})")), "{}", refused.body);
+        assert_eq!(refreshed.issuer.seen().len(), 1, "{code}");
+    }
+}
+
+#[test]
+fn a_firewalls_page_is_asked_past_until_the_issuer_is_there_again() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let issuer = Peer::answering_bytes(move |_| {
+        match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => raw(403, &[("Content-Type", "text/html")], b"<html><h1>Blocked</h1></html>"),
+            _ => raw(200, &[], PLAIN.as_bytes()),
+        }
+    });
+    let refreshed = Refreshed::by_peer(issuer, "");
+    assert_eq!(refreshed.status()["refresh"]["trouble"], "no_reason");
+    assert_eq!(
+        refreshed.proxy.ask(get("/")).body,
+        "Bearer at-1",
+        "the request waits for the next try"
+    );
+}
+
+#[test]
+fn values_below_the_top_level_are_found_by_token_fields() {
+    let slack = json!({
+        "ok": true, "access_token": "xoxb-bot", "refresh_token": "bot-refresh",
+        "authed_user": {"id": "U1", "access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600},
+    });
+    let fields = "token_fields: {access_token: authed_user.access_token}";
+    let expected = json!({
+        "outcome": "grant", "access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600,
+    });
+    assert_eq!(
+        Refreshed::by(raw(200, &[], slack.to_string().as_bytes()), fields).outcome(),
+        expected
+    );
+    let refreshed = Refreshed::by(raw(200, &[], PLAIN.as_bytes()), fields);
+    assert_eq!(
+        refreshed.outcome(),
+        json!({"outcome": "transient"}),
+        "another's token is not taken"
+    );
+    let error = refreshed.status()["refresh"]["last_error"].to_string();
+    assert!(error.contains("'authed_user.access_token'"), "{error}");
+    let nested = r#"{"data":{"problem":{"code":"invalid_grant"}}}"#;
+    let fields = "token_fields: {error: data.problem.code}";
+    let refreshed = Refreshed::by(raw(200, &[], nested.as_bytes()), fields);
+    assert_eq!(refreshed.outcome(), json!({"outcome": "permanent", "advice": "log in again"}));
+}
+
+#[test]
+fn a_token_request_says_which_program_sends_it() {
+    let own = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
+    for (more, agent) in [("", own), ("headers: {User-Agent: \"other/1\"}", "other/1")] {
+        let refreshed = Refreshed::by(raw(200, &[], PLAIN.as_bytes()), more);
+        let seen = &refreshed.issuer.seen()[0];
+        let agents: Vec<_> = seen.fields.iter().filter(|(name, _)| name == "user-agent").collect();
+        assert_eq!(agents.len(), 1);
+        assert_eq!(agents[0].1, agent);
+    }
+}
