@@ -1,17 +1,33 @@
-//! The log on stderr: its lines as text or JSON, and the journal's priorities.
+//! The log on stderr: its lines as text or JSON, and the journal's priorities. A thread of its own writes
+//! them, so that logging never holds up anything else.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use log::kv::{self, Key, Value as KeyedValue, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
+
+mod backlog;
+mod writer;
+
+use writer::Writer;
+
+/// How long the end of the process waits for a stderr that takes no more.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
+/// The writer of this process; none before the log has begun.
+static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,17 +113,75 @@ pub fn start(
     if let Some(filters) = filters {
         builder.parse_filters(filters);
     }
-    builder.format(move |out, record| {
+    let of_writer = clock.clone();
+    // Where the system has no thread left to give, each line is written by whoever logs it.
+    if let Ok(writer) = Writer::start(Stderr, move |count| notice(lines, count, of_writer.wall())) {
+        let _ = WRITER.set(writer);
+    }
+    builder.format(move |_, record| {
         // Libraries log URLs with their queries, which may hold keys.
         let is_ours = record.target().starts_with("evertoken");
         if !is_ours && record.level() > Level::Warn {
             return Ok(());
         }
-        writeln!(out, "{}", lines.of_record(record, clock.wall()))
+        let line = lines.of_record(record, clock.wall());
+        match WRITER.get() {
+            Some(writer) => writer.push(&line, record.level() <= Level::Warn),
+            None => Stderr.write_all(format!("{line}\n").as_bytes())?,
+        }
+        Ok(())
     });
+    // Every line goes to the writer.
+    builder.target(env_logger::Target::Pipe(Box::new(io::sink())));
     builder.init();
     // The default hook writes several lines, which are neither JSON nor of any priority.
-    std::panic::set_hook(Box::new(|panic| log::error!("A thread {panic}")));
+    std::panic::set_hook(Box::new(|panic| {
+        log::error!("A thread {panic}");
+        flush();
+    }));
+}
+
+/// The line that says that `count` lines were dropped.
+fn notice(lines: Lines, count: u64, now: Timestamp) -> String {
+    let message = format_args!("{count} log lines were dropped, since stderr took no more");
+    let record = Record::builder().level(Level::Warn).target("evertoken").args(message).build();
+    lines.of_record(&record, now)
+}
+
+/// Waits until the lines so far are written, for at most half a second: before the process ends.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        writer.flush(FLUSH_MAX);
+    }
+}
+
+/// How many lines were dropped since the start because stderr took no more.
+pub fn dropped_lines() -> u64 {
+    WRITER.get().map_or(0, Writer::dropped_lines)
+}
+
+/// The process's stderr without the standard library's lock, which a write that hangs would hold.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let stderr = io::stderr();
+        loop {
+            match rustix::io::write(stderr.as_fd(), bytes) {
+                Ok(count) => return Ok(count),
+                Err(Errno::INTR) => {}
+                // Some supervisors hand over a pipe that does not block.
+                Err(Errno::AGAIN) => {
+                    poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether stderr is the journal: `stream` is `$JOURNAL_STREAM`, which systemd sets to the device and

@@ -3,10 +3,17 @@
 use std::process::ExitCode;
 
 use evertoken::cli::{self, Command};
+use evertoken::logger;
 
 mod commands;
 
 fn main() -> ExitCode {
+    let code = run();
+    logger::flush();
+    code
+}
+
+fn run() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run { config, listen, log }) => commands::run::run(&config, listen, log),
         Ok(Command::Check { config, online }) => commands::check::run(&config, online),

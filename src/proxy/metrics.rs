@@ -29,6 +29,7 @@ pub struct Metrics {
     expiry: GaugeVec,
     ready: IntGaugeVec,
     connections: IntGauge,
+    log_lines_dropped: IntCounter,
     scraping: Mutex<()>,
 }
 
@@ -141,6 +142,13 @@ impl Metrics {
                 ),
             ),
             connections: gauge("evertoken_connections", "Open client connections"),
+            log_lines_dropped: registered(
+                &registry,
+                IntCounter::new(
+                    "evertoken_log_lines_dropped_total",
+                    "Log lines that were dropped because stderr took no more",
+                ),
+            ),
             scraping: Mutex::default(),
             registry,
         }
@@ -196,14 +204,17 @@ impl Metrics {
         usize::try_from(self.connections.get()).unwrap_or(0)
     }
 
-    /// Everything in the text format, version 0.0.4, with the providers as they stand now.
-    pub fn scrape(&self, providers: &[ProviderNow<'_>]) -> String {
+    /// Everything in the text format, version 0.0.4, with the providers as they stand now and the number of
+    /// log lines that were dropped since the start.
+    pub fn scrape(&self, providers: &[ProviderNow<'_>], log_lines_dropped: u64) -> String {
         // One at a time, since it sets anew how the providers stand.
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.in_flight.set(0);
         self.ready.reset();
         self.expiry.reset();
         self.refreshes.reset();
+        self.log_lines_dropped.reset();
+        self.log_lines_dropped.inc_by(log_lines_dropped);
         for provider in providers {
             self.stands(provider);
         }
@@ -309,8 +320,8 @@ mod tests {
             failures: 1,
             in_flight: 2,
         };
-        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }]);
-        let text = metrics.scrape(&[now()]);
+        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], 2);
+        let text = metrics.scrape(&[now()], 3);
         assert!(!text.contains("gone"));
         for line in [
             concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -327,6 +338,7 @@ mod tests {
             "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
             "evertoken_provider_ready{provider=\"A\"} 1",
             "evertoken_connections 1",
+            "evertoken_log_lines_dropped_total 3",
         ] {
             assert!(text.lines().any(|own| own == line), "{line}\n{text}");
         }

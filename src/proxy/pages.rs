@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{Provider, find_by_segment};
+use crate::logger;
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::{Metrics, ProviderNow};
@@ -173,7 +174,7 @@ fn metrics(proxy: &Proxy) -> Page {
             }
         })
         .collect();
-    page(200, Metrics::CONTENT_TYPE, proxy.metrics.scrape(&stands))
+    page(200, Metrics::CONTENT_TYPE, proxy.metrics.scrape(&stands, logger::dropped_lines()))
 }
 
 /// Reads the configuration again; 422 with every problem where it can't be used.

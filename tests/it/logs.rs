@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use crate::support::binary::{Binary, run, text};
-use crate::support::client::{ask, get, post};
+use crate::support::binary::{Binary, command, run, text};
+use crate::support::client::{Client, ask, get, post};
+use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
 /// A folder with a configuration for one provider at `url`.
@@ -186,4 +187,86 @@ fn a_journal_stream_that_is_not_our_stderr_changes_nothing() {
         let line = in_journal(&folder, stream, "").wait_for("Listening on");
         assert!(line.starts_with("20") && line.contains("Z [INFO] Listening on"), "{line}");
     }
+}
+
+/// A child that is ended with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads lines of `stderr` until one holds `part`.
+fn read_until(stderr: &mut impl std::io::BufRead, part: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(part) {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "no line with '{part}'");
+    }
+    line
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_holds_up_no_request_and_no_stop() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let mut command = command(folder.path(), &["run"], &VARIABLES);
+    let child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = Killed(child);
+    let mut stderr = std::io::BufReader::new(child.0.stderr.take().unwrap());
+    let line = read_until(&mut stderr, "Listening on http://");
+    let address = line.trim().split("http://").nth(1).unwrap().parse().unwrap();
+    // More than the pipe and the backlog take.
+    let path = format!("/{}", "x".repeat(8_000));
+    for _ in 0..100 {
+        assert_eq!(ask(address, get(&path)).status, 200);
+    }
+    let metrics = ask(address, get("/-/metrics")).body;
+    let dropped =
+        metrics.lines().find_map(|line| line.strip_prefix("evertoken_log_lines_dropped_total "));
+    let dropped: u64 = dropped.unwrap().parse().unwrap();
+    assert!((20..100).contains(&dropped), "{dropped}");
+    let said = read_until(&mut stderr, "log lines were dropped");
+    assert!(
+        said.ends_with(&format!(
+            "[WARN] {dropped} log lines were dropped, since stderr took no more\n"
+        )),
+        "{said}"
+    );
+    for _ in 0..100 {
+        assert_eq!(ask(address, get(&path)).status, 200);
+    }
+    let id = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let mut status = None;
+    eventually("the process ends", || {
+        status = child.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+}
+
+#[test]
+fn every_line_is_there_after_a_stop() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let mut binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    let address = binary.address();
+    let mut client = Client::connect(address);
+    for index in 0..50 {
+        client.send(get(&format!("/number-{index}-")));
+        assert_eq!(client.answer().status, 200);
+    }
+    binary.signal(rustix::process::Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    let lines = binary.lines();
+    let numbers: Vec<String> = lines
+        .iter()
+        .filter_map(|line| Some(line.split("/number-").nth(1)?.split('-').next()?.to_owned()))
+        .collect();
+    assert_eq!(numbers, (0..50).map(|index| index.to_string()).collect::<Vec<_>>());
+    assert!(lines.last().unwrap().ends_with("Stopped"));
 }

@@ -1,0 +1,119 @@
+//! Log lines that are not written yet: whole lines, in order, up to a limit. Pure.
+
+use std::mem;
+
+/// The most bytes of lines that wait; a line beyond that is dropped and counted.
+pub(super) const BACKLOG_MAX_BYTES: usize = 256 * 1024;
+/// From here on the lines are written without waiting for more.
+const BURST_BYTES: usize = 16 * 1024;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    bytes: Vec<u8>,
+    /// Lines that were dropped and not reported yet.
+    dropped_lines: u64,
+    is_urgent: bool,
+}
+
+/// Whether a line was taken, and whether somebody must be woken to write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It waits with others.
+    Taken,
+    /// It waits, and the writer does not know of it.
+    News,
+    /// There was no room for it.
+    Dropped,
+}
+
+impl Backlog {
+    /// Adds a line; an urgent one (a warning or an error) is to be written at once.
+    pub(super) fn push(&mut self, line: &str, is_urgent: bool) -> Pushed {
+        if self.bytes.len() + line.len() + 1 > BACKLOG_MAX_BYTES {
+            self.dropped_lines += 1;
+            return Pushed::Dropped;
+        }
+        let was_due = self.is_due();
+        let is_first = self.bytes.is_empty();
+        self.bytes.extend_from_slice(line.as_bytes());
+        self.bytes.push(b'\n');
+        self.is_urgent |= is_urgent;
+        if is_first || (self.is_due() && !was_due) { Pushed::News } else { Pushed::Taken }
+    }
+
+    /// Has everything written at once.
+    pub(super) fn hurry(&mut self) {
+        self.is_urgent = true;
+    }
+
+    /// Whether the lines are to be written without waiting for more.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_urgent || self.bytes.len() >= BURST_BYTES
+    }
+
+    /// Whether no line waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All lines, in the place of `written`, whose room is used again.
+    pub(super) fn take(&mut self, mut written: Vec<u8>) -> Vec<u8> {
+        written.clear();
+        // What a burst needed is not kept.
+        written.shrink_to(BURST_BYTES);
+        self.is_urgent = false;
+        mem::replace(&mut self.bytes, written)
+    }
+
+    /// How many lines were dropped since the last call.
+    pub(super) fn take_dropped(&mut self) -> u64 {
+        mem::take(&mut self.dropped_lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_and_in_order_and_the_writer_is_woken_once() {
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.push("one", false), Pushed::News);
+        assert_eq!(backlog.push("two", false), Pushed::Taken);
+        assert!(!backlog.is_due());
+        assert_eq!(backlog.push("three", true), Pushed::News);
+        assert_eq!(backlog.push("four", true), Pushed::Taken);
+        assert!(backlog.is_due());
+        assert_eq!(backlog.take(Vec::new()), b"one\ntwo\nthree\nfour\n");
+        assert!(backlog.is_empty() && !backlog.is_due());
+        assert_eq!(backlog.push("five", false), Pushed::News);
+        backlog.hurry();
+        assert!(backlog.is_due());
+    }
+
+    #[test]
+    fn a_burst_is_due_by_itself() {
+        let mut backlog = Backlog::default();
+        backlog.push(&"x".repeat(BURST_BYTES - 2), false);
+        assert!(!backlog.is_due());
+        assert_eq!(backlog.push("", false), Pushed::News);
+        assert!(backlog.is_due());
+    }
+
+    #[test]
+    fn lines_beyond_the_limit_are_dropped_and_counted() {
+        let mut backlog = Backlog::default();
+        let half = "x".repeat(BACKLOG_MAX_BYTES / 2 - 1);
+        assert_eq!(backlog.push(&half, false), Pushed::News);
+        assert_eq!(backlog.push(&half, false), Pushed::Taken);
+        for _ in 0..2 {
+            assert_eq!(backlog.push("", true), Pushed::Dropped);
+        }
+        assert_eq!((backlog.take_dropped(), backlog.take_dropped()), (2, 0));
+        let taken = backlog.take(Vec::new());
+        assert_eq!(taken.len(), BACKLOG_MAX_BYTES);
+        assert_eq!(backlog.push("again", false), Pushed::News);
+        assert_eq!(backlog.take(taken), b"again\n");
+    }
+}

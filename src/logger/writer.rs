@@ -1,0 +1,189 @@
+//! The thread that writes log lines, so that a stderr that takes no more holds up nobody else.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::logger::backlog::{Backlog, Pushed};
+use crate::thread;
+
+/// How long a line that is no warning waits for others, so that a busy proxy writes in bursts.
+const GATHER_MAX: Duration = Duration::from_millis(20);
+/// The stack of the writing thread.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Takes lines from any thread, and never makes one wait.
+#[derive(Clone)]
+pub(super) struct Writer(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// There is something to write.
+    came: Condvar,
+    /// Everything was written.
+    written: Condvar,
+    /// Lines that were dropped since the start.
+    dropped_lines: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    backlog: Backlog,
+    is_writing: bool,
+}
+
+impl Writer {
+    /// Writes to `out` on a thread of its own. `notice` makes the line that says how many were dropped.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        notice: impl Fn(u64) -> String + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            came: Condvar::new(),
+            written: Condvar::new(),
+            dropped_lines: AtomicU64::new(0),
+        });
+        let own = shared.clone();
+        // It ends with the process: a stop waits for its lines, and no longer than it may.
+        thread::spawn("log", STACK_BYTES, move || own.run(out, &notice))?.detach();
+        Ok(Self(shared))
+    }
+
+    /// Has `line` written, an urgent one at once.
+    pub(super) fn push(&self, line: &str, is_urgent: bool) {
+        let pushed = self.0.state().backlog.push(line, is_urgent);
+        match pushed {
+            Pushed::Taken => {}
+            Pushed::News => self.0.came.notify_one(),
+            Pushed::Dropped => {
+                self.0.dropped_lines.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until all lines are written, at most for `time_max`.
+    pub(super) fn flush(&self, time_max: Duration) {
+        let mut state = self.0.state();
+        state.backlog.hurry();
+        self.0.came.notify_one();
+        let is_busy = |state: &mut State| state.is_writing || !state.backlog.is_empty();
+        drop(self.0.written.wait_timeout_while(state, time_max, is_busy));
+    }
+
+    /// How many lines were dropped since the start.
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.0.dropped_lines.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of it is complete in itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut out: impl Write, notice: &impl Fn(u64) -> String) {
+        let mut lines = Vec::new();
+        loop {
+            lines = self.next_burst(lines);
+            if out.write_all(&lines).is_err() {
+                let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+                self.dropped_lines.fetch_add(lost as u64, Ordering::Relaxed);
+            }
+            let mut state = self.state();
+            state.is_writing = false;
+            match state.backlog.take_dropped() {
+                0 => {}
+                count => {
+                    state.backlog.push(&notice(count), true);
+                }
+            }
+            self.written.notify_all();
+        }
+    }
+
+    /// Waits for lines, and for others that come right after them.
+    fn next_burst(&self, written: Vec<u8>) -> Vec<u8> {
+        let unwrap = PoisonError::into_inner;
+        let mut state = self.state();
+        while state.backlog.is_empty() {
+            state = self.came.wait(state).unwrap_or_else(unwrap);
+        }
+        let is_early = |state: &mut State| !state.backlog.is_due();
+        let waited = self.came.wait_timeout_while(state, GATHER_MAX, is_early);
+        let mut state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        state.is_writing = true;
+        state.backlog.take(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+    use super::*;
+    use crate::logger::backlog::BACKLOG_MAX_BYTES;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Takes a write only where one is let through.
+    struct Gate {
+        open: Receiver<()>,
+        wrote: Sender<String>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.open.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+            self.wrote.send(String::from_utf8_lossy(bytes).into_owned()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gated() -> (Writer, Sender<()>, Receiver<String>) {
+        let (open, opened) = bounded(0);
+        let (wrote, written) = unbounded();
+        let notice = |count| format!("{count} dropped");
+        let writer = Writer::start(Gate { open: opened, wrote }, notice).unwrap();
+        (writer, open, written)
+    }
+
+    #[test]
+    fn who_logs_does_not_wait_and_lines_that_found_no_room_are_counted_and_said() {
+        let (writer, open, written) = gated();
+        writer.push("first", true);
+        open.send_timeout((), PATIENCE).unwrap();
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), "first\n");
+        // From here on nothing is taken, and this thread goes on all the same.
+        let long = "x".repeat(BACKLOG_MAX_BYTES / 8);
+        for _ in 0..20 {
+            writer.push(&long, false);
+        }
+        let dropped = writer.dropped_lines();
+        assert!((4..=13).contains(&dropped), "{dropped}");
+        let mut all = String::new();
+        while !all.contains("dropped") {
+            open.send_timeout((), PATIENCE).unwrap();
+            all.push_str(&written.recv_timeout(PATIENCE).unwrap());
+        }
+        assert!(all.ends_with(&format!("{dropped} dropped\n")));
+        assert_eq!(all.matches(&long).count() as u64, 20 - dropped);
+    }
+
+    #[test]
+    fn a_flush_returns_once_everything_is_written_or_its_time_is_over() {
+        let (writer, open, written) = gated();
+        writer.push("stuck", false);
+        writer.flush(Duration::from_millis(1));
+        assert!(written.is_empty());
+        drop(open);
+        writer.flush(PATIENCE);
+        assert_eq!(writer.dropped_lines(), 1, "nobody takes it");
+    }
+}
