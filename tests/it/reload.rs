@@ -177,7 +177,7 @@ fn a_token_that_could_not_be_written_survives_that_its_provider_is_taken_out_and
         &provider.url(),
         "auth_value: a",
     );
-    let proxy = with().start();
+    let mut proxy = with().start();
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
     for _ in 0..2 {
         assert_eq!(proxy.reload(&without).status, 200);
@@ -190,7 +190,7 @@ fn a_token_that_could_not_be_written_survives_that_its_provider_is_taken_out_and
     // It is taken out again, and what it has is stored at the end.
     assert_eq!(proxy.reload(&without).status, 200);
     std::fs::remove_file(&blocked).unwrap();
-    drop(proxy);
+    proxy.stop();
     let stored = std::fs::read_to_string(blocked.join("p.json")).unwrap();
     assert!(stored.contains("refresh-the-seed-2"), "{stored}");
 }
