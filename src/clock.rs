@@ -103,14 +103,34 @@ pub struct Due {
 impl Due {
     /// The point `millis` after `from`.
     pub fn after(from: Moment, millis: u64) -> Self {
-        let wall = from.wall.plus_millis(i64::try_from(millis).unwrap_or(i64::MAX));
-        Self { wall, steady_ms: from.steady_ms.saturating_add(millis) }
+        Self { wall: from.wall, steady_ms: from.steady_ms }.plus(millis)
     }
 
     /// The point at which the wall clock shows `wall`, seen from `now`.
     pub fn at(wall: Timestamp, now: Moment) -> Self {
         let left = u64::try_from(wall.millis_since(now.wall)).unwrap_or(0);
         Self { wall, steady_ms: now.steady_ms.saturating_add(left) }
+    }
+
+    /// So many milliseconds after this one.
+    #[must_use]
+    pub fn plus(self, millis: u64) -> Self {
+        let wall = self.wall.plus_millis(i64::try_from(millis).unwrap_or(i64::MAX));
+        Self { wall, steady_ms: self.steady_ms.saturating_add(millis) }
+    }
+
+    /// The one of the two that comes first, on each clock.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        let (wall, steady_ms) = (self.wall.min(other.wall), self.steady_ms.min(other.steady_ms));
+        Self { wall, steady_ms }
+    }
+
+    /// The one of the two that comes last, on each clock.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        let (wall, steady_ms) = (self.wall.max(other.wall), self.steady_ms.max(other.steady_ms));
+        Self { wall, steady_ms }
     }
 
     /// Whether it has come.

@@ -117,7 +117,12 @@ impl Proxy {
         match self.has_credential(index, &posting, now) {
             true => Standing::Ready,
             false if way.inbox.is_some() && waits() => Standing::Waiting,
-            false => Standing::Without,
+            false => {
+                if let Some(inbox) = &way.inbox {
+                    inbox.passed_over();
+                }
+                Standing::Without
+            }
         }
     }
 
@@ -266,10 +271,12 @@ impl Proxy {
             return Ok(Taken::Posted(known));
         }
         let deadline = Deadline::after(FIRST_TOKEN_WAIT);
-        if known.token.is_some()
-            && let Some(inbox) = &self.ways[index].inbox
-        {
-            inbox.expired();
+        if let Some(inbox) = &self.ways[index].inbox {
+            let heard = inbox.wait_for_token();
+            if !known.refreshing {
+                // What is known may be old: the next try may come sooner now that it is waited for.
+                let _ = heard.recv_timeout(deadline.left());
+            }
         }
         let posting = self.store.wait(self.ways[index].posting, deadline, |posting| {
             !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())

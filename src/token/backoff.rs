@@ -11,24 +11,43 @@ pub const DELAY_MIN_MS: u64 = 250;
 /// The longest `Retry-After` that is believed.
 pub const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
 
-/// The wait in milliseconds before the try that follows `failures` (at least 1) in a row.
+/// No failure waits longer than this while requests come and there is no token, unless the server asks for it.
+pub const WANTED_DELAY_MAX_MS: u64 = 10_000;
+/// How long after it came a token is refreshed for being refused that the refresh of a refused token brought.
+pub const REJECTION_WAIT_FIRST_MS: u64 = 10_000;
+/// The same, at most: each further one in a row waits twice as long.
+pub const REJECTION_WAIT_MAX_MS: u64 = 300_000;
+
+/// What a wait has to fit into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The token in hand is good for so many milliseconds: at least three tries fit in before its end.
+    Before(u64),
+    /// There is no token, and requests come.
+    Wanted,
+    /// There is no token, and nobody asks for one.
+    Unwanted,
+}
+
+/// The wait in milliseconds before the try that follows `failures` (at least 1) in a row, as far as the
+/// server asks for none.
 ///
-/// Full jitter: anywhere between the least and a bound that doubles with each failure. While a
-/// token is still valid for `remaining_ms`, at most a third of that, so that three tries fit in
-/// before it expires. `retry_after_ms`, what the server asked for, is the least in any case.
-pub fn delay_ms(
-    failures: u32,
-    remaining_ms: Option<u64>,
-    retry_after_ms: Option<u64>,
-    rng: &mut Rng,
-) -> u64 {
+/// Full jitter: anywhere between the least and a bound that doubles with each failure and fits into `room`.
+pub fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
     let doublings = failures.saturating_sub(1).min(20);
-    let mut bound = (FIRST_MAX_MS << doublings).min(DELAY_MAX_MS);
-    if let Some(remaining) = remaining_ms {
-        bound = bound.min(remaining / 3);
-    }
-    let drawn = rng.u64(0..=bound).max(DELAY_MIN_MS);
-    drawn.max(retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MAX_MS))
+    let most = match room {
+        Room::Before(left_ms) => DELAY_MAX_MS.min(left_ms / 3),
+        Room::Wanted => WANTED_DELAY_MAX_MS,
+        Room::Unwanted => DELAY_MAX_MS,
+    };
+    rng.u64(0..=(FIRST_MAX_MS << doublings).min(most)).max(DELAY_MIN_MS)
+}
+
+/// How long after it came the token is refreshed for being refused that `in_a_row` refreshes of refused
+/// tokens brought.
+pub fn rejection_wait_ms(in_a_row: u32) -> u64 {
+    let Some(doublings) = in_a_row.checked_sub(1) else { return 0 };
+    (REJECTION_WAIT_FIRST_MS << doublings.min(10)).min(REJECTION_WAIT_MAX_MS)
 }
 
 #[cfg(test)]
@@ -36,10 +55,9 @@ mod tests {
     use super::*;
 
     /// The least and the largest of many draws.
-    fn range(failures: u32, remaining: Option<u64>, retry_after: Option<u64>) -> (u64, u64) {
+    fn range(failures: u32, room: Room) -> (u64, u64) {
         let mut rng = Rng::with_seed(7);
-        let draws: Vec<u64> =
-            (0..4000).map(|_| delay_ms(failures, remaining, retry_after, &mut rng)).collect();
+        let draws: Vec<u64> = (0..4000).map(|_| delay_ms(failures, room, &mut rng)).collect();
         (*draws.iter().min().unwrap(), *draws.iter().max().unwrap())
     }
 
@@ -48,7 +66,7 @@ mod tests {
         for (failures, bound) in
             [(1, 1_000), (2, 2_000), (5, 16_000), (9, 256_000), (10, 300_000), (u32::MAX, 300_000)]
         {
-            let (least, most) = range(failures, None, None);
+            let (least, most) = range(failures, Room::Unwanted);
             assert_eq!(least, DELAY_MIN_MS.max(least), "{failures}");
             assert!(least < bound / 2, "{failures}: full jitter reaches low, got {least}");
             assert!(most <= bound && most > bound - bound / 20, "{failures}: {most} of {bound}");
@@ -62,7 +80,7 @@ mod tests {
             let mut left = 150_000_u64;
             let mut tries = 0;
             for step in 0..3 {
-                let delay = delay_ms(failures + step, Some(left), None, &mut rng);
+                let delay = delay_ms(failures + step, Room::Before(left), &mut rng);
                 assert!(delay < left);
                 left -= delay;
                 tries += 1;
@@ -72,9 +90,19 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_heard_within_reason() {
-        assert_eq!(range(1, Some(10_000), Some(60_000)), (60_000, 60_000));
-        assert_eq!(range(1, None, Some(u64::MAX)).0, RETRY_AFTER_MAX_MS);
-        assert_eq!(range(1, Some(3), None), (DELAY_MIN_MS, DELAY_MIN_MS));
+    fn while_requests_come_no_wait_is_longer_than_ten_seconds() {
+        for failures in [5, 12, u32::MAX] {
+            let (_, most) = range(failures, Room::Wanted);
+            assert!(most <= WANTED_DELAY_MAX_MS && most > WANTED_DELAY_MAX_MS - 500, "{most}");
+        }
+        assert_eq!(range(1, Room::Before(3)), (DELAY_MIN_MS, DELAY_MIN_MS));
+    }
+
+    #[test]
+    fn refusals_in_a_row_wait_twice_as_long_each_time_up_to_five_minutes() {
+        let waits: Vec<u64> = (0..9).map(rejection_wait_ms).collect();
+        let seconds = [0, 10, 20, 40, 80, 160, 300, 300, 300];
+        assert_eq!(waits, seconds.map(|secs| secs * 1000));
+        assert_eq!(rejection_wait_ms(u32::MAX), REJECTION_WAIT_MAX_MS);
     }
 }

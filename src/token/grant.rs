@@ -35,6 +35,10 @@ pub struct Grant {
     pub lifetime_ms: i64,
     /// When the issuer wants the next refresh, in milliseconds from when the request was sent.
     pub refresh_in_ms: Option<i64>,
+    /// Before when the issuer wants no refresh, in milliseconds from when the request was sent.
+    pub earliest_refresh_in_ms: Option<i64>,
+    /// It names an end that has come: the access token has ended, unless it is a new one.
+    pub has_ended: bool,
     /// The granted scope, where the answer names it.
     pub scope: Option<String>,
     /// How long the refresh token lives, in milliseconds from when the request was sent, where the issuer says so.
@@ -120,6 +124,12 @@ impl Failure {
         Self { class: Class::Permanent, reached: Reached::No, retry_after_ms: None, what }
     }
 
+    /// The answer brings a token that has ended, and nothing newer.
+    pub fn ended_token() -> Self {
+        let what = What::NotAToken("it repeats a token that has ended".into());
+        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
+    }
+
     fn not_a_token(why: impl Into<Cow<'static, str>>) -> Self {
         // A 200 may well have used up the refresh token.
         let what = What::NotAToken(why.into());
@@ -176,17 +186,17 @@ fn read_grant(answer: &Value, fields: &TokenFields, sent: Timestamp) -> Result<G
         return Err(Failure::not_a_token("its 'access_token' holds bytes no header may hold"));
     }
     let (lifetime_ms, warning) = lifetime::of_access_token(answer, fields, access_token, sent);
-    let refresh_in_ms = answer
-        .get("refresh_in")
-        .and_then(lifetime::number)
-        .map(lifetime::to_millis)
-        .or_else(|| earliest_refresh(answer, sent))
-        .filter(|refresh_in| (1..lifetime_ms).contains(refresh_in));
+    let in_time = |millis: &i64| (1..lifetime_ms).contains(millis);
+    let refresh_in_ms =
+        answer.get("refresh_in").and_then(lifetime::number).map(lifetime::to_millis);
+    let earliest_refresh_in_ms = earliest_refresh(answer, sent);
     Ok(Grant {
         access_token: Secret::new(access_token),
         refresh_token: text(answer, fields, "refresh_token").map(Secret::new),
         lifetime_ms,
-        refresh_in_ms,
+        refresh_in_ms: refresh_in_ms.filter(in_time),
+        earliest_refresh_in_ms: earliest_refresh_in_ms.filter(in_time),
+        has_ended: lifetime::has_ended(answer, fields, access_token, sent),
         scope: scope::granted(answer),
         refresh_token_lifetime_ms: lifetime::of_refresh_token(answer, fields, sent),
         warning,
@@ -237,6 +247,27 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn answers_that_say_that_their_token_has_ended() {
+        // {"exp":1800000000}
+        let over = "aa.eyJleHAiOjE4MDAwMDAwMDB9.cc";
+        let cases = [
+            (r#"{"access_token":"a","expires_in":0}"#, true),
+            (r#"{"access_token":"a","expires_in":"-1"}"#, true),
+            (r#"{"access_token":"a","expires_at":1800000000}"#, true),
+            (&format!(r#"{{"access_token":"{over}"}}"#), true),
+            (&format!(r#"{{"access_token":"{over}","expires_in":1}}"#), false),
+            (r#"{"access_token":"a","expires_at":1800000001}"#, false),
+            (r#"{"access_token":"a","expires_in":"soon"}"#, false),
+            (r#"{"access_token":"a"}"#, false),
+        ];
+        for (body, has_ended) in cases {
+            let fields = TokenFields::default();
+            let grant = read(200, &Headers::new(), body.as_bytes(), &fields, SENT).unwrap();
+            assert_eq!(grant.has_ended, has_ended, "{body}");
+        }
+    }
+
+    #[test]
     fn the_issuers_wish_for_the_next_refresh_counts() {
         let read = |extra: &str| {
             let body = format!(r#"{{"access_token":"a","expires_in":100,{extra}}}"#);
@@ -245,7 +276,13 @@ pub(crate) mod tests {
         assert_eq!(read(r#""refresh_in":50"#).refresh_in_ms, Some(50_000));
         assert_eq!(read(r#""refresh_in":100"#).refresh_in_ms, None);
         assert_eq!(read(r#""refresh_in":0"#).refresh_in_ms, None);
-        assert_eq!(read(r#""earliest_refresh_at":1800000010"#).refresh_in_ms, Some(10_000));
+        let earliest = read(r#""earliest_refresh_at":1800000010"#);
+        assert_eq!(earliest.earliest_refresh_in_ms, Some(10_000));
+        assert_eq!(earliest.refresh_in_ms, None, "it is a bound, not the time");
+        for never in ["1799999990", "1800000100", "\"soon\""] {
+            let granted = read(&format!(r#""earliest_refresh_at":{never}"#));
+            assert_eq!(granted.earliest_refresh_in_ms, None, "{never}");
+        }
         assert_eq!(read(r#""refresh_token":"""#).refresh_token, None);
         assert_eq!(read(r#""refresh_token":"n""#).refresh_token, Some(Secret::new("n")));
     }

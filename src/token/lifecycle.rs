@@ -6,25 +6,27 @@
 
 use fastrand::Rng;
 
-use crate::clock::{Due, Moment, RELEASED_AT, Timestamp};
+use crate::clock::{Due, Moment};
 use crate::secret::Secret;
-use crate::token::backoff;
-use crate::token::grant::{Class, Failure, Grant};
-use crate::token::saved::{Marker, Saved, SavedAccess, SavedFailure};
+use crate::token::grant::{Class, Failure, Grant, What};
+use crate::token::lifecycle::rejection::Rejection;
+use crate::token::lifecycle::schedule::Try;
+use crate::token::saved::{Marker, Saved, SavedFailure};
 use crate::token::store::{Generation, Token};
 
+mod access;
 mod login;
 mod policy;
 mod recall;
+mod rejection;
+mod schedule;
 mod shared;
 mod stored;
 
-/// Two successful refreshes are at least this far apart, unless the lifetime is shorter.
-pub const SUCCESS_GAP_MS: u64 = 10_000;
-/// Refreshes asked for by a refused token are at least this far apart.
-pub const REJECTION_GAP_MS: u64 = 30_000;
-/// How long a wall clock that must be wrong is waited out.
-pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
+pub use access::{REFRESH_GAP_MIN_MS, REFRESH_IN_MIN_MS, REPEATED_RETRY_MS};
+pub use rejection::OnRejection;
+pub use schedule::WRONG_CLOCK_WAIT_MS;
+
 /// The words a lost answer is reported in.
 pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
 
@@ -87,13 +89,18 @@ pub struct Lifecycle {
     generation: Generation,
     refresh_due: Due,
     started: Moment,
-    last_success: Option<(Moment, u64)>,
-    /// Until when the refresh of another host keeps the next one off.
-    gap_of_others: Option<Due>,
-    last_rejection: Option<Moment>,
+    /// A wrong wall clock is not waited for any more: a refresh succeeded, or somebody asked for one.
+    ignores_clock: bool,
     failures: u32,
     next_attempt: Option<Due>,
-    forced: bool,
+    /// The last try that failed; None once one succeeds.
+    last_failure: Option<Try>,
+    /// When a refresh was ordered that has not been tried yet.
+    ordered: Option<Moment>,
+    /// A request found no token that it could use since the last try.
+    is_wanted: bool,
+    /// What is known of the provider refusing the token in hand.
+    rejection: Rejection,
     /// Hash of a refresh token whose last use got no answer.
     unanswered: Option<String>,
     /// The marker that the refresh under way found: of an earlier one that got no answer.
@@ -104,8 +111,6 @@ pub struct Lifecycle {
     chain_lost: bool,
     /// The last permanent failure that was our own: others may store theirs in its place.
     own_failure: Option<SavedFailure>,
-    /// The wall clock was found wrong and is being waited out.
-    clock_was_wrong: bool,
 }
 
 impl Lifecycle {
@@ -118,73 +123,23 @@ impl Lifecycle {
             generation: 0,
             refresh_due: Due::after(now, 0),
             started: now,
-            last_success: None,
-            gap_of_others: None,
-            last_rejection: None,
+            ignores_clock: false,
             failures: 0,
             next_attempt: None,
-            forced: false,
+            last_failure: None,
+            ordered: None,
+            is_wanted: false,
+            rejection: Rejection::default(),
             unanswered: None,
             marker_before: None,
             refused_chain: None,
             chain_lost: false,
             own_failure: None,
-            clock_was_wrong: false,
         };
         if let Some(saved) = saved {
             machine.adopt(saved, now);
         }
         machine
-    }
-
-    /// Looks at the clocks; to be called before [`Lifecycle::next`]. Once a wrong wall clock was
-    /// set right, the stored access token can be judged.
-    pub fn observe(&mut self, now: Moment) {
-        if self.clock_was_wrong && self.wall_clock_lag_ms(now).is_none() {
-            self.clock_was_wrong = false;
-            self.take_up_access(now);
-        }
-    }
-
-    /// What to do at `now`.
-    pub fn next(&self, now: Moment) -> Step {
-        if let Some(wait) = self.wrong_clock_wait_ms(now) {
-            return Step::WaitForClock(wait);
-        }
-        let due = match self.next_attempt {
-            _ if self.forced => Due::after(now, 0),
-            Some(next_attempt) => next_attempt,
-            None if self.token.is_some() => self.refresh_due,
-            None => Due::after(now, 0),
-        };
-        match due.left_ms(now).max(self.gap_left_ms(now)) {
-            0 => Step::Refresh,
-            wait => Step::Wait(wait),
-        }
-    }
-
-    /// How far the wall clock is behind this program, or behind the state file: it is wrong then.
-    fn wall_clock_lag_ms(&self, now: Moment) -> Option<u64> {
-        let least = RELEASED_AT.max(self.saved.saved_at);
-        u64::try_from(least.millis_since(now.wall)).ok().filter(|lag| *lag > 0)
-    }
-
-    /// How long to wait for a wrong wall clock to be set: None once it is right, once it was waited
-    /// for long enough, and once a refresh succeeded, since tokens are timed by both clocks.
-    fn wrong_clock_wait_ms(&self, now: Moment) -> Option<u64> {
-        let lag = self.wall_clock_lag_ms(now).filter(|_| self.last_success.is_none())?;
-        let waited = now.steady_ms.saturating_sub(self.started.steady_ms);
-        let patience = WRONG_CLOCK_WAIT_MS.checked_sub(waited).filter(|left| *left > 0)?;
-        Some(lag.min(patience))
-    }
-
-    /// What is left of the least time between two successful refreshes, of whichever host. A clock stepped over it ends
-    /// it, as it ends the token: a request must not wait for a gap that lies in the past.
-    fn gap_left_ms(&self, now: Moment) -> u64 {
-        let own = self.last_success.filter(|(_, lifetime_ms)| *lifetime_ms >= SUCCESS_GAP_MS);
-        let own = own.map(|(at, _)| Due::after(at, SUCCESS_GAP_MS));
-        let gaps = own.into_iter().chain(self.gap_of_others);
-        gaps.map(|gap| gap.left_ms(now)).max().unwrap_or(0)
     }
 
     /// What the next token request is made with.
@@ -212,11 +167,16 @@ impl Lifecycle {
 
     /// Notes that a refresh begins, and returns what must be on disk before it is sent.
     pub fn begin(&mut self, presented: &Presented, now: Moment) -> Option<Saved> {
-        self.forced = false;
         let Presented::Token(token) = presented else { return None };
         let marker = Marker { refresh_token_hash: token.hash(), at: now.wall };
         self.marker_before = self.saved.pending.replace(marker);
         Some(self.stamped(now))
+    }
+
+    /// Nothing was sent after all: `before` is what was to be stored before [`Lifecycle::begin`].
+    pub fn put_back(&mut self, before: Saved) {
+        self.saved = before;
+        self.marker_before = None;
     }
 
     /// A refresh with `presented`, sent at `sent`, brought `grant`. Returns what must be on disk
@@ -229,71 +189,27 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> Saved {
-        if let Presented::Token(token) = presented {
-            let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
-            if let Some(seed) = from_seed {
-                self.saved.begin_with_seed(seed);
-            }
-            self.saved.refresh_token =
-                Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));
-        }
+        self.link(presented, grant);
         self.accept(grant, sent, now, rng);
         self.stamped(now)
     }
 
-    /// Takes the access token of `grant` into use.
-    fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) {
-        let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
-        let due_in_ms = match grant.refresh_in_ms.and_then(|wish| u64::try_from(wish).ok()) {
-            Some(wish) => wish,
-            None => lifetime_ms - self.lead_ms(lifetime_ms, rng),
-        };
-        let expires = Due::after(sent, lifetime_ms);
-        let refresh_due = Due::after(sent, due_in_ms);
-        self.saved.access = Some(SavedAccess {
-            token: grant.access_token.clone(),
-            obtained_at: sent.wall,
-            expires_at: expires.wall,
-            refresh_at: refresh_due.wall,
-        });
-        self.saved.pending = None;
-        self.saved.failure = None;
-        self.settle();
-        self.last_success = Some((now, lifetime_ms));
-        self.set_token(grant.access_token.clone(), sent.wall, expires, refresh_due, "refresh");
-    }
-
-    /// The time before expiry at which to refresh: the configured one, at most half the lifetime,
-    /// with up to a tenth more so that several instances spread out.
-    fn lead_ms(&self, lifetime_ms: u64, rng: &mut Rng) -> u64 {
-        let lead = self.policy.refresh_before_ms.min(lifetime_ms / 2);
-        (lead + rng.u64(0..=lead / 10)).min(lifetime_ms)
-    }
-
-    fn set_token(
-        &mut self,
-        secret: Secret,
-        obtained_at: Timestamp,
-        expires: Due,
-        refresh_due: Due,
-        source: &'static str,
-    ) {
-        self.generation += 1;
-        self.refresh_due = refresh_due;
-        self.token = Some(Token {
-            secret,
-            generation: self.generation,
-            expires,
-            obtained_at,
-            refresh_due_at: refresh_due.wall,
-            source,
-        });
+    /// Takes the refresh token of `grant`, which `presented` brought, for the next one of the chain.
+    pub fn link(&mut self, presented: &Presented, grant: &Grant) {
+        let Presented::Token(token) = presented else { return };
+        let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
+        if let Some(seed) = from_seed {
+            self.saved.begin_with_seed(seed);
+        }
+        self.saved.refresh_token =
+            Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));
     }
 
     /// Forgets everything that stood against the next try.
     fn settle(&mut self) {
         self.failures = 0;
         self.next_attempt = None;
+        self.last_failure = None;
         self.unanswered = None;
         self.refused_chain = None;
         self.chain_lost = false;
@@ -309,7 +225,13 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> (AfterFailure, Option<Saved>) {
-        self.failures = self.failures.saturating_add(1);
+        if matches!(failure.what, What::Missing(_)) {
+            // Nothing was sent, and the next start looks again: there is nothing to remember.
+            let next_attempt = self.plan_after(failure, false, now, rng);
+            let after =
+                AfterFailure { next_attempt, answer_lost: false, falls_back_to_seed: false };
+            return (after, None);
+        }
         let hash = match presented {
             Presented::Token(token) => Some(token.hash()),
             Presented::Nothing | Presented::Missing => None,
@@ -320,18 +242,7 @@ impl Lifecycle {
         self.note_marker(failure, hash.as_deref());
         let falls_back_to_seed =
             failure.class == Class::TokenDead && self.falls_back(presented, hash.as_deref());
-        let next_attempt = match failure.class {
-            _ if falls_back_to_seed => Due::after(now, 0),
-            Class::Transient => {
-                let remaining = self.token.as_ref().map(|token| token.expires.left_ms(now));
-                let remaining = remaining.filter(|left| *left > 0);
-                let delay =
-                    backoff::delay_ms(self.failures, remaining, failure.retry_after_ms, rng);
-                Due::after(now, delay)
-            }
-            Class::Permanent | Class::TokenDead => Due::after(now, self.policy.retry_interval_ms),
-        };
-        self.next_attempt = Some(next_attempt);
+        let next_attempt = self.plan_after(failure, falls_back_to_seed, now, rng);
         if failure.class != Class::Transient {
             self.saved.failure = hash.clone().map(|refresh_token_hash| SavedFailure {
                 refresh_token_hash,
@@ -366,36 +277,14 @@ impl Lifecycle {
     pub fn set_policy(&mut self, policy: Policy) {
         let other_seed = policy.seed != self.policy.seed;
         let other_client = policy.client_hash != self.policy.client_hash;
-        let failed_for_good = self.saved.failure.is_some() || self.policy.seed.is_none();
+        let lacked_a_secret = self.last_failure.is_some_and(|last| last.is_missing);
+        let failed_for_good =
+            self.saved.failure.is_some() || lacked_a_secret || self.policy.seed.is_none();
         self.policy = policy;
         if (other_seed || other_client) && failed_for_good {
             self.saved.failure = None;
             self.settle();
         }
-    }
-
-    /// Somebody wants a refresh now.
-    pub fn force(&mut self) {
-        self.forced = true;
-        self.refused_chain = None;
-    }
-
-    /// A provider refused the token of `generation`. Returns whether that leads to a refresh: not
-    /// for a token that was replaced since, and not too often.
-    pub fn rejected(&mut self, generation: Generation, now: Moment) -> bool {
-        if generation != self.generation {
-            return false;
-        }
-        let too_soon = self
-            .last_rejection
-            .is_some_and(|last| now.steady_ms.saturating_sub(last.steady_ms) < REJECTION_GAP_MS);
-        // A token that was just issued will not get better by another.
-        if too_soon || self.gap_left_ms(now) > 0 || self.next_attempt.is_some() {
-            return false;
-        }
-        self.last_rejection = Some(now);
-        self.forced = true;
-        true
     }
 
     /// The newest token, valid or not.
@@ -406,11 +295,6 @@ impl Lifecycle {
     /// Failures since the last success.
     pub fn consecutive_failures(&self) -> u32 {
         self.failures
-    }
-
-    /// When the next try is, where the last one failed.
-    pub fn next_attempt_at(&self) -> Option<Timestamp> {
-        self.next_attempt.map(|due| due.wall)
     }
 
     /// What a restart remembers of a permanent failure.

@@ -3,6 +3,7 @@
 //! The thread itself is in `actor`, a refresh in `attempt`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -20,6 +21,7 @@ use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
 mod actor;
 mod attempt;
 mod disk;
+mod hear;
 mod hosts;
 mod login;
 mod reload;
@@ -71,8 +73,8 @@ pub enum Event {
     Force(Sender<()>),
     /// The provider refused the token of this generation.
     Rejected(Generation, Sender<()>),
-    /// A request found the token expired: the clocks may have jumped.
-    Expired,
+    /// A request found no token that it could use; None where it does not wait for one.
+    Wanted(Option<Sender<()>>),
     /// Another host changed what is stored, or the shared store is back.
     News,
     /// The configuration was read again, and what it says of this token life is as it was.
@@ -111,7 +113,11 @@ pub struct Setup {
 
 /// Asks a refresher for something, from any thread.
 #[derive(Clone, Debug)]
-pub struct Inbox(Sender<Event>);
+pub struct Inbox {
+    events: Sender<Event>,
+    /// The refresher was told that its token is wanted, and has not heard it yet.
+    is_told_wanted: Arc<AtomicBool>,
+}
 
 impl Inbox {
     /// Asks for a refresh now; the receiver is closed once the outcome is published.
@@ -124,22 +130,32 @@ impl Inbox {
         self.ask(|done| Event::Rejected(generation, done))
     }
 
-    /// Reports that the token was found expired, so that a clock that jumped is noticed at once.
-    pub fn expired(&self) {
-        // A refresher that has ended has nothing to notice.
-        let _ = self.0.send(Event::Expired);
+    /// Reports that a request waits for a token, so that a clock that jumped is noticed at once and a long
+    /// wait for the next try cut short. The receiver is closed once the refresher has published what it
+    /// does about it.
+    pub fn wait_for_token(&self) -> Receiver<()> {
+        self.ask(|done| Event::Wanted(Some(done)))
+    }
+
+    /// Reports that a request was not given to the provider, for it has no token.
+    pub fn passed_over(&self) {
+        // Many requests in a row are told once, lest the inbox grow while the refresher waits for an answer.
+        if !self.is_told_wanted.swap(true, Ordering::Relaxed) {
+            // A refresher that has ended has nothing to notice.
+            let _ = self.events.send(Event::Wanted(None));
+        }
     }
 
     /// Reports that there may be something else in the shared store.
     pub fn news(&self) {
         // A refresher that has ended takes nothing up.
-        let _ = self.0.send(Event::News);
+        let _ = self.events.send(Event::News);
     }
 
     fn ask(&self, event: impl FnOnce(Sender<()>) -> Event) -> Receiver<()> {
         let (done, outcome) = bounded(1);
         // A refresher that has ended drops `done` with the event, which is an outcome too.
-        let _ = self.0.send(event(done));
+        let _ = self.events.send(event(done));
         outcome
     }
 }
@@ -154,51 +170,58 @@ pub struct Refresher {
 impl Refresher {
     /// Starts the thread.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
-        let actor = Actor::new(setup);
-        Self::spawn(move |inbox| actor.run(inbox))
+        Self::spawn(|is_told_wanted| {
+            let actor = Actor::new(setup, is_told_wanted);
+            move |inbox: &Receiver<Event>| actor.run(inbox)
+        })
     }
 
     /// Starts the thread, which reads nothing before it is told that the state file is `left` by another
     /// refresher, and ends where that never happens.
     pub fn start_after(setup: Setup, left: Receiver<()>) -> std::io::Result<Self> {
         setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
-        Self::spawn(move |inbox| {
-            if left.recv().is_ok() {
-                Actor::new(setup).run(inbox);
+        Self::spawn(|is_told_wanted| {
+            move |inbox: &Receiver<Event>| {
+                if left.recv().is_ok() {
+                    Actor::new(setup, is_told_wanted).run(inbox);
+                }
             }
         })
     }
 
-    fn spawn(
-        body: impl FnOnce(&Receiver<Event>) + std::marker::Send + 'static,
-    ) -> std::io::Result<Self> {
-        let (sender, inbox) = unbounded();
+    fn spawn<Body>(body: impl FnOnce(Arc<AtomicBool>) -> Body) -> std::io::Result<Self>
+    where
+        Body: FnOnce(&Receiver<Event>) + std::marker::Send + 'static,
+    {
+        let (events, inbox) = unbounded();
+        let is_told_wanted: Arc<AtomicBool> = Arc::default();
+        let body = body(is_told_wanted.clone());
         let thread = thread::spawn("refresher", STACK_BYTES, move || body(&inbox))?;
-        Ok(Self { inbox: Inbox(sender), _thread: thread })
+        Ok(Self { inbox: Inbox { events, is_told_wanted }, _thread: thread })
     }
 
     /// Tells it to end, without waiting for that.
     pub fn stop(&self) {
         // A refresher that has ended already needs no telling.
-        let _ = self.inbox.0.send(Event::Stop);
+        let _ = self.inbox.events.send(Event::Stop);
     }
 
     /// Tells it that the configuration was read again and is as it was.
     pub fn reloaded(&self) {
         // A refresher that has ended has nothing to try again.
-        let _ = self.inbox.0.send(Event::Reloaded);
+        let _ = self.inbox.events.send(Event::Reloaded);
     }
 
     /// Has it go on with what another configuration says, after a refresh under way.
     pub fn change(&self, change: Change) {
         // A refresher that has ended goes on with nothing.
-        let _ = self.inbox.0.send(Event::Change(Box::new(change)));
+        let _ = self.inbox.events.send(Event::Change(Box::new(change)));
     }
 
     /// Tells it that no provider uses it any more.
     pub fn retire(&self) {
         // A refresher that has ended refreshes nothing.
-        let _ = self.inbox.0.send(Event::Retire);
+        let _ = self.inbox.events.send(Event::Retire);
     }
 
     /// A way to ask it for something.
@@ -216,7 +239,7 @@ impl Drop for Refresher {
 
 /// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
 pub fn refresh_once(setup: Setup) -> Result<(), String> {
-    Actor::new(setup).refresh_once()
+    Actor::new(setup, Arc::default()).refresh_once()
 }
 
 #[cfg(test)]

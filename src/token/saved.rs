@@ -49,6 +49,8 @@ pub struct SavedAccess {
     pub expires_at: Timestamp,
     /// When to refresh it.
     pub refresh_at: Timestamp,
+    /// How many refreshes in a row, each for a token that the provider refused, brought it.
+    pub rejections: u32,
 }
 
 /// Written before a refresh and taken away by its outcome.
@@ -111,6 +113,8 @@ struct ImageAccess {
     obtained_at: Timestamp,
     expires_at: Timestamp,
     refresh_at: Timestamp,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    rejections: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -118,9 +122,8 @@ fn is_false(it: &bool) -> bool {
     !it
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Saved {
@@ -158,6 +161,7 @@ impl Saved {
                 obtained_at: access.obtained_at,
                 expires_at: access.expires_at,
                 refresh_at: access.refresh_at,
+                rejections: access.rejections,
             }),
             pending: image.pending,
             failure: image.failure,
@@ -181,6 +185,7 @@ impl Saved {
                 obtained_at: access.obtained_at,
                 expires_at: access.expires_at,
                 refresh_at: access.refresh_at,
+                rejections: access.rejections,
             }),
             pending: self.pending.clone(),
             failure: self.failure.clone(),
@@ -236,6 +241,7 @@ pub(crate) mod tests {
                 obtained_at: at,
                 expires_at: at.plus_millis(60_000),
                 refresh_at: at.plus_millis(30_000),
+                rejections: 4,
             }),
             pending: Some(Marker { refresh_token_hash: "p".into(), at }),
             failure: Some(SavedFailure {

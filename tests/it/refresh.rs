@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
 
-use crate::support::client::{Client, get, post};
+use crate::support::client::{Answer, Client, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Seen, answer};
 use crate::support::proxy::TestProxy;
@@ -26,6 +26,12 @@ fn grant(number: u64, lifetime: u64) -> String {
         "{{\"access_token\":\"access-{number}\",\"expires_in\":{lifetime},\"refresh_token\":\"refresh-{number}\"}}"
     );
     answer(200, &body)
+}
+
+const ORDER: &str = "POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+
+fn order(proxy: &TestProxy) -> Answer {
+    proxy.ask(ORDER)
 }
 
 fn body(seen: &Seen) -> String {
@@ -91,9 +97,7 @@ fn a_restart_uses_the_stored_token_and_the_rotated_chain() {
     let proxy = builder().folder(folder).start();
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
     assert_eq!(issuer.seen().len(), 1, "the stored token is used without a refresh");
-    let refreshed =
-        proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(refreshed.status, 200);
+    assert_eq!(order(&proxy).status, 200);
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-2");
     assert!(body(&issuer.seen()[1]).contains("refresh_token=refresh-1&"));
     // Another seed starts another chain, and what belongs to the old one is not used.
@@ -127,15 +131,6 @@ fn a_refused_token_is_refreshed_once_and_the_request_sent_again() {
         _ => answer(200, &String::from_utf8_lossy(&seen.body)),
     });
     let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
-    // A token that was just issued is not refreshed again within ten seconds, so the first 401 is
-    // passed on; that is what keeps a provider that always says 401 from causing a storm.
-    assert_eq!(proxy.ask(post("/", "again")).status, 401);
-    assert_eq!(issuer.seen().len(), 1);
-    let folder = proxy.into_folder();
-    let proxy = TestProxy::builder()
-        .folder(folder)
-        .refreshed("P", &provider.url(), &issuer.url(), "")
-        .start();
     let mut clients: Vec<_> = (0..20).map(|_| Client::connect(proxy.address)).collect();
     for client in &mut clients {
         client.send(post("/", "again"));
@@ -145,6 +140,75 @@ fn a_refused_token_is_refreshed_once_and_the_request_sent_again() {
         assert_eq!((answered.status, answered.body.as_str()), (200, "again"));
     }
     assert_eq!(issuer.seen().len(), 2, "one refresh, however many requests wait");
+}
+
+/// It was passed on: a token was not refreshed within ten seconds of having been got.
+#[test]
+fn a_token_that_is_refused_as_soon_as_it_came_is_refreshed_and_the_next_is_not() {
+    let issuer = issuer(3600);
+    let provider = Peer::answering(|seen| match seen.field("authorization") {
+        Some("Bearer access-1" | "Bearer access-2") => answer(401, "expired"),
+        _ => answer(200, "fine"),
+    });
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    // The second token is refused too; that is passed on, and so is what follows within ten seconds.
+    for _ in 0..20 {
+        assert_eq!(proxy.ask(post("/", "x")).status, 401);
+    }
+    assert_eq!(issuer.seen().len(), 2);
+    // An order is followed all the same, and once.
+    assert_eq!(order(&proxy).status, 200);
+    assert_eq!(issuer.seen().len(), 3);
+    assert_eq!(proxy.ask(post("/", "x")).body, "fine");
+}
+
+#[test]
+fn an_order_while_a_variable_is_missing_is_tried_once_and_writes_nothing() {
+    let issuer = issuer(3600);
+    let proxy = TestProxy::builder()
+        .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "")
+        .without_variable("CLIENT_ID")
+        .start();
+    eventually("the start has tried", || proxy.ask(get("/-/ready")).body.contains("'CLIENT_ID'"));
+    for orders in 1..=5 {
+        let refused = order(&proxy);
+        assert_eq!(refused.status, 502);
+        assert_eq!(refused.json()["refresh"]["failures"], orders + 1);
+    }
+    assert!(!proxy.folder().join("p.json").exists());
+    assert!(issuer.seen().is_empty());
+}
+
+/// Neither of the fixed lines came at a second start within the hour.
+#[test]
+fn a_missing_variable_is_looked_for_at_each_start() {
+    let (provider, issuer) = (Peer::telling_the_credential(), issuer(3600));
+    let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
+    let mut folder = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let proxy = builder().without_variable("CLIENT_ID").folder(folder).start();
+        let failures = || proxy.ask(get("/-/status")).json()["providers"][0]["refresh"].clone();
+        eventually("it is looked for", || failures()["failures"] == 1);
+        folder = proxy.into_folder();
+    }
+    assert_eq!(builder().folder(folder).start().ask(get("/")).body, "Bearer access-1");
+}
+
+#[test]
+fn a_token_that_the_issuer_repeats_ends_when_it_was_said_to() {
+    let issuer = Peer::answering(|_| answer(200, r#"{"access_token":"same","expires_in":3600}"#));
+    let provider = Peer::telling_the_credential();
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer same");
+    let token = || proxy.ask(get("/-/status")).json()["providers"][0]["token"].clone();
+    let first = token();
+    let answered = order(&proxy);
+    assert_eq!((answered.status, issuer.seen().len()), (200, 2));
+    let second = token();
+    for kept in ["expires_at", "generation"] {
+        assert_eq!(first[kept], second[kept]);
+    }
+    assert!(second["refresh_due_at"].as_str() > second["expires_at"].as_str(), "{second}");
 }
 
 #[test]

@@ -1,13 +1,18 @@
-//! The token machine against a model issuer, in virtual time: 256 seeds of faults, kills and clocks.
+//! The token machine against a model issuer, in virtual time: 256 seeds of faults, kills, clocks, orders,
+//! missing secrets, issuers that repeat themselves, requests, and providers that refuse tokens.
 //!
 //! `EVERTOKEN_SIM_SEED=n` runs one seed.
 
 use std::collections::{HashMap, HashSet};
 
-use evertoken::clock::{Due, Moment, Timestamp};
+use evertoken::clock::{Moment, Timestamp};
+use evertoken::config::Missing;
 use evertoken::secret::Secret;
+use evertoken::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
-use evertoken::token::lifecycle::{Lifecycle, Policy, Presented, SUCCESS_GAP_MS, Step};
+use evertoken::token::lifecycle::{
+    Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, Step,
+};
 use evertoken::token::saved::Saved;
 use fastrand::Rng;
 
@@ -16,6 +21,15 @@ const STEPS: usize = 400;
 const RETRY_INTERVAL_MS: u64 = 600_000;
 /// Virtual time within which a machine recovers once faults have stopped.
 const RECOVERY_MAX_MS: u64 = 2 * RETRY_INTERVAL_MS + 700_000;
+/// How far requests are apart, where they come.
+const REQUEST_EVERY_MS: u64 = 1_000;
+/// How long after the end of a token an issuer that repeats itself still does so.
+const REPEATED_TOO_LONG_MS: u64 = 2_000;
+/// How long a try is held off that another process kept off, and one that the token store did.
+const BUSY_MS: u64 = 250;
+const AWAY_MS: u64 = 500;
+/// The most failed tries in ten seconds that nobody asked for.
+const FAILURES_IN_TEN_SECONDS_MAX: usize = 20;
 
 /// An issuer with rotation and reuse detection. It counts in true time.
 struct Issuer {
@@ -24,6 +38,9 @@ struct Issuer {
     revoked: bool,
     issued: u64,
     expiries: HashMap<String, u64>,
+    /// It gives out the last token again until that has ended, and a little longer.
+    repeats: bool,
+    last_access: String,
 }
 
 /// What came of a request at the issuer, before anything happens to the answer.
@@ -42,17 +59,37 @@ impl Issuer {
         self.issued += 1;
         let next = format!("refresh-{}", self.issued);
         self.previous.insert(std::mem::replace(&mut self.current, next.clone()));
-        let access = format!("access-{}", self.issued);
-        self.expiries.insert(access.clone(), now_ms + lifetime_ms);
+        let (access, lifetime_ms, has_ended) = self.access(lifetime_ms, now_ms);
         Issued::Granted(Grant {
             access_token: Secret::new(access),
             refresh_token: Some(Secret::new(next)),
             lifetime_ms: i64::try_from(lifetime_ms).unwrap(),
             refresh_in_ms: None,
+            earliest_refresh_in_ms: None,
+            has_ended,
             scope: None,
             refresh_token_lifetime_ms: None,
             warning: None,
         })
+    }
+
+    /// An access token, how long it lives, and whether it has ended: `expires_in` counts whole seconds, and an
+    /// hour is what a reader makes of zero.
+    fn access(&mut self, lifetime_ms: u64, now_ms: u64) -> (String, u64, bool) {
+        let last = self.expiries.get(&self.last_access).copied().unwrap_or(0);
+        if self.repeats && now_ms < last + REPEATED_TOO_LONG_MS {
+            let left_ms = last.saturating_sub(now_ms) / 1000 * 1000;
+            let has_ended = left_ms == 0;
+            return (
+                self.last_access.clone(),
+                if has_ended { 3_600_000 } else { left_ms },
+                has_ended,
+            );
+        }
+        let access = format!("access-{}", self.issued);
+        self.expiries.insert(access.clone(), now_ms + lifetime_ms);
+        self.last_access.clone_from(&access);
+        (access, lifetime_ms, false)
     }
 }
 
@@ -68,8 +105,24 @@ struct World {
     wall_offset_ms: i64,
     asleep_ms: u64,
     faults: bool,
-    last_success: Option<(Moment, u64)>,
     last_generation: u64,
+    /// An order that was not tried yet.
+    ordered: bool,
+    /// Requests come.
+    requests: bool,
+    /// The provider refuses every token.
+    refuses: bool,
+    /// A variable is missing.
+    lacks_secret: bool,
+    /// When the last try was that nobody asked for, and whether somebody asked for the next one.
+    tried_ms: Option<u64>,
+    is_explained: bool,
+    /// Failed tries that nothing explains but the ones before them, newest last.
+    failures_ms: Vec<u64>,
+    /// Tokens that came with no time to live, to a machine that did not know them: an hour is assumed.
+    guessed: HashSet<String>,
+    /// On the steady clock, since when a transient failure is the last that happened.
+    failing_since_ms: Option<u64>,
     /// Answers that the issuer gave and nobody kept: what a broken chain is explained by.
     lost: u64,
     refreshes: u64,
@@ -94,6 +147,8 @@ impl World {
             revoked: false,
             issued: 0,
             expiries: HashMap::new(),
+            repeats: false,
+            last_access: String::new(),
         };
         let start = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 0 };
         Self {
@@ -107,8 +162,16 @@ impl World {
             wall_offset_ms: 0,
             asleep_ms: 0,
             faults: true,
-            last_success: None,
             last_generation: 0,
+            ordered: false,
+            requests: false,
+            refuses: false,
+            lacks_secret: false,
+            tried_ms: None,
+            is_explained: true,
+            failures_ms: Vec::new(),
+            guessed: HashSet::new(),
+            failing_since_ms: None,
             lost: 0,
             refreshes: 0,
         }
@@ -142,6 +205,7 @@ impl World {
         let refresh = Secret::new(format!("login-{number}"));
         refresh.expose().clone_into(&mut self.issuer.current);
         self.issuer.previous.clear();
+        self.issuer.last_access.clear();
         self.issuer.revoked = false;
         let lifetime_ms = 600_000;
         let Issued::Granted(grant) =
@@ -165,6 +229,7 @@ impl World {
         let Some(stored) = stored else { return false };
         self.unsaved = None;
         self.machine.take_up(stored, self.now());
+        (self.is_explained, self.failing_since_ms) = (true, None);
         true
     }
 
@@ -179,17 +244,64 @@ impl World {
             }
         }
         self.machine = Lifecycle::new(policy(), self.disk.clone(), self.now());
-        self.last_success = None;
         self.last_generation = 0;
+        (self.ordered, self.is_explained, self.failing_since_ms) = (false, true, None);
+    }
+
+    /// Notes a try: none follows another at once, unless somebody asked for it or the clocks jumped.
+    fn tries(&mut self) {
+        let since_ms = self.tried_ms.map_or(u64::MAX, |tried| self.true_ms - tried);
+        let least_ms = REFRESH_GAP_MIN_MS.min(DELAY_MIN_MS);
+        let seed = self.seed;
+        assert!(
+            self.is_explained || since_ms >= least_ms,
+            "seed {seed}: again after {since_ms} ms"
+        );
+        if self.is_explained {
+            self.failures_ms.clear();
+        }
+        if !self.is_explained {
+            // What somebody asked for does not move what was planned.
+            self.tried_ms = Some(self.true_ms);
+        }
+        self.is_explained = false;
+        self.ordered = false;
+        self.failing_since_ms = None;
+        self.refreshes += 1;
+    }
+
+    /// Another process or host keeps a try off after it began.
+    fn withdrawn(&mut self) {
+        let before = self.machine.saved().clone();
+        self.machine.begin(&self.machine.presented(), self.now());
+        self.machine.put_back(before);
+        if self.rng.bool() {
+            self.true_ms += BUSY_MS;
+        } else {
+            self.machine.withdrawn();
+            self.ordered = false;
+            self.true_ms += AWAY_MS;
+        }
     }
 
     fn refresh(&mut self) {
         if self.take_up_login() && self.machine.next(self.now()) != Step::Refresh {
+            self.ordered = false;
             return;
         }
-        self.refreshes += 1;
+        if self.one_in(30) {
+            return self.withdrawn();
+        }
+        self.tries();
         let presented = self.machine.presented();
         let now = self.now();
+        if self.lacks_secret {
+            let missing = Failure::missing(Missing::Variable("X".into()));
+            let saved = self.machine.saved().clone();
+            self.failed(&presented, &missing);
+            assert_eq!(&saved, self.machine.saved(), "seed {}: nothing is stored", self.seed);
+            return;
+        }
         if let Some(marked) = self.machine.begin(&presented, now) {
             self.save(marked, true);
         }
@@ -221,23 +333,23 @@ impl World {
                 self.lost += 1;
                 self.restart();
             }
+            Issued::Granted(grant) if self.machine.repeats_an_ended_token(&grant, sent) => {
+                self.machine.link(&presented, &grant);
+                self.failed(&presented, &Failure::ended_token());
+            }
             Issued::Granted(grant) => self.granted(&presented, &grant, sent),
         }
     }
 
     fn granted(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
+        let known = self.machine.token().map(|token| token.secret.clone());
+        if grant.has_ended && known.as_ref() != Some(&grant.access_token) {
+            self.guessed.insert(grant.access_token.expose().to_owned());
+        }
         let now = self.now();
         let mut rng = self.rng.fork();
         let saved = self.machine.granted(presented, grant, sent, now, &mut rng);
         self.save(saved, true);
-        let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap();
-        if let Some((last, lifetime)) = self.last_success
-            && lifetime >= SUCCESS_GAP_MS
-        {
-            let left = Due::after(last, SUCCESS_GAP_MS).left_ms(now);
-            assert!(left == 0, "seed {}: two successes, the second {left} ms too soon", self.seed);
-        }
-        self.last_success = Some((now, lifetime_ms));
     }
 
     fn failed(&mut self, presented: &Presented, failed: &Failure) {
@@ -251,6 +363,51 @@ impl World {
         }
         if let Some(saved) = saved {
             self.save(saved, true);
+        }
+        self.is_explained |= after.falls_back_to_seed;
+        self.failures_ms.push(self.true_ms);
+        let recent = self.failures_ms.iter().filter(|at| self.true_ms - **at < 10_000).count();
+        assert!(recent <= FAILURES_IN_TEN_SECONDS_MAX, "seed {}: {recent} in 10 s", self.seed);
+        let hurries = failed.class == Class::Transient && failed.retry_after_ms.is_none();
+        self.failing_since_ms = hurries.then_some(now.steady_ms);
+    }
+
+    /// Somebody orders a refresh: it is the very next thing that happens.
+    fn order(&mut self) {
+        let now = self.now();
+        self.machine.order(now);
+        assert_eq!(self.machine.next(now), Step::Refresh, "seed {}: not obeyed", self.seed);
+        (self.ordered, self.is_explained) = (true, true);
+    }
+
+    /// A client's request.
+    fn request(&mut self) {
+        let now = self.now();
+        let Some(token) = self.machine.token().filter(|token| !token.expires.reached(now)) else {
+            self.machine.wanted(now);
+            return self.check_hurry(now);
+        };
+        let generation = token.generation;
+        let is_over = self.true_ms >= self.issuer.expiries[token.secret.expose()];
+        if is_over || self.refuses || self.one_in(30) {
+            let led_to = self.machine.rejected(generation, now);
+            let is_due = self.machine.next(now) == Step::Refresh;
+            let waited_for = matches!(led_to, OnRejection::Refresh | OnRejection::Join);
+            assert!(is_due || !waited_for, "seed {}: a request waits for nothing", self.seed);
+            self.is_explained |= led_to == OnRejection::Refresh;
+        }
+    }
+
+    /// While requests come and there is no token, what helps by itself is tried every ten seconds.
+    fn check_hurry(&self, now: Moment) {
+        let Some(since_ms) = self.failing_since_ms else { return };
+        let waited_ms = now.steady_ms - since_ms;
+        if matches!(self.machine.next(now), Step::Wait(_)) {
+            assert!(
+                waited_ms <= WANTED_DELAY_MAX_MS,
+                "seed {}: {waited_ms} ms without a try, and requests come",
+                self.seed
+            );
         }
     }
 
@@ -269,7 +426,7 @@ impl World {
 
     /// Time passes, and the world does what it does.
     fn pass(&mut self, wanted_ms: u64) {
-        let tick = wanted_ms.min(30_000);
+        let tick = wanted_ms.min(if self.requests { REQUEST_EVERY_MS } else { 30_000 });
         self.true_ms += tick;
         self.take_up_login();
         if let Some(saved) = self.unsaved.clone() {
@@ -281,22 +438,39 @@ impl World {
             let asleep = self.rng.u64(0..7_200_000);
             self.true_ms += asleep;
             self.asleep_ms += asleep;
+            self.is_explained = true;
         }
         if !self.seed.is_multiple_of(2) && self.one_in(60) {
             self.wall_offset_ms += self.rng.i64(-3_600_000..3_600_000);
+            self.is_explained = true;
         }
         if self.one_in(40) {
             self.restart();
         }
-        if self.one_in(20) {
-            self.machine.force();
+        if self.requests {
+            self.request();
         }
         if self.one_in(20) {
-            let generation = self.rng.u64(0..4);
-            self.machine.rejected(generation, self.now());
+            self.order();
         }
+        self.change_phases();
         if self.one_in(100) {
             self.log_in();
+        }
+    }
+
+    fn change_phases(&mut self) {
+        if self.one_in(40) {
+            self.requests = !self.requests;
+        }
+        if self.one_in(60) {
+            self.refuses = !self.refuses;
+        }
+        if self.one_in(60) {
+            self.issuer.repeats = !self.issuer.repeats;
+        }
+        if self.one_in(if self.lacks_secret { 10 } else { 80 }) {
+            self.lacks_secret = !self.lacks_secret;
         }
     }
 
@@ -307,18 +481,27 @@ impl World {
         self.last_generation = token.generation;
         // A clock stepped while the process was down can't be seen by anyone; a stored token is
         // then judged by a wrong clock. Everything else must hold exactly.
-        if !token.expires.reached(now) && (token.source == "refresh") {
+        let is_known = token.source == "refresh" || self.seed.is_multiple_of(2);
+        let is_exact = is_known && !self.guessed.contains(token.secret.expose());
+        if !token.expires.reached(now) && is_exact {
             let expiry = self.issuer.expiries[token.secret.expose()];
-            assert!(self.true_ms < expiry, "seed {}: an expired token is handed out", self.seed);
+            assert!(
+                self.true_ms < expiry,
+                "seed {}: {token:?} is handed out {} ms after its end",
+                self.seed,
+                self.true_ms - expiry
+            );
         }
     }
 
     fn step(&mut self) {
         let now = self.now();
-        self.machine.observe(now);
         match self.machine.next(now) {
             Step::Refresh => self.refresh(),
-            Step::Wait(ms) | Step::WaitForClock(ms) => self.pass(ms.max(1)),
+            Step::Wait(ms) | Step::WaitForClock(ms) => {
+                assert!(!self.ordered, "seed {}: an order waits", self.seed);
+                self.pass(ms.max(1));
+            }
         }
         self.check();
     }
@@ -340,6 +523,7 @@ fn run(seed: u64) -> bool {
         world.step();
     }
     world.faults = false;
+    (world.refuses, world.lacks_secret) = (false, false);
     let begun = world.true_ms;
     let broken = |world: &World| world.issuer.revoked || world.issuer.issued == 0;
     while !world.has_valid_token() && world.true_ms - begun < RECOVERY_MAX_MS {
@@ -348,8 +532,6 @@ fn run(seed: u64) -> bool {
     let survived = world.has_valid_token();
     assert!(survived || world.lost > 0, "seed {seed}: no recovery, and no answer was lost");
     assert!(survived || broken(&world), "seed {seed}: no recovery from a chain that is whole");
-    // A machine that has given up does not storm.
-    assert!(world.refreshes < u64::try_from(STEPS).unwrap() * 2, "seed {seed}: a storm");
     survived
 }
 

@@ -170,7 +170,7 @@ impl World {
     fn in_hand(&self, host: usize) -> Option<InHand> {
         let token = self.hosts[host].machine.token()?;
         let lead = token.expires.wall.millis_since(token.refresh_due_at);
-        Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead).unwrap() })
+        Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead).unwrap_or(0) })
     }
 
     fn observe(&mut self, host: usize) {
@@ -249,13 +249,10 @@ impl World {
         let now = self.now(host);
         let stage = std::mem::replace(&mut self.hosts[host].stage, Stage::Idle);
         self.hosts[host].stage = match stage {
-            Stage::Idle => {
-                self.hosts[host].machine.observe(now);
-                match self.hosts[host].machine.next(now) {
-                    Step::Refresh => Stage::Look,
-                    Step::Wait(_) | Step::WaitForClock(_) => Stage::Idle,
-                }
-            }
+            Stage::Idle => match self.hosts[host].machine.next(now) {
+                Step::Refresh => Stage::Look,
+                Step::Wait(_) | Step::WaitForClock(_) => Stage::Idle,
+            },
             Stage::Look if self.is_there() => self.look(host, now),
             Stage::Take if self.is_there() => self.take(host, now),
             Stage::Mark => self.mark(host, now),
@@ -323,8 +320,7 @@ impl World {
             self.hosts[host].disk = Some(marked);
             return Stage::LastLook(presented);
         }
-        self.hosts[host].machine.adopt(before, now);
-        self.hosts[host].machine.force();
+        self.hosts[host].machine.put_back(before);
         if written.is_some() {
             self.adopt(host);
         }
@@ -334,7 +330,6 @@ impl World {
     fn last_look(&mut self, host: usize, presented: Presented, now: Moment) -> Stage {
         let own = &self.hosts[host];
         if !Tenancy::may_send(own.lease.as_ref(), now) {
-            self.hosts[host].machine.force();
             return Stage::Release;
         }
         if own.epoch == self.epoch {
@@ -360,6 +355,8 @@ impl World {
             refresh_token: Some(Secret::new(next)),
             lifetime_ms: i64::try_from(LIFETIME_MS).unwrap(),
             refresh_in_ms: None,
+            earliest_refresh_in_ms: None,
+            has_ended: false,
             scope: None,
             refresh_token_lifetime_ms: None,
             warning: None,

@@ -57,6 +57,23 @@ pub(super) fn of_access_token(
     (millis, odd.map(|odd| format!("{odd}; {taken}")))
 }
 
+/// Whether the answer, or else the access token itself, names an end that has come.
+pub(super) fn has_ended(
+    answer: &Value,
+    fields: &TokenFields,
+    access_token: &str,
+    sent: Timestamp,
+) -> bool {
+    if named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS).is_some() {
+        return false;
+    }
+    let lifetime = LIFETIMES.iter().find_map(|name| number(fields.value(answer, name)?));
+    let mut ends = ENDS.iter().filter_map(|name| point(fields.value(answer, name)?));
+    let own = || claims(access_token).and_then(|claims| point(claims.get("exp")?));
+    lifetime.is_some_and(|secs| secs <= 0.0)
+        || ends.next().or_else(own).is_some_and(|end| end <= sent)
+}
+
 /// How long the refresh token lives, in milliseconds, where the answer says so. Zero (Keycloak, for one that does
 /// not end) and what makes no sense is as if nothing was said.
 pub(super) fn of_refresh_token(

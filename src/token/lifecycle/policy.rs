@@ -46,7 +46,7 @@ impl Lifecycle {
         // A new seed may be another account's; one that is known again brings its token back.
         self.take_up_access(now);
         if other_client || has_failed {
-            self.force();
+            self.order(now);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a stored failure, or the marker of a refresh without a known outcome, means for the next try.
 
 use crate::clock::{Due, Moment};
-use crate::token::grant::{Class, Failure, Reached, What};
+use crate::token::grant::{Class, Failure, Reached};
 use crate::token::lifecycle::{Lifecycle, Presented};
 use crate::token::saved::SavedFailure;
 
@@ -18,7 +18,9 @@ impl Lifecycle {
         let Presented::Token(token) = self.presented() else { return };
         if token.hash() == failure.refresh_token_hash {
             self.failures = self.failures.max(1);
-            self.next_attempt = Some(Due::at(failure.retry_at, now));
+            // A clock that was ahead when it was stored does not make the wait longer.
+            let longest = Due::after(now, self.policy.retry_interval_ms);
+            self.next_attempt = Some(Due::at(failure.retry_at, now).earlier(longest));
         }
     }
 
@@ -37,7 +39,10 @@ impl Lifecycle {
         let stored = self.saved.failure.as_ref()?;
         let both = [Some(stored), self.own_failure.as_ref()];
         let mut both = both.into_iter().flatten();
-        both.find(|failure| failure.client_hash == self.policy.client_hash).cloned()
+        // Older versions stored that a secret was missing, which each start looks at anew.
+        let counts = |failure: &&SavedFailure| !failure.what.starts_with("Missing ");
+        let is_ours = |failure: &&SavedFailure| failure.client_hash == self.policy.client_hash;
+        both.find(|failure| counts(failure) && is_ours(failure)).cloned()
     }
 
     /// The chain's refresh token, or the seed that was tried in its place, was refused: the chain's is not
@@ -73,8 +78,6 @@ impl Lifecycle {
     pub(super) fn note_marker(&mut self, failure: &Failure, hash: Option<&str>) {
         let before = self.marker_before.take();
         match (failure.reached, failure.class) {
-            // It failed before a marker was written.
-            _ if matches!(failure.what, What::Missing(_)) => {}
             (Reached::Perhaps, _) => self.unanswered = hash.map(str::to_owned),
             // Of the earlier refresh this says nothing: the issuer was not reached, or did not look at the
             // refresh token.

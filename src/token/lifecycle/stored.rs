@@ -1,8 +1,9 @@
 //! What a token life takes up from what is stored: its chain and its access token.
 
-use crate::clock::{Due, Moment};
+use crate::clock::{Due, Moment, Timestamp};
 use crate::token::lifecycle::Lifecycle;
-use crate::token::saved::Saved;
+use crate::token::lifecycle::rejection::Rejection;
+use crate::token::saved::{Saved, SavedAccess};
 
 impl Lifecycle {
     /// Takes up what the state file holds, where it is newer than what is known here, or comes from
@@ -41,20 +42,51 @@ impl Lifecycle {
             self.token = None;
             return false;
         }
-        if self.last_success.is_none() && self.wall_clock_lag_ms(now).is_some() {
-            self.clock_was_wrong = true;
+        let (expires, refresh_due) = self.ends_of(&access, now);
+        let rejection = Rejection::begun(access.rejections, age_ms(&access, now), now);
+        if self.token.as_ref().is_some_and(|token| token.secret == access.token) {
+            self.take_up_repeated(&access, refresh_due, rejection);
             return false;
         }
-        let known = self.token.as_ref().is_some_and(|token| token.secret == access.token);
-        let expires = Due::at(access.expires_at, now);
-        if known || expires.reached(now) {
+        if expires.reached(now) {
             return false;
         }
-        let refresh_due = Due::at(access.refresh_at, now);
-        self.set_token(access.token, access.obtained_at, expires, refresh_due, "state_file");
-        if self.saved.pending.is_none() {
-            self.forced = false;
+        self.set_token(&access, expires, refresh_due, "state_file");
+        self.rejection = rejection;
+        // What was stored before the order is not what was ordered.
+        let came_after = |ordered: Moment| self.saved.saved_at >= ordered.wall;
+        if self.saved.pending.is_none() && self.ordered.is_some_and(came_after) {
+            self.ordered = None;
         }
         true
     }
+
+    /// When a stored token ends and when it is refreshed.
+    ///
+    /// It may have been stored by another wall clock. By this one it ends when it was said to; by the steady
+    /// clock it lives no longer than it did when it was got, or when it was last stored.
+    fn ends_of(&self, access: &SavedAccess, now: Moment) -> (Due, Due) {
+        let known_at = now.wall.max(self.saved.saved_at).max(access.obtained_at);
+        let due = |wall: Timestamp| {
+            let left_ms = u64::try_from(wall.millis_since(known_at)).unwrap_or(0);
+            Due { wall, steady_ms: now.steady_ms.saturating_add(left_ms) }
+        };
+        (due(access.expires_at), due(access.refresh_at))
+    }
+
+    /// Another process or host asked for another token and had the one in hand repeated: there is no other
+    /// one for us either.
+    fn take_up_repeated(&mut self, access: &SavedAccess, refresh_due: Due, rejection: Rejection) {
+        let is_known =
+            self.token.as_ref().is_some_and(|token| token.obtained_at >= access.obtained_at);
+        if !is_known {
+            self.move_refresh(refresh_due, access.obtained_at);
+            self.rejection = rejection;
+        }
+    }
+}
+
+/// How long ago the token was asked for, by the wall clock.
+fn age_ms(access: &SavedAccess, now: Moment) -> u64 {
+    u64::try_from(now.wall.millis_since(access.obtained_at)).unwrap_or(0)
 }

@@ -1,7 +1,12 @@
 //! Tables of what the machine decides, rule by rule of the contract's §4.
 
 use super::*;
-use crate::token::grant::{Reached, What};
+use crate::clock::Timestamp;
+use crate::token::backoff::{REJECTION_WAIT_FIRST_MS, REJECTION_WAIT_MAX_MS, WANTED_DELAY_MAX_MS};
+use crate::token::grant::Reached;
+
+mod rejection;
+mod timing;
 
 const START: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1_000_000 };
 const HOUR_MS: u64 = 3_600_000;
@@ -28,6 +33,8 @@ fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
         refresh_token: refresh.map(Secret::new),
         lifetime_ms,
         refresh_in_ms: None,
+        earliest_refresh_in_ms: None,
+        has_ended: false,
         scope: None,
         refresh_token_lifetime_ms: None,
         warning: None,
@@ -70,6 +77,22 @@ fn wait(machine: &Lifecycle, now: Moment) -> u64 {
     }
 }
 
+/// A machine that got a token of an hour at `START`.
+fn fresh() -> Lifecycle {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r"), 3_600_000), START);
+    machine
+}
+
+fn generation(machine: &Lifecycle) -> Generation {
+    machine.token().unwrap().generation
+}
+
+fn refuse(machine: &mut Lifecycle, now: Moment) -> OnRejection {
+    let generation = generation(machine);
+    machine.rejected(generation, now)
+}
+
 #[test]
 fn the_refresh_point() {
     // Lifetime, least and most wait from when the request was sent, in seconds.
@@ -98,14 +121,6 @@ fn the_refresh_point() {
 }
 
 #[test]
-fn the_issuers_wish_is_the_refresh_point() {
-    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-    let granted = Grant { refresh_in_ms: Some(1_000_000), ..grant("a", None, 3_600_000) };
-    succeed(&mut machine, &granted, START);
-    assert_eq!(wait(&machine, START), 1_000_000);
-}
-
-#[test]
 fn a_lifetime_runs_from_when_the_request_was_sent() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     let presented = machine.presented();
@@ -130,25 +145,6 @@ fn either_clock_ends_a_token() {
     assert_eq!(machine.next(stepped), Step::Refresh);
     // Stepped forward by a day.
     assert!(expires.reached(Moment { wall: START.wall.plus_millis(86_400_000), ..START }));
-}
-
-#[test]
-fn two_successes_are_ten_seconds_apart_unless_the_lifetime_is_shorter() {
-    for (lifetime, gap) in [(9_000, 0), (10_000, SUCCESS_GAP_MS), (3_600_000, SUCCESS_GAP_MS)] {
-        let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-        succeed(&mut machine, &grant("a", None, lifetime), START);
-        machine.force();
-        assert_eq!(wait(&machine, START), gap, "{lifetime}");
-        assert_eq!(machine.next(later(START, gap)), Step::Refresh);
-    }
-}
-
-#[test]
-fn a_clock_stepped_right_after_a_refresh_does_not_have_to_sit_out_the_gap() {
-    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-    succeed(&mut machine, &grant("a", None, 3_600_000), START);
-    let resumed = Moment { wall: START.wall.plus_millis(7_200_000), ..later(START, 100) };
-    assert_eq!(machine.next(resumed), Step::Refresh);
 }
 
 #[test]
@@ -193,7 +189,7 @@ fn permanent_failures_wait_and_are_remembered() {
         assert_eq!(wait(&restart("s", "changed"), later(START, 1000)), 0);
         // A forced refresh tries at once.
         let mut forced = restart("s", "client");
-        forced.force();
+        forced.order(later(START, 1000));
         assert_eq!(wait(&forced, later(START, 1000)), 0);
     }
 }
@@ -478,71 +474,6 @@ fn hosts_that_are_configured_otherwise_do_not_have_each_other_try_for_ever() {
 }
 
 #[test]
-fn another_hosts_refresh_keeps_the_next_one_off_as_our_own_does() {
-    // Lifetime, how long ago by the other host's clock, what is left of the gap.
-    for (lifetime_ms, ago_ms, left) in [
-        (3_600_000, 0, SUCCESS_GAP_MS),
-        (3_600_000, 4_000, SUCCESS_GAP_MS - 4_000),
-        (3_600_000, i64::try_from(SUCCESS_GAP_MS).unwrap(), 0),
-        (3_600_000, -60_000, SUCCESS_GAP_MS),
-        (9_999, 0, 0),
-        (10_000, 0, SUCCESS_GAP_MS),
-    ] {
-        let mut first = Lifecycle::new(policy(Some("s")), None, START);
-        let mut saved = succeed(&mut first, &grant("a", Some("r1"), lifetime_ms), START);
-        let now = Moment { wall: START.wall.plus_millis(ago_ms), ..START };
-        saved.saved_at = saved.saved_at.min(now.wall);
-        let mut other = Lifecycle::new(policy(Some("s")), None, now);
-        assert!(other.take_up_shared(saved, now));
-        assert_eq!(other.token().map(|token| token.source), Some("token_store"));
-        other.force();
-        let expected = if left == 0 { Step::Refresh } else { Step::Wait(left) };
-        assert_eq!(other.next(now), expected, "{lifetime_ms} {ago_ms}");
-        let generation = other.token().unwrap().generation;
-        assert_eq!(other.rejected(generation, now), left == 0, "refused where the gap is over");
-    }
-}
-
-#[test]
-fn refused_tokens() {
-    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-    succeed(&mut machine, &grant("a", None, 3_600_000), START);
-    assert!(!machine.rejected(1, later(START, 9_999)), "it was just issued");
-    let now = later(START, 10_000);
-    assert!(!machine.rejected(0, now), "it was replaced since");
-    assert!(machine.rejected(1, now));
-    assert_eq!(machine.next(now), Step::Refresh);
-    succeed(&mut machine, &grant("b", None, 3_600_000), now);
-    assert!(!machine.rejected(1, later(now, 60_000)));
-    assert!(!machine.rejected(2, later(now, REJECTION_GAP_MS - 1)));
-    assert!(machine.rejected(2, later(now, REJECTION_GAP_MS)));
-}
-
-#[test]
-fn a_wall_clock_before_the_release_is_waited_out() {
-    let wrong = Moment { wall: Timestamp::from_secs(1_000), steady_ms: 5 };
-    let machine = Lifecycle::new(policy(Some("s")), None, wrong);
-    assert!(matches!(machine.next(wrong), Step::WaitForClock(WRONG_CLOCK_WAIT_MS)));
-    assert_eq!(machine.next(Moment { steady_ms: 6, ..START }), Step::Refresh);
-    let patient = Moment { steady_ms: 5 + WRONG_CLOCK_WAIT_MS, ..wrong };
-    assert_eq!(machine.next(patient), Step::Refresh, "not for ever");
-}
-
-#[test]
-fn a_stored_token_is_judged_once_the_clock_is_right() {
-    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-    let saved = succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
-    let behind = Moment { wall: START.wall.plus_millis(-60_000), steady_ms: 7 };
-    let mut restarted = Lifecycle::new(policy(Some("s")), Some(saved), behind);
-    assert!(restarted.token().is_none());
-    assert_eq!(restarted.next(behind), Step::WaitForClock(60_000));
-    let right = Moment { wall: START.wall.plus_millis(1), steady_ms: 60_008 };
-    restarted.observe(right);
-    assert!(restarted.token().is_some());
-    assert!(matches!(restarted.next(right), Step::Wait(_)));
-}
-
-#[test]
 fn generations_rise() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     let mut now = START;
@@ -640,7 +571,7 @@ fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
     let saved = login(policy(None), None, "lr");
     assert!(saved.revision < own.revision);
     assert!(machine.is_other_login(&saved));
-    machine.force();
+    machine.order(START);
     assert!(machine.take_up(saved.clone(), START));
     assert_eq!(presented(&machine), "lr");
     assert_eq!(machine.token().unwrap().secret, Secret::new("login-access"));

@@ -1,12 +1,14 @@
 //! The thread that keeps one provider's token fresh: sleeps, listens, asks the lifecycle, and publishes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use crossbeam_channel::{Receiver, Sender, select};
 use log::{error, info, warn};
 
-use crate::clock::Moment;
+use crate::clock::{Due, Moment};
 use crate::config::{SecretFiles, secret_of_file};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Step};
@@ -42,11 +44,17 @@ pub(super) struct Actor {
     pub(super) waits: Waits,
     /// Who waits for the outcome of the next refresh.
     pub(super) waiting: Vec<Sender<()>>,
+    /// Until when a refresh is not tried again that another process, another host or the shared store kept
+    /// off, whatever is heard meanwhile.
+    pub(super) hold_off: Option<Due>,
+    /// As in [`Inbox`](crate::token::refresher::Inbox).
+    pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
     lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
-    /// When the last tick was, on the steady clock.
+    /// When the last look and the last tick were, on the steady clock.
+    looked_at_ms: u64,
     ticked_at_ms: u64,
     /// No provider uses it: nothing is refreshed.
     pub(super) is_retired: bool,
@@ -56,7 +64,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(setup: Setup) -> Self {
+    pub(super) fn new(setup: Setup, is_told_wanted: Arc<AtomicBool>) -> Self {
         let policy = Policy::of(&setup.config);
         if let Ok(Locking::Ours(_lock)) = setup.state.try_lock()
             && let Err(error) = setup.state.remove_leftovers()
@@ -75,9 +83,12 @@ impl Actor {
             unshared: false,
             waits: Waits::default(),
             waiting: Vec::new(),
+            hold_off: None,
+            is_told_wanted,
             clock_warned: false,
             lock_warned: false,
             falls_back: false,
+            looked_at_ms: now.steady_ms,
             ticked_at_ms: now.steady_ms,
             is_retired: false,
             left_place: None,
@@ -89,8 +100,8 @@ impl Actor {
 
     /// Refreshes once, waiting for another process that is at it.
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
-        self.machine.force();
         let began = self.setup.clock.now();
+        self.machine.order(began);
         loop {
             match self.refresh() {
                 Went::Through if self.falls_back => {}
@@ -142,22 +153,17 @@ impl Actor {
     pub(super) fn run(mut self, inbox: &Receiver<Event>) {
         loop {
             let now = self.setup.clock.now();
-            self.machine.observe(now);
             let wait_ms = match self.machine.next(now) {
                 _ if self.is_retired => TICK_MS,
+                Step::Refresh if self.held_off_ms(now) > 0 => self.held_off_ms(now),
                 Step::Refresh => match self.refresh() {
-                    Went::Through => {
-                        self.waiting.clear();
-                        // Whoever asked in the meantime is heard before the next step is decided.
-                        match inbox.try_recv() {
-                            Ok(Event::Stop) | Err(TryRecvError::Disconnected) => break,
-                            Ok(event) => self.hear(event),
-                            Err(TryRecvError::Empty) => {}
-                        }
-                        continue;
+                    Went::Through if self.hear_who_joined(inbox) => continue,
+                    Went::Through => break,
+                    Went::Busy => self.hold_off_for(LOCK_RETRY_MS),
+                    Went::Away => {
+                        self.give_up_waiting();
+                        self.hold_off_for(AWAY_RETRY_MS)
                     }
-                    Went::Busy => LOCK_RETRY_MS,
-                    Went::Away => AWAY_RETRY_MS,
                 },
                 Step::Wait(ms) => {
                     self.wait_is_over();
@@ -172,7 +178,14 @@ impl Actor {
                     Ok(Event::Stop) | Err(_) => break,
                     Ok(event) => self.hear(event),
                 },
-                recv(timer) -> _ => self.look(),
+                recv(timer) -> _ => {
+                    self.hold_off = None;
+                    self.look();
+                }
+            }
+            if self.looked_ms_ago() >= LOOK_MS {
+                // Whoever comes again and again does not keep it from looking.
+                self.look();
             }
         }
         self.save_before_the_end();
@@ -185,41 +198,9 @@ impl Actor {
         }
     }
 
-    fn hear(&mut self, event: Event) {
-        match event {
-            Event::Change(change) => self.change(*change),
-            Event::Reloaded => self.reloaded(),
-            Event::Retire => self.retire(),
-            // Whoever asks is told by what was published last.
-            _ if self.is_retired => {}
-            Event::Force(done) => {
-                self.machine.force();
-                self.waiting.push(done);
-                let took_up = self.take_up_login();
-                if took_up && self.machine.next(self.setup.clock.now()) != Step::Refresh {
-                    // The login that was just stored is what was asked for.
-                    self.waiting.clear();
-                }
-            }
-            Event::Rejected(generation, done) => {
-                if self.machine.rejected(generation, self.setup.clock.now()) {
-                    warn!("Provider {} refused its token; refreshing", self.setup.name);
-                    self.waiting.push(done);
-                }
-            }
-            Event::News => {
-                if self.compare_with_shared() {
-                    // What is waited for has come from another host.
-                    self.waiting.clear();
-                }
-            }
-            // What to do is decided by the clocks, right after this.
-            Event::Expired | Event::Stop => {}
-        }
-    }
-
     /// What is due after every sleep, whether or not a refresh is.
     fn look(&mut self) {
+        self.looked_at_ms = self.setup.clock.now().steady_ms;
         if !self.is_retired {
             self.take_up_login();
         }
@@ -231,6 +212,19 @@ impl Actor {
             self.ticked_at_ms = now.steady_ms;
             self.tick();
         }
+    }
+
+    fn looked_ms_ago(&self) -> u64 {
+        self.setup.clock.now().steady_ms.saturating_sub(self.looked_at_ms)
+    }
+
+    fn held_off_ms(&self, now: Moment) -> u64 {
+        self.hold_off.map_or(0, |until| until.left_ms(now))
+    }
+
+    fn hold_off_for(&mut self, millis: u64) -> u64 {
+        self.hold_off = Some(Due::after(self.setup.clock.now(), millis));
+        millis
     }
 
     fn longest_sleep_ms(&self, now: Moment) -> u64 {
@@ -320,6 +314,7 @@ impl Actor {
             self.publish(false);
             return Went::Through;
         }
+        self.read_files_again();
         let went = match self.enter() {
             Entry::Ours => self.attempt(),
             Entry::Settled => Went::Through,

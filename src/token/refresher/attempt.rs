@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use crate::clock::Moment;
 use crate::config::Missing;
 use crate::secret::Secret;
-use crate::token::grant::{self, Failure, Grant};
+use crate::token::grant::{self, Failure, Grant, TokenRequest};
 use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::TokenAnswer;
@@ -23,7 +23,6 @@ impl Actor {
     /// Refreshes with what the machine presents, under the lock and the lease.
     pub(super) fn attempt(&mut self) -> Went {
         info!("Starting token refresh for provider: {}", self.setup.name);
-        self.read_files_again();
         let presented = self.machine.presented();
         let began = self.setup.clock.now();
         let outcome = self.exchange(&presented);
@@ -56,7 +55,18 @@ impl Actor {
         let TokenAnswer { status, headers, body } = answer;
         let fields = &self.setup.config.token_fields;
         let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
+        if self.machine.repeats_an_ended_token(&grant, sent) {
+            self.machine.link(presented, &grant);
+            return Err(Failure::ended_token().into());
+        }
         Ok((grant, sent))
+    }
+
+    /// The request that presents `presented`; not where a secret is missing.
+    pub(super) fn token_request(&self, presented: &Presented) -> Result<TokenRequest, Failure> {
+        let refresh_token = self.refresh_token(presented)?;
+        let scope = self.machine.scope(presented);
+        grant::request(&self.setup.config, refresh_token.as_ref(), scope).map_err(Failure::missing)
     }
 
     fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Failure> {
@@ -82,20 +92,24 @@ impl Actor {
 
     fn succeeded(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
         let now = self.setup.clock.now();
+        let generation = self.machine.token().map(|token| token.generation);
         let saved = self.machine.granted(presented, grant, sent, now, &mut self.setup.rng);
         self.save(saved);
         self.status.successes += 1;
         self.falls_back = false;
         self.status.settle();
-        if let Some(warning) = &grant.warning {
+        let Some(token) = self.machine.token() else { return };
+        let is_repeated = generation == Some(token.generation);
+        if let Some(warning) = grant.warning.as_ref().filter(|_| !is_repeated) {
             warn!("{warning} (provider: {})", self.setup.name);
         }
         info!(
-            "Successfully refreshed token for provider using client_id: {} (provider: {}, valid for \
+            "Successfully refreshed token for provider using client_id: {} (provider: {}, {}valid for \
              {} s)",
             shortened(self.setup.config.client_id.as_deref().unwrap_or_default()),
             self.setup.name,
-            grant.lifetime_ms / 1000
+            if is_repeated { "the same token again, " } else { "" },
+            token.expires.left_ms(sent) / 1000
         );
     }
 

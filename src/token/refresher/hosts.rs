@@ -64,6 +64,10 @@ impl Actor {
         if is_held || self.patience_left_ms(now) > 0 {
             return Entry::Busy;
         }
+        if self.token_request(&self.machine.presented()).is_err() {
+            // Nothing will be sent, so no other host has to be kept off.
+            return Entry::Ours;
+        }
         let lead_ms = self.lead_ms();
         let least = self.machine.saved().fence;
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
@@ -115,7 +119,7 @@ impl Actor {
                     Ok(Put::Refused(found)) => return Err(self.withdraw(before, *found)),
                     Err(_) => {
                         if self.away() == Entry::Away {
-                            self.put_back(before);
+                            self.machine.put_back(before);
                             return Err(NoGrant::Withdrawn(Went::Away));
                         }
                     }
@@ -131,21 +135,14 @@ impl Actor {
             "The lease on the tokens of provider {} ran out before the refresh was sent; trying again",
             self.setup.name
         );
-        self.machine.force();
         Err(NoGrant::Withdrawn(Went::Busy))
     }
 
     /// Gives up a refresh of which nothing was sent, for another host was faster.
     fn withdraw(&mut self, before: Saved, found: Found) -> NoGrant {
-        self.put_back(before);
+        self.machine.put_back(before);
         self.adopt(found);
         NoGrant::Withdrawn(Went::Busy)
-    }
-
-    /// What was begun is as if it had not been.
-    fn put_back(&mut self, before: Saved) {
-        self.machine.adopt(before, self.setup.clock.now());
-        self.machine.force();
     }
 
     /// Puts `saved` into the shared store; what is newest then. A newer record there stays.

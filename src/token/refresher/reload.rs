@@ -54,7 +54,7 @@ impl Actor {
     pub(super) fn reloaded(&mut self) {
         self.is_retired = false;
         if self.machine.next_attempt_at().is_some() {
-            self.machine.force();
+            self.machine.order(self.setup.clock.now());
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::{Moment, Timestamp};
+use crate::secret::Secret;
 use crate::token::grant;
+use crate::token::saved::Saved;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -14,7 +16,7 @@ struct Asleep {
     sleeps: Receiver<(Duration, Sender<Instant>)>,
     timer: Option<Sender<Instant>>,
     store: Arc<TokenStore>,
-    _refresher: Refresher,
+    refresher: Refresher,
     _folder: tempfile::TempDir,
 }
 
@@ -27,6 +29,20 @@ impl Asleep {
         folder: tempfile::TempDir,
         retry_interval_ms: u64,
         answers: &[(u16, &str)],
+    ) -> Self {
+        let answers: Vec<_> =
+            answers.iter().map(|(status, body)| (*status, body.as_bytes().to_vec())).collect();
+        let asked = AtomicUsize::new(0);
+        Self::asking(folder, retry_interval_ms, move || {
+            let next = asked.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
+            answers[next].clone()
+        })
+    }
+
+    fn asking(
+        folder: tempfile::TempDir,
+        retry_interval_ms: u64,
+        issuer: impl Fn() -> (u16, Vec<u8>) + std::marker::Send + 'static,
     ) -> Self {
         let elapsed_ms: Arc<AtomicU64> = Arc::default();
         let elapsed = elapsed_ms.clone();
@@ -41,9 +57,6 @@ impl Asleep {
             let _ = asleep.send((allowed, timer));
             fired
         };
-        let answers: Vec<_> =
-            answers.iter().map(|(status, body)| (*status, body.as_bytes().to_vec())).collect();
-        let asked = AtomicUsize::new(0);
         let store = Arc::new(TokenStore::new());
         let setup = Setup {
             provider: 0,
@@ -58,14 +71,13 @@ impl Asleep {
             clock,
             timer: Box::new(timer),
             send: Box::new(move |_, _| {
-                let next = asked.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1);
-                let (status, body) = answers[next].clone();
+                let (status, body) = issuer();
                 Ok(TokenAnswer { status, headers: Headers::new(), body })
             }),
             rng: Rng::with_seed(1),
         };
         let refresher = Refresher::start(setup).unwrap();
-        Self { elapsed_ms, sleeps, timer: None, store, _refresher: refresher, _folder: folder }
+        Self { elapsed_ms, sleeps, timer: None, store, refresher, _folder: folder }
     }
 
     /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
@@ -130,4 +142,107 @@ fn a_lock_that_another_process_holds_for_10_s_is_said_until_it_is_free() {
     assert_eq!(asleep.sleeps_after(250), 19_750, "up to what is due every 30 s");
     let posting = asleep.store.read(0);
     assert!(posting.waiting.is_none() && posting.token.is_some());
+}
+
+/// A busy issuer whose answers nobody waits for: how long until the next try, once the wait is a minute or
+/// more.
+fn in_a_long_wait() -> (Asleep, u64) {
+    let mut asleep = Asleep::before(HOUR_MS, &[(503, "")]);
+    let next_in = |asleep: &Asleep| {
+        let now = asleep.elapsed_ms.load(Ordering::SeqCst);
+        let next = asleep.store.read(0).refresh.next_attempt_at.unwrap();
+        let start = Timestamp::from_secs(1_800_000_000);
+        u64::try_from(next.millis_since(start)).unwrap() - now
+    };
+    asleep.sleeps_after(0);
+    for _ in 0..5_000 {
+        let left = next_in(&asleep);
+        if left > 60_000 {
+            return (asleep, left);
+        }
+        asleep.sleeps_after(left.min(5_000));
+    }
+    panic!("no wait is long");
+}
+
+/// Out for 83 seconds after an outage of 4.6 was seen.
+#[test]
+fn a_request_in_the_middle_of_a_long_wait_brings_the_next_try_forward() {
+    let (asleep, left) = in_a_long_wait();
+    assert!(left > 60_000);
+    let failures = asleep.store.read(0).refresh.failures;
+    asleep.elapsed_ms.fetch_add(20_000, Ordering::SeqCst);
+    let inbox = asleep.refresher.inbox();
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err(), "it was heard");
+    // The try follows at once; what is sent after it is heard after it.
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert_eq!(asleep.store.read(0).refresh.failures, failures + 1);
+}
+
+#[test]
+fn requests_that_are_given_to_others_are_told_once_until_they_are_heard() {
+    let (asleep, _) = in_a_long_wait();
+    let inbox = asleep.refresher.inbox();
+    let failures = asleep.store.read(0).refresh.failures;
+    asleep.elapsed_ms.fetch_add(20_000, Ordering::SeqCst);
+    (0..1_000).for_each(|_| inbox.passed_over());
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert_eq!(asleep.store.read(0).refresh.failures, failures + 1);
+    // Heard once, they are told again.
+    asleep.elapsed_ms.fetch_add(10_000, Ordering::SeqCst);
+    inbox.passed_over();
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert_eq!(asleep.store.read(0).refresh.failures, failures + 2);
+}
+
+#[test]
+fn who_comes_again_and_again_does_not_keep_a_refresher_from_looking() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    let mut asleep = Asleep::in_folder(folder, HOUR_MS, &[REFUSED]);
+    asleep.sleeps_after(0);
+    let login = Saved {
+        revision: 1,
+        login_hash: Some("h".into()),
+        refresh_token: Some(Secret::new("new")),
+        ..Saved::default()
+    };
+    StateFile::new(&path, "p").replace(&login).unwrap();
+    let inbox = asleep.refresher.inbox();
+    let failures = asleep.store.read(0).refresh.failures;
+    for _ in 0..7 {
+        asleep.elapsed_ms.fetch_add(1_000, Ordering::SeqCst);
+        assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    }
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
+    assert!(asleep.store.read(0).refresh.failures > failures, "the login was tried");
+}
+
+#[test]
+fn orders_that_come_while_a_refresh_runs_join_it() {
+    let (release, released) = bounded::<()>(0);
+    let (ask, asked) = unbounded();
+    let asleep = Asleep::asking(tempfile::tempdir().unwrap(), HOUR_MS, move || {
+        ask.send(()).unwrap();
+        released.recv().unwrap();
+        (200, br#"{"access_token":"a","expires_in":3600}"#.to_vec())
+    });
+    let inbox = asleep.refresher.inbox();
+    let joins = |count: usize| {
+        asked.recv_timeout(PATIENCE).unwrap();
+        let orders: Vec<_> = (0..count).map(|_| inbox.force()).collect();
+        release.send(()).unwrap();
+        for order in orders {
+            assert!(order.recv_timeout(PATIENCE).is_err(), "it is answered");
+        }
+    };
+    joins(5);
+    // One that comes after it is a refresh of its own.
+    let after = inbox.force();
+    joins(3);
+    assert!(after.recv_timeout(PATIENCE).is_err());
+    assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err(), "all was heard");
+    assert_eq!((asked.try_iter().count(), asleep.store.read(0).refresh.successes), (0, 2));
 }

@@ -418,6 +418,8 @@ fn a_login_on_one_host_reaches_the_others() {
         refresh_token: None,
         lifetime_ms: 3_600_000,
         refresh_in_ms: None,
+        earliest_refresh_in_ms: None,
+        has_ended: false,
         scope: None,
         refresh_token_lifetime_ms: None,
         warning: None,

@@ -90,6 +90,12 @@ impl Builder {
         self
     }
 
+    /// Takes a variable out.
+    pub(crate) fn without_variable(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Uses this state folder.
     pub(crate) fn folder(mut self, folder: tempfile::TempDir) -> Self {
         self.folder = Some(folder);
