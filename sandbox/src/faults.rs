@@ -27,6 +27,16 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// `answer` in the place of the usual one.
+    pub fn of(answer: Answer) -> Self {
+        Self {
+            status: Some(answer.status),
+            body: Some(answer.body),
+            headers: answer.headers,
+            ..Self::default()
+        }
+    }
+
     /// `answer`, as far as this fault leaves it.
     pub fn instead_of(self, mut answer: Answer) -> Answer {
         answer.status = self.status.unwrap_or(answer.status);

@@ -12,7 +12,7 @@ use tiny_http::{Header, Request, Response, Server};
 
 use crate::faults::{Fault, Faults};
 use crate::issuer::{Counts, Issuer, Outcome};
-use crate::manners::answer::{Answer, Values, fill};
+use crate::manners::answer::{Answer, Values, fill, of_api};
 use crate::manners::request::TokenRequest;
 use crate::manners::{Manners, Template};
 use crate::provider::{self, Reply};
@@ -162,12 +162,13 @@ impl Sandbox {
 
     /// What the next request to the API is answered, as `template` says.
     pub fn answer_at_provider(&self, template: &Template) {
-        self.faults().at_provider(self.state.fault(template));
+        self.faults().at_provider(Fault::of(of_api(template)));
     }
 
     /// What the next token request is answered, as `template` says, before anything is done for it.
     pub fn answer_at_token(&self, template: &Template) {
-        self.faults().at_token(self.state.fault(template));
+        let fault = self.state.fault(template);
+        self.faults().at_token(fault);
     }
 
     /// What is to go wrong.
@@ -225,15 +226,19 @@ impl State {
         lock(&self.issuer).login(self.now_ms())
     }
 
+    /// Has the next token requests meet the answers that the manners have under `name`; how many those are.
+    fn queue(&self, name: &str) -> usize {
+        let all = self.manners.templates().into_iter();
+        let named: Vec<_> = all.filter(|(own, _)| *own == name).collect();
+        for (_, template) in &named {
+            lock(&self.faults).at_token(self.fault(template));
+        }
+        named.len()
+    }
+
     /// `template` as a fault.
     fn fault(&self, template: &Template) -> Fault {
-        let answer = fill(&self.manners, template, &Values::default(), "application/json");
-        Fault {
-            status: Some(answer.status),
-            body: Some(answer.body),
-            headers: answer.headers,
-            ..Fault::default()
-        }
+        Fault::of(fill(&self.manners, template, &Values::default(), "application/json"))
     }
 
     fn serve(&self, mut request: Request) {
@@ -259,6 +264,11 @@ impl State {
             }
             "/control/login" => {
                 send(request, json_answer(200, &json!({ "refresh_token": self.login() })));
+            }
+            "/control/answer" => {
+                let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let queued = self.queue(asked["name"].as_str().unwrap_or(""));
+                send(request, json_answer(200, &json!({ "queued": queued })));
             }
             "/control/revoke-access-tokens" => {
                 lock(&self.issuer).revoke_access_tokens();
@@ -346,7 +356,7 @@ impl State {
             return send(request, fault.instead_of(json_answer(200, &json!({}))));
         }
         if !valid && let Some(template) = &self.manners.api.stale_token {
-            return send(request, fill(&self.manners, template, &Values::default(), "json"));
+            return send(request, of_api(template));
         }
         let reply = if valid && self.has_headers(&request) {
             let method = request.method().as_str().to_owned();

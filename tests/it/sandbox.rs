@@ -5,7 +5,7 @@ use std::time::Duration;
 use sandbox::faults::Fault;
 use sandbox::{Options, Sandbox};
 
-use crate::support::client::{ask, get, post};
+use crate::support::client::{Client, ask, get, post};
 use crate::support::eventually;
 use crate::support::proxy::{Builder, TestProxy};
 
@@ -105,4 +105,28 @@ fn a_stream_that_stops_in_the_middle_is_cut() {
     let cut = proxy.ask(post("/v1/messages", MESSAGE));
     assert!(!cut.whole);
     assert!(cut.body.contains("message_start") && !cut.body.contains("message_stop"));
+}
+
+#[test]
+fn what_a_kind_answers_is_queued_by_its_name() {
+    let manners = sandbox::manners::Manners::find("gateway").unwrap();
+    let pages = manners.answers.pages.clone();
+    let sandbox = Sandbox::start(Options { manners: Some(manners), ..Options::default() }).unwrap();
+    let queue = |name: &str| {
+        let body = format!("{{\"name\":\"{name}\"}}");
+        ask(sandbox.address(), post("/control/answer", &body)).json()["queued"].clone()
+    };
+    assert_eq!(queue("nothing"), 0);
+    assert_eq!(queue("pages"), pages.len());
+    for page in pages {
+        let mut client = Client::connect(sandbox.address());
+        client.send(post("/oauth/token", ""));
+        assert_eq!(client.head().status, page.status);
+    }
+    let mut client = Client::connect(sandbox.address());
+    client.send(post("/oauth/token", ""));
+    assert_eq!(client.head().status, 403, "without a User-Agent");
+    for what in ["revoke-access-tokens", "revoke-logins"] {
+        assert_eq!(ask(sandbox.address(), post(&format!("/control/{what}"), "")).status, 200);
+    }
 }

@@ -45,15 +45,26 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Fills `template` in and encodes it as `manners` says, for a client that accepts `accept`.
+/// An answer of the token endpoint: fills `template` in and encodes it as `manners` says, for a client that accepts
+/// `accept`.
 pub fn fill(manners: &Manners, template: &Template, values: &Values, accept: &str) -> Answer {
-    let (kind, mut body) = encode(manners.answers.format, template, values, accept);
+    let mut answer = encoded(manners.answers.format, template, values, accept);
     for wrapping in &manners.answers.wrapping {
-        body = match wrapping {
-            Wrapping::ByteOrderMark => [b"\xef\xbb\xbf".as_slice(), &body].concat(),
-            Wrapping::GzipWithoutHeader => gzip(&body),
+        answer.body = match wrapping {
+            Wrapping::ByteOrderMark => [b"\xef\xbb\xbf".as_slice(), &answer.body].concat(),
+            Wrapping::GzipWithoutHeader => gzip(&answer.body),
         };
     }
+    answer
+}
+
+/// An answer of the API.
+pub fn of_api(template: &Template) -> Answer {
+    encoded(Format::Json, template, &Values::default(), "")
+}
+
+fn encoded(format: Format, template: &Template, values: &Values, accept: &str) -> Answer {
+    let (kind, body) = encode(format, template, values, accept);
     let mut headers: Vec<_> =
         template.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
@@ -200,5 +211,6 @@ mod tests {
         flate2::read::GzDecoder::new(answer.body.as_slice()).read_to_string(&mut inflated).unwrap();
         assert!(inflated.starts_with("\u{feff}{"));
         assert_eq!(answer.headers.len(), 1, "nothing says that it is compressed");
+        assert!(of_api(&template).body.starts_with(b"{"), "the API is not behind the gateway");
     }
 }
