@@ -59,9 +59,10 @@ check: ## formatting, lints, documentation
 deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
 
-test-clients: ## the built binary under real SDKs, a real issuer and a browser (needs python3, node, chromium)
+test-clients: ## the built binary under real SDKs, two real issuers and a browser (needs python3, node, chromium)
 	$(CARGO) build --release --locked --bin evertoken
 	tests/clients/run login.py
+	tests/clients/run toolkit.py
 	tests/clients/run drive.py
 
 test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
