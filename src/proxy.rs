@@ -4,7 +4,7 @@
 //! 2. [`access`] lets it in, [`route`] finds the providers that may serve it, by its path and its
 //!    [`model`], or one of our own pages ([`pages`]); [`choice`] puts them in order.
 //! 3. [`exchange`] lets them try in turn. An attempt takes the provider's token, sends the request, and
-//!    judges the answer ([`verdict`]): pass on, once more with a newer token, on to the next provider
+//!    judges the answer ([`verdict`], [`rejection`]): pass on, once more with a newer token, on to the next provider
 //!    while this one cools down ([`cooldown`]), or refuse.
 //! 4. [`headers`] decides what crosses, [`reply`] frames it, [`relay`] copies the body as it comes.
 //! 5. [`summary`] says in one line what happened.
@@ -20,6 +20,7 @@ pub mod held;
 pub mod metrics;
 pub mod model;
 pub mod pages;
+pub mod rejection;
 pub mod relay;
 pub mod reply;
 pub mod route;

@@ -16,7 +16,7 @@ use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Mark;
 use crate::proxy::exchange::{Proxy, Record, Stop};
 use crate::proxy::way::InFlight;
-use crate::proxy::{cooldown, headers, verdict};
+use crate::proxy::{cooldown, headers, rejection, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 use crate::token::store::{Generation, Posting};
@@ -24,8 +24,7 @@ use crate::upstream::{Answer, OutBody, OutRequest};
 
 /// How long a request whose token was refused waits for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
-/// How much of a 403 is read to see whether it is about the token, and how long that may take.
-const REFUSAL_READ_MAX_BYTES: usize = 16 * 1024;
+/// How long the start of a 403 may take to come, which tells whether it is about the token.
 const REFUSAL_READ_MAX: Duration = Duration::from_secs(5);
 
 /// What is sent to one provider.
@@ -316,14 +315,15 @@ impl Proxy {
     }
 }
 
-/// Whether an answer says that the token is no good: a 401, or a 403 whose body says so.
+/// Whether an answer says that the token is no good.
 fn refuses_token(answer: &mut Answer<'_>) -> bool {
-    match answer.head.status {
-        401 => true,
-        403 => {
-            let (body, _) = answer.read_ahead(REFUSAL_READ_MAX_BYTES, REFUSAL_READ_MAX);
-            verdict::names_dead_token(body)
+    match rejection::of_head(&answer.head, answer.length) {
+        rejection::Head::Rejects => true,
+        rejection::Head::Accepts => false,
+        rejection::Head::AsksBody => {
+            let head = answer.head.clone();
+            let (body, _) = answer.read_ahead(rejection::BODY_MAX_BYTES, REFUSAL_READ_MAX);
+            rejection::of_body(&head.headers, body)
         }
-        _ => false,
     }
 }

@@ -34,12 +34,6 @@ pub fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
 }
 
-/// Whether a 403 with `body` is about the token: that it expired or was revoked.
-pub fn names_dead_token(body: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
-    text.contains("token") && (text.contains("expired") || text.contains("revoked"))
-}
-
 /// What the client is told of an upstream failure; None where there is no client left to tell.
 pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
     let refusal = match error {
@@ -155,23 +149,6 @@ mod tests {
             assert_eq!(may_move_on(code, true), held, "{code:?}");
             assert_eq!(may_move_on(code, false), streamed, "{code:?}");
             assert_eq!(cools_down(code), cools, "{code:?}");
-        }
-    }
-
-    #[test]
-    fn bodies_that_name_a_dead_token() {
-        let cases = [
-            (
-                r#"{"error":{"type":"permission_error","message":"OAuth token has been revoked."}}"#,
-                true,
-            ),
-            ("The access TOKEN expired", true),
-            (r#"{"error":{"message":"Your credit has expired"}}"#, false),
-            (r#"{"error":{"message":"max_tokens is too large"}}"#, false),
-            ("", false),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(names_dead_token(body.as_bytes()), expected, "{body}");
         }
     }
 

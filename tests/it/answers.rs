@@ -1,13 +1,14 @@
 //! What issuers answer to a refresh, and what it counts as: the cases of `tests/data/cases`, and more kinds of them.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evertoken::clock::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::client::get;
+use crate::support::client::{Client, get, post};
 use crate::support::eventually;
-use crate::support::peer::{Conversation, Peer};
+use crate::support::peer::{Conversation, Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// The lines of a file in `tests/data/cases`.
@@ -273,12 +274,10 @@ fn an_error_in_a_200_is_not_asked_for_again_each_second() {
 
 #[test]
 fn a_firewalls_page_is_asked_past_until_the_issuer_is_there_again() {
-    let asked = std::sync::atomic::AtomicU32::new(0);
-    let issuer = Peer::answering_bytes(move |_| {
-        match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-            0 => raw(403, &[("Content-Type", "text/html")], b"<html><h1>Blocked</h1></html>"),
-            _ => raw(200, &[], PLAIN.as_bytes()),
-        }
+    let asked = AtomicUsize::new(0);
+    let issuer = Peer::answering_bytes(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => raw(403, &[("Content-Type", "text/html")], b"<html><h1>Blocked</h1></html>"),
+        _ => raw(200, &[], PLAIN.as_bytes()),
     });
     let refreshed = Refreshed::by_peer(issuer, "");
     assert_eq!(refreshed.status()["refresh"]["trouble"], "no_reason");
@@ -327,4 +326,103 @@ fn a_token_request_says_which_program_sends_it() {
         assert_eq!(agents.len(), 1);
         assert_eq!(agents[0].1, agent);
     }
+}
+
+/// An issuer whose tokens are called `t0`, `t1`, … and live 9 s, so that one may be refreshed at once.
+fn numbering_issuer() -> Peer {
+    let grants = AtomicUsize::new(0);
+    Peer::answering(move |_| {
+        let number = grants.fetch_add(1, Ordering::SeqCst);
+        answer(200, &format!(r#"{{"access_token":"t{number}","expires_in":9}}"#))
+    })
+}
+
+/// A provider that answers with `refusal` to the token `t0`, and well to any other.
+fn refusing(refusal: Vec<u8>) -> Peer {
+    Peer::answering_bytes(move |seen| match seen.field("authorization") {
+        Some("Bearer t0") => refusal.clone(),
+        _ => answer(200, "from the first").into_bytes(),
+    })
+}
+
+/// What became of a request whose first provider answered with the refusal of a case.
+fn action_after(case: &Value) -> String {
+    let (issuer, refusing) = (numbering_issuer(), refusing(answer_of(case)));
+    let second = Peer::answering(|_| answer(200, "from the second"));
+    let proxy = TestProxy::builder()
+        .refreshed("P", &refusing.url(), &issuer.url(), "")
+        .provider("Second", "anthropic", &second.url(), "auth_value: b")
+        .start();
+    eventually("the first token is there", || proxy.ask(get("/-/ready")).status == 200);
+    let answered = proxy.ask(post("/v1/messages", "{}"));
+    match answered.body.as_str() {
+        "from the first" => {
+            assert_eq!((refusing.seen().len(), issuer.seen().len()), (2, 2), "{case}");
+            "refresh and replay once".to_owned()
+        }
+        "from the second" => "next provider".to_owned(),
+        body => {
+            assert_eq!(answered.status, u16::try_from(case["status"].as_u64().unwrap()).unwrap());
+            assert_eq!(body, case["body"].as_str().unwrap());
+            assert_eq!((refusing.seen().len(), issuer.seen().len()), (1, 1), "{case}");
+            "pass on".to_owned()
+        }
+    }
+}
+
+#[test]
+fn each_refusal_of_a_provider_is_passed_on_or_leads_to_one_refresh_and_replay() {
+    let mut wrong = Vec::new();
+    let of_the_token = |case: &Value| case["expect"]["action"] != "next provider";
+    let cases: Vec<Value> = cases("api-refusals.jsonl").into_iter().filter(of_the_token).collect();
+    assert!(cases.len() >= 8);
+    for case in cases {
+        let observed = action_after(&case);
+        if observed != case["expect"]["action"] {
+            wrong.push(format!("{}: {observed}", case["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_compressed_403_is_looked_into_and_its_client_gets_the_same_bytes() {
+    let dead = gzip(br#"{"error":"invalid_token"}"#);
+    let other = gzip(br#"{"error":{"type":"permission_error","message":"Request not allowed"}}"#);
+    for headers in [vec![("Content-Encoding", "gzip")], vec![]] {
+        let (issuer, provider) = (numbering_issuer(), refusing(raw(403, &headers, &dead)));
+        let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+        assert_eq!(proxy.ask(post("/", "{}")).body, "from the first");
+        assert_eq!(issuer.seen().len(), 2);
+
+        let (issuer, provider) = (numbering_issuer(), refusing(raw(403, &headers, &other)));
+        let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+        let mut client = Client::connect(proxy.address);
+        client.send(post("/", "{}"));
+        let head = client.head();
+        assert_eq!(head.status, 403);
+        assert_eq!(head.field("content-encoding"), headers.first().map(|(_, value)| *value));
+        assert_eq!(head.field("content-length"), Some(other.len().to_string().as_str()));
+        assert_eq!(client.bytes(other.len()), other);
+        assert_eq!(issuer.seen().len(), 1);
+    }
+}
+
+#[test]
+fn a_403_that_is_a_stream_is_not_held_back() {
+    let (go_on, gone_on) = crossbeam_channel::bounded::<()>(0);
+    let provider = Peer::start(move |mut talk: Conversation| {
+        talk.request();
+        talk.send("HTTP/1.1 403 X\r\ncontent-type: text/event-stream\r\n\r\ndata: one\n\n");
+        let _ = gone_on.recv();
+        talk.send("data: two\n\n");
+    });
+    let issuer = numbering_issuer();
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    let mut client = Client::connect(proxy.address);
+    client.send(post("/", "{}"));
+    assert_eq!(client.head().status, 403);
+    assert_eq!(client.chunk().as_deref(), Some("data: one\n\n"));
+    go_on.send(()).unwrap();
+    assert_eq!(client.chunk().as_deref(), Some("data: two\n\n"));
 }

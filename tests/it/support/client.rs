@@ -116,6 +116,13 @@ impl Client {
         (size > 0).then(|| String::from_utf8(piece).expect("text"))
     }
 
+    /// Reads so many bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes).expect("so many bytes");
+        bytes
+    }
+
     /// Reads a whole answer.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {

@@ -1,0 +1,310 @@
+//! Whether a provider's answer rejects the access token that came with the request. Pure.
+
+use serde_json::Value;
+
+use crate::inflate::plain;
+use crate::message::{Headers, ResponseHead, members};
+use crate::upstream::AnswerLength;
+
+/// The largest body that is looked at, as it came and inflated.
+pub const BODY_MAX_BYTES: usize = 64 * 1024;
+/// How deep the texts of a body are looked for.
+const DEPTH_MAX: u32 = 4;
+
+/// What the head of an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// The token is rejected.
+    Rejects,
+    /// It is not.
+    Accepts,
+    /// The body decides.
+    AsksBody,
+}
+
+/// Judges by the head: a 401 rejects the token, a 403 where its `WWW-Authenticate` or its body says so. A body that is
+/// large or a stream is not held back for that.
+pub fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
+    match head.status {
+        401 => return Head::Rejects,
+        403 => {}
+        _ => return Head::Accepts,
+    }
+    let mut challenges = head.headers.all("www-authenticate");
+    if let Some(rejects) = challenges.find_map(challenge) {
+        return if rejects { Head::Rejects } else { Head::Accepts };
+    }
+    let kind = head.headers.first("content-type").unwrap_or_default().to_ascii_lowercase();
+    match length {
+        AnswerLength::Absent => Head::Accepts,
+        AnswerLength::Sized(bytes) if bytes > BODY_MAX_BYTES as u64 => Head::Accepts,
+        _ if kind.starts_with(b"text/event-stream") => Head::Accepts,
+        _ => Head::AsksBody,
+    }
+}
+
+/// What the `error` of a challenge says (RFC 6750 §3.1); None where it has none.
+fn challenge(value: &[u8]) -> Option<bool> {
+    let parts = members(value).filter_map(|part| {
+        let (name, value) = std::str::from_utf8(part).ok()?.split_once('=')?;
+        // The first one has the scheme before it.
+        let name = name.trim().rsplit(' ').next()?;
+        Some((name.to_ascii_lowercase(), value.trim().trim_matches('"').to_owned()))
+    });
+    let error = parts.filter(|(name, _)| name == "error").map(|(_, value)| value).next()?;
+    Some(names_dead_token(&error))
+}
+
+/// Whether the body of a 403, or the start of it, says that the token is no good. What is compressed is inflated for
+/// that; the client gets it as it came.
+pub fn of_body(headers: &Headers, body: &[u8]) -> bool {
+    let inflated = plain(headers, body, BODY_MAX_BYTES);
+    if inflated.is_foreign {
+        return false;
+    }
+    let text = String::from_utf8_lossy(&inflated.bytes);
+    let text = text.trim_start_matches('\u{feff}').trim();
+    match serde_json::from_str::<Value>(text) {
+        Ok(json) => said_in(&json, DEPTH_MAX),
+        // What is half of a JSON text may quote anything, and a page speaks to people.
+        Err(_) if text.starts_with(['{', '[', '<']) => false,
+        Err(_) => names_dead_token(text),
+    }
+}
+
+/// Whether one of the texts in which errors are told says so. Others may quote the request.
+fn said_in(json: &Value, depth: u32) -> bool {
+    const MEMBERS: [&str; 20] = [
+        "error",
+        "errors",
+        "code",
+        "type",
+        "status",
+        "reason",
+        "message",
+        "msg",
+        "detail",
+        "details",
+        "title",
+        "description",
+        "error_code",
+        "errorCode",
+        "error_message",
+        "errorMessage",
+        "error_description",
+        "Message",
+        "__type",
+        "fault",
+    ];
+    match json {
+        _ if depth == 0 => false,
+        Value::String(text) => names_dead_token(text),
+        Value::Array(list) => list.iter().any(|one| said_in(one, depth - 1)),
+        Value::Object(object) => MEMBERS
+            .iter()
+            .filter_map(|name| object.get(*name))
+            .any(|value| said_in(value, depth - 1)),
+        _ => false,
+    }
+}
+
+/// Whether a sentence or a code says that a token is over: `invalid_token`, `The access token could not be validated`.
+///
+/// A sentence must name both, the token and what is wrong with it, and nothing that is known to be something else.
+fn names_dead_token(text: &str) -> bool {
+    const TOKEN: [&str; 5] = ["token", "credential", "credentials", "jwt", "session"];
+    const OVER: [&str; 7] =
+        ["expired", "revoked", "invalid", "invalidated", "bad", "inactive", "unrecognized"];
+    const NOT: [&str; 8] =
+        ["not", "cannot", "couldn", "isn", "longer", "unable", "failed", "failure"];
+    const VALID: [&str; 8] = [
+        "valid",
+        "validate",
+        "validated",
+        "verify",
+        "verified",
+        "recognized",
+        "active",
+        "accepted",
+    ];
+    const ELSE: [&str; 22] = [
+        "scope",
+        "scopes",
+        "permission",
+        "permissions",
+        "quota",
+        "credit",
+        "credits",
+        "balance",
+        "limit",
+        "limits",
+        "rate",
+        "plan",
+        "trial",
+        "subscription",
+        "csrf",
+        "xsrf",
+        "captcha",
+        "count",
+        "length",
+        "budget",
+        "region",
+        "country",
+    ];
+    sentences(text).any(|sentence| {
+        let words = words(sentence);
+        let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
+        has(&TOKEN) && (has(&OVER) || (has(&NOT) && has(&VALID))) && !has(&ELSE)
+    })
+}
+
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split(". ").flat_map(|text| text.split([';', '!', '?', '\n']))
+}
+
+/// The words of a sentence in lower case; `TokenExpired` and `token_expired` are two.
+fn words(sentence: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before = ' ';
+    for character in sentence.chars() {
+        let begins = before.is_ascii_lowercase() && character.is_ascii_uppercase();
+        if begins || !character.is_alphanumeric() {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut().filter(|_| character.is_alphanumeric()) {
+            word.push(character.to_ascii_lowercase());
+        }
+        before = character;
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inflate::tests::gzip;
+
+    fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
+        let mut head = ResponseHead { status, headers: Headers::new() };
+        for (name, value) in fields {
+            head.headers.push(name, value);
+        }
+        head
+    }
+
+    #[test]
+    fn what_the_head_says() {
+        let authenticate = |value| ("WWW-Authenticate", value);
+        let cases = [
+            (head(401, &[]), Head::Rejects),
+            (head(400, &[authenticate("Bearer error=\"invalid_token\"")]), Head::Accepts),
+            (head(403, &[]), Head::AsksBody),
+            (
+                head(403, &[authenticate("Bearer realm=\"x\", error=\"invalid_token\"")]),
+                Head::Rejects,
+            ),
+            (head(403, &[authenticate("Bearer error=invalid_token")]), Head::Rejects),
+            (
+                head(
+                    403,
+                    &[authenticate("BEARER Error=\"expired_token\", error_description=\"a, b\"")],
+                ),
+                Head::Rejects,
+            ),
+            (
+                head(
+                    403,
+                    &[
+                        authenticate("Basic realm=\"token\""),
+                        authenticate("Bearer error=\"invalid_token\""),
+                    ],
+                ),
+                Head::Rejects,
+            ),
+            (
+                head(
+                    403,
+                    &[authenticate("Bearer error=\"insufficient_scope\", scope=\"invalid_token\"")],
+                ),
+                Head::Accepts,
+            ),
+            (head(403, &[authenticate("Bearer realm=\"invalid token\"")]), Head::AsksBody),
+            (head(403, &[("content-type", "Text/Event-Stream; charset=utf-8")]), Head::Accepts),
+            (head(200, &[]), Head::Accepts),
+        ];
+        for (head, expected) in cases {
+            assert_eq!(of_head(&head, AnswerLength::Unknown), expected, "{head:?}");
+        }
+        let bound = BODY_MAX_BYTES as u64;
+        assert_eq!(of_head(&head(403, &[]), AnswerLength::Sized(bound)), Head::AsksBody);
+        assert_eq!(of_head(&head(403, &[]), AnswerLength::Sized(bound + 1)), Head::Accepts);
+        assert_eq!(of_head(&head(403, &[]), AnswerLength::Absent), Head::Accepts);
+    }
+
+    #[test]
+    fn bodies_that_name_a_dead_token_and_others() {
+        let cases = [
+            (r#"{"error":{"message":"OAuth token has expired"}}"#, true),
+            (
+                r#"{"error":{"type":"permission_error","message":"OAuth token has been revoked."}}"#,
+                true,
+            ),
+            (
+                r#"{"code":"unauthenticated:bad-credentials","error":"The OAuth2 access token could not be validated."}"#,
+                true,
+            ),
+            (r#"{"error":"invalid_token"}"#, true),
+            (r#"{"error":{"code":"token_expired"}}"#, true),
+            (r#"{"detail":"Could not validate credentials"}"#, true),
+            (r#"{"message":"Bad credentials"}"#, true),
+            (r#"{"error":{"code":"InvalidAuthenticationToken","message":"x"}}"#, true),
+            (
+                r#"{"message":"The security token included in the request is expired","__type":"ExpiredTokenException"}"#,
+                true,
+            ),
+            (r#"{"errors":["Invalid access token"]}"#, true),
+            (r#"{"error":{"message":"Your session has expired. Please sign in again."}}"#, true),
+            (r#"{"error":"The token is no longer valid"}"#, true),
+            ("The access TOKEN expired", true),
+            ("\u{feff}{\"error\":\"invalid_token\"}", true),
+            ("{}", false),
+            ("", false),
+            (
+                r#"{"type":"error","error":{"type":"permission_error","message":"Request not allowed"}}"#,
+                false,
+            ),
+            (r#"{"error":{"message":"I can't help with that request."}}"#, false),
+            (r#"{"error":{"message":"Your credit has expired"}}"#, false),
+            (r#"{"error":{"message":"Your subscription has expired. Buy a token."}}"#, false),
+            (r#"{"error":{"message":"Your free trial token has expired"}}"#, false),
+            (r#"{"error":{"message":"max_tokens is invalid"}}"#, false),
+            (
+                r#"{"error":{"message":"OAuth token does not meet scope requirement user:profile"}}"#,
+                false,
+            ),
+            (r#"{"error":{"message":"This token is not allowed to use the model"}}"#, false),
+            (r#"{"error":{"message":"CSRF token invalid"}}"#, false),
+            (r#"{"error":{"message":"x"},"prompt":"my token expired"}"#, false),
+            (r#"{"error":{"message":"blocked","input":{"text":"invalid token"}}}"#, false),
+            ("<html>Your session token expired</html>", false),
+            (r#"{"error":{"message":"the token expired"#, false),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(of_body(&Headers::new(), body.as_bytes()), expected, "{body}");
+            assert_eq!(of_body(&Headers::new(), &gzip(body.as_bytes())), expected, "gzip: {body}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_inflated_up_to_its_bound() {
+        let body = |length: usize| {
+            let text = r#"{"error":"invalid_token"}"#;
+            gzip(format!("{text}{}", " ".repeat(length - text.len())).as_bytes())
+        };
+        assert!(of_body(&Headers::new(), &body(BODY_MAX_BYTES)));
+        // The end is cut off, and what is there is whole all the same.
+        assert!(of_body(&Headers::new(), &body(BODY_MAX_BYTES + 1)));
+        let long = format!(r#"{{"pad":"{}","error":"invalid_token"}}"#, "x".repeat(BODY_MAX_BYTES));
+        assert!(!of_body(&Headers::new(), &gzip(long.as_bytes())));
+    }
+}
