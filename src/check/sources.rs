@@ -1,6 +1,7 @@
 //! Where the credential of each provider will come from, and what is missing for it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Moment;
@@ -42,8 +43,17 @@ fn source_of(provider: &Provider, state_dir: &Path, now: Moment) -> Result<Optio
         Credential::Refreshed(refresh) => {
             let state = StateFile::new(state_dir, &provider.slug);
             let stored = state.load().map_err(|error| {
-                let path = state.path();
-                format!("the state file {} can't be used: {error}", path.display())
+                let path = state.path().display().to_string();
+                match error.kind() {
+                    ErrorKind::InvalidData => format!(
+                        "the state file {path} can't be used: {error}; it would be kept aside, and the \
+                         refresh token of the configuration tried"
+                    ),
+                    _ => format!(
+                        "the state file {path} can't be read: {error}; nothing is refreshed until it \
+                         can be"
+                    ),
+                }
             })?;
             refreshed(refresh, stored, &state, now)?
         }

@@ -1,5 +1,6 @@
 //! `evertoken login`: a provider's first refresh token, with the terminal and the desktop.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,6 +45,9 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
         Ok(setup) => setup,
         Err(error) => return fail(&error.to_string(), BAD_CONFIG),
     };
+    if let Err(why) = check_state(&setup) {
+        return fail(&why, FAILED);
+    }
     match log_in(&setup, wish) {
         Ok(done) => {
             say_out(&done);
@@ -52,6 +56,17 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
         Err(login::Failed::Config(why)) => fail(&why, BAD_CONFIG),
         Err(login::Failed::Bind(why)) => fail(&why, CANT_BIND),
         Err(login::Failed::Login(why)) => fail(&why, FAILED),
+    }
+}
+
+/// A login whose outcome could not be stored would be for nothing.
+fn check_state(setup: &Setup) -> Result<(), String> {
+    match setup.state.load() {
+        Err(error) if error.kind() != ErrorKind::InvalidData => Err(format!(
+            "The state file {} can't be read ({error}), so a login could not be stored; mend that first",
+            setup.state.path().display()
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -130,6 +130,9 @@ fn ready(proxy: &Proxy) -> Page {
             let reason = status::reason(proxy, index, &posting);
             missing.push(json!({ "name": provider.name, "reason": reason }));
         }
+        if let Some(waiting) = &posting.waiting {
+            warnings.push(format!("{}: {waiting}", provider.name));
+        }
         if let Some(why) = &posting.disk_error {
             warnings.push(status::disk_warning(&provider.name, why));
         }
@@ -197,5 +200,5 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
     let posting = proxy.posting(index);
     let value = status::provider_report(proxy, index, &posting, proxy.clock.now());
-    Ok(json_page(if posting.refresh.last_error.is_none() { 200 } else { 502 }, &value))
+    Ok(json_page(if posting.trouble().is_none() { 200 } else { 502 }, &value))
 }

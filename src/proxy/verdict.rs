@@ -98,7 +98,8 @@ pub fn is_worth_waiting(posting: &Posting, now: Moment, left: Duration) -> bool 
     let next_try_ms = posting.refresh.next_attempt_at.map(|at| at.millis_since(now.wall));
     let soon =
         next_try_ms.is_some_and(|millis| u128::try_from(millis).unwrap_or(0) < left.as_millis());
-    posting.refresh.last_error.is_none() || posting.refreshing || soon
+    let is_on_its_way = posting.trouble().is_none() || posting.refreshing;
+    is_on_its_way || soon
 }
 
 #[cfg(test)]
@@ -108,6 +109,7 @@ mod tests {
     use crate::secret::Secret;
     use crate::token::history::RefreshStatus;
     use crate::token::store::Token;
+    use crate::token::waiting::Waiting;
 
     #[test]
     fn failures_and_their_codes() {
@@ -166,6 +168,17 @@ mod tests {
             ..Posting::default()
         };
         assert!(is_worth_waiting(&Posting::default(), now, left));
+        let mut held_up = Posting {
+            waiting: Some(Waiting {
+                what: "the state file".into(),
+                since: now.wall,
+                advice: String::new(),
+            }),
+            ..Posting::default()
+        };
+        assert!(!is_worth_waiting(&held_up, now, left), "nothing is on its way");
+        held_up.refreshing = true;
+        assert!(is_worth_waiting(&held_up, now, left));
         assert!(is_worth_waiting(&failing(9_999, false), now, left));
         assert!(!is_worth_waiting(&failing(10_000, false), now, left));
         assert!(is_worth_waiting(&failing(3_600_000, true), now, left));

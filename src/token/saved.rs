@@ -6,8 +6,13 @@ use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::shared::lease::Mark;
 
-/// The version of the format.
-const FORMAT: u32 = 1;
+mod read;
+
+pub use read::{Salvaged, salvage};
+
+/// The version of the format. A later one keeps the names of these fields, so that this one can go on with
+/// what it finds.
+const FORMAT: u64 = 1;
 /// The most seeds that are remembered as superseded by a login.
 const SUPERSEDED_MAX_SEEDS: usize = 8;
 
@@ -82,38 +87,38 @@ pub struct SavedFailure {
 }
 
 /// The file's JSON. Secrets are plain text here and nowhere else.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Image {
-    format: u32,
+    format: u64,
     revision: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     fence: u64,
     saved_at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     seed_hash: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     login_hash: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     granted_scope: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     superseded_seeds: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<ImageAccess>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Marker>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<SavedFailure>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct ImageAccess {
     token: String,
     obtained_at: Timestamp,
     expires_at: Timestamp,
     refresh_at: Timestamp,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_zero")]
     rejections: u32,
 }
 
@@ -132,40 +137,17 @@ impl Saved {
         Mark { fence: self.fence, generation: self.revision }
     }
 
-    /// Reads the file's text. The error says where and what, and holds none of the text.
+    /// Reads a text that must be whole and of this format. The error says where and what, and holds none of
+    /// the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let image: Image = serde_json::from_str(text).map_err(|error| {
-            // The error's own words may quote the text, which holds tokens.
-            format!(
-                "line {}, column {}: {:?} error",
-                error.line(),
-                error.column(),
-                error.classify()
-            )
-        })?;
-        if image.format != FORMAT {
-            return Err(format!("format {} is not known to this version", image.format));
+        let read = salvage(text)?;
+        if read.is_newer() {
+            return Err(format!("format {} is not known to this version", read.format));
         }
-        let filled = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Secret::new);
-        Ok(Self {
-            revision: image.revision,
-            fence: image.fence,
-            saved_at: image.saved_at,
-            seed_hash: image.seed_hash,
-            login_hash: image.login_hash,
-            granted_scope: image.granted_scope,
-            superseded_seeds: image.superseded_seeds,
-            refresh_token: filled(image.refresh_token),
-            access: image.access.map(|access| SavedAccess {
-                token: Secret::new(access.token),
-                obtained_at: access.obtained_at,
-                expires_at: access.expires_at,
-                refresh_at: access.refresh_at,
-                rejections: access.rejections,
-            }),
-            pending: image.pending,
-            failure: image.failure,
-        })
+        match read.unread.first() {
+            Some(field) => Err(format!("its {field} makes no sense")),
+            None => Ok(read.saved),
+        }
     }
 
     /// The file's text.
@@ -214,8 +196,12 @@ impl Saved {
     }
 
     /// Whether the seed with this hash began the chain, or was superseded by the login that did.
+    ///
+    /// Of a chain whose beginning is not known any seed may be the beginning: the chain's own token is newer.
     pub fn knows_seed(&self, hash: &str) -> bool {
-        self.seed_hash.as_deref() == Some(hash)
+        let has_beginning = self.seed_hash.is_some() || self.login_hash.is_some();
+        (self.refresh_token.is_some() && !has_beginning)
+            || self.seed_hash.as_deref() == Some(hash)
             || self.superseded_seeds.iter().any(|one| one == hash)
     }
 }

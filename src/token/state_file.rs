@@ -3,20 +3,22 @@
 //! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
 //! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::clock::Timestamp;
 use crate::token::saved::Saved;
 
 mod lock;
+mod read;
 
 pub use lock::{Locking, StateLock};
+pub use read::Found;
 
-/// The largest state file that is read.
-const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
 /// A temporary file is `.<slug>-`, so many random characters, and this.
 const TEMPORARY_RANDOM_CHARS: usize = 6;
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -44,30 +46,15 @@ impl StateFile {
         self.folder.join(format!("{}.json", self.slug))
     }
 
-    /// Reads the file; None where there is none. A file that can't be understood is an
-    /// `InvalidData` error.
-    pub fn load(&self) -> io::Result<Option<Saved>> {
-        let path = self.path();
-        let metadata = match fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        if !metadata.is_file() {
-            // Reading a pipe would wait for ever.
-            return Err(invalid("it is not a regular file".to_owned()));
-        }
-        let length = metadata.len();
-        if length > STATE_FILE_MAX_BYTES {
-            return Err(invalid(format!("{length} bytes are no state file")));
-        }
-        Saved::parse(&fs::read_to_string(path)?).map(Some).map_err(invalid)
+    /// Where tokens are stored while the file itself is of a newer format, and so is left as it is.
+    pub fn older_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.format-1.json", self.slug))
     }
 
-    /// Replaces the file by `saved`.
+    /// Replaces the file by `saved`. One that can't be read, or is of a newer format, is not replaced.
     pub fn replace(&self, saved: &Saved) -> io::Result<()> {
-        make_folder(&self.folder)?;
+        let is_newer = self.is_of_newer_format()?;
+        let target = if is_newer { self.older_path() } else { self.path() };
         let mut file = tempfile::Builder::new()
             .prefix(&self.temporary_prefix())
             .rand_bytes(TEMPORARY_RANDOM_CHARS)
@@ -76,7 +63,10 @@ impl StateFile {
         give_to_owner(file.as_file(), &self.folder);
         file.write_all(saved.to_json().expose().as_bytes())?;
         file.as_file().sync_all()?;
-        file.persist(self.path()).map_err(|error| error.error)?;
+        file.persist(target).map_err(|error| error.error)?;
+        if !is_newer {
+            remove_if_there(&self.older_path())?;
+        }
         File::open(&self.folder)?.sync_all()
     }
 
@@ -109,6 +99,7 @@ impl StateFile {
     /// Removes the file.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(self.path())?;
+        remove_if_there(&self.older_path())?;
         File::open(&self.folder)?.sync_all()
     }
 
@@ -127,6 +118,19 @@ impl StateFile {
     pub fn lock_holder(&self) -> Option<String> {
         lock::holder(&self.lock_path())
     }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a file as `options` say. A pipe is opened too, and not waited for.
+fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    options.custom_flags(flags).open(path)
 }
 
 /// Makes the state folder, mode 0700, where it is not there yet.
@@ -231,16 +235,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_regular_file_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        fs::create_dir(file.path()).unwrap();
-        assert_eq!(file.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
-        file.set_aside(Timestamp::from_secs(0)).unwrap();
-        file.replace(&full()).unwrap();
-    }
-
-    #[test]
     fn leftovers_of_a_kill_are_removed_and_nobody_elses() {
         let dir = tempfile::tempdir().unwrap();
         let file = StateFile::new(dir.path(), "one");
@@ -270,21 +264,5 @@ mod tests {
         let found = exposures(dir.path());
         assert!(found[0].ends_with("has mode 775; chmod 700 it"), "{found:?}");
         assert!(found[1].ends_with("one.json has mode 640; chmod 600 it"), "{found:?}");
-    }
-
-    #[test]
-    fn a_file_over_the_limit_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = StateFile::new(dir.path(), "one");
-        let text = full().to_json();
-        let padded = |length: u64| {
-            let mut padded = text.expose().to_owned();
-            padded.push_str(&" ".repeat(usize::try_from(length).unwrap() - padded.len()));
-            fs::write(file.path(), padded).unwrap();
-        };
-        padded(STATE_FILE_MAX_BYTES);
-        assert!(file.load().is_ok());
-        padded(STATE_FILE_MAX_BYTES + 1);
-        assert!(file.load().is_err());
     }
 }

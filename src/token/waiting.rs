@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, Timestamp};
 
-/// A wait is said once it has lasted for so long.
+/// A wait is said once it has lasted for so long, unless it is for a state file.
 pub const SAID_AFTER_MS: u64 = 10_000;
 
 /// What a refresher waits for.
@@ -26,6 +26,13 @@ pub enum Cause {
         /// Where it is.
         place: String,
         /// What happened there.
+        why: String,
+    },
+    /// The state file is there and can't be read. This is said at once.
+    StateFile {
+        /// Which.
+        path: String,
+        /// Why.
         why: String,
     },
     /// The wall clock shows a time that has been already.
@@ -76,6 +83,10 @@ impl Cause {
             Self::Store { place, why } => {
                 format!("the token store {place}, which can't be used ({why})")
             }
+            Self::StateFile { path, why } => format!(
+                "the state file {path}, which can't be read ({why}); until it can, no refresh token is \
+                 used and nothing is written there"
+            ),
             Self::Clock { shown } => {
                 format!("the wall clock to be set; it shows {shown}, a time that has been already")
             }
@@ -89,6 +100,10 @@ impl Cause {
             }
             Self::Lease => "Nothing to do unless it lasts; then see to the other host.",
             Self::Store { .. } => "See to the token store; the refresh goes on by itself.",
+            Self::StateFile { .. } => {
+                "See to the disk, the mount or the rights; the file is tried again by itself. If it holds \
+                 nothing of worth, move it away: then the refresh token of the configuration is used."
+            }
             Self::Clock { .. } => "Set the clock, or refresh this provider by hand.",
         }
     }
@@ -104,7 +119,7 @@ impl Wait {
     }
 
     fn is_long(&self, now: Moment) -> bool {
-        self.waited_ms(now) >= SAID_AFTER_MS
+        matches!(self.cause, Cause::StateFile { .. }) || self.waited_ms(now) >= SAID_AFTER_MS
     }
 }
 
@@ -207,6 +222,8 @@ mod tests {
         assert!(waits.wait(lock(None), at(25_000)).is_some());
         assert_eq!(waits.wait(Cause::Lease, at(30_000)), None);
         assert_eq!(waits.said(), None, "the new wait is not long enough yet");
+        let file = Cause::StateFile { path: "/s/p.json".into(), why: "I/O error".into() };
+        assert!(waits.wait(file, at(30_001)).is_some(), "a state file is said at once");
         for cause in [
             Cause::Store { place: "redis://h".into(), why: "no connection".into() },
             Cause::Clock { shown: Timestamp::from_secs(0) },

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{Answer, ask, get};
-use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
+use crate::support::{eventually, unwritable};
 
 /// Has a running evertoken look for a login, and refresh where there is none.
 const FORCED: &str =
@@ -362,6 +362,13 @@ fn exit_codes() {
     std::fs::write(place.folder.path().join("state"), "").unwrap();
     let (code, told) = login(&["-p", "the-p"]);
     assert!(code == 78 && told.contains("can't be written"), "{told}");
+    std::fs::remove_file(place.folder.path().join("state")).unwrap();
+    std::fs::create_dir_all(place.folder.path().join("state/the-p.json")).unwrap();
+    let (code, told) = login(&["-p", "the-p"]);
+    assert!(
+        code == 1 && told.contains("so a login could not be stored; mend that first"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -401,9 +408,8 @@ fn a_refresh_of_another_process_is_waited_for() {
 fn a_chain_that_could_not_be_stored_does_not_overwrite_a_login() {
     let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
     place.set("SEED", &place.sandbox.login());
-    // A file where the folder should be: nobody, not even root, can write into it.
     let state = place.folder.path().join("state");
-    std::fs::write(&state, "").unwrap();
+    unwritable(&state);
     let mut running = place.start();
     let address = running.address();
     running.wait_for("can't be written");

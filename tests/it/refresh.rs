@@ -1,15 +1,16 @@
 //! Tokens end to end: waiting for the first, rotation, restarts, refused tokens, failing disks.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
 
 use crate::support::client::{Answer, Client, get, post};
-use crate::support::eventually;
 use crate::support::peer::{Peer, Seen, answer};
 use crate::support::proxy::TestProxy;
+use crate::support::{eventually, unwritable};
 
 /// A provider that says which token it was shown.
 /// An issuer that numbers its tokens; `lifetime` in seconds.
@@ -244,10 +245,9 @@ fn a_failing_provider_harms_no_other() {
 
 #[test]
 fn a_state_folder_that_cannot_be_written_costs_no_token() {
-    // A file where the folder should be: nobody, not even root, can write into it.
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("blocked");
-    std::fs::write(&blocked, "").unwrap();
+    unwritable(&blocked);
     let (issuer, provider) = (issuer(3600), Peer::telling_the_credential());
     let proxy = TestProxy::builder()
         .settings(&format!("state_dir: \"{}\"", blocked.display()))
@@ -257,6 +257,89 @@ fn a_state_folder_that_cannot_be_written_costs_no_token() {
     let ready = proxy.ask(get("/-/ready"));
     assert_eq!(ready.status, 200);
     assert!(ready.body.contains("can't be written"), "{}", ready.body);
+}
+
+/// Seen: the seed, spent long ago, was sent, the issuer revoked the family, and the file was overwritten.
+#[test]
+fn a_state_file_that_cannot_be_read_at_the_start_is_no_missing_file() {
+    // A link to itself (ELOOP) in the file's place, a folder there, a file in the place of its folder (ENOTDIR).
+    let spoil: [fn(&Path); 3] = [
+        |state| {
+            std::fs::create_dir(state).unwrap();
+            symlink("p.json", state.join("p.json")).unwrap();
+        },
+        |state| std::fs::create_dir_all(state.join("p.json")).unwrap(),
+        |state| std::fs::write(state, "").unwrap(),
+    ];
+    for spoil in spoil {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let (issuer, provider) = (issuer(3600), Peer::telling_the_credential());
+        let start = || {
+            TestProxy::builder()
+                .settings(&format!("state_dir: \"{}\"", state.display()))
+                .refreshed("P", &provider.url(), &issuer.url(), "")
+                .start()
+        };
+        let proxy = start();
+        assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+        drop(proxy);
+        let aside = folder.path().join("aside");
+        std::fs::rename(&state, &aside).unwrap();
+        spoil(&state);
+        let proxy = start();
+        let refused = proxy.ask(get("/"));
+        assert_eq!((refused.status, refused.code()), (503, "token_unavailable"));
+        let ready = proxy.ask(get("/-/ready"));
+        assert_eq!(ready.status, 503);
+        let status = proxy.ask(get("/-/status")).json();
+        let shown = &status["providers"][0];
+        let page = proxy.ask(get("/-/"));
+        for told in [&refused.body, &ready.body, &shown["problem"].to_string(), &page.body] {
+            assert!(told.contains("p.json, which can"), "{told}");
+        }
+        let refresh = proxy.ask(post("/-/refresh/p", ""));
+        assert_eq!(refresh.status, 502, "{refresh:?}");
+        assert_eq!(issuer.seen().len(), 1, "no seed is spent");
+        // The disk is back.
+        if state.is_dir() {
+            std::fs::remove_dir_all(&state).unwrap();
+        } else {
+            std::fs::remove_file(&state).unwrap();
+        }
+        std::fs::rename(&aside, &state).unwrap();
+        eventually("what is stored is used", || proxy.ask(get("/")).status == 200);
+        assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+        assert_eq!(issuer.seen().len(), 1);
+    }
+}
+
+/// Seen: it was set aside as corrupt, and the spent seed was tried.
+#[test]
+fn a_state_file_of_a_newer_format_is_used_and_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (issuer, provider) = (issuer(3600), Peer::telling_the_credential());
+    let start = || {
+        TestProxy::builder()
+            .settings(&format!("state_dir: \"{}\"", folder.path().display()))
+            .refreshed("P", &provider.url(), &issuer.url(), "")
+            .start()
+    };
+    let proxy = start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    drop(proxy);
+    let path = folder.path().join("p.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let newer = text.replace("\"format\": 1", "\"format\": 2, \"x\": {}").replace("saved_at", "at");
+    std::fs::write(&path, &newer).unwrap();
+    for (number, expected) in [(2, "refresh-1"), (3, "refresh-2")] {
+        let proxy = start();
+        assert_eq!(proxy.ask(get("/")).body, format!("Bearer access-{}", number - 1));
+        assert_eq!(proxy.ask(post("/-/refresh/p", "")).status, 200);
+        assert!(body(&issuer.seen()[number - 1]).contains(&format!("refresh_token={expected}&")));
+        assert_eq!(proxy.ask(get("/")).body, format!("Bearer access-{number}"));
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), newer);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Another configuration takes the place of the one in use, and nothing is dropped.
 
 use crate::support::client::{Client, get, post};
-use crate::support::eventually;
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
+use crate::support::{eventually, unwritable};
 
 fn saying(what: &'static str) -> Peer {
     Peer::answering(move |_| answer(200, what))
@@ -136,7 +136,7 @@ fn refreshed_as(
 /// A state folder that nobody can write into, not even root: a file is in its place.
 fn blocked(folder: &tempfile::TempDir) -> std::path::PathBuf {
     let blocked = folder.path().join("blocked");
-    std::fs::write(&blocked, "").unwrap();
+    unwritable(&blocked);
     blocked
 }
 

@@ -23,3 +23,9 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Makes `path` a state folder that can be read, and into which nobody, not even root, can write. Where it is
+/// removed, a folder can be made in its place.
+pub(crate) fn unwritable(path: &std::path::Path) {
+    std::os::unix::fs::symlink("/proc/sys", path).expect("there is nothing yet");
+}

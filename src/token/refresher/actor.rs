@@ -12,11 +12,11 @@ use crate::clock::{Due, Moment};
 use crate::config::{SecretFiles, secret_of_file};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Step};
-use crate::token::refresher::disk::load;
+use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::Saved;
-use crate::token::state_file::{Locking, StateFile, StateLock};
+use crate::token::state_file::StateFile;
 use crate::token::store::Posting;
 use crate::token::waiting::{Cause, Waits};
 
@@ -38,6 +38,10 @@ pub(super) struct Actor {
     pub(super) status: RefreshStatus,
     /// What could not be written to disk yet, and why.
     pub(super) unsaved: Option<(Saved, String)>,
+    /// The state file is there and can't be read.
+    pub(super) unread: Option<Unread>,
+    /// What was said of the state file last.
+    pub(super) notes: Vec<String>,
     /// What is newest could not be put into the shared store yet.
     pub(super) unshared: bool,
     /// What the next refresh waits for.
@@ -50,7 +54,7 @@ pub(super) struct Actor {
     /// As in [`Inbox`](crate::token::refresher::Inbox).
     pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
-    lock_warned: bool,
+    pub(super) lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
     /// When the last look and the last tick were, on the steady clock.
@@ -66,13 +70,11 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(setup: Setup, is_told_wanted: Arc<AtomicBool>) -> Self {
         let policy = Policy::of(&setup.config);
-        if let Ok(Locking::Ours(_lock)) = setup.state.try_lock()
-            && let Err(error) = setup.state.remove_leftovers()
-        {
-            let path = setup.state.path();
-            warn!("Temporary files beside {} can't be removed: {error}", path.display());
-        }
-        let stored = load(&setup);
+        let (read, notes) = load_at_start(&setup);
+        let (stored, hindrance) = match read {
+            Ok(stored) => (stored, None),
+            Err(why) => (None, Some(why)),
+        };
         let now = setup.clock.now();
         let machine = Lifecycle::new(policy, stored, now);
         let mut actor = Self {
@@ -80,6 +82,8 @@ impl Actor {
             machine,
             status: RefreshStatus::default(),
             unsaved: None,
+            unread: None,
+            notes: Vec::new(),
             unshared: false,
             waits: Waits::default(),
             waiting: Vec::new(),
@@ -93,7 +97,11 @@ impl Actor {
             is_retired: false,
             left_place: None,
         };
-        actor.report_start(now);
+        match hindrance {
+            Some(why) => actor.note_unread(why),
+            None => actor.note_read(notes),
+        }
+        actor.report_start();
         actor.publish(matches!(actor.machine.next(now), Step::Refresh));
         actor
     }
@@ -106,6 +114,7 @@ impl Actor {
             match self.refresh() {
                 Went::Through if self.falls_back => {}
                 Went::Through | Went::Away => break,
+                Went::Unread => return Err(self.give_up()),
                 Went::Busy => {
                     let now = self.setup.clock.now();
                     if now.steady_ms.saturating_sub(began.steady_ms) >= BUSY_WAIT_MAX_MS {
@@ -125,7 +134,7 @@ impl Actor {
         }
     }
 
-    /// Says that another process or host kept a single refresh off for too long.
+    /// Says what a single refresh would have had to wait for.
     fn give_up(&self) -> String {
         let waiting = self.waits.said().map_or_else(String::new, |waiting| format!(": {waiting}"));
         let told = format!("Provider {} was not refreshed{waiting}", self.setup.name);
@@ -133,7 +142,9 @@ impl Actor {
         told
     }
 
-    fn report_start(&mut self, now: Moment) {
+    /// Says what was stored when it was first read.
+    pub(super) fn report_start(&mut self) {
+        let now = self.setup.clock.now();
         let name = &self.setup.name;
         if let Some(token) = self.machine.token() {
             let left = token.expires.left_ms(now) / 1000;
@@ -163,6 +174,10 @@ impl Actor {
                     Went::Away => {
                         self.give_up_waiting();
                         self.hold_off_for(AWAY_RETRY_MS)
+                    }
+                    Went::Unread => {
+                        self.give_up_waiting();
+                        self.hold_off_for(self.unread_wait_ms(now))
                     }
                 },
                 Step::Wait(ms) => {
@@ -250,21 +265,6 @@ impl Actor {
         self.publish(false);
     }
 
-    /// Takes up a login that was stored since the last look, whether or not the token in use is
-    /// still good; false where there is none.
-    pub(super) fn take_up_login(&mut self) -> bool {
-        // A file that can't be read is said where a refresh needs it.
-        let Ok(Some(stored)) = self.setup.state.load() else { return false };
-        if !self.machine.is_other_login(&stored) || self.is_older_than_shared(&stored) {
-            return false;
-        }
-        self.take_up(stored);
-        self.unshared = self.setup.chain.is_some();
-        self.publish(false);
-        info!("Using the login that was stored for provider: {}", self.setup.name);
-        true
-    }
-
     /// Reads the files that the secrets came from; a new refresh token, or a new client, ends a
     /// failure that was about the old one.
     pub(super) fn read_files_again(&mut self) {
@@ -303,12 +303,19 @@ impl Actor {
 
     /// Refreshes, unless another process or another host is at it.
     fn refresh(&mut self) -> Went {
+        if self.is_held_up_by_unread() {
+            return Went::Unread;
+        }
         self.publish(true);
         let Ok(lock) = self.lock() else {
             self.wait_for_lock();
             return Went::Busy;
         };
-        if self.take_up_stored() && self.machine.next(self.setup.clock.now()) != Step::Refresh {
+        let took_up = self.take_up_stored();
+        if self.is_held_up_by_unread() {
+            return Went::Unread;
+        }
+        if took_up && self.machine.next(self.setup.clock.now()) != Step::Refresh {
             info!("Using the token that another process stored for provider: {}", self.setup.name);
             self.wait_is_over();
             self.publish(false);
@@ -327,51 +334,12 @@ impl Actor {
             Went::Busy => self.wait_for(Cause::Lease),
             Went::Through => self.wait_is_over(),
             Went::Away => self.wait_for_store(),
+            Went::Unread => {}
         }
         if went != Went::Busy {
             self.publish(false);
         }
         went
-    }
-
-    /// The lock; None where the state folder can't hold one.
-    pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
-        match self.setup.state.try_lock() {
-            Ok(Locking::Ours(lock)) => Ok(Some(lock)),
-            Ok(Locking::Theirs) => Err(Busy),
-            Err(error) => {
-                if !self.lock_warned {
-                    self.lock_warned = true;
-                    warn!(
-                        "The state folder can't hold a lock for {} ({error}); another process could \
-                         refresh provider {} at the same time",
-                        self.setup.state.path().display(),
-                        self.setup.name
-                    );
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// Reads the state file again; whether it brought another valid token.
-    fn take_up_stored(&mut self) -> bool {
-        load(&self.setup).is_some_and(|stored| self.take_up(stored))
-    }
-
-    fn take_up(&mut self, stored: Saved) -> bool {
-        if self.machine.is_other_login(&stored) {
-            // What could not be written belongs to a chain that is over.
-            self.unsaved = None;
-            self.status.last_error = None;
-        }
-        let now = self.setup.clock.now();
-        let brought = self.machine.take_up(stored, now);
-        if brought {
-            self.status.settle();
-            self.status.consecutive_failures = 0;
-        }
-        brought
     }
 
     fn posting(&mut self, refreshing: bool) -> Posting {
@@ -395,6 +363,3 @@ impl Actor {
         self.setup.store.publish(self.setup.provider, posting);
     }
 }
-
-/// Another process holds the lock.
-pub(super) struct Busy;

@@ -1,16 +1,50 @@
-//! Reads and writes the state file for a refresher; one that can't be used is moved aside.
+//! Reads, locks and writes the state file for a refresher. One that makes no sense is moved aside; one that
+//! can't be read is waited for, and nothing is refreshed or written meanwhile.
 
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 
-use crate::token::refresher::actor::{Actor, Busy, LOCK_RETRY_MS};
+use crate::clock::Moment;
+use crate::token::lifecycle::Presented;
+use crate::token::refresher::actor::{Actor, LOCK_RETRY_MS};
 use crate::token::refresher::{Setup, TICK_MS};
 use crate::token::saved::Saved;
+use crate::token::state_file::{Locking, StateLock};
+use crate::token::waiting::Cause;
 
 /// How often the lock is tried for before the end.
 const LOCK_TRIES_AT_END: u32 = 20;
+/// The first wait for a state file that can't be read; each is twice as long as the one before.
+const UNREAD_RETRY_MIN_MS: u64 = 1_000;
+/// The longest wait for it.
+const UNREAD_RETRY_MAX_MS: u64 = 30_000;
+
+/// Another process holds the lock.
+pub(super) struct Busy;
+
+/// A state file that is there and can't be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// How often it could not be read.
+    tries: u32,
+    /// When it is tried again, on the steady clock.
+    retry_at_ms: u64,
+}
+
+impl Unread {
+    /// After one more try at `now`. Tries before the time was up do not make the next wait longer.
+    fn again(before: Option<&Self>, now: Moment) -> Self {
+        let tries = match before {
+            Some(unread) if now.steady_ms < unread.retry_at_ms => unread.tries,
+            Some(unread) => unread.tries.saturating_add(1),
+            None => 0,
+        };
+        let wait_ms = (UNREAD_RETRY_MIN_MS << tries.min(10)).min(UNREAD_RETRY_MAX_MS);
+        Self { tries, retry_at_ms: now.steady_ms + wait_ms }
+    }
+}
 
 impl Actor {
     /// Puts `saved` into the shared store, where there is one, and on disk.
@@ -42,10 +76,11 @@ impl Actor {
         }
     }
 
-    /// Tries again to write what could not be written, unless a login has taken its place.
+    /// Tries again to write what could not be written, unless what another process stored has taken its
+    /// place.
     pub(super) fn save_again(&mut self) -> Result<(), Busy> {
         let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
-        // Under the lock no login can be stored between the look and the write.
+        // Under the lock nothing can be stored between the look and the write.
         let _lock = self.lock()?;
         if !self.take_up_login() {
             self.store(saved);
@@ -66,31 +101,186 @@ impl Actor {
             let _ = (self.setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
         }
     }
+
+    /// The lock; None where the state folder can't hold one.
+    pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
+        match self.setup.state.try_lock() {
+            Ok(Locking::Ours(lock)) => Ok(Some(lock)),
+            Ok(Locking::Theirs) => Err(Busy),
+            Err(error) => {
+                if !self.lock_warned {
+                    self.lock_warned = true;
+                    warn!(
+                        "The state folder can't hold a lock for {} ({error}); another process could \
+                         refresh provider {} at the same time",
+                        self.setup.state.path().display(),
+                        self.setup.name
+                    );
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the state file. Where it is there and can't be read, that is noted, and None returned.
+    /// `may_set_aside` says that nobody can be writing it now.
+    fn read_state(&mut self, may_set_aside: bool) -> Option<Saved> {
+        let (read, notes) = load(&self.setup, may_set_aside);
+        match read {
+            Ok(stored) => {
+                self.note_read(notes);
+                stored
+            }
+            Err(why) => {
+                self.note_unread(why);
+                None
+            }
+        }
+    }
+
+    /// Notes that the state file was read, or is not there; what is to be known about it is said once.
+    pub(super) fn note_read(&mut self, notes: Vec<String>) {
+        for note in notes.iter().filter(|note| !self.notes.contains(note)) {
+            warn!("{note} (provider: {})", self.setup.name);
+        }
+        self.notes = notes;
+        if self.unread.take().is_some() {
+            self.wait_is_over();
+        }
+    }
+
+    /// Notes that the state file is there and can't be read.
+    pub(super) fn note_unread(&mut self, why: String) {
+        let now = self.setup.clock.now();
+        self.unread = Some(Unread::again(self.unread.as_ref(), now));
+        let path = self.setup.state.path().display().to_string();
+        self.wait_for(Cause::StateFile { path, why });
+    }
+
+    /// Whether a refresh must wait for the state file, which is tried again: without it, a refresh token that
+    /// was used already could be sent. A grant without a refresh token needs no file.
+    pub(super) fn is_held_up_by_unread(&mut self) -> bool {
+        if self.unread.is_some()
+            && let Some(stored) = self.read_state(false)
+        {
+            self.take_up(stored);
+            self.report_start();
+        }
+        if self.unread.is_none() || self.machine.presented() == Presented::Nothing {
+            return false;
+        }
+        // What another host has stored can be used all the same.
+        self.compare_with_shared();
+        self.publish(false);
+        true
+    }
+
+    /// How long the state file, which can't be read, is not tried again.
+    pub(super) fn unread_wait_ms(&self, now: Moment) -> u64 {
+        self.unread.as_ref().map_or(0, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
+    }
+
+    /// Takes up a login that was stored since the last look, whether or not the token in use is
+    /// still good; false where there is none.
+    pub(super) fn take_up_login(&mut self) -> bool {
+        let Some(stored) = self.read_state(false) else { return false };
+        if !self.machine.is_other_login(&stored) || self.is_older_than_shared(&stored) {
+            return false;
+        }
+        self.take_up(stored);
+        self.unshared = self.setup.chain.is_some();
+        self.publish(false);
+        info!("Using the login that was stored for provider: {}", self.setup.name);
+        true
+    }
+
+    /// Reads the state file again; whether it brought another valid token.
+    pub(super) fn take_up_stored(&mut self) -> bool {
+        let stored = self.read_state(true);
+        stored.is_some_and(|stored| self.take_up(stored))
+    }
+
+    fn take_up(&mut self, stored: Saved) -> bool {
+        if self.machine.is_other_login(&stored) {
+            // What could not be written belongs to a chain that is over.
+            self.unsaved = None;
+            self.status.last_error = None;
+        }
+        let now = self.setup.clock.now();
+        let brought = self.machine.take_up(stored, now);
+        if brought {
+            self.status.settle();
+            self.status.consecutive_failures = 0;
+        }
+        brought
+    }
 }
 
-/// Reads the state file; one that can't be used is moved aside and said.
-pub(super) fn load(setup: &Setup) -> Option<Saved> {
-    let error = match setup.state.load() {
-        Ok(saved) => return saved,
+/// What is stored, or why that can't be read; and what is to be known about it.
+type Loaded = (Result<Option<Saved>, String>, Vec<String>);
+
+/// As [`load`], and removes what a kill left, where no other process is at it.
+pub(super) fn load_at_start(setup: &Setup) -> Loaded {
+    let lock = setup.state.try_lock();
+    let is_ours = matches!(lock, Ok(Locking::Ours(_)));
+    if is_ours && let Err(error) = setup.state.remove_leftovers() {
+        let path = setup.state.path();
+        warn!("Temporary files beside {} can't be removed: {error}", path.display());
+    }
+    let loaded = load(setup, is_ours);
+    drop(lock);
+    loaded
+}
+
+/// Reads the state file; one that was read whole and makes no sense counts as none. It is moved aside where
+/// nobody can be writing it now.
+pub(super) fn load(setup: &Setup, may_set_aside: bool) -> Loaded {
+    let error = match setup.state.read() {
+        Ok(found) => return (Ok(found.saved), found.notes),
         Err(error) => error,
     };
-    let path = setup.state.path();
-    // A file that belongs to somebody else would be replaced by the next write, and its chain lost.
-    if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::PermissionDenied) {
-        match setup.state.set_aside(setup.clock.wall()) {
-            Ok(aside) => error!(
-                "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
-                 of the configuration is tried",
-                path.display(),
-                aside.display()
-            ),
-            Err(rename) => error!(
-                "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
-                path.display()
-            ),
-        }
-    } else {
-        error!("The state file {} can't be read: {error}", path.display());
+    if error.kind() != ErrorKind::InvalidData {
+        return (Err(error.to_string()), Vec::new());
     }
-    None
+    if may_set_aside {
+        set_aside(setup, &error);
+    }
+    (Ok(None), Vec::new())
+}
+
+fn set_aside(setup: &Setup, error: &std::io::Error) {
+    let path = setup.state.path();
+    match setup.state.set_aside(setup.clock.wall()) {
+        Ok(aside) => error!(
+            "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
+             of the configuration is tried",
+            path.display(),
+            aside.display()
+        ),
+        Err(rename) => error!(
+            "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
+            path.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_tried_again_after_1_s_to_30_s() {
+        let at = |steady_ms| Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms };
+        let mut now_ms = 5;
+        let mut unread = Unread::again(None, at(now_ms));
+        for wait_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+            assert_eq!(unread.retry_at_ms - now_ms, wait_ms);
+            // Somebody asks in between.
+            unread = Unread::again(Some(&unread), at(now_ms + 1));
+            assert_eq!(unread.retry_at_ms - now_ms, wait_ms + 1);
+            now_ms = unread.retry_at_ms;
+            unread = Unread::again(Some(&unread), at(now_ms));
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub(super) enum Went {
     Busy,
     /// The shared store can't be used, and nothing is refreshed without it.
     Away,
+    /// The state file is there and can't be read.
+    Unread,
 }
 
 /// Why an attempt brought no grant.

@@ -28,7 +28,9 @@ pub fn store_login(
     let path = setup.state.path();
     let failed = |why: String| format!("{} can't be written: {why}", path.display());
     let _lock = wait_for_lock(setup).map_err(&failed)?;
-    let mut stored = load(setup);
+    let mut stored = load(setup, true).0.map_err(|why| {
+        format!("{} can't be read ({why}), so it is left as it is", path.display())
+    })?;
     let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);
     let mut lease = wait_for_lease(setup, known_fence)?;
     if let Some((_, _, shared)) = &mut lease {

@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::{Moment, Timestamp};
 use crate::secret::Secret;
 use crate::token::grant;
-use crate::token::saved::Saved;
+use crate::token::saved::{Saved, SavedAccess};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -16,8 +16,9 @@ struct Asleep {
     sleeps: Receiver<(Duration, Sender<Instant>)>,
     timer: Option<Sender<Instant>>,
     store: Arc<TokenStore>,
+    asked: Arc<AtomicUsize>,
     refresher: Refresher,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Asleep {
@@ -57,6 +58,8 @@ impl Asleep {
             let _ = asleep.send((allowed, timer));
             fired
         };
+        let asked: Arc<AtomicUsize> = Arc::default();
+        let requests = asked.clone();
         let store = Arc::new(TokenStore::new());
         let setup = Setup {
             provider: 0,
@@ -71,13 +74,14 @@ impl Asleep {
             clock,
             timer: Box::new(timer),
             send: Box::new(move |_, _| {
+                requests.fetch_add(1, Ordering::SeqCst);
                 let (status, body) = issuer();
                 Ok(TokenAnswer { status, headers: Headers::new(), body })
             }),
             rng: Rng::with_seed(1),
         };
         let refresher = Refresher::start(setup).unwrap();
-        Self { elapsed_ms, sleeps, timer: None, store, refresher, _folder: folder }
+        Self { elapsed_ms, sleeps, timer: None, store, asked, refresher, folder }
     }
 
     /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
@@ -245,4 +249,84 @@ fn orders_that_come_while_a_refresh_runs_join_it() {
     assert!(after.recv_timeout(PATIENCE).is_err());
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err(), "all was heard");
     assert_eq!((asked.try_iter().count(), asleep.store.read(0).refresh.successes), (0, 2));
+}
+
+#[test]
+fn a_state_file_that_can_not_be_read_is_tried_again_and_no_seed_is_spent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = StateFile::new(folder.path(), "p").path();
+    std::fs::create_dir(&path).unwrap();
+    let grant = r#"{"access_token":"a","expires_in":3600,"refresh_token":"r"}"#;
+    let mut asleep = Asleep::in_folder(folder, HOUR_MS, &[(200, grant)]);
+    for (passed_ms, sleeps_ms) in [(0, 1_000), (1_000, 2_000), (2_000, 4_000), (4_000, 8_000)] {
+        assert_eq!(asleep.sleeps_after(passed_ms), sleeps_ms);
+        let posting = asleep.store.read(0);
+        let waiting = posting.waiting.as_ref().unwrap().to_string();
+        assert!(
+            waiting.contains("p.json, which can't be read (it is no regular file)"),
+            "{waiting}"
+        );
+        assert!(posting.token.is_none() && !posting.refreshing);
+        assert_eq!(posting.refresh.failures, 0);
+    }
+    assert_eq!(asleep.asked.load(Ordering::SeqCst), 0, "nothing was sent");
+    std::fs::remove_dir(&path).unwrap();
+    asleep.sleeps_after(8_000);
+    let posting = asleep.store.read(0);
+    assert!(posting.waiting.is_none() && posting.token.is_some());
+    assert!(std::fs::read_to_string(&path).unwrap().contains("\"r\""));
+}
+
+#[test]
+fn a_good_token_serves_while_the_state_file_can_not_be_read_and_nothing_is_written() {
+    let grant = r#"{"access_token":"a","expires_in":3600,"refresh_in":20,"refresh_token":"r"}"#;
+    let mut asleep = Asleep::before(HOUR_MS, &[(200, grant)]);
+    assert_eq!(asleep.sleeps_after(0), 20_000);
+    let path = StateFile::new(asleep.folder.path(), "p").path();
+    let kept = std::fs::read(&path).unwrap();
+    let aside = asleep.folder.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert_eq!(asleep.sleeps_after(20_000), 1_000, "the refresh is due and waits");
+    let posting = asleep.store.read(0);
+    assert!(posting.waiting.is_some() && posting.token.is_some());
+    assert_eq!(asleep.asked.load(Ordering::SeqCst), 1);
+    std::fs::rename(&aside, &path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), kept);
+    asleep.sleeps_after(1_000);
+    assert_eq!(asleep.asked.load(Ordering::SeqCst), 2);
+    assert!(asleep.store.read(0).waiting.is_none());
+}
+
+#[test]
+fn what_is_stored_counts_once_it_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateFile::new(folder.path(), "p");
+    let at = Timestamp::from_secs(1_800_000_000);
+    let stored = Saved {
+        revision: 7,
+        saved_at: at,
+        seed_hash: grant::tests::config().seed.and_then(Result::ok).map(|seed| seed.hash()),
+        refresh_token: Some(Secret::new("stored")),
+        access: Some(SavedAccess {
+            token: Secret::new("good"),
+            obtained_at: at,
+            expires_at: at.plus_millis(3_600_000),
+            refresh_at: at.plus_millis(3_000_000),
+            rejections: 0,
+        }),
+        ..Saved::default()
+    };
+    state.replace(&stored).unwrap();
+    let aside = folder.path().join("aside");
+    std::fs::rename(state.path(), &aside).unwrap();
+    std::os::unix::fs::symlink(state.path(), state.path()).unwrap();
+    let mut asleep = Asleep::in_folder(folder, HOUR_MS, &[REFUSED]);
+    assert_eq!(asleep.sleeps_after(0), 1_000);
+    std::fs::rename(&aside, state.path()).unwrap();
+    asleep.sleeps_after(1_000);
+    let posting = asleep.store.read(0);
+    assert_eq!(posting.token.as_ref().unwrap().secret, Secret::new("good"));
+    assert_eq!((asleep.asked.load(Ordering::SeqCst), &posting.waiting), (0, &None));
+    assert_eq!(state.load().unwrap(), Some(stored));
 }

@@ -1,6 +1,6 @@
 //! Says what a refresher waits for: in the log once it takes long, and in what it publishes.
 
-use log::{info, warn};
+use log::{Level, info, log};
 
 use crate::token::refresher::actor::Actor;
 use crate::token::waiting::Cause;
@@ -8,12 +8,18 @@ use crate::token::waiting::Cause;
 impl Actor {
     /// Notes that `cause` is waited for before anything else can be done.
     pub(super) fn wait_for(&mut self, cause: Cause) {
+        let is_of_file = matches!(cause, Cause::StateFile { .. });
+        if self.unread.is_some() && !is_of_file {
+            // A state file that can't be read stands before all else.
+            return;
+        }
         let is_refreshing = matches!(cause, Cause::Lock { .. } | Cause::Lease);
         // Of the token store the log speaks once for all providers.
         let is_logged = !matches!(cause, Cause::Store { .. });
         if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
             if is_logged {
-                warn!("The refresher of provider {} is {told}", self.setup.name);
+                let level = if is_of_file { Level::Error } else { Level::Warn };
+                log!(level, "The refresher of provider {} is {told}", self.setup.name);
             }
             self.publish(is_refreshing);
         }
@@ -38,6 +44,9 @@ impl Actor {
 
     /// Notes that nothing is waited for any more.
     pub(super) fn wait_is_over(&mut self) {
+        if self.unread.is_some() {
+            return;
+        }
         let is_logged = !self.waits.is_for_store();
         if let Some(told) = self.waits.end(self.setup.clock.now()) {
             if is_logged {

@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::{OFlags, major, minor};
+use rustix::fs::{major, minor};
 
-use crate::token::state_file::give_to_owner;
+use crate::token::state_file::{give_to_owner, open_without_waiting};
 
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
@@ -40,11 +40,9 @@ pub(super) fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Opening a pipe must not wait for who reads it.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let mut options = File::options();
-    options.create(true).write(true).truncate(false).mode(LOCK_MODE).custom_flags(flags);
-    let file = options.open(path)?;
+    options.create(true).write(true).truncate(false).mode(LOCK_MODE);
+    let file = open_without_waiting(&mut options, path)?;
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & !LOCK_MODE != 0 {
         // Whoever can open it can hold it. Where it is somebody else's file, its owner sees to it.

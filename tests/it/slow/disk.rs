@@ -158,7 +158,7 @@ fn a_state_file_that_makes_no_sense_is_kept_aside_and_the_seed_tried() {
 }
 
 #[test]
-fn a_state_file_of_another_user_is_kept_aside_and_not_overwritten() {
+fn a_state_file_of_another_user_is_not_overwritten_and_no_seed_is_spent() {
     let sandbox = sandbox(3600, 3600);
     let login = Login::at(&sandbox);
     let folder = folder(&sandbox.url());
@@ -181,10 +181,43 @@ fn a_state_file_of_another_user_is_kept_aside_and_not_overwritten() {
         .output()
         .unwrap();
     let said = text(&done.stderr);
-    assert!(done.status.success() && said.contains("can't be used"), "{said}");
-    let mut aside = std::fs::read_dir(&state_dir).unwrap().map(|entry| entry.unwrap().path());
-    let aside = aside.find(|path| path.to_string_lossy().contains("corrupt-")).unwrap();
-    assert_eq!(std::fs::read(aside).unwrap(), kept);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("p.json, which can't be read (Permission denied"), "{said}");
+    assert_eq!(std::fs::read(state(folder.path())).unwrap(), kept);
+    let left: Vec<_> = std::fs::read_dir(&state_dir).unwrap().collect();
+    assert_eq!((left.len(), sandbox.counts().granted), (2, 1), "{left:?}");
+}
+
+/// Whatever the system says of the open or the read: strace says it in its place.
+#[test]
+fn a_state_file_that_gives_an_error_costs_no_chain() {
+    for error in ["EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "EACCES", "ETIMEDOUT"] {
+        for call in ["openat", "read"] {
+            let sandbox = sandbox(3600, 0);
+            let login = Login::at(&sandbox);
+            let folder = folder(&sandbox.url());
+            assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
+            let kept = std::fs::read(state(folder.path())).unwrap();
+            let path = state(folder.path());
+            let traced = Command::new("strace")
+                .args(["-f", "-qq", "-o", "/dev/null", "-P", path.to_str().unwrap()])
+                .args(["-e", &format!("inject={call}:error={error}"), evertoken(), "refresh"])
+                .current_dir(folder.path())
+                .env_clear()
+                .envs(login.variables())
+                .output()
+                .unwrap();
+            let said = text(&traced.stderr);
+            assert_eq!(traced.status.code(), Some(1), "{call} {error}: {said}");
+            assert!(said.contains("p.json, which can't be read"), "{call} {error}: {said}");
+            assert_eq!(std::fs::read(&path).unwrap(), kept, "{call} {error}");
+            assert_eq!(sandbox.counts().granted, 1);
+            // Afterwards nothing is lost.
+            let again = run(folder.path(), &["refresh"], &login.variables());
+            assert!(again.status.success(), "{call} {error}: {}", text(&again.stderr));
+            assert_eq!(sandbox.counts().reused, 0);
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,212 @@
+//! Reads the text of a state file: what can be done without may be missing or make no sense. Pure.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::token::saved::{FORMAT, Saved, SavedAccess};
+
+/// How long before its end a token is refreshed whose file does not say when.
+const LEAD_ASSUMED_MS: i64 = 300_000;
+
+/// What the text of a state file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salvaged {
+    /// What could be read.
+    pub saved: Saved,
+    /// The format that the file says it has.
+    pub format: u64,
+    /// The fields that are there and make no sense.
+    pub unread: Vec<&'static str>,
+}
+
+impl Salvaged {
+    /// Whether the file is of a format that this version does not know.
+    pub fn is_newer(&self) -> bool {
+        self.format > FORMAT
+    }
+}
+
+/// Reads what can be read. The error says why nothing can, and holds none of the text.
+pub fn salvage(text: &str) -> Result<Salvaged, String> {
+    let value: Value =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+            // The error's own words may quote the text, which holds tokens.
+            let (line, column) = (error.line(), error.column());
+            format!("line {line}, column {column}: {:?} error", error.classify())
+        })?;
+    let Value::Object(object) = value else {
+        return Err("it is no JSON object".to_owned());
+    };
+    let mut fields = Fields { object, unread: Vec::new() };
+    let format = fields.take("format");
+    let saved = fields.saved();
+    if fields.unread.contains(&"refresh_token") {
+        return Err("its refresh token makes no sense".to_owned());
+    }
+    let holds_something =
+        saved.refresh_token.is_some() || saved.access.is_some() || format.is_some();
+    if !holds_something {
+        return Err("it holds nothing of a state file".to_owned());
+    }
+    Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread })
+}
+
+/// The members of an object that were not taken yet, and those that made no sense.
+struct Fields {
+    object: Map<String, Value>,
+    unread: Vec<&'static str>,
+}
+
+impl Fields {
+    fn take<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
+        let value = self.object.remove(name).filter(|value| !value.is_null())?;
+        let read = serde_json::from_value(value);
+        if read.is_err() {
+            self.unread.push(name);
+        }
+        read.ok()
+    }
+
+    fn saved(&mut self) -> Saved {
+        let saved_at: Timestamp = self.take("saved_at").unwrap_or_default();
+        let mut saved = Saved {
+            revision: self.take("revision").unwrap_or(0),
+            fence: self.take("fence").unwrap_or(0),
+            saved_at,
+            seed_hash: self.take("seed_hash"),
+            login_hash: self.take("login_hash"),
+            granted_scope: self.take("granted_scope"),
+            superseded_seeds: self.take("superseded_seeds").unwrap_or_default(),
+            refresh_token: self.take("refresh_token").and_then(filled),
+            access: self.access(saved_at),
+            pending: self.take("pending"),
+            failure: self.take("failure"),
+        };
+        let of_origin = ["seed_hash", "login_hash", "superseded_seeds"];
+        if of_origin.iter().any(|name| self.unread.contains(name)) {
+            // Half of what the chain began with could make a spent seed look new.
+            (saved.seed_hash, saved.login_hash) = (None, None);
+            saved.superseded_seeds.clear();
+        }
+        saved
+    }
+
+    fn access(&mut self, saved_at: Timestamp) -> Option<SavedAccess> {
+        let object = self.take("access")?;
+        let mut fields = Self { object, unread: Vec::new() };
+        let access = fields.access_token(saved_at);
+        if access.is_none() {
+            self.unread.push("access");
+        }
+        access
+    }
+
+    /// Of an access token, what it is and when it ends can't be done without.
+    fn access_token(&mut self, saved_at: Timestamp) -> Option<SavedAccess> {
+        let token = self.take("token").and_then(filled)?;
+        let expires_at: Timestamp = self.take("expires_at")?;
+        let refresh_at = self.take("refresh_at");
+        Some(SavedAccess {
+            token,
+            obtained_at: self.take("obtained_at").unwrap_or(saved_at),
+            expires_at,
+            refresh_at: refresh_at.unwrap_or(expires_at.plus_millis(-LEAD_ASSUMED_MS)),
+            rejections: self.take("rejections").unwrap_or(0),
+        })
+    }
+}
+
+fn filled(text: String) -> Option<Secret> {
+    Some(text).filter(|text| !text.is_empty()).map(Secret::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::saved::tests::full;
+
+    fn json() -> Map<String, Value> {
+        serde_json::from_str(full().to_json().expose()).unwrap()
+    }
+
+    fn of(object: Map<String, Value>) -> Result<Salvaged, String> {
+        salvage(&Value::Object(object).to_string())
+    }
+
+    #[test]
+    fn a_whole_file_is_read_and_so_is_one_with_more_in_it_or_a_byte_order_mark() {
+        let whole = Salvaged { saved: full(), format: FORMAT, unread: Vec::new() };
+        let mut more = json();
+        more.insert("since_then".into(), serde_json::json!({"a": [1]}));
+        assert_eq!(of(more), Ok(whole.clone()));
+        assert_eq!(salvage(&format!("\u{feff}{}", full().to_json().expose())), Ok(whole));
+    }
+
+    #[test]
+    fn each_field_but_the_refresh_token_can_be_done_without() {
+        let names: Vec<String> = json().keys().cloned().collect();
+        assert_eq!(names.len(), 12, "{names:?}");
+        for name in names {
+            for wrong in [None, Some(Value::Null), Some(serde_json::json!([{"x": true}]))] {
+                let mut object = json();
+                match &wrong {
+                    Some(wrong) => object.insert(name.clone(), wrong.clone()),
+                    None => object.remove(&name),
+                };
+                let makes_no_sense = wrong.is_some_and(|wrong| !wrong.is_null());
+                let read = of(object);
+                if name == "refresh_token" {
+                    assert_eq!(read.is_err(), makes_no_sense, "{read:?}");
+                    continue;
+                }
+                let read = read.unwrap();
+                assert_eq!(read.saved.refresh_token, full().refresh_token, "{name}");
+                assert_eq!(read.unread.len(), usize::from(makes_no_sense), "{name}");
+                assert!(!read.is_newer());
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_access_token_can_be_done_without() {
+        let without = |name: &str| {
+            let mut object = json();
+            object["access"].as_object_mut().unwrap().remove(name);
+            of(object).unwrap().saved.access
+        };
+        let whole = full().access.unwrap();
+        assert_eq!((without("token"), without("expires_at")), (None, None));
+        assert_eq!(
+            without("obtained_at").unwrap(),
+            SavedAccess { obtained_at: full().saved_at, ..whole.clone() }
+        );
+        let refresh_at = whole.expires_at.plus_millis(-300_000);
+        assert_eq!(without("refresh_at").unwrap(), SavedAccess { refresh_at, ..whole });
+    }
+
+    #[test]
+    fn half_of_what_a_chain_began_with_makes_no_spent_seed_look_new() {
+        for name in ["seed_hash", "login_hash", "superseded_seeds"] {
+            let mut object = json();
+            object.insert(name.into(), 7.into());
+            let read = of(object).unwrap();
+            assert!(read.saved.knows_seed("any"), "{name}: the chain's own token comes first");
+        }
+        assert!(!full().knows_seed("any"));
+    }
+
+    #[test]
+    fn a_newer_format_is_told_and_what_is_no_state_file_is_refused() {
+        for (format, is_newer) in [(1, false), (2, true), (u64::MAX, true), (0, false)] {
+            let mut object = json();
+            object.insert("format".into(), format.into());
+            assert_eq!(of(object).unwrap().is_newer(), is_newer, "{format}");
+        }
+        for text in ["", "{}", "[1]", "7", "null", "{\"refresh_token\":\"\"}", "{\"a\":1}"] {
+            assert!(salvage(text).is_err(), "{text}");
+        }
+        assert!(salvage("{\"refresh_token\":\"r\"}").is_ok());
+    }
+}

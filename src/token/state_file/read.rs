@@ -1,0 +1,287 @@
+//! Reads the state file: tells one that is not there from one that can't be read, and from one that makes no
+//! sense; goes on with what a newer version wrote.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use crate::token::saved::{Salvaged, Saved, salvage};
+use crate::token::state_file::{StateFile, make_folder, open_without_waiting};
+
+/// The largest state file that is read.
+const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// What a file of a newer format lacks that can't be used.
+const NO_REFRESH_TOKEN: &str = "no refresh token where this version looks for it";
+
+/// What a look at the state file came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What is stored; None where there is no file.
+    pub saved: Option<Saved>,
+    /// What is to be known about it.
+    pub notes: Vec<String>,
+}
+
+impl StateFile {
+    /// Reads what is stored; None where nothing is. See [`StateFile::read`] for the errors.
+    pub fn load(&self) -> io::Result<Option<Saved>> {
+        self.read().map(|found| found.saved)
+    }
+
+    /// Reads what is stored. The error is `InvalidData` where the file was read whole and makes no sense; any
+    /// other says that there is, or may be, one that can't be read.
+    pub fn read(&self) -> io::Result<Found> {
+        let main = salvage_file(&self.path())?;
+        if main.is_none() {
+            self.check_absence()?;
+        }
+        let mut found = Found::default();
+        let older = salvage_file(&self.older_path()).unwrap_or_else(|error| {
+            found.notes.push(format!("{} is passed over: {error}", self.older_path().display()));
+            None
+        });
+        if let Some(newer) = main.as_ref().filter(|main| main.is_newer()) {
+            if newer.saved.refresh_token.is_none() {
+                let why = format!("it has format {}, and {NO_REFRESH_TOKEN}", newer.format);
+                return Err(io::Error::new(ErrorKind::Unsupported, why));
+            }
+            found.notes.push(self.note_of_newer(newer));
+        }
+        let main_at = main.as_ref().map(|main| main.saved.saved_at);
+        let newest = older.filter(|older| Some(older.saved.saved_at) >= main_at).or(main);
+        if let Some(newest) = newest {
+            found.notes.extend(self.note_of_unread(&newest));
+            found.saved = Some(newest.saved);
+        }
+        Ok(found)
+    }
+
+    /// Whether what is stored now is to be written beside a file of a newer format. An error says that what
+    /// is there can't be read, and so must not be replaced.
+    pub(super) fn is_of_newer_format(&self) -> io::Result<bool> {
+        match salvage_file(&self.path()) {
+            Ok(Some(main)) => Ok(main.is_newer()),
+            Ok(None) => self.check_absence().map(|()| false),
+            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the file can be taken for one that was never there: not where a link to it leads nowhere, or
+    /// its folder can't be made. What they stand for may come back, a mount for example.
+    fn check_absence(&self) -> io::Result<()> {
+        if fs::symlink_metadata(self.path()).is_ok() {
+            return Err(io::Error::other("it is a link that leads nowhere"));
+        }
+        make_folder(&self.folder).map_err(|error| {
+            let folder = self.folder.display();
+            io::Error::other(format!("its folder {folder} is not there and can't be made: {error}"))
+        })
+    }
+
+    fn note_of_newer(&self, newer: &Salvaged) -> String {
+        format!(
+            "The state file {} has format {}, of a newer evertoken: what can be read of it is used, it is \
+             left as it is, and new tokens are stored in {}. The newer evertoken does not look there: log \
+             in again when you go back to it",
+            self.path().display(),
+            newer.format,
+            self.older_path().display()
+        )
+    }
+
+    fn note_of_unread(&self, read: &Salvaged) -> Option<String> {
+        (!read.unread.is_empty()).then(|| {
+            format!(
+                "The state file {} is used without its {}, which made no sense",
+                self.path().display(),
+                read.unread.join(", ")
+            )
+        })
+    }
+}
+
+fn salvage_file(path: &Path) -> io::Result<Option<Salvaged>> {
+    let invalid = |why: String| io::Error::new(ErrorKind::InvalidData, why);
+    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| invalid("it is no text".to_owned()))?;
+    salvage(&text).map(Some).map_err(invalid)
+}
+
+/// The whole file; None where there is none.
+fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match open_without_waiting(File::options().read(true), path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(STATE_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > STATE_FILE_MAX_BYTES {
+        let why = format!("{} bytes are no state file", metadata.len());
+        return Err(io::Error::new(ErrorKind::InvalidData, why));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::secret::Secret;
+    use crate::token::saved::tests::full;
+
+    fn place() -> (tempfile::TempDir, StateFile) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = StateFile::new(dir.path().join("state"), "one");
+        (dir, file)
+    }
+
+    /// Whether it counts as there and not to be read; nothing is written over it then.
+    #[track_caller]
+    fn is_unread(file: &StateFile) -> bool {
+        match file.read() {
+            Ok(_) => false,
+            Err(error) => {
+                assert_ne!(error.kind(), ErrorKind::InvalidData, "{error}");
+                assert!(file.replace(&full()).is_err(), "{error}");
+                true
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_can_be_made_holds_no_file_and_one_that_can_not_may_hold_one() {
+        let (dir, file) = place();
+        assert_eq!(file.read().unwrap(), Found::default());
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        assert!(is_unread(&StateFile::new(dir.path().join("file"), "one")), "a file for a folder");
+        assert!(is_unread(&StateFile::new(dir.path().join("file/deep"), "one")));
+        symlink(dir.path().join("mount"), dir.path().join("link")).unwrap();
+        assert!(is_unread(&StateFile::new(dir.path().join("link"), "one")), "a link to nothing");
+    }
+
+    type Make = fn(&Path);
+
+    #[test]
+    fn what_is_there_and_can_not_be_read_is_no_missing_file() {
+        let cases: [(&str, Make); 4] = [
+            ("a folder", |path| std::fs::create_dir(path).unwrap()),
+            ("a link to itself", |path| symlink(path, path).unwrap()),
+            ("a link to nothing", |path| symlink("nothing", path).unwrap()),
+            ("a socket", |path| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+        ];
+        for (what, make) in cases {
+            let (_dir, file) = place();
+            file.read().unwrap();
+            make(&file.path());
+            assert!(is_unread(&file), "{what}");
+            assert!(std::fs::symlink_metadata(file.path()).is_ok(), "{what} is still there");
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(file.path()).status().unwrap();
+        assert!(made.success());
+        assert!(is_unread(&file));
+    }
+
+    #[test]
+    fn what_was_read_whole_and_makes_no_sense_is_told_apart() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        for garbage in [b"".as_slice(), b"{", b"\0\0", b"\xff", b"[1]"] {
+            std::fs::write(file.path(), garbage).unwrap();
+            assert_eq!(file.read().unwrap_err().kind(), ErrorKind::InvalidData);
+        }
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        let text = full().to_json();
+        let padded = |length: u64| {
+            let mut padded = text.expose().to_owned();
+            padded.push_str(&" ".repeat(usize::try_from(length).unwrap() - padded.len()));
+            std::fs::write(file.path(), padded).unwrap();
+        };
+        padded(STATE_FILE_MAX_BYTES);
+        assert!(file.load().is_ok());
+        padded(STATE_FILE_MAX_BYTES + 1);
+        assert_eq!(file.load().unwrap_err().kind(), ErrorKind::InvalidData);
+    }
+
+    fn newer(file: &StateFile, saved: &Saved) -> String {
+        let text = saved.to_json().expose().replace("\"format\": 1", "\"format\": 2");
+        std::fs::write(file.path(), &text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_newer_format_is_used_and_left_as_it_is() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        let text = newer(&file, &full());
+        let found = file.read().unwrap();
+        assert_eq!(found.saved, Some(full()));
+        assert!(found.notes[0].contains("has format 2, of a newer evertoken"), "{found:?}");
+        let rotated = Saved {
+            refresh_token: Some(Secret::new("rotated")),
+            saved_at: full().saved_at.plus_millis(1),
+            ..full()
+        };
+        file.replace(&rotated).unwrap();
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), text);
+        assert_eq!(file.load().unwrap(), Some(rotated.clone()));
+        // The newer version came back and wrote again.
+        let later = Saved { saved_at: full().saved_at.plus_millis(2), ..full() };
+        newer(&file, &later);
+        assert_eq!(file.load().unwrap(), Some(later));
+        // Without its file, what was stored beside it counts, and moves to its place.
+        std::fs::remove_file(file.path()).unwrap();
+        assert_eq!(file.load().unwrap(), Some(rotated.clone()));
+        file.replace(&rotated).unwrap();
+        let names = |path: PathBuf| path.file_name().unwrap().to_owned();
+        let left: Vec<_> = std::fs::read_dir(file.path().parent().unwrap())
+            .unwrap()
+            .map(|entry| names(entry.unwrap().path()))
+            .collect();
+        assert_eq!(left, ["one.json"]);
+    }
+
+    #[test]
+    fn a_newer_format_without_a_refresh_token_is_no_reason_to_begin_anew() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        newer(&file, &Saved { refresh_token: None, ..full() });
+        let error = file.read().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_a_field_of_another_type_is_used_without_it() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        let text = full().to_json().expose().replace("\"fence\": 2", "\"fence\": \"two\"");
+        std::fs::write(file.path(), text).unwrap();
+        let found = file.read().unwrap();
+        assert_eq!(found.saved.unwrap().refresh_token, full().refresh_token);
+        assert!(
+            found.notes[0].ends_with("without its fence, which made no sense"),
+            "{:?}",
+            found.notes
+        );
+    }
+}
