@@ -230,12 +230,11 @@ fn a_stderr_that_nobody_reads_holds_up_no_request_and_no_stop() {
     let dropped: u64 = dropped.unwrap().parse().unwrap();
     assert!((20..100).contains(&dropped), "{dropped}");
     let said = read_until(&mut stderr, "log lines were dropped");
-    assert!(
-        said.ends_with(&format!(
-            "[WARN] {dropped} log lines were dropped, since stderr took no more\n"
-        )),
-        "{said}"
-    );
+    // The line of the question for the metrics may have been dropped too.
+    let number = said.split("[WARN] ").nth(1).and_then(|rest| rest.split(' ').next());
+    let number: u64 = number.and_then(|number| number.parse().ok()).unwrap();
+    assert!((dropped..dropped + 3).contains(&number), "{dropped}: {said}");
+    assert!(said.ends_with(" log lines were dropped, since stderr took no more\n"), "{said}");
     for _ in 0..100 {
         assert_eq!(ask(address, get(&path)).status, 200);
     }
