@@ -77,13 +77,13 @@ fn refreshed(
                 path: state.path(),
                 by_login: saved.login_hash.is_some(),
                 not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
-                failed: machine.stored_failure().map(str::to_owned),
+                failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
             })
         }
         (Presented::Token(_), stored) => Ok(Source::Seed {
             is_file: refresh.files.seed.is_some(),
             in_place_of: stored.map(|_| state.path()),
-            failed: machine.stored_failure().map(str::to_owned),
+            failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
         }),
     }
 }

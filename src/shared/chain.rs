@@ -181,7 +181,9 @@ impl SharedChain {
         let grace = length_ms(lead_ms);
         let length = lease.map_or(grace, |lease| lease.length_ms);
         let sent = self.clock.now();
-        let (mark, text) = (saved.mark(), saved.to_json());
+        // What is configured here is no matter of others.
+        let shared = Saved { configured_seed: None, ..saved.clone() };
+        let (mark, text) = (saved.mark(), shared.to_json());
         let written = self.ask(Use::Writing, |line| {
             line.write(&held.names, mark, &text, &held.holder, (length, grace))
         })?;

@@ -20,6 +20,7 @@ mod policy;
 mod recall;
 mod rejection;
 mod schedule;
+mod seeds;
 mod shared;
 mod stored;
 
@@ -78,6 +79,20 @@ pub struct AfterFailure {
     pub answer_lost: bool,
     /// The next try is made at once with the configuration's refresh token.
     pub falls_back_to_seed: bool,
+    /// The configuration's refresh token was superseded before, and the chain that did it goes on.
+    pub returns_to_chain: bool,
+}
+
+impl AfterFailure {
+    /// Nothing but another try.
+    fn plain(next_attempt: Due) -> Self {
+        Self {
+            next_attempt,
+            answer_lost: false,
+            falls_back_to_seed: false,
+            returns_to_chain: false,
+        }
+    }
 }
 
 /// The machine. See the module's documentation.
@@ -109,6 +124,9 @@ pub struct Lifecycle {
     refused_chain: Option<String>,
     /// The chain's refresh token was refused after an answer had gone missing.
     chain_lost: bool,
+    /// The configuration names another seed than it did: where that one was superseded, this is an order to go
+    /// back to it.
+    goes_back: bool,
     /// The last permanent failure that was our own: others may store theirs in its place.
     own_failure: Option<SavedFailure>,
 }
@@ -134,9 +152,12 @@ impl Lifecycle {
             marker_before: None,
             refused_chain: None,
             chain_lost: false,
+            goes_back: false,
             own_failure: None,
         };
         if let Some(saved) = saved {
+            machine.note_configured(saved.configured_seed.as_deref());
+            machine.saved.configured_seed.clone_from(&saved.configured_seed);
             machine.adopt(saved, now);
         }
         machine
@@ -159,10 +180,6 @@ impl Lifecycle {
             (None, None) => return Presented::Missing,
         };
         Presented::Token(chosen.clone())
-    }
-
-    fn seed_is_new(&self, seed: &Secret) -> bool {
-        !self.saved.knows_seed(&seed.hash())
     }
 
     /// Notes that a refresh begins, and returns what must be on disk before it is sent.
@@ -228,9 +245,7 @@ impl Lifecycle {
         if matches!(failure.what, What::Missing(_)) {
             // Nothing was sent, and the next start looks again: there is nothing to remember.
             let next_attempt = self.plan_after(failure, false, now, rng);
-            let after =
-                AfterFailure { next_attempt, answer_lost: false, falls_back_to_seed: false };
-            return (after, None);
+            return (AfterFailure::plain(next_attempt), None);
         }
         let hash = match presented {
             Presented::Token(token) => Some(token.hash()),
@@ -240,6 +255,11 @@ impl Lifecycle {
         self.chain_lost |= failure.class == Class::TokenDead && unanswered;
         let answer_lost = failure.class == Class::TokenDead && self.chain_lost;
         self.note_marker(failure, hash.as_deref());
+        if failure.class == Class::TokenDead && self.returns_to_chain(presented) {
+            return self.go_on_with_chain(now);
+        }
+        let seed_is_elsewhere =
+            failure.class == Class::TokenDead && self.has_no_seed_for(presented);
         let falls_back_to_seed =
             failure.class == Class::TokenDead && self.falls_back(presented, hash.as_deref());
         let next_attempt = self.plan_after(failure, falls_back_to_seed, now, rng);
@@ -251,19 +271,22 @@ impl Lifecycle {
                 retry_at: next_attempt.wall,
                 // A refusal of the client says nothing of an answer that was lost before.
                 answer_lost: answer_lost || unanswered,
-                seed_is_next: falls_back_to_seed,
+                seed_is_next: falls_back_to_seed || seed_is_elsewhere,
+                chain_hash: self.refused_chain.clone().filter(|chain| Some(chain) != hash.as_ref()),
             });
             self.own_failure.clone_from(&self.saved.failure);
         }
         let saved = hash.map(|_| self.stamped(now));
-        (AfterFailure { next_attempt, answer_lost, falls_back_to_seed }, saved)
+        let returns_to_chain = false;
+        (AfterFailure { next_attempt, answer_lost, falls_back_to_seed, returns_to_chain }, saved)
     }
 
     /// Whether the seed is to be tried in the place of the chain's refused token: once for each.
     fn falls_back(&mut self, presented: &Presented, hash: Option<&str>) -> bool {
         let Presented::Token(token) = presented else { return false };
         let chain_refused = self.saved.refresh_token.as_ref() == Some(token);
-        let seed_differs = self.policy.seed.as_ref().is_some_and(|seed| seed != token);
+        let seed = self.policy.seed.as_ref();
+        let seed_differs = seed.is_some_and(|seed| seed != token && self.may_fall_back_to(seed));
         let first_time = self.refused_chain.as_deref() != hash;
         if chain_refused && seed_differs && first_time {
             self.refused_chain = hash.map(str::to_owned);
@@ -281,6 +304,11 @@ impl Lifecycle {
         let failed_for_good =
             self.saved.failure.is_some() || lacked_a_secret || self.policy.seed.is_none();
         self.policy = policy;
+        if other_seed {
+            let before = self.saved.configured_seed.clone();
+            self.note_configured(before.as_deref());
+            self.stamp_configured();
+        }
         if (other_seed || other_client) && failed_for_good {
             self.saved.failure = None;
             self.settle();
@@ -295,12 +323,6 @@ impl Lifecycle {
     /// Failures since the last success.
     pub fn consecutive_failures(&self) -> u32 {
         self.failures
-    }
-
-    /// What a restart remembers of a permanent failure.
-    pub fn stored_failure(&self) -> Option<&str> {
-        let failing = self.next_attempt.is_some();
-        self.saved.failure.as_ref().filter(|_| failing).map(|failure| failure.what.as_str())
     }
 
     /// What is to be stored of it all.

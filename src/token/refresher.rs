@@ -21,6 +21,7 @@ use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
 mod actor;
 mod attempt;
 mod disk;
+mod elsewhere;
 mod hear;
 mod hosts;
 mod login;

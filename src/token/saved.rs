@@ -13,8 +13,9 @@ pub use read::{Salvaged, salvage};
 /// The version of the format. A later one keeps the names of these fields, so that this one can go on with
 /// what it finds.
 const FORMAT: u64 = 1;
-/// The most seeds that are remembered as superseded by a login.
-const SUPERSEDED_MAX_SEEDS: usize = 8;
+/// The most seeds that are remembered as superseded: a host that was away while there were as many others would
+/// begin a chain with its old one.
+const SUPERSEDED_MAX_SEEDS: usize = 32;
 
 /// What is kept of a provider's tokens between runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +32,11 @@ pub struct Saved {
     pub login_hash: Option<String>,
     /// The scope that the login was granted; None where the chain began with a seed, or nobody knows.
     pub granted_scope: Option<String>,
-    /// Hashes of the seeds that were known when the login was made: they begin no chain any more.
+    /// Hashes of the seeds that came before the login or the seed that the chain began with: they begin no
+    /// chain any more.
     pub superseded_seeds: Vec<String>,
+    /// Hash of the seed that this host's configuration named when this was written; never shared.
+    pub configured_seed: Option<String>,
     /// The refresh token to use next.
     pub refresh_token: Option<Secret>,
     /// The last access token.
@@ -84,6 +88,9 @@ pub struct SavedFailure {
     /// The chain's refresh token was refused, and the seed is tried in its place.
     #[serde(default, skip_serializing_if = "is_false")]
     pub seed_is_next: bool,
+    /// Hash of the chain's refresh token, where the seed was refused in its place: both are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_hash: Option<String>,
 }
 
 /// The file's JSON. Secrets are plain text here and nowhere else.
@@ -102,6 +109,8 @@ struct Image {
     granted_scope: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     superseded_seeds: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configured_seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +170,7 @@ impl Saved {
             login_hash: self.login_hash.clone(),
             granted_scope: self.granted_scope.clone(),
             superseded_seeds: self.superseded_seeds.clone(),
+            configured_seed: self.configured_seed.clone(),
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
             access: self.access.as_ref().map(|access| ImageAccess {
                 token: access.token.expose().to_owned(),
@@ -177,15 +187,18 @@ impl Saved {
         Secret::new(json)
     }
 
-    /// Notes that the chain begins with `seed`.
+    /// Notes that the chain begins with `seed`; the one before it is superseded.
     pub fn begin_with_seed(&mut self, seed: &Secret) {
-        self.seed_hash = Some(seed.hash());
+        let hash = seed.hash();
+        if let Some(before) = self.seed_hash.replace(hash.clone()) {
+            self.supersede_seed(before);
+        }
+        self.superseded_seeds.retain(|one| *one != hash);
         self.login_hash = None;
         self.granted_scope = None;
-        self.superseded_seeds.clear();
     }
 
-    /// Notes that a login took the place of the seed with this hash.
+    /// Notes that the seed with this hash begins no chain any more.
     pub fn supersede_seed(&mut self, hash: String) {
         if !self.superseded_seeds.contains(&hash) {
             self.superseded_seeds.push(hash);
@@ -195,14 +208,26 @@ impl Saved {
         }
     }
 
-    /// Whether the seed with this hash began the chain, or was superseded by the login that did.
+    /// Whether the seed with this hash began the chain, or came before what did.
     ///
     /// Of a chain whose beginning is not known any seed may be the beginning: the chain's own token is newer.
     pub fn knows_seed(&self, hash: &str) -> bool {
         let has_beginning = self.seed_hash.is_some() || self.login_hash.is_some();
         (self.refresh_token.is_some() && !has_beginning)
             || self.seed_hash.as_deref() == Some(hash)
-            || self.superseded_seeds.iter().any(|one| one == hash)
+            || self.has_superseded(hash)
+    }
+
+    /// Whether the seed with this hash came before what the chain began with.
+    pub fn has_superseded(&self, hash: &str) -> bool {
+        self.superseded_seeds.iter().any(|one| one == hash)
+    }
+}
+
+impl SavedFailure {
+    /// Whether the refresh token with this hash was refused.
+    pub fn concerns(&self, hash: &str) -> bool {
+        self.refresh_token_hash == hash || self.chain_hash.as_deref() == Some(hash)
     }
 }
 
@@ -221,6 +246,7 @@ pub(crate) mod tests {
             login_hash: Some("l".into()),
             granted_scope: Some("a b".into()),
             superseded_seeds: vec!["s".into()],
+            configured_seed: Some("e".into()),
             refresh_token: Some(Secret::new("rt")),
             access: Some(SavedAccess {
                 token: Secret::new("at"),
@@ -235,6 +261,7 @@ pub(crate) mod tests {
                 client_hash: "c".into(),
                 answer_lost: true,
                 seed_is_next: true,
+                chain_hash: Some("k".into()),
                 what: "400 Bad Request (invalid_grant)".into(),
                 retry_at: at,
             }),
@@ -249,10 +276,25 @@ pub(crate) mod tests {
             saved.supersede_seed(number.to_string());
         }
         assert_eq!(saved.superseded_seeds.len(), SUPERSEDED_MAX_SEEDS);
-        assert!(!saved.knows_seed("0") && saved.knows_seed("1") && saved.knows_seed("8"));
-        saved.begin_with_seed(&Secret::new("seed"));
-        assert!(saved.knows_seed(&Secret::new("seed").hash()) && !saved.knows_seed("8"));
-        assert_eq!(saved.login_hash, None);
+        let last = SUPERSEDED_MAX_SEEDS.to_string();
+        assert!(!saved.knows_seed("0") && saved.knows_seed("1") && saved.knows_seed(&last));
+    }
+
+    #[test]
+    fn a_seed_that_begins_a_chain_supersedes_the_one_before() {
+        let (one, other) = (Secret::new("one"), Secret::new("other"));
+        let mut saved = Saved { login_hash: Some("l".into()), ..Saved::default() };
+        saved.supersede_seed("before".into());
+        for (seed, superseded) in [
+            (&one, vec!["before".to_owned()]),
+            (&one, vec!["before".to_owned()]),
+            (&other, vec!["before".to_owned(), one.hash()]),
+            (&one, vec!["before".to_owned(), other.hash()]),
+        ] {
+            saved.begin_with_seed(seed);
+            assert_eq!((&saved.seed_hash, &saved.login_hash), (&Some(seed.hash()), &None));
+            assert_eq!(saved.superseded_seeds, superseded);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod clients; // slow, silent, deaf and leaving clients; no descriptors
 mod clock; // a real clock that jumps
 mod disk; // full, read-only and vanished folders; kills in the middle of a write
 mod engine; // the token store's rules on a real server, and every way to reach one
+mod fleet; // several hosts: different seeds, a lost chain, orders at once
 mod metrics; // under promtool
 mod page; // the page for people, in headless Chromium
 mod subject; // the binary under test, and what it must be after each

@@ -29,6 +29,7 @@ impl Lifecycle {
             granted_scope: grant.scope.clone().or_else(|| self.policy.scope.clone()),
             revision: self.saved.revision,
             fence: self.saved.fence,
+            configured_seed: self.saved.configured_seed.clone(),
             ..Saved::default()
         };
         self.supersede_seeds(&mut begun);

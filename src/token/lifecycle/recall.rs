@@ -9,19 +9,45 @@ impl Lifecycle {
     /// A stored failure goes on to count if it is about what would be presented next, whoever stored it.
     pub(super) fn recall_failure(&mut self, now: Moment) {
         self.recall_lost_answer();
-        let Some(failure) = self.failure_of_this_client() else { return };
-        self.chain_lost |= failure.answer_lost;
-        if self.recall_refused_chain(&failure) {
-            // The seed is next, and at once.
-            self.next_attempt = Some(Due::after(now, 0));
+        if let Some(failure) = self.failure_of_this_client() {
+            self.chain_lost |= failure.answer_lost;
+            if self.recall_refused_chain(&failure) {
+                // The seed is next, and at once.
+                self.next_attempt = Some(Due::after(now, 0));
+            }
         }
-        let Presented::Token(token) = self.presented() else { return };
-        if token.hash() == failure.refresh_token_hash {
-            self.failures = self.failures.max(1);
-            // A clock that was ahead when it was stored does not make the wait longer.
-            let longest = Due::after(now, self.policy.retry_interval_ms);
-            self.next_attempt = Some(Due::at(failure.retry_at, now).earlier(longest));
-        }
+        let Some(retry_at) = self.failure_that_counts().map(|failure| failure.retry_at) else {
+            return;
+        };
+        self.failures = self.failures.max(1);
+        // A clock that was ahead when it was stored does not make the wait longer.
+        let longest = Due::after(now, self.policy.retry_interval_ms);
+        self.next_attempt = Some(Due::at(retry_at, now).earlier(longest));
+    }
+
+    /// The failure for good, of this host or another one, that is about what would be presented next.
+    pub fn failure_that_counts(&self) -> Option<&SavedFailure> {
+        let Presented::Token(token) = self.presented() else { return None };
+        let hash = token.hash();
+        self.failures_of_this_client().find(|failure| failure.concerns(&hash))
+    }
+
+    /// The stored one, and our own: others store theirs in its place, or a success.
+    fn failures_of_this_client(&self) -> impl Iterator<Item = &SavedFailure> {
+        let both = [self.saved.failure.as_ref(), self.own_failure.as_ref()];
+        let both = both.into_iter().flatten();
+        // Older versions stored that a secret was missing, which each start looks at anew.
+        both.filter(|failure| {
+            !failure.what.starts_with("Missing ") && failure.client_hash == self.policy.client_hash
+        })
+    }
+
+    /// Our own failure with a seed that begins a chain: the refreshes of others with the chain before it say
+    /// nothing about it.
+    pub(super) fn failure_of_new_seed(&self) -> Option<SavedFailure> {
+        let seed = self.policy.seed.as_ref().filter(|seed| self.seed_is_new(seed))?;
+        let hash = seed.hash();
+        self.own_failure.clone().filter(|failure| failure.refresh_token_hash == hash)
     }
 
     /// An answer that was lost before a refusal stays lost, whichever client was refused.
@@ -36,13 +62,8 @@ impl Lifecycle {
 
     /// The stored one; where that is about another client (a host that is configured otherwise), our own.
     fn failure_of_this_client(&self) -> Option<SavedFailure> {
-        let stored = self.saved.failure.as_ref()?;
-        let both = [Some(stored), self.own_failure.as_ref()];
-        let mut both = both.into_iter().flatten();
-        // Older versions stored that a secret was missing, which each start looks at anew.
-        let counts = |failure: &&SavedFailure| !failure.what.starts_with("Missing ");
-        let is_ours = |failure: &&SavedFailure| failure.client_hash == self.policy.client_hash;
-        both.find(|failure| counts(failure) && is_ours(failure)).cloned()
+        self.saved.failure.as_ref()?;
+        self.failures_of_this_client().next().cloned()
     }
 
     /// The chain's refresh token, or the seed that was tried in its place, was refused: the chain's is not
@@ -51,7 +72,7 @@ impl Lifecycle {
         let (Some(seed), Some(chain)) = (&self.policy.seed, &self.saved.refresh_token) else {
             return false;
         };
-        if self.seed_is_new(seed) || seed == chain {
+        if self.seed_is_new(seed) || seed == chain || !self.may_fall_back_to(seed) {
             return false;
         }
         let chain_refused = failure.seed_is_next && failure.refresh_token_hash == chain.hash();

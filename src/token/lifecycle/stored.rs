@@ -21,12 +21,15 @@ impl Lifecycle {
     /// put in its place. Returns whether it brought another access token that is still good.
     pub fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
         let known_token = self.saved.refresh_token.clone();
-        self.saved = stored;
+        let configured = self.saved.configured_seed.take();
+        let own_failure = self.failure_of_new_seed();
+        self.saved = Saved { configured_seed: configured, ..stored };
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
         if self.saved.refresh_token != known_token || all_well {
             // Another chain, the next link of ours, or a refresh that went well: what stood
             // against the next try is over.
             self.settle();
+            self.own_failure = own_failure;
         }
         self.recall_failure(now);
         if self.saved.pending.is_some() {

@@ -8,6 +8,8 @@ use crate::token::grant::Reached;
 mod rejection;
 mod timing;
 
+mod seeds;
+
 const START: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 1_000_000 };
 const HOUR_MS: u64 = 3_600_000;
 
@@ -184,7 +186,7 @@ fn permanent_failures_wait_and_are_remembered() {
         };
         let same = restart("s", "client");
         assert_eq!(wait(&same, later(START, 1000)), HOUR_MS - 1000);
-        assert_eq!(same.stored_failure(), Some("400 Bad Request"));
+        assert_eq!(same.failure_that_counts().unwrap().what, "400 Bad Request");
         assert_eq!(wait(&restart("new", "client"), later(START, 1000)), 0);
         assert_eq!(wait(&restart("s", "changed"), later(START, 1000)), 0);
         // A forced refresh tries at once.

@@ -14,6 +14,7 @@ use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Step};
 use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
+use crate::token::refresher::words::tell_stored;
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
@@ -57,6 +58,8 @@ pub(super) struct Actor {
     pub(super) lock_warned: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
+    /// Hash of the configured seed of which was said that it is superseded.
+    pub(super) superseded_said: Option<String>,
     /// When the last look and the last tick were, on the steady clock.
     looked_at_ms: u64,
     ticked_at_ms: u64,
@@ -76,7 +79,8 @@ impl Actor {
             Err(why) => (None, Some(why)),
         };
         let now = setup.clock.now();
-        let machine = Lifecycle::new(policy, stored, now);
+        let mut machine = Lifecycle::new(policy, stored, now);
+        machine.stamp_configured();
         let mut actor = Self {
             setup,
             machine,
@@ -92,6 +96,7 @@ impl Actor {
             clock_warned: false,
             lock_warned: false,
             falls_back: false,
+            superseded_said: None,
             looked_at_ms: now.steady_ms,
             ticked_at_ms: now.steady_ms,
             is_retired: false,
@@ -150,15 +155,17 @@ impl Actor {
             let left = token.expires.left_ms(now) / 1000;
             info!("Using the stored token for provider: {name} (valid for {left} s)");
         }
-        if let Some(what) = self.machine.stored_failure() {
-            let at = self.machine.next_attempt_at().unwrap_or(now.wall);
+        if let Some(failure) = self.machine.failure_that_counts().cloned() {
+            let (what, at) = (&failure.what, failure.retry_at);
             error!(
                 "The last refresh for provider: {name} failed for good: {what}; the next try is at \
                  {at}, or once there is a new refresh token"
             );
-            self.status.fail(what.to_owned(), Trouble::recalled(what));
-            self.status.consecutive_failures = self.machine.consecutive_failures();
+            let login = self.login_command(&self.machine.presented());
+            let (told, trouble) = tell_stored(&failure, login.as_deref());
+            self.status.fail(told, trouble);
         }
+        self.say_superseded_seed();
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Event>) {
@@ -311,12 +318,15 @@ impl Actor {
             self.wait_for_lock();
             return Went::Busy;
         };
-        let took_up = self.take_up_stored();
+        let brought = self.take_up_stored();
         if self.is_held_up_by_unread() {
             return Went::Unread;
         }
-        if took_up && self.machine.next(self.setup.clock.now()) != Step::Refresh {
-            info!("Using the token that another process stored for provider: {}", self.setup.name);
+        if self.machine.next(self.setup.clock.now()) != Step::Refresh {
+            if brought {
+                let name = &self.setup.name;
+                info!("Using the token that another process stored for provider: {name}");
+            }
             self.wait_is_over();
             self.publish(false);
             return Went::Through;

@@ -136,7 +136,7 @@ impl Actor {
     }
 
     /// What to run where a login is configured and would help.
-    fn login_command(&self, presented: &Presented) -> Option<String> {
+    pub(super) fn login_command(&self, presented: &Presented) -> Option<String> {
         let config = &self.setup.config;
         // Without a seed in the configuration, the failure itself says what to run.
         let helps = *presented != Presented::Missing || config.seed.is_some();

@@ -207,10 +207,10 @@ impl Actor {
             self.status.last_error = None;
         }
         let now = self.setup.clock.now();
+        let before = self.machine.saved().mark();
         let brought = self.machine.take_up(stored, now);
-        if brought {
-            self.status.settle();
-            self.status.consecutive_failures = 0;
+        if self.machine.saved().mark() != before {
+            self.note_taken_up(brought);
         }
         brought
     }

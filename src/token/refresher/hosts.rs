@@ -1,7 +1,7 @@
 //! What a refresher does beside its own work where several hosts share its chain: it enters a lease before
 //! a refresh, writes through to the shared store, and takes up what other hosts wrote.
 
-use log::{error, info, warn};
+use log::{error, warn};
 
 use crate::clock::Moment;
 use crate::shared::chain::{Found, Put, SharedChain};
@@ -210,32 +210,26 @@ impl Actor {
         self.unshared = false;
         let newer = found.saved.filter(|saved| saved.mark() > known.mark());
         let Some(saved) = newer else { return false };
-        let brought = self.machine.take_up_shared(saved.clone(), now);
-        self.store(saved);
-        if brought {
-            self.refreshed_elsewhere(now);
-        }
+        let brought = self.machine.take_up_shared(saved, now);
+        self.took_up_shared(brought, now);
         brought
     }
 
-    fn refreshed_elsewhere(&mut self, now: Moment) {
-        self.status.last_error = None;
-        self.status.consecutive_failures = 0;
-        let left = self.machine.token().map_or(0, |token| token.expires.left_ms(now)) / 1000;
-        info!(
-            "Using the token that another host got for provider: {} (valid for {left} s)",
-            self.setup.name
-        );
+    /// What the store has is known here: it is kept in the state folder too.
+    fn took_up_shared(&mut self, brought: bool, now: Moment) {
+        self.store(self.machine.saved().clone());
+        if brought {
+            self.refreshed_elsewhere(now);
+        }
+        self.note_taken_up(brought);
     }
 
     /// Goes by what was found, whatever is known here.
     fn adopt(&mut self, found: Found) {
         let now = self.setup.clock.now();
         if let Some(saved) = found.saved.filter(|saved| saved != self.machine.saved()) {
-            if self.machine.adopt_shared(saved.clone(), now) {
-                self.refreshed_elsewhere(now);
-            }
-            self.store(saved);
+            let brought = self.machine.adopt_shared(saved, now);
+            self.took_up_shared(brought, now);
         }
     }
 

@@ -1,7 +1,9 @@
 //! What the log says of a refresh.
 
 use crate::token::grant::{Class, Failure, What};
+use crate::token::history::Trouble;
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
+use crate::token::saved::SavedFailure;
 
 /// The failure in the words that the log fixes, and what to do about it; `login` is what to run for
 /// a new refresh token.
@@ -14,19 +16,39 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
         told.push_str("; trying the refresh token of the configuration");
         return told;
     }
-    let needs_login = after.answer_lost || failure.class == Class::TokenDead;
-    if after.answer_lost {
-        told.push_str("; ");
-        told.push_str(ANSWER_LOST);
-    } else if needs_login {
-        told.push_str(
-            "; the refresh token is no good any more, or somebody else uses it too: log in again",
-        );
+    if after.returns_to_chain {
+        told.push_str("; that refresh token was superseded before, and the newer one goes on");
+        return told;
     }
+    let needs_login = after.answer_lost || failure.class == Class::TokenDead;
+    let told = advise(told, needs_login, after.answer_lost);
     match (login, &failure.what) {
         (Some(login), _) if needs_login => told + " (run: " + login + ")",
         (Some(login), What::Missing(_)) => told + "; or run: " + login,
         _ => told,
+    }
+}
+
+/// A failure that is stored, whoever's it was, in the same words, and its kind.
+pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (String, Trouble) {
+    let told = format!("Failed to refresh token: {}", failure.what);
+    let trouble = match Trouble::recalled(&failure.what) {
+        Trouble::TokenDead if failure.answer_lost => Trouble::AnswerLost,
+        trouble => trouble,
+    };
+    let needs_login = matches!(trouble, Trouble::TokenDead | Trouble::AnswerLost);
+    let told = advise(told, needs_login, trouble == Trouble::AnswerLost);
+    let run = login.filter(|_| needs_login).map(|login| format!(" (run: {login})"));
+    (told + run.as_deref().unwrap_or_default(), trouble)
+}
+
+fn advise(told: String, needs_login: bool, answer_lost: bool) -> String {
+    match (needs_login, answer_lost) {
+        (_, true) => told + "; " + ANSWER_LOST,
+        (true, false) => {
+            told + "; the refresh token is no good any more, or somebody else uses it too: log in again"
+        }
+        (false, false) => told,
     }
 }
 
@@ -50,6 +72,7 @@ mod tests {
             next_attempt: Due::after(now, 0),
             answer_lost,
             falls_back_to_seed,
+            returns_to_chain: false,
         };
         let dead = Failure {
             class: Class::TokenDead,
@@ -81,6 +104,21 @@ mod tests {
         for (failure, after, login, end) in cases {
             assert_eq!(tell(failure, after, login), format!("{start}{end}"));
         }
+        let stored = |answer_lost| SavedFailure {
+            refresh_token_hash: String::new(),
+            client_hash: String::new(),
+            what: dead.what.to_string(),
+            retry_at: now.wall,
+            answer_lost,
+            seed_is_next: false,
+            chain_hash: None,
+        };
+        for (answer_lost, trouble) in [(false, Trouble::TokenDead), (true, Trouble::AnswerLost)] {
+            let told = tell(&dead, after(answer_lost, false), run);
+            assert_eq!(tell_stored(&stored(answer_lost), run), (told, trouble));
+        }
+        let back = AfterFailure { returns_to_chain: true, ..after(false, false) };
+        assert!(tell(&dead, back, run).ends_with("superseded before, and the newer one goes on"));
         assert_eq!(tell(&missing, after(false, false), None), "Missing environment variable: 'X'");
         assert_eq!(
             tell(&missing, after(false, false), run),

@@ -79,6 +79,7 @@ impl Fields {
             login_hash: self.take("login_hash"),
             granted_scope: self.take("granted_scope"),
             superseded_seeds: self.take("superseded_seeds").unwrap_or_default(),
+            configured_seed: self.take("configured_seed"),
             refresh_token: self.take("refresh_token").and_then(filled),
             access: self.access(saved_at),
             pending: self.take("pending"),
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn each_field_but_the_refresh_token_can_be_done_without() {
         let names: Vec<String> = json().keys().cloned().collect();
-        assert_eq!(names.len(), 12, "{names:?}");
+        assert_eq!(names.len(), 13, "{names:?}");
         for name in names {
             for wrong in [None, Some(Value::Null), Some(serde_json::json!([{"x": true}]))] {
                 let mut object = json();

@@ -123,6 +123,12 @@ impl StrictIssuer {
         revoked.map(|family| family.name.clone()).collect()
     }
 
+    /// Revokes every family, as an account's owner can.
+    #[cfg(feature = "slow-tests")]
+    pub(crate) fn revoke_all(&self) {
+        self.book().families.iter_mut().for_each(|family| family.is_revoked = true);
+    }
+
     /// Has it rotate at the next request, and answer once the sender is dropped.
     pub(crate) fn hold_next(&self) -> Sender<()> {
         let (release, released) = bounded(0);

@@ -36,12 +36,13 @@ fn a_missing_secret_is_looked_for_at_each_start() {
             retry_at: later(START, HOUR_MS).wall,
             answer_lost: false,
             seed_is_next: false,
+            chain_hash: None,
         }),
         ..Saved::default()
     };
     for saved in [machine.saved().clone(), stored] {
         let restarted = Lifecycle::new(policy(Some("s")), Some(saved), START);
-        assert_eq!((restarted.next(START), restarted.stored_failure()), (Step::Refresh, None));
+        assert_eq!((restarted.next(START), restarted.failure_that_counts()), (Step::Refresh, None));
     }
     // And once it is there, the wait is over.
     machine.set_policy(Policy { client_hash: "complete".into(), ..policy(Some("s")) });
