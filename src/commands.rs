@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use evertoken::app::Environment;
 use evertoken::clock::Clock;
-use evertoken::config::Config;
 use evertoken::config::resolve::{self, Problem};
+use evertoken::config::{Config, secret_file};
 use evertoken::logger;
 use evertoken::supervisor::Supervisor;
 use log::{error, warn};
@@ -86,7 +86,7 @@ pub(crate) fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
         environment: &variable,
-        files: &|path| std::fs::read_to_string(path),
+        files: &secret_file::read,
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };

@@ -3,9 +3,8 @@
 //! [`raw`] reads the YAML as written and knows where everything stands; [`resolve`] makes these
 //! values of it, or the full list of problems.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::token_fields::TokenFields;
@@ -17,11 +16,13 @@ pub mod call;
 pub mod raw;
 pub mod redirect;
 pub mod resolve;
+pub mod secret_file;
 pub mod slug;
 pub mod token_fields;
 
 pub use call::Call;
 pub use redirect::Redirect;
+pub use secret_file::secret_of_file;
 
 /// Everything that `providers.yaml` and the environment say.
 #[derive(Clone, Debug)]
@@ -259,6 +260,8 @@ pub enum Missing {
     File(String, String),
     /// A refresh token that only a login can bring: the command for it.
     Login(String),
+    /// The configuration names no credential at all.
+    Credential,
 }
 
 impl std::fmt::Display for Missing {
@@ -267,23 +270,16 @@ impl std::fmt::Display for Missing {
             Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
             Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
             Self::Login(command) => write!(f, "There is no refresh token yet; run: {command}"),
+            Self::Credential => f.write_str(
+                "There is no credential: give auto_refresh_config, auth_value, auth_value_env or \
+                 auth_value_file, or auth_type \"none\"",
+            ),
         }
     }
 }
 
 /// A secret named in the configuration: found, or what is missing.
 pub type Found = Result<Secret, Missing>;
-
-/// The secret in what was `read` from `path`, without its line end.
-pub fn secret_of_file(path: &Path, read: io::Result<String>) -> Found {
-    let missing = |why: String| Missing::File(path.display().to_string(), why);
-    let text = read.map_err(|error| missing(error.to_string()))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(missing("it is empty".to_owned()));
-    }
-    Ok(Secret::new(text))
-}
 
 /// `auto_refresh_config`, where it is enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]

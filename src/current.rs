@@ -288,6 +288,11 @@ impl Parts {
             Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
             _ => None,
         };
+        if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)
+            && let Err(why) = watched.read(self.environment.clock.now())
+        {
+            warn!("Provider {} has no credential: {why}", provider.name);
+        }
         let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
         let herald = self.share_cooldown(key, &provider.slug, &cooldown);
         let metrics = self.metrics.of_provider(&provider.name);

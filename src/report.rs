@@ -90,6 +90,8 @@ pub enum CredentialKind {
     Refreshed,
     /// A file that another program keeps.
     File,
+    /// The token that is stored, which is not refreshed any more.
+    Stored,
     /// A fixed text.
     Static,
     /// A fixed text that is not there.

@@ -19,6 +19,7 @@ pub mod backoff;
 pub mod grant;
 pub mod group;
 pub mod history;
+pub mod jwt;
 pub mod lifecycle;
 pub mod refresher;
 pub mod saved;

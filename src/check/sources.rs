@@ -5,10 +5,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Moment;
-use crate::config::{AutoRefresh, Config, Credential, Missing, Provider};
+use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
+use crate::token::watched::{Form, Watched};
 
 /// What was found about the credentials of all enabled providers.
 #[derive(Debug, Default)]
@@ -17,12 +18,20 @@ pub struct Sources {
     pub lines: Vec<String>,
     /// What is missing, a line each.
     pub problems: Vec<String>,
+    /// What somebody should see to, a line each.
+    pub warnings: Vec<String>,
 }
 
 /// Looks at the configuration and the state folder.
 pub fn find(config: &Config, now: Moment) -> Sources {
     let mut found = Sources::default();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        if let Credential::Watched(file) = &provider.credential
+            && file.missing.is_none()
+        {
+            found.look_into(provider, file, now);
+            continue;
+        }
         match source_of(provider, &config.settings.state_dir, now) {
             Ok(Some(source)) => found.lines.push(format!("{}: {source}", provider.name)),
             Ok(None) => {}
@@ -32,13 +41,34 @@ pub fn find(config: &Config, now: Moment) -> Sources {
     found
 }
 
+impl Sources {
+    /// Reads a credential that somebody else keeps. One that refreshing was turned off for may be missing.
+    fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
+        let name = &provider.name;
+        let watched = Watched::new(&file.path, file.form.clone());
+        let is_stored = matches!(file.form, Form::Stored { .. });
+        let path = file.path.display();
+        match watched.newest(now) {
+            Ok(kept) => {
+                let what = if is_stored { "the token stored in" } else { "the file" };
+                let until = kept.expires_at.map(|at| format!(", until {at}")).unwrap_or_default();
+                self.lines.push(format!("{name}: {what} {path}{until}"));
+                let expired = watched.read(now).err();
+                self.warnings
+                    .extend(expired.or(watched.warning()).map(|why| format!("{name}: {why}")));
+            }
+            Err(why) if is_stored => self.warnings.push(format!("{name}: {why}")),
+            Err(why) => self.problems.push(format!("{name}: {why}")),
+        }
+    }
+}
+
 /// None where the credential itself is missing, which [`crate::config::resolve::missing_secrets`] says.
 fn source_of(provider: &Provider, state_dir: &Path, now: Moment) -> Result<Option<Source>, String> {
     Ok(Some(match &provider.credential {
         Credential::None => Source::Nothing,
         Credential::Passthrough => Source::Client,
         Credential::Static(_) => Source::Fixed,
-        Credential::Watched(file) if file.missing.is_none() => Source::File(file.path.clone()),
         Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
         Credential::Refreshed(refresh) => {
             let state = StateFile::new(state_dir, &provider.slug);
@@ -98,7 +128,6 @@ enum Source {
     Nothing,
     Client,
     Fixed,
-    File(PathBuf),
     ClientCredentials,
     Stored { path: PathBuf, by_login: bool, not_needed: Option<Missing>, failed: Option<String> },
     Seed { is_file: bool, in_place_of: Option<PathBuf>, failed: Option<String> },
@@ -110,7 +139,6 @@ impl fmt::Display for Source {
             Self::Nothing => f.write_str("nothing is sent"),
             Self::Client => f.write_str("the client's own"),
             Self::Fixed => f.write_str("a fixed one of the configuration"),
-            Self::File(path) => write!(f, "the file {}", path.display()),
             Self::ClientCredentials => {
                 f.write_str("the client's own id and secret (client_credentials)")
             }
@@ -125,7 +153,7 @@ impl fmt::Display for Source {
                     Some(Missing::File(file, _)) => {
                         write!(f, " ({file} can't be read, and is not needed)")?;
                     }
-                    Some(Missing::Login(_)) | None => {}
+                    Some(Missing::Login(_) | Missing::Credential) | None => {}
                 }
                 write_failure(f, failed.as_deref())
             }

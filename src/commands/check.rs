@@ -37,6 +37,9 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
     if let Some(line) = check::sharing(&config) {
         say_out(&format!("{line}\n"));
     }
+    for warning in &sources.warnings {
+        say(&format!("warning: {warning}"));
+    }
     let mut problems = check::offline(&config, &sources);
     problems.extend(check::ways(&config));
     if online {
@@ -48,7 +51,12 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
         say(problem);
     }
     if problems.is_empty() {
-        say_out(&format!("{}: {}\n", path.display(), verdict(&config, online)));
+        let but = match found.len() + sources.warnings.len() {
+            0 => String::new(),
+            1 => "one warning; otherwise ".to_owned(),
+            warnings => format!("{warnings} warnings; otherwise "),
+        };
+        say_out(&format!("{}: {but}{}\n", path.display(), verdict(&config, online)));
         return ExitCode::SUCCESS;
     }
     ExitCode::from(BAD_CONFIG)

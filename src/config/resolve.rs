@@ -1,22 +1,23 @@
 //! From the YAML and the environment to a checked `Config`, or the full list of problems.
 
 use std::fmt;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
-    Call, Config, Credential, Found, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
-    is_loopback_host, secret_of_file,
+    Call, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
+    is_loopback_host,
 };
-use crate::secret::Secret;
 
 mod auto_refresh;
 mod login;
 mod provider;
 mod settings;
+mod sources;
 mod token_fields;
 mod token_store;
+
+pub use sources::Sources;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,77 +40,6 @@ impl fmt::Display for Problem {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}{}", if self.is_warning { "warning: " } else { "" }, self.message)
-    }
-}
-
-/// What the configuration is resolved against.
-pub struct Sources<'a> {
-    /// Looks a variable up.
-    pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Reads a file.
-    pub files: &'a dyn Fn(&Path) -> io::Result<String>,
-    /// The configuration file's own permissions, where they are known.
-    pub file_mode: Option<u32>,
-    /// Whether the program runs as root.
-    pub is_root: bool,
-}
-
-impl Sources<'_> {
-    /// Whether group or others can read the configuration file.
-    fn is_exposed(&self) -> bool {
-        self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
-    }
-
-    /// A variable that is set and not empty, without the white space around it.
-    fn variable(&self, name: &str) -> Option<String> {
-        let value = (self.environment)(name)?.trim().to_owned();
-        (!value.is_empty()).then_some(value)
-    }
-
-    /// The secret in `key_env` or `key_file`; None where neither is written.
-    fn secret(
-        &self,
-        section: &Section<'_>,
-        env_key: &'static str,
-        file_key: &'static str,
-    ) -> Option<Found> {
-        let variable = section.text(env_key);
-        let file = section.text(file_key);
-        // It stands in for what is not known, so that this is not reported as missing too.
-        let unknown = || Some(Ok(Secret::new(env_key)));
-        if section.has(env_key) && section.has(file_key) {
-            section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
-        }
-        if let Some(name) = variable {
-            if !is_variable_name(&name) {
-                // Probably the secret itself: it is not said again.
-                let advice = "wants the name of a variable, not its value";
-                section.error(env_key, format!("'{env_key}' {advice}"));
-                return unknown();
-            }
-            return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
-        }
-        match file {
-            Some(path) => Some(self.secret_file(&path)),
-            None if section.has(env_key) || section.has(file_key) => unknown(),
-            None => None,
-        }
-    }
-
-    fn secret_file(&self, path: &str) -> Found {
-        let path = self.path(path);
-        secret_of_file(&path, (self.files)(&path))
-    }
-
-    /// The file that a key names. What does not begin with `/`, `./` or `../` is the name of a
-    /// credential where the service manager handed credentials over (systemd's `LoadCredential=`).
-    fn path(&self, written: &str) -> PathBuf {
-        let path = PathBuf::from(written);
-        let is_name = matches!(path.components().next(), Some(Component::Normal(_)));
-        match self.variable("CREDENTIALS_DIRECTORY") {
-            Some(folder) if is_name => Path::new(&folder).join(path),
-            _ => path,
-        }
     }
 }
 
@@ -165,9 +95,8 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     // Where it is no list, nothing more can be said of its providers.
     let is_list = sections.is_some();
     let sections = sections.unwrap_or_default();
-    let max_connections = settings.limits.max_connections;
     let providers: Vec<Provider> =
-        sections.iter().map(|section| provider::read(section, sources, max_connections)).collect();
+        sections.iter().map(|section| provider::read(section, sources, &settings)).collect();
     if is_list {
         report_none(&root, &providers);
     }
@@ -288,11 +217,6 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
-}
-
-fn is_variable_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// A URL's scheme, host without brackets, and what follows the authority; None where it is no http

@@ -95,7 +95,7 @@ impl Proxy {
             Credential::Missing(_) => false,
             Credential::Watched(_) => {
                 let watched = self.ways[index].watched.as_ref();
-                watched.is_some_and(|watched| watched.read(now.wall).is_ok())
+                watched.is_some_and(|watched| watched.read(now).is_ok())
             }
             Credential::Refreshed(_) => posting.valid_token(now).is_some(),
         }
@@ -253,7 +253,7 @@ impl Proxy {
             Credential::Missing(missing) => Err(unavailable(missing)),
             Credential::Watched(_) => {
                 let watched = self.ways[index].watched.as_ref();
-                let kept = watched.map(|watched| watched.read(self.clock.wall()));
+                let kept = watched.map(|watched| watched.read(self.clock.now()));
                 match kept {
                     Some(Ok(kept)) => Ok(Taken::Kept(kept.secret, kept.generation)),
                     Some(Err(why)) => Err(unavailable(&why)),
@@ -294,7 +294,7 @@ impl Proxy {
         let way = &self.ways[index];
         if let Some(watched) = &way.watched {
             // Its owner refreshes it; all there is to do is to look again.
-            let kept = watched.read(self.clock.wall());
+            let kept = watched.read(self.clock.now());
             return may_wait && kept.is_ok_and(|kept| kept.generation > generation);
         }
         let is_there = || {

@@ -116,7 +116,7 @@ fn healthy(_: &Proxy) -> Page {
 }
 
 /// 200 where every enabled provider has a credential to send, else 503 naming those that have none.
-/// A state file that can't be written is named too, since a restart would lose what it lacks.
+/// What somebody should see to is named too, such as a state file that can't be written.
 fn ready(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
     let mut missing = Vec::new();
@@ -133,9 +133,7 @@ fn ready(proxy: &Proxy) -> Page {
         if let Some(waiting) = &posting.waiting {
             warnings.push(format!("{}: {waiting}", provider.name));
         }
-        if let Some(why) = &posting.disk_error {
-            warnings.push(status::disk_warning(&provider.name, why));
-        }
+        warnings.extend(status::warning(proxy, index, &posting));
     }
     let ready = missing.is_empty();
     let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });
@@ -165,7 +163,7 @@ fn metrics(proxy: &Proxy) -> Page {
         .map(|(index, provider)| {
             let posting = proxy.posting(index);
             let watched = proxy.ways[index].watched.as_ref();
-            let kept = watched.and_then(|watched| watched.read(now.wall).ok());
+            let kept = watched.and_then(|watched| watched.read(now).ok());
             let refreshed = posting.token.as_ref().map(|token| token.expires.wall);
             ProviderNow {
                 name: &provider.name,

@@ -29,6 +29,10 @@ pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> 
         (State::Unavailable, None, CredentialKind::Missing) => {
             Some(about(Trouble::Missing, &Commands::default()))
         }
+        (State::Unavailable, None, CredentialKind::Stored) => Some(
+            "Set auto_refresh_config.enabled to true, or give the provider an auth_value; then reload."
+                .to_owned(),
+        ),
         (State::Unavailable, None, CredentialKind::File) => Some(
             "See to the program that keeps this file; it is read again once it changes.".to_owned(),
         ),
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn each_trouble_has_its_advice_and_none_needs_none() {
-        use CredentialKind::{File, Missing, Refreshed, Static};
+        use CredentialKind::{File, Missing, Refreshed, Static, Stored};
         let with = |state, trouble, credential| {
             let mut provider = sample("One");
             (provider.state, provider.credential) = (state, credential);
@@ -143,6 +147,7 @@ mod tests {
             (State::CoolingDown, None, Static, "next provider"),
             (State::Unavailable, None, Missing, "restart"),
             (State::Unavailable, None, File, "keeps this file"),
+            (State::Unavailable, None, Stored, "enabled to true"),
             (State::Unavailable, None, Refreshed, "Wait"),
         ];
         for (state, trouble, credential, part) in cases {

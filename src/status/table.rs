@@ -136,9 +136,13 @@ fn cells(provider: &ProviderReport) -> [String; 7] {
             Some(_) => "expired".to_owned(),
             None => "no expiry".to_owned(),
         },
-        (None, CredentialKind::Refreshed | CredentialKind::File | CredentialKind::Missing) => {
-            "none".to_owned()
-        }
+        (
+            None,
+            CredentialKind::Refreshed
+            | CredentialKind::File
+            | CredentialKind::Stored
+            | CredentialKind::Missing,
+        ) => "none".to_owned(),
         (None, CredentialKind::Static) => "fixed".to_owned(),
         (None, CredentialKind::Passthrough) => "client's".to_owned(),
         (None, CredentialKind::None) => "-".to_owned(),

@@ -1,38 +1,33 @@
-//! A credential in a file that another program keeps: read again whenever the file changes, never
-//! written, never refreshed.
+//! A credential in a file that somebody else keeps: read again whenever the file changes, never written, never refreshed.
+//!
+//! What is in the file is told by `content`, when a token ends by `expiry`.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use log::{error, info, warn};
 
-use crate::clock::Timestamp;
+use crate::clock::{Due, Moment, Timestamp};
+use crate::config::secret_file::text_of;
 use crate::secret::Secret;
 use crate::token::store::Generation;
 
+mod content;
+mod expiry;
+mod mount;
+
+use content::Content;
+pub use content::{Fields, Form};
+
 /// The largest file that is read.
 pub const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
-
-/// What is in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The credential and nothing else, but for a line end.
-    Text,
-    /// JSON, as Claude Code keeps it: where the access token and its expiry stand.
-    Json(Fields),
-}
-
-/// Paths into a JSON file, a name for each level.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
-    /// Of the access token, a text.
-    pub access_token: Vec<String>,
-    /// Of its expiry: seconds or milliseconds since 1970, or RFC 3339. A token without one is sent
-    /// until it is refused.
-    pub expires_at: Vec<String>,
-}
+/// How long the last credential serves where its file is gone or can't be read.
+pub const GONE_FILE_GRACE_MS: u64 = 60_000;
+/// A file may be written twice within what its times can tell apart (2 s on FAT, 1 s on some network disks). So long it is
+/// read again though it looks the same.
+const TIMES_SETTLE_MS: i64 = 2_000;
 
 /// A credential as the file has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +48,71 @@ pub struct Watched {
     last: Mutex<Last>,
 }
 
+/// What is known of the file.
 #[derive(Debug, Default)]
 struct Last {
-    stamp: Option<Stamp>,
+    /// The state of the file that was read last.
+    seen: Option<Seen>,
     kept: Option<Kept>,
     generation: Generation,
+    /// What is odd about its content.
+    doubt: Option<String>,
+    /// The file was replaced where that can't be seen from here.
+    is_detached: bool,
+    failing: Option<Failing>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    stamp: Stamp,
+    first_at: Timestamp,
+    read_at: Timestamp,
+}
+
+/// The file can't be read, and something was read before.
+#[derive(Debug)]
+struct Failing {
+    why: String,
+    /// Up to when that serves.
+    until: Due,
+    is_over: bool,
 }
 
 /// What tells one state of the file from another.
-type Stamp = (u64, u64, i64, i64, i64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    links: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
 
-fn stamp(metadata: &Metadata) -> Stamp {
-    (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime_nsec())
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            links: metadata.nlink(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// When the file was last written, by its own times.
+    fn written_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.modified.0.max(self.changed.0).saturating_add(1))
+    }
+}
+
+impl Seen {
+    /// Whether a file that looks as it did then is the same: so long after its times that a later write would have others.
+    fn is_settled(&self) -> bool {
+        let since = |earlier: Timestamp| self.read_at.millis_since(earlier);
+        since(self.first_at) >= TIMES_SETTLE_MS && since(self.stamp.written_at()) >= TIMES_SETTLE_MS
+    }
 }
 
 impl Watched {
@@ -83,97 +131,168 @@ impl Watched {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The credential at `now`; the error says why there is none, and holds nothing of the file. A
-    /// file that is just being written, or is gone for a moment, leaves what was read before.
-    pub fn read(&self, now: Timestamp) -> Result<Kept, String> {
-        let mut last = self.last();
-        let outcome = self.look(&mut last);
-        let kept = match (outcome, &last.kept) {
-            (Ok(()) | Err(_), Some(kept)) => kept.clone(),
-            (Err(why), None) => return Err(format!("{} {why}", self.path.display())),
-            (Ok(()), None) => return Err(format!("{} holds no credential", self.path.display())),
-        };
+    /// The credential at `now`; the error says why there is none, and holds nothing of the file. A file that is just being
+    /// written, or is gone, leaves what was read before for a while.
+    pub fn read(&self, now: Moment) -> Result<Kept, String> {
+        let kept = self.newest(now)?;
         match kept.expires_at {
-            Some(at) if at <= now => Err(format!(
-                "the token in {} expired at {at}; the program that keeps this file has to refresh it",
-                self.path.display()
-            )),
+            Some(at) if at <= now.wall => Err(self.expired(at)),
             _ => Ok(kept),
         }
     }
 
-    /// Reads the file if it is not the one that was read last.
-    fn look(&self, last: &mut Last) -> Result<(), String> {
+    /// What [`Watched::read`] gives, whether or not it has expired.
+    pub fn newest(&self, now: Moment) -> Result<Kept, String> {
+        let mut last = self.last();
+        let outcome = self.look(&mut last, now.wall);
+        self.note(&mut last, outcome.err(), now);
+        if let Some(failing) = last.failing.as_ref().filter(|failing| failing.is_over) {
+            return Err(self.unusable(&failing.why));
+        }
+        last.kept.clone().ok_or_else(|| self.unusable("holds no credential"))
+    }
+
+    /// What somebody should see to though there is a credential to send; as of the last [`Watched::read`].
+    pub fn warning(&self) -> Option<String> {
+        let last = self.last();
+        let path = self.path.display();
+        let failing = last.failing.as_ref().map(|failing| {
+            format!(
+                "{path} {}; what it held before serves until {}",
+                failing.why, failing.until.wall
+            )
+        });
+        let detached = last.is_detached.then(|| detached(&self.path));
+        let doubt = last.doubt.as_ref().map(|doubt| format!("{path} {doubt}"));
+        failing.or(detached).or(doubt)
+    }
+
+    /// Notes whether the file could be read, and says when that changes.
+    fn note(&self, last: &mut Last, failure: Option<String>, now: Moment) {
+        let path = self.path.display();
+        let Some(why) = failure else {
+            if last.failing.take().is_some() {
+                info!("{path} can be read again");
+            }
+            return;
+        };
+        let until = Due::after(now, if last.kept.is_some() { GONE_FILE_GRACE_MS } else { 0 });
+        let is_new = last.failing.is_none();
+        let failing =
+            last.failing.get_or_insert(Failing { why: String::new(), until, is_over: false });
+        failing.why = why;
+        if is_new && last.kept.is_some() {
+            let seconds = GONE_FILE_GRACE_MS / 1000;
+            warn!("{path} {}; what it held before serves {seconds} s longer", failing.why);
+        }
+        if !failing.is_over && failing.until.reached(now) {
+            failing.is_over = true;
+            if last.kept.is_some() {
+                error!("{path} {}; what it held before is not sent any more", failing.why);
+            }
+        }
+    }
+
+    /// Reads the file if it may be another than the one that was read last.
+    fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), String> {
         let metadata =
             fs::metadata(&self.path).map_err(|error| format!("can't be read: {error}"))?;
-        let stamp = stamp(&metadata);
-        if last.stamp == Some(stamp) {
+        let stamp = Stamp::of(&metadata);
+        let before = last.seen.take_if(|seen| seen.stamp != stamp || !seen.is_settled());
+        if last.seen.is_some() {
             return Ok(());
         }
         if !metadata.is_file() || metadata.len() > WATCHED_FILE_MAX_BYTES {
             return Err(format!("is no file of at most {WATCHED_FILE_MAX_BYTES} bytes"));
         }
-        let text =
-            fs::read_to_string(&self.path).map_err(|error| format!("can't be read: {error}"))?;
-        let (secret, expires_at) = parse(&text, &self.form)?;
-        last.stamp = Some(stamp);
-        if last
-            .kept
-            .as_ref()
-            .is_none_or(|kept| kept.secret != secret || kept.expires_at != expires_at)
-        {
-            last.generation += 1;
-            last.kept = Some(Kept { secret, expires_at, generation: last.generation });
+        let bytes = fs::read(&self.path).map_err(|error| format!("can't be read: {error}"))?;
+        let text = text_of(bytes).map_err(|error| format!("can't be read: {error}"))?;
+        let content = content::parse(&text, &self.form)?;
+        let first_at = match before {
+            Some(before) if before.stamp == stamp => before.first_at,
+            _ => now,
+        };
+        last.seen = Some(Seen { stamp, first_at, read_at: now });
+        self.take(last, content);
+        let was_detached = std::mem::replace(
+            &mut last.is_detached,
+            stamp.links == 0 && mount::is_mount_point(&self.path),
+        );
+        if last.is_detached && !was_detached {
+            warn!("{}", detached(&self.path));
         }
         Ok(())
     }
-}
 
-/// The credential in `text`, and its expiry.
-fn parse(text: &str, form: &Form) -> Result<(Secret, Option<Timestamp>), String> {
-    let (secret, expires_at) = match form {
-        Form::Text => (text.trim_end_matches(['\r', '\n']).to_owned(), None),
-        Form::Json(fields) => {
-            // The error's own words may quote the text, which holds tokens.
-            let json: Value = serde_json::from_str(text).map_err(|_| "holds no JSON".to_owned())?;
-            let token = at(&json, &fields.access_token).and_then(Value::as_str);
-            let token = token
-                .ok_or_else(|| format!("has no text at '{}'", fields.access_token.join(".")))?;
-            (token.to_owned(), at(&json, &fields.expires_at).and_then(timestamp))
+    fn take(&self, last: &mut Last, content: Content) {
+        let Content { secret, expires_at, doubt } = content;
+        if doubt.is_some() && doubt != last.doubt {
+            warn!("{} {}", self.path.display(), doubt.as_deref().unwrap_or_default());
         }
-    };
-    let plain = secret.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-    if secret.is_empty() || !plain {
-        return Err("holds a credential that is empty, or with bytes no header may hold".to_owned());
+        last.doubt = doubt;
+        let is_known = |kept: &Kept| kept.secret == secret && kept.expires_at == expires_at;
+        if !last.kept.as_ref().is_some_and(is_known) {
+            last.generation += 1;
+            last.kept = Some(Kept { secret, expires_at, generation: last.generation });
+        }
     }
-    Ok((Secret::new(secret), expires_at))
+
+    fn unusable(&self, why: &str) -> String {
+        let path = self.path.display();
+        match self.form {
+            Form::Text | Form::Json(_) => format!("{path} {why}"),
+            Form::Stored { .. } => format!(
+                "auto_refresh_config.enabled is false, and no stored token can be used: {path} {why}"
+            ),
+        }
+    }
+
+    fn expired(&self, at: Timestamp) -> String {
+        let is_detached = self.last().is_detached;
+        let path = self.path.display();
+        match self.form {
+            Form::Stored { .. } => format!(
+                "the stored token expired at {at}, and auto_refresh_config.enabled is false, so it is not refreshed"
+            ),
+            _ if is_detached => {
+                format!("the token in {path} expired at {at}; {}", detached(&self.path))
+            }
+            _ => format!(
+                "the token in {path} expired at {at}; the program that keeps this file has to refresh it"
+            ),
+        }
+    }
 }
 
-fn at<'a>(json: &'a Value, path: &[String]) -> Option<&'a Value> {
-    path.iter().try_fold(json, |value, name| value.get(name))
-}
-
-/// Seconds or milliseconds since 1970, as a number or a text, or RFC 3339.
-fn timestamp(value: &Value) -> Option<Timestamp> {
-    /// Up to here a number is taken for seconds: the year 5138; as milliseconds, 1973.
-    const SECONDS_MAX: i64 = 100_000_000_000;
-    let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
-    match number {
-        Some(number) if number <= SECONDS_MAX => Some(Timestamp::from_secs(number)),
-        Some(number) => Some(Timestamp::from_millis(number)),
-        None => Timestamp::parse_rfc3339(value.as_str()?),
-    }
+/// What is said of a file that was replaced where its mount does not show it.
+fn detached(path: &Path) -> String {
+    format!(
+        "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder that \
+         holds it",
+        path.display()
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+    const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    /// So many milliseconds after the start, by both clocks.
+    fn at(millis: u64) -> Moment {
+        let wall = START.plus_millis(i64::try_from(millis).unwrap());
+        Moment { wall, steady_ms: millis }
+    }
 
     fn claude() -> Form {
         let path = |last: &str| vec!["claudeAiOauth".to_owned(), last.to_owned()];
-        Form::Json(Fields { access_token: path("accessToken"), expires_at: path("expiresAt") })
+        Form::Json(Fields {
+            access_token: path("accessToken"),
+            expires_at: path("expiresAt"),
+            expires_at_is_written: false,
+            zone: None,
+        })
     }
 
     fn claude_file(token: &str, expires_at: &str) -> String {
@@ -182,28 +301,126 @@ mod tests {
         )
     }
 
+    #[track_caller]
+    fn sent(watched: &Watched, millis: u64) -> String {
+        watched.read(at(millis)).unwrap().secret.expose().to_owned()
+    }
+
     #[test]
     fn a_text_is_read_again_when_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let watched = Watched::new(&path, Form::Text);
-        assert!(watched.read(NOW).unwrap_err().contains("can't be read"));
+        assert!(watched.read(at(0)).unwrap_err().contains("can't be read"));
         fs::write(&path, "one\n").unwrap();
-        let first = watched.read(NOW).unwrap();
+        let first = watched.read(at(0)).unwrap();
         assert_eq!((first.secret.expose(), first.generation), ("one", 1));
-        assert_eq!(watched.read(NOW).unwrap(), first);
-        fs::write(&path, "another\n").unwrap();
-        assert_eq!(watched.read(NOW).unwrap().generation, 2);
-        for odd in ["", "a b", "x\u{7}"] {
-            fs::write(&path, odd).unwrap();
-            assert_eq!(
-                watched.read(NOW).unwrap().secret.expose(),
-                "another",
-                "{odd:?} is no credential"
-            );
+        assert_eq!(watched.read(at(0)).unwrap(), first);
+        fs::write(&path, "\u{feff}another\r\n").unwrap();
+        let second = watched.read(at(0)).unwrap();
+        assert_eq!((second.secret.expose(), second.generation), ("another", 2));
+    }
+
+    #[test]
+    fn a_credential_whose_file_is_gone_serves_a_minute_longer_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let utf_16: &[u8] = b"\xff\xfeo\0n\0e\0";
+        let breaks: [(&str, &dyn Fn(), &str); 5] = [
+            ("removed", &|| fs::remove_file(&path).unwrap(), "can't be read: No such file"),
+            ("emptied", &|| fs::write(&path, "").unwrap(), "credential that is empty"),
+            ("blank", &|| fs::write(&path, "a b").unwrap(), "no header may hold"),
+            ("UTF-16", &|| fs::write(&path, utf_16).unwrap(), "UTF-16"),
+            (
+                "a folder",
+                &|| {
+                    fs::remove_file(&path).unwrap();
+                    fs::create_dir(&path).unwrap();
+                },
+                "is no file",
+            ),
+        ];
+        for (what, break_it, part) in breaks {
+            let watched = Watched::new(&path, Form::Text);
+            fs::write(&path, "one").unwrap();
+            assert_eq!((sent(&watched, 0).as_str(), watched.warning()), ("one", None));
+            break_it();
+            assert_eq!(sent(&watched, 1_000), "one", "{what}");
+            assert!(watched.warning().unwrap().contains(part), "{what}: {:?}", watched.warning());
+            assert_eq!(sent(&watched, 1_000 + GONE_FILE_GRACE_MS - 1), "one", "{what}");
+            let why = watched.read(at(1_000 + GONE_FILE_GRACE_MS)).unwrap_err();
+            assert!(why.contains(part), "{what}: {why}");
+            // The wall clock alone, stepped back, brings nothing back.
+            let stepped = Moment { wall: START, ..at(2_000 + GONE_FILE_GRACE_MS) };
+            assert!(watched.read(stepped).is_err(), "{what}");
+            // It is there again.
+            let _ = fs::remove_dir(&path);
+            fs::write(&path, "two").unwrap();
+            assert_eq!(sent(&watched, 3_000 + GONE_FILE_GRACE_MS), "two", "{what}");
+            assert_eq!(watched.warning(), None, "{what}");
         }
-        fs::remove_file(&path).unwrap();
-        assert_eq!(watched.read(NOW).unwrap().secret.expose(), "another", "gone for a moment");
+    }
+
+    #[test]
+    fn a_file_that_is_back_within_the_minute_begins_no_shorter_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let watched = Watched::new(&path, Form::Text);
+        for round in 0..3 {
+            fs::write(&path, "one").unwrap();
+            assert_eq!(sent(&watched, round * 50_000), "one");
+            fs::remove_file(&path).unwrap();
+            assert_eq!(sent(&watched, round * 50_000 + 40_000), "one");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_written_twice_within_its_times_is_read_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let watched = Watched::new(&path, Form::Text);
+        // The same inode and length, on a disk whose times show both writes as one.
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let stamp = Stamp::of(&fs::metadata(&path).unwrap());
+            if let Some(seen) = watched.last().seen.as_mut() {
+                seen.stamp = stamp;
+            }
+        };
+        write("one");
+        assert_eq!(sent(&watched, 0), "one");
+        write("two");
+        assert_eq!(sent(&watched, 900), "two");
+        assert_eq!(sent(&watched, 2_000), "two");
+        // It was looked at for longer than such writes take.
+        write("six");
+        assert_eq!(sent(&watched, 2_001), "two");
+    }
+
+    #[test]
+    fn a_file_that_has_settled_is_not_read_again() {
+        let stamp = |modified: i64| Stamp {
+            device: 1,
+            inode: 1,
+            links: 1,
+            length: 3,
+            modified: (modified, 0),
+            changed: (modified, 0),
+        };
+        let start = START.as_millis() / 1000;
+        let seen = |modified: i64, first: u64, read: u64| Seen {
+            stamp: stamp(modified),
+            first_at: at(first).wall,
+            read_at: at(read).wall,
+        };
+        // Old, and looked at for two seconds.
+        assert!(!seen(start - 100, 0, 1_999).is_settled());
+        assert!(seen(start - 100, 0, 2_000).is_settled());
+        // Written at the start: its times may say the same for a write up to a second later.
+        assert!(!seen(start, 0, 2_999).is_settled());
+        assert!(seen(start, 0, 3_000).is_settled());
+        // A server whose clock is ahead.
+        assert!(!seen(start + 10, 0, 12_000).is_settled());
     }
 
     #[test]
@@ -212,37 +429,58 @@ mod tests {
         let path = folder.path().join(".credentials.json");
         let watched = Watched::new(&path, claude());
         fs::write(&path, claude_file("a", "1800000000001")).unwrap();
-        assert_eq!(watched.read(NOW).unwrap().secret.expose(), "a");
-        let why = watched.read(NOW.plus_millis(1)).unwrap_err();
+        assert_eq!(sent(&watched, 0), "a");
+        let why = watched.read(at(1)).unwrap_err();
         assert!(why.contains("expired at 2027-01-15T08:00:00.001Z"), "{why}");
         // Its owner refreshes it; half of the write is not taken for all of it.
         let whole = claude_file("bb", "\"2027-01-15T09:00:00Z\"");
         fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        assert_eq!(watched.read(NOW).unwrap().secret.expose(), "a");
+        assert_eq!(sent(&watched, 0), "a");
         fs::write(&path, whole).unwrap();
-        let renewed = watched.read(NOW.plus_millis(1)).unwrap();
+        let renewed = watched.read(at(1)).unwrap();
         assert_eq!((renewed.secret.expose(), renewed.generation), ("bb", 2));
         fs::write(&path, r#"{"other":1}"#).unwrap();
         let fresh = Watched::new(&path, claude());
         assert!(
-            fresh.read(NOW).unwrap_err().ends_with("has no text at 'claudeAiOauth.accessToken'")
+            fresh.read(at(0)).unwrap_err().ends_with("has no text at 'claudeAiOauth.accessToken'")
         );
     }
 
     #[test]
-    fn expiries_in_every_form() {
-        let cases = [
-            ("1800000000", Some(1_800_000_000_000)),
-            ("1800000000123", Some(1_800_000_000_123)),
-            ("\"1800000000\"", Some(1_800_000_000_000)),
-            ("\"2027-01-15T08:00:00Z\"", Some(1_800_000_000_000)),
-            ("null", None),
-            ("\"soon\"", None),
-        ];
-        for (text, expected) in cases {
-            let (_, expires_at) = parse(&claude_file("a", text), &claude()).unwrap();
-            assert_eq!(expires_at.map(Timestamp::as_millis), expected, "{text}");
+    fn an_expiry_that_nobody_understands_is_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".credentials.json");
+        let watched = Watched::new(&path, claude());
+        fs::write(&path, claude_file("a", "\"soon\"")).unwrap();
+        assert_eq!(sent(&watched, 0), "a");
+        let warning = watched.warning().unwrap();
+        assert!(warning.contains("holds no time that is known here"), "{warning}");
+        assert!(!warning.contains("soon"), "nothing of the file is said: {warning}");
+        fs::write(&path, claude_file("a", "1900000000")).unwrap();
+        assert_eq!((sent(&watched, 0).as_str(), watched.warning()), ("a", None));
+    }
+
+    #[test]
+    fn a_stored_token_serves_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.json");
+        let mut saved = crate::token::saved::tests::full();
+        saved.begin_with_seed(&Secret::new("seed"));
+        saved.access.as_mut().unwrap().expires_at = at(10).wall;
+        fs::write(&path, saved.to_json().expose()).unwrap();
+        let access = saved.access.unwrap().token;
+        let stored =
+            |seed: Option<&str>| Watched::new(&path, Form::Stored { seed: seed.map(Secret::new) });
+        for seed in [None, Some("seed")] {
+            assert_eq!(stored(seed).read(at(9)).unwrap().secret, access);
+            let why = stored(seed).read(at(10)).unwrap_err();
+            assert!(why.contains("enabled is false, so it is not refreshed"), "{why}");
         }
+        let why = stored(Some("another")).read(at(9)).unwrap_err();
+        assert!(why.contains("began with another refresh token"), "{why}");
+        fs::remove_file(&path).unwrap();
+        let why = stored(None).read(at(9)).unwrap_err();
+        assert!(why.contains("no stored token can be used"), "{why}");
     }
 
     #[test]
@@ -251,8 +489,8 @@ mod tests {
         let path = folder.path().join("key");
         let at_limit = "k".repeat(usize::try_from(WATCHED_FILE_MAX_BYTES).unwrap());
         fs::write(&path, &at_limit).unwrap();
-        assert!(Watched::new(&path, Form::Text).read(NOW).is_ok());
+        assert!(Watched::new(&path, Form::Text).read(at(0)).is_ok());
         fs::write(&path, at_limit + "k").unwrap();
-        assert!(Watched::new(&path, Form::Text).read(NOW).is_err());
+        assert!(Watched::new(&path, Form::Text).read(at(0)).is_err());
     }
 }

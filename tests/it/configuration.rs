@@ -84,3 +84,124 @@ providers:
     let status = run(folder.path(), &["status", "--url", &format!("http://{address}")], &VARIABLES);
     assert!(text(&status.stdout).contains("克劳德官方"), "{}", text(&status.stdout));
 }
+
+#[test]
+fn refreshing_that_is_turned_off_takes_down_nobody() {
+    let (issuer, provider) = (granting("access-token-value"), telling());
+    let config = |enabled: bool| {
+        format!(
+            "settings: {{port: 0, state_dir: STATE}}
+providers:
+  - name: Old
+    type: anthropic
+    base_url: \"{0}\"
+    auto_refresh_config:
+      enabled: {enabled}
+      token_url: \"{1}\"
+      client_id_env: ID
+      client_secret_env: SECRET
+      refresh_token_env: TOKEN
+  - {{name: Never, type: anthropic, base_url: \"{0}\", auto_refresh_config: {{enabled: false}}}}
+  - {{name: Bare, type: anthropic, base_url: \"{0}\"}}
+  - {{name: Fixed, type: anthropic, base_url: \"{0}\", auth_value: fixed}}
+",
+            provider.url(),
+            issuer.url()
+        )
+    };
+    let folder = folder(&config(true));
+    let variables = [VARIABLES.as_slice(), &[("SECRET", "client-secret")]].concat();
+    let refreshed = run(folder.path(), &["refresh"], &variables);
+    assert_eq!(refreshed.status.code(), Some(0), "{}", text(&refreshed.stderr));
+
+    // A restart with refreshing turned off, and without its variables.
+    write(&folder, &config(false));
+    let state = folder.path().join("state/old.json");
+    let stored = std::fs::read_to_string(&state).unwrap();
+    let without = [("HOME", "/nonexistent")];
+    let binary = Binary::start(folder.path(), &[], &without);
+    let address = binary.address();
+    let get =
+        |target: &str| ask(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    assert!(get("/to/old/x").body.contains("access-token-value"));
+    assert!(get("/to/fixed/x").body.contains("fixed"));
+    for (slug, why) in
+        [("never", "auto_refresh_config.enabled is false"), ("bare", "There is no credential")]
+    {
+        let refused = get(&format!("/to/{slug}/x"));
+        assert_eq!((refused.status, refused.code()), (503, "token_unavailable"), "{slug}");
+        assert!(refused.body.contains(why), "{slug}: {}", refused.body);
+    }
+    binary.wait_for("Provider Never has no credential: auto_refresh_config.enabled is false");
+    binary.wait_for("There is no credential: give auto_refresh_config");
+    let status = get("/-/status").json();
+    assert_eq!(status["providers"][0]["state"], "ready");
+    assert_eq!(status["providers"][0]["token"]["source"], "state_file");
+    assert_eq!(status["providers"][0]["credential"], "stored");
+    assert_eq!(status["providers"][1]["state"], "unavailable");
+    assert_eq!(get("/-/ready").status, 503);
+    let refresh = "POST /-/refresh/old HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(ask(address, refresh).status, 404, "there is nothing to refresh");
+    drop(binary);
+    assert_eq!(std::fs::read_to_string(&state).unwrap(), stored, "it is not written");
+    assert_eq!(issuer.seen().len(), 1, "nothing is asked of the issuer");
+
+    // Once it has expired.
+    let year = stored.find("\"expires_at\": \"").unwrap() + "\"expires_at\": \"".len();
+    let mut expired = stored.clone();
+    expired.replace_range(year..year + 4, "2020");
+    std::fs::write(&state, expired).unwrap();
+    let binary = Binary::start(folder.path(), &[], &without);
+    let refused = ask(binary.address(), "GET /to/old/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((refused.status, refused.code()), (503, "token_unavailable"));
+    assert!(refused.body.contains("the stored token expired at 2020-"), "{}", refused.body);
+    assert_eq!(issuer.seen().len(), 1);
+    let check = run(folder.path(), &["check"], &without);
+    let told = text(&check.stderr);
+    assert!(told.contains("warning: Old: the stored token expired at 2020-"), "{told}");
+    assert!(told.contains("warning: Never: auto_refresh_config.enabled is false"), "{told}");
+    assert!(told.contains("Bare: There is no credential"), "{told}");
+    // Turned off on purpose is no mistake; a provider without anything is.
+    assert_eq!(check.status.code(), Some(78));
+    let bare =
+        config(false).lines().filter(|line| !line.contains("Bare")).collect::<Vec<_>>().join("\n");
+    write(&folder, &bare);
+    assert_eq!(run(folder.path(), &["check"], &without).status.code(), Some(0));
+}
+
+#[test]
+fn a_reload_turns_refreshing_off_and_on_again() {
+    let (issuer, provider) = (granting("access-token-value"), telling());
+    let config = |enabled: bool| {
+        format!(
+            "settings: {{port: 0, state_dir: STATE}}
+providers:
+  - name: P
+    type: anthropic
+    base_url: \"{}\"
+    auto_refresh_config: {{enabled: {enabled}, token_url: \"{}\", client_id_env: ID, refresh_token_env: TOKEN}}
+",
+            provider.url(),
+            issuer.url()
+        )
+    };
+    let folder = folder(&config(true));
+    let binary = Binary::start(folder.path(), &[], &VARIABLES);
+    let address = binary.address();
+    let get =
+        |target: &str| ask(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+    let post = |page: &str| {
+        ask(
+            address,
+            format!("POST /-/{page} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
+        )
+    };
+    assert!(get("/to/p/x").body.contains("access-token-value"));
+    for (enabled, status) in [(false, 404), (true, 200), (false, 404)] {
+        write(&folder, &config(enabled));
+        assert_eq!(post("reload").status, 200);
+        assert!(get("/to/p/x").body.contains("access-token-value"), "{enabled}");
+        assert_eq!(post("refresh/p").status, status, "{enabled}");
+        assert_eq!(get("/-/ready").status, 200, "{enabled}");
+    }
+}

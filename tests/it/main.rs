@@ -8,6 +8,7 @@ mod check; // `evertoken check`: what it finds, and what it says it tried
 mod cli; // the real binary: exit codes, messages, signals
 mod configuration; // what people write into providers.yaml, and what the binary does with it
 mod connections; // connections to providers that end, stall or bring what nobody asked for
+mod credential_files; // credentials in files that other programs and people keep
 mod cuts; // peers that fail at every byte of what they send
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit

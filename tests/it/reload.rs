@@ -78,7 +78,7 @@ fn a_broken_file_changes_nothing_and_says_every_problem() {
     let came = proxy.reload(&broken);
     assert_eq!(came.status, 422);
     let problems = came.json()["problems"].as_array().unwrap().len();
-    assert_eq!(problems, 3, "{}", came.body);
+    assert_eq!(problems, 2, "{}", came.body);
     assert!(came.body.contains("did you mean 'auth_value'?"));
     assert_eq!(proxy.ask(get("/x")).body, "one");
     let unreachable = TestProxy::builder().provider(

@@ -1,5 +1,6 @@
 //! `auto_refresh_config` of a provider.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::raw::Section;
@@ -9,6 +10,7 @@ use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
     WatchedFile, secret_of_file,
 };
+use crate::secret::Secret;
 use crate::token::watched::{Fields, Form};
 
 /// Bounds of the numbers, each with its unit.
@@ -45,10 +47,15 @@ pub(super) enum TokenSource {
     Refreshed(Box<AutoRefresh>),
     /// A file that another program keeps.
     Owned(WatchedFile),
+    /// Refreshing is off: the token that is stored, if it began with this refresh token.
+    Stored {
+        /// The configured refresh token, where it is there.
+        seed: Option<Secret>,
+    },
 }
 
-/// `auto_refresh_config`; None where it is left out or not enabled. What is written is checked then
-/// too, but nothing is asked for.
+/// `auto_refresh_config`; None where it is left out, or would name a file and is not enabled. What is written is checked
+/// then too, but nothing is asked for.
 pub(super) fn read_auto_refresh(
     provider: &Section<'_>,
     sources: &Sources<'_>,
@@ -70,7 +77,7 @@ pub(super) fn read_auto_refresh(
             ("client_credentials", GrantType::ClientCredentials),
         ],
     );
-    let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file");
+    let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
     let login = login::read(&section, grant_type);
     let refresh = AutoRefresh {
@@ -101,21 +108,31 @@ pub(super) fn read_auto_refresh(
             RETRY_INTERVAL_MAX_SECONDS,
         )),
         files: SecretFiles {
-            client_id: section.text("client_id_file").map(|path| sources.path(&path)),
-            client_secret: section.text("client_secret_file").map(|path| sources.path(&path)),
-            seed: section.text("refresh_token_file").map(|path| sources.path(&path)),
+            client_id: secret_path(&section, sources, "client_id_file"),
+            client_secret: secret_path(&section, sources, "client_secret_file"),
+            seed: secret_path(&section, sources, "refresh_token_file"),
         },
         login,
         call: Call::default(),
     };
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);
-    enabled.then(|| TokenSource::Refreshed(Box::new(refresh)))
+    Some(if enabled {
+        TokenSource::Refreshed(Box::new(refresh))
+    } else {
+        TokenSource::Stored { seed: refresh.seed.and_then(Result::ok) }
+    })
+}
+
+/// The file of a secret; an empty name is none.
+fn secret_path(section: &Section<'_>, sources: &Sources<'_>, key: &'static str) -> Option<PathBuf> {
+    section.text(key).filter(|path| !path.is_empty())?;
+    sources.path(section, key)
 }
 
 /// `credentials_file`: with it nothing is refreshed here, so no other key has a meaning.
 fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
-    let file = section.text("credentials_file").map(|path| sources.path(&path));
+    let file = sources.path(section, "credentials_file");
     let fields = section.section("credentials_fields");
     let path = |key, otherwise: &str| -> Vec<String> {
         let path = fields.text(key).unwrap_or_else(|| otherwise.to_owned());
@@ -127,6 +144,8 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
     let form = Form::Json(Fields {
         access_token: path("access_token", "claudeAiOauth.accessToken"),
         expires_at: path("expires_at", "claudeAiOauth.expiresAt"),
+        expires_at_is_written: fields.has("expires_at"),
+        zone: (sources.environment)("TZ"),
     });
     fields.finish(&[]);
     let Some(file) = file else {
@@ -198,7 +217,7 @@ fn read_client_id(
     sources: &Sources<'_>,
     is_needed: bool,
 ) -> Result<String, Missing> {
-    let Some(found) = sources.secret(section, "client_id_env", "client_id_file") else {
+    let Some(found) = sources.secret(section, "client_id_env", "client_id_file", is_needed) else {
         if is_needed {
             section.require("client_id_env", "auto_refresh_config needs a 'client_id_env'");
         }
@@ -214,9 +233,10 @@ fn read_seed(
     may_lack: bool,
     sources: &Sources<'_>,
 ) -> Option<Found> {
-    let seed = sources.secret(section, "refresh_token_env", "refresh_token_file");
+    let is_needed = grant == GrantType::RefreshToken && !may_lack;
+    let seed = sources.secret(section, "refresh_token_env", "refresh_token_file", is_needed);
     match (grant, &seed) {
-        (GrantType::RefreshToken, None) if !may_lack => section.require(
+        (GrantType::RefreshToken, None) if is_needed => section.require(
             "refresh_token_env",
             "auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
              'device_authorization_url' for evertoken login",

@@ -4,8 +4,11 @@ use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
 use crate::config::resolve::{Sources, split_url};
 use crate::config::slug;
-use crate::config::{AuthType, Credential, Egress, Provider, ProviderKind, WatchedFile};
+use crate::config::{
+    AuthType, Credential, Egress, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
+};
 use crate::secret::Secret;
+use crate::token::state_file::StateFile;
 use crate::token::watched::Form;
 
 /// Bounds of the numbers.
@@ -30,11 +33,7 @@ const FORBIDDEN_FIELDS: [&str; 11] = [
 ];
 
 /// Reads one provider. What is wrong is reported; what is returned then is never used.
-pub(super) fn read(
-    section: &Section<'_>,
-    sources: &Sources<'_>,
-    max_connections: usize,
-) -> Provider {
+pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Settings) -> Provider {
     section.require("name", "a provider needs a 'name'");
     let name = section.text("name");
     if name.as_deref() == Some("") {
@@ -59,16 +58,17 @@ pub(super) fn read(
             ("none", AuthType::None),
         ],
     );
+    let state = StateFile::new(&settings.state_dir, &*slug);
     let provider = Provider {
         base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
         auth_type,
-        credential: read_credential(section, auth_type, sources),
+        credential: read_credential(section, auth_type, sources, &state),
         headers: read_headers(section),
         egress: read_egress(section, sources),
         max_in_flight: section.integer(
             "max_in_flight",
-            (max_connections as u64 * 3 / 4).max(1),
+            (settings.limits.max_connections as u64 * 3 / 4).max(1),
             1,
             IN_FLIGHT_MAX,
         ),
@@ -120,11 +120,12 @@ fn read_credential(
     section: &Section<'_>,
     auth_type: AuthType,
     sources: &Sources<'_>,
+    state: &StateFile,
 ) -> Credential {
     let literal = section.text("auth_value");
-    let named = sources.secret(section, "auth_value_env", "auth_value_file");
-    let file = section.text("auth_value_file").map(|path| sources.path(&path));
-    let refresh = read_auto_refresh(section, sources);
+    let named = sources.secret(section, "auth_value_env", "auth_value_file", false);
+    let file = named.as_ref().and_then(|_| sources.path(section, "auth_value_file"));
+    let source = read_auto_refresh(section, sources);
     if literal.is_none() && section.has("auth_value") {
         // It is no text, which was reported.
         return Credential::None;
@@ -133,50 +134,58 @@ fn read_credential(
     if literal.is_some() && named.is_some() {
         section.error("auth_value", "give one of auth_value, auth_value_env and auth_value_file");
     }
-    let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-    let found = named.as_ref().and_then(|found| found.as_ref().ok()).map(Secret::expose);
-    if [literal.as_deref(), found].into_iter().flatten().any(|text| !visible(text)) {
-        let message = "the credential holds a blank or another byte that no header field may hold";
-        section.error("auth_value", message);
-    }
+    check_visible(section, literal.as_deref(), named.as_ref());
     let is_passthrough = literal.as_deref() == Some("passthrough");
     if literal.is_some() && !is_passthrough && sources.is_exposed() {
         let advice =
             "this file can be read by group or others; chmod 600 it, or use auth_value_env";
         section.warn("auth_value", advice);
     }
+    let refreshes = matches!(source, Some(TokenSource::Refreshed(_) | TokenSource::Owned(_)));
+    let has_fixed = literal.is_some() || named.is_some();
     if auth_type == AuthType::None {
-        if refresh.is_some() || literal.is_some() || named.is_some() {
+        if refreshes || has_fixed {
             section.warn("auth_type", "'auth_type' is \"none\", so no credential is sent");
         }
         return Credential::None;
     }
-    if let (None, None, Some(path), Some(found)) = (&refresh, &literal, file, &named) {
-        let missing = found.as_ref().err().cloned();
-        return Credential::Watched(WatchedFile { path, form: Form::Text, missing });
+    if refreshes && has_fixed {
+        section.warn("auto_refresh_config", "this is used in the place of the auth_value");
     }
-    match (refresh, literal, named) {
-        (Some(source), literal, named) => {
-            if literal.is_some() || named.is_some() {
-                section.warn("auto_refresh_config", "this is used in the place of the auth_value");
+    match (source, literal, named) {
+        (Some(TokenSource::Refreshed(refresh)), _, _) => Credential::Refreshed(refresh),
+        (Some(TokenSource::Owned(file)), _, _) => Credential::Watched(file),
+        (_, Some(_), _) if is_passthrough => Credential::Passthrough,
+        (_, Some(value), _) => Credential::Static(Secret::new(value)),
+        (_, None, Some(found)) => match file {
+            Some(path) => {
+                let missing = found.err();
+                Credential::Watched(WatchedFile { path, form: Form::Text, missing })
             }
-            match source {
-                TokenSource::Refreshed(refresh) => Credential::Refreshed(refresh),
-                TokenSource::Owned(file) => Credential::Watched(file),
-            }
-        }
-        (None, Some(_), _) if is_passthrough => Credential::Passthrough,
-        (None, Some(value), _) => Credential::Static(Secret::new(value)),
-        (None, None, Some(Ok(value))) => Credential::Static(value),
-        (None, None, Some(Err(missing))) => Credential::Missing(missing),
+            None => found.map_or_else(Credential::Missing, Credential::Static),
+        },
+        (Some(TokenSource::Stored { seed }), None, None) => Credential::Watched(WatchedFile {
+            path: state.path(),
+            form: Form::Stored { seed },
+            missing: None,
+        }),
         // A provider that is not used may be left unfinished.
         (None, None, None) if !section.flag("enabled", true) => Credential::None,
-        (None, None, None) => {
-            section.error_here(
-                "a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
-                 auth_value_file, or auth_type \"none\"",
-            );
-            Credential::None
+        (None, None, None) => Credential::Missing(Missing::Credential),
+    }
+}
+
+/// Reports a credential that can't be sent, at the key that it is from.
+fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&Found>) {
+    let is_visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+    let found = named.and_then(|found| found.as_ref().ok()).map(Secret::expose);
+    let named_key =
+        if section.has("auth_value_env") { "auth_value_env" } else { "auth_value_file" };
+    for (key, text) in [("auth_value", literal), (named_key, found)] {
+        if text.is_some_and(|text| !is_visible(text)) {
+            let message =
+                "the credential holds a blank or another byte that no header field may hold";
+            section.error(key, message);
         }
     }
 }
@@ -207,8 +216,8 @@ fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
             section.error("proxy", "'proxy' must be an http://… or socks5://… URL");
         }
     }
-    let extra_roots_pem = section.text("ca_file").and_then(|path| {
-        let problem = match (sources.files)(&sources.path(&path)) {
+    let extra_roots_pem = sources.path(section, "ca_file").and_then(|path| {
+        let problem = match (sources.files)(&path) {
             Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => return Some(pem),
             Ok(_) => "there is no PEM certificate in it".to_owned(),
             Err(error) => error.to_string(),

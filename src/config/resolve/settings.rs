@@ -115,8 +115,9 @@ fn read_log_level(section: &Section<'_>) -> LevelFilter {
 }
 
 fn read_state_dir(section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
-    if let Some(path) = section.text("state_dir").filter(|path| !path.is_empty()) {
-        return PathBuf::from(path);
+    let written = sources.plain_path(section, "state_dir");
+    if let Some(path) = written.filter(|path| !path.as_os_str().is_empty()) {
+        return path;
     }
     default_state_dir(sources).unwrap_or_else(|| {
         section.error(
@@ -158,7 +159,7 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     let has_literal = literal.is_some();
     let enabled = section.flag("enabled", has_literal);
     let has_source = section.has("api_key_env") || section.has("api_key_file");
-    let named = sources.secret(section, "api_key_env", "api_key_file");
+    let named = sources.secret(section, "api_key_env", "api_key_file", false);
     if has_literal && sources.is_exposed() {
         let advice = "this file can be read by group or others; chmod 600 it, or use api_key_env";
         section.warn("api_key", advice);

@@ -2,10 +2,12 @@
 //! the token store have theirs beside their code.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
 use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};
+use crate::secret::Secret;
 
 pub(super) const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
 
@@ -15,8 +17,11 @@ fn environment(name: &str) -> Option<String> {
             "HOME" => "/home/u",
             "ID" => "the-id",
             "SECRET" => "the-secret",
-            "TOKEN" => " the-token\n",
-            "KEYS" => "one\n\n two \n",
+            "TOKEN" => "the-token\n",
+            "QUOTED" => "\"the-token\"",
+            "BLANKS" => " the-token \n",
+            "MARKED" => "\u{feff}the-token",
+            "KEYS" => "one\n\n two\n",
             "EMPTY" => " ",
             "LONG" => "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk",
             _ => return None,
@@ -29,6 +34,9 @@ fn files(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/token") => Ok("from-file\n".to_owned()),
         Some("/empty") => Ok("\n".to_owned()),
+        Some("/marked") => Ok("\u{feff}from-file\r\n".to_owned()),
+        Some("/quoted") => Ok("'from-file'\n".to_owned()),
+        Some("/blanks") => Ok("from-file \n".to_owned()),
         Some("/pem") => Ok(PEM.to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     }
@@ -160,6 +168,153 @@ fn secrets_that_are_not_there_are_missing_and_no_error() {
 }
 
 #[test]
+fn byte_order_marks_are_no_part_of_a_secret() {
+    for key in ["refresh_token_env: MARKED", "refresh_token_file: /marked"] {
+        let config = fine(&with_login(key));
+        let expected = if key.ends_with("MARKED") { "the-token" } else { "from-file" };
+        assert_eq!(refresh(&config).seed, Some(Ok(Secret::new(expected))), "{key}");
+    }
+}
+
+#[test]
+fn quotes_and_blanks_around_a_secret_are_warned_of_without_showing_it() {
+    let quotes = "stands in quotes, which are sent with it; a shell takes them away, docker's --env-file does not";
+    let cases = [
+        (
+            "refresh_token_env: QUOTED",
+            format!("f:9:26: warning: the value of the variable 'QUOTED' {quotes}"),
+        ),
+        (
+            "refresh_token_env: BLANKS",
+            "f:9:26: warning: the value of the variable 'BLANKS' has blanks around it, which are left out"
+                .to_owned(),
+        ),
+        ("refresh_token_file: /quoted", format!("f:9:27: warning: the secret in /quoted {quotes}")),
+        (
+            "refresh_token_file: /blanks",
+            "f:9:27: warning: the secret in /blanks has blanks around it, which are sent with it"
+                .to_owned(),
+        ),
+    ];
+    for (key, message) in cases {
+        assert!(resolve(&with_login(key), "f", &sources()).is_ok(), "{key}");
+        assert_eq!(told(&with_login(key)), [message], "{key}");
+    }
+    // A header field can't hold a blank at all: that is one mistake, not two.
+    let text = document("", "auth_value_file: /blanks");
+    let message = "the credential holds a blank or another byte that no header field may hold";
+    assert_eq!(told(&text), [format!("f:6:22: {message}")]);
+}
+
+#[test]
+fn an_empty_name_of_a_secret_is_as_if_left_out_and_said() {
+    let text = with_refresh("client_secret_env: ''");
+    let warning = "f:10:26: warning: 'client_secret_env' is empty, which is as if it were left out";
+    assert_eq!(told(&text), [warning]);
+    let (config, _) = resolve(&text, "f", &sources()).unwrap();
+    assert_eq!(
+        (&refresh(&config).client_secret, refresh(&config).client_auth),
+        (&None, ClientAuth::None)
+    );
+    let text = with_refresh("client_secret_file: ''");
+    assert_eq!(told(&text), [warning.replace("_env", "_file").replace("10:26", "10:27")]);
+    let text = with_refresh("").replace("client_id_env: ID", "client_id_env: ''");
+    refused(&text, "f:8:22: 'client_id_env' is empty, and there has to be one");
+    let text = with_refresh("").replace("refresh_token_env: TOKEN", "refresh_token_env: ''");
+    refused(&text, "f:9:26: 'refresh_token_env' is empty, and there has to be one");
+}
+
+#[test]
+fn refreshing_that_is_turned_off_leaves_the_stored_token() {
+    let off = |more: &str| {
+        let lines = "auto_refresh_config:\n  enabled: false\n  token_url: https://i/t\n  client_id_env: NO_ID\n  \
+                     client_secret_env: NO_SECRET\n  refresh_token_env: TOKEN\n";
+        document("state_dir: /s", &format!("{lines}{more}"))
+    };
+    let form =
+        |seed: Option<&str>| crate::token::watched::Form::Stored { seed: seed.map(Secret::new) };
+    let credential = |text: &str| {
+        let config = fine(text);
+        assert_eq!(missing_secrets(&config), [""; 0], "variables are not asked for: {text}");
+        config.providers[0].credential.clone()
+    };
+    let stored = |seed| {
+        Credential::Watched(crate::config::WatchedFile {
+            path: "/s/p.json".into(),
+            form: form(seed),
+            missing: None,
+        })
+    };
+    assert_eq!(credential(&off("")), stored(Some("the-token")));
+    assert_eq!(credential(&off("").replace("TOKEN", "NO_TOKEN")), stored(None));
+    assert_eq!(
+        credential(&document("state_dir: /s", "auto_refresh_config: {enabled: false}")),
+        stored(None)
+    );
+    // A fixed credential beside it is what the guide says of turning it off.
+    assert_eq!(credential(&off("auth_value: v")), Credential::Static(Secret::new("v")));
+    assert_eq!(credential(&off("auth_value: passthrough")), Credential::Passthrough);
+    assert_eq!(credential(&off("auth_value_env: ID")), Credential::Static(Secret::new("the-id")));
+    assert_eq!(credential(&off("auth_type: none")), Credential::None);
+    // What another program keeps is stored nowhere here.
+    let owned = "auto_refresh_config: {enabled: false, credentials_file: /token}";
+    let config = fine(&document("", owned));
+    assert_eq!(config.providers[0].credential, Credential::Missing(Missing::Credential));
+}
+
+#[test]
+fn a_path_that_begins_with_the_home_folder() {
+    let files = |path: &Path| Ok(format!("{}\n{PEM}", path.display()));
+    let with_home = Sources { files: &files, ..sources() };
+    let config = |text: &str| {
+        resolve(text, "f", &with_home).unwrap_or_else(|all| panic!("{text}\n{all:?}")).0
+    };
+    let found = config(&document("state_dir: ~/state", "auth_type: none\nca_file: ~/ca.pem"));
+    assert_eq!(found.settings.state_dir, Path::new("/home/u/state"));
+    let roots = found.providers[0].egress.extra_roots_pem.as_deref().unwrap_or_default();
+    assert!(roots.starts_with("/home/u/ca.pem\n"), "{roots}");
+    let keys = "client_secret_file: ~/cs\nrefresh_token_file: ~//rt\nclient_id_file: ~/id";
+    let found = config(&with_login(keys).replace("      client_id_env: ID\n", ""));
+    let files = &refresh(&found).files;
+    let paths =
+        [&files.client_id, &files.client_secret, &files.seed].map(|path| path.clone().unwrap());
+    assert_eq!(paths, ["/home/u/id", "/home/u/cs", "/home/u/rt"].map(PathBuf::from));
+    let watched = |lines: &str| match &config(&document("", lines)).providers[0].credential {
+        Credential::Watched(file) => file.path.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        watched("auto_refresh_config: {credentials_file: ~/.claude/c.json}"),
+        Path::new("/home/u/.claude/c.json")
+    );
+    let plain = Sources { files: &|path| Ok(path.display().to_string()), ..sources() };
+    let text = document("", "auth_value_file: ~/key");
+    let Credential::Watched(file) =
+        resolve(&text, "f", &plain).unwrap().0.providers[0].credential.clone()
+    else {
+        panic!("it is watched")
+    };
+    assert_eq!(file.path, Path::new("/home/u/key"));
+    let nowhere = Sources { environment: &|_| None, ..sources() };
+    let told = |text: &str, sources: &Sources<'_>| {
+        let problems = resolve(text, "f", sources).unwrap_err();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&document("state_dir: ~/state", "auth_type: none"), &nowhere),
+        [
+            "f:1:23: 'state_dir' begins with the home folder, but HOME is not set; write the whole path"
+        ]
+    );
+    assert_eq!(
+        told(&document("", "auth_value_file: ~other/key"), &sources()),
+        [
+            "f:6:22: 'auth_value_file' must be a path; '~/' is the home folder, '~name' is not known here"
+        ]
+    );
+}
+
+#[test]
 fn the_contracts_example_of_an_error() {
     let text = with_refresh("").replace("token_url", "tokn_url");
     assert_eq!(
@@ -177,8 +332,6 @@ fn every_problem_is_reported_at_once() {
         [
             "f:1:18: 'port' must be a whole number from 0 to 65535, not 70000",
             "f:1:25: unknown key 'hots' in settings, did you mean 'host'?",
-            "f:3:5: a provider needs a credential: auto_refresh_config, auth_value, auth_value_env or \
-             auth_value_file, or auth_type \"none\"",
             "f:4:11: 'type' must be one of \"anthropic\", \"openai\", \"generic\", not \"x\"",
             "f:5:15: 'base_url' must be an http or https URL without a user",
         ]
@@ -528,9 +681,10 @@ fn what_is_disabled_may_be_unfinished_but_not_wrong() {
         document("", "auth_type: none")
     );
     fine(&two);
-    assert!(
-        told(&two.replace("enabled: false", "enabled: true"))[0].contains("needs a credential")
-    );
+    // Without a credential it starts, and says so.
+    let config = fine(&two.replace("enabled: false", "enabled: true"));
+    let missing = missing_secrets(&config);
+    assert!(missing[0].starts_with("Q: There is no credential: give"), "{missing:?}");
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! `settings.token_store` and the keys beside it.
 
-use std::path::Path;
-
 use crate::config::raw::Section;
 use crate::config::resolve::Sources;
 use crate::config::{Fallback, SharedStore};
@@ -100,7 +98,7 @@ fn read_place(
 /// instance must not run beside the others with something else.
 fn read_secret(section: &Section<'_>, sources: &Sources<'_>, what: &str) -> Option<Secret> {
     let (env_key, file_key) = keys_of(what);
-    match sources.secret(section, env_key, file_key)? {
+    match sources.secret(section, env_key, file_key, true)? {
         Ok(secret) => Some(secret),
         Err(missing) => {
             section.error(place_of(section, what), missing.to_string());
@@ -135,16 +133,17 @@ fn read_prefix(section: &Section<'_>) -> String {
 }
 
 fn read_ca_file(section: &Section<'_>, sources: &Sources<'_>) -> Option<String> {
-    let path = section.text("token_store_ca_file")?;
-    match (sources.files)(Path::new(&path)) {
+    let path = sources.plain_path(section, "token_store_ca_file")?;
+    let shown = path.display();
+    match (sources.files)(&path) {
         Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(text),
         Ok(_) => {
             section
-                .error("token_store_ca_file", format!("there is no PEM certificate in '{path}'"));
+                .error("token_store_ca_file", format!("there is no PEM certificate in '{shown}'"));
             None
         }
         Err(error) => {
-            section.error("token_store_ca_file", format!("'{path}' can't be read: {error}"));
+            section.error("token_store_ca_file", format!("'{shown}' can't be read: {error}"));
             None
         }
     }

@@ -206,6 +206,7 @@ fn without_token(provider: &ProviderReport) -> &'static str {
         CredentialKind::Refreshed if !provider.enabled => "Disabled in the configuration",
         CredentialKind::Refreshed => "No token yet",
         CredentialKind::File => "The credential is in a file that another program keeps",
+        CredentialKind::Stored => "Refreshing is off, and no stored token can be used",
         CredentialKind::Static | CredentialKind::Missing => {
             "A fixed credential: nothing to refresh"
         }

@@ -9,6 +9,7 @@ use crate::report::advice::{Commands, advice};
 use crate::report::{CredentialKind, ProviderReport, Report, RequestsReport, State, TokenReport};
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
+use crate::token::watched::Form;
 
 /// How everything stands.
 pub(super) fn report(proxy: &Proxy) -> Report {
@@ -65,7 +66,7 @@ pub(super) fn provider_report(
         credential: credential_kind(&provider.credential),
         problem: problem(proxy, index, posting, now),
         advice: None,
-        warning: posting.disk_error.as_ref().map(|why| disk_warning(&provider.name, why)),
+        warning: warning(proxy, index, posting),
     };
     let refreshed = match &provider.credential {
         Credential::Refreshed(config) => Some(&**config),
@@ -87,9 +88,11 @@ fn token_report(
     now: Moment,
 ) -> Option<TokenReport> {
     if let Some(watched) = &proxy.ways[index].watched {
-        let kept = watched.read(now.wall).ok()?;
+        let kept = watched.read(now).ok()?;
+        let kind = credential_kind(&proxy.config.providers[index].credential);
+        let source = if kind == CredentialKind::Stored { "state_file" } else { "file" };
         return Some(TokenReport {
-            source: "file".to_owned(),
+            source: source.to_owned(),
             obtained_at: None,
             expires_at: kept.expires_at,
             expires_in_seconds: kept.expires_at.map(|at| at.millis_since(now.wall) / 1000),
@@ -113,6 +116,9 @@ fn credential_kind(credential: &Credential) -> CredentialKind {
         Credential::Passthrough => CredentialKind::Passthrough,
         Credential::Static(_) => CredentialKind::Static,
         Credential::Missing(_) => CredentialKind::Missing,
+        Credential::Watched(file) if matches!(file.form, Form::Stored { .. }) => {
+            CredentialKind::Stored
+        }
         Credential::Watched(_) => CredentialKind::File,
         Credential::Refreshed(_) => CredentialKind::Refreshed,
     }
@@ -160,7 +166,7 @@ fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Optio
 /// Why there is no credential.
 pub(super) fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
     let watched = proxy.ways[index].watched.as_ref();
-    let unread = watched.and_then(|watched| watched.read(proxy.clock.wall()).err());
+    let unread = watched.and_then(|watched| watched.read(proxy.clock.now()).err());
     match (&proxy.config.providers[index].credential, unread, posting.trouble()) {
         (Credential::Missing(missing), _, _) => missing.to_string(),
         (_, Some(why), _) => why,
@@ -169,7 +175,14 @@ pub(super) fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
     }
 }
 
-/// What a state file that can't be written means.
-pub(super) fn disk_warning(name: &str, why: &str) -> String {
-    format!("The state file of {name} can't be written: {why}")
+/// What somebody should see to though there is a credential to send: a state file that can't be written, since a restart
+/// would lose what it lacks, or a credential file that is gone or odd.
+pub(super) fn warning(proxy: &Proxy, index: usize, posting: &Posting) -> Option<String> {
+    let provider = &proxy.config.providers[index];
+    if let Some(why) = &posting.disk_error {
+        return Some(format!("The state file of {} can't be written: {why}", provider.name));
+    }
+    let watched = proxy.ways[index].watched.as_ref().filter(|_| provider.enabled)?;
+    watched.read(proxy.clock.now()).ok()?;
+    watched.warning()
 }

@@ -1,11 +1,10 @@
 //! How long the tokens of an answer live, by its own words or by the token's. Pure.
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
+use crate::token::jwt::claims;
 
 /// A lifetime assumed where nothing names one.
 pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
@@ -125,16 +124,10 @@ pub(super) fn to_millis(secs: f64) -> i64 {
     (secs * 1000.0) as i64
 }
 
-/// The claims of a JWT (RFC 7519), unverified: the token is for somebody else to verify.
-fn claims(token: &str) -> Option<Value> {
-    let mut parts = token.split('.');
-    let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
-    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-    serde_json::from_slice(&payload).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use serde_json::json;
 
     use super::*;

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment};
-use crate::config::{SecretFiles, secret_of_file};
+use crate::config::{SecretFiles, secret_file, secret_of_file};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Step};
 use crate::token::refresher::disk::{Unread, load_at_start};
@@ -279,7 +279,7 @@ impl Actor {
         if config.files == SecretFiles::default() {
             return;
         }
-        let read = |path: &PathBuf| secret_of_file(path, std::fs::read_to_string(path));
+        let read = |path: &PathBuf| secret_of_file(path, secret_file::read(path));
         if let Some(path) = &config.files.client_id {
             config.client_id = read(path).map(|id| id.expose().to_owned());
         }

@@ -110,6 +110,34 @@ fn a_read_only_disk_costs_no_token() {
 }
 
 #[test]
+fn a_credential_file_that_is_replaced_behind_its_own_mount_is_said() {
+    let provider = Peer::telling_the_credential();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let file = |token: &str| format!(r#"{{"claudeAiOauth":{{"accessToken":"{token}"}}}}"#);
+    std::fs::write(at("theirs.json"), file("first")).unwrap();
+    std::fs::write(at("mounted.json"), "").unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders: [{{name: P, type: generic, base_url: \"{}\", \
+         auto_refresh_config: {{credentials_file: ./mounted.json}}}}]\n",
+        provider.url()
+    );
+    std::fs::write(at("providers.yaml"), config).unwrap();
+    let mount = "mount --bind theirs.json mounted.json";
+    let script = format!("exec unshare -m sh -c '{mount}; exec {} run'", evertoken());
+    let variables = [("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")];
+    let binary = Binary::start_shell(folder.path(), &script, &variables);
+    assert!(ask(binary.address(), get("/x")).body.contains("first"));
+    // As a program does that writes beside its file and renames.
+    std::fs::write(at("new.json"), file("second")).unwrap();
+    std::fs::rename(at("new.json"), at("theirs.json")).unwrap();
+    assert!(ask(binary.address(), get("/x")).body.contains("first"), "it can't be seen");
+    binary.wait_for("was replaced behind a mount of this one file");
+    let ready = ask(binary.address(), get("/-/ready"));
+    assert!(ready.body.contains("mount the folder that holds it"), "{ready:?}");
+}
+
+#[test]
 fn a_state_folder_that_vanishes_is_made_again() {
     let sandbox = sandbox(3600, 0);
     let login = Login::at(&sandbox);

@@ -38,7 +38,6 @@ pub(crate) struct Builder {
 
 impl Builder {
     /// Has it take the time from `clock`.
-    #[cfg(feature = "slow-tests")]
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -136,7 +135,7 @@ impl Builder {
         let variables = &self.variables;
         let sources = Sources {
             environment: &|name| variables.get(name).cloned(),
-            files: &|path| std::fs::read_to_string(path),
+            files: &evertoken::config::secret_file::read,
             file_mode: None,
             is_root: false,
         };

@@ -1,0 +1,139 @@
+//! What the configuration is resolved against: variables, files, and the secrets in them.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use crate::config::raw::Section;
+use crate::config::secret_file::{Oddity, without_mark};
+use crate::config::{Found, Missing, secret_of_file};
+use crate::secret::Secret;
+
+/// What the configuration is resolved against.
+pub struct Sources<'a> {
+    /// Looks a variable up.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a file.
+    pub files: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// The configuration file's own permissions, where they are known.
+    pub file_mode: Option<u32>,
+    /// Whether the program runs as root.
+    pub is_root: bool,
+}
+
+impl Sources<'_> {
+    /// Whether group or others can read the configuration file.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
+    }
+
+    /// A variable that is set and not empty, without the white space around it.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let value = (self.environment)(name)?;
+        let value = without_mark(&value).trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    /// The secret in `key_env` or `key_file`; None where neither is written.
+    pub(super) fn secret(
+        &self,
+        section: &Section<'_>,
+        env_key: &'static str,
+        file_key: &'static str,
+        is_needed: bool,
+    ) -> Option<Found> {
+        // It stands in for what is not known, so that this is not reported as missing too.
+        let unknown = || Some(Ok(Secret::new(env_key)));
+        if section.has(env_key) && section.has(file_key) {
+            section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
+        }
+        let variable = section.text(env_key);
+        let file = self.path(section, file_key);
+        if let Some(name) = variable.filter(|name| !name.is_empty()) {
+            if !is_variable_name(&name) {
+                // Probably the secret itself: it is not said again.
+                let advice = "wants the name of a variable, not its value";
+                section.error(env_key, format!("'{env_key}' {advice}"));
+                return unknown();
+            }
+            self.warn_of_variable(section, env_key, &name);
+            return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
+        }
+        if let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) {
+            let read = (self.files)(&path);
+            let oddity = read.as_deref().ok().and_then(Oddity::of);
+            // A header field can't hold a blank at all, which is an error.
+            let is_refused = file_key == "auth_value_file" && oddity == Some(Oddity::Blanks);
+            if let Some(oddity) = oddity.filter(|_| !is_refused) {
+                let message = format!("the secret in {} {oddity}", path.display());
+                section.warn(file_key, message);
+            }
+            return Some(secret_of_file(&path, read));
+        }
+        let is_empty = |key| section.text(key).is_some_and(|text| text.is_empty());
+        let empty = [env_key, file_key].into_iter().find(|key| is_empty(key));
+        match empty {
+            Some(key) if is_needed => {
+                section.error(key, format!("'{key}' is empty, and there has to be one"));
+                unknown()
+            }
+            Some(key) => {
+                section.warn(key, format!("'{key}' is empty, which is as if it were left out"));
+                None
+            }
+            None if section.has(env_key) || section.has(file_key) => unknown(),
+            None => None,
+        }
+    }
+
+    fn warn_of_variable(&self, section: &Section<'_>, key: &'static str, name: &str) {
+        let value = (self.environment)(name).unwrap_or_default();
+        let value = without_mark(&value);
+        if value.trim().is_empty() {
+            return;
+        }
+        let variable = format!("the value of the variable '{name}'");
+        match Oddity::of(value) {
+            None => {}
+            Some(Oddity::Blanks) => {
+                section.warn(key, format!("{variable} has blanks around it, which are left out"));
+            }
+            Some(quotes) => section.warn(key, format!("{variable} {quotes}")),
+        }
+    }
+
+    /// The file that `key` names. What does not begin with `/`, `./`, `../` or `~/` is the name of a credential where
+    /// the service manager handed credentials over (systemd's `LoadCredential=`).
+    pub(super) fn path(&self, section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
+        let path = self.plain_path(section, key)?;
+        let is_name = matches!(path.components().next(), Some(Component::Normal(_)));
+        match self.variable("CREDENTIALS_DIRECTORY") {
+            Some(folder) if is_name => Some(Path::new(&folder).join(path)),
+            _ => Some(path),
+        }
+    }
+
+    /// The path that `key` names, in which `~/` is the home folder.
+    pub(super) fn plain_path(&self, section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
+        let written = section.text(key)?;
+        let Some(rest) = written.strip_prefix('~') else { return Some(PathBuf::from(written)) };
+        if !rest.is_empty() && !rest.starts_with('/') {
+            let message = format!(
+                "'{key}' must be a path; '~/' is the home folder, '~name' is not known here"
+            );
+            section.error(key, message);
+        } else if let Some(home) = self.variable("HOME") {
+            return Some(Path::new(&home).join(rest.trim_start_matches('/')));
+        } else {
+            let message = format!(
+                "'{key}' begins with the home folder, but HOME is not set; write the whole path"
+            );
+            section.error(key, message);
+        }
+        Some(PathBuf::from(written))
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(plain) && !name.starts_with(|first: char| first.is_ascii_digit())
+}

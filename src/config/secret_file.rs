@@ -1,0 +1,162 @@
+//! Files that hold a secret: how they are read, and what their text is.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::config::{Found, Missing};
+use crate::secret::Secret;
+
+/// The largest file that is read.
+pub const SECRET_FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// The text of the regular file at `path`. Anything else could hold up whoever reads it for ever.
+pub fn read(path: &Path) -> io::Result<String> {
+    // Opening a pipe would wait for somebody to write into it.
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(SECRET_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SECRET_FILE_MAX_BYTES {
+        return Err(invalid("it is larger than 1 MiB"));
+    }
+    text_of(bytes)
+}
+
+/// The text that a file's bytes are, without a byte order mark.
+pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    // What PowerShell 5's `>` and Notepad's "Unicode" write.
+    let has_mark = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
+    if has_mark || bytes.contains(&0) {
+        return Err(invalid("it is UTF-16, as PowerShell's '>' writes it; save it as UTF-8"));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(without_mark(&text).to_owned()),
+        Err(_) => Err(invalid("it is not UTF-8")),
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// `text` without the byte order mark that some editors begin a file with.
+pub fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// The secret in what was `read` from `path`, without its line end.
+pub fn secret_of_file(path: &Path, read: io::Result<String>) -> Found {
+    let missing = |why: String| Missing::File(path.display().to_string(), why);
+    let text = read.map_err(|error| missing(error.to_string()))?;
+    let text = without_mark(&text).trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(missing("it is empty".to_owned()));
+    }
+    Ok(Secret::new(text))
+}
+
+/// What probably does not belong to a secret. `Display` goes on after the name of what holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    /// Blanks around it.
+    Blanks,
+    /// Quotes around it.
+    Quotes,
+}
+
+impl Oddity {
+    /// Of a text that was read from a file or a variable; None where it looks like a secret.
+    pub fn of(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches(['\r', '\n']);
+        let is_in =
+            |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+        if text.trim() != text {
+            Some(Self::Blanks)
+        } else if is_in('"') || is_in('\'') {
+            Some(Self::Quotes)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blanks => "has blanks around it, which are sent with it",
+            Self::Quotes => {
+                "stands in quotes, which are sent with it; a shell takes them away, docker's --env-file does not"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_files() {
+        let cases: [(&[u8], Result<&str, &str>); 7] = [
+            (b"secret\n", Ok("secret\n")),
+            (b"\xef\xbb\xbfsecret\r\n", Ok("secret\r\n")),
+            (b"", Ok("")),
+            (b"\xff\xfes\0e\0", Err("UTF-16")),
+            (b"\xfe\xff\0s\0e", Err("UTF-16")),
+            (b"s\0e\0", Err("UTF-16")),
+            (b"\xe9", Err("not UTF-8")),
+        ];
+        for (bytes, expected) in cases {
+            match (text_of(bytes.to_vec()), expected) {
+                (Ok(text), Ok(expected)) => assert_eq!(text, expected),
+                (Err(why), Err(part)) => assert!(why.to_string().contains(part), "{why}"),
+                (got, expected) => panic!("{got:?} {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_of_files() {
+        let found = |text: &str| {
+            secret_of_file(Path::new("/f"), Ok(text.to_owned()))
+                .map(|secret| secret.expose().to_owned())
+        };
+        for text in ["s", "s\n", "s\r\n", "s\n\n", "\u{feff}s\r\n"] {
+            assert_eq!(found(text), Ok("s".to_owned()), "{text:?}");
+        }
+        for text in ["", "\n", "\r\n", "\u{feff}"] {
+            assert!(found(text).is_err(), "{text:?}");
+        }
+        assert_eq!(found(" s "), Ok(" s ".to_owned()));
+    }
+
+    #[test]
+    fn only_regular_files_of_a_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let most = usize::try_from(SECRET_FILE_MAX_BYTES).unwrap();
+        std::fs::write(&path, "k".repeat(most)).unwrap();
+        assert_eq!(read(&path).unwrap().len(), most);
+        std::fs::write(&path, "k".repeat(most + 1)).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("1 MiB"));
+        assert!(read(folder.path()).unwrap_err().to_string().contains("regular"));
+        assert!(read(Path::new("/dev/null")).unwrap_err().to_string().contains("regular"));
+    }
+
+    #[test]
+    fn what_is_odd_about_a_secret() {
+        for fine in ["s", "s\n", "s\"", "\"", "it's", "a b", "", "s\r\n"] {
+            assert_eq!(Oddity::of(fine), None, "{fine:?}");
+        }
+        for text in [" s", "s ", "s \n", "\ts", " "] {
+            assert_eq!(Oddity::of(text), Some(Oddity::Blanks), "{text:?}");
+        }
+        for text in ["\"s\"", "'s'\n", "\"\""] {
+            assert_eq!(Oddity::of(text), Some(Oddity::Quotes), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What is in a watched file: the credential and when it ends. Pure.
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::token::jwt;
+use crate::token::saved::Saved;
+use crate::token::watched::expiry;
+
+/// What is in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The credential and nothing else, but for a line end.
+    Text,
+    /// JSON, as Claude Code keeps it: where the access token and its expiry stand.
+    Json(Fields),
+    /// A state file of evertoken, whose token is used and not refreshed: `auto_refresh_config.enabled` is false. A token
+    /// that began with another refresh token than this may belong to another account, and is not used.
+    Stored {
+        /// The refresh token that the configuration names, where it is there.
+        seed: Option<Secret>,
+    },
+}
+
+/// Paths into a JSON file, a name for each level.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fields {
+    /// Of the access token, a text.
+    pub access_token: Vec<String>,
+    /// Of its expiry. Where there is none, and the token itself names none, it is sent until it is refused.
+    pub expires_at: Vec<String>,
+    /// Whether the configuration names the place of the expiry, so that there has to be one.
+    pub expires_at_is_written: bool,
+    /// The time zone of an expiry without an offset, as the variable `TZ` names it; None for the system's.
+    pub zone: Option<String>,
+}
+
+/// What a file holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    /// The credential.
+    pub(super) secret: Secret,
+    /// When it must not be sent any more.
+    pub(super) expires_at: Option<Timestamp>,
+    /// What is odd about it.
+    pub(super) doubt: Option<String>,
+}
+
+/// Reads `text`; the error goes on after the path, and holds nothing of the text.
+pub(super) fn parse(text: &str, form: &Form) -> Result<Content, String> {
+    match form {
+        Form::Text => {
+            let secret = credential(text.trim_end_matches(['\r', '\n']))?;
+            Ok(Content { secret, expires_at: None, doubt: None })
+        }
+        Form::Json(fields) => of_json(text, fields),
+        Form::Stored { seed } => of_state(text, seed.as_ref()),
+    }
+}
+
+/// `text`, where a header field may hold it.
+fn credential(text: &str) -> Result<Secret, String> {
+    if text.is_empty() || !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
+        return Err("holds a credential that is empty, or with bytes no header may hold".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
+    // The error's own words may quote the text, which holds tokens.
+    let json: Value = serde_json::from_str(text).map_err(|_| "holds no JSON".to_owned())?;
+    let token = at(&json, &fields.access_token).and_then(Value::as_str);
+    let token =
+        token.ok_or_else(|| format!("has no text at '{}'", fields.access_token.join(".")))?;
+    let written = at(&json, &fields.expires_at).filter(|value| !value.is_null());
+    let expires_at = written.and_then(|value| expiry::read(value, fields.zone.as_deref()));
+    let place = fields.expires_at.join(".");
+    let (expires_at, doubt) = match (expires_at, written) {
+        (Some(at), _) => (Some(at), None),
+        (None, written) => {
+            let of_jwt = jwt::expiry(token);
+            let instead = match of_jwt {
+                Some(_) => "the token's own 'exp' counts",
+                None => "the token is sent until it is refused",
+            };
+            let doubt = match written {
+                Some(_) => {
+                    Some(format!("holds no time that is known here at '{place}'; {instead}"))
+                }
+                None if fields.expires_at_is_written && of_jwt.is_none() => {
+                    Some(format!("has nothing at '{place}', where the expiry should be; {instead}"))
+                }
+                None => None,
+            };
+            (of_jwt, doubt)
+        }
+    };
+    Ok(Content { secret: credential(token)?, expires_at, doubt })
+}
+
+fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, String> {
+    let saved = Saved::parse(text).map_err(|_| "can't be used".to_owned())?;
+    if seed.is_some_and(|seed| !saved.knows_seed(&seed.hash())) {
+        return Err("holds a token that began with another refresh token".to_owned());
+    }
+    let access = saved.access.ok_or_else(|| "holds no access token".to_owned())?;
+    Ok(Content { secret: access.token, expires_at: Some(access.expires_at), doubt: None })
+}
+
+fn at<'a>(json: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(json, |value, name| value.get(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(is_written: bool) -> Form {
+        let path = |last: &str| vec!["a".to_owned(), last.to_owned()];
+        Form::Json(Fields {
+            access_token: path("token"),
+            expires_at: path("end"),
+            expires_at_is_written: is_written,
+            zone: Some("CST-8".to_owned()),
+        })
+    }
+
+    // {"exp":1800000120}
+    const JWT: &str = "aa.eyJleHAiOjE4MDAwMDAxMjB9.cc";
+
+    #[test]
+    fn where_the_end_of_a_token_is_taken_from() {
+        let unknown = "holds no time that is known here at 'a.end'";
+        let cases = [
+            (r#"{"a":{"token":"t","end":1800000000}}"#, Some(1_800_000_000), None),
+            (r#"{"a":{"token":"t","end":"2027-01-15T16:00:00"}}"#, Some(1_800_000_000), None),
+            (r#"{"a":{"token":"t","end":"soon"}}"#, None, Some(unknown)),
+            (r#"{"a":{"token":"t","end":0}}"#, None, Some(unknown)),
+            (r#"{"a":{"token":"JWT","end":"soon"}}"#, Some(1_800_000_120), Some(unknown)),
+            (r#"{"a":{"token":"JWT","end":1800000000}}"#, Some(1_800_000_000), None),
+            (r#"{"a":{"token":"JWT","end":null}}"#, Some(1_800_000_120), None),
+            (r#"{"a":{"token":"JWT"}}"#, Some(1_800_000_120), None),
+            (r#"{"a":{"token":"t","end":null}}"#, None, Some("has nothing at 'a.end'")),
+            (r#"{"a":{"token":"t"}}"#, None, Some("has nothing at 'a.end'")),
+        ];
+        for (text, expires_at, doubt) in cases {
+            let content = parse(&text.replace("JWT", JWT), &fields(true)).unwrap();
+            assert_eq!(content.expires_at, expires_at.map(Timestamp::from_secs), "{text}");
+            assert_eq!(content.doubt.is_some(), doubt.is_some(), "{text}: {:?}", content.doubt);
+            assert!(
+                content.doubt.unwrap_or_default().contains(doubt.unwrap_or_default()),
+                "{text}"
+            );
+        }
+        // Nobody said that there is one.
+        assert_eq!(parse(r#"{"a":{"token":"t"}}"#, &fields(false)).unwrap().doubt, None);
+    }
+
+    #[test]
+    fn what_holds_no_credential() {
+        let cases = [
+            (Form::Text, "", "is empty"),
+            (Form::Text, "\n", "is empty"),
+            (Form::Text, "a b", "no header may hold"),
+            (Form::Text, "x\u{7}", "no header may hold"),
+            (fields(true), "", "holds no JSON"),
+            (fields(true), "{\"a\":{\"token\":\"secret", "holds no JSON"),
+            (fields(true), r#"{"a":{"token":5}}"#, "has no text at 'a.token'"),
+            (fields(true), r#"{"a":{"token":""}}"#, "is empty"),
+            (Form::Stored { seed: None }, "{}", "can't be used"),
+        ];
+        for (form, text, part) in cases {
+            let why = parse(text, &form).unwrap_err();
+            assert!(why.contains(part) && !why.contains("secret"), "{text:?}: {why}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Credentials in files that other programs and people keep: gone, odd, and in every form of time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use evertoken::clock::{Clock, Moment, Timestamp};
+
+use crate::support::binary::{run, text};
+use crate::support::client::get;
+use crate::support::peer::Peer;
+use crate::support::proxy::TestProxy;
+
+/// A clock that a test moves, and what moves it: seconds since the start.
+fn moving_clock() -> (Clock, Arc<AtomicU64>) {
+    let seconds = Arc::new(AtomicU64::new(0));
+    let source = seconds.clone();
+    let clock = Clock::from_fn(move || {
+        let steady_ms = source.load(Ordering::Relaxed) * 1000;
+        let wall =
+            Timestamp::from_secs(1_800_000_000).plus_millis(i64::try_from(steady_ms).unwrap());
+        Moment { wall, steady_ms }
+    });
+    (clock, seconds)
+}
+
+#[test]
+fn a_credential_file_that_is_removed_serves_a_minute_longer_and_is_said() {
+    let provider = Peer::telling_the_credential();
+    let folder = tempfile::tempdir().unwrap();
+    let (key, json) = (folder.path().join("key"), folder.path().join("auth.json"));
+    std::fs::write(&key, "from-key\n").unwrap();
+    std::fs::write(&json, r#"{"claudeAiOauth":{"accessToken":"from-json"}}"#).unwrap();
+    let (clock, seconds) = moving_clock();
+    let proxy = TestProxy::builder()
+        .provider(
+            "key",
+            "generic",
+            &provider.url(),
+            &format!("auth_value_file: \"{}\"", key.display()),
+        )
+        .provider(
+            "json",
+            "generic",
+            &provider.url(),
+            &format!("auto_refresh_config: {{credentials_file: \"{}\"}}", json.display()),
+        )
+        .clock(clock)
+        .start();
+    let ask = |slug: &str| proxy.ask(get(&format!("/to/{slug}/x")));
+    let status = |index: usize| proxy.ask(get("/-/status")).json()["providers"][index].clone();
+    assert_eq!((ask("key").status, ask("json").status), (200, 200));
+    assert_eq!(proxy.ask(get("/-/ready")).status, 200);
+
+    std::fs::remove_file(&key).unwrap();
+    std::fs::write(&json, "").unwrap();
+    for (index, slug) in ["key", "json"].into_iter().enumerate() {
+        assert!(ask(slug).body.contains(&format!("from-{slug}")), "{slug}");
+        assert_eq!(status(index)["state"], "ready", "{slug}");
+        let warning = status(index)["warning"].to_string();
+        assert!(warning.contains("what it held before serves until"), "{slug}: {warning}");
+    }
+    let ready = proxy.ask(get("/-/ready"));
+    assert_eq!((ready.status, ready.json()["warnings"].as_array().map(Vec::len)), (200, Some(2)));
+    seconds.store(59, Ordering::Relaxed);
+    assert_eq!((ask("key").status, ask("json").status), (200, 200));
+    seconds.store(60, Ordering::Relaxed);
+    for (index, (slug, part)) in
+        [("key", "can't be read: No such file"), ("json", "holds no JSON")].into_iter().enumerate()
+    {
+        let refused = ask(slug);
+        assert_eq!((refused.status, refused.code()), (503, "token_unavailable"), "{slug}");
+        assert!(refused.body.contains(part), "{slug}: {}", refused.body);
+        assert_eq!(status(index)["state"], "unavailable", "{slug}");
+        assert!(status(index)["problem"].to_string().contains(part), "{slug}");
+    }
+    assert_eq!(proxy.ask(get("/-/ready")).status, 503);
+
+    std::fs::write(&key, "from-key-again\n").unwrap();
+    assert!(ask("key").body.contains("from-key-again"));
+    assert_eq!(status(0)["state"], "ready");
+}
+
+/// The output of `evertoken check` for a provider with these lines in its `auto_refresh_config`.
+fn check(folder: &Path, lines: &str, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let lines: String = lines.lines().map(|line| format!("      {line}\n")).collect();
+    let config = format!(
+        "settings: {{state_dir: state}}\nproviders:\n  - name: P\n    type: generic\n    base_url: \
+         http://127.0.0.1:9\n    auto_refresh_config:\n{lines}"
+    );
+    std::fs::write(folder.join("providers.yaml"), config).unwrap();
+    let mut all = vec![("HOME", folder.to_str().unwrap())];
+    all.extend(variables);
+    let output = run(folder, &["check"], &all);
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn check_reads_what_other_programs_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("auth.json");
+    let fields =
+        "credentials_file: ~/auth.json\ncredentials_fields: {access_token: a.t, expires_at: a.e}";
+    // {"exp":1900000000}
+    let jwt = "aa.eyJleHAiOjE5MDAwMDAwMDB9.cc";
+    let until = "until 2030-03-17T17:46:40.000Z";
+    let known = [
+        r#"{"a":{"t":"secret-token","e":1900000000.0}}"#,
+        r#"{"a":{"t":"secret-token","e":"1900000000"}}"#,
+        r#"{"a":{"t":"secret-token","e":1900000000000}}"#,
+        r#"{"a":{"t":"secret-token","e":"2030-03-18T01:46:40+08:00"}}"#,
+        r#"{"a":{"t":"secret-token","e":"2030-03-18T01:46:40.000"}}"#,
+        r#"{"a":{"t":"secret-token","e":"2030-03-18 01:46:40"}}"#,
+        &format!(r#"{{"a":{{"t":"{jwt}"}}}}"#),
+    ];
+    for content in known {
+        std::fs::write(&file, content).unwrap();
+        let (code, out, err) = check(folder.path(), fields, &[("TZ", "CST-8")]);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{content}");
+        assert!(out.contains(until), "{content}: {out}");
+    }
+    std::fs::write(&file, r#"{"a":{"t":"secret-token","e":"next week"}}"#).unwrap();
+    let (code, out, err) = check(folder.path(), fields, &[]);
+    assert_eq!(code, Some(0));
+    assert!(
+        err.contains("warning: P: ") && err.contains("holds no time that is known here at 'a.e'"),
+        "{err}"
+    );
+    assert!(!format!("{out}{err}").contains("secret-token") && !err.contains("next week"), "{err}");
+    std::fs::write(&file, r#"{"b":1}"#).unwrap();
+    let (code, _, err) = check(folder.path(), fields, &[]);
+    assert_eq!(code, Some(78));
+    assert!(err.contains("has no text at 'a.t'"), "{err}");
+}
+
+#[test]
+fn secrets_as_editors_and_env_files_leave_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "token_url: http://127.0.0.1:9/t\nclient_id_env: ID\nrefresh_token_file: token";
+    let write = |bytes: &[u8]| std::fs::write(folder.path().join("token"), bytes).unwrap();
+    write(b"\xef\xbb\xbfseed-value\r\n");
+    let (code, _, err) = check(folder.path(), lines, &[("ID", "the-id")]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    write(b"\xff\xfes\0e\0e\0d\0");
+    let (code, _, err) = check(folder.path(), lines, &[("ID", "the-id")]);
+    assert_eq!(code, Some(78));
+    assert!(err.contains("it is UTF-16, as PowerShell's '>' writes it; save it as UTF-8"), "{err}");
+    write(b"\"seed-value\"\n");
+    let (code, out, err) = check(folder.path(), lines, &[("ID", " the-id ")]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("the secret in token stands in quotes"), "{err}");
+    assert!(err.contains("the value of the variable 'ID' has blanks around it"), "{err}");
+    assert!(!format!("{out}{err}").contains("seed-value"), "{out}{err}");
+    write(b"seed-value");
+    let empty = format!("{lines}\nclient_secret_env: ''");
+    let (code, _, err) = check(folder.path(), &empty, &[("ID", "the-id")]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("'client_secret_env' is empty"), "{err}");
+}
