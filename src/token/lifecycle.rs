@@ -107,6 +107,8 @@ pub struct Lifecycle {
     /// A wrong wall clock is not waited for any more: a refresh succeeded, or somebody asked for one.
     ignores_clock: bool,
     failures: u32,
+    /// Of these, the last in a row that requests without a token waited for.
+    failures_while_wanted: u32,
     next_attempt: Option<Due>,
     /// The last try that failed; None once one succeeds.
     last_failure: Option<Try>,
@@ -143,6 +145,7 @@ impl Lifecycle {
             started: now,
             ignores_clock: false,
             failures: 0,
+            failures_while_wanted: 0,
             next_attempt: None,
             last_failure: None,
             ordered: None,
@@ -225,6 +228,7 @@ impl Lifecycle {
     /// Forgets everything that stood against the next try.
     fn settle(&mut self) {
         self.failures = 0;
+        self.failures_while_wanted = 0;
         self.next_attempt = None;
         self.last_failure = None;
         self.unanswered = None;

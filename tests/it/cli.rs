@@ -84,6 +84,26 @@ fn a_missing_variable_is_said_once_for_each_order_and_at_each_start() {
 }
 
 #[test]
+fn a_missing_variable_is_said_at_the_start_though_the_stored_token_serves() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    binary.wait_for("Successfully refreshed");
+    drop(binary);
+    let variables: Vec<_> =
+        VARIABLES.into_iter().filter(|(name, _)| *name != "CLAUDE_CLIENT_SECRET").collect();
+    let binary = Binary::start(folder.path(), &["run"], &variables);
+    let said = binary.wait_for("Missing environment variable");
+    assert_eq!(
+        bare(&said),
+        "[ERROR] Missing environment variable: 'CLAUDE_CLIENT_SECRET' (provider: Claude Code Official; the \
+         stored token serves until it ends)"
+    );
+    let status = ask(binary.address(), get("/-/status")).json();
+    assert_eq!(status["providers"][0]["state"], "ready");
+}
+
+#[test]
 fn the_fixed_log_lines_of_a_success() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");

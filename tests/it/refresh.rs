@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::bounded;
+use evertoken::token::saved::Saved;
 
 use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, Seen, answer};
@@ -193,6 +194,29 @@ fn a_missing_variable_is_looked_for_at_each_start() {
         folder = proxy.into_folder();
     }
     assert_eq!(builder().folder(folder).start().ask(get("/")).body, "Bearer access-1");
+}
+
+/// 503 for 91 seconds was seen with a clock that had been ahead by 90; a refresh that was ordered did not answer.
+#[test]
+fn a_stored_token_serves_though_the_clock_was_set_back_and_an_order_ends_the_wait() {
+    let (provider, issuer) = (Peer::telling_the_credential(), issuer(60));
+    let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
+    let proxy = builder().start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    let folder = proxy.into_folder();
+    let file = folder.path().join("p.json");
+    let mut saved = Saved::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let access = saved.access.as_mut().unwrap();
+    let times = [&mut saved.saved_at, &mut access.obtained_at, &mut access.expires_at];
+    for time in times.into_iter().chain([&mut access.refresh_at]) {
+        *time = time.plus_millis(3_600_000);
+    }
+    std::fs::write(&file, saved.to_json().expose()).unwrap();
+    let proxy = builder().folder(folder).start();
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
+    assert_eq!(issuer.seen().len(), 1);
+    assert_eq!(order(&proxy).status, 200);
+    assert_eq!(proxy.ask(get("/")).body, "Bearer access-2");
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Lifecycle {
         if wait_ms > 0 {
             return Step::Wait(wait_ms);
         }
-        match self.wrong_clock_wait_ms(now) {
+        match self.clock_wait_left_ms(now) {
             Some(wait_ms) => Step::WaitForClock(wait_ms),
             None => Step::Refresh,
         }
@@ -110,7 +110,8 @@ impl Lifecycle {
         let next = match failure.class {
             _ if falls_back_to_seed => Due::after(now, 0),
             Class::Transient => {
-                let delay_ms = backoff::delay_ms(self.failures, self.room(now), rng);
+                let room = self.room(now);
+                let delay_ms = backoff::delay_ms(self.failures_in(room), room, rng);
                 self.unless_planned_before(Due::after(now, delay_ms), failure.class, now)
             }
             Class::Permanent | Class::TokenDead => {
@@ -144,6 +145,17 @@ impl Lifecycle {
         }
     }
 
+    /// How many failures in a row the next delay counts. The doubling begins anew when requests begin to wait:
+    /// what came before, with a token or for nobody, says nothing of how long they should.
+    fn failures_in(&mut self, room: Room) -> u32 {
+        if room != Room::Wanted {
+            self.failures_while_wanted = 0;
+            return self.failures;
+        }
+        self.failures_while_wanted = self.failures_while_wanted.saturating_add(1);
+        self.failures_while_wanted
+    }
+
     /// What the next delay has to fit into.
     fn room(&self, now: Moment) -> Room {
         match &self.token {
@@ -153,15 +165,10 @@ impl Lifecycle {
         }
     }
 
-    /// Until when the wall clock is waited for, where a refresh waits for that or would.
-    pub fn clock_wait_left_ms(&self, now: Moment) -> Option<u64> {
-        self.wrong_clock_wait_ms(now)
-    }
-
-    /// How long to wait for a wrong wall clock to be set: None once it is right, once it was waited for
+    /// How long a refresh waits, or would, for a wrong wall clock to be set: None once it is right, once it was waited for
     /// long enough, once somebody asked for a refresh, and once one succeeded, since tokens are timed by
     /// both clocks.
-    fn wrong_clock_wait_ms(&self, now: Moment) -> Option<u64> {
+    pub fn clock_wait_left_ms(&self, now: Moment) -> Option<u64> {
         let lag_ms = self.wall_clock_lag_ms(now).filter(|_| !self.ignores_clock)?;
         let waited_ms = now.steady_ms.saturating_sub(self.started.steady_ms);
         let patience_ms = WRONG_CLOCK_WAIT_MS.checked_sub(waited_ms).filter(|left| *left > 0)?;

@@ -154,6 +154,13 @@ impl Actor {
         if let Some(token) = self.machine.token() {
             let left = token.expires.left_ms(now) / 1000;
             info!("Using the stored token for provider: {name} (valid for {left} s)");
+            if let Err(failure) = self.token_request(&self.machine.presented()) {
+                // It is not looked for before that token is due, and there is time to mend it.
+                error!(
+                    "{} (provider: {name}; the stored token serves until it ends)",
+                    failure.what
+                );
+            }
         }
         if let Some(failure) = self.machine.failure_that_counts().cloned() {
             let (what, at) = (&failure.what, failure.retry_at);
@@ -171,6 +178,7 @@ impl Actor {
     pub(super) fn run(mut self, inbox: &Receiver<Event>) {
         loop {
             let now = self.setup.clock.now();
+            self.warn_of_clock(now);
             let wait_ms = match self.machine.next(now) {
                 _ if self.is_retired => TICK_MS,
                 Step::Refresh if self.held_off_ms(now) > 0 => self.held_off_ms(now),
@@ -294,16 +302,23 @@ impl Actor {
         self.machine.set_policy(Policy::of(config));
     }
 
+    /// Says once that a refresh waits for the wall clock to be set, or would.
+    fn warn_of_clock(&mut self, now: Moment) {
+        let Some(wait_ms) = self.machine.clock_wait_left_ms(now).filter(|_| !self.clock_warned)
+        else {
+            return;
+        };
+        self.clock_warned = true;
+        warn!(
+            "The wall clock shows {}, earlier than the state file or this program; refreshing waits for it \
+             to be set, for {} s at most or until a refresh is ordered (provider: {})",
+            now.wall,
+            wait_ms.div_ceil(1000),
+            self.setup.name
+        );
+    }
+
     fn wait_for_clock(&mut self, wait_ms: u64) -> u64 {
-        if !self.clock_warned {
-            self.clock_warned = true;
-            warn!(
-                "The wall clock shows {}, earlier than the state file or this program; waiting for \
-                 it to be set (provider: {})",
-                self.setup.clock.wall(),
-                self.setup.name
-            );
-        }
         self.wait_for(Cause::Clock { shown: self.setup.clock.wall() });
         wait_ms.min(CLOCK_RETRY_MS)
     }

@@ -207,6 +207,23 @@ fn while_requests_come_and_there_is_no_token_tries_are_ten_seconds_apart() {
     }
 }
 
+/// Tries come close together towards the end of a token; that made the first waits after it long.
+#[test]
+fn the_doubling_begins_anew_when_requests_begin_to_wait() {
+    let (mut machine, mut now) = (fresh(), later(START, 3_400_000));
+    while !machine.token().unwrap().expires.reached(now) {
+        let (after, _) = fail(&mut machine, &failure(Class::Transient), now);
+        now = later(now, after.next_attempt.left_ms(now));
+    }
+    assert!(machine.consecutive_failures() > 5);
+    for most_ms in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
+        machine.wanted(now);
+        let (after, _) = fail(&mut machine, &failure(Class::Transient), now);
+        assert!(after.next_attempt.left_ms(now) <= most_ms, "{most_ms}");
+        now = later(now, after.next_attempt.left_ms(now));
+    }
+}
+
 #[test]
 fn a_request_in_the_middle_of_a_long_wait_cuts_it_short() {
     // A machine in the middle of a wait of a minute or more, and when that began.
