@@ -76,8 +76,9 @@ impl Issuer {
     /// An access token, how long it lives, and whether it has ended: `expires_in` counts whole seconds, and an
     /// hour is what a reader makes of zero.
     fn access(&mut self, lifetime_ms: u64, now_ms: u64) -> (String, u64, bool) {
-        let last = self.expiries.get(&self.last_access).copied().unwrap_or(0);
-        if self.repeats && now_ms < last + REPEATED_TOO_LONG_MS {
+        let last = self.expiries.get(&self.last_access).copied();
+        if let Some(last) = last.filter(|last| self.repeats && now_ms < last + REPEATED_TOO_LONG_MS)
+        {
             let left_ms = last.saturating_sub(now_ms) / 1000 * 1000;
             let has_ended = left_ms == 0;
             return (
@@ -114,6 +115,8 @@ struct World {
     refuses: bool,
     /// A variable is missing.
     lacks_secret: bool,
+    /// How long all tokens live; drawn for each where that is None.
+    lifetime_ms: Option<u64>,
     /// When the last try was that nobody asked for, and whether somebody asked for the next one.
     tried_ms: Option<u64>,
     is_explained: bool,
@@ -167,6 +170,7 @@ impl World {
             requests: false,
             refuses: false,
             lacks_secret: false,
+            lifetime_ms: None,
             tried_ms: None,
             is_explained: true,
             failures_ms: Vec::new(),
@@ -316,7 +320,8 @@ impl World {
             return self.failed(&presented, &failure);
         }
         let sent = self.now();
-        let lifetime_ms = [1_000, 4_000, 30_000, 600_000, 3_600_000][self.rng.usize(0..5)];
+        let drawn = [1_000, 4_000, 30_000, 600_000, 3_600_000][self.rng.usize(0..5)];
+        let lifetime_ms = self.lifetime_ms.unwrap_or(drawn);
         let issued = self.issuer.answer(token.expose(), lifetime_ms, self.true_ms);
         self.true_ms += self.rng.u64(0..900);
         match issued {
@@ -533,6 +538,33 @@ fn run(seed: u64) -> bool {
     assert!(survived || world.lost > 0, "seed {seed}: no recovery, and no answer was lost");
     assert!(survived || broken(&world), "seed {seed}: no recovery from a chain that is whole");
     survived
+}
+
+/// An hour of a request a second before a provider that refuses every token: how many refreshes there are.
+fn refreshes_for_refusals(lifetime_ms: u64, repeats: bool) -> u64 {
+    let mut world = World::new(1);
+    (world.faults, world.requests, world.refuses) = (false, true, true);
+    (world.issuer.repeats, world.lifetime_ms) = (repeats, Some(lifetime_ms));
+    while world.true_ms < 3_600_000 {
+        world.step();
+    }
+    world.refreshes
+}
+
+#[test]
+fn a_provider_that_refuses_every_token_causes_no_storm() {
+    // At the start, at once, after 10, 20, 40, 80, 160 seconds, and then every 300: the last at 3,310.
+    const LONG_LIVED: u64 = 2 + 5 + 10;
+    for repeats in [false, true] {
+        let refreshes = refreshes_for_refusals(36_000_000, repeats);
+        assert!((LONG_LIVED - 1..=LONG_LIVED).contains(&refreshes), "{repeats}: {refreshes}");
+    }
+    // One for the schedule and one for the refusal of the token that this brought.
+    for lifetime_ms in [4_000, 12_000, 60_000] {
+        let scheduled = 3_600_000 / (lifetime_ms * 45 / 100);
+        let refreshes = refreshes_for_refusals(lifetime_ms, false);
+        assert!(refreshes <= 2 * scheduled + LONG_LIVED, "{lifetime_ms}: {refreshes}");
+    }
 }
 
 #[test]
