@@ -1,8 +1,9 @@
 """An hour (or so many seconds as the first argument says) of what a long life brings: SDK traffic, refreshes
-every few seconds, random faults at the issuer and the provider, and in the first half random kills. Ends
-with a report, and fails where a client saw a 401, a chain was lost, or memory or descriptors grew.
+every few seconds at issuers of every kind that docs/token-refresh.md has a row for, random faults at issuers and
+providers, and in the first half random kills. At the end evertoken rests, with tokens of hours. Ends with a report,
+and fails where a client saw a 401, a chain was lost, memory or descriptors grew, or rest cost processor time.
 
-The issuer takes a used refresh token for 30 s more, as many do: a kill may come while an answer is on its
+The issuers take a used refresh token for 30 s more, as many do: a kill may come while an answer is on its
 way, and then nothing else can save the chain.
 """
 
@@ -27,9 +28,17 @@ import drive
 SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0
 SEED = int(os.environ.get("EVERTOKEN_SEED", "7"))
 THREADS = 8
+TYPES = ["anthropic", "openai"]
 LIFETIME_SECONDS = 6
+# Without an expires_in evertoken takes an hour for granted, so this one can't end every few seconds.
+LIFETIMES = {"salesforce": 7200}
 OVERLAP_SECONDS = 30
 SAMPLES = 20
+REST_SECONDS = max(10.0, min(60.0, SECONDS / 10))
+# Of one processor, while nobody asks and no token ends.
+REST_SHARE_MAX = 0.0005
+# These end the old access token with each refresh: a request may meet that, and its client must not see it.
+ENDS_OLD_TOKENS = {"github"}
 RSS_GROWTH_MAX_KB = 2048
 DESCRIPTOR_GROWTH_MAX = 16
 
@@ -39,8 +48,6 @@ FAULTS = [
     {"at": "token", "status": 500},
     {"at": "token", "status": 429, "headers": {"Retry-After": "1"}},
     {"at": "token", "status": 400, "body": '{"error":"temporarily_unavailable"}'},
-    {"at": "token", "status": 502, "after_processing": True},
-    {"at": "token", "status": 200, "body": "<html>", "after_processing": True},
     {"at": "token", "stall_ms": 1000},
     {"at": "provider", "status": 500},
     {"at": "provider", "status": 529},
@@ -49,14 +56,32 @@ FAULTS = [
     {"at": "provider", "stall_ms": 700},
     {"at": "provider", "stall_in_stream_ms": 700},
 ]
+# The issuer has done its work then. Where that ended the old access token, nobody could be served until the next try.
+LOST_ANSWERS = [
+    {"at": "token", "status": 502, "after_processing": True},
+    {"at": "token", "status": 200, "body": "<html>", "after_processing": True},
+]
+# What the kinds themselves answer, by its name in sandbox/manners.
+OWN_ANSWERS = ["server_error", "pages"]
+
+
+def rows():
+    """What docs/token-refresh.md says: kind, lines of auto_refresh_config, lines of the provider."""
+    found = []
+    for line in (drive.ROOT / "docs/token-refresh.md").read_text().splitlines():
+        cells = [cell.split("`")[1::2] for cell in line.split("|")]
+        if len(cells) == 8 and len(cells[6]) == 1 and (drive.ROOT / f"sandbox/manners/{cells[6][0]}.yaml").exists():
+            found.append((cells[6][0], cells[2], cells[3]))
+    assert len(found) > 10, "the table of issuers was not found"
+    return found
 
 
 class Sandbox:
-    """Issuer and provider as a child process."""
+    """Issuer and provider of one kind as a child process."""
 
-    def __init__(self):
-        command = [drive.ROOT / "target/release/sandbox", "serve", "--lifetime", str(LIFETIME_SECONDS)]
-        command += ["--overlap", str(OVERLAP_SECONDS), "--event-delay", "15"]
+    def __init__(self, kind, *arguments):
+        command = [drive.ROOT / "target/release/sandbox", "serve", "--manner", kind, "--event-delay", "15", *arguments]
+        self.kind = kind
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         said = {}
         while len(said) < 4:
@@ -68,6 +93,39 @@ class Sandbox:
         body = json.dumps(value).encode()
         with urllib.request.urlopen(urllib.request.Request(self.url + path, body), timeout=10) as answer:
             return json.load(answer)
+
+    def break_something(self, rng):
+        lost = [] if self.kind in ENDS_OLD_TOKENS else LOST_ANSWERS
+        fault = rng.choice(FAULTS + lost + OWN_ANSWERS)
+        if fault in OWN_ANSWERS:
+            self.post("/control/answer", {"name": fault})
+        else:
+            self.post("/control/faults", [fault])
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def describe(folder, sandboxes):
+    """Writes providers.yaml, with what the docs say for each kind; the variables that go with it."""
+    # A stream that falls silent is cut after 5 s: the sandbox can stop one, but not close it.
+    text = f'settings: {{port: 0, state_dir: "{folder}/state", timeouts: {{idle: 5}}}}\nproviders:\n'
+    env = drive.variables()
+    for index, ((kind, refresh, provider), sandbox) in enumerate(zip(rows(), sandboxes)):
+        name = kind.upper()
+        text += f'  - name: "{kind}"\n    type: {TYPES[index % 2]}\n    base_url: "{sandbox.url}"\n'
+        text += "".join(f"    {line}\n" for line in provider)
+        text += f"    auto_refresh_config:\n      client_id_env: {name}_ID\n      refresh_token_env: {name}_TOKEN\n"
+        if 'client_auth: "none"' not in refresh:
+            text += f"      client_secret_env: {name}_SECRET\n"
+        for line in refresh:
+            line = f'token_url: "{sandbox.url}/oauth/token"' if line.startswith("token_url:") else line
+            text += f"      {line}\n"
+        env |= {f"{name}_ID": sandbox.id, f"{name}_SECRET": sandbox.secret}
+        env[f"{name}_TOKEN"] = sandbox.post("/control/login", {})["refresh_token"]
+    (folder / "providers.yaml").write_text(text)
+    return env
 
 
 class Tally:
@@ -84,9 +142,12 @@ class Tally:
 
 def converse(url, index, running, tally):
     rng = random.Random(SEED * 1000 + index)
-    claude = anthropic.Anthropic(base_url=url, api_key="none", max_retries=6, timeout=30)
-    gpt = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=6, timeout=30)
+    options = {"api_key": "none", "max_retries": 6, "timeout": 30}
+    to = [f"{url}/to/{kind}" for kind, _, _ in rows()]
+    of_claude = [anthropic.Anthropic(base_url=one, **options) for one in to[0::2]]
+    of_gpt = [openai.OpenAI(base_url=f"{one}/v1", **options) for one in to[1::2]]
     while running.is_set():
+        claude, gpt = rng.choice(of_claude), rng.choice(of_gpt)
         words = " ".join(str(rng.random()) for _ in range(rng.randint(1, 8)))
         messages = [{"role": "user", "content": words}]
         kind = rng.randrange(5)
@@ -137,17 +198,10 @@ def start(folder, env, address):
 
 def soak(folder):
     rng = random.Random(SEED)
-    sandbox = Sandbox()
-    (folder / "providers.yaml").write_text(
-        # A stream that falls silent is cut after 5 s: the sandbox can stop one, but not close it.
-        drive.CONFIG.replace("port: 0", "port: 0, timeouts: {{idle: 5}}").format(folder=folder, providers="".join(
-            drive.PROVIDER.format(name=name, kind=kind, url=sandbox.url, variable=variable).replace(
-                f"{sandbox.url}/token", f"{sandbox.url}/oauth/token")
-            for name, kind, variable in [("A", "anthropic", "TOKEN_A"), ("O", "openai", "TOKEN_O")]))
-    )
-    login = lambda: sandbox.post("/control/login", {})["refresh_token"]
-    env = drive.variables(TOKEN_A=login(), TOKEN_O=login())
-    env |= {"TEST_CLIENT_ID": sandbox.id, "TEST_CLIENT_SECRET": sandbox.secret, "RUST_LOG": "evertoken=warn,evertoken::app=info"}
+    lifetime = lambda kind: ["--lifetime", str(LIFETIMES.get(kind, LIFETIME_SECONDS))]
+    overlap = ["--overlap", str(OVERLAP_SECONDS)]
+    sandboxes = [Sandbox(kind, *lifetime(kind), *overlap) for kind, _, _ in rows()]
+    env = describe(folder, sandboxes) | {"RUST_LOG": "evertoken=warn,evertoken::app=info"}
     proxy, url = start(folder, env, "127.0.0.1:0")
     running, tally = threading.Event(), Tally()
     running.set()
@@ -159,10 +213,10 @@ def soak(folder):
     first, peak_kib = None, 0
     next_kill = begun + rng.uniform(5, 40)
     while (now := time.monotonic()) < begun + SECONDS:
-        time.sleep(rng.uniform(0.2, 2.0))
-        sandbox.post("/control/faults", [rng.choice(FAULTS)])
+        time.sleep(rng.uniform(0.1, 0.5))
+        rng.choice(sandboxes).break_something(rng)
         faults += 1
-        if rng.random() < 0.02:
+        if rng.random() < 0.01:
             proxy.process.send_signal(signal.SIGUSR1)
         if now < begun + SECONDS / 2:
             if now > next_kill:
@@ -181,12 +235,34 @@ def soak(folder):
     running.clear()
     for thread in threads:
         thread.join()
-    stats = sandbox.post("/control/stats", {})
+    stats = {sandbox.kind: sandbox.post("/control/stats", {}) for sandbox in sandboxes}
     proxy.stop()
     lost += count_lost(folder)
-    sandbox.process.kill()
-    sandbox.process.wait()
-    return report(tally.seen, stats, faults, kills, lost, first, last, peak_kib)
+    for sandbox in sandboxes:
+        sandbox.close()
+    return report(tally.seen, stats, faults, kills, lost, first, last, peak_kib, rest(folder / "rest"))
+
+
+def rest(folder):
+    """The share of a processor that evertoken takes while nobody asks and no token ends."""
+    folder.mkdir()
+    sandboxes = [Sandbox(kind, "--lifetime", "3600") for kind, _, _ in rows()]
+    proxy, url = start(folder, describe(folder, sandboxes), "127.0.0.1:0")
+    drive.wait_for(lambda: all(one["state"] == "ready" for one in drive.get(f"{url}/-/status")["providers"]), proxy.lines)
+    # What a start and the last connection leave behind.
+    time.sleep(2)
+    before, begun = processor_ns(proxy.process), time.monotonic_ns()
+    time.sleep(REST_SECONDS)
+    share = (processor_ns(proxy.process) - before) / (time.monotonic_ns() - begun)
+    proxy.stop()
+    for sandbox in sandboxes:
+        sandbox.close()
+    return share
+
+
+def processor_ns(process):
+    """Nanoseconds that it has run, threads that have ended included: clock_getcpuclockid(3)."""
+    return time.clock_gettime_ns((~process.pid << 3) | 2)
 
 
 def rss_kib(process):
@@ -199,27 +275,35 @@ def count_lost(folder):
     return sum("log in again" in line for line in (folder / "log").read_text().splitlines())
 
 
-def report(seen, stats, faults, kills, lost, first, last, peak_kib):
-    print(f"soak: {SECONDS:.0f} s, seed {SEED}, {THREADS} clients")
-    print(f"  requests: {sum(seen.values())} by clients, {stats['requests']} at the provider")
+def report(seen, stats, faults, kills, lost, first, last, peak_kib, share):
+    total = lambda name: sum(one[name] for one in stats.values())
+    bad = {kind: one["requests_without_valid_token"] for kind, one in stats.items()}
+    strict = sum(count for kind, count in bad.items() if kind not in ENDS_OLD_TOKENS)
+    print(f"soak: {SECONDS:.0f} s, seed {SEED}, {THREADS} clients, {len(stats)} kinds of issuers: {', '.join(stats)}")
+    print(f"  requests: {sum(seen.values())} by clients, {total('requests')} at the providers")
     for what, count in sorted(seen.items(), key=lambda pair: -pair[1]):
         print(f"    {count:8} {what}")
-    print(f"  refreshes: {stats['granted']}, refused {stats['refused']}, reused {stats['reused']}")
-    print(f"  lost answers made good within the overlap: {stats['overlapped']}")
-    print(f"  requests without a valid token at the provider: {stats['requests_without_valid_token']}")
+    print(f"  refreshes: {total('granted')}, refused {total('refused')}, reused {total('reused')}")
+    print(f"  lost answers made good within the overlap: {total('overlapped')}")
+    print(f"  requests without a valid token at the providers: {strict}, and {sum(bad.values()) - strict} that a refresh overtook")
     print(f"  faults: {faults}, kills: {kills}")
     print(f"  401s seen by clients: {seen['401']}, chains lost: {lost}")
     print(f"  RSS: {first[0]} KiB at the start of the second half, {last[0]} KiB at the end, peak {peak_kib} KiB")
     print(f"  descriptors: {first[2]} at the start of the second half, {last[2]} at the end")
+    print(f"  at rest for {REST_SECONDS:.0f} s: {share * 100:.4f} % of a processor")
     problems = []
-    if seen["401"] or seen["WRONG"] or stats["requests_without_valid_token"]:
-        problems.append("a client saw a 401 or a wrong answer, or the provider an expired token")
-    if lost or stats["reused"]:
+    if seen["401"] or seen["WRONG"] or strict:
+        problems.append("a client saw a 401 or a wrong answer, or a provider an expired token")
+    if lost or total("reused"):
         problems.append("a chain was lost")
     if last[0] > first[0] + RSS_GROWTH_MAX_KB or last[2] > first[2] + DESCRIPTOR_GROWTH_MAX:
         problems.append("memory or descriptors grew")
-    if not (seen["complete"] and kills and stats["granted"] > SECONDS / LIFETIME_SECONDS):
-        problems.append("too little happened")
+    if share > REST_SHARE_MAX:
+        problems.append("rest took processor time")
+    enough = lambda kind: SECONDS / LIFETIMES.get(kind, LIFETIME_SECONDS) / 2
+    quiet = [kind for kind, one in stats.items() if one["granted"] < enough(kind)]
+    if quiet or not (seen["complete"] and kills):
+        problems.append(f"too little happened {quiet}")
     print("soak: " + ("; ".join(problems) or "ok"))
     return 1 if problems else 0
 

@@ -17,6 +17,7 @@ mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logs; // a line a request, JSON, --quiet, the journal
+mod manners; // every kind of issuer of sandbox/manners, through the life of a token
 mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401

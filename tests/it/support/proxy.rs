@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
@@ -33,6 +35,7 @@ pub(crate) struct Builder {
     variables: HashMap<String, String>,
     folder: Option<tempfile::TempDir>,
     clock: Option<Clock>,
+    timer: Option<fn(Duration) -> Receiver<Instant>>,
     supervisor: Option<Supervisor>,
 }
 
@@ -40,6 +43,12 @@ impl Builder {
     /// Has it take the time from `clock`.
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// Has it sleep by `timer`.
+    pub(crate) fn timer(mut self, timer: fn(Duration) -> Receiver<Instant>) -> Self {
+        self.timer = Some(timer);
         self
     }
 
@@ -153,7 +162,7 @@ impl Builder {
             clock: self.clock.take().unwrap_or_else(Clock::system),
             // Each its own: by their random names two hosts tell who of them holds a lease.
             rng: fastrand::Rng::with_seed(STARTED.fetch_add(1, Ordering::Relaxed)),
-            timer: crossbeam_channel::after,
+            timer: self.timer.unwrap_or(crossbeam_channel::after),
             supervisor: self.supervisor.take().unwrap_or_else(Supervisor::nobody),
         };
         let config = self.config(folder.path());
