@@ -240,6 +240,19 @@ pub enum Credential {
     Refreshed(Box<AutoRefresh>),
 }
 
+impl Credential {
+    /// Why there is nothing to refresh, for a credential that is not [`Credential::Refreshed`].
+    pub fn why_not_refreshed(&self) -> &'static str {
+        match self {
+            Self::Watched(file) if matches!(file.form, Form::Stored { .. }) => {
+                "its auto_refresh_config.enabled is false"
+            }
+            Self::Watched(_) => "its credential is in a file that another program keeps",
+            _ => "it has no auto_refresh_config, or one that is not used",
+        }
+    }
+}
+
 /// A file with a credential that is read again when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchedFile {

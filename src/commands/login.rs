@@ -39,7 +39,8 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
     let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
     let groups = groups(&config.providers);
     let Some(group) = groups.iter().find(|group| group.members.contains(&index)) else {
-        return fail(&format!("Provider {name} has no token to refresh"), BAD_CONFIG);
+        let why = config.providers[index].credential.why_not_refreshed();
+        return fail(&format!("Provider {name} is not refreshed: {why}"), BAD_CONFIG);
     };
     let setup = match app::refresher_setup(0, group, &config, &store, &mut environment) {
         Ok(setup) => setup,

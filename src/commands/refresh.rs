@@ -39,6 +39,11 @@ pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> Ex
             Err(error) => return fail(&error.to_string(), BAD_CONFIG),
         }
     }
+    if let Some(Some(index)) = meant.filter(|_| refreshed == 0) {
+        let provider = &config.providers[index];
+        let why = provider.credential.why_not_refreshed();
+        return fail(&format!("Provider {} is not refreshed: {why}", provider.name), USAGE);
+    }
     if refreshed == 0 {
         return fail("There is no such provider with a token to refresh", USAGE);
     }

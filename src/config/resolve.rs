@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
     Call, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
-    is_loopback_host,
 };
 
 mod auto_refresh;
@@ -16,8 +15,10 @@ mod settings;
 mod sources;
 mod token_fields;
 mod token_store;
+mod url;
 
 pub use sources::Sources;
+pub(crate) use url::split_url;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,25 +220,6 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
     missing
 }
 
-/// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
-/// URL, or one with a user in it.
-pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && !b"\"<>\\^`{|}".contains(&byte);
-    if !matches!(scheme, "http" | "https") || authority.contains('@') || !url.bytes().all(plain) {
-        return None;
-    }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_fine = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
-    (!host.is_empty() && port_fine).then_some((scheme, host, path))
-}
-
 /// Where tokens are kept if the file does not say so.
 fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
     if let Some(given) = sources.variable("STATE_DIRECTORY") {
@@ -251,10 +233,6 @@ fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
         return Some(PathBuf::from("/var/lib/evertoken"));
     }
     sources.variable("HOME").map(|home| PathBuf::from(home).join(".local/state/evertoken"))
-}
-
-fn is_loopback_url(url: &str) -> bool {
-    split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
 }
 
 #[cfg(test)]

@@ -191,7 +191,12 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     let found = find_by_segment(&proxy.config.providers, slug);
     let inbox = found.and_then(|index| Some((index, proxy.ways[index].inbox.as_ref()?)));
     let Some((index, inbox)) = inbox else {
-        let message = "No such provider, or it has no token to refresh";
+        let message = match found.map(|index| &proxy.config.providers[index]) {
+            Some(one) => {
+                format!("{} is not refreshed: {}", one.name, one.credential.why_not_refreshed())
+            }
+            None => "There is no such provider, or it is disabled".to_owned(),
+        };
         return Err(Refusal::new(Code::UnknownProvider, message));
     };
     // The refresher closes this end once the outcome is published.

@@ -141,8 +141,19 @@ providers:
     assert_eq!(status["providers"][1]["state"], "unavailable");
     assert_eq!(get("/-/ready").status, 503);
     let refresh = "POST /-/refresh/old HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(ask(address, refresh).status, 404, "there is nothing to refresh");
+    let refused = ask(address, refresh);
+    assert_eq!(refused.status, 404, "there is nothing to refresh");
+    assert!(
+        refused.body.contains("Old is not refreshed: its auto_refresh_config.enabled is false")
+    );
     drop(binary);
+    for command in [&["refresh", "--provider", "old"][..], &["login", "--provider", "Old"]] {
+        let told = text(&run(folder.path(), command, &without).stderr);
+        assert!(
+            told.contains("is not refreshed: its auto_refresh_config.enabled is false"),
+            "{told}"
+        );
+    }
     assert_eq!(std::fs::read_to_string(&state).unwrap(), stored, "it is not written");
     assert_eq!(issuer.seen().len(), 1, "nothing is asked of the issuer");
 

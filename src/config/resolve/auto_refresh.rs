@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::raw::Section;
 use crate::config::resolve::provider::read_headers;
-use crate::config::resolve::{Sources, is_loopback_url, login, split_url, token_fields};
+use crate::config::resolve::{Sources, login, split_url, token_fields, url};
 use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
     WatchedFile, secret_of_file,
@@ -169,13 +169,13 @@ fn read_token_url(section: &Section<'_>, is_needed: bool) -> String {
 }
 
 /// Reports what is wrong with the `url` of an endpoint.
-pub(super) fn check_endpoint(section: &Section<'_>, key: &str, url: &str, why: &str) {
-    match split_url(url) {
-        None => section.error(key, format!("'{key}' must be an https URL without a user")),
+pub(super) fn check_endpoint(section: &Section<'_>, key: &str, written: &str, why: &str) {
+    match split_url(written) {
+        None => section.error(key, url::problem(key, written, "an https URL")),
         Some((_, _, path)) if path.contains('#') => {
             section.error(key, format!("'{key}' must not hold a '#'"));
         }
-        Some(("http", _, _)) if !is_loopback_url(url) => {
+        Some(("http", _, _)) if !url::is_loopback(written) => {
             let message =
                 format!("'{key}' must be https, since {why}; http is for loopback addresses alone");
             section.error(key, message);

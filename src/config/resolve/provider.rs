@@ -2,7 +2,7 @@
 
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
-use crate::config::resolve::{Sources, split_url};
+use crate::config::resolve::{Sources, split_url, url};
 use crate::config::slug;
 use crate::config::{
     AuthType, Credential, Egress, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
@@ -105,15 +105,17 @@ fn read_slug(section: &Section<'_>, name: &str) -> String {
 
 fn read_base_url(section: &Section<'_>) -> String {
     section.require("base_url", "a provider needs a 'base_url'");
-    let Some(url) = section.text("base_url") else { return String::new() };
-    match split_url(&url) {
-        None => section.error("base_url", "'base_url' must be an http or https URL without a user"),
+    let Some(base_url) = section.text("base_url") else { return String::new() };
+    match split_url(&base_url) {
+        None => {
+            section.error("base_url", url::problem("base_url", &base_url, "an http or https URL"));
+        }
         Some((_, _, path)) if path.contains(['?', '#']) => {
             section.error("base_url", "'base_url' must end with its path, without '?' or '#'");
         }
         Some(_) => {}
     }
-    url.trim_end_matches('/').to_owned()
+    base_url.trim_end_matches('/').to_owned()
 }
 
 fn read_credential(

@@ -333,7 +333,7 @@ fn every_problem_is_reported_at_once() {
             "f:1:18: 'port' must be a whole number from 0 to 65535, not 70000",
             "f:1:25: unknown key 'hots' in settings, did you mean 'host'?",
             "f:4:11: 'type' must be one of \"anthropic\", \"openai\", \"generic\", not \"x\"",
-            "f:5:15: 'base_url' must be an http or https URL without a user",
+            "f:5:15: 'base_url' must be an http or https URL, not \"ftp://y\"",
         ]
     );
 }
@@ -395,9 +395,14 @@ fn what_is_wrong_with_a_provider() {
         &document("", "auth_value: 'two words'"),
         "f:6:17: the credential holds a blank or another byte that no header field may hold",
     );
-    for url in ["x", "http://", "https://u:p@x", "https://x:y", "https://x y", "file:///x"] {
+    let cases = [
+        ("x", "not \"x\""),
+        ("api.x.com", "not \"api.x.com\"; did you mean \"https://api.x.com\"?"),
+        ("file:///x", "not \"file:///x\""),
+    ];
+    for (url, end) in cases {
         let text = document("", "auth_type: none").replace("https://x", &format!("'{url}'"));
-        refused(&text, "f:5:15: 'base_url' must be an http or https URL without a user");
+        refused(&text, &format!("f:5:15: 'base_url' must be an http or https URL, {end}"));
     }
     let text = document("", "auth_type: none").replace("https://x", "https://x/?a");
     refused(&text, "f:5:15: 'base_url' must end with its path, without '?' or '#'");

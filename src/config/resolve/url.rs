@@ -1,0 +1,86 @@
+//! URLs of the configuration: their parts, and what is wrong with one. Pure.
+
+use crate::config::is_loopback_host;
+
+/// The longest URL that is shown where it is wrong.
+const SHOWN_MAX_CHARS: usize = 100;
+
+/// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
+/// URL, or one with a user in it.
+pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let plain = |byte: u8| (0x21..=0x7e).contains(&byte) && !b"\"<>\\^`{|}".contains(&byte);
+    if !matches!(scheme, "http" | "https") || authority.contains('@') || !url.bytes().all(plain) {
+        return None;
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?,
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_fine = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
+    (!host.is_empty() && port_fine).then_some((scheme, host, path))
+}
+
+/// Whether `url` leads to this machine.
+pub(super) fn is_loopback(url: &str) -> bool {
+    split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
+}
+
+/// What is said of `url`, the value of `key`, where [`split_url`] does not understand it.
+pub(super) fn problem(key: &str, url: &str, wanted: &str) -> String {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        // What stands before it may be a password, and is not shown.
+        return format!("'{key}' must be {wanted} without a user or password before an '@'");
+    }
+    let shown = if url.chars().count() <= SHOWN_MAX_CHARS {
+        format!("\"{}\"", url.escape_debug())
+    } else {
+        "what is written".to_owned()
+    };
+    let with_scheme = format!("https://{url}");
+    let is_bare =
+        !url.contains("://") && authority.contains(['.', ':']) || authority == "localhost";
+    let hint = if is_bare && split_url(&with_scheme).is_some() {
+        let scheme = if is_loopback(&with_scheme) { "http" } else { "https" };
+        format!("; did you mean \"{scheme}://{url}\"?")
+    } else {
+        String::new()
+    };
+    format!("'{key}' must be {wanted}, not {shown}{hint}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_url_is_shown_unless_it_holds_a_password() {
+        let cases = [
+            ("api.x.com/v1", "not \"api.x.com/v1\"; did you mean \"https://api.x.com/v1\"?"),
+            ("localhost:80", "not \"localhost:80\"; did you mean \"http://localhost:80\"?"),
+            ("127.0.0.1/x", "not \"127.0.0.1/x\"; did you mean \"http://127.0.0.1/x\"?"),
+            ("x", "not \"x\""),
+            ("http://", "not \"http://\""),
+            ("https:/x.com", "not \"https:/x.com\""),
+            ("https://x:y", "not \"https://x:y\""),
+            ("https://x y", "not \"https://x y\""),
+            ("ftp://x.com", "not \"ftp://x.com\""),
+            ("https://u:p@x", " without a user or password before an '@'"),
+            ("u:p@x.com", " without a user or password before an '@'"),
+        ];
+        for (url, end) in cases {
+            assert!(split_url(url).is_none(), "{url}");
+            let told = problem("k", url, "a URL");
+            assert!(told.starts_with("'k' must be a URL") && told.ends_with(end), "{url}: {told}");
+            assert!(!url.contains('@') || !told.contains("u:p"), "{told}");
+        }
+        let long = |length: usize| "x".repeat(length);
+        assert!(problem("k", &long(SHOWN_MAX_CHARS), "a URL").contains("xxx"));
+        assert!(!problem("k", &long(SHOWN_MAX_CHARS + 1), "a URL").contains("xxx"));
+    }
+}
