@@ -7,7 +7,9 @@ use crate::app::way_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
 use crate::message::{Headers, reason_phrase};
-use crate::shared::engine::Line;
+use crate::shared::clocks::Offset;
+use crate::shared::engine::{Engine, Line};
+use crate::shared::health::far_apart;
 use crate::token::state_file::{check_writable, exposures};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
@@ -44,15 +46,25 @@ pub fn sharing(config: &Config) -> Option<String> {
     ))
 }
 
-/// Connects to the token store, as `check --online` does.
-fn judge_store(store: &SharedStore, report: &mut Report) {
+/// Connects to the token store, as `check --online` does: whether it can be written to, and how far its clock
+/// is off.
+fn judge_store(store: &SharedStore, clock: &Clock, report: &mut Report) {
     let line = format!("token_store {}", store.place);
     let asked = Line::open(store).and_then(|mut server| {
         server.probe(&store.prefix)?;
-        server.ping()
+        let version = server.ping()?;
+        let sent = clock.now();
+        let shown = server.time()?;
+        Ok((version, shown.map(|shown| Offset::measured(sent, shown, clock.now()))))
     });
     match asked {
-        Ok(version) => report.fine.push(format!("{line}: answers ({version})")),
+        Ok((_, Some(offset))) if offset.is_too_far() => {
+            report.problems.push(format!(
+                "{line}: answers, but: {}",
+                far_apart(&store.place.to_string(), offset)
+            ));
+        }
+        Ok((version, _)) => report.fine.push(format!("{line}: answers ({version})")),
         Err(trouble) => report.problems.push(format!("{line}: {trouble}")),
     }
 }
@@ -94,7 +106,7 @@ pub fn ways(config: &Config) -> Vec<String> {
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
     if let Some(store) = &config.settings.token_store {
-        judge_store(store, &mut report);
+        judge_store(store, clock, &mut report);
     }
     let limits = patience(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {

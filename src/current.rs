@@ -334,6 +334,7 @@ fn new_proxy(
     Proxy {
         access,
         watchers,
+        store_health: parts.keeper.as_ref().map(|keeper| keeper.health().clone()),
         config,
         ways,
         store: parts.store.clone(),

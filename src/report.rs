@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::shared::health::StoreReport;
 use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
 
@@ -24,6 +25,9 @@ pub struct Report {
     pub in_flight: u64,
     /// Whether every enabled provider has a credential it can send.
     pub ready: bool,
+    /// The token store that is shared with other hosts; None where there is none.
+    #[serde(default)]
+    pub token_store: Option<StoreReport>,
     /// In the order of the configuration.
     pub providers: Vec<ProviderReport>,
 }
@@ -170,6 +174,9 @@ impl Report {
         (report.now, report.uptime_seconds) = (Timestamp::default(), 0);
         let tokens = report.providers.iter_mut().filter_map(|provider| provider.token.as_mut());
         tokens.for_each(|token| token.expires_in_seconds = None);
+        if let Some(store) = &mut report.token_store {
+            store.clock_offset_ms = None;
+        }
         report
     }
 
@@ -222,6 +229,7 @@ mod tests {
                 uptime_seconds: seconds,
                 in_flight: 0,
                 ready: true,
+                token_store: None,
                 providers: vec![provider],
             }
         };
@@ -247,6 +255,7 @@ mod tests {
                 uptime_seconds: 0,
                 in_flight: 0,
                 ready: true,
+                token_store: None,
                 providers: providers.collect(),
             };
             report.summary()

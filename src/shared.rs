@@ -15,6 +15,7 @@
 //! is filled again.
 
 pub mod chain;
+pub mod clocks;
 pub mod engine;
 pub mod health;
 pub mod keeper;

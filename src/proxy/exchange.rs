@@ -26,6 +26,7 @@ use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
 use crate::proxy::way::Way;
 use crate::refusal::{Code, Refusal};
+use crate::shared::health::Health;
 use crate::token::store::{Posting, TokenStore};
 use crate::upstream::AnswerLength;
 
@@ -60,6 +61,8 @@ pub struct Proxy {
     pub reload: Reload,
     /// Who watches the status.
     pub watchers: Watchers,
+    /// Whether the token store can be used; None where there is none.
+    pub store_health: Option<Arc<Health>>,
 }
 
 /// See [`Proxy::reload`].

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
-use crate::shared::engine::{Line, Names, Seen, Trouble, Written};
+use crate::shared::clocks::{Offset, shift_ms};
+use crate::shared::engine::{Engine, Line, Names, Seen, Trouble, Written};
 use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Mark, Tenancy, length_ms};
 use crate::token::saved::Saved;
@@ -67,14 +68,18 @@ pub enum Put {
     Refused(Box<Found>),
 }
 
+/// Makes a connection to the server.
+pub type Connect = Arc<dyn Fn() -> Result<Box<dyn Engine>, Trouble> + Send + Sync>;
+
 /// See the module's documentation.
 pub struct SharedChain {
     store: SharedStore,
+    connect: Connect,
     clock: Clock,
     health: Arc<Health>,
     finder: Finder,
     held: Arc<Held>,
-    line: Option<Line>,
+    line: Option<Box<dyn Engine>>,
     /// Why the store could not be used, and for what, until that works.
     trouble: Option<(Trouble, Use)>,
     tenancy: Tenancy,
@@ -86,9 +91,23 @@ pub struct SharedChain {
 impl SharedChain {
     /// The chain of the provider called `slug`; `holder` must be another text each time.
     pub fn new(store: &SharedStore, slug: &str, holder: String, clock: Clock) -> Self {
+        let own = store.clone();
+        let connect = Arc::new(move || Ok(Box::new(Line::open(&own)?) as Box<dyn Engine>));
+        Self::over(connect, store, slug, holder, clock)
+    }
+
+    /// The same, by way of `connect`.
+    pub fn over(
+        connect: Connect,
+        store: &SharedStore,
+        slug: &str,
+        holder: String,
+        clock: Clock,
+    ) -> Self {
         let names = Names::new(&store.prefix, slug);
         Self {
             store: store.clone(),
+            connect,
             clock,
             health: Arc::new(Health::new(store)),
             finder: Finder::Refresher(slug.to_owned()),
@@ -104,7 +123,8 @@ impl SharedChain {
     /// The same once more, over a connection of its own.
     pub fn again(&self) -> Self {
         let Finder::Refresher(slug) = &self.finder else { unreachable!("a chain is no keeper") };
-        Self::new(&self.store, slug, self.held.holder.clone(), self.clock.clone())
+        let (holder, clock) = (self.held.holder.clone(), self.clock.clone());
+        Self::over(self.connect.clone(), &self.store, slug, holder, clock)
     }
 
     /// The lease for the keeper, which renews it from now on, and to whose `health` is told what is found.
@@ -138,8 +158,21 @@ impl SharedChain {
     /// What the server has.
     pub fn look(&mut self, now: Moment) -> Result<Found, Trouble> {
         let names = self.held.names.clone();
+        self.compare_clocks()?;
         let seen = self.ask(Use::Reading, |line| line.look(&names))?;
         self.found(&seen, now)
+    }
+
+    /// Compares clocks, where nobody has for a minute.
+    fn compare_clocks(&mut self) -> Result<(), Trouble> {
+        let sent = self.clock.now();
+        if self.health.offset(sent).is_some() {
+            return Ok(());
+        }
+        if let Some(shown) = self.ask(Use::Reading, |line| line.time())? {
+            self.health.measured(Offset::measured(sent, shown, self.clock.now()));
+        }
+        Ok(())
     }
 
     /// How long what another host began is still waited for.
@@ -181,8 +214,12 @@ impl SharedChain {
         let grace = length_ms(lead_ms);
         let length = lease.map_or(grace, |lease| lease.length_ms);
         let sent = self.clock.now();
-        // What is configured here is no matter of others.
-        let shared = Saved { configured_seed: None, ..saved.clone() };
+        let shared = Saved {
+            // What is configured here is no matter of others.
+            configured_seed: None,
+            store_offset_ms: self.health.offset(sent).map(|offset| offset.ms),
+            ..saved.clone()
+        };
         let (mark, text) = (saved.mark(), shared.to_json());
         let written = self.ask(Use::Writing, |line| {
             line.write(&held.names, mark, &text, &held.holder, (length, grace))
@@ -219,6 +256,7 @@ impl SharedChain {
             saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
         if let Some(saved) = &mut saved {
             (saved.fence, saved.revision) = (seen.mark.fence, seen.mark.generation);
+            self.tell_by_own_clock(saved, now);
             let ahead_ms = saved.saved_at.millis_since(now.wall);
             if (0..CLOCK_DIFFERENCE_MAX_MS).contains(&ahead_ms) {
                 // Its writer's clock is a little ahead, which does not make ours wrong.
@@ -230,11 +268,20 @@ impl SharedChain {
         Ok(Found { mark: seen.mark, saved, is_held: seen.is_held })
     }
 
+    /// The times of a record are told by its writer's clock.
+    fn tell_by_own_clock(&self, saved: &mut Saved, now: Moment) {
+        let offsets = saved.store_offset_ms.take().zip(self.health.offset(now));
+        if let Some((theirs, ours)) = offsets {
+            let age_max_ms = now.wall.millis_since(saved.saved_at);
+            saved.shift(shift_ms(theirs, ours.ms, age_max_ms));
+        }
+    }
+
     /// Asks over the connection, which is made where there is none and given up after an error.
     fn ask<T>(
         &mut self,
         of: Use,
-        what: impl FnOnce(&mut Line) -> Result<T, Trouble>,
+        what: impl FnOnce(&mut dyn Engine) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let asked = self.ask_line(what);
         let now = self.clock.now();
@@ -255,13 +302,13 @@ impl SharedChain {
 
     fn ask_line<T>(
         &mut self,
-        what: impl FnOnce(&mut Line) -> Result<T, Trouble>,
+        what: impl FnOnce(&mut dyn Engine) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let mut line = match self.line.take() {
             Some(line) => line,
-            None => Line::open(&self.store)?,
+            None => (self.connect)()?,
         };
-        let answer = what(&mut line)?;
+        let answer = what(&mut *line)?;
         self.line = Some(line);
         Ok(answer)
     }

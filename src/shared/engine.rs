@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::config::SharedStore;
 use crate::secret::Secret;
 use crate::shared::lease::{GRACE_MS, Mark};
@@ -17,10 +18,12 @@ mod client;
 #[cfg(not(feature = "redis"))]
 #[path = "engine/absent.rs"]
 mod client;
+mod scripts;
 #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
 mod words;
 
 use client::{Hearing, Link};
+use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
 /// How long a connection, and an answer on it, may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -110,69 +113,6 @@ fn news_channel(prefix: &str) -> String {
     format!("{prefix}news")
 }
 
-/// Gives out the lease. KEYS: token, lease. ARGV: holder, length, least fence, grace, kept (ms).
-/// Answers nothing where it is not free; a server that knows nothing of the provider first gives those
-/// who do the time to say so.
-const TAKE: &str = "
-local known = redis.call('HGET', KEYS[1], 'fence')
-local held = redis.call('GET', KEYS[2])
-if not known then
-  redis.call('HSET', KEYS[1], 'fence', ARGV[3])
-  redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  if not held then redis.call('SET', KEYS[2], '', 'PX', ARGV[4]) end
-  return {}
-end
-if held and held ~= ARGV[1] then return {} end
-local fence = string.format('%.0f', math.max(tonumber(known), tonumber(ARGV[3])) + 1)
-redis.call('HSET', KEYS[1], 'fence', fence)
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
-now[5] = 1
-return now
-";
-
-/// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
-/// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
-/// what is there. A server that had no record may have lost a lease with it: none is given out for as long
-/// as that could have lasted.
-const WRITE: &str = "
-local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
-local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
-local mine = tonumber(ARGV[1])
-local is_newer = mine > by or (mine == by and tonumber(ARGV[2]) > tonumber(now[3] or '0'))
-local held = redis.call('GET', KEYS[2])
-if mine < fence or not is_newer then
-  return {0, now[1] or '0', now[2] or '0', now[3] or '0', now[4] or '', held and 1 or 0}
-end
-redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'by', ARGV[1], 'generation', ARGV[2], 'record', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[7])
-local ours = held == ARGV[4]
-if ours then
-  redis.call('PEXPIRE', KEYS[2], ARGV[5])
-elseif not now[3] and (not held or held == '') then
-  redis.call('SET', KEYS[2], '', 'PX', ARGV[6])
-end
-redis.call('PUBLISH', ARGV[8], ARGV[9])
-return {1, ours and 1 or 0}
-";
-
-/// Renews the lease where it is ours. KEYS: lease. ARGV: holder, length.
-const RENEW: &str = "
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-";
-
-/// Gives the lease back where it is ours. KEYS: lease. ARGV: holder.
-const RELEASE: &str = "
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
-";
-
-/// Whether what the other scripts do would be allowed: it runs one that writes. KEYS: probe. ARGV: length.
-const PROBE: &str = "
-redis.call('HSET', KEYS[1], 'probe', '')
-return redis.call('PEXPIRE', KEYS[1], ARGV[1])
-";
 /// How long the probe's key stays.
 const PROBE_KEPT_MS: u64 = 1_000;
 
@@ -228,11 +168,8 @@ impl Line {
         self.link.ask(&["EVAL", "return 1", "0"])?;
         // A user may be forbidden to ask for the version.
         let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
-        let field = |name: &str| {
-            about.text().and_then(|text| text.lines().find_map(|line| line.strip_prefix(name)))
-        };
-        let valkey = field("valkey_version:").map(|version| format!("Valkey {}", version.trim()));
-        let redis = || field("redis_version:").map(|version| format!("Redis {}", version.trim()));
+        let valkey = info(&about, "valkey_version:").map(|version| format!("Valkey {version}"));
+        let redis = || info(&about, "redis_version:").map(|version| format!("Redis {version}"));
         Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
     }
 
@@ -248,86 +185,11 @@ impl Line {
         self.link.listen(&news_channel(prefix)).map(Ear)
     }
 
-    /// What it has of a provider.
-    pub fn look(&mut self, names: &Names) -> Result<Seen, Trouble> {
-        let token = names.token();
-        let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
-        let held = self.link.ask(&["EXISTS", &names.lease()])?;
-        self.seen(names, now.list(), held.number() > 0)
-    }
-
-    /// Takes the lease for `length_ms`, with a fencing number above `fence_above`; None where it is not free.
-    pub fn take(
-        &mut self,
-        names: &Names,
-        holder: &str,
-        length_ms: u64,
-        fence_above: u64,
-    ) -> Result<Option<Seen>, Trouble> {
-        let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
-        let [length, above, grace, kept] = &numbers;
-        let (token, lease) = (names.token(), names.lease());
-        let reply = self
-            .link
-            .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, above, grace, kept])?;
-        let list = reply.list();
-        if list.len() < 4 {
-            return Ok(None);
-        }
-        self.seen(names, list, true).map(Some)
-    }
-
-    /// Puts `record` in the place of the provider's, unless there is a newer one.
-    pub fn write(
-        &mut self,
-        names: &Names,
-        mark: Mark,
-        record: &Secret,
-        holder: &str,
-        (length_ms, grace_ms): (u64, u64),
-    ) -> Result<Written, Trouble> {
-        let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
-        let sealed = sealed.map_err(|why| Trouble(why.to_owned()))?;
-        let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
-        let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
-        let (token, lease) = (names.token(), names.lease());
-        let (channel, news) = (names.news(), format!("t {}", names.slug));
-        let command = [
-            "EVAL",
-            WRITE,
-            "2",
-            &token,
-            &lease,
-            fence,
-            generation,
-            sealed.expose(),
-            holder,
-            length,
-            grace,
-            kept,
-            &channel,
-            &news,
-        ];
-        let reply = self.link.ask(&command)?;
-        match reply.list() {
-            [done, ours, ..] if done.number() == 1 => Ok(Written::Done(ours.number() == 1)),
-            [_, now @ .., held] => {
-                Ok(Written::Refused(self.seen(names, now, held.number() > 0)?))
-            }
-            _ => Err(unexpected()),
-        }
-    }
-
     /// Renews the lease; whether it was still the holder's.
     pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, Trouble> {
         let length = length.to_string();
         let reply = self.link.ask(&["EVAL", RENEW, "1", &names.lease(), holder, &length])?;
         Ok(reply.number() == 1)
-    }
-
-    /// Gives the lease back.
-    pub fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble> {
-        self.link.ask(&["EVAL", RELEASE, "1", &names.lease(), holder]).map(drop)
     }
 
     /// Where the record of a provider stands.
@@ -368,8 +230,135 @@ impl Line {
     }
 }
 
+/// A field of the answer to INFO.
+fn info<'a>(about: &'a Reply, name: &str) -> Option<&'a str> {
+    let mut lines = about.text()?.lines();
+    lines.find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+fn at_micros(micros: u64) -> Option<Timestamp> {
+    i64::try_from(micros / 1000).ok().map(Timestamp::from_millis)
+}
+
 fn unexpected() -> Trouble {
     Trouble("it answered in a way that is not known here".to_owned())
+}
+
+/// What a chain asks of the server over a connection of its own.
+pub trait Engine: Send {
+    /// What it has of a provider.
+    fn look(&mut self, names: &Names) -> Result<Seen, Trouble>;
+    /// Takes the lease for so many milliseconds, with a fencing number above `fence_above`; None where it is
+    /// not free.
+    fn take(
+        &mut self,
+        names: &Names,
+        holder: &str,
+        length_ms: u64,
+        fence_above: u64,
+    ) -> Result<Option<Seen>, Trouble>;
+    /// Puts `record` in the place of the provider's, unless there is a newer one; how long the lease lasts
+    /// from now on, and how long none is given out where there was no record.
+    fn write(
+        &mut self,
+        names: &Names,
+        mark: Mark,
+        record: &Secret,
+        holder: &str,
+        lengths_ms: (u64, u64),
+    ) -> Result<Written, Trouble>;
+    /// Gives the lease back.
+    fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble>;
+    /// What its clock shows; None where the user may not ask.
+    fn time(&mut self) -> Result<Option<Timestamp>, Trouble>;
+}
+
+impl Engine for Line {
+    fn look(&mut self, names: &Names) -> Result<Seen, Trouble> {
+        let token = names.token();
+        let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
+        let held = self.link.ask(&["EXISTS", &names.lease()])?;
+        self.seen(names, now.list(), held.number() > 0)
+    }
+
+    fn take(
+        &mut self,
+        names: &Names,
+        holder: &str,
+        length_ms: u64,
+        fence_above: u64,
+    ) -> Result<Option<Seen>, Trouble> {
+        let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
+        let [length, above, grace, kept] = &numbers;
+        let (token, lease) = (names.token(), names.lease());
+        let reply = self
+            .link
+            .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, above, grace, kept])?;
+        let list = reply.list();
+        if list.len() < 4 {
+            return Ok(None);
+        }
+        self.seen(names, list, true).map(Some)
+    }
+
+    fn write(
+        &mut self,
+        names: &Names,
+        mark: Mark,
+        record: &Secret,
+        holder: &str,
+        (length_ms, grace_ms): (u64, u64),
+    ) -> Result<Written, Trouble> {
+        let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
+        let sealed = sealed.map_err(|why| Trouble(why.to_owned()))?;
+        let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
+        let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
+        let (token, lease) = (names.token(), names.lease());
+        let (channel, news) = (names.news(), format!("t {}", names.slug));
+        let command = [
+            "EVAL",
+            WRITE,
+            "2",
+            &token,
+            &lease,
+            fence,
+            generation,
+            sealed.expose(),
+            holder,
+            length,
+            grace,
+            kept,
+            &channel,
+            &news,
+        ];
+        let reply = self.link.ask(&command)?;
+        match reply.list() {
+            [done, ours, ..] if done.number() == 1 => Ok(Written::Done(ours.number() == 1)),
+            [_, now @ .., held] => {
+                Ok(Written::Refused(self.seen(names, now, held.number() > 0)?))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble> {
+        self.link.ask(&["EVAL", RELEASE, "1", &names.lease(), holder]).map(drop)
+    }
+
+    fn time(&mut self) -> Result<Option<Timestamp>, Trouble> {
+        match self.link.ask(&["TIME"]) {
+            Ok(reply) => Ok(match reply.list() {
+                [secs, micros, ..] => at_micros(secs.number() * 1_000_000 + micros.number()),
+                _ => None,
+            }),
+            // A user with the rights that were enough before; newer servers tell the time there too.
+            Err(trouble) if trouble.0.starts_with("NOPERM") => {
+                let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
+                Ok(info(&about, "server_time_usec:").and_then(|usec| at_micros(usec.parse().ok()?)))
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
 }
 
 /// A connection that hears what is published.

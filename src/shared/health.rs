@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{error, info, warn};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
 use crate::config::{Fallback, SharedStore};
+use crate::shared::clocks::Offset;
 use crate::shared::engine::Trouble;
 
 /// How often the log repeats that the store can't be used.
@@ -16,6 +18,19 @@ pub const REPEAT_MS: u64 = 60_000;
 const REASONS_MAX: usize = 4;
 /// For how long nothing may be wrong before the log says that it is over.
 pub const WELL_FOR_MS: u64 = 2_000;
+
+/// How the token store stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReport {
+    /// Where it is, without user and password.
+    pub place: String,
+    /// What its clock showed more than this machine's, in milliseconds; None where that is not known.
+    pub clock_offset_ms: Option<i64>,
+    /// Why it can't be used.
+    pub problem: Option<String>,
+    /// That the clocks are too far apart.
+    pub warning: Option<String>,
+}
 
 /// Who found the store in trouble.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +65,9 @@ struct Record {
     troubles: BTreeMap<Finder, (String, Use)>,
     away_since: Option<Moment>,
     well_since: Option<Moment>,
+    clocks: Option<Offset>,
+    /// The log said that the clocks are too far apart.
+    is_far_said: bool,
     /// Each reason, and when the log last had it.
     said: Vec<(String, Moment)>,
 }
@@ -95,12 +113,21 @@ impl Record {
         }
     }
 
+    /// Notes how far the clocks are apart; whether that is to be said.
+    fn measured(&mut self, offset: Offset) -> bool {
+        self.clocks = Some(offset);
+        let is_news = offset.is_too_far() != self.is_far_said;
+        self.is_far_said = offset.is_too_far();
+        is_news
+    }
+
     fn settle(&mut self, now: Moment) -> Option<Said> {
         let (since, well) = (self.away_since?, self.well_since?);
         if millis(well, now) < WELL_FOR_MS {
             return None;
         }
-        *self = Self::default();
+        (self.away_since, self.well_since) = (None, None);
+        self.said.clear();
         Some(Said::Back(millis(since, well)))
     }
 }
@@ -151,6 +178,37 @@ impl Health {
         self.say(said);
     }
 
+    /// The clocks were compared. Says so where they are too far apart, and once when they are not any more.
+    pub fn measured(&self, offset: Offset) {
+        let place = &self.place;
+        match (self.record().measured(offset), offset.is_too_far()) {
+            (false, _) => {}
+            (true, true) => warn!("{}", far_apart(place, offset)),
+            (true, false) => {
+                info!("The clocks of this machine and of the token store {place} agree again");
+            }
+        }
+    }
+
+    /// How far the clocks are apart, where that was measured lately enough.
+    pub fn offset(&self, now: Moment) -> Option<Offset> {
+        self.record().clocks.filter(|offset| offset.holds(now))
+    }
+
+    /// How the store stands, for the status.
+    pub fn report(&self) -> StoreReport {
+        let record = self.record();
+        let far = record.clocks.filter(|_| record.is_far_said);
+        let keepers = record.troubles.get(&Finder::Keeper).or(record.troubles.values().next());
+        StoreReport {
+            place: self.place.clone(),
+            clock_offset_ms: record.clocks.map(|offset| offset.ms),
+            problem: keepers
+                .map(|(why, _)| format!("The token store {} can't be used: {why}", self.place)),
+            warning: far.map(|offset| far_apart(&self.place, offset)),
+        }
+    }
+
     /// Whether anybody found it in trouble.
     pub fn is_in_trouble(&self) -> bool {
         !self.record().troubles.is_empty()
@@ -176,6 +234,15 @@ impl Health {
             }
         }
     }
+}
+
+/// What is said of clocks that are too far apart.
+pub fn far_apart(place: &str, offset: Offset) -> String {
+    format!(
+        "The clock of this machine is {} that of the token store {place}. Hosts that share tokens time them by \
+         their own clocks: set both, by NTP",
+        offset.words()
+    )
 }
 
 /// ` for 61 s`, or nothing where it has just begun.
@@ -273,6 +340,17 @@ mod tests {
         assert_eq!(record.troubles.keys().collect::<Vec<_>>(), [&of("b")]);
         record.worked(&of("b"), Use::Reading, at(3));
         assert_eq!(record.settle(at(3 + WELL_FOR_MS)), Some(Said::Back(3)));
+    }
+
+    #[test]
+    fn clocks_that_are_too_far_apart_are_said_once_and_their_end_once() {
+        let mut record = Record::default();
+        let mut said =
+            |ms: i64| record.measured(Offset::measured(at(0), at(0).wall.plus_millis(ms), at(0)));
+        let cases = [(0, false), (5_000, false), (5_001, true), (9_000, false), (-5_001, false)];
+        for (ms, is_said) in cases.into_iter().chain([(-5_000, true), (0, false), (-5_001, true)]) {
+            assert_eq!(said(ms), is_said, "{ms}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use log::info;
 use crate::clock::{Clock, Moment};
 use crate::config::SharedStore;
 use crate::shared::chain::Held;
-use crate::shared::engine::{Ear, Line, Names, News, Trouble};
+use crate::shared::clocks::Offset;
+use crate::shared::engine::{Ear, Engine, Line, Names, News, Trouble};
 use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::Mark;
 use crate::thread::{self, Thread};
@@ -282,7 +283,7 @@ impl Work {
         Ok(())
     }
 
-    /// Makes sure that the server can be written to. Where it can't, the session goes on, since what others
+    /// Compares clocks, and makes sure that the server can be written to. Where it can't, the session goes on, since what others
     /// wrote can still be read; at the second time another connection may lead to another server.
     fn inspect_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
         let now = self.clock.now();
@@ -292,6 +293,9 @@ impl Work {
             return Ok(());
         }
         session.inspected = Some(now);
+        if let Some(shown) = session.line.time()? {
+            self.health.measured(Offset::measured(now, shown, self.clock.now()));
+        }
         match session.line.probe(&self.store.prefix) {
             Ok(()) => {
                 session.is_unwritable = false;

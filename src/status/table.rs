@@ -84,7 +84,14 @@ fn write_all(
     let facts = wrapped(&facts, width).join("\n");
     writeln!(out, "{}{between}{facts}", paint(&program, Look::Bold))?;
     let look = if report.ready { Look::Plain } else { Look::Bad };
-    writeln!(out, "{}\n", paint(&report.summary(), look))?;
+    writeln!(out, "{}", paint(&report.summary(), look))?;
+    let store = report.token_store.iter();
+    for text in store.flat_map(|store| store.problem.iter().chain(&store.warning)) {
+        for piece in wrapped(&plain(text), width) {
+            writeln!(out, "{}", paint(&piece, Look::Warn))?;
+        }
+    }
+    writeln!(out)?;
     let mut rows: Vec<_> = report.providers.iter().map(cells).collect();
     let headings = HEADINGS.map(str::to_owned);
     let mut widths = [0; HEADINGS.len()];
@@ -240,6 +247,7 @@ mod tests {
             uptime_seconds: 600,
             in_flight: 3,
             ready: false,
+            token_store: None,
             providers,
         }
     }

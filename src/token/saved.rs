@@ -37,6 +37,8 @@ pub struct Saved {
     pub superseded_seeds: Vec<String>,
     /// Hash of the seed that this host's configuration named when this was written; never shared.
     pub configured_seed: Option<String>,
+    /// What the token store's clock showed more than the writer's, in milliseconds; only in the store.
+    pub store_offset_ms: Option<i64>,
     /// The refresh token to use next.
     pub refresh_token: Option<Secret>,
     /// The last access token.
@@ -112,6 +114,8 @@ struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     configured_seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    store_offset_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<ImageAccess>,
@@ -171,6 +175,7 @@ impl Saved {
             granted_scope: self.granted_scope.clone(),
             superseded_seeds: self.superseded_seeds.clone(),
             configured_seed: self.configured_seed.clone(),
+            store_offset_ms: self.store_offset_ms,
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
             access: self.access.as_ref().map(|access| ImageAccess {
                 token: access.token.expose().to_owned(),
@@ -185,6 +190,19 @@ impl Saved {
         let json =
             serde_json::to_string_pretty(&image).expect("texts and numbers always serialize");
         Secret::new(json)
+    }
+
+    /// Moves every time by `ms`: they were written by another clock.
+    pub fn shift(&mut self, ms: i64) {
+        let mut times = vec![&mut self.saved_at];
+        if let Some(access) = &mut self.access {
+            times.extend([&mut access.obtained_at, &mut access.expires_at, &mut access.refresh_at]);
+        }
+        times.extend(self.pending.as_mut().map(|marker| &mut marker.at));
+        times.extend(self.failure.as_mut().map(|failure| &mut failure.retry_at));
+        for time in times {
+            *time = time.plus_millis(ms);
+        }
     }
 
     /// Notes that the chain begins with `seed`; the one before it is superseded.
@@ -247,6 +265,7 @@ pub(crate) mod tests {
             granted_scope: Some("a b".into()),
             superseded_seeds: vec!["s".into()],
             configured_seed: Some("e".into()),
+            store_offset_ms: Some(-7),
             refresh_token: Some(Secret::new("rt")),
             access: Some(SavedAccess {
                 token: Secret::new("at"),
@@ -266,6 +285,20 @@ pub(crate) mod tests {
                 retry_at: at,
             }),
         }
+    }
+
+    #[test]
+    fn every_time_is_moved() {
+        let mut moved = full();
+        moved.shift(-90_000);
+        let (before, after) = (full().to_json(), moved.to_json());
+        let times = |json: &Secret| -> Vec<Timestamp> {
+            json.expose().split('"').filter_map(Timestamp::parse_rfc3339).collect()
+        };
+        let expected: Vec<_> = times(&before).iter().map(|at| at.plus_millis(-90_000)).collect();
+        assert_eq!((times(&after), expected.len()), (expected, 6));
+        moved.shift(90_000);
+        assert_eq!(moved, full());
     }
 
     #[test]

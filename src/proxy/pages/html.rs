@@ -49,6 +49,7 @@ pub(super) fn render(report: &Report) -> String {
         ("{facts}", facts(report)),
         ("{now}", time(report.now, report.now)),
         ("{summary}", summary),
+        ("{store}", store(report)),
         ("{providers}", providers),
     ];
     // In one pass over the page, so that nothing that was put in is taken for a field.
@@ -70,6 +71,13 @@ fn unique_id(report: &Report, index: usize) -> Option<String> {
     let own = &report.providers[index];
     let is_shared = report.providers.iter().filter(|one| one.slug == own.slug).nth(1).is_some();
     (is_shared && !own.enabled).then(|| format!("{}~{index}", own.slug))
+}
+
+/// What is wrong with the token store, for all providers together.
+fn store(report: &Report) -> String {
+    let store = report.token_store.as_ref();
+    let wrong = store.into_iter().flat_map(|store| store.problem.iter().chain(&store.warning));
+    wrong.map(|text| format!("<p><strong>{}</strong></p>", Text(text))).collect()
 }
 
 fn facts(report: &Report) -> String {
@@ -303,6 +311,7 @@ fn requests(out: &mut String, provider: &ProviderReport) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::report::words::sample;
+    use crate::shared::health::StoreReport;
 
     fn report(provider: ProviderReport) -> Report {
         Report {
@@ -312,6 +321,7 @@ mod tests {
             uptime_seconds: 600,
             in_flight: 0,
             ready: true,
+            token_store: None,
             providers: vec![provider],
         }
     }
@@ -326,6 +336,21 @@ mod tests {
             refresh_due_at: at(due),
             generation: 1,
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_token_store_is_on_the_page() {
+        let mut report = report(sample("One"));
+        assert!(render(&report).contains("<div class=\"problem\" id=\"store\" data-live></div>"));
+        report.token_store = Some(StoreReport {
+            place: "redis://h".into(),
+            clock_offset_ms: Some(-9_000),
+            problem: Some("READONLY <b>".into()),
+            warning: Some("9.0 s ahead of".into()),
+        });
+        let page = render(&report);
+        assert!(page.contains("<p><strong>READONLY &lt;b&gt;</strong></p>"));
+        assert!(page.contains("<p><strong>9.0 s ahead of</strong></p></div>"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub(super) fn report(proxy: &Proxy) -> Report {
         uptime_seconds: proxy.uptime.elapsed().as_secs(),
         in_flight,
         ready: providers.clone().all(is_ready),
+        token_store: proxy.store_health.as_ref().map(|health| health.report()),
         providers: providers
             .map(|index| provider_report(proxy, index, &proxy.posting(index), now))
             .collect(),

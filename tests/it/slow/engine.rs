@@ -12,7 +12,7 @@ use evertoken::app::{Environment, refresher_setup};
 use evertoken::clock::Clock;
 use evertoken::config::{Fallback, SharedStore};
 use evertoken::secret::Secret;
-use evertoken::shared::engine::{Line, Names, News, Written};
+use evertoken::shared::engine::{Engine, Line, Names, News, Written};
 use evertoken::shared::lease::Mark;
 use evertoken::shared::place::Place;
 use evertoken::supervisor::Supervisor;
@@ -245,7 +245,17 @@ fn a_user_with_the_rights_that_the_documents_name() {
     let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/several-hosts.md");
     let guide = std::fs::read_to_string(guide).unwrap();
     let line = guide.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
-    server.tell(&line.split(' ').collect::<Vec<_>>());
+    let rights: Vec<_> = line.split(' ').collect();
+    assert!(rights.contains(&"+time"));
+    // Who was given the rights that the documents named before goes on, and newer servers tell the time in INFO.
+    let before: Vec<_> = rights.iter().copied().filter(|right| *right != "+time").collect();
+    server.tell(&before);
+    let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
+    let mut line = Line::open(&store(&url, None)).unwrap();
+    assert!(line.time().unwrap().is_some());
+    server.tell(&["ACL", "SETUSER", "evertoken", "-info"]);
+    assert_eq!(line.time().unwrap(), None, "and without that right they are not compared");
+    server.tell(&rights);
     server.tell(&["ACL", "SETUSER", "default", "off"]);
     let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
     let own = SharedStore { prefix: "evertoken:".to_owned(), ..store(&(url + "?db=1"), None) };
@@ -265,6 +275,7 @@ fn a_user_with_the_rights_that_the_documents_name() {
     line.cool_down(&names, 1_000, "me").unwrap();
     ear.knock().unwrap();
     eventually("it hears", || ear.hear(Duration::from_millis(10)).unwrap().is_some());
+    assert!(line.time().unwrap().is_some());
     let elsewhere = Names::new("other:", "p");
     assert!(line.look(&elsewhere).is_err(), "and has no right to anything else");
 }

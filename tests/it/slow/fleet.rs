@@ -1,11 +1,16 @@
 //! Several hosts on a real token store: seeds that differ during a rolling change, a chain that is lost, and
 //! orders that come on all of them at once.
 
+use std::process::Command;
+
+use evertoken::clock::{Clock, Moment};
+
 use crate::support::binary::Binary;
 use crate::support::client::{Answer, ask, get, post};
 use crate::support::eventually;
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::Peer;
+use crate::support::proxy::TestProxy;
 
 use super::engine::Server;
 
@@ -153,4 +158,63 @@ fn orders_that_come_on_all_hosts_at_once_are_one_refresh_each_at_most() {
     let asked = fleet.issuer.presented().len();
     assert!((3..=7).contains(&asked), "{:?}", fleet.issuer.presented());
     assert_eq!(fleet.issuer.revoked(), [""; 0]);
+}
+
+/// A clock that differs from the system's.
+fn skewed(ms: i64) -> Clock {
+    let system = Clock::system();
+    Clock::from_fn(move || {
+        let now = system.now();
+        Moment { wall: now.wall.plus_millis(ms), ..now }
+    })
+}
+
+/// Seen: tokens were sent that another host knew to be over.
+#[test]
+fn hosts_whose_clocks_differ_agree_when_a_token_ends() {
+    let fleet = Fleet::new(600, &["the-seed"]);
+    let start = |skew_ms: i64| {
+        TestProxy::builder()
+            .refreshed("P", &fleet.provider.url(), &fleet.issuer.url(), "")
+            .settings(&format!("token_store: \"{}\"", fleet.server.url()))
+            .clock(skewed(skew_ms))
+            .start()
+    };
+    let status = |host: &TestProxy| host.ask(get("/-/status")).json();
+    for skew_ms in [-400_000, -6_000, 4_000, 6_000, 400_000] {
+        let host = start(skew_ms);
+        eventually("it serves", || host.ask(get("/x")).status == 200);
+        eventually("the clocks are compared", || {
+            status(&host)["token_store"]["clock_offset_ms"].is_i64()
+        });
+        let status = status(&host);
+        let offset_ms = status["token_store"]["clock_offset_ms"].as_i64().unwrap();
+        assert!((offset_ms + skew_ms).abs() < 1_000, "{status}");
+        let warning = status["token_store"]["warning"].as_str();
+        assert_eq!(warning.is_some(), skew_ms.abs() > 5_000, "{status}");
+        let left_secs = status["providers"][0]["token"]["expires_in_seconds"].as_i64().unwrap();
+        assert!((500..=600).contains(&left_secs), "{skew_ms}: {left_secs}");
+    }
+    assert_eq!(fleet.issuer.presented().len(), 1, "nobody took the token of another for over");
+}
+
+#[test]
+fn check_compares_clocks() {
+    let server = Server::start(&["--port", "0"]);
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "settings: {{state_dir: \"{}/state\", token_store: \"{}\"}}\nproviders:\n  - {{name: P, type: generic, \
+         base_url: \"http://127.0.0.1:9\", enabled: false, auth_type: none}}\n",
+        folder.path().display(),
+        server.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    for (offset, is_told) in [("+8s", true), ("-8s", true), ("+3s", false)] {
+        let mut command = Command::new("faketime");
+        command.args(["-f", offset, env!("CARGO_BIN_EXE_evertoken"), "check", "--online"]);
+        let done = command.current_dir(folder.path()).output().unwrap();
+        let said = String::from_utf8([&done.stdout[..], &done.stderr[..]].concat()).unwrap();
+        assert_eq!(said.contains(" that of the token store unix://"), is_told, "{offset}: {said}");
+        assert_eq!(done.status.code(), Some(if is_told { 78 } else { 0 }), "{said}");
+    }
 }

@@ -1,0 +1,119 @@
+//! How far the token store's clock is from this machine's. Pure.
+//!
+//! Hosts that share a chain time its tokens by their own clocks. The store's clock is the one that all of them
+//! can ask: what a host writes goes with how far its clock was from that one, so that every other host can tell
+//! the times in its own.
+
+use crate::clock::{Moment, Timestamp};
+
+/// How far the clocks may be apart before that is said.
+pub const DIFFERENCE_MAX_MS: u64 = 5_000;
+/// How long a measurement is good for.
+pub const MEASURED_FOR_MS: u64 = 60_000;
+/// How far the wall clock and the steady clock may part before the wall clock must have been set.
+const STEP_MIN_MS: u64 = 1_000;
+
+/// The store's clock, measured by this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offset {
+    /// What the store's clock showed more than this machine's; below zero where it showed less.
+    pub ms: i64,
+    /// By how much that may be wrong: half the time that the question took.
+    uncertain_ms: u64,
+    at: Moment,
+}
+
+impl Offset {
+    /// The store's clock showed `shown` in answer to a question that was sent at `sent` and answered at `at`.
+    pub fn measured(sent: Moment, shown: Timestamp, at: Moment) -> Self {
+        let uncertain_ms = at.steady_ms.saturating_sub(sent.steady_ms) / 2;
+        let middle = sent.wall.plus_millis(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
+        Self { ms: shown.millis_since(middle), uncertain_ms, at }
+    }
+
+    /// Whether the clocks are further apart than [`DIFFERENCE_MAX_MS`] for certain.
+    pub fn is_too_far(&self) -> bool {
+        self.ms.unsigned_abs().saturating_sub(self.uncertain_ms) > DIFFERENCE_MAX_MS
+    }
+
+    /// Whether it is still good at `now`: it is not old, and this machine's clock was not set since.
+    pub fn holds(&self, now: Moment) -> bool {
+        let passed_ms = now.steady_ms.saturating_sub(self.at.steady_ms);
+        let by_wall_ms = now.wall.millis_since(self.at.wall);
+        let parted_ms = by_wall_ms.abs_diff(i64::try_from(passed_ms).unwrap_or(i64::MAX));
+        passed_ms < MEASURED_FOR_MS && parted_ms < STEP_MIN_MS
+    }
+
+    /// `12.3 s behind` or `12.3 s ahead of`, of this machine's clock.
+    pub fn words(&self) -> String {
+        let (ms, side) = (self.ms.unsigned_abs(), if self.ms > 0 { "behind" } else { "ahead of" });
+        format!("{}.{} s {side}", ms / 1000, ms % 1000 / 100)
+    }
+}
+
+/// By how much times that another host wrote are to be moved to be told by this machine's clock: `theirs` and
+/// `ours` are what the store's clock showed more than each, and `age_max_ms` is how long ago they can have been
+/// written. Nothing comes to be written in the future: the store's own clock may have been set back since.
+pub fn shift_ms(theirs: i64, ours: i64, age_max_ms: i64) -> i64 {
+    theirs.saturating_sub(ours).min(age_max_ms.max(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall_ms: i64, steady_ms: u64) -> Moment {
+        Moment { wall: Timestamp::from_secs(1_800_000_000).plus_millis(wall_ms), steady_ms }
+    }
+
+    fn measured(took_ms: u64, shown_ms: i64) -> Offset {
+        let shown = at(shown_ms, 0).wall;
+        let end = i64::try_from(took_ms).unwrap();
+        Offset::measured(at(0, 500), shown, at(end, 500 + took_ms))
+    }
+
+    #[test]
+    fn the_limit_has_two_sides_and_half_the_round_trip_is_taken_off() {
+        // How long the question took, what the store showed, how far that is, whether it is too far.
+        let cases = [
+            (0, 0, 0, false),
+            (0, 5_000, 5_000, false),
+            (0, 5_001, 5_001, true),
+            (0, -5_000, -5_000, false),
+            (0, -5_001, -5_001, true),
+            (400, 5_200, 5_000, false),
+            (400, 5_400, 5_200, false),
+            (400, 5_401, 5_201, true),
+            (400, -5_000, -5_200, false),
+            (400, -5_001, -5_201, true),
+            (4_000, 9_000, 7_000, false),
+        ];
+        for (took, shown, ms, too_far) in cases {
+            let offset = measured(took, shown);
+            assert_eq!((offset.ms, offset.is_too_far()), (ms, too_far), "{took} {shown}");
+        }
+        assert_eq!(measured(0, 12_345).words(), "12.3 s behind");
+        assert_eq!(measured(0, -7_000).words(), "7.0 s ahead of");
+    }
+
+    #[test]
+    fn a_measurement_is_good_for_a_minute_and_until_the_clock_is_set() {
+        let offset = measured(0, 0);
+        let later = |passed: u64, set: i64| at(i64::try_from(passed).unwrap() + set, 500 + passed);
+        assert!(offset.holds(later(MEASURED_FOR_MS - 1, 0)));
+        assert!(!offset.holds(later(MEASURED_FOR_MS, 0)));
+        assert!(offset.holds(later(10, 999)) && !offset.holds(later(10, 1_000)));
+        assert!(offset.holds(later(10, -999)) && !offset.holds(later(10, -1_000)));
+    }
+
+    #[test]
+    fn times_of_another_host_are_moved_but_not_into_the_future() {
+        // The other host is 10 s ahead of the store, and we are 2 s behind it.
+        assert_eq!(shift_ms(-10_000, 2_000, 60_000), -12_000);
+        // The other is behind.
+        assert_eq!(shift_ms(10_000, 0, 60_000), 10_000);
+        // The store's clock was set back by an hour since: what was written 3 s ago is 3 s old at the least.
+        assert_eq!(shift_ms(3_600_000, 0, 3_000), 3_000);
+        assert_eq!(shift_ms(10_000, 0, -5_000), 0);
+    }
+}

@@ -1,0 +1,65 @@
+//! The scripts: each is a step that must not be torn.
+
+/// Gives out the lease. KEYS: token, lease. ARGV: holder, length, least fence, grace, kept (ms).
+/// Answers nothing where it is not free; a server that knows nothing of the provider first gives those
+/// who do the time to say so.
+pub(super) const TAKE: &str = "
+local known = redis.call('HGET', KEYS[1], 'fence')
+local held = redis.call('GET', KEYS[2])
+if not known then
+  redis.call('HSET', KEYS[1], 'fence', ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  if not held then redis.call('SET', KEYS[2], '', 'PX', ARGV[4]) end
+  return {}
+end
+if held and held ~= ARGV[1] then return {} end
+local fence = string.format('%.0f', math.max(tonumber(known), tonumber(ARGV[3])) + 1)
+redis.call('HSET', KEYS[1], 'fence', fence)
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
+now[5] = 1
+return now
+";
+
+/// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
+/// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
+/// what is there. A server that had no record may have lost a lease with it: none is given out for as long
+/// as that could have lasted.
+pub(super) const WRITE: &str = "
+local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
+local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
+local mine = tonumber(ARGV[1])
+local is_newer = mine > by or (mine == by and tonumber(ARGV[2]) > tonumber(now[3] or '0'))
+local held = redis.call('GET', KEYS[2])
+if mine < fence or not is_newer then
+  return {0, now[1] or '0', now[2] or '0', now[3] or '0', now[4] or '', held and 1 or 0}
+end
+redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'by', ARGV[1], 'generation', ARGV[2], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+local ours = held == ARGV[4]
+if ours then
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+elseif not now[3] and (not held or held == '') then
+  redis.call('SET', KEYS[2], '', 'PX', ARGV[6])
+end
+redis.call('PUBLISH', ARGV[8], ARGV[9])
+return {1, ours and 1 or 0}
+";
+
+/// Renews the lease where it is ours. KEYS: lease. ARGV: holder, length.
+pub(super) const RENEW: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+";
+
+/// Gives the lease back where it is ours. KEYS: lease. ARGV: holder.
+pub(super) const RELEASE: &str = "
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+";
+
+/// Whether what the other scripts do would be allowed: it runs one that writes. KEYS: probe. ARGV: length.
+pub(super) const PROBE: &str = "
+redis.call('HSET', KEYS[1], 'probe', '')
+return redis.call('PEXPIRE', KEYS[1], ARGV[1])
+";
