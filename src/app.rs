@@ -18,7 +18,8 @@ use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{self, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
-use crate::token::group::Group;
+use crate::token::group::{Group, groups};
+use crate::token::places::Contents;
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
@@ -174,10 +175,19 @@ pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
     Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle }
 }
 
-/// What the refresher of `group` works with, whether or not one of its providers is enabled.
+/// The name of the state file in which the tokens of `group` are, for a command that has no refresher of its
+/// own: it leaves them where they are.
+pub fn place_of(group: &Group, config: &Config) -> String {
+    let contents = Contents::read(&config.settings.state_dir);
+    contents.find(group, &groups(&config.providers), &[]).slug
+}
+
+/// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is
+/// called `place`.
 pub fn refresher_setup(
     posting: PostingKey,
     group: &Group,
+    place: &str,
     config: &Config,
     store: &Arc<TokenStore>,
     environment: &mut Environment,
@@ -190,7 +200,7 @@ pub fn refresher_setup(
         provider: posting,
         name: group.name.clone(),
         config: group.config.clone(),
-        state: StateFile::new(&settings.state_dir, &group.slug),
+        state: StateFile::new(&settings.state_dir, place),
         chain: settings.token_store.as_ref().map(|shared| {
             let holder = random_name(&mut environment.rng);
             SharedChain::new(shared, &group.slug, holder, environment.clock.clone())

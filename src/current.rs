@@ -23,6 +23,7 @@ use crate::proxy::way::{Counts, Way};
 use crate::refusal::Refusal;
 use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
+use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 use crate::upstream::Upstream;
@@ -229,7 +230,8 @@ impl Parts {
         let postings: Vec<Option<PostingKey>> =
             (0..config.providers.len()).map(|index| plan.posting(index)).collect();
         let prepared = prepare(config, &plan, old)?;
-        self.chains.carry_out(plan, self.keeper.as_ref())?;
+        say_what_is_shared(&config.providers, old.map(|old| old.config.providers.as_slice()));
+        self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
         let mut ways = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
             if let Credential::Missing(missing) = &provider.credential {
@@ -317,6 +319,19 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
         Ok(Prepared::New(Box::new(upstream)))
     };
     providers.map(prepare).collect()
+}
+
+/// Says which providers share a chain of refresh tokens, unless that was so before too.
+fn say_what_is_shared(providers: &[Provider], before: Option<&[Provider]>) {
+    let (shared, alone) = (sharing(providers), collisions(providers));
+    let known =
+        before.map_or_else(Vec::new, |before| [sharing(before), collisions(before)].concat());
+    for line in shared.iter().filter(|line| !known.contains(line)) {
+        info!("{line}");
+    }
+    for line in alone.iter().filter(|line| !known.contains(line)) {
+        warn!("{line}");
+    }
 }
 
 fn new_proxy(

@@ -21,6 +21,7 @@ pub mod group;
 pub mod history;
 pub mod jwt;
 pub mod lifecycle;
+pub mod places;
 pub mod refresher;
 pub mod saved;
 pub mod scope;

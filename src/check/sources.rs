@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::app::place_of;
 use crate::clock::Moment;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
+use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
@@ -25,19 +27,22 @@ pub struct Sources {
 /// Looks at the configuration and the state folder.
 pub fn find(config: &Config, now: Moment) -> Sources {
     let mut found = Sources::default();
-    for provider in config.providers.iter().filter(|provider| provider.enabled) {
+    let groups = groups(&config.providers);
+    for (index, provider) in config.providers.iter().enumerate().filter(|(_, one)| one.enabled) {
         if let Credential::Watched(file) = &provider.credential
             && file.missing.is_none()
         {
             found.look_into(provider, file, now);
             continue;
         }
-        match source_of(provider, &config.settings.state_dir, now) {
+        let group = groups.iter().find(|group| group.members.contains(&index));
+        match source_of(provider, group, config, now) {
             Ok(Some(source)) => found.lines.push(format!("{}: {source}", provider.name)),
             Ok(None) => {}
             Err(problem) => found.problems.push(format!("{}: {problem}", provider.name)),
         }
     }
+    found.lines.extend(sharing(&config.providers));
     found
 }
 
@@ -64,14 +69,22 @@ impl Sources {
 }
 
 /// None where the credential itself is missing, which [`crate::config::resolve::missing_secrets`] says.
-fn source_of(provider: &Provider, state_dir: &Path, now: Moment) -> Result<Option<Source>, String> {
+fn source_of(
+    provider: &Provider,
+    group: Option<&Group>,
+    config: &Config,
+    now: Moment,
+) -> Result<Option<Source>, String> {
     Ok(Some(match &provider.credential {
         Credential::None => Source::Nothing,
         Credential::Passthrough => Source::Client,
         Credential::Static(_) => Source::Fixed,
         Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
         Credential::Refreshed(refresh) => {
-            let state = StateFile::new(state_dir, &provider.slug);
+            let place =
+                group.map_or_else(|| provider.slug.clone(), |group| place_of(group, config));
+            let refresh = group.map_or(&**refresh, |group| &group.config);
+            let state = StateFile::new(&config.settings.state_dir, place);
             let stored = state.load().map_err(|error| {
                 let path = state.path().display().to_string();
                 match error.kind() {

@@ -7,6 +7,7 @@ use evertoken::check::{self, sources};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
 use evertoken::proxy::route;
+use evertoken::token::group::collisions;
 
 use crate::commands::{BAD_CONFIG, inspect, say, say_out};
 
@@ -17,6 +18,9 @@ pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
         say(&problem.to_string());
     }
     let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+    for warning in collisions(&config.providers) {
+        say(&warning);
+    }
     let clock = Clock::system();
     let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {

@@ -42,7 +42,14 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
         let why = config.providers[index].credential.why_not_refreshed();
         return fail(&format!("Provider {name} is not refreshed: {why}"), BAD_CONFIG);
     };
-    let setup = match app::refresher_setup(0, group, &config, &store, &mut environment) {
+    let setup = match app::refresher_setup(
+        0,
+        group,
+        &app::place_of(group, &config),
+        &config,
+        &store,
+        &mut environment,
+    ) {
         Ok(setup) => setup,
         Err(error) => return fail(&error.to_string(), BAD_CONFIG),
     };

@@ -31,7 +31,14 @@ pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> Ex
     let mut refreshed = 0;
     let mut failed = false;
     for (posting, group) in (0..).zip(groups(&config.providers).iter().filter(is_meant)) {
-        match app::refresher_setup(posting, group, &config, &store, &mut environment) {
+        match app::refresher_setup(
+            posting,
+            group,
+            &app::place_of(group, &config),
+            &config,
+            &store,
+            &mut environment,
+        ) {
             Ok(setup) => {
                 refreshed += 1;
                 failed |= refresh_once(setup).is_err();

@@ -18,6 +18,7 @@ use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
 use crate::token::group::{Group, Identity, groups};
+use crate::token::places::{Contents, Found};
 use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
@@ -39,8 +40,11 @@ struct Life {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     folder: PathBuf,
+    /// The name of its state file.
     slug: String,
     shared: Option<SharedStore>,
+    /// What it is called in the shared store.
+    shared_slug: String,
 }
 
 /// A refresher that runs.
@@ -68,6 +72,8 @@ struct Step {
     members: Vec<usize>,
     identity: Option<Identity>,
     life: Life,
+    /// Where its state file is, and where it is to be.
+    found: Found,
     work: Work,
 }
 
@@ -82,10 +88,13 @@ enum Work {
 }
 
 /// What is to be done for a configuration. Nothing is done yet, and it may be dropped.
-pub(super) struct Plan(Vec<Step>);
+pub(super) struct Plan {
+    steps: Vec<Step>,
+    contents: Contents,
+}
 
 impl Life {
-    fn of(group: &Group, config: &Config) -> Self {
+    fn of(group: &Group, place: &str, config: &Config) -> Self {
         let settings = &config.settings;
         Self {
             name: group.name.clone(),
@@ -94,8 +103,9 @@ impl Life {
             timeouts: timeouts(&settings.limits),
             place: Place {
                 folder: settings.state_dir.clone(),
-                slug: group.slug.clone(),
+                slug: place.to_owned(),
                 shared: settings.token_store.clone(),
+                shared_slug: group.slug.clone(),
             },
         }
     }
@@ -104,8 +114,22 @@ impl Life {
 impl Plan {
     /// Where the token of the provider at `index` is to be published; None where it has none to refresh.
     pub(super) fn posting(&self, index: usize) -> Option<PostingKey> {
-        let step = self.0.iter().find(|step| step.members.contains(&index));
+        let step = self.steps.iter().find(|step| step.members.contains(&index));
         step.map(|step| step.key)
+    }
+}
+
+impl Plan {
+    /// Brings the state files to where the refreshers will look for them.
+    fn settle(&self, environment: &Environment) {
+        let wait = |length| {
+            // The timer's end is all that is waited for.
+            let _ = (environment.timer)(length).recv();
+        };
+        for step in &self.steps {
+            let now = environment.clock.wall();
+            self.contents.settle(&step.found, &step.life.name, now, &wait);
+        }
     }
 }
 
@@ -119,15 +143,26 @@ impl Chains {
         store: &Arc<TokenStore>,
         environment: &mut Environment,
     ) -> Result<Plan, StartError> {
-        let mut enabled = groups(&config.providers);
-        enabled.retain(|group| group.is_enabled(&config.providers));
+        let all = groups(&config.providers);
+        let enabled: Vec<&Group> =
+            all.iter().filter(|group| group.is_enabled(&config.providers)).collect();
+        let contents = Contents::read(&config.settings.state_dir);
+        let in_use: Vec<&str> =
+            self.running.iter().map(|one| one.life.place.slug.as_str()).collect();
         let heirs = self.heirs(&enabled);
         let mut steps = Vec::new();
         for (group, heir) in enabled.into_iter().zip(heirs) {
-            let life = Life::of(&group, config);
+            let found = match heir {
+                Some(running) => {
+                    contents.find_beside(&running.life.place.slug, group, &all, &in_use)
+                }
+                None => contents.find(group, &all, &in_use),
+            };
+            let life = Life::of(group, &found.home, config);
             let key = heir.map_or(*next_key, |running| running.key);
-            let mut setup =
-                || refresher_setup(key, &group, config, store, environment).map(Box::new);
+            let mut setup = || {
+                refresher_setup(key, group, &found.home, config, store, environment).map(Box::new)
+            };
             let work = match heir {
                 Some(running) if running.life == life => Work::Keep,
                 Some(running) => {
@@ -136,14 +171,15 @@ impl Chains {
                 None => Work::Start(setup()?),
             };
             *next_key += u64::from(heir.is_none());
-            steps.push(Step { key, members: group.members, identity: group.identity, life, work });
+            let (members, identity) = (group.members.clone(), group.identity.clone());
+            steps.push(Step { key, members, identity, life, found, work });
         }
-        Ok(Plan(steps))
+        Ok(Plan { steps, contents })
     }
 
     /// The running refresher that each group goes on with: the one of the same chain; else the one that has
     /// the group's place in the state folder, as after a restart.
-    fn heirs(&self, groups: &[Group]) -> Vec<Option<&Running>> {
+    fn heirs(&self, groups: &[&Group]) -> Vec<Option<&Running>> {
         let mut heirs: Vec<Option<&Running>> = vec![None; groups.len()];
         for fits in [Running::has_chain_of, Running::has_place_of] {
             for (index, group) in groups.iter().enumerate() {
@@ -156,15 +192,17 @@ impl Chains {
         heirs
     }
 
-    /// Does what was planned. Where a refresher can't be started, nothing is changed.
+    /// Does what was planned. Where a refresher can't be started, no other one is changed.
     pub(super) fn carry_out(
         &mut self,
         plan: Plan,
         keeper: Option<&Keeper>,
+        environment: &Environment,
     ) -> Result<(), StartError> {
-        let in_use: Vec<PostingKey> = plan.0.iter().map(|step| step.key).collect();
+        let in_use: Vec<PostingKey> = plan.steps.iter().map(|step| step.key).collect();
+        plan.settle(environment);
         let (mut changed, mut starting, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        for Step { key, identity, life, work, .. } in plan.0 {
+        for Step { key, identity, life, work, .. } in plan.steps {
             match work {
                 Work::Keep => changed.push((key, identity, life, None)),
                 Work::Change(setup, keeps_chain) => {
@@ -281,7 +319,7 @@ impl Running {
     }
 
     fn has_place_of(&self, group: &Group) -> bool {
-        self.life.place.slug == group.slug
+        group.slugs.contains(&self.life.place.slug)
     }
 
     /// Goes on for another configuration: with another setup, or as it is.
@@ -318,7 +356,7 @@ impl Running {
         }
         keeper.add(Member {
             key: self.key,
-            slug: self.life.place.slug.clone(),
+            slug: self.life.place.shared_slug.clone(),
             inbox: Some(self.refresher.inbox()),
             held: self.held.clone(),
             // Cooldowns are the providers' own.
@@ -329,7 +367,7 @@ impl Running {
 
 impl Place {
     fn is_same_in_shared(&self, other: &Self) -> bool {
-        (&self.slug, &self.shared) == (&other.slug, &other.shared)
+        (&self.shared_slug, &self.shared) == (&other.shared_slug, &other.shared)
     }
 }
 

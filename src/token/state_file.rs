@@ -96,6 +96,39 @@ impl StateFile {
         Ok(aside)
     }
 
+    /// Moves the file out of the way, with what is stored beside one of a newer format, for there is a newer
+    /// one of its chain. Says where to.
+    pub fn set_aside_as_superseded(&self, now: Timestamp) -> io::Result<PathBuf> {
+        let aside = Self::new(&self.folder, format!("{}.superseded-{now}", self.slug));
+        self.rename_to(&aside)?;
+        Ok(aside.path())
+    }
+
+    /// Renames the file to that of `other`, which must be in the same folder and is replaced.
+    pub fn rename_to(&self, other: &Self) -> io::Result<()> {
+        if self.older_path().exists() {
+            fs::rename(self.older_path(), other.older_path())?;
+        }
+        fs::rename(self.path(), other.path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// All state files of a folder; none where it can't be listed.
+    pub fn all_in(folder: &Path) -> Vec<Self> {
+        let slug = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            // No slug holds a dot.
+            Some(
+                name.to_str()?.strip_suffix(".json").filter(|slug| !slug.contains('.'))?.to_owned(),
+            )
+        };
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut all: Vec<Self> =
+            entries.filter_map(slug).map(|slug| Self::new(folder, slug)).collect();
+        all.sort_by(|one, other| one.slug.cmp(&other.slug));
+        all
+    }
+
     /// Removes the file.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(self.path())?;

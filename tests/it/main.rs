@@ -4,6 +4,7 @@
 
 mod access; // who is let in, and what §5 of the contract answers
 mod answers; // what issuers answer, and refusals of a token
+mod chains; // several providers on one chain of refresh tokens, and files under other names
 mod check; // `evertoken check`: what it finds, and what it says it tried
 mod cli; // the real binary: exit codes, messages, signals
 mod configuration; // what people write into providers.yaml, and what the binary does with it

@@ -67,7 +67,9 @@ pub(super) struct Actor {
     pub(super) is_retired: bool,
     /// Where the tokens were kept before a reload, and who is told once they are stored anew and removed
     /// there.
-    pub(super) left_place: Option<(StateFile, Sender<()>)>,
+    pub(super) left_places: Vec<(StateFile, Sender<()>)>,
+    /// Where they are to be kept since a reload, and who is told as above.
+    pub(super) next_place: Option<(StateFile, Sender<()>)>,
 }
 
 impl Actor {
@@ -100,7 +102,8 @@ impl Actor {
             looked_at_ms: now.steady_ms,
             ticked_at_ms: now.steady_ms,
             is_retired: false,
-            left_place: None,
+            left_places: Vec::new(),
+            next_place: None,
         };
         match hindrance {
             Some(why) => actor.note_unread(why),
@@ -268,7 +271,8 @@ impl Actor {
     fn tick(&mut self) {
         // Where another process is at it, the next tick is soon enough.
         let _ = self.save_again();
-        self.leave_old_place();
+        self.move_to_next_place();
+        self.leave_old_places();
         if self.is_retired {
             return;
         }

@@ -43,8 +43,11 @@ impl Actor {
         let before = std::mem::replace(&mut self.setup, setup);
         let now = self.setup.clock.now();
         self.machine.reconfigure(Policy::of(&self.setup.config), now);
+        self.next_place = None;
         if before.state.path() != self.setup.state.path() {
-            self.move_from(before.state, leaving);
+            let new = std::mem::replace(&mut self.setup.state, before.state);
+            self.next_place = Some((new, leaving));
+            self.move_to_next_place();
         }
         self.publish(false);
     }
@@ -71,7 +74,16 @@ impl Actor {
         self.publish(false);
     }
 
-    /// Keeps the tokens in another place from now on.
+    /// Keeps the tokens where a reload said from now on; not before it is known what the file so far holds.
+    pub(super) fn move_to_next_place(&mut self) {
+        if self.unread.is_none()
+            && let Some((new, leaving)) = self.next_place.take()
+        {
+            let old = std::mem::replace(&mut self.setup.state, new);
+            self.move_from(old, leaving);
+        }
+    }
+
     fn move_from(&mut self, old: StateFile, leaving: Sender<()>) {
         let lock = self.lock();
         let hindrance = match self.setup.state.load() {
@@ -94,8 +106,11 @@ impl Actor {
             Some(why) => self.unsaved = Some((saved, why)),
         }
         drop(lock);
-        self.left_place = Some((old, leaving));
-        self.leave_old_place();
+        self.left_places.push((old, leaving));
+        // Where the tokens came back to a place before it was left.
+        let place = self.setup.state.path();
+        self.left_places.retain(|(left, _)| left.path() != place);
+        self.leave_old_places();
     }
 
     /// Whether `stored` tells of the chain that is in use.
@@ -122,26 +137,27 @@ impl Actor {
         }
     }
 
-    /// Removes the state file that a reload left, once all it had is stored in the new one. A copy would
+    /// Removes the state files that reloads left, once all they had is stored in the new one. A copy would
     /// spend its refresh token again if a provider of that name came back.
-    pub(super) fn leave_old_place(&mut self) {
-        if self.unsaved.is_some() {
-            return;
+    pub(super) fn leave_old_places(&mut self) {
+        if self.unsaved.is_none() {
+            let places = std::mem::take(&mut self.left_places);
+            self.left_places = places.into_iter().filter(|place| !self.has_left(place)).collect();
         }
-        let Some((old, leaving)) = self.left_place.take() else { return };
-        let Ok(Locking::Ours(_lock)) = old.try_lock() else {
-            // Another process is at it; the next tick tries again.
-            self.left_place = Some((old, leaving));
-            return;
-        };
+    }
+
+    /// False where another process is at it; the next tick tries again.
+    fn has_left(&self, (old, leaving): &(StateFile, Sender<()>)) -> bool {
+        let Ok(Locking::Ours(_lock)) = old.try_lock() else { return false };
         let known = self.machine.saved();
         let is_copy =
             |stored: &Saved| self.is_of_this_chain(stored) && stored.mark() <= known.mark();
         if matches!(old.load(), Ok(Some(stored)) if is_copy(&stored)) {
-            self.remove(&old);
+            self.remove(old);
         }
         // Nobody may be waiting for it.
         let _ = leaving.send(());
+        true
     }
 
     fn remove(&self, old: &StateFile) {

@@ -423,7 +423,7 @@ fn a_login_on_one_host_reaches_the_others() {
     };
     let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
     let setup =
-        refresher_setup(0, &groups(&config.providers)[0], &config, &store, &mut environment);
+        refresher_setup(0, &groups(&config.providers)[0], "p", &config, &store, &mut environment);
     let grant = Grant {
         access_token: Secret::new("access-2"),
         refresh_token: None,

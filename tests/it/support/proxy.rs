@@ -208,6 +208,11 @@ impl TestProxy {
         self.ask("POST /-/reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
     }
 
+    /// Refreshes every provider, as SIGUSR1 does.
+    pub(crate) fn refresh_all(&self) {
+        self.app.as_ref().expect("it runs").refresh_all();
+    }
+
     /// The state folder.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()

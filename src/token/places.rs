@@ -1,0 +1,289 @@
+//! Finds the state file of each chain before a refresher begins with it.
+//!
+//! A chain is kept under the name of one of its providers. Where that one was renamed or taken out, or where
+//! each of several had a file of its own once, the tokens are not where they are looked for first, and to
+//! begin without them would spend a refresh token a second time, which many issuers take for theft. A file
+//! tells by the seed that its chain began with whose it is.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::{info, warn};
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::token::group::Group;
+use crate::token::saved::Saved;
+use crate::token::state_file::{Locking, StateFile, StateLock};
+
+/// How often the lock of a file that is to be moved is tried for, and how long to wait between.
+const LOCK_TRIES_MAX: u32 = 20;
+const LOCK_RETRY: Duration = Duration::from_millis(250);
+
+/// The state files of a folder, as far as they can be read.
+#[derive(Debug, Default)]
+pub struct Contents {
+    folder: PathBuf,
+    /// The name of each, and what it holds.
+    files: Vec<(String, Saved)>,
+    /// The names of those that are there and can't be read for now.
+    unreadable: Vec<String>,
+}
+
+/// Where a chain is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name of its file, which may be that of a provider that is no more.
+    pub slug: String,
+    /// The name that its file is to have.
+    pub home: String,
+    /// Older files of its providers, to be moved aside.
+    pub stale: Vec<String>,
+}
+
+impl Contents {
+    /// Reads the state files in `folder`. What is wrong with one is said by the refresher that needs it.
+    pub fn read(folder: &Path) -> Self {
+        let mut contents = Self { folder: folder.to_owned(), ..Self::default() };
+        for file in StateFile::all_in(folder) {
+            let slug = file.slug().to_owned();
+            match file.load() {
+                Ok(Some(saved)) => contents.files.push((slug, saved)),
+                Err(error) if error.kind() != ErrorKind::InvalidData => {
+                    contents.unreadable.push(slug);
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+        contents
+    }
+
+    /// Where the chain of `group` is, which is one of `all`. Files called as in `in_use` belong to refreshers
+    /// that run.
+    pub fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
+        let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
+        if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
+            // It may hold the newest tokens: it is waited for rather than passed over.
+            return Found { slug: slug.clone(), home: slug.clone(), stale: Vec::new() };
+        }
+        let mut known = self.of_chain(group, all);
+        known.retain(|(slug, _)| !in_use.contains(slug));
+        let newest = known.iter().max_by_key(|(_, saved)| freshness(saved)).map(|(slug, _)| *slug);
+        let slug = newest.unwrap_or(&group.slug);
+        let home = if group.slugs.contains(slug) { slug } else { &group.slug };
+        let stale = known.iter().map(|(slug, _)| *slug);
+        let stale = stale.filter(|other| *other != slug && group.slugs.contains(*other));
+        Found {
+            slug: slug.to_owned(),
+            home: home.to_owned(),
+            stale: stale.map(str::to_owned).collect(),
+        }
+    }
+
+    /// The same for a chain that a running refresher keeps in the file called `slug`; it moves that itself.
+    pub fn find_beside(&self, slug: &str, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
+        let home = if group.slugs.contains(slug) { slug } else { &group.slug };
+        let mut stale = self.of_chain(group, all);
+        stale.retain(|(other, _)| group.slugs.contains(*other) && !in_use.contains(other));
+        Found {
+            slug: home.to_owned(),
+            home: home.to_owned(),
+            stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect(),
+        }
+    }
+
+    fn of_chain(&self, group: &Group, all: &[Group]) -> Vec<(&str, &Saved)> {
+        if group.identity.is_none() {
+            return Vec::new();
+        }
+        let seed_hash = group.seed_hash();
+        let is_of_chain = |(slug, saved): &(&str, &Saved)| match &seed_hash {
+            Some(hash) => {
+                let is_owned = || all.iter().any(|other| is_owner(other, slug, saved));
+                saved.knows_seed(hash) && (group.slugs.contains(*slug) || !is_owned())
+            }
+            // Without the seed nothing but the name tells whose it is.
+            None => group.slugs.contains(*slug) && saved.refresh_token.is_some(),
+        };
+        let files = self.files.iter().map(|(slug, saved)| (slug.as_str(), saved));
+        files.filter(is_of_chain).collect()
+    }
+}
+
+/// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there
+/// is none, of a login.
+fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
+    let tells_of_it = match group.seed_hash() {
+        Some(hash) => saved.knows_seed(&hash),
+        None => saved.login_hash.is_some(),
+    };
+    group.slugs.contains(slug) && tells_of_it
+}
+
+/// Orders files of one chain: those whose refresh token was not refused, then by when they got a token last.
+fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
+    let hash = saved.refresh_token.as_ref().map(Secret::hash);
+    let refused = saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
+    let obtained_at = saved.access.as_ref().map(|access| access.obtained_at);
+    (hash.is_some() && hash != refused, obtained_at, saved.fence, saved.revision)
+}
+
+impl Contents {
+    /// Sorts the folder out as it was `found` for the chain called `name`: moves older files aside, and the
+    /// chain's own to its name.
+    pub fn settle(&self, found: &Found, name: &str, now: Timestamp, wait: &dyn Fn(Duration)) {
+        let file = |slug: &str| StateFile::new(&self.folder, slug);
+        for slug in &found.stale {
+            set_aside(&file(slug), name, now);
+        }
+        if found.slug != found.home {
+            rename(&file(&found.slug), &file(&found.home), name, now, wait);
+        }
+    }
+}
+
+fn rename(from: &StateFile, to: &StateFile, name: &str, now: Timestamp, wait: &dyn Fn(Duration)) {
+    let Some(_locks) = lock(from, wait).zip(lock(to, wait)) else { return };
+    if to.path().exists() {
+        set_aside(to, name, now);
+    }
+    let (old, new) = (from.path(), to.path());
+    match from.rename_to(to) {
+        Ok(()) => info!(
+            "The tokens of provider {name} are kept in {} now; they were in {}",
+            new.display(),
+            old.display()
+        ),
+        Err(error) => warn!(
+            "The tokens of provider {name} are in {}, which can't be renamed to {}: {error}",
+            old.display(),
+            new.display()
+        ),
+    }
+}
+
+fn set_aside(file: &StateFile, name: &str, now: Timestamp) {
+    let path = file.path();
+    match file.set_aside_as_superseded(now) {
+        Ok(aside) => warn!(
+            "The state file {} does not hold the newest tokens of provider {name}; it is kept as {}",
+            path.display(),
+            aside.display()
+        ),
+        Err(error) => warn!(
+            "The state file {} does not hold the newest tokens of provider {name}, and can't be moved \
+             aside: {error}",
+            path.display()
+        ),
+    }
+}
+
+fn lock(file: &StateFile, wait: &dyn Fn(Duration)) -> Option<StateLock> {
+    for _ in 0..LOCK_TRIES_MAX {
+        match file.try_lock() {
+            Ok(Locking::Ours(lock)) => return Some(lock),
+            Ok(Locking::Theirs) => wait(LOCK_RETRY),
+            Err(error) => {
+                warn!("The state file {} can't be locked: {error}", file.path().display());
+                return None;
+            }
+        }
+    }
+    warn!("The state file {} is locked by another process", file.path().display());
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::group::groups;
+    use crate::token::group::tests::providers;
+    use crate::token::saved::SavedAccess;
+    use crate::token::saved::tests::full;
+
+    fn saved(seed: &str, obtained_secs: i64) -> Saved {
+        let mut saved = Saved { refresh_token: Some(Secret::new("r")), ..Saved::default() };
+        saved.begin_with_seed(&Secret::new(seed));
+        let obtained_at = Timestamp::from_secs(obtained_secs);
+        saved.access = full().access.map(|access| SavedAccess { obtained_at, ..access });
+        saved
+    }
+
+    fn contents(files: &[(&str, Saved)]) -> Contents {
+        let files = files.iter().map(|(slug, saved)| ((*slug).to_owned(), saved.clone())).collect();
+        Contents { files, ..Contents::default() }
+    }
+
+    fn found(slug: &str, home: &str, stale: &[&str]) -> Found {
+        let stale = stale.iter().map(|slug| (*slug).to_owned()).collect();
+        Found { slug: slug.into(), home: home.into(), stale }
+    }
+
+    /// What is found for the first group of these providers, each with its seed.
+    fn find(contents: &Contents, all: &[(&str, &str)], in_use: &[&str]) -> Found {
+        let lines: Vec<_> = all.iter().map(|(name, seed)| (*name, *seed, "id", "")).collect();
+        let groups = groups(&providers(&lines));
+        contents.find(&groups[0], &groups, in_use)
+    }
+
+    #[test]
+    fn the_newest_file_of_a_chain_is_found_under_whichever_name() {
+        let both = [("a", "seed"), ("b", "seed")];
+        let (old, new, other) = (saved("seed", 1), saved("seed", 2), saved("other", 3));
+        let cases: [(&[(&str, Saved)], Found); 7] = [
+            (&[], found("a", "a", &[])),
+            (&[("b", new.clone())], found("b", "b", &[])),
+            (&[("a", old.clone()), ("b", new.clone())], found("b", "b", &["a"])),
+            (&[("a", new.clone()), ("b", old.clone())], found("a", "a", &["b"])),
+            (&[("a", other.clone()), ("gone", new.clone())], found("gone", "a", &[])),
+            (&[("a", old), ("gone", new.clone())], found("gone", "a", &["a"])),
+            (&[("gone", other)], found("a", "a", &[])),
+        ];
+        for (files, expected) in cases {
+            assert_eq!(find(&contents(files), &both, &[]), expected);
+        }
+        let mut dead = saved("seed", 9);
+        dead.failure = full().failure;
+        dead.failure.as_mut().unwrap().refresh_token_hash = Secret::new("r").hash();
+        let refused = contents(&[("a", dead), ("b", new)]);
+        assert_eq!(
+            find(&refused, &both, &[]).slug,
+            "b",
+            "what was refused is no good, however new"
+        );
+    }
+
+    #[test]
+    fn a_file_is_taken_from_nobody_who_owns_it() {
+        let files = contents(&[("b", saved("seed", 1))]);
+        // Its name is another chain's now, or that of a provider that waits for a login.
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("b", "a", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("b", "a", &[]));
+        assert_eq!(find(&files, &[("a", "seed")], &["b"]), found("a", "a", &[]), "it is in use");
+        let login = Saved { login_hash: Some("l".into()), ..saved("seed", 1) };
+        let mut shared = login.clone();
+        shared.seed_hash = None;
+        shared.supersede_seed(Secret::new("seed").hash());
+        let files = contents(&[("b", shared)]);
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("a", "a", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("c", "")], &[]), found("b", "a", &[]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_for_now_is_waited_for() {
+        let mut files = contents(&[("a", saved("seed", 1)), ("gone", saved("seed", 2))]);
+        files.unreadable.push("b".into());
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "seed")], &[]), found("b", "b", &[]));
+        assert_eq!(find(&files, &[("a", "seed")], &[]).slug, "gone", "another's does not matter");
+    }
+
+    #[test]
+    fn beside_a_running_refresher_only_old_files_of_its_providers_are_found() {
+        let files = contents(&[("a", saved("seed", 9)), ("gone", saved("seed", 9))]);
+        let groups = groups(&providers(&[("a", "seed", "id", ""), ("b", "seed", "id", "")]));
+        let beside = |slug| files.find_beside(slug, &groups[0], &groups, &[slug]);
+        assert_eq!(beside("b"), found("b", "b", &["a"]));
+        assert_eq!(beside("old"), found("a", "a", &["a"]));
+    }
+}
