@@ -326,9 +326,7 @@ fn what_is_to_be_run_names_the_configuration_in_use() {
     let running = Binary::start(folder, &arguments, &place.variables());
     let address = running.address();
     running.wait_for(&words);
-    eventually("the status says it", || ask(address, get("/-/status")).body.contains("advice"));
-    let ready = ask(address, get("/-/ready"));
-    assert!(ready.body.contains(&words), "{}", ready.body);
+    eventually("it is said", || ask(address, get("/-/ready")).body.contains(&words));
     let status = ask(address, get("/-/status")).body;
     assert!(status.contains(&format!("Log in: `{command}`")), "{status}");
 }
