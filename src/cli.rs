@@ -16,8 +16,8 @@ use crate::status;
 pub enum Command {
     /// Run the proxy.
     Run {
-        /// The configuration file.
-        config: PathBuf,
+        /// What it reads.
+        files: Files,
         /// `HOST:PORT` in the place of the configured one.
         listen: Option<(String, u16)>,
         /// How to log.
@@ -25,15 +25,22 @@ pub enum Command {
     },
     /// Validate the configuration, the environment and the state folder.
     Check {
-        /// The configuration file.
-        config: PathBuf,
-        /// Also connect to every endpoint.
-        online: bool,
+        /// What it reads.
+        files: Files,
+        /// How much is looked at.
+        extent: Extent,
+    },
+    /// Have a running instance read its configuration again.
+    Reload {
+        /// What it reads, to look for mistakes first.
+        files: Files,
+        /// The process; None for the one that listens where the configuration says.
+        process: Option<u32>,
     },
     /// Refresh now, without the server.
     Refresh {
-        /// The configuration file.
-        config: PathBuf,
+        /// What it reads.
+        files: Files,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
         /// How to log.
@@ -50,8 +57,8 @@ pub enum Command {
     },
     /// Get the first refresh token of a provider.
     Login {
-        /// The configuration file.
-        config: PathBuf,
+        /// What it reads.
+        files: Files,
         /// The provider's name or slug.
         provider: String,
         /// How.
@@ -61,6 +68,28 @@ pub enum Command {
     Print(String),
 }
 
+/// The files that a command reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The configuration.
+    pub config: PathBuf,
+    /// Variables beside those of the process.
+    pub environment: Option<PathBuf>,
+}
+
+/// How much `check` looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The file, the environment and the state folder.
+    Offline,
+    /// The endpoints too.
+    Online,
+    /// What `run` would refuse, and nothing else.
+    Start,
+    /// Nothing: the slugs of the providers are printed, for completions.
+    Names,
+}
+
 const SIGNALS: &str = "\
 SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
 SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
@@ -68,6 +97,13 @@ SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address is in use or can't be
 bound, 78 the configuration is wrong.";
+
+const RELOAD_EXIT_CODES: &str = "\
+Exit codes: 0 the file is in use, 1 no evertoken runs there or it did not take the file, 2 usage,
+78 the file is wrong. Whatever is not 0, the configuration in use stays.";
+
+/// The largest id of a process on Linux.
+const MAX_PROCESS: i64 = 4_194_304;
 
 const STATUS_EXIT_CODES: &str = "\
 Exit codes: 0 every enabled provider is ready, 1 one is not or there is no answer, 2 usage,
@@ -93,23 +129,44 @@ pub fn definition() -> clap::Command {
         .subcommand(
             clap::Command::new("check")
                 .about("Validate the file, the environment and the state folder")
-                .arg(config_argument())
+                .args(files_arguments())
                 .arg(
                     flag("online")
                         .help("Also connect to every endpoint and compare clocks; spends no token"),
-                ),
+                )
+                .arg(
+                    flag("start")
+                        .conflicts_with("online")
+                        .help("Only what keeps it from starting, for scripts; silent where it can"),
+                )
+                .arg(flag("names").hide(true).conflicts_with_all(["online", "start"])),
+        )
+        .subcommand(
+            clap::Command::new("reload")
+                .about(
+                    "Check the file, then have the running evertoken use it, and say how that went",
+                )
+                .args(files_arguments())
+                .arg(
+                    Arg::new("pid")
+                        .long("pid")
+                        .value_name("PID")
+                        .value_parser(value_parser!(u32).range(1..=MAX_PROCESS))
+                        .help("Its process [default: the one that listens where FILE says]"),
+                )
+                .after_help(RELOAD_EXIT_CODES),
         )
         .subcommand(
             clap::Command::new("refresh")
                 .about("Refresh now, without the server, and store the result")
-                .arg(config_argument())
+                .args(files_arguments())
                 .arg(provider_argument().help("This provider alone, by name or slug"))
                 .args(log_arguments()),
         )
         .subcommand(
             clap::Command::new("login")
                 .about("Get a provider's first refresh token, with a browser or a code")
-                .arg(config_argument())
+                .args(files_arguments())
                 .arg(provider_argument().required(true).help("The provider, by name or slug"))
                 .arg(
                     flag("paste")
@@ -149,7 +206,7 @@ fn status_command() -> clap::Command {
         .after_help(STATUS_EXIT_CODES)
 }
 
-fn run_arguments() -> [Arg; 4] {
+fn run_arguments() -> [Arg; 5] {
     let address = Arg::new("listen")
         .short('l')
         .long("listen")
@@ -157,7 +214,23 @@ fn run_arguments() -> [Arg; 4] {
         .value_parser(listen)
         .help("Listen there instead of settings.host and settings.port");
     let [format, quiet] = log_arguments();
-    [config_argument(), address, format, quiet]
+    let [config, environment] = files_arguments();
+    let environment =
+        environment.help("More variables, a NAME=value a line; those of the process win");
+    [config, environment, address, format, quiet]
+}
+
+fn files_arguments() -> [Arg; 2] {
+    let environment = Arg::new("environment-file")
+        .long("environment-file")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .help(
+            "More variables, a NAME=value a line; those of the process win [default: `environment` \
+             beside the configuration, where it is there]",
+        );
+    [config_argument(), environment]
 }
 
 fn log_arguments() -> [Arg; 2] {
@@ -206,11 +279,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
 
 fn command(matches: &ArgMatches) -> Command {
     let (name, matches) = matches.subcommand().unwrap_or(("run", matches));
-    let config = matches.get_one::<PathBuf>("config").cloned().unwrap_or_default();
     match name {
-        "check" => Command::Check { config, online: matches.get_flag("online") },
+        "check" => Command::Check { files: files(matches), extent: extent(matches) },
+        "reload" => {
+            Command::Reload { files: files(matches), process: matches.get_one("pid").copied() }
+        }
         "login" => Command::Login {
-            config,
+            files: files(matches),
             provider: matches.get_one("provider").cloned().unwrap_or_default(),
             wish: Wish {
                 paste: matches.get_flag("paste"),
@@ -220,7 +295,7 @@ fn command(matches: &ArgMatches) -> Command {
         },
         "refresh" => {
             let provider = matches.get_one("provider").cloned();
-            Command::Refresh { config, provider, log: log_options(matches) }
+            Command::Refresh { files: files(matches), provider, log: log_options(matches) }
         }
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
@@ -229,9 +304,22 @@ fn command(matches: &ArgMatches) -> Command {
         },
         _ => {
             let listen = matches.get_one("listen").cloned();
-            Command::Run { config, listen, log: log_options(matches) }
+            Command::Run { files: files(matches), listen, log: log_options(matches) }
         }
     }
+}
+
+fn files(matches: &ArgMatches) -> Files {
+    Files {
+        config: matches.get_one("config").cloned().unwrap_or_default(),
+        environment: matches.get_one("environment-file").cloned(),
+    }
+}
+
+fn extent(matches: &ArgMatches) -> Extent {
+    let chosen = [("online", Extent::Online), ("start", Extent::Start), ("names", Extent::Names)];
+    let chosen = chosen.into_iter().find(|(flag, _)| matches.get_flag(flag));
+    chosen.map_or(Extent::Offline, |(_, extent)| extent)
 }
 
 fn log_options(matches: &ArgMatches) -> logger::Options {
@@ -281,8 +369,9 @@ mod tests {
 
     #[test]
     fn command_lines() {
+        let files = |config: &str| Files { config: config.into(), environment: None };
         let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
-            config: config.into(),
+            files: files(config),
             listen: listen.map(|(host, port)| (host.into(), port)),
             log: logger::Options::default(),
         };
@@ -291,6 +380,7 @@ mod tests {
             url: url.map(Into::into),
             wish: status::Wish { form, watches },
         };
+        let check = |extent| Command::Check { files: files("providers.yaml"), extent };
         let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
         let cases = [
             ("", run("providers.yaml", None)),
@@ -298,23 +388,34 @@ mod tests {
             ("--config a.yaml", run("a.yaml", None)),
             ("run -c a.yaml --listen=[::1]:0", run("a.yaml", Some(("::1", 0)))),
             ("--listen localhost:80", run("providers.yaml", Some(("localhost", 80)))),
-            ("check --online", Command::Check { config: "providers.yaml".into(), online: true }),
+            ("check --online", check(Extent::Online)),
+            ("check --start", check(Extent::Start)),
+            ("check --names", check(Extent::Names)),
+            ("check", check(Extent::Offline)),
+            (
+                "reload --pid 7 -c x --environment-file e",
+                Command::Reload {
+                    files: Files { config: "x".into(), environment: Some("e".into()) },
+                    process: Some(7),
+                },
+            ),
+            ("reload", Command::Reload { files: files("providers.yaml"), process: None }),
             (
                 "refresh --provider P -c x",
                 Command::Refresh {
-                    config: "x".into(),
+                    files: files("x"),
                     provider: Some("P".into()),
                     log: logger::Options::default(),
                 },
             ),
             (
                 "--log-format json -q",
-                Command::Run { config: "providers.yaml".into(), listen: None, log: json_and_quiet },
+                Command::Run { files: files("providers.yaml"), listen: None, log: json_and_quiet },
             ),
             (
                 "refresh --quiet --log-format=json",
                 Command::Refresh {
-                    config: "providers.yaml".into(),
+                    files: files("providers.yaml"),
                     provider: None,
                     log: json_and_quiet,
                 },
@@ -328,7 +429,7 @@ mod tests {
             (
                 "login -p P --paste --no-browser",
                 Command::Login {
-                    config: "providers.yaml".into(),
+                    files: files("providers.yaml"),
                     provider: "P".into(),
                     wish: Wish { paste: true, device: false, no_browser: true },
                 },
@@ -348,6 +449,7 @@ mod tests {
             ("check --help", "Validate"),
             ("refresh -h", "Refresh now"),
             ("status -h", "Ask a running instance"),
+            ("reload --help", "Check the file, then"),
             ("login --help", "Get a provider's first"),
             ("check --version", "evertoken-check 0."),
             ("-V", "evertoken 0."),
@@ -367,6 +469,9 @@ mod tests {
             ("run --online", "--online"),
             ("--provider x", "--provider"),
             ("login", "--provider"),
+            ("check --online --start", "--start"),
+            ("reload --pid 0", "--pid"),
+            ("reload --pid 4194305", "--pid"),
             ("login -p P --paste --device", "--device"),
             ("--listen [::1]:0 check", "check"),
             ("run --log-format xml", "json"),

@@ -1,21 +1,24 @@
 //! The commands, one file each, and what they share: the configuration from disk, the log, exit codes.
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use evertoken::app::Environment;
+use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
 use evertoken::config::{Config, secret_file};
-use evertoken::logger;
 use evertoken::supervisor::Supervisor;
+use evertoken::{environment_file, logger};
 use log::{error, warn};
 
 pub(crate) mod check;
 pub(crate) mod login;
 pub(crate) mod refresh;
+pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
 
@@ -40,9 +43,74 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// The variables of the process, and those of a file for names that the process has not set.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    file: HashMap<String, String>,
+    /// What is to be known about the file.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Variables {
+    /// With the file that was named, else with the one beside the configuration, where it is there: a service's
+    /// variables are not in the shell that logs in for it. The error says why a named file can't be read.
+    pub(crate) fn of(files: &Files) -> Result<Self, String> {
+        let beside = files.config.with_file_name(environment_file::USUAL_NAME);
+        let path = files.environment.as_ref().unwrap_or(&beside);
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self::of_file(path, &text)),
+            Err(error) if files.environment.is_some() => {
+                Err(format!("{}: can't be read: {error}", path.display()))
+            }
+            Err(error) if is_absent(&error) => Ok(Self::default()),
+            Err(error) => {
+                let warning = format!(
+                    "{}: warning: can't be read, so its variables are missing: {error}",
+                    path.display()
+                );
+                Ok(Self { file: HashMap::new(), warnings: vec![warning] })
+            }
+        }
+    }
+
+    /// With the file that was named, if one was.
+    pub(crate) fn of_named(files: &Files) -> Result<Self, String> {
+        if files.environment.is_some() { Self::of(files) } else { Ok(Self::default()) }
+    }
+
+    fn of_file(path: &Path, text: &str) -> Self {
+        let found = environment_file::parse(text);
+        let unclear = |line| {
+            format!(
+                "{}:{line}: warning: this is no NAME=value, so it is passed over",
+                path.display()
+            )
+        };
+        let warnings = found.unclear_lines.into_iter().map(unclear).collect();
+        Self { file: found.values, warnings }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let of_process = variable(name).filter(|value| !value.is_empty());
+        of_process.or_else(|| self.file.get(name).cloned())
+    }
+}
+
+/// A folder in the way of the file is none of ours either.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+    )
+}
+
 /// Reads the configuration; the problems that keep it from use are printed.
-pub(crate) fn load(path: &Path, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
-    read(path).map_err(|problems| refuse(&problems, log))
+pub(crate) fn load(files: &Files, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
+    let variables = Variables::of(files).map_err(|why| refuse(&[why], log))?;
+    let (config, mut warnings) =
+        read(&files.config, &variables).map_err(|problems| refuse(&problems, log))?;
+    warnings.splice(0..0, variables.warnings);
+    Ok((config, warnings))
 }
 
 pub(crate) fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
@@ -54,8 +122,11 @@ pub(crate) fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
 }
 
 /// Reads the configuration: it and its warnings, or every problem.
-pub(crate) fn read(path: &Path) -> Result<(Config, Vec<String>), Vec<String>> {
-    match inspect(path) {
+pub(crate) fn read(
+    path: &Path,
+    variables: &Variables,
+) -> Result<(Config, Vec<String>), Vec<String>> {
+    match inspect(path, variables) {
         (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
             Ok((config, lines(&problems)))
         }
@@ -68,7 +139,7 @@ fn lines(problems: &[Problem]) -> Vec<String> {
 }
 
 /// See [`resolve::inspect`].
-pub(crate) fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
+pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -85,12 +156,18 @@ pub(crate) fn inspect(path: &Path) -> (Option<Config>, Vec<Problem>) {
     };
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
-        environment: &variable,
+        environment: &|name| variables.get(name),
         files: &secret_file::read,
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
     resolve::inspect(&text, &shown, &sources)
+}
+
+/// That there is no provider of this name, and which there are.
+pub(crate) fn nobody_called(name: &str, config: &Config) -> String {
+    let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
+    format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
 }
 
 /// How lines of the log are written.

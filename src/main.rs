@@ -15,16 +15,17 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run { config, listen, log }) => commands::run::run(&config, listen, log),
-        Ok(Command::Check { config, online }) => commands::check::run(&config, online),
-        Ok(Command::Refresh { config, provider, log }) => {
-            commands::refresh::run(&config, provider.as_deref(), log)
+        Ok(Command::Run { files, listen, log }) => commands::run::run(files, listen, log),
+        Ok(Command::Check { files, extent }) => commands::check::run(&files, extent),
+        Ok(Command::Reload { files, process }) => commands::reload::run(&files, process),
+        Ok(Command::Refresh { files, provider, log }) => {
+            commands::refresh::run(&files, provider.as_deref(), log)
         }
         Ok(Command::Status { config, url, wish }) => {
             commands::status::run(config.as_deref(), url.as_deref(), wish)
         }
-        Ok(Command::Login { config, provider, wish }) => {
-            commands::login::run(&config, &provider, wish)
+        Ok(Command::Login { files, provider, wish }) => {
+            commands::login::run(&files, &provider, wish)
         }
         Ok(Command::Print(text)) => {
             commands::say_out(&text);

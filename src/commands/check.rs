@@ -4,19 +4,58 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use evertoken::check::{self, sources};
+use evertoken::cli::{Extent, Files};
 use evertoken::clock::Clock;
 use evertoken::config::Config;
+use evertoken::config::resolve::Problem;
 use evertoken::proxy::route;
 use evertoken::token::group::collisions;
 
-use crate::commands::{BAD_CONFIG, inspect, say, say_out};
+use crate::commands::{BAD_CONFIG, Variables, inspect, say, say_out};
 
 /// Prints every problem, and what the configuration means.
-pub(crate) fn run(path: &Path, online: bool) -> ExitCode {
-    let (config, found) = inspect(path);
-    for problem in &found {
-        say(&problem.to_string());
+pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
+    let variables = match Variables::of(files) {
+        Ok(variables) => variables,
+        Err(why) => {
+            say(&why);
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    let (config, found) = inspect(&files.config, &variables);
+    match extent {
+        Extent::Names => names(config.as_ref()),
+        Extent::Start => can_start(config.as_ref(), &found),
+        Extent::Offline | Extent::Online => {
+            let told = found.iter().map(ToString::to_string);
+            variables.warnings.iter().cloned().chain(told).for_each(|line| say(&line));
+            whole(&files.config, config, &found, extent == Extent::Online)
+        }
     }
+}
+
+/// Prints the slugs of the providers, as far as the file can be read.
+fn names(config: Option<&Config>) -> ExitCode {
+    for provider in config.iter().flat_map(|config| &config.providers) {
+        say_out(&format!("{}\n", provider.slug));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Says what `run` would refuse.
+fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
+    let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
+    let mut mistakes: Vec<_> = mistakes.collect();
+    if mistakes.is_empty() {
+        mistakes.extend(config.iter().flat_map(|config| check::ways(config)));
+    }
+    for mistake in &mistakes {
+        say(mistake);
+    }
+    if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) }
+}
+
+fn whole(path: &Path, config: Option<Config>, found: &[Problem], online: bool) -> ExitCode {
     let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
     for warning in collisions(&config.providers) {
         say(&warning);

@@ -1,10 +1,10 @@
 //! `evertoken login`: a provider's first refresh token, with the terminal and the desktop.
 
 use std::io::ErrorKind;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
 use evertoken::login::terminal::{self, Lines};
@@ -16,13 +16,14 @@ use evertoken::token::store::TokenStore;
 use evertoken::{app, logger};
 
 use crate::commands::{
-    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, say_out, start_log, variable,
+    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, nobody_called, say_out,
+    start_log, variable,
 };
 
 /// Logs in to the provider called `name`.
-pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
+pub(crate) fn run(files: &Files, name: &str, wish: Wish) -> ExitCode {
     let log = logger::Options::default();
-    let (config, warnings) = match load(path, log) {
+    let (config, warnings) = match load(files, log) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -30,7 +31,7 @@ pub(crate) fn run(path: &Path, name: &str, wish: Wish) -> ExitCode {
     start_log(&config, warnings, log, &clock);
     let found = find_provider(&config.providers, name);
     let Some(index) = found else {
-        return fail(&format!("There is no provider '{name}'"), USAGE);
+        return fail(&nobody_called(name, &config), USAGE);
     };
     if let Err(error) = check_writable(&config.settings.state_dir) {
         let folder = config.settings.state_dir.display();

@@ -1,9 +1,9 @@
 //! `evertoken refresh`: a refresh without the server.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
 use evertoken::token::group::{Group, groups};
@@ -11,11 +11,11 @@ use evertoken::token::refresher::refresh_once;
 use evertoken::token::store::TokenStore;
 use evertoken::{app, logger};
 
-use crate::commands::{BAD_CONFIG, USAGE, environment, fail, load, start_log};
+use crate::commands::{BAD_CONFIG, USAGE, environment, fail, load, nobody_called, start_log};
 
 /// Refreshes one provider, or every enabled one.
-pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> ExitCode {
-    let (config, warnings) = match load(path, log) {
+pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> ExitCode {
+    let (config, warnings) = match load(files, log) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -24,6 +24,9 @@ pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> Ex
     let mut environment = environment(clock);
     let store = Arc::new(TokenStore::new());
     let meant = wanted.map(|name| find_provider(&config.providers, name));
+    if let (Some(name), Some(None)) = (wanted, meant) {
+        return fail(&nobody_called(name, &config), USAGE);
+    }
     let is_meant = |group: &&Group| match meant {
         Some(meant) => meant.is_some_and(|index| group.members.contains(&index)),
         None => group.is_enabled(&config.providers),
@@ -52,7 +55,13 @@ pub(crate) fn run(path: &Path, wanted: Option<&str>, log: logger::Options) -> Ex
         return fail(&format!("Provider {} is not refreshed: {why}", provider.name), USAGE);
     }
     if refreshed == 0 {
-        return fail("There is no such provider with a token to refresh", USAGE);
+        let why = match wanted {
+            Some(name) => format!(
+                "Provider '{name}' has no auto_refresh_config, so there is no token to refresh"
+            ),
+            None => "No enabled provider has a token to refresh".to_owned(),
+        };
+        return fail(&why, USAGE);
     }
     ExitCode::from(u8::from(failed))
 }

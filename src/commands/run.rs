@@ -1,30 +1,34 @@
 //! `evertoken run`: the proxy in the foreground, and the signals that it obeys.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use evertoken::app::{App, StartError};
+use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::{Config, Server, is_loopback_host};
-use evertoken::{logger, thread};
+use evertoken::{listener_owner, logger, reload, thread};
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::commands::{
-    BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, environment, fail, read, refuse, start_log,
+    BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, read, refuse,
+    start_log,
 };
 
 /// Descriptors beside those of connections: state files, refreshes, signals, the log.
 const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Runs until a signal ends it.
-pub(crate) fn run(path: &Path, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
-    let source = path.to_owned();
+pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
     let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
-        let (config, warnings) = read(&source)?;
+        let variables = Variables::of_named(&files).map_err(|why| vec![why])?;
+        let (config, mut warnings) = read(&files.config, &variables)?;
         let config = listen_on(config, listen.as_ref()).map_err(|why| vec![why])?;
+        warnings.splice(0..0, variables.warnings);
         Ok((config, warnings))
     };
     let (config, warnings) = match reload() {
@@ -39,11 +43,38 @@ pub(crate) fn run(path: &Path, listen: Option<(String, u16)>, log: logger::Optio
         Ok(signals) => signals,
         Err(error) => return fail(&format!("Signals can't be handled: {error}"), FAILED),
     };
+    let state_dir = config.settings.state_dir.clone();
+    let port = config.settings.port;
     match App::start(config, environment(clock), Box::new(reload)) {
-        Ok(app) => serve(app, signals),
-        Err(error @ StartError::Bind(..)) => fail(&error.to_string(), CANT_BIND),
+        Ok(app) => serve(app, signals, &state_dir),
+        Err(error @ StartError::Bind(..)) => {
+            fail(&format!("{error}{}", way_out(&error, port)), CANT_BIND)
+        }
         Err(error @ StartError::Provider(..)) => fail(&error.to_string(), BAD_CONFIG),
         Err(error @ StartError::Thread(_)) => fail(&error.to_string(), FAILED),
+    }
+}
+
+/// What to do about an address that can't be bound, and who has it.
+fn way_out(error: &StartError, port: u16) -> String {
+    let StartError::Bind(_, cause) = error else { return String::new() };
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            let owner = listener_owner::find(port).map_or_else(
+                || "another process has the port".to_owned(),
+                |owner| format!("the port is in use by {owner}"),
+            );
+            format!("; {owner}; --listen HOST:PORT or settings.port takes another one")
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 are for root: --listen HOST:PORT or settings.port takes another one"
+                .to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: see settings.host, or --listen HOST:PORT"
+                .to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -93,7 +124,8 @@ fn raise_descriptor_limit(max_connections: usize) {
 }
 
 /// Obeys signals until the proxy has stopped.
-fn serve(app: App, mut signals: Signals) -> ExitCode {
+fn serve(app: App, mut signals: Signals, state_dir: &Path) -> ExitCode {
+    let mut reloads = 0;
     let mut running = Some(app);
     let mut stopping = None;
     let handle = signals.handle();
@@ -127,8 +159,8 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
                 running = Some(app);
             }
             (SIGHUP, Some(app)) => {
-                // What is wrong with it is in the log.
-                let _ = app.reload();
+                reloads += 1;
+                tell_outcome(state_dir, reloads, app.reload());
                 running = Some(app);
             }
             (_, other) => running = other,
@@ -137,4 +169,14 @@ fn serve(app: App, mut signals: Signals) -> ExitCode {
     drop(stopping);
     info!("Stopped");
     ExitCode::SUCCESS
+}
+
+/// Leaves for `evertoken reload` how a reload went; what is wrong with the file is in the log already.
+fn tell_outcome(state_dir: &Path, count: u64, outcome: Result<Vec<String>, Vec<String>>) {
+    let is_in_use = outcome.is_ok();
+    let lines = outcome.unwrap_or_else(|problems| problems);
+    let told = reload::Outcome { process: std::process::id(), count, is_in_use, lines };
+    if let Err(error) = reload::tell(state_dir, &told) {
+        warn!("How the reload went can't be written for `evertoken reload`: {error}");
+    }
 }

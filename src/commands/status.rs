@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crossbeam_channel::Receiver;
+use evertoken::cli::Files;
 use evertoken::config::call::USUAL_FILE;
 use evertoken::status::{self, Target};
 use evertoken::{logger, thread};
@@ -17,7 +18,8 @@ use crate::commands::{FAILED, SIGNAL_STACK_BYTES, USAGE, load, say, say_out, var
 pub(crate) fn run(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
     let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
-    let loaded = config.or(found).map(|path| load(path, logger::Options::default()));
+    let files = |path: &Path| Files { config: path.to_owned(), environment: None };
+    let loaded = config.or(found).map(|path| load(&files(path), logger::Options::default()));
     let config = match loaded.transpose() {
         Ok(loaded) => loaded.map(|(config, _)| config),
         Err(code) => return code,

@@ -210,6 +210,12 @@ fn an_address_in_use_is_69() {
     let folder = folder("http://127.0.0.1:9", "");
     let output = run(folder.path(), &["run", "--listen", &address], &VARIABLES);
     assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
+    let told = text(&output.stderr);
+    let owner = format!(
+        ", process {}; --listen HOST:PORT or settings.port takes another",
+        std::process::id()
+    );
+    assert!(told.contains("the port is in use by ") && told.contains(&owner), "{told}");
     let output = run(folder.path(), &["run", "--listen", "0.0.0.0:0"], &VARIABLES);
     assert_eq!(output.status.code(), Some(78), "an open address needs auth");
 }
@@ -309,6 +315,9 @@ fn refresh_stores_a_token_that_run_then_uses() {
     assert_eq!(binary.code(), Some(0));
     let unknown = run(folder.path(), &["refresh", "--provider", "nobody"], &VARIABLES);
     assert_eq!(unknown.status.code(), Some(2));
+    let told = text(&unknown.stderr);
+    let words = "There is no provider 'nobody'; there are: claude-code-official";
+    assert!(told.contains(words), "{told}");
     let failing = Peer::answering(|_| answer(500, ""));
     let other = self::folder(&failing.url(), "");
     assert_eq!(run(other.path(), &["refresh"], &VARIABLES).status.code(), Some(1));

@@ -342,7 +342,10 @@ fn exit_codes() {
     assert_eq!(login(&[]).0, 2);
     assert_eq!(login(&["-p", "the-p", "--paste", "--device"]).0, 2);
     let (code, told) = login(&["-p", "nobody"]);
-    assert!(code == 2 && told.contains("There is no provider 'nobody'"), "{told}");
+    assert!(
+        code == 2 && told.contains("There is no provider 'nobody'; there are: the-p"),
+        "{told}"
+    );
     let (code, told) = login(&["-p", "The P"]);
     assert!(code == 78 && told.contains("needs an 'authorization_url'"), "{told}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

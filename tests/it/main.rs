@@ -11,6 +11,7 @@ mod configuration; // what people write into providers.yaml, and what the binary
 mod connections; // connections to providers that end, stall or bring what nobody asked for
 mod credential_files; // credentials in files that other programs and people keep
 mod cuts; // peers that fail at every byte of what they send
+mod environment; // variables from a file: for the shell that has not those of the service
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
@@ -23,6 +24,7 @@ mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
+mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs
 mod sandbox; // against the sandbox and its scripted faults
 mod scope; // what a refresh asks for after a login
 mod secrets; // no secret in any output at trace level

@@ -90,7 +90,6 @@ impl Binary {
     }
 
     /// Its process id.
-    #[cfg(feature = "slow-tests")]
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -1,0 +1,123 @@
+//! `evertoken reload`: looks for mistakes, has the running evertoken read the file again, and says how that went.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use evertoken::cli::Files;
+use evertoken::config::Config;
+use evertoken::reload::{self, Outcome};
+use evertoken::{check, listener_owner};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::commands::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
+
+/// How long the running evertoken may take to read its configuration again.
+const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What follows every refusal.
+const STAYS: &str = "the configuration in use stays";
+
+/// Reloads; a file with mistakes does not reach the running evertoken.
+pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
+    let config = match checked(files) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| say(mistake));
+            say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    match ask(&config, process) {
+        Ok(outcome) => {
+            outcome.lines.iter().for_each(|line| say(line));
+            if outcome.is_in_use {
+                say_out(&format!("{}: in use now\n", files.config.display()));
+                return ExitCode::SUCCESS;
+            }
+            say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
+            ExitCode::from(FAILED)
+        }
+        Err(why) => {
+            say(&why);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The configuration, or what `run` would refuse about it.
+fn checked(files: &Files) -> Result<Config, Vec<String>> {
+    let variables = Variables::of(files).map_err(|why| vec![why])?;
+    let (config, found) = inspect(&files.config, &variables);
+    let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
+    let mistakes: Vec<_> = mistakes.collect();
+    let Some(config) = config.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
+    let ways = check::ways(&config);
+    if ways.is_empty() { Ok(config) } else { Err(ways) }
+}
+
+/// Has `process` reload, and waits for how that went.
+fn ask(config: &Config, process: Option<u32>) -> Result<Outcome, String> {
+    let process = match process {
+        Some(named) => ours(named)?,
+        None => find(config)?,
+    };
+    let state_dir = &config.settings.state_dir;
+    let before = reload::last(state_dir);
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let id = id.ok_or_else(|| format!("{process} is the id of no process"))?;
+    kill_process(id, Signal::HUP)
+        .map_err(|error| format!("Process {process} can't be told to reload: {error}"))?;
+    wait(state_dir, process, before.as_ref())
+}
+
+/// The process that was named, unless it is another program: the signal would end that.
+fn ours(process: u32) -> Result<u32, String> {
+    let own = listener_owner::name_of(std::process::id());
+    match listener_owner::name_of(process) {
+        Some(name) if name != "evertoken" && Some(&name) != own.as_ref() => {
+            Err(format!("Process {process} is {name}, which is no evertoken"))
+        }
+        _ => Ok(process),
+    }
+}
+
+/// The process that listens where the configuration says.
+fn find(config: &Config) -> Result<u32, String> {
+    let port = config.settings.port;
+    let name_it = "name its process with --pid";
+    if port == 0 {
+        return Err(format!(
+            "settings.port is 0, so the running evertoken can't be found; {name_it}"
+        ));
+    }
+    match listener_owner::find(port) {
+        Some(process) if process.name == "evertoken" => Ok(process.id),
+        Some(process) => {
+            Err(format!("Port {port} is in use by {process}, which is no evertoken; {name_it}"))
+        }
+        None => Err(format!(
+            "No evertoken is seen to listen on port {port}; if it runs as another user, or settings.port has \
+             changed, {name_it}"
+        )),
+    }
+}
+
+fn wait(state_dir: &Path, process: u32, before: Option<&Outcome>) -> Result<Outcome, String> {
+    let end = crossbeam_channel::after(OUTCOME_WAIT_MAX);
+    loop {
+        let outcome = reload::last(state_dir).filter(|outcome| outcome.process == process);
+        if let Some(outcome) = outcome.filter(|outcome| Some(outcome) != before) {
+            return Ok(outcome);
+        }
+        if end.try_recv().is_ok() {
+            return Err(format!(
+                "Process {process} was told to reload and did not say within {} s how it went; its log does",
+                OUTCOME_WAIT_MAX.as_secs()
+            ));
+        }
+        // The timer's end is all that is waited for.
+        let _ = crossbeam_channel::after(LOOK_EVERY).recv();
+    }
+}

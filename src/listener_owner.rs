@@ -1,0 +1,112 @@
+//! Which process listens on a port, as far as `/proc` says it.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTENING: &str = "0A";
+/// The longest name of a process that is shown.
+const NAME_MAX_CHARS: usize = 64;
+
+/// A process, for people and for signals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub id: u32,
+    /// What it calls itself.
+    pub name: String,
+}
+
+/// `nginx, process 1234`
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, process {}", self.name, self.id)
+    }
+}
+
+/// The process that listens on `port`, of whichever address; None where the system does not let us see it.
+pub fn find(port: u16) -> Option<Process> {
+    find_below(Path::new("/proc"), port)
+}
+
+fn find_below(proc: &Path, port: u16) -> Option<Process> {
+    let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(proc.join(name)));
+    let sockets: HashSet<String> =
+        tables.iter().flatten().flat_map(|table| listening(table, port)).collect();
+    let processes = fs::read_dir(proc).ok()?.flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let owners = ids.filter(|id| holds(&proc.join(id.to_string()), &sockets));
+    // A service manager that handed the socket over holds it too, and was there before.
+    owners.max().map(|id| Process { id, name: name_below(proc, id).unwrap_or_default() })
+}
+
+/// What the process calls itself; None where there is no such process, or we may not see it.
+pub fn name_of(process: u32) -> Option<String> {
+    name_below(Path::new("/proc"), process)
+}
+
+fn name_below(proc: &Path, process: u32) -> Option<String> {
+    let name = fs::read_to_string(proc.join(format!("{process}/comm"))).ok()?;
+    let plain = name.trim().chars().filter(|character| !character.is_control());
+    Some(plain.take(NAME_MAX_CHARS).collect())
+}
+
+/// What links of descriptors to the listening sockets of this port look like.
+fn listening(table: &str, port: u16) -> Vec<String> {
+    let ending = format!(":{port:04X}");
+    let rows = table.lines().skip(1).filter_map(|row| {
+        let fields: Vec<_> = row.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        (local.ends_with(&ending) && *state == LISTENING).then(|| format!("socket:[{inode}]"))
+    });
+    rows.collect()
+}
+
+/// Whether the process has one of these sockets.
+fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
+    let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+        .any(|link| link.to_str().is_some_and(|link| sockets.contains(link)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn our_own_listener_is_found_and_nobody_elses() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let found = find(port).unwrap();
+            assert_eq!(found.id, std::process::id());
+            assert_eq!(Some(found.name), name_of(std::process::id()));
+            drop(listener);
+            assert_eq!(find(port), None);
+        }
+    }
+
+    #[test]
+    fn rows_of_the_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
+             1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n\
+             2: 0100007F:1F91 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n\
+             3: broken";
+        assert_eq!(listening(table, 8080), ["socket:[4711]"]);
+        assert_eq!(listening(table, 80), [""; 0]);
+        assert_eq!(listening("", 8080), [""; 0]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_proc_says_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(find_below(folder.path(), 80), None);
+        assert_eq!(find_below(&folder.path().join("none"), 80), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! How the outcome of a reload comes from the running evertoken to `evertoken reload`: by a file in the state folder.
+//!
+//! A signal has no answer, and a request would need a key, which may be what has changed.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// No slug begins with a dot.
+const FILE_NAME: &str = ".last-reload";
+/// The largest file that is read.
+const FILE_MAX_BYTES: u64 = 256 * 1024;
+
+/// How a reload went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The process that read the configuration again.
+    pub process: u32,
+    /// How many times it has.
+    pub count: u64,
+    /// Whether the new configuration is in use.
+    pub is_in_use: bool,
+    /// What there is to be known about it, or every mistake.
+    pub lines: Vec<String>,
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE_NAME)
+}
+
+/// Writes the outcome, in one step.
+pub fn tell(state_dir: &Path, outcome: &Outcome) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(FILE_NAME).tempfile_in(state_dir)?;
+    file.write_all(&serde_json::to_vec(outcome)?)?;
+    file.persist(path(state_dir)).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The last outcome; None where there is none that makes sense.
+pub fn last(state_dir: &Path) -> Option<Outcome> {
+    let path = path(state_dir);
+    let metadata = fs::symlink_metadata(&path).ok()?;
+    if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_read_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(last(folder.path()), None);
+        let outcome =
+            |count| Outcome { process: 1, count, is_in_use: false, lines: vec!["x:1: y".into()] };
+        for count in [1, 2] {
+            tell(folder.path(), &outcome(count)).unwrap();
+            assert_eq!(last(folder.path()), Some(outcome(count)));
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        fs::write(path(folder.path()), "{").unwrap();
+        assert_eq!(last(folder.path()), None);
+        assert!(tell(&folder.path().join("none"), &outcome(1)).is_err());
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = Outcome { process: 1, count: 1, is_in_use: true, lines: Vec::new() };
+        for (length, is_read) in [(FILE_MAX_BYTES, true), (FILE_MAX_BYTES + 1, false)] {
+            let mut text = serde_json::to_string(&outcome).unwrap();
+            let length = usize::try_from(length).unwrap();
+            text.push_str(&" ".repeat(length - text.len()));
+            fs::write(path(folder.path()), text).unwrap();
+            assert_eq!(last(folder.path()).is_some(), is_read);
+        }
+    }
+}

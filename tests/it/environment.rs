@@ -1,0 +1,135 @@
+//! Variables from a file: those of the service are not in the shell that checks and logs in for it.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::peer::{Peer, answer};
+
+/// A folder as `/etc/evertoken`: a configuration and the variables that it names.
+fn folder(issuer: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: \"{0}/state\"}}\nproviders:\n  - name: P\n    type: generic\n    \
+         base_url: http://127.0.0.1:9\n    auto_refresh_config:\n      token_url: {issuer}/token\n      \
+         client_id_env: ID\n      client_secret_env: SECRET\n      refresh_token_env: SEED\n      \
+         authorization_url: {issuer}/authorize\n",
+        folder.path().display()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    write(
+        folder.path(),
+        "# of the service\nID=the-id\nSECRET=\"the secret\"\nexport SEED='the-seed'\n",
+    );
+    folder
+}
+
+fn write(folder: &Path, text: &str) {
+    std::fs::write(folder.join("environment"), text).unwrap();
+}
+
+fn granting() -> Peer {
+    Peer::answering(|_| {
+        answer(200, r#"{"access_token":"a","refresh_token":"r","expires_in":3600}"#)
+    })
+}
+
+/// Runs it from another folder, as somebody with nothing in the environment.
+fn run_on(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let config = folder.join("providers.yaml");
+    let all = [arguments, &["--config", config.to_str().unwrap()]].concat();
+    run(Path::new("/"), &all, variables)
+}
+
+fn body(issuer: &Peer, index: usize) -> String {
+    String::from_utf8(issuer.seen()[index].body.clone()).unwrap()
+}
+
+#[test]
+fn the_file_beside_the_configuration_is_read_by_what_a_person_runs() {
+    let issuer = granting();
+    let folder = folder(&issuer.url());
+    let check = run_on(folder.path(), &["check"], &[]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    let refresh = run_on(folder.path(), &["refresh"], &[]);
+    assert_eq!(refresh.status.code(), Some(0), "{}", text(&refresh.stderr));
+    for part in ["refresh_token=the-seed", "client_id=the-id", "client_secret=the+secret"] {
+        assert!(body(&issuer, 0).contains(part), "{}", body(&issuer, 0));
+    }
+    let config = folder.path().join("providers.yaml");
+    let arguments = ["login", "-p", "p", "--paste", "--config", config.to_str().unwrap()];
+    let (mut login, mut stdin) = Binary::start_talking(Path::new("/"), &arguments, &[]);
+    let address = login.wait_for("  http");
+    assert!(address.contains("client_id=the-id"), "{address}");
+    let state = address.split("state=").nth(1).unwrap().split('&').next().unwrap();
+    writeln!(stdin, "code#{state}").unwrap();
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    assert!(body(&issuer, 1).contains("client_secret=the+secret"), "{}", body(&issuer, 1));
+    assert!(!login.lines().iter().any(|line| line.contains("Missing")), "{:#?}", login.lines());
+}
+
+#[test]
+fn variables_of_the_process_win_and_an_empty_one_is_none() {
+    let issuer = granting();
+    let folder = folder(&issuer.url());
+    let variables = [("ID", "other-id"), ("SECRET", "")];
+    let refresh = run_on(folder.path(), &["refresh"], &variables);
+    assert_eq!(refresh.status.code(), Some(0), "{}", text(&refresh.stderr));
+    for part in ["client_id=other-id", "client_secret=the+secret"] {
+        assert!(body(&issuer, 0).contains(part), "{}", body(&issuer, 0));
+    }
+}
+
+#[test]
+fn a_file_that_is_named_is_read_and_has_to_be_there() {
+    let issuer = granting();
+    let folder = folder(&issuer.url());
+    let (beside, named) = (folder.path().join("environment"), folder.path().join("variables"));
+    std::fs::rename(&beside, &named).unwrap();
+    let missing = run_on(folder.path(), &["check"], &[]);
+    assert_eq!(missing.status.code(), Some(78));
+    let with = |command| {
+        run_on(folder.path(), &[command, "--environment-file", named.to_str().unwrap()], &[])
+    };
+    assert_eq!(with("check").status.code(), Some(0));
+    // A service manager hands variables to `run`: it reads a file only where it is told to.
+    write(folder.path(), "ID=beside");
+    let config = folder.path().join("providers.yaml");
+    let plain = ["run", "--config", config.to_str().unwrap()];
+    let running = Binary::start(Path::new("/"), &plain, &[]);
+    running.wait_for("Missing environment variable: 'SEED'");
+    drop(running);
+    let told = [&plain[..], &["--environment-file", named.to_str().unwrap()]].concat();
+    let running = Binary::start(Path::new("/"), &told, &[]);
+    running.wait_for("Successfully refreshed token");
+    drop(running);
+    std::fs::remove_file(&named).unwrap();
+    for command in ["check", "run", "login", "refresh", "reload"] {
+        let provider: &[&str] = if command == "login" { &["-p", "p"] } else { &[] };
+        let arguments = [&[command, "--environment-file", "/none"], provider].concat();
+        let output = run_on(folder.path(), &arguments, &[]);
+        assert_eq!(output.status.code(), Some(78), "{command}");
+        let told = text(&output.stderr);
+        assert!(told.contains("/none: can't be read: "), "{command}: {told}");
+    }
+}
+
+#[test]
+fn what_is_unclear_in_the_file_is_said_without_what_stands_there() {
+    let folder = folder("http://127.0.0.1:9");
+    write(folder.path(), "ID=i\nSECRET=s\nSEED=t\na-secret that lost its name\n");
+    let check = run_on(folder.path(), &["check"], &[]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    let told = text(&check.stderr);
+    assert!(told.contains("environment:4: warning: this is no NAME=value"), "{told}");
+    assert!(!told.contains("a-secret"), "{told}");
+    // Whoever may not read the file is told so.
+    let file = folder.path().join("environment");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
+    if std::fs::read(&file).is_err() {
+        let told = text(&run_on(folder.path(), &["check"], &[]).stderr);
+        assert!(told.contains("so its variables are missing"), "{told}");
+    }
+}

@@ -1,0 +1,153 @@
+//! `evertoken reload`: a file with mistakes does not reach the one that runs, and the outcome is waited for.
+
+use std::path::Path;
+use std::process::Output;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{ask, get};
+use crate::support::eventually;
+
+/// Writes a configuration with these providers.
+fn configure(folder: &Path, settings: &str, providers: &[&str]) {
+    let mut config = format!(
+        "settings: {{port: 0, state_dir: \"{}/state\"{settings}}}\nproviders:\n",
+        folder.display()
+    );
+    for name in providers {
+        config += &format!(
+            "  - {{name: {name}, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none}}\n"
+        );
+    }
+    std::fs::write(folder.join("providers.yaml"), config).unwrap();
+}
+
+fn reload(folder: &Path, running: &Binary, more: &[&str]) -> Output {
+    let id = running.id().to_string();
+    run(folder, &[&["reload", "--pid", &id], more].concat(), &[("KEY", "a-key")])
+}
+
+#[test]
+fn a_good_file_is_in_use_once_the_command_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "a-key")]);
+    let address = running.address();
+    for names in [&["One", "Two"][..], &["One"]] {
+        configure(folder.path(), "", names);
+        let output = reload(folder.path(), &running, &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "providers.yaml: in use now\n");
+        let status = ask(address, get("/-/status")).body;
+        assert_eq!(status.contains("\"name\":\"Two\""), names.len() == 2, "{status}");
+    }
+    // A key that the running one does not know yet is no obstacle.
+    configure(folder.path(), ", auth: {enabled: true, api_key_env: KEY}", &["One"]);
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(ask(address, get("/-/status")).status, 401);
+    // What needs a restart is said, and the rest is in use.
+    configure(folder.path(), ", max_connections: 7", &["One"]);
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = text(&output.stderr);
+    assert!(told.contains("max_connections takes effect at the next start"), "{told}");
+}
+
+#[test]
+fn a_broken_file_leaves_the_one_that_runs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[]);
+    let address = running.address();
+    configure(folder.path(), ", prot: 1", &["One", "One"]);
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("did you mean 'port'?"), "{told}");
+    assert!(told.contains("there is another provider called 'One'"), "{told}");
+    assert!(
+        told.ends_with("providers.yaml: not reloaded, the configuration in use stays\n"),
+        "{told}"
+    );
+    assert_eq!(ask(address, get("/-/ready")).status, 200);
+    let lines = running.lines();
+    assert!(!lines.iter().any(|line| line.contains("reload")), "{lines:#?}");
+    // `check --start` says the same to scripts, and nothing where there is nothing to say.
+    let check = |folder: &Path| run(folder, &["check", "--start"], &[]);
+    let output = check(folder.path());
+    assert_eq!(output.status.code(), Some(78));
+    assert!(text(&output.stderr).contains("did you mean 'port'?"));
+    configure(folder.path(), ", auth: {enabled: true, api_key_env: NONE}", &["One"]);
+    assert_eq!(check(folder.path()).status.code(), Some(78));
+    configure(folder.path(), "", &["One"]);
+    let output = check(folder.path());
+    assert_eq!(
+        (output.status.code(), text(&output.stderr), text(&output.stdout)),
+        (Some(0), String::new(), String::new())
+    );
+}
+
+#[test]
+fn what_the_one_that_runs_refuses_is_said_and_is_1() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), ", auth: {enabled: true, api_key_env: KEY}", &["One"]);
+    let arguments = ["run", "--listen", "0.0.0.0:0"];
+    let running = Binary::start(folder.path(), &arguments, &[("KEY", "a-key")]);
+    running.address();
+    // Fine by itself, but not for an address that is open to others.
+    configure(folder.path(), "", &["One"]);
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("--listen: an address that is not loopback needs"), "{told}");
+    assert!(told.ends_with("not reloaded, the configuration in use stays\n"), "{told}");
+}
+
+#[test]
+fn who_is_not_there_is_told_no_signal() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let (mut other, _stdin) = (std::process::Command::new("/bin/cat"), ());
+    let mut other = other.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let id = other.id().to_string();
+    let output = run(folder.path(), &["reload", "--pid", &id], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let words = format!("Process {id} is cat, which is no evertoken");
+    assert!(text(&output.stderr).contains(&words), "{}", text(&output.stderr));
+    assert!(other.try_wait().unwrap().is_none(), "it was not told to end");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let output = run(folder.path(), &["reload", "--pid", &id], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("can't be told to reload"), "{}", text(&output.stderr));
+    let output = run(folder.path(), &["reload"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("name its process with --pid"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn the_one_that_listens_where_the_configuration_says_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let file = folder.path().join("providers.yaml");
+    let running = Binary::start(folder.path(), &["run"], &[]);
+    let address = running.address();
+    let config = std::fs::read_to_string(&file).unwrap();
+    let port = address.port();
+    std::fs::write(&file, config.replace("port: 0", &format!("port: {port}"))).unwrap();
+    let output = run(folder.path(), &["reload"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    eventually("it says that it reloaded", || {
+        running.lines().iter().any(|line| line.contains("Reloaded the configuration"))
+    });
+    drop(running);
+    let taken = std::net::TcpListener::bind(address).unwrap();
+    let output = run(folder.path(), &["reload"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("which is no evertoken"), "{}", text(&output.stderr));
+    drop(taken);
+}
