@@ -7,10 +7,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap_complete::Shell;
 use clap_mangen::Man;
 use evertoken::cli;
 use roff::{Roff, bold, roman};
+
+mod completions;
+mod examples;
+
+use examples::EXAMPLES;
 
 /// Every key of the configuration with its unit and default.
 const EXAMPLE: &str = include_str!("../../providers.yaml.example");
@@ -38,8 +42,8 @@ fn write_all(folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let mut definition = cli::definition();
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut definition, "evertoken", &completions)?;
+    for (shell, name) in completions::SHELLS {
+        fs::write(completions.join(name), completions::of(shell))?;
     }
     definition.build();
     for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
@@ -86,9 +90,19 @@ impl Page {
         if !self.after_help.is_empty() {
             more.control("SH", ["NOTES"]).text([roman(self.after_help.as_str())]);
         }
+        self.examples(&mut more);
         see_also(&mut more, &["evertoken(1)", "providers.yaml(5)"]);
         more.to_writer(&mut out)?;
         Ok(out)
+    }
+
+    fn examples(&self, page: &mut Roff) {
+        let name = self.name.strip_prefix("evertoken-").unwrap_or(&self.name);
+        let Some((_, examples)) = EXAMPLES.iter().find(|(own, _)| *own == name) else { return };
+        page.control("SH", ["EXAMPLES"]);
+        for (line, what) in *examples {
+            page.control("TP", []).text([bold(*line)]).text([roman(*what)]);
+        }
     }
 
     fn of_command(&self) -> io::Result<Vec<u8>> {
@@ -105,6 +119,7 @@ impl Page {
         for (name, what) in FILES {
             more.control("TP", []).text([bold(*name)]).text([roman(*what)]);
         }
+        self.examples(&mut more);
         let definition = cli::definition();
         let names = definition.get_subcommands().map(clap::Command::get_name);
         let mut pages: Vec<String> = names.map(|one| format!("{}-{one}(1)", self.name)).collect();
@@ -191,7 +206,9 @@ mod tests {
             let page = read(&format!("man1/evertoken-{name}.1"));
             assert!(main.contains(&format!("evertoken-{name}(1)")), "{name}");
             assert!(completions.iter().all(|one| one.contains(name)), "{name}");
-            for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(page.contains("EXAMPLES"), "{page}");
+            let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+            for option in shown.filter_map(clap::Arg::get_long) {
                 assert!(page.contains(&format!("--{option}")), "{option} of {name}: {page}");
                 let [bash, zsh, fish] = &completions;
                 assert!(bash.contains(&format!("--{option}")), "{option} of {name}");
@@ -207,6 +224,21 @@ mod tests {
             assert!(main.contains(part), "{part} in {main}");
         }
         assert!(read("man1/evertoken-run.1").contains("SIGHUP"));
+    }
+
+    #[test]
+    fn providers_are_completed_by_what_the_configuration_names() {
+        let (_folder, read) = written();
+        for (name, call, times) in [
+            ("evertoken.bash", "\"$(_evertoken_providers)\" -- \"${cur}\"", 4),
+            ("_evertoken", ":NAME:_evertoken_providers", 4),
+            ("evertoken.fish", "-f -a '(__evertoken_providers)'", 2),
+        ] {
+            let text = read(&format!("completions/{name}"));
+            assert_eq!(text.matches(call).count(), times, "{name}: {text}");
+            assert_eq!(text.matches("--names").count(), 1, "it is called and not offered: {text}");
+            assert!(!text.contains("-l names"), "{name}");
+        }
     }
 
     #[test]

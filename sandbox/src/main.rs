@@ -218,7 +218,9 @@ fn print_examples(port: u16) {
     let message = r#""messages":[{"role":"user","content":"Hello from the sandbox"}]"#;
     say(&format!(
         "
-evertoken is ready. Try it from another terminal:
+evertoken is ready. Its page is http://127.0.0.1:{port}/-/
+
+Try it from another terminal:
 
   curl -N http://127.0.0.1:{port}/v1/messages {json} -d '{{\"model\":\"sandbox-1\",\"max_tokens\":64,\"stream\":true,{message}}}'
 

@@ -32,3 +32,17 @@ expect "evertoken re" refresh
 expect "evertoken check --on" --online
 expect "evertoken run --log-format " json
 expect "evertoken refresh --pro" --provider
+
+# What the configuration names is asked of the program itself; where $1 is none, nothing is offered.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+PATH=$2:$PATH
+cat > "$folder/providers.yaml" << 'END'
+providers:
+  - {name: First one, type: generic, base_url: "http://127.0.0.1:9", auth_type: none}
+  - {name: Second, type: generic, base_url: "http://127.0.0.1:9", auth_type: none}
+END
+expect "evertoken refresh --config $folder/providers.yaml --provider " first-one
+expect "evertoken login -c $folder/providers.yaml -p s" second
+cd "$folder"
+expect "evertoken login --provider f" first-one

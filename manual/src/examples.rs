@@ -1,0 +1,121 @@
+//! Examples for the manual pages: what to type, and what it does.
+
+/// By command: `evertoken` itself and each of its subcommands.
+pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "evertoken",
+        &[
+            ("evertoken", "Runs with ./providers.yaml in the foreground."),
+            (
+                "evertoken --config /etc/evertoken/providers.yaml --listen 127.0.0.1:9000",
+                "Runs with another configuration on another port.",
+            ),
+        ],
+    ),
+    (
+        "run",
+        &[
+            (
+                "evertoken run --config /etc/evertoken/providers.yaml",
+                "Runs in the foreground, as a service manager has it.",
+            ),
+            (
+                "evertoken run --environment-file evertoken.env --log-format json",
+                "Takes client ids and secrets from a file, and logs an object a line.",
+            ),
+        ],
+    ),
+    (
+        "check",
+        &[
+            ("evertoken check", "Prints every mistake of ./providers.yaml with its place."),
+            (
+                "evertoken check --online --config /etc/evertoken/providers.yaml",
+                "Also tries to reach every endpoint; as root, with the service's variables.",
+            ),
+            (
+                "evertoken check --start && systemctl restart evertoken",
+                "Restarts only where it will start again.",
+            ),
+        ],
+    ),
+    (
+        "reload",
+        &[
+            (
+                "evertoken reload --config /etc/evertoken/providers.yaml",
+                "Has the running evertoken use a changed file, if it has no mistakes.",
+            ),
+            ("evertoken reload --pid 4711", "The same for a process that is named."),
+        ],
+    ),
+    (
+        "refresh",
+        &[
+            (
+                "evertoken refresh",
+                "Refreshes the tokens of all enabled providers, and stores them.",
+            ),
+            (
+                "evertoken refresh --provider work",
+                "Refreshes the token of the provider whose slug is work.",
+            ),
+        ],
+    ),
+    (
+        "login",
+        &[
+            (
+                "evertoken login --provider work",
+                "Opens a browser, and stores the refresh token that comes back.",
+            ),
+            (
+                "evertoken login --config /etc/evertoken/providers.yaml --provider work --paste",
+                "On a server, as root: for the service, with a browser on any machine.",
+            ),
+            (
+                "evertoken login --provider work --device",
+                "Shows a code to type into a browser anywhere.",
+            ),
+        ],
+    ),
+    (
+        "status",
+        &[
+            (
+                "evertoken status",
+                "Asks the instance that ./providers.yaml describes, else 127.0.0.1:8080.",
+            ),
+            ("evertoken status --watch", "Shows it again every two seconds."),
+            (
+                "evertoken status --quiet --url http://127.0.0.1:9000",
+                "For a health check: ends with 0 where every enabled provider is ready.",
+            ),
+        ],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use evertoken::cli::{self, Command};
+
+    use super::*;
+
+    #[test]
+    fn every_command_has_examples_that_mean_what_they_say() {
+        let mut names = vec!["evertoken".to_owned()];
+        names.extend(cli::definition().get_subcommands().map(|one| one.get_name().to_owned()));
+        for name in names {
+            let examples =
+                EXAMPLES.iter().find(|(own, _)| *own == name).map(|(_, examples)| *examples);
+            for (line, _) in examples.unwrap_or_else(|| panic!("{name} has no examples")) {
+                let own = line.split(" && ").next().unwrap();
+                let words: Vec<_> = own.split_whitespace().collect();
+                assert_eq!(words[0], "evertoken", "{line}");
+                assert!(name == "evertoken" || words[1] == name, "{line} is an example for {name}");
+                let parsed = cli::parse(words[1..].iter().map(Into::into));
+                assert!(!matches!(parsed, Err(_) | Ok(Command::Print(_))), "{line}: {parsed:?}");
+            }
+        }
+    }
+}
