@@ -89,7 +89,7 @@ impl Shared {
         loop {
             lines = self.next_burst(lines);
             if out.write_all(&lines).is_err() {
-                let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+                let lost = lines.split_inclusive(|byte| *byte == b'\n').count();
                 self.dropped_lines.fetch_add(lost as u64, Ordering::Relaxed);
             }
             let mut state = self.state();
@@ -113,7 +113,7 @@ impl Shared {
         }
         let is_early = |state: &mut State| !state.backlog.is_due();
         let waited = self.came.wait_timeout_while(state, GATHER_MAX, is_early);
-        let mut state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.is_writing = true;
         state.backlog.take(written)
     }

@@ -19,7 +19,10 @@ mod client;
 #[path = "engine/absent.rs"]
 mod client;
 mod scripts;
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
+#[cfg_attr(
+    not(any(feature = "redis", test)),
+    expect(dead_code, reason = "without a client nothing answers")
+)]
 mod words;
 
 use client::{Hearing, Link};
@@ -118,7 +121,10 @@ const PROBE_KEPT_MS: u64 = 1_000;
 
 /// An answer of the server, as far as it is used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "without a client nothing answers"))]
+#[cfg_attr(
+    not(any(feature = "redis", test)),
+    expect(dead_code, reason = "without a client nothing answers")
+)]
 pub(crate) enum Reply {
     Nothing,
     Number(i64),

@@ -213,7 +213,7 @@ impl World {
 fn forward(seen: &Seen, mut stream: TcpStream) -> Vec<u8> {
     let mut head = format!("{}\r\nconnection: close\r\n", seen.line);
     for (name, value) in seen.fields.iter().filter(|(name, _)| name != "connection") {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.extend([name, ": ", value, "\r\n"]);
     }
     stream.write_all(&[head.as_bytes(), b"\r\n", &seen.body].concat()).unwrap();
     let mut answer = Vec::new();
