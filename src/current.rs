@@ -287,7 +287,7 @@ impl Parts {
         let key = self.next_key;
         self.next_key += 1;
         let watched = match &provider.credential {
-            Credential::Watched(file) => Some(Watched::new(&file.path, file.form.clone())),
+            Credential::Watched(file) => Some(Watched::of(file)),
             _ => None,
         };
         if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)

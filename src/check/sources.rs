@@ -50,9 +50,9 @@ impl Sources {
     /// Reads a credential that somebody else keeps. One that refreshing was turned off for may be missing.
     fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
-        let watched = Watched::new(&file.path, file.form.clone());
+        let watched = Watched::of(file);
         let is_stored = matches!(file.form, Form::Stored { .. });
-        let path = file.path.display();
+        let path = watched.path().display();
         match watched.newest(now) {
             Ok(kept) => {
                 let what = if is_stored { "the token stored in" } else { "the file" };

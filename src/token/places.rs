@@ -111,6 +111,22 @@ impl Contents {
     }
 }
 
+/// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider whose
+/// chain began with the same refresh token.
+pub fn of_stored(own: &Path, seed: Option<&Secret>) -> PathBuf {
+    let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
+    let hash = seed.hash();
+    let contents = Contents::read(folder);
+    let place = |(slug, _): &(String, Saved)| StateFile::new(folder, slug.as_str()).path();
+    let known: Vec<_> =
+        contents.files.iter().filter(|(_, saved)| saved.knows_seed(&hash)).collect();
+    if known.iter().any(|file| place(file) == own) {
+        return own.to_owned();
+    }
+    let newest = known.into_iter().max_by_key(|(_, saved)| freshness(saved));
+    newest.map_or_else(|| own.to_owned(), place)
+}
+
 /// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there
 /// is none, of a login.
 fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {

@@ -10,8 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
+use crate::config::WatchedFile;
 use crate::config::secret_file::text_of;
 use crate::secret::Secret;
+use crate::token::places;
 use crate::token::store::Generation;
 
 mod content;
@@ -119,6 +121,15 @@ impl Watched {
     /// Watches `path`.
     pub fn new(path: impl Into<PathBuf>, form: Form) -> Self {
         Self { path: path.into(), form, last: Mutex::default() }
+    }
+
+    /// Watches the file of a provider's credential. A stored token is looked for where its chain is.
+    pub fn of(file: &WatchedFile) -> Self {
+        let path = match &file.form {
+            Form::Stored { seed } => places::of_stored(&file.path, seed.as_ref()),
+            Form::Text | Form::Json(_) => file.path.clone(),
+        };
+        Self::new(path, file.form.clone())
     }
 
     /// Which file it is.

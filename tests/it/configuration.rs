@@ -216,3 +216,40 @@ providers:
         assert_eq!(get("/-/ready").status, 200, "{enabled}");
     }
 }
+
+#[test]
+fn a_stored_token_is_found_where_its_chain_is() {
+    let (issuer, provider) = (granting("access-token-value"), telling());
+    let config = |one: bool, other: bool| {
+        let provider = |name: &str, enabled: bool| {
+            format!(
+                "  - name: {name}
+    type: anthropic
+    base_url: \"{}\"
+    auto_refresh_config: {{enabled: {enabled}, token_url: \"{}\", client_id_env: ID, refresh_token_env: TOKEN}}
+",
+                provider.url(),
+                issuer.url()
+            )
+        };
+        let settings = "settings: {port: 0, state_dir: STATE}\nproviders:\n";
+        format!("{settings}{}{}", provider("One", one), provider("Other", other))
+    };
+    // Two providers with one refresh token share one chain, in one file.
+    let folder = folder(&config(true, true));
+    assert_eq!(run(folder.path(), &["refresh"], &VARIABLES).status.code(), Some(0));
+    for (one, other) in [(false, false), (true, false), (false, true)] {
+        write(&folder, &config(one, other));
+        let binary = Binary::start(folder.path(), &[], &VARIABLES);
+        for slug in ["one", "other"] {
+            let request = format!("GET /to/{slug}/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let told = ask(binary.address(), request);
+            assert!(
+                told.body.contains("access-token-value"),
+                "{one} {other} {slug}: {}",
+                told.body
+            );
+        }
+    }
+    assert_eq!(issuer.seen().len(), 1, "the chain is known each time");
+}

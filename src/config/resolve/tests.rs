@@ -904,6 +904,10 @@ fn the_example_documents_every_key() {
             "section(\"",
             "sections(\"",
             "lists(\"",
+            "path(section, \"",
+            "path(&section, sources, \"",
+            "secret(section, \"",
+            "secret(&section, \"",
         ] {
             for part in source.split(call).skip(1) {
                 let key = part.split('"').next().unwrap();
@@ -922,4 +926,26 @@ fn the_example_documents_every_key() {
         );
     }
     assert!(keys > 15, "the search found only {keys} keys");
+}
+
+#[test]
+fn the_recipes_for_files_of_other_programs_are_valid() {
+    let page = include_str!("../../../docs/several-accounts.md");
+    let rows =
+        page.lines().filter(|line| line.starts_with('|') && line.contains("credentials_file:"));
+    let mut count = 0;
+    for row in rows {
+        let keys =
+            row.split('`').skip(1).step_by(2).filter(|code| code.starts_with("credentials_"));
+        let lines: String = keys.map(|key| format!("  {key}\n")).collect();
+        let files = |_: &Path| Ok("{}".to_owned());
+        let sources = Sources { files: &files, ..sources() };
+        let text = document("", &format!("auto_refresh_config:\n{lines}"));
+        let (config, warnings) = resolve(&text, "f", &sources).unwrap();
+        let Credential::Watched(file) = &config.providers[0].credential else { panic!("{row}") };
+        assert!(file.path.starts_with("/home/u"), "{row}");
+        assert_eq!(warnings, [], "{row}");
+        count += 1;
+    }
+    assert!(count >= 4, "{count}");
 }
