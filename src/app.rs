@@ -115,9 +115,9 @@ impl App {
         self.server.local_addr()
     }
 
-    /// Refreshes every provider now, without waiting.
-    pub fn refresh_all(&self) {
-        self.current.refresh_all();
+    /// What obeys orders to reload and to refresh, on whichever thread.
+    pub fn current(&self) -> Arc<Current> {
+        self.current.clone()
     }
 
     /// Reads the configuration again and uses it, see [`Current::reload`].
@@ -239,13 +239,16 @@ fn token_sender(poster: Poster) -> Send {
 fn no_answer(error: UpstreamError) -> NoAnswer {
     match error {
         UpstreamError::Unreachable(why) | UpstreamError::Unsendable(why) => {
-            NoAnswer { reached: Reached::No, why: format!("no connection: {why}") }
+            NoAnswer::of(Reached::No, format!("no connection: {why}"))
+        }
+        UpstreamError::Short(shortage) => {
+            NoAnswer { shortage: Some(shortage), ..NoAnswer::of(Reached::No, shortage.to_string()) }
         }
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
-            NoAnswer { reached: Reached::Perhaps, why: format!("no answer: {why}") }
+            NoAnswer::of(Reached::Perhaps, format!("no answer: {why}"))
         }
         UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
-            NoAnswer { reached: Reached::Perhaps, why: "no answer".to_owned() }
+            NoAnswer::of(Reached::Perhaps, "no answer".to_owned())
         }
     }
 }

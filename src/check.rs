@@ -201,6 +201,7 @@ fn plain(error: UpstreamError) -> String {
     match error {
         UpstreamError::Unreachable(why) => format!("no connection: {why}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => format!("no answer: {why}"),
+        UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => why,
         UpstreamError::ClientGone | UpstreamError::RequestBody(_) => "no answer".to_owned(),
     }

@@ -12,7 +12,7 @@ use evertoken::clock::Clock;
 use evertoken::config::resolve::{self, Problem};
 use evertoken::config::{Config, secret_file};
 use evertoken::supervisor::Supervisor;
-use evertoken::{environment_file, logger};
+use evertoken::{environment_file, logger, regular_file};
 use log::{error, warn};
 
 pub(crate) mod check;
@@ -57,7 +57,7 @@ impl Variables {
     pub(crate) fn of(files: &Files) -> Result<Self, String> {
         let beside = files.config.with_file_name(environment_file::USUAL_NAME);
         let path = files.environment.as_ref().unwrap_or(&beside);
-        match std::fs::read_to_string(path) {
+        match regular_file::read_to_string(path) {
             Ok(text) => Ok(Self::of_file(path, &text)),
             Err(error) if files.environment.is_some() => {
                 Err(format!("{}: can't be read: {error}", path.display()))
@@ -141,7 +141,7 @@ fn lines(problems: &[Problem]) -> Vec<String> {
 /// See [`resolve::inspect`].
 pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
-    let text = match std::fs::read_to_string(path) {
+    let text = match regular_file::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             let message = format!(

@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 use std::time::Duration;
 
+use crossbeam_channel::after;
 use log::{error, info, warn};
 
 use crate::app::{Environment, Load, StartError, own_names, random_name, timeouts, way_to};
-use crate::clock::{Stopwatch, Timestamp};
+use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::current::chains::{Chains, Plan};
 use crate::ingress::{After, Request, Service};
@@ -30,12 +31,21 @@ use crate::upstream::Upstream;
 
 mod chains;
 
+/// How long a stop waits for a reload to end, and how often it looks.
+const RELOAD_END_MAX: Duration = Duration::from_secs(3);
+const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Why a reload changes nothing any more.
+const STOPPING: &str = "evertoken is stopping";
+
 /// What serves requests at the moment, and what it takes to replace it. A request keeps the proxy that
 /// it began with to its end.
 pub struct Current {
     proxy: RwLock<Arc<Proxy>>,
-    /// Held for the whole of a reload.
+    /// Held for the whole of a reload, so that none overtakes another.
+    reloading: Mutex<()>,
     parts: Mutex<Parts>,
+    /// What a reload brings now comes too late.
+    is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
     bound: SocketAddr,
     load: Load,
@@ -87,7 +97,9 @@ impl Current {
             Self {
                 proxy: RwLock::new(Arc::new(proxy)),
                 metrics: parts.metrics.clone(),
+                reloading: Mutex::new(()),
                 parts: Mutex::new(parts),
+                is_stopping: AtomicBool::new(false),
                 bound,
                 load,
                 started_at,
@@ -129,16 +141,26 @@ impl Current {
     }
 
     fn replace(&self) -> Result<Vec<String>, Vec<String>> {
-        let mut parts = self.parts();
-        let supervisor = parts.environment.supervisor.clone();
+        let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let supervisor = self.parts().environment.supervisor.clone();
         supervisor.tell(&Stage::Reloading);
-        let outcome = self.replace_with(&mut parts);
-        supervisor.tell(&Stage::Ready(self.status_line()));
+        // A file may be on a disk that hangs: nothing that a stop needs is held meanwhile.
+        let outcome = (self.load)().and_then(|(config, notes)| self.replace_with(config, notes));
+        if !self.is_stopping.load(Ordering::SeqCst) {
+            supervisor.tell(&Stage::Ready(self.status_line()));
+        }
         outcome
     }
 
-    fn replace_with(&self, parts: &mut Parts) -> Result<Vec<String>, Vec<String>> {
-        let (config, mut notes) = (self.load)()?;
+    fn replace_with(
+        &self,
+        config: Config,
+        mut notes: Vec<String>,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let parts = &mut *self.parts();
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(vec![STOPPING.to_owned()]);
+        }
         let old = self.proxy();
         let ways = parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
         notes.extend(needs_restart(&old.config.settings, &config.settings));
@@ -176,13 +198,35 @@ impl Current {
 
     /// Refreshes every provider now, without waiting.
     pub fn refresh_all(&self) {
-        self.parts().chains.refresh_all();
+        match self.parts_before(Deadline::after(RELOAD_END_MAX)) {
+            Some(parts) => parts.chains.refresh_all(),
+            None => error!("A reload does not come to its end; nothing is refreshed before that"),
+        }
     }
 
     /// Ends all refreshers, once what they have is on disk.
+    ///
+    /// A reload that hangs, as a disk may, is left behind, with what it holds.
     pub fn stop(&self) {
-        let chains = std::mem::take(&mut self.parts().chains);
+        self.is_stopping.store(true, Ordering::SeqCst);
+        let Some(mut parts) = self.parts_before(Deadline::after(RELOAD_END_MAX)) else {
+            return error!("A reload does not come to its end; stopping without it");
+        };
+        let chains = std::mem::take(&mut parts.chains);
+        drop(parts);
         chains.stop();
+    }
+
+    fn parts_before(&self, deadline: Deadline) -> Option<MutexGuard<'_, Parts>> {
+        loop {
+            match self.parts.try_lock() {
+                Ok(parts) => return Some(parts),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if deadline.has_passed() => return None,
+                // The timer's end is all that is waited for.
+                Err(TryLockError::WouldBlock) => drop(after(RELOAD_LOOK_EVERY).recv()),
+            }
+        }
     }
 }
 
@@ -360,7 +404,7 @@ fn new_proxy(
         turns: AtomicU64::new(parts.environment.rng.u64(..)),
         reload: Box::new(move || match current.upgrade() {
             Some(current) => current.reload(),
-            None => Err(vec!["evertoken is stopping".to_owned()]),
+            None => Err(vec![STOPPING.to_owned()]),
         }),
     }
 }

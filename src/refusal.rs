@@ -38,6 +38,8 @@ pub enum Code {
     TokenUnavailable,
     /// No connection slot.
     Overloaded,
+    /// We ran out of descriptors, threads or memory: the same for the client.
+    OutOfResources,
     /// Draining.
     ShuttingDown,
     /// A fault of our own.
@@ -58,7 +60,10 @@ impl Code {
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::UpstreamUnreachable | Self::UpstreamBroken => 502,
-            Self::TokenUnavailable | Self::Overloaded | Self::ShuttingDown => 503,
+            Self::TokenUnavailable
+            | Self::Overloaded
+            | Self::OutOfResources
+            | Self::ShuttingDown => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -81,7 +86,7 @@ impl Code {
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::TokenUnavailable => "token_unavailable",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded | Self::OutOfResources => "overloaded",
             Self::ShuttingDown => "shutting_down",
         }
     }

@@ -11,6 +11,8 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
+use crate::shortage::Shortage;
+
 /// The policy of threads that interrupt nobody; its niceness counts as that of any other (sched(7)).
 const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
 
@@ -20,14 +22,18 @@ pub struct Thread(Option<JoinHandle<()>>);
 
 /// Starts `body` on a thread called `name` with a stack of `stack_bytes`.
 ///
-/// Fails where the system has no thread left to give.
+/// Fails where the system has no thread left to give; the error holds a [`Shortage`] then.
 pub fn spawn(
     name: &str,
     stack_bytes: usize,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<Thread> {
     // Linux shows 15 bytes of a thread's name.
-    let handle = Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(body)?;
+    let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+    let handle = builder.spawn(body).map_err(|error| match Shortage::of_thread(&error) {
+        Some(shortage) => shortage.into(),
+        None => error,
+    })?;
     Ok(Thread(Some(handle)))
 }
 

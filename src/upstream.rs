@@ -16,6 +16,7 @@ use log::debug;
 use crate::clock::Stopwatch;
 use crate::config::Egress;
 use crate::message::Headers;
+use crate::shortage::Shortage;
 use crate::spare;
 
 mod answer;
@@ -99,6 +100,8 @@ pub enum AnswerLength {
 pub enum UpstreamError {
     /// No connection: nothing was sent.
     Unreachable(String),
+    /// We ran out of what it takes; the provider has no part in it.
+    Short(Shortage),
     /// A connection, but no HTTP response on it.
     Broken(String),
     /// No response head in time.
@@ -194,7 +197,8 @@ impl Upstream {
 
     fn connect(&self, watch: &Watch) -> Result<Wire, Fault> {
         match self.connector.connect(&self.origin, watch) {
-            Err(Fault::Io(error)) if is_exhausted(&error) => {
+            // Idle connections hold descriptors.
+            Err(Fault::Short(_)) => {
                 self.idle.trim(0);
                 self.connector.connect(&self.origin, watch)
             }
@@ -235,11 +239,4 @@ impl Upstream {
         };
         Ok(Answer::new(parsed.head, length, rest))
     }
-}
-
-/// Whether the process has no descriptor left.
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let codes = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }

@@ -24,7 +24,9 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
     let config = match checked(files) {
         Ok(config) => config,
         Err(mistakes) => {
-            mistakes.iter().for_each(|mistake| say(mistake));
+            for mistake in &mistakes {
+                say(mistake);
+            }
             say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
             return ExitCode::from(BAD_CONFIG);
         }

@@ -1,24 +1,29 @@
 //! `evertoken run`: the proxy in the foreground, and the signals that it obeys.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use crossbeam_channel::{Sender, bounded};
 use evertoken::app::{App, StartError};
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::{Config, Server, is_loopback_host};
+use evertoken::current::Current;
 use evertoken::{listener_owner, logger, reload, thread};
-use log::{info, warn};
+use log::{error, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::commands::{
     BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, read, refuse,
     start_log,
 };
 
+/// The stack of the thread that reads the configuration again.
+const RELOAD_STACK_BYTES: usize = 512 * 1024;
 /// Descriptors beside those of connections: state files, refreshes, signals, the log.
 const OTHER_DESCRIPTORS: u64 = 64;
 
@@ -123,52 +128,129 @@ fn raise_descriptor_limit(max_connections: usize) {
     }
 }
 
-/// Obeys signals until the proxy has stopped.
+/// Obeys signals until the proxy has stopped. What may take long is done by other threads, so that a signal
+/// is always heard.
 fn serve(app: App, mut signals: Signals, state_dir: &Path) -> ExitCode {
-    let mut reloads = 0;
-    let mut running = Some(app);
-    let mut stopping = None;
     let handle = signals.handle();
+    let stopper = Stopper::start(handle);
+    let current = app.current();
+    let mut reloads = Reloads::of(current.clone(), state_dir);
+    let mut running = Some(app);
     for signal in signals.forever() {
         match (signal, running.take()) {
             (SIGTERM | SIGINT, Some(app)) => {
                 info!("Stopping; requests in flight are finished first");
-                let handle = handle.clone();
-                let stop = move || {
-                    let cut_off = app.stop();
-                    if cut_off > 0 {
-                        warn!("{cut_off} connections were cut off");
-                    }
-                    handle.close();
-                };
-                match thread::spawn("stop", SIGNAL_STACK_BYTES, stop) {
-                    Ok(thread) => stopping = Some(thread),
-                    Err(error) => return fail(&format!("Can't stop in order: {error}"), FAILED),
-                }
+                stopper.stop(app);
             }
             (SIGTERM | SIGINT, None) => {
                 warn!("Stopping at once");
-                if let Some(thread) = stopping.take() {
-                    thread.detach();
-                }
                 return ExitCode::SUCCESS;
             }
             (SIGUSR1, Some(app)) => {
                 info!("Refreshing every provider");
-                app.refresh_all();
+                current.refresh_all();
                 running = Some(app);
             }
             (SIGHUP, Some(app)) => {
-                reloads += 1;
-                tell_outcome(state_dir, reloads, app.reload());
+                reloads.order();
                 running = Some(app);
             }
             (_, other) => running = other,
         }
     }
-    drop(stopping);
     info!("Stopped");
     ExitCode::SUCCESS
+}
+
+/// Stops the proxy on a thread that is there from the start: at the end the system may have none to give.
+struct Stopper {
+    inbox: Option<Sender<App>>,
+    handle: Handle,
+}
+
+impl Stopper {
+    fn start(handle: Handle) -> Self {
+        let (inbox, asked) = bounded::<App>(1);
+        let of_thread = handle.clone();
+        let wait = move || {
+            if let Ok(app) = asked.recv() {
+                stop(app, &of_thread);
+            }
+        };
+        match thread::spawn("stop", SIGNAL_STACK_BYTES, wait) {
+            Ok(thread) => {
+                // Whoever asks a second time does not wait for it.
+                thread.detach();
+                Self { inbox: Some(inbox), handle }
+            }
+            Err(error) => {
+                warn!("A stop will be heard only once ({error})");
+                Self { inbox: None, handle }
+            }
+        }
+    }
+
+    fn stop(&self, app: App) {
+        let app = match &self.inbox {
+            Some(inbox) => match inbox.send(app) {
+                Ok(()) => return,
+                Err(unsent) => unsent.0,
+            },
+            None => app,
+        };
+        stop(app, &self.handle);
+    }
+}
+
+/// Stops the proxy, and then the wait for signals.
+fn stop(app: App, handle: &Handle) {
+    let cut_off = app.stop();
+    if cut_off > 0 {
+        warn!("{cut_off} connections were cut off");
+    }
+    handle.close();
+}
+
+/// Has reloads done on a thread that is made for the first: one may hang, as a disk may.
+struct Reloads {
+    current: Arc<Current>,
+    state_dir: PathBuf,
+    inbox: Option<Sender<()>>,
+}
+
+impl Reloads {
+    fn of(current: Arc<Current>, state_dir: &Path) -> Self {
+        Self { current, state_dir: state_dir.to_owned(), inbox: None }
+    }
+
+    fn order(&mut self) {
+        if self.inbox.is_none() {
+            self.inbox = start_reloads(self.current.clone(), self.state_dir.clone());
+        }
+        if let Some(inbox) = &self.inbox {
+            // One that waits already will read what this one would.
+            let _ = inbox.try_send(());
+        }
+    }
+}
+
+fn start_reloads(current: Arc<Current>, state_dir: PathBuf) -> Option<Sender<()>> {
+    let (inbox, orders) = bounded::<()>(1);
+    let obey = move || {
+        for (count, ()) in (1..).zip(orders) {
+            tell_outcome(&state_dir, count, current.reload());
+        }
+    };
+    match thread::spawn("reload", RELOAD_STACK_BYTES, obey) {
+        Ok(thread) => {
+            thread.detach();
+            Some(inbox)
+        }
+        Err(error) => {
+            error!("The configuration can't be reloaded now: {error}");
+            None
+        }
+    }
 }
 
 /// Leaves for `evertoken reload` how a reload went; what is wrong with the file is in the log already.

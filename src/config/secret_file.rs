@@ -1,11 +1,11 @@
 //! Files that hold a secret: how they are read, and what their text is.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::config::{Found, Missing};
+use crate::regular_file;
 use crate::secret::Secret;
 
 /// The largest file that is read.
@@ -13,13 +13,8 @@ pub const SECRET_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The text of the regular file at `path`. Anything else could hold up whoever reads it for ever.
 pub fn read(path: &Path) -> io::Result<String> {
-    // Opening a pipe would wait for somebody to write into it.
-    let metadata = std::fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(invalid("it is not a regular file"));
-    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(SECRET_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    regular_file::open(path)?.take(SECRET_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > SECRET_FILE_MAX_BYTES {
         return Err(invalid("it is larger than 1 MiB"));
     }

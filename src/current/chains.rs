@@ -7,11 +7,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use log::warn;
+use log::{error, warn};
 
 use crate::app::{Environment, StartError, refresher_setup, timeouts};
+use crate::clock::Deadline;
 use crate::config::{AutoRefresh, Config, Egress, SharedStore};
 use crate::proxy::way::Way;
 use crate::shared::chain::Held;
@@ -23,6 +25,8 @@ use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
 
+/// How long a stop waits for the refreshers: longer than a token request and a last write may take.
+const END_MAX: Duration = Duration::from_secs(45);
 /// The stack of the thread that waits for refreshers which are not needed any more.
 const ENDING_STACK_BYTES: usize = 128 * 1024;
 
@@ -293,6 +297,15 @@ impl Chains {
     pub(super) fn stop(self) {
         // All are told before the first is waited for, so that slow answers are waited for at once.
         self.running.iter().for_each(|one| one.refresher.stop());
+        let deadline = Deadline::after(END_MAX);
+        for running in self.running {
+            if !running.refresher.end_before(deadline) {
+                error!(
+                    "The refresher of provider {} does not come to its end; it is left behind",
+                    running.life.name
+                );
+            }
+        }
     }
 }
 

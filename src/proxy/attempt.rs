@@ -20,7 +20,7 @@ use crate::proxy::{cooldown, headers, rejection, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 use crate::token::store::{Generation, Posting};
-use crate::upstream::{Answer, OutBody, OutRequest};
+use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
 /// How long a request whose token was refused waits for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
@@ -236,6 +236,9 @@ impl Proxy {
         };
         sent.map_err(|error| {
             debug!("No answer from {}: {error:?}", provider.name);
+            if let UpstreamError::Short(shortage) = &error {
+                shortage.say("requests get 503");
+            }
             verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
         })
     }

@@ -41,6 +41,9 @@ pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
         UpstreamError::Unreachable(why) => {
             Refusal::new(Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
         }
+        UpstreamError::Short(shortage) => {
+            Refusal::new(Code::OutOfResources, format!("No connection to {provider}: {shortage}"))
+        }
         UpstreamError::Broken(why) => Refusal::new(
             Code::UpstreamBroken,
             format!("{provider} did not answer as HTTP asks for: {why}"),
@@ -107,6 +110,7 @@ mod tests {
     use super::*;
     use crate::clock::Due;
     use crate::secret::Secret;
+    use crate::shortage::Shortage;
     use crate::token::history::RefreshStatus;
     use crate::token::store::Token;
     use crate::token::waiting::Waiting;
@@ -117,6 +121,7 @@ mod tests {
         let body = |fault| UpstreamError::RequestBody(BodyFault::into_io(fault));
         let cases = [
             (UpstreamError::Unreachable(text()), Some(Code::UpstreamUnreachable)),
+            (UpstreamError::Short(Shortage::Descriptors), Some(Code::OutOfResources)),
             (UpstreamError::Broken(text()), Some(Code::UpstreamBroken)),
             (UpstreamError::TimedOut(text()), Some(Code::UpstreamTimeout)),
             (UpstreamError::Unsendable(text()), Some(Code::BadRequest)),
@@ -142,6 +147,8 @@ mod tests {
             (Code::UpstreamTimeout, true, false, true),
             (Code::TokenUnavailable, true, true, false),
             (Code::Overloaded, true, true, false),
+            // Our own lack is no failure of a provider.
+            (Code::OutOfResources, false, false, false),
             (Code::BadRequest, false, false, false),
             (Code::BodyTooLarge, false, false, false),
             (Code::ClientTimeout, false, false, false),

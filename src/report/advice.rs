@@ -67,6 +67,9 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
                 commands.check_online
             );
         }
+        Trouble::OutOfResources => {
+            "Give evertoken more of what ran out (the log says what), or lower settings.max_connections."
+        }
         Trouble::NoAnswer | Trouble::IssuerFails => {
             "The fault is on the issuer's side. It is tried again by itself; nothing to do unless it \
              lasts."

@@ -10,6 +10,7 @@ use crate::config::Missing;
 use crate::config::token_fields::TokenFields;
 use crate::message::{Headers, reason_phrase};
 use crate::secret::Secret;
+use crate::shortage::Shortage;
 use crate::token::scope;
 
 mod answer;
@@ -91,6 +92,8 @@ pub enum What {
     NoAnswer(String),
     /// A secret that is not there.
     Missing(Missing),
+    /// We had run out of what a request takes; nothing was sent.
+    Short(Shortage),
 }
 
 impl fmt::Display for What {
@@ -107,6 +110,7 @@ impl fmt::Display for What {
             Self::NotAToken(why) => write!(f, "the answer is no token response: {why}"),
             Self::NoAnswer(why) => f.write_str(why),
             Self::Missing(missing) => write!(f, "{missing}"),
+            Self::Short(shortage) => write!(f, "{shortage}"),
         }
     }
 }
@@ -116,6 +120,12 @@ impl Failure {
     pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
         let what = What::NoAnswer(why.into());
         Self { class: Class::Transient, reached, retry_after_ms: None, what }
+    }
+
+    /// We had run out of what a request takes.
+    pub fn short(shortage: Shortage) -> Self {
+        let what = What::Short(shortage);
+        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
     }
 
     /// A secret is not there.

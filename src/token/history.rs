@@ -41,6 +41,8 @@ pub enum Trouble {
     LoginNeeded,
     /// No connection to the issuer.
     Unreachable,
+    /// We ran out of descriptors, threads or memory.
+    OutOfResources,
     /// The issuer did not answer.
     NoAnswer,
     /// The issuer's answer is no token response.
@@ -129,6 +131,7 @@ impl Trouble {
             (What::Missing(_), _) => Self::Missing,
             (What::NoAnswer(_), Reached::No) => Self::Unreachable,
             (What::NoAnswer(_), Reached::Perhaps) => Self::NoAnswer,
+            (What::Short(_), _) => Self::OutOfResources,
             (What::NotAToken(_), _) => Self::NotAToken,
             (What::Status(..), _) if answer_lost => Self::AnswerLost,
             (What::Status(..), _) if failure.class == Class::TokenDead => Self::TokenDead,

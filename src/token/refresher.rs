@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
 use fastrand::Rng;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Deadline};
 use crate::config::AutoRefresh;
 use crate::message::Headers;
 use crate::shared::chain::SharedChain;
+use crate::shortage::Shortage;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
 use crate::token::state_file::StateFile;
@@ -37,6 +38,8 @@ pub use reload::Change;
 /// suspended machine or a stepped clock is noticed, and a state file that could not be written is
 /// tried again.
 pub const TICK_MS: u64 = 30_000;
+/// How often a stop looks whether a refresher has ended.
+const END_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The stack of a refresher: a TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -58,6 +61,15 @@ pub struct NoAnswer {
     pub reached: Reached,
     /// What happened.
     pub why: String,
+    /// What we had run out of, where that is why: no fault of the issuer.
+    pub shortage: Option<Shortage>,
+}
+
+impl NoAnswer {
+    /// No answer of the issuer.
+    pub fn of(reached: Reached, why: String) -> Self {
+        Self { reached, why, shortage: None }
+    }
 }
 
 /// Sends a token request and gives it the time stated.
@@ -165,7 +177,7 @@ impl Inbox {
 #[derive(Debug)]
 pub struct Refresher {
     inbox: Inbox,
-    _thread: Thread,
+    thread: Option<Thread>,
 }
 
 impl Refresher {
@@ -198,13 +210,28 @@ impl Refresher {
         let is_told_wanted: Arc<AtomicBool> = Arc::default();
         let body = body(is_told_wanted.clone());
         let thread = thread::spawn("refresher", STACK_BYTES, move || body(&inbox))?;
-        Ok(Self { inbox: Inbox { events, is_told_wanted }, _thread: thread })
+        Ok(Self { inbox: Inbox { events, is_told_wanted }, thread: Some(thread) })
     }
 
     /// Tells it to end, without waiting for that.
     pub fn stop(&self) {
         // A refresher that has ended already needs no telling.
         let _ = self.inbox.events.send(Event::Stop);
+    }
+
+    /// Waits until it has ended, at most up to `deadline`; else it is left behind. Whether it has ended.
+    pub fn end_before(mut self, deadline: Deadline) -> bool {
+        self.stop();
+        let has_ended = |thread: &Option<Thread>| thread.as_ref().is_none_or(Thread::is_finished);
+        while !has_ended(&self.thread) && !deadline.has_passed() {
+            // The timer's end is all that is waited for.
+            let _ = after(END_LOOK_EVERY.min(deadline.left())).recv();
+        }
+        let ended = has_ended(&self.thread);
+        if !ended && let Some(thread) = self.thread.take() {
+            thread.detach();
+        }
+        ended
     }
 
     /// Tells it that the configuration was read again and is as it was.

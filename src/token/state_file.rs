@@ -3,12 +3,10 @@
 //! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
 //! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use crate::clock::Timestamp;
 use crate::token::saved::Saved;
@@ -158,12 +156,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Opens a file as `options` say. A pipe is opened too, and not waited for.
-fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    options.custom_flags(flags).open(path)
 }
 
 /// Makes the state folder, mode 0700, where it is not there yet.

@@ -5,6 +5,7 @@ use std::mem;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Moment, Timestamp};
+use crate::shortage::Shortage;
 
 /// A wait is said once it has lasted for so long, unless it is for a state file.
 pub const SAID_AFTER_MS: u64 = 10_000;
@@ -35,6 +36,8 @@ pub enum Cause {
         /// Why.
         why: String,
     },
+    /// We ran out of what it takes to read the state file. This is said at once.
+    Shortage(Shortage),
     /// The wall clock shows a time that has been already.
     Clock {
         /// What it shows.
@@ -87,6 +90,7 @@ impl Cause {
                 "the state file {path}, which can't be read ({why}); until it can, no refresh token is \
                  used and nothing is written there"
             ),
+            Self::Shortage(shortage) => format!("what has run out: {shortage}"),
             Self::Clock { shown } => {
                 format!("the wall clock to be set; it shows {shown}, a time that has been already")
             }
@@ -104,6 +108,9 @@ impl Cause {
                 "See to the disk, the mount or the rights; the file is tried again by itself. If it holds \
                  nothing of worth, move it away: then the refresh token of the configuration is used."
             }
+            Self::Shortage(_) => {
+                "Give evertoken more of it (the log says how), or lower settings.max_connections."
+            }
             Self::Clock { .. } => "Set the clock, or refresh this provider by hand.",
         }
     }
@@ -119,7 +126,8 @@ impl Wait {
     }
 
     fn is_long(&self, now: Moment) -> bool {
-        matches!(self.cause, Cause::StateFile { .. }) || self.waited_ms(now) >= SAID_AFTER_MS
+        matches!(self.cause, Cause::StateFile { .. } | Cause::Shortage(_))
+            || self.waited_ms(now) >= SAID_AFTER_MS
     }
 }
 
@@ -151,9 +159,10 @@ impl Waits {
         Some(format!("the wait for {} is over after {waited_secs} s", wait.cause.what()))
     }
 
-    /// Whether the token store is waited for.
-    pub fn is_for_store(&self) -> bool {
-        matches!(self.0, Some(Wait { cause: Cause::Store { .. }, .. }))
+    /// Whether the log speaks of what is waited for once for all providers.
+    pub fn is_said_for_all(&self) -> bool {
+        let cause = self.0.as_ref().map(|wait| &wait.cause);
+        matches!(cause, Some(Cause::Store { .. } | Cause::Shortage(_)))
     }
 
     /// The wait, where it has lasted long enough to be said.

@@ -12,6 +12,7 @@ use log::{error, info, warn};
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::WatchedFile;
 use crate::config::secret_file::text_of;
+use crate::regular_file;
 use crate::secret::Secret;
 use crate::token::places;
 use crate::token::store::Generation;
@@ -216,7 +217,8 @@ impl Watched {
         if !metadata.is_file() || metadata.len() > WATCHED_FILE_MAX_BYTES {
             return Err(format!("is no file of at most {WATCHED_FILE_MAX_BYTES} bytes"));
         }
-        let bytes = fs::read(&self.path).map_err(|error| format!("can't be read: {error}"))?;
+        let bytes =
+            regular_file::read(&self.path).map_err(|error| format!("can't be read: {error}"))?;
         let text = text_of(bytes).map_err(|error| format!("can't be read: {error}"))?;
         let content = content::parse(&text, &self.form)?;
         let first_at = match before {

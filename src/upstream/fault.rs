@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::shortage::Shortage;
 use crate::upstream::UpstreamError;
 use crate::upstream::framing::BadFraming;
 use crate::upstream::head::BadHead;
@@ -23,6 +24,8 @@ pub(super) enum Fault {
     Tls(rustls::Error),
     /// What came is not what HTTP asks for, or the way is no way: why.
     Bad(String),
+    /// We ran out of what it takes; the provider has no part in it.
+    Short(Shortage),
     /// The client's request body could not be read.
     RequestBody(io::Error),
     /// The request holds something that can't be sent.
@@ -35,6 +38,7 @@ impl Fault {
         match self {
             Self::ClientGone => UpstreamError::ClientGone,
             Self::TimedOut => UpstreamError::Unreachable("no connection in time".to_owned()),
+            Self::Short(shortage) => UpstreamError::Short(shortage),
             other => UpstreamError::Unreachable(other.in_words()),
         }
     }
@@ -46,6 +50,7 @@ impl Fault {
             Self::TimedOut => UpstreamError::TimedOut("no response in time".to_owned()),
             Self::RequestBody(error) => UpstreamError::RequestBody(error),
             Self::Unsendable(what) => UpstreamError::Unsendable(what.to_owned()),
+            Self::Short(shortage) => UpstreamError::Short(shortage),
             other => UpstreamError::Broken(other.in_words()),
         }
     }
@@ -65,6 +70,7 @@ impl Fault {
             Self::Io(error) | Self::RequestBody(error) => error.to_string(),
             Self::Tls(error) => format!("TLS: {error}"),
             Self::Bad(why) => why.clone(),
+            Self::Short(shortage) => shortage.to_string(),
             Self::Unsendable(what) => (*what).to_owned(),
         }
     }
@@ -72,6 +78,9 @@ impl Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
+        if let Some(shortage) = Shortage::of(&error) {
+            return Self::Short(shortage);
+        }
         match error.kind() {
             // rustls says so of a connection that ended without a close_notify.
             io::ErrorKind::UnexpectedEof => Self::Cut,
@@ -105,6 +114,7 @@ impl From<Fault> for io::Error {
             Fault::TimedOut => io::ErrorKind::TimedOut.into(),
             Fault::Closed | Fault::Cut => io::ErrorKind::UnexpectedEof.into(),
             Fault::Io(error) => error,
+            Fault::Short(shortage) => shortage.into(),
             other => io::Error::other(other.in_words()),
         }
     }

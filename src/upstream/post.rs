@@ -18,6 +18,7 @@ use ureq::{Agent, Error, Proxy, Timeout};
 use crate::config::Egress;
 use crate::message::Headers;
 use crate::secret::Secret;
+use crate::shortage::Shortage;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
 use crate::upstream::resolver::Resolver;
@@ -177,11 +178,17 @@ fn unresolved(fault: Fault) -> Error {
     match fault {
         Fault::TimedOut => Error::Timeout(Timeout::Resolve),
         Fault::Io(error) => Error::Io(error),
+        Fault::Short(shortage) => Error::Io(shortage.into()),
         _ => Error::HostNotFound,
     }
 }
 
 fn describe(error: &Error, is_connected: bool) -> UpstreamError {
+    if let Error::Io(error) = error
+        && let Some(shortage) = Shortage::of(error).filter(|_| !is_connected)
+    {
+        return UpstreamError::Short(shortage);
+    }
     match error {
         Error::Http(error) => UpstreamError::Unsendable(error.to_string()),
         Error::BadUri(why) => UpstreamError::Unsendable(why.clone()),

@@ -6,8 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
+use socket2::{Domain, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
+use crate::shortage::Shortage;
 use crate::thread;
 use crate::upstream::connect::literal;
 use crate::upstream::fault::Fault;
@@ -72,6 +74,16 @@ impl Resolver {
     }
 }
 
+/// Why a name was not found. Without a descriptor the system's resolver can ask nobody, and says the same as
+/// of a name that does not exist.
+fn unknown() -> Fault {
+    let shortage = Socket::new(Domain::IPV4, Type::DGRAM, None).err();
+    match shortage.and_then(|error| Shortage::of(&error)) {
+        Some(shortage) => Fault::Short(shortage),
+        None => Fault::Bad("the host name is not known".to_owned()),
+    }
+}
+
 /// Asks the system on a thread of its own, since it can't be told to hurry.
 // Not part of its caller: what it needs of the stack would stay with the worker.
 #[inline(never)]
@@ -92,9 +104,7 @@ fn look_up(
         watch.check()?;
         match answered.recv_timeout(deadline.left().min(SLICE)) {
             Ok(Ok(addresses)) if !addresses.is_empty() => return Ok(addresses),
-            Ok(_) | Err(RecvTimeoutError::Disconnected) => {
-                return Err(Fault::Bad("the host name is not known".to_owned()));
-            }
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(unknown()),
             Err(RecvTimeoutError::Timeout) if deadline.has_passed() => {
                 return Err(Fault::TimedOut);
             }

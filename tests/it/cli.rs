@@ -1,5 +1,7 @@
 //! The real binary: exit codes, messages, the fixed log lines, signals.
 
+use std::path::Path;
+
 use rustix::process::Signal;
 
 use crate::support::binary::{Binary, run, text};
@@ -406,4 +408,49 @@ fn under_umask_000_what_is_in_the_state_folder_is_for_its_owner_alone() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode, 0o600, "{entry:?}");
     }
+}
+
+fn pipe(path: &Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+/// Seen: nothing was said, and SIGTERM was not heard while the file was waited for.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error_and_not_waited_for() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let config = folder.path().join("providers.yaml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let fifo = folder.path().join("fifo");
+    pipe(&fifo);
+    for arguments in [&["run", "--config", "fifo"][..], &["check", "--config", "fifo"]] {
+        let output = run(folder.path(), arguments, &VARIABLES);
+        assert_eq!(output.status.code(), Some(78));
+        let told = text_of(&output);
+        assert!(told.contains("fifo: can't be read: it is a pipe, no regular file; "), "{told}");
+    }
+    let with_secret = text.replace(
+        "refresh_token_env: \"CLAUDE_REFRESH_TOKEN\"",
+        &format!("refresh_token_file: \"{}\"", fifo.display()),
+    );
+    std::fs::write(&config, with_secret).unwrap();
+    let told = text_of(&run(folder.path(), &["refresh"], &VARIABLES));
+    assert!(told.contains("Missing secret file: '"), "{told}");
+    assert!(told.contains("it is a pipe, no regular file"), "{told}");
+    // The file of a running one becomes a pipe.
+    std::fs::write(&config, &text).unwrap();
+    let mut binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    binary.wait_for("Successfully refreshed");
+    std::fs::remove_file(&config).unwrap();
+    pipe(&config);
+    binary.signal(Signal::HUP);
+    binary.wait_for("can't be read: it is a pipe, no regular file");
+    binary.wait_for("The configuration was not reloaded");
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+}
+
+fn text_of(output: &std::process::Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
 }

@@ -11,6 +11,7 @@ mod engine; // the token store's rules on a real server, and every way to reach 
 mod fleet; // several hosts: different seeds, a lost chain, orders at once
 mod metrics; // under promtool
 mod page; // the page for people, in headless Chromium
+mod shortage; // descriptors and threads run out; a reload hangs
 mod subject; // the binary under test, and what it must be after each
 mod troubles; // a token store that refuses commands
 

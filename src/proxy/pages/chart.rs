@@ -114,6 +114,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::Missing => "a secret is missing",
         Trouble::LoginNeeded => "no login yet",
         Trouble::Unreachable => "no connection",
+        Trouble::OutOfResources => "descriptors, threads or memory ran out",
         Trouble::NoAnswer => "no answer",
         Trouble::NotAToken => "no token in the answer",
         Trouble::Throttled => "asked too often",

@@ -9,6 +9,8 @@ use crate::token::lifecycle::{Lifecycle, Step};
 
 /// How long a wall clock that must be wrong is waited out.
 pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
+/// How long until the next try where we had run out of what it takes.
+pub(super) const SHORTAGE_RETRY_MS: u64 = 1_000;
 
 /// A try that failed.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +102,8 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> Due {
-        self.failures = self.failures.saturating_add(1);
+        let is_ours = matches!(failure.what, What::Short(_));
+        self.failures = self.failures.saturating_add(u32::from(!is_ours));
         let asked_until = match failure.class {
             Class::Transient => failure.retry_after_ms,
             Class::Permanent | Class::TokenDead => None,
@@ -109,6 +112,8 @@ impl Lifecycle {
             asked_until.map(|ms| Due::after(now, ms.min(backoff::RETRY_AFTER_MAX_MS)));
         let next = match failure.class {
             _ if falls_back_to_seed => Due::after(now, 0),
+            // It tells nothing of the issuer, so nothing grows.
+            Class::Transient if is_ours => Due::after(now, SHORTAGE_RETRY_MS),
             Class::Transient => {
                 let room = self.room(now);
                 let delay_ms = backoff::delay_ms(self.failures_in(room), room, rng);

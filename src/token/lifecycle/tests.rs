@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::shortage::Shortage;
 use crate::token::backoff::{REJECTION_WAIT_FIRST_MS, REJECTION_WAIT_MAX_MS, WANTED_DELAY_MAX_MS};
 use crate::token::grant::Reached;
 
@@ -322,6 +323,20 @@ fn no_answer_leaves_the_marker_and_an_answer_takes_it_away() {
         let (after, _) = fail(&mut machine, &failure(Class::TokenDead), START);
         assert_eq!(after.answer_lost, stays);
     }
+}
+
+#[test]
+fn what_we_ran_out_of_ourselves_makes_no_wait_longer() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let mut now = START;
+    for _ in 0..20 {
+        let (after, _) = fail(&mut machine, &Failure::short(Shortage::Descriptors), now);
+        assert_eq!((after.next_attempt.left_ms(now), machine.consecutive_failures()), (1_000, 0));
+        now = later(now, 1_000);
+    }
+    // The issuer's first failure is the first.
+    fail(&mut machine, &failure(Class::Transient), now);
+    assert!(wait(&machine, now) <= 1_000 && machine.consecutive_failures() == 1);
 }
 
 #[test]

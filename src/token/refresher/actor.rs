@@ -78,7 +78,7 @@ impl Actor {
         let (read, notes) = load_at_start(&setup);
         let (stored, hindrance) = match read {
             Ok(stored) => (stored, None),
-            Err(why) => (None, Some(why)),
+            Err(error) => (None, Some(error)),
         };
         let now = setup.clock.now();
         let mut machine = Lifecycle::new(policy, stored, now);
@@ -106,7 +106,7 @@ impl Actor {
             next_place: None,
         };
         match hindrance {
-            Some(why) => actor.note_unread(why),
+            Some(error) => actor.note_unread(&error),
             None => actor.note_read(notes),
         }
         actor.report_start();
@@ -262,6 +262,7 @@ impl Actor {
 
     fn longest_sleep_ms(&self, now: Moment) -> u64 {
         let to_tick_ms = (self.ticked_at_ms + TICK_MS).saturating_sub(now.steady_ms);
+        let to_tick_ms = to_tick_ms.min(self.unread_wait_ms(now));
         match self.machine.token() {
             Some(token) if !token.expires.reached(now) => to_tick_ms,
             _ => to_tick_ms.min(LOOK_MS),
@@ -334,6 +335,9 @@ impl Actor {
         }
         self.publish(true);
         let Ok(lock) = self.lock() else {
+            if self.is_held_up_by_unread() {
+                return Went::Unread;
+            }
             self.wait_for_lock();
             return Went::Busy;
         };

@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use crate::clock::Moment;
 use crate::config::Missing;
 use crate::secret::Secret;
-use crate::token::grant::{self, Failure, Grant, TokenRequest};
+use crate::token::grant::{self, Failure, Grant, TokenRequest, What};
 use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::TokenAnswer;
@@ -50,8 +50,12 @@ impl Actor {
             .map_err(Failure::missing)?;
         self.begin(presented)?;
         let sent = self.setup.clock.now();
-        let answer = (self.setup.send)(&request, self.time_allowed(sent))
-            .map_err(|no_answer| Failure::no_answer(no_answer.reached, no_answer.why))?;
+        let answer = (self.setup.send)(&request, self.time_allowed(sent)).map_err(|no_answer| {
+            match no_answer.shortage {
+                Some(shortage) => Failure::short(shortage),
+                None => Failure::no_answer(no_answer.reached, no_answer.why),
+            }
+        })?;
         let TokenAnswer { status, headers, body } = answer;
         let fields = &self.setup.config.token_fields;
         let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
@@ -119,17 +123,21 @@ impl Actor {
         if let Some(saved) = saved {
             self.save(saved);
         }
-        self.status.failures += 1;
+        self.status.failures += u64::from(!matches!(failure.what, What::Short(_)));
         self.falls_back = after.falls_back_to_seed;
         let login = self.login_command(presented);
         let told = tell(failure, after, login.as_deref());
         let wait_ms = after.next_attempt.left_ms(now);
-        error!(
-            "{told} (provider: {}; next try in {}.{} s)",
-            self.setup.name,
-            wait_ms / 1000,
-            wait_ms % 1000 / 100
-        );
+        if let What::Short(shortage) = failure.what {
+            shortage.say(&format!("the token of provider {} can't be refreshed", self.setup.name));
+        } else {
+            error!(
+                "{told} (provider: {}; next try in {}.{} s)",
+                self.setup.name,
+                wait_ms / 1000,
+                wait_ms % 1000 / 100
+            );
+        }
         let trouble = Trouble::of(failure, after.answer_lost);
         self.status.fail(told, trouble);
         trouble

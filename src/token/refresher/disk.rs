@@ -1,12 +1,13 @@
 //! Reads, locks and writes the state file for a refresher. One that makes no sense is moved aside; one that
 //! can't be read is waited for, and nothing is refreshed or written meanwhile.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use log::{error, info, warn};
 
 use crate::clock::Moment;
+use crate::shortage::Shortage;
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::actor::{Actor, LOCK_RETRY_MS};
 use crate::token::refresher::{Setup, TICK_MS};
@@ -107,6 +108,11 @@ impl Actor {
         match self.setup.state.try_lock() {
             Ok(Locking::Ours(lock)) => Ok(Some(lock)),
             Ok(Locking::Theirs) => Err(Busy),
+            Err(error) if Shortage::of(&error).is_some() => {
+                // It has not been said that nobody holds it.
+                self.note_unread(&error);
+                Err(Busy)
+            }
             Err(error) => {
                 if !self.lock_warned {
                     self.lock_warned = true;
@@ -131,8 +137,8 @@ impl Actor {
                 self.note_read(notes);
                 stored
             }
-            Err(why) => {
-                self.note_unread(why);
+            Err(error) => {
+                self.note_unread(&error);
                 None
             }
         }
@@ -150,11 +156,17 @@ impl Actor {
     }
 
     /// Notes that the state file is there and can't be read.
-    pub(super) fn note_unread(&mut self, why: String) {
+    pub(super) fn note_unread(&mut self, error: &io::Error) {
         let now = self.setup.clock.now();
+        if let Some(shortage) = Shortage::of(error) {
+            // It passes, and tells nothing of the file: the waits do not grow.
+            self.unread = Some(Unread::again(None, now));
+            shortage.say(&format!("provider {} can't be refreshed", self.setup.name));
+            return self.wait_for(Cause::Shortage(shortage));
+        }
         self.unread = Some(Unread::again(self.unread.as_ref(), now));
         let path = self.setup.state.path().display().to_string();
-        self.wait_for(Cause::StateFile { path, why });
+        self.wait_for(Cause::StateFile { path, why: error.to_string() });
     }
 
     /// Whether a refresh must wait for the state file, which is tried again: without it, a refresh token that
@@ -175,9 +187,11 @@ impl Actor {
         true
     }
 
-    /// How long the state file, which can't be read, is not tried again.
+    /// How long until a state file that can't be read is tried again.
     pub(super) fn unread_wait_ms(&self, now: Moment) -> u64 {
-        self.unread.as_ref().map_or(0, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
+        self.unread
+            .as_ref()
+            .map_or(u64::MAX, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
     }
 
     /// Takes up a login that was stored since the last look, whether or not the token in use is
@@ -217,7 +231,7 @@ impl Actor {
 }
 
 /// What is stored, or why that can't be read; and what is to be known about it.
-type Loaded = (Result<Option<Saved>, String>, Vec<String>);
+type Loaded = (io::Result<Option<Saved>>, Vec<String>);
 
 /// As [`load`], and removes what a kill left, where no other process is at it.
 pub(super) fn load_at_start(setup: &Setup) -> Loaded {
@@ -240,7 +254,7 @@ pub(super) fn load(setup: &Setup, may_set_aside: bool) -> Loaded {
         Err(error) => error,
     };
     if error.kind() != ErrorKind::InvalidData {
-        return (Err(error.to_string()), Vec::new());
+        return (Err(error), Vec::new());
     }
     if may_set_aside {
         set_aside(setup, &error);
@@ -248,7 +262,7 @@ pub(super) fn load(setup: &Setup, may_set_aside: bool) -> Loaded {
     (Ok(None), Vec::new())
 }
 
-fn set_aside(setup: &Setup, error: &std::io::Error) {
+fn set_aside(setup: &Setup, error: &io::Error) {
     let path = setup.state.path();
     match setup.state.set_aside(setup.clock.wall()) {
         Ok(aside) => error!(

@@ -263,7 +263,7 @@ fn a_state_file_that_can_not_be_read_is_tried_again_and_no_seed_is_spent() {
         let posting = asleep.store.read(0);
         let waiting = posting.waiting.as_ref().unwrap().to_string();
         assert!(
-            waiting.contains("p.json, which can't be read (it is no regular file)"),
+            waiting.contains("p.json, which can't be read (it is a folder, no regular file)"),
             "{waiting}"
         );
         assert!(posting.token.is_none() && !posting.refreshing);

@@ -8,14 +8,14 @@ use crate::token::waiting::Cause;
 impl Actor {
     /// Notes that `cause` is waited for before anything else can be done.
     pub(super) fn wait_for(&mut self, cause: Cause) {
-        let is_of_file = matches!(cause, Cause::StateFile { .. });
+        let is_of_file = matches!(cause, Cause::StateFile { .. } | Cause::Shortage(_));
         if self.unread.is_some() && !is_of_file {
             // A state file that can't be read stands before all else.
             return;
         }
         let is_refreshing = matches!(cause, Cause::Lock { .. } | Cause::Lease);
-        // Of the token store the log speaks once for all providers.
-        let is_logged = !matches!(cause, Cause::Store { .. });
+        // Of the token store, and of what ran out, the log speaks once for all providers.
+        let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
         if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
             if is_logged {
                 let level = if is_of_file { Level::Error } else { Level::Warn };
@@ -47,7 +47,7 @@ impl Actor {
         if self.unread.is_some() {
             return;
         }
-        let is_logged = !self.waits.is_for_store();
+        let is_logged = !self.waits.is_said_for_all();
         if let Some(told) = self.waits.end(self.setup.clock.now()) {
             if is_logged {
                 info!("For the refresher of provider {}, {told}", self.setup.name);

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use crate::token::state_file::{give_to_owner, open_without_waiting};
+use crate::regular_file::open_without_waiting;
+use crate::token::state_file::give_to_owner;
 
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;

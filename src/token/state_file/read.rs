@@ -1,12 +1,13 @@
 //! Reads the state file: tells one that is not there from one that can't be read, and from one that makes no
 //! sense; goes on with what a newer version wrote.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
+use crate::regular_file;
 use crate::token::saved::{Salvaged, Saved, salvage};
-use crate::token::state_file::{StateFile, make_folder, open_without_waiting};
+use crate::token::state_file::{StateFile, make_folder};
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -111,19 +112,16 @@ fn salvage_file(path: &Path) -> io::Result<Option<Salvaged>> {
 
 /// The whole file; None where there is none.
 fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match open_without_waiting(File::options().read(true), path) {
+    let file = match regular_file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
+    let length = file.metadata()?.len();
     let mut bytes = Vec::new();
     file.take(STATE_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > STATE_FILE_MAX_BYTES {
-        let why = format!("{} bytes are no state file", metadata.len());
+        let why = format!("{length} bytes are no state file");
         return Err(io::Error::new(ErrorKind::InvalidData, why));
     }
     Ok(Some(bytes))

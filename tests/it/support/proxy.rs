@@ -210,7 +210,7 @@ impl TestProxy {
 
     /// Refreshes every provider, as SIGUSR1 does.
     pub(crate) fn refresh_all(&self) {
-        self.app.as_ref().expect("it runs").refresh_all();
+        self.app.as_ref().expect("it runs").current().refresh_all();
     }
 
     /// The state folder.

@@ -1,0 +1,82 @@
+//! Reads regular files, and nothing that could block: a pipe without a writer, a socket, a device, a folder.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// All bytes of a regular file.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The whole text of a regular file.
+pub fn read_to_string(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Opens a regular file for reading. The error says what else it is.
+pub fn open(path: &Path) -> io::Result<File> {
+    let file = open_without_waiting(File::options().read(true), path)?;
+    let file_type = file.metadata()?.file_type();
+    match kind(file_type) {
+        None => Ok(file),
+        Some(kind) => {
+            let why = format!("it is {kind}, no regular file");
+            let is_folder = file_type.is_dir();
+            Err(io::Error::new(
+                if is_folder { ErrorKind::IsADirectory } else { ErrorKind::Other },
+                why,
+            ))
+        }
+    }
+}
+
+/// Opens a file as `options` say. A pipe is opened too, and not waited for.
+pub fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    options.custom_flags(flags).open(path)
+}
+
+/// What it is, where it is no regular file.
+fn kind(file_type: FileType) -> Option<&'static str> {
+    match file_type {
+        _ if file_type.is_file() => None,
+        _ if file_type.is_fifo() => Some("a pipe"),
+        _ if file_type.is_dir() => Some("a folder"),
+        _ if file_type.is_socket() => Some("a socket"),
+        _ => Some("a device"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regular_files_are_read_and_nothing_else_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
+        std::fs::write(&file, "text").unwrap();
+        assert_eq!(read_to_string(&file).unwrap(), "text");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for (path, kind) in [
+            (pipe.as_path(), "a pipe"),
+            (dir.path(), "a folder"),
+            (Path::new("/dev/null"), "a device"),
+        ] {
+            let error = read_to_string(path).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("it is {kind}, ")), "{error}");
+        }
+        assert_eq!(
+            read_to_string(&dir.path().join("none")).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+}
