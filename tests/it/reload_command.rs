@@ -14,9 +14,11 @@ fn configure(folder: &Path, settings: &str, providers: &[&str]) {
         folder.display()
     );
     for name in providers {
-        config += &format!(
-            "  - {{name: {name}, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none}}\n"
-        );
+        config.extend([
+            "  - {name: ",
+            name,
+            ", type: generic, base_url: 'http://127.0.0.1:9', auth_type: none}\n",
+        ]);
     }
     std::fs::write(folder.join("providers.yaml"), config).unwrap();
 }
