@@ -99,6 +99,8 @@ impl Contents {
         }
         let seed_hash = group.seed_hash();
         let is_of_chain = |(slug, saved): &(&str, &Saved)| match &seed_hash {
+            // Nothing but the name tells whose it is.
+            Some(_) if saved.has_no_beginning() => group.slugs.contains(*slug),
             Some(hash) => {
                 let is_owned = || all.iter().any(|other| is_owner(other, slug, saved));
                 saved.knows_seed(hash) && (group.slugs.contains(*slug) || !is_owned())
@@ -131,7 +133,7 @@ pub fn of_stored(own: &Path, seed: Option<&Secret>) -> PathBuf {
 /// is none, of a login.
 fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
     let tells_of_it = match group.seed_hash() {
-        Some(hash) => saved.knows_seed(&hash),
+        Some(hash) => saved.has_no_beginning() || saved.knows_seed(&hash),
         None => saved.login_hash.is_some(),
     };
     group.slugs.contains(slug) && tells_of_it
@@ -284,6 +286,22 @@ mod tests {
         let files = contents(&[("b", shared)]);
         assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("a", "a", &[]));
         assert_eq!(find(&files, &[("a", "seed"), ("c", "")], &[]), found("b", "a", &[]));
+    }
+
+    #[test]
+    fn a_file_that_does_not_tell_what_its_chain_began_with_is_its_names() {
+        let mut lost = saved("seed", 1);
+        lost.seed_hash = None;
+        let files = contents(&[("gone", lost.clone())]);
+        assert_eq!(
+            find(&files, &[("a", "seed")], &[]),
+            found("a", "a", &[]),
+            "it may be anybody's"
+        );
+        let files = contents(&[("b", lost)]);
+        let both = [("a", "seed"), ("b", "seed")];
+        assert_eq!(find(&files, &both, &[]), found("b", "b", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("a", "a", &[]));
     }
 
     #[test]

@@ -227,13 +227,18 @@ impl Saved {
     }
 
     /// Whether the seed with this hash began the chain, or came before what did.
-    ///
-    /// Of a chain whose beginning is not known any seed may be the beginning: the chain's own token is newer.
     pub fn knows_seed(&self, hash: &str) -> bool {
-        let has_beginning = self.seed_hash.is_some() || self.login_hash.is_some();
-        (self.refresh_token.is_some() && !has_beginning)
-            || self.seed_hash.as_deref() == Some(hash)
-            || self.has_superseded(hash)
+        self.seed_hash.as_deref() == Some(hash) || self.has_superseded(hash)
+    }
+
+    /// Whether there is a chain that does not tell what it began with, as in a file that could be read in part.
+    pub fn has_no_beginning(&self) -> bool {
+        self.refresh_token.is_some() && self.seed_hash.is_none() && self.login_hash.is_none()
+    }
+
+    /// As [`Saved::knows_seed`]; a chain without a beginning may have begun with any seed.
+    pub fn may_know_seed(&self, hash: &str) -> bool {
+        self.has_no_beginning() || self.knows_seed(hash)
     }
 
     /// Whether the seed with this hash came before what the chain began with.

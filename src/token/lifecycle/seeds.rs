@@ -15,7 +15,7 @@ impl Lifecycle {
     /// Whether `seed` is to begin a chain.
     pub(super) fn seed_is_new(&self, seed: &Secret) -> bool {
         let hash = seed.hash();
-        !self.saved.knows_seed(&hash) || self.goes_back && self.saved.has_superseded(&hash)
+        !self.saved.may_know_seed(&hash) || self.goes_back && self.saved.has_superseded(&hash)
     }
 
     /// The hash of the configured seed, where it was superseded by another seed, and the chain of that one is

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::token::jwt;
-use crate::token::saved::Saved;
+use crate::token::saved::salvage;
 use crate::token::watched::expiry;
 
 /// What is in the file.
@@ -100,8 +100,8 @@ fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
 }
 
 fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, String> {
-    let saved = Saved::parse(text).map_err(|_| "can't be used".to_owned())?;
-    if seed.is_some_and(|seed| !saved.knows_seed(&seed.hash())) {
+    let saved = salvage(text).map_err(|_| "can't be used".to_owned())?.saved;
+    if seed.is_some_and(|seed| !saved.may_know_seed(&seed.hash())) {
         return Err("holds a token that began with another refresh token".to_owned());
     }
     let access = saved.access.ok_or_else(|| "holds no access token".to_owned())?;
