@@ -179,7 +179,8 @@ pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
 /// own: it leaves them where they are.
 pub fn place_of(group: &Group, config: &Config) -> String {
     let contents = Contents::read(&config.settings.state_dir);
-    contents.find(group, &groups(&config.providers), &[]).slug
+    let found = contents.find(group, &groups(&config.providers), &[]);
+    found.slug.unwrap_or_else(|| group.slug.clone())
 }
 
 /// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is

@@ -20,7 +20,7 @@ use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
 use crate::token::group::{Group, Identity, groups};
-use crate::token::places::{Contents, Found};
+use crate::token::places::{Contents, Found, Homes, Move};
 use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
@@ -76,7 +76,7 @@ struct Step {
     members: Vec<usize>,
     identity: Option<Identity>,
     life: Life,
-    /// Where its state file is, and where it is to be.
+    /// What is in the state folder of it.
     found: Found,
     work: Work,
 }
@@ -130,10 +130,13 @@ impl Plan {
             // The timer's end is all that is waited for.
             let _ = (environment.timer)(length).recv();
         };
-        for step in &self.steps {
-            let now = environment.clock.wall();
-            self.contents.settle(&step.found, &step.life.name, now, &wait);
-        }
+        let moves = self.steps.iter().map(|step| Move {
+            name: step.life.name.clone(),
+            found: step.found.clone(),
+            home: step.life.place.slug.clone(),
+        });
+        let moves: Vec<Move> = moves.collect();
+        self.contents.settle(&moves, environment.clock.wall(), &wait);
     }
 }
 
@@ -151,22 +154,14 @@ impl Chains {
         let enabled: Vec<&Group> =
             all.iter().filter(|group| group.is_enabled(&config.providers)).collect();
         let contents = Contents::read(&config.settings.state_dir);
-        let in_use: Vec<&str> =
-            self.running.iter().map(|one| one.life.place.slug.as_str()).collect();
         let heirs = self.heirs(&enabled);
+        let homes = self.homes(&enabled, &heirs, &contents, &all);
         let mut steps = Vec::new();
-        for (group, heir) in enabled.into_iter().zip(heirs) {
-            let found = match heir {
-                Some(running) => {
-                    contents.find_beside(&running.life.place.slug, group, &all, &in_use)
-                }
-                None => contents.find(group, &all, &in_use),
-            };
-            let life = Life::of(group, &found.home, config);
+        for ((group, heir), (home, found)) in enabled.into_iter().zip(heirs).zip(homes) {
+            let life = Life::of(group, &home, config);
             let key = heir.map_or(*next_key, |running| running.key);
-            let mut setup = || {
-                refresher_setup(key, group, &found.home, config, store, environment).map(Box::new)
-            };
+            let mut setup =
+                || refresher_setup(key, group, &home, config, store, environment).map(Box::new);
             let work = match heir {
                 Some(running) if running.life == life => Work::Keep,
                 Some(running) => {
@@ -194,6 +189,46 @@ impl Chains {
             }
         }
         heirs
+    }
+
+    /// The name of each group's state file, and what is in the state folder of it. A refresher that runs stays
+    /// where it is, if that is the name of one of its providers.
+    fn homes(
+        &self,
+        groups: &[&Group],
+        heirs: &[Option<&Running>],
+        contents: &Contents,
+        all: &[Group],
+    ) -> Vec<(String, Found)> {
+        let in_use: Vec<&str> =
+            self.running.iter().map(|one| one.life.place.slug.as_str()).collect();
+        let leaves = |one: &&Running| {
+            let mut own = groups.iter().zip(heirs);
+            own.any(|(group, heir)| {
+                heir.is_some_and(|heir| heir.key == one.key) && !one.has_place_of(group)
+            })
+        };
+        let (leaving, staying): (Vec<&Running>, Vec<&Running>) =
+            self.running.iter().partition(leaves);
+        let slugs =
+            |all: Vec<&Running>| all.iter().map(|one| one.life.place.slug.clone()).collect();
+        let mut homes = Homes { taken: slugs(staying), leaving: slugs(leaving) };
+        // Those that leave a place come first: they wait for nobody.
+        let mut given = Vec::new();
+        for (group, heir) in groups.iter().zip(heirs) {
+            given.push(heir.map(|heir| {
+                let stays = Some(heir.life.place.slug.clone()).filter(|_| heir.has_place_of(group));
+                let home = stays.unwrap_or_else(|| homes.give(group, None, false, contents));
+                (home, contents.find_beside(group, all, &in_use))
+            }));
+        }
+        let of_new = |(group, given): (&&Group, Option<(String, Found)>)| {
+            given.unwrap_or_else(|| {
+                let found = contents.find(group, all, &in_use);
+                (homes.give(group, found.slug.as_deref(), true, contents), found)
+            })
+        };
+        groups.iter().zip(given).map(of_new).collect()
     }
 
     /// Does what was planned. Where a refresher can't be started, no other one is changed.

@@ -25,7 +25,7 @@ pub struct Group {
     /// Names the state file: the members' first slug in the alphabet, so that their order in the file does
     /// not matter.
     pub slug: String,
-    /// The slugs of its members.
+    /// The slugs of its members, but for those that an enabled stranger has.
     pub slugs: BTreeSet<String>,
     /// The names of the enabled members, for the log.
     pub name: String,
@@ -71,15 +71,16 @@ impl Group {
         let is_named = |one: &&Member<'_>| one.provider.enabled || !lead.provider.enabled;
         let names: Vec<&str> =
             members.iter().filter(is_named).map(|one| one.provider.name.as_str()).collect();
-        let slugs: BTreeSet<String> = members.iter().map(|one| one.provider.slug.clone()).collect();
         let indices: Vec<usize> = members.iter().map(|one| one.index).collect();
         // A disabled member may have the slug of an enabled provider that is none.
-        let is_free = |slug: &&String| {
+        let is_own = |slug: &&String| {
             let others = providers.iter().enumerate().filter(|(index, _)| !indices.contains(index));
             others.filter(|(_, other)| other.enabled).all(|(_, other)| other.slug != **slug)
         };
+        let slugs = members.iter().map(|one| &one.provider.slug).filter(is_own);
+        let slugs: BTreeSet<String> = slugs.cloned().collect();
         Self {
-            slug: slugs.iter().find(is_free).unwrap_or(&lead.provider.slug).clone(),
+            slug: slugs.first().unwrap_or(&lead.provider.slug).clone(),
             slugs,
             members: indices,
             lead: lead.index,

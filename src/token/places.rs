@@ -5,6 +5,7 @@
 //! begin without them would spend a refresh token a second time, which many issuers take for theft. A file
 //! tells by the seed that its chain began with whose it is.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,15 +32,61 @@ pub struct Contents {
     unreadable: Vec<String>,
 }
 
-/// Where a chain is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What was found of a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The name of its file, which may be that of a provider that is no more.
-    pub slug: String,
-    /// The name that its file is to have.
-    pub home: String,
+    /// The name of its file, which may be that of a provider that is no more; None where there is none.
+    pub slug: Option<String>,
     /// Older files of its providers, to be moved aside.
     pub stale: Vec<String>,
+}
+
+/// What is to be done with the files of one chain.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// The names of its providers.
+    pub name: String,
+    /// Its files.
+    pub found: Found,
+    /// What its file is to be called.
+    pub home: String,
+}
+
+/// Hands out names for state files, none of them twice.
+#[derive(Debug, Default)]
+pub struct Homes {
+    /// Used by refreshers that run, or given out.
+    pub taken: BTreeSet<String>,
+    /// Used by refreshers that run, which are about to leave them.
+    pub leaving: BTreeSet<String>,
+}
+
+impl Homes {
+    /// A name for the chain of `group`: that of one of its providers that nobody uses; `found`, where that is
+    /// one. Only where it `may_wait` one that is being left.
+    pub fn give(
+        &mut self,
+        group: &Group,
+        found: Option<&str>,
+        may_wait: bool,
+        contents: &Contents,
+    ) -> String {
+        let is_free = |slug: &&str| !self.taken.contains(*slug) && !self.leaving.contains(*slug);
+        let is_left = |slug: &&str| may_wait && !self.taken.contains(*slug);
+        let own = || group.slugs.iter().map(String::as_str);
+        let found = found.filter(|slug| group.slugs.contains(*slug)).filter(is_free);
+        let slug = found.or_else(|| own().find(is_free)).or_else(|| own().find(is_left));
+        let is_unused = |slug: &String| is_free(&slug.as_str()) && !contents.has(slug);
+        let slug = slug.map(str::to_owned).or_else(|| numbered(&group.slug).find(is_unused));
+        let slug = slug.unwrap_or_else(|| group.slug.clone());
+        self.taken.insert(slug.clone());
+        slug
+    }
+}
+
+/// Names of which one is surely free.
+fn numbered(slug: &str) -> impl Iterator<Item = String> {
+    (2_u32..).map(move |number| format!("{slug}-{number}"))
 }
 
 impl Contents {
@@ -59,38 +106,32 @@ impl Contents {
         contents
     }
 
+    fn has(&self, slug: &str) -> bool {
+        self.files.iter().any(|(known, _)| known == slug)
+            || self.unreadable.iter().any(|known| known == slug)
+    }
+
     /// Where the chain of `group` is, which is one of `all`. Files called as in `in_use` belong to refreshers
     /// that run.
     pub fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
         let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
         if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
             // It may hold the newest tokens: it is waited for rather than passed over.
-            return Found { slug: slug.clone(), home: slug.clone(), stale: Vec::new() };
+            return Found { slug: Some(slug.clone()), stale: Vec::new() };
         }
         let mut known = self.of_chain(group, all);
         known.retain(|(slug, _)| !in_use.contains(slug));
         let newest = known.iter().max_by_key(|(_, saved)| freshness(saved)).map(|(slug, _)| *slug);
-        let slug = newest.unwrap_or(&group.slug);
-        let home = if group.slugs.contains(slug) { slug } else { &group.slug };
         let stale = known.iter().map(|(slug, _)| *slug);
-        let stale = stale.filter(|other| *other != slug && group.slugs.contains(*other));
-        Found {
-            slug: slug.to_owned(),
-            home: home.to_owned(),
-            stale: stale.map(str::to_owned).collect(),
-        }
+        let stale = stale.filter(|slug| Some(*slug) != newest && group.slugs.contains(*slug));
+        Found { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
     }
 
-    /// The same for a chain that a running refresher keeps in the file called `slug`; it moves that itself.
-    pub fn find_beside(&self, slug: &str, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
-        let home = if group.slugs.contains(slug) { slug } else { &group.slug };
+    /// The same for a chain that a running refresher has, which moves its file itself.
+    pub fn find_beside(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
         let mut stale = self.of_chain(group, all);
-        stale.retain(|(other, _)| group.slugs.contains(*other) && !in_use.contains(other));
-        Found {
-            slug: home.to_owned(),
-            home: home.to_owned(),
-            stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect(),
-        }
+        stale.retain(|(slug, _)| group.slugs.contains(*slug) && !in_use.contains(slug));
+        Found { slug: None, stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect() }
     }
 
     fn of_chain(&self, group: &Group, all: &[Group]) -> Vec<(&str, &Saved)> {
@@ -148,37 +189,54 @@ fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
 }
 
 impl Contents {
-    /// Sorts the folder out as it was `found` for the chain called `name`: moves older files aside, and the
-    /// chain's own to its name.
-    pub fn settle(&self, found: &Found, name: &str, now: Timestamp, wait: &dyn Fn(Duration)) {
+    /// Sorts the folder out: moves older files aside, and those of the chains to their names.
+    pub fn settle(&self, moves: &[Move], now: Timestamp, wait: &dyn Fn(Duration)) {
         let file = |slug: &str| StateFile::new(&self.folder, slug);
-        for slug in &found.stale {
-            set_aside(&file(slug), name, now);
+        for one in moves {
+            for slug in &one.found.stale {
+                set_aside(&file(slug), &one.name, now);
+            }
         }
-        if found.slug != found.home {
-            rename(&file(&found.slug), &file(&found.home), name, now, wait);
+        // Two chains may change places: all are taken away before the first is put down.
+        let mut carried = Vec::new();
+        for one in moves {
+            let from = one.found.slug.as_ref().filter(|slug| **slug != one.home);
+            let between = numbered(&one.home).find(|slug| !self.has(slug));
+            if let Some((from, between)) = from.zip(between)
+                && rename(&file(from), &file(&between), &one.name, wait)
+            {
+                carried.push((one, from, between));
+            }
+        }
+        for (one, from, between) in carried {
+            let home = file(&one.home);
+            if home.path().exists() {
+                set_aside(&home, &one.name, now);
+            }
+            if rename(&file(&between), &home, &one.name, wait) {
+                info!(
+                    "The tokens of provider {} are kept in {} now; they were in {}",
+                    one.name,
+                    home.path().display(),
+                    file(from).path().display()
+                );
+            }
         }
     }
 }
 
-fn rename(from: &StateFile, to: &StateFile, name: &str, now: Timestamp, wait: &dyn Fn(Duration)) {
-    let Some(_locks) = lock(from, wait).zip(lock(to, wait)) else { return };
-    if to.path().exists() {
-        set_aside(to, name, now);
-    }
-    let (old, new) = (from.path(), to.path());
-    match from.rename_to(to) {
-        Ok(()) => info!(
-            "The tokens of provider {name} are kept in {} now; they were in {}",
-            new.display(),
-            old.display()
-        ),
-        Err(error) => warn!(
+/// Renames a state file under its lock; where that fails it is said, and false returned.
+fn rename(from: &StateFile, to: &StateFile, name: &str, wait: &dyn Fn(Duration)) -> bool {
+    let Some(_lock) = lock(from, wait) else { return false };
+    let renamed = from.rename_to(to);
+    if let Err(error) = &renamed {
+        warn!(
             "The tokens of provider {name} are in {}, which can't be renamed to {}: {error}",
-            old.display(),
-            new.display()
-        ),
+            from.path().display(),
+            to.path().display()
+        );
     }
+    renamed.is_ok()
 }
 
 fn set_aside(file: &StateFile, name: &str, now: Timestamp) {
@@ -233,9 +291,10 @@ mod tests {
         Contents { files, ..Contents::default() }
     }
 
-    fn found(slug: &str, home: &str, stale: &[&str]) -> Found {
+    /// The name of the file that was found, "" for none, and those of stale ones.
+    fn found(slug: &str, stale: &[&str]) -> Found {
         let stale = stale.iter().map(|slug| (*slug).to_owned()).collect();
-        Found { slug: slug.into(), home: home.into(), stale }
+        Found { slug: Some(slug.to_owned()).filter(|slug| !slug.is_empty()), stale }
     }
 
     /// What is found for the first group of these providers, each with its seed.
@@ -250,13 +309,13 @@ mod tests {
         let both = [("a", "seed"), ("b", "seed")];
         let (old, new, other) = (saved("seed", 1), saved("seed", 2), saved("other", 3));
         let cases: [(&[(&str, Saved)], Found); 7] = [
-            (&[], found("a", "a", &[])),
-            (&[("b", new.clone())], found("b", "b", &[])),
-            (&[("a", old.clone()), ("b", new.clone())], found("b", "b", &["a"])),
-            (&[("a", new.clone()), ("b", old.clone())], found("a", "a", &["b"])),
-            (&[("a", other.clone()), ("gone", new.clone())], found("gone", "a", &[])),
-            (&[("a", old), ("gone", new.clone())], found("gone", "a", &["a"])),
-            (&[("gone", other)], found("a", "a", &[])),
+            (&[], found("", &[])),
+            (&[("b", new.clone())], found("b", &[])),
+            (&[("a", old.clone()), ("b", new.clone())], found("b", &["a"])),
+            (&[("a", new.clone()), ("b", old.clone())], found("a", &["b"])),
+            (&[("a", other.clone()), ("gone", new.clone())], found("gone", &[])),
+            (&[("a", old), ("gone", new.clone())], found("gone", &["a"])),
+            (&[("gone", other)], found("", &[])),
         ];
         for (files, expected) in cases {
             assert_eq!(find(&contents(files), &both, &[]), expected);
@@ -265,27 +324,23 @@ mod tests {
         dead.failure = full().failure;
         dead.failure.as_mut().unwrap().refresh_token_hash = Secret::new("r").hash();
         let refused = contents(&[("a", dead), ("b", new)]);
-        assert_eq!(
-            find(&refused, &both, &[]).slug,
-            "b",
-            "what was refused is no good, however new"
-        );
+        let newest = find(&refused, &both, &[]);
+        assert_eq!(newest, found("b", &["a"]), "what was refused is no good, however new");
     }
 
     #[test]
     fn a_file_is_taken_from_nobody_who_owns_it() {
         let files = contents(&[("b", saved("seed", 1))]);
         // Its name is another chain's now, or that of a provider that waits for a login.
-        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("b", "a", &[]));
-        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("b", "a", &[]));
-        assert_eq!(find(&files, &[("a", "seed")], &["b"]), found("a", "a", &[]), "it is in use");
-        let login = Saved { login_hash: Some("l".into()), ..saved("seed", 1) };
-        let mut shared = login.clone();
-        shared.seed_hash = None;
-        shared.supersede_seed(Secret::new("seed").hash());
-        let files = contents(&[("b", shared)]);
-        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("a", "a", &[]));
-        assert_eq!(find(&files, &[("a", "seed"), ("c", "")], &[]), found("b", "a", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("b", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("b", &[]));
+        assert_eq!(find(&files, &[("a", "seed")], &["b"]), found("", &[]), "it is in use");
+        let mut login = saved("seed", 1);
+        (login.login_hash, login.seed_hash) = (Some("l".into()), None);
+        login.supersede_seed(Secret::new("seed").hash());
+        let files = contents(&[("b", login)]);
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "")], &[]), found("", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("c", "")], &[]), found("b", &[]));
     }
 
     #[test]
@@ -308,16 +363,48 @@ mod tests {
     fn a_file_that_cannot_be_read_for_now_is_waited_for() {
         let mut files = contents(&[("a", saved("seed", 1)), ("gone", saved("seed", 2))]);
         files.unreadable.push("b".into());
-        assert_eq!(find(&files, &[("a", "seed"), ("b", "seed")], &[]), found("b", "b", &[]));
-        assert_eq!(find(&files, &[("a", "seed")], &[]).slug, "gone", "another's does not matter");
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "seed")], &[]), found("b", &[]));
+        assert_eq!(find(&files, &[("a", "seed")], &[]), found("gone", &["a"]), "another's");
     }
 
     #[test]
     fn beside_a_running_refresher_only_old_files_of_its_providers_are_found() {
         let files = contents(&[("a", saved("seed", 9)), ("gone", saved("seed", 9))]);
         let groups = groups(&providers(&[("a", "seed", "id", ""), ("b", "seed", "id", "")]));
-        let beside = |slug| files.find_beside(slug, &groups[0], &groups, &[slug]);
-        assert_eq!(beside("b"), found("b", "b", &["a"]));
-        assert_eq!(beside("old"), found("a", "a", &["a"]));
+        let beside = |slug| files.find_beside(&groups[0], &groups, &[slug]);
+        assert_eq!((beside("b"), beside("a")), (found("", &["a"]), found("", &[])));
+    }
+
+    #[test]
+    fn no_name_is_given_out_twice() {
+        let groups = groups(&providers(&[("a", "seed", "id", ""), ("b", "seed", "id", "")]));
+        let files = contents(&[("a-2", saved("other", 1))]);
+        let mut homes = Homes::default();
+        homes.leaving.insert("b".into());
+        let mut give = |found, may_wait| homes.give(&groups[0], found, may_wait, &files);
+        assert_eq!(give(Some("b"), false), "a", "the other is not free yet");
+        assert_eq!(give(None, false), "a-3");
+        assert_eq!(give(None, true), "b", "once it is left");
+        assert_eq!(give(None, true), "a-4");
+        assert_eq!(Homes::default().give(&groups[0], Some("b"), false, &files), "b");
+        assert_eq!(Homes::default().give(&groups[0], Some("gone"), false, &files), "a");
+    }
+
+    #[test]
+    fn chains_may_change_places() {
+        let folder = tempfile::tempdir().unwrap();
+        for (slug, seed) in [("a", "one"), ("b", "two"), ("c", "three")] {
+            StateFile::new(folder.path(), slug).replace(&saved(seed, 1)).unwrap();
+        }
+        let one =
+            |from, to: &str| Move { name: "P".into(), found: found(from, &[]), home: to.into() };
+        // The third is of nobody, and in the way.
+        let moves = [one("a", "b"), one("b", "c"), one("", "a")];
+        Contents::read(folder.path()).settle(&moves, Timestamp::from_secs(0), &|_| {});
+        let now = Contents::read(folder.path()).files.into_iter();
+        let now: Vec<_> = now.map(|(slug, saved)| (slug, saved.seed_hash.unwrap())).collect();
+        let hash = |seed| Secret::new(seed).hash();
+        assert_eq!(now, [("b".to_owned(), hash("one")), ("c".to_owned(), hash("two"))]);
+        assert!(folder.path().join("c.superseded-1970-01-01T00:00:00.000Z.json").exists());
     }
 }

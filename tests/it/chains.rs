@@ -26,8 +26,7 @@ use crate::support::proxy::{Builder, TestProxy};
 type Entry<'a> = (&'a str, &'a str, &'a str);
 
 const NO_MORE: &str = "";
-/// Forced refreshes need no time between them where tokens live this short.
-const SHORT_SECS: u64 = 9;
+const LIFETIME_SECS: u64 = 3600;
 
 /// Providers that tell the credential they were shown, of the issuer's tokens.
 fn described(provider: &Peer, issuer: &StrictIssuer, entries: &[Entry<'_>]) -> Builder {
@@ -69,7 +68,7 @@ fn files(folder: &std::path::Path, end: &str) -> Vec<String> {
 
 #[test]
 fn two_providers_with_one_refresh_token_share_one_refresh_and_have_a_row_each() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(SHORT_SECS));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let proxy = both(&provider, &issuer).start();
     assert_eq!(sent_by(&proxy, "a"), "Bearer access-the-seed-1");
     assert_eq!(sent_by(&proxy, "b"), "Bearer access-the-seed-1");
@@ -96,7 +95,7 @@ fn two_providers_with_one_refresh_token_share_one_refresh_and_have_a_row_each() 
 
 #[test]
 fn a_token_that_either_provider_refuses_is_refreshed_once_and_their_cooldowns_are_apart() {
-    let issuer = StrictIssuer::start(SHORT_SECS);
+    let issuer = StrictIssuer::start(LIFETIME_SECS);
     let provider = Peer::answering(|seen| {
         let old = seen.field("authorization") == Some("Bearer access-the-seed-1");
         let is_busy = seen.line.contains("/busy");
@@ -141,7 +140,7 @@ fn a_chain_survives_what_becomes_of_its_providers_with_a_restart_and_with_a_relo
     for (what, entries) in cases {
         for restarts in [false, true] {
             let provider = Peer::telling_the_credential();
-            let issuer = StrictIssuer::start(SHORT_SECS);
+            let issuer = StrictIssuer::start(LIFETIME_SECS);
             issuer.knows("other-seed");
             let mut proxy = both(&provider, &issuer).start();
             eventually("the first token", || proxy.ask(get("/-/ready")).status == 200);
@@ -173,7 +172,7 @@ fn a_chain_survives_what_becomes_of_its_providers_with_a_restart_and_with_a_relo
 
 #[test]
 fn providers_that_kept_a_file_each_go_on_with_the_newest() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(SHORT_SECS));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let alone = |name| described(&provider, &issuer, &[(name, "SEED", NO_MORE)]);
     // Before they shared a chain, one of the two was logged out at the first refresh of the other.
     let mut proxy = alone("B").start();
@@ -195,7 +194,7 @@ fn providers_that_kept_a_file_each_go_on_with_the_newest() {
 
 #[test]
 fn a_refresh_token_that_is_missing_for_two_providers_is_still_that_of_one_chain() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(SHORT_SECS));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let proxy = both(&provider, &issuer).start();
     eventually("the first token", || proxy.ask(get("/-/ready")).status == 200);
     let unset = both(&provider, &issuer).variable("SEED", "");
@@ -207,7 +206,7 @@ fn a_refresh_token_that_is_missing_for_two_providers_is_still_that_of_one_chain(
 
 #[test]
 fn a_provider_that_was_renamed_while_nothing_ran_keeps_its_chain() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(SHORT_SECS));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let called = |name| described(&provider, &issuer, &[(name, "SEED", NO_MORE)]);
     let proxy = called("Old").start();
     eventually("the first token", || proxy.ask(get("/-/ready")).status == 200);
@@ -220,7 +219,7 @@ fn a_provider_that_was_renamed_while_nothing_ran_keeps_its_chain() {
 
 #[test]
 fn other_refresh_tokens_other_clients_and_client_credentials_are_chains_of_their_own() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(3600));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     issuer.knows("other-seed");
     let proxy =
         described(&provider, &issuer, &[("A", "SEED", NO_MORE), ("B", "OTHER", NO_MORE)]).start();
@@ -244,7 +243,7 @@ fn command(described: &Builder, proxy: &TestProxy, arguments: &[&str]) -> std::p
 
 #[test]
 fn the_command_refreshes_the_chain_of_either_provider_where_it_is() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(SHORT_SECS));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let proxy = both(&provider, &issuer).start();
     assert_eq!(sent_by(&proxy, "a"), "Bearer access-the-seed-1");
     let same = both(&provider, &issuer);
@@ -263,7 +262,7 @@ fn the_command_refreshes_the_chain_of_either_provider_where_it_is() {
 
 #[test]
 fn a_login_to_either_provider_is_one_to_both() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(3600));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let proxy = both(&provider, &issuer).start();
     assert_eq!(sent_by(&proxy, "a"), "Bearer access-the-seed-1");
     let config = both(&provider, &issuer).config(proxy.folder());
@@ -291,7 +290,7 @@ fn a_login_to_either_provider_is_one_to_both() {
 
 #[test]
 fn check_says_who_shares_a_chain_and_what_stands_against_it() {
-    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(3600));
+    let (provider, issuer) = (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
     let proxy = both(&provider, &issuer).start();
     let checked = command(&both(&provider, &issuer), &proxy, &["check"]);
     assert_eq!(checked.status.code(), Some(0), "{}", text(&checked.stderr));
@@ -320,4 +319,40 @@ fn check_says_who_shares_a_chain_and_what_stands_against_it() {
     let said = text(&colliding.stderr);
     let words = "A and B have the same refresh token but not the same client_id";
     assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn two_providers_that_change_accounts_keep_both_chains() {
+    for restarts in [[false, false], [false, true], [true, false], [true, true]] {
+        let (provider, issuer) =
+            (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
+        issuer.knows("other-seed");
+        let with = |of_a, of_b| {
+            described(&provider, &issuer, &[("A", of_a, NO_MORE), ("B", of_b, NO_MORE)])
+        };
+        let mut proxy = with("SEED", "OTHER").start();
+        eventually("the first tokens", || proxy.ask(get("/-/ready")).status == 200);
+        let turns = [("OTHER", "SEED"), ("SEED", "OTHER"), ("OTHER", "SEED")];
+        for (number, (of_a, of_b)) in (1..).zip(turns) {
+            let after = with(of_a, of_b);
+            if restarts[number % 2] {
+                proxy = after.folder(proxy.into_folder()).start();
+            } else {
+                assert_eq!(proxy.reload(&after).status, 200);
+            }
+            for (slug, variable) in [("a", of_a), ("b", of_b)] {
+                let seed = if variable == "SEED" { "the-seed" } else { "other-seed" };
+                let token = |number| format!("Bearer access-{seed}-{number}");
+                assert_eq!(sent_by(&proxy, slug), token(number), "{restarts:?}");
+                assert_eq!(refresh(&proxy, slug), 200);
+                assert_eq!(sent_by(&proxy, slug), token(number + 1), "{restarts:?}");
+            }
+            assert_eq!(issuer.revoked(), [""; 0], "{restarts:?}");
+        }
+        let proxy = with("OTHER", "SEED").folder(proxy.into_folder()).start();
+        assert_eq!(sent_by(&proxy, "a"), "Bearer access-other-seed-4");
+        for slug in ["a", "b"] {
+            assert!(proxy.folder().join(format!("{slug}.json")).exists(), "{restarts:?}");
+        }
+    }
 }

@@ -153,7 +153,7 @@ const OTHER_HEADER: &str = "headers: { x-own: \"1\" }";
 #[test]
 fn a_token_that_could_not_be_written_is_handed_on() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
-    let (issuer, blocked) = (StrictIssuer::start(9), blocked(&folder));
+    let (issuer, blocked) = (StrictIssuer::start(3600), blocked(&folder));
     let with =
         |lines: &str| refreshed(&provider.url(), &issuer, lines).settings(&state_dir(&blocked));
     let proxy = with("").start();
@@ -169,7 +169,7 @@ fn a_token_that_could_not_be_written_is_handed_on() {
 #[test]
 fn a_token_that_could_not_be_written_survives_that_its_provider_is_taken_out_and_put_back() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
-    let (issuer, blocked) = (StrictIssuer::start(9), blocked(&folder));
+    let (issuer, blocked) = (StrictIssuer::start(3600), blocked(&folder));
     let with = || refreshed(&provider.url(), &issuer, "").settings(&state_dir(&blocked));
     let without = TestProxy::builder().settings(&state_dir(&blocked)).provider(
         "Other",
@@ -198,7 +198,7 @@ fn a_token_that_could_not_be_written_survives_that_its_provider_is_taken_out_and
 #[test]
 fn a_provider_that_is_renamed_keeps_its_chain_and_its_file_follows() {
     let provider = Peer::telling_the_credential();
-    let issuer = StrictIssuer::start(9);
+    let issuer = StrictIssuer::start(3600);
     let called = |name: &str| refreshed_as(name, &provider.url(), &issuer, "", "");
     let proxy = called("Old").start();
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
@@ -215,7 +215,7 @@ fn a_provider_that_is_renamed_keeps_its_chain_and_its_file_follows() {
 #[test]
 fn a_state_folder_that_is_changed_gets_the_tokens() {
     let (folder, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
-    let issuer = StrictIssuer::start(9);
+    let issuer = StrictIssuer::start(3600);
     let elsewhere = folder.path().join("elsewhere");
     let proxy = refreshed(&provider.url(), &issuer, "").start();
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
@@ -230,7 +230,7 @@ fn a_state_folder_that_is_changed_gets_the_tokens() {
 #[test]
 fn a_reload_in_the_middle_of_a_refresh_waits_for_its_answer() {
     let provider = Peer::telling_the_credential();
-    let issuer = StrictIssuer::start(9);
+    let issuer = StrictIssuer::start(3600);
     let with = |lines: &str, of_refresh: &str| {
         refreshed_as("P", &provider.url(), &issuer, lines, of_refresh)
     };
@@ -301,7 +301,7 @@ fn a_token_that_is_refused_after_a_reload_is_refreshed_for_a_request_from_before
         }
         _ => answer(200, "fine"),
     });
-    let issuer = StrictIssuer::start(9);
+    let issuer = StrictIssuer::start(3600);
     let proxy = refreshed(&provider.url(), &issuer, "").start();
     eventually("the token is there", || proxy.ask(get("/-/ready")).status == 200);
     let mut refused = Client::connect(proxy.address);
@@ -335,4 +335,40 @@ fn a_reload_after_a_failure_for_good_tries_once() {
     assert_eq!(proxy.reload(&refreshed(&provider.url(), &issuer, OTHER_HEADER)).status, 200);
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-the-seed-1");
     assert_eq!(issuer.presented().len(), 3);
+}
+
+#[test]
+fn a_reload_joins_a_refresh_that_runs() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(3600);
+    let same = || refreshed(&provider.url(), &issuer, "");
+    let release = issuer.hold_and_refuse_next(400, r#"{"error":"invalid_client"}"#);
+    let proxy = same().start();
+    eventually("a refresh is under way", || issuer.presented().len() == 1);
+    assert_eq!(proxy.reload(&same()).status, 200);
+    drop(release);
+    eventually("it failed", || proxy.ask(get("/-/ready")).body.contains("invalid_client"));
+    // Had the reload been heard as another order, this one would come third.
+    assert_eq!(refresh(&proxy, "p"), 200);
+    assert_eq!(issuer.presented().len(), 2);
+}
+
+#[test]
+fn a_request_that_waits_for_a_provider_that_is_taken_out_is_told_so() {
+    let provider = Peer::telling_the_credential();
+    let issuer = StrictIssuer::start(3600);
+    let release = issuer.hold_and_refuse_next(503, "");
+    let proxy = refreshed(&provider.url(), &issuer, "").start();
+    let mut waiting = Client::connect(proxy.address);
+    waiting.send(get("/x"));
+    eventually("a refresh is under way", || issuer.presented().len() == 1);
+    let without = TestProxy::builder().provider("O", "openai", &provider.url(), "auth_value: a");
+    assert_eq!(proxy.reload(&without).status, 200);
+    drop(release);
+    let came = waiting.answer();
+    assert_eq!((came.status, came.code()), (503, "token_unavailable"));
+    assert!(came.body.contains("503 Service Unavailable"), "{}", came.body);
+    // It was told at once: there is no next try to wait for.
+    assert!(!came.body.contains("the next try"), "{}", came.body);
+    assert_eq!(issuer.presented().len(), 1);
 }

@@ -377,7 +377,7 @@ impl Actor {
 
     fn posting(&mut self, refreshing: bool) -> Posting {
         self.status.consecutive_failures = self.machine.consecutive_failures();
-        self.status.next_attempt_at = self.machine.next_attempt_at();
+        self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| !self.is_retired);
         let mut refresh = self.status.clone();
         if let Some(told) = self.told_of_store() {
             refresh.fail(told, Trouble::StoreAway);

@@ -81,6 +81,8 @@ impl Actor {
                 Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Event::Force(done)) if self.falls_back => self.waiting.push(done),
                 Ok(Event::Force(_)) => {}
+                // A reload that changed nothing of it is an order too.
+                Ok(Event::Reloaded) => self.is_retired = false,
                 Ok(event) => self.hear(event),
                 Err(TryRecvError::Empty) => break,
             }

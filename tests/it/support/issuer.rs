@@ -11,8 +11,8 @@ use super::peer::{Peer, answer};
 enum Manner {
     /// The answer comes once the other end is dropped.
     Hold(Receiver<()>),
-    /// Nothing is rotated; this is the answer.
-    Refuse(u16, String),
+    /// Nothing is rotated; this is the answer, which comes once the other end is dropped.
+    Refuse(u16, String, Receiver<()>),
 }
 
 /// What became of one family of refresh tokens.
@@ -73,8 +73,9 @@ impl StrictIssuer {
             let presented = presented.expect("a refresh token").to_owned();
             let manner = of_peer.lock().unwrap().manners.pop_front();
             match manner {
-                Some(Manner::Refuse(status, body)) => {
+                Some(Manner::Refuse(status, body, released)) => {
                     of_peer.lock().unwrap().presented.push(presented);
+                    let _ = released.recv();
                     answer(status, &body)
                 }
                 Some(Manner::Hold(released)) => {
@@ -138,6 +139,13 @@ impl StrictIssuer {
 
     /// Has it answer the next request like this, and rotate nothing.
     pub(crate) fn refuse_next(&self, status: u16, body: &str) {
-        self.book().manners.push_back(Manner::Refuse(status, body.to_owned()));
+        drop(self.hold_and_refuse_next(status, body));
+    }
+
+    /// The same, once the sender is dropped.
+    pub(crate) fn hold_and_refuse_next(&self, status: u16, body: &str) -> Sender<()> {
+        let (release, released) = bounded(0);
+        self.book().manners.push_back(Manner::Refuse(status, body.to_owned(), released));
+        release
     }
 }
