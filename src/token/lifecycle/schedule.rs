@@ -77,10 +77,10 @@ impl Lifecycle {
     }
 
     /// A try was given up before anything was sent, and not for another process or host: whoever asked
-    /// for it has to ask again.
-    pub fn withdrawn(&mut self) {
-        self.ordered = None;
+    /// for it has to ask again. Returns whether it was ordered.
+    pub fn withdrawn(&mut self) -> bool {
         self.rejection.withdrawn();
+        self.ordered.take().is_some()
     }
 
     /// Whether there is a token that has not ended and, as far as is known, is not refused.

@@ -18,7 +18,7 @@ use crate::token::refresher::words::tell_stored;
 use crate::token::refresher::{Event, Setup, TICK_MS};
 use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
-use crate::token::store::Posting;
+use crate::token::store::{Generation, Posting};
 use crate::token::waiting::{Cause, Waits};
 
 /// The longest sleep while there is no token to send: what may be waited for is a login.
@@ -56,6 +56,8 @@ pub(super) struct Actor {
     pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
     pub(super) lock_warned: bool,
+    /// The last token of which the log says that the provider refused it.
+    pub(super) refused: Option<Generation>,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
     /// Hash of the configured seed of which was said that it is superseded.
@@ -97,6 +99,7 @@ impl Actor {
             is_told_wanted,
             clock_warned: false,
             lock_warned: false,
+            refused: None,
             falls_back: false,
             superseded_said: None,
             looked_at_ms: now.steady_ms,

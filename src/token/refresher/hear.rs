@@ -59,7 +59,10 @@ impl Actor {
         let name = &self.setup.name;
         match self.machine.rejected(generation, self.setup.clock.now()) {
             OnRejection::Refresh => {
-                warn!("Provider {name} refused its token; refreshing");
+                // Said once a token: while the token store is away, each request has the refresh tried.
+                if self.refused.replace(generation) != Some(generation) {
+                    warn!("Provider {name} refused its token; refreshing");
+                }
                 self.waiting.push(done);
             }
             OnRejection::Join => self.waiting.push(done),
@@ -92,8 +95,11 @@ impl Actor {
 
     /// A refresh could not even be tried: who waits for it learns so.
     pub(super) fn give_up_waiting(&mut self) {
-        self.machine.withdrawn();
+        let was_ordered = self.machine.withdrawn();
         self.waiting.clear();
+        if let Some(told) = self.told_of_store().filter(|_| was_ordered) {
+            warn!("Provider {} was not refreshed as ordered: {told}", self.setup.name);
+        }
     }
 
     fn has_valid_token(&self) -> bool {

@@ -396,6 +396,77 @@ fn what_another_host_got_is_in_the_own_state_folder_too() {
 }
 
 #[test]
+fn a_token_that_is_refused_on_all_hosts_at_once_is_refreshed_once() {
+    let server = Server::start(&["--port", "0"]);
+    let provider = Peer::answering(|seen| match seen.field("authorization") {
+        Some("Bearer access-1") => answer(401, "expired"),
+        Some(token) => answer(200, token),
+        None => answer(400, ""),
+    });
+    let count = std::sync::atomic::AtomicU64::new(0);
+    let issuer = Peer::answering(move |_| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        let grant = format!(
+            r#"{{"access_token":"access-{number}","expires_in":3600,"refresh_token":"refresh-{number}"}}"#
+        );
+        answer(200, &grant)
+    });
+    let hosts = [(); 3].map(|()| {
+        TestProxy::builder()
+            .refreshed("P", &provider.url(), &format!("{}/token", issuer.url()), "")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+            .start()
+    });
+    for host in &hosts {
+        eventually("it has the token", || host.ask(get("/-/ready")).status == 200);
+    }
+    let mut clients: Vec<_> =
+        hosts.iter().flat_map(|host| [(); 5].map(|()| Client::connect(host.address))).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/x")));
+    for client in &mut clients {
+        assert_eq!(client.answer().body, "Bearer access-2");
+    }
+    assert_eq!(issuer.seen().len(), 2);
+    // An order is followed by the host that it was given to, however young the token is.
+    for (number, host) in hosts.iter().enumerate() {
+        let ordered =
+            host.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!((ordered.status, issuer.seen().len()), (200, 3 + number));
+    }
+}
+
+/// 43 leases a second were taken.
+#[test]
+fn no_lease_is_taken_where_a_variable_is_missing() {
+    let server = Server::start(&["--port", "0"]);
+    let shared = store(&server.url(), None);
+    let proxy = TestProxy::builder()
+        .refreshed("P", "http://127.0.0.1:9", "http://127.0.0.1:9/token", "")
+        .without_variable("CLIENT_ID")
+        .settings(&format!(
+            "token_store: \"{}\", token_store_prefix: \"{}\"",
+            server.url(),
+            shared.prefix
+        ))
+        .start();
+    let failures = || {
+        proxy.ask(get("/-/status")).json()["providers"][0]["refresh"]["failures"].as_u64().unwrap()
+    };
+    eventually("the start has tried", || failures() == 1);
+    for orders in 1..=3 {
+        proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(failures(), orders + 1);
+    }
+    let mut line = Line::open(&shared).unwrap();
+    let mut taken = None;
+    eventually("the lease can be taken", || {
+        taken = line.take(&Names::new(&shared.prefix, "p"), "test", LONG_MS, 0).unwrap();
+        taken.is_some()
+    });
+    assert_eq!(taken.unwrap().fence, 1, "nobody had it before");
+}
+
+#[test]
 fn a_login_on_one_host_reaches_the_others() {
     let server = Server::start(&["--port", "0"]);
     let provider = Peer::telling_the_credential();
