@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, after, bounded, never, unbounded};
 use fastrand::Rng;
 
 use crate::clock::{Clock, Deadline};
@@ -183,9 +183,9 @@ pub struct Refresher {
 impl Refresher {
     /// Starts the thread.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
-        Self::spawn(|is_told_wanted| {
-            let actor = Actor::new(setup, is_told_wanted);
-            move |inbox: &Receiver<Event>| actor.run(inbox)
+        Self::spawn(|inbox, is_told_wanted| {
+            let actor = Actor::new(setup, inbox, is_told_wanted);
+            move || actor.run()
         })
     }
 
@@ -193,23 +193,25 @@ impl Refresher {
     /// refresher, and ends where that never happens.
     pub fn start_after(setup: Setup, left: Receiver<()>) -> std::io::Result<Self> {
         setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
-        Self::spawn(|is_told_wanted| {
-            move |inbox: &Receiver<Event>| {
+        Self::spawn(|inbox, is_told_wanted| {
+            move || {
                 if left.recv().is_ok() {
-                    Actor::new(setup, is_told_wanted).run(inbox);
+                    Actor::new(setup, inbox, is_told_wanted).run();
                 }
             }
         })
     }
 
-    fn spawn<Body>(body: impl FnOnce(Arc<AtomicBool>) -> Body) -> std::io::Result<Self>
+    fn spawn<Body>(
+        body: impl FnOnce(Receiver<Event>, Arc<AtomicBool>) -> Body,
+    ) -> std::io::Result<Self>
     where
-        Body: FnOnce(&Receiver<Event>) + std::marker::Send + 'static,
+        Body: FnOnce() + std::marker::Send + 'static,
     {
         let (events, inbox) = unbounded();
         let is_told_wanted: Arc<AtomicBool> = Arc::default();
-        let body = body(is_told_wanted.clone());
-        let thread = thread::spawn("refresher", STACK_BYTES, move || body(&inbox))?;
+        let body = body(inbox, is_told_wanted.clone());
+        let thread = thread::spawn("refresher", STACK_BYTES, body)?;
         Ok(Self { inbox: Inbox { events, is_told_wanted }, thread: Some(thread) })
     }
 
@@ -267,7 +269,7 @@ impl Drop for Refresher {
 
 /// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
 pub fn refresh_once(setup: Setup) -> Result<(), String> {
-    Actor::new(setup, Arc::default()).refresh_once()
+    Actor::new(setup, never(), Arc::default()).refresh_once()
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub(super) struct Actor {
     /// Until when a refresh is not tried again that another process, another host or the shared store kept
     /// off, whatever is heard meanwhile.
     pub(super) hold_off: Option<Due>,
+    /// What it is told, and how much of that came before the last refresh ended.
+    pub(super) inbox: Receiver<Event>,
+    pub(super) joined: usize,
     /// As in [`Inbox`](crate::token::refresher::Inbox).
     pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
@@ -75,7 +78,11 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(setup: Setup, is_told_wanted: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        setup: Setup,
+        inbox: Receiver<Event>,
+        is_told_wanted: Arc<AtomicBool>,
+    ) -> Self {
         let policy = Policy::of(&setup.config);
         let (read, notes) = load_at_start(&setup);
         let (stored, hindrance) = match read {
@@ -96,6 +103,8 @@ impl Actor {
             waits: Waits::default(),
             waiting: Vec::new(),
             hold_off: None,
+            inbox,
+            joined: 0,
             is_told_wanted,
             clock_warned: false,
             lock_warned: false,
@@ -181,7 +190,7 @@ impl Actor {
         self.say_superseded_seed();
     }
 
-    pub(super) fn run(mut self, inbox: &Receiver<Event>) {
+    pub(super) fn run(mut self) {
         loop {
             let now = self.setup.clock.now();
             self.warn_of_clock(now);
@@ -189,7 +198,7 @@ impl Actor {
                 _ if self.is_retired => TICK_MS,
                 Step::Refresh if self.held_off_ms(now) > 0 => self.held_off_ms(now),
                 Step::Refresh => match self.refresh() {
-                    Went::Through if self.hear_who_joined(inbox) => continue,
+                    Went::Through if self.hear_who_joined() => continue,
                     Went::Through => break,
                     Went::Busy => self.hold_off_for(LOCK_RETRY_MS),
                     Went::Away => {
@@ -210,7 +219,7 @@ impl Actor {
             let wait_ms = if self.unshared { wait_ms.min(AWAY_RETRY_MS) } else { wait_ms };
             let timer = (self.setup.timer)(Duration::from_millis(wait_ms));
             select! {
-                recv(inbox) -> event => match event {
+                recv(self.inbox) -> event => match event {
                     Ok(Event::Stop) | Err(_) => break,
                     Ok(event) => self.hear(event),
                 },
@@ -353,6 +362,7 @@ impl Actor {
                 let name = &self.setup.name;
                 info!("Using the token that another process stored for provider: {name}");
             }
+            self.joined = self.inbox.len();
             self.wait_is_over();
             self.publish(false);
             return Went::Through;
@@ -366,6 +376,8 @@ impl Actor {
         };
         self.leave();
         drop(lock);
+        // Once the outcome is published, an order is about what comes after it.
+        self.joined = self.inbox.len();
         match went {
             Went::Busy => self.wait_for(Cause::Lease),
             Went::Through => self.wait_is_over(),

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use crossbeam_channel::{Sender, TryRecvError};
 use log::{info, warn};
 
 use crate::token::lifecycle::OnRejection;
@@ -75,12 +75,12 @@ impl Actor {
     }
 
     /// A refresh has ended. Who asked for one while it ran has joined it; false where it is time to end.
-    pub(super) fn hear_who_joined(&mut self, inbox: &Receiver<Event>) -> bool {
+    pub(super) fn hear_who_joined(&mut self) -> bool {
         if !self.falls_back {
             self.waiting.clear();
         }
-        for _ in 0..inbox.len() {
-            match inbox.try_recv() {
+        for _ in 0..std::mem::take(&mut self.joined) {
+            match self.inbox.try_recv() {
                 Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Event::Force(done)) if self.falls_back => self.waiting.push(done),
                 Ok(Event::Force(_)) => {}

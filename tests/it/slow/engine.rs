@@ -422,7 +422,9 @@ fn a_token_that_is_refused_on_all_hosts_at_once_is_refreshed_once() {
     }
     let mut clients: Vec<_> =
         hosts.iter().flat_map(|host| [(); 5].map(|()| Client::connect(host.address))).collect();
-    clients.iter_mut().for_each(|client| client.send(get("/x")));
+    for client in &mut clients {
+        client.send(get("/x"));
+    }
     for client in &mut clients {
         assert_eq!(client.answer().body, "Bearer access-2");
     }
