@@ -66,6 +66,9 @@ pub struct ProviderReport {
     pub advice: Option<String>,
     /// What would be lost at a restart, and why.
     pub warning: Option<String>,
+    /// The refresh token, where its issuer says when it ends.
+    #[serde(default)]
+    pub refresh_token: Option<RefreshTokenReport>,
 }
 
 /// See [`ProviderReport::state`].
@@ -121,6 +124,15 @@ pub struct TokenReport {
     pub refresh_due_at: Option<Timestamp>,
     /// Its place in the row of tokens.
     pub generation: u64,
+}
+
+/// A refresh token whose end is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefreshTokenReport {
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// What to do about that, where it is soon.
+    pub warning: Option<String>,
 }
 
 /// What went over the way to a provider, since the start.
@@ -200,7 +212,15 @@ impl Report {
 impl ProviderReport {
     /// Whether nothing about it needs anybody's attention.
     pub fn is_fine(&self) -> bool {
-        self.problem.is_none() && self.warning.is_none() && self.cooldown_until.is_none()
+        self.problem.is_none()
+            && self.warning.is_none()
+            && self.login_due().is_none()
+            && self.cooldown_until.is_none()
+    }
+
+    /// The warning of a refresh token that ends soon.
+    pub fn login_due(&self) -> Option<&str> {
+        self.refresh_token.as_ref()?.warning.as_deref()
     }
 }
 

@@ -22,6 +22,7 @@ pub mod history;
 pub mod jwt;
 pub mod lifecycle;
 pub mod places;
+pub mod refresh_end;
 pub mod refresher;
 pub mod saved;
 pub mod scope;

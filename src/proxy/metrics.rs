@@ -27,6 +27,7 @@ pub struct Metrics {
     upstream_errors: IntCounterVec,
     refreshes: IntCounterVec,
     expiry: GaugeVec,
+    refresh_token_expiry: GaugeVec,
     ready: IntGaugeVec,
     connections: IntGauge,
     log_lines_dropped: IntCounter,
@@ -64,6 +65,8 @@ pub struct ProviderNow<'a> {
     pub is_ready: bool,
     /// When its token expires, where it has one that does.
     pub expires_at: Option<Timestamp>,
+    /// When its refresh token ends, where that is known.
+    pub refresh_token_expires_at: Option<Timestamp>,
     /// Refreshes that succeeded since its thread began.
     pub successes: u64,
     /// Refreshes that failed since its thread began.
@@ -95,6 +98,9 @@ impl Metrics {
             registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
         };
         let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help));
+        let times = |name: &str, help: &str| {
+            registered(&registry, GaugeVec::new(Opts::new(name, help), &["provider"]))
+        };
         let histogram = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
             registered(&registry, HistogramVec::new(options, &["provider"]))
@@ -124,15 +130,13 @@ impl Metrics {
                 "Token refreshes by outcome",
                 &["provider", "outcome"],
             ),
-            expiry: registered(
-                &registry,
-                GaugeVec::new(
-                    Opts::new(
-                        "evertoken_token_expiry_timestamp_seconds",
-                        "When the token in use expires, in seconds since 1970",
-                    ),
-                    &["provider"],
-                ),
+            expiry: times(
+                "evertoken_token_expiry_timestamp_seconds",
+                "When the token in use expires, in seconds since 1970",
+            ),
+            refresh_token_expiry: times(
+                "evertoken_refresh_token_expiry_timestamp_seconds",
+                "When the refresh token in use ends, where its issuer says so, in seconds since 1970",
             ),
             ready: registered(
                 &registry,
@@ -212,6 +216,7 @@ impl Metrics {
         self.in_flight.set(0);
         self.ready.reset();
         self.expiry.reset();
+        self.refresh_token_expiry.reset();
         self.refreshes.reset();
         self.log_lines_dropped.reset();
         self.log_lines_dropped.inc_by(log_lines_dropped);
@@ -227,9 +232,14 @@ impl Metrics {
     fn stands(&self, now: &ProviderNow<'_>) {
         self.in_flight.add(i64::try_from(now.in_flight).unwrap_or(i64::MAX));
         self.ready.with_label_values(&[now.name]).set(i64::from(now.is_ready));
-        if let Some(at) = now.expires_at {
+        let times = [
+            (&self.expiry, now.expires_at),
+            (&self.refresh_token_expiry, now.refresh_token_expires_at),
+        ];
+        for (gauge, at) in times {
+            let Some(at) = at else { continue };
             let since_1970 = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-            self.expiry.with_label_values(&[now.name]).set(since_1970.as_secs_f64());
+            gauge.with_label_values(&[now.name]).set(since_1970.as_secs_f64());
         }
         self.refreshes.with_label_values(&[now.name, "success"]).inc_by(now.successes);
         self.refreshes.with_label_values(&[now.name, "failure"]).inc_by(now.failures);
@@ -316,6 +326,7 @@ mod tests {
             name: "A",
             is_ready: true,
             expires_at: Some(Timestamp::from_millis(1_800_000_000_500)),
+            refresh_token_expires_at: Some(Timestamp::from_secs(1_900_000_000)),
             successes: 3,
             failures: 1,
             in_flight: 2,
@@ -336,6 +347,7 @@ mod tests {
             "evertoken_refreshes_total{outcome=\"success\",provider=\"A\"} 3",
             "evertoken_refreshes_total{outcome=\"failure\",provider=\"A\"} 1",
             "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
+            "evertoken_refresh_token_expiry_timestamp_seconds{provider=\"A\"} 1900000000",
             "evertoken_provider_ready{provider=\"A\"} 1",
             "evertoken_connections 1",
             "evertoken_log_lines_dropped_total 3",

@@ -169,6 +169,7 @@ fn metrics(proxy: &Proxy) -> Page {
                 name: &provider.name,
                 is_ready: provider.enabled && proxy.has_credential(index, &posting, now),
                 expires_at: refreshed.or_else(|| kept?.expires_at),
+                refresh_token_expires_at: posting.refresh_end.map(|end| end.at),
                 successes: posting.refresh.successes,
                 failures: posting.refresh.failures,
                 in_flight: proxy.ways[index].counts.in_flight.load(Ordering::Relaxed),

@@ -43,15 +43,20 @@ pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> 
     }
 }
 
-fn about(trouble: Trouble, commands: &Commands) -> String {
-    let login = commands.login.as_ref().map(|login| format!("`{login}`"));
-    let again = match &login {
-        Some(login) => format!("Log in again: {login}"),
+/// How to get another refresh token; `login` is the command, where a login is configured.
+pub fn login_again(login: Option<&str>) -> String {
+    match login {
+        Some(login) => format!("Log in again: `{login}`"),
         None => {
             "Log in again with the provider's own tool, and give evertoken the new refresh token."
                 .to_owned()
         }
-    };
+    }
+}
+
+fn about(trouble: Trouble, commands: &Commands) -> String {
+    let login = commands.login.as_ref().map(|login| format!("`{login}`"));
+    let again = login_again(commands.login.as_deref());
     let text = match trouble {
         Trouble::Missing => {
             let set = "Set it where evertoken is started, and restart; a secret file is read again by itself.";

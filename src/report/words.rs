@@ -77,6 +77,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         problem: None,
         advice: None,
         warning: None,
+        refresh_token: None,
     }
 }
 

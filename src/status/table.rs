@@ -188,9 +188,8 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Look)> {
     if let Some(advice) = &provider.advice {
         remarks.push((advice.clone(), Look::Plain));
     }
-    if let Some(warning) = &provider.warning {
-        remarks.push((warning.clone(), Look::Warn));
-    }
+    let warnings = provider.warning.as_deref().into_iter().chain(provider.login_due());
+    remarks.extend(warnings.map(|warning| (warning.to_owned(), Look::Warn)));
     remarks
 }
 

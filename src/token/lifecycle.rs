@@ -6,11 +6,12 @@
 
 use fastrand::Rng;
 
-use crate::clock::{Due, Moment};
+use crate::clock::{Due, Moment, Timestamp};
 use crate::secret::Secret;
 use crate::token::grant::{Class, Failure, Grant, What};
 use crate::token::lifecycle::rejection::Rejection;
 use crate::token::lifecycle::schedule::Try;
+use crate::token::refresh_end::RefreshEnd;
 use crate::token::saved::{Marker, Saved, SavedFailure};
 use crate::token::store::{Generation, Token};
 
@@ -209,14 +210,18 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> Saved {
-        self.link(presented, grant);
+        self.link(presented, grant, sent.wall);
         self.accept(grant, sent, now, rng);
         self.stamped(now)
     }
 
-    /// Takes the refresh token of `grant`, which `presented` brought, for the next one of the chain.
-    pub fn link(&mut self, presented: &Presented, grant: &Grant) {
+    /// Takes the refresh token of `grant`, which `presented` brought at `sent`, for the next one of the chain.
+    pub fn link(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
         let Presented::Token(token) = presented else { return };
+        let is_of_chain = self.saved.refresh_token.as_ref() == Some(token);
+        let before = self.saved.refresh_end.filter(|_| is_of_chain);
+        let is_kept = grant.refresh_token.as_ref().is_none_or(|next| next == token);
+        self.saved.refresh_end = RefreshEnd::after(before, grant, is_kept, sent);
         let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
         if let Some(seed) = from_seed {
             self.saved.begin_with_seed(seed);

@@ -26,6 +26,7 @@ mod elsewhere;
 mod hear;
 mod hosts;
 mod login;
+mod refresh_end;
 mod reload;
 mod wait;
 mod words;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::shared::lease::Mark;
+use crate::token::refresh_end::RefreshEnd;
 
 mod read;
 
@@ -41,6 +42,8 @@ pub struct Saved {
     pub store_offset_ms: Option<i64>,
     /// The refresh token to use next.
     pub refresh_token: Option<Secret>,
+    /// When that ends, where its issuer says so.
+    pub refresh_end: Option<RefreshEnd>,
     /// The last access token.
     pub access: Option<SavedAccess>,
     /// A refresh that was begun and whose outcome is not known.
@@ -118,6 +121,8 @@ struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_end: Option<RefreshEnd>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<ImageAccess>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pending: Option<Marker>,
@@ -177,6 +182,7 @@ impl Saved {
             configured_seed: self.configured_seed.clone(),
             store_offset_ms: self.store_offset_ms,
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
+            refresh_end: self.refresh_end,
             access: self.access.as_ref().map(|access| ImageAccess {
                 token: access.token.expose().to_owned(),
                 obtained_at: access.obtained_at,
@@ -197,6 +203,9 @@ impl Saved {
         let mut times = vec![&mut self.saved_at];
         if let Some(access) = &mut self.access {
             times.extend([&mut access.obtained_at, &mut access.expires_at, &mut access.refresh_at]);
+        }
+        if let Some(end) = &mut self.refresh_end {
+            times.extend([&mut end.at, &mut end.known_since]);
         }
         times.extend(self.pending.as_mut().map(|marker| &mut marker.at));
         times.extend(self.failure.as_mut().map(|failure| &mut failure.retry_at));
@@ -272,6 +281,7 @@ pub(crate) mod tests {
             configured_seed: Some("e".into()),
             store_offset_ms: Some(-7),
             refresh_token: Some(Secret::new("rt")),
+            refresh_end: Some(RefreshEnd { at, known_since: at, moves: true }),
             access: Some(SavedAccess {
                 token: Secret::new("at"),
                 obtained_at: at,
@@ -301,7 +311,7 @@ pub(crate) mod tests {
             json.expose().split('"').filter_map(Timestamp::parse_rfc3339).collect()
         };
         let expected: Vec<_> = times(&before).iter().map(|at| at.plus_millis(-90_000)).collect();
-        assert_eq!((times(&after), expected.len()), (expected, 6));
+        assert_eq!((times(&after), expected.len()), (expected, 8));
         moved.shift(90_000);
         assert_eq!(moved, full());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use crate::clock::{Deadline, Due, Moment, Timestamp};
 use crate::secret::Secret;
 use crate::token::history::RefreshStatus;
+use crate::token::refresh_end::RefreshEnd;
 use crate::token::waiting::Waiting;
 
 /// Names a refresher's place in the store; never used again for another.
@@ -27,6 +28,8 @@ pub struct Posting {
     pub disk_error: Option<String>,
     /// What the refresher has been waiting for, where that takes long.
     pub waiting: Option<Waiting>,
+    /// When the refresh token ends, where its issuer says so.
+    pub refresh_end: Option<RefreshEnd>,
 }
 
 /// A published access token.

@@ -426,3 +426,81 @@ fn a_403_that_is_a_stream_is_not_held_back() {
     go_on.send(()).unwrap();
     assert_eq!(client.chunk().as_deref(), Some("data: two\n\n"));
 }
+
+/// A grant whose refresh token is called `refresh` and lives so many seconds.
+fn with_refresh_end(refresh: &str, member: &str, lifetime: i64) -> Vec<u8> {
+    let body = json!({
+        "access_token": "at-1", "expires_in": 3600, "refresh_token": refresh, member: lifetime,
+    });
+    raw(200, &[], body.to_string().as_bytes())
+}
+
+#[test]
+fn a_refresh_token_that_ends_soon_is_warned_about_in_status_page_metric_and_table() {
+    let metric = "evertoken_refresh_token_expiry_timestamp_seconds{provider=\"P\"} ";
+    // Under any name; the second of 7 days passes on the way.
+    let cases = [
+        ("refresh_token_expires_in", 7 * 86_400, Some("in 7 days")),
+        ("refresh_expires_in", 86_400, Some("in 24 hours")),
+        ("x_refresh_token_expires_in", 8 * 86_400, None),
+    ];
+    for (member, lifetime, warning) in cases {
+        let refreshed = Refreshed::by(with_refresh_end("rt-1", member, lifetime), "");
+        let status = refreshed.status();
+        let end = status["refresh_token"]["expires_at"].as_str().unwrap();
+        let end = Timestamp::parse_rfc3339(end).unwrap();
+        let told = status["refresh_token"]["warning"].as_str();
+        assert_eq!(told.is_some(), warning.is_some(), "{member}: {status}");
+        let scraped = refreshed.proxy.ask(get("/-/metrics")).body;
+        let line = scraped.lines().find_map(|line| line.strip_prefix(metric)).unwrap();
+        let whole_seconds: i64 = line.split('.').next().unwrap().parse().unwrap();
+        assert_eq!(whole_seconds, end.as_millis() / 1000, "{line}");
+        let page = refreshed.proxy.ask(get("/-/")).body;
+        assert!(page.contains("Refresh token: "), "{page}");
+        if let (Some(told), Some(part)) = (told, warning) {
+            assert!(told.contains(part) && told.contains("Log in again"), "{told}");
+            assert!(page.contains(part), "{page}");
+            assert!(page.contains("The provider needs attention"), "{page}");
+        }
+    }
+    for senseless in [0, -5, 100 * 366 * 86_400] {
+        let refreshed =
+            Refreshed::by(with_refresh_end("rt-1", "refresh_expires_in", senseless), "");
+        assert_eq!(refreshed.status()["refresh_token"], Value::Null, "{senseless}");
+        assert!(!refreshed.proxy.ask(get("/-/metrics")).body.contains(metric));
+    }
+}
+
+#[test]
+fn the_end_of_a_refresh_token_is_stored_kept_and_forgotten_with_it() {
+    let plain = |refresh: Value| {
+        let body = json!({"access_token": "at-1", "expires_in": 9, "refresh_token": refresh});
+        raw(200, &[], body.to_string().as_bytes())
+    };
+    let asked = AtomicUsize::new(0);
+    let issuer = Peer::answering_bytes(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => with_refresh_end("rt-1", "refresh_token_expires_in", 86_400),
+        1 => plain(Value::Null),
+        2 => plain(json!("rt-1")),
+        _ => plain(json!("rt-2")),
+    });
+    let provider = Peer::telling_the_credential();
+    let builder = || TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "");
+    let end = |proxy: &TestProxy| {
+        proxy.ask(get("/-/status")).json()["providers"][0]["refresh_token"]["expires_at"].clone()
+    };
+    let proxy = builder().start();
+    eventually("the first token is there", || proxy.ask(get("/-/ready")).status == 200);
+    let first = end(&proxy);
+    assert!(first.is_string());
+    let proxy = builder().folder(proxy.into_folder()).start();
+    assert_eq!(end(&proxy), first, "it is read again at a start");
+    for (number, expected) in [(2, &first), (3, &first), (4, &Value::Null)] {
+        // An order that comes while a refresh runs joins it.
+        eventually("a refresh", || {
+            proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+            issuer.seen().len() >= number
+        });
+        eventually("its outcome", || end(&proxy) == *expected);
+    }
+}

@@ -162,6 +162,39 @@ fn the_fixed_log_lines_of_failures() {
 }
 
 #[test]
+fn a_refresh_token_that_ends_soon_is_said_once_within_a_week_and_once_within_a_day() {
+    let lifetimes = std::sync::Mutex::new([900_000, 500_000, 500_000, 80_000].into_iter());
+    let issuer = Peer::answering(move |_| {
+        let lifetime = lifetimes.lock().unwrap().next().unwrap_or(80_000);
+        let body = format!(
+            r#"{{"access_token":"a","expires_in":3600,"refresh_token_expires_in":{lifetime}}}"#
+        );
+        answer(200, &body)
+    });
+    let folder = folder(&issuer.url(), "");
+    let binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    binary.wait_for("Successfully refreshed");
+    let forced = "POST /-/refresh/claude-code-official HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    // An order that comes while a refresh runs joins it.
+    eventually("five refreshes", || {
+        ask(binary.address(), forced);
+        issuer.seen().len() >= 5
+    });
+    let warned = || {
+        let lines = binary.lines();
+        let warned = lines.iter().filter(|line| line.contains("The refresh token of provider"));
+        warned.map(|line| bare(line).to_owned()).collect::<Vec<_>>()
+    };
+    eventually("two warnings", || warned().len() >= 2);
+    let warned = warned();
+    let start = "[WARN] The refresh token of provider Claude Code Official ends at 20";
+    assert!(warned.iter().all(|line| line.starts_with(start)), "{warned:?}");
+    assert!(warned[0].contains("in 6 days") && warned[1].contains("in 23 hours"), "{warned:?}");
+    assert!(warned[1].ends_with("; log in again before requests fail"), "{warned:?}");
+    assert_eq!(warned.len(), 2);
+}
+
+#[test]
 fn usage_is_2_and_help_is_0() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["--nope"][..], &["serve"], &["check", "--listen", "a:1"]] {

@@ -339,7 +339,7 @@ impl World {
                 self.restart();
             }
             Issued::Granted(grant) if self.machine.repeats_an_ended_token(&grant, sent) => {
-                self.machine.link(&presented, &grant);
+                self.machine.link(&presented, &grant, sent.wall);
                 self.failed(&presented, &Failure::ended_token());
             }
             Issued::Granted(grant) => self.granted(&presented, &grant, sent),

@@ -168,6 +168,9 @@ fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
             Text(warning)
         )?;
     }
+    if let Some(warning) = provider.login_due() {
+        write!(out, "<div class=\"problem\"><p>{}</p></div>", with_commands(warning))?;
+    }
     Ok(())
 }
 
@@ -206,7 +209,10 @@ fn token(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Re
         write!(out, " <span class=\"muted\"><i class=\"key\"></i>refresh in {left}</span>")?;
     }
     write!(out, "</p>")?;
-    life(out, token, expires_at, now)
+    life(out, token, expires_at, now)?;
+    let Some(refresh_token) = &provider.refresh_token else { return Ok(()) };
+    let left = countdown(refresh_token.expires_at, now);
+    write!(out, "<p class=\"muted\">Refresh token: {left} left</p>")
 }
 
 fn without_token(provider: &ProviderReport) -> &'static str {

@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
-use crate::config::{Credential, ProviderKind};
+use crate::config::{Credential, Provider, ProviderKind};
 use crate::proxy::exchange::Proxy;
-use crate::report::advice::{Commands, advice};
-use crate::report::{CredentialKind, ProviderReport, Report, RequestsReport, State, TokenReport};
+use crate::report::advice::{Commands, advice, login_again};
+use crate::report::{
+    CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, State, TokenReport,
+};
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
 use crate::token::watched::Form;
@@ -68,6 +70,7 @@ pub(super) fn provider_report(
         problem: problem(proxy, index, posting, now),
         advice: None,
         warning: warning(proxy, index, posting),
+        refresh_token: refresh_token(provider, posting, now),
     };
     let refreshed = match &provider.credential {
         Credential::Refreshed(config) => Some(&**config),
@@ -109,6 +112,19 @@ fn token_report(
         refresh_due_at: Some(token.refresh_due_at),
         generation: token.generation,
     })
+}
+
+fn refresh_token(
+    provider: &Provider,
+    posting: &Posting,
+    now: Moment,
+) -> Option<RefreshTokenReport> {
+    let Credential::Refreshed(config) = &provider.credential else { return None };
+    let end = posting.refresh_end?;
+    let login = config.login.exist().then(|| config.call.login(&provider.slug));
+    let warning = end.warning(&provider.name, now.wall);
+    let warning = warning.map(|told| format!("{told}. {}", login_again(login.as_deref())));
+    Some(RefreshTokenReport { expires_at: end.at, warning })
 }
 
 fn credential_kind(credential: &Credential) -> CredentialKind {

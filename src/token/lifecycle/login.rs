@@ -6,6 +6,7 @@ use crate::clock::Moment;
 use crate::secret::Secret;
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Presented};
+use crate::token::refresh_end::RefreshEnd;
 use crate::token::saved::Saved;
 use crate::token::scope;
 
@@ -30,6 +31,7 @@ impl Lifecycle {
             revision: self.saved.revision,
             fence: self.saved.fence,
             configured_seed: self.saved.configured_seed.clone(),
+            refresh_end: RefreshEnd::after(None, grant, false, sent.wall),
             ..Saved::default()
         };
         self.supersede_seeds(&mut begun);

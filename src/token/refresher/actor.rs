@@ -8,10 +8,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, select};
 use log::{error, info, warn};
 
-use crate::clock::{Due, Moment};
+use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{SecretFiles, secret_file, secret_of_file};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{Lifecycle, Policy, Step};
+use crate::token::refresh_end::Nearness;
 use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
 use crate::token::refresher::words::tell_stored;
@@ -61,6 +62,8 @@ pub(super) struct Actor {
     pub(super) lock_warned: bool,
     /// The last token of which the log says that the provider refused it.
     pub(super) refused: Option<Generation>,
+    /// The end of a refresh token that was warned about, and how near it was then.
+    pub(super) end_warned: Option<(Timestamp, Nearness)>,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
     /// Hash of the configured seed of which was said that it is superseded.
@@ -109,6 +112,7 @@ impl Actor {
             clock_warned: false,
             lock_warned: false,
             refused: None,
+            end_warned: None,
             falls_back: false,
             superseded_said: None,
             looked_at_ms: now.steady_ms,
@@ -188,6 +192,7 @@ impl Actor {
             self.status.fail(told, trouble);
         }
         self.say_superseded_seed();
+        self.warn_of_refresh_end();
     }
 
     pub(super) fn run(mut self) {
@@ -294,6 +299,7 @@ impl Actor {
             // Another process may have stored what ends the failure.
             self.take_up_stored();
         }
+        self.warn_of_refresh_end();
         self.publish(false);
     }
 
@@ -403,6 +409,7 @@ impl Actor {
             refresh,
             disk_error: self.unsaved.as_ref().map(|(_, why)| why.clone()),
             waiting: self.waits.said(),
+            refresh_end: self.machine.saved().refresh_end,
         }
     }
 

@@ -60,7 +60,7 @@ impl Actor {
         let fields = &self.setup.config.token_fields;
         let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
         if self.machine.repeats_an_ended_token(&grant, sent) {
-            self.machine.link(presented, &grant);
+            self.machine.link(presented, &grant, sent.wall);
             return Err(Failure::ended_token().into());
         }
         Ok((grant, sent))
@@ -115,6 +115,7 @@ impl Actor {
             if is_repeated { "the same token again, " } else { "" },
             token.expires.left_ms(sent) / 1000
         );
+        self.warn_of_refresh_end();
     }
 
     fn failed(&mut self, presented: &Presented, failure: &Failure) -> Trouble {

@@ -82,6 +82,7 @@ impl Fields {
             configured_seed: self.take("configured_seed"),
             store_offset_ms: self.take("store_offset_ms"),
             refresh_token: self.take("refresh_token").and_then(filled),
+            refresh_end: self.take("refresh_end"),
             access: self.access(saved_at),
             pending: self.take("pending"),
             failure: self.take("failure"),
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn each_field_but_the_refresh_token_can_be_done_without() {
         let names: Vec<String> = json().keys().cloned().collect();
-        assert_eq!(names.len(), 14, "{names:?}");
+        assert_eq!(names.len(), 15, "{names:?}");
         for name in names {
             for wrong in [None, Some(Value::Null), Some(serde_json::json!([{"x": true}]))] {
                 let mut object = json();
