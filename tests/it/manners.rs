@@ -353,9 +353,10 @@ fn is_revoked_and_logs_in(world: &mut World) {
     if world.manners.tokens.session_seconds.is_some() {
         eventually("the session ends", || {
             let due = world.time("token", "refresh_due_at").max(world.now_ms());
-            world.move_to(due + 1);
             let failures = || world.status()["refresh"]["consecutive_failures"].as_u64();
+            // Looked at before the refresh may begin.
             let before = world.refreshes();
+            world.move_to(due + 1);
             eventually("a refresh", || world.refreshes() > before || failures() > Some(0));
             failures() > Some(0)
         });
