@@ -346,9 +346,10 @@ impl State {
     fn provider(&self, request: Request, path: &str, body: &[u8]) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = lock(&self.faults).next_at_provider().unwrap_or_default();
-        stall(fault.stall);
+        // Before a stall, in which the token may end.
         let valid = credential(&request)
             .is_some_and(|token| lock(&self.issuer).is_valid(&token, self.now_ms()));
+        stall(fault.stall);
         if !valid {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
