@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use evertoken::app::Environment;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
+use evertoken::config::raw::Position;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, secret_file};
+use evertoken::config::{Config, encoding, secret_file};
 use evertoken::supervisor::Supervisor;
 use evertoken::{environment_file, logger, regular_file};
 use log::{error, warn};
@@ -138,20 +139,24 @@ fn lines(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// The text of the configuration, or why there is none.
+fn text_of(path: &Path) -> Result<String, (Option<Position>, String)> {
+    let bytes = regular_file::read(path).map_err(|error| {
+        let message = format!(
+            "can't be read: {error}; copy providers.yaml.example to start with, or name another file with --config"
+        );
+        (None, message)
+    })?;
+    encoding::text_of(bytes)
+}
+
 /// See [`resolve::inspect`].
 pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Vec<Problem>) {
     let shown = path.display().to_string();
-    let text = match regular_file::read_to_string(path) {
+    let text = match text_of(path) {
         Ok(text) => text,
-        Err(error) => {
-            let message = format!(
-                "can't be read: {error}; copy providers.yaml.example to start with, or name \
-                 another file with --config"
-            );
-            return (
-                None,
-                vec![Problem { file: shown, position: None, message, is_warning: false }],
-            );
+        Err((position, message)) => {
+            return (None, vec![Problem { file: shown, position, message, is_warning: false }]);
         }
     };
     let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());

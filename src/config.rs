@@ -13,6 +13,7 @@ use crate::shared::place::Place;
 use crate::token::watched::Form;
 
 pub mod call;
+pub mod encoding;
 pub mod raw;
 pub mod redirect;
 pub mod resolve;

@@ -4,10 +4,16 @@
 
 use std::cell::RefCell;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+mod homes;
+mod mistake;
 mod place;
 mod section;
 mod tree;
 
+pub use homes::HOMES;
 pub use place::{Path, Position};
 pub use section::{Section, nearest};
 use tree::Node;
@@ -34,17 +40,24 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Parses `text`. The error is what the parser says, and where.
+    /// Parses `text`. The error says what is wrong, and where.
     pub fn parse(text: &'a str) -> Result<Self, (Option<Position>, String)> {
         // Some editors begin a file with a byte order mark, which the parser takes for a document.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |error: serde_yaml::Error| {
             let position = error.location().map(|place| (place.line(), place.column()));
             let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-            (position, message)
+            let message = message.split(" at line ").next().unwrap_or_default();
+            if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(text)).is_ok() {
+                // It is YAML; what is wrong with it is said by the tree.
+                return (position, message.to_owned());
+            }
+            mistake::explain(text, position, message)
         };
         let written = Node::read(text).map_err(told)?;
+        if let Some((position, message)) = mistake::odd_blank(text) {
+            return Err((Some(position), message));
+        }
         let root = written.merged().map_err(|steps| {
             let message = "'<<' takes keys from a mapping, or from a list of them: write an alias of one, as '*name'";
             (place::locate(text, &written, &Path { steps, of_key: false }), message.to_owned())
@@ -123,7 +136,7 @@ mod tests {
     #[test]
     fn broken_yaml_says_where() {
         let (position, message) = Document::parse("a: [1\nb: 2\n").err().unwrap();
-        assert_eq!(position.map(|(line, _)| line), Some(2), "{message}");
+        assert_eq!(position, Some((1, 4)), "{message}");
         let (position, message) = Document::parse("a: 1\na: 2\n").err().unwrap();
         assert!(message.contains("the key 'a' stands here a second time"), "{message}");
         assert_eq!(position, Some((2, 1)));

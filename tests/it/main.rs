@@ -39,3 +39,4 @@ mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
 mod tls; // own roots, and the same over TLS
+mod yaml; // mistakes in the YAML itself

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::config::raw::homes::home_of;
 use crate::config::raw::tree::{Kind, Node};
 use crate::config::raw::{Document, Path};
 
@@ -40,7 +41,11 @@ impl<'a> Section<'a> {
         is_unreadable: bool,
     ) -> Self {
         if is_unreadable {
-            let message = format!("{name} must hold keys and values, not {}", what_is(value));
+            let message = format!(
+                "{name} must hold keys and values, not {}{}",
+                what_is(value),
+                pair_in(value)
+            );
             document.report(path.clone(), message, false);
         }
         let (known, lacking) = (RefCell::default(), RefCell::default());
@@ -291,7 +296,13 @@ impl<'a> Section<'a> {
         {
             return None;
         }
-        let hint = near.map(|near| format!(", did you mean '{near}'?")).unwrap_or_default();
+        let hint = match (near, home_of(key, &self.name)) {
+            (Some(near), _) => format!(", did you mean '{near}'?"),
+            (None, Some(home)) => {
+                format!("; it belongs to {home}: is the line indented as it should be?")
+            }
+            (None, None) => String::new(),
+        };
         self.report(path.itself(), format!("unknown key '{key}' in {}{hint}", self.name), false);
         near
     }
@@ -308,6 +319,20 @@ fn shown(value: &Node) -> String {
             }
         }
         other => what_is(other).to_owned(),
+    }
+}
+
+/// What to write, where a text is meant to be a key and its value: `port:8080`, `port = 8080`.
+fn pair_in(value: &Node) -> String {
+    let text = value.scalar().map_or("", |scalar| scalar.text.as_str());
+    let parts = text.split_once(':').or_else(|| text.split_once('='));
+    let parts = parts.map(|(key, value)| (key.trim(), value.trim()));
+    let is_key = |key: &str| {
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    match parts.filter(|(key, _)| is_key(key)) {
+        Some((key, _)) => format!("; write a colon and a blank behind '{key}'"),
+        None => String::new(),
     }
 }
 

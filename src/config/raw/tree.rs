@@ -247,7 +247,11 @@ impl Visitor<'_> for Key<'_> {
 
 /// What is said of a key that stands twice in one mapping.
 fn twice(key: &str) -> String {
-    format!("the key '{key}' stands here a second time; remove one of the two")
+    let dash = match key {
+        "name" | "provider" => ", or put the dash before it that begins the next entry",
+        _ => "",
+    };
+    format!("the key '{key}' stands here a second time; remove one of the two{dash}")
 }
 
 /// Reads what [`ByKind`] read once more, with the text of each scalar.

@@ -483,7 +483,8 @@ fn one_mistake_is_reported_once() {
         ),
         (
             &format!("providers:\n  - name: P\n    name: Q\n    {ends}"),
-            "f:3:5: providers[0]: the key 'name' stands here a second time; remove one of the two",
+            "f:3:5: providers[0]: the key 'name' stands here a second time; remove one of the two, or put the \
+             dash before it that begins the next entry",
         ),
     ];
     for (text, message) in cases {
@@ -948,4 +949,25 @@ fn the_recipes_for_files_of_other_programs_are_valid() {
         count += 1;
     }
     assert!(count >= 4, "{count}");
+}
+
+#[test]
+fn keys_are_known_where_a_hint_says_that_they_belong() {
+    use crate::config::raw::HOMES;
+
+    let written = |section: &str, key: &str| match section {
+        "settings" => document(&format!("{key}: null"), "auth_type: none"),
+        "auth" => document(&format!("auth: {{{key}: null}}"), "auth_type: none"),
+        "timeouts" => document(&format!("timeouts: {{{key}: null}}"), "auth_type: none"),
+        "a provider" => document("", &format!("auth_type: none\n{key}: null")),
+        _ => with_refresh(&format!("{key}: null")),
+    };
+    for (section, keys) in HOMES {
+        for key in keys {
+            let text = written(section, key);
+            let (_, problems) = inspect(&text, "f", &sources());
+            let unknown = problems.iter().find(|one| one.message.contains("unknown key"));
+            assert_eq!(unknown, None, "{key} in {section}");
+        }
+    }
 }

@@ -1,0 +1,61 @@
+//! Where a key belongs that stands in another section: what people get wrong is how far a line is indented. Pure.
+
+/// Keys by the section that has them; those that several have are left out.
+pub const HOMES: [(&str, &[&str]); 5] = [
+    (
+        "settings",
+        &[
+            "host",
+            "port",
+            "log_level",
+            "server",
+            "state_dir",
+            "max_connections",
+            "max_body_bytes",
+            "replay_body_bytes",
+            "failure_cooldown",
+            "shutdown_grace",
+            "auth",
+            "allowed_hosts",
+            "selection_strategy",
+            "token_store",
+        ],
+    ),
+    ("auth", &["api_key", "api_key_env", "api_key_file"]),
+    ("timeouts", &["connect", "response", "idle", "client_head", "client_idle"]),
+    (
+        "a provider",
+        &["type", "base_url", "auth_type", "auth_value", "auth_value_env", "auth_value_file"],
+    ),
+    (
+        "auto_refresh_config",
+        &[
+            "token_url",
+            "client_id_env",
+            "client_id_file",
+            "client_secret_env",
+            "client_secret_file",
+            "refresh_token_env",
+            "refresh_token_file",
+            "grant_type",
+            "client_auth",
+            "request_format",
+            "scope",
+            "extra_params",
+            "refresh_before_expiry",
+            "retry_interval",
+            "authorization_url",
+            "device_authorization_url",
+            "redirect_uri",
+            "issuer",
+            "credentials_file",
+            "credentials_fields",
+        ],
+    ),
+];
+
+/// The section that has `key`, where that is not `section`.
+pub(super) fn home_of(key: &str, section: &str) -> Option<&'static str> {
+    let (home, _) = HOMES.iter().find(|(_, keys)| keys.contains(&key))?;
+    (*home != section).then_some(home)
+}
