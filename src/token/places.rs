@@ -350,13 +350,13 @@ mod tests {
         let files = contents(&[("gone", lost.clone())]);
         assert_eq!(
             find(&files, &[("a", "seed")], &[]),
-            found("a", "a", &[]),
+            found("a", &[]),
             "it may be anybody's"
         );
         let files = contents(&[("b", lost)]);
         let both = [("a", "seed"), ("b", "seed")];
-        assert_eq!(find(&files, &both, &[]), found("b", "b", &[]));
-        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("a", "a", &[]));
+        assert_eq!(find(&files, &both, &[]), found("b", &[]));
+        assert_eq!(find(&files, &[("a", "seed"), ("b", "other")], &[]), found("a", &[]));
     }
 
     #[test]
