@@ -275,7 +275,7 @@ impl Scan {
         while at < chars.len() {
             let here = (number, at + 1);
             if let Some((quote, opened)) = self.quote {
-                let Some(end) = quote_end(chars, at, quote) else { return None };
+                let end = quote_end(chars, at, quote)?;
                 if let Some(mistake) = escape(quote, number, chars, at, end) {
                     return Some(mistake);
                 }
@@ -296,7 +296,7 @@ impl Scan {
                 bracket @ ('[' | '{') => self.brackets.push((bracket, here)),
                 bracket @ (']' | '}') => {
                     let fits = |open: &(char, Position)| (open.0 == '[') == (bracket == ']');
-                    if self.brackets.pop().filter(fits).is_none() {
+                    if self.brackets.pop().as_ref().is_none_or(|one| !fits(one)) {
                         return Some((
                             here,
                             format!("nothing is open that this '{bracket}' could close"),

@@ -32,11 +32,12 @@ fn folder(providers: [&str; 2], issuer: &str) -> tempfile::TempDir {
         state.display()
     );
     for (name, url) in ["A", "B"].into_iter().zip(providers) {
-        text.push_str(&format!(
+        let entry = format!(
             "  - name: {name}\n    type: anthropic\n    base_url: \"{url}\"\n    auto_refresh_config:\n      \
              enabled: true\n      token_url: \"{issuer}/{name}\"\n      client_id_env: ID\n      \
              client_secret_env: SECRET\n      refresh_token_env: TOKEN\n"
-        ));
+        );
+        text.push_str(&entry);
     }
     std::fs::write(folder.path().join("providers.yaml"), text).unwrap();
     folder
@@ -55,7 +56,7 @@ fn limit(binary: &Binary, user: u32, what: &str, most: u64) {
 /// Lets it open nothing more.
 fn close_door(binary: &Binary) {
     let is_free = |number: &u64| !Path::new(&format!("/proc/{}/fd/{number}", binary.id())).exists();
-    limit(binary, 0, "nofile", (0..).find(is_free).unwrap());
+    limit(binary, 0, "nofile", (0..1 << 20).find(is_free).unwrap());
 }
 
 fn threads(binary: &Binary) -> u64 {
