@@ -5,12 +5,15 @@ use std::time::Duration;
 use crate::clock::{Moment, Timestamp};
 use crate::ingress::body::BodyFault;
 use crate::refusal::{Code, Refusal};
+use crate::token::history::Trouble;
 use crate::token::store::Posting;
 use crate::upstream::UpstreamError;
 
 /// The least and the most that `Retry-After` says for a token that is not there.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+/// What it says where only a login brings one: nobody knows when, and clients sleep for as long as it says.
+const RETRY_AFTER_LOGIN: Duration = Duration::from_mins(1);
 
 /// Whether an answer of `status` lets a held request move on to another provider, and has this one
 /// cool down.
@@ -85,8 +88,15 @@ pub fn token_unavailable(provider: &str, posting: &Posting, now: Timestamp) -> R
     let why = posting.trouble().unwrap_or(on_its_way);
     let last = last.map_or_else(String::new, |at| format!("the last one expired at {at}; "));
     let next = posting.refresh.next_attempt_at;
-    let when = next.map_or_else(String::new, |at| format!("; the next try is at {at}"));
+    let when = match (posting.refresh.trouble, next) {
+        (Some(Trouble::LoginNeeded), _) => "; waiting for a login".to_owned(),
+        (_, Some(at)) => format!("; the next try is at {at}"),
+        (_, None) => String::new(),
+    };
     let message = format!("No valid token for {provider}: {last}{why}{when}");
+    if posting.refresh.trouble == Some(Trouble::LoginNeeded) {
+        return Refusal::new(Code::TokenUnavailable, message).retry_in(RETRY_AFTER_LOGIN);
+    }
     let wait = next.and_then(|at| u64::try_from(at.millis_since(now)).ok()).unwrap_or(0);
     let wait = Duration::from_millis(wait).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
     Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
@@ -225,6 +235,21 @@ mod tests {
         let first = token_unavailable("P", &Posting::default(), now);
         assert_eq!(first.retry_after, Some(RETRY_AFTER_MIN));
         assert_eq!(first.message, "No valid token for P: the first token is still on its way");
+        let before_login = Posting {
+            refresh: RefreshStatus {
+                last_error: Some("There is no refresh token yet; run: evertoken login".into()),
+                trouble: Some(Trouble::LoginNeeded),
+                ..RefreshStatus::default()
+            },
+            ..Posting::default()
+        };
+        let refusal = token_unavailable("P", &before_login, now);
+        assert_eq!(
+            refusal.message,
+            "No valid token for P: There is no refresh token yet; run: evertoken login; waiting for a \
+             login"
+        );
+        assert_eq!(refusal.retry_after, Some(RETRY_AFTER_LOGIN));
         let token = Token {
             secret: Secret::new("a"),
             generation: 1,

@@ -185,7 +185,7 @@ impl Refresher {
     /// Starts the thread.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         Self::spawn(|inbox, is_told_wanted| {
-            let actor = Actor::new(setup, inbox, is_told_wanted);
+            let actor = Actor::new(setup, inbox, is_told_wanted, false);
             move || actor.run()
         })
     }
@@ -197,7 +197,7 @@ impl Refresher {
         Self::spawn(|inbox, is_told_wanted| {
             move || {
                 if left.recv().is_ok() {
-                    Actor::new(setup, inbox, is_told_wanted).run();
+                    Actor::new(setup, inbox, is_told_wanted, false).run();
                 }
             }
         })
@@ -270,7 +270,7 @@ impl Drop for Refresher {
 
 /// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
 pub fn refresh_once(setup: Setup) -> Result<(), String> {
-    Actor::new(setup, never(), Arc::default()).refresh_once()
+    Actor::new(setup, never(), Arc::default(), true).refresh_once()
 }
 
 #[cfg(test)]

@@ -162,6 +162,23 @@ fn the_fixed_log_lines_of_failures() {
 }
 
 #[test]
+fn a_single_refresh_that_fails_promises_no_next_try() {
+    for body in ["", r#"{"error":"invalid_client"}"#, r#"{"error":"invalid_grant"}"#] {
+        let issuer = Peer::answering(move |_| answer(401, body));
+        let folder = folder(&issuer.url(), "");
+        // The second one finds what the first one stored.
+        for _ in 0..2 {
+            let once = run(folder.path(), &["refresh"], &VARIABLES);
+            let told = text(&once.stderr);
+            assert_eq!(once.status.code(), Some(1), "{told}");
+            assert!(told.contains("Failed to refresh token: 401 Unauthorized"), "{told}");
+            assert!(told.contains("(provider: Claude Code Official)"), "{told}");
+            assert!(!told.contains("next try"), "{told}");
+        }
+    }
+}
+
+#[test]
 fn a_refresh_token_that_ends_soon_is_said_once_within_a_week_and_once_within_a_day() {
     let lifetimes = std::sync::Mutex::new([900_000, 500_000, 500_000, 80_000].into_iter());
     let issuer = Peer::answering(move |_| {

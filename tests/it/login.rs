@@ -155,6 +155,30 @@ fn a_browser_logs_in_and_the_running_evertoken_serves_with_it() {
 }
 
 #[test]
+fn before_the_first_login_nobody_is_told_of_a_next_try() {
+    let place = Place::new(BROWSER);
+    let words = "There is no refresh token yet; run: evertoken login --provider the-p";
+    let running = place.start();
+    let line = running.wait_for(words);
+    assert!(line.ends_with(" (provider: The P; waiting for a login)"), "{line}");
+    let refused = ask(running.address(), get("/x"));
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.body.contains("; waiting for a login\""), "{}", refused.body);
+    assert_eq!(refused.field("retry-after"), Some("60"));
+    let status = ask(running.address(), get("/-/status")).json();
+    let refresh = &status["providers"][0]["refresh"];
+    assert_eq!(refresh["trouble"], "login_needed");
+    assert!(refresh["next_attempt_at"].is_null(), "{refresh}");
+    let page = ask(running.address(), get("/-/")).body;
+    assert!(page.contains("no refresh token yet") && !page.contains("Next try"), "{page}");
+    // The command makes one try, and there is none after it.
+    let once = run(place.folder.path(), &["refresh"], &place.variables());
+    let told = text(&once.stderr);
+    assert_eq!(once.status.code(), Some(1), "{told}");
+    assert!(told.contains(&format!("{words} (provider: The P; waiting for a login)")), "{told}");
+}
+
+#[test]
 fn a_login_wins_over_a_chain_that_is_fine_and_over_its_seed_but_not_over_a_new_one() {
     let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
     place.set("SEED", &place.sandbox.login());

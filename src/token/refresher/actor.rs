@@ -73,6 +73,8 @@ pub(super) struct Actor {
     ticked_at_ms: u64,
     /// No provider uses it: nothing is refreshed.
     pub(super) is_retired: bool,
+    /// It refreshes once and ends: no try of its own comes after that.
+    pub(super) is_single: bool,
     /// Where the tokens were kept before a reload, and who is told once they are stored anew and removed
     /// there.
     pub(super) left_places: Vec<(StateFile, Sender<()>)>,
@@ -85,6 +87,7 @@ impl Actor {
         setup: Setup,
         inbox: Receiver<Event>,
         is_told_wanted: Arc<AtomicBool>,
+        is_single: bool,
     ) -> Self {
         let policy = Policy::of(&setup.config);
         let (read, notes) = load_at_start(&setup);
@@ -118,6 +121,7 @@ impl Actor {
             looked_at_ms: now.steady_ms,
             ticked_at_ms: now.steady_ms,
             is_retired: false,
+            is_single,
             left_places: Vec::new(),
             next_place: None,
         };
@@ -182,11 +186,11 @@ impl Actor {
             }
         }
         if let Some(failure) = self.machine.failure_that_counts().cloned() {
-            let (what, at) = (&failure.what, failure.retry_at);
-            error!(
-                "The last refresh for provider: {name} failed for good: {what}; the next try is at \
-                 {at}, or once there is a new refresh token"
-            );
+            let what = &failure.what;
+            let at = failure.retry_at;
+            let next = format!("; the next try is at {at}, or once there is a new refresh token");
+            let next = if self.is_single { "" } else { &next };
+            error!("The last refresh for provider: {name} failed for good: {what}{next}");
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
             self.status.fail(told, trouble);
@@ -398,7 +402,9 @@ impl Actor {
 
     fn posting(&mut self, refreshing: bool) -> Posting {
         self.status.consecutive_failures = self.machine.consecutive_failures();
-        self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| !self.is_retired);
+        // Before the first login a try has nothing to present.
+        let tries = !self.is_retired && self.status.trouble != Some(Trouble::LoginNeeded);
+        self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| tries);
         let mut refresh = self.status.clone();
         if let Some(told) = self.told_of_store() {
             refresh.fail(told, Trouble::StoreAway);

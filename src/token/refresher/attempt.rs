@@ -13,7 +13,7 @@ use crate::token::lifecycle::Presented;
 use crate::token::refresher::TokenAnswer;
 use crate::token::refresher::actor::Actor;
 use crate::token::refresher::hosts::{NoGrant, Went};
-use crate::token::refresher::words::{shortened, tell};
+use crate::token::refresher::words::{next_try, shortened, tell};
 
 /// The least and the most time a token request may take.
 const REQUEST_MIN_MS: u64 = 2_000;
@@ -129,17 +129,13 @@ impl Actor {
         let login = self.login_command(presented);
         let told = tell(failure, after, login.as_deref());
         let wait_ms = after.next_attempt.left_ms(now);
+        let trouble = Trouble::of(failure, after.answer_lost);
         if let What::Short(shortage) = failure.what {
             shortage.say(&format!("the token of provider {} can't be refreshed", self.setup.name));
         } else {
-            error!(
-                "{told} (provider: {}; next try in {}.{} s)",
-                self.setup.name,
-                wait_ms / 1000,
-                wait_ms % 1000 / 100
-            );
+            let next = next_try(trouble, self.is_single, wait_ms);
+            error!("{told} (provider: {}{next})", self.setup.name);
         }
-        let trouble = Trouble::of(failure, after.answer_lost);
         self.status.fail(told, trouble);
         trouble
     }

@@ -5,7 +5,7 @@ use log::{error, info, warn};
 
 use crate::clock::Moment;
 use crate::token::refresher::actor::Actor;
-use crate::token::refresher::words::tell_stored;
+use crate::token::refresher::words::{next_try, tell_stored};
 use crate::token::saved::SavedFailure;
 
 impl Actor {
@@ -26,9 +26,10 @@ impl Actor {
         let login = self.login_command(&self.machine.presented());
         let (told, trouble) = tell_stored(failure, login.as_deref());
         if self.status.last_error.as_ref() != Some(&told) {
-            let wait_secs = failure.retry_at.millis_since(now.wall).max(0) / 1000;
+            let wait_ms = u64::try_from(failure.retry_at.millis_since(now.wall)).unwrap_or(0);
+            let next = next_try(trouble, self.is_single, wait_ms);
             error!(
-                "{told} (provider: {}; tried by another host or process; next try in {wait_secs} s)",
+                "{told} (provider: {}; tried by another host or process{next})",
                 self.setup.name
             );
         }

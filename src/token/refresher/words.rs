@@ -52,6 +52,17 @@ fn advise(told: String, needs_login: bool, answer_lost: bool) -> String {
     }
 }
 
+/// When it is tried again, to stand after the name of the provider; nothing after a single refresh.
+pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> String {
+    if trouble == Trouble::LoginNeeded {
+        return "; waiting for a login".to_owned();
+    }
+    if is_single {
+        return String::new();
+    }
+    format!("; next try in {}.{} s", wait_ms / 1000, wait_ms % 1000 / 100)
+}
+
 /// The first five characters of a client id.
 pub(super) fn shortened(client_id: &str) -> String {
     let start: String = client_id.chars().take(5).collect();
@@ -64,6 +75,15 @@ mod tests {
     use crate::clock::{Due, Moment, Timestamp};
     use crate::config::Missing;
     use crate::token::grant::Reached;
+
+    #[test]
+    fn a_next_try_is_said_only_where_one_comes() {
+        let said = |trouble, is_single| next_try(trouble, is_single, 3_599_960);
+        assert_eq!(said(Trouble::TokenDead, false), "; next try in 3599.9 s");
+        assert_eq!(said(Trouble::TokenDead, true), "");
+        assert_eq!(said(Trouble::LoginNeeded, false), "; waiting for a login");
+        assert_eq!(said(Trouble::LoginNeeded, true), "; waiting for a login");
+    }
 
     #[test]
     fn what_is_said_and_what_to_run() {
