@@ -11,12 +11,16 @@ use crate::report::Report;
 use crate::secret::Secret;
 use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
 
+pub mod broken;
 pub mod table;
 
 use table::WIDTH_MAX;
 
 /// Where a running instance is, unless something else is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// The same, in parts.
+const DEFAULT_HOST: &str = "127.0.0.1";
+const DEFAULT_PORT: u16 = 8080;
 /// How long each step may take: it is on this machine, or near.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(3),
@@ -103,15 +107,24 @@ impl Target {
     }
 }
 
+/// Where the instance listens whose configuration is `text`, which can't be parsed.
+pub fn address_in(text: &str) -> Result<String, String> {
+    let (host, port) = broken::listening(text);
+    url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
+}
+
 /// Where the instance with this configuration listens.
 fn listening(config: &Config) -> Result<String, String> {
-    let settings = &config.settings;
-    if settings.port == 0 {
+    url_of(&config.settings.host, config.settings.port)
+}
+
+fn url_of(host: &str, port: u16) -> Result<String, String> {
+    if port == 0 {
         return Err(
             "settings.port is 0, so the address is only in the log; name it with --url".to_owned()
         );
     }
-    let host = settings.host.trim_matches(['[', ']']);
+    let host = host.trim_matches(['[', ']']);
     let host = match host.parse::<IpAddr>() {
         // What listens everywhere listens here too.
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
@@ -119,7 +132,7 @@ fn listening(config: &Config) -> Result<String, String> {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => host.to_owned(),
     };
-    Ok(format!("http://{host}:{}", settings.port))
+    Ok(format!("http://{host}:{port}"))
 }
 
 /// Asks and tells; whether every enabled provider was ready in the end.
@@ -275,6 +288,11 @@ mod tests {
         let named = Target::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.url, "http://a:1");
         assert_eq!(Target::choose(None, None, None).unwrap().url, DEFAULT_URL);
+        // Of what is no YAML, so much as can be read.
+        assert_eq!(address_in("providers: [").unwrap(), DEFAULT_URL);
+        let text = "settings: {host: '::', port: 81}\nproviders: [";
+        assert_eq!(address_in(text).unwrap(), "http://[::1]:81");
+        assert!(address_in("settings: {port: 0}\n[").unwrap_err().contains("--url"));
     }
 
     #[test]

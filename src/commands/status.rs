@@ -6,26 +6,67 @@ use std::process::ExitCode;
 
 use crossbeam_channel::Receiver;
 use evertoken::cli::Files;
+use evertoken::config::Config;
 use evertoken::config::call::USUAL_FILE;
 use evertoken::status::{self, Target};
-use evertoken::{logger, thread};
+use evertoken::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::commands::{FAILED, SIGNAL_STACK_BYTES, USAGE, load, say, say_out, variable};
+use crate::commands::{
+    FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, text_of, variable,
+};
 
-/// A configuration that was not named is read only where no address was.
+/// A configuration that was not named is read only where no address was. One that is broken does not keep the
+/// instance, which runs with what it read before, from being asked.
 pub(crate) fn run(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
     let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
-    let files = |path: &Path| Files { config: path.to_owned(), environment: None };
-    let loaded = config.or(found).map(|path| load(&files(path), logger::Options::default()));
-    let config = match loaded.transpose() {
-        Ok(loaded) => loaded.map(|(config, _)| config),
-        Err(code) => return code,
-    };
-    let key = variable("EVERTOKEN_API_KEY");
-    let target = match Target::choose(url, config.as_ref(), key.as_deref()) {
+    let written = config.or(found).map(Written::read).unwrap_or_default();
+    let code = ask(&written, url, wish);
+    if wish.form != status::Form::Quiet {
+        written.mistakes.iter().for_each(|mistake| say(mistake));
+    }
+    code
+}
+
+/// The configuration on disk, as far as it can be read.
+#[derive(Default)]
+struct Written {
+    config: Option<Config>,
+    /// Its text, where that is no YAML.
+    text: Option<String>,
+    /// Why it can't be used, and that it can't.
+    mistakes: Vec<String>,
+}
+
+impl Written {
+    fn read(path: &Path) -> Self {
+        let files = Files { config: path.to_owned(), environment: None };
+        let variables = Variables::of(&files).unwrap_or_default();
+        let (config, problems) = inspect(path, &variables);
+        let mistakes = problems.iter().filter(|problem| !problem.is_warning);
+        let mut mistakes: Vec<_> = mistakes.map(ToString::to_string).collect();
+        if !mistakes.is_empty() {
+            let shown = path.display();
+            mistakes
+                .push(format!("{shown}: the file is broken; a reload or a start would refuse it"));
+        }
+        let text = if config.is_none() { text_of(path).ok() } else { None };
+        Self { config, text, mistakes }
+    }
+
+    /// Whom to ask; the error says what is missing to find it.
+    fn target(&self, url: Option<&str>) -> Result<Target, String> {
+        let guessed = self.text.as_deref().filter(|_| url.is_none()).map(status::address_in);
+        let guessed = guessed.transpose()?;
+        let key = variable("EVERTOKEN_API_KEY");
+        Target::choose(url.or(guessed.as_deref()), self.config.as_ref(), key.as_deref())
+    }
+}
+
+fn ask(written: &Written, url: Option<&str>, wish: status::Wish) -> ExitCode {
+    let target = match written.target(url) {
         Ok(target) => target,
         Err(why) => {
             say(&why);

@@ -248,17 +248,53 @@ fn status_asks_prints_and_tells_readiness() {
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     assert_eq!(asked(&["status"], &[]).0, 0);
     std::fs::write(folder.path().join("providers.yaml"), "settings: {prt: 1}").unwrap();
-    assert_eq!(asked(&["status"], &[]).0, 78);
-    assert_eq!(
-        asked(&["status", "--url", &url], &[]).0,
-        0,
-        "a file that was not named is not read"
-    );
+    let (code, _, said) = asked(&["status", "--url", &url], &[]);
+    assert_eq!((code, said.as_str()), (0, ""), "a file that was not named is not read");
     drop(proxy);
     let (code, shown, why) = asked(&["status", "--url", &url], &[]);
     assert_eq!((code, shown.as_str()), (1, ""));
     assert!(why.contains("can't be reached"), "{why}");
     assert_eq!(asked(&["status", "--url", &url, "-q"], &[]).0, 1);
+}
+
+#[test]
+fn status_asks_the_instance_that_runs_though_the_file_on_disk_is_broken() {
+    let issuer = issuer();
+    let proxy = refreshed(&issuer);
+    let url = format!("http://{}", proxy.address);
+    let port = proxy.address.port();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("providers.yaml");
+    let asked = |arguments: &[&str]| {
+        let out = run(folder.path(), arguments, &[]);
+        (out.status.code().unwrap(), text(&out.stdout), text(&out.stderr))
+    };
+    let broken = "providers.yaml: the file is broken; a reload or a start would refuse it\n";
+    for (mistake, told) in [
+        ("prt: 1", "providers.yaml:2:3: unknown key 'prt'"),
+        ("x: \"open", "providers.yaml:2:6: "),
+        ("\tx: 1", "a tab"),
+    ] {
+        std::fs::write(&path, format!("settings:\n  {mistake}\n  port: {port}\n")).unwrap();
+        let (code, shown, said) = asked(&["status"]);
+        assert_eq!(code, 0, "{mistake}: {said}");
+        assert!(shown.contains("The provider is ready"), "{mistake}: {shown}");
+        assert!(said.contains(told) && said.ends_with(broken), "{mistake}: {said}");
+    }
+    // An address that was named wins, and nothing is said where that was asked for.
+    std::fs::write(&path, "settings: {port: 1").unwrap();
+    let named = ["status", "--config", "providers.yaml", "--url", &url];
+    let (code, shown, said) = asked(&named);
+    assert!(code == 0 && shown.contains("PROVIDER") && said.ends_with(broken), "{said}");
+    let quiet = asked(&[&named[..], &["--quiet"]].concat());
+    assert_eq!(quiet, (0, String::new(), String::new()));
+    // Where nobody answers, both are said.
+    let (code, _, said) = asked(&["status"]);
+    assert_eq!(code, 1);
+    assert!(
+        said.contains("http://127.0.0.1:1 can't be reached") && said.ends_with(broken),
+        "{said}"
+    );
 }
 
 #[test]
