@@ -279,7 +279,10 @@ impl Parts {
         let mut ways = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
             if let Credential::Missing(missing) = &provider.credential {
-                error!("{missing} (provider: {})", provider.name);
+                error!(
+                    provider = provider.name.as_str();
+                    "{missing} (provider: {})", provider.name
+                );
             }
             ways.push(match prepared {
                 Prepared::Same(way) => way,
@@ -337,7 +340,10 @@ impl Parts {
         if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)
             && let Err(why) = watched.read(self.environment.clock.now())
         {
-            warn!("Provider {} has no credential: {why}", provider.name);
+            warn!(
+                provider = provider.name.as_str();
+                "Provider {} has no credential: {why}", provider.name
+            );
         }
         let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
         let herald = self.share_cooldown(key, &provider.slug, &cooldown);

@@ -336,6 +336,7 @@ impl Chains {
         for running in self.running {
             if !running.refresher.end_before(deadline) {
                 error!(
+                    provider = running.life.name.as_str();
                     "The refresher of provider {} does not come to its end; it is left behind",
                     running.life.name
                 );

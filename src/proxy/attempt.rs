@@ -176,7 +176,10 @@ impl Proxy {
             herald.tell(length);
         }
         if way.cooldown.begin(self.clock.now(), length) {
-            warn!("Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil());
+            warn!(
+                provider = name;
+                "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
+            );
         }
     }
 

@@ -215,6 +215,7 @@ impl Contents {
             }
             if rename(&file(&between), &home, &one.name, wait) {
                 info!(
+                    provider = one.name.as_str();
                     "The tokens of provider {} are kept in {} now; they were in {}",
                     one.name,
                     home.path().display(),
@@ -231,6 +232,7 @@ fn rename(from: &StateFile, to: &StateFile, name: &str, wait: &dyn Fn(Duration))
     let renamed = from.rename_to(to);
     if let Err(error) = &renamed {
         warn!(
+            provider = name;
             "The tokens of provider {name} are in {}, which can't be renamed to {}: {error}",
             from.path().display(),
             to.path().display()
@@ -243,11 +245,13 @@ fn set_aside(file: &StateFile, name: &str, now: Timestamp) {
     let path = file.path();
     match file.set_aside_as_superseded(now) {
         Ok(aside) => warn!(
+            provider = name;
             "The state file {} does not hold the newest tokens of provider {name}; it is kept as {}",
             path.display(),
             aside.display()
         ),
         Err(error) => warn!(
+            provider = name;
             "The state file {} does not hold the newest tokens of provider {name}, and can't be moved \
              aside: {error}",
             path.display()

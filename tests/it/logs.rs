@@ -114,13 +114,14 @@ providers:
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     let variables = [("ID", "abcdefgh"), ("SEED", "seed-refresh-token-51bd")];
     let binary = Binary::start(folder.path(), &["--log-format=json"], &variables);
-    for (level, words) in [
-        ("INFO", "Starting token refresh for provider: Claude Code Official"),
-        ("ERROR", "Failed to refresh token: 401 Unauthorized"),
-        ("ERROR", "Missing environment variable: 'NOT_THERE'"),
+    let official = "Claude Code Official";
+    for (level, words, provider) in [
+        ("INFO", "Starting token refresh for provider: Claude Code Official", official),
+        ("ERROR", "Failed to refresh token: 401 Unauthorized", official),
+        ("ERROR", "Missing environment variable: 'NOT_THERE'", "Other"),
     ] {
         let line = object(&binary, words);
-        assert_eq!(line["level"], level);
+        assert_eq!((&line["level"], &line["provider"]), (&level.into(), &provider.into()));
         assert!(line["message"].as_str().unwrap().starts_with(words), "{line}");
     }
 }

@@ -118,6 +118,22 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
 }
 
 #[test]
+fn each_log_line_of_a_refresher_has_its_provider_as_a_field() {
+    let mut count = 0;
+    for (name, text) in files(&["src/token/refresher"]) {
+        let text = code(&text);
+        for call in ["info!(", "warn!(", "error!(", "log!("] {
+            for after in text.split(call).skip(1) {
+                let fields = after.split('"').next().unwrap_or_default();
+                assert!(fields.contains("provider = "), "{name}: {call}{after:.80}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
 fn every_file_begins_with_what_it_is_for() {
     for (name, text) in files(&["src", "tests", "sandbox"]) {
         if name.contains("target/") {

@@ -166,7 +166,10 @@ impl Actor {
     fn give_up(&self) -> String {
         let waiting = self.waits.said().map_or_else(String::new, |waiting| format!(": {waiting}"));
         let told = format!("Provider {} was not refreshed{waiting}", self.setup.name);
-        error!("{told}");
+        error!(
+            provider = self.setup.name.as_str();
+            "{told}"
+        );
         told
     }
 
@@ -176,10 +179,14 @@ impl Actor {
         let name = &self.setup.name;
         if let Some(token) = self.machine.token() {
             let left = token.expires.left_ms(now) / 1000;
-            info!("Using the stored token for provider: {name} (valid for {left} s)");
+            info!(
+                provider = self.setup.name.as_str();
+                "Using the stored token for provider: {name} (valid for {left} s)"
+            );
             if let Err(failure) = self.token_request(&self.machine.presented()) {
                 // It is not looked for before that token is due, and there is time to mend it.
                 error!(
+                    provider = self.setup.name.as_str();
                     "{} (provider: {name}; the stored token serves until it ends)",
                     failure.what
                 );
@@ -190,7 +197,10 @@ impl Actor {
             let at = failure.retry_at;
             let next = format!("; the next try is at {at}, or once there is a new refresh token");
             let next = if self.is_single { "" } else { &next };
-            error!("The last refresh for provider: {name} failed for good: {what}{next}");
+            error!(
+                provider = self.setup.name.as_str();
+                "The last refresh for provider: {name} failed for good: {what}{next}"
+            );
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
             self.status.fail(told, trouble);
@@ -245,6 +255,7 @@ impl Actor {
         self.save_before_the_end();
         if let Some((_, why)) = &self.unsaved {
             error!(
+                provider = self.setup.name.as_str();
                 "The last token of provider: {} could not be stored before the end ({why}); \
                  log in again if the next start can't refresh",
                 self.setup.name
@@ -337,6 +348,7 @@ impl Actor {
         };
         self.clock_warned = true;
         warn!(
+            provider = self.setup.name.as_str();
             "The wall clock shows {}, earlier than the state file or this program; refreshing waits for it \
              to be set, for {} s at most or until a refresh is ordered (provider: {})",
             now.wall,
@@ -370,7 +382,10 @@ impl Actor {
         if self.machine.next(self.setup.clock.now()) != Step::Refresh {
             if brought {
                 let name = &self.setup.name;
-                info!("Using the token that another process stored for provider: {name}");
+                info!(
+                    provider = self.setup.name.as_str();
+                    "Using the token that another process stored for provider: {name}"
+                );
             }
             self.joined = self.inbox.len();
             self.wait_is_over();

@@ -22,7 +22,10 @@ const REQUEST_MAX_MS: u64 = 30_000;
 impl Actor {
     /// Refreshes with what the machine presents, under the lock and the lease.
     pub(super) fn attempt(&mut self) -> Went {
-        info!("Starting token refresh for provider: {}", self.setup.name);
+        info!(
+            provider = self.setup.name.as_str();
+            "Starting token refresh for provider: {}", self.setup.name
+        );
         let presented = self.machine.presented();
         let began = self.setup.clock.now();
         let outcome = self.exchange(&presented);
@@ -105,9 +108,13 @@ impl Actor {
         let Some(token) = self.machine.token() else { return };
         let is_repeated = generation == Some(token.generation);
         if let Some(warning) = grant.warning.as_ref().filter(|_| !is_repeated) {
-            warn!("{warning} (provider: {})", self.setup.name);
+            warn!(
+                provider = self.setup.name.as_str();
+                "{warning} (provider: {})", self.setup.name
+            );
         }
         info!(
+            provider = self.setup.name.as_str();
             "Successfully refreshed token for provider using client_id: {} (provider: {}, {}valid for \
              {} s)",
             shortened(self.setup.config.client_id.as_deref().unwrap_or_default()),
@@ -134,7 +141,10 @@ impl Actor {
             shortage.say(&format!("the token of provider {} can't be refreshed", self.setup.name));
         } else {
             let next = next_try(trouble, self.is_single, wait_ms);
-            error!("{told} (provider: {}{next})", self.setup.name);
+            error!(
+                provider = self.setup.name.as_str();
+                "{told} (provider: {}{next})", self.setup.name
+            );
         }
         self.status.fail(told, trouble);
         trouble

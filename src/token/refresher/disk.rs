@@ -59,12 +59,16 @@ impl Actor {
         match self.setup.state.replace(&saved) {
             Ok(()) => {
                 if self.unsaved.take().is_some() {
-                    info!("The state file of provider {} is written again", self.setup.name);
+                    info!(
+                        provider = self.setup.name.as_str();
+                        "The state file of provider {} is written again", self.setup.name
+                    );
                 }
             }
             Err(error) => {
                 if self.unsaved.is_none() {
                     error!(
+                        provider = self.setup.name.as_str();
                         "The state file {} can't be written ({error}); the token of provider {} is \
                          used from memory and would be lost at a restart; trying again every {} s",
                         self.setup.state.path().display(),
@@ -117,6 +121,7 @@ impl Actor {
                 if !self.lock_warned {
                     self.lock_warned = true;
                     warn!(
+                        provider = self.setup.name.as_str();
                         "The state folder can't hold a lock for {} ({error}); another process could \
                          refresh provider {} at the same time",
                         self.setup.state.path().display(),
@@ -147,7 +152,10 @@ impl Actor {
     /// Notes that the state file was read, or is not there; what is to be known about it is said once.
     pub(super) fn note_read(&mut self, notes: Vec<String>) {
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
-            warn!("{note} (provider: {})", self.setup.name);
+            warn!(
+                provider = self.setup.name.as_str();
+                "{note} (provider: {})", self.setup.name
+            );
         }
         self.notes = notes;
         if self.unread.take().is_some() {
@@ -204,7 +212,10 @@ impl Actor {
         self.take_up(stored);
         self.unshared = self.setup.chain.is_some();
         self.publish(false);
-        info!("Using the login that was stored for provider: {}", self.setup.name);
+        info!(
+            provider = self.setup.name.as_str();
+            "Using the login that was stored for provider: {}", self.setup.name
+        );
         true
     }
 
@@ -239,7 +250,10 @@ pub(super) fn load_at_start(setup: &Setup) -> Loaded {
     let is_ours = matches!(lock, Ok(Locking::Ours(_)));
     if is_ours && let Err(error) = setup.state.remove_leftovers() {
         let path = setup.state.path();
-        warn!("Temporary files beside {} can't be removed: {error}", path.display());
+        warn!(
+            provider = setup.name.as_str();
+            "Temporary files beside {} can't be removed: {error}", path.display()
+        );
     }
     let loaded = load(setup, is_ours);
     drop(lock);
@@ -266,12 +280,14 @@ fn set_aside(setup: &Setup, error: &io::Error) {
     let path = setup.state.path();
     match setup.state.set_aside(setup.clock.wall()) {
         Ok(aside) => error!(
+            provider = setup.name.as_str();
             "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
              of the configuration is tried",
             path.display(),
             aside.display()
         ),
         Err(rename) => error!(
+            provider = setup.name.as_str();
             "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
             path.display()
         ),

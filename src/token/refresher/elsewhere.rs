@@ -29,6 +29,7 @@ impl Actor {
             let wait_ms = u64::try_from(failure.retry_at.millis_since(now.wall)).unwrap_or(0);
             let next = next_try(trouble, self.is_single, wait_ms);
             error!(
+                provider = self.setup.name.as_str();
                 "{told} (provider: {}; tried by another host or process{next})",
                 self.setup.name
             );
@@ -40,6 +41,7 @@ impl Actor {
     pub(super) fn refreshed_elsewhere(&self, now: Moment) {
         let left = self.machine.token().map_or(0, |token| token.expires.left_ms(now)) / 1000;
         info!(
+            provider = self.setup.name.as_str();
             "Using the token that another host got for provider: {} (valid for {left} s)",
             self.setup.name
         );
@@ -53,6 +55,7 @@ impl Actor {
         }
         self.superseded_said = superseded;
         warn!(
+            provider = self.setup.name.as_str();
             "The refresh token in the configuration of provider {} was superseded by a newer one, which \
              another host, another process or an earlier start of this one began with; going on with that. \
              Configure the newer one here too, or none",

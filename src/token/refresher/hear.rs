@@ -61,12 +61,16 @@ impl Actor {
             OnRejection::Refresh => {
                 // Said once a token: while the token store is away, each request has the refresh tried.
                 if self.refused.replace(generation) != Some(generation) {
-                    warn!("Provider {name} refused its token; refreshing");
+                    warn!(
+                        provider = self.setup.name.as_str();
+                        "Provider {name} refused its token; refreshing"
+                    );
                 }
                 self.waiting.push(done);
             }
             OnRejection::Join => self.waiting.push(done),
             OnRejection::Later(wait_ms) => info!(
+                provider = self.setup.name.as_str();
                 "Provider {name} refused the new token too; the next refresh for that is in {} s",
                 wait_ms.div_ceil(1000)
             ),
@@ -98,7 +102,10 @@ impl Actor {
         let was_ordered = self.machine.withdrawn();
         self.waiting.clear();
         if let Some(told) = self.told_of_store().filter(|_| was_ordered) {
-            warn!("Provider {} was not refreshed as ordered: {told}", self.setup.name);
+            warn!(
+                provider = self.setup.name.as_str();
+                "Provider {} was not refreshed as ordered: {told}", self.setup.name
+            );
         }
     }
 

@@ -134,6 +134,7 @@ impl Actor {
             return Ok(());
         }
         warn!(
+            provider = self.setup.name.as_str();
             "The lease on the tokens of provider {} ran out before the refresh was sent; trying again",
             self.setup.name
         );
@@ -160,6 +161,7 @@ impl Actor {
                 self.unshared = false;
                 if found.mark != saved.mark() {
                     warn!(
+                        provider = self.setup.name.as_str();
                         "Another host stored a newer token for provider {} in the meantime; using that",
                         self.setup.name
                     );
@@ -170,6 +172,7 @@ impl Actor {
             Err(trouble) => {
                 if !self.unshared {
                     error!(
+                        provider = self.setup.name.as_str();
                         "What is newest of provider {} can't be put into the token store {} \
                          ({trouble}); it is used from here and put there as soon as that works",
                         self.setup.name,

@@ -45,7 +45,7 @@ pub fn store_login(
     }
     let saved = machine.logged_in(grant, refresh_token, sent, now, &mut setup.rng.clone());
     if let Some((chain, ..)) = &mut lease {
-        share(chain, &saved);
+        share(setup, chain, &saved);
     }
     setup.state.replace(&saved).map_err(|error| failed(error.to_string()))?;
     Ok(path)
@@ -65,7 +65,7 @@ fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
             Err(trouble) => {
-                warn_of(&chain, &trouble.to_string());
+                warn_of(setup, &chain, &trouble.to_string());
                 return Ok(None);
             }
         }
@@ -74,17 +74,18 @@ fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
 }
 
 /// Puts the login into the shared store, for all hosts.
-fn share(chain: &mut SharedChain, saved: &Saved) {
+fn share(setup: &Setup, chain: &mut SharedChain, saved: &Saved) {
     match chain.write(saved, None) {
         Ok(Put::Done) => {}
-        Ok(Put::Refused(_)) => warn_of(chain, "another host was faster"),
-        Err(trouble) => warn_of(chain, &trouble.to_string()),
+        Ok(Put::Refused(_)) => warn_of(setup, chain, "another host was faster"),
+        Err(trouble) => warn_of(setup, chain, &trouble.to_string()),
     }
     chain.release();
 }
 
-fn warn_of(chain: &SharedChain, why: &str) {
+fn warn_of(setup: &Setup, chain: &SharedChain, why: &str) {
     warn!(
+        provider = setup.name.as_str();
         "The login can't be put into the token store {} ({why}); this host offers it once it can, and if \
          the others use another token then, log in again",
         chain.place()
@@ -102,7 +103,10 @@ fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {
                 let holder =
                     if waits.is_to_be_said(now) { setup.state.lock_holder() } else { None };
                 if let Some(told) = waits.wait(Cause::Lock { path: path.clone(), holder }, now) {
-                    warn!("The login is {told}");
+                    warn!(
+                        provider = setup.name.as_str();
+                        "The login is {told}"
+                    );
                 }
                 // The timer's end is all that is waited for.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();

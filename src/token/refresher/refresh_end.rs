@@ -19,6 +19,9 @@ impl Actor {
         let config = &self.setup.config;
         let run = config.login.exist().then(|| config.call.login(self.setup.state.slug()));
         let run = run.map_or_else(String::new, |command| format!(" (run: {command})"));
-        warn!("{told}; log in again before requests fail{run}");
+        warn!(
+            provider = self.setup.name.as_str();
+            "{told}; log in again before requests fail{run}"
+        );
     }
 }

@@ -126,11 +126,13 @@ impl Actor {
     fn set_aside(&self) {
         match self.setup.state.set_aside(self.setup.clock.wall()) {
             Ok(aside) => warn!(
+                provider = self.setup.name.as_str();
                 "The state file {} is of another chain of tokens; it is kept as {}",
                 self.setup.state.path().display(),
                 aside.display()
             ),
             Err(error) => warn!(
+                provider = self.setup.name.as_str();
                 "The state file {} is of another chain of tokens and can't be moved aside: {error}",
                 self.setup.state.path().display()
             ),
@@ -163,12 +165,16 @@ impl Actor {
     fn remove(&self, old: &StateFile) {
         match old.remove() {
             Ok(()) => info!(
+                provider = self.setup.name.as_str();
                 "The tokens of provider {} are kept in {} now",
                 self.setup.name,
                 self.setup.state.path().display()
             ),
             Err(error) => {
-                warn!("The old state file {} can't be removed: {error}", old.path().display());
+                warn!(
+                    provider = self.setup.name.as_str();
+                    "The old state file {} can't be removed: {error}", old.path().display()
+                );
             }
         }
     }

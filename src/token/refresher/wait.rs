@@ -19,7 +19,10 @@ impl Actor {
         if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
             if is_logged {
                 let level = if is_of_file { Level::Error } else { Level::Warn };
-                log!(level, "The refresher of provider {} is {told}", self.setup.name);
+                log!(
+                    level, provider = self.setup.name.as_str();
+                    "The refresher of provider {} is {told}", self.setup.name
+                );
             }
             self.publish(is_refreshing);
         }
@@ -50,7 +53,10 @@ impl Actor {
         let is_logged = !self.waits.is_said_for_all();
         if let Some(told) = self.waits.end(self.setup.clock.now()) {
             if is_logged {
-                info!("For the refresher of provider {}, {told}", self.setup.name);
+                info!(
+                    provider = self.setup.name.as_str();
+                    "For the refresher of provider {}, {told}", self.setup.name
+                );
             }
             self.publish(false);
         }
