@@ -55,7 +55,7 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut Report) {
         let version = server.ping()?;
         let sent = clock.now();
         let shown = server.time()?;
-        Ok((version, shown.map(|shown| Offset::measured(sent, shown, clock.now()))))
+        Ok((version, shown.and_then(|shown| Offset::measured(sent, shown, clock.now()))))
     });
     match asked {
         Ok((_, Some(offset))) if offset.is_too_far() => {

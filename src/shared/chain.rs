@@ -12,6 +12,8 @@ use crate::token::saved::Saved;
 
 /// How far the clocks of two hosts may be apart before one of them must be wrong.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+/// How often clocks are compared at most until that was quick enough.
+const MEASUREMENTS_MAX: u32 = 3;
 
 /// A lease as the refresher that uses it and the keeper that renews it see it.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Held {
     /// Who has it: another text for each refresher of each process.
     pub holder: String,
     lease: Mutex<Option<Lease>>,
+    newest: Mutex<Mark>,
 }
 
 impl Held {
@@ -36,6 +39,17 @@ impl Held {
 
     fn set(&self, lease: Option<Lease>) {
         *self.slot() = lease;
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, Mark> {
+        // It is swapped whole.
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the refresher knows something newer than a record that stands at `mark`: the server went back in
+    /// time, and has to be told.
+    pub fn knows_newer_than(&self, mark: Mark) -> bool {
+        *self.newest() > mark
     }
 
     /// What came of a renewal of `lease` that was sent at `sent`.
@@ -111,7 +125,12 @@ impl SharedChain {
             clock,
             health: Arc::new(Health::new(store)),
             finder: Finder::Refresher(slug.to_owned()),
-            held: Arc::new(Held { names, holder, lease: Mutex::default() }),
+            held: Arc::new(Held {
+                names,
+                holder,
+                lease: Mutex::default(),
+                newest: Mutex::default(),
+            }),
             line: None,
             trouble: None,
             tenancy: Tenancy::default(),
@@ -156,21 +175,24 @@ impl SharedChain {
     }
 
     /// What the server has.
-    pub fn look(&mut self, now: Moment) -> Result<Found, Trouble> {
+    pub fn look(&mut self) -> Result<Found, Trouble> {
         let names = self.held.names.clone();
         self.compare_clocks()?;
         let seen = self.ask(Use::Reading, |line| line.look(&names))?;
-        self.found(&seen, now)
+        self.found(&seen)
     }
 
     /// Compares clocks, where nobody has for a minute.
     fn compare_clocks(&mut self) -> Result<(), Trouble> {
-        let sent = self.clock.now();
-        if self.health.offset(sent).is_some() {
-            return Ok(());
-        }
-        if let Some(shown) = self.ask(Use::Reading, |line| line.time())? {
-            self.health.measured(Offset::measured(sent, shown, self.clock.now()));
+        for _ in 0..MEASUREMENTS_MAX {
+            let sent = self.clock.now();
+            if self.health.offset(sent).is_some_and(|offset| offset.is_fresh(sent)) {
+                break;
+            }
+            let Some(shown) = self.ask(Use::Reading, |line| line.time())? else { break };
+            if let Some(offset) = Offset::measured(sent, shown, self.clock.now()) {
+                self.health.measured(offset);
+            }
         }
         Ok(())
     }
@@ -197,7 +219,7 @@ impl SharedChain {
         held.set(Some(Lease::from(sent, fence, length)));
         self.tenancy.taken(fence);
         self.is_alone = false;
-        match self.found(&seen, sent) {
+        match self.found(&seen) {
             Ok(found) => Ok(Some((fence, found))),
             Err(trouble) => {
                 self.release();
@@ -213,6 +235,9 @@ impl SharedChain {
         let lease = held.lease();
         let grace = length_ms(lead_ms);
         let length = lease.map_or(grace, |lease| lease.length_ms);
+        if self.health.offset(self.clock.now()).is_none() {
+            self.compare_clocks()?;
+        }
         let sent = self.clock.now();
         let shared = Saved {
             // What is configured here is no matter of others.
@@ -230,9 +255,13 @@ impl SharedChain {
                     held.renewed(lease, sent, is_ours);
                 }
                 self.tenancy.observe(mark, saved.pending.is_some(), sent);
+                *held.newest() = mark;
                 Ok(Put::Done)
             }
-            Written::Refused(seen) => Ok(Put::Refused(Box::new(self.found(&seen, sent)?))),
+            Written::Refused(seen) => {
+                *held.newest() = seen.mark;
+                Ok(Put::Refused(Box::new(self.found(&seen)?)))
+            }
         }
     }
 
@@ -250,7 +279,9 @@ impl SharedChain {
         }
     }
 
-    fn found(&mut self, seen: &Seen, now: Moment) -> Result<Found, Trouble> {
+    fn found(&mut self, seen: &Seen) -> Result<Found, Trouble> {
+        // Not when it was asked for: the process may have been halted in between.
+        let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| Saved::parse(text.expose())).transpose();
         let mut saved =
             saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
@@ -265,6 +296,8 @@ impl SharedChain {
         }
         let pending = saved.as_ref().is_some_and(|saved| saved.pending.is_some());
         self.tenancy.observe(seen.mark, pending, now);
+        let newest = (*self.held.newest()).max(seen.mark);
+        *self.held.newest() = newest;
         Ok(Found { mark: seen.mark, saved, is_held: seen.is_held })
     }
 

@@ -8,8 +8,12 @@ use crate::clock::{Moment, Timestamp};
 
 /// How far the clocks may be apart before that is said.
 pub const DIFFERENCE_MAX_MS: u64 = 5_000;
-/// How long a measurement is good for.
+/// After how long the clocks are compared again.
 pub const MEASURED_FOR_MS: u64 = 60_000;
+/// How long a measurement is of use where another one can't be made: a refresh may take a while.
+pub const USABLE_FOR_MS: u64 = 600_000;
+/// How much a measurement may be wrong to be of use: not where the process was halted, or the answer slow.
+const UNCERTAIN_MAX_MS: u64 = 250;
 /// How far the wall clock and the steady clock may part before the wall clock must have been set.
 const STEP_MIN_MS: u64 = 1_000;
 
@@ -24,11 +28,15 @@ pub struct Offset {
 }
 
 impl Offset {
-    /// The store's clock showed `shown` in answer to a question that was sent at `sent` and answered at `at`.
-    pub fn measured(sent: Moment, shown: Timestamp, at: Moment) -> Self {
-        let uncertain_ms = at.steady_ms.saturating_sub(sent.steady_ms) / 2;
+    /// The store's clock showed `shown` in answer to a question that was sent at `sent` and answered at `at`. None
+    /// where that took too long, or the machine slept meanwhile.
+    pub fn measured(sent: Moment, shown: Timestamp, at: Moment) -> Option<Self> {
+        let by_wall_ms = at.wall.millis_since(sent.wall).unsigned_abs();
+        let took_ms = at.steady_ms.saturating_sub(sent.steady_ms).max(by_wall_ms);
+        let uncertain_ms = took_ms / 2;
         let middle = sent.wall.plus_millis(i64::try_from(uncertain_ms).unwrap_or(i64::MAX));
-        Self { ms: shown.millis_since(middle), uncertain_ms, at }
+        let offset = Self { ms: shown.millis_since(middle), uncertain_ms, at };
+        (uncertain_ms <= UNCERTAIN_MAX_MS).then_some(offset)
     }
 
     /// Whether the clocks are further apart than [`DIFFERENCE_MAX_MS`] for certain.
@@ -36,12 +44,20 @@ impl Offset {
         self.ms.unsigned_abs().saturating_sub(self.uncertain_ms) > DIFFERENCE_MAX_MS
     }
 
-    /// Whether it is still good at `now`: it is not old, and this machine's clock was not set since.
+    /// Whether it is still good at `now`, so that the clocks need not be compared again.
+    pub fn is_fresh(&self, now: Moment) -> bool {
+        self.age_ms(now) < MEASURED_FOR_MS && self.holds(now)
+    }
+
+    /// Whether it is of use at `now`: it is not old, and this machine's clock was not set since.
     pub fn holds(&self, now: Moment) -> bool {
-        let passed_ms = now.steady_ms.saturating_sub(self.at.steady_ms);
         let by_wall_ms = now.wall.millis_since(self.at.wall);
-        let parted_ms = by_wall_ms.abs_diff(i64::try_from(passed_ms).unwrap_or(i64::MAX));
-        passed_ms < MEASURED_FOR_MS && parted_ms < STEP_MIN_MS
+        let passed_ms = i64::try_from(self.age_ms(now)).unwrap_or(i64::MAX);
+        self.age_ms(now) < USABLE_FOR_MS && by_wall_ms.abs_diff(passed_ms) < STEP_MIN_MS
+    }
+
+    fn age_ms(&self, now: Moment) -> u64 {
+        now.steady_ms.saturating_sub(self.at.steady_ms)
     }
 
     /// `12.3 s behind` or `12.3 s ahead of`, of this machine's clock.
@@ -69,7 +85,7 @@ mod tests {
     fn measured(took_ms: u64, shown_ms: i64) -> Offset {
         let shown = at(shown_ms, 0).wall;
         let end = i64::try_from(took_ms).unwrap();
-        Offset::measured(at(0, 500), shown, at(end, 500 + took_ms))
+        Offset::measured(at(0, 500), shown, at(end, 500 + took_ms)).unwrap()
     }
 
     #[test]
@@ -86,7 +102,8 @@ mod tests {
             (400, 5_401, 5_201, true),
             (400, -5_000, -5_200, false),
             (400, -5_001, -5_201, true),
-            (4_000, 9_000, 7_000, false),
+            (500, 5_500, 5_250, false),
+            (500, 5_501, 5_251, true),
         ];
         for (took, shown, ms, too_far) in cases {
             let offset = measured(took, shown);
@@ -97,11 +114,24 @@ mod tests {
     }
 
     #[test]
-    fn a_measurement_is_good_for_a_minute_and_until_the_clock_is_set() {
+    fn what_took_too_long_is_no_measurement() {
+        let measured = |steady_ms: u64, wall_ms: i64| {
+            Offset::measured(at(0, 5), at(0, 0).wall, at(wall_ms, 5 + steady_ms)).is_some()
+        };
+        assert!(measured(501, 501) && !measured(502, 502));
+        // The machine slept, or its clock was set.
+        assert!(!measured(3, 9_000) && !measured(3, -9_000));
+    }
+
+    #[test]
+    fn a_measurement_is_good_for_a_while_and_until_the_clock_is_set() {
         let offset = measured(0, 0);
         let later = |passed: u64, set: i64| at(i64::try_from(passed).unwrap() + set, 500 + passed);
-        assert!(offset.holds(later(MEASURED_FOR_MS - 1, 0)));
-        assert!(!offset.holds(later(MEASURED_FOR_MS, 0)));
+        assert!(offset.is_fresh(later(MEASURED_FOR_MS - 1, 0)));
+        assert!(!offset.is_fresh(later(MEASURED_FOR_MS, 0)));
+        assert!(!offset.is_fresh(later(10, 1_000)));
+        assert!(offset.holds(later(USABLE_FOR_MS - 1, 0)));
+        assert!(!offset.holds(later(USABLE_FOR_MS, 0)));
         assert!(offset.holds(later(10, 999)) && !offset.holds(later(10, 1_000)));
         assert!(offset.holds(later(10, -999)) && !offset.holds(later(10, -1_000)));
     }

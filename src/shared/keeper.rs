@@ -254,9 +254,9 @@ impl Work {
                 }
             }
             let mark = session.line.mark(&names)?;
-            if session.marks.insert(member.key, mark) != Some(mark)
-                && let Some(inbox) = &member.inbox
-            {
+            let is_news = session.marks.insert(member.key, mark) != Some(mark)
+                || member.held.as_ref().is_some_and(|held| held.knows_newer_than(mark));
+            if let Some(inbox) = member.inbox.as_ref().filter(|_| is_news) {
                 inbox.news();
             }
         }
@@ -293,8 +293,10 @@ impl Work {
             return Ok(());
         }
         session.inspected = Some(now);
-        if let Some(shown) = session.line.time()? {
-            self.health.measured(Offset::measured(now, shown, self.clock.now()));
+        let shown = session.line.time()?;
+        if let Some(offset) = shown.and_then(|shown| Offset::measured(now, shown, self.clock.now()))
+        {
+            self.health.measured(offset);
         }
         match session.line.probe(&self.store.prefix) {
             Ok(()) => {

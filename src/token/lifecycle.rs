@@ -223,8 +223,8 @@ impl Lifecycle {
         let is_kept = grant.refresh_token.as_ref().is_none_or(|next| next == token);
         self.saved.refresh_end = RefreshEnd::after(before, grant, is_kept, sent);
         let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
-        if let Some(seed) = from_seed {
-            self.saved.begin_with_seed(seed);
+        if let Some(seed) = from_seed.cloned() {
+            self.begin_chain_with(&seed);
         }
         self.saved.refresh_token =
             Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));

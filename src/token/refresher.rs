@@ -166,6 +166,11 @@ impl Inbox {
         let _ = self.events.send(Event::News);
     }
 
+    /// How many events it has not heard yet: for tests that lead a refresher step by step.
+    pub fn unheard(&self) -> usize {
+        self.events.len()
+    }
+
     fn ask(&self, event: impl FnOnce(Sender<()>) -> Event) -> Receiver<()> {
         let (done, outcome) = bounded(1);
         // A refresher that has ended drops `done` with the event, which is an outcome too.

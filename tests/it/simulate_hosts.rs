@@ -1,154 +1,179 @@
-//! Several hosts on one chain, in virtual time: the lease, the token machine and a model of the server, with
-//! a pause possible before every step, clocks that differ, kills, and a server that goes away or empty.
+//! Several hosts on one chain, in virtual time: the real refreshers (`support/lockstep.rs`) on a model of the
+//! token store and a strict issuer, with a pause or a kill possible before every step, clocks that differ, a
+//! store that goes away, empty or read-only, orders on several hosts at once, reloads, a rolling change of the
+//! seed, and a chain that is revoked.
 //!
 //! `EVERTOKEN_SIM_SEED=n` runs one seed. In even seeds only what the hosts can outlast happens between the
-//! look at the lease and the answer in the store (a pause that the others wait out, a slow issuer, a server
-//! that forgets everything): beyond that no fencing number helps, since the issuer knows none. Those seeds must
-//! never use a refresh token twice. In odd seeds anything happens anywhere; a token that was used twice must
-//! be explained by it.
+//! request and the answer in the store (a pause that the others wait out, a slow issuer, a server that forgets
+//! everything): beyond that no fencing number helps, since the issuer knows none. Those seeds must never use a
+//! refresh token twice. In odd seeds anything happens anywhere; a token that was used twice must be explained
+//! by it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use evertoken::clock::{Moment, Timestamp};
-use evertoken::secret::Secret;
-use evertoken::shared::lease::{InHand, Lease, Mark, Tenancy, length_ms};
-use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
-use evertoken::token::lifecycle::{Lifecycle, Policy, Presented, Step};
-use evertoken::token::saved::Saved;
+use crossbeam_channel::{Receiver, TryRecvError};
+use evertoken::shared::lease::Mark;
 use fastrand::Rng;
 
 use crate::support::engine::ModelEngine;
+use crate::support::lockstep::{At, Fleet, Step};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 120;
 const HOSTS: usize = 4;
-const STEPS: usize = 15_000;
-const LIFETIME_MS: u64 = 60_000;
-const LEAD_MS: u64 = 20_000;
-/// How far the wall clocks of the hosts differ at most, either way.
-const SKEW_MAX_MS: i64 = 1_000;
+/// How long there are faults.
+const FAULTS_MS: u64 = 400_000;
+const LIFETIME_SECS: u64 = 60;
+const LIFETIME_MS: u64 = LIFETIME_SECS * 1000;
+const LEAD_SECS: u64 = 20;
+const RETRY_SECS: u64 = 600;
+/// How far the wall clocks of the hosts differ at most, either way: a little, or without measure.
+const SKEWS_MAX_MS: [i64; 2] = [1_000, 600_000];
+/// How long after its end a token may be sent: as wrong as two measurements of the clocks may be.
+const OVERDUE_MAX_MS: u64 = 500;
 /// The issuer's answer is slow once in so many refreshes, and otherwise comes within so many milliseconds.
 const SLOW_ONE_IN: u32 = 6;
 const ANSWER_MS: u64 = 200;
-/// The least and the most time a token request may take.
-const REQUEST_MIN_MS: u64 = 2_000;
-const REQUEST_MAX_MS: u64 = 30_000;
-/// How often a host looks at the server, whatever it heard.
-const POLL_MS: u64 = 500;
-/// How soon after a write every host that runs has heard of it.
-const HEARD_WITHIN_MS: u64 = 1_000;
+/// How soon after a refresh every host that runs has its token.
+const HEARD_WITHIN_MS: u64 = 3_000;
+/// How long a host may be at a refresh under a lease that the store has forgotten.
+const EMPTIED_MS: u64 = 40_000;
+/// How long an order may take, with a store and an issuer that answer.
+const ORDER_MAX_MS: u64 = 120_000;
 
-/// Where a host is in a refresh.
-enum Stage {
-    Idle,
-    Look,
-    Take,
-    Mark,
-    LastLook(Presented),
-    Send(Presented),
-    /// The answer, when the request was sent, and when the answer comes.
-    Receive(Presented, Result<Grant, ()>, Moment, u64),
-    Store(Saved),
-    Release,
+/// Refresh tokens that descend from one seed.
+struct Family {
+    seed: String,
+    is_revoked: bool,
+    issued: u64,
 }
 
-impl Stage {
-    /// A pause or a kill here can't be told from a slow issuer by anybody else.
-    fn is_delicate(&self) -> bool {
-        matches!(self, Self::Send(_) | Self::Receive(..) | Self::Store(_))
+/// An issuer with rotation that takes a refresh token presented twice for theft. It counts in true time.
+#[derive(Default)]
+struct Issuer {
+    families: Vec<Family>,
+    /// Each refresh token: its family, and whether it is the one to present next.
+    tokens: HashMap<String, (usize, bool)>,
+    /// When each access token ends.
+    ends: HashMap<String, u64>,
+    /// The family that was last refreshed, and the access token that it got.
+    chain: usize,
+    newest: String,
+    presented: u64,
+    /// Families whose seed had begun a chain when another seed began one.
+    superseded: HashSet<usize>,
+}
+
+impl Issuer {
+    fn knows(&mut self, seed: &str) {
+        let family = Family { seed: seed.to_owned(), is_revoked: false, issued: 0 };
+        self.tokens.insert(seed.to_owned(), (self.families.len(), true));
+        self.families.push(family);
+    }
+
+    fn answer(&mut self, presented: &str, now_ms: u64) -> (u16, String) {
+        self.presented += 1;
+        let refused = (400, r#"{"error":"invalid_grant"}"#.to_owned());
+        let Some((index, is_next)) = self.tokens.get_mut(presented) else { return refused };
+        let (index, family) = (*index, &mut self.families[*index]);
+        family.is_revoked |= !std::mem::take(is_next);
+        if family.is_revoked {
+            return refused;
+        }
+        family.issued += 1;
+        let (is_seed, is_other) = (family.seed == presented, index != self.chain);
+        if is_seed && is_other && self.families[self.chain].issued > 0 {
+            self.superseded.insert(self.chain);
+        }
+        self.superseded.remove(&index);
+        let family = &self.families[index];
+        let name = format!("{}-{}", family.seed, family.issued);
+        let (access, refresh) = (format!("access-{name}"), format!("refresh-{name}"));
+        let body = format!(
+            r#"{{"access_token":"{access}","refresh_token":"{refresh}","expires_in":{LIFETIME_SECS}}}"#
+        );
+        self.tokens.insert(refresh, (index, true));
+        self.ends.insert(access.clone(), now_ms + LIFETIME_MS);
+        (self.chain, self.newest) = (index, access);
+        (200, body)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.families[self.chain].is_revoked
     }
 }
 
-struct Host {
-    name: String,
-    machine: Lifecycle,
-    disk: Option<Saved>,
-    tenancy: Tenancy,
-    lease: Option<Lease>,
-    stage: Stage,
-    paused_until_ms: u64,
-    skew_ms: i64,
-    /// How often the server had been emptied when the lease was taken.
-    epoch: u64,
-    unshared: bool,
-    /// When it last compared notes with the server.
-    heard_ms: u64,
+/// What a host is doing, as far as others would miss it.
+#[derive(Clone, Copy, Default)]
+struct Delicate {
+    /// It sent a token request and has not slept since.
+    is_refreshing: bool,
+    /// When the answer comes.
+    comes_ms: u64,
 }
 
 struct World {
     seed: u64,
+    fleet: Fleet,
+    issuer: Issuer,
     rng: Rng,
-    true_ms: u64,
-    engine: ModelEngine<Saved>,
-    engine_back_ms: u64,
-    epoch: u64,
-    /// The highest fencing number it gave out since it was last emptied.
-    given: u64,
-    written_ms: u64,
-    hosts: Vec<Host>,
-    current: String,
-    used: HashSet<String>,
-    revoked: bool,
-    issued: u64,
-    faults: bool,
+    delicate: [Delicate; HOSTS],
+    /// Until when the store is away, and until when it refuses writes.
+    away_until_ms: u64,
+    read_only_until_ms: u64,
+    /// The number of the newest seed.
+    newest_seed: usize,
+    /// Hosts whose configuration was changed, perhaps to a superseded seed, which they may present once.
+    goes_back: [bool; HOSTS],
+    /// Orders that wait for their outcome, and since when.
+    orders: Vec<(usize, u64, Receiver<()>)>,
+    has_faults: bool,
     /// Something happened where fencing can't help.
-    explained: bool,
-    refused_stale: u64,
-}
-
-fn policy() -> Policy {
-    Policy {
-        refresh_before_ms: LEAD_MS,
-        retry_interval_ms: 600_000,
-        seed: Some(Secret::new("seed")),
-        without_refresh_token: false,
-        scope: None,
-        client_hash: "client".into(),
-    }
-}
-
-fn moment(true_ms: u64, skew_ms: i64) -> Moment {
-    let wall = Timestamp::from_secs(1_800_000_000).plus_millis(i64::try_from(true_ms).unwrap());
-    Moment { wall: wall.plus_millis(skew_ms), steady_ms: true_ms }
+    is_explained: bool,
+    /// The owner of the account revoked the chain.
+    was_revoked: bool,
+    /// What a plain course of events does not have: each may cost a token request.
+    disturbances: u64,
+    /// How often the store was asked something.
+    asked: u64,
+    /// When the store was last emptied.
+    emptied_ms: Option<u64>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let host = |index: usize, rng: &mut Rng| {
-            let skew_ms = rng.i64(-SKEW_MAX_MS..=SKEW_MAX_MS);
-            Host {
-                name: format!("host{index}"),
-                machine: Lifecycle::new(policy(), None, moment(0, skew_ms)),
-                disk: None,
-                tenancy: Tenancy::default(),
-                lease: None,
-                stage: Stage::Idle,
-                paused_until_ms: 0,
-                skew_ms,
-                epoch: 0,
-                unshared: false,
-                heard_ms: 0,
-            }
-        };
-        let hosts = (0..HOSTS).map(|index| host(index, &mut rng)).collect();
+        let fleet = Fleet::new(HOSTS, LEAD_SECS, RETRY_SECS, seed);
+        let most = SKEWS_MAX_MS[usize::from(rng.u8(0..4) == 0)];
+        for host in 0..HOSTS {
+            fleet.set_skew(host, rng.i64(-most..=most));
+        }
+        fleet.store.lock().unwrap().skew_ms = rng.i64(-most..=most);
+        let mut issuer = Issuer::default();
+        issuer.knows("s0");
         Self {
             seed,
+            fleet,
+            issuer,
             rng,
-            true_ms: 0,
-            engine: ModelEngine::empty(),
-            engine_back_ms: 0,
-            epoch: 0,
-            given: 0,
-            written_ms: 0,
-            hosts,
-            current: "seed".into(),
-            used: HashSet::new(),
-            revoked: false,
-            issued: 0,
-            faults: true,
-            explained: false,
-            refused_stale: 0,
+            delicate: [Delicate::default(); HOSTS],
+            away_until_ms: 0,
+            read_only_until_ms: 0,
+            newest_seed: 0,
+            goes_back: [false; HOSTS],
+            orders: Vec::new(),
+            has_faults: true,
+            is_explained: false,
+            was_revoked: false,
+            disturbances: 0,
+            asked: 0,
+            emptied_ms: None,
         }
+    }
+
+    fn started(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        (0..HOSTS).for_each(|host| world.fleet.start(host));
+        world
     }
 
     fn is_gentle(&self) -> bool {
@@ -156,488 +181,403 @@ impl World {
     }
 
     fn one_in(&mut self, chance: u32) -> bool {
-        self.faults && self.rng.u32(0..chance) == 0
+        self.has_faults && self.rng.u32(0..chance) == 0
     }
 
-    fn now(&self, host: usize) -> Moment {
-        moment(self.true_ms, self.hosts[host].skew_ms)
+    fn now_ms(&self) -> u64 {
+        self.fleet.true_ms
     }
 
-    fn is_there(&self) -> bool {
-        self.true_ms >= self.engine_back_ms
+    fn runs(&self, host: usize) -> bool {
+        self.fleet.hosts[host].paused_until_ms <= self.now_ms()
     }
 
-    fn in_hand(&self, host: usize) -> Option<InHand> {
-        let token = self.hosts[host].machine.token()?;
-        let lead = token.expires.wall.millis_since(token.refresh_due_at);
-        Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead).unwrap_or(0) })
+    /// Where the newest record of the store stands, and what `host` has.
+    fn marks(&self, host: usize) -> (Mark, Mark) {
+        let shared = self.fleet.store.lock().unwrap().engine.mark;
+        (shared, self.fleet.stored(host).map(|saved| saved.mark()).unwrap_or_default())
     }
 
-    fn observe(&mut self, host: usize) {
-        let pending = self.engine.record.as_ref().is_some_and(|saved| saved.pending.is_some());
-        let (mark, now) = (self.engine.mark, self.now(host));
-        self.hosts[host].tenancy.observe(mark, pending, now);
+    fn is_delicate(&self, host: usize) -> bool {
+        let (shared, own) = self.marks(host);
+        // It has had its last look at the lease.
+        let is_sending = matches!(self.fleet.hosts[host].at, At::Stopped(Step::Send(..)));
+        is_sending || self.delicate[host].is_refreshing || own > shared
     }
 
-    /// As `take_up_shared`: the newer of the two wins.
-    fn compare(&mut self, host: usize) {
-        self.observe(host);
-        let now = self.now(host);
-        self.hosts[host].heard_ms = self.true_ms;
-        let known = self.hosts[host].machine.saved().clone();
-        if self.engine.mark < known.mark() {
-            let newest = self.share(host, known);
-            self.hosts[host].disk = Some(newest);
-            return;
-        }
-        let own = &mut self.hosts[host];
-        own.unshared = false;
-        if self.engine.mark > known.mark()
-            && let Some(mut saved) = self.engine.record.clone()
+    fn is_store_there(&self) -> bool {
+        self.now_ms() >= self.away_until_ms
+    }
+
+    /// One step of the host that is next.
+    fn step(&mut self) {
+        let Some((host, ms)) = self.fleet.next() else { return };
+        self.fleet.advance(ms);
+        let (away, read_only) = (!self.is_store_there(), ms < self.read_only_until_ms);
         {
-            saved.saved_at = saved.saved_at.min(now.wall);
-            own.machine.take_up_shared(saved.clone(), now);
-            own.disk = Some(saved);
+            let mut store = self.fleet.store.lock().unwrap();
+            (store.is_away, store.is_read_only) = (away, read_only);
         }
+        self.disturb(host);
+        if self.runs(host) {
+            self.fleet.keep(host);
+            if self.fleet.hosts[host].ready_ms <= self.now_ms() {
+                self.act(host);
+            }
+        }
+        self.check();
     }
 
-    /// As `share`: what is newest then.
-    fn share(&mut self, host: usize, saved: Saved) -> Saved {
-        if !self.is_there() {
-            self.hosts[host].unshared = true;
-            return saved;
-        }
-        if self.write(host, saved.clone()).is_some() {
-            return saved;
-        }
-        self.adopt(host);
-        self.hosts[host].machine.saved().clone()
-    }
-
-    fn write(&mut self, host: usize, saved: Saved) -> Option<bool> {
-        let grace = length_ms(self.in_hand(host).map(|token| token.lead_ms));
-        let sent = self.now(host);
-        let own = &mut self.hosts[host];
-        let length = own.lease.map_or(grace, |lease| lease.length_ms);
-        let (before, mark) = (self.engine.mark, saved.mark());
-        let written = self.engine.write(mark, saved, &own.name, (length, grace), self.true_ms);
-        assert!(self.engine.mark >= before, "seed {}: an older record replaced a newer", self.seed);
-        let Some(ours) = written else {
-            self.refused_stale += 1;
-            return None;
-        };
-        assert!(mark.fence >= self.given, "seed {}: a stalled holder wrote", self.seed);
-        own.unshared = false;
-        own.lease = own.lease.filter(|_| ours).map(|old| Lease::from(sent, old.fence, length));
-        self.written_ms = self.true_ms;
-        self.observe(host);
-        Some(ours)
-    }
-
-    fn adopt(&mut self, host: usize) {
-        self.observe(host);
-        let now = self.now(host);
-        if let Some(mut saved) = self.engine.record.clone() {
-            saved.saved_at = saved.saved_at.min(now.wall);
-            self.hosts[host].machine.adopt_shared(saved.clone(), now);
-            self.hosts[host].disk = Some(saved);
-        }
-    }
-
-    /// One step of one host.
     fn act(&mut self, host: usize) {
-        let now = self.now(host);
-        let stage = std::mem::replace(&mut self.hosts[host].stage, Stage::Idle);
-        self.hosts[host].stage = match stage {
-            Stage::Idle => match self.hosts[host].machine.next(now) {
-                Step::Refresh => Stage::Look,
-                Step::Wait(_) | Step::WaitForClock(_) => Stage::Idle,
-            },
-            Stage::Look if self.is_there() => self.look(host, now),
-            Stage::Take if self.is_there() => self.take(host, now),
-            Stage::Mark => self.mark(host, now),
-            Stage::LastLook(presented) => self.last_look(host, presented, now),
-            Stage::Send(presented) => self.send(host, presented, now),
-            Stage::Receive(.., comes_ms) if self.true_ms < comes_ms => stage,
-            Stage::Receive(presented, answer, sent, _) => {
-                self.receive(host, &presented, answer, sent)
+        self.asked += u64::from(matches!(self.fleet.hosts[host].at, At::Stopped(Step::Ask)));
+        match &self.fleet.hosts[host].at {
+            At::Stopped(Step::Send(presented, allowed_ms)) => {
+                let (presented, allowed_ms) = (presented.clone(), *allowed_ms);
+                self.send(host, &presented, allowed_ms);
             }
-            Stage::Store(saved) => {
-                let newest = self.share(host, saved);
-                self.hosts[host].disk = Some(newest);
-                Stage::Release
+            At::Stopped(Step::Ask) if self.delicate[host].is_refreshing => self.fleet.go_on(host),
+            At::Stopped(Step::Ask) => {
+                // The answer to a write of the result would be missed; any other is asked for again.
+                let loses = self.one_in(200);
+                self.fleet.store.lock().unwrap().loses_answer = loses;
+                self.fleet.go_on(host);
+                self.fleet.store.lock().unwrap().loses_answer = false;
             }
-            Stage::Release => {
-                self.release(host);
-                Stage::Idle
-            }
-            Stage::Look | Stage::Take => Stage::Idle,
-        };
-    }
-
-    fn settled_or_patient(&self, host: usize, now: Moment) -> bool {
-        let own = &self.hosts[host];
-        own.machine.next(now) != Step::Refresh
-            || own.tenancy.patience_left_ms(self.in_hand(host), now) > 0
-    }
-
-    fn look(&mut self, host: usize, now: Moment) -> Stage {
-        let is_held = self.engine.holder(self.true_ms).is_some();
-        self.compare(host);
-        if is_held || self.settled_or_patient(host, now) { Stage::Idle } else { Stage::Take }
-    }
-
-    fn take(&mut self, host: usize, now: Moment) -> Stage {
-        let length = length_ms(self.in_hand(host).map(|token| token.lead_ms));
-        let least = self.hosts[host].machine.saved().fence;
-        let name = self.hosts[host].name.clone();
-        let Some(fence) = self.engine.take(&name, length, least, self.true_ms) else {
-            return Stage::Idle;
-        };
-        let own = &mut self.hosts[host];
-        own.lease = Some(Lease::from(now, fence, length));
-        own.epoch = self.epoch;
-        assert!(fence > self.given, "seed {}: a fencing number twice", self.seed);
-        self.given = fence;
-        own.tenancy.taken(fence);
-        if self.engine.mark < own.machine.saved().mark() {
-            return Stage::Release;
+            _ => self.fleet.go_on(host),
         }
-        self.compare(host);
-        if self.settled_or_patient(host, now) {
-            return Stage::Release;
+        if matches!(self.fleet.hosts[host].at, At::Asleep(_)) {
+            self.delicate[host].is_refreshing = false;
         }
-        self.hosts[host].machine.set_fence(fence);
-        Stage::Mark
-    }
-
-    fn mark(&mut self, host: usize, now: Moment) -> Stage {
-        let before = self.hosts[host].machine.saved().clone();
-        let presented = self.hosts[host].machine.presented();
-        let marked = self.hosts[host].machine.begin(&presented, now).expect("there is a chain");
-        let written = self.is_there().then(|| self.write(host, marked.clone()));
-        if let Some(Some(_)) = written {
-            self.hosts[host].disk = Some(marked);
-            return Stage::LastLook(presented);
-        }
-        self.hosts[host].machine.put_back(before);
-        if written.is_some() {
-            self.adopt(host);
-        }
-        Stage::Release
-    }
-
-    fn last_look(&mut self, host: usize, presented: Presented, now: Moment) -> Stage {
-        let own = &self.hosts[host];
-        if !Tenancy::may_send(own.lease.as_ref(), now) {
-            return Stage::Release;
-        }
-        if own.epoch == self.epoch {
-            let holder = self.engine.holder(self.true_ms);
-            assert_eq!(holder, Some(own.name.as_str()), "seed {}: sent without a lease", self.seed);
-        }
-        Stage::Send(presented)
     }
 
     /// The request arrives at the issuer.
-    fn send(&mut self, host: usize, presented: Presented, sent: Moment) -> Stage {
-        let comes_ms = self.true_ms + self.answer_takes_ms(host, sent);
-        let Presented::Token(token) = &presented else { panic!("nothing to present") };
-        if self.revoked || token.expose() != self.current {
-            self.revoked |= self.used.contains(token.expose());
-            return Stage::Receive(presented, Err(()), sent, comes_ms);
-        }
-        self.issued += 1;
-        let next = format!("refresh-{}", self.issued);
-        self.used.insert(std::mem::replace(&mut self.current, next.clone()));
-        let grant = Grant {
-            access_token: Secret::new(format!("access-{}", self.issued)),
-            refresh_token: Some(Secret::new(next)),
-            lifetime_ms: i64::try_from(LIFETIME_MS).unwrap(),
-            refresh_in_ms: None,
-            earliest_refresh_in_ms: None,
-            has_ended: false,
-            scope: None,
-            refresh_token_lifetime_ms: None,
-            warning: None,
-        };
-        Stage::Receive(presented, Ok(grant), sent, comes_ms)
+    fn send(&mut self, host: usize, presented: &str, allowed_ms: u64) {
+        let now_ms = self.now_ms();
+        self.judge_seed(host, presented);
+        let holder = self.fleet.store.lock().unwrap().engine.holder(now_ms).map(str::to_owned);
+        let is_holder = holder.as_ref() == Some(&self.fleet.hosts[host].holder);
+        let was_emptied = self.emptied_ms.is_some_and(|emptied| now_ms < emptied + EMPTIED_MS);
+        assert!(
+            is_holder || was_emptied || self.is_explained,
+            "seed {}: sent without a lease",
+            self.seed
+        );
+        let most_ms = if self.one_in(SLOW_ONE_IN) { allowed_ms } else { ANSWER_MS };
+        let comes_ms = now_ms + self.rng.u64(0..most_ms);
+        let outcome = self.issuer.answer(presented, now_ms);
+        self.delicate[host] = Delicate { is_refreshing: true, comes_ms };
+        self.fleet.go_on(host);
+        self.fleet.answer(host, Ok(outcome), comes_ms);
+        assert!(
+            !self.is_gentle() || self.was_revoked || !self.issuer.is_lost(),
+            "seed {}: used twice",
+            self.seed
+        );
+        let is_known = self.is_explained || self.was_revoked;
+        assert!(!self.issuer.is_lost() || is_known, "seed {}: used twice for no reason", self.seed);
     }
 
-    /// Never longer than it is waited for, as `time_allowed`: an answer that nobody waits for is lost.
-    fn answer_takes_ms(&mut self, host: usize, now: Moment) -> u64 {
-        let left = self.in_hand(host).map_or(0, |token| token.expires.left_ms(now));
-        let allowed = if left == 0 { REQUEST_MAX_MS } else { left / 3 };
-        let slow = self.one_in(SLOW_ONE_IN);
-        let most = if slow { allowed.clamp(REQUEST_MIN_MS, REQUEST_MAX_MS) } else { ANSWER_MS };
-        self.rng.u64(0..most)
+    /// A seed that was superseded is presented by nobody whose configuration did not go back to it.
+    fn judge_seed(&mut self, host: usize, presented: &str) {
+        let Some((family, _)) = self.issuer.tokens.get(presented) else { return };
+        let is_seed = self.issuer.families[*family].seed == presented;
+        let goes_back = std::mem::take(&mut self.goes_back[host]);
+        let is_old = is_seed && self.issuer.superseded.contains(family);
+        assert!(
+            !is_old || goes_back || self.is_explained,
+            "seed {}: host {host} presented {presented}, which was superseded",
+            self.seed
+        );
     }
 
-    fn receive(
-        &mut self,
-        host: usize,
-        presented: &Presented,
-        answer: Result<Grant, ()>,
-        sent: Moment,
-    ) -> Stage {
-        let now = self.now(host);
-        let mut rng = self.rng.fork();
-        let machine = &mut self.hosts[host].machine;
-        let saved = if let Ok(grant) = answer {
-            Some(machine.granted(presented, &grant, sent, now, &mut rng))
-        } else {
-            let what = What::Status(400, None);
-            let (class, reached) = (Class::TokenDead, Reached::No);
-            let failure = Failure { class, reached, retry_after_ms: None, what };
-            machine.failed(presented, &failure, now, &mut rng).1
-        };
-        saved.map_or(Stage::Release, Stage::Store)
-    }
-
-    fn release(&mut self, host: usize) {
-        let own = &mut self.hosts[host];
-        if own.lease.take().is_some() && self.true_ms >= self.engine_back_ms {
-            self.engine.release(&own.name, self.true_ms);
-        }
-    }
-
-    /// What keepers do: renew, and hear what is new.
-    fn keep(&mut self, host: usize) {
-        if !self.is_there() {
+    /// Pauses, kills, and a store that goes away or empty; orders, reloads, and changes of the seed.
+    fn disturb(&mut self, host: usize) {
+        if !self.has_faults {
             return;
         }
-        let now = self.now(host);
-        let own = &mut self.hosts[host];
-        if let Some(lease) = own.lease.filter(|lease| lease.is_to_be_renewed(now)) {
-            let ours = self.engine.renew(&own.name, lease.length_ms, self.true_ms);
-            own.lease = ours.then(|| Lease::from(now, lease.fence, lease.length_ms));
-        }
-        let is_idle = matches!(own.stage, Stage::Idle);
-        let news = own.heard_ms <= self.written_ms || own.unshared;
-        let is_due = self.true_ms.saturating_sub(own.heard_ms) >= POLL_MS;
-        if is_idle && (is_due || news && self.rng.u32(0..3) == 0) {
-            self.compare(host);
-        }
-    }
-
-    /// Whether others would miss it: it is in the middle of a refresh, or knows what the server does not.
-    fn is_delicate(&self, host: usize) -> bool {
-        let own = &self.hosts[host];
-        own.stage.is_delicate() || own.unshared || own.machine.saved().mark() > self.engine.mark
-    }
-
-    /// Pauses, kills, and a server that goes away or empty.
-    fn disturb(&mut self, host: usize) {
-        let delicate = self.is_delicate(host);
-        let idle = matches!(self.hosts[host].stage, Stage::Idle);
-        if (!self.is_gentle() || !delicate) && self.one_in(if idle { 400 } else { 12 }) {
-            self.explained |= delicate;
-            let length = [50, 500, 3_000, 15_000, 45_000, 120_000][self.rng.usize(0..6)];
-            self.hosts[host].paused_until_ms = self.true_ms + self.rng.u64(0..length);
+        let is_delicate = self.is_delicate(host);
+        let is_asleep = matches!(self.fleet.hosts[host].at, At::Asleep(_));
+        let is_spared = self.is_gentle() && is_delicate;
+        if !is_spared && self.one_in(if is_asleep { 300 } else { 40 }) {
+            self.is_explained |= is_delicate;
+            let most_ms = [50, 500, 3_000, 15_000, 45_000, 120_000][self.rng.usize(0..6)];
+            self.pause(host, most_ms);
         }
         if self.is_gentle() && self.has_time(host) && self.one_in(8) {
             // Longer than its lease, and not as long as the token in hand: the others wait for it.
-            self.hosts[host].paused_until_ms = self.true_ms + self.rng.u64(10_200..11_500);
+            self.fleet.hosts[host].paused_until_ms = self.now_ms() + self.rng.u64(10_200..11_500);
         }
-        if (!self.is_gentle() || !delicate) && self.one_in(600) {
-            self.explained |= delicate;
+        if !is_spared && self.one_in(1_000) {
+            self.is_explained |= is_delicate;
             self.restart(host);
         }
         if self.one_in(700) {
-            self.disturb_engine();
+            self.disturb_store();
         }
-        if self.hosts[host].stage.is_delicate() && self.is_outlasted() && self.one_in(8) {
+        if self.delicate[host].is_refreshing && self.is_outlasted() && self.one_in(12) {
             // The host that is at it tells of its refresh before another could have the lease.
-            self.forget();
+            self.empty_store();
+        }
+        match self.rng.u32(0..3_000) {
+            0 => self.order_on_several(),
+            1 => self.reload(host),
+            2 if !is_delicate => self.change_seed(host),
+            3 if !is_delicate => self.go_back(host),
+            4 if self.seed.is_multiple_of(5) => self.revoke(),
+            _ => {}
         }
     }
 
-    /// It knows what is on its disk.
-    fn restart(&mut self, host: usize) {
-        let now = self.now(host);
-        let own = &mut self.hosts[host];
-        own.machine = Lifecycle::new(policy(), own.disk.clone(), now);
-        (own.tenancy, own.lease, own.stage) = (Tenancy::default(), None, Stage::Idle);
-        own.unshared = false;
-        own.heard_ms = 0;
+    /// Whether it waits for the issuer under its lease, with a token in hand that lasts.
+    fn has_time(&self, host: usize) -> bool {
+        let now = self.fleet.now(host);
+        let holds_lease = {
+            let store = self.fleet.store.lock().unwrap();
+            store.engine.holder(self.now_ms()) == Some(self.fleet.hosts[host].holder.as_str())
+        };
+        let posting = self.fleet.posting(host);
+        let left_ms = posting.valid_token(now).map_or(0, |token| token.expires.left_ms(now));
+        let is_waiting = matches!(self.fleet.hosts[host].at, At::Stopped(Step::Receive));
+        is_waiting && holds_lease && left_ms > LEAD_SECS * 1000 && self.is_store_there()
     }
 
-    /// The server goes away for a while, or forgets everything at once; in a power cut all hosts go with it.
-    fn disturb_engine(&mut self) {
-        let delicate = (0..HOSTS).any(|host| self.is_delicate(host));
-        let marks = self.hosts.iter().map(|host| host.machine.saved().mark());
-        let least = marks.min().unwrap_or_default();
-        let all_know = least >= self.engine.mark.max(Mark { fence: 0, generation: 1 });
-        match self.rng.u32(0..3) {
-            0 if !self.is_gentle() || !delicate => {
-                self.explained |= delicate;
-                self.engine_back_ms = self.true_ms + self.rng.u64(0..30_000);
+    fn pause(&mut self, host: usize, most_ms: u64) {
+        let until_ms = self.now_ms() + self.rng.u64(0..most_ms);
+        self.fleet.hosts[host].paused_until_ms = until_ms;
+        self.disturbances += 1;
+    }
+
+    /// It is killed, and knows what its state folder has.
+    fn restart(&mut self, host: usize) {
+        self.fleet.kill(host);
+        self.delicate[host].is_refreshing = false;
+        self.fleet.start(host);
+        self.disturbances += 1;
+    }
+
+    fn order_on_several(&mut self) {
+        for host in 0..HOSTS {
+            if self.rng.bool() && self.runs(host) {
+                let told = self.fleet.tell(host, |refresher| refresher.inbox().force());
+                self.orders.extend(told.map(|done| (host, self.fleet.true_ms, done)));
+                self.disturbances += 1;
+            }
+        }
+    }
+
+    fn reload(&mut self, host: usize) {
+        if self.runs(host) {
+            self.fleet.tell(host, evertoken::token::refresher::Refresher::reloaded);
+            self.disturbances += 1;
+        }
+    }
+
+    /// The next host of a rolling change, or the first of another one.
+    fn change_seed(&mut self, host: usize) {
+        let newest = format!("s{}", self.newest_seed);
+        if self.fleet.hosts[host].seed.as_ref() == Some(&newest) {
+            self.newest_seed += 1;
+            self.issuer.knows(&format!("s{}", self.newest_seed));
+        }
+        self.configure(host, Some(format!("s{}", self.newest_seed)));
+    }
+
+    fn configure(&mut self, host: usize, seed: Option<String>) {
+        self.goes_back[host] = seed.is_some() && seed != self.fleet.hosts[host].seed;
+        self.fleet.hosts[host].seed = seed;
+        self.restart(host);
+    }
+
+    /// The configuration of a host goes back to a seed that was used up, or to none.
+    fn go_back(&mut self, host: usize) {
+        let has_begun = self.issuer.families[self.newest_seed].issued > 0;
+        if self.newest_seed == 0 || !has_begun {
+            return;
+        }
+        let older = self.rng.usize(0..self.newest_seed);
+        let seed = self.rng.bool().then(|| format!("s{older}"));
+        self.configure(host, seed);
+    }
+
+    /// The owner of the account ends the chain, and one host is given another seed a while later.
+    fn revoke(&mut self) {
+        if !self.was_revoked {
+            self.was_revoked = true;
+            self.issuer.families.iter_mut().for_each(|family| family.is_revoked = true);
+        }
+    }
+
+    /// The store goes away for a while, refuses writes, or forgets everything; in a power cut all hosts go with it.
+    fn disturb_store(&mut self) {
+        self.disturbances += 1;
+        let is_delicate = (0..HOSTS).any(|host| self.is_delicate(host));
+        let all_know = (0..HOSTS).all(|host| {
+            let (shared, own) = self.marks(host);
+            own >= shared.max(Mark { fence: 0, generation: 1 })
+        });
+        let length_ms = self.rng.u64(0..30_000);
+        match self.rng.u32(0..4) {
+            0 if !self.is_gentle() || !is_delicate => {
+                self.is_explained |= is_delicate;
+                self.away_until_ms = self.now_ms() + length_ms;
                 if all_know && self.rng.bool() {
-                    self.forget();
+                    self.empty_store();
                 }
             }
-            // Who knows the seed alone can't tell an emptied server from a new one; the others tell it.
-            1 if all_know && !delicate && self.can_tell() => {
-                self.forget();
+            1 if !self.is_gentle() || !is_delicate => {
+                self.is_explained |= is_delicate;
+                self.read_only_until_ms = self.now_ms() + length_ms;
+            }
+            // Who knows the seed alone can't tell an emptied store from a new one; the others tell it.
+            2 if all_know && !is_delicate => {
                 let newcomer = self.rng.usize(0..HOSTS);
                 if self.can_tell_without(newcomer) {
-                    self.hosts[newcomer].disk = None;
-                    self.restart(newcomer);
+                    self.empty_store();
+                    self.fleet.kill(newcomer);
+                    self.fleet.lose_state(newcomer);
+                    self.fleet.hosts[newcomer].seed = Some(format!("s{}", self.newest_seed));
+                    self.fleet.start(newcomer);
                 }
             }
-            2 if all_know && !delicate => {
-                self.forget();
+            3 if all_know && !is_delicate => {
+                self.empty_store();
                 for host in 0..HOSTS {
                     self.restart(host);
-                    let back_ms = self.rng.u64(0..60_000);
-                    self.hosts[host].paused_until_ms = self.true_ms + back_ms;
+                    self.pause(host, 60_000);
                 }
             }
-            _ if self.is_gentle() => {}
-            _ => {
-                self.explained |= delicate || !all_know;
-                self.forget();
-            }
+            _ => {}
         }
     }
 
-    fn forget(&mut self) {
-        self.engine = ModelEngine::empty();
-        self.epoch += 1;
-        self.given = 0;
-        self.written_ms = self.true_ms.max(self.engine_back_ms);
+    fn empty_store(&mut self) {
+        self.fleet.store.lock().unwrap().engine = ModelEngine::empty();
+        self.emptied_ms = Some(self.now_ms());
+        self.disturbances += 1;
     }
 
-    /// Whether somebody who knows the newest runs, and the server is there to be told.
-    fn can_tell(&self) -> bool {
-        self.can_tell_without(HOSTS)
-    }
-
+    /// Whether somebody who knows the newest runs, and the store is there to be told.
     fn can_tell_without(&self, other: usize) -> bool {
         let tells = |host: usize| {
-            let own = &self.hosts[host];
-            host != other
-                && own.paused_until_ms <= self.true_ms
-                && own.machine.saved().mark() >= self.engine.mark
+            let (shared, own) = self.marks(host);
+            host != other && self.runs(host) && own >= shared
         };
-        self.is_there() && (0..HOSTS).any(tells)
+        let is_there = self.is_store_there() && self.now_ms() >= self.read_only_until_ms;
+        is_there && (0..HOSTS).any(tells)
     }
 
-    /// Whether every host in the middle of a refresh runs, and has its answer before a lease that the server
+    /// Whether every host in the middle of a refresh runs, and has its answer before a lease that the store
     /// forgot could have been given to another.
     fn is_outlasted(&self) -> bool {
-        let soon = self.true_ms + 1_000;
-        let in_time = |own: &Host| match own.stage {
-            Stage::Send(_) => false,
-            Stage::Receive(.., comes_ms) => comes_ms < soon && own.paused_until_ms <= self.true_ms,
-            _ => !own.stage.is_delicate() || own.paused_until_ms <= self.true_ms,
+        let soon_ms = self.now_ms() + 1_000;
+        let in_time = |host: usize| {
+            let own = &self.delicate[host];
+            !self.is_delicate(host) || self.runs(host) && own.comes_ms < soon_ms
         };
-        self.can_tell() && self.hosts.iter().all(in_time)
+        self.can_tell_without(HOSTS) && (0..HOSTS).all(in_time)
     }
 
-    /// Whether it waits for the issuer with a token in hand that lasts.
-    fn has_time(&self, host: usize) -> bool {
-        let now = self.now(host);
-        matches!(self.hosts[host].stage, Stage::Receive(..))
-            && self.hosts[host].epoch == self.epoch
-            && self.in_hand(host).is_some_and(|token| token.expires.left_ms(now) > LEAD_MS)
+    /// What holds at any time.
+    fn check(&mut self) {
+        for host in 0..HOSTS {
+            let posting = self.fleet.posting(host);
+            let Some(token) = posting.valid_token(self.fleet.now(host)) else { continue };
+            let end_ms = self.issuer.ends[token.secret.expose()];
+            assert!(
+                self.now_ms() <= end_ms + OVERDUE_MAX_MS,
+                "seed {}: host {host} sends a token that ended {} ms ago",
+                self.seed,
+                self.now_ms() - end_ms
+            );
+        }
+        let (now_ms, seed) = (self.now_ms(), self.seed);
+        let is_slow = |host: usize| self.fleet.hosts[host].paused_until_ms + ORDER_MAX_MS > now_ms;
+        let is_hindered = self.away_until_ms.max(self.read_only_until_ms) + ORDER_MAX_MS > now_ms;
+        self.orders.retain(|(host, since_ms, done)| {
+            let is_open = done.try_recv() == Err(TryRecvError::Empty);
+            let is_late = now_ms > since_ms + ORDER_MAX_MS && !is_slow(*host) && !is_hindered;
+            assert!(!is_open || !is_late, "seed {seed}: an order on host {host} has no outcome");
+            is_open
+        });
     }
 
-    fn step(&mut self) {
-        self.true_ms += self.rng.u64(0..40);
-        let host = self.rng.usize(0..HOSTS);
-        if self.hosts[host].paused_until_ms > self.true_ms {
-            return;
-        }
-        self.disturb(host);
-        if self.hosts[host].paused_until_ms > self.true_ms {
-            return;
-        }
-        self.keep(host);
-        self.act(host);
-        if self.is_gentle() {
-            assert!(!self.revoked, "seed {}: a refresh token was used twice", self.seed);
-        }
-        assert!(!self.revoked || self.explained, "seed {}: used twice for no reason", self.seed);
+    fn has_newest(&self, host: usize) -> bool {
+        let posting = self.fleet.posting(host);
+        let token = posting.valid_token(self.fleet.now(host));
+        token.is_some_and(|token| token.secret.expose() == self.issuer.newest)
+    }
+
+    /// Whether the answer to the first use of its seed was lost: somebody has to log in again.
+    fn is_lost(&self, host: usize) -> bool {
+        let seed = self.fleet.hosts[host].seed.as_ref();
+        let family = seed.map(|seed| self.issuer.tokens[seed].0);
+        family.is_some_and(|family| {
+            self.issuer.families[family].is_revoked && !self.issuer.superseded.contains(&family)
+        })
     }
 
     fn have_the_newest(&self) -> bool {
-        let newest = format!("access-{}", self.issued);
-        (0..HOSTS).all(|host| {
-            let token = self.hosts[host].machine.token();
-            token.is_some_and(|token| {
-                token.secret.expose() == newest && !token.expires.reached(self.now(host))
-            })
-        })
+        let mut hosts = 0..HOSTS;
+        hosts.clone().any(|host| self.has_newest(host))
+            && hosts.all(|host| self.has_newest(host) || self.is_explained && self.is_lost(host))
+    }
+
+    fn run_until(&mut self, ms: u64) {
+        while self.now_ms() < ms {
+            self.step();
+        }
+    }
+
+    /// Runs until `holds`, for `most_ms` at most; whether it came.
+    fn run_while(&mut self, most_ms: u64, holds: impl Fn(&Self) -> bool) -> bool {
+        let until_ms = self.now_ms() + most_ms;
+        while !holds(self) {
+            if self.now_ms() > until_ms {
+                return false;
+            }
+            self.step();
+        }
+        true
+    }
+
+    fn end_faults(&mut self) {
+        self.has_faults = false;
+        (self.away_until_ms, self.read_only_until_ms) = (0, 0);
+        for host in &mut self.fleet.hosts {
+            host.paused_until_ms = 0;
+        }
     }
 }
 
-/// A holder stands still before it has sent anything: its lease ends before the token does.
-#[test]
-fn a_holder_that_stalls_costs_no_token() {
-    for seed in 0..SEEDS / 10 {
-        let mut world = World::new(2 * seed);
-        world.faults = false;
-        while !world.have_the_newest() || world.issued == 0 {
-            world.step();
-        }
-        let holder = loop {
-            world.step();
-            let before_it_sends = |host: &Host| {
-                host.lease.is_some() && matches!(host.stage, Stage::Mark | Stage::LastLook(_))
-            };
-            if let Some(holder) = world.hosts.iter().position(before_it_sends) {
-                break holder;
-            }
-        };
-        world.hosts[holder].paused_until_ms = world.true_ms + 2 * LIFETIME_MS;
-        let until_ms = world.true_ms + 2 * LIFETIME_MS;
-        while world.true_ms < until_ms {
-            world.step();
-            for host in (0..HOSTS).filter(|host| *host != holder) {
-                let token = world.hosts[host].machine.token();
-                let is_good = token.is_some_and(|token| !token.expires.reached(world.now(host)));
-                assert!(is_good, "seed {seed}: nothing was refreshed while the holder stood still");
-            }
-        }
-        assert!(!world.revoked);
+/// Runs one seed: whether its chain survived, and how many token requests there were.
+fn run(seed: u64) -> (bool, u64) {
+    let mut world = World::started(seed);
+    world.run_until(FAULTS_MS);
+    let refreshes = FAULTS_MS / (LIFETIME_MS - LEAD_SECS * 1000 * 11 / 10);
+    let most = 3 * (refreshes + world.disturbances) + 10;
+    let presented = world.issuer.presented;
+    assert!(
+        presented <= most,
+        "seed {seed}: {presented} token requests, {} faults",
+        world.disturbances
+    );
+    world.end_faults();
+    let recovered = world.run_while(10 * LIFETIME_MS, World::have_the_newest);
+    assert!(recovered || world.issuer.is_lost(), "seed {seed}: not all have the newest token");
+    if world.issuer.is_lost() {
+        return (false, presented);
     }
-}
-
-/// Runs one seed: whether its chain survived, how many tokens there were, and how many late writes.
-fn run(seed: u64) -> (bool, u64, u64) {
-    let mut world = World::new(seed);
-    for _ in 0..STEPS {
-        world.step();
+    // From here on every new token reaches all of them at once.
+    for _ in 0..4 {
+        let known = world.issuer.newest.clone();
+        let is_refreshed = |world: &World| world.issuer.newest != known;
+        assert!(world.run_while(2 * LIFETIME_MS, is_refreshed), "seed {seed}: not refreshed");
+        assert!(
+            world.run_while(HEARD_WITHIN_MS, World::have_the_newest),
+            "seed {seed}: not heard of"
+        );
     }
-    world.faults = false;
-    for host in &mut world.hosts {
-        host.paused_until_ms = 0;
-    }
-    let begun = world.true_ms;
-    while !world.have_the_newest() && world.true_ms - begun < 10 * LIFETIME_MS {
-        world.step();
-    }
-    let survived = world.have_the_newest();
-    assert!(survived || world.revoked, "seed {seed}: not all have the newest token");
-    if survived {
-        // From here on every new token reaches all of them at once.
-        let mut known = world.issued;
-        let mut since = None;
-        for _ in 0..STEPS {
-            world.step();
-            if world.issued > known {
-                (known, since) = (world.issued, Some(world.true_ms));
-            }
-            if since.is_some() && world.have_the_newest() {
-                since = None;
-            }
-            let waited = since.map_or(0, |since| world.true_ms - since);
-            assert!(waited <= HEARD_WITHIN_MS * 3, "seed {seed}: a token took {waited} ms");
-        }
-        assert!(known > 0);
-    }
-    (survived, world.issued, world.refused_stale)
+    (true, presented)
 }
 
 #[test]
@@ -649,11 +589,169 @@ fn no_seed_uses_a_refresh_token_twice() {
         return;
     }
     let all: Vec<_> = (0..SEEDS).map(run).collect();
-    let gentle = all.iter().step_by(2).filter(|(survived, ..)| *survived).count();
-    assert_eq!(gentle, all.len() / 2, "without an unlucky moment every chain survives");
-    let survived = all.iter().filter(|(survived, ..)| *survived).count();
-    assert!(survived > gentle, "and some with one");
-    assert!(all.iter().map(|(_, issued, _)| issued).sum::<u64>() > SEEDS * 3);
-    let refused = all.iter().map(|(.., stale)| stale).sum::<u64>();
-    assert!(refused > 50, "only {refused} late writes were refused");
+    let survived = |step: usize, skip: usize| {
+        all.iter().skip(skip).step_by(step).filter(|(survived, _)| *survived).count()
+    };
+    assert!(survived(1, 0) > all.len() / 2, "{} of {}", survived(1, 0), all.len());
+    assert!(survived(2, 1) > 0, "some with an unlucky moment");
+}
+
+/// A holder stands still before it has sent anything: its lease ends before the token does.
+#[test]
+fn a_holder_that_stalls_costs_no_token() {
+    for seed in 0..10 {
+        let mut world = World::started(2 * seed);
+        world.has_faults = false;
+        assert!(
+            world.run_while(60_000, |world| world.issuer.presented > 0 && world.have_the_newest())
+        );
+        let is_before_it_sends = |world: &World| {
+            (0..HOSTS).find(|host| {
+                let is_asking = matches!(world.fleet.hosts[*host].at, At::Stopped(Step::Ask));
+                is_asking && world.fleet.has_lease(*host) && !world.delicate[*host].is_refreshing
+            })
+        };
+        assert!(world.run_while(LIFETIME_MS, |world| is_before_it_sends(world).is_some()));
+        let holder = is_before_it_sends(&world).unwrap();
+        let until_ms = world.now_ms() + 2 * LIFETIME_MS;
+        world.fleet.hosts[holder].paused_until_ms = until_ms;
+        while world.now_ms() < until_ms {
+            world.step();
+            for host in (0..HOSTS).filter(|host| *host != holder) {
+                let now = world.fleet.now(host);
+                let is_good = world.fleet.posting(host).valid_token(now).is_some();
+                assert!(is_good, "seed {seed}: nothing was refreshed while the holder stood still");
+            }
+        }
+        // And what it was about to do when it goes on harms nobody.
+        assert!(world.run_while(LIFETIME_MS, World::have_the_newest));
+    }
+}
+
+/// A world without faults in which all hosts have a token.
+fn calm(seed: u64) -> World {
+    let mut world = World::started(seed);
+    world.has_faults = false;
+    let is_served = |world: &World| world.issuer.presented > 0 && world.have_the_newest();
+    assert!(world.run_while(60_000, is_served));
+    world
+}
+
+/// Seen: hosts with different seeds refreshed against each other every 5 s.
+#[test]
+fn a_rolling_change_of_the_seed_costs_each_seed_once() {
+    for seed in 0..5 {
+        let mut world = calm(seed);
+        let begun_ms = world.now_ms();
+        for round in 1..=3 {
+            for host in 0..HOSTS {
+                world.newest_seed = round;
+                if host == 0 {
+                    world.issuer.knows(&format!("s{round}"));
+                }
+                world.configure(host, Some(format!("s{round}")));
+                let is_on_new_chain =
+                    |world: &World| world.issuer.chain == round && world.have_the_newest();
+                assert!(
+                    world.run_while(HEARD_WITHIN_MS * 2, is_on_new_chain),
+                    "{seed} {round} {host}"
+                );
+                let until_ms = world.now_ms() + 10_000;
+                world.run_until(until_ms);
+            }
+        }
+        let refreshes = (world.now_ms() - begun_ms) / (LIFETIME_MS - 23_000) + 1;
+        assert!(world.issuer.presented <= 4 + refreshes, "{}", world.issuer.presented);
+        assert!(world.issuer.families.iter().all(|family| !family.is_revoked));
+    }
+}
+
+/// Seen: the others logged nothing, showed no error, and held each request for 10 s.
+#[test]
+fn a_lost_chain_is_known_on_every_host_within_seconds() {
+    for seed in 0..5 {
+        let mut world = calm(seed);
+        world.revoke();
+        let knows = |world: &World, host: usize| {
+            let posting = world.fleet.posting(host);
+            let error = posting.refresh.last_error.as_deref().unwrap_or("");
+            error.contains("invalid_grant") && error.contains("log in again") && !posting.refreshing
+        };
+        let before = world.issuer.presented;
+        assert!(
+            world.run_while(2 * LIFETIME_MS, |world| (0..HOSTS).any(|host| knows(world, host)))
+        );
+        assert!(
+            world.run_while(HEARD_WITHIN_MS, |world| (0..HOSTS).all(|host| knows(world, host)))
+        );
+        // A host without a state folder learns it from the store.
+        world.fleet.kill(0);
+        world.fleet.lose_state(0);
+        world.fleet.start(0);
+        assert!(world.run_while(HEARD_WITHIN_MS, |world| knows(world, 0)));
+        assert_eq!(
+            world.issuer.presented - before,
+            2,
+            "the chain and its seed, once by all together"
+        );
+    }
+}
+
+/// Seen: 43 leases a second.
+#[test]
+fn where_nothing_can_be_presented_no_lease_is_taken() {
+    let mut world = World::new(0);
+    world.has_faults = false;
+    for host in 0..HOSTS {
+        world.fleet.hosts[host].seed = None;
+        world.fleet.start(host);
+    }
+    world.run_until(10_000);
+    for _ in 0..5 {
+        world.order_on_several();
+        let until_ms = world.now_ms() + 10_000;
+        world.run_until(until_ms);
+    }
+    assert!(world.orders.is_empty(), "each order has its outcome");
+    assert_eq!(world.fleet.store.lock().unwrap().engine.fence, None);
+    assert!(world.asked < 600, "the store was asked {} times", world.asked);
+}
+
+#[test]
+fn a_store_that_refuses_writes_is_told_and_costs_nothing_once_it_takes_them() {
+    for seed in 0..5 {
+        let mut world = calm(seed);
+        world.read_only_until_ms = world.now_ms() + 2 * LIFETIME_MS;
+        let is_told = |world: &World| {
+            (0..HOSTS).all(|host| {
+                let posting = world.fleet.posting(host);
+                let error = posting.refresh.last_error.as_deref().unwrap_or("");
+                error.contains("READONLY You can't write against a read only replica.")
+            })
+        };
+        let (asked, presented) = (world.asked, world.issuer.presented);
+        assert!(world.run_while(LIFETIME_MS, is_told));
+        world.run_until(world.read_only_until_ms);
+        assert_eq!(world.issuer.presented, presented, "nothing is refreshed without a lease");
+        assert!(world.asked - asked < 8_000, "{}", world.asked - asked);
+        assert!(world.run_while(HEARD_WITHIN_MS * 3, World::have_the_newest));
+        assert!(!is_told(&world));
+    }
+}
+
+#[test]
+fn orders_on_all_hosts_at_once_are_one_refresh_each_at_most() {
+    for seed in 0..5 {
+        let mut world = calm(seed);
+        let before = world.issuer.presented;
+        for host in 0..HOSTS {
+            let told = world.fleet.tell(host, |refresher| refresher.inbox().force());
+            world.orders.push((host, world.now_ms(), told.unwrap()));
+        }
+        assert!(
+            world.run_while(30_000, |world| world.orders.is_empty() && world.have_the_newest())
+        );
+        let asked = world.issuer.presented - before;
+        assert!((1..=HOSTS as u64).contains(&asked), "{asked}");
+    }
 }

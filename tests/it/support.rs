@@ -5,6 +5,7 @@ pub(crate) mod cases;
 pub(crate) mod client;
 pub(crate) mod engine;
 pub(crate) mod issuer;
+pub(crate) mod lockstep;
 pub(crate) mod peer;
 pub(crate) mod proxy;
 

@@ -38,11 +38,32 @@ impl Lifecycle {
         }
     }
 
+    /// A chain of the configured seed is in use: what supersedes it from now on comes after the change.
+    pub(super) fn note_arrived(&mut self) {
+        let configured = self.policy.seed.as_ref().map(Secret::hash);
+        self.goes_back &= configured != self.saved.seed_hash;
+    }
+
     /// What is stored from now on says which seed is configured here; without one, what it said before. Not for
     /// a login, which may be made where the service's environment can't be seen.
     pub fn stamp_configured(&mut self) {
         let configured = self.policy.seed.as_ref().map(Secret::hash);
         self.saved.configured_seed = configured.or_else(|| self.saved.configured_seed.take());
+    }
+
+    /// The chain begins with `seed` from now on. A refresh token that failed, or whose outcome is not known, may be
+    /// the seed of another host that never began a chain: it is superseded too.
+    pub(super) fn begin_chain_with(&mut self, seed: &Secret) {
+        let failed = self.saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
+        let unsure = self.marker_before.as_ref().map(|marker| marker.refresh_token_hash.clone());
+        let chain = self.saved.refresh_token.as_ref().map(Secret::hash);
+        self.saved.begin_with_seed(seed);
+        self.note_arrived();
+        for hash in [failed, unsure].into_iter().flatten() {
+            if hash != seed.hash() && chain.as_ref() != Some(&hash) {
+                self.saved.supersede_seed(hash);
+            }
+        }
     }
 
     /// Whether `presented` is the chain's refresh token and there is no seed here to try in its place, though

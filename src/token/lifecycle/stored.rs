@@ -24,6 +24,7 @@ impl Lifecycle {
         let configured = self.saved.configured_seed.take();
         let own_failure = self.failure_of_new_seed();
         self.saved = Saved { configured_seed: configured, ..stored };
+        self.note_arrived();
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
         if self.saved.refresh_token != known_token || all_well {
             // Another chain, the next link of ours, or a refresh that went well: what stood

@@ -4,6 +4,7 @@
 use log::{error, info, warn};
 
 use crate::clock::Moment;
+use crate::token::lifecycle::Step;
 use crate::token::refresher::actor::Actor;
 use crate::token::refresher::words::{next_try, tell_stored};
 use crate::token::saved::SavedFailure;
@@ -17,6 +18,10 @@ impl Actor {
             Some(failure) => self.failed_elsewhere(&failure, now),
             None if brought || self.machine.consecutive_failures() == 0 => self.status.settle(),
             None => {}
+        }
+        if self.machine.next(now) != Step::Refresh {
+            // The refresh token of the configuration was tried there too.
+            self.falls_back = false;
         }
         self.say_superseded_seed();
     }

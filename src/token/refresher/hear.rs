@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Sender, TryRecvError};
 use log::{info, warn};
 
-use crate::token::lifecycle::OnRejection;
+use crate::token::lifecycle::{OnRejection, Step};
 use crate::token::refresher::Event;
 use crate::token::refresher::actor::Actor;
 use crate::token::store::Generation;
@@ -36,8 +36,9 @@ impl Actor {
                 }
             }
             Event::News => {
-                if self.compare_with_shared() {
-                    // What is waited for has come from another host.
+                let brought = self.compare_with_shared();
+                if brought || self.machine.next(self.setup.clock.now()) != Step::Refresh {
+                    // What is waited for has come from another host, or that there is no use in trying.
                     self.waiting.clear();
                 }
             }

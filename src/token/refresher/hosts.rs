@@ -55,11 +55,11 @@ impl Actor {
     /// Takes the lease on the chain; not while another host refreshes it, or may still bring the answer
     /// to a refresh that it began.
     pub(super) fn enter(&mut self) -> Entry {
-        let now = self.setup.clock.now();
         let Some(chain) = &mut self.setup.chain else { return Entry::Ours };
-        let Ok(found) = chain.look(now) else { return self.away() };
+        let Ok(found) = chain.look() else { return self.away() };
         let is_held = found.is_held;
         self.take_up_shared(found);
+        let now = self.setup.clock.now();
         if self.machine.next(now) != Step::Refresh {
             return Entry::Settled;
         }
@@ -188,10 +188,9 @@ impl Actor {
     /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
     /// brought another token that is still good.
     pub(super) fn compare_with_shared(&mut self) -> bool {
-        let now = self.setup.clock.now();
         let Some(chain) = &mut self.setup.chain else { return false };
         // Where it can't be reached, the keeper says so, and tells again once it can.
-        let Ok(found) = chain.look(now) else { return false };
+        let Ok(found) = chain.look() else { return false };
         let brought = self.take_up_shared(found);
         self.publish(false);
         brought

@@ -55,6 +55,22 @@ fn a_host_with_the_old_seed_uses_the_chain_of_the_new_one() {
     assert_eq!(presented(&lagging), "r-3");
 }
 
+/// Seen in the simulation: a host whose seed was no good from the start stayed without a token.
+#[test]
+fn a_seed_that_was_refused_or_whose_answer_was_lost_is_superseded_too() {
+    let silent = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    for failed in [failure(Class::TokenDead), silent] {
+        let mut old = Lifecycle::new(policy(Some("s1")), None, START);
+        let (_, record) = fail(&mut old, &failed, START);
+        let now = later(START, 60_000);
+        let mut newer = host("s2", &record.unwrap(), now);
+        let begun = succeed(&mut newer, &grant("a-2", Some("r-2"), 3_600_000), now);
+        assert!(old.take_up_shared(begun, now));
+        assert_eq!(presented(&old), "r-2");
+        assert!(wait(&old, now) > 3_000_000);
+    }
+}
+
 #[test]
 fn each_seed_of_a_row_is_remembered() {
     let mut record = chain_of("s1");
@@ -89,6 +105,22 @@ fn a_configuration_that_goes_back_to_a_superseded_seed_is_obeyed() {
     // While it runs, a file with the secret may change too.
     back.set_policy(policy(Some("s2")));
     assert_eq!(presented(&back), "s2");
+}
+
+/// Seen in the simulation: the change of long ago was taken for one to a superseded seed.
+#[test]
+fn a_seed_that_is_superseded_after_the_configuration_changed_to_it_is_not_gone_back_to() {
+    let mut late = restart(&host("s1", &chain_of("s1"), START), "s2", START);
+    let now = later(START, 60_000);
+    let mut first = host("s2", &chain_of("s1"), now);
+    let begun = succeed(&mut first, &grant("a-2", Some("r-2"), 3_600_000), now);
+    late.take_up_shared(begun.clone(), now);
+    assert_eq!(presented(&late), "r-2");
+    let mut newer = host("s3", &begun, now);
+    let begun = succeed(&mut newer, &grant("a-3", Some("r-3"), 3_600_000), now);
+    late.take_up_shared(begun, now);
+    assert_eq!(presented(&late), "r-3");
+    assert!(late.superseded_seed().is_some());
 }
 
 #[test]
