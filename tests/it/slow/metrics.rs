@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of the contract: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 10] = [
+const METRICS: [(&str, &str, &[&str]); 12] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_requests_in_flight", "gauge", &[]),
@@ -22,6 +22,8 @@ const METRICS: [(&str, &str, &[&str]); 10] = [
     ("evertoken_token_expiry_timestamp_seconds", "gauge", &["provider"]),
     ("evertoken_provider_ready", "gauge", &["provider"]),
     ("evertoken_connections", "gauge", &[]),
+    ("evertoken_log_lines_dropped_total", "counter", &[]),
+    ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
 ];
 
 /// Runs it in the root of the project, where `.ci/run` puts it unless it is installed.
@@ -45,17 +47,19 @@ fn promtool(arguments: &[&str], input: &str) -> String {
     said
 }
 
+const GRANT: &str = r#"{"access_token":"t","expires_in":9,"refresh_token_expires_in":99999}"#;
+
 /// A scrape in which everything has happened, under a name that has to be escaped.
 fn scrape() -> String {
     let issuer = Peer::answering(|seen| {
-        let fails = seen.fields.iter().any(|(name, _)| name == "x-fails");
-        answer(if fails { 400 } else { 200 }, "{\"access_token\":\"t\",\"expires_in\":9}")
+        let fails = seen.line.contains("/fails");
+        answer(if fails { 400 } else { 200 }, GRANT)
     });
     let provider =
         Peer::answering(|seen| answer(if seen.line.contains("fails") { 503 } else { 200 }, "fine"));
     let proxy = TestProxy::builder()
         .refreshed("A \\\"quoted\\\" \\\\ 名", &provider.url(), &issuer.url(), "")
-        .refreshed("Failing", &provider.url(), &issuer.url(), "headers: {x-fails: 'yes'}")
+        .refreshed("Failing", &provider.url(), &format!("{}/fails", issuer.url()), "")
         .start();
     eventually("both have tried", || {
         let status = proxy.ask(get("/-/status")).json();

@@ -60,7 +60,8 @@ impl Issuer {
             let number = count.fetch_add(1, Ordering::SeqCst);
             hand.forward(180 + number * number * 137 % 500);
             let (status, body) = of_peer.lock().unwrap().clone();
-            answer(status, &body)
+            // One that is repeated would not live longer for that.
+            answer(status, &body.replace("\"token\"", &format!("\"token-{number}\"")))
         });
         Self { peer, answers }
     }
