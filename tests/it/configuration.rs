@@ -86,6 +86,31 @@ providers:
 }
 
 #[test]
+fn what_is_open_though_it_looks_closed_is_said_by_check_and_at_the_start() {
+    let folder = folder(
+        "settings: {port: 0, state_dir: STATE, auth: {api_key_env: TOKEN}}
+providers:
+  - {name: Far, type: anthropic, base_url: 'http://far.invalid', auth_value: far-key-4d1f}
+",
+    );
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(folder.path().join("providers.yaml"), private).unwrap();
+    let warnings =
+        ["nobody is asked for this key", "the credential goes over the network unencrypted"];
+    let check = run(folder.path(), &["check"], &VARIABLES);
+    let said = text(&check.stderr) + &text(&check.stdout);
+    assert_eq!(check.status.code(), Some(0), "{said}");
+    let binary = Binary::start(folder.path(), &[], &VARIABLES);
+    binary.address();
+    let logged = binary.lines().join("\n");
+    for warning in warnings {
+        assert!(said.contains(warning), "{said}");
+        assert!(logged.contains(warning), "{logged}");
+    }
+    assert!(!said.contains("far-key-4d1f") && !logged.contains("far-key-4d1f"));
+}
+
+#[test]
 fn refreshing_that_is_turned_off_takes_down_nobody() {
     let (issuer, provider) = (granting("access-token-value"), telling());
     let config = |enabled: bool| {

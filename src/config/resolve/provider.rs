@@ -76,8 +76,22 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         slug,
         kind,
     };
+    check_encrypted(section, &provider);
     section.finish(&UNUSED);
     provider
+}
+
+/// Says where the credential can be read on its way.
+fn check_encrypted(section: &Section<'_>, provider: &Provider) {
+    let url = &provider.base_url;
+    let is_plain = url.starts_with("http://") && !url::is_loopback(url);
+    let has_none =
+        matches!(provider.credential, Credential::None | Credential::Missing(Missing::Credential));
+    if is_plain && provider.enabled && !has_none {
+        let message = "'base_url' is http and leads to another machine, so the credential goes over the \
+                       network unencrypted; use https where that machine can";
+        section.warn("base_url", message);
+    }
 }
 
 /// The slug that is written, else the one that the name makes.

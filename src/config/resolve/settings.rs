@@ -164,6 +164,13 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
         let advice = "this file can be read by group or others; chmod 600 it, or use api_key_env";
         section.warn("api_key", advice);
     }
+    let key_names = if section.has("api_key_file") { "api_key_file" } else { "api_key_env" };
+    let place = match (has_literal, has_source) {
+        (true, _) => "api_key",
+        (false, true) => key_names,
+        (false, false) => "enabled",
+    };
+    check_switch(section, enabled, place);
     if !enabled {
         section.finish(&UNUSED_AUTH);
         return None;
@@ -172,12 +179,6 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
         (Some(key), _) => Ok(Secret::new(key)),
         (None, Some(found)) => found,
         (None, None) => default_key(sources),
-    };
-    let key_names = if section.has("api_key_file") { "api_key_file" } else { "api_key_env" };
-    let place = match (has_literal, has_source) {
-        (true, _) => "api_key",
-        (false, true) => key_names,
-        (false, false) => "enabled",
     };
     let keys = found.map_or_else(
         |missing| {
@@ -196,6 +197,24 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     Some(keys)
 }
 
+/// Says where the key at `place` is not asked for, though it is there, or is although nothing says so.
+fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
+    let message = match (section.has("enabled"), enabled, place) {
+        (_, _, "enabled") => return,
+        // The name of the variable stands in the example and is the usual one.
+        (true, true, _) | (true, false, "api_key_env") => return,
+        (true, false, _) => "'enabled' is false, so nobody is asked for this key",
+        (false, false, _) => {
+            "nobody is asked for this key, since 'enabled' is left out; write 'enabled: true' to have it \
+             asked for"
+        }
+        (false, true, _) => {
+            "'enabled' is left out, and taken for true because of this key; write 'enabled: true'"
+        }
+    };
+    section.warn(place, message);
+}
+
 fn default_key(sources: &Sources<'_>) -> crate::config::Found {
     const VARIABLE: &str = "EVERTOKEN_API_KEY";
     let missing = || crate::config::Missing::Variable(VARIABLE.to_owned());
@@ -212,7 +231,7 @@ fn keys_in(text: &Secret) -> Vec<Secret> {
 mod tests {
     use super::*;
     use crate::config::resolve::resolve;
-    use crate::config::resolve::tests::{document, fine, refused, sources};
+    use crate::config::resolve::tests::{document, fine, refused, sources, told};
 
     #[test]
     fn what_is_wrong_with_settings() {
@@ -312,10 +331,44 @@ mod tests {
         let two = Some(vec![Secret::new("one"), Secret::new("two")]);
         assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
         assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
-        // A file of the original family that names a key must never run open.
-        assert_eq!(keys("auth: {api_key: one}"), Some(vec![Secret::new("one")]));
         assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
         assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
+    }
+
+    #[test]
+    fn a_key_that_the_switch_does_not_go_with_is_said() {
+        let off = |place: u32| {
+            format!("f:1:{place}: warning: 'enabled' is false, so nobody is asked for this key")
+        };
+        let left_out = |place: u32| {
+            format!(
+                "f:1:{place}: warning: nobody is asked for this key, since 'enabled' is left out; write \
+                 'enabled: true' to have it asked for"
+            )
+        };
+        let implied = "f:1:28: warning: 'enabled' is left out, and taken for true because of this key; write \
+                       'enabled: true'";
+        let cases = [
+            ("enabled: false, api_key: one", None, vec![off(44)]),
+            ("enabled: false, api_key_file: /token", None, vec![off(49)]),
+            // So it stands in the example: the variable is the one that would count.
+            ("enabled: false, api_key_env: KEYS", None, vec![]),
+            ("enabled: false, api_key: ''", None, vec![]),
+            ("enabled: false", None, vec![]),
+            ("api_key_env: KEYS", None, vec![left_out(32)]),
+            ("api_key_file: /token", None, vec![left_out(33)]),
+            // A file of the original family that names a key must never run open.
+            ("api_key: one", Some(1), vec![implied.to_owned()]),
+            ("enabled: true, api_key: one", Some(1), vec![]),
+            ("enabled: true, api_key_env: KEYS", Some(2), vec![]),
+        ];
+        for (auth, keys, expected) in cases {
+            let text = document(&format!("auth: {{{auth}}}"), "auth_type: none");
+            assert_eq!(told(&text), expected, "{auth}");
+            let (config, _) = resolve(&text, "f", &sources()).unwrap();
+            let found = config.settings.inbound_keys.map(|keys| keys.len());
+            assert_eq!(found, keys, "{auth}");
+        }
     }
 
     #[test]

@@ -867,6 +867,39 @@ fn numbers_on_both_sides_of_their_limits() {
 }
 
 #[test]
+fn a_credential_that_goes_over_the_network_as_it_is_is_said() {
+    let warning = "f:5:15: warning: 'base_url' is http and leads to another machine, so the credential goes \
+                   over the network unencrypted; use https where that machine can";
+    let cases = [
+        ("http://api.x.com/v1", "auth_value: k", true),
+        ("http://10.0.0.7:4000", "auth_value: k", true),
+        ("http://[fd00::1]/", "auth_value_env: ID", true),
+        ("http://localhost.x.com", "auth_value: passthrough", true),
+        (
+            "http://x",
+            "auto_refresh_config: {token_url: https://i/t, client_id_env: ID, refresh_token_env: TOKEN}",
+            true,
+        ),
+        ("https://api.x.com", "auth_value: k", false),
+        ("http://127.0.0.1:4000", "auth_value: k", false),
+        ("http://127.8.8.8", "auth_value: k", false),
+        ("http://[::1]:4000", "auth_value: k", false),
+        ("http://LocalHost:4000", "auth_value: k", false),
+        // No credential goes there.
+        ("http://x", "auth_type: none", false),
+        ("http://x", "enabled: true", false),
+        ("http://x", "auth_value: k\nenabled: false", false),
+    ];
+    for (url, lines, is_said) in cases {
+        let text = document("", lines).replace("https://x\n", &format!("{url}\n"));
+        let expected = if is_said { vec![warning] } else { vec![] };
+        let mut told = told(&text);
+        told.retain(|one| !one.contains("no provider is enabled"));
+        assert_eq!(told, expected, "{url} {lines}");
+    }
+}
+
+#[test]
 fn the_example_is_valid_and_its_first_provider_is_the_guides() {
     let text = include_str!("../../../providers.yaml.example");
     let config = fine(text);
