@@ -134,7 +134,8 @@ impl Current {
                 for problem in problems {
                     error!("{problem}");
                 }
-                error!("The configuration was not reloaded; the one in use goes on");
+                let since = self.proxy().configured_at;
+                error!("The configuration was not reloaded; the one from {since} stays in use");
             }
         }
         outcome
@@ -406,6 +407,7 @@ fn new_proxy(
         metrics: parts.metrics.clone(),
         clock: parts.environment.clock.clone(),
         started_at,
+        configured_at: parts.environment.clock.wall(),
         uptime,
         turns: AtomicU64::new(parts.environment.rng.u64(..)),
         reload: Box::new(move || match current.upgrade() {

@@ -51,6 +51,8 @@ pub struct Proxy {
     pub clock: Clock,
     /// When the proxy started.
     pub started_at: Timestamp,
+    /// When its configuration was read.
+    pub configured_at: Timestamp,
     /// Measures the time since then.
     pub uptime: Stopwatch,
     /// What is counted and timed.

@@ -179,11 +179,16 @@ fn metrics(proxy: &Proxy) -> Page {
     page(200, Metrics::CONTENT_TYPE, proxy.metrics.scrape(&stands, logger::dropped_lines()))
 }
 
-/// Reads the configuration again; 422 with every problem where it can't be used.
+/// Reads the configuration again; 422 with every problem, and with the time of the one that stays, where it
+/// can't be used.
 fn reload(proxy: &Proxy) -> Page {
     match (proxy.reload)() {
         Ok(notes) => json_page(200, &json!({ "reloaded": true, "notes": notes })),
-        Err(problems) => json_page(422, &json!({ "reloaded": false, "problems": problems })),
+        Err(problems) => {
+            let since = proxy.configured_at.to_string();
+            let told = json!({ "reloaded": false, "problems": problems, "in_use_since": since });
+            json_page(422, &told)
+        }
     }
 }
 

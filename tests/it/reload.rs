@@ -1,5 +1,10 @@
 //! Another configuration takes the place of the one in use, and nothing is dropped.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use evertoken::clock::{Clock, Moment, RELEASED_AT};
+
 use crate::support::client::{Client, get, post};
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
@@ -89,6 +94,31 @@ fn a_broken_file_changes_nothing_and_says_every_problem() {
     );
     assert_eq!(proxy.reload(&unreachable).status, 422);
     assert_eq!(proxy.ask(get("/x")).body, "one");
+}
+
+#[test]
+fn a_failed_reload_says_since_when_the_configuration_is_in_use() {
+    let one = saying("one");
+    let moved = Arc::new(AtomicU64::new(0));
+    let of_clock = moved.clone();
+    let clock = Clock::from_fn(move || {
+        let ms = of_clock.load(Ordering::SeqCst);
+        Moment { wall: RELEASED_AT.plus_millis(i64::try_from(ms).unwrap()), steady_ms: ms }
+    });
+    let good = || TestProxy::builder().provider("P", "generic", &one.url(), "auth_type: none");
+    let proxy = good().clock(clock).start();
+    let broken = TestProxy::builder().provider("P", "generic", &one.url(), "auth_typ: none");
+    for ms in [0, 60_000, 120_000] {
+        moved.store(ms, Ordering::SeqCst);
+        // First the one that it began with.
+        if ms > 0 {
+            assert_eq!(proxy.reload(&good()).status, 200);
+        }
+        moved.store(ms + 30_000, Ordering::SeqCst);
+        let refused = proxy.reload(&broken);
+        let since = RELEASED_AT.plus_millis(i64::try_from(ms).unwrap()).to_string();
+        assert_eq!(refused.json()["in_use_since"], since, "{}", refused.body);
+    }
 }
 
 #[test]

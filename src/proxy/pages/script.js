@@ -135,7 +135,8 @@ async function post(button) {
   try {
     const answer = await fetch(button.dataset.post, { method: "POST" });
     const said = await answer.json().catch(() => ({}));
-    const why = said.problems?.join(" ") ?? said.refresh?.last_error ?? said.error?.message;
+    const stays = `The configuration from ${said.in_use_since} stays in use.`;
+    const why = said.problems?.concat(stays).join("\n") ?? said.refresh?.last_error ?? said.error?.message;
     const notes = said.notes?.join(" ") ?? "";
     if (answer.ok) tell(`${button.dataset.done} ${notes}`.trim());
     else tell(why ?? `The answer was ${answer.status}.`, true);

@@ -351,9 +351,27 @@ fn it_keeps_itself_up_to_date_and_its_buttons_work_by_keyboard() {
     browser.wait_for("document.getElementById('link').textContent === 'Live'");
     browser.wait_for("!document.getElementById('b-one').hidden");
     assert_eq!(browser.evaluate("window.mark"), 1, "it was never loaded again");
-    // The failed refresh is said by the browser too.
+    // One with mistakes: each on a line of its own, and which one stays.
+    let broken = describe().provider("Two", "openai", &provider.url(), "auth_typ: none\nheader: 1");
+    std::fs::write(proxy.folder().join("providers.yaml"), broken.text(proxy.folder())).unwrap();
+    reach(&mut browser, "Reload configuration");
+    browser.press("Enter");
+    browser.wait_for("document.getElementById('told').textContent.includes(' stays in use.')");
+    let lines = browser.evaluate("document.getElementById('told').innerText");
+    let lines: Vec<_> = lines.as_str().unwrap().lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[0].contains("'auth_typ'") && lines[1].contains("'header'"), "{lines:#?}");
+    assert!(lines[2].starts_with("The configuration from 20"), "{lines:#?}");
+    assert_eq!(
+        browser.evaluate("getComputedStyle(document.getElementById('told')).whiteSpace"),
+        "pre-line"
+    );
+    // The failed refresh and the failed reload are said by the browser too.
     let complaints = browser.complaints();
-    assert!(complaints.iter().all(|one| one.contains("502")), "{complaints:#?}");
+    assert!(
+        complaints.iter().all(|one| one.contains("502") || one.contains("422")),
+        "{complaints:#?}"
+    );
     drop(browser);
     eventually("only the connection that asks is left", || {
         proxy.ask(get("/-/metrics")).body.contains("evertoken_connections 1\n")
