@@ -52,7 +52,8 @@ impl Sources {
         let name = &provider.name;
         let watched = Watched::of(file);
         let is_stored = matches!(file.form, Form::Stored { .. });
-        let path = watched.path().display();
+        let path = watched.path();
+        let path = path.display();
         match watched.newest(now) {
             Ok(kept) => {
                 let what = if is_stored { "the token stored in" } else { "the file" };

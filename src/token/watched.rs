@@ -46,7 +46,8 @@ pub struct Kept {
 /// A watched file.
 #[derive(Debug)]
 pub struct Watched {
-    path: PathBuf,
+    /// Where the configuration says that it is.
+    own: PathBuf,
     form: Form,
     last: Mutex<Last>,
 }
@@ -54,6 +55,8 @@ pub struct Watched {
 /// What is known of the file.
 #[derive(Debug, Default)]
 struct Last {
+    /// Where the file is; a stored token may be in the file of another provider that shares its chain.
+    path: PathBuf,
     /// The state of the file that was read last.
     seen: Option<Seen>,
     kept: Option<Kept>,
@@ -121,21 +124,31 @@ impl Seen {
 impl Watched {
     /// Watches `path`.
     pub fn new(path: impl Into<PathBuf>, form: Form) -> Self {
-        Self { path: path.into(), form, last: Mutex::default() }
+        let own = path.into();
+        let last = Last { path: own.clone(), ..Last::default() };
+        Self { own, form, last: Mutex::new(last) }
     }
 
     /// Watches the file of a provider's credential. A stored token is looked for where its chain is.
     pub fn of(file: &WatchedFile) -> Self {
-        let path = match &file.form {
-            Form::Stored { seed } => places::of_stored(&file.path, seed.as_ref()),
-            Form::Text | Form::Json(_) => file.path.clone(),
-        };
-        Self::new(path, file.form.clone())
+        let watched = Self::new(&file.path, file.form.clone());
+        watched.find_again(&mut watched.last());
+        watched
     }
 
     /// Which file it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.last().path.clone()
+    }
+
+    /// Looks where a stored token is now: its chain moves to another file where a provider is renamed, or refreshed no more.
+    /// Whether that is elsewhere than before.
+    fn find_again(&self, last: &mut Last) -> bool {
+        let Form::Stored { seed } = &self.form else { return false };
+        let path = places::of_stored(&self.own, seed.as_ref());
+        let is_elsewhere = path != last.path;
+        last.path = path;
+        is_elsewhere
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -156,32 +169,35 @@ impl Watched {
     /// What [`Watched::read`] gives, whether or not it has expired.
     pub fn newest(&self, now: Moment) -> Result<Kept, String> {
         let mut last = self.last();
-        let outcome = self.look(&mut last, now.wall);
-        self.note(&mut last, outcome.err(), now);
-        if let Some(failing) = last.failing.as_ref().filter(|failing| failing.is_over) {
-            return Err(self.unusable(&failing.why));
+        let mut outcome = self.look(&mut last, now.wall);
+        if outcome.is_err() && self.find_again(&mut last) {
+            outcome = self.look(&mut last, now.wall);
         }
-        last.kept.clone().ok_or_else(|| self.unusable("holds no credential"))
+        Self::note(&mut last, outcome.err(), now);
+        if let Some(failing) = last.failing.as_ref().filter(|failing| failing.is_over) {
+            return Err(self.unusable(&last.path, &failing.why));
+        }
+        last.kept.clone().ok_or_else(|| self.unusable(&last.path, "holds no credential"))
     }
 
     /// What somebody should see to though there is a credential to send; as of the last [`Watched::read`].
     pub fn warning(&self) -> Option<String> {
         let last = self.last();
-        let path = self.path.display();
+        let path = last.path.display();
         let failing = last.failing.as_ref().map(|failing| {
             format!(
                 "{path} {}; what it held before serves until {}",
                 failing.why, failing.until.wall
             )
         });
-        let detached = last.is_detached.then(|| detached(&self.path));
+        let detached = last.is_detached.then(|| detached(&last.path));
         let doubt = last.doubt.as_ref().map(|doubt| format!("{path} {doubt}"));
         failing.or(detached).or(doubt)
     }
 
     /// Notes whether the file could be read, and says when that changes.
-    fn note(&self, last: &mut Last, failure: Option<String>, now: Moment) {
-        let path = self.path.display();
+    fn note(last: &mut Last, failure: Option<String>, now: Moment) {
+        let path = last.path.display();
         let Some(why) = failure else {
             if last.failing.take().is_some() {
                 info!("{path} can be read again");
@@ -208,7 +224,7 @@ impl Watched {
     /// Reads the file if it may be another than the one that was read last.
     fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), String> {
         let metadata =
-            fs::metadata(&self.path).map_err(|error| format!("can't be read: {error}"))?;
+            fs::metadata(&last.path).map_err(|error| format!("can't be read: {error}"))?;
         let stamp = Stamp::of(&metadata);
         let before = last.seen.take_if(|seen| seen.stamp != stamp || !seen.is_settled());
         if last.seen.is_some() {
@@ -218,7 +234,7 @@ impl Watched {
             return Err(format!("is no file of at most {WATCHED_FILE_MAX_BYTES} bytes"));
         }
         let bytes =
-            regular_file::read(&self.path).map_err(|error| format!("can't be read: {error}"))?;
+            regular_file::read(&last.path).map_err(|error| format!("can't be read: {error}"))?;
         let text = text_of(bytes).map_err(|error| format!("can't be read: {error}"))?;
         let content = content::parse(&text, &self.form)?;
         let first_at = match before {
@@ -226,21 +242,21 @@ impl Watched {
             _ => now,
         };
         last.seen = Some(Seen { stamp, first_at, read_at: now });
-        self.take(last, content);
+        Self::take(last, content);
         let was_detached = std::mem::replace(
             &mut last.is_detached,
-            stamp.links == 0 && mount::is_mount_point(&self.path),
+            stamp.links == 0 && mount::is_mount_point(&last.path),
         );
         if last.is_detached && !was_detached {
-            warn!("{}", detached(&self.path));
+            warn!("{}", detached(&last.path));
         }
         Ok(())
     }
 
-    fn take(&self, last: &mut Last, content: Content) {
+    fn take(last: &mut Last, content: Content) {
         let Content { secret, expires_at, doubt } = content;
         if doubt.is_some() && doubt != last.doubt {
-            warn!("{} {}", self.path.display(), doubt.as_deref().unwrap_or_default());
+            warn!("{} {}", last.path.display(), doubt.as_deref().unwrap_or_default());
         }
         last.doubt = doubt;
         let is_known = |kept: &Kept| kept.secret == secret && kept.expires_at == expires_at;
@@ -250,8 +266,8 @@ impl Watched {
         }
     }
 
-    fn unusable(&self, why: &str) -> String {
-        let path = self.path.display();
+    fn unusable(&self, path: &Path, why: &str) -> String {
+        let path = path.display();
         match self.form {
             Form::Text | Form::Json(_) => format!("{path} {why}"),
             Form::Stored { .. } => format!(
@@ -261,14 +277,14 @@ impl Watched {
     }
 
     fn expired(&self, at: Timestamp) -> String {
-        let is_detached = self.last().is_detached;
-        let path = self.path.display();
+        let last = self.last();
+        let path = last.path.display();
         match self.form {
             Form::Stored { .. } => format!(
                 "the stored token expired at {at}, and auto_refresh_config.enabled is false, so it is not refreshed"
             ),
-            _ if is_detached => {
-                format!("the token in {path} expired at {at}; {}", detached(&self.path))
+            _ if last.is_detached => {
+                format!("the token in {path} expired at {at}; {}", detached(&last.path))
             }
             _ => format!(
                 "the token in {path} expired at {at}; the program that keeps this file has to refresh it"
@@ -494,6 +510,27 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let why = stored(None).read(at(9)).unwrap_err();
         assert!(why.contains("no stored token can be used"), "{why}");
+    }
+
+    #[test]
+    fn a_stored_token_is_followed_to_the_file_that_its_chain_moved_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, other) = (folder.path().join("p.json"), folder.path().join("q.json"));
+        let mut saved = crate::token::saved::tests::full();
+        saved.begin_with_seed(&Secret::new("seed"));
+        saved.access.as_mut().unwrap().expires_at = at(200_000).wall;
+        fs::write(&own, saved.to_json().expose()).unwrap();
+        let form = Form::Stored { seed: Some(Secret::new("seed")) };
+        let watched = Watched::of(&WatchedFile { path: own.clone(), form, missing: None });
+        watched.read(at(0)).unwrap();
+        fs::rename(&own, &other).unwrap();
+        watched.read(at(1)).unwrap();
+        // Long after what was read before would have served.
+        watched.read(at(2 * GONE_FILE_GRACE_MS)).unwrap();
+        assert_eq!(watched.path(), other);
+        fs::rename(&other, &own).unwrap();
+        watched.read(at(2 * GONE_FILE_GRACE_MS + 1)).unwrap();
+        assert_eq!(watched.path(), own);
     }
 
     #[test]
