@@ -31,6 +31,7 @@ mod secrets; // no secret in any output at trace level
 mod several; // failover, cooldown, routes, credentials that others keep
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
+mod simulate_chain; // a whole proxy through orders, reloads, restarts and disks that fail
 mod simulate_hosts; // several hosts on one chain, in virtual time
 #[cfg(feature = "slow-tests")]
 mod slow; // floods, disks, clocks and browsers, against the real binary
