@@ -16,7 +16,7 @@ SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manua
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
 
-# Built in a fifth of the time that `make build` takes, and slower for it: to try things.
+# Built sooner than by `make build`, hardly optimized, and slower for it: to try things.
 run: ## run with ./providers.yaml, or against the sandbox where there is none
 	@if [ -f providers.yaml ]; then \
 	    $(CARGO) build --profile quick --locked --bin evertoken && exec target/quick/evertoken run; \
@@ -48,7 +48,7 @@ static: target/static/evertoken ## a program that needs no library of the system
 # more of them at once than there are cores.
 TESTS := $(CARGO) test --workspace --locked --features slow-tests
 
-test: ## all tests that need nothing but Rust
+test: ## all tests that need nothing but what builds it
 	RUST_TEST_THREADS=8 $(TESTS) -- --skip slow::
 
 # With every feature and with none.
