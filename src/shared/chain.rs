@@ -12,6 +12,9 @@ use crate::token::saved::Saved;
 
 /// How far the clocks of two hosts may be apart before one of them must be wrong.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
+/// How long a connection is kept without use: what lies between forgets silent ones after a few minutes, and
+/// then nobody answers on them.
+const LINE_IDLE_MAX_MS: u64 = 60_000;
 /// How often clocks are compared at most until that was quick enough.
 const MEASUREMENTS_MAX: u32 = 3;
 
@@ -93,7 +96,8 @@ pub struct SharedChain {
     health: Arc<Health>,
     finder: Finder,
     held: Arc<Held>,
-    line: Option<Box<dyn Engine>>,
+    /// The connection, and when it was last of use.
+    line: Option<(Box<dyn Engine>, Moment)>,
     /// Why the store could not be used, and for what, until that works.
     trouble: Option<(Trouble, Use)>,
     tenancy: Tenancy,
@@ -337,18 +341,98 @@ impl SharedChain {
         &mut self,
         what: impl FnOnce(&mut dyn Engine) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
-        let mut line = match self.line.take() {
-            Some(line) => line,
+        let now = self.clock.now();
+        let kept = self.line.take().filter(|(_, used)| !is_idle_too_long(*used, now));
+        let mut line = match kept {
+            Some((line, _)) => line,
             None => (self.connect)()?,
         };
         let answer = what(&mut *line)?;
-        self.line = Some(line);
+        self.line = Some((line, self.clock.now()));
         Ok(answer)
     }
+}
+
+/// Whether nothing was asked for too long, by the clock that says more: the machine may have slept.
+fn is_idle_too_long(used: Moment, now: Moment) -> bool {
+    let by_wall_ms = u64::try_from(now.wall.millis_since(used.wall)).unwrap_or(0);
+    now.steady_ms.saturating_sub(used.steady_ms).max(by_wall_ms) >= LINE_IDLE_MAX_MS
 }
 
 impl Drop for SharedChain {
     fn drop(&mut self) {
         self.health.forget(&self.finder, self.clock.now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::secret::Secret;
+    use crate::shared::place::Place;
+
+    /// A server that has nothing.
+    struct Empty;
+
+    impl Engine for Empty {
+        fn look(&mut self, _: &Names) -> Result<Seen, Trouble> {
+            Ok(Seen::default())
+        }
+
+        fn take(&mut self, _: &Names, _: &str, _: u64, _: u64) -> Result<Option<Seen>, Trouble> {
+            Ok(None)
+        }
+
+        fn write(
+            &mut self,
+            _: &Names,
+            _: Mark,
+            _: &Secret,
+            _: &str,
+            _: (u64, u64),
+        ) -> Result<Written, Trouble> {
+            Ok(Written::Done(true))
+        }
+
+        fn release(&mut self, _: &Names, _: &str) -> Result<(), Trouble> {
+            Ok(())
+        }
+
+        fn time(&mut self) -> Result<Option<Timestamp>, Trouble> {
+            Ok(None)
+        }
+    }
+
+    /// Behind a router that forgets silent connections, the first question after an hour had no answer in time.
+    #[test]
+    fn a_connection_that_was_silent_for_a_minute_is_made_anew() {
+        let store = SharedStore {
+            place: Place::parse("redis://h").unwrap(),
+            prefix: "e:".into(),
+            key: None,
+            ca_pem: None,
+            fallback: Fallback::Wait,
+        };
+        let (now_ms, connected) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (counted, shown) = (connected.clone(), now_ms.clone());
+        let connect = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Empty) as Box<dyn Engine>)
+        };
+        let clock = Clock::from_fn(move || {
+            let steady_ms = shown.load(Ordering::SeqCst);
+            Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms }
+        });
+        let mut chain = SharedChain::over(Arc::new(connect), &store, "p", "h".into(), clock);
+        for (passed_ms, connections) in [(0, 1), (LINE_IDLE_MAX_MS - 1, 1), (LINE_IDLE_MAX_MS, 2)] {
+            now_ms.fetch_add(passed_ms, Ordering::SeqCst);
+            chain.look().unwrap();
+            assert_eq!(connected.load(Ordering::SeqCst), connections, "after {passed_ms} ms");
+        }
+        let slept = Moment { wall: Timestamp::from_secs(60), steady_ms: 5 };
+        assert!(is_idle_too_long(Moment { wall: Timestamp::from_secs(0), steady_ms: 5 }, slept));
     }
 }

@@ -1,6 +1,11 @@
 //! A token store that can't be reached: what serves on, what waits, and what is said. With a real one, see
 //! `slow::engine` and `tests/clients/hosts.py`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use evertoken::clock::{Clock, Moment};
+
 use crate::support::client::get;
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
@@ -28,6 +33,37 @@ fn without_the_store_nothing_is_refreshed_and_it_is_said() {
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains(said), "{}", refused.body);
     assert_eq!(issuer.seen().len(), 0, "no refresh token was spent");
+}
+
+#[test]
+fn that_the_store_is_waited_for_is_in_the_status_after_10_s() {
+    let (provider, issuer) = (Peer::telling_the_credential(), granting());
+    let ahead_ms: Arc<AtomicU64> = Arc::default();
+    let (system, ahead) = (Clock::system(), ahead_ms.clone());
+    let clock = Clock::from_fn(move || {
+        let (now, ms) = (system.now(), ahead.load(Ordering::SeqCst));
+        Moment {
+            wall: now.wall.plus_millis(i64::try_from(ms).unwrap()),
+            steady_ms: now.steady_ms + ms,
+        }
+    });
+    let proxy = builder(&provider, &issuer).settings(NOWHERE).clock(clock).start();
+    let status = || proxy.ask(get("/-/status")).json();
+    eventually("it is tried", || status()["providers"][0]["refresh"]["last_error"].is_string());
+    assert!(status()["providers"][0]["waiting"].is_null());
+    ahead_ms.store(10_000, Ordering::SeqCst);
+    eventually("it is told", || {
+        let waiting = status()["providers"][0]["waiting"].clone();
+        let what = waiting["for"].as_str().unwrap_or_default().to_owned();
+        what.starts_with("the token store unix:///nonexistent/socket?db=0, which can't be used (")
+    });
+    let refused = proxy.ask(get("/x"));
+    assert_eq!((refused.status, refused.code()), (503, "token_unavailable"));
+    assert!(refused.body.contains("waiting since "), "{}", refused.body);
+    let store = status()["token_store"].clone();
+    assert!(store["problem"].as_str().unwrap().contains("can't be used"), "{store}");
+    let page = proxy.ask(get("/-/")).body;
+    assert!(page.contains("The token store unix:///nonexistent/socket?db=0 can&#39;t be used"));
 }
 
 #[test]

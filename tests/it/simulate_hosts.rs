@@ -12,6 +12,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use evertoken::secret::Secret;
 use evertoken::shared::lease::Mark;
 use fastrand::Rng;
 
@@ -135,6 +136,8 @@ struct World {
     disturbances: u64,
     /// How often the store was asked something.
     asked: u64,
+    /// What a replica of the store has.
+    replica: ModelEngine<Secret>,
     /// When the store was last emptied.
     emptied_ms: Option<u64>,
 }
@@ -166,6 +169,7 @@ impl World {
             was_revoked: false,
             disturbances: 0,
             asked: 0,
+            replica: ModelEngine::empty(),
             emptied_ms: None,
         }
     }
@@ -217,6 +221,9 @@ impl World {
         {
             let mut store = self.fleet.store.lock().unwrap();
             (store.is_away, store.is_read_only) = (away, read_only);
+        }
+        if self.one_in(1_000) {
+            self.replica = self.fleet.store.lock().unwrap().engine.clone();
         }
         self.disturb(host);
         if self.runs(host) {
@@ -416,7 +423,7 @@ impl World {
             own >= shared.max(Mark { fence: 0, generation: 1 })
         });
         let length_ms = self.rng.u64(0..30_000);
-        match self.rng.u32(0..4) {
+        match self.rng.u32(0..5) {
             0 if !self.is_gentle() || !is_delicate => {
                 self.is_explained |= is_delicate;
                 self.away_until_ms = self.now_ms() + length_ms;
@@ -445,6 +452,11 @@ impl World {
                     self.restart(host);
                     self.pause(host, 60_000);
                 }
+            }
+            // A replica takes over that lacks the last writes.
+            4 if all_know && !is_delicate && self.can_tell_without(HOSTS) => {
+                let mut store = self.fleet.store.lock().unwrap();
+                store.engine = self.replica.clone();
             }
             _ => {}
         }

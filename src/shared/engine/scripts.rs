@@ -23,18 +23,24 @@ return now
 
 /// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
 /// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
-/// what is there. A server that had no record may have lost a lease with it: none is given out for as long
-/// as that could have lasted.
+/// what is there.
+///
+/// A writer whose number is not the highest given out is refused, unless the record is its own: whoever has
+/// a higher one has written nothing yet, and what they write will be refused for its generation. So the answer
+/// of an issuer is not lost for a lease that another host took and gave back meanwhile. A server that had no
+/// record may have lost a lease with it: none is given out for as long as that could have lasted.
 pub(super) const WRITE: &str = "
 local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
 local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
 local mine = tonumber(ARGV[1])
-local is_newer = mine > by or (mine == by and tonumber(ARGV[2]) > tonumber(now[3] or '0'))
+local is_next = not now[3] or tonumber(ARGV[2]) > tonumber(now[3])
+local may_write = mine >= fence or (now[3] and mine == by)
 local held = redis.call('GET', KEYS[2])
-if mine < fence or not is_newer then
+if mine < by or not is_next or not may_write then
   return {0, now[1] or '0', now[2] or '0', now[3] or '0', now[4] or '', held and 1 or 0}
 end
-redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'by', ARGV[1], 'generation', ARGV[2], 'record', ARGV[3])
+redis.call('HSET', KEYS[1], 'by', ARGV[1], 'generation', ARGV[2], 'record', ARGV[3])
+if mine > fence or not now[1] then redis.call('HSET', KEYS[1], 'fence', ARGV[1]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[7])
 local ours = held == ARGV[4]
 if ours then

@@ -181,6 +181,36 @@ fn the_scripts_do_what_the_model_does() {
     assert!(taken > 100 && refused > 100, "{taken} leases, {refused} refused writes");
 }
 
+/// Seen in the simulation: a holder was halted until its lease had run out, another host took the lease, saw the
+/// marker and gave it back, and the answer to the refresh was refused for its number: the chain was lost.
+#[test]
+fn an_answer_is_not_lost_for_a_lease_that_another_took_and_gave_back() {
+    let server = Server::start(&["--port", "0"]);
+    let mut line = Line::open(&store(&server.url(), None)).unwrap();
+    let names = Names::new("test:", "p");
+    let mark = |fence, generation| Mark { fence, generation };
+    let times = (LONG_MS, LONG_MS);
+    let write = |line: &mut Line, mark, holder: &str| {
+        let record = Secret::new(format!("{mark:?} of {holder}"));
+        line.write(&names, mark, &record, holder, times).unwrap()
+    };
+    assert_eq!(line.take(&names, "a", LONG_MS, 0).unwrap(), None, "those who know more come first");
+    server.tell(&["DEL", "test:lease:p"]);
+    assert_eq!(line.take(&names, "a", LONG_MS, 0).unwrap().unwrap().fence, 1);
+    assert_eq!(write(&mut line, mark(1, 1), "a"), Written::Done(true), "the marker");
+    server.tell(&["DEL", "test:lease:p"]);
+    assert_eq!(line.take(&names, "b", LONG_MS, 0).unwrap().unwrap().fence, 2);
+    assert_eq!(write(&mut line, mark(1, 2), "a"), Written::Done(false), "the answer");
+    let late = write(&mut line, mark(2, 2), "b");
+    assert!(
+        matches!(late, Written::Refused(seen) if seen.mark == mark(1, 2)),
+        "by what was before"
+    );
+    assert_eq!(write(&mut line, mark(2, 3), "b"), Written::Done(true), "and goes on from there");
+    assert!(matches!(write(&mut line, mark(1, 4), "a"), Written::Refused(_)), "that was that");
+    assert_eq!(line.look(&names).unwrap().fence, 2);
+}
+
 #[test]
 fn what_is_published_is_heard() {
     let server = Server::start(&["--port", "0"]);
@@ -209,6 +239,19 @@ fn what_is_published_is_heard() {
     server.tell(&["SHUTDOWN", "NOSAVE"]);
     eventually("the end is noticed", || ear.hear(Duration::from_millis(10)).is_err());
     assert!(line.look(&names).is_err());
+}
+
+/// As by a proxy in between that cuts silent connections.
+#[test]
+fn a_connection_that_was_cut_is_made_anew_without_a_word() {
+    let server = Server::start(&["--port", "0"]);
+    let names = Names::new("test:", "p");
+    let mut line = Line::open(&store(&server.url(), None)).unwrap();
+    for _ in 0..3 {
+        line.look(&names).unwrap();
+        server.tell(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    line.take(&names, "a", LONG_MS, 0).unwrap();
 }
 
 #[test]

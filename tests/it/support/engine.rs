@@ -61,12 +61,15 @@ impl<R: Clone> ModelEngine<R> {
         (length_ms, grace_ms): (u64, u64),
         now_ms: u64,
     ) -> Option<bool> {
-        if mark.fence < self.fence.unwrap_or(0) || mark <= self.mark {
+        let had_none = self.record.is_none();
+        let given = self.fence.unwrap_or(0);
+        let is_next = had_none || mark.generation > self.mark.generation;
+        let may_write = mark.fence >= given || !had_none && mark.fence == self.mark.fence;
+        if mark.fence < self.mark.fence || !is_next || !may_write {
             return None;
         }
         let held = self.holder(now_ms).map(str::to_owned);
-        let had_none = self.record.is_none();
-        self.fence = Some(mark.fence);
+        self.fence = Some(given.max(mark.fence));
         self.mark = mark;
         self.record = Some(record);
         let ours = held.as_deref() == Some(holder);
