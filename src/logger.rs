@@ -126,7 +126,7 @@ pub fn start(
         }
         let line = lines.of_record(record, clock.wall());
         match WRITER.get() {
-            Some(writer) => writer.push(&line, record.level() <= Level::Warn),
+            Some(writer) => writer.push(&line, !may_wait(record)),
             None => Stderr.write_all(format!("{line}\n").as_bytes())?,
         }
         Ok(())
@@ -139,6 +139,12 @@ pub fn start(
         log::error!("A thread {panic}");
         flush();
     }));
+}
+
+/// Whether a line may wait for others: that of a request. What happens to tokens is rare, and the last that is
+/// known of it before a kill.
+fn may_wait(record: &Record<'_>) -> bool {
+    record.level() > Level::Warn && record.target().starts_with("evertoken::proxy")
 }
 
 /// The line that says that `count` lines were dropped.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::logger::backlog::{Backlog, Pushed};
 use crate::thread;
 
-/// How long a line that is no warning waits for others, so that a busy proxy writes in bursts.
+/// How long a line that is not urgent waits for others, so that a busy proxy writes in bursts.
 const GATHER_MAX: Duration = Duration::from_millis(20);
 /// The stack of the writing thread.
 const STACK_BYTES: usize = 64 * 1024;
