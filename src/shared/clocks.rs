@@ -14,6 +14,8 @@ pub const MEASURED_FOR_MS: u64 = 60_000;
 pub const USABLE_FOR_MS: u64 = 600_000;
 /// How much a measurement may be wrong to be of use: not where the process was halted, or the answer slow.
 const UNCERTAIN_MAX_MS: u64 = 250;
+/// Times of another host are moved where they differ by more than two measurements may be wrong.
+const SHIFT_OVER_MS: u64 = 2 * UNCERTAIN_MAX_MS;
 /// How far the wall clock and the steady clock may part before the wall clock must have been set.
 const STEP_MIN_MS: u64 = 1_000;
 
@@ -69,9 +71,11 @@ impl Offset {
 
 /// By how much times that another host wrote are to be moved to be told by this machine's clock: `theirs` and
 /// `ours` are what the store's clock showed more than each, and `age_max_ms` is how long ago they can have been
-/// written. Nothing comes to be written in the future: the store's own clock may have been set back since.
+/// written. Nothing comes to be written in the future: the store's own clock may have been set back since. Of
+/// clocks that agree as far as can be told, the times stay as they are, the same on all hosts.
 pub fn shift_ms(theirs: i64, ours: i64, age_max_ms: i64) -> i64 {
-    theirs.saturating_sub(ours).min(age_max_ms.max(0))
+    let apart = theirs.saturating_sub(ours);
+    if apart.unsigned_abs() <= SHIFT_OVER_MS { 0 } else { apart.min(age_max_ms.max(0)) }
 }
 
 #[cfg(test)]
@@ -145,5 +149,9 @@ mod tests {
         // The store's clock was set back by an hour since: what was written 3 s ago is 3 s old at the least.
         assert_eq!(shift_ms(3_600_000, 0, 3_000), 3_000);
         assert_eq!(shift_ms(10_000, 0, -5_000), 0);
+        // Clocks that agree.
+        for (theirs, ours, shift) in [(500, 0, 0), (0, 500, 0), (501, 0, 501), (0, 501, -501)] {
+            assert_eq!(shift_ms(theirs, ours, 60_000), shift);
+        }
     }
 }
