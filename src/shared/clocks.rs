@@ -14,8 +14,8 @@ pub const MEASURED_FOR_MS: u64 = 60_000;
 pub const USABLE_FOR_MS: u64 = 600_000;
 /// How much a measurement may be wrong to be of use: not where the process was halted, or the answer slow.
 const UNCERTAIN_MAX_MS: u64 = 250;
-/// Times of another host are moved where they differ by more than two measurements may be wrong.
-const SHIFT_OVER_MS: u64 = 2 * UNCERTAIN_MAX_MS;
+/// Times of another host are moved where they differ by more than measurements on one network do.
+const SHIFT_OVER_MS: u64 = 50;
 /// How far the wall clock and the steady clock may part before the wall clock must have been set.
 const STEP_MIN_MS: u64 = 1_000;
 
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(shift_ms(3_600_000, 0, 3_000), 3_000);
         assert_eq!(shift_ms(10_000, 0, -5_000), 0);
         // Clocks that agree.
-        for (theirs, ours, shift) in [(500, 0, 0), (0, 500, 0), (501, 0, 501), (0, 501, -501)] {
+        for (theirs, ours, shift) in [(50, 0, 0), (0, 50, 0), (51, 0, 51), (0, 51, -51)] {
             assert_eq!(shift_ms(theirs, ours, 60_000), shift);
         }
     }
