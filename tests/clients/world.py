@@ -338,8 +338,10 @@ class World:
         drive.get(f"{self.issuer.url}/control/hold?is={where}")
         held = lambda: drive.get(f"{self.issuer.url}/control/held")["held"]
         until("a token request", held)
+        # A thread of its own writes the log, which may say so a moment later.
+        refreshing = lambda: [host for host in self.hosts if host.proxy.is_refreshing()]
         # Under the lease there is one.
-        (host,) = [host for host in self.hosts if host.proxy.is_refreshing()]
+        (host,) = until("the log to say whose it is", refreshing)
         return host
 
     def release(self, how):

@@ -3,7 +3,7 @@
 use crate::clock::{Due, Moment};
 use crate::token::grant::{Class, Failure, Reached};
 use crate::token::lifecycle::{Lifecycle, Presented};
-use crate::token::saved::SavedFailure;
+use crate::token::saved::{Marker, SavedFailure};
 
 impl Lifecycle {
     /// A stored failure goes on to count if it is about what would be presented next, whoever stored it.
@@ -103,8 +103,11 @@ impl Lifecycle {
             // Of the earlier refresh this says nothing: the issuer was not reached, or did not look at the
             // refresh token.
             (Reached::No, Class::Transient) => self.saved.pending = before,
-            // What is known of the refresh token is stored with the failure.
-            (Reached::No, Class::Permanent | Class::TokenDead) => self.saved.pending = None,
+            // What is known of the refresh token is stored with the failure; of another one nothing is.
+            (Reached::No, Class::Permanent | Class::TokenDead) => {
+                let is_other = |marker: &Marker| Some(marker.refresh_token_hash.as_str()) != hash;
+                self.saved.pending = before.filter(is_other);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use log::{error, warn};
 
-use crate::clock::Moment;
+use crate::clock::{Due, Moment};
 use crate::shared::chain::{Found, Put, SharedChain};
 use crate::shared::lease::InHand;
 use crate::token::grant::Failure;
@@ -235,10 +235,17 @@ impl Actor {
         }
     }
 
+    /// The chain's token, whether or not it is used here: a host with a seed of its own must not spoil a refresh
+    /// that another began on the chain.
     fn in_hand(&self) -> Option<InHand> {
-        let token = self.machine.token()?;
-        let lead_ms = token.expires.wall.millis_since(token.refresh_due_at);
-        Some(InHand { expires: token.expires, lead_ms: u64::try_from(lead_ms).unwrap_or(0) })
+        let (expires, refresh_at) = if let Some(token) = self.machine.token() {
+            (token.expires, token.refresh_due_at)
+        } else {
+            let access = self.machine.saved().access.as_ref()?;
+            (Due::at(access.expires_at, self.setup.clock.now()), access.refresh_at)
+        };
+        let lead_ms = expires.wall.millis_since(refresh_at);
+        Some(InHand { expires, lead_ms: u64::try_from(lead_ms).unwrap_or(0) })
     }
 
     fn lead_ms(&self) -> Option<u64> {

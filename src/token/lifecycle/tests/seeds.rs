@@ -218,3 +218,14 @@ fn a_new_seed_that_was_refused_is_not_tried_again_at_each_refresh_of_the_others(
     wrong.take_up_shared(record, later(START, 20_000));
     assert_eq!(wait(&wrong, later(START, 20_000)), HOUR_MS - 20_000);
 }
+
+/// Seen in the simulation: a seed that was refused took away the marker of a refresh that another host had begun on
+/// the chain.
+#[test]
+fn a_refused_seed_says_nothing_of_a_refresh_that_another_began_on_the_chain() {
+    let mut other = host("s1", &chain_of("s1"), START);
+    let marked = other.begin(&other.presented(), START).unwrap();
+    let mut own = host("wrong", &marked, START);
+    let (_, refused) = fail(&mut own, &failure(Class::TokenDead), START);
+    assert_eq!(refused.unwrap().pending, marked.pending);
+}
