@@ -4,7 +4,9 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, scope};
+use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::process::getpriority_process;
 use thread_priority::{
     Error, NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
@@ -42,14 +44,37 @@ pub fn spawn(
 ///
 /// Where the system has no thread left to give, it runs on this one.
 pub fn aside<T: Send>(name: &str, stack_bytes: usize, body: impl FnOnce() -> T + Send) -> T {
+    aside_telling(name, stack_bytes, Duration::MAX, &mut || {}, body)
+}
+
+/// As [`aside`], for work that may hang, as a call to a disk may: `tell` is called each time another `every` has
+/// passed before its end.
+pub fn aside_telling<T: Send>(
+    name: &str,
+    stack_bytes: usize,
+    every: Duration,
+    tell: &mut dyn FnMut(),
+    body: impl FnOnce() -> T + Send,
+) -> T {
     let body = Mutex::new(Some(body));
     let run = || {
         let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
         (body.expect("it is run once"))()
     };
+    let (done, end) = bounded::<()>(0);
     let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
-    scope(|scope| match builder.spawn_scoped(scope, run) {
-        Ok(handle) => handle.join().unwrap_or_else(|panic| resume_unwind(panic)),
+    let watched = || {
+        // Dropped at the end, a panic's too.
+        let _done = done;
+        run()
+    };
+    scope(|scope| match builder.spawn_scoped(scope, watched) {
+        Ok(handle) => {
+            while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(every) {
+                tell();
+            }
+            handle.join().unwrap_or_else(|panic| resume_unwind(panic))
+        }
         Err(_) => run(),
     })
 }
@@ -125,6 +150,22 @@ mod tests {
         let before = how();
         assert_eq!(aside("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
         assert_eq!(how(), before, "others are as they were");
+    }
+
+    #[test]
+    fn work_that_takes_long_is_told_of_until_its_end() {
+        let (release, held) = bounded::<()>(1);
+        let mut told = 0;
+        let mut tell = || {
+            told += 1;
+            if told == 3 {
+                release.send(()).unwrap();
+            }
+        };
+        let every = Duration::from_millis(1);
+        let outcome = aside_telling("t", STACK_BYTES, every, &mut tell, || held.recv());
+        assert_eq!(outcome, Ok(()));
+        assert!(told >= 3);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 pub mod backoff;
 pub mod grant;
 pub mod group;
+pub mod hang;
 pub mod history;
 pub mod jwt;
 pub mod lifecycle;

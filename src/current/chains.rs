@@ -20,6 +20,7 @@ use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
 use crate::token::group::{Group, Identity, groups};
+use crate::token::hang::read_folder;
 use crate::token::places::{Contents, Found, Homes, Move};
 use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
@@ -153,7 +154,7 @@ impl Chains {
         let all = groups(&config.providers);
         let enabled: Vec<&Group> =
             all.iter().filter(|group| group.is_enabled(&config.providers)).collect();
-        let contents = Contents::read(&config.settings.state_dir);
+        let contents = read_folder(&config.settings.state_dir, &environment.clock);
         let heirs = self.heirs(&enabled);
         let homes = self.homes(&enabled, &heirs, &contents, &all);
         let mut steps = Vec::new();

@@ -41,6 +41,8 @@ pub use reload::Change;
 pub const TICK_MS: u64 = 30_000;
 /// How often a stop looks whether a refresher has ended.
 const END_LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long a start waits for a refresher to look at what is stored.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 /// The stack of a refresher: a TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
 
@@ -187,12 +189,21 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Starts the thread.
+    /// Starts the thread, and waits until it has looked at what is stored: at most [`FIRST_LOOK_MAX`], so that a disk
+    /// that hangs holds up no other provider.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
-        Self::spawn(|inbox, is_told_wanted| {
-            let actor = Actor::new(setup, inbox, is_told_wanted, false);
-            move || actor.run()
-        })
+        setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
+        let (looking, has_looked) = bounded::<()>(0);
+        let started = Self::spawn(|inbox, is_told_wanted| {
+            move || {
+                let actor = Actor::new(setup, inbox, is_told_wanted, false);
+                drop(looking);
+                actor.run();
+            }
+        })?;
+        // It is dropped once that is done, and nothing is sent.
+        let _ = has_looked.recv_timeout(FIRST_LOOK_MAX);
+        Ok(started)
     }
 
     /// Starts the thread, which reads nothing before it is told that the state file is `left` by another

@@ -36,6 +36,11 @@ pub enum Cause {
         /// Why.
         why: String,
     },
+    /// A call to the disk that holds the state file has not come back.
+    Disk {
+        /// The state file.
+        path: String,
+    },
     /// We ran out of what it takes to read the state file. This is said at once.
     Shortage(Shortage),
     /// The wall clock shows a time that has been already.
@@ -90,6 +95,9 @@ impl Cause {
                 "the state file {path}, which can't be read ({why}); until it can, no refresh token is \
                  used and nothing is written there"
             ),
+            Self::Disk { path } => {
+                format!("the disk of the state file {path}, which does not answer")
+            }
             Self::Shortage(shortage) => format!("what has run out: {shortage}"),
             Self::Clock { shown } => {
                 format!("the wall clock to be set; it shows {shown}, a time that has been already")
@@ -107,6 +115,9 @@ impl Cause {
             Self::StateFile { .. } => {
                 "See to the disk, the mount or the rights; the file is tried again by itself. If it holds \
                  nothing of worth, move it away: then the refresh token of the configuration is used."
+            }
+            Self::Disk { .. } => {
+                "See to the disk or the mount; the refresh goes on by itself once it answers."
             }
             Self::Shortage(_) => {
                 "Give evertoken more of it (the log says how), or lower settings.max_connections."
@@ -236,6 +247,7 @@ mod tests {
         for cause in [
             Cause::Store { place: "redis://h".into(), why: "no connection".into() },
             Cause::Clock { shown: Timestamp::from_secs(0) },
+            Cause::Disk { path: "/s/p.json".into() },
         ] {
             waits.wait(cause.clone(), at(40_000));
             assert!(waits.wait(cause, at(50_000)).unwrap().contains(" for the "));

@@ -10,9 +10,10 @@ use crate::clock::Moment;
 use crate::shortage::Shortage;
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::actor::{Actor, LOCK_RETRY_MS};
+use crate::token::refresher::wait::on_disk_at_start;
 use crate::token::refresher::{Setup, TICK_MS};
 use crate::token::saved::Saved;
-use crate::token::state_file::{Locking, StateLock};
+use crate::token::state_file::{Found, Locking, StateFile, StateLock};
 use crate::token::waiting::Cause;
 
 /// How often the lock is tried for before the end.
@@ -56,7 +57,7 @@ impl Actor {
 
     /// Puts `saved` on disk; what can't be written is kept and tried again.
     pub(super) fn store(&mut self, saved: Saved) {
-        match self.setup.state.replace(&saved) {
+        match self.on_disk(|state| state.replace(&saved)) {
             Ok(()) => {
                 if self.unsaved.take().is_some() {
                     info!(
@@ -109,7 +110,7 @@ impl Actor {
 
     /// The lock; None where the state folder can't hold one.
     pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
-        match self.setup.state.try_lock() {
+        match self.on_disk(StateFile::try_lock) {
             Ok(Locking::Ours(lock)) => Ok(Some(lock)),
             Ok(Locking::Theirs) => Err(Busy),
             Err(error) if Shortage::of(&error).is_some() => {
@@ -136,7 +137,8 @@ impl Actor {
     /// Reads the state file. Where it is there and can't be read, that is noted, and None returned.
     /// `may_set_aside` says that nobody can be writing it now.
     fn read_state(&mut self, may_set_aside: bool) -> Option<Saved> {
-        let (read, notes) = load(&self.setup, may_set_aside);
+        let read = self.on_disk(StateFile::read);
+        let (read, notes) = understand(&self.setup, read, may_set_aside);
         match read {
             Ok(stored) => {
                 self.note_read(notes);
@@ -245,17 +247,18 @@ impl Actor {
 type Loaded = (io::Result<Option<Saved>>, Vec<String>);
 
 /// As [`load`], and removes what a kill left, where no other process is at it.
-pub(super) fn load_at_start(setup: &Setup) -> Loaded {
-    let lock = setup.state.try_lock();
+pub(super) fn load_at_start(setup: &Setup, is_single: bool) -> Loaded {
+    let lock = on_disk_at_start(setup, is_single, StateFile::try_lock);
     let is_ours = matches!(lock, Ok(Locking::Ours(_)));
-    if is_ours && let Err(error) = setup.state.remove_leftovers() {
+    if is_ours && let Err(error) = on_disk_at_start(setup, is_single, StateFile::remove_leftovers) {
         let path = setup.state.path();
         warn!(
             provider = setup.name.as_str();
             "Temporary files beside {} can't be removed: {error}", path.display()
         );
     }
-    let loaded = load(setup, is_ours);
+    let read = on_disk_at_start(setup, is_single, StateFile::read);
+    let loaded = understand(setup, read, is_ours);
     drop(lock);
     loaded
 }
@@ -263,7 +266,11 @@ pub(super) fn load_at_start(setup: &Setup) -> Loaded {
 /// Reads the state file; one that was read whole and makes no sense counts as none. It is moved aside where
 /// nobody can be writing it now.
 pub(super) fn load(setup: &Setup, may_set_aside: bool) -> Loaded {
-    let error = match setup.state.read() {
+    understand(setup, setup.state.read(), may_set_aside)
+}
+
+fn understand(setup: &Setup, read: io::Result<Found>, may_set_aside: bool) -> Loaded {
+    let error = match read {
         Ok(found) => return (Ok(found.saved), found.notes),
         Err(error) => error,
     };

@@ -1,19 +1,28 @@
 //! Says what a refresher waits for: in the log once it takes long, and in what it publishes.
 
-use log::{Level, info, log};
+use log::{Level, info, log, warn};
 
+use crate::token::hang;
+use crate::token::refresher::Setup;
 use crate::token::refresher::actor::Actor;
-use crate::token::waiting::Cause;
+use crate::token::state_file::StateFile;
+use crate::token::store::Posting;
+use crate::token::waiting::{Cause, Waits};
 
 impl Actor {
     /// Notes that `cause` is waited for before anything else can be done.
     pub(super) fn wait_for(&mut self, cause: Cause) {
         let is_of_file = matches!(cause, Cause::StateFile { .. } | Cause::Shortage(_));
-        if self.unread.is_some() && !is_of_file {
+        let is_of_disk = matches!(cause, Cause::Disk { .. });
+        if self.unread.is_some() && !is_of_file && !is_of_disk {
             // A state file that can't be read stands before all else.
             return;
         }
-        let is_refreshing = matches!(cause, Cause::Lock { .. } | Cause::Lease);
+        let is_refreshing = match cause {
+            Cause::Lock { .. } | Cause::Lease => true,
+            Cause::Disk { .. } => self.setup.store.read(self.setup.provider).refreshing,
+            _ => false,
+        };
         // Of the token store, and of what ran out, the log speaks once for all providers.
         let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
         if let Some(told) = self.waits.wait(cause, self.setup.clock.now()) {
@@ -26,6 +35,25 @@ impl Actor {
             }
             self.publish(is_refreshing);
         }
+    }
+
+    /// Does `work` with the state file. That the disk hangs is said; a command that somebody started waits with them.
+    pub(super) fn on_disk<T: Send>(&mut self, work: impl FnOnce(&StateFile) -> T + Send) -> T {
+        if self.is_single {
+            return work(&self.setup.state);
+        }
+        let state = self.setup.state.clone();
+        let path = state.path().display().to_string();
+        let mut has_hung = false;
+        let mut tell = || {
+            has_hung = true;
+            self.wait_for(Cause::Disk { path: path.clone() });
+        };
+        let outcome = hang::on_disk(&mut tell, || work(&state));
+        if has_hung {
+            self.wait_is_over();
+        }
+        outcome
     }
 
     /// Notes that the token store can't be used.
@@ -61,4 +89,37 @@ impl Actor {
             self.publish(false);
         }
     }
+}
+
+/// As [`Actor::on_disk`], before there is an actor.
+pub(super) fn on_disk_at_start<T: Send>(
+    setup: &Setup,
+    is_single: bool,
+    work: impl FnOnce(&StateFile) -> T + Send,
+) -> T {
+    if is_single {
+        return work(&setup.state);
+    }
+    let state = setup.state.clone();
+    let path = state.path().display().to_string();
+    let mut waits = Waits::default();
+    let mut tell = || {
+        if let Some(told) = waits.wait(Cause::Disk { path: path.clone() }, setup.clock.now()) {
+            warn!(
+                provider = setup.name.as_str();
+                "The refresher of provider {} is {told}", setup.name
+            );
+            let waiting = waits.said();
+            let posting = Posting { refreshing: true, waiting, ..Posting::default() };
+            setup.store.publish(setup.provider, posting);
+        }
+    };
+    let outcome = hang::on_disk(&mut tell, || work(&state));
+    if let Some(told) = waits.end(setup.clock.now()) {
+        info!(
+            provider = setup.name.as_str();
+            "For the refresher of provider {}, {told}", setup.name
+        );
+    }
+    outcome
 }

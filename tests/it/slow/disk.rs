@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sandbox::{Options, Sandbox};
 
 use super::alone;
@@ -249,6 +249,76 @@ fn a_state_file_that_gives_an_error_costs_no_chain() {
             assert_eq!(sandbox.counts().reused, 0);
         }
     }
+}
+
+/// evertoken, for which each call of a kind on a file takes 25 s. (strace counts the calls of each thread by itself, so
+/// it can't be told to delay the first one alone.)
+struct Delayed {
+    binary: Binary,
+    child: Option<Pid>,
+}
+
+impl Delayed {
+    fn start(folder: &Path, file: &Path, call: &str, login: &Login) -> Self {
+        let script = format!(
+            "exec strace -f -qq -o /dev/null -P {} -e inject={call}:delay_enter=25000000 {} run",
+            file.display(),
+            evertoken()
+        );
+        let binary = Binary::start_shell(folder, &script, &login.variables());
+        Self { binary, child: None }
+    }
+
+    /// What a request is answered with that comes while the disk has not answered for 10 s.
+    fn refusal(&mut self) -> String {
+        self.binary.wait_for("The refresher of provider P is waiting since");
+        self.child = Some(self.binary.traced());
+        let answer = ask(self.binary.address(), post("/v1/messages", MESSAGE));
+        assert_eq!(answer.status, 503, "{answer:?}");
+        answer.body
+    }
+}
+
+impl Drop for Delayed {
+    fn drop(&mut self) {
+        // The tracer's end would leave it running.
+        if let Some(child) = self.child {
+            let _ = kill_process(child, Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_said_and_waited_for() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    let state = folder.path().join("state");
+    let mut delayed = Delayed::start(folder.path(), &state, "fsync", &login);
+    let refusal = delayed.refusal();
+    assert!(refusal.contains("for the disk of the state file"), "{refusal}");
+    let status = ask(delayed.binary.address(), get("/-/status")).json();
+    let waiting = &status["providers"][0]["waiting"]["for"];
+    assert!(waiting.as_str().is_some_and(|what| what.contains("does not answer")), "{status}");
+    assert_eq!(sandbox.counts().reused, 0);
+}
+
+#[test]
+fn a_state_folder_that_does_not_answer_at_the_start_is_said() {
+    let sandbox = sandbox(3600, 0);
+    let login = Login::at(&sandbox);
+    let folder = folder(&sandbox.url());
+    assert!(run(folder.path(), &["refresh"], &login.variables()).status.success());
+    let state = state(folder.path());
+    let mut delayed = Delayed::start(folder.path(), &state, "openat", &login);
+    delayed.binary.wait_for("The configuration is waiting since");
+    // The refresher's own look takes as long, and it alone is held up by that.
+    eventually("it listens", || {
+        delayed.binary.lines().iter().any(|line| line.contains("Listening on"))
+    });
+    let refusal = delayed.refusal();
+    assert!(refusal.contains("does not answer"), "{refusal}");
+    assert_eq!((sandbox.counts().granted, sandbox.counts().reused), (1, 0));
 }
 
 #[test]

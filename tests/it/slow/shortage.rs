@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use crate::support::binary::Binary;
 use crate::support::client::{Client, ask, get, post};
@@ -209,10 +209,7 @@ fn a_reload_that_hangs_is_left_behind_by_a_stop() {
     let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
     let address = binary.address();
     eventually("both have a token", || ask(address, get("/-/ready")).status == 200);
-    let tracer = binary.id();
-    let children =
-        std::fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap();
-    let id = children.trim().parse().ok().and_then(Pid::from_raw).unwrap();
+    let id = binary.traced();
     let text = std::fs::read_to_string(&config).unwrap();
     let named = format!("client_secret_file: \"{}\"", secret.display());
     std::fs::write(&config, text.replace("client_secret_env: SECRET", &named)).unwrap();

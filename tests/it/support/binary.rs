@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::Pid;
+
 use super::eventually;
 
 /// A running `evertoken`. Dropping it kills it.
@@ -94,6 +96,13 @@ impl Binary {
         self.child.id()
     }
 
+    /// The id of the process that it traces, where it is strace.
+    pub(crate) fn traced(&self) -> Pid {
+        let id = self.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        children.trim().parse().ok().and_then(Pid::from_raw).expect("it has one child")
+    }
+
     /// What it wrote so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
@@ -121,7 +130,7 @@ impl Binary {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         rustix::process::kill_process(id.expect("it has an id"), signal).expect("it runs");
     }
 
