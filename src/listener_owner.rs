@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -37,9 +37,27 @@ fn find_below(proc: &Path, port: u16) -> Option<Process> {
         tables.iter().flatten().flat_map(|table| listening(table, port)).collect();
     let processes = fs::read_dir(proc).ok()?.flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let owners = ids.filter(|id| holds(&proc.join(id.to_string()), &sockets));
+    let owners: Vec<u32> = ids.filter(|id| holds(&proc.join(id.to_string()), &sockets)).collect();
     // A service manager that handed the socket over holds it too, and was there before.
-    owners.max().map(|id| Process { id, name: name_below(proc, id).unwrap_or_default() })
+    let mut id = *owners.iter().max()?;
+    // A process that it forked, such as a worker or one that is about to run another program, is not meant.
+    while let Some(parent) = parent_below(proc, id)
+        && owners.contains(&parent)
+        && program_below(proc, parent) == program_below(proc, id)
+    {
+        id = parent;
+    }
+    Some(Process { id, name: name_below(proc, id).unwrap_or_default() })
+}
+
+fn program_below(proc: &Path, process: u32) -> Option<PathBuf> {
+    fs::read_link(proc.join(format!("{process}/exe"))).ok()
+}
+
+fn parent_below(proc: &Path, process: u32) -> Option<u32> {
+    let status = fs::read_to_string(proc.join(format!("{process}/status"))).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    parent.trim().parse().ok().filter(|parent| *parent < process)
 }
 
 /// What the process calls itself; None where there is no such process, or we may not see it.
@@ -75,6 +93,7 @@ fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -101,6 +120,29 @@ mod tests {
         assert_eq!(listening(table, 8080), ["socket:[4711]"]);
         assert_eq!(listening(table, 80), [""; 0]);
         assert_eq!(listening("", 8080), [""; 0]);
+    }
+
+    #[test]
+    fn a_process_that_the_listener_forked_is_not_named_in_its_place() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = |id: u32, parent: u32, exe: &str| {
+            let folder = proc.path().join(id.to_string());
+            fs::create_dir_all(folder.join("fd")).unwrap();
+            symlink("socket:[7]", folder.join("fd/3")).unwrap();
+            symlink(exe, folder.join("exe")).unwrap();
+            fs::write(folder.join("status"), format!("Name:\tx\nPPid:\t{parent}\n")).unwrap();
+            fs::write(folder.join("comm"), format!("of {id}\n")).unwrap();
+        };
+        fs::create_dir(proc.path().join("net")).unwrap();
+        let row = "0: 0100007F:0050 00000000:0000 0A 0:0 0:0 0 0 0 7";
+        fs::write(proc.path().join("net/tcp"), format!("head\n{row}\n")).unwrap();
+        process(10, 1, "/init");
+        process(20, 10, "/server");
+        assert_eq!(find_below(proc.path(), 80).unwrap().id, 20, "init handed the socket over");
+        process(30, 20, "/server");
+        process(40, 30, "/server");
+        let found = find_below(proc.path(), 80).unwrap();
+        assert_eq!(found.to_string(), "of 20, process 20", "a worker of a worker");
     }
 
     #[test]
