@@ -212,6 +212,20 @@ pub enum ProviderKind {
     Generic,
 }
 
+impl ProviderKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Anthropic, Self::OpenAi, Self::Generic];
+
+    /// As `type` has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAi => "openai",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 /// `auth_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthType {

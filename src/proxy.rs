@@ -10,6 +10,7 @@
 //! 5. [`summary`] says in one line what happened.
 
 pub mod access;
+pub mod api;
 mod attempt;
 pub mod body;
 pub mod choice;

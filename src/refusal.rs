@@ -16,8 +16,10 @@ pub enum Code {
     ForbiddenHost,
     /// A browser's cross-origin request.
     ForbiddenOrigin,
-    /// `/to/<slug>` or a path that leads nowhere.
+    /// `/to/<slug>` that does not exist or is disabled.
     UnknownProvider,
+    /// Nobody serves the API of the request, or it belongs to none.
+    NoProvider,
     /// A page of our own that does not exist.
     NotFound,
     /// A page of our own, asked for with a method it does not have.
@@ -53,7 +55,7 @@ impl Code {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::ForbiddenHost | Self::ForbiddenOrigin => 403,
-            Self::UnknownProvider | Self::NotFound => 404,
+            Self::UnknownProvider | Self::NoProvider | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout => 408,
             Self::BodyTooLarge => 413,
@@ -76,6 +78,7 @@ impl Code {
             Self::ForbiddenHost => "forbidden_host",
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::UnknownProvider => "unknown_provider",
+            Self::NoProvider => "no_provider",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::ClientTimeout => "client_timeout",

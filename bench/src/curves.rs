@@ -62,7 +62,10 @@ pub(crate) fn by_connections(
     Ok(curves)
 }
 
-/// evertoken with ever more providers: asked by the path of the last one, and by no name at all.
+/// A path that generic providers serve in their turn.
+pub(crate) const BY_API: &str = "/v1/embeddings";
+
+/// evertoken with ever more providers: asked by the name of the last one, and by the API alone.
 pub(crate) fn by_providers(plan: &Plan, mock: &Mock) -> Outcome<[Vec<Point>; 2]> {
     let mut curves = [Vec::new(), Vec::new()];
     for providers in PROVIDERS {
@@ -77,8 +80,8 @@ pub(crate) fn by_providers(plan: &Plan, mock: &Mock) -> Outcome<[Vec<Point>; 2]>
         let subject = start(Kind::Evertoken, mock, false, &more)?;
         let last = if providers == 1 { "p".to_owned() } else { format!("p{}", providers - 1) };
         let x = f64::from(u32::try_from(providers)?);
-        for (curve, path) in curves.iter_mut().zip([format!("/to/{last}/json"), "/json".to_owned()])
-        {
+        let paths = [format!("/to/{last}/json"), BY_API.to_owned()];
+        for (curve, path) in curves.iter_mut().zip(paths) {
             let mut point = Point { x, ..Point::default() };
             for _ in 0..plan.rounds {
                 let Some(running) = &subject.running else { continue };

@@ -50,11 +50,6 @@ impl Sent<'_> {
     pub(super) fn is_failing(&self) -> bool {
         verdict::is_failing(self.answer.head.status)
     }
-
-    /// Whether the provider does not know what was asked for: 404, or 405.
-    pub(super) fn is_unknown_path(&self) -> bool {
-        matches!(self.answer.head.status, 404 | 405)
-    }
 }
 
 /// The credential for one attempt.

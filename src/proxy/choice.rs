@@ -13,9 +13,13 @@ pub struct Candidate {
     pub model: Option<String>,
     /// Lower is tried first; those of one priority share by the strategy.
     pub priority: i64,
-    /// No route names it, and its API is another than the one that the path belongs to: that it
-    /// does not know the path says nothing about the request.
-    pub is_foreign: bool,
+}
+
+impl Candidate {
+    /// A provider that gets the request as it is.
+    pub fn alone(provider: usize) -> Self {
+        Self { provider, model: None, priority: 0 }
+    }
 }
 
 /// How a provider stands at the moment.
@@ -111,7 +115,7 @@ mod tests {
     use super::*;
 
     fn candidate(provider: usize, priority: i64) -> Candidate {
-        Candidate { provider, model: None, priority, is_foreign: false }
+        Candidate { provider, model: None, priority }
     }
 
     /// Orders providers 0, 1, … of these priorities and standings.

@@ -12,6 +12,7 @@ use crate::config::{Config, ProviderKind, SelectionStrategy};
 use crate::ingress::{After, Request, Service};
 use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::access::Access;
+use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
@@ -21,7 +22,7 @@ use crate::proxy::pages::events::Watchers;
 use crate::proxy::pages::{self, Page};
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
-use crate::proxy::route::{Route, candidates, kind_of_path, route};
+use crate::proxy::route::{self, Route, candidates, route};
 use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
 use crate::proxy::way::Way;
@@ -175,6 +176,9 @@ impl Proxy {
         let routed = route(&head.target, &self.config.providers);
         let page = match &routed {
             Ok(Route::Page(page)) => Some(page.as_str()),
+            Ok(Route::Any) if route::is_opened_in_browser(head) => {
+                return self.to_people(head, reply, record);
+            }
             _ => None,
         };
         if !(self.access.keys.is_some() && page.is_some_and(pages::is_open)) {
@@ -187,9 +191,8 @@ impl Proxy {
                 // A request that can't be sent is refused before its body is read.
                 self.credential(index)?;
                 let body = self.take_body(request, false)?;
-                let only =
-                    Candidate { provider: index, model: None, priority: 0, is_foreign: false };
-                let only = Queue::new(vec![only], SelectionStrategy::Priority, 0);
+                let only = vec![Candidate::alone(index)];
+                let only = Queue::new(only, SelectionStrategy::Priority, 0);
                 self.forward(request, &target, body, only, reply, record, stopwatch)
             }
             Route::Any => {
@@ -198,6 +201,21 @@ impl Proxy {
                 self.forward(request, target, body, candidates, reply, record, stopwatch)
             }
         }
+    }
+
+    /// Sends a person who opened the bare address to the page.
+    #[cold]
+    fn to_people(
+        &self,
+        head: &RequestHead,
+        reply: &mut Reply<'_>,
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        self.access.check(head, true)?;
+        record.is_page = true;
+        let page = pages::to_people();
+        record.status = Some(page.head.status);
+        self.send_page(&page, head, reply)
     }
 
     /// Answers with a page of our own.
@@ -225,19 +243,23 @@ impl Proxy {
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
     fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Queue), Stop> {
-        let path = request.head.path();
+        let head = request.head;
+        let api = api_of(head.path(), &head.headers);
+        let serving = |model: Option<&str>| {
+            let found = candidates(&self.config, api, model);
+            found.map_err(|refusal| route::with_hint(refusal, head))
+        };
         let by_model = !self.config.model_routes.is_empty();
-        let by_path = if by_model { Vec::new() } else { candidates(&self.config, path, None)? };
-        if let [only] = by_path.as_slice() {
+        let by_api = if by_model { Vec::new() } else { serving(None)? };
+        if let [only] = by_api.as_slice() {
             // A request that can't be sent is refused before its body is read.
             self.credential(only.provider)?;
         }
         let body = self.take_body(request, by_model)?;
         let candidates = if by_model {
-            let model = body.model();
-            candidates(&self.config, path, model.as_ref().map(|one| one.name.as_str()))?
+            serving(body.model().as_ref().map(|one| one.name.as_str()))?
         } else {
-            by_path
+            by_api
         };
         let is_one_of_several = candidates.len() > 1;
         let turn = if is_one_of_several { self.turns.fetch_add(1, Ordering::Relaxed) } else { 0 };
@@ -261,9 +283,6 @@ impl Proxy {
         let model = if candidates.renames() { body.model() } else { None };
         let mut kept: Option<(usize, Kept)> = None;
         let mut refused = None;
-        // What a provider of another API said that does not know the path: worth less than a failure
-        // of one that does.
-        let mut unknown = None;
         while let Some(candidate) = candidates.next(|index| self.standing(index)) {
             let left = candidates.len();
             let index = candidate.provider;
@@ -274,14 +293,6 @@ impl Proxy {
             };
             let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(&body) };
             match self.attempt(request, &outgoing, record) {
-                Ok(sent)
-                    if candidate.is_foreign
-                        && body.is_held()
-                        && sent.is_unknown_path()
-                        && (left > 0 || kept.is_some() || refused.is_some()) =>
-                {
-                    unknown = keep(sent).map(|answer| (index, answer)).or(unknown);
-                }
                 Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
                     kept = keep(sent).map(|answer| (index, answer)).or(kept);
                 }
@@ -297,7 +308,7 @@ impl Proxy {
                 Err(stop) => return Err(stop),
             }
         }
-        match (kept.or(unknown.filter(|_| refused.is_none())), refused) {
+        match (kept, refused) {
             (Some((index, (head, bytes))), _) => {
                 record.provider = Some(index);
                 record.status = Some(head.status);
@@ -355,17 +366,17 @@ impl Proxy {
     }
 
     /// The error shape for a request: that of its provider, also where it is refused before the
-    /// provider is asked, or of the API its path belongs to.
+    /// provider is asked, or of the API that it belongs to.
     fn kind(&self, head: &RequestHead, provider: Option<usize>) -> ProviderKind {
         let providers = &self.config.providers;
         let of = |index: usize| Some(providers[index].kind);
         let kind = match (provider, route(&head.target, providers)) {
             (Some(index), _) | (None, Ok(Route::Provider(index, _))) => of(index),
-            (None, Ok(Route::Any)) => kind_of_path(head.path()).or_else(|| {
-                let first = candidates(&self.config, head.path(), None).ok()?.swap_remove(0);
-                of(first.provider)
-            }),
-            (None, Ok(Route::Page(_)) | Err(_)) => None,
+            (None, Ok(Route::Any)) => {
+                api_of(head.path(), &head.headers).or_else(|| of(route::only_enabled(providers)?))
+            }
+            (None, Ok(Route::Page(_))) => None,
+            (None, Err(_)) => route::kind_of_unknown(head, providers),
         };
         kind.unwrap_or(ProviderKind::Generic)
     }

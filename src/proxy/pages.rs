@@ -68,6 +68,13 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
     Ok(make(proxy))
 }
 
+/// Sends a browser on to the page for people.
+pub fn to_people() -> Page {
+    let mut page = page(302, "text/plain; charset=utf-8", "The page is at /-/\n".to_owned());
+    page.head.headers.push("location", "/-/");
+    page
+}
+
 /// Refuses a method that a page does not have.
 fn needs(method: &str, allowed: &[&str]) -> Result<(), Refusal> {
     if allowed.contains(&method) {

@@ -1,8 +1,9 @@
 //! From a request's target and model to the providers that may serve it, one of our own pages, or a
 //! refusal.
 
-use crate::config::{Config, Provider, ProviderKind, SelectionStrategy, find_by_segment};
-use crate::message::path_of;
+use crate::config::{Config, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug};
+use crate::message::{RequestHead, path_of};
+use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
 use crate::refusal::{Code, Refusal};
 
@@ -28,54 +29,60 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     if path == "/-" {
         return Ok(Route::Page(String::new()));
     }
-    let Some(rest) = path.strip_prefix("/to/") else { return Ok(Route::Any) };
-    let (slug, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((slug, path)) = split_slug(path) else { return Ok(Route::Any) };
     let target = if path.is_empty() { format!("/{query}") } else { format!("{path}{query}") };
     let index = find_by_segment(providers, slug);
-    index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers))
+    index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers, slug))
 }
 
-/// The providers that may serve a request for `path` and `model`, in the order of their priority:
-/// those of the first route whose pattern matches the model, else the enabled ones in file order,
-/// those whose type fits the path first.
+/// The providers that may serve a request of `api` and for `model`, in the order of their priority: those of the
+/// first route whose pattern matches the model; else those whose type is that API's and then the generic
+/// ones, in file order. One that is alone gets every request.
 pub fn candidates(
     config: &Config,
-    path: &str,
+    api: Option<ProviderKind>,
     model: Option<&str>,
 ) -> Result<Vec<Candidate>, Refusal> {
-    let is_enabled = |index: usize| config.providers[index].enabled;
-    let matching = model
-        .and_then(|model| config.model_routes.iter().find(|route| matches(&route.pattern, model)));
-    let routed: Vec<_> = matching
+    let routed = model.map(|model| routed(config, model)).unwrap_or_default();
+    if !routed.is_empty() {
+        return Ok(routed);
+    }
+    if let Some(only) = only_enabled(&config.providers) {
+        return Ok(vec![Candidate::alone(only)]);
+    }
+    let by_type = api.map(|api| by_type(&config.providers, api)).unwrap_or_default();
+    if by_type.is_empty() { Err(no_provider(&config.providers, api)) } else { Ok(by_type) }
+}
+
+/// The enabled providers of the first route whose pattern matches `model`.
+fn routed(config: &Config, model: &str) -> Vec<Candidate> {
+    let matching = config.model_routes.iter().find(|route| matches(&route.pattern, model));
+    matching
         .into_iter()
         .flat_map(|route| &route.candidates)
-        .filter(|candidate| is_enabled(candidate.provider))
+        .filter(|candidate| config.providers[candidate.provider].enabled)
         .map(|candidate| Candidate {
             provider: candidate.provider,
             model: candidate.model.clone(),
             priority: candidate.priority,
-            is_foreign: false,
         })
-        .collect();
-    if !routed.is_empty() {
-        return Ok(routed);
-    }
-    let by_type = by_type(&config.providers, path);
-    if by_type.is_empty() { Err(unknown(&config.providers)) } else { Ok(by_type) }
+        .collect()
 }
 
-fn by_type(providers: &[Provider], path: &str) -> Vec<Candidate> {
-    let kind = kind_of_path(path);
-    let enabled = providers.iter().enumerate().filter(|(_, provider)| provider.enabled);
-    let mut all: Vec<_> = enabled
-        .map(|(index, provider)| {
-            let fits = kind.is_none_or(|kind| provider.kind == kind);
-            Candidate {
-                provider: index,
-                model: None,
-                priority: i64::from(!fits),
-                is_foreign: !fits && provider.kind != ProviderKind::Generic,
-            }
+/// The provider that is the only enabled one.
+pub fn only_enabled(providers: &[Provider]) -> Option<usize> {
+    let mut enabled = providers.iter().enumerate().filter(|(_, provider)| provider.enabled);
+    let (first, _) = enabled.next()?;
+    enabled.next().is_none().then_some(first)
+}
+
+fn by_type(providers: &[Provider], api: ProviderKind) -> Vec<Candidate> {
+    let serves = |one: &Provider| one.kind == api || one.kind == ProviderKind::Generic;
+    let fitting = providers.iter().enumerate().filter(|(_, one)| one.enabled && serves(one));
+    let mut all: Vec<_> = fitting
+        .map(|(index, one)| Candidate {
+            priority: i64::from(one.kind != api),
+            ..Candidate::alone(index)
         })
         .collect();
     // A stable sort: file order stays.
@@ -99,16 +106,17 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 
 /// The routing table in words, a line each: what is asked for, and who serves it in which order.
 pub fn explain(config: &Config) -> Vec<String> {
-    const PATHS: [(&str, &str); 3] = [
-        ("/v1/messages", "/v1/messages"),
-        ("/v1/chat/completions", "/v1/chat/completions, responses, embeddings, models"),
-        ("/", "any other path"),
+    const APIS: [(Option<ProviderKind>, &str); 4] = [
+        (Some(ProviderKind::Anthropic), "/v1/messages, and what has anthropic-version"),
+        (Some(ProviderKind::OpenAi), "/v1/chat/completions, responses, embeddings, files, …"),
+        (Some(ProviderKind::Generic), "/v1beta/…, …:generateContent"),
+        (None, "any other path"),
     ];
     let mut rows: Vec<(String, String)> = Vec::new();
     for route in &config.model_routes {
         // No model of this name is needed: the pattern's own candidates are asked for.
         let own = Config { model_routes: vec![route.clone()], ..config.clone() };
-        let served = match candidates(&own, "/", Some(&route.pattern)) {
+        let served = match candidates(&own, None, Some(&route.pattern)) {
             Ok(served)
                 if route.candidates.iter().any(|one| config.providers[one.provider].enabled) =>
             {
@@ -118,10 +126,10 @@ pub fn explain(config: &Config) -> Vec<String> {
         };
         rows.push((format!("model '{}'", route.pattern), served));
     }
-    for (path, shown) in PATHS {
-        let served = candidates(config, path, None);
+    for (api, shown) in APIS {
+        let served = candidates(config, api, None);
         let served =
-            served.map_or_else(|_| "nobody".to_owned(), |served| in_words(config, &served));
+            served.map_or_else(|_| "nobody (404)".to_owned(), |served| in_words(config, &served));
         rows.push((shown.to_owned(), served));
     }
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
@@ -150,28 +158,91 @@ fn in_words(config: &Config, candidates: &[Candidate]) -> String {
     words
 }
 
-/// The kind of provider whose API has `path`.
-pub fn kind_of_path(path: &str) -> Option<ProviderKind> {
-    const OPENAI: [&str; 4] =
-        ["/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/models"];
-    let within = |root: &str| {
-        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    if within("/v1/messages") {
-        return Some(ProviderKind::Anthropic);
-    }
-    OPENAI.into_iter().any(within).then_some(ProviderKind::OpenAi)
+/// The API whose error shape a request for `/to/<slug>/…` gets where the slug names no enabled provider: that
+/// of the disabled one, else what the rest of the path and the headers tell.
+pub fn kind_of_unknown(head: &RequestHead, providers: &[Provider]) -> Option<ProviderKind> {
+    let (slug, rest) = split_slug(head.path())?;
+    let disabled = find_disabled(providers, slug).map(|one| one.kind);
+    disabled.or_else(|| api_of(rest, &head.headers))
 }
 
-fn unknown(providers: &[Provider]) -> Refusal {
+/// Whether a person opened the bare address in a browser.
+pub fn is_opened_in_browser(head: &RequestHead) -> bool {
+    let is_html = |kind: &[u8]| {
+        let name = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"text/html")
+    };
+    head.path() == "/" && head.method == "GET" && head.headers.list("accept").any(is_html)
+}
+
+/// The slug, and what follows it, of a path that begins with `/to/`.
+fn split_slug(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/to/")?;
+    Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
+}
+
+fn find_disabled<'a>(providers: &'a [Provider], segment: &str) -> Option<&'a Provider> {
+    let slug = slug::of_segment(segment)?;
+    providers.iter().find(|one| !one.enabled && one.slug == slug)
+}
+
+/// `/to/<slug>` names nobody, or somebody who is disabled.
+fn unknown(providers: &[Provider], segment: &str) -> Refusal {
+    let what = find_disabled(providers, segment).map_or_else(
+        || "There is no provider of this slug".to_owned(),
+        |one| format!("{} is disabled in providers.yaml", one.name),
+    );
     let slugs: Vec<_> =
         providers.iter().filter(|one| one.enabled).map(|one| one.slug.as_str()).collect();
-    let message = if slugs.is_empty() {
-        "No provider is enabled in providers.yaml".to_owned()
-    } else {
-        format!("No such provider, or it is disabled; there are: {}", slugs.join(", "))
+    let message = match slugs.as_slice() {
+        [] => format!("{what}, and none is enabled"),
+        slugs => format!("{what}; there are: {}", slugs.join(", ")),
     };
     Refusal::new(Code::UnknownProvider, message)
+}
+
+/// Nobody serves the API, or the request belongs to none and there are several who could be meant.
+fn no_provider(providers: &[Provider], api: Option<ProviderKind>) -> Refusal {
+    let by_kind = |kind: ProviderKind| {
+        let slugs: Vec<_> = providers
+            .iter()
+            .filter(|one| one.enabled && one.kind == kind)
+            .map(|one| one.slug.as_str())
+            .collect();
+        (!slugs.is_empty()).then(|| format!("{}: {}", kind.as_str(), slugs.join(", ")))
+    };
+    let there_are: Vec<_> = ProviderKind::ALL.into_iter().filter_map(by_kind).collect();
+    let there_are = there_are.join("; ");
+    let message = match api {
+        _ if there_are.is_empty() => "No provider is enabled in providers.yaml".to_owned(),
+        Some(ProviderKind::Generic) => format!(
+            "A request for this path goes to a provider of type generic, and none is enabled; there are: \
+             {there_are}. /to/<slug>/… reaches each of them"
+        ),
+        Some(api) => format!(
+            "A request of this API goes to a provider of type {} or generic, and none is enabled; there are: \
+             {there_are}. /to/<slug>/… reaches each of them",
+            api.as_str()
+        ),
+        None => format!(
+            "This path belongs to no API that evertoken knows, so that it is not told who is meant; \
+             /to/<slug>/… reaches each provider; there are: {there_are}"
+        ),
+    };
+    Refusal::new(Code::NoProvider, message)
+}
+
+/// What `refusal` says, and that the base URL of the client lacks its `/v1`, where that would help.
+pub fn with_hint(mut refusal: Refusal, head: &RequestHead) -> Refusal {
+    let path = head.path();
+    if refusal.code == Code::NoProvider
+        && api_of(path, &head.headers).is_none()
+        && api_of(&format!("/v1{path}"), &head.headers).is_some()
+    {
+        let hint = format!(". Is /v1{path} meant? The base URL of the client ends with /v1 then");
+        refusal.message.push_str(&hint);
+    }
+    refusal
 }
 
 #[cfg(test)]
@@ -246,38 +317,59 @@ pub(crate) mod tests {
     }
 
     /// The names of the candidates, with the model where it is renamed.
-    fn names(config: &Config, path: &str, model: Option<&str>) -> Vec<String> {
-        let candidates = candidates(config, path, model).unwrap_or_default();
+    fn names(config: &Config, api: Option<ProviderKind>, model: Option<&str>) -> Vec<String> {
+        let candidates = candidates(config, api, model).unwrap_or_default();
         let name = |one: &Candidate| {
             let name = &config.providers[one.provider].name;
-            let foreign = if one.is_foreign { " (foreign)" } else { "" };
             let model = one.model.as_ref().map(|model| format!(" as {model}"));
-            format!("{name}{}{foreign}", model.unwrap_or_default())
+            format!("{name}{}", model.unwrap_or_default())
         };
         candidates.iter().map(name).collect()
     }
 
     #[test]
     fn candidates_by_type() {
+        use ProviderKind::{Anthropic, Generic, OpenAi};
         let more = [ALL.as_slice(), &[("b", "anthropic"), ("h", "generic")]].concat();
-        let cases: [(Providers<'_>, &str, &[&str]); 11] = [
-            (&ALL, "/v1/messages", &["a", "g", "o (foreign)"]),
-            (&ALL, "/v1/messages/count_tokens", &["a", "g", "o (foreign)"]),
-            (&ALL, "/v1/messagesx", &["g", "a", "o"]),
-            (&ALL, "/v1/chat/completions", &["o", "g", "a (foreign)"]),
-            (&ALL, "/v1/responses/r1", &["o", "g", "a (foreign)"]),
-            (&ALL, "/v1/models", &["o", "g", "a (foreign)"]),
-            (&ALL, "/v1/embeddings", &["o", "g", "a (foreign)"]),
-            (&more, "/v1/messages", &["a", "b", "g", "o (foreign)", "h"]),
-            (&more, "/other", &["g", "a", "o", "b", "h"]),
-            (&[("o", "openai"), ("a", "anthropic")], "/other", &["o", "a"]),
-            (&[("o", "openai")], "/v1/messages", &["o (foreign)"]),
+        let cases: [(Providers<'_>, Option<ProviderKind>, &[&str]); 11] = [
+            (&ALL, Some(Anthropic), &["a", "g"]),
+            (&ALL, Some(OpenAi), &["o", "g"]),
+            (&ALL, Some(Generic), &["g"]),
+            (&ALL, None, &[]),
+            (&more, Some(Anthropic), &["a", "b", "g", "h"]),
+            (&more, Some(Generic), &["g", "h"]),
+            (&[("o", "openai"), ("g", "generic")], Some(Anthropic), &["g"]),
+            (&[("o", "openai"), ("p", "openai")], Some(Anthropic), &[]),
+            (&[("o", "openai"), ("OFF", "anthropic")], Some(Anthropic), &["o"]),
+            (&[("o", "openai"), ("OFF", "anthropic")], None, &["o"]),
+            (&[("OFF", "anthropic")], Some(Anthropic), &[]),
         ];
-        for (providers, path, expected) in cases {
-            assert_eq!(names(&with(providers, ""), path, Some("m")), expected, "{path}");
+        for (providers, api, expected) in cases {
+            assert_eq!(names(&with(providers, ""), api, Some("m")), expected, "{api:?}");
         }
-        let none = with(&ALL[..1], "");
-        assert_eq!(candidates(&none, "/v1", None).unwrap_err().code, Code::UnknownProvider);
+    }
+
+    #[test]
+    fn nobody_for_a_request_says_who_there_is() {
+        use ProviderKind::{Generic, OpenAi};
+        let off = [("OFF", "openai")].as_slice();
+        let two = [("a", "anthropic"), ("b", "anthropic")].as_slice();
+        let mixed = [("o", "openai"), ("a", "anthropic"), ("p", "openai")].as_slice();
+        let cases = [
+            (off, None, "No provider is enabled in providers.yaml"),
+            (
+                two,
+                Some(OpenAi),
+                "type openai or generic, and none is enabled; there are: anthropic: a, b.",
+            ),
+            (two, Some(Generic), "type generic, and none is enabled; there are: anthropic: a, b."),
+            (mixed, None, "there are: anthropic: a; openai: o, p"),
+        ];
+        for (providers, api, part) in cases {
+            let refused = candidates(&with(providers, ""), api, None).unwrap_err();
+            assert_eq!(refused.code, Code::NoProvider);
+            assert!(refused.message.contains(part), "{}", refused.message);
+        }
     }
 
     #[test]
@@ -292,13 +384,14 @@ pub(crate) mod tests {
             (Some("claude--haiku"), &["a", "o as small"]),
             (Some("claude-haiku"), &["g"]),
             (Some("gpt"), &["g"]),
-            (None, &["a", "g", "o (foreign)"]),
+            (None, &["a", "g"]),
         ];
+        let anthropic = Some(ProviderKind::Anthropic);
         for (model, expected) in cases {
-            assert_eq!(names(&config, "/v1/messages", model), expected, "{model:?}");
+            assert_eq!(names(&config, anthropic, model), expected, "{model:?}");
         }
         let only_off = with(&ALL, "model_routes: {'*': [{provider: OFF}]}\n");
-        assert_eq!(names(&only_off, "/v1/messages", Some("m")), ["a", "g", "o (foreign)"]);
+        assert_eq!(names(&only_off, anthropic, Some("m")), ["a", "g"]);
     }
 
     #[test]
@@ -310,14 +403,15 @@ model_routes:
 ";
         let explained = explain(&with(&ALL, routes));
         let expected = [
-            "model '*haiku*'                                     a, then o (as small) or g",
-            "model 'x'                                           as without it, since none of its providers is enabled",
-            "/v1/messages                                        a, then g or o",
-            "/v1/chat/completions, responses, embeddings, models  o, then g or a",
-            "any other path                                      g or a or o",
-            "/to/g/…                                             g alone",
-            "/to/a/…                                             a alone",
-            "/to/o/…                                             o alone",
+            "model '*haiku*' a, then o (as small) or g",
+            "model 'x' as without it, since none of its providers is enabled",
+            "/v1/messages, and what has anthropic-version a, then g",
+            "/v1/chat/completions, responses, embeddings, files, … o, then g",
+            "/v1beta/…, …:generateContent g",
+            "any other path nobody (404)",
+            "/to/g/… g alone",
+            "/to/a/… a alone",
+            "/to/o/… o alone",
         ];
         let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
         let explained: Vec<_> = explained.iter().map(|line| squeezed(line)).collect();

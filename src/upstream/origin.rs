@@ -46,6 +46,15 @@ impl Origin {
         })
     }
 
+    /// What stands before `target`, and what is left of it: a `/v1` at the end of the base URL and one at the start
+    /// of the target are one, since clients and providers each name it in either.
+    pub(super) fn join<'a>(&'a self, target: &'a str) -> (&'a str, &'a str) {
+        const VERSION: &str = "/v1";
+        let rest = target.strip_prefix(VERSION).filter(|_| self.prefix.ends_with(VERSION));
+        let is_whole = |rest: &&str| rest.is_empty() || rest.starts_with(['/', '?']);
+        (&self.prefix, rest.filter(is_whole).unwrap_or(target))
+    }
+
     /// Host and port as one text, as a proxy wants them.
     pub(super) fn host_and_port(&self) -> String {
         match self.host.parse() {
@@ -62,6 +71,27 @@ fn default_port(is_tls: bool) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_in_both_is_one() {
+        for (base, target, expected) in [
+            ("http://h/v1", "/v1/x?y", "/v1/x?y"),
+            ("http://h/a/v1/", "/v1/x", "/a/v1/x"),
+            ("http://h/v1", "/v1", "/v1"),
+            ("http://h/v1", "/v1?y", "/v1?y"),
+            ("http://h/v1", "/v1beta/x", "/v1/v1beta/x"),
+            ("http://h/v1", "/v11", "/v1/v11"),
+            ("http://h/v1", "/x/v1", "/v1/x/v1"),
+            ("http://h/v1", "//v1/x", "/v1//v1/x"),
+            ("http://h/v1/a", "/v1/x", "/v1/a/v1/x"),
+            ("http://h/xv1", "/v1/x", "/xv1/v1/x"),
+            ("http://v1", "/v1/x", "/v1/x"),
+        ] {
+            let origin = Origin::of(base).unwrap();
+            let (start, rest) = origin.join(target);
+            assert_eq!(format!("{start}{rest}"), expected, "{base} {target}");
+        }
+    }
 
     #[test]
     fn base_urls_and_their_parts() {

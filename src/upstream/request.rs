@@ -24,15 +24,8 @@ pub(super) fn write_head(
     if !request.target.starts_with('/') || !visible(request.target) {
         return Err("its target is none");
     }
-    let line = [
-        request.method,
-        " ",
-        &origin.prefix,
-        request.target,
-        " HTTP/1.1\r\nhost: ",
-        &origin.authority,
-        "\r\n",
-    ];
+    let (start, rest) = origin.join(request.target);
+    let line = [request.method, " ", start, rest, " HTTP/1.1\r\nhost: ", &origin.authority, "\r\n"];
     for part in line {
         head.extend_from_slice(part.as_bytes());
     }

@@ -112,8 +112,9 @@ fn a_refusal_has_the_shape_of_the_provider_that_the_path_names() {
     assert_eq!((&anthropic["type"], &anthropic["error"]["code"]), (&"error".into(), &().into()));
     let openai = proxy.ask(get("/to/o/v1/messages")).json();
     assert_eq!((&openai["type"], &openai["error"]["code"]), (&().into(), &"unauthorized".into()));
-    // Whose API an unknown path belongs to is told by the provider that would be tried first.
-    assert_eq!(proxy.ask(get("/v1/unknown")).json()["type"], "error");
+    assert_eq!(proxy.ask(get("/v1/messages")).json()["type"], "error");
+    // A path of no API has the shape that most clients read.
+    assert_eq!(proxy.ask(get("/v1/unknown")).json()["error"]["code"], "unauthorized");
     assert_eq!(proxy.ask(get("/v1/models")).json()["error"]["code"], "unauthorized");
     assert_eq!(proxy.ask(get("/-/status")).json()["error"]["code"], "unauthorized");
 }

@@ -25,6 +25,7 @@ mod properties; // what holds for any bytes from outside
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
 mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs
+mod routing; // which provider gets a request
 mod sandbox; // against the sandbox and its scripted faults
 mod scope; // what a refresh asks for after a login
 mod secrets; // no secret in any output at trace level

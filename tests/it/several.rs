@@ -141,34 +141,6 @@ fn a_body_that_is_not_held_moves_on_only_where_nothing_was_sent() {
 }
 
 #[test]
-fn providers_of_another_api_come_last_and_that_they_do_not_know_the_path_says_nothing() {
-    let start = |of_a: &str, of_o: &str| {
-        TestProxy::builder()
-            .provider("O", "openai", of_o, "auth_type: none")
-            .provider("A", "anthropic", of_a, "auth_type: none")
-            .start()
-    };
-    let (bad, fine, unknown) = (saying("529 X", "busy"), fine(), saying("404 X", "no such page"));
-    // One that takes it all the same serves.
-    assert_eq!(ask(&start(&bad.url(), &fine.url())).body, "fine");
-    // The failure of the provider whose API it is tells more, also once that one cools down and is
-    // tried after the other.
-    let proxy = start(&bad.url(), &unknown.url());
-    for _ in 0..2 {
-        let answer = ask(&proxy);
-        assert_eq!((answer.status, answer.body.as_str()), (529, "busy"));
-    }
-    assert_eq!(unknown.seen().len(), 2);
-    let proxy = start(&closed(), &unknown.url());
-    for _ in 0..2 {
-        assert_eq!(ask(&proxy).code(), "upstream_unreachable");
-    }
-    // With nobody else, it is the answer.
-    let alone = TestProxy::builder().provider("O", "openai", &unknown.url(), "auth_type: none");
-    assert_eq!(ask(&alone.start()).body, "no such page");
-}
-
-#[test]
 fn with_every_candidate_cooling_the_one_that_ends_soonest_is_tried_and_a_success_ends_it() {
     let mended = std::sync::Arc::new(AtomicBool::new(false));
     let flag = mended.clone();

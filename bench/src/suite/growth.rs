@@ -60,7 +60,7 @@ pub(super) fn growth(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome
         Table::new(["providers", "asked", "requests/s", "p50 µs", "CPU µs a request", "RSS MB"]);
     for (named, any) in named.iter().zip(&any) {
         table.row(cells(named, "/to/<last>/…"));
-        table.row(cells(any, "any other path"));
+        table.row(cells(any, curves::BY_API));
     }
     results.section("As providers grow, 32 connections", &table.markdown());
     let points = |curve: &[Point]| curve.iter().map(|one| (one.x, one.cpu_us.median())).collect();

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
-use crate::config::{Credential, Provider, ProviderKind};
+use crate::config::{Credential, Provider};
 use crate::proxy::exchange::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
 use crate::report::{
@@ -44,15 +44,10 @@ pub(super) fn provider_report(
     now: Moment,
 ) -> ProviderReport {
     let (provider, way) = (&proxy.config.providers[index], &proxy.ways[index]);
-    let kind = match provider.kind {
-        ProviderKind::Anthropic => "anthropic",
-        ProviderKind::OpenAi => "openai",
-        ProviderKind::Generic => "generic",
-    };
     let mut report = ProviderReport {
         name: provider.name.clone(),
         slug: provider.slug.clone(),
-        kind: kind.to_owned(),
+        kind: provider.kind.as_str().to_owned(),
         base_url: provider.base_url.clone(),
         enabled: provider.enabled,
         state: state(proxy, index, posting, now),

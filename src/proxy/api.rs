@@ -1,0 +1,209 @@
+//! Which API a request belongs to, told by its path and its headers. Pure.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::config::ProviderKind;
+use crate::message::Headers;
+
+/// The paths of Anthropic's API alone. Those that `OpenAI` has too are told apart by the header fields.
+const ANTHROPIC_PATHS: [&str; 1] = ["/v1/messages"];
+/// The header fields that clients of Anthropic's API send, and nobody else.
+const ANTHROPIC_FIELDS: [&str; 2] = ["anthropic-version", "anthropic-beta"];
+/// The paths of `OpenAI`'s API.
+const OPENAI_PATHS: [&str; 16] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+    "/v1/files",
+    "/v1/uploads",
+    "/v1/batches",
+    "/v1/audio",
+    "/v1/images",
+    "/v1/moderations",
+    "/v1/fine_tuning",
+    "/v1/vector_stores",
+    "/v1/realtime",
+    "/v1/assistants",
+    "/v1/threads",
+    MODELS_PATH,
+];
+/// The list of models, of either API.
+const MODELS_PATH: &str = "/v1/models";
+/// The paths of Gemini's API; files are uploaded to the second.
+const GENERIC_PATHS: [&str; 2] = ["/v1beta", "/upload/v1beta"];
+/// The methods of Gemini's and Vertex AI's API, which stand after a colon at the end of a path.
+const GENERIC_METHODS: [&str; 14] = [
+    "generateContent",
+    "streamGenerateContent",
+    "batchGenerateContent",
+    "bidiGenerateContent",
+    "countTokens",
+    "computeTokens",
+    "embedContent",
+    "batchEmbedContents",
+    "asyncBatchEmbedContent",
+    "generateAnswer",
+    "predict",
+    "predictLongRunning",
+    "rawPredict",
+    "streamRawPredict",
+];
+
+/// The API that a request for `path` with `headers` belongs to; None where it belongs to none.
+pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
+    let path = normal(path);
+    if is_within(&path, &ANTHROPIC_PATHS) {
+        return Some(ProviderKind::Anthropic);
+    }
+    if ANTHROPIC_FIELDS.iter().any(|field| headers.contains(field)) {
+        return Some(ProviderKind::Anthropic);
+    }
+    // Before OpenAI's, since `/v1/models/gemini-pro:generateContent` begins like one of those.
+    let method = path.rsplit_once(':').map(|(_, method)| method);
+    if method.is_some_and(|method| GENERIC_METHODS.contains(&method))
+        || is_within(&path, &GENERIC_PATHS)
+    {
+        return Some(ProviderKind::Generic);
+    }
+    is_within(&path, &OPENAI_PATHS).then_some(ProviderKind::OpenAi)
+}
+
+/// Whether `path` is the list of models, and not one of them.
+pub fn is_models_list(path: &str) -> bool {
+    normal(path).trim_end_matches('/') == MODELS_PATH
+}
+
+/// Whether `path` is one of `roots` or lies below it.
+fn is_within(path: &str, roots: &[&str]) -> bool {
+    roots.iter().any(|root| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// `path` as most servers read it: percent-encoding decoded, doubled slashes and dot segments taken out
+/// (RFC 3986 §5.2.4, §6.2.2). It decides who gets a request, so that it is not told apart from what the
+/// provider will serve; what is sent on stays as it came.
+fn normal(path: &str) -> Cow<'_, str> {
+    let mut last = 0;
+    let mut is_odd = false;
+    for byte in path.bytes() {
+        is_odd |= byte == b'%' || (last == b'/' && (byte == b'/' || byte == b'.'));
+        last = byte;
+    }
+    if !is_odd {
+        return Cow::Borrowed(path);
+    }
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop();
+            }
+            other => segments.push(other),
+        }
+    }
+    Cow::Owned(format!("/{}", segments.join("/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(fields: &[&str]) -> Headers {
+        let mut headers = Headers::new();
+        for name in fields {
+            headers.push(name, "x");
+        }
+        headers
+    }
+
+    #[test]
+    fn paths_and_their_api() {
+        use ProviderKind::{Anthropic, Generic, OpenAi};
+        let cases = [
+            ("/v1/messages", Some(Anthropic)),
+            ("/v1/messages/", Some(Anthropic)),
+            ("/v1/messages/count_tokens", Some(Anthropic)),
+            ("/v1/messages/batches/b/results", Some(Anthropic)),
+            ("/v1/%6dessages", Some(Anthropic)),
+            ("/v1%2fmessages", Some(Anthropic)),
+            ("//v1///messages", Some(Anthropic)),
+            ("/x/../v1/./messages", Some(Anthropic)),
+            ("/v1/messagesx", None),
+            ("/v1/message", None),
+            ("/V1/messages", None),
+            ("/v1/chat/completions", Some(OpenAi)),
+            ("/v1/chat/completions/c/messages", Some(OpenAi)),
+            ("/v1/chat", None),
+            ("/v1/completions", Some(OpenAi)),
+            ("/v1/complete", None),
+            ("/v1/responses/r/input_items", Some(OpenAi)),
+            ("/v1/embeddings", Some(OpenAi)),
+            ("/v1/files/f/content", Some(OpenAi)),
+            ("/v1/uploads", Some(OpenAi)),
+            ("/v1/batches/b/cancel", Some(OpenAi)),
+            ("/v1/audio/transcriptions", Some(OpenAi)),
+            ("/v1/images/generations", Some(OpenAi)),
+            ("/v1/moderations", Some(OpenAi)),
+            ("/v1/fine_tuning/jobs", Some(OpenAi)),
+            ("/v1/vector_stores/v/files", Some(OpenAi)),
+            ("/v1/realtime/client_secrets", Some(OpenAi)),
+            ("/v1/assistants", Some(OpenAi)),
+            ("/v1/threads/t/runs", Some(OpenAi)),
+            ("/v1/models", Some(OpenAi)),
+            ("/v1/models/ft:gpt-5:acme::id", Some(OpenAi)),
+            ("/v1/modelsx", None),
+            ("/v1/models/../messages", Some(Anthropic)),
+            ("/v1/models/gemini-pro:generateContent", Some(Generic)),
+            ("/v1beta/models/gemini-pro:streamGenerateContent", Some(Generic)),
+            ("/v1/projects/p/locations/l/publishers/google/models/m:predict", Some(Generic)),
+            ("/v1beta", Some(Generic)),
+            ("/v1beta/cachedContents", Some(Generic)),
+            ("/v1beta1/x", None),
+            ("/upload/v1beta/files", Some(Generic)),
+            ("/x:generateContents", None),
+            ("/", None),
+            ("/v1", None),
+            ("/.well-known/oauth-protected-resource", None),
+            ("/register", None),
+            ("/favicon.ico", None),
+            ("/%", None),
+            ("/%ff/v1/messages", None),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(api_of(path, &Headers::new()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn header_fields_tell_where_both_have_the_path() {
+        use ProviderKind::{Anthropic, OpenAi};
+        let cases: [(&str, &[&str], Option<ProviderKind>); 7] = [
+            ("/v1/models", &["Anthropic-Version"], Some(Anthropic)),
+            ("/v1/files", &["accept", "ANTHROPIC-BETA"], Some(Anthropic)),
+            ("/v1/complete", &["anthropic-version"], Some(Anthropic)),
+            ("/v1/models", &["anthropic"], Some(OpenAi)),
+            ("/v1/models", &["x-anthropic-version"], Some(OpenAi)),
+            ("/v1/messages", &["openai-organization"], Some(Anthropic)),
+            ("/register", &["authorization"], None),
+        ];
+        for (path, fields, expected) in cases {
+            assert_eq!(api_of(path, &of(fields)), expected, "{path} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_models_is_told_from_one_of_them() {
+        for path in ["/v1/models", "/v1/models/", "//v1/models", "/v1/%6dodels/"] {
+            assert!(is_models_list(path), "{path}");
+        }
+        for path in ["/v1/models/m", "/v1/modelsx", "/models", "/v1/models:x"] {
+            assert!(!is_models_list(path), "{path}");
+        }
+    }
+}
