@@ -233,7 +233,10 @@ mod tests {
             enabled: true,
             auth_type: AuthType::None,
             credential: Credential::None,
+            auth_header: None,
+            auth_prefix: None,
             headers: Vec::new(),
+            query: Vec::new(),
             egress: Egress::default(),
             max_in_flight: 1,
         };

@@ -16,6 +16,7 @@ pub mod call;
 pub mod encoding;
 pub mod raw;
 pub mod redirect;
+pub mod request_fields;
 pub mod resolve;
 pub mod secret_file;
 pub mod slug;
@@ -23,6 +24,7 @@ pub mod token_fields;
 
 pub use call::Call;
 pub use redirect::Redirect;
+use request_fields::FieldValue;
 pub use secret_file::secret_of_file;
 
 /// Everything that `providers.yaml` and the environment say.
@@ -184,8 +186,14 @@ pub struct Provider {
     pub auth_type: AuthType,
     /// Where the credential comes from.
     pub credential: Credential,
+    /// The header field that the credential goes into; None for the usual one.
+    pub auth_header: Option<String>,
+    /// What stands before the credential in it; None for the usual.
+    pub auth_prefix: Option<String>,
     /// Extra request headers, in file order.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(String, FieldValue)>,
+    /// Parameters that are added to every request, not encoded, in file order.
+    pub query: Vec<(String, String)>,
     /// How its endpoints are reached.
     pub egress: Egress,
     /// Requests that it may have under way, so that a slow provider leaves workers to the others.

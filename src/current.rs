@@ -16,6 +16,7 @@ use crate::current::chains::{Chains, Plan};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::access::Access;
+use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
@@ -346,13 +347,13 @@ impl Parts {
                 "Provider {} has no credential: {why}", provider.name
             );
         }
-        let (cooldown, counts) = (Arc::new(Cooldown::default()), Counts::default());
+        let (cooldown, counts, claims) = <(Arc<Cooldown>, Counts, ClaimFields)>::default();
         let herald = self.share_cooldown(key, &provider.slug, &cooldown);
         let metrics = self.metrics.of_provider(&provider.name);
         let inbox =
             posting.filter(|_| provider.enabled).and_then(|posting| self.chains.inbox(posting));
         let posting = posting.unwrap_or(key);
-        Way { key, posting, upstream, inbox, watched, cooldown, herald, counts, metrics }
+        Way { key, posting, upstream, inbox, watched, claims, cooldown, herald, counts, metrics }
     }
 }
 

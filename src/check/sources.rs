@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use crate::app::place_of;
 use crate::clock::Moment;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
+use crate::proxy::claims::left_out;
+use crate::secret::Secret;
 use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::saved::Saved;
@@ -41,6 +43,9 @@ pub fn find(config: &Config, now: Moment) -> Sources {
             Ok(None) => {}
             Err(problem) => found.problems.push(format!("{}: {problem}", provider.name)),
         }
+        if let Some(token) = stored_token(provider, group, config) {
+            found.warn_of_claims(provider, &token);
+        }
     }
     found.lines.extend(sharing(&config.providers));
     found
@@ -59,6 +64,7 @@ impl Sources {
                 let what = if is_stored { "the token stored in" } else { "the file" };
                 let until = kept.expires_at.map(|at| format!(", until {at}")).unwrap_or_default();
                 self.lines.push(format!("{name}: {what} {path}{until}"));
+                self.warn_of_claims(provider, &kept.secret);
                 let expired = watched.read(now).err();
                 self.warnings
                     .extend(expired.or(watched.warning()).map(|why| format!("{name}: {why}")));
@@ -66,6 +72,12 @@ impl Sources {
             Err(why) if is_stored => self.warnings.push(format!("{name}: {why}")),
             Err(why) => self.problems.push(format!("{name}: {why}")),
         }
+    }
+
+    /// Says which headers the token that is there now has no claims for.
+    fn warn_of_claims(&mut self, provider: &Provider, token: &Secret) {
+        let lines = left_out(provider, token);
+        self.warnings.extend(lines.iter().map(|line| format!("{}: {line}", provider.name)));
     }
 }
 
@@ -102,6 +114,16 @@ fn source_of(
             refreshed(refresh, stored, &state, now)?
         }
     }))
+}
+
+/// The stored access token of a provider that is refreshed.
+fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> Option<Secret> {
+    let (Credential::Refreshed(_), Some(group)) = (&provider.credential, group) else {
+        return None;
+    };
+    let state = StateFile::new(&config.settings.state_dir, place_of(group, config));
+    // That it can't be read is a problem of its own, which is said.
+    state.load().ok()??.access.map(|access| access.token)
 }
 
 /// Which refresh token the refresher would present.

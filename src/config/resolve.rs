@@ -11,6 +11,7 @@ use crate::config::{
 mod auto_refresh;
 mod login;
 mod provider;
+mod request_fields;
 mod settings;
 mod sources;
 mod token_fields;

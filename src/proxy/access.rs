@@ -1,11 +1,8 @@
 //! Who may use the proxy: inbound keys, and where there are none, `Host` and `Origin`.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
 use crate::config::is_loopback_host;
 use crate::message::RequestHead;
-use crate::proxy::headers::bare_key;
+use crate::proxy::inbound_keys::{self, bare_key};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 
@@ -73,11 +70,9 @@ fn check_origin(head: &RequestHead) -> Result<(), Refusal> {
 
 fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
     let (mut found, mut by_browser) = (false, false);
-    let headers = &head.headers;
-    let fields = headers.all("x-api-key").chain(headers.all("authorization"));
-    for field in fields {
-        let basic = if for_page { basic_password(field) } else { None };
-        let shown = basic.as_ref().map_or_else(|| bare_key(field), |one| one.expose().as_bytes());
+    for field in inbound_keys::shown(head) {
+        let basic = if for_page { basic_password(&field) } else { None };
+        let shown = basic.as_ref().map_or_else(|| bare_key(&field), |one| one.expose().as_bytes());
         for key in keys {
             // Every key is compared, so that the time does not tell which one it was.
             let matches = key.matches(shown);
@@ -100,12 +95,7 @@ fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), 
 
 /// The password of Basic authentication (RFC 7617).
 fn basic_password(field: &[u8]) -> Option<Secret> {
-    let (scheme, encoded) = field.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return None;
-    }
-    let decoded = BASE64_STANDARD.decode(encoded.trim_ascii()).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
+    let text = String::from_utf8(inbound_keys::basic_credentials(field)?).ok()?;
     text.split_once(':').map(|(_, password)| Secret::new(password))
 }
 
@@ -178,7 +168,7 @@ mod tests {
         let access =
             Access { keys: Some(vec![Secret::new("one"), Secret::new("two")]), hosts: Vec::new() };
         let lets_in = |fields: &[(&str, &str)], page| access.check(&head(fields), page).is_ok();
-        let cases: [(Fields, bool, bool); 10] = [
+        let cases: [(Fields, bool, bool); 14] = [
             (&[], false, false),
             (&[("x-api-key", "one")], false, true),
             (&[("X-Api-Key", "two")], false, true),
@@ -187,11 +177,21 @@ mod tests {
             (&[("x-api-key", "wrong"), ("Authorization", "Bearer one")], false, true),
             (&[("x-api-key", "on")], false, false),
             (&[("x-api-key", "")], false, false),
+            (&[("X-Goog-Api-Key", "two")], false, true),
+            (&[("api-key", "one")], false, true),
+            (&[("api-key", "none"), ("x-goog-api-key", "one")], false, true),
+            (&[("x-key", "one")], false, false),
             (&[BASIC], false, false),
             (&[BASIC], true, true),
         ];
         for (fields, page, expected) in cases {
             assert_eq!(lets_in(fields, page), expected, "{fields:?}");
+        }
+        for (target, expected) in
+            [("/?key=one", true), ("/?a&key=t%77o", true), ("/?key=on", false), ("/?k=one", false)]
+        {
+            let head = RequestHead { target: target.into(), ..head(&[]) };
+            assert_eq!(access.check(&head, false).is_ok(), expected, "{target}");
         }
         // What a browser kept is not good for the pages of others.
         let foreign = [BASIC, ("Host", "proxy"), ("Origin", "http://evil.example")];

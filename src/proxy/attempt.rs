@@ -16,7 +16,7 @@ use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Mark;
 use crate::proxy::exchange::{Proxy, Record, Stop};
 use crate::proxy::way::InFlight;
-use crate::proxy::{cooldown, headers, rejection, verdict};
+use crate::proxy::{cooldown, headers, rejection, target, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 use crate::token::store::{Generation, Posting};
@@ -212,11 +212,18 @@ impl Proxy {
     ) -> Result<Answer<'_>, Stop> {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
-        let headers =
-            headers::to_upstream(&request.head.headers, provider, taken.secret(), inbound_keys);
+        let claims = self.ways[outgoing.index].claims.of(provider, taken.secret());
+        let headers = headers::to_upstream(
+            &request.head.headers,
+            provider,
+            taken.secret(),
+            claims.as_deref(),
+            inbound_keys,
+        );
+        let target = target::to_upstream(outgoing.target, provider, inbound_keys);
         let out = OutRequest {
             method: &request.head.method,
-            target: outgoing.target,
+            target: &target,
             passed_on: &headers.passed_on,
             headers: &headers.own,
         };

@@ -1,7 +1,9 @@
 //! Which header fields cross, each way: hop-by-hop out, client credentials out, the token in.
 
+use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, Provider, ProviderKind};
 use crate::message::{Headers, members};
+use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), or to a proxy's own authentication.
@@ -62,69 +64,91 @@ pub struct Fields<'a> {
 impl Fields<'_> {
     /// Sets a field in the place of all that are called `name`.
     fn set(&mut self, name: &str, value: &[&[u8]]) {
+        self.remove(name);
+        self.own.push_parts(name.as_bytes(), value);
+    }
+
+    /// Takes out all fields that are called `name`.
+    fn remove(&mut self, name: &str) {
         self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
         self.own.remove(name);
-        self.own.push_parts(name.as_bytes(), value);
+    }
+
+    /// Takes out fields that hold one of `keys`; of cookies those alone that do.
+    fn take_out(&mut self, keys: &[Secret]) {
+        let own = &mut self.own;
+        self.passed_on.retain(|(name, value)| {
+            let holds = inbound_keys::holds(value, keys);
+            if holds
+                && name.eq_ignore_ascii_case(b"cookie")
+                && let Some(cookies) = inbound_keys::without_keys(value, keys)
+            {
+                own.push(name, cookies);
+            }
+            !holds
+        });
     }
 }
 
 /// The credential field of `provider`: its name, and what stands before the credential in it.
-pub fn credential_field(provider: &Provider) -> Option<(&'static str, &'static str)> {
-    match (provider.auth_type, provider.kind) {
-        (AuthType::None, _) => None,
-        (AuthType::ApiKey, ProviderKind::Anthropic) => Some(("x-api-key", "")),
-        (AuthType::AuthToken | AuthType::ApiKey, _) => Some(("authorization", "Bearer ")),
-    }
+pub fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
+    let usual = match (provider.auth_type, provider.kind) {
+        (AuthType::None, _) => return None,
+        (AuthType::ApiKey, ProviderKind::Anthropic) => "x-api-key",
+        (AuthType::AuthToken | AuthType::ApiKey, _) => "authorization",
+    };
+    let name = provider.auth_header.as_deref().unwrap_or(usual);
+    let is_authorization = name.eq_ignore_ascii_case("authorization");
+    let prefix = if is_authorization { "Bearer " } else { "" };
+    Some((name, provider.auth_prefix.as_deref().unwrap_or(prefix)))
 }
 
 /// The fields to send to `provider` for a client's `headers`.
 ///
 /// `credential` is the token to put in; None leaves the request without one, or with the client's
-/// own for a passthrough provider, but never with one of our `inbound_keys`.
+/// own for a passthrough provider, but never with one of our `inbound_keys`. `claims` are the values of the
+/// provider's fields that hold claims of the token.
 pub fn to_upstream<'a>(
     headers: &'a Headers,
     provider: &Provider,
     credential: Option<&Secret>,
+    claims: Option<&[Option<String>]>,
     inbound_keys: &[Secret],
 ) -> Fields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
-    let crosses = |(name, value): &(&[u8], &[u8])| {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        let is_credential = is("authorization") || is("x-api-key");
+    let crosses = |(name, _): &(&[u8], &[u8])| {
+        let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
         !hop_by_hop.holds(name)
-            && !OURS.iter().any(|own| is(own))
-            && !(is_credential && (!passthrough || is_inbound_key(value, inbound_keys)))
+            && !OURS.iter().any(is)
+            && (passthrough || !CREDENTIAL_FIELDS.iter().any(is))
     };
     let mut passed_on = Vec::with_capacity(headers.len());
     passed_on.extend(headers.iter().filter(crosses));
     let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
     let mut sent = Fields { passed_on, own };
-    for (name, value) in &provider.headers {
-        let mut value = value.clone();
-        if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
-            value = merged(&sent.passed_on, name, &value);
-        }
-        sent.set(name, &[value.as_bytes()]);
+    if !inbound_keys.is_empty() {
+        sent.take_out(inbound_keys);
     }
-    if let (Some(credential), Some((name, scheme))) = (credential, credential_field(provider)) {
-        sent.set(name, &[scheme.as_bytes(), credential.expose().as_bytes()]);
+    for (index, (name, value)) in provider.headers.iter().enumerate() {
+        let value = match value {
+            FieldValue::Text(text) => Some(text.as_str()),
+            FieldValue::Claims(_) => claims.and_then(|claims| claims.get(index)?.as_deref()),
+            FieldValue::Removed => None,
+        };
+        match value {
+            Some(value) if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) => {
+                let value = merged(&sent.passed_on, name, value);
+                sent.set(name, &[value.as_bytes()]);
+            }
+            Some(value) => sent.set(name, &[value.as_bytes()]),
+            None => sent.remove(name),
+        }
+    }
+    if let (Some(credential), Some((name, prefix))) = (credential, credential_field(provider)) {
+        sent.set(name, &[prefix.as_bytes(), credential.expose().as_bytes()]);
     }
     sent
-}
-
-/// The key in a credential field's value: what follows `Bearer `, or all of it.
-pub fn bare_key(value: &[u8]) -> &[u8] {
-    let scheme = b"bearer ";
-    match value.split_at_checked(scheme.len()) {
-        Some((start, key)) if start.eq_ignore_ascii_case(scheme) => key.trim_ascii(),
-        _ => value.trim_ascii(),
-    }
-}
-
-fn is_inbound_key(value: &[u8], inbound_keys: &[Secret]) -> bool {
-    // Every key is compared, so that the time does not tell which one it was.
-    inbound_keys.iter().fold(false, |found, key| found | key.matches(bare_key(value)))
 }
 
 /// The client's members of the list and then those of `configured` that it lacks.
@@ -165,7 +189,13 @@ mod tests {
             enabled: true,
             auth_type,
             credential: Credential::None,
-            headers: headers.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
+            auth_header: None,
+            auth_prefix: None,
+            headers: headers
+                .iter()
+                .map(|(n, v)| ((*n).into(), FieldValue::Text((*v).into())))
+                .collect(),
+            query: Vec::new(),
             egress: Egress::default(),
             max_in_flight: 1,
         }
@@ -186,7 +216,7 @@ mod tests {
         credential: Option<&Secret>,
         inbound_keys: &[Secret],
     ) -> Headers {
-        let sent = super::to_upstream(headers, provider, credential, inbound_keys);
+        let sent = super::to_upstream(headers, provider, credential, None, inbound_keys);
         let mut all = Headers::new();
         for (name, value) in sent.passed_on.iter().copied().chain(sent.own.iter()) {
             all.push(name, value);
@@ -265,6 +295,94 @@ mod tests {
         let client = of(&[("Authorization", "Bearer theirs"), ("x-api-key", "inbound")]);
         let sent = to_upstream(&client, &provider, None, &[Secret::new("inbound")]);
         assert_eq!(sent, of(&[("Authorization", "Bearer theirs")]));
+    }
+
+    #[test]
+    fn every_credential_of_the_client_stays_behind() {
+        let client = of(&[
+            ("X-Goog-Api-Key", "none"),
+            ("api-key", "azure"),
+            ("x-api-key", "a"),
+            ("Authorization", "Bearer b"),
+            ("X-Kept", "1"),
+        ]);
+        let generic = provider(ProviderKind::Generic, AuthType::AuthToken, &[]);
+        let sent = to_upstream(&client, &generic, Some(&Secret::new("t")), &[]);
+        assert_eq!(sent, of(&[("X-Kept", "1"), ("authorization", "Bearer t")]));
+        let none = provider(ProviderKind::Generic, AuthType::None, &[]);
+        assert_eq!(to_upstream(&client, &none, None, &[]), of(&[("X-Kept", "1")]));
+        let passthrough = Provider { credential: Credential::Passthrough, ..generic };
+        assert_eq!(to_upstream(&client, &passthrough, None, &[]), client);
+    }
+
+    #[test]
+    fn an_inbound_key_goes_upstream_in_no_field() {
+        let client = of(&[
+            ("x-goog-api-key", "inbound"),
+            ("Authorization", "Basic dTppbmJvdW5k"), // u:inbound
+            ("X-Any", "Bearer inbound"),
+            ("Cookie", "a=1; k=inbound"),
+            ("Cookie", "k=inbound"),
+            ("Cookie", "b=2"),
+            ("X-Kept", "inbounds"),
+        ]);
+        for credential in [Credential::Passthrough, Credential::None] {
+            let provider =
+                Provider { credential, ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[]) };
+            let sent = to_upstream(&client, &provider, None, &[Secret::new("inbound")]);
+            assert_eq!(sent, of(&[("Cookie", "b=2"), ("X-Kept", "inbounds"), ("Cookie", "a=1")]));
+        }
+    }
+
+    #[test]
+    fn where_the_credential_goes_and_what_stands_before_it() {
+        let cases = [
+            (Some("x-goog-api-key"), None, ("x-goog-api-key", "t")),
+            (Some("Api-Key"), Some("k="), ("Api-Key", "k=t")),
+            (Some("Authorization"), None, ("Authorization", "Bearer t")),
+            (Some("authorization"), Some(""), ("authorization", "t")),
+            (None, Some("token "), ("authorization", "token t")),
+        ];
+        for (header, prefix, expected) in cases {
+            let provider = Provider {
+                auth_header: header.map(Into::into),
+                auth_prefix: prefix.map(Into::into),
+                ..provider(ProviderKind::OpenAi, AuthType::ApiKey, &[])
+            };
+            let client = of(&[("api-key", "theirs")]);
+            let sent = to_upstream(&client, &provider, Some(&Secret::new("t")), &[]);
+            assert_eq!(sent, of(&[expected]), "{header:?} {prefix:?}");
+        }
+    }
+
+    #[test]
+    fn fields_are_taken_out_and_claims_put_in() {
+        let template = |text| {
+            let template = crate::config::request_fields::Template::parse(text).unwrap().unwrap();
+            FieldValue::Claims(template)
+        };
+        let headers = vec![
+            ("User-Agent".into(), FieldValue::Removed),
+            ("X-Account".into(), template("{token.claims.a}")),
+            ("X-Missing".into(), template("{token.claims.b}")),
+            ("Anthropic-Beta".into(), template("{token.claims.c}")),
+        ];
+        let provider =
+            Provider { headers, ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[]) };
+        let client = of(&[
+            ("user-agent", "x"),
+            ("x-account", "theirs"),
+            ("x-missing", "theirs"),
+            ("anthropic-beta", "one"),
+            ("accept", "a"),
+        ]);
+        let claims = [None, Some("acc".to_owned()), None, Some("two".to_owned())];
+        let sent =
+            super::to_upstream(&client, &provider, Some(&Secret::new("t")), Some(&claims), &[]);
+        assert_eq!(sent.passed_on, [(b"accept".as_slice(), b"a".as_slice())]);
+        let own =
+            [("X-Account", "acc"), ("Anthropic-Beta", "one,two"), ("authorization", "Bearer t")];
+        assert_eq!(sent.own, of(&own));
     }
 
     #[test]

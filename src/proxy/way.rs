@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
 use crate::shared::keeper::Herald;
@@ -24,6 +25,8 @@ pub struct Way {
     pub inbox: Option<Inbox>,
     /// The file with its credential; None where it has none.
     pub watched: Option<Watched>,
+    /// Its header fields with claims of its token.
+    pub claims: ClaimFields,
     /// Whether it is passed over.
     pub cooldown: Arc<Cooldown>,
     /// Tells other hosts of its cooldowns; None where there are none.

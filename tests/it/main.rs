@@ -10,6 +10,7 @@ mod cli; // the real binary: exit codes, messages, signals
 mod configuration; // what people write into providers.yaml, and what the binary does with it
 mod connections; // connections to providers that end, stall or bring what nobody asked for
 mod credential_files; // credentials in files that other programs and people keep
+mod credentials; // where credentials go, and where those of clients do not
 mod cuts; // peers that fail at every byte of what they send
 mod environment; // variables from a file: for the shell that has not those of the service
 mod faults; // peers that break, stall, answer early or send garbage

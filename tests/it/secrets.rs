@@ -90,7 +90,11 @@ providers:
         pages.push(format!("{:?}{}", answered.fields, answered.body));
     }
     pages.push(ask(address, get("/-/status?key=query-secret-8d8d")).body);
-    eventually("both providers were asked", || provider.seen().len() == 2);
+    for target in ["/to/static/v1/models", "/to/none/v1", "/-/none"] {
+        pages.push(ask(address, get(&format!("{target}?key=inbound-key-4b4b"))).body);
+    }
+    ask(address, "GET /?key=inbound-key-4b4b HTTP/1.1\r\nHost: a\0\r\n\r\n");
+    eventually("both providers were asked", || provider.seen().len() == 3);
     let seen = provider.seen();
     assert_eq!(seen[0].field("authorization"), Some("Bearer access-token-one-77e2"));
     assert_eq!(seen[1].field("authorization"), Some("Bearer static-credential-9a9a"));

@@ -25,7 +25,17 @@ pub const HOMES: [(&str, &[&str]); 5] = [
     ("timeouts", &["connect", "response", "idle", "client_head", "client_idle"]),
     (
         "a provider",
-        &["type", "base_url", "auth_type", "auth_value", "auth_value_env", "auth_value_file"],
+        &[
+            "type",
+            "base_url",
+            "auth_type",
+            "auth_value",
+            "auth_value_env",
+            "auth_value_file",
+            "auth_header",
+            "auth_prefix",
+            "query",
+        ],
     ),
     (
         "auto_refresh_config",

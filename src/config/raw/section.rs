@@ -83,6 +83,11 @@ impl<'a> Section<'a> {
         self.report(self.path.key(key), message.into(), true);
     }
 
+    /// Reports what is odd about the entry `name` in the mapping under `key`.
+    pub fn warn_in(&self, key: &str, name: &str, message: impl Into<String>) {
+        self.report(self.path.key(key).key(name).itself(), message.into(), true);
+    }
+
     /// Reports what is wrong with the section as a whole.
     pub fn error_here(&self, message: impl Into<String>) {
         self.report(self.path.clone(), message.into(), false);
@@ -201,6 +206,18 @@ impl<'a> Section<'a> {
 
     /// A mapping of texts, in file order; numbers and flags are taken as they are written.
     pub fn text_map(&self, key: &'static str) -> Vec<(String, String)> {
+        let mut texts = Vec::new();
+        for (name, text) in self.optional_text_map(key) {
+            match text {
+                Some(text) => texts.push((name, text)),
+                None => self.not_a_text(key, &name, &Node::Null),
+            }
+        }
+        texts
+    }
+
+    /// A mapping of texts as [`Section::text_map`] reads it, with None for null.
+    pub fn optional_text_map(&self, key: &'static str) -> Vec<(String, Option<String>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Node::Map(entries) = value else {
             self.error(key, format!("'{key}' must hold names and texts, not {}", what_is(value)));
@@ -208,14 +225,18 @@ impl<'a> Section<'a> {
         };
         let mut texts = Vec::new();
         for (name, value) in entries {
-            if let Some(scalar) = value.scalar() {
-                texts.push((name.clone(), scalar.text.clone()));
-            } else {
-                let message = format!("'{name}' in {key} must be a text, not {}", what_is(value));
-                self.error_in(key, name, message);
+            match (value, value.scalar()) {
+                (_, Some(scalar)) => texts.push((name.clone(), Some(scalar.text.clone()))),
+                (Node::Null, None) => texts.push((name.clone(), None)),
+                (_, None) => self.not_a_text(key, name, value),
             }
         }
         texts
+    }
+
+    fn not_a_text(&self, key: &str, name: &str, value: &Node) {
+        let message = format!("'{name}' in {key} must be a text, not {}", what_is(value));
+        self.error_in(key, name, message);
     }
 
     /// The section under `key`; an empty one where it is left out.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::raw::Section;
-use crate::config::resolve::provider::read_headers;
+use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::{Sources, login, split_url, token_fields, url};
 use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,

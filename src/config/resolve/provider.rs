@@ -2,7 +2,7 @@
 
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
-use crate::config::resolve::{Sources, split_url, url};
+use crate::config::resolve::{Sources, request_fields, split_url, url};
 use crate::config::slug;
 use crate::config::{
     AuthType, Credential, Egress, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
@@ -16,21 +16,6 @@ const IN_FLIGHT_MAX: u64 = 65_535;
 
 /// Keys of the original family of configuration files that evertoken does not use.
 const UNUSED: [&str; 1] = ["streaming_mode"];
-
-/// Header fields that frame a message or belong to a connection: nobody may configure them.
-const FORBIDDEN_FIELDS: [&str; 11] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-connection",
-    "proxy-authorization",
-];
 
 /// Reads one provider. What is wrong is reported; what is returned then is never used.
 pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Settings) -> Provider {
@@ -64,7 +49,10 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         enabled: section.flag("enabled", true),
         auth_type,
         credential: read_credential(section, auth_type, sources, &state),
-        headers: read_headers(section),
+        auth_header: request_fields::read_auth_header(section),
+        auth_prefix: request_fields::read_auth_prefix(section),
+        headers: request_fields::read_field_values(section),
+        query: request_fields::read_query(section),
         egress: read_egress(section, sources),
         max_in_flight: section.integer(
             "max_in_flight",
@@ -77,6 +65,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         kind,
     };
     check_encrypted(section, &provider);
+    request_fields::check_use(section, &provider);
     section.finish(&UNUSED);
     provider
 }
@@ -125,7 +114,9 @@ fn read_base_url(section: &Section<'_>) -> String {
             section.error("base_url", url::problem("base_url", &base_url, "an http or https URL"));
         }
         Some((_, _, path)) if path.contains(['?', '#']) => {
-            section.error("base_url", "'base_url' must end with its path, without '?' or '#'");
+            let message = "'base_url' must end with its path, without '?' or '#'; parameters belong \
+                           under 'query'";
+            section.error("base_url", message);
         }
         Some(_) => {}
     }
@@ -204,23 +195,6 @@ fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&Fo
             section.error(key, message);
         }
     }
-}
-
-pub(super) fn read_headers(section: &Section<'_>) -> Vec<(String, String)> {
-    let headers = section.text_map("headers");
-    for (name, value) in &headers {
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let visible = |character: char| character == '\t' || !character.is_control();
-        if name.is_empty() || !name.bytes().all(token) {
-            section.error_in("headers", name, format!("'{name}' is no name for a header field"));
-        } else if FORBIDDEN_FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field)) {
-            section.error_in("headers", name, format!("'{name}' is set by evertoken itself"));
-        } else if !value.chars().all(visible) {
-            let message = format!("the value of '{name}' holds a control character");
-            section.error_in("headers", name, message);
-        }
-    }
-    headers
 }
 
 fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
