@@ -71,8 +71,9 @@ test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUND
 	$(CARGO) build --release --locked --bin evertoken
 	tests/clients/run hosts.py $(ROUNDS)
 
-test-install: build static ## what is installed, under each init system (needs root, see tests/install/run)
+test-install: build static ## what is installed, under each init system, and the first hour (needs root, see tests/install/run)
 	tests/install/run
+	tests/clients/run first_hour.py
 
 hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, chromium, redis-server, promtool)
 	RUST_TEST_THREADS=16 $(TESTS) --test it -- slow::

@@ -36,7 +36,7 @@ const clients = [
   client('evertoken-login', 'none', {
     application_type: 'native',
     grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
-    redirect_uris: ['http://127.0.0.1/callback'],
+    redirect_uris: ['http://127.0.0.1/callback', 'https://client.example/callback'],
   }),
 ];
 // What the issuer serves itself; everything else is the provider's.
@@ -88,7 +88,7 @@ server.listen(0, '127.0.0.1', () => {
       context.body.expires_in = lifetime;
       expiries.set(context.body.access_token, { expires, previous: lastExpiry });
       lastExpiry = expires;
-      usedUp.add(presented);
+      if (presented) usedUp.add(presented);
     } else if (usedUp.has(presented)) {
       stats.reuses += 1;
     }
