@@ -137,6 +137,19 @@ fn a_running_evertoken_and_a_restarted_one_go_by_the_granted_scope() {
     }
 }
 
+/// A refresh reads the state file too, and may find the login before the look that is for it.
+#[test]
+fn a_login_that_a_refresh_finds_is_said_as_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = granting(r#","scope":"openid offline_access""#);
+    configure(folder.path(), &issuer, ASKED);
+    let running = Binary::start(folder.path(), &["run"], &VARIABLES);
+    running.wait_for("There is no refresh token yet");
+    log_in(folder.path());
+    running.signal(Signal::USR1);
+    running.wait_for("Using the login that was stored");
+}
+
 #[test]
 fn a_seed_asks_for_the_configured_scope() {
     let folder = tempfile::tempdir().unwrap();

@@ -375,18 +375,11 @@ impl Actor {
             self.wait_for_lock();
             return Went::Busy;
         };
-        let brought = self.take_up_stored();
+        self.take_up_stored();
         if self.is_held_up_by_unread() {
             return Went::Unread;
         }
         if self.machine.next(self.setup.clock.now()) != Step::Refresh {
-            if brought {
-                let name = &self.setup.name;
-                info!(
-                    provider = self.setup.name.as_str();
-                    "Using the token that another process stored for provider: {name}"
-                );
-            }
             self.joined = self.inbox.len();
             self.wait_is_over();
             self.publish(false);

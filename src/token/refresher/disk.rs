@@ -211,20 +211,34 @@ impl Actor {
         if !self.machine.is_other_login(&stored) || self.is_older_than_shared(&stored) {
             return false;
         }
-        self.take_up(stored);
+        self.take_up_and_say(stored);
         self.unshared = self.setup.chain.is_some();
         self.publish(false);
-        info!(
-            provider = self.setup.name.as_str();
-            "Using the login that was stored for provider: {}", self.setup.name
-        );
         true
     }
 
-    /// Reads the state file again; whether it brought another valid token.
+    /// Reads the state file again; whether it brought another valid token. That is said.
     pub(super) fn take_up_stored(&mut self) -> bool {
         let stored = self.read_state(true);
-        stored.is_some_and(|stored| self.take_up(stored))
+        stored.is_some_and(|stored| self.take_up_and_say(stored))
+    }
+
+    fn take_up_and_say(&mut self, stored: Saved) -> bool {
+        let is_login = self.machine.is_other_login(&stored);
+        let brought = self.take_up(stored);
+        let name = &self.setup.name;
+        if is_login {
+            info!(
+                provider = name.as_str();
+                "Using the login that was stored for provider: {name}"
+            );
+        } else if brought {
+            info!(
+                provider = name.as_str();
+                "Using the token that another process stored for provider: {name}"
+            );
+        }
+        brought
     }
 
     fn take_up(&mut self, stored: Saved) -> bool {
