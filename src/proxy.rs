@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod headers;
 pub mod held;
 pub mod inbound_keys;
+pub mod location;
 pub mod metrics;
 pub mod model;
 pub mod pages;

@@ -16,7 +16,6 @@ use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
-use crate::proxy::headers;
 use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::pages::events::Watchers;
 use crate::proxy::pages::{self, Page};
@@ -26,6 +25,7 @@ use crate::proxy::route::{self, Route, candidates, route};
 use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
 use crate::proxy::way::Way;
+use crate::proxy::{headers, location};
 use crate::refusal::{Code, Refusal};
 use crate::shared::health::Health;
 use crate::token::store::{Posting, TokenStore};
@@ -298,7 +298,7 @@ impl Proxy {
                 }
                 Ok(sent) => {
                     drop((renamed, body));
-                    return self.pass_on(index, sent, reply, record, stopwatch);
+                    return self.pass_on(index, request.head, sent, reply, record, stopwatch);
                 }
                 Err(Stop::Refused(refusal))
                     if verdict::may_move_on(refusal.code, body.is_held()) =>
@@ -309,9 +309,10 @@ impl Proxy {
             }
         }
         match (kept, refused) {
-            (Some((index, (head, bytes))), _) => {
+            (Some((index, (mut head, bytes))), _) => {
                 record.provider = Some(index);
                 record.status = Some(head.status);
+                location::lead_back(&mut head.headers, &self.config, index, request.head);
                 self.send_whole(&head, &bytes, request.head, reply)
             }
             (None, Some(refusal)) => Err(refusal.into()),
@@ -327,6 +328,7 @@ impl Proxy {
     fn pass_on(
         &self,
         index: usize,
+        asked: &RequestHead,
         sent: Sent<'_>,
         reply: &mut Reply<'_>,
         record: &mut Record,
@@ -336,6 +338,7 @@ impl Proxy {
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
         headers::to_client(&mut answer.head.headers);
+        location::lead_back(&mut answer.head.headers, &self.config, index, asked);
         reply.begin(&answer.head, answer.length);
         if answer.length == AnswerLength::Absent {
             return Ok(());

@@ -176,7 +176,7 @@ pub fn is_opened_in_browser(head: &RequestHead) -> bool {
 }
 
 /// The slug, and what follows it, of a path that begins with `/to/`.
-fn split_slug(path: &str) -> Option<(&str, &str)> {
+pub(super) fn split_slug(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/to/")?;
     Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }

@@ -23,6 +23,7 @@ mod logs; // a line a request, JSON, --quiet, the journal
 mod manners; // every kind of issuer of sandbox/manners, through the life of a token
 mod pages; // the page for people, its events, and `evertoken status`
 mod properties; // what holds for any bytes from outside
+mod redirects; // redirects of providers lead back to them
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
 mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs

@@ -1,0 +1,355 @@
+//! Where the answers of a provider lead a client: back here, as far as it is the provider's own origin. Pure.
+//!
+//! A reference (RFC 3986 §4.1) in `Location` or `Content-Location` is resolved as the provider means it. What lies below its
+//! `base_url` becomes a path of ours. What lies on the same origin beside that can't be reached through evertoken: it
+//! becomes the provider's own URL, so that no client takes it for a path of ours, which may be another provider's.
+
+use std::borrow::Cow;
+
+use percent_encoding::{CONTROLS, percent_encode};
+
+use crate::config::resolve::split_url;
+use crate::config::{Config, slug};
+use crate::message::{Headers, RequestHead, path_of};
+use crate::proxy::api::api_of;
+use crate::proxy::route::{Route, candidates, route, split_slug};
+
+/// The fields that hold a reference to somewhere else.
+const FIELDS: [&str; 2] = ["location", "content-location"];
+
+/// Has the references in an answer of the provider `index` to the request with `head` lead back here.
+pub fn lead_back(headers: &mut Headers, config: &Config, index: usize, head: &RequestHead) {
+    for field in FIELDS {
+        if !headers.contains(field) {
+            continue;
+        }
+        let values: Vec<Vec<u8>> = headers.all(field).map(<[u8]>::to_vec).collect();
+        headers.remove(field);
+        for value in values {
+            let text = match std::str::from_utf8(&value) {
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => percent_encode(&value, CONTROLS).into(),
+            };
+            let led = led_back(&text, config, index, head);
+            headers.push(field, led.map_or(value, String::into_bytes));
+        }
+    }
+}
+
+/// The reference that a client of ours is given for `reference`; None where that is right as it is.
+fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) -> Option<String> {
+    let provider = &config.providers[index];
+    let base = Base::of(&provider.base_url)?;
+    // As browsers read a URL: without tabs and surrounding blanks.
+    let reference = reference.trim().replace('\t', "");
+    let came_by = split_slug(head.path());
+    let asked = came_by.map_or(head.path(), |(_, path)| path);
+    let (path, suffix) = base.resolve(&reference, asked)?;
+    let path = path.replace('\\', "%5C");
+    let Some(rest) = base.below(&path) else {
+        return Some(format!("{}{path}{suffix}", base.origin));
+    };
+    let rest = if rest.is_empty() { "/" } else { rest };
+    if came_by.is_none() && leads_to(rest, config, index, head) {
+        return Some(format!("{rest}{suffix}"));
+    }
+    let own = slug::in_path(&provider.slug);
+    let segment = came_by.map_or(own.as_str(), |(segment, _)| segment);
+    Some(format!("/to/{segment}{rest}{suffix}"))
+}
+
+/// Whether a request for `path` that is otherwise as the one with `head` could go to the provider `index` alone.
+fn leads_to(path: &str, config: &Config, index: usize, head: &RequestHead) -> bool {
+    // Two slashes at the start would name another server.
+    let is_path = !path.starts_with("//") && route(path, &config.providers) == Ok(Route::Any);
+    let served = || candidates(config, api_of(path, &head.headers), None).unwrap_or_default();
+    is_path
+        && config.model_routes.is_empty()
+        && matches!(served().as_slice(), [only] if only.provider == index)
+}
+
+/// A `base_url`, as references are compared with it.
+struct Base<'a> {
+    /// Scheme and authority.
+    origin: &'a str,
+    scheme: &'a str,
+    host: &'a str,
+    port: u16,
+    /// What stands before each path of ours: its path, without the `/v1` at its end, which ours may have too.
+    start: &'a str,
+    /// That `/v1`, or nothing.
+    version: &'a str,
+}
+
+impl<'a> Base<'a> {
+    fn of(url: &'a str) -> Option<Self> {
+        let (scheme, host, path) = split_url(url)?;
+        let origin = &url[..url.len() - path.len()];
+        let (_, authority) = origin.split_once("://")?;
+        let path = path.trim_end_matches('/');
+        let start = path.strip_suffix("/v1").unwrap_or(path);
+        let port = port_of(scheme, authority)?;
+        Some(Self { origin, scheme, host, port, start, version: &path[start.len()..] })
+    }
+
+    /// The path of the provider that `reference` means, in an answer to a request for our path `asked`, and its query
+    /// and fragment as they are; None where it leads to another origin, or not to another path.
+    fn resolve<'b>(&self, reference: &'b str, asked: &str) -> Option<(String, &'b str)> {
+        let hierarchy = match scheme_of(reference) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(self.scheme) => {
+                Some(rest.strip_prefix("//")?)
+            }
+            Some(_) => return None,
+            None => reference.strip_prefix("//"),
+        };
+        let Some(hierarchy) = hierarchy else {
+            let (path, suffix) = reference.split_at(end_of(reference, &['?', '#']));
+            return (!path.is_empty()).then(|| (self.resolve_path(path, asked), suffix));
+        };
+        let (authority, rest) = hierarchy.split_at(end_of(hierarchy, &['/', '?', '#']));
+        if !self.is_own(authority) {
+            return None;
+        }
+        let (path, suffix) = rest.split_at(end_of(rest, &['?', '#']));
+        Some((without_dots(if path.is_empty() { "/" } else { path }), suffix))
+    }
+
+    fn resolve_path(&self, path: &str, asked: &str) -> String {
+        if path.starts_with('/') {
+            return without_dots(path);
+        }
+        let asked = path_of(asked);
+        let version = match asked.strip_prefix(self.version) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => "",
+            _ => self.version,
+        };
+        let whole = format!("{}{version}{asked}", self.start);
+        let folder = whole.rfind('/').map_or("/", |at| &whole[..=at]);
+        without_dots(&format!("{folder}{path}"))
+    }
+
+    /// Whether `authority` is the provider's own: name and port are as its are.
+    fn is_own(&self, authority: &str) -> bool {
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next(),
+            None => authority.split(':').next(),
+        };
+        host.is_some_and(|host| host.eq_ignore_ascii_case(self.host))
+            && port_of(self.scheme, authority) == Some(self.port)
+    }
+
+    /// What stands behind the start of the base URL in `path`; None where that is not below it.
+    fn below<'b>(&self, path: &'b str) -> Option<&'b str> {
+        let rest = path.strip_prefix(self.start)?;
+        let below = rest.strip_prefix(self.version)?;
+        (below.is_empty() || below.starts_with('/')).then_some(rest)
+    }
+}
+
+/// The scheme of a reference and what follows its colon; None for one that is relative.
+fn scheme_of(reference: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = reference.split_once(':')?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(is_plain);
+    is_scheme.then_some((scheme, rest))
+}
+
+/// The port of an authority without a user, that of the scheme where there is none.
+fn port_of(scheme: &str, authority: &str) -> Option<u16> {
+    let behind = authority.rfind(']').map_or(0, |at| at + 1);
+    match authority[behind..].split_once(':') {
+        Some((_, digits)) if !digits.is_empty() => digits.parse().ok(),
+        _ => Some(if scheme == "https" { 443 } else { 80 }),
+    }
+}
+
+fn end_of(text: &str, ends: &[char]) -> usize {
+    text.find(ends).unwrap_or(text.len())
+}
+
+/// `path`, which starts with a slash, with its dot segments resolved (RFC 3986 §5.2.4), encoded ones too.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_in_folder = false;
+    for segment in path.split('/').skip(1) {
+        let dots = segment.replace("%2e", ".").replace("%2E", ".");
+        ends_in_folder = matches!(dots.as_str(), "." | "..");
+        match dots.as_str() {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    let end = if ends_in_folder && !kept.is_empty() { "/" } else { "" };
+    format!("/{}{end}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{BodyLength, Version};
+    use crate::proxy::route::tests::config;
+
+    fn head(target: &str) -> RequestHead {
+        RequestHead {
+            method: "GET".into(),
+            target: target.into(),
+            version: Version::Http11,
+            host: None,
+            headers: Headers::new(),
+            body: BodyLength::Absent,
+        }
+    }
+
+    /// Where the first of these providers' answers lead.
+    #[track_caller]
+    fn leads(providers: &str, target: &str, cases: &[(&str, &str)]) {
+        let config = config(providers);
+        for (reference, expected) in cases {
+            let mut headers = Headers::new();
+            headers.push("Location", *reference);
+            headers.push("x-other", "a");
+            lead_back(&mut headers, &config, 0, &head(target));
+            let led = headers.first("location").map(String::from_utf8_lossy);
+            assert_eq!(led.as_deref(), Some(*expected), "{reference}");
+            assert_eq!(headers.first("x-other"), Some(b"a".as_slice()));
+        }
+    }
+
+    fn providers(base_url: &str) -> String {
+        format!(
+            "providers: [{{name: p, type: openai, base_url: '{base_url}', auth_type: none}}, \
+             {{name: q, type: generic, base_url: 'http://q', auth_type: none}}]"
+        )
+    }
+
+    #[test]
+    fn what_is_below_the_base_url_leads_back_by_the_way_it_was_asked() {
+        leads(
+            &providers("http://h/api/"),
+            "/to/p/mcp?x",
+            &[
+                ("/api/mcp/", "/to/p/mcp/"),
+                ("http://h/api/mcp/?a=b#c", "/to/p/mcp/?a=b#c"),
+                ("HTTP://H:80/api/mcp/", "/to/p/mcp/"),
+                ("//h/api/x", "/to/p/x"),
+                ("//h:/api/x", "/to/p/x"),
+                ("http://h/api", "/to/p/"),
+                ("http://h/api?y", "/to/p/?y"),
+                ("mcp/", "/to/p/mcp/"),
+                ("./a/../b", "/to/p/b"),
+                ("/api/%2e%2E/api/b/.", "/to/p/b/"),
+                ("/api//b", "/to/p//b"),
+                ("/api/a\\..\\b", "/to/p/a%5C..%5Cb"),
+                ("\t /api/b ", "/to/p/b"),
+                ("/api/\u{e9}", "/to/p/\u{e9}"),
+            ],
+        );
+        let base = "http://[::1]:8080";
+        leads(&providers(base), "/to/%70/a", &[("http://[::1]:8080/b", "/to/%70/b")]);
+    }
+
+    #[test]
+    fn what_leads_elsewhere_stays() {
+        let same = |reference| (reference, reference);
+        leads(
+            &providers("http://h/api"),
+            "/to/p/mcp",
+            &[
+                "https://h/api/x",
+                "http://h:81/api/x",
+                "http://h.example/api",
+                "http://u@h/api",
+                "http://h@evil/api",
+                "//evil/api",
+                "mailto:a@h",
+                "http:/api",
+                "?a=b",
+                "#c",
+                "",
+            ]
+            .map(same),
+        );
+    }
+
+    #[test]
+    fn what_lies_beside_the_base_url_leads_to_the_provider_itself() {
+        leads(
+            &providers("http://h:81/api"),
+            "/to/p/a/b",
+            &[
+                ("/apix", "http://h:81/apix"),
+                ("/login?next=/api", "http://h:81/login?next=/api"),
+                ("/to/q/x", "http://h:81/to/q/x"),
+                ("../../../x", "http://h:81/x"),
+                ("/api/../x", "http://h:81/x"),
+                ("//h:81/x", "http://h:81/x"),
+                ("http://h:81", "http://h:81/"),
+                // Below it all the same.
+                ("../x", "/to/p/x"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_version_that_base_url_and_path_share_is_one() {
+        let shared = [
+            ("/v1/x/", "/to/p/v1/x/"),
+            ("http://h/v1", "/to/p/v1"),
+            ("/v1/v1/x", "/to/p/v1/v1/x"),
+            ("../y", "http://h/y"),
+            ("z", "/to/p/v1/z"),
+            ("/v10", "http://h/v10"),
+        ];
+        for target in ["/to/p/v1/x", "/to/p/x"] {
+            leads(&providers("http://h/v1"), target, &shared);
+        }
+        leads(
+            &providers("http://h/o/v1"),
+            "/to/p/x",
+            &[("y", "/to/p/v1/y"), ("/o/y", "http://h/o/y")],
+        );
+    }
+
+    #[test]
+    fn outside_of_to_a_path_stays_plain_where_it_leads_to_the_same_provider_alone() {
+        let alone = "providers: [{name: p, type: openai, base_url: 'http://h', auth_type: none}]";
+        leads(
+            alone,
+            "/v1/x",
+            &[
+                ("/elsewhere", "/elsewhere"),
+                ("http://h/v1/x/", "/v1/x/"),
+                ("y", "/v1/y"),
+                // These would lead to another server, to our pages, or to whoever is called so.
+                ("http://h//evil/x", "/to/p//evil/x"),
+                ("/-/status", "/to/p/-/status"),
+                ("/to/q/x", "/to/p/to/q/x"),
+            ],
+        );
+        let both = "providers: [{name: p, type: openai, base_url: 'http://h', auth_type: none}, \
+                    {name: A, type: anthropic, base_url: 'http://a', auth_type: none}]";
+        leads(
+            both,
+            "/v1/files",
+            &[
+                ("/v1/files/", "/v1/files/"),
+                ("/v1/messages", "/to/p/v1/messages"),
+                ("/mcp/", "/to/p/mcp/"),
+            ],
+        );
+        // Another could serve it too.
+        leads(&providers("http://h"), "/v1/files", &[("/v1/files/", "/to/p/v1/files/")]);
+        let routed = format!("model_routes: {{'*': [{{provider: p}}]}}\n{alone}");
+        leads(&routed, "/v1/files", &[("/v1/files/", "/to/p/v1/files/")]);
+    }
+
+    #[test]
+    fn a_reference_that_is_no_utf_8_leads_back_too() {
+        let mut headers = Headers::new();
+        headers.push("content-location", b"/x\xe9".as_slice());
+        lead_back(&mut headers, &config(&providers("http://h")), 0, &head("/to/p/a"));
+        assert_eq!(headers.first("content-location"), Some(b"/to/p/x%E9".as_slice()));
+    }
+}
