@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::config::ProviderKind;
 use crate::message::{Headers, ResponseHead};
 
+/// The most that `Retry-After` says: clients sleep for as long as it says, without a word to their user.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+
 /// Why a request is refused; the name is sent as `x-evertoken-error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -36,8 +39,10 @@ pub enum Code {
     UpstreamBroken,
     /// The provider did not answer in time.
     UpstreamTimeout,
-    /// No valid token.
+    /// No valid token for now.
     TokenUnavailable,
+    /// No valid token, and only a person can get one.
+    LoginNeeded,
     /// No connection slot.
     Overloaded,
     /// We ran out of descriptors, threads or memory: the same for the client.
@@ -54,7 +59,7 @@ impl Code {
         match self {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
-            Self::ForbiddenHost | Self::ForbiddenOrigin => 403,
+            Self::ForbiddenHost | Self::ForbiddenOrigin | Self::LoginNeeded => 403,
             Self::UnknownProvider | Self::NoProvider | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout => 408,
@@ -89,6 +94,7 @@ impl Code {
             Self::UpstreamBroken => "upstream_broken",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::TokenUnavailable => "token_unavailable",
+            Self::LoginNeeded => "login_needed",
             Self::Overloaded | Self::OutOfResources => "overloaded",
             Self::ShuttingDown => "shutting_down",
         }
@@ -140,10 +146,10 @@ impl Refusal {
         self
     }
 
-    /// Says when to come back.
+    /// Says when to come back: at most [`RETRY_AFTER_MAX`].
     #[must_use]
     pub fn retry_in(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.retry_after = Some(delay.min(RETRY_AFTER_MAX));
         self
     }
 
@@ -203,6 +209,20 @@ mod tests {
             String::from_utf8(body).unwrap(),
             r#"{"error":{"code":"token_unavailable","message":"no token","type":"server_error"}}"#
         );
+    }
+
+    #[test]
+    fn nobody_is_sent_to_sleep_for_more_than_a_minute() {
+        for (delay, shown) in [
+            (RETRY_AFTER_MAX.saturating_sub(Duration::from_secs(1)), "59"),
+            (RETRY_AFTER_MAX, "60"),
+            (RETRY_AFTER_MAX + Duration::from_millis(1), "60"),
+            (Duration::from_hours(1), "60"),
+        ] {
+            let refusal = Refusal::new(Code::TokenUnavailable, "x").retry_in(delay);
+            let (head, _) = refusal.render(ProviderKind::OpenAi);
+            assert_eq!(head.headers.first("retry-after"), Some(shown.as_bytes()));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use crate::clock::{Deadline, Moment};
-use crate::config::{Credential, FIRST_TOKEN_WAIT};
+use crate::config::{Call, Credential, FIRST_TOKEN_WAIT, Provider};
 use crate::ingress::Request;
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::Standing;
@@ -268,11 +268,11 @@ impl Proxy {
                     None => Err(unavailable(&"its file is not watched")),
                 }
             }
-            Credential::Refreshed(_) => self.token(index),
+            Credential::Refreshed(config) => self.token(index, &config.call),
         }
     }
 
-    fn token(&self, index: usize) -> Result<Taken<'_>, Refusal> {
+    fn token(&self, index: usize, call: &Call) -> Result<Taken<'_>, Refusal> {
         let known = self.posting(index);
         if known.valid_token(self.clock.now()).is_some() {
             return Ok(Taken::Posted(known));
@@ -292,8 +292,8 @@ impl Proxy {
         if posting.valid_token(now).is_some() {
             return Ok(Taken::Posted(posting));
         }
-        let name = &self.config.providers[index].name;
-        Err(verdict::token_unavailable(name, &posting, now.wall))
+        let Provider { name, slug, .. } = &self.config.providers[index];
+        Err(verdict::no_token(name, &posting, now.wall, &call.refresh(slug)))
     }
 
     /// Whether there is a valid token newer than `generation`, which the provider refused; where

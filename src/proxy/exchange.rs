@@ -303,7 +303,7 @@ impl Proxy {
                 Err(Stop::Refused(refusal))
                     if verdict::may_move_on(refusal.code, body.is_held()) =>
                 {
-                    refused = Some(refusal);
+                    refused = Some(verdict::preferred(refused.take(), refusal));
                 }
                 Err(stop) => return Err(stop),
             }

@@ -9,11 +9,8 @@ use crate::token::history::Trouble;
 use crate::token::store::Posting;
 use crate::upstream::UpstreamError;
 
-/// The least and the most that `Retry-After` says for a token that is not there.
+/// The least that `Retry-After` says for a token that is not there.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
-/// What it says where only a login brings one: nobody knows when, and clients sleep for as long as it says.
-const RETRY_AFTER_LOGIN: Duration = Duration::from_mins(1);
 
 /// Whether an answer of `status` lets a held request move on to another provider, and has this one
 /// cool down.
@@ -26,7 +23,10 @@ pub fn is_failing(status: u16) -> bool {
 pub fn may_move_on(code: Code, is_held: bool) -> bool {
     match code {
         // Nothing was sent, and nothing of the body was read.
-        Code::TokenUnavailable | Code::Overloaded | Code::UpstreamUnreachable => true,
+        Code::TokenUnavailable
+        | Code::LoginNeeded
+        | Code::Overloaded
+        | Code::UpstreamUnreachable => true,
         Code::UpstreamBroken | Code::UpstreamTimeout => is_held,
         _ => false,
     }
@@ -80,26 +80,50 @@ pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     }
 }
 
-/// What the client is told where there is no valid token: since when, why, and when the next try is.
-pub fn token_unavailable(provider: &str, posting: &Posting, now: Timestamp) -> Refusal {
+/// Which of the refusals of two candidates the client is told: the later one, but not that a person is needed for one
+/// where the other may serve in a moment.
+pub fn preferred(before: Option<Refusal>, now: Refusal) -> Refusal {
+    match before {
+        Some(before) if now.code == Code::LoginNeeded => before,
+        _ => now,
+    }
+}
+
+/// What the client is told where there is no valid token: since when, why, and when the next try is. Where only a
+/// person can get one it is a 403, since clients show that at once and try again after a 503; `refresh` is the
+/// command to run then, where the reason does not name another.
+pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str) -> Refusal {
+    let status = &posting.refresh;
     let last = posting.token.as_ref().map(|token| token.expires.wall);
     let on_its_way = if last.is_some() { "the next" } else { "the first" };
     let on_its_way = format!("{on_its_way} token is still on its way");
     let why = posting.trouble().unwrap_or(on_its_way);
     let last = last.map_or_else(String::new, |at| format!("the last one expired at {at}; "));
-    let next = posting.refresh.next_attempt_at;
-    let when = match (posting.refresh.trouble, next) {
+    let when = match (status.trouble, status.next_attempt_at) {
         (Some(Trouble::LoginNeeded), _) => "; waiting for a login".to_owned(),
         (_, Some(at)) => format!("; the next try is at {at}"),
         (_, None) => String::new(),
     };
     let message = format!("No valid token for {provider}: {last}{why}{when}");
-    if posting.refresh.trouble == Some(Trouble::LoginNeeded) {
-        return Refusal::new(Code::TokenUnavailable, message).retry_in(RETRY_AFTER_LOGIN);
+    // What is waited for, such as a lock or the token store, may come by itself.
+    if status.is_permanent && posting.waiting.is_none() {
+        return Refusal::new(Code::LoginNeeded, message + &remedy(&why, status.trouble, refresh));
     }
-    let wait = next.and_then(|at| u64::try_from(at.millis_since(now)).ok()).unwrap_or(0);
-    let wait = Duration::from_millis(wait).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX);
+    let wait = status.next_attempt_at.and_then(|at| u64::try_from(at.millis_since(now)).ok());
+    let wait = Duration::from_millis(wait.unwrap_or(0)).max(RETRY_AFTER_MIN);
     Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
+}
+
+/// What to do about a failure for good, where `why` does not say it yet.
+fn remedy(why: &str, trouble: Option<Trouble>, refresh: &str) -> String {
+    let names_command = why.contains("evertoken login");
+    match trouble {
+        _ if names_command => String::new(),
+        Some(Trouble::Missing) => {
+            format!("; once it is there, start evertoken again, or run: {refresh}")
+        }
+        _ => format!("; once that is mended, run: {refresh}"),
+    }
 }
 
 /// Whether waiting for a token makes sense: there is none, and one is on its way, or will be tried
@@ -156,6 +180,7 @@ mod tests {
             (Code::UpstreamBroken, true, false, true),
             (Code::UpstreamTimeout, true, false, true),
             (Code::TokenUnavailable, true, true, false),
+            (Code::LoginNeeded, true, true, false),
             (Code::Overloaded, true, true, false),
             // Our own lack is no failure of a provider.
             (Code::OutOfResources, false, false, false),
@@ -214,42 +239,39 @@ mod tests {
         assert!(is_worth_waiting(&ready, later, left), "it has expired");
     }
 
+    const REFRESH: &str = "evertoken refresh --config f --provider p";
+
+    fn failed(
+        told: &str,
+        trouble: Trouble,
+        is_permanent: bool,
+        next: Option<Timestamp>,
+    ) -> Posting {
+        let mut refresh = RefreshStatus { next_attempt_at: next, ..RefreshStatus::default() };
+        refresh.fail(told.to_owned(), trouble, is_permanent);
+        Posting { refresh, ..Posting::default() }
+    }
+
     #[test]
     fn a_missing_token_says_why_and_when() {
         let now = Timestamp::from_secs(1_800_000_000);
-        let posting = Posting {
-            refresh: RefreshStatus {
-                last_error: Some("Failed to refresh token: 503 Service Unavailable".into()),
-                next_attempt_at: Some(now.plus_millis(4_500)),
-                ..RefreshStatus::default()
-            },
-            ..Posting::default()
-        };
-        let refusal = token_unavailable("P", &posting, now);
+        let told = |posting: &Posting| no_token("P", posting, now, REFRESH);
+        let fails = "Failed to refresh token: 503 Service Unavailable";
+        let next = Some(now.plus_millis(4_500));
+        let refusal = told(&failed(fails, Trouble::IssuerFails, false, next));
+        assert_eq!(refusal.code, Code::TokenUnavailable);
         assert_eq!(
             refusal.message,
             "No valid token for P: Failed to refresh token: 503 Service Unavailable; the next try is \
              at 2027-01-15T08:00:04.500Z"
         );
         assert_eq!(refusal.retry_after, Some(Duration::from_millis(4_500)));
-        let first = token_unavailable("P", &Posting::default(), now);
+        let late =
+            told(&failed(fails, Trouble::IssuerFails, false, Some(now.plus_millis(3_600_000))));
+        assert_eq!(late.retry_after, Some(Duration::from_mins(1)));
+        let first = told(&Posting::default());
         assert_eq!(first.retry_after, Some(RETRY_AFTER_MIN));
         assert_eq!(first.message, "No valid token for P: the first token is still on its way");
-        let before_login = Posting {
-            refresh: RefreshStatus {
-                last_error: Some("There is no refresh token yet; run: evertoken login".into()),
-                trouble: Some(Trouble::LoginNeeded),
-                ..RefreshStatus::default()
-            },
-            ..Posting::default()
-        };
-        let refusal = token_unavailable("P", &before_login, now);
-        assert_eq!(
-            refusal.message,
-            "No valid token for P: There is no refresh token yet; run: evertoken login; waiting for a \
-             login"
-        );
-        assert_eq!(refusal.retry_after, Some(RETRY_AFTER_LOGIN));
         let token = Token {
             secret: Secret::new("a"),
             generation: 1,
@@ -258,12 +280,66 @@ mod tests {
             refresh_due_at: now,
             source: "refresh",
         };
-        let next =
-            token_unavailable("P", &Posting { token: Some(token), ..Posting::default() }, now);
         assert_eq!(
-            next.message,
+            told(&Posting { token: Some(token), ..Posting::default() }).message,
             "No valid token for P: the last one expired at 2027-01-15T08:00:00.000Z; the next token \
              is still on its way"
         );
+    }
+
+    #[test]
+    fn what_only_a_person_can_end_says_what_to_run() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let next = Some(now.plus_millis(3_600_000));
+        let cases = [
+            (
+                "There is no refresh token yet; run: evertoken login --provider p",
+                Trouble::LoginNeeded,
+                "run: evertoken login --provider p; waiting for a login",
+            ),
+            (
+                "Failed to refresh token: 400 Bad Request (invalid_grant); log in again (run: evertoken login --provider p)",
+                Trouble::TokenDead,
+                "(run: evertoken login --provider p); the next try is at 2027-01-15T09:00:00.000Z",
+            ),
+            (
+                "Failed to refresh token: 401 Unauthorized (invalid_client)",
+                Trouble::ClientRefused,
+                "once that is mended, run: evertoken refresh --config f --provider p",
+            ),
+            (
+                "Missing environment variable: 'X'",
+                Trouble::Missing,
+                "start evertoken again, or run: evertoken refresh --config f --provider p",
+            ),
+        ];
+        for (told, trouble, end) in cases {
+            let mut posting = failed(told, trouble, true, next);
+            let refusal = no_token("P", &posting, now, REFRESH);
+            assert_eq!((refusal.code, refusal.retry_after), (Code::LoginNeeded, None), "{told}");
+            assert!(
+                refusal.message.contains(told) && refusal.message.ends_with(end),
+                "{}",
+                refusal.message
+            );
+            posting.waiting =
+                Some(Waiting { what: "the lock".into(), since: now, advice: String::new() });
+            let waits = no_token("P", &posting, now, REFRESH);
+            assert_eq!(waits.code, Code::TokenUnavailable, "what is waited for may come");
+        }
+    }
+
+    #[test]
+    fn that_a_person_is_needed_for_one_is_not_said_where_another_may_serve_soon() {
+        let refusal = |code| Refusal::new(code, "x");
+        for (before, now, told) in [
+            (None, Code::LoginNeeded, Code::LoginNeeded),
+            (Some(Code::LoginNeeded), Code::LoginNeeded, Code::LoginNeeded),
+            (Some(Code::UpstreamUnreachable), Code::LoginNeeded, Code::UpstreamUnreachable),
+            (Some(Code::LoginNeeded), Code::Overloaded, Code::Overloaded),
+            (Some(Code::TokenUnavailable), Code::UpstreamUnreachable, Code::UpstreamUnreachable),
+        ] {
+            assert_eq!(preferred(before.map(refusal), refusal(now)).code, told);
+        }
     }
 }

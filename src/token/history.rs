@@ -25,6 +25,9 @@ pub struct RefreshStatus {
     pub last_error: Option<String>,
     /// What kind of failure that was.
     pub trouble: Option<Trouble>,
+    /// Whether it was one for good, which only a person can end.
+    #[serde(skip)]
+    pub is_permanent: bool,
     /// When the next try is, where the last one failed.
     pub next_attempt_at: Option<Timestamp>,
     /// The last refreshes, the newest last.
@@ -87,16 +90,18 @@ pub struct Refreshed {
 pub struct History(VecDeque<Refreshed>);
 
 impl RefreshStatus {
-    /// A refresh failed, now or before the start.
-    pub fn fail(&mut self, told: String, trouble: Trouble) {
+    /// A refresh failed, now or before the start; `is_permanent` says that trying again does not help.
+    pub fn fail(&mut self, told: String, trouble: Trouble, is_permanent: bool) {
         self.last_error = Some(told);
         self.trouble = Some(trouble);
+        self.is_permanent = is_permanent;
     }
 
     /// The last failure is over.
     pub fn settle(&mut self) {
         self.last_error = None;
         self.trouble = None;
+        self.is_permanent = false;
     }
 }
 

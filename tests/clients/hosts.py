@@ -253,7 +253,7 @@ def report_fault(fault, world, seen, before):
 
 
 def judge(world, faults, seen, refusals, before):
-    """Whether `faults` explain what clients saw; the reasons of the 503s, counted."""
+    """Whether `faults` explain what clients saw; the reasons of the refusals, counted."""
     names, after = [fault.name for fault in faults], world.issuer.stats()
     kills = sum(fault.kills for fault in faults)
     everything = any(fault.everything for fault in faults)
@@ -265,7 +265,7 @@ def judge(world, faults, seen, refusals, before):
         assert after["refused"] == before["refused"], (names, "a token was sent that is not good")
     why = collections.Counter()
     for refusal in refusals:
-        if refusal.status == 503:
+        if refusal.status == 503 or refusal.code == "login_needed":
             why[world.explain_refusal(refusal, store_away)] += 1
         elif refusal.status == 401:
             assert world.lost, (names, refusal)

@@ -95,7 +95,7 @@ def main():
         write(f'authorization_url: "{issuer.url}/auth?prompt=consent"\n      issuer: "{issuer.url}"')
         proxy = Evertoken(folder, env)
         status, said = ask(proxy)
-        assert status == 503 and "run: evertoken login --provider login" in said, (status, said)
+        assert status == 403 and "run: evertoken login --provider login" in said, (status, said)
 
         login = Login(folder, env)
         address = wait_for(login.addresses, login.lines)[0]

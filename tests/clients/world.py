@@ -405,13 +405,14 @@ class World:
         return seen
 
     def explain_refusal(self, refusal, store_was_away):
-        """Why a client got a 503: in words, or this fails. A host says when its last token expired; that must
+        """Why a client was refused: in words, or this fails. A host says when its last token expired; that must
         be the newest that it is known to have sent, or a newer one, and it must have expired by then."""
         if refusal.code is None:
             assert "No server is available" in refusal.text, refusal
             assert store_was_away or self.lost, ("no host was ready, for no reason", refusal)
             return "no host was ready"
-        assert refusal.code == "token_unavailable" and refusal.host, refusal
+        assert refusal.code == "token_unavailable" or refusal.code == "login_needed" and self.lost, refusal
+        assert refusal.host, refusal
         uses = drive.get(f"{self.issuer.url}/control/uses")
         sent = [use for use in uses if use["host"] == refusal.host and use["first"] < refusal.begun]
         newest = max(sent, key=lambda use: use["expires"], default=None)

@@ -68,18 +68,56 @@ fn the_first_request_waits_for_the_first_token() {
 }
 
 #[test]
-fn without_a_token_503_says_why_and_when() {
+fn an_issuer_that_asked_for_an_hour_sent_clients_to_sleep_for_it() {
+    let issuer = Peer::answering(|_| {
+        "HTTP/1.1 503 X\r\nretry-after: 3600\r\ncontent-length: 0\r\n\r\n".to_owned()
+    });
+    let proxy =
+        TestProxy::builder().refreshed("P", "http://127.0.0.1:9", &issuer.url(), "").start();
+    let refused = proxy.ask(post("/v1/messages", "{}"));
+    assert_eq!((refused.status, refused.code()), (503, "token_unavailable"), "{}", refused.body);
+    assert_eq!(refused.field("retry-after"), Some("60"));
+}
+
+#[test]
+fn what_only_a_person_can_end_is_a_403_and_no_reason_to_leave_out_another_provider() {
+    let issuer = Peer::answering(|_| answer(401, r#"{"error":"invalid_client"}"#));
+    let missing = TestProxy::builder()
+        .without_variable("CLIENT_ID")
+        .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "")
+        .start();
+    let refused = missing.ask(post("/v1/messages", "{}"));
+    assert_eq!((refused.status, refused.code()), (403, "login_needed"), "{}", refused.body);
+    for part in ["Missing environment variable: 'CLIENT_ID'", "evertoken refresh --provider p"] {
+        assert!(refused.body.contains(part), "{}", refused.body);
+    }
+    assert_eq!(refused.json()["error"]["type"], "permission_error");
+    let provider = Peer::telling_the_credential();
+    let two = |second: &str| {
+        TestProxy::builder()
+            .refreshed("P", &provider.url(), &issuer.url(), "")
+            .provider("Q", "anthropic", second, "auth_value: other")
+            .start()
+    };
+    assert_eq!(two(&provider.url()).ask(post("/v1/messages", "{}")).body, "Bearer other");
+    // The second may be back in a moment; the first is not.
+    let refused = two("http://127.0.0.1:1").ask(post("/v1/messages", "{}"));
+    assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"));
+}
+
+#[test]
+fn with_a_dead_refresh_token_the_client_waited_half_an_hour_where_a_403_says_what_to_do() {
     let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
     let proxy = TestProxy::builder()
         .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "retry_interval: 1800")
         .start();
     let refused = proxy.ask(post("/v1/messages", "{}"));
-    assert_eq!((refused.status, refused.code()), (503, "token_unavailable"));
+    assert_eq!((refused.status, refused.code()), (403, "login_needed"));
     let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("400 Bad Request (invalid_grant)"), "{message}");
     assert!(message.contains("the next try is at 2"), "{message}");
-    let after: u64 = refused.field("retry-after").unwrap().parse().unwrap();
-    assert!((1790..=1800).contains(&after), "{after}");
+    assert!(message.contains("run: evertoken refresh --provider p"), "{message}");
+    assert_eq!(refused.field("retry-after"), None);
     let status = proxy.ask(get("/-/status")).json();
     assert_eq!(status["providers"][0]["state"], "unavailable");
     let ready = proxy.ask(get("/-/ready"));

@@ -203,7 +203,7 @@ impl Actor {
             );
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
-            self.status.fail(told, trouble);
+            self.status.fail(told, trouble, true);
         }
         self.say_superseded_seed();
         self.warn_of_refresh_end();
@@ -415,7 +415,7 @@ impl Actor {
         self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| tries);
         let mut refresh = self.status.clone();
         if let Some(told) = self.told_of_store() {
-            refresh.fail(told, Trouble::StoreAway);
+            refresh.fail(told, Trouble::StoreAway, false);
         }
         Posting {
             token: self.machine.token().cloned(),

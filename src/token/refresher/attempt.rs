@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use crate::clock::Moment;
 use crate::config::Missing;
 use crate::secret::Secret;
-use crate::token::grant::{self, Failure, Grant, TokenRequest, What};
+use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
 use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::TokenAnswer;
@@ -146,7 +146,8 @@ impl Actor {
                 "{told} (provider: {}{next})", self.setup.name
             );
         }
-        self.status.fail(told, trouble);
+        let goes_on = after.falls_back_to_seed || after.returns_to_chain;
+        self.status.fail(told, trouble, failure.class != Class::Transient && !goes_on);
         trouble
     }
 

@@ -39,7 +39,7 @@ impl Actor {
                 self.setup.name
             );
         }
-        self.status.fail(told, trouble);
+        self.status.fail(told, trouble, true);
     }
 
     /// Another host got a token.
