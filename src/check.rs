@@ -116,8 +116,13 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
             // What keeps it from being made is found without going online.
             let Ok(upstream) = way_to(origin, provider, &limits) else { continue };
             let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
-            let request =
-                OutRequest { method: "HEAD", target, passed_on: &[], headers: &Headers::new() };
+            let request = OutRequest {
+                method: "HEAD",
+                target,
+                passed_on: &[],
+                headers: &Headers::new(),
+                response_max: None,
+            };
             match upstream.send(&request, &mut OutBody::Absent, None, &mut 0) {
                 Ok(answer) => judge(&line, what, &answer, clock.wall(), &mut report),
                 Err(error) => report.problems.push(format!("{line}: {}", plain(error))),

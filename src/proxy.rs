@@ -23,6 +23,7 @@ pub mod inbound_keys;
 pub mod location;
 pub mod metrics;
 pub mod model;
+mod models;
 pub mod pages;
 pub mod rejection;
 pub mod relay;

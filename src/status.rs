@@ -243,7 +243,13 @@ fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
     if let Some(key) = &target.key {
         headers.push("x-api-key", key.expose());
     }
-    let request = OutRequest { method: "GET", target: path, passed_on: &[], headers: &headers };
+    let request = OutRequest {
+        method: "GET",
+        target: path,
+        passed_on: &[],
+        headers: &headers,
+        response_max: None,
+    };
     let mut answer =
         upstream.send(&request, &mut OutBody::Absent, None, &mut 0).map_err(unreachable)?;
     let status = answer.head.status;

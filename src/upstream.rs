@@ -61,6 +61,14 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+impl Timeouts {
+    /// The same with a head that comes within `response_max`.
+    fn within(self, response_max: Option<Duration>) -> Self {
+        let response = response_max.map_or(self.response, |max| max.min(self.response));
+        Self { response, ..self }
+    }
+}
+
 /// A request to send.
 #[derive(Clone, Copy, Debug)]
 pub struct OutRequest<'a> {
@@ -72,6 +80,8 @@ pub struct OutRequest<'a> {
     pub passed_on: &'a [(&'a [u8], &'a [u8])],
     /// Those that follow them. None of either are `Host` or frame the body.
     pub headers: &'a Headers,
+    /// How long the head of the response may take, where that is less than `timeouts.response`.
+    pub response_max: Option<Duration>,
 }
 
 /// A request's body.
@@ -158,7 +168,10 @@ impl Upstream {
     ) -> Result<Answer<'_>, UpstreamError> {
         let mut head = spare::take_head();
         let outcome = match request::write_head(&mut head, &self.origin, request, body) {
-            Ok(()) => self.send_head(&head, request.method, body, Watch::new(client), attempts),
+            Ok(()) => {
+                let timeouts = self.timeouts.within(request.response_max);
+                self.send_head(&head, request.method, body, Watch::new(client), timeouts, attempts)
+            }
             Err(what) => Err(Fault::Unsendable(what).exchanging()),
         };
         spare::give_head(head);
@@ -176,11 +189,12 @@ impl Upstream {
         method: &str,
         body: &mut OutBody<'_>,
         mut watch: Watch,
+        timeouts: Timeouts,
         attempts: &mut u32,
     ) -> Result<Answer<'_>, UpstreamError> {
         if let Some(kept) = self.idle.take() {
             *attempts += 1;
-            match self.attempt(kept, head, method, body, watch) {
+            match self.attempt(kept, head, method, body, watch, timeouts) {
                 Ok(answer) => return Ok(answer),
                 Err((failed, same)) if failed.is_stale => {
                     debug!("A kept connection had ended; the request goes out once more");
@@ -191,7 +205,7 @@ impl Upstream {
         }
         let new = self.connect(&watch).map_err(Fault::connecting)?;
         *attempts += 1;
-        self.attempt(new, head, method, body, watch)
+        self.attempt(new, head, method, body, watch, timeouts)
             .map_err(|(failed, _)| failed.fault.exchanging())
     }
 
@@ -213,8 +227,9 @@ impl Upstream {
         method: &str,
         body: &mut OutBody<'_>,
         watch: Watch,
+        timeouts: Timeouts,
     ) -> Result<Answer<'_>, (Failed, Watch)> {
-        let mut exchange = Exchange::on(wire, &watch, self.timeouts);
+        let mut exchange = Exchange::on(wire, &watch, timeouts);
         let outcome = exchange.run(head, body).and_then(|parsed| {
             let (framing, length) = head::framing(method, &parsed)?;
             Ok((parsed, framing, length))
@@ -235,8 +250,23 @@ impl Upstream {
             framing,
             idle: is_kept.then_some(&self.idle),
             watch,
-            silence_max: self.timeouts.idle,
+            silence_max: timeouts.idle,
         };
         Ok(Answer::new(parsed.head, length, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_may_have_less_time_than_others_and_never_more() {
+        let second = Duration::from_secs(1);
+        let usual = Timeouts { connect: second, response: 5 * second, idle: 9 * second };
+        for (max, response) in [(None, 5), (Some(4), 4), (Some(5), 5), (Some(6), 5)] {
+            let within = usual.within(max.map(Duration::from_secs));
+            assert_eq!(within, Timeouts { response: Duration::from_secs(response), ..usual });
+        }
     }
 }

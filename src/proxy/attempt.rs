@@ -35,6 +35,15 @@ pub(super) struct Outgoing<'a> {
     pub(super) target: &'a str,
     /// The body.
     pub(super) body: &'a TakenBody,
+    /// How long the head of the answer may take, where that is less than usual.
+    pub(super) response_max: Option<Duration>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// For a request that may take as long as the provider's `timeouts` say.
+    pub(super) fn usual(index: usize, target: &'a str, body: &'a TakenBody) -> Self {
+        Self { index, target, body, response_max: None }
+    }
 }
 
 /// A provider's answer. The request counts as under way until this is dropped.
@@ -179,7 +188,7 @@ impl Proxy {
     }
 
     /// Sends the request, and once more where its token is refused and there is a newer one.
-    fn send(
+    pub(super) fn send(
         &self,
         request: &mut Request<'_>,
         outgoing: &Outgoing<'_>,
@@ -226,6 +235,7 @@ impl Proxy {
             target: &target,
             passed_on: &headers.passed_on,
             headers: &headers.own,
+            response_max: outgoing.response_max,
         };
         let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;

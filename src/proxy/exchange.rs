@@ -17,6 +17,7 @@ use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::metrics::{Metrics, Observed};
+use crate::proxy::models;
 use crate::proxy::pages::events::Watchers;
 use crate::proxy::pages::{self, Page};
 use crate::proxy::relay::{Relayed, relay};
@@ -97,6 +98,19 @@ pub(super) struct Record {
     received_bytes: u64,
     /// One of our own pages was asked for.
     is_page: bool,
+}
+
+impl Record {
+    /// The answer of a provider is passed on.
+    pub(super) fn answered_by(&mut self, provider: usize, status: u16) {
+        self.provider = Some(provider);
+        self.status = Some(status);
+    }
+
+    /// The proxy itself answers.
+    pub(super) fn answered_here(&mut self, status: u16) {
+        self.status = Some(status);
+    }
 }
 
 /// A body, and how much of it was read.
@@ -196,6 +210,9 @@ impl Proxy {
                 self.forward(request, &target, body, only, reply, record, stopwatch)
             }
             Route::Any => {
+                if let Some(wanted) = models::Wanted::of(&self.config, head) {
+                    return self.models(&wanted, request, reply, record);
+                }
                 let (body, candidates) = self.choose(request)?;
                 let target = &head.target;
                 self.forward(request, target, body, candidates, reply, record, stopwatch)
@@ -291,7 +308,7 @@ impl Proxy {
                 (Some(name), Some(field)) => Some(body.renamed(field, name)),
                 _ => None,
             };
-            let outgoing = Outgoing { index, target, body: renamed.as_ref().unwrap_or(&body) };
+            let outgoing = Outgoing::usual(index, target, renamed.as_ref().unwrap_or(&body));
             match self.attempt(request, &outgoing, record) {
                 Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
                     kept = keep(sent).map(|answer| (index, answer)).or(kept);
@@ -401,7 +418,7 @@ impl Proxy {
         reply.flush()
     }
 
-    fn send_page(
+    pub(super) fn send_page(
         &self,
         page: &Page,
         head: &RequestHead,
@@ -414,7 +431,7 @@ impl Proxy {
 
     /// Sends an answer that is there as a whole.
     #[expect(clippy::unused_self, reason = "it is a step of the exchange like the others")]
-    fn send_whole(
+    pub(super) fn send_whole(
         &self,
         answer: &ResponseHead,
         body: &[u8],

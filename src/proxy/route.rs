@@ -69,6 +69,15 @@ fn routed(config: &Config, model: &str) -> Vec<Candidate> {
         .collect()
 }
 
+/// The names of models under which routes serve providers of `kind`: patterns that match one name alone.
+pub fn names(config: &Config, kind: ProviderKind) -> Vec<String> {
+    let is_of_kind = |one: &Candidate| config.providers[one.provider].kind == kind;
+    // A route before it may have a pattern that matches the name too.
+    let serves = |name: &&String| routed(config, name).iter().any(is_of_kind);
+    let names = config.model_routes.iter().map(|route| &route.pattern);
+    names.filter(|name| !name.contains('*')).filter(serves).cloned().collect()
+}
+
 /// The provider that is the only enabled one.
 pub fn only_enabled(providers: &[Provider]) -> Option<usize> {
     let mut enabled = providers.iter().enumerate().filter(|(_, provider)| provider.enabled);

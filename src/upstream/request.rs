@@ -89,7 +89,13 @@ mod tests {
         headers.push("x-own", "1");
         let passed_on = [(field.0.as_bytes(), field.1.as_bytes())];
         let mut head = Vec::new();
-        let request = OutRequest { method, target, passed_on: &passed_on, headers: &headers };
+        let request = OutRequest {
+            method,
+            target,
+            passed_on: &passed_on,
+            headers: &headers,
+            response_max: None,
+        };
         write_head(&mut head, &origin, &request, body).ok()?;
         Some(String::from_utf8(head).unwrap())
     }

@@ -1,0 +1,273 @@
+//! `GET /v1/models` where several providers have the API: their lists as one, and the names that routes serve.
+//!
+//! The providers are asked one after the other. One that fails is left out, and named in a header field; where all fail, the
+//! last answer is passed on. Neither cools anybody down: that a list does not come says nothing of other requests.
+
+use std::io;
+use std::time::Duration;
+
+use crate::clock::Deadline;
+use crate::config::{Config, ProviderKind, slug};
+use crate::ingress::Request;
+use crate::message::{BodyLength, Headers, RequestHead, ResponseHead};
+use crate::proxy::api::{api_of, is_models_list};
+use crate::proxy::attempt::Outgoing;
+use crate::proxy::body::TakenBody;
+use crate::proxy::exchange::{Proxy, Record, Stop};
+use crate::proxy::pages::Page;
+use crate::proxy::reply::Reply;
+use crate::proxy::{headers, route};
+use crate::refusal::{Code, Refusal};
+use crate::thread;
+use log::info;
+
+mod list;
+
+use list::{LIST_MAX_BYTES, Model, Paging};
+
+/// How long the head of a provider's answer may take, and how long its body.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+const BODY_MAX: Duration = Duration::from_secs(5);
+/// Once this has passed nobody else is asked.
+const ALL_MAX: Duration = Duration::from_secs(20);
+/// The most answers that one provider's list may be spread over.
+const PAGES_MAX: usize = 8;
+/// The stack that reading a list may take, nested as deep as a provider likes.
+const READ_STACK_BYTES: usize = 1024 * 1024;
+/// Names the providers that are left out, by their slugs as they stand in paths.
+const LEFT_OUT: &str = "x-evertoken-left-out";
+/// What would have the provider send less than its list, or send it in a form that can't be read here.
+const NOT_PASSED_ON: [&str; 7] = [
+    "accept-encoding",
+    "range",
+    "if-range",
+    "if-match",
+    "if-none-match",
+    "if-modified-since",
+    "if-unmodified-since",
+];
+
+/// A list of several providers that a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    kind: ProviderKind,
+    /// Those of the kind that are enabled, by their index.
+    providers: Vec<usize>,
+    /// The names of models that routes serve.
+    names: Vec<String>,
+}
+
+impl Wanted {
+    /// Whether a request asks for a list that has to be put together; None where one provider has all of it.
+    pub(super) fn of(config: &Config, head: &RequestHead) -> Option<Self> {
+        if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(head.path()) {
+            return None;
+        }
+        let kind = api_of(head.path(), &head.headers)?;
+        let all = config.providers.iter().enumerate();
+        let providers: Vec<_> = all
+            .filter(|(_, provider)| provider.enabled && provider.kind == kind)
+            .map(|(index, _)| index)
+            .collect();
+        let names = route::names(config, kind);
+        let is_put_together = providers.len() > 1 || (providers.len() == 1 && !names.is_empty());
+        is_put_together.then_some(Self { kind, providers, names })
+    }
+}
+
+/// Why a provider's list is not there.
+enum Missed {
+    /// It answered with something else: its answer, where that came whole, and what is wrong with it.
+    Answered(Option<(ResponseHead, Vec<u8>)>, String),
+    /// It gave no answer.
+    Refused(Refusal),
+    /// The client went away, so that nobody else is asked.
+    Stopped(Stop),
+}
+
+impl From<Stop> for Missed {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Refused(refusal) => Self::Refused(refusal),
+            other => Self::Stopped(other),
+        }
+    }
+}
+
+impl Proxy {
+    /// Answers with the list that is `wanted`.
+    // Not inlined: keeps worker stacks small.
+    #[inline(never)]
+    pub(super) fn models(
+        &self,
+        wanted: &Wanted,
+        request: &Request<'_>,
+        reply: &mut Reply<'_>,
+        record: &mut Record,
+    ) -> Result<(), Stop> {
+        let deadline = Deadline::after(ALL_MAX);
+        let (mut lists, mut left_out) = (Vec::new(), Vec::new());
+        let (mut answered, mut refused) = (None, None);
+        for index in wanted.providers.iter().copied() {
+            let provider = &self.config.providers[index];
+            let why = match self.models_of(index, wanted, request, deadline, record) {
+                Ok(models) => {
+                    lists.push(models);
+                    continue;
+                }
+                Err(Missed::Stopped(stop)) => return Err(stop),
+                Err(Missed::Answered(answer, why)) => {
+                    answered = answer.map(|answer| (index, answer)).or(answered);
+                    why
+                }
+                Err(Missed::Refused(refusal)) => {
+                    let why = refusal.message.clone();
+                    refused = Some(refusal);
+                    why
+                }
+            };
+            info!(provider = provider.name.as_str(); "The models of {} are left out: {why}", provider.name);
+            left_out.push(slug::in_path(&provider.slug));
+        }
+        if lists.is_empty() {
+            if let Some((index, (head, bytes))) = answered {
+                record.answered_by(index, head.status);
+                return self.send_whole(&head, &bytes, request.head, reply);
+            }
+            let nobody = || Refusal::new(Code::UpstreamBroken, "No provider sent a list of models");
+            return Err(refused.unwrap_or_else(nobody).into());
+        }
+        let page = page(wanted, lists, &left_out, request.head)?;
+        record.answered_here(page.head.status);
+        self.send_page(&page, request.head, reply)
+    }
+
+    /// One provider's whole list.
+    fn models_of(
+        &self,
+        index: usize,
+        wanted: &Wanted,
+        request: &Request<'_>,
+        deadline: Deadline,
+        record: &mut Record,
+    ) -> Result<Vec<Model>, Missed> {
+        let provider = &self.config.providers[index];
+        let refused = |code, message| Err(Missed::Refused(Refusal::new(code, message)));
+        let Some(_in_flight) = self.ways[index].counts.enter(provider.max_in_flight) else {
+            let most = provider.max_in_flight;
+            let message =
+                format!("{} has its max_in_flight ({most}) requests under way", provider.name);
+            return refused(Code::Overloaded, message);
+        };
+        let own = own_head(request.head);
+        let mut models = Vec::new();
+        let mut after: Option<String> = None;
+        for _ in 0..PAGES_MAX {
+            if deadline.has_passed() {
+                let message = format!("{} was not asked: the others took too long", provider.name);
+                return refused(Code::UpstreamTimeout, message);
+            }
+            let query = list::query(wanted.kind, query_of(&request.head.target), after.as_deref());
+            let mark = if query.is_empty() { "" } else { "?" };
+            let target = format!("/v1/models{mark}{query}");
+            let page = self.models_page(index, &own, &target, request, record)?;
+            models.extend(page.models);
+            after = page.next_after;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(models)
+    }
+
+    /// One answer of a provider.
+    fn models_page(
+        &self,
+        index: usize,
+        own: &RequestHead,
+        target: &str,
+        request: &Request<'_>,
+        record: &mut Record,
+    ) -> Result<list::Page, Missed> {
+        let mut asking = Request {
+            head: own,
+            body: &mut io::empty(),
+            client: request.client,
+            may_keep_alive: request.may_keep_alive,
+        };
+        let body = TakenBody::Absent;
+        let outgoing = Outgoing { index, target, body: &body, response_max: Some(HEAD_MAX) };
+        let counts = &self.ways[index].counts;
+        let sent = self.send(&mut asking, &outgoing, record);
+        let mut answer = sent.inspect_err(|stop| {
+            if matches!(stop, Stop::Refused(_)) {
+                counts.failed();
+            }
+        })?;
+        let status = answer.head.status;
+        if status >= 500 {
+            counts.failed();
+        }
+        let mut head = answer.head.clone();
+        headers::to_client(&mut head.headers);
+        let (bytes, is_whole) = answer.read_ahead(LIST_MAX_BYTES, BODY_MAX);
+        if !is_whole {
+            let is_over = bytes.len() > LIST_MAX_BYTES;
+            if !is_over && answer.client_is_gone() {
+                return Err(Missed::Stopped(Stop::ClientGone));
+            }
+            let why = if is_over {
+                "its answer is too long"
+            } else {
+                "its answer broke off, or took too long"
+            };
+            return Err(Missed::Answered(None, why.to_owned()));
+        }
+        let read = if status == 200 {
+            thread::aside("models", READ_STACK_BYTES, || list::read(&head.headers, bytes))
+        } else {
+            Err(format!("it answered {status}"))
+        };
+        read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
+    }
+}
+
+/// The client's head as it is sent to each provider: a GET without a body, for the whole list in plain bytes.
+fn own_head(head: &RequestHead) -> RequestHead {
+    let mut own = head.clone();
+    "GET".clone_into(&mut own.method);
+    own.body = BodyLength::Absent;
+    for name in NOT_PASSED_ON {
+        own.headers.remove(name);
+    }
+    own.headers.push("accept-encoding", "identity");
+    own
+}
+
+/// What follows the `?` of `target`.
+fn query_of(target: &str) -> &str {
+    target.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// The lists as one answer.
+fn page(
+    wanted: &Wanted,
+    lists: Vec<Vec<Model>>,
+    left_out: &[String],
+    head: &RequestHead,
+) -> Result<Page, Refusal> {
+    let models = list::merged(lists, &wanted.names, wanted.kind);
+    let paging = Paging::of(query_of(&head.target));
+    let written = list::written(wanted.kind, &models, &paging).ok_or_else(|| {
+        let message =
+            "after_id or before_id names no model of the merged list; ask again from its start";
+        Refusal::new(Code::BadRequest, message)
+    })?;
+    let mut headers = Headers::new();
+    headers.push("content-type", "application/json");
+    if !left_out.is_empty() {
+        headers.push(LEFT_OUT, left_out.join(", "));
+    }
+    let head = ResponseHead { status: 200, headers };
+    Ok(Page { head, body: written.into_bytes() })
+}
