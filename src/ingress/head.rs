@@ -138,7 +138,10 @@ fn describe(error: httparse::Error) -> Refusal {
             Code::HeadTooLarge,
             format!("The request head has more than {HEAD_MAX_FIELDS} fields"),
         ),
-        httparse::Error::Version => bad("the version is not HTTP/1.0 or HTTP/1.1"),
+        httparse::Error::Version => bad(
+            "the version is not HTTP/1.0 or HTTP/1.1, which is all that evertoken speaks; turn HTTP/2 off in \
+                 the client",
+        ),
         httparse::Error::HeaderName => bad("a field name with a byte that no name may hold"),
         httparse::Error::HeaderValue => bad("a field value with a byte that no value may hold"),
         _ => bad("the request line is not: method, target, version"),
@@ -226,7 +229,9 @@ fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, Str
     let scheme_end = target.find("://").unwrap_or(0);
     let (scheme, rest) = target.split_at(scheme_end);
     let Some(rest) = rest.strip_prefix("://").filter(|_| is_web_scheme(scheme)) else {
-        return Err(bad("the target is neither a path nor an http URL"));
+        return Err(bad(
+            "the target is neither a path nor an http URL; the base URL of the client has to be that of evertoken",
+        ));
     };
     let authority_end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(authority_end);

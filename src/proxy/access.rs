@@ -6,6 +6,12 @@ use crate::proxy::inbound_keys::{self, bare_key};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 
+/// Where a client may show its key.
+const PLACES: &str =
+    "x-api-key, Authorization: Bearer, x-goog-api-key, api-key, or the parameter key of the query";
+/// How much of a Host or an Origin a message repeats.
+const SHOWN_MAX_BYTES: usize = 100;
+
 /// The rules of access.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -35,11 +41,12 @@ impl Access {
         if is_loopback_host(name) || is_listed() {
             return Ok(());
         }
-        Err(Refusal::new(
-            Code::ForbiddenHost,
-            "This Host is not one that evertoken answers to; add it to settings.allowed_hosts, or \
-             enable settings.auth",
-        ))
+        let message = format!(
+            "evertoken does not answer to the Host {}; add it to settings.allowed_hosts, or enable \
+             settings.auth",
+            shown(name.as_bytes())
+        );
+        Err(Refusal::new(Code::ForbiddenHost, message))
     }
 }
 
@@ -62,17 +69,42 @@ fn check_origin(head: &RequestHead) -> Result<(), Refusal> {
         !authority.is_some_and(|authority| authority.eq_ignore_ascii_case(own_host))
     });
     if cross_site || foreign_origin {
-        let message = "Requests from web pages of another origin are refused";
-        return Err(Refusal::new(Code::ForbiddenOrigin, message));
+        return Err(Refusal::new(Code::ForbiddenOrigin, about_origin(head)));
     }
     Ok(())
 }
 
+/// Which web page is refused, and what lets it in.
+fn about_origin(head: &RequestHead) -> String {
+    match head.headers.first("origin") {
+        Some(b"null") => "A web page without an origin (Origin: null: a file, or a sandboxed frame) is refused; serve \
+                          it from an address, and add that to settings.allowed_origins"
+            .to_owned(),
+        Some(origin) => format!(
+            "A web page of {} is refused; to let it in, add this origin to settings.allowed_origins",
+            shown(origin)
+        ),
+        None => "A request that a web page of another origin caused is refused (Sec-Fetch-Site); to let the page \
+                 in, add its origin to settings.allowed_origins"
+            .to_owned(),
+    }
+}
+
+/// What a client sent, for a message: at most [`SHOWN_MAX_BYTES`] of it, and nothing that could be read as something else.
+fn shown(text: &[u8]) -> String {
+    let (start, end) = match text.split_at_checked(SHOWN_MAX_BYTES) {
+        Some((start, _)) if text.len() > SHOWN_MAX_BYTES => (start, "…"),
+        _ => (text, ""),
+    };
+    format!("'{}{end}'", start.escape_ascii())
+}
+
 fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
-    let (mut found, mut by_browser) = (false, false);
+    let (mut found, mut by_browser, mut is_shown) = (false, false, false);
     for field in inbound_keys::shown(head) {
         let basic = if for_page { basic_password(&field) } else { None };
         let shown = basic.as_ref().map_or_else(|| bare_key(&field), |one| one.expose().as_bytes());
+        is_shown |= !shown.is_empty();
         for key in keys {
             // Every key is compared, so that the time does not tell which one it was.
             let matches = key.matches(shown);
@@ -87,7 +119,15 @@ fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), 
     if found {
         return Ok(());
     }
-    let message = "A key of this evertoken is needed, as x-api-key or as Authorization: Bearer";
+    let what = if is_shown {
+        "The key that was sent is not one of this evertoken"
+    } else {
+        "No key was sent"
+    };
+    let message = format!(
+        "{what}: send one that settings.auth names (api_key_file, api_key_env) as {PLACES}; in most clients \
+         that is the API key"
+    );
     let mut refusal = Refusal::new(Code::Unauthorized, message);
     refusal.asks_browser = for_page;
     Err(refusal)
@@ -160,6 +200,60 @@ mod tests {
         ];
         for (fields, expected) in cases {
             assert_eq!(check(fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_who_is_refused_and_what_to_set() {
+        type Case<'a> = (&'a Access, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+        let open = Access { keys: None, hosts: Vec::new() };
+        let with_key = Access { keys: Some(vec![Secret::new("one")]), hosts: Vec::new() };
+        let long = "x".repeat(SHOWN_MAX_BYTES + 1);
+        let cases: [Case<'_>; 8] = [
+            (
+                &open,
+                &[("Host", "evil.example:1")],
+                &["Host 'evil.example'", "settings.allowed_hosts"],
+            ),
+            (&open, &[("Host", &long)], &["x…'"]),
+            (&open, &[("Host", &long[1..])], &["x'"]),
+            (
+                &open,
+                &[("Host", "localhost"), ("Origin", "http://localhost:3000")],
+                &["'http://localhost:3000'", "settings.allowed_origins"],
+            ),
+            (
+                &open,
+                &[("Host", "localhost"), ("Origin", "null")],
+                &["null", "settings.allowed_origins"],
+            ),
+            (
+                &open,
+                &[("Host", "localhost"), ("Sec-Fetch-Site", "cross-site")],
+                &["Sec-Fetch-Site", "settings.allowed_origins"],
+            ),
+            (
+                &with_key,
+                &[],
+                &[
+                    "No key",
+                    "settings.auth",
+                    "x-api-key",
+                    "Bearer",
+                    "x-goog-api-key",
+                    " api-key",
+                    "the parameter key",
+                ],
+            ),
+            (&with_key, &[("api-key", "wrong")], &["is not one of this evertoken", "api_key_env"]),
+        ];
+        for (access, fields, parts) in cases {
+            let refused = access.check(&head(fields), false).unwrap_err();
+            for part in parts {
+                assert!(refused.message.contains(part), "{part}: {}", refused.message);
+            }
+            assert!(!refused.message.contains("wrong"), "a key is not repeated");
         }
     }
 

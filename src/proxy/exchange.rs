@@ -261,7 +261,7 @@ impl Proxy {
     #[inline(never)]
     fn choose(&self, request: &mut Request<'_>) -> Result<(TakenBody, Queue), Stop> {
         let head = request.head;
-        let api = api_of(head.path(), &head.headers);
+        let api = || api_of(head.path(), &head.headers);
         let serving = |model: Option<&str>| {
             let found = candidates(&self.config, api, model);
             found.map_err(|refusal| route::with_hint(refusal, head))

@@ -62,7 +62,7 @@ fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) 
 fn leads_to(path: &str, config: &Config, index: usize, head: &RequestHead) -> bool {
     // Two slashes at the start would name another server.
     let is_path = !path.starts_with("//") && route(path, &config.providers) == Ok(Route::Any);
-    let served = || candidates(config, api_of(path, &head.headers), None).unwrap_or_default();
+    let served = || candidates(config, || api_of(path, &head.headers), None).unwrap_or_default();
     is_path
         && config.model_routes.is_empty()
         && matches!(served().as_slice(), [only] if only.provider == index)

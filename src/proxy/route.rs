@@ -35,12 +35,12 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers, slug))
 }
 
-/// The providers that may serve a request of `api` and for `model`, in the order of their priority: those of the
+/// The providers that may serve a request of an `api` and for `model`, in the order of their priority: those of the
 /// first route whose pattern matches the model; else those whose type is that API's and then the generic
-/// ones, in file order. One that is alone gets every request.
+/// ones, in file order. One that is alone gets every request, and the API is not asked for.
 pub fn candidates(
     config: &Config,
-    api: Option<ProviderKind>,
+    api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
 ) -> Result<Vec<Candidate>, Refusal> {
     let routed = model.map(|model| routed(config, model)).unwrap_or_default();
@@ -50,6 +50,7 @@ pub fn candidates(
     if let Some(only) = only_enabled(&config.providers) {
         return Ok(vec![Candidate::alone(only)]);
     }
+    let api = api();
     let by_type = api.map(|api| by_type(&config.providers, api)).unwrap_or_default();
     if by_type.is_empty() { Err(no_provider(&config.providers, api)) } else { Ok(by_type) }
 }
@@ -125,7 +126,7 @@ pub fn explain(config: &Config) -> Vec<String> {
     for route in &config.model_routes {
         // No model of this name is needed: the pattern's own candidates are asked for.
         let own = Config { model_routes: vec![route.clone()], ..config.clone() };
-        let served = match candidates(&own, None, Some(&route.pattern)) {
+        let served = match candidates(&own, || None, Some(&route.pattern)) {
             Ok(served)
                 if route.candidates.iter().any(|one| config.providers[one.provider].enabled) =>
             {
@@ -136,7 +137,7 @@ pub fn explain(config: &Config) -> Vec<String> {
         rows.push((format!("model '{}'", route.pattern), served));
     }
     for (api, shown) in APIS {
-        let served = candidates(config, api, None);
+        let served = candidates(config, || api, None);
         let served =
             served.map_or_else(|_| "nobody (404)".to_owned(), |served| in_words(config, &served));
         rows.push((shown.to_owned(), served));
@@ -181,7 +182,8 @@ pub fn is_opened_in_browser(head: &RequestHead) -> bool {
         let name = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(b"text/html")
     };
-    head.path() == "/" && head.method == "GET" && head.headers.list("accept").any(is_html)
+    let is_root = matches!(head.target.as_bytes(), [b'/'] | [b'/', b'?', ..]);
+    is_root && head.method == "GET" && head.headers.list("accept").any(is_html)
 }
 
 /// The slug, and what follows it, of a path that begins with `/to/`.
@@ -222,21 +224,23 @@ fn no_provider(providers: &[Provider], api: Option<ProviderKind>) -> Refusal {
     };
     let there_are: Vec<_> = ProviderKind::ALL.into_iter().filter_map(by_kind).collect();
     let there_are = there_are.join("; ");
+    let by_name = "/to/<slug>/… reaches each of them";
     let message = match api {
         _ if there_are.is_empty() => "No provider is enabled in providers.yaml".to_owned(),
-        Some(ProviderKind::Generic) => format!(
-            "A request for this path goes to a provider of type generic, and none is enabled; there are: \
-             {there_are}. /to/<slug>/… reaches each of them"
-        ),
-        Some(api) => format!(
-            "A request of this API goes to a provider of type {} or generic, and none is enabled; there are: \
-             {there_are}. /to/<slug>/… reaches each of them",
-            api.as_str()
-        ),
         None => format!(
-            "This path belongs to no API that evertoken knows, so that it is not told who is meant; \
-             /to/<slug>/… reaches each provider; there are: {there_are}"
+            "This path belongs to no API that evertoken knows, and several providers are enabled: {there_are}. \
+             {by_name}"
         ),
+        Some(api) => {
+            let types = match api {
+                ProviderKind::Generic => "generic".to_owned(),
+                other => format!("{} or generic", other.as_str()),
+            };
+            format!(
+                "A request of this API goes to a provider of type {types}, and none of those is enabled; there \
+                 are: {there_are}. {by_name}"
+            )
+        }
     };
     Refusal::new(Code::NoProvider, message)
 }
@@ -327,7 +331,7 @@ pub(crate) mod tests {
 
     /// The names of the candidates, with the model where it is renamed.
     fn names(config: &Config, api: Option<ProviderKind>, model: Option<&str>) -> Vec<String> {
-        let candidates = candidates(config, api, model).unwrap_or_default();
+        let candidates = candidates(config, || api, model).unwrap_or_default();
         let name = |one: &Candidate| {
             let name = &config.providers[one.provider].name;
             let model = one.model.as_ref().map(|model| format!(" as {model}"));
@@ -369,13 +373,17 @@ pub(crate) mod tests {
             (
                 two,
                 Some(OpenAi),
-                "type openai or generic, and none is enabled; there are: anthropic: a, b.",
+                "type openai or generic, and none of those is enabled; there are: anthropic: a, b.",
             ),
-            (two, Some(Generic), "type generic, and none is enabled; there are: anthropic: a, b."),
-            (mixed, None, "there are: anthropic: a; openai: o, p"),
+            (
+                two,
+                Some(Generic),
+                "type generic, and none of those is enabled; there are: anthropic: a, b.",
+            ),
+            (mixed, None, "providers are enabled: anthropic: a; openai: o, p."),
         ];
         for (providers, api, part) in cases {
-            let refused = candidates(&with(providers, ""), api, None).unwrap_err();
+            let refused = candidates(&with(providers, ""), || api, None).unwrap_err();
             assert_eq!(refused.code, Code::NoProvider);
             assert!(refused.message.contains(part), "{}", refused.message);
         }

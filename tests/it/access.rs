@@ -101,6 +101,40 @@ fn without_auth_foreign_hosts_and_origins_get_403() {
 }
 
 #[test]
+fn a_refusal_of_a_page_or_a_key_said_nothing_of_what_to_set() {
+    let peer = fine();
+    let of = |settings: &str, fields: &str| {
+        TestProxy::builder()
+            .settings(settings)
+            .provider("P", "openai", &peer.url(), "auth_type: none")
+            .start()
+            .ask(format!("GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"))
+            .body
+    };
+    let with_key = "auth: {enabled: true, api_key: a-key}";
+    for (settings, fields, parts) in [
+        (
+            "max_connections: 9",
+            "Origin: http://localhost:3000\r\n",
+            ["http://localhost:3000", "settings.allowed_origins"],
+        ),
+        (
+            "max_connections: 9",
+            "Sec-Fetch-Site: same-site\r\n",
+            ["origin", "settings.allowed_origins"],
+        ),
+        (with_key, "", ["No key was sent", "x-goog-api-key"]),
+        (with_key, "api-key: wrong-key\r\n", ["not one of this evertoken", "settings.auth"]),
+    ] {
+        let told = of(settings, fields);
+        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        assert!(!told.contains("wrong-key") && !told.contains("a-key"), "{told}");
+    }
+    let told = TestProxy::before(&peer.url()).ask("GET / HTTP/2.0\r\n\r\n").body;
+    assert!(told.contains("turn HTTP/2 off"), "{told}");
+}
+
+#[test]
 fn a_refusal_has_the_shape_of_the_provider_that_the_path_names() {
     let peer = fine();
     let proxy = TestProxy::builder()
