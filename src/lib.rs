@@ -18,6 +18,7 @@ pub mod environment_file;
 pub mod inflate;
 pub mod ingress;
 pub mod listener_owner;
+pub mod liveness;
 pub mod logger;
 pub mod login;
 pub mod message;

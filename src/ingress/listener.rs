@@ -15,6 +15,7 @@ use crate::config::Limits;
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::{Service, conn};
+use crate::liveness::{Peer, watch_peer};
 use crate::refusal::{Code, Refusal};
 use crate::thread::{self, Thread};
 
@@ -65,8 +66,9 @@ pub fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
 fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it on Linux.
+    // Accepted sockets inherit the options on Linux.
     socket.set_tcp_nodelay(true)?;
+    watch_peer(&socket, Peer::at(address.ip()));
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -100,6 +102,7 @@ impl BuiltinServer {
             refused: start_refuser(service.clone())?,
             service,
             stopped,
+            has_remote_clients: Peer::at(address.ip()) == Peer::Remote,
             last_said: None,
         };
         let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
@@ -162,6 +165,8 @@ struct Acceptor {
     service: Arc<dyn Service>,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
+    /// Whether the address is one that other machines reach.
+    has_remote_clients: bool,
     last_said: Option<Stopwatch>,
 }
 
@@ -185,6 +190,10 @@ impl Acceptor {
     }
 
     fn hand_over(&mut self, stream: TcpStream, from: IpAddr) {
+        // It inherited what clients across a network need.
+        if self.has_remote_clients && Peer::at(from) == Peer::Local {
+            watch_peer(&SockRef::from(&stream), Peer::Local);
+        }
         let stream = Arc::new(stream);
         let entry = self.live.enter(stream.clone(), from);
         if !entry.has_share(self.limits.max_connections_per_address) {
@@ -267,4 +276,23 @@ fn refuse(stream: &TcpStream, why: &str, service: &dyn Service) -> io::Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::liveness::set_on;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn accepted_connections_notice_that_their_client_is_gone() {
+        for (host, limit) in [("127.0.0.1", None), ("0.0.0.0", Some(LIMIT))] {
+            let listener = bind(host, 0).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let accepted = listener.accept().unwrap().0;
+            assert_eq!(set_on(&SockRef::from(&accepted)), (true, [30, 10, 3], limit), "{host}");
+        }
+    }
 }

@@ -1,0 +1,101 @@
+//! TCP's own checks that the other end is still there: probes on silent connections, and an end to waiting for
+//! acknowledgements. Both legs have them, the clients' and the providers'.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use log::debug;
+use socket2::{Socket, TcpKeepalive};
+
+/// How long a connection is silent before the other end is probed. NAT boxes forget silent connections after 4 to
+/// 5 minutes; the probes keep theirs in memory too.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// The time between two probes.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How many probes may stay unanswered. Linux counts them only where [`UNACKNOWLEDGED_MAX`] is not set; where it is,
+/// one unanswered probe ends the connection 10 s later.
+const PROBES_MAX: u32 = 3;
+/// How long sent data may stay unacknowledged before the connection ends.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+
+/// Where the other end of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Across a network, which may lose packets in silence.
+    Remote,
+    /// On this machine. No packet gets lost here, and the kernel says when a process ends. But it also takes a
+    /// process that reads nothing for [`UNACKNOWLEDGED_MAX`] for gone, such as one that is stopped by Ctrl-Z or in a
+    /// debugger, so that limit is left out.
+    Local,
+}
+
+impl Peer {
+    /// Where `address` is. A listening socket may be given its own: a loopback one has local clients only.
+    pub fn at(address: IpAddr) -> Self {
+        if address.to_canonical().is_loopback() { Self::Local } else { Self::Remote }
+    }
+}
+
+/// Has `socket` notice that its other end is gone. Sockets accepted from a listening one inherit this on Linux.
+///
+/// A system that knows none of these options is no reason to refuse a connection.
+pub fn watch_peer(socket: &Socket, peer: Peer) {
+    if let Err(error) = try_watch(socket, peer) {
+        debug!("A dead connection may be noticed late: {error}");
+    }
+}
+
+fn try_watch(socket: &Socket, peer: Peer) -> io::Result<()> {
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES_MAX);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout((peer == Peer::Remote).then_some(UNACKNOWLEDGED_MAX))
+}
+
+/// What is set on `socket`, for tests: whether it probes, after how long, how often, how many times, and how long data
+/// may stay unacknowledged.
+#[cfg(test)]
+pub(crate) fn set_on(socket: &Socket) -> (bool, [u64; 3], Option<Duration>) {
+    let probes = [
+        socket.tcp_keepalive_time().unwrap().as_secs(),
+        socket.tcp_keepalive_interval().unwrap().as_secs(),
+        u64::from(socket.tcp_keepalive_retries().unwrap()),
+    ];
+    (socket.keepalive().unwrap(), probes, socket.tcp_user_timeout().unwrap())
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Type};
+
+    use super::*;
+
+    #[test]
+    fn loopback_addresses_are_this_machine() {
+        let cases = [
+            ("127.0.0.1", Peer::Local),
+            ("127.9.9.9", Peer::Local),
+            ("::1", Peer::Local),
+            ("::ffff:127.0.0.1", Peer::Local),
+            ("0.0.0.0", Peer::Remote),
+            ("::", Peer::Remote),
+            ("192.0.2.1", Peer::Remote),
+            ("::ffff:192.0.2.1", Peer::Remote),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(Peer::at(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_peer_across_a_network_is_probed_and_its_acknowledgements_have_a_limit() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        watch_peer(&socket, Peer::Remote);
+        assert_eq!(set_on(&socket), (true, [30, 10, 3], Some(Duration::from_secs(20))));
+        watch_peer(&socket, Peer::Local);
+        assert_eq!(set_on(&socket), (true, [30, 10, 3], None), "a paused process is not gone");
+    }
+}
