@@ -34,6 +34,8 @@ mod request;
 mod resolver;
 mod roots;
 mod socket;
+mod source;
+mod talk;
 mod tunnel;
 mod watch;
 mod wire;
@@ -53,7 +55,7 @@ use wire::Wire;
 /// How long the phases of an exchange may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Name, TCP and TLS.
+    /// For the name, and again for TCP and TLS.
     pub connect: Duration,
     /// From the end of the request to the head of the response.
     pub response: Duration,
@@ -210,11 +212,11 @@ impl Upstream {
     }
 
     fn connect(&self, watch: &Watch) -> Result<Wire, Fault> {
-        match self.connector.connect(&self.origin, watch) {
+        match self.connector.connect(&self.origin, watch, None) {
             // Idle connections hold descriptors.
             Err(Fault::Short(_)) => {
                 self.idle.trim(0);
-                self.connector.connect(&self.origin, watch)
+                self.connector.connect(&self.origin, watch, None)
             }
             outcome => outcome,
         }

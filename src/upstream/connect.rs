@@ -1,12 +1,10 @@
-//! New connections: TCP to one of a name's addresses, through a proxy where there is one, and TLS.
+//! New connections: TCP to one of a name's addresses, through a proxy where there is one, and TLS. Requests and token
+//! requests take the same way.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use rustix::event::PollFlags;
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::clock::Deadline;
 use crate::config::Egress;
@@ -15,16 +13,19 @@ use crate::upstream::fault::Fault;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
 use crate::upstream::roots::Roots;
-use crate::upstream::socket::Socket as Plain;
+use crate::upstream::socket::Socket;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
 
+mod race;
+mod reach;
+
+use reach::reach;
+
 /// The stack of a TLS handshake. A quarter would do; but glibc keeps up to 40 MB of the stacks of threads that
 /// have ended, with what they took, and of larger ones that is fewer.
 const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
-/// The least time one of several addresses is given.
-const ADDRESS_MIN: Duration = Duration::from_millis(250);
 
 /// Makes connections to one provider.
 #[derive(Debug)]
@@ -35,20 +36,33 @@ pub(super) struct Connector {
     roots: Roots,
 }
 
+/// What a connection is made for: whose client is watched, and when it is too late.
+#[derive(Clone, Copy)]
+struct Aim<'a> {
+    watch: &'a Watch,
+    end: Option<Deadline>,
+}
+
 impl Connector {
-    /// `allowed` is the time for a connection; the error says what is wrong with `egress`.
+    /// `allowed` is the time for a name, and again the time for a connection; the error says what is wrong with
+    /// `egress`.
     pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, String> {
         let tunnel = egress.proxy.as_ref().map(|url| Tunnel::through(url.expose())).transpose()?;
         let roots = Roots::of(egress)?;
-        Ok(Self { allowed, resolver: Resolver::new(allowed), tunnel, roots })
+        Ok(Self { allowed, resolver: Resolver::of_process(), tunnel, roots })
     }
 
-    /// A new connection to `origin`, ready for a request.
-    pub(super) fn connect(&self, origin: &Origin, watch: &Watch) -> Result<Wire, Fault> {
-        let deadline = Deadline::after(self.allowed);
-        let wire = match &self.tunnel {
-            None => self.reach(&origin.host, origin.port, watch, deadline)?,
-            Some(tunnel) => self.dig(tunnel, origin, watch, deadline)?,
+    /// A new connection to `origin`, ready for a request, by `end` where there is one.
+    pub(super) fn connect(
+        &self,
+        origin: &Origin,
+        watch: &Watch,
+        end: Option<Deadline>,
+    ) -> Result<Wire, Fault> {
+        let aim = Aim { watch, end };
+        let (wire, deadline) = match &self.tunnel {
+            None => self.reach(&origin.host, origin.port, aim)?,
+            Some(tunnel) => self.dig(tunnel, origin, aim)?,
         };
         if origin.is_tls {
             return self.shake_hands(wire, &origin.host, watch, deadline);
@@ -56,29 +70,31 @@ impl Connector {
         Ok(wire)
     }
 
-    // Not part of its caller: what it needs of the stack would stay with the worker.
+    /// Connects to a proxy, and has it connect to `origin`.
+    // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn dig(
         &self,
         tunnel: &Tunnel,
         origin: &Origin,
-        watch: &Watch,
-        deadline: Deadline,
-    ) -> Result<Wire, Fault> {
+        aim: Aim<'_>,
+    ) -> Result<(Wire, Deadline), Fault> {
         let address = if tunnel.wants_address() {
-            self.resolver.addresses(&origin.host, origin.port, watch)?.first().copied()
+            let until = self.deadline(aim);
+            let target = self.resolver.find(&origin.host, origin.port, aim.watch, until)?;
+            target.addresses.first().copied()
         } else {
             None
         };
-        let mut wire = self.reach(tunnel.host(), tunnel.port(), watch, deadline)?;
+        let (mut wire, deadline) = self.reach(tunnel.host(), tunnel.port(), aim)?;
         if tunnel.is_tls() {
-            wire = self.shake_hands(wire, tunnel.host(), watch, deadline)?;
+            wire = self.shake_hands(wire, tunnel.host(), aim.watch, deadline)?;
         }
-        tunnel.open(&mut wire, origin, address, watch, deadline)?;
-        Ok(wire)
+        tunnel.open(&mut wire, origin, address, aim.watch, deadline)?;
+        Ok((wire, deadline))
     }
 
-    // Not part of its caller: what it needs of the stack would stay with the worker.
+    // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn shake_hands(
         &self,
@@ -88,7 +104,7 @@ impl Connector {
         deadline: Deadline,
     ) -> Result<Wire, Fault> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Fault::Bad("the host is no name that TLS knows".to_owned()))?;
+            .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
         let config = self.roots.config();
         // The worker would keep what this takes of its stack and heap, for the life of a stream.
         thread::aside("handshake", HANDSHAKE_STACK_BYTES, || {
@@ -96,49 +112,19 @@ impl Connector {
         })
     }
 
-    /// Tries the addresses of `host` in turn; each gets an even share of the time that is left.
-    fn reach(
-        &self,
-        host: &str,
-        port: u16,
-        watch: &Watch,
-        deadline: Deadline,
-    ) -> Result<Wire, Fault> {
-        let addresses = self.resolver.addresses(host, port, watch)?;
-        let mut last = Fault::TimedOut;
-        for (index, address) in addresses.iter().enumerate() {
-            let untried = u32::try_from(addresses.len() - index).unwrap_or(1);
-            let share = (deadline.left() / untried).max(ADDRESS_MIN);
-            match tcp(*address, share, watch) {
-                Err(Fault::ClientGone) => return Err(Fault::ClientGone),
-                Err(fault) => last = fault,
-                Ok(stream) => return Ok(Wire::Plain(Plain::new(stream)?)),
-            }
-        }
-        Err(last)
+    /// Looks `host` up and connects to it; what is left of the time is for what follows. A slow look-up takes
+    /// nothing of the connection's time.
+    fn reach(&self, host: &str, port: u16, aim: Aim<'_>) -> Result<(Wire, Deadline), Fault> {
+        let target = self.resolver.find(host, port, aim.watch, self.deadline(aim))?;
+        let deadline = self.deadline(aim);
+        let stream = reach(&target, aim.watch, deadline)?;
+        Ok((Wire::Plain(Socket::new(stream)?), deadline))
     }
-}
 
-fn tcp(address: SocketAddr, allowed: Duration, watch: &Watch) -> Result<TcpStream, Fault> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    let begun = socket.connect(&address.into());
-    let stream = TcpStream::from(socket);
-    match begun {
-        Ok(()) => return Ok(stream),
-        Err(error) if is_under_way(&error) => {}
-        Err(error) => return Err(error.into()),
+    fn deadline(&self, aim: Aim<'_>) -> Deadline {
+        let own = Deadline::after(self.allowed);
+        aim.end.map_or(own, |end| own.min(end))
     }
-    watch.wait(&stream, PollFlags::OUT, allowed)?;
-    match stream.take_error()? {
-        Some(error) => Err(error.into()),
-        None => Ok(stream),
-    }
-}
-
-fn is_under_way(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }
 
 /// Whether a name needs no look-up.

@@ -1,11 +1,9 @@
 //! Through a proxy: HTTP CONNECT (RFC 9110 §9.3.6) and SOCKS 4, 4a and 5 (RFC 1928, RFC 1929).
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rustix::event::PollFlags;
 use ureq::{Proxy, ProxyProtocol};
 
 use crate::clock::Deadline;
@@ -14,8 +12,9 @@ use crate::upstream::connect::literal;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::{HeadReader, RESPONSE_HEAD_MAX_BYTES};
 use crate::upstream::origin::Origin;
+use crate::upstream::talk::Talk;
 use crate::upstream::watch::Watch;
-use crate::upstream::wire::{Wire, is_not_now};
+use crate::upstream::wire::Wire;
 
 /// A proxy, as its URL names it.
 #[derive(Debug)]
@@ -221,46 +220,4 @@ fn socks5_reply(reply: u8) -> &'static str {
 
 fn refused(why: &str) -> Fault {
     Fault::Bad(format!("the proxy: {why}"))
-}
-
-/// A connection to a proxy that is spoken to in turn.
-struct Talk<'a> {
-    wire: &'a mut Wire,
-    watch: &'a Watch,
-    deadline: Deadline,
-}
-
-impl Talk<'_> {
-    fn say(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.wire.write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if is_not_now(&error) => self.wait(PollFlags::OUT)?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        while !self.wire.send_held()? {
-            self.wait(PollFlags::OUT)?;
-        }
-        Ok(())
-    }
-
-    fn hear<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Fault> {
-        let mut bytes = [0; COUNT];
-        let mut count = 0;
-        while count < COUNT {
-            match self.wire.read(&mut bytes[count..]) {
-                Ok(0) => return Err(Fault::Closed),
-                Ok(more) => count += more,
-                Err(error) if is_not_now(&error) => self.wait(PollFlags::IN)?,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn wait(&self, interest: PollFlags) -> Result<(), Fault> {
-        self.watch.wait(self.wire.socket(), interest, self.deadline.left()).map(drop)
-    }
 }

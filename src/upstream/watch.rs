@@ -59,7 +59,7 @@ impl Watch {
             poll_all(&mut fds, limit)?;
             return ready(&fds[0]);
         };
-        let mut fds = [of_socket, PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)];
+        let mut fds = [of_socket, of_client(client)];
         poll_all(&mut fds, limit)?;
         if is_gone(&fds[1]) {
             self.gone.store(true, Ordering::Relaxed);
@@ -68,10 +68,30 @@ impl Watch {
         ready(&fds[0])
     }
 
+    /// Waits until one of `sockets` can be written or has failed, `limit` at most: the indices of those, in order.
+    pub(super) fn wait_for_any(
+        &self,
+        sockets: &[&TcpStream],
+        limit: Duration,
+    ) -> Result<Vec<usize>, Fault> {
+        let mut fds: Vec<_> = sockets
+            .iter()
+            .map(|socket| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT))
+            .collect();
+        fds.extend(self.client.as_ref().map(|client| of_client(client)));
+        poll_all(&mut fds, limit)?;
+        if fds.get(sockets.len()).is_some_and(is_gone) {
+            self.gone.store(true, Ordering::Relaxed);
+            return Err(Fault::ClientGone);
+        }
+        let ready = (0..sockets.len()).filter(|index| !fds[*index].revents().is_empty());
+        Ok(ready.collect())
+    }
+
     /// Whether the client has gone away, without waiting.
     pub(super) fn check(&self) -> Result<(), Fault> {
         let Some(client) = &self.client else { return Ok(()) };
-        let mut fds = [PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)];
+        let mut fds = [of_client(client)];
         poll_all(&mut fds, Duration::ZERO)?;
         if is_gone(&fds[0]) {
             self.gone.store(true, Ordering::Relaxed);
@@ -91,6 +111,11 @@ fn poll_all(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// To be waited for only in order to see the client go away.
+fn of_client(client: &TcpStream) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)
 }
 
 fn is_gone(client: &PollFd<'_>) -> bool {

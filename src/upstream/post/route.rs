@@ -1,0 +1,154 @@
+//! The connections of token requests: our own, under `ureq`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ureq::Error;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector as UreqConnector, LazyBuffers, NextTimeout, Transport,
+};
+
+use crate::clock::Deadline;
+use crate::upstream::connect::Connector;
+use crate::upstream::fault::Fault;
+use crate::upstream::origin::Origin;
+use crate::upstream::talk::Talk;
+use crate::upstream::watch::Watch;
+use crate::upstream::wire::Wire;
+
+/// Makes the connection of one request, and keeps in mind what became of it.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    connector: Arc<Connector>,
+    outcome: Arc<Mutex<Outcome>>,
+}
+
+/// What became of the connection.
+#[derive(Debug, Default)]
+pub(super) enum Outcome {
+    /// None was asked for yet.
+    #[default]
+    None,
+    /// It stands.
+    Connected,
+    /// It could not be made.
+    Failed(Fault),
+}
+
+/// A connection, and since when it may be read and written for how long.
+pub(super) struct Wired {
+    wire: Wire,
+    watch: Watch,
+    buffers: LazyBuffers,
+    is_tls: bool,
+}
+
+impl Route {
+    /// Over connections of `connector`.
+    pub(super) fn over(connector: Arc<Connector>) -> Self {
+        Self { connector, outcome: Arc::default() }
+    }
+
+    /// What became of the connection; afterwards nobody knows.
+    pub(super) fn take_outcome(&self) -> Outcome {
+        std::mem::take(&mut *self.outcome.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn note(&self, outcome: Outcome) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+    }
+}
+
+impl<In: Transport> UreqConnector<In> for Route {
+    type Out = Wired;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<In>,
+    ) -> Result<Option<Self::Out>, Error> {
+        let origin = origin_of(details.uri)?;
+        let watch = Watch::default();
+        let end = details.timeout.not_zero().map(|left| Deadline::after(*left));
+        match self.connector.connect(&origin, &watch, end) {
+            Ok(wire) => {
+                self.note(Outcome::Connected);
+                let config = details.config;
+                let buffers =
+                    LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+                Ok(Some(Wired { wire, watch, buffers, is_tls: origin.is_tls }))
+            }
+            Err(fault) => {
+                self.note(Outcome::Failed(fault));
+                Err(Error::ConnectionFailed)
+            }
+        }
+    }
+}
+
+fn origin_of(uri: &Uri) -> Result<Origin, Error> {
+    let both = uri.scheme_str().zip(uri.authority());
+    let url = both.map(|(scheme, authority)| format!("{scheme}://{authority}"));
+    url.and_then(|url| Origin::of(&url)).ok_or(Error::HostNotFound)
+}
+
+impl std::fmt::Debug for Wired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wired").finish_non_exhaustive()
+    }
+}
+
+impl Transport for Wired {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = timeout.for_write();
+        let output = &self.buffers.output()[..amount];
+        let mut talk = talk(&mut self.wire, &self.watch, timeout);
+        talk.say(output).map_err(|fault| error_of(fault, timeout))
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let timeout = timeout.for_read();
+        let room = self.buffers.input_append_buf();
+        let mut talk = talk(&mut self.wire, &self.watch, timeout);
+        let amount = talk.hear_some(room).map_err(|fault| error_of(fault, timeout))?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.wire.is_quiet()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+}
+
+fn talk<'a>(wire: &'a mut Wire, watch: &'a Watch, timeout: NextTimeout) -> Talk<'a> {
+    let left = timeout.not_zero().map_or(std::time::Duration::MAX, |left| *left);
+    Talk { wire, watch, deadline: Deadline::after(left) }
+}
+
+fn error_of(fault: Fault, timeout: NextTimeout) -> Error {
+    match fault {
+        Fault::TimedOut => Error::Timeout(timeout.reason),
+        Fault::Tls(error) => Error::Rustls(error),
+        other => Error::Io(other.into()),
+    }
+}
+
+/// Stands where `ureq` wants addresses: the connector finds them.
+#[derive(Debug)]
+pub(super) struct Unresolved;
+
+impl Resolver for Unresolved {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
+    }
+}
