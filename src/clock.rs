@@ -1,7 +1,7 @@
 //! The one door to time: wall clock for expiry, steady clock for waits, both injectable.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -227,6 +227,20 @@ impl Stopwatch {
     /// Time since the start.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
+    }
+
+    /// How far the wall clock is ahead of this point on the steady one, which must be now, from an arbitrary base.
+    /// It changes where one of them jumps: the steady clock stands still while the machine sleeps.
+    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+    pub fn wall_lead_ms(self) -> i64 {
+        static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let wall = Timestamp::from_system_time(SystemTime::now());
+        let (after, before) =
+            (self.0.checked_duration_since(*BASE), BASE.checked_duration_since(self.0));
+        let millis = |time: Option<Duration>| {
+            i64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+        };
+        wall.as_millis().saturating_sub(millis(after)).saturating_add(millis(before))
     }
 
     /// One that is started so much later.

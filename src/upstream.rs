@@ -35,6 +35,7 @@ mod resolver;
 mod roots;
 mod socket;
 mod source;
+mod surroundings;
 mod talk;
 mod tunnel;
 mod watch;

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use log::debug;
 use rustix::net::sockopt::socket_incoming_cpu;
 use rustix::thread::sched_getcpu;
 
 use crate::clock::Stopwatch;
+use crate::upstream::surroundings::Surroundings;
 use crate::upstream::wire::Wire;
 
 mod place;
@@ -27,6 +29,9 @@ use place::{Kept, Place};
 const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
 /// How often connections that are too old are looked for in all places.
 const TIDY_GAP: Duration = Duration::from_secs(5);
+/// How long a connection is idle before it is looked at whether this machine's address is still the same when it is
+/// used again. Under load none is idle for so long, so that it costs a busy proxy nothing.
+const UNSEEN_MAX: Duration = Duration::from_secs(1);
 /// Places of processors; more of these share them.
 const PLACES_MAX: usize = 16;
 
@@ -43,6 +48,7 @@ pub(super) struct Idle {
     since: Stopwatch,
     /// When all places were tidied last, in milliseconds after `since`.
     tidied_ms: AtomicU64,
+    surroundings: Surroundings,
 }
 
 impl Idle {
@@ -50,12 +56,13 @@ impl Idle {
     /// several places. There are hardly ever more than requests were under way at once, since a new one is
     /// made only where none is idle.
     pub(super) fn new(max: usize) -> Self {
-        Self::with_places(*PLACES, max)
+        Self::with_places(*PLACES, max, Surroundings::of_machine())
     }
 
-    fn with_places(places: usize, max: usize) -> Self {
+    fn with_places(places: usize, max: usize, surroundings: Surroundings) -> Self {
         let places = (0..places).map(|_| Place::default()).collect();
-        Self { places, max, since: Stopwatch::start(), tidied_ms: AtomicU64::new(0) }
+        let (since, tidied_ms) = (Stopwatch::start(), AtomicU64::new(0));
+        Self { places, max, since, tidied_ms, surroundings }
     }
 
     /// Keeps a connection on which an answer was read to its end.
@@ -74,7 +81,7 @@ impl Idle {
     }
 
     /// A kept connection that looks alive: one that has ended, or on which bytes came that nobody asked for,
-    /// is closed, since they would be taken for the next answer.
+    /// is closed, since they would be taken for the next answer. None is left after a suspend or a change of network.
     pub(super) fn take(&self) -> Option<Wire> {
         self.take_at(sched_getcpu(), Stopwatch::start())
     }
@@ -82,10 +89,26 @@ impl Idle {
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn take_at(&self, processor: usize, now: Stopwatch) -> Option<Wire> {
+        if self.surroundings.have_slept(now) {
+            debug!("A clock jumped, as after a suspend; kept connections are closed");
+            self.tidy(0, now);
+        }
         let (before, from) = self.places.split_at(processor % self.places.len());
         let mut all = from.iter().chain(before).flat_map(|place| from_fn(|| place.take()));
-        let is_fine = |one: &Kept| one.since.until(now) < IDLE_MAX_AGE && one.wire.is_quiet();
-        all.find(is_fine).map(|one| one.wire)
+        all.find(|one| self.is_fine(one, now)).map(|one| one.wire)
+    }
+
+    fn is_fine(&self, one: &Kept, now: Stopwatch) -> bool {
+        let age = one.since.until(now);
+        if age >= IDLE_MAX_AGE || !one.wire.is_quiet() {
+            return false;
+        }
+        if age >= UNSEEN_MAX && self.surroundings.have_moved(one.wire.socket()) {
+            debug!("The local address has changed; kept connections are closed");
+            self.tidy(0, now);
+            return false;
+        }
+        true
     }
 
     /// Closes those beyond `max`, the oldest first, so that their descriptors are free.
@@ -151,6 +174,11 @@ mod tests {
         (Wire::Plain(Socket::new(stream).unwrap()), listener.accept().unwrap().0)
     }
 
+    /// On a machine that stays where it is.
+    fn still(places: usize, max: usize) -> Idle {
+        Idle::with_places(places, max, Surroundings::jumping(0))
+    }
+
     fn pairs(count: usize) -> (Vec<Wire>, Vec<TcpStream>) {
         (0..count).map(|_| pair()).unzip()
     }
@@ -161,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_last_one_is_used_first_and_there_are_no_more_than_allowed() {
-        let idle = Idle::with_places(1, 2);
+        let idle = still(1, 2);
         let (wires, _peers) = pairs(3);
         let ports: Vec<_> = wires.iter().map(port).collect();
         for (index, wire) in wires.into_iter().enumerate() {
@@ -178,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_worker_gets_what_was_used_last_of_its_processor_and_then_of_the_others() {
-        let idle = Idle::with_places(3, 99);
+        let idle = still(3, 99);
         let now = Stopwatch::start();
         let (wires, _peers) = pairs(5);
         let ports: Vec<_> = wires.iter().map(port).collect();
@@ -211,7 +239,7 @@ mod tests {
         let mut allowed = (0..CpuSet::MAX_CPU).filter(|number| allowed.is_set(*number));
         let first = allowed.next().unwrap();
         let last = allowed.next_back().unwrap_or(first);
-        let idle = Idle::with_places(CpuSet::MAX_CPU, 9);
+        let idle = still(CpuSet::MAX_CPU, 9);
         for (answers, reads) in [(first, last), (last, first)] {
             let (wire, mut peer) = pair();
             let port = port(&wire);
@@ -235,7 +263,7 @@ mod tests {
         for (age, is_used) in
             [(IDLE_MAX_AGE.saturating_sub(NANOSECOND), true), (IDLE_MAX_AGE, false)]
         {
-            let idle = Idle::with_places(1, 9);
+            let idle = still(1, 9);
             let (wire, _peer) = pair();
             idle.put_at(0, wire, idle.since);
             assert_eq!(idle.take_at(0, idle.since.later(age)).is_some(), is_used, "{age:?}");
@@ -253,7 +281,7 @@ mod tests {
             (Duration::from_secs(2), 2, 2),
             (Duration::from_secs(2), 0, 0),
         ] {
-            let idle = Idle::with_places(2, 99);
+            let idle = still(2, 99);
             let (wires, _peers) = pairs(3);
             let oldest = port(&wires[0]);
             for ((wire, age), processor) in wires.into_iter().zip([0, 1, 1]).zip([1, 0, 1]) {
@@ -269,7 +297,7 @@ mod tests {
 
     #[test]
     fn all_places_are_tidied_now_and_then_though_other_ones_are_used() {
-        let idle = Idle::with_places(4, 99);
+        let idle = still(4, 99);
         let (mut wires, _peers) = pairs(4);
         let young = wires.pop().unwrap();
         for (processor, wire) in wires.into_iter().enumerate() {
@@ -285,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_ended_or_has_something_to_say_is_not_used_however_young_it_is() {
-        let idle = Idle::with_places(1, 9);
+        let idle = still(1, 9);
         let (ended, peer) = pair();
         drop(peer);
         let (talking, mut peer) = pair();
@@ -309,5 +337,36 @@ mod tests {
         assert_eq!(idle.count(), 1);
         idle.trim(0);
         assert!(idle.take().is_none());
+    }
+    #[test]
+    fn after_a_suspend_none_is_left() {
+        // The wall clock is a minute ahead of where it was.
+        let idle = Idle::with_places(2, 9, Surroundings::jumping(60_000));
+        let (wires, _peers) = pairs(2);
+        let now = Stopwatch::start();
+        for (processor, wire) in wires.into_iter().enumerate() {
+            idle.put_at(processor, wire, now);
+        }
+        assert!(idle.take_at(0, now).is_none());
+        assert_eq!(idle.count(), 0);
+        idle.put_at(0, pair().0, now);
+        assert!(idle.take_at(0, now).is_none(), "its other end was dropped");
+        let (wire, _peer) = pair();
+        idle.put_at(0, wire, now);
+        assert!(idle.take_at(0, now).is_some(), "those from after it are kept");
+    }
+
+    #[test]
+    fn after_a_change_of_the_local_address_none_is_left_that_was_idle_for_a_moment() {
+        for (age, is_used) in [(UNSEEN_MAX.saturating_sub(NANOSECOND), true), (UNSEEN_MAX, false)] {
+            let idle = Idle::with_places(2, 9, Surroundings::elsewhere());
+            let (wires, _peers) = pairs(2);
+            let now = Stopwatch::start();
+            for (processor, wire) in wires.into_iter().enumerate() {
+                idle.put_at(processor, wire, now);
+            }
+            assert_eq!(idle.take_at(0, now.later(age)).is_some(), is_used, "{age:?}");
+            assert_eq!(idle.count(), usize::from(is_used), "{age:?}");
+        }
     }
 }

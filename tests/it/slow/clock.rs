@@ -92,6 +92,22 @@ fn steps_of_hours_in_both_directions() {
 }
 
 #[test]
+fn connections_that_were_kept_before_a_suspend_are_not_used_after_it() {
+    let shifted = Shifted::start("+0");
+    shifted.works();
+    shifted.works();
+    // Less than the token lives.
+    shifted.step("+10m");
+    shifted.works();
+    let seen = shifted.peer.seen();
+    let requests = seen.iter().filter(|seen| !seen.line.contains("/token"));
+    let connections: Vec<_> = requests.map(|seen| seen.connection).collect();
+    assert_eq!(connections.len(), 3);
+    assert_eq!(connections[0], connections[1]);
+    assert_ne!(connections[1], connections[2]);
+}
+
+#[test]
 fn a_clock_without_a_battery_is_waited_for() {
     let shifted = Shifted::start("@1970-01-02 00:00:00");
     shifted.binary.wait_for("The wall clock shows 1970-01-0");
