@@ -205,6 +205,15 @@ impl Target {
         self.note(Name::doubt);
     }
 
+    /// Has the name server asked for newer addresses.
+    pub(super) fn ask_again(&self) {
+        self.note(Name::doubt);
+        if let Some(name) = &self.name {
+            // A shortage of threads leaves what is known.
+            let _ = self.resolver.ask(name);
+        }
+    }
+
     fn note(&self, tell: impl FnOnce(&mut Name)) {
         let Some(name) = &self.name else { return };
         if let Some(name) = self.resolver.names().get_mut(name) {

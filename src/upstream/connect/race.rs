@@ -31,14 +31,16 @@ pub(super) enum Turn {
 }
 
 impl Race {
-    /// Adds those of `addresses` that are new, behind the others.
-    pub(super) fn add(&mut self, addresses: &[SocketAddr]) {
+    /// Adds those of `addresses` that are new, behind the others; whether there are any.
+    pub(super) fn add(&mut self, addresses: &[SocketAddr]) -> bool {
+        let before = self.seen.len();
         for address in addresses {
             if self.seen.len() < ADDRESSES_MAX && !self.seen.contains(address) {
                 self.seen.push(*address);
                 self.untried.push_back(*address);
             }
         }
+        self.seen.len() > before
     }
 
     /// What to do at `now`, from the start of the race.
@@ -55,11 +57,6 @@ impl Race {
             None if self.under_way == 0 => Turn::Lost,
             None => Turn::Wait(None),
         }
-    }
-
-    /// Whether every address has been tried.
-    pub(super) fn has_nothing_to_try(&self) -> bool {
-        self.untried.is_empty()
     }
 
     /// An attempt has failed: the next begins without waiting.
@@ -105,7 +102,8 @@ mod tests {
         assert_eq!(race.turn(NANOSECOND), Turn::Wait(None));
         race.fail();
         assert_eq!(race.turn(NANOSECOND), Turn::Lost);
-        race.add(&[address(1), address(2)]);
+        assert!(!race.add(&[address(0), address(1)]));
+        assert!(race.add(&[address(1), address(2)]));
         assert_eq!(race.turn(NANOSECOND), Turn::Begin(address(2)), "one that came late");
     }
 

@@ -16,6 +16,10 @@ use crate::upstream::watch::Watch;
 /// How often new addresses are looked for while more of them may come.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
 
+/// How long no address answers before the name server is asked again, however fresh its last answer: this machine may
+/// have come into another network.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// An attempt that has begun.
 type Attempt = (TcpStream, SocketAddr);
 
@@ -44,7 +48,7 @@ fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fa
     let mut race = Race::default();
     race.add(&target.addresses);
     let mut attempts: Vec<Attempt> = Vec::new();
-    let mut last = None;
+    let (mut last, mut has_asked) = (None, false);
     while !deadline.has_passed() {
         match race.turn(began.elapsed()) {
             Turn::Begin(address) => match begin(address) {
@@ -60,19 +64,30 @@ fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fa
             },
             Turn::Lost => {
                 let (addresses, may_come) = target.news();
-                race.add(&addresses);
-                if race.has_nothing_to_try() {
-                    if !may_come {
-                        return Err(last.unwrap_or(Fault::TimedOut));
-                    }
-                    watch.check()?;
-                    target.wait(deadline.left());
+                if race.add(&addresses) {
+                    continue;
                 }
+                if !may_come {
+                    return Err(last.unwrap_or(Fault::TimedOut));
+                }
+                watch.check()?;
+                target.wait(deadline.left());
             }
             Turn::Wait(limit) => {
                 let (addresses, may_come) = target.news();
-                race.add(&addresses);
+                if race.add(&addresses) {
+                    continue;
+                }
+                let until_asking = ASK_AGAIN_AFTER.saturating_sub(began.elapsed());
                 let mut limit = limit.unwrap_or(Duration::MAX).min(deadline.left());
+                if !has_asked && until_asking.is_zero() {
+                    target.ask_again();
+                    has_asked = true;
+                    continue;
+                }
+                if !has_asked {
+                    limit = limit.min(until_asking);
+                }
                 if may_come {
                     limit = limit.min(NEWS_EVERY);
                 }
@@ -130,7 +145,7 @@ mod tests {
     use crate::liveness::set_on;
     use crate::upstream::resolver::Resolver;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn target(listener: &TcpListener) -> Target {
         let address = listener.local_addr().unwrap();
@@ -159,6 +174,23 @@ mod tests {
         assert!(matches!(outcome, Err(Fault::Io(_))), "{outcome:?}");
         target.addresses.clear();
         let outcome = reach(&target, &Watch::default(), Deadline::after(LONG));
+        assert!(matches!(outcome, Err(Fault::TimedOut)), "{outcome:?}");
+    }
+    #[test]
+    fn addresses_that_do_not_answer_get_a_head_start_and_no_more() {
+        let live = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let mut target = target(&live);
+        for listener in &dead {
+            // All that comes in is lost before TCP sees it.
+            let nothing = socket2::SockFilter::new(0x06, 0, 0, 0);
+            SockRef::from(listener).attach_filter(&[nothing]).unwrap();
+            target.addresses.insert(0, listener.local_addr().unwrap());
+        }
+        let stream = reach(&target, &Watch::default(), Deadline::after(LONG)).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), live.local_addr().unwrap());
+        target.addresses.pop();
+        let outcome = reach(&target, &Watch::default(), Deadline::after(Duration::ZERO));
         assert!(matches!(outcome, Err(Fault::TimedOut)), "{outcome:?}");
     }
 }

@@ -103,6 +103,12 @@ impl Conversation {
         self.send(answer(status, body))
     }
 
+    /// The connection itself.
+    #[cfg(feature = "slow-tests")]
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
     /// Waits until the client closes.
     pub(crate) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();
@@ -132,7 +138,14 @@ pub(crate) struct Peer {
 impl Peer {
     /// Runs `script` on each connection, on a thread of its own; the connection ends with it.
     pub(crate) fn start(script: impl Fn(Conversation) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("a port"), script)
+    }
+
+    /// The same for connections to `listener`.
+    pub(crate) fn on(
+        listener: TcpListener,
+        script: impl Fn(Conversation) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let stopped: Arc<AtomicBool> = Arc::default();
