@@ -13,7 +13,9 @@ use crate::shared::place::Place;
 use crate::token::watched::Form;
 
 pub mod call;
+pub mod egress;
 pub mod encoding;
+pub mod no_proxy;
 pub mod raw;
 pub mod redirect;
 pub mod request_fields;
@@ -23,6 +25,8 @@ pub mod slug;
 pub mod token_fields;
 
 pub use call::Call;
+pub use egress::{Egress, ProxyRule};
+pub use no_proxy::NoProxy;
 pub use redirect::Redirect;
 use request_fields::FieldValue;
 pub use secret_file::secret_of_file;
@@ -80,6 +84,8 @@ pub struct Settings {
     pub selection_strategy: SelectionStrategy,
     /// The server that several hosts share their tokens through; None for the state folder alone.
     pub token_store: Option<SharedStore>,
+    /// How the endpoints of providers are reached that say nothing else.
+    pub egress: Egress,
 }
 
 /// `settings.token_store` and the keys beside it.
@@ -198,15 +204,6 @@ pub struct Provider {
     pub egress: Egress,
     /// Requests that it may have under way, so that a slow provider leaves workers to the others.
     pub max_in_flight: u64,
-}
-
-/// How one provider's endpoints are reached, the token endpoint included.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Egress {
-    /// `http://…` or `socks5://…`; it may hold a password.
-    pub proxy: Option<Secret>,
-    /// PEM text of more trusted roots.
-    pub extra_roots_pem: Option<String>,
 }
 
 /// `type`.

@@ -9,6 +9,7 @@ use crate::config::{
 };
 
 mod auto_refresh;
+mod egress;
 mod login;
 mod provider;
 mod request_fields;

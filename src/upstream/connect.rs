@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 
 use crate::clock::Deadline;
-use crate::config::Egress;
+use crate::config::{Egress, ProxyRule};
 use crate::thread;
 use crate::upstream::fault::Fault;
 use crate::upstream::origin::Origin;
@@ -32,7 +32,11 @@ const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
 pub(super) struct Connector {
     allowed: Duration,
     resolver: Resolver,
-    tunnel: Option<Tunnel>,
+    proxy: ProxyRule,
+    /// To the proxy for https URLs.
+    tls_tunnel: Option<Tunnel>,
+    /// To the one for http URLs.
+    plain_tunnel: Option<Tunnel>,
     roots: Roots,
 }
 
@@ -47,9 +51,18 @@ impl Connector {
     /// `allowed` is the time for a name, and again the time for a connection; the error says what is wrong with
     /// `egress`.
     pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, String> {
-        let tunnel = egress.proxy.as_ref().map(|url| Tunnel::through(url.expose())).transpose()?;
-        let roots = Roots::of(egress)?;
-        Ok(Self { allowed, resolver: Resolver::of_process(), tunnel, roots })
+        let tunnel = |is_tls| {
+            let url = egress.proxy.url(is_tls);
+            url.map(|url| Tunnel::through(url.expose())).transpose()
+        };
+        Ok(Self {
+            allowed,
+            resolver: Resolver::of_process(),
+            tls_tunnel: tunnel(true)?,
+            plain_tunnel: tunnel(false)?,
+            proxy: egress.proxy.clone(),
+            roots: Roots::of(egress)?,
+        })
     }
 
     /// A new connection to `origin`, ready for a request, by `end` where there is one.
@@ -60,7 +73,7 @@ impl Connector {
         end: Option<Deadline>,
     ) -> Result<Wire, Fault> {
         let aim = Aim { watch, end };
-        let (wire, deadline) = match &self.tunnel {
+        let (wire, deadline) = match self.tunnel(origin) {
             None => self.reach(&origin.host, origin.port, aim)?,
             Some(tunnel) => self.dig(tunnel, origin, aim)?,
         };
@@ -68,6 +81,12 @@ impl Connector {
             return self.shake_hands(wire, &origin.host, watch, deadline);
         }
         Ok(wire)
+    }
+
+    /// The proxy that is used for `origin`.
+    fn tunnel(&self, origin: &Origin) -> Option<&Tunnel> {
+        let tunnel = if origin.is_tls { &self.tls_tunnel } else { &self.plain_tunnel };
+        tunnel.as_ref().filter(|_| self.proxy.is_for(&origin.host, origin.port))
     }
 
     /// Connects to a proxy, and has it connect to `origin`.

@@ -1,6 +1,6 @@
-//! Who is trusted over TLS: the public roots, and those of a `ca_file` beside them.
+//! Who is trusted over TLS: the public roots or the system's, and those of a `ca_file` beside them.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -13,16 +13,24 @@ use crate::config::Egress;
 pub(super) enum Roots {
     /// The public roots.
     Public,
-    /// They and others.
+    /// Others.
     Own(Arc<ClientConfig>),
 }
 
 impl Roots {
     /// Those for `egress`; the error says what is wrong with its certificates.
     pub(super) fn of(egress: &Egress) -> Result<Self, String> {
-        match &egress.extra_roots_pem {
-            None => Ok(Self::Public),
-            Some(pem) => Ok(Self::Own(Arc::new(trusting(with_own(pem)?)))),
+        match (&egress.system_roots_pem, &egress.extra_roots_pem) {
+            (None, None) => Ok(Self::Public),
+            (Some(pem), None) => system(pem).map(Self::Own),
+            (system, Some(extra)) => {
+                let mut roots = match system {
+                    Some(pem) => system_roots(pem)?,
+                    None => public_roots(),
+                };
+                add(&mut roots, extra, "ca_file")?;
+                Ok(Self::Own(Arc::new(trusting(roots))))
+            }
         }
     }
 
@@ -42,20 +50,38 @@ fn public() -> Arc<ClientConfig> {
     PUBLIC.get_or_init(|| Arc::new(trusting(public_roots()))).clone()
 }
 
+/// Trusts the roots in `pem`, which are the system's. One for all providers too.
+fn system(pem: &Arc<str>) -> Result<Arc<ClientConfig>, String> {
+    static LAST: Mutex<Option<(Arc<str>, Arc<ClientConfig>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, config)) = last.as_ref().filter(|(of, _)| of == pem) {
+        return Ok(config.clone());
+    }
+    let config = Arc::new(trusting(system_roots(pem)?));
+    *last = Some((pem.clone(), config.clone()));
+    Ok(config)
+}
+
 fn public_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-/// The public roots and those in `pem`.
-fn with_own(pem: &str) -> Result<RootCertStore, String> {
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let mut roots = public_roots();
-    // A bundle may hold certificates of a kind that webpki does not know; the others count.
-    let (added, _) = roots.add_parsable_certificates(certificates.map_err(|e| e.to_string())?);
-    if added == 0 {
-        return Err("there is no certificate in the ca_file".to_owned());
-    }
+fn system_roots(pem: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    add(&mut roots, pem, "file of tls_roots")?;
     Ok(roots)
+}
+
+/// Adds the certificates in `pem`, which is what is in `file`.
+fn add(roots: &mut RootCertStore, pem: &str, file: &str) -> Result<(), String> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let certificates = certificates.map_err(|error| format!("the {file}: {error}"))?;
+    // A bundle may hold certificates of a kind that webpki does not know; the others count.
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 {
+        return Err(format!("there is no certificate in the {file}"));
+    }
+    Ok(())
 }
 
 fn trusting(roots: RootCertStore) -> ClientConfig {

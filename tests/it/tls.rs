@@ -330,3 +330,28 @@ fn a_tls_record_that_trickles_in_does_not_extend_the_time_for_an_answer() {
         assert_eq!((answered.status, answered.whole), (status, whole), "{}", answered.body);
     }
 }
+
+#[test]
+fn the_systems_roots_take_the_place_of_those_that_are_built_in() {
+    let (ours, others) = (Authority::new(), Authority::new());
+    let peer = Peer::answering(|_| answer(200, "fine"));
+    let url = url(front(ours.server("localhost", 2120), peer.address));
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let (ours, others) = (file("ours.pem", &ours.pem), file("others.pem", &others.pem));
+    let ask = |system: &str, lines: &str| {
+        let builder = TestProxy::builder().settings("tls_roots: system");
+        let builder = builder.variable("SSL_CERT_FILE", system);
+        let lines = format!("auth_value: fixed\n{lines}");
+        builder.provider("P", "anthropic", &url, &lines).start().ask(get("/x"))
+    };
+    assert_eq!(ask(&ours, "").body, "fine");
+    let refused = ask(&others, "");
+    assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"), "{refused:?}");
+    assert!(refused.body.contains("TLS: "), "{refused:?}");
+    assert_eq!(ask(&others, &format!("ca_file: \"{ours}\"")).body, "fine");
+}

@@ -19,6 +19,7 @@ pub const HOMES: [(&str, &[&str]); 5] = [
             "allowed_hosts",
             "selection_strategy",
             "token_store",
+            "tls_roots",
         ],
     ),
     ("auth", &["api_key", "api_key_env", "api_key_file"]),

@@ -2,10 +2,10 @@
 
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
-use crate::config::resolve::{Sources, request_fields, split_url, url};
+use crate::config::resolve::{Sources, egress, request_fields, split_url, url};
 use crate::config::slug;
 use crate::config::{
-    AuthType, Credential, Egress, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
+    AuthType, Credential, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
 };
 use crate::secret::Secret;
 use crate::token::state_file::StateFile;
@@ -53,7 +53,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         auth_prefix: request_fields::read_auth_prefix(section),
         headers: request_fields::read_field_values(section),
         query: request_fields::read_query(section),
-        egress: read_egress(section, sources),
+        egress: egress::read(section, sources, &settings.egress),
         max_in_flight: section.integer(
             "max_in_flight",
             (settings.limits.max_connections as u64 * 3 / 4).max(1),
@@ -195,25 +195,4 @@ fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&Fo
             section.error(key, message);
         }
     }
-}
-
-fn read_egress(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
-    let proxy = section.text("proxy");
-    if let Some(url) = &proxy {
-        let accepted =
-            ["http://", "https://", "socks4://", "socks4a://", "socks5://", "socks5h://"];
-        if !accepted.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) {
-            section.error("proxy", "'proxy' must be an http://… or socks5://… URL");
-        }
-    }
-    let extra_roots_pem = sources.path(section, "ca_file").and_then(|path| {
-        let problem = match (sources.files)(&path) {
-            Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => return Some(pem),
-            Ok(_) => "there is no PEM certificate in it".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        section.error("ca_file", format!("'ca_file' can't be used: {problem}"));
-        None
-    });
-    Egress { proxy: proxy.map(Secret::new), extra_roots_pem }
 }

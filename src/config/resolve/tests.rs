@@ -372,7 +372,7 @@ fn what_is_wrong_with_a_provider() {
         ),
         (
             "auth_type: none\nproxy: ftp://x",
-            "f:7:12: 'proxy' must be an http://… or socks5://… URL",
+            "f:7:12: 'proxy' must be an http://… or socks5://… URL, \"env\" or \"none\"",
         ),
         ("auth_type: none\nca_file: /none", "f:7:14: 'ca_file' can't be used: entity not found"),
         (
@@ -927,6 +927,7 @@ fn the_example_documents_every_key() {
         include_str!("provider.rs"),
         include_str!("request_fields.rs"),
         include_str!("auto_refresh.rs"),
+        include_str!("egress.rs"),
         include_str!("login.rs"),
         include_str!("token_fields.rs"),
         include_str!("../resolve.rs"),
