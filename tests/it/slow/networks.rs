@@ -103,6 +103,19 @@ fn an_answer_that_comes_while_the_old_address_is_dead_is_used_at_once() {
 }
 
 #[test]
+fn a_name_in_the_hosts_file_is_asked_of_no_name_server_in_either_family() {
+    for (written, live) in [(LIVE, LIVE), (LIVE_V6, LIVE_V6)] {
+        let setup =
+            format!("echo '{written} other api.test' > hosts; mount --bind hosts /etc/hosts;");
+        let lan = Lan::start(&setup, FOR_EVER, &url());
+        let _peer = answering(live);
+        let names = Names::start(say(&[DEAD]), say(&[DEAD_V6]));
+        works(&lan);
+        assert_eq!(names.questions(), 0);
+    }
+}
+
+#[test]
 fn a_token_request_takes_the_same_way() {
     let issuer = format!(
         "{{name: P, type: generic, base_url: \"http://{LIVE}:{PORT}\", auto_refresh_config: {{enabled: true, \
