@@ -60,8 +60,9 @@ fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) 
 
 /// Whether a request for `path` that is otherwise as the one with `head` could go to the provider `index` alone.
 fn leads_to(path: &str, config: &Config, index: usize, head: &RequestHead) -> bool {
-    // Two slashes at the start would name another server.
-    let is_path = !path.starts_with("//") && route(path, &config.providers) == Ok(Route::Any);
+    // Two slashes at the start would name another server; the bare address has a browser sent to our page.
+    let is_path =
+        !path.starts_with("//") && path != "/" && route(path, &config.providers) == Ok(Route::Any);
     let served = || candidates(config, || api_of(path, &head.headers), None).unwrap_or_default();
     is_path
         && config.model_routes.is_empty()
@@ -326,6 +327,8 @@ mod tests {
                 ("http://h//evil/x", "/to/p//evil/x"),
                 ("/-/status", "/to/p/-/status"),
                 ("/to/q/x", "/to/p/to/q/x"),
+                ("/", "/to/p/"),
+                ("http://h?x", "/to/p/?x"),
             ],
         );
         let both = "providers: [{name: p, type: openai, base_url: 'http://h', auth_type: none}, \

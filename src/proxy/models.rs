@@ -16,7 +16,7 @@ use crate::proxy::body::TakenBody;
 use crate::proxy::exchange::{Proxy, Record, Stop};
 use crate::proxy::pages::Page;
 use crate::proxy::reply::Reply;
-use crate::proxy::{headers, route};
+use crate::proxy::{headers, route, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::thread;
 use log::info;
@@ -31,7 +31,7 @@ const BODY_MAX: Duration = Duration::from_secs(5);
 /// Once this has passed nobody else is asked.
 const ALL_MAX: Duration = Duration::from_secs(20);
 /// The most answers that one provider's list may be spread over.
-const PAGES_MAX: usize = 8;
+const PAGES_MAX: usize = 50;
 /// The stack that reading a list may take, nested as deep as a provider likes.
 const READ_STACK_BYTES: usize = 1024 * 1024;
 /// Names the providers that are left out, by their slugs as they stand in paths.
@@ -122,7 +122,7 @@ impl Proxy {
                 }
                 Err(Missed::Refused(refusal)) => {
                     let why = refusal.message.clone();
-                    refused = Some(refusal);
+                    refused = Some(verdict::preferred(refused.take(), refusal));
                     why
                 }
             };
@@ -160,7 +160,7 @@ impl Proxy {
             return refused(Code::Overloaded, message);
         };
         let own = own_head(request.head);
-        let mut models = Vec::new();
+        let (mut models, mut bytes) = (Vec::new(), 0);
         let mut after: Option<String> = None;
         for _ in 0..PAGES_MAX {
             if deadline.has_passed() {
@@ -171,6 +171,11 @@ impl Proxy {
             let mark = if query.is_empty() { "" } else { "?" };
             let target = format!("/v1/models{mark}{query}");
             let page = self.models_page(index, &own, &target, request, record)?;
+            bytes += page.models.iter().map(Model::bytes).sum::<usize>();
+            if bytes > LIST_MAX_BYTES {
+                let why = format!("its list is over {LIST_MAX_BYTES} bytes");
+                return Err(Missed::Answered(None, why));
+            }
             models.extend(page.models);
             after = page.next_after;
             if after.is_none() {

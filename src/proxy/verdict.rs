@@ -122,6 +122,9 @@ fn remedy(why: &str, trouble: Option<Trouble>, refresh: &str) -> String {
         Some(Trouble::Missing) => {
             format!("; once it is there, start evertoken again, or run: {refresh}")
         }
+        Some(Trouble::TokenDead | Trouble::AnswerLost) => {
+            format!("; with the new refresh token in its place, run: {refresh}")
+        }
         _ => format!("; once that is mended, run: {refresh}"),
     }
 }
@@ -306,6 +309,11 @@ mod tests {
                 "Failed to refresh token: 401 Unauthorized (invalid_client)",
                 Trouble::ClientRefused,
                 "once that is mended, run: evertoken refresh --config f --provider p",
+            ),
+            (
+                "Failed to refresh token: 400 Bad Request (invalid_grant); log in again",
+                Trouble::TokenDead,
+                "with the new refresh token in its place, run: evertoken refresh --config f --provider p",
             ),
             (
                 "Missing environment variable: 'X'",

@@ -133,7 +133,35 @@ fn pages_without_end_come_to_one() {
     });
     let second = listing(&["b"]);
     let proxy = proxy("anthropic", &[("One", &endless), ("Two", &second)]).start();
-    assert_eq!(ids(&ask(&proxy, "anthropic")).len(), 8 + 1);
+    assert_eq!(ids(&ask(&proxy, "anthropic")).len(), 50 + 1);
+}
+
+#[test]
+fn a_list_spread_over_many_pages_may_be_no_longer_than_one() {
+    let count = AtomicUsize::new(0);
+    // Each page is well below the limit of 4 MiB.
+    let endless = Peer::answering(move |_| {
+        let id = format!("m{}", count.fetch_add(1, Ordering::SeqCst));
+        let model = json!({"id": id, "description": "x".repeat(1_500_000)});
+        answer(200, &json!({"data": [model], "has_more": true, "last_id": id}).to_string())
+    });
+    let second = listing(&["b"]);
+    let proxy = proxy("anthropic", &[("One", &endless), ("Two", &second)]).start();
+    let merged = ask(&proxy, "anthropic");
+    assert_eq!(ids(&merged), ["b"]);
+    assert_eq!(merged.field("x-evertoken-left-out"), Some("one"));
+    assert_eq!(endless.seen().len(), 3, "and no more of it is asked for");
+}
+
+#[test]
+fn that_one_of_them_needs_a_login_is_not_said_where_another_may_serve_soon() {
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let proxy = TestProxy::builder()
+        .provider("Q", "anthropic", "http://127.0.0.1:1", "auth_type: none")
+        .refreshed("P", "http://127.0.0.1:1", &issuer.url(), "")
+        .start();
+    let refused = ask(&proxy, "anthropic");
+    assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"), "{}", refused.body);
 }
 
 #[test]

@@ -248,6 +248,20 @@ fn a_browser_that_opens_the_address_is_sent_to_the_page() {
 }
 
 #[test]
+fn a_redirect_to_the_root_of_a_web_site_led_a_browser_to_the_page_of_the_proxy() {
+    let site = Peer::answering(|seen| match seen.line.split(' ').nth(1) {
+        Some("/login") => "HTTP/1.1 303 X\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        _ => answer(200, "the site"),
+    });
+    let proxy =
+        TestProxy::builder().provider("Site", "generic", &site.url(), "auth_type: none").start();
+    let accept = "Accept: text/html\r\n";
+    let sent = proxy.ask(request("POST", "/login", accept));
+    let location = sent.field("location").expect("a redirect").to_owned();
+    assert_eq!(proxy.ask(request("GET", &location, accept)).body, "the site");
+}
+
+#[test]
 fn refusals_for_disabled_and_unknown_providers_have_the_shape_of_their_api() {
     let peer = echo("P");
     let proxy = TestProxy::builder()

@@ -8,7 +8,7 @@ use crate::config::ProviderKind;
 use crate::inflate;
 use crate::message::Headers;
 
-/// The largest answer with a list of models that is read, inflated.
+/// The largest list of one provider that is read, inflated: each answer, and all of them together.
 pub(super) const LIST_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The most models that Anthropic's API lists in one answer.
 pub(super) const PAGE_MAX_MODELS: usize = 1000;
@@ -51,6 +51,11 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Page, String> {
 }
 
 impl Model {
+    /// How much it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.id.len() + self.entry.len()
+    }
+
     /// Of an entry of a list; None where it has no name.
     fn of(entry: &Value) -> Option<Self> {
         let id = entry["id"].as_str().filter(|id| !id.is_empty())?;
