@@ -181,6 +181,31 @@ mod tests {
     }
 
     #[test]
+    fn no_way_of_writing_a_path_makes_it_one_of_another_api() {
+        let paths = ANTHROPIC_PATHS.iter().chain(&OPENAI_PATHS).chain(&GENERIC_PATHS);
+        for path in paths {
+            let expected = api_of(path, &Headers::new());
+            assert!(expected.is_some(), "{path}");
+            for (at, byte) in path.bytes().enumerate() {
+                let (start, rest) = path.split_at(at);
+                let mut ways = vec![
+                    format!("{start}%{byte:02x}{}", &rest[1..]),
+                    format!("{start}%{byte:02X}{}/x", &rest[1..]),
+                ];
+                if byte == b'/' {
+                    ways.extend(
+                        ["/", "/.", "/%2e", "/x/..", "/x/%2E%2e"]
+                            .map(|way| format!("{start}{way}{rest}")),
+                    );
+                }
+                for way in ways {
+                    assert_eq!(api_of(&way, &Headers::new()), expected, "{way}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn header_fields_tell_where_both_have_the_path() {
         use ProviderKind::{Anthropic, OpenAi};
         let cases: [(&str, &[&str], Option<ProviderKind>); 7] = [

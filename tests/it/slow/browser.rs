@@ -126,7 +126,7 @@ fn a_page_of_another_origin_reaches_no_provider_and_reads_nothing() {
         assert_eq!(report(&page).unwrap(), "readable: []", "from {origin}");
     }
     let reached: Vec<_> = subject.peer.seen().into_iter().map(|seen| seen.line).collect();
-    assert_eq!(reached, ["GET /normal HTTP/1.1"], "only what the test itself sent");
+    assert_eq!(reached, ["GET /v1/messages?normal HTTP/1.1"], "only what the test itself sent");
     // It did try: a page, a form, a preflight, a beacon, and under a name that is not ours.
     let lines = subject.binary.lines();
     for tried in [

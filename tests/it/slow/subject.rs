@@ -81,7 +81,8 @@ impl Subject {
     #[track_caller]
     pub(crate) fn served(&self) {
         let mut client = Client::connect_within(self.address, SERVED_MAX);
-        client.send(get("/normal"));
+        // A path that goes to it, whoever else there is.
+        client.send(get("/v1/messages?normal"));
         assert_eq!(client.answer().body, "fine");
     }
 
