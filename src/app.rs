@@ -12,7 +12,7 @@ use log::{info, warn};
 use crate::clock::Clock;
 use crate::config::{Config, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
-use crate::proxy::access::host_name;
+use crate::proxy::access::{Access, host_name};
 use crate::proxy::exchange::Proxy;
 use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
@@ -146,8 +146,17 @@ impl App {
     }
 }
 
+/// Who may use a proxy that listens on `bound`.
+pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
+    Access {
+        keys: settings.inbound_keys.clone(),
+        hosts: own_names(settings, bound),
+        origins: settings.allowed_origins.clone(),
+    }
+}
+
 /// The names that a client may call us by, beside the loopback ones.
-pub(crate) fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
+fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     // A name may be written as a `Host` shows it, with brackets or a port.
     let name = |host: &String| match host.parse::<IpAddr>() {
         Ok(_) => host.clone(),

@@ -80,6 +80,8 @@ pub struct Settings {
     pub inbound_keys: Option<Vec<Secret>>,
     /// Host names answered to beside the listening ones, lower case.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may call, as browsers send them.
+    pub allowed_origins: Vec<String>,
     /// How the next provider is chosen.
     pub selection_strategy: SelectionStrategy,
     /// The server that several hosts share their tokens through; None for the state folder alone.

@@ -9,13 +9,12 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use log::{error, info, warn};
 
-use crate::app::{Environment, Load, StartError, own_names, random_name, timeouts, way_to};
+use crate::app::{Environment, Load, StartError, access_rules, random_name, timeouts, way_to};
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::current::chains::{Chains, Plan};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
-use crate::proxy::access::Access;
 use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
@@ -395,7 +394,7 @@ fn new_proxy(
     current: &Weak<Current>,
 ) -> Proxy {
     let settings = &config.settings;
-    let access = Access { keys: settings.inbound_keys.clone(), hosts: own_names(settings, bound) };
+    let access = access_rules(settings, bound);
     let current = current.clone();
     let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {

@@ -11,6 +11,7 @@ use crate::config::{
 mod auto_refresh;
 mod egress;
 mod login;
+mod origins;
 mod provider;
 mod request_fields;
 mod settings;

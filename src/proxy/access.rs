@@ -2,6 +2,7 @@
 
 use crate::config::is_loopback_host;
 use crate::message::RequestHead;
+use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
@@ -19,6 +20,8 @@ pub struct Access {
     pub keys: Option<Vec<Secret>>,
     /// Names and addresses answered to where `auth` is off, lower case, beside the loopback ones.
     pub hosts: Vec<String>,
+    /// Origins of web pages that may call.
+    pub origins: Vec<String>,
 }
 
 impl Access {
@@ -28,7 +31,7 @@ impl Access {
             check_key(keys, head, for_page)
         } else {
             self.check_host(head.host.as_deref())?;
-            check_origin(head)
+            check_origin(head, &self.origins)
         }
     }
 
@@ -58,8 +61,12 @@ pub fn host_name(host: &str) -> &str {
     host.split(':').next().unwrap_or(host)
 }
 
-/// A page of another origin may make a browser send requests here; those say where they come from.
-fn check_origin(head: &RequestHead) -> Result<(), Refusal> {
+/// A page of another origin may make a browser send requests here; those say where they come from. Those of `allowed`
+/// may.
+fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
+    if cors::allowed(head, allowed).is_some() {
+        return Ok(());
+    }
     let cross_site =
         head.headers.all("sec-fetch-site").any(|site| !matches!(site, b"same-origin" | b"none"));
     let own_host = head.host.as_deref().unwrap_or("");
@@ -113,8 +120,9 @@ fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), 
         }
     }
     if by_browser {
-        // A browser adds what its user once typed to the requests of other pages too.
-        return check_origin(head);
+        // A browser adds what its user once typed to the requests of other pages too, of those that may call with a
+        // key of their own as well.
+        return check_origin(head, &[]);
     }
     if found {
         return Ok(());
@@ -167,7 +175,7 @@ mod tests {
 
     #[test]
     fn hosts_and_origins_without_keys() {
-        let access = Access { keys: None, hosts: vec!["proxy.lan".into()] };
+        let access = Access { keys: None, hosts: vec!["proxy.lan".into()], origins: Vec::new() };
         let check =
             |fields: &[(&str, &str)]| access.check(&head(fields), false).err().map(|r| r.code);
         let cases: [(Fields, Option<Code>); 17] = [
@@ -207,8 +215,9 @@ mod tests {
     fn refusals_say_who_is_refused_and_what_to_set() {
         type Case<'a> = (&'a Access, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
-        let open = Access { keys: None, hosts: Vec::new() };
-        let with_key = Access { keys: Some(vec![Secret::new("one")]), hosts: Vec::new() };
+        let open = Access { keys: None, hosts: Vec::new(), origins: Vec::new() };
+        let with_key =
+            Access { keys: Some(vec![Secret::new("one")]), hosts: Vec::new(), origins: Vec::new() };
         let long = "x".repeat(SHOWN_MAX_BYTES + 1);
         let cases: [Case<'_>; 8] = [
             (
@@ -258,9 +267,34 @@ mod tests {
     }
 
     #[test]
+    fn a_listed_page_may_call_from_another_site_but_not_with_what_the_browser_kept() {
+        let origins = vec!["https://app.example".to_owned()];
+        let open = Access { keys: None, hosts: Vec::new(), origins: origins.clone() };
+        let page = [
+            ("Host", "localhost"),
+            ("Origin", "https://app.example"),
+            ("Sec-Fetch-Site", "cross-site"),
+        ];
+        assert!(open.check(&head(&page), false).is_ok());
+        let code = |fields: &[(&str, &str)]| open.check(&head(fields), false).unwrap_err().code;
+        assert_eq!(code(&[page[0], page[2]]), Code::ForbiddenOrigin);
+        assert_eq!(
+            code(&[page[0], ("Origin", "https://evil.example"), page[2]]),
+            Code::ForbiddenOrigin
+        );
+        assert_eq!(code(&[("Host", "evil.example"), page[1]]), Code::ForbiddenHost);
+        let closed = Access { keys: Some(vec![Secret::new("two")]), hosts: Vec::new(), origins };
+        let refused = closed.check(&head(&[page[0], page[1], BASIC]), true).unwrap_err();
+        assert_eq!(refused.code, Code::ForbiddenOrigin);
+    }
+
+    #[test]
     fn keys() {
-        let access =
-            Access { keys: Some(vec![Secret::new("one"), Secret::new("two")]), hosts: Vec::new() };
+        let access = Access {
+            keys: Some(vec![Secret::new("one"), Secret::new("two")]),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+        };
         let lets_in = |fields: &[(&str, &str)], page| access.check(&head(fields), page).is_ok();
         let cases: [(Fields, bool, bool); 14] = [
             (&[], false, false),

@@ -26,7 +26,7 @@ use crate::proxy::route::{self, Route, candidates, route};
 use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
 use crate::proxy::way::Way;
-use crate::proxy::{headers, location};
+use crate::proxy::{cors, headers, location};
 use crate::refusal::{Code, Refusal};
 use crate::shared::health::Health;
 use crate::token::store::{Posting, TokenStore};
@@ -92,12 +92,12 @@ impl From<Refusal> for Stop {
 #[derive(Default)]
 pub(super) struct Record {
     provider: Option<usize>,
-    status: Option<u16>,
+    pub(super) status: Option<u16>,
     first_byte: Option<Duration>,
     pub(super) attempts: u32,
     received_bytes: u64,
     /// One of our own pages was asked for.
-    is_page: bool,
+    pub(super) is_page: bool,
 }
 
 impl Record {
@@ -136,6 +136,7 @@ impl Service for Proxy {
         let head = request.head;
         let mut record = Record::default();
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
+        reply.share_with(cors::allowed(head, &self.access.origins));
         let mut body = Counted { body: request.body, bytes: 0 };
         let mut request = Request { body: &mut body, ..request };
         let outcome = self.answer(&mut request, &mut reply, &mut record, stopwatch);
@@ -159,6 +160,7 @@ impl Service for Proxy {
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
         let kind = head.map_or(ProviderKind::Generic, |head| self.kind(head, None));
         let mut reply = Reply::new(out, head, false);
+        reply.share_with(head.and_then(|head| cors::allowed(head, &self.access.origins)));
         // Whoever sends what can't be read may well be gone; there is nobody else to tell.
         let _ = self.refuse_with(refusal, kind, &mut reply);
         debug!("Refused a request: {} ({})", refusal.message, refusal.code.as_str());
@@ -187,6 +189,9 @@ impl Proxy {
         stopwatch: Stopwatch,
     ) -> Result<(), Stop> {
         let head = request.head;
+        if let Some(preflight) = cors::preflight(head, &self.access.origins) {
+            return self.answer_preflight(&preflight, head, reply, record);
+        }
         let routed = route(&head.target, &self.config.providers);
         let page = match &routed {
             Ok(Route::Page(page)) => Some(page.as_str()),
@@ -218,21 +223,6 @@ impl Proxy {
                 self.forward(request, target, body, candidates, reply, record, stopwatch)
             }
         }
-    }
-
-    /// Sends a person who opened the bare address to the page.
-    #[cold]
-    fn to_people(
-        &self,
-        head: &RequestHead,
-        reply: &mut Reply<'_>,
-        record: &mut Record,
-    ) -> Result<(), Stop> {
-        self.access.check(head, true)?;
-        record.is_page = true;
-        let page = pages::to_people();
-        record.status = Some(page.head.status);
-        self.send_page(&page, head, reply)
     }
 
     /// Answers with a page of our own.

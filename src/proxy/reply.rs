@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Write};
 
 use crate::ingress::After;
 use crate::message::{RequestHead, ResponseHead, Version, reason_phrase};
+use crate::proxy::cors;
 use crate::spare;
 use crate::upstream::AnswerLength;
 
@@ -30,6 +31,8 @@ pub struct Reply<'a> {
     keeps_alive: bool,
     framing: Option<Framing>,
     sent_bytes: u64,
+    /// The origin of the web page that may read the answer.
+    page: Option<&'a str>,
     /// A head that was not written yet.
     held_head: Vec<u8>,
 }
@@ -44,8 +47,14 @@ impl<'a> Reply<'a> {
             keeps_alive: may_keep_alive && head.is_some_and(RequestHead::wants_keep_alive),
             framing: None,
             sent_bytes: 0,
+            page: None,
             held_head: Vec::new(),
         }
+    }
+
+    /// Lets the web page of `origin` read the answer: to be called before [`Reply::begin`].
+    pub fn share_with(&mut self, origin: Option<&'a str>) {
+        self.page = origin;
     }
 
     /// Whether there is a head: nothing else can be answered from then on.
@@ -73,7 +82,10 @@ impl<'a> Reply<'a> {
         };
         self.framing = Some(framing);
         self.keeps_alive &= framing != Framing::UntilClose;
-        self.hold_head(head, framing);
+        let Some(origin) = self.page else { return self.hold_head(head, framing) };
+        let mut head = head.clone();
+        cors::share(&mut head.headers, origin);
+        self.hold_head(&head, framing);
     }
 
     fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {

@@ -17,6 +17,7 @@ pub const HOMES: [(&str, &[&str]); 5] = [
             "shutdown_grace",
             "auth",
             "allowed_hosts",
+            "allowed_origins",
             "selection_strategy",
             "token_store",
             "tls_roots",

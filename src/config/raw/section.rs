@@ -78,6 +78,11 @@ impl<'a> Section<'a> {
         self.report(self.path.key(key).key(name).itself(), message.into(), false);
     }
 
+    /// Reports what is wrong with one of the list under `key`.
+    pub fn error_at(&self, key: &str, index: usize, message: impl Into<String>) {
+        self.report(self.path.key(key).index(index), message.into(), false);
+    }
+
     /// Reports what is odd about the value of `key`.
     pub fn warn(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), true);

@@ -173,6 +173,23 @@ mod tests {
     }
 
     #[test]
+    fn the_recipes_are_valid() {
+        let page = include_str!("../../../docs/recipes.md");
+        let blocks: Vec<&str> =
+            page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        for block in &blocks {
+            let text = if block.starts_with("settings:") {
+                let providers = document("", "auth_type: none");
+                format!("{block}{}", providers.split_once('\n').unwrap().1)
+            } else {
+                format!("providers:\n{block}")
+            };
+            fine(&text);
+        }
+        assert_eq!(blocks.len(), 6);
+    }
+
+    #[test]
     fn what_is_wrong_with_the_fields_of_a_request() {
         for (lines, message) in [
             (

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::raw::Section;
-use crate::config::resolve::{Sources, default_state_dir, egress, token_store};
+use crate::config::resolve::{Sources, default_state_dir, egress, origins, token_store};
 use crate::config::{Limits, SelectionStrategy, Server, Settings, is_loopback_host};
 use crate::secret::Secret;
 
@@ -65,6 +65,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         shutdown_grace: seconds(&section, "shutdown_grace", 30, 0),
         inbound_keys,
         allowed_hosts: allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        allowed_origins: origins::read(&section),
         token_store: token_store::read(&section, sources),
         egress: egress::read_shared(&section, sources),
         selection_strategy: section.choice(

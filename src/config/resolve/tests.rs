@@ -929,6 +929,7 @@ fn the_example_documents_every_key() {
         include_str!("auto_refresh.rs"),
         include_str!("egress.rs"),
         include_str!("login.rs"),
+        include_str!("origins.rs"),
         include_str!("token_fields.rs"),
         include_str!("../resolve.rs"),
     ];
