@@ -14,12 +14,15 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// The target for `provider`. A configured parameter takes the place of the client's of that name; bytes that need
 /// not change stay as they are.
 pub fn to_upstream<'a>(target: &'a str, provider: &Provider, keys: &[Secret]) -> Cow<'a, str> {
+    let has_key_parameter = takes_key(provider);
+    if keys.is_empty() && provider.query.is_empty() && !has_key_parameter {
+        return Cow::Borrowed(target);
+    }
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None if provider.query.is_empty() => return Cow::Borrowed(target),
         None => (target, None),
     };
-    let has_key_parameter = takes_key(provider);
     let is_left_out = |parameter: &str| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         has_key_parameter && decoded(name) == KEY_PARAMETER
