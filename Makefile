@@ -65,6 +65,7 @@ test-clients: ## the built binary under real SDKs, two real issuers and a browse
 	$(CARGO) build --release --locked --bin evertoken
 	tests/clients/run login.py
 	tests/clients/run toolkit.py
+	tests/clients/run recipes.py
 	tests/clients/run drive.py
 
 test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
