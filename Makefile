@@ -67,6 +67,8 @@ test-clients: ## the built binary under real SDKs, two real issuers and a browse
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
 	tests/clients/run drive.py
+	$(CARGO) build --locked --package sandbox
+	tests/clients/run apis.py
 
 test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
 	$(CARGO) build --release --locked --bin evertoken

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::manners::{KINDS, Manners};
+use sandbox::server::EVENT_DELAY;
 use sandbox::{Options, Sandbox};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -74,12 +75,12 @@ fn manners(arguments: &[String]) -> Result<Manners, String> {
 }
 
 fn start(arguments: &[String], port: u16) -> Result<Sandbox, String> {
-    let delay = option(arguments, "--event-delay")?.unwrap_or(60);
+    let delay = option(arguments, "--event-delay")?.map(Duration::from_millis);
     let manners = manners(arguments)?;
     let options = Options {
         port,
         manners: Some(manners),
-        event_delay: Duration::from_millis(delay),
+        event_delay: delay.unwrap_or(EVENT_DELAY),
         ..Options::default()
     };
     Sandbox::start(options).map_err(|error| error.to_string())
@@ -225,6 +226,8 @@ Try it from another terminal:
   curl -N http://127.0.0.1:{port}/v1/messages {json} -d '{{\"model\":\"sandbox-1\",\"max_tokens\":64,\"stream\":true,{message}}}'
 
   curl -N http://127.0.0.1:{port}/v1/chat/completions {json} -d '{{\"model\":\"sandbox-1\",\"stream\":true,{message}}}'
+
+  curl -N http://127.0.0.1:{port}/v1/responses {json} -d '{{\"model\":\"sandbox-1\",\"stream\":true,\"input\":\"Hello from the sandbox\"}}'
 
   curl http://127.0.0.1:{port}/-/status
 

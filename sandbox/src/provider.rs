@@ -1,6 +1,14 @@
-//! What the APIs answer: Anthropic Messages and `OpenAI` Chat Completions, as JSON and as events.
+//! What the APIs answer: Anthropic Messages, `OpenAI` Responses, Chat Completions and Embeddings, as JSON and as events.
 
 use serde_json::{Value, json};
+
+mod completions;
+mod embeddings;
+mod messages;
+mod responses;
+
+/// When everything here was made.
+const CREATED: u64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
 /// What is sent for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,15 +24,26 @@ fn is_anthropic(path: &str) -> bool {
     path.starts_with("/v1/messages")
 }
 
+/// An error in the shape of `path`.
+fn refusal(path: &str, status: u16, kind: &str, code: &str, message: &str) -> Reply {
+    let body = if is_anthropic(path) {
+        json!({"type": "error", "error": {"type": kind, "message": message}})
+    } else {
+        json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+    };
+    Reply::Json(status, body)
+}
+
 /// The answer to a request without a valid token.
 pub fn unauthorized(path: &str) -> Reply {
+    let kind = if is_anthropic(path) { "authentication_error" } else { "invalid_request_error" };
     let message = "OAuth access token is missing, expired or revoked";
-    let body = if is_anthropic(path) {
-        json!({"type": "error", "error": {"type": "authentication_error", "message": message}})
-    } else {
-        json!({"error": {"message": message, "type": "invalid_request_error", "code": "invalid_api_key"}})
-    };
-    Reply::Json(401, body)
+    refusal(path, 401, kind, "invalid_api_key", message)
+}
+
+/// The answer to a request that would change the protocol: clients fall back to HTTP then.
+pub fn no_websocket(path: &str) -> Reply {
+    refusal(path, 426, "invalid_request_error", "websocket_off", "There is no WebSocket here")
 }
 
 /// The answer to a request with a valid token.
@@ -33,39 +52,78 @@ pub fn answer(method: &str, path: &str, body: &[u8]) -> Reply {
     let streams = request["stream"].as_bool().unwrap_or(false);
     let model = request["model"].as_str().unwrap_or("sandbox-1");
     match (method, path) {
-        ("POST", "/v1/messages") if streams => Reply::Events(messages_events(model, &request)),
-        ("POST", "/v1/messages") => Reply::Json(200, message(model, &text(&request))),
+        ("POST", "/v1/messages") if streams => Reply::Events(messages::events(model, &request)),
+        ("POST", "/v1/messages") => Reply::Json(200, messages::whole(model, &request)),
         ("POST", "/v1/messages/count_tokens") => {
-            Reply::Json(200, json!({"input_tokens": text(&request).split(' ').count()}))
+            Reply::Json(200, json!({"input_tokens": tokens_of(&request, &messages::INPUT)}))
         }
-        ("POST", "/v1/chat/completions") if streams => {
-            Reply::Events(completion_events(model, &request))
-        }
-        ("POST", "/v1/chat/completions") => Reply::Json(200, completion(model, &text(&request))),
-        ("POST", "/v1/embeddings") => Reply::Json(
+        ("POST", "/v1/responses") if streams => Reply::Events(responses::events(model, &request)),
+        ("POST", "/v1/responses") => Reply::Json(200, responses::whole(model, &request)),
+        ("POST", "/v1/responses/input_tokens") => Reply::Json(
             200,
-            json!({"object": "list", "model": model, "usage": {"prompt_tokens": 1, "total_tokens": 1},
-                   "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]}),
+            json!({"object": "response.input_tokens",
+                   "input_tokens": tokens_of(&request, &responses::INPUT)}),
         ),
+        ("POST", "/v1/chat/completions") if streams => {
+            Reply::Events(completions::events(model, &request))
+        }
+        ("POST", "/v1/chat/completions") => Reply::Json(200, completions::whole(model, &request)),
+        ("POST", "/v1/embeddings") => match embeddings::whole(model, &request) {
+            Ok(list) => Reply::Json(200, list),
+            Err(why) => refusal(path, 400, "invalid_request_error", "invalid_value", why),
+        },
         ("GET", "/v1/models") => Reply::Json(
             200,
-            json!({"object": "list", "has_more": false, "data": [{"id": "sandbox-1",
-                   "object": "model", "type": "model", "display_name": "Sandbox 1", "created": 0,
-                   "created_at": "2026-01-01T00:00:00Z", "owned_by": "sandbox"}]}),
+            json!({
+                "object": "list", "has_more": false, "first_id": "sandbox-1", "last_id": "sandbox-1",
+                "data": [{"id": "sandbox-1", "object": "model", "type": "model",
+                          "display_name": "Sandbox 1", "created": CREATED,
+                          "created_at": "2026-01-01T00:00:00Z", "owned_by": "sandbox"}],
+            }),
         ),
-        _ => Reply::Json(
-            404,
-            json!({"error": {"message": "no such path", "type": "not_found_error"}}),
-        ),
+        _ => refusal(path, 404, "not_found_error", "not_found", "no such path"),
     }
 }
 
-/// The last user message's text, said back.
-fn text(request: &Value) -> String {
-    let last = request["messages"].as_array().and_then(|messages| messages.last());
-    let content = last.map_or(&Value::Null, |message| &message["content"]);
-    let said = content.as_str().or_else(|| content[0]["text"].as_str()).unwrap_or("nothing");
-    format!("You said: {said}")
+/// The text that the user said last, said back.
+fn echo(said: &Value) -> String {
+    let user = said.as_array().and_then(|all| {
+        let mut from_end = all.iter().rev();
+        from_end.find(|one| one["role"] == "user").or_else(|| all.last())
+    });
+    format!("You said: {}", last_text(user.unwrap_or(said)).unwrap_or("nothing"))
+}
+
+/// The last text in `value`: a text itself, or that of the last block of a list that has one. Programs put what the
+/// person wrote last, after reminders of their own.
+fn last_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::String(text) => Some(text),
+        Value::Array(blocks) => blocks.iter().rev().find_map(last_text),
+        Value::Object(_) => {
+            // `content` of a message or a tool's result, `output` of a function call.
+            ["text", "content", "output"].iter().find_map(|name| last_text(&value[name]))
+        }
+        _ => None,
+    }
+}
+
+/// How many tokens the fields of a request have together.
+fn tokens_of(request: &Value, fields: &[&str]) -> usize {
+    fields.iter().map(|field| tokens(&request[*field])).sum()
+}
+
+/// How many tokens a text, or all texts in a value, have: a word is one.
+fn tokens(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.split_whitespace().count(),
+        Value::Array(all) => all.iter().map(tokens).sum(),
+        Value::Object(all) => {
+            let texts = all.iter().filter(|(name, _)| !matches!(name.as_str(), "role" | "type"));
+            texts.map(|(_, value)| tokens(value)).sum()
+        }
+        _ => 0,
+    }
 }
 
 /// The text in pieces of a word each.
@@ -73,68 +131,9 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(' ')
 }
 
-fn message(model: &str, text: &str) -> Value {
-    json!({
-        "id": "msg_sandbox", "type": "message", "role": "assistant", "model": model,
-        "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
-        "stop_sequence": null, "usage": {"input_tokens": 1, "output_tokens": 1},
-    })
-}
-
-fn event(name: &str, data: &Value) -> String {
-    format!("event: {name}\ndata: {data}\n\n")
-}
-
-fn messages_events(model: &str, request: &Value) -> Vec<String> {
-    let text = text(request);
-    let mut start = message(model, "");
-    start["content"] = json!([]);
-    start["stop_reason"] = Value::Null;
-    let block = json!({"type": "text", "text": ""});
-    let mut events = vec![
-        event("message_start", &json!({"type": "message_start", "message": start})),
-        event(
-            "content_block_start",
-            &json!({"type": "content_block_start", "index": 0, "content_block": block}),
-        ),
-        event("ping", &json!({"type": "ping"})),
-    ];
-    for piece in pieces(&text) {
-        let delta = json!({"type": "text_delta", "text": piece});
-        let data = json!({"type": "content_block_delta", "index": 0, "delta": delta});
-        events.push(event("content_block_delta", &data));
-    }
-    events.push(event("content_block_stop", &json!({"type": "content_block_stop", "index": 0})));
-    let delta = json!({"stop_reason": "end_turn", "stop_sequence": null});
-    let data = json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 1}});
-    events.push(event("message_delta", &data));
-    events.push(event("message_stop", &json!({"type": "message_stop"})));
-    events
-}
-
-fn completion(model: &str, text: &str) -> Value {
-    json!({
-        "id": "chatcmpl-sandbox", "object": "chat.completion", "created": 0, "model": model,
-        "choices": [{"index": 0, "finish_reason": "stop",
-                     "message": {"role": "assistant", "content": text}}],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-    })
-}
-
-fn completion_events(model: &str, request: &Value) -> Vec<String> {
-    let chunk = |delta: Value, finish: Value| {
-        let data = json!({
-            "id": "chatcmpl-sandbox", "object": "chat.completion.chunk", "created": 0,
-            "model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
-        });
-        format!("data: {data}\n\n")
-    };
-    let text = text(request);
-    let mut events = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
-    events.extend(pieces(&text).map(|piece| chunk(json!({"content": piece}), Value::Null)));
-    events.push(chunk(json!({}), "stop".into()));
-    events.push("data: [DONE]\n\n".to_owned());
-    events
+/// An event whose name is its type.
+fn event(data: &Value) -> String {
+    format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -167,6 +166,76 @@ mod tests {
         let events = events("/v1/chat/completions");
         assert!(events.iter().all(|event| event.starts_with("data: ") && event.ends_with("\n\n")));
         assert_eq!(events.last().unwrap(), "data: [DONE]\n\n");
+    }
+
+    #[test]
+    fn responses_events_in_their_order_and_numbered() {
+        let body = br#"{"model":"m","stream":true,"input":[
+            {"role":"user","content":[{"type":"input_text","text":"before"}]},
+            {"role":"assistant","content":[{"type":"output_text","text":"You said: before"}]},
+            {"type":"message","role":"user","content":[{"type":"input_text","text":"long reminder"},
+                                                       {"type":"input_text","text":"a b"}]}]}"#;
+        let Reply::Events(events) = answer("POST", "/v1/responses", body) else { panic!() };
+        let mut names = Vec::new();
+        for (number, event) in events.iter().enumerate() {
+            let (name, data) = event.split_once('\n').unwrap();
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(name.strip_prefix("event: "), data["type"].as_str());
+            assert_eq!(data["sequence_number"], number);
+            names.push(data["type"].as_str().unwrap().to_owned());
+        }
+        names.dedup();
+        assert_eq!(
+            names,
+            [
+                "response.created",
+                "response.in_progress",
+                "response.output_item.added",
+                "response.content_part.added",
+                "response.output_text.delta",
+                "response.output_text.done",
+                "response.content_part.done",
+                "response.output_item.done",
+                "response.completed",
+            ]
+        );
+        assert!(events.last().unwrap().contains(r#""text":"You said: a b""#));
+    }
+
+    #[test]
+    fn the_last_text_of_the_last_user_is_said_back() {
+        let cases = [
+            (r#""hi""#, "hi"),
+            (r#"[{"role":"user","content":"hi"}]"#, "hi"),
+            (r#"[{"role":"user","content":"first"},{"role":"assistant","content":"x"}]"#, "first"),
+            (
+                r#"[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"},
+                 {"type":"image","source":{}}]}]"#,
+                "b",
+            ),
+            (
+                r#"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t",
+                 "content":[{"type":"text","text":"found"}]}]}]"#,
+                "found",
+            ),
+            (r#"[{"type":"function_call_output","call_id":"c","output":"done"}]"#, "done"),
+            ("[]", "nothing"),
+            ("null", "nothing"),
+        ];
+        for (said, expected) in cases {
+            let said = serde_json::from_str(said).unwrap();
+            assert_eq!(echo(&said), format!("You said: {expected}"), "{said}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_the_words_of_all_texts() {
+        let body =
+            br#"{"model":"m","system":"be kind","messages":[{"role":"user","content":"a b c"}]}"#;
+        let Reply::Json(200, count) = answer("POST", "/v1/messages/count_tokens", body) else {
+            panic!()
+        };
+        assert_eq!(count, json!({"input_tokens": 5}));
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::provider::{self, Reply};
 /// The largest request body that is taken.
 const BODY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Time between the events of a stream, where nobody says another.
+pub const EVENT_DELAY: Duration = Duration::from_millis(5);
+
 /// Tells the time in milliseconds since 1970; it never goes back.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -61,7 +64,7 @@ impl Default for Options {
             manners: None,
             clock: None,
             lifetime: Duration::from_hours(1),
-            event_delay: Duration::from_millis(30),
+            event_delay: EVENT_DELAY,
             rotates: true,
             overlap: Duration::ZERO,
         }
@@ -359,7 +362,9 @@ impl State {
         if !valid && let Some(template) = &self.manners.api.stale_token {
             return send(request, of_api(template));
         }
-        let reply = if valid && self.has_headers(&request) {
+        let reply = if field(&request, "upgrade").is_some() {
+            provider::no_websocket(path)
+        } else if valid && self.has_headers(&request) {
             let method = request.method().as_str().to_owned();
             provider::answer(&method, path, body)
         } else {
