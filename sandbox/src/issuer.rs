@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::logins::Logins;
 use crate::manners::answer::Values;
@@ -287,10 +287,10 @@ impl Issuer {
 
     fn new_access(&mut self, family: usize, now_ms: u64) -> String {
         let expires_ms = now_ms + self.manners.tokens.lifetime_seconds * 1000;
-        let prefix = self.manners.tokens.access_token_prefix.as_deref();
-        let token = match prefix {
+        let tokens = &self.manners.tokens;
+        let token = match tokens.access_token_prefix.as_deref() {
             Some(prefix) => random(&mut self.rng, prefix),
-            None => jwt(&random(&mut self.rng, ""), expires_ms / 1000),
+            None => jwt(&random(&mut self.rng, ""), expires_ms / 1000, &tokens.claims),
         };
         self.access.insert(token.clone(), Access { family, expires_ms });
         token
@@ -304,9 +304,12 @@ impl Issuer {
 }
 
 /// A JSON Web Token (RFC 7519) that nobody signed.
-fn jwt(id: &str, exp: u64) -> String {
+fn jwt(id: &str, exp: u64, more: &Map<String, Value>) -> String {
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({ "exp": exp, "jti": id, "sub": "sandbox" });
+    let mut claims = json!({ "exp": exp, "jti": id, "sub": "sandbox" });
+    for (name, value) in more {
+        claims[name] = value.clone();
+    }
     format!("{}.{}.{}", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims), "c2FuZGJveA")
 }
 
@@ -467,11 +470,13 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_says_when_it_ends() {
-        let token = jwt("id", 7);
+    fn a_jwt_says_when_it_ends_and_what_the_manners_claim() {
+        let more = json!({ "account": { "id": "a" } });
+        let token = jwt("id", 7, more.as_object().unwrap());
         let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
         let claims: Value = serde_json::from_slice(&claims).unwrap();
         assert_eq!(claims["exp"], 7);
+        assert_eq!(claims["account"]["id"], "a");
         assert!(token.starts_with("eyJ"));
     }
 

@@ -109,6 +109,9 @@ pub struct Tokens {
     /// Whether the access token is a JWT with an `exp`.
     #[serde(default)]
     pub jwt: bool,
+    /// More claims of the JWT.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
     /// How long an access token lives.
     pub lifetime_seconds: u64,
     /// How long a refresh token lives; without end where this is missing.
