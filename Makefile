@@ -61,14 +61,14 @@ check: ## formatting, lints, documentation
 deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
 
-test-clients: ## the built binary under real SDKs, two real issuers and a browser (needs python3, node, chromium)
-	$(CARGO) build --release --locked --bin evertoken
+test-clients: ## the built binary under real programs and SDKs, two real issuers and a browser (needs python3, node, chromium, git)
+	$(CARGO) build --release --locked --package evertoken --package sandbox --bins
 	tests/clients/run login.py
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
 	tests/clients/run drive.py
-	$(CARGO) build --locked --package sandbox
 	tests/clients/run apis.py
+	tests/clients/run programs.py
 
 test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
 	$(CARGO) build --release --locked --bin evertoken

@@ -6,11 +6,11 @@ import contextlib
 import socket
 
 import uvicorn
-from mcp.server.fastmcp import FastMCP
+from mcp.server.mcpserver import MCPServer
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-server = FastMCP("tools", streamable_http_path="/")
+server = MCPServer("tools")
 
 
 @server.tool()
@@ -19,7 +19,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-served = server.streamable_http_app()
+served = server.streamable_http_app(streamable_http_path="/")
 
 
 @contextlib.asynccontextmanager

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import threading
 
+import httpx2
 from google import genai
-from mcp import ClientSession
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from openai import AzureOpenAI
 
 from drive import ROOT, Evertoken, variables, wait_for
@@ -114,11 +115,10 @@ def check_azure(url, provider):
 
 
 async def call_tool(url):
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with streamablehttp_client(f"{url}/to/tools/mcp", headers=headers) as (read, write, _):
-        async with ClientSession(read, write) as session:
-            await session.initialize()
-            return (await session.call_tool("add", {"a": 2, "b": 3})).content[0].text
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
+        transport = streamable_http_client(f"{url}/to/tools/mcp", http_client=http)
+        async with Client(transport, mode="legacy") as client:
+            return (await client.call_tool("add", {"a": 2, "b": 3})).content[0].text
 
 
 @contextlib.contextmanager
