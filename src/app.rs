@@ -220,6 +220,7 @@ pub fn refresher_setup(
         timer,
         send: token_sender(poster),
         rng: environment.rng.fork(),
+        watches_disk: true,
     })
 }
 

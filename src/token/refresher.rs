@@ -125,6 +125,8 @@ pub struct Setup {
     pub send: Send,
     /// For jitter.
     pub rng: Rng,
+    /// Whether a disk that hangs is said: each call to it takes a thread then.
+    pub watches_disk: bool,
 }
 
 /// Asks a refresher for something, from any thread.
@@ -285,7 +287,9 @@ impl Drop for Refresher {
 }
 
 /// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
-pub fn refresh_once(setup: Setup) -> Result<(), String> {
+pub fn refresh_once(mut setup: Setup) -> Result<(), String> {
+    // Somebody waits in front of it.
+    setup.watches_disk = false;
     Actor::new(setup, never(), Arc::default(), true).refresh_once()
 }
 

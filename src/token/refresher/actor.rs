@@ -90,7 +90,7 @@ impl Actor {
         is_single: bool,
     ) -> Self {
         let policy = Policy::of(&setup.config);
-        let (read, notes) = load_at_start(&setup, is_single);
+        let (read, notes) = load_at_start(&setup);
         let (stored, hindrance) = match read {
             Ok(stored) => (stored, None),
             Err(error) => (None, Some(error)),

@@ -261,17 +261,17 @@ impl Actor {
 type Loaded = (io::Result<Option<Saved>>, Vec<String>);
 
 /// As [`load`], and removes what a kill left, where no other process is at it.
-pub(super) fn load_at_start(setup: &Setup, is_single: bool) -> Loaded {
-    let lock = on_disk_at_start(setup, is_single, StateFile::try_lock);
+pub(super) fn load_at_start(setup: &Setup) -> Loaded {
+    let lock = on_disk_at_start(setup, StateFile::try_lock);
     let is_ours = matches!(lock, Ok(Locking::Ours(_)));
-    if is_ours && let Err(error) = on_disk_at_start(setup, is_single, StateFile::remove_leftovers) {
+    if is_ours && let Err(error) = on_disk_at_start(setup, StateFile::remove_leftovers) {
         let path = setup.state.path();
         warn!(
             provider = setup.name.as_str();
             "Temporary files beside {} can't be removed: {error}", path.display()
         );
     }
-    let read = on_disk_at_start(setup, is_single, StateFile::read);
+    let read = on_disk_at_start(setup, StateFile::read);
     let loaded = understand(setup, read, is_ours);
     drop(lock);
     loaded

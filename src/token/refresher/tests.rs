@@ -79,6 +79,7 @@ impl Asleep {
                 Ok(TokenAnswer { status, headers: Headers::new(), body })
             }),
             rng: Rng::with_seed(1),
+            watches_disk: false,
         };
         let refresher = Refresher::start(setup).unwrap();
         Self { elapsed_ms, sleeps, timer: None, store, asked, refresher, folder }

@@ -37,9 +37,9 @@ impl Actor {
         }
     }
 
-    /// Does `work` with the state file. That the disk hangs is said; a command that somebody started waits with them.
+    /// Does `work` with the state file. That the disk hangs is said.
     pub(super) fn on_disk<T: Send>(&mut self, work: impl FnOnce(&StateFile) -> T + Send) -> T {
-        if self.is_single {
+        if !self.setup.watches_disk {
             return work(&self.setup.state);
         }
         let state = self.setup.state.clone();
@@ -94,10 +94,9 @@ impl Actor {
 /// As [`Actor::on_disk`], before there is an actor.
 pub(super) fn on_disk_at_start<T: Send>(
     setup: &Setup,
-    is_single: bool,
     work: impl FnOnce(&StateFile) -> T + Send,
 ) -> T {
-    if is_single {
+    if !setup.watches_disk {
         return work(&setup.state);
     }
     let state = setup.state.clone();
