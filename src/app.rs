@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 use fastrand::Rng;
 use log::{info, warn};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Deadline};
 use crate::config::{Config, Limits, Provider, Server as ServerKind, Settings};
 use crate::current::Current;
 use crate::proxy::access::{Access, host_name};
@@ -138,10 +138,11 @@ impl App {
             watchdog.drain();
         }
         let grace = self.proxy().config.settings.shutdown_grace;
+        let deadline = Deadline::after(grace);
         // Their streams would never end by themselves.
         self.proxy().watchers.dismiss();
         let cut_off = self.server.stop(grace);
-        self.current.stop();
+        self.current.stop(deadline);
         cut_off
     }
 }

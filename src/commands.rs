@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use evertoken::app::Environment;
 use evertoken::cli::Files;
@@ -15,6 +16,7 @@ use evertoken::config::{Config, encoding, secret_file};
 use evertoken::supervisor::Supervisor;
 use evertoken::{environment_file, logger, regular_file};
 use log::{error, warn};
+use signal_hook::consts::SIGXFSZ;
 
 pub(crate) mod check;
 pub(crate) mod login;
@@ -29,6 +31,12 @@ pub(crate) const CANT_BIND: u8 = 69;
 pub(crate) const BAD_CONFIG: u8 = 78;
 /// The stack of a thread that waits for a signal or stops the proxy.
 const SIGNAL_STACK_BYTES: usize = 128 * 1024;
+
+/// Has a write beyond the limit of a file's size (`ulimit -f`) fail, as on a full disk; by itself it ends the process.
+pub(crate) fn survive_file_size_limit() {
+    // What is heard is of no interest; where it can't be, the limit ends the process as before.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+}
 
 /// A line on stderr; there is nobody left to tell where that fails.
 pub(crate) fn say(line: &str) {

@@ -275,8 +275,9 @@ impl Credential {
     }
 }
 
-/// A file with a credential that is read again when it changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file with a credential that is read again when it changes. Two are the same whatever could be read of them at
+/// the start.
+#[derive(Clone, Debug)]
 pub struct WatchedFile {
     /// Where it is.
     pub path: PathBuf,
@@ -285,6 +286,14 @@ pub struct WatchedFile {
     /// Why it could not be read at the start, where that is so.
     pub missing: Option<Missing>,
 }
+
+impl PartialEq for WatchedFile {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.path, &self.form) == (&other.path, &other.form)
+    }
+}
+
+impl Eq for WatchedFile {}
 
 /// A secret that the configuration names and the environment or the disk does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,13 +20,12 @@ use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::pages::events::Watchers;
-use crate::proxy::way::{Counts, Way};
+use crate::proxy::way::{Counts, Way, watch};
 use crate::refusal::Refusal;
 use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
-use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 
 mod chains;
@@ -205,17 +204,17 @@ impl Current {
         }
     }
 
-    /// Ends all refreshers, once what they have is on disk.
+    /// Ends all refreshers, once what they have is on disk; one that is still refreshing at the `deadline` is left behind.
     ///
     /// A reload that hangs, as a disk may, is left behind, with what it holds.
-    pub fn stop(&self) {
+    pub fn stop(&self, deadline: Deadline) {
         self.is_stopping.store(true, Ordering::SeqCst);
         let Some(mut parts) = self.parts_before(Deadline::after(RELOAD_END_MAX)) else {
             return error!("A reload does not come to its end; stopping without it");
         };
         let chains = std::mem::take(&mut parts.chains);
         drop(parts);
-        chains.stop();
+        chains.stop(deadline);
     }
 
     fn parts_before(&self, deadline: Deadline) -> Option<MutexGuard<'_, Parts>> {
@@ -287,7 +286,9 @@ impl Parts {
             }
             ways.push(match prepared {
                 Prepared::Same(way) => way,
-                Prepared::New(upstream) => Arc::new(self.new_way(provider, *upstream, posting)),
+                Prepared::New(upstream) => {
+                    Arc::new(self.new_way(provider, *upstream, posting, old))
+                }
             });
         }
         self.chains.are_used_by(&ways);
@@ -331,11 +332,12 @@ impl Parts {
         provider: &Provider,
         upstream: Upstream,
         posting: Option<PostingKey>,
+        old: Option<&Proxy>,
     ) -> Way {
         let key = self.next_key;
         self.next_key += 1;
         let watched = match &provider.credential {
-            Credential::Watched(file) => Some(Watched::of(file)),
+            Credential::Watched(file) => Some(watch(file, old.map_or(&[], |old| &old.ways))),
             _ => None,
         };
         if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)

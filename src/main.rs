@@ -8,6 +8,7 @@ use evertoken::logger;
 mod commands;
 
 fn main() -> ExitCode {
+    commands::survive_file_size_limit();
     let code = run();
     logger::flush();
     code

@@ -26,8 +26,8 @@ use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
 
-/// How long a stop waits for the refreshers: longer than a token request and a last write may take.
-const END_MAX: Duration = Duration::from_secs(45);
+/// How long a stop waits for the refreshers at least, whenever the requests in flight ended: for a last write.
+const END_MIN: Duration = Duration::from_secs(2);
 /// The stack of the thread that waits for refreshers which are not needed any more.
 const ENDING_STACK_BYTES: usize = 128 * 1024;
 
@@ -329,16 +329,17 @@ impl Chains {
         }
     }
 
-    /// Ends all, once what they have is on disk.
-    pub(super) fn stop(self) {
+    /// Ends all, once what they have is on disk; one that is still refreshing at the `deadline` is left behind.
+    pub(super) fn stop(self, deadline: Deadline) {
         // All are told before the first is waited for, so that slow answers are waited for at once.
         self.running.iter().for_each(|one| one.refresher.stop());
-        let deadline = Deadline::after(END_MAX);
+        let deadline = Deadline::after(deadline.left().max(END_MIN));
         for running in self.running {
             if !running.refresher.end_before(deadline) {
                 error!(
                     provider = running.life.name.as_str();
-                    "The refresher of provider {} does not come to its end; it is left behind",
+                    "The refresher of provider {} does not come to its end in settings.shutdown_grace; it is \
+                     left behind, and what an issuer answers now is lost",
                     running.life.name
                 );
             }

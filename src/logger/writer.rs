@@ -86,17 +86,21 @@ impl Shared {
 
     fn run(&self, mut out: impl Write, notice: &impl Fn(u64) -> String) {
         let mut lines = Vec::new();
+        // What could not be written, and is not said yet.
+        let mut lost = 0;
         loop {
             lines = self.next_burst(lines);
-            if out.write_all(&lines).is_err() {
-                let lost = lines.split_inclusive(|byte| *byte == b'\n').count();
-                self.dropped_lines.fetch_add(lost as u64, Ordering::Relaxed);
+            let is_taken = out.write_all(&lines).is_ok();
+            if !is_taken {
+                let count = lines.split_inclusive(|byte| *byte == b'\n').count() as u64;
+                self.dropped_lines.fetch_add(count, Ordering::Relaxed);
+                lost += count;
             }
             let mut state = self.state();
             state.is_writing = false;
-            match state.backlog.take_dropped() {
-                0 => {}
-                count => {
+            if is_taken {
+                let count = std::mem::take(&mut lost) + state.backlog.take_dropped();
+                if count > 0 {
                     state.backlog.push(&notice(count), true);
                 }
             }
@@ -121,6 +125,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
     use super::*;
@@ -174,6 +180,40 @@ mod tests {
         }
         assert!(all.ends_with(&format!("{dropped} dropped\n")));
         assert_eq!(all.matches(&long).count() as u64, 20 - dropped);
+    }
+
+    /// Takes nothing while it is full, as a disk or the limit of a file's size.
+    struct Full(Arc<AtomicBool>, Sender<String>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let text = String::from_utf8_lossy(bytes).into_owned();
+            if self.0.load(Ordering::SeqCst) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.1.send(text).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_did_not_take_are_said_once_it_takes_others() {
+        let (is_full, (wrote, written)) = (Arc::new(AtomicBool::new(true)), unbounded());
+        let notice = |count| format!("{count} dropped");
+        let writer = Writer::start(Full(is_full.clone(), wrote), notice).unwrap();
+        for line in ["one", "two", "three"] {
+            writer.push(line, true);
+            writer.flush(PATIENCE);
+        }
+        assert_eq!(writer.dropped_lines(), 3);
+        is_full.store(false, Ordering::SeqCst);
+        writer.push("four", true);
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), "four\n");
+        assert_eq!(written.recv_timeout(PATIENCE).unwrap(), "3 dropped\n");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::config::WatchedFile;
 use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
@@ -24,7 +25,7 @@ pub struct Way {
     /// Its refresher; None where it has none.
     pub inbox: Option<Inbox>,
     /// The file with its credential; None where it has none.
-    pub watched: Option<Watched>,
+    pub watched: Option<Arc<Watched>>,
     /// Its header fields with claims of its token.
     pub claims: ClaimFields,
     /// Whether it is passed over.
@@ -35,6 +36,13 @@ pub struct Way {
     pub counts: Counts,
     /// Its metrics.
     pub metrics: OfProvider,
+}
+
+/// What watches `file`: what did so for one of the `ways` before, which knows what the file held, or something new.
+pub fn watch(file: &WatchedFile, ways: &[Arc<Way>]) -> Arc<Watched> {
+    let mut before = ways.iter().filter_map(|way| way.watched.as_ref());
+    let same = before.find(|watched| watched.is_of(file)).cloned();
+    same.unwrap_or_else(|| Arc::new(Watched::of(file)))
 }
 
 /// Requests to one provider since the start.

@@ -216,18 +216,22 @@ impl Health {
 
     fn say(&self, said: Option<Said>) {
         let place = &self.place;
+        // The server's own words may be a sentence.
+        let plain = |why: &str| why.trim_end_matches('.').to_owned();
         match (said, self.fallback) {
             (None, _) => {}
             (Some(Said::Away(why, ms)), Fallback::Wait) => error!(
-                "The token store {place} can't be used{}: {why}. Tokens in hand serve until they expire; \
+                "The token store {place} can't be used{}: {}. Tokens in hand serve until they expire; \
                  nothing is refreshed until it is back (token_store_fallback: wait)",
-                lasting(ms)
+                lasting(ms),
+                plain(&why)
             ),
             (Some(Said::Away(why, ms)), Fallback::Local) => warn!(
-                "The token store {place} can't be used{}: {why}. Until it is back each host refreshes for \
+                "The token store {place} can't be used{}: {}. Until it is back each host refreshes for \
                  itself (token_store_fallback: local); an issuer with single-use refresh tokens may take \
                  that for theft",
-                lasting(ms)
+                lasting(ms),
+                plain(&why)
             ),
             (Some(Said::Back(ms)), _) => {
                 info!("The token store {place} can be used again, after {} s", ms / 1000);

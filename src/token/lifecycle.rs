@@ -305,8 +305,8 @@ impl Lifecycle {
     }
 
     /// What the configuration says has changed: secrets come from files that were read again. What
-    /// stood against the next try is over where it was about the old ones.
-    pub fn set_policy(&mut self, policy: Policy) {
+    /// stood against the next try is over where it was about the old ones. Whether a new seed is to begin a chain.
+    pub fn set_policy(&mut self, policy: Policy) -> bool {
         let other_seed = policy.seed != self.policy.seed;
         let other_client = policy.client_hash != self.policy.client_hash;
         let lacked_a_secret = self.last_failure.is_some_and(|last| last.is_missing);
@@ -322,6 +322,7 @@ impl Lifecycle {
             self.saved.failure = None;
             self.settle();
         }
+        other_seed && self.policy.seed.as_ref().is_some_and(|seed| self.seed_is_new(seed))
     }
 
     /// The newest token, valid or not.

@@ -198,7 +198,8 @@ pub fn exposures(folder: &Path) -> Vec<String> {
 }
 
 fn exposure(path: &Path, others: u32, wanted: &str) -> Option<String> {
-    let metadata = fs::symlink_metadata(path).ok()?;
+    // What a symbolic link leads to counts; links have no rights of their own.
+    let metadata = fs::metadata(path).ok()?;
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     let own = rustix::process::geteuid().as_raw();
     if owner != own && owner != 0 {
@@ -289,5 +290,11 @@ mod tests {
         let found = exposures(dir.path());
         assert!(found[0].ends_with("has mode 775; chmod 700 it"), "{found:?}");
         assert!(found[1].ends_with("one.json has mode 640; chmod 600 it"), "{found:?}");
+        set(dir.path(), 0o700);
+        set(&file.path(), 0o600);
+        let beside = tempfile::tempdir().unwrap();
+        let link = beside.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert_eq!(exposures(&link), Vec::<String>::new(), "a link has no rights of its own");
     }
 }

@@ -136,6 +136,11 @@ impl Watched {
         watched
     }
 
+    /// Whether it watches `file`.
+    pub fn is_of(&self, file: &WatchedFile) -> bool {
+        (&self.own, &self.form) == (&file.path, &file.form)
+    }
+
     /// Which file it is.
     pub fn path(&self) -> PathBuf {
         self.last().path.clone()

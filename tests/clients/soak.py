@@ -136,10 +136,13 @@ class Tally:
     def __init__(self):
         self.lock = threading.Lock()
         self.seen = collections.Counter()
+        self.told = []
 
-    def add(self, what):
+    def add(self, what, told=None):
         with self.lock:
             self.seen[what] += 1
+            if told:
+                self.told.append(f"{time.strftime('%H:%M:%S', time.gmtime())} {told}")
 
 
 def converse(url, index, running, tally):
@@ -171,8 +174,8 @@ def converse(url, index, running, tally):
                 tally.add("left in the middle")
                 continue
             tally.add("complete" if said == f"You said: {words}" else "WRONG")
-        except (anthropic.AuthenticationError, openai.AuthenticationError):
-            tally.add("401")
+        except (anthropic.AuthenticationError, openai.AuthenticationError) as error:
+            tally.add("401", f"401 from {error.request.url}: {error.body}")
         except (anthropic.APIStatusError, openai.APIStatusError) as error:
             tally.add(f"status {error.status_code} after all retries")
         except (anthropic.APIConnectionError, openai.APIConnectionError) as error:
@@ -211,7 +214,7 @@ def soak(folder):
     for thread in threads:
         thread.start()
     begun = time.monotonic()
-    faults, kills, lost = 0, 0, 0
+    faults, kills, lost = 0, 0, []
     first, peak_kib = None, 0
     next_kill = begun + rng.uniform(5, 40)
     while (now := time.monotonic()) < begun + SECONDS:
@@ -223,7 +226,7 @@ def soak(folder):
         if now < begun + SECONDS / 2:
             if now > next_kill:
                 proxy.kill()
-                lost += count_lost(folder)
+                lost += find_lost(folder)
                 proxy, _ = start(folder, env, url.removeprefix("http://"))
                 kills += 1
                 next_kill = now + rng.uniform(5, 40)
@@ -239,10 +242,10 @@ def soak(folder):
         thread.join()
     stats = {sandbox.kind: sandbox.post("/control/stats", {}) for sandbox in sandboxes}
     proxy.stop()
-    lost += count_lost(folder)
+    lost += find_lost(folder)
     for sandbox in sandboxes:
         sandbox.close()
-    return report(tally.seen, stats, faults, kills, lost, first, last, peak_kib, rest(folder / "rest"))
+    return report(tally, stats, faults, kills, lost, first, last, peak_kib, rest(folder / "rest"))
 
 
 def rest(folder):
@@ -272,12 +275,13 @@ def rss_kib(process):
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
 
-def count_lost(folder):
-    """Chains that the last process had to give up; its log is written anew by the next one."""
-    return sum("log in again" in line for line in (folder / "log").read_text().splitlines())
+def find_lost(folder):
+    """What the last process said of chains that it had to give up; its log is written anew by the next one."""
+    return [line for line in (folder / "log").read_text().splitlines() if "log in again" in line]
 
 
-def report(seen, stats, faults, kills, lost, first, last, peak_kib, share):
+def report(tally, stats, faults, kills, lost, first, last, peak_kib, share):
+    seen = tally.seen
     total = lambda name: sum(one[name] for one in stats.values())
     bad = {kind: one["requests_without_valid_token"] for kind, one in stats.items()}
     strict = {kind: count for kind, count in bad.items() if count and kind not in OVERTAKEN}
@@ -290,7 +294,9 @@ def report(seen, stats, faults, kills, lost, first, last, peak_kib, share):
     print(f"  lost answers made good within the overlap: {total('overlapped')}")
     print(f"  requests without a valid token at the providers: {strict or 0}; overtaken by the end of their token: {overtaken}")
     print(f"  faults: {faults}, kills: {kills}")
-    print(f"  401s seen by clients: {seen['401']}, chains lost: {lost}")
+    print(f"  401s seen by clients: {seen['401']}, chains lost: {len(lost)}")
+    for line in tally.told + lost:
+        print(f"    {line}")
     print(f"  RSS: {first[0]} KiB at the start of the second half, {last[0]} KiB at the end, peak {peak_kib} KiB")
     print(f"  descriptors: {first[2]} at the start of the second half, {last[2]} at the end")
     print(f"  at rest for {REST_SECONDS:.0f} s: {share * 100:.4f} % of a processor")

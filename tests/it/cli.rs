@@ -505,3 +505,16 @@ fn a_pipe_in_the_place_of_a_file_is_an_error_and_not_waited_for() {
 fn text_of(output: &std::process::Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
+
+/// A limit of the size of files ended the process with SIGXFSZ.
+#[test]
+fn a_limit_of_the_size_of_files_ends_nothing_and_costs_no_token() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let script = format!("ulimit -f 0; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let binary = Binary::start_shell(folder.path(), &script, &VARIABLES);
+    binary.wait_for("can't be written");
+    binary.wait_for("Successfully refreshed");
+    let ready = ask(binary.address(), get("/-/ready"));
+    assert!(ready.status == 200 && ready.body.contains("File too large"), "{ready:?}");
+}

@@ -24,6 +24,32 @@ fn moving_clock() -> (Clock, Arc<AtomicU64>) {
     (clock, seconds)
 }
 
+/// A reload ended the minute at once.
+#[test]
+fn a_credential_file_that_is_removed_serves_its_minute_through_a_reload() {
+    let provider = Peer::telling_the_credential();
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "from-key\n").unwrap();
+    let (clock, seconds) = moving_clock();
+    let described = |header: &str| {
+        let lines = format!("auth_value_file: \"{}\"\nheaders: {{ {header} }}", key.display());
+        TestProxy::builder().provider("key", "generic", &provider.url(), &lines)
+    };
+    let proxy = described("a: b").clock(clock).start();
+    let ask = || proxy.ask(get("/to/key/x"));
+    assert_eq!(ask().status, 200);
+    std::fs::remove_file(&key).unwrap();
+    assert_eq!(ask().status, 200);
+    seconds.store(59, Ordering::Relaxed);
+    for header in ["a: b", "a: c"] {
+        assert_eq!(proxy.reload(&described(header)).status, 200);
+        assert!(ask().body.contains("from-key"), "{header}");
+    }
+    seconds.store(60, Ordering::Relaxed);
+    assert_eq!(ask().code(), "token_unavailable");
+}
+
 #[test]
 fn a_credential_file_that_is_removed_serves_a_minute_longer_and_is_said() {
     let provider = Peer::telling_the_credential();

@@ -142,3 +142,17 @@ fn the_tiny_http_server_stops_too() {
     assert_eq!(proxy.ask(get("/-/healthy")).status, 200);
     assert_eq!(proxy.stop(), 0);
 }
+
+/// The stop took 30 s with a `shutdown_grace` of 2.
+#[test]
+fn an_issuer_that_never_answers_holds_up_a_stop_no_longer_than_the_grace() {
+    let (issuer, _release) = held();
+    let provider = Peer::start(|mut talk| while talk.request().is_some() {});
+    let proxy = TestProxy::builder()
+        .refreshed("P", &provider.url(), &issuer.url(), "")
+        .settings("shutdown_grace: 0")
+        .start();
+    eventually("the issuer is asked", || issuer.seen().len() == 1);
+    let stopped = stop(proxy);
+    assert_eq!(stopped.recv_timeout(Duration::from_secs(20)), Ok(0));
+}

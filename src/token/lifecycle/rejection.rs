@@ -92,6 +92,8 @@ impl Lifecycle {
         let is_news = !self.rejection.is_known;
         if is_news {
             self.rejection.note(now);
+        }
+        if is_news && !self.is_refused_elsewhere(now) {
             let due = self.after_rejection(now);
             self.ignores_clock |= due.reached(now);
             self.rejection.refresh_due = Some(due);
@@ -103,6 +105,13 @@ impl Lifecycle {
             Some(wait_ms) if is_news => OnRejection::Later(wait_ms),
             _ => OnRejection::Nothing,
         }
+    }
+
+    /// Whether another host, another process or an earlier start was told that what a refresh would present is no good:
+    /// all of them together try it once.
+    fn is_refused_elsewhere(&self, now: Moment) -> bool {
+        let failure = self.failure_that_counts().filter(|failure| failure.retry_at > now.wall);
+        failure.is_some() && failure != self.own_failure.as_ref()
     }
 
     /// When the token in hand, which was just refused, is refreshed.

@@ -32,6 +32,8 @@ impl Lifecycle {
             self.settle();
             self.own_failure = own_failure;
         }
+        // A marker that is gone had its answer: where that was lost, the failure says so.
+        self.unanswered = None;
         self.recall_failure(now);
         if self.saved.pending.is_some() {
             self.recall_marker(now);

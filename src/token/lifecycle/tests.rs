@@ -464,6 +464,23 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     assert_eq!(wait(&restarted, now), HOUR_MS);
 }
 
+/// Seen with two hosts: the second one, asked after the first had been refused, said that an answer was lost.
+#[test]
+fn a_marker_of_another_host_that_got_its_answer_tells_of_no_lost_one() {
+    let mut gone = Lifecycle::new(policy(None), None, START);
+    let saved = Saved { refresh_token: Some(Secret::new("r")), ..gone.stamped(START) };
+    let host = || Lifecycle::new(policy(None), Some(saved.clone()), START);
+    let (mut one, mut other) = (host(), host());
+    let marked = one.begin(&one.presented(), START).unwrap();
+    other.take_up_shared(marked, START);
+    let failed = failure(Class::TokenDead);
+    let (_, refused) = one.failed(&one.presented(), &failed, START, &mut rng());
+    other.take_up_shared(refused.unwrap(), START);
+    other.order(START);
+    let (after, refused) = fail(&mut other, &failed, START);
+    assert!(!after.answer_lost && !refused.unwrap().failure.unwrap().answer_lost);
+}
+
 #[test]
 fn a_failure_that_is_not_about_the_chain_leads_to_no_seed() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);

@@ -11,7 +11,7 @@ use log::{error, info, warn};
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{SecretFiles, secret_file, secret_of_file};
 use crate::token::history::{RefreshStatus, Trouble};
-use crate::token::lifecycle::{Lifecycle, Policy, Step};
+use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Step};
 use crate::token::refresh_end::Nearness;
 use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
@@ -197,9 +197,10 @@ impl Actor {
             let at = failure.retry_at;
             let next = format!("; the next try is at {at}, or once there is a new refresh token");
             let next = if self.is_single { "" } else { &next };
+            let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
             error!(
                 provider = self.setup.name.as_str();
-                "The last refresh for provider: {name} failed for good: {what}{next}"
+                "The last refresh for provider: {name} failed for good: {what}{lost}{next}"
             );
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
@@ -337,7 +338,10 @@ impl Actor {
         if let Some(path) = config.files.seed.as_ref().filter(|_| config.seed.is_some()) {
             config.seed = Some(read(path));
         }
-        self.machine.set_policy(Policy::of(config));
+        if self.machine.set_policy(Policy::of(config)) {
+            // As at a start: it may be of another account.
+            self.machine.order(self.setup.clock.now());
+        }
     }
 
     /// Says once that a refresh waits for the wall clock to be set, or would.

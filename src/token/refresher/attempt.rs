@@ -105,6 +105,8 @@ impl Actor {
         self.status.successes += 1;
         self.falls_back = false;
         self.status.settle();
+        // Whoever reads the line below finds the token in use.
+        self.publish(false);
         let Some(token) = self.machine.token() else { return };
         let is_repeated = generation == Some(token.generation);
         if let Some(warning) = grant.warning.as_ref().filter(|_| !is_repeated) {

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::{Moment, Timestamp};
+use crate::config::SecretFiles;
 use crate::secret::Secret;
 use crate::token::grant;
 use crate::token::saved::{Saved, SavedAccess};
@@ -45,6 +46,19 @@ impl Asleep {
         retry_interval_ms: u64,
         issuer: impl Fn() -> (u16, Vec<u8>) + std::marker::Send + 'static,
     ) -> Self {
+        let config = AutoRefresh {
+            retry_interval: Duration::from_millis(retry_interval_ms),
+            ..grant::tests::config()
+        };
+        Self::with(folder, config, move |_| issuer())
+    }
+
+    /// An issuer that sees what it is sent.
+    fn with(
+        folder: tempfile::TempDir,
+        config: AutoRefresh,
+        issuer: impl Fn(&TokenRequest) -> (u16, Vec<u8>) + std::marker::Send + 'static,
+    ) -> Self {
         let elapsed_ms: Arc<AtomicU64> = Arc::default();
         let elapsed = elapsed_ms.clone();
         let clock = Clock::from_fn(move || {
@@ -64,18 +78,15 @@ impl Asleep {
         let setup = Setup {
             provider: 0,
             name: "P".into(),
-            config: AutoRefresh {
-                retry_interval: Duration::from_millis(retry_interval_ms),
-                ..grant::tests::config()
-            },
+            config,
             state: StateFile::new(folder.path(), "p"),
             chain: None,
             store: store.clone(),
             clock,
             timer: Box::new(timer),
-            send: Box::new(move |_, _| {
+            send: Box::new(move |request, _| {
                 requests.fetch_add(1, Ordering::SeqCst);
-                let (status, body) = issuer();
+                let (status, body) = issuer(request);
                 Ok(TokenAnswer { status, headers: Headers::new(), body })
             }),
             rng: Rng::with_seed(1),
@@ -93,6 +104,34 @@ impl Asleep {
         self.timer = Some(timer);
         u64::try_from(allowed.as_millis()).unwrap()
     }
+}
+
+/// The old account's token was sent until its end, whether or not its chain had been refused.
+#[test]
+fn a_new_refresh_token_in_its_file_is_tried_though_the_old_token_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "one").unwrap();
+    let config = AutoRefresh {
+        seed: Some(Ok(Secret::new("one"))),
+        files: SecretFiles { seed: Some(path.clone()), ..SecretFiles::default() },
+        ..grant::tests::config()
+    };
+    let mut asleep = Asleep::with(folder, config, |request| {
+        let account = if request.body.expose().contains("=two") { "two" } else { "one" };
+        let grant = format!(
+            r#"{{"access_token":"{account}","refresh_token":"{account}-1","expires_in":36000}}"#
+        );
+        (200, grant.into_bytes())
+    });
+    asleep.sleeps_after(0);
+    std::fs::write(&path, "two").unwrap();
+    asleep.sleeps_after(TICK_MS);
+    let token = asleep.store.read(0).token.clone().unwrap();
+    assert_eq!(token.secret, Secret::new("two"));
+    assert_eq!(asleep.asked.load(Ordering::SeqCst), 2);
+    asleep.sleeps_after(TICK_MS);
+    assert_eq!(asleep.asked.load(Ordering::SeqCst), 2, "once");
 }
 
 const REFUSED: (u16, &str) = (400, r#"{"error":"invalid_grant"}"#);

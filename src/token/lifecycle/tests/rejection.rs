@@ -17,6 +17,21 @@ fn a_refused_token_is_refreshed_at_once_whatever_its_age() {
     }
 }
 
+/// Each host of a lost chain spent one more try for the first 401 that it saw.
+#[test]
+fn a_refused_token_whose_refresh_token_was_refused_on_another_host_is_not_refreshed() {
+    let host = || Lifecycle::new(policy(None), Some(fresh().saved().clone()), START);
+    let (mut one, mut other) = (host(), host());
+    let now = later(START, 1_000);
+    one.order(now);
+    let (_, refused) = fail(&mut one, &failure(Class::TokenDead), now);
+    other.take_up_shared(refused.unwrap(), now);
+    assert_eq!(refuse(&mut other, now), OnRejection::Nothing);
+    assert!(matches!(other.next(now), Step::Wait(_)), "the plan stays");
+    other.order(now);
+    assert_eq!(other.next(now), Step::Refresh, "an order is followed");
+}
+
 #[test]
 fn tokens_that_are_refused_in_turn_wait_ten_seconds_and_twice_as_long_each_time() {
     let (mut machine, mut now) = (fresh(), START);
@@ -199,8 +214,8 @@ fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
 
 #[test]
 fn a_repeated_token_is_repeated_for_all_hosts() {
-    let mut one = fresh();
-    let mut other = Lifecycle::new(policy(Some("s")), Some(one.saved().clone()), START);
+    let host = || Lifecycle::new(policy(None), Some(fresh().saved().clone()), START);
+    let (mut one, mut other) = (host(), host());
     let due = later(START, 3_300_000);
     let repeated = succeed(&mut one, &grant("a", None, 3_600_000), due);
     other.take_up_shared(repeated, due);
