@@ -235,12 +235,8 @@ impl Stopwatch {
     pub fn wall_lead_ms(self) -> i64 {
         static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
         let wall = Timestamp::from_system_time(SystemTime::now());
-        let (after, before) =
-            (self.0.checked_duration_since(*BASE), BASE.checked_duration_since(self.0));
-        let millis = |time: Option<Duration>| {
-            i64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
-        };
-        wall.as_millis().saturating_sub(millis(after)).saturating_add(millis(before))
+        let steady = self.0.saturating_duration_since(*BASE).as_millis();
+        wall.as_millis().saturating_sub(i64::try_from(steady).unwrap_or(i64::MAX))
     }
 
     /// One that is started so much later.
