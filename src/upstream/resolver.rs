@@ -50,6 +50,7 @@ struct Shared {
     /// Told of each answer.
     answered: Condvar,
     ask: Ask,
+    stack_bytes: usize,
 }
 
 impl fmt::Debug for Resolver {
@@ -77,8 +78,15 @@ impl Resolver {
     }
 
     fn over(ask: impl Fn(&str, Family) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with_stacks(ask, STACK_BYTES)
+    }
+
+    fn with_stacks(
+        ask: impl Fn(&str, Family) -> Reply + Send + Sync + 'static,
+        stack_bytes: usize,
+    ) -> Self {
         let (names, answered) = Default::default();
-        Self(Arc::new(Shared { names, answered, ask: Box::new(ask) }))
+        Self(Arc::new(Shared { names, answered, ask: Box::new(ask), stack_bytes }))
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<String, Name>> {
@@ -121,21 +129,31 @@ impl Resolver {
         }
         let wanted = names.entry(name.to_owned()).or_default().ask(now);
         drop(names);
+        let mut shortage = None;
         for family in wanted {
             let (resolver, of_thread) = (self.clone(), name.to_owned());
             let run = move || {
                 let reply = (resolver.0.ask)(&of_thread, family);
                 resolver.take(&of_thread, family, reply);
             };
-            match thread::spawn("resolver", STACK_BYTES, run) {
+            match thread::spawn("resolver", self.0.stack_bytes, run) {
                 Ok(thread) => thread.detach(),
                 Err(error) => {
                     self.take(name, family, Reply::Failed);
-                    return Err(error.into());
+                    shortage = Some(error);
                 }
             }
         }
-        Ok(())
+        match shortage {
+            // What is known, or comes from the other thread, serves all the same.
+            Some(error) if self.verdict(name) == Verdict::Unknown => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn verdict(&self, name: &str) -> Verdict {
+        let names = self.names();
+        names.get(name).map_or(Verdict::Unknown, |one| one.verdict(Stopwatch::start()))
     }
 
     fn take(&self, name: &str, family: Family, reply: Reply) {
@@ -319,5 +337,19 @@ mod tests {
         assert!(matches!(find(&resolver, Duration::ZERO), Err(Fault::Bad(_))));
         assert_eq!(resolver.names().len(), ASKING_MAX / 2);
         drop(send);
+    }
+    #[test]
+    fn without_a_thread_what_is_known_serves_and_both_families_are_asked_for_again() {
+        // More stack than there is address space: no thread.
+        let resolver = Resolver::with_stacks(|_, _| Reply::Nothing, usize::MAX / 2);
+        for _ in 0..2 {
+            let outcome = find(&resolver, LONG);
+            assert!(matches!(outcome, Err(Fault::Short(_) | Fault::Io(_))), "{outcome:?}");
+            assert!(!resolver.names()["api.example"].is_asked());
+        }
+        let known = Reply::Addresses(vec!["192.0.2.1".parse().unwrap()]);
+        resolver.take("api.example", Family::V4, known);
+        resolver.names().get_mut("api.example").unwrap().doubt();
+        assert_eq!(find(&resolver, LONG).unwrap().len(), 1);
     }
 }
