@@ -146,7 +146,7 @@ impl Resolver {
         }
         match shortage {
             // What is known, or comes from the other thread, serves all the same.
-            Some(error) if self.verdict(name) == Verdict::Unknown => Err(error.into()),
+            Some(error) if self.verdict(name) == Verdict::Unanswered => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -172,7 +172,11 @@ impl Resolver {
             let known = names.get(name);
             match known.map_or(Verdict::Unknown, |one| one.verdict(Stopwatch::start())) {
                 Verdict::Use(addresses) => return Ok(addresses),
-                Verdict::Unknown => return Err(unknown()),
+                Verdict::Unknown => return Err(without_address("the host name is not known")),
+                Verdict::Unanswered => {
+                    let why = "no name server answers for the host name; see /etc/resolv.conf";
+                    return Err(without_address(why));
+                }
                 Verdict::Wait(None) if deadline.has_passed() => {
                     return Err(Fault::Bad("the host name was not resolved in time".to_owned()));
                 }
@@ -240,13 +244,13 @@ impl Target {
     }
 }
 
-/// Why a name was not found. Without a descriptor the system's resolver can ask nobody, and says the same as
+/// That a name was not found, because of `why`. Without a descriptor the system's resolver can ask nobody, and says the same as
 /// of a name that does not exist.
-fn unknown() -> Fault {
+fn without_address(why: &str) -> Fault {
     let shortage = Socket::new(Domain::IPV4, Type::DGRAM, None).err();
     match shortage.and_then(|error| Shortage::of(&error)) {
         Some(shortage) => Fault::Short(shortage),
-        None => Fault::Bad("the host name is not known".to_owned()),
+        None => Fault::Bad(why.to_owned()),
     }
 }
 

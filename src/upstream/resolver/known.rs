@@ -59,8 +59,10 @@ pub(super) enum Verdict {
     Use(Vec<IpAddr>),
     /// Wait for an answer, for at most so long where there is a limit.
     Wait(Option<Duration>),
-    /// There are none, and nobody is being asked.
+    /// There are none.
     Unknown,
+    /// Nobody has told.
+    Unanswered,
 }
 
 /// A name.
@@ -83,6 +85,8 @@ struct Half {
     /// When it was last done with an answer or without one.
     tried: Option<Stopwatch>,
     is_asked: bool,
+    /// Whether the last try brought no answer.
+    has_failed: bool,
 }
 
 impl Name {
@@ -97,10 +101,12 @@ impl Name {
     /// The families to ask for, which from now on count as being asked for.
     pub(super) fn ask(&mut self, now: Stopwatch) -> Vec<Family> {
         let serves = !self.addresses(now).is_empty();
-        let (is_doubted, mut wanted) = (self.is_doubted, Vec::new());
+        // Where one family is still being asked for, the answer that there is none of the other stands.
+        let is_suspect = self.is_doubted || !serves && !self.is_asked();
+        let mut wanted = Vec::new();
         for family in Family::BOTH {
             let half = self.half_mut(family);
-            if half.is_due(now, serves, is_doubted) {
+            if half.is_due(now, serves, is_suspect) {
                 half.is_asked = true;
                 wanted.push(family);
             }
@@ -115,6 +121,7 @@ impl Name {
         let half = self.half_mut(family);
         half.is_asked = false;
         half.tried = Some(now);
+        half.has_failed = reply == Reply::Failed;
         match reply {
             Reply::Addresses(mut addresses) => {
                 addresses.truncate(ADDRESSES_MAX);
@@ -134,8 +141,11 @@ impl Name {
     pub(super) fn verdict(&self, now: Stopwatch) -> Verdict {
         let addresses = self.addresses(now);
         if addresses.is_empty() {
-            let is_asked = self.v4.is_asked || self.v6.is_asked;
-            return if is_asked { Verdict::Wait(None) } else { Verdict::Unknown };
+            return match self.v4.has_failed || self.v6.has_failed {
+                _ if self.is_asked() => Verdict::Wait(None),
+                true => Verdict::Unanswered,
+                false => Verdict::Unknown,
+            };
         }
         let waits = self.v6.is_asked && self.v6.tried.is_none();
         let since = self.v4.answered.filter(|_| waits && self.v6.addresses.is_empty());
@@ -181,9 +191,10 @@ impl Name {
 }
 
 impl Half {
-    fn is_due(&self, now: Stopwatch, serves: bool, is_doubted: bool) -> bool {
+    /// Whether to ask, where the name `serves` or not; one that `is_suspect` is asked for however fresh it is.
+    fn is_due(&self, now: Stopwatch, serves: bool, is_suspect: bool) -> bool {
         let older = |at: Option<Stopwatch>, age| at.is_none_or(|at| at.until(now) >= age);
-        let is_old = is_doubted || !serves || older(self.answered, FRESH_FOR);
+        let is_old = is_suspect || older(self.answered, FRESH_FOR);
         !self.is_asked && is_old && (!serves || older(self.tried, RETRY_GAP))
     }
 }
@@ -276,9 +287,29 @@ mod tests {
             for family in unknown.ask(start) {
                 unknown.answer(family, Reply::Failed, start);
             }
-            assert_eq!(unknown.verdict(start), Verdict::Unknown);
+            assert_eq!(unknown.verdict(start), Verdict::Unanswered);
         }
         assert_eq!(unknown.ask(start), [V4, V6]);
+        unknown.answer(V4, Reply::Nothing, start);
+        unknown.answer(V6, Reply::Failed, start);
+        assert_eq!(unknown.verdict(start), Verdict::Unanswered, "it may have an IPv6 address");
+        unknown.answer(V6, Reply::Nothing, start);
+        assert_eq!(unknown.verdict(start), Verdict::Unknown);
+    }
+
+    #[test]
+    fn a_family_without_addresses_is_not_asked_for_again_while_the_other_is() {
+        let start = Stopwatch::start();
+        let mut name = Name::default();
+        name.ask(start);
+        name.answer(V6, Reply::Nothing, start);
+        assert!(name.ask(start).is_empty());
+        assert_eq!(name.ask(start.later(FRESH_FOR)), [V6]);
+        name.answer(V6, Reply::Failed, start.later(FRESH_FOR));
+        assert_eq!(name.ask(start.later(FRESH_FOR)), [V6], "nobody has told");
+        name.answer(V6, Reply::Nothing, start);
+        name.answer(V4, Reply::Nothing, start);
+        assert_eq!(name.ask(start), [V4, V6], "the next request asks anew");
     }
 
     #[test]

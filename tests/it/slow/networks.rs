@@ -103,6 +103,17 @@ fn an_answer_that_comes_while_the_old_address_is_dead_is_used_at_once() {
 }
 
 #[test]
+fn a_name_server_that_is_not_there_is_told_from_a_name_that_is_not() {
+    let lan = Lan::start("", FOR_EVER, &url());
+    let refused = ask(lan.address, get("/x"));
+    assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"), "{refused:?}");
+    assert!(refused.body.contains("no name server answers for the host name"), "{refused:?}");
+    let _names = Names::start(say(&[]), say(&[]));
+    let refused = ask(lan.address, get("/x"));
+    assert!(refused.body.contains("the host name is not known"), "{refused:?}");
+}
+
+#[test]
 fn a_name_in_the_hosts_file_is_asked_of_no_name_server_in_either_family() {
     for (written, live) in [(LIVE, LIVE), (LIVE_V6, LIVE_V6)] {
         let setup =
