@@ -16,7 +16,7 @@ use crate::upstream::watch::Watch;
 /// How often new addresses are looked for while more of them may come.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
 
-/// How long no address answers before the name server is asked again, however fresh its last answer: this machine may
+/// How often the name server is asked again while no address answers, however fresh its last answer: this machine may
 /// have come into another network.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,7 +48,7 @@ fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fa
     let mut race = Race::default();
     race.add(&target.addresses);
     let mut attempts: Vec<Attempt> = Vec::new();
-    let (mut last, mut has_asked) = (None, false);
+    let (mut last, mut ask_at) = (None, ASK_AGAIN_AFTER);
     while !deadline.has_passed() {
         match race.turn(began.elapsed()) {
             Turn::Begin(address) => match begin(address) {
@@ -78,16 +78,15 @@ fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fa
                 if race.add(&addresses) {
                     continue;
                 }
-                let until_asking = ASK_AGAIN_AFTER.saturating_sub(began.elapsed());
-                let mut limit = limit.unwrap_or(Duration::MAX).min(deadline.left());
-                if !has_asked && until_asking.is_zero() {
+                let now = began.elapsed();
+                if now >= ask_at {
                     target.ask_again();
-                    has_asked = true;
+                    ask_at = now + ASK_AGAIN_AFTER;
                     continue;
                 }
-                if !has_asked {
-                    limit = limit.min(until_asking);
-                }
+                let until_asking = ask_at.saturating_sub(now);
+                let mut limit =
+                    limit.unwrap_or(until_asking).min(until_asking).min(deadline.left());
                 if may_come {
                     limit = limit.min(NEWS_EVERY);
                 }

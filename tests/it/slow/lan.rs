@@ -11,13 +11,16 @@ use crate::support::binary::Binary;
 
 /// What there is in each network: `10.77.0.1` and `2001:db8:77::1` for providers, `10.77.0.9` and `2001:db8:77::9` to
 /// reach them from. Packets to other addresses of `10.77.0.0/24` and `2001:db8:77::/64` get lost in silence: they go
-/// to a card whose other end is nobody's.
+/// to a card whose other end is nobody's. The kernel makes the routes to IPv6 addresses a moment after the addresses,
+/// which is waited for.
 const SETUP: &str = "set -e; ip link set lo up; ip link add card type veth peer name nobody; \
     ip link set card up; ip link set nobody up; \
     ip addr add 10.77.0.9/24 dev card; ip -6 addr add 2001:db8:77::9/64 dev card nodad; \
     ip addr add 10.77.0.1/32 dev lo; ip addr add 10.77.0.2/32 dev lo; ip -6 addr add 2001:db8:77::1/128 dev lo nodad; \
     for dead in 10.77.0.66 2001:db8:77::66; do \
     ip neigh add $dead lladdr 02:00:00:00:00:66 nud permanent dev card; done; \
+    for address in 2001:db8:77::1 2001:db8:77::9; do for try in $(seq 2000); do \
+    ip -6 route show table local | grep -q \"^local $address \" && break; sleep 0.01; done; done; \
     mount --bind resolv.conf /etc/resolv.conf; ";
 
 /// Where providers listen: in a network of their own, where nobody else does.
@@ -91,6 +94,8 @@ pub(crate) enum Say {
     Later(Vec<IpAddr>),
     /// Says nothing.
     Nothing,
+    /// Says that it failed (SERVFAIL).
+    Failure,
 }
 
 /// `Say::Addresses` of these.
@@ -130,6 +135,12 @@ impl Names {
         Self { socket, state }
     }
 
+    /// From now on it says this.
+    pub(crate) fn change(&self, v4: Say, v6: Say) {
+        let mut state = self.state.lock().unwrap();
+        (state.v4, state.v6) = (v4, v6);
+    }
+
     /// How many questions came.
     pub(crate) fn questions(&self) -> usize {
         self.state.lock().unwrap().questions
@@ -155,6 +166,11 @@ impl State {
                 socket.send_to(&answer, from).expect("a packet");
             }
             Say::Later(addresses) => self.held.push((answer(&question[..end], &addresses), from)),
+            Say::Failure => {
+                let mut answer = answer(&question[..end], &[]);
+                answer[3] |= 2;
+                socket.send_to(&answer, from).expect("a packet");
+            }
             Say::Nothing => {}
         }
     }

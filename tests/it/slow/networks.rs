@@ -103,6 +103,21 @@ fn an_answer_that_comes_while_the_old_address_is_dead_is_used_at_once() {
 }
 
 #[test]
+fn a_name_server_that_failed_is_asked_again_while_no_address_answers() {
+    let lan = Lan::start("", FOR_EVER, &url());
+    let _peer = answering(LIVE);
+    let names = Names::start(Say::Failure, say(&[DEAD_V6]));
+    let mut client = Client::connect(lan.address);
+    client.send(get("/x"));
+    // More than once for IPv4, since it fails.
+    eventually("both are asked for", || names.questions() > 2);
+    // By now that look-up is over, and only the dead address is known.
+    let _ = after(IDLE).recv();
+    names.change(say(&[LIVE]), say(&[DEAD_V6]));
+    assert_eq!(client.answer().body, "fine");
+}
+
+#[test]
 fn a_name_server_that_is_not_there_is_told_from_a_name_that_is_not() {
     let lan = Lan::start("", FOR_EVER, &url());
     let refused = ask(lan.address, get("/x"));
