@@ -16,6 +16,7 @@
 //! forwarding path and the refreshers meet. [`watched`] is for tokens that another program keeps.
 
 pub mod backoff;
+mod expiry;
 pub mod grant;
 pub mod group;
 pub mod hang;

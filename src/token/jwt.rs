@@ -5,45 +5,89 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::token::expiry;
 
-/// The claims of `token`; None where it is no JWT.
+/// When a token ends by its claim `exp` (RFC 7519 §4.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is no JWT, or has no such claim.
+    Unnamed,
+    /// Then.
+    At(Timestamp),
+    /// The claim is there, and is no time that is known here.
+    NotUnderstood,
+}
+
+impl End {
+    /// When it is, where that is known.
+    pub fn known(self) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Unnamed | Self::NotUnderstood => None,
+        }
+    }
+}
+
+/// The claims of `token`; None where it is no JWT. Some issuers pad its parts, or write them in the common base64.
 pub fn claims(token: &str) -> Option<Value> {
     let mut parts = token.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
+    let payload = payload.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
     serde_json::from_slice(&payload).ok()
 }
 
-/// When `token` ends by its claim `exp`, in seconds since 1970 (RFC 7519 §4.1.4).
-pub fn expiry(token: &str) -> Option<Timestamp> {
-    let seconds = claims(token)?.get("exp")?.as_f64().filter(|seconds| *seconds > 0.0)?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a float beyond i64 saturates, as is wanted"
-    )]
-    let millis = (seconds * 1000.0) as i64;
-    Some(Timestamp::from_millis(millis))
+/// When `token` ends: in seconds, as is right, or in another form that is known, in UTC.
+pub fn end(token: &str) -> End {
+    let claims = claims(token);
+    match claims.as_ref().and_then(|claims| claims.get("exp")).filter(|exp| !exp.is_null()) {
+        None => End::Unnamed,
+        Some(exp) => expiry::read(exp, Some("")).map_or(End::NotUnderstood, End::At),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE};
+
     use super::*;
 
     #[test]
     fn the_end_of_a_jwt() {
         let jwt = |claims: &str| format!("aa.{}.cc", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let at = |millis| End::At(Timestamp::from_millis(millis));
         let cases = [
-            (jwt(r#"{"exp":1800000120}"#), Some(1_800_000_120_000)),
-            (jwt(r#"{"exp":1800000120.5}"#), Some(1_800_000_120_500)),
-            (jwt(r#"{"exp":0}"#), None),
-            (jwt(r#"{"exp":"soon"}"#), None),
-            (jwt("{}"), None),
-            (jwt("no JSON"), None),
-            ("aa.b!.cc".to_owned(), None),
-            ("opaque".to_owned(), None),
+            (jwt(r#"{"exp":1800000120}"#), at(1_800_000_120_000)),
+            (jwt(r#"{"exp":1800000120.5}"#), at(1_800_000_120_500)),
+            (jwt(r#"{"exp":"1800000120"}"#), at(1_800_000_120_000)),
+            (jwt(r#"{"exp":1800000120000}"#), at(1_800_000_120_000)),
+            (jwt(r#"{"exp":0}"#), End::NotUnderstood),
+            (jwt(r#"{"exp":"soon"}"#), End::NotUnderstood),
+            (jwt(r#"{"exp":null}"#), End::Unnamed),
+            (jwt("{}"), End::Unnamed),
+            (jwt("no JSON"), End::Unnamed),
+            ("aa.b!.cc".to_owned(), End::Unnamed),
+            ("opaque".to_owned(), End::Unnamed),
         ];
         for (token, expected) in cases {
-            assert_eq!(expiry(&token).map(Timestamp::as_millis), expected, "{token}");
+            assert_eq!(end(&token), expected, "{token}");
+        }
+    }
+
+    #[test]
+    fn claims_in_each_kind_of_base64() {
+        // With both characters that the alphabets write apart, and a length that is padded.
+        let text = r#"{"n":"ÿþ?>?>~~","exp":1800000120}"#;
+        let engines =
+            [BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, BASE64_STANDARD, BASE64_STANDARD_NO_PAD];
+        let payloads = engines.map(|engine| engine.encode(text));
+        assert!(payloads[2].contains(['+', '/']) && payloads[2].ends_with('='), "{}", payloads[2]);
+        for payload in payloads {
+            assert_eq!(
+                claims(&format!("aa.{payload}.cc")).unwrap()["exp"],
+                1_800_000_120,
+                "{payload}"
+            );
         }
     }
 }

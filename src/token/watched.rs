@@ -1,6 +1,6 @@
 //! A credential in a file that somebody else keeps: read again whenever the file changes, never written, never refreshed.
 //!
-//! What is in the file is told by `content`, when a token ends by `expiry`.
+//! What is in the file is told by `content`, when a token ends by [`crate::token::expiry`].
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +18,6 @@ use crate::token::places;
 use crate::token::store::Generation;
 
 mod content;
-mod expiry;
 mod mount;
 
 use content::Content;

@@ -4,14 +4,15 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
-use crate::token::jwt::claims;
+use crate::token::expiry;
+use crate::token::jwt::{self, End};
 
 /// A lifetime assumed where nothing names one.
 pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
 /// A lifetime beyond this is taken for a mistake.
 pub const LIFETIME_MAX_MS: i64 = 10 * 366 * 24 * 3_600_000;
-/// Up to here a point in time is in seconds: the year 5138; as milliseconds, 1973.
-const SECONDS_MAX: f64 = 1e11;
+/// The zone of a date and time without an offset, as the variable `TZ` has it: UTC, since an issuer is elsewhere.
+const ISSUERS_ZONE: &str = "";
 
 /// Members with a lifetime in seconds, and with a point in time.
 const LIFETIMES: [&str; 1] = ["expires_in"];
@@ -36,15 +37,19 @@ pub(super) fn of_access_token(
     if let Some(millis) = named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS) {
         return (millis, None);
     }
-    let claims = claims(access_token);
-    let exp = claims.as_ref().and_then(|claims| point(claims.get("exp")?));
+    let end = jwt::end(access_token);
+    let exp = end.known();
     let left = exp.map(|exp| exp.millis_since(sent));
-    let named = fields.value(answer, LIFETIMES[0]);
-    let odd = named.map(|_| "The token response's 'expires_in' makes no sense");
-    let is_past = left.is_some_and(|left| left <= 0);
-    let odd = odd
-        .or(is_past.then_some("The access token's own 'exp' is in the past; is the clock right?"));
-    let iat = claims.as_ref().and_then(|claims| point(claims.get("iat")?));
+    let odd = senseless(answer, fields)
+        .map(|name| format!("The token response's '{name}' makes no sense"))
+        .or(match end {
+            End::At(at) if at <= sent => {
+                Some("The access token's own 'exp' is in the past; is the clock right?".to_owned())
+            }
+            End::NotUnderstood => Some("The access token's own 'exp' is not understood".to_owned()),
+            End::At(_) | End::Unnamed => None,
+        });
+    let iat = jwt::claims(access_token).and_then(|claims| point(claims.get("iat")?));
     // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
     let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
     let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
@@ -54,6 +59,18 @@ pub(super) fn of_access_token(
         (None, None) => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
     };
     (millis, odd.map(|odd| format!("{odd}; {taken}")))
+}
+
+/// The first member that names the access token's end in a way that makes no sense. Some issuers write a point in time of
+/// zero, or an empty one, where they name none.
+fn senseless(answer: &Value, fields: &TokenFields) -> Option<&'static str> {
+    let is_none = |value: &Value| number(value) == Some(0.0) || value.as_str() == Some("");
+    let lifetime = LIFETIMES.into_iter().find(|name| fields.value(answer, name).is_some());
+    let end = || {
+        ENDS.into_iter()
+            .find(|name| fields.value(answer, name).is_some_and(|value| !is_none(value)))
+    };
+    lifetime.or_else(end)
 }
 
 /// Whether the answer, or else the access token itself, names an end that has come.
@@ -68,7 +85,7 @@ pub(super) fn has_ended(
     }
     let lifetime = LIFETIMES.iter().find_map(|name| number(fields.value(answer, name)?));
     let mut ends = ENDS.iter().filter_map(|name| point(fields.value(answer, name)?));
-    let own = || claims(access_token).and_then(|claims| point(claims.get("exp")?));
+    let own = || jwt::end(access_token).known();
     lifetime.is_some_and(|secs| secs <= 0.0)
         || ends.next().or_else(own).is_some_and(|end| end <= sent)
 }
@@ -107,16 +124,9 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A point in time: seconds or milliseconds since 1970, or RFC 3339.
+/// A point in time in any form that is known.
 pub(super) fn point(value: &Value) -> Option<Timestamp> {
-    match (number(value), value.as_str()) {
-        (Some(number), _) if number <= SECONDS_MAX => {
-            Some(Timestamp::from_millis(to_millis(number)))
-        }
-        (Some(number), _) => Some(Timestamp::from_millis(to_millis(number / 1000.0))),
-        (None, Some(text)) => Timestamp::parse_rfc3339(text.trim()),
-        (None, None) => None,
-    }
+    expiry::read(value, Some(ISSUERS_ZONE))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a float beyond i64 saturates, as is wanted")]
@@ -174,6 +184,21 @@ mod tests {
             (json!({}), &jwt(&json!({"exp": 1_800_000_000})), hour, true),
             (json!({}), &jwt(&json!({"exp": 1_800_000_001})), 1_000, false),
             (json!({}), "aa.bb.cc", hour, false),
+            // In the forms that credential files have too.
+            (json!({"expires_at": "2027-01-15T08:01:30+0000"}), plain, 90_000, false),
+            (json!({"expires_at": "2027-01-15 08:01:30"}), plain, 90_000, false),
+            (json!({"expires_at": "Fri, 15 Jan 2027 08:01:30 GMT"}), plain, 90_000, false),
+            (json!({"expires_at": "2027-01-15 16:01:30 +0800 CST"}), plain, 90_000, false),
+            (json!({"expires_at": 1_800_000_090_000_000_i64}), plain, 90_000, false),
+            // What is not understood is said.
+            (json!({"expires_at": "soon"}), plain, hour, true),
+            (json!({"expires_at": [1]}), plain, hour, true),
+            (json!({"expires_at": "soon"}), &lives_two_minutes, 120_000, true),
+            (json!({"expires_on": 1_799_999_999}), plain, hour, true),
+            (json!({"expires_on": "0", "expires_at": ""}), plain, hour, false),
+            (json!({}), &jwt(&json!({"exp": "soon"})), hour, true),
+            (json!({}), &jwt(&json!({"exp": "1800000120"})), 120_000, false),
+            (json!({}), &jwt(&json!({"exp": 1_800_000_120_000_i64})), 120_000, false),
         ];
         for (answer, token, lifetime, warns) in cases {
             let (millis, odd) = of_access_token(&answer, &TokenFields::default(), token, SENT);

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
-use crate::token::jwt;
+use crate::token::expiry;
+use crate::token::jwt::{self, End};
 use crate::token::saved::salvage;
-use crate::token::watched::expiry;
 
 /// What is in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
     let (expires_at, doubt) = match (expires_at, written) {
         (Some(at), _) => (Some(at), None),
         (None, written) => {
-            let of_jwt = jwt::expiry(token);
+            let end = jwt::end(token);
+            let of_jwt = end.known();
             let instead = match of_jwt {
                 Some(_) => "the token's own 'exp' counts",
                 None => "the token is sent until it is refused",
@@ -91,6 +92,9 @@ fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
                 None if fields.expires_at_is_written && of_jwt.is_none() => {
                     Some(format!("has nothing at '{place}', where the expiry should be; {instead}"))
                 }
+                None if end == End::NotUnderstood => Some(format!(
+                    "holds a token whose own 'exp' is no time that is known here; {instead}"
+                )),
                 None => None,
             };
             (of_jwt, doubt)
@@ -155,6 +159,19 @@ mod tests {
         }
         // Nobody said that there is one.
         assert_eq!(parse(r#"{"a":{"token":"t"}}"#, &fields(false)).unwrap().doubt, None);
+        // {"exp":"1800000120"}, {"exp":1800000120000}, with padding, {"exp":"soon"}
+        let tokens = [
+            ("aa.eyJleHAiOiIxODAwMDAwMTIwIn0.cc", Some(1_800_000_120)),
+            ("aa.eyJleHAiOjE4MDAwMDAxMjAwMDB9.cc", Some(1_800_000_120)),
+            ("aa.eyJleHAiOjE4MDAwMDAxMjB9IA==.cc", Some(1_800_000_120)),
+            ("aa.eyJleHAiOiJzb29uIn0.cc", None),
+        ];
+        for (token, expires_at) in tokens {
+            let text = format!(r#"{{"a":{{"token":"{token}"}}}}"#);
+            let content = parse(&text, &fields(false)).unwrap();
+            assert_eq!(content.expires_at, expires_at.map(Timestamp::from_secs), "{token}");
+            assert_eq!(content.doubt.is_some(), expires_at.is_none(), "{token}");
+        }
     }
 
     #[test]

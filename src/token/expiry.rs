@@ -1,4 +1,4 @@
-//! When a token ends, as other programs write it into their files; the only file that knows `tz`.
+//! When a token ends, as issuers and other programs write it; the only file that knows `tz`.
 
 use serde_json::Value;
 use tz::{DateTime, TimeZone, UtcDateTime};
@@ -7,19 +7,22 @@ use crate::clock::Timestamp;
 
 /// Up to here a number is taken for seconds since 1970 (the year 5138), above for milliseconds (from 1973).
 const SECONDS_MAX: f64 = 1e11;
-/// Up to here a number of milliseconds is a time at all: the year 5138.
+/// Up to here for milliseconds, up to the next for microseconds, up to the last for nanoseconds: each the year 5138.
 const MILLIS_MAX: f64 = 1e14;
+const MICROS_MAX: f64 = 1e17;
+const NANOS_MAX: f64 = 1e20;
 
-/// The time that `value` stands for: seconds or milliseconds since 1970, as a number or a text, or a date and time
-/// (RFC 3339, with any offset, or without one: then local time, in the zone that `zone` names as `TZ` does).
-pub(super) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
+/// The time that `value` stands for: seconds, milliseconds and so on since 1970, as a number or a text, or a date and time
+/// (RFC 3339, with any offset, or without one: then local time, in the zone that `zone` names as `TZ` does; or as in HTTP
+/// and mail).
+pub(in crate::token) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
     match value {
         Value::Number(number) => of_number(number.as_f64()?),
         Value::String(text) => {
             let text = text.trim();
             match text.parse() {
                 Ok(number) => of_number(number),
-                Err(_) => of_text(text, zone),
+                Err(_) => of_text(text, zone).or_else(|| of_mail(text)),
             }
         }
         _ => None,
@@ -27,9 +30,15 @@ pub(super) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
 }
 
 fn of_number(number: f64) -> Option<Timestamp> {
-    let millis = if number <= SECONDS_MAX { number * 1000.0 } else { number };
+    let millis = match number {
+        _ if number <= SECONDS_MAX => number * 1000.0,
+        _ if number <= MILLIS_MAX => number,
+        _ if number <= MICROS_MAX => number / 1e3,
+        _ if number <= NANOS_MAX => number / 1e6,
+        _ => return None,
+    };
     #[expect(clippy::cast_possible_truncation, reason = "it is within the bounds")]
-    let millis = (millis > 0.0 && millis <= MILLIS_MAX).then_some(millis.floor() as i64);
+    let millis = (millis > 0.0).then_some(millis.floor() as i64);
     millis.map(Timestamp::from_millis)
 }
 
@@ -52,7 +61,7 @@ fn of_text(text: &str, zone: Option<&str>) -> Option<Timestamp> {
         return None;
     }
     let millis = millis_of(fraction)?;
-    let seconds = match offset.trim_start() {
+    let seconds = match without_zone_name(offset.trim_start())? {
         "" => local_seconds((year, month, day), (hour, minute, second), zone)?,
         offset => {
             let utc = UtcDateTime::new(year, month, day, hour, minute, second, 0).ok()?;
@@ -60,6 +69,27 @@ fn of_text(text: &str, zone: Option<&str>) -> Option<Timestamp> {
         }
     };
     Some(Timestamp::from_secs(seconds).plus_millis(millis))
+}
+
+/// A date as HTTP has it (RFC 9110 §5.6.7), or mail, where an offset may stand in the place of `GMT`.
+fn of_mail(text: &str) -> Option<Timestamp> {
+    let (date, offset) = text.rsplit_once(' ')?;
+    let date = httpdate::parse_http_date(&format!("{date} GMT")).ok()?;
+    let seconds = offset_seconds(offset)?;
+    Some(Timestamp::from_system_time(date).plus_millis(-1000 * seconds))
+}
+
+/// An offset without what Go writes after it: `+0800 CST m=+0.01` has the name of the zone, and another clock.
+fn without_zone_name(offset: &str) -> Option<&str> {
+    let mut words = offset.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let is_name = |word: &str| {
+        word.bytes().all(|byte| byte.is_ascii_alphabetic()) || offset_seconds(word).is_some()
+    };
+    let is_numeric = first.starts_with(['+', '-']);
+    let has_name = words.clone().next().is_some_and(is_name) && is_numeric;
+    let rest = if has_name { words.nth(1) } else { words.next() };
+    rest.is_none_or(|rest| has_name && rest.starts_with("m=")).then_some(first)
 }
 
 /// A number of so many digits.
@@ -154,6 +184,16 @@ mod tests {
             ("\"2027-01-15T16:00:00+08\"", AT),
             ("\"2027-01-15T08:00:00 UTC\"", AT),
             ("\"2027-01-15T08:00Z\"", AT),
+            ("1800000000123456", AT + 123),
+            ("\"1800000000123456\"", AT + 123),
+            ("1800000000123456789", AT + 123),
+            // Go's own text of a time, and that of HTTP and mail.
+            ("\"2027-01-15 08:00:00 +0000 UTC\"", AT),
+            ("\"2027-01-15 16:00:00.123456789 +0800 CST\"", AT + 123),
+            ("\"2027-01-15 16:00:00.123 +0800 +08 m=+0.000012\"", AT + 123),
+            ("\"Fri, 15 Jan 2027 08:00:00 GMT\"", AT),
+            ("\"Fri, 15 Jan 2027 16:00:00 +0800\"", AT),
+            ("\"Fri, 15 Jan 2027 08:00:00 -0000\"", AT),
             // Without one: Python's isoformat() of a local time.
             ("\"2027-01-15T16:00:00.000123\"", AT),
             ("\"2027-01-15 16:00:00\"", AT),
@@ -173,7 +213,11 @@ mod tests {
             "0",
             "-5",
             "1e300",
-            "99999999999999999",
+            "999999999999999999999",
+            "\"2027-01-15 08:00:00 +0000 UTC and more\"",
+            "\"2027-01-15 08:00:00 UTC UTC\"",
+            "\"Fri, 15 Jan 2027 08:00:00\"",
+            "\"Friday\"",
             "\"\"",
             "\"soon\"",
             "\"0\"",
@@ -188,7 +232,6 @@ mod tests {
             "\"2027-01-15T08:00:00 CET\"",
             "\"2027-01-15T08:00:00:00Z\"",
             "\"２０２７-01-15T08:00:00Z\"",
-            "\"Fri, 15 Jan 2027 08:00:00 GMT\"",
         ];
         for json in cases {
             assert_eq!(millis(json, "UTC0"), None, "{json}");
