@@ -6,6 +6,9 @@ use crate::inflate::plain;
 use crate::message::{Headers, ResponseHead, members};
 use crate::upstream::AnswerLength;
 
+mod markup;
+mod words;
+
 /// The largest body that is looked at, as it came and inflated.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
 /// How deep the texts of a body are looked for.
@@ -43,16 +46,22 @@ pub fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
     }
 }
 
-/// What the `error` of a challenge says (RFC 6750 §3.1); None where it has none.
+/// What a challenge says of the token by its `error` and `error_description` (RFC 6750 §3.1); None where it has no error and
+/// its description names no dead token.
 fn challenge(value: &[u8]) -> Option<bool> {
-    let parts = members(value).filter_map(|part| {
-        let (name, value) = std::str::from_utf8(part).ok()?.split_once('=')?;
-        // The first one has the scheme before it.
-        let name = name.trim().rsplit(' ').next()?;
-        Some((name.to_ascii_lowercase(), value.trim().trim_matches('"').to_owned()))
-    });
-    let error = parts.filter(|(name, _)| name == "error").map(|(_, value)| value).next()?;
-    Some(names_dead_token(&error))
+    let parts: Vec<(String, &str)> = members(value)
+        .filter_map(|part| {
+            let (name, value) = std::str::from_utf8(part).ok()?.split_once('=')?;
+            // The first one has the scheme before it.
+            let name = name.trim().rsplit(' ').next()?;
+            Some((name.to_ascii_lowercase(), value.trim().trim_matches('"')))
+        })
+        .collect();
+    let part = |wanted| parts.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value);
+    let (error, description) = (part("error"), part("error_description"));
+    let texts: Vec<&str> = error.into_iter().chain(description).collect();
+    let rejects = words::name_dead_token(&texts);
+    (rejects || error.is_some()).then_some(rejects)
 }
 
 /// Whether the body of a 403, or the start of it, says that the token is no good. What is compressed is inflated for
@@ -65,15 +74,20 @@ pub fn of_body(headers: &Headers, body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&inflated.bytes);
     let text = text.trim_start_matches('\u{feff}').trim();
     match serde_json::from_str::<Value>(text) {
-        Ok(json) => said_in(&json, DEPTH_MAX),
-        // What is half of a JSON text may quote anything, and a page speaks to people.
-        Err(_) if text.starts_with(['{', '[', '<']) => false,
-        Err(_) => names_dead_token(text),
+        Ok(json) => {
+            let mut texts = Vec::new();
+            gather(&json, DEPTH_MAX, &mut texts);
+            words::name_dead_token(&texts)
+        }
+        Err(_) if text.starts_with('<') => words::name_dead_token(&markup::texts(text)),
+        // What is half of a JSON text may quote anything.
+        Err(_) if text.starts_with(['{', '[']) => false,
+        Err(_) => words::name_dead_token(&[text]),
     }
 }
 
-/// Whether one of the texts in which errors are told says so. Others may quote the request.
-fn said_in(json: &Value, depth: u32) -> bool {
+/// Gathers the texts in which errors are told. Others may quote the request.
+fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
     const MEMBERS: [&str; 20] = [
         "error",
         "errors",
@@ -97,86 +111,15 @@ fn said_in(json: &Value, depth: u32) -> bool {
         "fault",
     ];
     match json {
-        _ if depth == 0 => false,
-        Value::String(text) => names_dead_token(text),
-        Value::Array(list) => list.iter().any(|one| said_in(one, depth - 1)),
+        _ if depth == 0 => {}
+        Value::String(text) => texts.push(text),
+        Value::Array(list) => list.iter().for_each(|one| gather(one, depth - 1, texts)),
         Value::Object(object) => MEMBERS
             .iter()
             .filter_map(|name| object.get(*name))
-            .any(|value| said_in(value, depth - 1)),
-        _ => false,
+            .for_each(|value| gather(value, depth - 1, texts)),
+        _ => {}
     }
-}
-
-/// Whether a sentence or a code says that a token is over: `invalid_token`, `The access token could not be validated`.
-///
-/// A sentence must name both, the token and what is wrong with it, and nothing that is known to be something else.
-fn names_dead_token(text: &str) -> bool {
-    const TOKEN: [&str; 5] = ["token", "credential", "credentials", "jwt", "session"];
-    const OVER: [&str; 7] =
-        ["expired", "revoked", "invalid", "invalidated", "bad", "inactive", "unrecognized"];
-    const NOT: [&str; 8] =
-        ["not", "cannot", "couldn", "isn", "longer", "unable", "failed", "failure"];
-    const VALID: [&str; 8] = [
-        "valid",
-        "validate",
-        "validated",
-        "verify",
-        "verified",
-        "recognized",
-        "active",
-        "accepted",
-    ];
-    const ELSE: [&str; 22] = [
-        "scope",
-        "scopes",
-        "permission",
-        "permissions",
-        "quota",
-        "credit",
-        "credits",
-        "balance",
-        "limit",
-        "limits",
-        "rate",
-        "plan",
-        "trial",
-        "subscription",
-        "csrf",
-        "xsrf",
-        "captcha",
-        "count",
-        "length",
-        "budget",
-        "region",
-        "country",
-    ];
-    sentences(text).any(|sentence| {
-        let words = words(sentence);
-        let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
-        has(&TOKEN) && (has(&OVER) || (has(&NOT) && has(&VALID))) && !has(&ELSE)
-    })
-}
-
-fn sentences(text: &str) -> impl Iterator<Item = &str> {
-    text.split(". ").flat_map(|text| text.split([';', '!', '?', '\n']))
-}
-
-/// The words of a sentence in lower case; `TokenExpired` and `token_expired` are two.
-fn words(sentence: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut before = ' ';
-    for character in sentence.chars() {
-        let begins = before.is_ascii_lowercase() && character.is_ascii_uppercase();
-        if begins || !character.is_alphanumeric() {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut().filter(|_| character.is_alphanumeric()) {
-            word.push(character.to_ascii_lowercase());
-        }
-        before = character;
-    }
-    words
 }
 
 #[cfg(test)]
@@ -293,6 +236,27 @@ mod tests {
             assert_eq!(of_body(&Headers::new(), body.as_bytes()), expected, "{body}");
             assert_eq!(of_body(&Headers::new(), &gzip(body.as_bytes())), expected, "gzip: {body}");
         }
+    }
+
+    #[test]
+    fn each_403_of_the_cases() {
+        let cases = include_str!("../../tests/data/cases/forbidden-answers.jsonl");
+        let mut wrong = Vec::new();
+        for case in cases.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+            let fields = case["headers"].as_object().unwrap().iter();
+            let fields: Vec<_> =
+                fields.map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+            let head = head(403, &fields);
+            let rejects = match of_head(&head, AnswerLength::Unknown) {
+                Head::Rejects => true,
+                Head::Accepts => false,
+                Head::AsksBody => of_body(&head.headers, case["body"].as_str().unwrap().as_bytes()),
+            };
+            if case["rejects_token"] != rejects {
+                wrong.push(case["name"].to_string());
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]
