@@ -18,7 +18,9 @@ pub mod codes;
 mod lifetime;
 mod refusal;
 mod request;
+mod tolerant;
 
+use answer::{Answer, Form};
 pub use answer::{TOKEN_ANSWER_MAX_BYTES, is_whole, parse};
 use codes::Meaning;
 pub use lifetime::{LIFETIME_ASSUMED_MS, LIFETIME_MAX_MS};
@@ -147,6 +149,9 @@ impl Failure {
     }
 }
 
+/// Said of an answer whose tokens are taken in spite of it.
+const DEFECTIVE: &str = "The token response is no proper JSON; its tokens are whole and are taken";
+
 /// Reads the answer to a request sent at `sent`: its status, headers and whole body; `fields` says where its
 /// values stand.
 pub fn read(
@@ -157,13 +162,13 @@ pub fn read(
     sent: Timestamp,
 ) -> Result<Grant, Failure> {
     let is_success = (200..300).contains(&status);
-    let answer = answer::parse(headers, body);
+    let answer = answer::read(headers, body);
     let code = match &answer {
         Err(_) => None,
-        Ok(answer) if is_success && text(answer, fields, "access_token").is_some() => {
-            refusal::standard_code(answer, fields)
+        Ok(Answer { value, .. }) if is_success && text(value, fields, "access_token").is_some() => {
+            refusal::standard_code(value, fields)
         }
-        Ok(answer) => refusal::any_code(answer, fields, is_success),
+        Ok(Answer { value, .. }) => refusal::any_code(value, fields, is_success),
     };
     if is_success && code.is_none() {
         return read_grant(&answer.map_err(Failure::not_a_token)?, fields, sent);
@@ -185,7 +190,12 @@ fn reached(status: u16, code: Option<&str>) -> Reached {
     }
 }
 
-fn read_grant(answer: &Value, fields: &TokenFields, sent: Timestamp) -> Result<Grant, Failure> {
+fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<Grant, Failure> {
+    let is_defective = matches!(answer.form, Form::Defective | Form::Cut);
+    if answer.form == Form::Cut && !holds_both_tokens(&answer.value, fields) {
+        return Err(Failure::not_a_token(answer::NOT_JSON));
+    }
+    let answer = &answer.value;
     let access_token = text(answer, fields, "access_token").ok_or_else(|| {
         Failure::not_a_token(match fields.path("access_token") {
             Some(path) => format!("it has no text at '{path}', as token_fields has it"),
@@ -195,21 +205,32 @@ fn read_grant(answer: &Value, fields: &TokenFields, sent: Timestamp) -> Result<G
     if !access_token.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         return Err(Failure::not_a_token("its 'access_token' holds bytes no header may hold"));
     }
-    let (lifetime_ms, warning) = lifetime::of_access_token(answer, fields, access_token, sent);
+    let refresh_token = text(answer, fields, "refresh_token");
+    // What is stored is presented as it is: it must not be half of a token, or what is left of one.
+    let is_text = |token: &str| token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_defective && !refresh_token.is_none_or(is_text) {
+        return Err(Failure::not_a_token("its 'refresh_token' is damaged"));
+    }
+    let (lifetime_ms, odd) = lifetime::of_access_token(answer, fields, access_token, sent);
     let in_time = |millis: &i64| (1..lifetime_ms).contains(millis);
     let refresh_in_ms =
-        answer.get("refresh_in").and_then(lifetime::number).map(lifetime::to_millis);
-    let earliest_refresh_in_ms = earliest_refresh(answer, sent);
+        fields.value(answer, "refresh_in").and_then(lifetime::number).map(lifetime::to_millis);
+    let earliest_refresh_in_ms = fields
+        .value(answer, "earliest_refresh_at")
+        .and_then(lifetime::point)
+        .map(|at| at.millis_since(sent));
+    let defect = is_defective.then(|| DEFECTIVE.to_owned());
+    let warnings: Vec<String> = defect.into_iter().chain(odd).collect();
     Ok(Grant {
         access_token: Secret::new(access_token),
-        refresh_token: text(answer, fields, "refresh_token").map(Secret::new),
+        refresh_token: refresh_token.map(Secret::new),
         lifetime_ms,
         refresh_in_ms: refresh_in_ms.filter(in_time),
         earliest_refresh_in_ms: earliest_refresh_in_ms.filter(in_time),
         has_ended: lifetime::has_ended(answer, fields, access_token, sent),
-        scope: scope::granted(answer),
+        scope: fields.value(answer, "scope").and_then(scope::granted),
         refresh_token_lifetime_ms: lifetime::of_refresh_token(answer, fields, sent),
-        warning,
+        warning: (!warnings.is_empty()).then(|| warnings.join(". ")),
     })
 }
 
@@ -217,10 +238,11 @@ fn text<'a>(answer: &'a Value, fields: &TokenFields, name: &str) -> Option<&'a s
     fields.value(answer, name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// `earliest_refresh_at`, in seconds since 1970.
-fn earliest_refresh(answer: &Value, sent: Timestamp) -> Option<i64> {
-    let at = lifetime::point(answer.get("earliest_refresh_at")?)?;
-    Some(at.millis_since(sent))
+/// Whether an answer that is cut has all that a rotation must not lose. Where its values have places of their own, there
+/// may be another token where one is looked for second.
+fn holds_both_tokens(answer: &Value, fields: &TokenFields) -> bool {
+    let holds = |name| fields.path(name).is_none() && text(answer, fields, name).is_some();
+    holds("access_token") && holds("refresh_token")
 }
 
 #[cfg(test)]
@@ -295,6 +317,39 @@ pub(crate) mod tests {
         }
         assert_eq!(read(r#""refresh_token":"""#).refresh_token, None);
         assert_eq!(read(r#""refresh_token":"n""#).refresh_token, Some(Secret::new("n")));
+    }
+
+    #[test]
+    fn what_has_no_place_of_its_own_is_looked_for_beside_the_access_token() {
+        let path = ["data", "access_token"].map(str::to_owned).to_vec();
+        let fields = TokenFields::new(vec![("access_token", path)]);
+        let body = br#"{"scope":"x","refresh_in":1,"data":{"access_token":"a","expires_in":100,"refresh_in":50,
+            "earliest_refresh_at":1800000010,"scope":"a b"}}"#;
+        let grant = read(200, &Headers::new(), body, &fields, SENT).unwrap();
+        let times = (grant.refresh_in_ms, grant.earliest_refresh_in_ms);
+        assert_eq!(times, (Some(50_000), Some(10_000)));
+        assert_eq!(grant.scope.as_deref(), Some("a b"));
+    }
+
+    #[test]
+    fn a_defect_beside_the_tokens_is_said_and_costs_none() {
+        let read = |body: &str, fields: &TokenFields| {
+            read(200, &Headers::new(), body.as_bytes(), fields, SENT)
+        };
+        let tokens = r#""access_token":"a","refresh_token":"r","expires_in":60"#;
+        let plain = TokenFields::default();
+        let said = |end: &str| read(&format!("{{{tokens}{end}"), &plain).unwrap().warning;
+        assert_eq!(said("}"), None);
+        assert_eq!(said(",}").as_deref(), Some(DEFECTIVE));
+        assert_eq!(said(",").as_deref(), Some(DEFECTIVE));
+        // Without the end of the answer nobody knows whether the token of that place is still to come.
+        let path = ["data", "access_token"].map(str::to_owned).to_vec();
+        let fields = TokenFields::new(vec![("access_token", path)]);
+        let other = r#"{"refresh_token":"other","data":{"access_token":"a","expires_in":60"#;
+        assert!(read(&format!("{other}}},}}"), &fields).is_ok());
+        let failure = read(&format!("{other},"), &fields).unwrap_err();
+        let words = "the answer is no token response: it is not JSON, or not all of it";
+        assert_eq!(failure.what.to_string(), words);
     }
 
     #[test]

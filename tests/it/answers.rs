@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use evertoken::clock::Timestamp;
+use evertoken::clock::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, get, post};
@@ -503,4 +503,92 @@ fn the_end_of_a_refresh_token_is_stored_kept_and_forgotten_with_it() {
         });
         eventually("its outcome", || end(&proxy) == *expected);
     }
+}
+
+/// An answer of 403 as a case describes it.
+fn forbidden(case: &Value) -> Vec<u8> {
+    let headers = case["headers"].as_object().unwrap();
+    let headers: Vec<_> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+    raw(403, &headers, case["body"].as_str().unwrap().as_bytes())
+}
+
+#[test]
+fn each_403_leads_to_a_refresh_where_it_names_a_dead_token_and_is_passed_on_else() {
+    let mut wrong = Vec::new();
+    // A path for each: the provider refuses the token `t0` there.
+    for case in cases("forbidden-answers.jsonl") {
+        let (issuer, provider) = (numbering_issuer(), refusing(forbidden(&case)));
+        let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+        let answered = proxy.ask(post("/", "{}"));
+        let rejects = case["rejects_token"] == true;
+        let (status, asked) = if rejects { (200, 2) } else { (403, 1) };
+        let observed = (answered.status, issuer.seen().len(), provider.seen().len());
+        if observed != (status, asked, asked) {
+            wrong.push(format!("{}: {observed:?}", case["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A JSON Web Token with these claims, whose payload is in base64 of one kind or another.
+fn jwt(claims: &Value, encode: impl Fn(&[u8]) -> String) -> String {
+    format!("aa.{}.cc", encode(claims.to_string().as_bytes()))
+}
+
+#[test]
+fn the_end_of_an_access_token_is_understood_in_each_form() {
+    use base64::Engine as _;
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+    let end = Clock::system().wall().as_millis() / 1000 + 1200;
+    let utc = Timestamp::from_secs(end).to_string();
+    let (date, time) = (&utc[..10], &utc[11..19]);
+    let http = httpdate::fmt_http_date(Timestamp::from_secs(end).to_system_time());
+    let mut tokens: Vec<Value> = [
+        json!(format!("{date}T{time}+0000")),
+        json!(format!("{date} {time}")),
+        json!(format!("{date} {time} +0000 UTC")),
+        json!(http),
+        json!(end * 1_000_000),
+    ]
+    .into_iter()
+    .map(|end| json!({"access_token": "at-1", "expires_at": end}))
+    .collect();
+    // Claims whose base64 ends with padding, and holds both characters that the two alphabets write apart.
+    let claims = json!({"exp": end, "n": "ÿþ?>?>~~"});
+    let standard = jwt(&claims, |bytes| BASE64_STANDARD.encode(bytes));
+    assert!(standard.contains(['+', '/']) && standard.contains("=."), "{standard}");
+    tokens.extend([
+        json!({ "access_token": standard }),
+        json!({"access_token": jwt(&claims, |bytes| BASE64_URL_SAFE.encode(bytes))}),
+        json!({"access_token": jwt(&json!({"exp": end.to_string()}), |bytes| BASE64_URL_SAFE.encode(bytes))}),
+        json!({"access_token": jwt(&json!({"exp": end * 1000}), |bytes| BASE64_URL_SAFE.encode(bytes))}),
+    ]);
+    for body in tokens {
+        let refreshed = Refreshed::by(raw(200, &[], body.to_string().as_bytes()), "");
+        let left = refreshed.status()["token"]["expires_in_seconds"].as_i64().unwrap();
+        assert!((1100..=1200).contains(&left), "{body}: {left}");
+    }
+}
+
+#[test]
+fn what_is_not_named_in_token_fields_is_looked_for_beside_the_access_token() {
+    let fields = r#"token_fields: {access_token: "data.access_token"}"#;
+    let with = |more: Value| {
+        let mut data = json!({"access_token": "at-1", "refresh_token": "rt-1", "expires_in": 3600});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = json!({"code": 0, "data": data}).to_string();
+        Refreshed::by(raw(200, &[], body.as_bytes()), fields)
+    };
+    let at = |value: &Value| Timestamp::parse_rfc3339(value.as_str().unwrap()).unwrap();
+    let due = |refreshed: &Refreshed| {
+        let token = refreshed.status()["token"].clone();
+        at(&token["refresh_due_at"]).millis_since(at(&token["obtained_at"])) / 1000
+    };
+    assert!((1700..=1800).contains(&due(&with(json!({"refresh_in": 1800})))));
+    let now = Clock::system().wall().as_millis() / 1000;
+    let earliest = json!({"earliest_refresh_at": now + 3500});
+    assert!((3400..=3600).contains(&due(&with(earliest))));
+    let ended = with(json!({"refresh_token_expires_in": 86_400})).status();
+    assert!(ended["refresh_token"]["expires_at"].is_string(), "{ended}");
 }

@@ -1,18 +1,57 @@
 //! The body of a token endpoint's answer: JSON or a form, compressed or not (RFC 6749 §5). Pure.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::inflate::plain;
 use crate::message::Headers;
+use crate::token::grant::tolerant;
 
 /// The largest answer, compressed or inflated.
 pub const TOKEN_ANSWER_MAX_BYTES: usize = 1024 * 1024;
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// What is said of JSON that nothing can be taken from.
+pub(super) const NOT_JSON: &str = "it is not JSON, or not all of it";
 
-/// Reads `body` as JSON where it begins with a brace, and as a form else; the error says what it is not.
-///
-/// The media type is no help: issuers send JSON as `text/html` and forms as JSON.
+/// The media type of a form.
+const FORM_TYPE: &[u8] = b"application/x-www-form-urlencoded";
+/// Members that tell a form from a text with a `=` in it.
+const KNOWN_MEMBERS: [&str; 3] = ["access_token", "refresh_token", "error"];
+/// Members whose values hold no blanks: a plus in them is one, though nobody encoded it.
+const TOKENS: [&str; 2] = ["access_token", "refresh_token"];
+
+/// What the body of an answer holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Answer {
+    /// Its values: an object.
+    pub(super) value: Value,
+    pub(super) form: Form,
+}
+
+/// How a body holds its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As proper JSON.
+    Json,
+    /// As JSON with a defect beside the values.
+    Defective,
+    /// As JSON that is cut off, or can't be read on: there may have been more values.
+    Cut,
+    /// As a form.
+    Urlencoded,
+}
+
+/// The values of an answer, as [`read`] has them, where it is whole.
 pub fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
+    let answer = read(headers, body)?;
+    if answer.form == Form::Cut { Err(NOT_JSON) } else { Ok(answer.value) }
+}
+
+/// Reads `body` as JSON where it begins as that does, else as a form; the error says what it is not.
+///
+/// The media type of JSON is no help: issuers send JSON as `text/html` and forms as JSON.
+pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static str> {
     let inflated = plain(headers, body, TOKEN_ANSWER_MAX_BYTES);
     if inflated.is_over {
         return Err("it is over 1 MiB once inflated");
@@ -20,34 +59,77 @@ pub fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     if inflated.is_foreign {
         return Err("it is compressed as nobody asked for");
     }
-    // A description in another encoding than UTF-8 must not cost the token beside it.
-    let text = String::from_utf8_lossy(&inflated.bytes);
+    let text = text_of(&inflated.bytes);
     let text =
         text.trim_start_matches(BYTE_ORDER_MARK).trim_matches(|c: char| c.is_ascii_whitespace());
-    if text.starts_with('{') {
-        return serde_json::from_str(text).map_err(|_| "it is not JSON");
+    if text.starts_with(['{', '[']) {
+        return json(text).ok_or(NOT_JSON);
     }
-    form(text).ok_or("it is not JSON, and no form either")
+    let says_form = headers.first("content-type").is_some_and(|kind| {
+        let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(FORM_TYPE)
+    });
+    let value = form(text, says_form).ok_or("it is not JSON, and no form either")?;
+    Ok(Answer { value, form: Form::Urlencoded })
 }
 
 /// Whether `body` is the whole of an answer, though its connection broke off: for JSON its braces say so.
 pub fn is_whole(headers: &Headers, body: &[u8]) -> bool {
-    let inflated = plain(headers, body, TOKEN_ANSWER_MAX_BYTES);
-    let is_object = inflated.bytes.contains(&b'{');
-    is_object && !inflated.is_over && parse(headers, body).is_ok()
+    read(headers, body).is_ok_and(|answer| matches!(answer.form, Form::Json | Form::Defective))
 }
 
-/// A form as an object of texts. A page or a sentence is none: only bytes that a form may hold count.
-fn form(text: &str) -> Option<Value> {
-    let fits =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'{' | b'}');
-    if !text.contains('=') || !text.bytes().all(fits) {
+/// The text of a body: UTF-8, or UTF-16, which some frameworks write where nobody looks.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] | [b'{', 0, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] | [0, b'{', ..] => u16::from_be_bytes,
+        // A description in another encoding must not cost the token beside it.
+        _ => return String::from_utf8_lossy(bytes),
+    };
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let units = char::decode_utf16(pairs.iter().map(|pair| unit(*pair)));
+    units.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+}
+
+/// An object, or the only one of a list.
+fn json(text: &str) -> Option<Answer> {
+    let (value, form) = match serde_json::from_str(text) {
+        Ok(value) => (value, Form::Json),
+        Err(_) => match tolerant::read(text) {
+            (value, true) => (value, Form::Cut),
+            (value, false) => (value, Form::Defective),
+        },
+    };
+    let value = match value {
+        Value::Array(list) => <[Value; 1]>::try_from(list).map(|[only]| only).ok()?,
+        value => value,
+    };
+    value.is_object().then_some(Answer { value, form })
+}
+
+/// A form as an object of texts. Where its type does not say that it is one, it must hold nothing but what a form may, or
+/// begin as one and have a member that is known: a page or a sentence is none. What nobody encoded is taken as it is.
+fn form(text: &str, is_said: bool) -> Option<Value> {
+    if !text.contains('=') || text.starts_with(['<', '"']) {
         return None;
     }
-    let pairs = form_urlencoded::parse(text.as_bytes());
-    let members: Map<String, Value> =
-        pairs.map(|(name, value)| (name.into_owned(), Value::String(value.into_owned()))).collect();
-    Some(Value::Object(members))
+    let is_strict =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'{' | b'}');
+    let mut members = Map::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        if members.is_empty() && !is_said && !name.bytes().all(is_name) {
+            return None;
+        }
+        let pair: Cow<'_, str> =
+            if TOKENS.contains(&name) { pair.replace('+', "%2B").into() } else { pair.into() };
+        let parsed = form_urlencoded::parse(pair.as_bytes());
+        members
+            .extend(parsed.map(|(name, value)| (name.into_owned(), Value::String(value.into()))));
+    }
+    let is_known = || KNOWN_MEMBERS.iter().any(|name| members.contains_key(*name));
+    (is_said || text.bytes().all(is_strict) || is_known()).then_some(Value::Object(members))
 }
 
 #[cfg(test)]
@@ -89,13 +171,39 @@ mod tests {
             "<a href=\"?x=1&error=access_denied&b\">",
             "<html>",
             "Service unavailable: error=invalid_grant",
+            "Log in <a href=\"?a=1&access_token=at&\">here</a>",
+            "a=1 b=2&c=3",
         ] {
             assert!(parsed(body).is_err(), "{body}");
         }
+        // JSON with a defect, and forms that nobody encoded.
+        for body in ["{\"a\":\"1\",}", "{\"a\":\"1\"}x", "[{\"a\":\"1\"}]"] {
+            assert_eq!(parsed(body).as_ref(), Ok(&json), "{body}");
+        }
+        for wide in ["\u{feff}{\"a\":\"1\"}", "{\"a\":\"1\"}"] {
+            let little: Vec<u8> = wide.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let big: Vec<u8> = wide.encode_utf16().flat_map(u16::to_be_bytes).collect();
+            assert_eq!((parsed(little).as_ref(), parsed(big).as_ref()), (Ok(&json), Ok(&json)));
+        }
+        let form = parsed("access_token=a+b&error=x y&scope=c+d{é").unwrap();
+        assert_eq!(form, json!({"access_token": "a+b", "error": "x y", "scope": "c d{é"}));
         let mut brotli = Headers::new();
         brotli.push("content-encoding", "br");
         let error = parse(&brotli, b"\x0b\x02\x80abc\x03").unwrap_err();
         assert_eq!(error, "it is compressed as nobody asked for");
+    }
+
+    #[test]
+    fn a_body_whose_type_says_that_it_is_a_form_is_one_unless_it_is_a_page() {
+        let typed = |body: &str| {
+            let mut headers = Headers::new();
+            headers.push("content-type", "Application/X-WWW-Form-Urlencoded ; charset=utf-8");
+            parse(&headers, body.as_bytes())
+        };
+        assert_eq!(typed("a b=1 2&c={é}"), Ok(json!({"a b": "1 2", "c": "{é}"})));
+        assert_eq!(typed("{\"a\":1}"), Ok(json!({"a": 1})));
+        assert!(typed("<a href=\"?x=1\">").is_err() && typed("ok").is_err());
+        assert!(parsed("a b=1 2&c={é}").is_err());
     }
 
     #[test]
@@ -120,6 +228,7 @@ mod tests {
             assert!(!whole(&json[..end]), "{end}");
         }
         assert!(!whole(b"access_token=a&refresh_token=r"), "there may be more of a form");
-        assert!(!whole(b"access_token={"));
+        assert!(!whole(b"access_token={") && !whole(b"access_token=a&user={}"));
+        assert!(whole(b"{\"access_token\":\"a\",} and more"));
     }
 }
