@@ -111,7 +111,7 @@ fn source_of(
                     ),
                 }
             })?;
-            refreshed(refresh, stored, &state, now)?
+            return refreshed(refresh, stored, &state, now);
         }
     }))
 }
@@ -132,25 +132,27 @@ fn refreshed(
     stored: Option<Saved>,
     state: &StateFile,
     now: Moment,
-) -> Result<Source, String> {
+) -> Result<Option<Source>, String> {
     let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     match (machine.presented(), stored) {
-        (Presented::Nothing, _) => Ok(Source::ClientCredentials),
+        (Presented::Nothing, _) => Ok(Some(Source::ClientCredentials)),
+        // That there has to be a refresh token or a way to log in was reported.
+        (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
         (Presented::Missing, _) => Err(missing(refresh, state).to_string()),
         (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
-            Ok(Source::Stored {
+            Ok(Some(Source::Stored {
                 path: state.path(),
                 by_login: saved.login_hash.is_some(),
                 not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
                 failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
-            })
+            }))
         }
-        (Presented::Token(_), stored) => Ok(Source::Seed {
+        (Presented::Token(_), stored) => Ok(Some(Source::Seed {
             is_file: refresh.files.seed.is_some(),
             in_place_of: stored.map(|_| state.path()),
             failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
-        }),
+        })),
     }
 }
 

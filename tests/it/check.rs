@@ -219,3 +219,31 @@ fn check_without_online_says_that_nothing_was_asked() {
     let last = told.lines().last().unwrap();
     assert_eq!(last, "providers.yaml: everything is in order; --online also tries the endpoints");
 }
+
+#[test]
+fn one_mistake_is_told_in_one_line() {
+    let provider =
+        |keys: &str| format!("[{{name: A, type: generic, base_url: 'https://a', {keys}}}]");
+    let refresh = |keys: &str| {
+        let needed = "token_url: 'https://i/t', client_id_env: ID";
+        provider(&format!("auth_type: auth_token, auto_refresh_config: {{{needed}{keys}}}"))
+    };
+    let cases = [
+        ("[1, two, null]".to_owned(), 3),
+        (provider("auth_type: auth_token, auto_refresh_config: yes"), 1),
+        (provider("auth_type: auth_token, auto_refresh_config: [1]"), 1),
+        (provider("auth_type: auth_tokn"), 1),
+        (refresh(", refresh_token_env: SEED, client_auth: basic"), 1),
+        (refresh(", refresh_token_env: SEED, client_auth: [none]"), 1),
+        (refresh(", grant_type: client_credential"), 1),
+        (refresh(""), 1),
+        (provider("auth_type: auth_token"), 1),
+    ];
+    for (providers, lines) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!("settings: {{port: 0, state_dir: state}}\nproviders: {providers}\n");
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+        let told = text(&check(folder.path(), &[SEED]).stderr);
+        assert_eq!(told.lines().count(), lines, "{providers}:\n{told}");
+    }
+}

@@ -171,16 +171,20 @@ impl<'a> Section<'a> {
 
     /// One of several words, each with its meaning; the first is the default.
     pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> T {
-        let default = choices[0].1;
-        let Some(value) = self.value(key) else { return default };
+        self.known_choice(key, choices).unwrap_or(choices[0].1)
+    }
+
+    /// The same; None where another word is there, which is reported: what follows from it is no mistake of its own.
+    pub fn known_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let Some(value) = self.value(key) else { return Some(choices[0].1) };
         let word = value.scalar().filter(|scalar| scalar.kind == Kind::Text);
         let chosen = word.and_then(|word| choices.iter().find(|(name, _)| *name == word.text));
         if let Some((_, meaning)) = chosen {
-            return *meaning;
+            return Some(*meaning);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
         self.not_one_of(key, &names);
-        default
+        None
     }
 
     /// Reports that the value of `key` is none of `names`.

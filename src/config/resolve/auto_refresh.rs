@@ -47,6 +47,8 @@ pub(super) enum TokenSource {
     Refreshed(Box<AutoRefresh>),
     /// A file that another program keeps.
     Owned(WatchedFile),
+    /// What is written is no section, which was reported.
+    Unreadable,
     /// Refreshing is off: the token that is stored, if it began with this refresh token.
     Stored {
         /// The configured refresh token, where it is there.
@@ -66,11 +68,14 @@ pub(super) fn read_auto_refresh(
         return None;
     }
     let section = provider.section("auto_refresh_config");
+    if section.is_unreadable() {
+        return Some(TokenSource::Unreadable);
+    }
     let enabled = section.flag("enabled", true);
     if let Some(owned) = read_owned(&section, sources) {
         return enabled.then_some(owned);
     }
-    let grant_type = section.choice(
+    let known_grant = section.known_choice(
         "grant_type",
         &[
             ("refresh_token", GrantType::RefreshToken),
@@ -78,13 +83,14 @@ pub(super) fn read_auto_refresh(
         ],
     );
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
+    let grant_type = known_grant.unwrap_or(GrantType::RefreshToken);
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
     let login = login::read(&section, grant_type);
     let refresh = AutoRefresh {
         token_url: read_token_url(&section, enabled),
         client_id: read_client_id(&section, sources, enabled),
         client_secret: client_secret.filter(|_| client_auth != ClientAuth::None),
-        seed: read_seed(&section, grant_type, !enabled || login.exist(), sources),
+        seed: read_seed(&section, known_grant, !enabled || login.exist(), sources),
         grant_type,
         client_auth,
         request_format: section.choice(
@@ -186,7 +192,7 @@ pub(super) fn check_endpoint(section: &Section<'_>, key: &str, written: &str, wh
 
 fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {
     let written = section.has("client_auth");
-    let chosen = section.choice(
+    let chosen = section.known_choice(
         "client_auth",
         &[
             ("client_secret_post", ClientAuth::SecretPost),
@@ -194,6 +200,7 @@ fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -
             ("none", ClientAuth::None),
         ],
     );
+    let Some(chosen) = chosen else { return ClientAuth::SecretPost };
     let client_auth = if written || has_secret { chosen } else { ClientAuth::None };
     match (client_auth, has_secret) {
         (ClientAuth::SecretPost | ClientAuth::SecretBasic, false) => section.error(
@@ -226,22 +233,22 @@ fn read_client_id(
     found.map(|id| id.expose().to_owned())
 }
 
-/// The first refresh token; where there is a way to log in, it may be left out.
+/// The first refresh token; where there is a way to log in, or nobody knows the grant, it may be left out.
 fn read_seed(
     section: &Section<'_>,
-    grant: GrantType,
+    grant: Option<GrantType>,
     may_lack: bool,
     sources: &Sources<'_>,
 ) -> Option<Found> {
-    let is_needed = grant == GrantType::RefreshToken && !may_lack;
+    let is_needed = grant == Some(GrantType::RefreshToken) && !may_lack;
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file", is_needed);
     match (grant, &seed) {
-        (GrantType::RefreshToken, None) if is_needed => section.require(
+        (Some(GrantType::RefreshToken), None) if is_needed => section.require(
             "refresh_token_env",
             "auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
              'device_authorization_url' for evertoken login",
         ),
-        (GrantType::ClientCredentials, Some(_)) => {
+        (Some(GrantType::ClientCredentials), Some(_)) => {
             section.error("grant_type", "client_credentials uses no refresh token");
         }
         _ => {}

@@ -35,7 +35,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         ],
     );
     section.require("type", "a provider needs a 'type': anthropic, openai or generic");
-    let auth_type = section.choice(
+    let auth_type = section.known_choice(
         "auth_type",
         &[
             ("auth_token", AuthType::AuthToken),
@@ -47,7 +47,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
     let provider = Provider {
         base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
-        auth_type,
+        auth_type: auth_type.unwrap_or(AuthType::AuthToken),
         credential: read_credential(section, auth_type, sources, &state),
         auth_header: request_fields::read_auth_header(section),
         auth_prefix: request_fields::read_auth_prefix(section),
@@ -125,7 +125,7 @@ fn read_base_url(section: &Section<'_>) -> String {
 
 fn read_credential(
     section: &Section<'_>,
-    auth_type: AuthType,
+    auth_type: Option<AuthType>,
     sources: &Sources<'_>,
     state: &StateFile,
 ) -> Credential {
@@ -150,7 +150,7 @@ fn read_credential(
     }
     let refreshes = matches!(source, Some(TokenSource::Refreshed(_) | TokenSource::Owned(_)));
     let has_fixed = literal.is_some() || named.is_some();
-    if auth_type == AuthType::None {
+    if auth_type == Some(AuthType::None) {
         if refreshes || has_fixed {
             section.warn("auth_type", "'auth_type' is \"none\", so no credential is sent");
         }
@@ -176,6 +176,9 @@ fn read_credential(
             form: Form::Stored { seed },
             missing: None,
         }),
+        // A mistake that was reported may be why there is none.
+        (Some(TokenSource::Unreadable), None, None) => Credential::None,
+        (None, None, None) if section.is_unreadable() || auth_type.is_none() => Credential::None,
         // A provider that is not used may be left unfinished.
         (None, None, None) if !section.flag("enabled", true) => Credential::None,
         (None, None, None) => Credential::Missing(Missing::Credential),
