@@ -327,8 +327,14 @@ impl Proxy {
         if !may_wait {
             return false;
         }
+        let deadline = Deadline::after(NEWER_TOKEN_WAIT);
         // The refresher closes this end once the outcome is published.
-        let _ = outcome.recv_timeout(NEWER_TOKEN_WAIT);
+        let _ = outcome.recv_timeout(deadline.left());
+        // A failure that may pass is tried again soon; a client would rather wait than see that its token is no good.
+        self.store.wait(way.posting, deadline, |posting| {
+            let (now, left) = (self.clock.now(), deadline.left());
+            !verdict::is_worth_waiting_for_newer(posting, generation, now, left)
+        });
         is_there()
     }
 }

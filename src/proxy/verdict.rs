@@ -6,7 +6,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::ingress::body::BodyFault;
 use crate::refusal::{Code, Refusal};
 use crate::token::history::Trouble;
-use crate::token::store::Posting;
+use crate::token::store::{Generation, Posting};
 use crate::upstream::UpstreamError;
 
 /// The least that `Retry-After` says for a token that is not there.
@@ -135,11 +135,27 @@ pub fn is_worth_waiting(posting: &Posting, now: Moment, left: Duration) -> bool 
     if posting.valid_token(now).is_some() {
         return false;
     }
+    posting.trouble().is_none() || posting.refreshing || is_tried_within(posting, now, left)
+}
+
+/// Whether waiting for a token newer than the one of generation `refused` makes sense: there is none, and a refresh runs, or
+/// one that failed is tried again within `left`.
+pub fn is_worth_waiting_for_newer(
+    posting: &Posting,
+    refused: Generation,
+    now: Moment,
+    left: Duration,
+) -> bool {
+    if posting.valid_token(now).is_some_and(|token| token.generation > refused) {
+        return false;
+    }
+    posting.refreshing || (posting.trouble().is_some() && is_tried_within(posting, now, left))
+}
+
+/// Whether the next try for a token is within `left`.
+fn is_tried_within(posting: &Posting, now: Moment, left: Duration) -> bool {
     let next_try_ms = posting.refresh.next_attempt_at.map(|at| at.millis_since(now.wall));
-    let soon =
-        next_try_ms.is_some_and(|millis| u128::try_from(millis).unwrap_or(0) < left.as_millis());
-    let is_on_its_way = posting.trouble().is_none() || posting.refreshing;
-    is_on_its_way || soon
+    next_try_ms.is_some_and(|millis| u128::try_from(millis).unwrap_or(0) < left.as_millis())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::bounded;
 use evertoken::token::saved::Saved;
@@ -180,6 +180,25 @@ fn a_refused_token_is_refreshed_once_and_the_request_sent_again() {
         assert_eq!((answered.status, answered.body.as_str()), (200, "again"));
     }
     assert_eq!(issuer.seen().len(), 2, "one refresh, however many requests wait");
+}
+
+/// Five clients in an hour saw the 401 of a token that had been revoked, since the issuer was busy just then.
+#[test]
+fn a_refresh_of_a_refused_token_that_fails_in_passing_is_waited_for() {
+    let asked = AtomicUsize::new(0);
+    let issuer = Peer::answering(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => grant(1, 3600),
+        1 | 2 => answer(503, "busy"),
+        _ => grant(2, 3600),
+    });
+    let provider = Peer::answering(|seen| match seen.field("authorization") {
+        Some("Bearer access-1") => answer(401, "revoked"),
+        _ => answer(200, "fine"),
+    });
+    let proxy = TestProxy::builder().refreshed("P", &provider.url(), &issuer.url(), "").start();
+    let answered = proxy.ask(post("/", "x"));
+    assert_eq!((answered.status, answered.body.as_str()), (200, "fine"));
+    assert_eq!(issuer.seen().len(), 4);
 }
 
 /// It was passed on: a token was not refreshed within ten seconds of having been got.
