@@ -6,7 +6,7 @@ import re
 from recorder import CREDENTIAL_FIELDS, HOP_BY_HOP
 
 # Fields of a request that may differ, each with its reason. The value of `Host` is not among them: the
-# provider's own is what arrives on both ways.
+# provider's own is what arrives on each way.
 MAY_DIFFER = {
     **dict.fromkeys(HOP_BY_HOP, "belongs to one connection (RFC 9110 §7.6.1)"),
     **dict.fromkeys(CREDENTIAL_FIELDS, "the credential, which the recorder checks"),
@@ -30,7 +30,7 @@ def steady(text, also=()):
 
 
 def comparable(record, scenario):
-    """What must be the same on both ways: method, target, fields in their order, body."""
+    """What must be the same on each way: method, target, fields in their order, body."""
     fields = [(spelled(name), value) for name, value in record.headers if name.lower() not in MAY_DIFFER]
     # Fields that evertoken writes itself stand where it puts them.
     fields.sort(key=lambda field: field[0].lower() if field[0].lower() in {"host", *scenario.added} else "")

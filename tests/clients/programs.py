@@ -1,9 +1,9 @@
-"""Real programs, each asking directly and through evertoken: what they show must be the same, and so must the requests that
-arrive, field by field.
+"""Real programs, each asking directly, through evertoken, and through evertoken with a key (`settings.auth`): what they show must
+be the same, and so must the requests that arrive, field by field.
 
 The providers are those that docs/clients.md and docs/recipes.md print, word for word but for addresses and secrets: the recorder
-stands for their hosts, and a sandbox with each issuer's manners for their token endpoints. EVERTOKEN_BINARIES (target/release) is the folder
-of the programs under test.
+stands for their hosts, and a sandbox with each issuer's manners for their token endpoints. Words given as arguments choose
+scenarios by their names. EVERTOKEN_BINARIES (target/release) is the folder of the programs under test.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import typing
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -39,6 +40,8 @@ MANNERS = {
 }
 # Who granted what programs hold where they ask directly, and what stands in the place of an API key.
 DIRECT_ISSUER = "issuer.example.com"
+# What programs hold that need no key, and those that do.
+NO_KEY, KEY = "none", "inbound-key-of-the-tests"
 # The variable of what `evertoken login` would store.
 LOGIN = "TEST_LOGIN"
 
@@ -65,9 +68,9 @@ class Sandbox:
 
 @dataclasses.dataclass
 class Side:
-    """One of the two ways to a provider."""
+    """One of the ways to a provider."""
 
-    is_direct: bool
+    name: str
     # Where paths of the provider that answers to them begin, and where those of a named provider do.
     root: str
     provider: str
@@ -75,8 +78,12 @@ class Side:
     credential: str
     world: "World"
 
+    @property
+    def is_direct(self):
+        return self.name == "directly"
+
     def folder(self):
-        """An empty home, at the same path on both ways, since programs say where they are."""
+        """An empty home, at the same path on each way, since programs say where they are."""
         folder = self.world.folder / "home"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -91,7 +98,7 @@ class Scenario:
     # The host that the program would ask, and the slug of the provider that the documents print.
     host: str
     slug: str
-    # Does it, and gives what the program shows, which must be the same on both ways.
+    # Does it, and gives what the program shows, which must be the same on each way.
     run: typing.Callable[[Side], object]
     # For each way anew: what answers a record; the sandbox where it gives None.
     script: typing.Callable[["World"], typing.Callable] = lambda world: lambda record: None
@@ -126,14 +133,24 @@ class World:
         self.own_token = self.grant(self.sandbox, self.sandbox.url + "/oauth/token")
         # What programs hold where they ask directly.
         self.direct_token = self.grant(self.issuers[DIRECT_ISSUER], f"{self.recorder.url}/{DIRECT_ISSUER}/oauth/token")
-        self.evertoken = drive.Evertoken(self.folder, self.write_providers())
-        self.children.callback(self.evertoken.kill)
         self.children.callback(model_context.Server.end)
-        self.url = self.evertoken.url()
-        drive.wait_for(self.is_ready, self.evertoken.lines)
+        self.open = self.evertoken("open", "")
+        self.keyed = self.evertoken("keyed", ", auth: {enabled: true, api_key_env: TEST_KEY}")
 
     def child(self, one):
         self.children.callback(one.close)
+        return one
+
+    def evertoken(self, name, settings):
+        """A running evertoken that is ready."""
+        folder = self.folder / name
+        folder.mkdir()
+        env = {**drive.variables(), "HOME": str(folder), "RUST_LOG": "evertoken=debug", "TEST_KEY": KEY}
+        self.write_providers(folder, settings, env)
+        one = drive.Evertoken(folder, env)
+        self.children.callback(one.kill)
+        url = one.url()
+        drive.wait_for(lambda: is_ready(url), one.lines)
         return one
 
     @staticmethod
@@ -144,26 +161,24 @@ class World:
         with urllib.request.urlopen(url, body, timeout=drive.PATIENCE_SECONDS) as answer:
             return json.load(answer)["access_token"]
 
-    def write_providers(self):
-        """providers.yaml with all that is printed, and the environment that it wants."""
-        env = {**drive.variables(), "HOME": str(self.folder), "RUST_LOG": "evertoken=debug"}
-        text = f'settings: {{port: 0, state_dir: "{self.folder}/state"}}\nproviders:\n'
+    def write_providers(self, folder, settings, env):
+        """providers.yaml with all that is printed; the variables that it names go into `env`."""
+        text = f'settings: {{port: 0, state_dir: "{folder}/state"{settings}}}\nproviders:\n'
         for number, entry in enumerate(printed("  - name:")):
             if "token_url" in entry and "refresh_token_env" not in entry and "client_credentials" not in entry:
                 entry = re.sub(r"( +)token_url:", rf"\1refresh_token_env: {LOGIN}_{number}\n\1token_url:", entry)
-            env.update(self.secrets(entry))
+            env.update(self.secrets(folder, entry))
             text += re.sub(r'((?:base|token)_url: ")https:/', rf"\1{self.recorder.url}", entry)
-        (self.folder / "providers.yaml").write_text(text + "".join(printed("model_routes:\n")))
-        return env
+        (folder / "providers.yaml").write_text(text + "".join(printed("model_routes:\n")))
 
-    def secrets(self, entry):
-        """The variables that an entry names; files that it names are written."""
+    def secrets(self, home, entry):
+        """The variables that an entry names; files that it names below `home` are written."""
         found = {}
         for name in re.findall(r'auth_value_env: "(\w+)"', entry):
             found[name] = self.direct_token
         for path in re.findall(r'auth_value_file: "~/(\S+)"', entry):
-            (self.folder / path).parent.mkdir(parents=True)
-            (self.folder / path).write_text(self.direct_token + "\n")
+            (home / path).parent.mkdir(parents=True)
+            (home / path).write_text(self.direct_token + "\n")
         slug = re.search(r'- name: "(.*)"', entry)[1].lower().replace(" ", "-")
         self.issuer_of[slug] = DIRECT_ISSUER
         if host := re.search(r'token_url: "https://([^/"]+)', entry):
@@ -173,17 +188,26 @@ class World:
                 found[name] = issuer.login() if key == "refresh_token" else getattr(issuer, key)
         return found
 
-    def is_ready(self):
-        return all(provider["state"] == "ready" for provider in drive.get(f"{self.url}/-/status")["providers"])
-
     def from_sandbox(self, record, path=None):
         """What the sandbox answers to a record."""
         return recorder.relay(record, self.sandbox.url, path or record.rest, self.own_token)
 
     def sides(self, scenario):
         direct = f"{self.recorder.url}/{scenario.host}"
-        yield Side(True, direct, direct, self.direct_token, self)
-        yield Side(False, self.url, f"{self.url}/to/{scenario.slug}", "none", self)
+        yield Side("directly", direct, direct, self.direct_token, self)
+        for name, evertoken, credential in [
+            ("through evertoken", self.open, NO_KEY), ("through evertoken with a key", self.keyed, KEY)
+        ]:
+            url = evertoken.url()
+            yield Side(name, url, f"{url}/to/{scenario.slug}", credential, self)
+
+
+def is_ready(url):
+    try:
+        with urllib.request.urlopen(url + "/-/ready", timeout=drive.PATIENCE_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return False
 
 
 def printed(text):
@@ -210,31 +234,38 @@ def check_documents(all_scenarios):
 
 
 def check(world, scenario):
-    """Runs it on both ways and compares."""
-    shown, records = [], []
+    """Runs it on each way and compares; how many requests arrived on one."""
+    first = None
     for side in world.sides(scenario):
-        way = "directly" if side.is_direct else "through evertoken"
-        script = scenario.script(world)
-        world.recorder.begin(lambda record: script(record) or world.from_sandbox(record))
-        try:
-            shown.append(scenario.run(side))
-        except Exception as error:
-            error.add_note(f"{way}; requests: {world.recorder.records}; refused: {world.recorder.refused}")
-            raise
-        taken = world.recorder.records
-        assert taken and not world.recorder.refused, (way, taken, world.recorder.refused)
-        field = scenario.credential[0 if side.is_direct else 1]
-        for record in taken:
-            ((found, token),) = record.credentials()
-            assert found == field, f"{way}, {record}: the credential is in {found} and not in {field}"
-            whose = world.recorder.tokens[token]
-            assert side.is_direct or whose == world.issuer_of[scenario.slug], f"{record}: it has a token of {whose}"
-        records.append(taken)
-    directly, through = records
-    found = differences(directly, [without_added(record, scenario) for record in through], scenario)
-    assert not found, "what arrives is not the same:\n  " + "\n  ".join(found)
-    assert shown[0] == shown[1], f"the program shows something else: {shown[0]!r} / {shown[1]!r}"
-    return len(through)
+        shown, records = run(world, scenario, side)
+        if first is None:
+            first = shown, records
+            continue
+        assert KEY not in repr([(record.target, record.headers, record.body) for record in records]), "the key went on"
+        found = differences(first[1], [without_added(record, scenario) for record in records], scenario)
+        assert not found, f"{side.name}, what arrives is not the same:\n  " + "\n  ".join(found)
+        assert first[0] == shown, f"{side.name}, the program shows something else: {first[0]!r} / {shown!r}"
+    return len(first[1])
+
+
+def run(world, scenario, side):
+    """What the program shows, and the requests that arrive, each with the right credential in its place."""
+    script = scenario.script(world)
+    world.recorder.begin(lambda record: script(record) or world.from_sandbox(record))
+    try:
+        shown = scenario.run(side)
+    except Exception as error:
+        error.add_note(f"{side.name}; requests: {world.recorder.records}; refused: {world.recorder.refused}")
+        raise
+    records = world.recorder.records
+    assert records and not world.recorder.refused, (side.name, records, world.recorder.refused)
+    field = scenario.credential[0 if side.is_direct else 1]
+    for record in records:
+        ((found, token),) = record.credentials()
+        assert found == field, f"{side.name}, {record}: the credential is in {found} and not in {field}"
+        whose = world.recorder.tokens[token]
+        assert side.is_direct or whose == world.issuer_of[scenario.slug], f"{record}: it has a token of {whose}"
+    return shown, records
 
 
 def scenarios():
@@ -270,7 +301,7 @@ def main():
                     notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
                     print(f"FAILED - {scenario.name}: {type(error).__name__}: {error}{notes}", flush=True)
             if failed:
-                print("\n".join(world.evertoken.lines()[-200:]))
+                print("\n".join(world.open.lines()[-100:] + world.keyed.lines()[-100:]))
     print(f"test-clients: programs. {passed} passed; {failed} failed; {left_out} left out")
     return failed > 0 or not passed
 

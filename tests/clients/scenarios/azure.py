@@ -50,7 +50,7 @@ SCENARIOS = [
         "credential": ("api-key", "authorization"), **AZURE,
     },
     {
-        "name": "the OpenAI client at Azure's /openai/v1", "slug": "azure-entra", "run": newer_paths, "added_query": "api-version=2024-10-21",
-        "says": ("http://127.0.0.1:8080/to/azure/openai/v1",), **AZURE,
+        "name": "the OpenAI client at Azure's /openai/v1", "slug": "azure-entra", "run": newer_paths,
+        "added_query": "api-version=2024-10-21", "says": ("http://127.0.0.1:8080/to/azure/openai/v1",), **AZURE,
     },
 ]

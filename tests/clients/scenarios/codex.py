@@ -23,7 +23,7 @@ def ask(side, config, printed, url):
     folder = side.folder()
     (folder / ".codex").mkdir()
     config = config.replace(printed, url)
-    if side.is_direct and "model_providers" in config:
+    if side.credential != "none" and "model_providers" in config:
         config += 'env_key = "EVERTOKEN_KEY"\n'
     (folder / ".codex/config.toml").write_text(config)
     env = child.environment(folder, CODEX_API_KEY=side.credential, EVERTOKEN_KEY=side.credential)
@@ -37,8 +37,8 @@ def ask(side, config, printed, url):
 
 
 def answers(world):
-    """By the sandbox, whose paths are those of the API for keys. It has no WebSocket (426), which the built-in provider tries first;
-    evertoken passes that request on without its `Upgrade`."""
+    """By the sandbox, whose paths are those of the API for keys. It has no WebSocket (426), which the built-in provider
+    tries first; evertoken passes that request on without its `Upgrade`."""
 
     def script(record):
         if record.method == "GET" and record.rest.endswith("/responses"):

@@ -28,8 +28,7 @@ def git(folder, *words, header=None):
 
 def clone_and_push(side):
     folder = side.folder()
-    # The program's own credential, where it has one.
-    header = f"Authorization: Bearer {side.credential}" if side.is_direct else None
+    header = f"Authorization: Bearer {side.credential}" if side.credential != "none" else None
     git(folder, "clone", f"{side.provider}/repository.git", "clone", header=header)
     clone = folder / "clone"
     read = (clone / "README").read_text()
@@ -85,6 +84,6 @@ def missing():
 SCENARIOS = [
     {
         "name": "git, clone and push", "host": HOST, "slug": "git", "run": clone_and_push, "script": serve, "missing": missing,
-        "says": ("git clone http://127.0.0.1:8080/to/git/repository.git",),
+        "says": ("git clone http://127.0.0.1:8080/to/git/repository.git", '"http.extraHeader=Authorization: Bearer $KEY"'),
     },
 ]

@@ -104,7 +104,9 @@ def of(path, mode, use):
 
 # Which event the server sends before it ends a stream is a matter of moments.
 VARYING = ((r"^last-event-id: \d+", "last-event-id: (number)"),)
-COMMON = {"varying": VARYING, "host": HOST, "slug": "tools", "says": ("http://127.0.0.1:8080/to/tools/mcp",), "script": Server.begin}
+COMMON = {
+    "varying": VARYING, "host": HOST, "slug": "tools", "says": ("http://127.0.0.1:8080/to/tools/mcp",), "script": Server.begin,
+}
 SCENARIOS = [
     {"name": "MCP, a session with its GET stream and a resumed answer", "run": of("/mcp", "legacy", session), **COMMON},
     {"name": "MCP 2026-07-28, without a session", "run": of("/mcp", "auto", one_call), **COMMON},
