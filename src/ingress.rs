@@ -14,9 +14,11 @@ use crate::refusal::Refusal;
 
 pub mod body;
 pub mod conn;
+pub mod door;
 pub mod head;
 pub mod listener;
 pub mod live;
+pub mod other_protocol;
 pub mod pool;
 pub mod tiny;
 

@@ -33,6 +33,7 @@ pub mod post;
 mod request;
 mod resolver;
 mod roots;
+mod silence;
 mod socket;
 mod source;
 mod surroundings;
@@ -253,7 +254,7 @@ impl Upstream {
             framing,
             idle: is_kept.then_some(&self.idle),
             watch,
-            silence_max: timeouts.idle,
+            silence_max: silence::longest(method, &parsed.head, timeouts.idle),
         };
         Ok(Answer::new(parsed.head, length, rest))
     }

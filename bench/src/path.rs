@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use evertoken::app::{App, Environment};
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{Sources, resolve};
+use evertoken::ingress::door::Guest;
 use evertoken::ingress::live::Live;
 use evertoken::ingress::{After, Request, Service, conn};
 use evertoken::message::RequestHead;
@@ -146,7 +147,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     let live = Arc::new(Live::default());
     let served = Arc::new(served);
     let entry = live.enter(served.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-    conn::serve(&served, &limits, &feeding, &entry);
+    conn::serve(Guest { stream: served, entry, read: Vec::new() }, &limits, &feeding);
     let left = feeding.left.load(Ordering::SeqCst);
     if left == 0 { Ok(()) } else { Err(format!("{left} requests were not served").into()) }
 }

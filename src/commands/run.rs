@@ -11,6 +11,7 @@ use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::{Config, Server, is_loopback_host};
 use evertoken::current::Current;
+use evertoken::ingress::door::OTHER_DESCRIPTORS;
 use evertoken::{listener_owner, logger, reload, thread};
 use log::{error, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -24,8 +25,6 @@ use crate::commands::{
 
 /// The stack of the thread that reads the configuration again.
 const RELOAD_STACK_BYTES: usize = 512 * 1024;
-/// Descriptors beside those of connections: state files, refreshes, signals, the log.
-const OTHER_DESCRIPTORS: u64 = 64;
 
 /// Runs until a signal ends it.
 pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {

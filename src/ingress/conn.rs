@@ -12,9 +12,10 @@ use socket2::SockRef;
 use crate::clock::Deadline;
 use crate::config::Limits;
 use crate::ingress::body::{BodyDecoder, BodyFault};
+use crate::ingress::door::Guest;
 use crate::ingress::head::HeadReader;
 use crate::ingress::live::Entry;
-use crate::ingress::{After, Request, Service};
+use crate::ingress::{After, Request, Service, other_protocol};
 use crate::message::{BodyLength, RequestHead, Version};
 use crate::refusal::{Code, Refusal};
 use crate::spare::{self, BUFFER_BYTES};
@@ -25,30 +26,45 @@ const DRAIN_MAX_BYTES: usize = 64 * 1024;
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// How much, and how long, is read from a client that is being closed, so that its system does not
 /// throw the answer away because of bytes that nobody took. Meanwhile it gives way to others.
-const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
-const LINGER_MAX: Duration = Duration::from_secs(30);
+pub(super) const LINGER_MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const LINGER_MAX: Duration = Duration::from_secs(30);
 /// The longest silence in that time.
-const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
+pub(super) const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
+
+/// How the service of a connection ended.
+pub enum End {
+    /// It is over.
+    Over,
+    /// The connection gave way to another before its client was told anything. Perhaps its request was read.
+    GaveWay(Option<Box<RequestHead>>),
+}
 
 /// Serves the connection until it ends.
-pub fn serve(stream: &Arc<TcpStream>, limits: &Limits, service: &dyn Service, entry: &Entry) {
+pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> End {
+    let Guest { stream, entry, read } = guest;
+    let (stream, entry) = (&stream, &entry);
     let _counted = Counted::new(service);
     // Where an option can't be set the connection is served all the same.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
-    let mut input = Input::new(stream.clone(), limits.client_idle);
+    let mut input = Input::new(stream.clone(), read, limits.client_idle);
     loop {
         match next_request(&mut input, limits, service, entry) {
             Then::Next => {}
-            Then::Close => return,
-            Then::Linger => return linger(&mut input, entry),
+            Then::Close => break,
+            Then::Linger => {
+                linger(&mut input, entry);
+                break;
+            }
             Then::Reset => {
                 // A client of HTTP/1.0 takes the end of the connection for the end of the answer.
                 let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
-                return;
+                break;
             }
+            Then::GiveWay(head) => return End::GaveWay(head),
         }
     }
+    End::Over
 }
 
 /// Tells of a connection that is open while this lives.
@@ -75,28 +91,25 @@ enum Then {
     Linger,
     /// Close in a way that can't be taken for an end in order.
     Reset,
+    /// Another connection has the slot. The client of this one is still to be told.
+    GiveWay(Option<Box<RequestHead>>),
 }
 
 fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry: &Entry) -> Then {
     let in_head = !input.held().is_empty();
     if !entry.begin_wait(in_head) || !input.wait_for_first_byte(limits.client_idle) {
-        return Then::Close;
+        // A kept connection may end at any time (RFC 9112 §9.5); a client that has just come expects an answer.
+        let is_to_be_told = entry.gave_way() && entry.is_new();
+        return if is_to_be_told { Then::GiveWay(None) } else { Then::Close };
     }
     entry.head_begins();
     let stream = input.stream.clone();
     let mut out = &*stream;
     let head = match input.read_head(limits.client_head) {
         Ok(Some(head)) if entry.end_wait() => head,
-        Ok(_) if entry.gave_way() => {
-            let why = "All settings.max_connections are in use, and this request was the slowest";
-            service.refuse(&Refusal::new(Code::Overloaded, why), None, &mut out);
-            return Then::Close;
-        }
+        Ok(head) if entry.gave_way() => return Then::GiveWay(head.map(Box::new)),
         Ok(_) => return Then::Close,
-        Err(refusal) => {
-            service.refuse(&refusal, None, &mut out);
-            return Then::Linger;
-        }
+        Err(refusal) => return refuse_head(&refusal, input, service),
     };
     if let Some(refusal) = refusal_before_body(&head, limits, entry) {
         service.refuse(&refusal, Some(&head), &mut out);
@@ -112,6 +125,16 @@ fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry
     };
     let after = service.serve(request, &mut out);
     after_response(after, &head, body)
+}
+
+/// Answers what is no head. What is not even HTTP/1 could make nothing of the answer.
+#[cold]
+fn refuse_head(refusal: &Refusal, input: &Input, service: &dyn Service) -> Then {
+    match other_protocol::of(input.held()) {
+        Some(protocol) => protocol.say(&input.stream),
+        None => service.refuse(refusal, None, &mut &*input.stream),
+    }
+    Then::Linger
 }
 
 fn refusal_before_body(head: &RequestHead, limits: &Limits, entry: &Entry) -> Option<Refusal> {
@@ -175,10 +198,11 @@ struct Input {
 }
 
 impl Input {
-    fn new(stream: Arc<TcpStream>, silence_max: Duration) -> Self {
+    fn new(stream: Arc<TcpStream>, read: Vec<u8>, silence_max: Duration) -> Self {
         let is_set = stream.set_read_timeout(Some(silence_max)).is_ok();
         let socket_silence_max = is_set.then_some(silence_max);
-        Self { stream, buffer: Vec::new(), start: 0, end: 0, silence_max, socket_silence_max }
+        let end = read.len();
+        Self { stream, buffer: read, start: 0, end, silence_max, socket_silence_max }
     }
 
     fn held(&self) -> &[u8] {

@@ -1,6 +1,6 @@
 //! The accept loop, which no accept error ends, and the server made of it and the worker pool.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
+use crate::ingress::Service;
+use crate::ingress::door::{Door, DoorThread, Guest, Hosting, Offer};
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
-use crate::ingress::{Service, conn};
 use crate::liveness::{Peer, watch_peer};
-use crate::refusal::{Code, Refusal};
 use crate::thread::{self, Thread};
 
 /// Connections that the system holds until they are accepted.
@@ -25,11 +25,7 @@ const BACKLOG: i32 = 1024;
 const EXHAUSTED_WAIT: Duration = Duration::from_millis(50);
 /// How often that is said.
 const EXHAUSTED_SAID_EVERY: Duration = Duration::from_secs(10);
-/// Connections that are told at once that there is no slot; more are closed without a word.
-const REFUSED_MAX: usize = 64;
-/// How long one of those may take.
-const REFUSED_TIME: Duration = Duration::from_millis(500);
-/// Stacks of the accepting and the refusing thread.
+/// The stack of the accepting thread.
 const STACK_BYTES: usize = 128 * 1024;
 
 /// How long a handshake that has begun may take to be done when the listening socket is closed.
@@ -81,6 +77,8 @@ pub struct BuiltinServer {
     live: Arc<Live>,
     stopping: Option<Sender<()>>,
     accepting: Option<Thread>,
+    /// Ends after it: the accepting thread talks to it.
+    door: Option<DoorThread>,
 }
 
 impl BuiltinServer {
@@ -94,19 +92,26 @@ impl BuiltinServer {
         let listener = Arc::new(listener);
         let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
+        let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
+        let (hosting, door) = Door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
         let acceptor = Acceptor {
             listener: listener.clone(),
-            pool: Pool::new(limits.max_connections, WORKER_IDLE_MAX),
-            limits: Arc::new(limits),
+            pool,
             live: live.clone(),
-            refused: start_refuser(service.clone())?,
-            service,
+            hosting,
             stopped,
             has_remote_clients: Peer::at(address.ip()) == Peer::Remote,
             last_said: None,
         };
         let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
-        Ok(Self { address, listener, live, stopping: Some(stopping), accepting: Some(accepting) })
+        Ok(Self {
+            address,
+            listener,
+            live,
+            stopping: Some(stopping),
+            accepting: Some(accepting),
+            door: Some(door),
+        })
     }
 
     /// The address it listens on.
@@ -120,7 +125,9 @@ impl BuiltinServer {
         self.close_listener();
         // What was accepted last is among the live ones then.
         self.accepting = None;
-        self.live.drain(grace)
+        let cut_off = self.live.drain(grace);
+        self.door = None;
+        cut_off
     }
 
     /// Nobody new is let in, and who is half through the door is taken: closing the socket would reset
@@ -159,10 +166,8 @@ impl Drop for BuiltinServer {
 struct Acceptor {
     listener: Arc<TcpListener>,
     pool: Pool,
-    limits: Arc<Limits>,
     live: Arc<Live>,
-    refused: Sender<Refused>,
-    service: Arc<dyn Service>,
+    hosting: Hosting,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
     /// Whether the address is one that other machines reach.
@@ -196,27 +201,18 @@ impl Acceptor {
         }
         let stream = Arc::new(stream);
         let entry = self.live.enter(stream.clone(), from);
-        if !entry.has_share(self.limits.max_connections_per_address) {
-            drop(entry);
-            return self.refuse(stream, "All settings.max_connections_per_address are in use");
+        let door = &self.hosting.door;
+        if !entry.has_share(self.hosting.limits.max_connections_per_address) {
+            return door.refuse(stream, "All settings.max_connections_per_address are in use");
         }
-        let (limits, service) = (self.limits.clone(), self.service.clone());
-        let of_worker = stream.clone();
-        let newcomer = entry.id();
-        let job = Box::new(move || conn::serve(&of_worker, &limits, &*service, &entry));
-        if let Err(error) = self.pool.run(job, || self.live.give_way(Some(newcomer))) {
-            if error.kind() != io::ErrorKind::WouldBlock {
-                self.say(&format!("No worker thread can be made: {error}"));
-            }
-            self.refuse(stream, "All settings.max_connections are in use");
+        let offer = Offer::of(Guest { stream, entry, read: Vec::new() });
+        let Err(error) = self.pool.run(self.hosting.job(offer.clone())) else { return };
+        let Some(guest) = offer.take() else { return };
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return door.take_in(guest);
         }
-    }
-
-    fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
-        // The entry was dropped, so this is the last owner, unless a stop looks at it now.
-        if let Some(stream) = Arc::into_inner(stream) {
-            let _ = self.refused.try_send((stream, why));
-        }
+        door.refuse(guest.stream, "There is no worker thread for this connection");
+        self.say(&format!("No worker thread can be made: {error}"));
     }
 
     /// An accept error concerns one connection, or passes: descriptors, memory.
@@ -230,6 +226,7 @@ impl Acceptor {
         if !of_the_connection {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
             self.live.give_way(None);
+            self.hosting.door.shed();
             let _ = self.stopped.recv_timeout(EXHAUSTED_WAIT);
         }
     }
@@ -240,42 +237,6 @@ impl Acceptor {
             warn!("{what}");
         }
     }
-}
-
-/// A connection without a slot, and why.
-type Refused = (TcpStream, &'static str);
-
-/// A thread that tells connections for which there is no slot; it ends with its sender.
-fn start_refuser(service: Arc<dyn Service>) -> io::Result<Sender<Refused>> {
-    let (refused, streams) = bounded::<Refused>(REFUSED_MAX);
-    let run = move || {
-        for (stream, why) in streams {
-            // Whoever does not take it in time is closed without it.
-            let _ = refuse(&stream, why, &*service);
-        }
-    };
-    thread::spawn("refuse", STACK_BYTES, run)?.detach();
-    Ok(refused)
-}
-
-/// Answers 503, then takes what the client sent for a moment, so that the answer is not thrown away
-/// because of bytes that nobody read.
-fn refuse(stream: &TcpStream, why: &str, service: &dyn Service) -> io::Result<()> {
-    stream.set_write_timeout(Some(REFUSED_TIME))?;
-    let refusal = Refusal::new(Code::Overloaded, why);
-    let mut answer = Vec::new();
-    service.refuse(&refusal, None, &mut answer);
-    (&*stream).write_all(&answer)?;
-    stream.shutdown(Shutdown::Write)?;
-    let deadline = Deadline::after(REFUSED_TIME);
-    let mut buffer = [0; 4096];
-    while !deadline.has_passed() {
-        stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
-        if (&*stream).read(&mut buffer)? == 0 {
-            break;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::clock::Deadline;
 
 /// All open connections.
@@ -80,10 +82,10 @@ impl Live {
         self.next_wait.fetch_add(2, Ordering::SeqCst) + 2
     }
 
-    /// Puts a new connection in, waiting.
+    /// Puts a new connection in. It gives way to no other until [`Entry::begin_wait`].
     pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> Entry {
         let origin = Origin::of(from);
-        let wait = AtomicU64::new(self.number_of_wait());
+        let wait = AtomicU64::new(SERVING);
         let open = Arc::new(Open { stream, origin, wait, is_new: AtomicBool::new(true) });
         let mut state = self.state();
         let id = state.next_id;
@@ -103,9 +105,10 @@ impl Live {
         loop {
             let waits = state.open.iter().filter(|(id, open)| eligible(**id, open));
             let waits = waits.map(|(_, open)| (open.wait.load(Ordering::SeqCst), open));
-            let longest = waits
-                .filter(|(wait, _)| *wait != SERVING && *wait != GAVE_WAY)
-                .min_by_key(|(wait, _)| *wait);
+            let mut waits: Vec<_> =
+                waits.filter(|(wait, _)| *wait != SERVING && *wait != GAVE_WAY).collect();
+            waits.sort_unstable_by_key(|(wait, _)| *wait);
+            let longest = waits.into_iter().find(|(wait, open)| !open.is_about_to_be_read(*wait));
             let Some((wait, open)) = longest else { return false };
             if open.exchange(wait, GAVE_WAY) {
                 // Its worker wakes up and finds nothing to read; it may still write a last word.
@@ -156,6 +159,15 @@ impl Open {
         self.is_new.load(Ordering::SeqCst)
     }
 
+    /// Whether its first request has begun to come and its worker, which has just been woken, has not read it yet.
+    fn is_about_to_be_read(&self, wait: u64) -> bool {
+        if !self.is_new() || wait & IN_HEAD != 0 {
+            return false;
+        }
+        let mut fds = [PollFd::new(&*self.stream, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     fn exchange(&self, from: u64, to: u64) -> bool {
         self.wait.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -203,6 +215,11 @@ impl Entry {
         wait != GAVE_WAY && (wait == SERVING || self.open.exchange(wait, SERVING))
     }
 
+    /// Whether no request has been read from it.
+    pub fn is_new(&self) -> bool {
+        self.open.is_new()
+    }
+
     /// Whether the connection was ended for the sake of another.
     pub fn gave_way(&self) -> bool {
         self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
@@ -242,7 +259,7 @@ impl Drop for Entry {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -252,7 +269,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Arc::new(listener.accept().unwrap().0);
-        (live.enter(stream, address.parse().unwrap()), client)
+        let entry = live.enter(stream, address.parse().unwrap());
+        assert!(entry.begin_wait(false));
+        (entry, client)
     }
 
     #[test]
@@ -273,6 +292,15 @@ mod tests {
         assert!(!live.give_way(None), "nobody waits");
         let (newcomer, _f) = enter(&live, "127.0.0.1");
         assert!(!live.give_way(Some(newcomer.id())), "it does not end itself");
+    }
+
+    #[test]
+    fn a_connection_whose_request_is_about_to_be_read_does_not_give_way() {
+        let live = Arc::default();
+        let (entry, mut client) = enter(&live, "127.0.0.1");
+        client.write_all(b"GET").unwrap();
+        assert_eq!(entry.open.stream.peek(&mut [0]).unwrap(), 1, "it has come");
+        assert!(!live.give_way(None));
     }
 
     #[test]

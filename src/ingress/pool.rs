@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbounded};
 
 use crate::thread;
 
@@ -14,9 +14,6 @@ use crate::thread;
 pub const WORKER_STACK_BYTES: usize = 128 * 1024;
 /// How long a worker waits for its next job before it ends.
 pub const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
-
-/// How long a job waits for the worker whose connection gave way to it.
-const GIVE_WAY_MAX: Duration = Duration::from_millis(500);
 
 /// What a worker does.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -27,6 +24,9 @@ pub struct Pool {
     // A channel without room: a job is taken only by a worker that waits for one.
     hand_over: Sender<Job>,
     waiting: Receiver<Job>,
+    // Jobs for workers that are about to be free; they come before all others.
+    promise: Sender<Job>,
+    promised: Receiver<Job>,
     workers: Arc<AtomicUsize>,
     workers_max: usize,
     idle_max: Duration,
@@ -45,7 +45,16 @@ impl Pool {
     /// A pool of at most `workers_max` workers; each ends after `idle_max` without a job.
     pub fn new(workers_max: usize, idle_max: Duration) -> Self {
         let (hand_over, waiting) = bounded(0);
-        Self { hand_over, waiting, workers: Arc::default(), workers_max, idle_max }
+        let (promise, promised) = unbounded();
+        Self {
+            hand_over,
+            waiting,
+            promise,
+            promised,
+            workers: Arc::default(),
+            workers_max,
+            idle_max,
+        }
     }
 
     /// How many workers there are.
@@ -53,10 +62,13 @@ impl Pool {
         self.workers.load(Ordering::SeqCst)
     }
 
-    /// Has `job` done by a worker that waits, or by a new one, or where the pool is full by one that
-    /// `make_room` frees. Where none of that is possible, whatever the job holds is dropped, and the
-    /// error says why: `WouldBlock` for a full pool.
-    pub fn run(&self, job: Job, make_room: impl FnOnce() -> bool) -> io::Result<()> {
+    /// Has `job` done by a worker that waits, or by a new one. Where there is neither, whatever the job holds is
+    /// dropped, and the error says why: `WouldBlock` for a full pool.
+    pub fn run(&self, job: Job) -> io::Result<()> {
+        if !self.promised.is_empty() {
+            // Whoever is free next has a job already.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let job = match self.hand_over.try_send(job) {
             Ok(()) => return Ok(()),
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
@@ -64,12 +76,9 @@ impl Pool {
         let count = self.workers.fetch_add(1, Ordering::SeqCst);
         let counted = Counted(self.workers.clone());
         if count >= self.workers_max {
-            drop(counted);
-            let taken = make_room() && self.hand_over.send_timeout(job, GIVE_WAY_MAX).is_ok();
-            return if taken { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        let waiting = self.waiting.clone();
-        let idle_max = self.idle_max;
+        let pool = self.clone();
         let work = move || {
             let _counted = counted;
             let mut next = Some(job);
@@ -78,10 +87,26 @@ impl Pool {
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     log::error!("A connection ended by a panic; please report this");
                 }
-                next = waiting.recv_timeout(idle_max).ok();
+                next = pool.next_job();
             }
         };
         thread::spawn("worker", WORKER_STACK_BYTES, work).map(thread::Thread::detach)
+    }
+
+    /// Has `job` done by the next worker that is free.
+    pub fn promise(&self, job: Job) {
+        // The pool itself holds the other end.
+        let _ = self.promise.send(job);
+    }
+
+    fn next_job(&self) -> Option<Job> {
+        self.promised.try_recv().ok().or_else(|| {
+            select! {
+                recv(self.promised) -> job => job.ok(),
+                recv(self.waiting) -> job => job.ok(),
+                default(self.idle_max) => None,
+            }
+        })
     }
 }
 
@@ -105,7 +130,7 @@ mod tests {
         let (began, beginnings) = bounded(9);
         loop {
             let (job, _release) = held_job(&began);
-            if pool.run(job, || false).is_ok() {
+            if pool.run(job).is_ok() {
                 break;
             }
             std::thread::yield_now();
@@ -121,12 +146,12 @@ mod tests {
         let (began, beginnings) = bounded(9);
         let (first, release_first) = held_job(&began);
         let (second, _release_second) = held_job(&began);
-        pool.run(first, || false).unwrap();
-        pool.run(second, || false).unwrap();
+        pool.run(first).unwrap();
+        pool.run(second).unwrap();
         beginnings.recv_timeout(PATIENCE).unwrap();
         beginnings.recv_timeout(PATIENCE).unwrap();
         let (third, _release_third) = held_job(&began);
-        assert_eq!(pool.run(third, || false).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pool.run(third).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(pool.workers(), 2);
         drop(release_first);
         // The first worker is about to wait for its next job; until then the pool is full.
@@ -135,18 +160,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_pool_waits_for_the_worker_that_makes_room() {
+    fn a_full_pool_does_not_wait_and_a_promised_job_comes_before_others() {
         let pool = Pool::new(1, PATIENCE);
         let (began, beginnings) = bounded(9);
         let (first, release_first) = held_job(&began);
-        let (second, _release_second) = held_job(&began);
-        pool.run(first, || false).unwrap();
+        pool.run(first).unwrap();
         beginnings.recv_timeout(PATIENCE).unwrap();
-        pool.run(second, move || {
-            drop(release_first);
-            true
-        })
-        .unwrap();
+        let (second, release_second) = held_job(&began);
+        pool.promise(second);
+        drop(release_first);
+        beginnings.recv_timeout(PATIENCE).unwrap();
+        let (third, _release_third) = held_job(&began);
+        pool.promise(third);
+        let (late, _release_late) = held_job(&began);
+        assert_eq!(pool.run(late).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(release_second);
         beginnings.recv_timeout(PATIENCE).unwrap();
         assert_eq!(pool.workers(), 1);
     }
@@ -154,7 +182,7 @@ mod tests {
     #[test]
     fn a_panic_costs_its_job_only() {
         let pool = Pool::new(1, PATIENCE);
-        pool.run(Box::new(|| panic!("on purpose")), || false).unwrap();
+        pool.run(Box::new(|| panic!("on purpose"))).unwrap();
         run_once_free(&pool);
         assert_eq!(pool.workers(), 1);
     }
@@ -163,7 +191,7 @@ mod tests {
     fn idle_workers_end() {
         let pool = Pool::new(1, Duration::ZERO);
         let (done, ends) = bounded(1);
-        pool.run(Box::new(move || done.send(()).unwrap()), || false).unwrap();
+        pool.run(Box::new(move || done.send(()).unwrap())).unwrap();
         ends.recv_timeout(PATIENCE).unwrap();
         while pool.workers() > 0 {
             std::thread::yield_now();

@@ -82,7 +82,7 @@ fn receive(server: &Server, limits: &Limits, service: &Arc<dyn Service>, alive: 
             serve(request, &limits, &*service);
             drop(alive);
         });
-        if pool.run(job, || false).is_err() {
+        if pool.run(job).is_err() {
             warn!("All settings.max_connections are in use; a request was dropped");
         }
     }

@@ -19,8 +19,6 @@ fn malformed_requests_get_400_and_the_connection_closes() {
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
         "GET @evil/x HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        "\x16\x03\x01\x02",
         "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "GET /{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
     ] {

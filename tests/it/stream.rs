@@ -133,3 +133,41 @@ fn bodies_that_end_by_closing_are_whole() {
     let old = proxy.ask("GET / HTTP/1.0\r\n\r\n");
     assert!(old.whole && old.body == "until the end");
 }
+
+#[test]
+fn a_silent_get_event_stream_outlives_the_idle_timeout_and_other_streams_do_not() {
+    // The way MCP's servers talk to their clients: GET, and an event when there is something to say.
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        let seen = talk.request().unwrap();
+        let kind = if seen.line.contains("/json") {
+            "application/json"
+        } else {
+            "text/event-stream; charset=utf-8"
+        };
+        talk.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ));
+        if seen.line.starts_with("GET /mcp") {
+            let _ = released.recv();
+            talk.send("8\r\ndata: x\n\r\n0\r\n\r\n");
+        }
+        talk.wait_for_close();
+    });
+    let proxy = TestProxy::builder()
+        .settings("timeouts: {idle: 1}")
+        .provider("P", "generic", &peer.url(), "auth_type: none")
+        .start();
+    let mut silent = Client::connect(proxy.address);
+    silent.send("GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n");
+    assert_eq!(silent.head().status, 200);
+    // These begin later, and are silent for as long.
+    for request in [crate::support::client::post("/mcp", "{}"), get("/json")] {
+        let cut = proxy.ask(&request);
+        assert!(cut.status == 200 && !cut.whole, "{request}: {cut:?}");
+    }
+    assert!(!silent.has_word());
+    release.send(()).unwrap();
+    assert_eq!(silent.chunk().as_deref(), Some("data: x\n"));
+    assert_eq!(silent.chunk(), None);
+}

@@ -185,7 +185,7 @@ fn one_address_has_half_of_the_connections_and_another_is_still_served() {
     let _held: Vec<_> = (0..4).map(|_| hold()).collect();
     let ask = |from: &str| {
         let mut client = Client::over(connect_from(from, address));
-        client.send("GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        client.send("GET /-/ HTTP/1.1\r\nHost: a\r\nx-api-key: key\r\nConnection: close\r\n\r\n");
         client.answer().status
     };
     assert_eq!(ask("10.77.0.1"), 503, "the share is used up");

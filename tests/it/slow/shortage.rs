@@ -151,7 +151,7 @@ fn without_a_thread_requests_get_503_and_a_stop_is_orderly() {
     let mut newcomers = Vec::new();
     eventually("there is no worker left", || {
         let mut newcomer = Client::connect(binary.address());
-        newcomer.send(get("/-/healthy"));
+        newcomer.send(get("/-/"));
         let code = newcomer.answer().code().to_owned();
         newcomers.push(newcomer);
         code == "overloaded"

@@ -1,0 +1,195 @@
+//! Connections that no worker is free for: one thread reads their requests and answers all of them.
+//!
+//! A request takes the slot of the connection that waits longest, where one waits. Else it gets 503: at once
+//! where its head is whole, and after 50 ms where it is not. The pages that say how evertoken is doing are answered as
+//! ever. No read or write of the thread waits, so a client that sends or takes nothing holds up nobody.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::{Sender, bounded};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::process::{Resource, getrlimit};
+
+use crate::config::Limits;
+use crate::ingress::live::{Entry, Live};
+use crate::ingress::pool::{Job, Pool};
+use crate::ingress::{Service, conn};
+use crate::message::RequestHead;
+use crate::thread::{self, Thread};
+
+mod keeper;
+mod visitor;
+
+use keeper::{Keeper, WAKE_ID};
+
+/// Descriptors besides those of connections: state files, refreshes, signals, the log.
+pub const OTHER_DESCRIPTORS: u64 = 64;
+/// The most connections that are at the door at once; most of them have their answer and are about to close.
+const VISITORS_MAX: u64 = 1024;
+/// The same where descriptors are few.
+const VISITORS_MIN: u64 = 16;
+/// Connections that were accepted and that the thread has not seen yet.
+const UNSEEN_MAX: usize = 256;
+const STACK_BYTES: usize = 256 * 1024;
+
+/// A connection that wants to be served, with what was read of it already.
+pub struct Guest {
+    /// The socket.
+    pub stream: Arc<TcpStream>,
+    /// Its place among the open connections.
+    pub entry: Entry,
+    /// The first bytes of its request.
+    pub read: Vec<u8>,
+}
+
+/// A guest that is taken once: by a worker, or by whoever no longer waits for one.
+#[derive(Clone)]
+pub struct Offer(Arc<Mutex<Option<Guest>>>);
+
+impl Offer {
+    /// Offers `guest`.
+    pub fn of(guest: Guest) -> Self {
+        Self(Arc::new(Mutex::new(Some(guest))))
+    }
+
+    /// Takes the guest; None where somebody else did.
+    pub fn take(&self) -> Option<Guest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub struct Hosting {
+    /// Times and sizes.
+    pub limits: Arc<Limits>,
+    /// What serves the requests.
+    pub service: Arc<dyn Service>,
+    /// Where a connection goes that gives way to another.
+    pub door: Door,
+}
+
+impl Hosting {
+    /// A worker's job: to serve the guest of `offer`.
+    pub fn job(&self, offer: Offer) -> Job {
+        let hosting = self.clone();
+        Box::new(move || {
+            let Some(guest) = offer.take() else { return };
+            let stream = guest.stream.clone();
+            if let conn::End::GaveWay(head) = conn::serve(guest, &hosting.limits, &*hosting.service)
+            {
+                hosting.door.say(Word::GaveWay(stream, head));
+            }
+        })
+    }
+}
+
+/// What the thread is told.
+enum Word {
+    /// There is no free worker for this one.
+    Guest(Guest),
+    /// This one gets no slot, and why.
+    Refused(Arc<TcpStream>, &'static str),
+    /// A worker gave this one up for another, before or after it read the head of a request.
+    GaveWay(Arc<TcpStream>, Option<Box<RequestHead>>),
+    /// Descriptors have run out.
+    Shed,
+    /// The server stops.
+    Stop,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Door {
+    words: Sender<Word>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The thread. Dropping this waits until everybody was told.
+pub struct DoorThread {
+    door: Door,
+    _thread: Thread,
+}
+
+impl Drop for DoorThread {
+    fn drop(&mut self) {
+        self.door.say(Word::Stop);
+    }
+}
+
+impl Door {
+    /// Starts the thread.
+    pub fn start(
+        limits: Arc<Limits>,
+        service: Arc<dyn Service>,
+        live: Arc<Live>,
+        pool: Pool,
+    ) -> io::Result<(Hosting, DoorThread)> {
+        let (words, inbox) = bounded(UNSEEN_MAX);
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
+        let most = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
+        let door = Self { words, wake: wake.clone() };
+        let hosting = Hosting { limits, service, door: door.clone() };
+        let keeper = Keeper::new(inbox, wake, epoll, hosting.clone(), live, pool, most);
+        let thread = thread::spawn("door", STACK_BYTES, move || keeper.run())?;
+        Ok((hosting, DoorThread { door, _thread: thread }))
+    }
+
+    /// Takes in a connection that no worker is free for.
+    pub fn take_in(&self, guest: Guest) {
+        self.say(Word::Guest(guest));
+    }
+
+    /// Takes in a connection that gets no slot.
+    pub fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
+        self.say(Word::Refused(stream, why));
+    }
+
+    /// Asks for a descriptor.
+    pub fn shed(&self) {
+        self.say(Word::Shed);
+    }
+
+    fn say(&self, word: Word) {
+        // The thread waits for nobody, so there is room soon. Once it has ended, the connection just closes.
+        if self.words.send(word).is_ok() {
+            // Where the counter is full the thread is awake anyway.
+            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How many connections may be at the door where `descriptors` are allowed: those that are served, and their
+/// providers, come first.
+fn visitors_max(descriptors: Option<u64>, max_connections: usize) -> usize {
+    let served = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
+    let left = descriptors.map_or(VISITORS_MAX, |all| all.saturating_sub(served));
+    usize::try_from(left.clamp(VISITORS_MIN, VISITORS_MAX)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_has_the_descriptors_that_connections_leave() {
+        let cases = [
+            (None, 512, 1024),
+            (Some(1 << 20), 512, 1024),
+            (Some(2 * 512 + 64 + 1024), 512, 1024),
+            (Some(2 * 512 + 64 + 1023), 512, 1023),
+            (Some(2 * 512 + 64 + 16), 512, 16),
+            (Some(2 * 512), 512, 16),
+            (Some(64), 512, 16),
+        ];
+        for (descriptors, connections, expected) in cases {
+            assert_eq!(visitors_max(descriptors, connections), expected, "{descriptors:?}");
+        }
+    }
+}

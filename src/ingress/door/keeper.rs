@@ -1,0 +1,387 @@
+//! The thread at the door: it decides who gets a slot and who gets 503, and lets them go.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, ErrorKind};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use log::error;
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use crate::clock::Deadline;
+use crate::ingress::Request;
+use crate::ingress::door::visitor::{self, Found, Stage, Visitor};
+use crate::ingress::door::{Guest, Hosting, Offer, Word};
+use crate::ingress::live::Live;
+use crate::ingress::pool::Pool;
+use crate::message::{BodyLength, RequestHead};
+use crate::refusal::{Code, Refusal};
+
+/// The number of the wake-up call among those of the visitors.
+pub(super) const WAKE_ID: u64 = u64::MAX;
+/// How long the head of a request is waited for.
+const ASK_MAX: Duration = Duration::from_millis(50);
+/// How long the worker that is to make room may take.
+const OFFER_MAX: Duration = Duration::from_millis(30);
+/// How long a client may take nothing of its answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long those who have their answer may still stay once the server stops.
+const STOP_MAX: Duration = Duration::from_millis(500);
+/// How many sockets are looked at in one turn.
+const EVENTS_MAX: usize = 64;
+
+const NO_SLOT: &str = "All settings.max_connections are in use";
+const TOO_SLOW: &str = "All settings.max_connections are in use, and this request was the slowest";
+
+/// Pages that say how evertoken is doing. They are made from memory, so they are answered without a slot: a supervisor
+/// must not take a busy process for a dead one.
+const PAGES: [&str; 4] = ["/-/healthy", "/-/ready", "/-/status", "/-/metrics"];
+
+pub(super) struct Keeper {
+    inbox: Receiver<Word>,
+    wake: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    hosting: Hosting,
+    live: Arc<Live>,
+    pool: Pool,
+    visitors_max: usize,
+    /// By number, so the first one came first.
+    visitors: BTreeMap<u64, Visitor>,
+    next_id: u64,
+    /// Set by a stop: whoever is here then has left by it.
+    stopping: Option<Deadline>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        inbox: Receiver<Word>,
+        wake: Arc<OwnedFd>,
+        epoll: OwnedFd,
+        hosting: Hosting,
+        live: Arc<Live>,
+        pool: Pool,
+        visitors_max: usize,
+    ) -> Self {
+        Self {
+            inbox,
+            wake,
+            epoll,
+            hosting,
+            live,
+            pool,
+            visitors_max,
+            visitors: BTreeMap::new(),
+            next_id: 0,
+            stopping: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        while !self.has_stopped() {
+            events.clear();
+            let next = self.visitors.values().map(|visitor| visitor.due).chain(self.stopping);
+            let next = next.reduce(Deadline::min);
+            // Rounded up, so that the time has come when the wait is over.
+            let wait = next.map(|due| due.left() + Duration::from_millis(1));
+            let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), wait.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    return error!("Connections without a slot are not told any more: {error}");
+                }
+            }
+            for event in &events {
+                match event.data.u64() {
+                    WAKE_ID => self.hear(),
+                    id => self.go_on(id),
+                }
+            }
+            self.end_what_is_due();
+        }
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stopping.is_some_and(|until| self.visitors.is_empty() || until.has_passed())
+    }
+
+    fn hear(&mut self) {
+        let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
+        // Those that come meanwhile have their own call.
+        for _ in 0..self.inbox.len() {
+            match self.inbox.try_recv() {
+                Ok(Word::Guest(Guest { stream, entry, read })) => {
+                    self.ask(stream, Stage::Asking { entry: Some(entry), read, why: NO_SLOT });
+                }
+                Ok(Word::Refused(stream, why)) => {
+                    self.ask(stream, Stage::Asking { entry: None, read: Vec::new(), why });
+                }
+                Ok(Word::GaveWay(stream, head)) => self.tell_who_gave_way(stream, head.as_deref()),
+                Ok(Word::Shed) => self.make_room(),
+                Ok(Word::Stop) => self.stop(),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn ask(&mut self, stream: Arc<TcpStream>, stage: Stage) {
+        if self.visitors.len() >= self.visitors_max {
+            self.make_room();
+        }
+        let mut visitor = Visitor { stream, stage, due: Deadline::after(ASK_MAX) };
+        let id = self.next_id;
+        self.next_id += 1;
+        if visitor::never_wait(&visitor.stream).is_err() {
+            return;
+        }
+        if !self.watch(id, &visitor, EventFlags::IN) {
+            visitor.allow(Duration::ZERO);
+        }
+        self.visitors.insert(id, visitor);
+        // Most have sent their request already.
+        self.go_on(id);
+    }
+
+    /// Has the thread woken when `what` can be done with the socket.
+    fn watch(&self, id: u64, visitor: &Visitor, what: EventFlags) -> bool {
+        let (socket, data) = (visitor.stream.as_fd(), EventData::new_u64(id));
+        let known = epoll::modify(&self.epoll, socket, data, what);
+        known.or_else(|_| epoll::add(&self.epoll, socket, data, what)).is_ok()
+    }
+
+    /// Takes or sends what can be taken or sent now.
+    fn go_on(&mut self, id: u64) {
+        let Some(mut visitor) = self.visitors.remove(&id) else { return };
+        let stays = match &visitor.stage {
+            Stage::Asking { .. } => self.go_on_asking(id, &mut visitor),
+            Stage::Offered(..) => true,
+            Stage::Answering { .. } => self.go_on_answering(id, &mut visitor),
+            Stage::Leaving { .. } => !visitor.drain(),
+        };
+        if stays {
+            self.visitors.insert(id, visitor);
+        } else {
+            self.forget(&visitor);
+        }
+    }
+
+    /// Its descriptor may live on elsewhere for a moment.
+    fn forget(&self, visitor: &Visitor) {
+        let _ = epoll::delete(&self.epoll, visitor.stream.as_fd());
+    }
+
+    /// Decides what becomes of it once its head is there; whether it stays.
+    fn go_on_asking(&mut self, id: u64, visitor: &mut Visitor) -> bool {
+        match visitor.look() {
+            Found::Nothing => true,
+            Found::Gone => false,
+            Found::TooLong => self.decide(id, visitor, None),
+            Found::Head(head) => self.decide(id, visitor, Some(&head)),
+            Found::Bad(refusal) => {
+                let mut answer = Vec::new();
+                self.hosting.service.refuse(&refusal, None, &mut answer);
+                self.answer(id, visitor, answer)
+            }
+            Found::Other(protocol) => {
+                protocol.say(&visitor.stream);
+                self.answer(id, visitor, Vec::new())
+            }
+        }
+    }
+
+    /// Answers, or offers it to a worker; whether it stays.
+    fn decide(&mut self, id: u64, visitor: &mut Visitor, head: Option<&RequestHead>) -> bool {
+        if let Some(head) = head.filter(|head| is_page(head)) {
+            let page = self.page(head);
+            return self.answer(id, visitor, page);
+        }
+        if self.offer(visitor) {
+            return true;
+        }
+        self.refuse(id, visitor, head)
+    }
+
+    /// Offers it to a worker: one that has become free, or the one whose connection waits longest, which ends then.
+    /// Whether that can be.
+    fn offer(&mut self, visitor: &mut Visitor) -> bool {
+        let Stage::Asking { entry, read, why } = &mut visitor.stage else { return false };
+        let Some(guest_entry) = entry.take().filter(|_| self.stopping.is_none()) else {
+            return false;
+        };
+        let why = *why;
+        let stream = visitor.stream.clone();
+        let offer = Offer::of(Guest { stream, entry: guest_entry, read: std::mem::take(read) });
+        self.forget(visitor);
+        // A worker's reads wait.
+        let is_ready = visitor.stream.set_nonblocking(false).is_ok();
+        let is_taken = is_ready
+            && match self.pool.run(self.hosting.job(offer.clone())) {
+                Ok(()) => true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.live.give_way(None) && {
+                        self.pool.promise(self.hosting.job(offer.clone()));
+                        true
+                    }
+                }
+                Err(_) => false,
+            };
+        if is_taken {
+            visitor.stage = Stage::Offered(offer, why);
+            visitor.allow(OFFER_MAX);
+        }
+        is_taken
+    }
+
+    fn refuse(&mut self, id: u64, visitor: &mut Visitor, head: Option<&RequestHead>) -> bool {
+        let why = match &visitor.stage {
+            Stage::Asking { why, .. } | Stage::Offered(_, why) => *why,
+            Stage::Answering { .. } | Stage::Leaving { .. } => NO_SLOT,
+        };
+        let answer = self.refusal(why, head);
+        self.answer(id, visitor, answer)
+    }
+
+    fn refusal(&self, why: &'static str, head: Option<&RequestHead>) -> Vec<u8> {
+        let mut answer = Vec::new();
+        self.hosting.service.refuse(&Refusal::new(Code::Overloaded, why), head, &mut answer);
+        answer
+    }
+
+    /// One of [`PAGES`]; nothing where that fails, and the connection ends.
+    fn page(&self, head: &RequestHead) -> Vec<u8> {
+        let mut page = Vec::new();
+        let mut body = Cursor::new([]);
+        let request = Request { head, body: &mut body, client: None, may_keep_alive: false };
+        let serve = AssertUnwindSafe(|| self.hosting.service.serve(request, &mut page));
+        if catch_unwind(serve).is_err() {
+            error!("A page could not be made because of a panic; please report this");
+            page.clear();
+        }
+        page
+    }
+
+    fn answer(&mut self, id: u64, visitor: &mut Visitor, answer: Vec<u8>) -> bool {
+        // A worker may have been about to have it.
+        if visitor::never_wait(&visitor.stream).is_err() {
+            return false;
+        }
+        visitor.stage = Stage::Answering { answer, sent: 0 };
+        visitor.allow(ANSWER_MAX);
+        self.go_on_answering(id, visitor)
+    }
+
+    fn go_on_answering(&mut self, id: u64, visitor: &mut Visitor) -> bool {
+        if !visitor.send() {
+            visitor.allow(ANSWER_MAX);
+            return self.watch(id, visitor, EventFlags::OUT);
+        }
+        visitor.begin_to_leave();
+        // What has come already is taken first, so that most connections end at once.
+        !visitor.drain() && self.watch(id, visitor, EventFlags::IN)
+    }
+
+    fn tell_who_gave_way(&mut self, stream: Arc<TcpStream>, head: Option<&RequestHead>) {
+        if self.visitors.len() >= self.visitors_max {
+            self.make_room();
+        }
+        if visitor::never_wait(&stream).is_err() {
+            return;
+        }
+        let answer = self.refusal(TOO_SLOW, head);
+        let stage = Stage::Answering { answer, sent: 0 };
+        let mut visitor = Visitor { stream, stage, due: Deadline::after(ANSWER_MAX) };
+        // A client whose socket takes no more than this has not read its earlier answers.
+        visitor.send();
+        visitor.begin_to_wait();
+        visitor.drain();
+        self.visitors.insert(self.next_id, visitor);
+        self.next_id += 1;
+    }
+
+    fn end_what_is_due(&mut self) {
+        let due: Vec<u64> = self
+            .visitors
+            .iter()
+            .filter(|(_, visitor)| visitor.due.has_passed())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.end_stage(id);
+        }
+    }
+
+    fn end_stage(&mut self, id: u64) {
+        let Some(mut visitor) = self.visitors.remove(&id) else { return };
+        let stays = match &mut visitor.stage {
+            Stage::Asking { .. } => self.decide(id, &mut visitor, None),
+            Stage::Offered(offer, _) => match offer.take() {
+                Some(guest) => self.take_back(id, &mut visitor, &guest),
+                // A worker has it.
+                None => return,
+            },
+            Stage::Answering { .. } => false,
+            Stage::Leaving { .. } => {
+                visitor.drain();
+                false
+            }
+        };
+        if stays {
+            self.visitors.insert(id, visitor);
+        } else {
+            self.forget(&visitor);
+        }
+    }
+
+    /// The worker that was to come did not.
+    fn take_back(&mut self, id: u64, visitor: &mut Visitor, guest: &Guest) -> bool {
+        let head = match visitor::find(&guest.read) {
+            Found::Head(head) => Some(head),
+            _ => None,
+        };
+        self.refuse(id, visitor, head.as_deref())
+    }
+
+    /// Lets one go: of those that have their answer the first, else the first of all, which is told at last.
+    fn make_room(&mut self) {
+        let mut all = self.visitors.iter();
+        let leaving = all.find(|(_, one)| matches!(one.stage, Stage::Leaving { .. }));
+        let first = leaving.or_else(|| self.visitors.first_key_value()).map(|(id, _)| *id);
+        let Some(mut visitor) = first.and_then(|id| self.visitors.remove(&id)) else { return };
+        match &visitor.stage {
+            Stage::Asking { why, .. } => {
+                let answer = self.refusal(why, None);
+                visitor.stage = Stage::Answering { answer, sent: 0 };
+                visitor.send();
+                visitor.begin_to_leave();
+                visitor.drain();
+            }
+            Stage::Leaving { .. } => drop(visitor.drain()),
+            Stage::Offered(..) | Stage::Answering { .. } => {}
+        }
+        self.forget(&visitor);
+    }
+
+    /// Nobody new comes. Who is here is told, and has left soon.
+    fn stop(&mut self) {
+        let until = Deadline::after(STOP_MAX);
+        self.stopping = Some(until);
+        for visitor in self.visitors.values_mut() {
+            visitor.due = match visitor.stage {
+                Stage::Asking { .. } => Deadline::after(Duration::ZERO),
+                _ => visitor.due.min(until),
+            };
+        }
+    }
+}
+
+/// Whether `head` asks for one of [`PAGES`].
+fn is_page(head: &RequestHead) -> bool {
+    let reads = matches!(head.method.as_str(), "GET" | "HEAD");
+    reads && head.body == BodyLength::Absent && PAGES.contains(&head.path())
+}

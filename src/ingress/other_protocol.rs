@@ -1,0 +1,86 @@
+//! Clients that speak TLS or HTTP/2 to a port that takes HTTP/1.1 alone: told from the first bytes, and said.
+
+use std::net::TcpStream;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use log::info;
+
+use crate::clock::Stopwatch;
+
+/// How often each is said.
+const SAID_EVERY: Duration = Duration::from_mins(1);
+/// A TLS record with a handshake message begins so (RFC 8446 §5.1): its type, and the first byte of its version.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+/// A connection of HTTP/2 begins with this (RFC 9113 §3.4), and ours ends with its first line.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherProtocol {
+    /// TLS.
+    Tls,
+    /// HTTP/2 without asking first ("prior knowledge").
+    Http2,
+}
+
+/// What the first bytes of a connection are, where they are no head of HTTP/1.
+pub fn of(bytes: &[u8]) -> Option<OtherProtocol> {
+    let is_tls = bytes.iter().zip(TLS_HANDSHAKE).all(|(one, other)| *one == other);
+    if is_tls && !bytes.is_empty() {
+        return Some(OtherProtocol::Tls);
+    }
+    bytes.starts_with(HTTP2_PREFACE).then_some(OtherProtocol::Http2)
+}
+
+impl OtherProtocol {
+    /// Says in the log that `stream` is closed for it; at most once a minute for each protocol.
+    pub fn say(self, stream: &TcpStream) {
+        static SAID: [Mutex<Option<Stopwatch>>; 2] = [const { Mutex::new(None) }; 2];
+        let mut said = SAID[self as usize].lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            *said = Some(Stopwatch::start());
+            let from =
+                stream.peer_addr().map_or("a client".to_owned(), |from| from.ip().to_string());
+            info!("Closed a connection from {from}: {}", self.what_to_do());
+        }
+    }
+
+    const fn what_to_do(self) -> &'static str {
+        match self {
+            Self::Tls => {
+                "it speaks TLS, and this port takes plain HTTP. Write http:// instead of https:// in the \
+                 client's base URL, or put a proxy that ends TLS before evertoken"
+            }
+            Self::Http2 => {
+                "it speaks HTTP/2, and this port takes HTTP/1.1. Turn \"prior knowledge\" (h2c) off in the \
+                 client, or put a proxy that translates before evertoken"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_told_by_their_first_bytes() {
+        let cases: [(&[u8], Option<OtherProtocol>); 10] = [
+            (b"\x16\x03\x01\x02\x00\x01\x00", Some(OtherProtocol::Tls)),
+            (b"\x16\x03", Some(OtherProtocol::Tls)),
+            // The first byte may come alone, and no head begins so.
+            (b"\x16", Some(OtherProtocol::Tls)),
+            (b"\x16\x04", None),
+            (b"\x15\x03", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(OtherProtocol::Http2)),
+            (b"PRI * HTTP/2.0\r\n", Some(OtherProtocol::Http2)),
+            (b"PRI * HTTP/1.1\r\n", None),
+            (b"GET / HTTP/2.0\r\n", None),
+            (b"", None),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(of(bytes), expected, "{bytes:?}");
+        }
+    }
+}
