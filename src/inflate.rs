@@ -1,5 +1,5 @@
 //! Compressed bodies, recognised by their first bytes and inflated within a bound. Pure; the only file that knows
-//! `miniz_oxide`.
+//! `miniz_oxide`, as `zstd` is of `ruzstd`.
 
 use std::borrow::Cow;
 
@@ -10,6 +10,8 @@ use miniz_oxide::inflate::core::inflate_flags::{
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 use crate::message::Headers;
+
+mod zstd;
 
 /// How often a body may be compressed: by the server, and once more by a proxy on the way.
 const LAYERS_MAX: u32 = 2;
@@ -47,6 +49,7 @@ pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<
     for layer in 0..LAYERS_MAX {
         let form = match bytes.as_ref() {
             [..] if bytes.starts_with(&GZIP_START) => Form::Gzip,
+            [..] if zstd::is_frame(&bytes) => Form::Zstd,
             [ZLIB_START, second, ..]
                 if (u16::from(ZLIB_START) << 8 | u16::from(*second)) % 31 == 0 =>
             {
@@ -55,7 +58,8 @@ pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<
             _ if layer == 0 && says("deflate") => Form::Bare,
             _ => break,
         };
-        let (inflated, is_over) = inflate(form, &bytes, most_bytes);
+        let (inflated, end) = inflate(form, &bytes, most_bytes);
+        let is_over = end == End::Over;
         if inflated.is_empty() {
             // Not compressed after all, or broken from the start.
             break;
@@ -77,25 +81,56 @@ enum Form {
     Gzip,
     Zlib,
     Bare,
+    Zstd,
 }
 
-/// Inflates up to `most_bytes`; whether there are more. A gzip file may have several members.
-fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, bool) {
+/// Why a compressed body was not inflated whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotWhole {
+    /// It has another form than is said, or is cut, or broken.
+    Broken,
+    /// It has more bytes than the bound.
+    TooLarge,
+}
+
+/// The whole of `body`, compressed by gzip or zstd, if it has at most `most_bytes` inflated.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub fn whole(body: &[u8], most_bytes: usize) -> Result<Vec<u8>, NotWhole> {
+    let form = match body {
+        [..] if body.starts_with(&GZIP_START) => Form::Gzip,
+        [..] if zstd::is_frame(body) => Form::Zstd,
+        _ => return Err(NotWhole::Broken),
+    };
+    match inflate(form, body, most_bytes) {
+        (bytes, End::Whole) => Ok(bytes),
+        (_, End::Over) => Err(NotWhole::TooLarge),
+        (_, End::Broken) => Err(NotWhole::Broken),
+    }
+}
+
+/// Inflates up to `most_bytes`. A gzip file may have several members.
+fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
     let mut output = Vec::new();
+    if form == Form::Zstd {
+        let end = zstd::inflate(input, &mut output, most_bytes);
+        return (output, end);
+    }
     loop {
         if form == Form::Gzip {
-            let Some(data) = gzip_data(input) else { return (output, false) };
+            let Some(data) = gzip_data(input) else { return (output, End::Broken) };
             input = data;
         }
         let (used, end) = inflate_stream(input, form == Form::Zlib, &mut output, most_bytes);
         let next = input.get(used + GZIP_TAIL_BYTES..).unwrap_or_default();
         match end {
             // Without a mark, only a stream that is whole tells that this is one.
-            End::Broken if form == Form::Bare => return (Vec::new(), false),
-            End::Whole if form == Form::Bare && used < input.len() => return (Vec::new(), false),
-            End::Over => return (output, true),
+            End::Broken if form == Form::Bare => return (Vec::new(), End::Broken),
+            End::Whole if form == Form::Bare && used < input.len() => {
+                return (Vec::new(), End::Broken);
+            }
             End::Whole if form == Form::Gzip && next.starts_with(&GZIP_START) => input = next,
-            End::Whole | End::Broken => return (output, false),
+            end => return (output, end),
         }
     }
 }
@@ -124,6 +159,8 @@ fn gzip_data(member: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Whole,
     Broken,
@@ -243,6 +280,7 @@ pub(crate) mod tests {
         for (encoding, body, is_foreign) in [
             ("br", b"\x0b\x02\x80abc\x03".as_slice(), true),
             ("zstd", b"\x28\xb5\x2f\xfd\x04\x00", true),
+            ("zstd, br", b"\x0b\x02\x80abc\x03", true),
             ("", b"\x0b\x02\x80abc\x03", false),
             ("br", b"{}", false),
         ] {

@@ -16,6 +16,7 @@ pub mod body;
 mod browsers;
 pub mod choice;
 pub mod claims;
+mod coded;
 pub mod cooldown;
 pub mod cors;
 pub mod exchange;

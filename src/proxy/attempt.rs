@@ -222,13 +222,16 @@ impl Proxy {
         let provider = &self.config.providers[outgoing.index];
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
         let claims = self.ways[outgoing.index].claims.of(provider, taken.secret());
-        let headers = headers::to_upstream(
+        let mut headers = headers::to_upstream(
             &request.head.headers,
             provider,
             taken.secret(),
             claims.as_deref(),
             inbound_keys,
         );
+        if matches!(outgoing.body, TakenBody::Recoded(_)) {
+            headers.remove("content-encoding");
+        }
         let target = target::to_upstream(outgoing.target, provider, inbound_keys);
         let out = OutRequest {
             method: &request.head.method,
@@ -241,7 +244,9 @@ impl Proxy {
         let client: Option<&Arc<TcpStream>> = request.client;
         let sent = match outgoing.body {
             TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client, attempts),
-            TakenBody::Held(bytes) => {
+            TakenBody::Held(bytes)
+            | TakenBody::Recoded(bytes)
+            | TakenBody::Coded { sent: bytes, .. } => {
                 upstream.send(&out, &mut OutBody::Held(bytes), client, attempts)
             }
             TakenBody::Streamed(length, start) => {

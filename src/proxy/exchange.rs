@@ -262,8 +262,9 @@ impl Proxy {
             // A request that can't be sent is refused before its body is read.
             self.credential(only.provider)?;
         }
-        let body = self.take_body(request, by_model)?;
+        let mut body = self.take_body(request, by_model)?;
         let candidates = if by_model {
+            body = body.looked_into(head, self.config.settings.limits.replay_body_bytes);
             serving(body.model().as_ref().map(|one| one.name.as_str()))?
         } else {
             by_api

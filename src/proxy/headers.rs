@@ -69,7 +69,7 @@ impl Fields<'_> {
     }
 
     /// Takes out all fields that are called `name`.
-    fn remove(&mut self, name: &str) {
+    pub fn remove(&mut self, name: &str) {
         self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
         self.own.remove(name);
     }

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
@@ -19,6 +20,31 @@ pub enum HeldBytes {
     Small(Vec<u8>),
     /// In pages of their own.
     Large(MmapMut),
+    /// In pages, though it is over `replay_body_bytes`.
+    Beyond(MmapMut, Permit),
+}
+
+/// How many bodies over `replay_body_bytes` are held at a time, each of `max_body_bytes` at most: their model stands
+/// last, and a route asks for it.
+pub const BEYOND_MAX: usize = 8;
+static BEYOND: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts one of them while it lives.
+#[derive(Debug)]
+pub struct Permit(&'static AtomicUsize);
+
+impl Permit {
+    /// One of at most `most` that `count` counts; None where there are so many.
+    fn of(count: &'static AtomicUsize, most: usize) -> Option<Self> {
+        let permit = Self(count);
+        (count.fetch_add(1, Ordering::SeqCst) < most).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl HeldBytes {
@@ -36,6 +62,27 @@ impl HeldBytes {
         let mut held = Self::zeroed(length)?;
         body.read_exact(&mut held)?;
         Ok(held)
+    }
+
+    /// A body of `length` bytes over the limit, of which `start` was read. None where enough of them are held.
+    pub fn beyond(start: &[u8], length: usize, body: &mut dyn Read) -> io::Result<Option<Self>> {
+        let Some(permit) = Permit::of(&BEYOND, BEYOND_MAX) else { return Ok(None) };
+        let mut pages = MmapMut::map_anon(length)?;
+        pages[..start.len()].copy_from_slice(start);
+        body.read_exact(&mut pages[start.len()..])?;
+        Ok(Some(Self::Beyond(pages, permit)))
+    }
+
+    /// The same where the length is not known; the reader itself ends at `max_body_bytes`.
+    pub fn beyond_of_any_length(
+        start: &mut Vec<u8>,
+        body: &mut dyn Read,
+    ) -> io::Result<Option<Self>> {
+        let Some(permit) = Permit::of(&BEYOND, BEYOND_MAX) else { return Ok(None) };
+        body.read_to_end(start)?;
+        let mut pages = MmapMut::map_anon(start.len())?;
+        pages.copy_from_slice(start);
+        Ok(Some(Self::Beyond(pages, permit)))
     }
 
     /// The bytes of `parts`, one after the other.
@@ -67,7 +114,7 @@ impl Deref for HeldBytes {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Small(bytes) => bytes,
-            Self::Large(bytes) => bytes,
+            Self::Large(bytes) | Self::Beyond(bytes, _) => bytes,
         }
     }
 }
@@ -76,7 +123,7 @@ impl DerefMut for HeldBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Small(bytes) => bytes,
-            Self::Large(bytes) => bytes,
+            Self::Large(bytes) | Self::Beyond(bytes, _) => bytes,
         }
     }
 }
@@ -102,5 +149,16 @@ mod tests {
             assert_eq!(short.is_err(), length > 0);
         }
         assert!(HeldBytes::zeroed(usize::MAX / 2).is_err(), "there is no such room");
+    }
+
+    #[test]
+    fn bodies_over_the_limit_are_counted_while_they_are_held() {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let held: Vec<_> = (0..BEYOND_MAX).map(|_| Permit::of(&COUNT, BEYOND_MAX)).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(Permit::of(&COUNT, BEYOND_MAX).is_none());
+        drop(held);
+        assert!(Permit::of(&COUNT, BEYOND_MAX).is_some());
+        assert_eq!(COUNT.load(Ordering::SeqCst), 0);
     }
 }

@@ -271,4 +271,14 @@ mod tests {
         let long = format!(r#"{{"pad":"{}","error":"invalid_token"}}"#, "x".repeat(BODY_MAX_BYTES));
         assert!(!of_body(&Headers::new(), &gzip(long.as_bytes())));
     }
+
+    #[test]
+    fn a_refusal_compressed_by_zstd_is_read() {
+        let refusal = include_bytes!("../../tests/data/zstd/refusal.zst");
+        assert!(of_body(&Headers::new(), refusal));
+        let mut headers = Headers::new();
+        headers.push("content-encoding", "zstd");
+        assert!(of_body(&headers, refusal));
+        assert!(!of_body(&headers, &refusal[..refusal.len() / 2]), "it is cut");
+    }
 }

@@ -7,6 +7,7 @@ mod answers; // what issuers answer, and refusals of a token
 mod chains; // several providers on one chain of refresh tokens, and files under other names
 mod check; // `evertoken check`: what it finds, and what it says it tried
 mod cli; // the real binary: exit codes, messages, signals
+mod coded; // request bodies that hide their model
 mod configuration; // what people write into providers.yaml, and what the binary does with it
 mod connections; // connections to providers that end, stall or bring what nobody asked for
 mod credential_files; // credentials in files that other programs and people keep

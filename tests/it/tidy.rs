@@ -63,6 +63,7 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("ring::aead"), ["src/shared/seal.rs"]);
     assert_eq!(holding("miniz_oxide"), ["src/inflate.rs"]);
     assert_eq!(holding("use tz::"), ["src/token/expiry.rs"]);
+    assert_eq!(holding("ruzstd"), ["src/inflate/zstd.rs"]);
     assert_eq!(holding("dns_lookup::"), ["src/upstream/resolver/system.rs"]);
     assert_eq!(holding("clap::"), ["src/cli.rs"]);
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);

@@ -1,0 +1,124 @@
+//! zstd (RFC 8878). The only file that knows `ruzstd`.
+
+use std::io::Read;
+
+use ruzstd::decoding::StreamingDecoder;
+
+use super::End;
+
+/// How a frame begins (RFC 8878 §3.1.1).
+const FRAME_START: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// How a frame begins that holds no data, but for the low half of the first byte (RFC 8878 §3.1.2); its length follows.
+const SKIPPED_START: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
+/// The largest window that is decoded: what every decoder should support (RFC 8878 §3.1.1.1.2), and as much as every
+/// level up to 19 uses. It is held in memory while a frame is decoded.
+const WINDOW_MAX_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Whether `bytes` begin with a frame.
+pub(super) fn is_frame(bytes: &[u8]) -> bool {
+    bytes.starts_with(&FRAME_START) || skipped(bytes).is_some()
+}
+
+/// What follows a frame without data, at the start of `bytes`.
+fn skipped(bytes: &[u8]) -> Option<&[u8]> {
+    let ([first, start @ ..], rest) = bytes.split_first_chunk::<4>()?;
+    let is_one = first & 0xf0 == SKIPPED_START[0] && *start == SKIPPED_START[1..];
+    let (length, rest) = rest.split_first_chunk::<4>().filter(|_| is_one)?;
+    rest.get(usize::try_from(u32::from_le_bytes(*length)).ok()?..)
+}
+
+/// Inflates all frames of `input` to `output`, up to `most_bytes`. Checksums are not compared.
+pub(super) fn inflate(mut input: &[u8], output: &mut Vec<u8>, most_bytes: usize) -> End {
+    while !input.is_empty() {
+        if let Some(rest) = skipped(input) {
+            input = rest;
+            continue;
+        }
+        let Ok(mut frame) =
+            StreamingDecoder::new_with_max_window_size(&mut input, WINDOW_MAX_BYTES)
+        else {
+            return End::Broken;
+        };
+        // One more than the bound, so that its reaching is told from its passing.
+        let room = most_bytes.saturating_add(1) - output.len();
+        let outcome = frame.by_ref().take(room as u64).read_to_end(output);
+        if output.len() > most_bytes {
+            output.truncate(most_bytes);
+            return End::Over;
+        }
+        if outcome.is_err() {
+            return End::Broken;
+        }
+    }
+    End::Whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `{"model":"claude-x","n":[0,1,…]}`, as Python's `zstandard` writes it at level 3, 19, without the size, and as the
+    /// program `zstd` does.
+    const FILES: [(&str, &[u8]); 4] = [
+        ("level-3", include_bytes!("../../tests/data/zstd/level-3.zst")),
+        ("level-19", include_bytes!("../../tests/data/zstd/level-19.zst")),
+        ("stream", include_bytes!("../../tests/data/zstd/stream.zst")),
+        ("program", include_bytes!("../../tests/data/zstd/program.zst")),
+    ];
+    const PLAIN: &[u8] = include_bytes!("../../tests/data/zstd/plain.json");
+    /// A window of 16 MiB.
+    const LONG: &[u8] = include_bytes!("../../tests/data/zstd/long.zst");
+
+    fn all(input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
+        let mut output = Vec::new();
+        let end = inflate(input, &mut output, most_bytes);
+        (output, end)
+    }
+
+    #[test]
+    fn what_other_programs_write_is_read_within_a_worker_s_stack() {
+        let read = || {
+            for (name, file) in FILES {
+                assert!(is_frame(file), "{name}");
+                assert_eq!(all(file, PLAIN.len()), (PLAIN.to_vec(), End::Whole), "{name}");
+                let short = (PLAIN[..PLAIN.len() - 1].to_vec(), End::Over);
+                assert_eq!(all(file, PLAIN.len() - 1), short, "{name}");
+            }
+        };
+        crate::thread::aside("zstd", crate::ingress::pool::WORKER_STACK_BYTES, read);
+    }
+
+    #[test]
+    fn several_frames_and_frames_without_data() {
+        let skipped = b"\x5a\x2a\x4d\x18\x03\0\0\0abc".as_slice();
+        let frames = [skipped, FILES[0].1, skipped, FILES[1].1].concat();
+        assert!(is_frame(&frames));
+        assert_eq!(all(&frames, 1 << 20), ([PLAIN, PLAIN].concat(), End::Whole));
+        assert_eq!(all(&frames, 2 * PLAIN.len() - 1).1, End::Over);
+        assert_eq!(all(&[FILES[0].1, b"rest"].concat(), 1 << 20), (PLAIN.to_vec(), End::Broken));
+        for cut in ["", "\x5a\x2a", "\x5a\x2a\x4d\x18\x09\0\0\0abc", "\x28\u{35}", "{}"] {
+            assert!(!is_frame(cut.as_bytes()), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_damaged_frame_is_broken_and_nothing_worse() {
+        for (name, file) in FILES {
+            for end in 0..file.len() {
+                let (output, outcome) = all(&file[..end], 1 << 20);
+                assert!(PLAIN.starts_with(&output), "{name} {end}");
+                assert!(outcome == End::Broken || end == 0 || output == PLAIN, "{name} {end}");
+            }
+            for at in 0..file.len() {
+                let mut damaged = file.to_vec();
+                damaged[at] ^= 0x5a;
+                assert!(all(&damaged, 1 << 16).0.len() <= 1 << 16);
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_over_the_bound_is_not_decoded() {
+        assert_eq!(all(LONG, 1 << 20), (Vec::new(), End::Broken));
+    }
+}
