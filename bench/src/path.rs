@@ -1,8 +1,8 @@
-//! The hot path alone, on one thread and without waiting, so that its instructions can be counted.
+//! The hot path alone, so that its instructions can be counted.
 //!
-//! The client's requests are in the socket before they are read, and each answer of the provider is in
-//! the socket before the request is sent: nothing blocks, nothing depends on the scheduler. The counts
-//! of two runs of different length are subtracted, which leaves the requests between.
+//! The client's requests are in the socket before they are read. The provider is a thread that reads a request and
+//! writes the answer, and no more: a kept connection on which an answer is there before the request is not used
+//! again. The counts of two runs of different length are subtracted, which leaves the requests between.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -132,12 +132,10 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
             .map_err(|error| error.to_string())?;
     let request = request(case);
     let answer = answer(case);
+    time::spawn(move || answer_all(&provider, &answer))?;
     let (client, served) = pair()?;
     let feeding = Feeding {
         proxy: app.proxy(),
-        provider,
-        talk: Mutex::default(),
-        answer,
         request,
         client,
         left: AtomicUsize::new(requests),
@@ -193,13 +191,9 @@ fn answer(case: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The proxy, with the other ends of its connections in the same hands.
+/// The proxy, with the client's end of its connection in the same hands.
 struct Feeding {
     proxy: Arc<Proxy>,
-    provider: TcpListener,
-    /// The provider's end of the connection that is kept.
-    talk: Mutex<Option<TcpStream>>,
-    answer: Vec<u8>,
     request: Vec<u8>,
     client: TcpStream,
     left: AtomicUsize,
@@ -216,36 +210,21 @@ impl Feeding {
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
         stream.read(&mut sink)
     }
+}
 
-    /// Has the provider answer before it is asked; for the first request, from another thread.
-    fn feed(&self) -> std::io::Result<Option<std::thread::JoinHandle<std::io::Result<TcpStream>>>> {
-        let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = &mut *talk {
-            // What was sent is taken, so that the socket does not fill.
-            let _ = self.drain(stream);
-            stream.write_all(&self.answer)?;
-            return Ok(None);
-        }
-        let (listener, answer) = (self.provider.try_clone()?, self.answer.clone());
-        let accept = move || {
-            let (mut stream, _) = listener.accept()?;
-            let _ = stream.read(&mut [0; SINK_BYTES])?;
-            stream.write_all(&answer)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream)
-        };
-        time::spawn(accept).map(Some)
+/// Answers each request on the first connection, which is written in one piece.
+fn answer_all(provider: &TcpListener, answer: &[u8]) -> std::io::Result<()> {
+    let (mut stream, _) = provider.accept()?;
+    let mut sink = vec![0; SINK_BYTES];
+    while stream.read(&mut sink)? > 0 {
+        stream.write_all(answer)?;
     }
+    Ok(())
 }
 
 impl Service for Feeding {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
-        let is_sent_on = !request.head.target.starts_with("/to/nobody");
-        let first = if is_sent_on { self.feed().unwrap_or(None) } else { None };
         let after = self.proxy.serve(request, out);
-        if let Some(stream) = first.and_then(|thread| thread.join().ok()).and_then(Result::ok) {
-            *self.talk.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
-        }
         // The answer is taken, and the next request sent, or the connection closed.
         let taken = self.drain(&self.client);
         if taken.is_ok() && self.left.fetch_sub(1, Ordering::SeqCst) > 1 {
