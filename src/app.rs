@@ -19,7 +19,7 @@ use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::grant::{self, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
 use crate::token::group::{Group, groups};
-use crate::token::places::Contents;
+use crate::token::places::{Contents, Seeker};
 use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::{StateFile, check_writable, exposures};
 use crate::token::store::{PostingKey, TokenStore};
@@ -212,6 +212,7 @@ pub fn refresher_setup(
         name: group.name.clone(),
         config: group.config.clone(),
         state: StateFile::new(&settings.state_dir, place),
+        seeker: Seeker::new(group, groups(&config.providers), config),
         chain: settings.token_store.as_ref().map(|shared| {
             let holder = random_name(&mut environment.rng);
             SharedChain::new(shared, &group.slug, holder, environment.clock.clone())

@@ -337,7 +337,10 @@ impl Parts {
         let key = self.next_key;
         self.next_key += 1;
         let watched = match &provider.credential {
-            Credential::Watched(file) => Some(watch(file, old.map_or(&[], |old| &old.ways))),
+            Credential::Watched(file) => {
+                let before = old.map_or(&[][..], |old| &old.ways);
+                Some(watch(file, before, || self.chains.unsaved(provider, &self.store)))
+            }
             _ => None,
         };
         if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)

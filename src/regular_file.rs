@@ -23,7 +23,12 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
 
 /// Opens a regular file for reading. The error says what else it is.
 pub fn open(path: &Path) -> io::Result<File> {
-    let file = open_without_waiting(File::options().read(true), path)?;
+    open_with(File::options().read(true), path)
+}
+
+/// Opens a regular file as `options` say. The error says what else it is.
+pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = open_without_waiting(options, path)?;
     let file_type = file.metadata()?.file_type();
     match kind(file_type) {
         None => Ok(file),

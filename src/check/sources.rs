@@ -55,7 +55,7 @@ impl Sources {
     /// Reads a credential that somebody else keeps. One that refreshing was turned off for may be missing.
     fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
-        let watched = Watched::of(file);
+        let watched = Watched::of(file, None);
         let is_stored = matches!(file.form, Form::Stored { .. });
         let path = watched.path();
         let path = path.display();

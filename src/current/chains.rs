@@ -21,10 +21,12 @@ use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
 use crate::token::group::{Group, Identity, groups};
 use crate::token::hang::read_folder;
-use crate::token::places::{Contents, Found, Homes, Move};
+use crate::token::places::{Contents, Found, Homes, Move, Seeker};
 use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
+
+mod unsaved;
 
 /// How long a stop waits for the refreshers at least, whenever the requests in flight ended: for a last write.
 const END_MIN: Duration = Duration::from_secs(2);
@@ -83,13 +85,19 @@ struct Step {
 }
 
 enum Work {
-    /// The refresher with this key goes on as it is.
-    Keep,
+    /// The refresher with this key goes on as it is, but for where it would look for its file.
+    Keep(Box<Seeker>),
     /// The refresher with this key goes on with another setup; whether its chain in the shared store is the
     /// one it has.
     Change(Box<Setup>, bool),
     /// A refresher is started.
     Start(Box<Setup>),
+}
+
+/// What a running refresher is told.
+enum Task {
+    Keep(Box<Seeker>),
+    Change(Box<Change>),
 }
 
 /// What is to be done for a configuration. Nothing is done yet, and it may be dropped.
@@ -164,7 +172,9 @@ impl Chains {
             let mut setup =
                 || refresher_setup(key, group, &home, config, store, environment).map(Box::new);
             let work = match heir {
-                Some(running) if running.life == life => Work::Keep,
+                Some(running) if running.life == life => {
+                    Work::Keep(Box::new(Seeker::new(group, all.clone(), config)))
+                }
                 Some(running) => {
                     Work::Change(setup()?, running.life.place.is_same_in_shared(&life.place))
                 }
@@ -220,7 +230,7 @@ impl Chains {
             given.push(heir.map(|heir| {
                 let stays = Some(heir.life.place.slug.clone()).filter(|_| heir.has_place_of(group));
                 let home = stays.unwrap_or_else(|| homes.give(group, None, false, contents));
-                (home, contents.find_beside(group, all, &in_use))
+                (home, contents.find_beside(group, all, &in_use, &heir.life.place.slug))
             }));
         }
         let of_new = |(group, given): (&&Group, Option<(String, Found)>)| {
@@ -244,13 +254,13 @@ impl Chains {
         let (mut changed, mut starting, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for Step { key, identity, life, work, .. } in plan.steps {
             match work {
-                Work::Keep => changed.push((key, identity, life, None)),
+                Work::Keep(seeker) => changed.push((key, identity, life, Task::Keep(seeker))),
                 Work::Change(setup, keeps_chain) => {
                     let (leaving, has_left) = bounded(1);
                     let before = self.running.iter().find(|one| one.key == key);
                     left.extend(before.map(|one| (one.life.place.slug.clone(), has_left)));
                     let change = Change { setup: *setup, keeps_chain, leaving };
-                    changed.push((key, identity, life, Some(change)));
+                    changed.push((key, identity, life, Task::Change(Box::new(change))));
                 }
                 Work::Start(setup) => starting.push((identity, life, *setup)),
             }
@@ -271,9 +281,9 @@ impl Chains {
         for running in self.running.iter_mut().filter(|one| !in_use.contains(&one.key)) {
             running.retire();
         }
-        for (key, identity, life, change) in changed {
+        for (key, identity, life, task) in changed {
             if let Some(running) = self.running.iter_mut().find(|one| one.key == key) {
-                running.go_on(identity, life, change, keeper);
+                running.go_on(identity, life, task, keeper);
             }
         }
         self.running.extend(started);
@@ -378,18 +388,18 @@ impl Running {
         &mut self,
         identity: Option<Identity>,
         life: Life,
-        change: Option<Change>,
+        task: Task,
         keeper: Option<&Keeper>,
     ) {
         (self.identity, self.life, self.is_retired) = (identity, life, false);
-        match change {
-            Some(mut change) => {
+        match task {
+            Task::Change(mut change) => {
                 if !change.keeps_chain {
                     self.held = attend(&mut change.setup, keeper);
                 }
-                self.refresher.change(change);
+                self.refresher.change(*change);
             }
-            None => self.refresher.reloaded(),
+            Task::Keep(seeker) => self.refresher.reloaded(*seeker),
         }
     }
 

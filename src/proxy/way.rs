@@ -10,7 +10,7 @@ use crate::proxy::metrics::OfProvider;
 use crate::shared::keeper::Herald;
 use crate::token::refresher::Inbox;
 use crate::token::store::PostingKey;
-use crate::token::watched::Watched;
+use crate::token::watched::{Unsaved, Watched};
 use crate::upstream::Upstream;
 
 /// The way to one provider. It outlives a reload that leaves its provider as it is.
@@ -38,11 +38,16 @@ pub struct Way {
     pub metrics: OfProvider,
 }
 
-/// What watches `file`: what did so for one of the `ways` before, which knows what the file held, or something new.
-pub fn watch(file: &WatchedFile, ways: &[Arc<Way>]) -> Arc<Watched> {
+/// What watches `file`: what did so for one of the `ways` before, which knows what the file held, or something new; that
+/// is told where a token is that the file lacks.
+pub fn watch(
+    file: &WatchedFile,
+    ways: &[Arc<Way>],
+    unsaved: impl FnOnce() -> Option<Unsaved>,
+) -> Arc<Watched> {
     let mut before = ways.iter().filter_map(|way| way.watched.as_ref());
     let same = before.find(|watched| watched.is_of(file)).cloned();
-    same.unwrap_or_else(|| Arc::new(Watched::of(file)))
+    same.unwrap_or_else(|| Arc::new(Watched::of(file, unsaved())))
 }
 
 /// Requests to one provider since the start.

@@ -246,6 +246,7 @@ impl SharedChain {
         let shared = Saved {
             // What is configured here is no matter of others.
             configured_seed: None,
+            client: None,
             store_offset_ms: self.health.offset(sent).map(|offset| offset.ms),
             ..saved.clone()
         };

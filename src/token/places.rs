@@ -3,20 +3,27 @@
 //! A chain is kept under the name of one of its providers. Where that one was renamed or taken out, or where
 //! each of several had a file of its own once, the tokens are not where they are looked for first, and to
 //! begin without them would spend a refresh token a second time, which many issuers take for theft. A file
-//! tells by the seed that its chain began with whose it is.
+//! tells whose it is by the seed that its chain began with, and by its issuer and client.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::{info, warn};
 
 use crate::clock::Timestamp;
-use crate::secret::Secret;
 use crate::token::group::Group;
 use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateFile, StateLock};
+
+mod homes;
+mod seek;
+mod whose;
+
+pub use homes::Homes;
+pub use seek::{Seeker, Sought, Unseen};
+pub use whose::of_stored;
+use whose::{Claim, claim, freshness};
 
 /// How often the lock of a file that is to be moved is tried for, and how long to wait between.
 const LOCK_TRIES_MAX: u32 = 20;
@@ -30,6 +37,8 @@ pub struct Contents {
     files: Vec<(String, Saved)>,
     /// The names of those that are there and can't be read for now.
     unreadable: Vec<String>,
+    /// Why the folder can't be listed, where it can't.
+    unlisted: Option<io::Error>,
 }
 
 /// What was found of a chain.
@@ -52,38 +61,6 @@ pub struct Move {
     pub home: String,
 }
 
-/// Hands out names for state files, none of them twice.
-#[derive(Debug, Default)]
-pub struct Homes {
-    /// Used by refreshers that run, or given out.
-    pub taken: BTreeSet<String>,
-    /// Used by refreshers that run, which are about to leave them.
-    pub leaving: BTreeSet<String>,
-}
-
-impl Homes {
-    /// A name for the chain of `group`: that of one of its providers that nobody uses; `found`, where that is
-    /// one. Only where it `may_wait` one that is being left.
-    pub fn give(
-        &mut self,
-        group: &Group,
-        found: Option<&str>,
-        may_wait: bool,
-        contents: &Contents,
-    ) -> String {
-        let is_free = |slug: &&str| !self.taken.contains(*slug) && !self.leaving.contains(*slug);
-        let is_left = |slug: &&str| may_wait && !self.taken.contains(*slug);
-        let own = || group.slugs.iter().map(String::as_str);
-        let found = found.filter(|slug| group.slugs.contains(*slug)).filter(is_free);
-        let slug = found.or_else(|| own().find(is_free)).or_else(|| own().find(is_left));
-        let is_unused = |slug: &String| is_free(&slug.as_str()) && !contents.has(slug);
-        let slug = slug.map(str::to_owned).or_else(|| numbered(&group.slug).find(is_unused));
-        let slug = slug.unwrap_or_else(|| group.slug.clone());
-        self.taken.insert(slug.clone());
-        slug
-    }
-}
-
 /// Names of which one is surely free.
 fn numbered(slug: &str) -> impl Iterator<Item = String> {
     (2_u32..).map(move |number| format!("{slug}-{number}"))
@@ -93,7 +70,11 @@ impl Contents {
     /// Reads the state files in `folder`. What is wrong with one is said by the refresher that needs it.
     pub fn read(folder: &Path) -> Self {
         let mut contents = Self { folder: folder.to_owned(), ..Self::default() };
-        for file in StateFile::all_in(folder) {
+        let all = StateFile::all_in(folder).unwrap_or_else(|error| {
+            contents.unlisted = Some(error);
+            Vec::new()
+        });
+        for file in all {
             let slug = file.slug().to_owned();
             match file.load() {
                 Ok(Some(saved)) => contents.files.push((slug, saved)),
@@ -119,73 +100,34 @@ impl Contents {
             // It may hold the newest tokens: it is waited for rather than passed over.
             return Found { slug: Some(slug.clone()), stale: Vec::new() };
         }
-        let mut known = self.of_chain(group, all);
-        known.retain(|(slug, _)| !in_use.contains(slug));
+        let known = self.of_chain(group, all, in_use);
         let newest = known.iter().max_by_key(|(_, saved)| freshness(saved)).map(|(slug, _)| *slug);
         let stale = known.iter().map(|(slug, _)| *slug);
         let stale = stale.filter(|slug| Some(*slug) != newest && group.slugs.contains(*slug));
         Found { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
     }
 
-    /// The same for a chain that a running refresher has, which moves its file itself.
-    pub fn find_beside(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
-        let mut stale = self.of_chain(group, all);
-        stale.retain(|(slug, _)| group.slugs.contains(*slug) && !in_use.contains(slug));
+    /// The same for a chain whose refresher runs with the file called `own`, and moves it itself. Another process
+    /// may have moved it already: only what is older than that file is stale.
+    pub fn find_beside(&self, group: &Group, all: &[Group], in_use: &[&str], own: &str) -> Found {
+        let own = self.files.iter().find(|(slug, _)| slug == own);
+        let Some(own) = own.map(|(_, saved)| freshness(saved)) else { return Found::default() };
+        let mut stale = self.of_chain(group, all, in_use);
+        stale.retain(|(slug, saved)| group.slugs.contains(*slug) && freshness(saved) <= own);
         Found { slug: None, stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect() }
     }
 
-    fn of_chain(&self, group: &Group, all: &[Group]) -> Vec<(&str, &Saved)> {
-        if group.identity.is_none() {
-            return Vec::new();
-        }
-        let seed_hash = group.seed_hash();
-        let is_of_chain = |(slug, saved): &(&str, &Saved)| match &seed_hash {
-            // Nothing but the name tells whose it is.
-            Some(_) if saved.has_no_beginning() => group.slugs.contains(*slug),
-            Some(hash) => {
-                let is_owned = || all.iter().any(|other| is_owner(other, slug, saved));
-                saved.knows_seed(hash) && (group.slugs.contains(*slug) || !is_owned())
-            }
-            // Without the seed nothing but the name tells whose it is.
-            None => group.slugs.contains(*slug) && saved.refresh_token.is_some(),
-        };
+    /// The files of the chain of `group` that are the surest ones, of those that nobody uses.
+    fn of_chain(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Vec<(&str, &Saved)> {
         let files = self.files.iter().map(|(slug, saved)| (slug.as_str(), saved));
-        files.filter(is_of_chain).collect()
+        let free = files.filter(|(slug, _)| !in_use.contains(slug));
+        let known =
+            free.filter_map(|(slug, saved)| Some((claim(group, all, slug, saved)?, slug, saved)));
+        let known: Vec<_> = known.collect();
+        let surest = known.iter().map(|(claim, ..)| *claim).max();
+        let is_surest = |(claim, ..): &(Claim, &str, &Saved)| Some(*claim) == surest;
+        known.into_iter().filter(is_surest).map(|(_, slug, saved)| (slug, saved)).collect()
     }
-}
-
-/// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider whose
-/// chain began with the same refresh token.
-pub fn of_stored(own: &Path, seed: Option<&Secret>) -> PathBuf {
-    let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
-    let hash = seed.hash();
-    let contents = Contents::read(folder);
-    let place = |(slug, _): &(String, Saved)| StateFile::new(folder, slug.as_str()).path();
-    let known: Vec<_> =
-        contents.files.iter().filter(|(_, saved)| saved.knows_seed(&hash)).collect();
-    if known.iter().any(|file| place(file) == own) {
-        return own.to_owned();
-    }
-    let newest = known.into_iter().max_by_key(|(_, saved)| freshness(saved));
-    newest.map_or_else(|| own.to_owned(), place)
-}
-
-/// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there
-/// is none, of a login.
-fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
-    let tells_of_it = match group.seed_hash() {
-        Some(hash) => saved.has_no_beginning() || saved.knows_seed(&hash),
-        None => saved.login_hash.is_some(),
-    };
-    group.slugs.contains(slug) && tells_of_it
-}
-
-/// Orders files of one chain: those whose refresh token was not refused, then by when they got a token last.
-fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
-    let hash = saved.refresh_token.as_ref().map(Secret::hash);
-    let refused = saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
-    let obtained_at = saved.access.as_ref().map(|access| access.obtained_at);
-    (hash.is_some() && hash != refused, obtained_at, saved.fence, saved.revision)
 }
 
 impl Contents {
@@ -228,7 +170,7 @@ impl Contents {
 
 /// Renames a state file under its lock; where that fails it is said, and false returned.
 fn rename(from: &StateFile, to: &StateFile, name: &str, wait: &dyn Fn(Duration)) -> bool {
-    let Some(_lock) = lock(from, wait) else { return false };
+    let Ok(_lock) = lock(from, wait) else { return false };
     let renamed = from.rename_to(to);
     if let Err(error) = &renamed {
         warn!(
@@ -259,35 +201,47 @@ fn set_aside(file: &StateFile, name: &str, now: Timestamp) {
     }
 }
 
-fn lock(file: &StateFile, wait: &dyn Fn(Duration)) -> Option<StateLock> {
+/// Another process has the lock, or nobody knows. It is said.
+struct NotLocked;
+
+/// The lock; None where nobody can hold one there.
+fn lock(file: &StateFile, wait: &dyn Fn(Duration)) -> Result<Option<StateLock>, NotLocked> {
     for _ in 0..LOCK_TRIES_MAX {
         match file.try_lock() {
-            Ok(Locking::Ours(lock)) => return Some(lock),
+            Ok(Locking::Ours(lock)) => return Ok(Some(lock)),
+            Ok(Locking::Nobodys(_)) => return Ok(None),
             Ok(Locking::Theirs) => wait(LOCK_RETRY),
             Err(error) => {
                 warn!("The state file {} can't be locked: {error}", file.path().display());
-                return None;
+                return Err(NotLocked);
             }
         }
     }
     warn!("The state file {} is locked by another process", file.path().display());
-    None
+    Err(NotLocked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
     use crate::token::group::groups;
     use crate::token::group::tests::providers;
-    use crate::token::saved::SavedAccess;
     use crate::token::saved::tests::full;
+    use crate::token::saved::{Marker, SavedAccess};
 
     fn saved(seed: &str, obtained_secs: i64) -> Saved {
         let mut saved = Saved { refresh_token: Some(Secret::new("r")), ..Saved::default() };
         saved.begin_with_seed(&Secret::new(seed));
+        saved.client = client("id");
         let obtained_at = Timestamp::from_secs(obtained_secs);
         saved.access = full().access.map(|access| SavedAccess { obtained_at, ..access });
         saved
+    }
+
+    /// Of the client called `id`.
+    fn client(id: &str) -> Option<String> {
+        groups(&providers(&[("a", "seed", id, "")]))[0].client()
     }
 
     fn contents(files: &[(&str, Saved)]) -> Contents {
@@ -332,6 +286,72 @@ mod tests {
         assert_eq!(newest, found("b", &["a"]), "what was refused is no good, however new");
     }
 
+    /// As [`saved`], of the client called `id`; of an older version, where that is "".
+    fn of_client(id: &str, obtained_secs: i64) -> Saved {
+        Saved {
+            client: Some(id).filter(|id| !id.is_empty()).and_then(client),
+            ..saved("seed", obtained_secs)
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_of_another_client_is_another_chain() {
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str, i64)], Found);
+        let (a, b): (&[_], &[_]) = (&[("a", "id")], &[("b", "other"), ("a", "id")]);
+        let cases: [Case<'_>; 11] = [
+            // Files by name, client and time; a "" is of an older version.
+            (
+                "the other is gone",
+                &[("b", "other")],
+                &[("a", "id", 9), ("b", "other", 1)],
+                found("b", &[]),
+            ),
+            ("nobody has a file of its own", &[("b", "other")], &[("a", "id", 9)], found("", &[])),
+            ("renamed", a, &[("x", "id", 1), ("y", "other", 9)], found("x", &[])),
+            ("they changed names", b, &[("a", "other", 1), ("b", "id", 9)], found("a", &[])),
+            ("its client was corrected", a, &[("a", "other", 1)], found("a", &[])),
+            (
+                "and another has that now",
+                &[("a", "id"), ("c", "other")],
+                &[("a", "other", 1)],
+                found("", &[]),
+            ),
+            (
+                "its own comes before its name's",
+                a,
+                &[("a", "other", 9), ("x", "id", 1)],
+                found("x", &[]),
+            ),
+            ("an older version's", a, &[("a", "", 1)], found("a", &[])),
+            ("an older version's, renamed", a, &[("x", "", 1)], found("x", &[])),
+            (
+                "an older version's, by name first",
+                a,
+                &[("a", "", 1), ("x", "", 9)],
+                found("a", &[]),
+            ),
+            ("an older version's of another", b, &[("a", "", 9)], found("", &[])),
+        ];
+        for (what, all, files, expected) in cases {
+            let lines: Vec<_> =
+                all.iter().map(|(name, client)| (*name, "seed", *client, "")).collect();
+            let groups = groups(&providers(&lines));
+            let files: Vec<_> =
+                files.iter().map(|(slug, id, at)| (*slug, of_client(id, *at))).collect();
+            assert_eq!(contents(&files).find(&groups[0], &groups, &[]), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_just_begins_elsewhere_is_found() {
+        let marker =
+            Marker { refresh_token_hash: Secret::new("seed").hash(), at: Timestamp::from_secs(1) };
+        let begun = Saved { pending: Some(marker), client: client("id"), ..Saved::default() };
+        let files = contents(&[("x", begun)]);
+        assert_eq!(find(&files, &[("a", "seed")], &[]), found("x", &[]));
+        assert_eq!(find(&files, &[("a", "other")], &[]), found("", &[]));
+    }
+
     #[test]
     fn a_file_is_taken_from_nobody_who_owns_it() {
         let files = contents(&[("b", saved("seed", 1))]);
@@ -371,8 +391,14 @@ mod tests {
     fn beside_a_running_refresher_only_old_files_of_its_providers_are_found() {
         let files = contents(&[("a", saved("seed", 9)), ("gone", saved("seed", 9))]);
         let groups = groups(&providers(&[("a", "seed", "id", ""), ("b", "seed", "id", "")]));
-        let beside = |slug| files.find_beside(&groups[0], &groups, &[slug]);
-        assert_eq!((beside("b"), beside("a")), (found("", &["a"]), found("", &[])));
+        let beside = |files: &Contents, slug| files.find_beside(&groups[0], &groups, &[slug], slug);
+        assert_eq!(beside(&files, "a"), found("", &[]));
+        assert_eq!(beside(&files, "b"), found("", &[]), "another process may have moved it");
+        for (obtained_secs, stale) in [(8, found("", &[])), (9, found("", &["a"]))] {
+            let mut both = contents(&[("a", saved("seed", 9))]);
+            both.files.push(("b".into(), saved("seed", obtained_secs)));
+            assert_eq!(beside(&both, "b"), stale);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::shared::chain::SharedChain;
 use crate::shortage::Shortage;
 use crate::thread::{self, Thread};
 use crate::token::grant::{Reached, TokenRequest};
+use crate::token::places::Seeker;
 use crate::token::state_file::StateFile;
 use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
 
@@ -25,6 +26,7 @@ mod disk;
 mod elsewhere;
 mod hear;
 mod hosts;
+mod locks;
 mod login;
 mod refresh_end;
 mod reload;
@@ -93,8 +95,9 @@ pub enum Event {
     Wanted(Option<Sender<()>>),
     /// Another host changed what is stored, or the shared store is back.
     News,
-    /// The configuration was read again, and what it says of this token life is as it was.
-    Reloaded,
+    /// The configuration was read again, and what it says of this token life is as it was; of others it may say
+    /// something else.
+    Reloaded(Box<Seeker>),
     /// Go on with what another configuration says.
     Change(Box<Change>),
     /// No provider uses it any more: refresh nothing, but keep what could not be written yet.
@@ -113,6 +116,8 @@ pub struct Setup {
     pub config: AutoRefresh,
     /// Where tokens are kept.
     pub state: StateFile,
+    /// Looks for them where they are not there.
+    pub seeker: Seeker,
     /// What is shared with other hosts; None where nothing is.
     pub chain: Option<SharedChain>,
     /// Where tokens are published.
@@ -127,6 +132,13 @@ pub struct Setup {
     pub rng: Rng,
     /// Whether a disk that hangs is said: each call to it takes a thread then.
     pub watches_disk: bool,
+}
+
+impl Setup {
+    /// What a command calls the provider, wherever its tokens are.
+    fn called(&self) -> &str {
+        self.seeker.provider().unwrap_or(self.state.slug())
+    }
 }
 
 /// Asks a refresher for something, from any thread.
@@ -256,9 +268,9 @@ impl Refresher {
     }
 
     /// Tells it that the configuration was read again and is as it was.
-    pub fn reloaded(&self) {
+    pub fn reloaded(&self, seeker: Seeker) {
         // A refresher that has ended has nothing to try again.
-        let _ = self.inbox.events.send(Event::Reloaded);
+        let _ = self.inbox.events.send(Event::Reloaded(Box::new(seeker)));
     }
 
     /// Has it go on with what another configuration says, after a refresh under way.

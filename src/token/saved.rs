@@ -38,6 +38,9 @@ pub struct Saved {
     pub superseded_seeds: Vec<String>,
     /// Hash of the seed that this host's configuration named when this was written; never shared.
     pub configured_seed: Option<String>,
+    /// Hash of the `token_url` and the client that this host refreshes with: the same refresh token at another
+    /// issuer, or of another client, is another chain. Older versions did not write it; never shared.
+    pub client: Option<String>,
     /// What the token store's clock showed more than the writer's, in milliseconds; only in the store.
     pub store_offset_ms: Option<i64>,
     /// The refresh token to use next.
@@ -117,6 +120,8 @@ struct Image {
     #[serde(skip_serializing_if = "Option::is_none")]
     configured_seed: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     store_offset_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<String>,
@@ -180,6 +185,7 @@ impl Saved {
             granted_scope: self.granted_scope.clone(),
             superseded_seeds: self.superseded_seeds.clone(),
             configured_seed: self.configured_seed.clone(),
+            client: self.client.clone(),
             store_offset_ms: self.store_offset_ms,
             refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
             refresh_end: self.refresh_end,
@@ -245,6 +251,15 @@ impl Saved {
         self.refresh_token.is_some() && self.seed_hash.is_none() && self.login_hash.is_none()
     }
 
+    /// As [`Saved::knows_seed`]; or the seed with this hash was tried, and began no chain yet.
+    pub fn tells_of_seed(&self, hash: &str) -> bool {
+        let is_begun = self.refresh_token.is_some() || self.login_hash.is_some();
+        let is_marked =
+            || self.pending.as_ref().is_some_and(|marker| marker.refresh_token_hash == hash);
+        let has_failed = || self.failure.as_ref().is_some_and(|failure| failure.concerns(hash));
+        self.knows_seed(hash) || !is_begun && (is_marked() || has_failed())
+    }
+
     /// As [`Saved::knows_seed`]; a chain without a beginning may have begun with any seed.
     pub fn may_know_seed(&self, hash: &str) -> bool {
         self.has_no_beginning() || self.knows_seed(hash)
@@ -279,6 +294,7 @@ pub(crate) mod tests {
             granted_scope: Some("a b".into()),
             superseded_seeds: vec!["s".into()],
             configured_seed: Some("e".into()),
+            client: Some("i".into()),
             store_offset_ms: Some(-7),
             refresh_token: Some(Secret::new("rt")),
             refresh_end: Some(RefreshEnd { at, known_since: at, moves: true }),

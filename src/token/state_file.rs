@@ -3,6 +3,7 @@
 //! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
 //! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
@@ -21,6 +22,10 @@ pub use read::Found;
 const TEMPORARY_RANDOM_CHARS: usize = 6;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
+/// How the names of state files end, and of what is stored beside one of a newer format.
+const SUFFIX: &str = ".json";
+const OLDER_SUFFIX: &str = ".format-1.json";
+
 /// One provider's place in the state folder.
 #[derive(Clone, Debug)]
 pub struct StateFile {
@@ -34,6 +39,16 @@ impl StateFile {
         Self { folder: folder.into(), slug: slug.into() }
     }
 
+    /// The place called `slug` in the same folder.
+    pub fn beside(&self, slug: impl Into<String>) -> Self {
+        Self::new(&self.folder, slug)
+    }
+
+    /// The state folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The provider's slug.
     pub fn slug(&self) -> &str {
         &self.slug
@@ -41,12 +56,12 @@ impl StateFile {
 
     /// The file itself.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(format!("{}.json", self.slug))
+        self.folder.join(format!("{}{SUFFIX}", self.slug))
     }
 
     /// Where tokens are stored while the file itself is of a newer format, and so is left as it is.
     pub fn older_path(&self) -> PathBuf {
-        self.folder.join(format!("{}.format-1.json", self.slug))
+        self.folder.join(format!("{}{OLDER_SUFFIX}", self.slug))
     }
 
     /// Replaces the file by `saved`. One that can't be read, or is of a newer format, is not replaced.
@@ -104,27 +119,33 @@ impl StateFile {
 
     /// Renames the file to that of `other`, which must be in the same folder and is replaced.
     pub fn rename_to(&self, other: &Self) -> io::Result<()> {
-        if self.older_path().exists() {
-            fs::rename(self.older_path(), other.older_path())?;
+        let has_older = rename_if_there(&self.older_path(), &other.older_path())?;
+        if !has_older {
+            // What stood beside the one that is replaced is no part of this.
+            remove_if_there(&other.older_path())?;
         }
-        fs::rename(self.path(), other.path())?;
+        if !rename_if_there(&self.path(), &other.path())? && !has_older {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         File::open(&self.folder)?.sync_all()
     }
 
-    /// All state files of a folder; none where it can't be listed.
-    pub fn all_in(folder: &Path) -> Vec<Self> {
+    /// All state files of a folder; none where there is no folder.
+    pub fn all_in(folder: &Path) -> io::Result<Vec<Self>> {
         let slug = |entry: fs::DirEntry| {
             let name = entry.file_name();
+            let name = name.to_str()?;
+            let slug = name.strip_suffix(OLDER_SUFFIX).or_else(|| name.strip_suffix(SUFFIX))?;
             // No slug holds a dot.
-            Some(
-                name.to_str()?.strip_suffix(".json").filter(|slug| !slug.contains('.'))?.to_owned(),
-            )
+            Some(slug).filter(|slug| !slug.contains('.')).map(str::to_owned)
         };
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut all: Vec<Self> =
-            entries.filter_map(slug).map(|slug| Self::new(folder, slug)).collect();
-        all.sort_by(|one, other| one.slug.cmp(&other.slug));
-        all
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries.collect::<io::Result<Vec<_>>>()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let slugs: BTreeSet<String> = entries.into_iter().filter_map(slug).collect();
+        Ok(slugs.into_iter().map(|slug| Self::new(folder, slug)).collect())
     }
 
     /// Removes the file.
@@ -145,9 +166,24 @@ impl StateFile {
         self.folder.join(format!("{}.lock", self.slug))
     }
 
+    /// Removes the file that is locked. Only where nobody needs the lock any more: who has the file open already
+    /// could hold it beside another who makes it anew.
+    pub fn remove_lock(&self) -> io::Result<()> {
+        remove_if_there(&self.lock_path())
+    }
+
     /// Which process holds the lock, where the system tells.
     pub fn lock_holder(&self) -> Option<String> {
         lock::holder(&self.lock_path())
+    }
+}
+
+/// Whether there was something to rename.
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -29,6 +29,21 @@ pub enum Cause {
         /// What happened there.
         why: String,
     },
+    /// A lock file can't be opened. This is said at once.
+    LockFile {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// What can't be read may hold the tokens of a provider that has no state file of its own. This is said at
+    /// once.
+    Unseen {
+        /// The state folder, or a file in it.
+        path: String,
+        /// Why it can't be read.
+        why: String,
+    },
     /// The state file is there and can't be read. This is said at once.
     StateFile {
         /// Which.
@@ -95,6 +110,14 @@ impl Cause {
                 "the state file {path}, which can't be read ({why}); until it can, no refresh token is \
                  used and nothing is written there"
             ),
+            Self::LockFile { path, why } => format!(
+                "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, for another \
+                 process could be refreshing this provider"
+            ),
+            Self::Unseen { path, why } => format!(
+                "{path}, which can't be read ({why}) and may hold the tokens of this provider, as after a change of \
+                 its name; until it can, no refresh token is used"
+            ),
             Self::Disk { path } => {
                 format!("the disk of the state file {path}, which does not answer")
             }
@@ -116,6 +139,13 @@ impl Cause {
                 "See to the disk, the mount or the rights; the file is tried again by itself. If it holds \
                  nothing of worth, move it away: then the refresh token of the configuration is used."
             }
+            Self::LockFile { .. } => {
+                "See to the rights, or remove what stands there while no evertoken runs; it is tried again by \
+                 itself."
+            }
+            Self::Unseen { .. } => {
+                "See to the rights, or move the file away if it holds nothing of worth; it is tried again by itself."
+            }
             Self::Disk { .. } => {
                 "See to the disk or the mount; the refresh goes on by itself once it answers."
             }
@@ -124,6 +154,13 @@ impl Cause {
             }
             Self::Clock { .. } => "Set the clock, or refresh this provider by hand.",
         }
+    }
+
+    /// Whether a file can't be used, which is said at once.
+    pub fn is_of_file(&self) -> bool {
+        let is_shortage = matches!(self, Self::Shortage(_));
+        is_shortage
+            || matches!(self, Self::StateFile { .. } | Self::Unseen { .. } | Self::LockFile { .. })
     }
 
     fn is_same_kind(&self, other: &Self) -> bool {
@@ -137,8 +174,7 @@ impl Wait {
     }
 
     fn is_long(&self, now: Moment) -> bool {
-        matches!(self.cause, Cause::StateFile { .. } | Cause::Shortage(_))
-            || self.waited_ms(now) >= SAID_AFTER_MS
+        self.cause.is_of_file() || self.waited_ms(now) >= SAID_AFTER_MS
     }
 }
 

@@ -5,7 +5,7 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{error, info, warn};
 
@@ -15,7 +15,7 @@ use crate::config::secret_file::text_of;
 use crate::regular_file;
 use crate::secret::Secret;
 use crate::token::places;
-use crate::token::store::Generation;
+use crate::token::store::{Generation, PostingKey, TokenStore};
 
 mod content;
 mod mount;
@@ -48,7 +48,27 @@ pub struct Watched {
     /// Where the configuration says that it is.
     own: PathBuf,
     form: Form,
+    unsaved: Option<Unsaved>,
     last: Mutex<Last>,
+}
+
+/// Where a refresher publishes the token that it could not store, of a provider that is not refreshed any more.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// All that refreshers publish.
+    pub store: Arc<TokenStore>,
+    /// That of the refresher.
+    pub key: PostingKey,
+}
+
+impl Unsaved {
+    /// The token, as long as the file lacks it.
+    fn content(&self) -> Option<Content> {
+        let posting = self.store.read(self.key);
+        let token = posting.token.as_ref().filter(|_| posting.disk_error.is_some())?;
+        let (secret, expires_at) = (token.secret.clone(), Some(token.expires.wall));
+        Some(Content { secret, expires_at, doubt: None })
+    }
 }
 
 /// What is known of the file.
@@ -125,12 +145,12 @@ impl Watched {
     pub fn new(path: impl Into<PathBuf>, form: Form) -> Self {
         let own = path.into();
         let last = Last { path: own.clone(), ..Last::default() };
-        Self { own, form, last: Mutex::new(last) }
+        Self { own, form, unsaved: None, last: Mutex::new(last) }
     }
 
     /// Watches the file of a provider's credential. A stored token is looked for where its chain is.
-    pub fn of(file: &WatchedFile) -> Self {
-        let watched = Self::new(&file.path, file.form.clone());
+    pub fn of(file: &WatchedFile, unsaved: Option<Unsaved>) -> Self {
+        let watched = Self { unsaved, ..Self::new(&file.path, file.form.clone()) };
         watched.find_again(&mut watched.last());
         watched
     }
@@ -148,8 +168,8 @@ impl Watched {
     /// Looks where a stored token is now: its chain moves to another file where a provider is renamed, or refreshed no more.
     /// Whether that is elsewhere than before.
     fn find_again(&self, last: &mut Last) -> bool {
-        let Form::Stored { seed } = &self.form else { return false };
-        let path = places::of_stored(&self.own, seed.as_ref());
+        let Form::Stored { seed, client } = &self.form else { return false };
+        let path = places::of_stored(&self.own, seed.as_ref(), client.as_deref());
         let is_elsewhere = path != last.path;
         last.path = path;
         is_elsewhere
@@ -173,6 +193,16 @@ impl Watched {
     /// What [`Watched::read`] gives, whether or not it has expired.
     pub fn newest(&self, now: Moment) -> Result<Kept, String> {
         let mut last = self.last();
+        if let Some(content) = self.unsaved.as_ref().and_then(Unsaved::content) {
+            // Once it is stored, the file is read anew.
+            last.seen = None;
+            Self::take(&mut last, content);
+            Self::note(&mut last, None, now);
+            return last
+                .kept
+                .clone()
+                .ok_or_else(|| self.unusable(&last.path, "holds no credential"));
+        }
         let mut outcome = self.look(&mut last, now.wall);
         if outcome.is_err() && self.find_again(&mut last) {
             outcome = self.look(&mut last, now.wall);
@@ -502,8 +532,10 @@ mod tests {
         saved.access.as_mut().unwrap().expires_at = at(10).wall;
         fs::write(&path, saved.to_json().expose()).unwrap();
         let access = saved.access.unwrap().token;
-        let stored =
-            |seed: Option<&str>| Watched::new(&path, Form::Stored { seed: seed.map(Secret::new) });
+        let stored = |seed: Option<&str>| {
+            let seed = seed.map(Secret::new);
+            Watched::new(&path, Form::Stored { seed, client: None })
+        };
         for seed in [None, Some("seed")] {
             assert_eq!(stored(seed).read(at(9)).unwrap().secret, access);
             let why = stored(seed).read(at(10)).unwrap_err();
@@ -524,8 +556,8 @@ mod tests {
         saved.begin_with_seed(&Secret::new("seed"));
         saved.access.as_mut().unwrap().expires_at = at(200_000).wall;
         fs::write(&own, saved.to_json().expose()).unwrap();
-        let form = Form::Stored { seed: Some(Secret::new("seed")) };
-        let watched = Watched::of(&WatchedFile { path: own.clone(), form, missing: None });
+        let form = Form::Stored { seed: Some(Secret::new("seed")), client: None };
+        let watched = Watched::of(&WatchedFile { path: own.clone(), form, missing: None }, None);
         watched.read(at(0)).unwrap();
         fs::rename(&own, &other).unwrap();
         watched.read(at(1)).unwrap();

@@ -52,6 +52,8 @@ enum Step {
     /// All tokens end.
     Expire,
     Restart,
+    /// Another process takes this one's place, and calls a provider differently; for a while both run.
+    Overlap,
     /// A reload changes a header.
     Header,
     Rename,
@@ -72,12 +74,13 @@ enum Step {
     HideFiles,
 }
 
-const ALL: [Step; 16] = [
+const ALL: [Step; 17] = [
     Step::Order,
     Step::OrderAll,
     Step::Refuse,
     Step::Expire,
     Step::Restart,
+    Step::Overlap,
     Step::Header,
     Step::Rename,
     Step::Add,
@@ -247,6 +250,30 @@ impl World {
         self.start();
     }
 
+    fn overlap(&mut self) {
+        let before = (self.proxy.take().unwrap(), self.active());
+        let index = self.rng.usize(..self.entries.len());
+        self.entries[index].name = self.unused_name();
+        self.explained += 2;
+        self.start();
+        for _ in 0..self.rng.u32(1..4) {
+            let of_now = self.active();
+            let mut both = [(self.proxy.as_ref(), of_now), (Some(&before.0), before.1)];
+            self.rng.shuffle(&mut both);
+            let mut ordered = 0;
+            for (proxy, name) in both {
+                let Some((proxy, name)) = proxy.zip(name) else { continue };
+                let status = proxy.ask(post(&format!("/-/refresh/{}", path_of(name)), "")).status;
+                assert_eq!(status == 200, self.can_refresh(), "{name}: {status}");
+                ordered += 1;
+            }
+            self.explained += ordered;
+        }
+        // It looks for what it lacks, as at its start.
+        self.explained += 2;
+        drop(before);
+    }
+
     fn proxy(&self) -> &TestProxy {
         self.proxy.as_ref().unwrap()
     }
@@ -359,6 +386,8 @@ impl World {
             // What could not be written is lost with the process.
             Step::Restart if self.is_blocked => return false,
             Step::Restart => self.restart(),
+            Step::Overlap if !is_disk_well => return false,
+            Step::Overlap => self.overlap(),
             Step::Header => {
                 let index = self.rng.usize(..self.entries.len());
                 self.reload(|world| world.entries[index].header += 1);

@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use crossbeam_channel::{Receiver, TryRecvError};
 use evertoken::secret::Secret;
 use evertoken::shared::lease::Mark;
+use evertoken::token::places::Seeker;
 use fastrand::Rng;
 
 use crate::support::engine::ModelEngine;
@@ -374,7 +375,7 @@ impl World {
 
     fn reload(&mut self, host: usize) {
         if self.runs(host) {
-            self.fleet.tell(host, evertoken::token::refresher::Refresher::reloaded);
+            self.fleet.tell(host, |refresher| refresher.reloaded(Seeker::default()));
             self.disturbances += 1;
         }
     }

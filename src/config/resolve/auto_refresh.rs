@@ -11,6 +11,7 @@ use crate::config::{
     WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
+use crate::token::group::client_of;
 use crate::token::watched::{Fields, Form};
 
 /// Bounds of the numbers, each with its unit.
@@ -53,6 +54,8 @@ pub(super) enum TokenSource {
     Stored {
         /// The configured refresh token, where it is there.
         seed: Option<Secret>,
+        /// Hash of the `token_url` and the client, where both are there.
+        client: Option<String>,
     },
 }
 
@@ -126,7 +129,8 @@ pub(super) fn read_auto_refresh(
     Some(if enabled {
         TokenSource::Refreshed(Box::new(refresh))
     } else {
-        TokenSource::Stored { seed: refresh.seed.and_then(Result::ok) }
+        let client = client_of(&refresh);
+        TokenSource::Stored { seed: refresh.seed.and_then(Result::ok), client }
     })
 }
 

@@ -171,11 +171,13 @@ fn read_credential(
             }
             None => found.map_or_else(Credential::Missing, Credential::Static),
         },
-        (Some(TokenSource::Stored { seed }), None, None) => Credential::Watched(WatchedFile {
-            path: state.path(),
-            form: Form::Stored { seed },
-            missing: None,
-        }),
+        (Some(TokenSource::Stored { seed, client }), None, None) => {
+            Credential::Watched(WatchedFile {
+                path: state.path(),
+                form: Form::Stored { seed, client },
+                missing: None,
+            })
+        }
         // A mistake that was reported may be why there is none.
         (Some(TokenSource::Unreadable), None, None) => Credential::None,
         (None, None, None) if section.is_unreadable() || auth_type.is_none() => Credential::None,

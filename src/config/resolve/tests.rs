@@ -232,8 +232,10 @@ fn refreshing_that_is_turned_off_leaves_the_stored_token() {
                      client_secret_env: NO_SECRET\n  refresh_token_env: TOKEN\n";
         document("state_dir: /s", &format!("{lines}{more}"))
     };
-    let form =
-        |seed: Option<&str>| crate::token::watched::Form::Stored { seed: seed.map(Secret::new) };
+    let form = |seed: Option<&str>| {
+        let seed = seed.map(Secret::new);
+        crate::token::watched::Form::Stored { seed, client: None }
+    };
     let credential = |text: &str| {
         let config = fine(text);
         assert_eq!(missing_secrets(&config), [""; 0], "variables are not asked for: {text}");

@@ -31,6 +31,7 @@ impl Lifecycle {
             revision: self.saved.revision,
             fence: self.saved.fence,
             configured_seed: self.saved.configured_seed.clone(),
+            client: self.saved.client.clone(),
             refresh_end: RefreshEnd::after(None, grant, false, sent.wall),
             ..Saved::default()
         };

@@ -51,6 +51,11 @@ impl Lifecycle {
         self.saved.configured_seed = configured.or_else(|| self.saved.configured_seed.take());
     }
 
+    /// What is stored from now on says with which client it is refreshed; without one, what it said before.
+    pub fn stamp_client(&mut self, client: Option<String>) {
+        self.saved.client = client.or_else(|| self.saved.client.take());
+    }
+
     /// The chain begins with `seed` from now on. A refresh token that failed, or whose outcome is not known, may be
     /// the seed of another host that never began a chain: it is superseded too.
     pub(super) fn begin_chain_with(&mut self, seed: &Secret) {

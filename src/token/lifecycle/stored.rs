@@ -22,8 +22,9 @@ impl Lifecycle {
     pub fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
         let known_token = self.saved.refresh_token.clone();
         let configured = self.saved.configured_seed.take();
+        let client = self.saved.client.take().or_else(|| stored.client.clone());
         let own_failure = self.failure_of_new_seed();
-        self.saved = Saved { configured_seed: configured, ..stored };
+        self.saved = Saved { configured_seed: configured, client, ..stored };
         self.note_arrived();
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
         if self.saved.refresh_token != known_token || all_well {

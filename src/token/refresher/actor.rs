@@ -10,6 +10,7 @@ use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{SecretFiles, secret_file, secret_of_file};
+use crate::token::group::client_of;
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Step};
 use crate::token::refresh_end::Nearness;
@@ -78,19 +79,21 @@ pub(super) struct Actor {
     /// Where the tokens were kept before a reload, and who is told once they are stored anew and removed
     /// there.
     pub(super) left_places: Vec<(StateFile, Sender<()>)>,
+    /// Where the configuration has them kept, whether or not another process keeps them elsewhere.
+    pub(super) home: PathBuf,
     /// Where they are to be kept since a reload, and who is told as above.
     pub(super) next_place: Option<(StateFile, Sender<()>)>,
 }
 
 impl Actor {
     pub(super) fn new(
-        setup: Setup,
+        mut setup: Setup,
         inbox: Receiver<Event>,
         is_told_wanted: Arc<AtomicBool>,
         is_single: bool,
     ) -> Self {
-        let policy = Policy::of(&setup.config);
-        let (read, notes) = load_at_start(&setup);
+        let (policy, home) = (Policy::of(&setup.config), setup.state.path());
+        let (read, notes) = load_at_start(&mut setup);
         let (stored, hindrance) = match read {
             Ok(stored) => (stored, None),
             Err(error) => (None, Some(error)),
@@ -98,6 +101,7 @@ impl Actor {
         let now = setup.clock.now();
         let mut machine = Lifecycle::new(policy, stored, now);
         machine.stamp_configured();
+        machine.stamp_client(client_of(&setup.config));
         let mut actor = Self {
             setup,
             machine,
@@ -123,6 +127,7 @@ impl Actor {
             is_retired: false,
             is_single,
             left_places: Vec::new(),
+            home,
             next_place: None,
         };
         match hindrance {
@@ -338,7 +343,9 @@ impl Actor {
         if let Some(path) = config.files.seed.as_ref().filter(|_| config.seed.is_some()) {
             config.seed = Some(read(path));
         }
-        if self.machine.set_policy(Policy::of(config)) {
+        let is_new = self.machine.set_policy(Policy::of(config));
+        self.machine.stamp_client(client_of(config));
+        if is_new {
             // As at a start: it may be of another account.
             self.machine.order(self.setup.clock.now());
         }
@@ -372,17 +379,10 @@ impl Actor {
             return Went::Unread;
         }
         self.publish(true);
-        let Ok(lock) = self.lock() else {
-            if self.is_held_up_by_unread() {
-                return Went::Unread;
-            }
-            self.wait_for_lock();
-            return Went::Busy;
+        let lock = match self.lock_and_take_up() {
+            Ok(lock) => lock,
+            Err(went) => return went,
         };
-        self.take_up_stored();
-        if self.is_held_up_by_unread() {
-            return Went::Unread;
-        }
         if self.machine.next(self.setup.clock.now()) != Step::Refresh {
             self.joined = self.inbox.len();
             self.wait_is_over();
@@ -390,6 +390,10 @@ impl Actor {
             return Went::Through;
         }
         self.read_files_again();
+        let beginning = match self.lock_beginning() {
+            Ok(beginning) => beginning,
+            Err(went) => return went,
+        };
         let went = match self.enter() {
             Entry::Ours => self.attempt(),
             Entry::Settled => Went::Through,
@@ -409,6 +413,7 @@ impl Actor {
         if went != Went::Busy {
             self.publish(false);
         }
+        self.has_begun(beginning);
         went
     }
 

@@ -81,8 +81,7 @@ impl Actor {
             Presented::Token(token) => Ok(Some(token.clone())),
             Presented::Nothing => Ok(None),
             Presented::Missing => {
-                let login =
-                    || Missing::Login(self.setup.config.call.login(self.setup.state.slug()));
+                let login = || Missing::Login(self.setup.config.call.login(self.setup.called()));
                 let seed = self.setup.config.seed.as_ref();
                 let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
                 Err(Failure::missing(missing.unwrap_or_else(login)))
@@ -158,7 +157,7 @@ impl Actor {
         let config = &self.setup.config;
         // Without a seed in the configuration, the failure itself says what to run.
         let helps = *presented != Presented::Missing || config.seed.is_some();
-        let slug = self.setup.state.slug();
+        let slug = self.setup.called();
         (config.login.exist() && helps).then(|| config.call.login(slug))
     }
 }

@@ -1,4 +1,4 @@
-//! Reads, locks and writes the state file for a refresher. One that makes no sense is moved aside; one that
+//! Reads and writes the state file for a refresher. One that makes no sense is moved aside; one that
 //! can't be read is waited for, and nothing is refreshed or written meanwhile.
 
 use std::io::{self, ErrorKind};
@@ -7,13 +7,16 @@ use std::time::Duration;
 use log::{error, info, warn};
 
 use crate::clock::Moment;
+use crate::secret::Secret;
 use crate::shortage::Shortage;
 use crate::token::lifecycle::Presented;
+use crate::token::places::Unseen;
 use crate::token::refresher::actor::{Actor, LOCK_RETRY_MS};
+use crate::token::refresher::locks::{NoLock, follow_at_start};
 use crate::token::refresher::wait::on_disk_at_start;
 use crate::token::refresher::{Setup, TICK_MS};
 use crate::token::saved::Saved;
-use crate::token::state_file::{Found, Locking, StateFile, StateLock};
+use crate::token::state_file::{Found, Locking, StateFile};
 use crate::token::waiting::Cause;
 
 /// How often the lock is tried for before the end.
@@ -22,9 +25,6 @@ const LOCK_TRIES_AT_END: u32 = 20;
 const UNREAD_RETRY_MIN_MS: u64 = 1_000;
 /// The longest wait for it.
 const UNREAD_RETRY_MAX_MS: u64 = 30_000;
-
-/// Another process holds the lock.
-pub(super) struct Busy;
 
 /// A state file that is there and can't be read.
 #[derive(Debug)]
@@ -84,11 +84,17 @@ impl Actor {
 
     /// Tries again to write what could not be written, unless what another process stored has taken its
     /// place.
-    pub(super) fn save_again(&mut self) -> Result<(), Busy> {
+    pub(super) fn save_again(&mut self) -> Result<(), NoLock> {
         let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
         // Under the lock nothing can be stored between the look and the write.
+        let path = self.setup.state.path();
         let _lock = self.lock()?;
-        if !self.take_up_login() {
+        let is_over = self.take_up_login();
+        if self.setup.state.path() != path {
+            // It was moved: that is not the file that is locked.
+            return Err(NoLock::Busy);
+        }
+        if !is_over {
             self.store(saved);
         }
         if self.unsaved.is_none() {
@@ -108,44 +114,24 @@ impl Actor {
         }
     }
 
-    /// The lock; None where the state folder can't hold one.
-    pub(super) fn lock(&mut self) -> Result<Option<StateLock>, Busy> {
-        match self.on_disk(StateFile::try_lock) {
-            Ok(Locking::Ours(lock)) => Ok(Some(lock)),
-            Ok(Locking::Theirs) => Err(Busy),
-            Err(error) if Shortage::of(&error).is_some() => {
-                // It has not been said that nobody holds it.
-                self.note_unread(&error);
-                Err(Busy)
-            }
-            Err(error) => {
-                if !self.lock_warned {
-                    self.lock_warned = true;
-                    warn!(
-                        provider = self.setup.name.as_str();
-                        "The state folder can't hold a lock for {} ({error}); another process could \
-                         refresh provider {} at the same time",
-                        self.setup.state.path().display(),
-                        self.setup.name
-                    );
-                }
-                Ok(None)
-            }
-        }
-    }
-
     /// Reads the state file. Where it is there and can't be read, that is noted, and None returned.
     /// `may_set_aside` says that nobody can be writing it now.
     fn read_state(&mut self, may_set_aside: bool) -> Option<Saved> {
         let read = self.on_disk(StateFile::read);
         let (read, notes) = understand(&self.setup, read, may_set_aside);
         match read {
-            Ok(stored) => {
-                self.note_read(notes);
-                stored
-            }
+            Ok(stored) => match self.follow(stored) {
+                Ok(stored) => {
+                    self.note_read(notes);
+                    stored
+                }
+                Err(unseen) => {
+                    self.note_unread(&unseen);
+                    None
+                }
+            },
             Err(error) => {
-                self.note_unread(&error);
+                self.note_unread(&error.into());
                 None
             }
         }
@@ -165,18 +151,21 @@ impl Actor {
         }
     }
 
-    /// Notes that the state file is there and can't be read.
-    pub(super) fn note_unread(&mut self, error: &io::Error) {
+    /// Notes that the state file is there and can't be read, or that there may be one.
+    pub(super) fn note_unread(&mut self, unseen: &Unseen) {
         let now = self.setup.clock.now();
-        if let Some(shortage) = Shortage::of(error) {
+        if let Some(shortage) = Shortage::of(&unseen.error) {
             // It passes, and tells nothing of the file: the waits do not grow.
             self.unread = Some(Unread::again(None, now));
             shortage.say(&format!("provider {} can't be refreshed", self.setup.name));
             return self.wait_for(Cause::Shortage(shortage));
         }
         self.unread = Some(Unread::again(self.unread.as_ref(), now));
-        let path = self.setup.state.path().display().to_string();
-        self.wait_for(Cause::StateFile { path, why: error.to_string() });
+        let why = unseen.error.to_string();
+        self.wait_for(match &unseen.elsewhere {
+            Some(path) => Cause::Unseen { path: path.display().to_string(), why },
+            None => Cause::StateFile { path: self.setup.state.path().display().to_string(), why },
+        });
     }
 
     /// Whether a refresh must wait for the state file, which is tried again: without it, a refresh token that
@@ -249,7 +238,12 @@ impl Actor {
         }
         let now = self.setup.clock.now();
         let before = self.machine.saved().mark();
-        let brought = self.machine.take_up(stored, now);
+        let brought = if self.begins_with(&stored) {
+            // Another process began the chain, in a file that counts for itself.
+            self.machine.adopt(stored, now)
+        } else {
+            self.machine.take_up(stored, now)
+        };
         if self.machine.saved().mark() != before {
             self.note_taken_up(brought);
         }
@@ -257,11 +251,22 @@ impl Actor {
     }
 }
 
-/// What is stored, or why that can't be read; and what is to be known about it.
-type Loaded = (io::Result<Option<Saved>>, Vec<String>);
+impl Actor {
+    /// Whether `stored` is the chain of the configured seed, which is not known here yet.
+    fn begins_with(&self, stored: &Saved) -> bool {
+        let seed = self.setup.config.seed.as_ref().and_then(|seed| seed.as_ref().ok());
+        let knows =
+            |saved: &Saved, hash: &str| saved.refresh_token.is_some() && saved.may_know_seed(hash);
+        let brings = |hash: String| knows(stored, &hash) && !knows(self.machine.saved(), &hash);
+        seed.map(Secret::hash).is_some_and(brings) && !self.machine.is_other_login(stored)
+    }
+}
 
-/// As [`load`], and removes what a kill left, where no other process is at it.
-pub(super) fn load_at_start(setup: &Setup) -> Loaded {
+/// What is stored, or why that can't be read; and what is to be known about it.
+type Loaded<E = io::Error> = (Result<Option<Saved>, E>, Vec<String>);
+
+/// As [`load`], looks for the chain elsewhere too, and removes what a kill left, where no other process is at it.
+pub(super) fn load_at_start(setup: &mut Setup) -> Loaded<Unseen> {
     let lock = on_disk_at_start(setup, StateFile::try_lock);
     let is_ours = matches!(lock, Ok(Locking::Ours(_)));
     if is_ours && let Err(error) = on_disk_at_start(setup, StateFile::remove_leftovers) {
@@ -272,9 +277,9 @@ pub(super) fn load_at_start(setup: &Setup) -> Loaded {
         );
     }
     let read = on_disk_at_start(setup, StateFile::read);
-    let loaded = understand(setup, read, is_ours);
+    let (read, notes) = understand(setup, read, is_ours);
     drop(lock);
-    loaded
+    (read.map_err(Unseen::from).and_then(|stored| follow_at_start(setup, stored)), notes)
 }
 
 /// Reads the state file; one that was read whole and makes no sense counts as none. It is moved aside where
@@ -283,7 +288,7 @@ pub(super) fn load(setup: &Setup, may_set_aside: bool) -> Loaded {
     understand(setup, setup.state.read(), may_set_aside)
 }
 
-fn understand(setup: &Setup, read: io::Result<Found>, may_set_aside: bool) -> Loaded {
+pub(super) fn understand(setup: &Setup, read: io::Result<Found>, may_set_aside: bool) -> Loaded {
     let error = match read {
         Ok(found) => return (Ok(found.saved), found.notes),
         Err(error) => error,

@@ -20,9 +20,9 @@ impl Actor {
                 self.hold_off = None;
                 self.change(*change);
             }
-            Event::Reloaded => {
+            Event::Reloaded(seeker) => {
                 self.hold_off = None;
-                self.reloaded();
+                self.reloaded(*seeker);
             }
             Event::Retire => self.retire(),
             // Whoever asks is told by what was published last.
@@ -90,7 +90,10 @@ impl Actor {
                 Ok(Event::Force(done)) if self.falls_back => self.waiting.push(done),
                 Ok(Event::Force(_)) => {}
                 // A reload that changed nothing of it is an order too.
-                Ok(Event::Reloaded) => self.is_retired = false,
+                Ok(Event::Reloaded(seeker)) => {
+                    self.is_retired = false;
+                    self.setup.seeker = *seeker;
+                }
                 Ok(event) => self.hear(event),
                 Err(TryRecvError::Empty) => break,
             }

@@ -9,6 +9,7 @@ use crate::clock::Moment;
 use crate::secret::Secret;
 use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
+use crate::token::group::client_of;
 use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS};
@@ -40,6 +41,7 @@ pub fn store_login(
     }
     let now = setup.clock.now();
     let mut machine = Lifecycle::new(Policy::of(&setup.config), stored, now);
+    machine.stamp_client(client_of(&setup.config));
     if let Some((_, fence, _)) = &lease {
         machine.set_fence(*fence);
     }
@@ -111,7 +113,7 @@ fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {
                 // The timer's end is all that is waited for.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
-            Err(error) => return Err(error.to_string()),
+            Ok(Locking::Nobodys(error)) | Err(error) => return Err(error.to_string()),
         }
     }
     let who = setup.state.lock_holder().unwrap_or_else(|| "another process".to_owned());

@@ -7,11 +7,13 @@ use crossbeam_channel::Sender;
 use log::{info, warn};
 
 use crate::secret::Secret;
+use crate::token::group::client_of;
 use crate::token::lifecycle::Policy;
+use crate::token::places::Seeker;
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::Actor;
 use crate::token::saved::Saved;
-use crate::token::state_file::{Locking, StateFile};
+use crate::token::state_file::{Locking, StateFile, StateLock};
 
 /// What a refresher works with from now on.
 pub struct Change {
@@ -43,19 +45,24 @@ impl Actor {
         let before = std::mem::replace(&mut self.setup, setup);
         let now = self.setup.clock.now();
         self.machine.reconfigure(Policy::of(&self.setup.config), now);
+        self.machine.stamp_client(client_of(&self.setup.config));
         self.next_place = None;
         if before.state.path() != self.setup.state.path() {
             let new = std::mem::replace(&mut self.setup.state, before.state);
-            self.next_place = Some((new, leaving));
-            self.move_to_next_place();
+            // Where another process keeps them elsewhere they stay there, unless they are to move.
+            if new.path() != self.home {
+                self.next_place = Some((new, leaving));
+                self.move_to_next_place();
+            }
         }
         self.publish(false);
     }
 
     /// The configuration is as it was; that it was read again is an order to try, where the last try
     /// failed.
-    pub(super) fn reloaded(&mut self) {
+    pub(super) fn reloaded(&mut self, seeker: Seeker) {
         self.is_retired = false;
+        self.setup.seeker = seeker;
         if self.machine.next_attempt_at().is_some() {
             self.machine.order(self.setup.clock.now());
         }
@@ -74,21 +81,48 @@ impl Actor {
         self.publish(false);
     }
 
-    /// Keeps the tokens where a reload said from now on; not before it is known what the file so far holds.
+    /// Keeps the tokens where a reload said from now on; not before it is known what the file so far holds. Another
+    /// process may use that too: it must not refresh there while the tokens are on their way.
     pub(super) fn move_to_next_place(&mut self) {
-        if self.unread.is_none()
-            && let Some((new, leaving)) = self.next_place.take()
-        {
-            let old = std::mem::replace(&mut self.setup.state, new);
-            self.move_from(old, leaving);
+        if self.unread.is_some() || self.next_place.is_none() {
+            return;
         }
+        let Ok(old_lock) = self.lock_and_take_up() else { return };
+        let Some((new, leaving)) = self.next_place.take() else { return };
+        if self.setup.state.path() == new.path() {
+            // Another process moved them there.
+            let _ = leaving.send(());
+            return;
+        }
+        let old = std::mem::replace(&mut self.setup.state, new);
+        let lock = self.lock().ok().filter(|_| !self.is_place_anothers());
+        if let Some(_lock) = lock {
+            self.home = self.setup.state.path();
+            self.move_from(old, old_lock, leaving);
+            return;
+        }
+        if old.path() != self.home {
+            // Another process keeps them elsewhere: nobody waits for that.
+            let _ = leaving.send(());
+        }
+        let new = std::mem::replace(&mut self.setup.state, old);
+        self.next_place = Some((new, leaving));
     }
 
-    fn move_from(&mut self, old: StateFile, leaving: Sender<()>) {
-        let lock = self.lock();
+    /// Whether the file in the new place is that of another chain which is configured.
+    fn is_place_anothers(&mut self) -> bool {
+        let stored = self.on_disk(StateFile::load);
+        let slug = self.setup.state.slug();
+        matches!(stored, Ok(Some(stored)) if self.setup.seeker.is_anothers(slug, &stored))
+    }
+
+    /// Goes on in the place that is new, under the locks of both.
+    fn move_from(&mut self, old: StateFile, old_lock: Option<StateLock>, leaving: Sender<()>) {
         let hindrance = match self.setup.state.load() {
-            _ if lock.is_err() => Some("another process refreshes there".to_owned()),
-            Ok(None) => None,
+            Ok(None) => {
+                self.carry(&old);
+                None
+            }
             Ok(Some(stored)) if self.is_of_this_chain(&stored) => {
                 self.machine.take_up(stored, self.setup.clock.now());
                 None
@@ -105,12 +139,40 @@ impl Actor {
             None => self.store(saved),
             Some(why) => self.unsaved = Some((saved, why)),
         }
-        drop(lock);
-        self.left_places.push((old, leaving));
         // Where the tokens came back to a place before it was left.
         let place = self.setup.state.path();
         self.left_places.retain(|(left, _)| left.path() != place);
+        if old_lock.is_some() && self.unsaved.is_none() {
+            self.leave_place(&old, &leaving);
+        } else {
+            self.left_places.push((old, leaving));
+        }
+        drop(old_lock);
         self.leave_old_places();
+    }
+
+    /// Renames the file: that needs no room on the disk, and there is no moment with two copies.
+    fn carry(&self, old: &StateFile) {
+        let is_beside = old.folder() == self.setup.state.folder();
+        if is_beside && self.is_copy(old) && old.rename_to(&self.setup.state).is_ok() {
+            self.say_where();
+        }
+    }
+
+    /// Whether a file holds nothing that is not known here.
+    fn is_copy(&self, file: &StateFile) -> bool {
+        let known = self.machine.saved().mark();
+        let is_known = |stored: &Saved| self.is_of_this_chain(stored) && stored.mark() <= known;
+        matches!(file.load(), Ok(Some(stored)) if is_known(&stored))
+    }
+
+    fn say_where(&self) {
+        info!(
+            provider = self.setup.name.as_str();
+            "The tokens of provider {} are kept in {} now",
+            self.setup.name,
+            self.setup.state.path().display()
+        );
     }
 
     /// Whether `stored` tells of the chain that is in use.
@@ -119,7 +181,8 @@ impl Actor {
         let seed = self.setup.config.seed.as_ref().and_then(|seed| seed.as_ref().ok());
         let seed_hash = known.seed_hash.clone().or_else(|| seed.map(Secret::hash));
         let same_login = stored.login_hash.is_some() && stored.login_hash == known.login_hash;
-        same_login || seed_hash.is_some_and(|hash| stored.knows_seed(&hash))
+        let is_other_client = stored.client.is_some() && stored.client != known.client;
+        same_login || !is_other_client && seed_hash.is_some_and(|hash| stored.knows_seed(&hash))
     }
 
     /// A file of another chain stands where ours is to be: it is kept beside.
@@ -151,25 +214,21 @@ impl Actor {
     /// False where another process is at it; the next tick tries again.
     fn has_left(&self, (old, leaving): &(StateFile, Sender<()>)) -> bool {
         let Ok(Locking::Ours(_lock)) = old.try_lock() else { return false };
-        let known = self.machine.saved();
-        let is_copy =
-            |stored: &Saved| self.is_of_this_chain(stored) && stored.mark() <= known.mark();
-        if matches!(old.load(), Ok(Some(stored)) if is_copy(&stored)) {
+        self.leave_place(old, leaving);
+        true
+    }
+
+    fn leave_place(&self, old: &StateFile, leaving: &Sender<()>) {
+        if self.is_copy(old) {
             self.remove(old);
         }
         // Nobody may be waiting for it.
         let _ = leaving.send(());
-        true
     }
 
     fn remove(&self, old: &StateFile) {
         match old.remove() {
-            Ok(()) => info!(
-                provider = self.setup.name.as_str();
-                "The tokens of provider {} are kept in {} now",
-                self.setup.name,
-                self.setup.state.path().display()
-            ),
+            Ok(()) => self.say_where(),
             Err(error) => {
                 warn!(
                     provider = self.setup.name.as_str();

@@ -7,6 +7,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::config::SecretFiles;
 use crate::secret::Secret;
 use crate::token::grant;
+use crate::token::places::Seeker;
 use crate::token::refresher::actor::LOCK_RETRY_MS;
 use crate::token::saved::{Saved, SavedAccess};
 
@@ -81,6 +82,7 @@ impl Asleep {
             name: "P".into(),
             config,
             state: StateFile::new(folder.path(), "p"),
+            seeker: Seeker::default(),
             chain: None,
             store: store.clone(),
             clock,

@@ -12,14 +12,14 @@ use crate::token::waiting::{Cause, Waits};
 impl Actor {
     /// Notes that `cause` is waited for before anything else can be done.
     pub(super) fn wait_for(&mut self, cause: Cause) {
-        let is_of_file = matches!(cause, Cause::StateFile { .. } | Cause::Shortage(_));
+        let is_of_file = cause.is_of_file();
         let is_of_disk = matches!(cause, Cause::Disk { .. });
         if self.unread.is_some() && !is_of_file && !is_of_disk {
             // A state file that can't be read stands before all else.
             return;
         }
         let is_refreshing = match cause {
-            Cause::Lock { .. } | Cause::Lease => true,
+            Cause::Lock { .. } | Cause::LockFile { .. } | Cause::Lease => true,
             Cause::Disk { .. } => self.setup.store.read(self.setup.provider).refreshing,
             _ => false,
         };
@@ -65,7 +65,11 @@ impl Actor {
 
     /// Notes that another process has the lock.
     pub(super) fn wait_for_lock(&mut self) {
-        let state = &self.setup.state;
+        self.wait_for_lock_at(&self.setup.state.clone());
+    }
+
+    /// As [`Actor::wait_for_lock`], for the lock of `state`.
+    pub(super) fn wait_for_lock_at(&mut self, state: &StateFile) {
         let path = state.lock_path().display().to_string();
         // The list of all locks is read when the holder is to be named.
         let is_to_be_said = self.waits.is_to_be_said(self.setup.clock.now());

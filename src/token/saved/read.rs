@@ -80,6 +80,7 @@ impl Fields {
             granted_scope: self.take("granted_scope"),
             superseded_seeds: self.take("superseded_seeds").unwrap_or_default(),
             configured_seed: self.take("configured_seed"),
+            client: self.take("client"),
             store_offset_ms: self.take("store_offset_ms"),
             refresh_token: self.take("refresh_token").and_then(filled),
             refresh_end: self.take("refresh_end"),
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn each_field_but_the_refresh_token_can_be_done_without() {
         let names: Vec<String> = json().keys().cloned().collect();
-        assert_eq!(names.len(), 15, "{names:?}");
+        assert_eq!(names.len(), 16, "{names:?}");
         for name in names {
             for wrong in [None, Some(Value::Null), Some(serde_json::json!([{"x": true}]))] {
                 let mut object = json();

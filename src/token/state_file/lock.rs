@@ -1,13 +1,13 @@
 //! The lock that keeps two processes from refreshing one provider at once, and who holds it.
 
 use std::fs::{self, File, Permissions, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::{major, minor};
 
-use crate::regular_file::open_without_waiting;
+use crate::regular_file;
 use crate::token::state_file::give_to_owner;
 
 /// The mode of the lock file.
@@ -27,23 +27,44 @@ pub enum Locking {
     Ours(StateLock),
     /// Another process is refreshing.
     Theirs,
+    /// Nobody can hold it here: the disk is full or read-only, or knows no locks.
+    Nobodys(io::Error),
 }
 
 /// Tries for the lock on the file `path` without waiting; the file is made where there is none.
 pub(super) fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
-    let file = open(path)?;
+    let file = match open(path) {
+        Ok(file) => file,
+        Err(error) if can_be_locked_by_nobody(path, &error) => return Ok(Locking::Nobodys(error)),
+        Err(error) => return Err(error),
+    };
     give_to_owner(&file, folder);
     match file.try_lock() {
         Ok(()) => Ok(Locking::Ours(StateLock(file))),
         Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
-        Err(TryLockError::Error(error)) => Err(error),
+        // The file is there and open: its file system knows no locks.
+        Err(TryLockError::Error(error)) => Ok(Locking::Nobodys(error)),
+    }
+}
+
+/// Whether an `error` at opening the lock file `path` says that no process can hold it. Any other may hide a lock
+/// that another process holds.
+fn can_be_locked_by_nobody(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
+        // It can't be made in a folder that may not be written, and is not there.
+        ErrorKind::PermissionDenied | ErrorKind::NotFound => {
+            let there = fs::symlink_metadata(path);
+            there.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        }
+        _ => false,
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).write(true).truncate(false).mode(LOCK_MODE);
-    let file = open_without_waiting(&mut options, path)?;
+    let file = regular_file::open_with(&mut options, path)?;
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & !LOCK_MODE != 0 {
         // Whoever can open it can hold it. Where it is somebody else's file, its owner sees to it.
@@ -99,6 +120,29 @@ mod tests {
         drop(held);
         assert_eq!(holder(&path), None);
         assert!(matches!(try_lock(&path, dir.path()).unwrap(), Locking::Ours(_)));
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_lock_file_is_no_lock_that_nobody_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.lock");
+        let makes: [&dyn Fn(); 5] = [
+            &|| fs::create_dir(&path).unwrap(),
+            &|| {
+                let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+                assert!(made.success());
+            },
+            &|| std::os::unix::fs::symlink(&path, &path).unwrap(),
+            &|| std::os::unix::fs::symlink(dir.path().join("none/x"), &path).unwrap(),
+            &|| std::os::unix::fs::symlink("/dev/null", &path).unwrap(),
+        ];
+        for (number, make) in makes.iter().enumerate() {
+            make();
+            assert!(try_lock(&path, dir.path()).is_err(), "{number}");
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
+        let unwritable = Path::new("/proc/sys/one.lock");
+        assert!(matches!(try_lock(unwritable, dir.path()), Ok(Locking::Nobodys(_))));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use crate::regular_file;
+use crate::shortage::Shortage;
 use crate::token::saved::{Salvaged, Saved, salvage};
 use crate::token::state_file::{StateFile, make_folder};
 
@@ -38,10 +39,16 @@ impl StateFile {
             self.check_absence()?;
         }
         let mut found = Found::default();
-        let older = salvage_file(&self.older_path()).unwrap_or_else(|error| {
-            found.notes.push(format!("{} is passed over: {error}", self.older_path().display()));
-            None
-        });
+        let older = match salvage_file(&self.older_path()) {
+            Ok(older) => older,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                let path = self.older_path();
+                found.notes.push(format!("{} is passed over: {error}", path.display()));
+                None
+            }
+            // It may hold the newest tokens.
+            Err(error) => return Err(self.of_older(&error)),
+        };
         if let Some(newer) = main.as_ref().filter(|main| main.is_newer()) {
             if newer.saved.refresh_token.is_none() {
                 let why = format!("it has format {}, and {NO_REFRESH_TOKEN}", newer.format);
@@ -61,11 +68,24 @@ impl StateFile {
     /// Whether what is stored now is to be written beside a file of a newer format. An error says that what
     /// is there can't be read, and so must not be replaced.
     pub(super) fn is_of_newer_format(&self) -> io::Result<bool> {
+        if let Err(error) = salvage_file(&self.older_path())
+            && error.kind() != ErrorKind::InvalidData
+        {
+            return Err(self.of_older(&error));
+        }
         match salvage_file(&self.path()) {
             Ok(Some(main)) => Ok(main.is_newer()),
             Ok(None) => self.check_absence().map(|()| false),
             Err(error) if error.kind() == ErrorKind::InvalidData => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The error of what is stored beside a file of a newer format.
+    fn of_older(&self, error: &io::Error) -> io::Error {
+        match Shortage::of(error) {
+            Some(shortage) => io::Error::other(shortage),
+            None => io::Error::other(format!("{} beside it: {error}", self.older_path().display())),
         }
     }
 
@@ -256,6 +276,23 @@ mod tests {
             .map(|entry| names(entry.unwrap().path()))
             .collect();
         assert_eq!(left, ["one.json"]);
+    }
+
+    #[test]
+    fn what_is_stored_beside_a_newer_format_and_can_not_be_read_is_waited_for() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        newer(&file, &full());
+        file.replace(&full()).unwrap();
+        std::fs::write(file.older_path(), "{").unwrap();
+        let found = file.read().unwrap();
+        assert!(found.notes[0].contains("is passed over"), "{found:?}");
+        std::fs::remove_file(file.older_path()).unwrap();
+        std::fs::create_dir(file.older_path()).unwrap();
+        assert!(is_unread(&file), "it may hold the newest tokens");
+        // Whether or not the newer file is still there.
+        std::fs::remove_file(file.path()).unwrap();
+        assert!(is_unread(&file));
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub enum Form {
     Stored {
         /// The refresh token that the configuration names, where it is there.
         seed: Option<Secret>,
+        /// Hash of the `token_url` and the client of the configuration, where they are there: the same refresh token
+        /// elsewhere is another account's too.
+        client: Option<String>,
     },
 }
 
@@ -55,7 +58,7 @@ pub(super) fn parse(text: &str, form: &Form) -> Result<Content, String> {
             Ok(Content { secret, expires_at: None, doubt: None })
         }
         Form::Json(fields) => of_json(text, fields),
-        Form::Stored { seed } => of_state(text, seed.as_ref()),
+        Form::Stored { seed, .. } => of_state(text, seed.as_ref()),
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
             (fields(true), "{\"a\":{\"token\":\"secret", "holds no JSON"),
             (fields(true), r#"{"a":{"token":5}}"#, "has no text at 'a.token'"),
             (fields(true), r#"{"a":{"token":""}}"#, "is empty"),
-            (Form::Stored { seed: None }, "{}", "can't be used"),
+            (Form::Stored { seed: None, client: None }, "{}", "can't be used"),
         ];
         for (form, text, part) in cases {
             let why = parse(text, &form).unwrap_err();

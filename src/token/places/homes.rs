@@ -1,0 +1,38 @@
+//! Hands out the names of state files. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::token::group::Group;
+use crate::token::places::{Contents, numbered};
+
+/// Hands out names for state files, none of them twice.
+#[derive(Debug, Default)]
+pub struct Homes {
+    /// Used by refreshers that run, or given out.
+    pub taken: BTreeSet<String>,
+    /// Used by refreshers that run, which are about to leave them.
+    pub leaving: BTreeSet<String>,
+}
+
+impl Homes {
+    /// A name for the chain of `group`: that of one of its providers that nobody uses; `found`, where that is
+    /// one. Only where it `may_wait` one that is being left.
+    pub fn give(
+        &mut self,
+        group: &Group,
+        found: Option<&str>,
+        may_wait: bool,
+        contents: &Contents,
+    ) -> String {
+        let is_free = |slug: &&str| !self.taken.contains(*slug) && !self.leaving.contains(*slug);
+        let is_left = |slug: &&str| may_wait && !self.taken.contains(*slug);
+        let own = || group.slugs.iter().map(String::as_str);
+        let found = found.filter(|slug| group.slugs.contains(*slug)).filter(is_free);
+        let slug = found.or_else(|| own().find(is_free)).or_else(|| own().find(is_left));
+        let is_unused = |slug: &String| is_free(&slug.as_str()) && !contents.has(slug);
+        let slug = slug.map(str::to_owned).or_else(|| numbered(&group.slug).find(is_unused));
+        let slug = slug.unwrap_or_else(|| group.slug.clone());
+        self.taken.insert(slug.clone());
+        slug
+    }
+}

@@ -1,0 +1,98 @@
+//! Whose a state file is: by its name, the refresh token that its chain began with, and its issuer and client. Pure.
+
+use std::path::{Path, PathBuf};
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+use crate::token::group::Group;
+use crate::token::places::Contents;
+use crate::token::saved::Saved;
+use crate::token::state_file::StateFile;
+
+/// How sure it is that a file is of a chain; the surest comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claim {
+    /// An older version wrote it, which did not note the issuer and the client, and it has another name.
+    Perhaps,
+    /// It has the name of one of its providers, though another issuer or client: that was corrected.
+    ByName,
+    /// Its own.
+    Own,
+}
+
+/// Whether the file called `slug` is of the chain of `group`, which is one of `all`.
+pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> Option<Claim> {
+    group.identity.as_ref()?;
+    let by_name = group.slugs.contains(slug);
+    let Some(hash) = group.seed_hash() else {
+        // Without the seed nothing but the name tells whose it is.
+        return (by_name && saved.refresh_token.is_some()).then_some(Claim::Own);
+    };
+    if saved.has_no_beginning() {
+        // Here too.
+        return by_name.then_some(Claim::Own);
+    }
+    if !saved.tells_of_seed(&hash) {
+        return None;
+    }
+    let others = || all.iter().filter(|other| other.identity != group.identity);
+    let is_owned = || others().any(|other| is_owner(other, slug, saved));
+    match (is_same_client(group, saved), by_name) {
+        (None | Some(true), true) => Some(Claim::Own),
+        (Some(true), false) => (!is_owned()).then_some(Claim::Own),
+        (None, false) => (!is_owned()).then_some(Claim::Perhaps),
+        (Some(false), true) => {
+            let is_of = |other: &Group| {
+                is_same_client(other, saved) == Some(true)
+                    && other.seed_hash().is_some_and(|hash| saved.tells_of_seed(&hash))
+            };
+            (!others().any(is_of)).then_some(Claim::ByName)
+        }
+        (Some(false), false) => None,
+    }
+}
+
+/// Whether `saved` is of the issuer and client of `group`; None where one of the two does not tell.
+pub(super) fn is_same_client(group: &Group, saved: &Saved) -> Option<bool> {
+    Some(group.client()? == *saved.client.as_ref()?)
+}
+
+/// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there
+/// is none, of a login.
+fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
+    let tells_of_it = match group.seed_hash() {
+        Some(hash) => saved.has_no_beginning() || saved.tells_of_seed(&hash),
+        None => saved.login_hash.is_some(),
+    };
+    group.slugs.contains(slug) && tells_of_it && is_same_client(group, saved) != Some(false)
+}
+
+/// Orders files of one chain: those whose refresh token was not refused, then by when they got a token last.
+pub(super) fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
+    let hash = saved.refresh_token.as_ref().map(Secret::hash);
+    let refused = saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
+    let obtained_at = saved.access.as_ref().map(|access| access.obtained_at);
+    (hash.is_some() && hash != refused, obtained_at, saved.fence, saved.revision)
+}
+
+/// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider
+/// whose chain began with the same refresh token, at the same issuer.
+pub fn of_stored(own: &Path, seed: Option<&Secret>, client: Option<&str>) -> PathBuf {
+    let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
+    let hash = seed.hash();
+    let contents = Contents::read(folder);
+    let rated = contents.files.iter().filter_map(|(slug, saved)| {
+        let path = StateFile::new(folder, slug.as_str()).path();
+        let is_same = client.zip(saved.client.as_deref()).map(|(own, other)| own == other);
+        let claim = match (is_same, path == own) {
+            (None | Some(true), true) => (Claim::Own, true),
+            (Some(true), false) => (Claim::Own, false),
+            (Some(false), true) => (Claim::ByName, true),
+            (None, false) => (Claim::Perhaps, false),
+            (Some(false), false) => return None,
+        };
+        saved.knows_seed(&hash).then(|| (claim, freshness(saved), path))
+    });
+    let surest = rated.max_by_key(|(claim, freshness, _)| (*claim, *freshness));
+    surest.map_or_else(|| own.to_owned(), |(.., path)| path)
+}
