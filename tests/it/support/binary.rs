@@ -97,6 +97,7 @@ impl Binary {
     }
 
     /// The id of the process that it traces, where it is strace.
+    #[cfg(feature = "slow-tests")]
     pub(crate) fn traced(&self) -> Pid {
         let id = self.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
