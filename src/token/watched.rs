@@ -1,6 +1,6 @@
 //! A credential in a file that somebody else keeps: read again whenever the file changes, never written, never refreshed.
 //!
-//! What is in the file is told by `content`, when a token ends by [`crate::token::expiry`].
+//! What is in the file is told by `content`, when a token ends by `token::expiry`.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
