@@ -13,7 +13,7 @@ use socket2::{Socket, TcpKeepalive};
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// The time between two probes.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
-/// How many probes may stay unanswered. Linux counts them only where [`UNACKNOWLEDGED_MAX`] is not set; where it is,
+/// How many probes may stay unanswered. Linux counts them only where `UNACKNOWLEDGED_MAX` is not set; where it is,
 /// one unanswered probe ends the connection 10 s later.
 const PROBES_MAX: u32 = 3;
 /// How long sent data may stay unacknowledged before the connection ends.
@@ -25,7 +25,7 @@ pub enum Peer {
     /// Across a network, which may lose packets in silence.
     Remote,
     /// On this machine. No packet gets lost here, and the kernel says when a process ends. But it also takes a
-    /// process that reads nothing for [`UNACKNOWLEDGED_MAX`] for gone, such as one that is stopped by Ctrl-Z or in a
+    /// process that reads nothing for `UNACKNOWLEDGED_MAX` for gone, such as one that is stopped by Ctrl-Z or in a
     /// debugger, so that limit is left out.
     Local,
 }

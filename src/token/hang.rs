@@ -9,23 +9,30 @@ use log::{info, warn};
 use crate::clock::Clock;
 use crate::thread::aside_telling;
 use crate::token::places::Contents;
-use crate::token::waiting::{Cause, Waits};
+use crate::token::waiting::{Cause, SAID_AFTER_MS, Waits};
 
 /// How often it is looked whether a call has come back.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// After how many looks a call takes long: 10 s, as for any other wait.
+const LONG_LOOKS: u64 = SAID_AFTER_MS / 1000;
 /// The stack of the thread that makes the call.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Does `work`, and calls `tell` each second that it has not come back.
-pub fn on_disk<T: Send>(tell: &mut dyn FnMut(), work: impl FnOnce() -> T + Send) -> T {
-    aside_telling("disk", STACK_BYTES, LOOK_EVERY, tell, work)
+/// Does `work`, and each second that it has not come back calls `tell`, with whether it takes long.
+pub fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + Send) -> T {
+    let mut looks = 0;
+    let mut look = || {
+        looks += 1;
+        tell(looks >= LONG_LOOKS);
+    };
+    aside_telling("disk", STACK_BYTES, LOOK_EVERY, &mut look, work)
 }
 
 /// What is in the state folder `folder`.
 pub fn read_folder(folder: &Path, clock: &Clock) -> Contents {
     let mut waits = Waits::default();
-    let mut tell = || {
-        let cause = Cause::Disk { path: folder.display().to_string() };
+    let mut tell = |is_long| {
+        let cause = Cause::Disk { path: folder.display().to_string(), is_long };
         if let Some(told) = waits.wait(cause, clock.now()) {
             warn!("The configuration is {told}");
         }

@@ -203,7 +203,7 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Starts the thread, and waits until it has looked at what is stored: at most [`FIRST_LOOK_MAX`], so that a disk
+    /// Starts the thread, and waits until it has looked at what is stored: at most `FIRST_LOOK_MAX`, so that a disk
     /// that hangs holds up no other provider.
     pub fn start(setup: Setup) -> std::io::Result<Self> {
         setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });

@@ -55,6 +55,8 @@ pub enum Cause {
     Disk {
         /// The state file.
         path: String,
+        /// Whether that takes long, by the time that a call takes and not by the clock of tokens.
+        is_long: bool,
     },
     /// We ran out of what it takes to read the state file. This is said at once.
     Shortage(Shortage),
@@ -118,7 +120,7 @@ impl Cause {
                 "{path}, which can't be read ({why}) and may hold the tokens of this provider, as after a change of \
                  its name; until it can, no refresh token is used"
             ),
-            Self::Disk { path } => {
+            Self::Disk { path, .. } => {
                 format!("the disk of the state file {path}, which does not answer")
             }
             Self::Shortage(shortage) => format!("what has run out: {shortage}"),
@@ -174,7 +176,10 @@ impl Wait {
     }
 
     fn is_long(&self, now: Moment) -> bool {
-        self.cause.is_of_file() || self.waited_ms(now) >= SAID_AFTER_MS
+        match self.cause {
+            Cause::Disk { is_long, .. } => is_long,
+            _ => self.cause.is_of_file() || self.waited_ms(now) >= SAID_AFTER_MS,
+        }
     }
 }
 
@@ -186,6 +191,11 @@ impl Waits {
             Some(wait) if wait.cause.is_same_kind(&cause) => wait,
             place => place.insert(Wait { cause: cause.clone(), since: now, is_said: false }),
         };
+        if let Cause::Disk { .. } = cause
+            && !wait.is_said
+        {
+            wait.cause = cause.clone();
+        }
         if wait.is_said || !wait.is_long(now) {
             return None;
         }
@@ -283,11 +293,22 @@ mod tests {
         for cause in [
             Cause::Store { place: "redis://h".into(), why: "no connection".into() },
             Cause::Clock { shown: Timestamp::from_secs(0) },
-            Cause::Disk { path: "/s/p.json".into() },
         ] {
             waits.wait(cause.clone(), at(40_000));
             assert!(waits.wait(cause, at(50_000)).unwrap().contains(" for the "));
             assert!(!waits.said().unwrap().advice.is_empty());
         }
+    }
+
+    #[test]
+    fn a_call_to_the_disk_is_said_once_it_takes_long_itself() {
+        let mut waits = Waits::default();
+        let disk = |is_long| Cause::Disk { path: "/s/p.json".into(), is_long };
+        assert_eq!(waits.wait(disk(false), at(0)), None);
+        assert_eq!(waits.wait(disk(false), at(3_600_000)), None, "the clock was moved");
+        let told = waits.wait(disk(true), at(3_600_000)).unwrap();
+        assert!(told.contains(" for the disk "), "{told}");
+        assert_eq!(waits.wait(disk(true), at(3_600_000)), None, "said once");
+        assert!(waits.end(at(3_600_000)).is_some());
     }
 }

@@ -42,7 +42,7 @@ pub(super) enum Form {
     Urlencoded,
 }
 
-/// The values of an answer, as [`read`] has them, where it is whole.
+/// The values of an answer, as `read` has them, where it is whole.
 pub fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     let answer = read(headers, body)?;
     if answer.form == Form::Cut { Err(NOT_JSON) } else { Ok(answer.value) }

@@ -45,9 +45,9 @@ impl Actor {
         let state = self.setup.state.clone();
         let path = state.path().display().to_string();
         let mut has_hung = false;
-        let mut tell = || {
+        let mut tell = |is_long| {
             has_hung = true;
-            self.wait_for(Cause::Disk { path: path.clone() });
+            self.wait_for(Cause::Disk { path: path.clone(), is_long });
         };
         let outcome = hang::on_disk(&mut tell, || work(&state));
         if has_hung {
@@ -106,8 +106,9 @@ pub(super) fn on_disk_at_start<T: Send>(
     let state = setup.state.clone();
     let path = state.path().display().to_string();
     let mut waits = Waits::default();
-    let mut tell = || {
-        if let Some(told) = waits.wait(Cause::Disk { path: path.clone() }, setup.clock.now()) {
+    let mut tell = |is_long| {
+        let cause = Cause::Disk { path: path.clone(), is_long };
+        if let Some(told) = waits.wait(cause, setup.clock.now()) {
             warn!(
                 provider = setup.name.as_str();
                 "The refresher of provider {} is {told}", setup.name
