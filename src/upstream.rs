@@ -30,6 +30,7 @@ pub mod head;
 mod idle;
 mod origin;
 pub mod post;
+mod records;
 mod request;
 mod resolver;
 mod roots;

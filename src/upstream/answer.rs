@@ -160,12 +160,13 @@ impl Rest<'_> {
         }
     }
 
-    /// The body has ended: the connection is kept, unless something followed that nobody asked for.
+    /// The body has ended: the connection is kept, unless something followed that nobody asked for, or TLS said
+    /// that it ends.
     fn end(&mut self) {
         let Some(wire) = self.wire.take() else { return };
         if let Some(idle) = self.idle
             && self.buffer.held().is_empty()
-            && !wire.holds_bytes()
+            && wire.may_go_on()
         {
             idle.put(wire);
         }

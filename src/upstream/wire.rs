@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::clock::Deadline;
 use crate::upstream::fault::Fault;
+use crate::upstream::records::Records;
 use crate::upstream::socket::Socket;
 use crate::upstream::watch::Watch;
 
@@ -34,6 +35,8 @@ pub(super) struct Tls {
     decrypted: usize,
     /// Whether the peer said that it sends no more.
     has_ended: bool,
+    /// Whether rustls holds a part of a record.
+    records: Records,
 }
 
 impl Wire {
@@ -61,13 +64,26 @@ impl Wire {
         }
     }
 
+    /// Whether another request may follow on it, as far as was read: TLS may have read further than
+    /// who reads from it. No byte and no part of a record is left, and the peer did not say that it ends:
+    /// one that did so may still take a request, and never answer it.
+    pub(super) fn may_go_on(&self) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls(tls) => {
+                let is_read = tls.decrypted == 0 && tls.records.are_whole();
+                is_read && !tls.has_ended && tls.lower.may_go_on()
+            }
+        }
+    }
+
     /// Whether nothing came and nothing ended: what an idle connection must be like.
     pub(super) fn is_quiet(&self) -> bool {
         // Over TLS, session tickets may lie in the socket; they are no reason to give it up, but what
         // they are is only known to who reads them. Such a connection is given up all the same.
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
         let seen = recv(self.socket(), &mut [0; 1], flags);
-        !self.holds_bytes() && seen.is_err_and(|error| error == Errno::WOULDBLOCK)
+        self.may_go_on() && seen.is_err_and(|error| error == Errno::WOULDBLOCK)
     }
 
     /// Shakes hands with `name` over `lower`.
@@ -79,7 +95,8 @@ impl Wire {
         deadline: Deadline,
     ) -> Result<Self, Fault> {
         let session = ClientConnection::new(config, name)?;
-        let mut tls = Tls { lower, session, decrypted: 0, has_ended: false };
+        let mut tls =
+            Tls { lower, session, decrypted: 0, has_ended: false, records: Records::default() };
         while tls.session.is_handshaking() {
             while tls.session.wants_write() {
                 match tls.session.write_tls(&mut tls.lower) {
@@ -139,10 +156,25 @@ fn tls_fault(error: io::Error) -> Fault {
 impl Tls {
     /// Takes what the socket has; 0 at its end. rustls' errors are inside of the `io::Error`.
     fn receive(&mut self) -> io::Result<usize> {
-        let count = self.session.read_tls(&mut self.lower)?;
+        let mut lower = Followed { wire: &mut self.lower, records: &mut self.records };
+        let count = self.session.read_tls(&mut lower)?;
         let state = self.session.process_new_packets().map_err(io::Error::other)?;
         self.decrypted = state.plaintext_bytes_to_read();
         self.has_ended = state.peer_has_closed();
+        Ok(count)
+    }
+}
+
+/// Reads of what TLS runs over, whose records are followed.
+struct Followed<'a> {
+    wire: &'a mut Wire,
+    records: &'a mut Records,
+}
+
+impl Read for Followed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.wire.read(buffer)?;
+        self.records.follow(&buffer[..count]);
         Ok(count)
     }
 }

@@ -331,6 +331,92 @@ fn a_tls_record_that_trickles_in_does_not_extend_the_time_for_an_answer() {
     }
 }
 
+/// What follows an answer in the same write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nothing.
+    Open,
+    /// That TLS ends.
+    Said,
+    /// The first half of the record that says so.
+    HalfSaid,
+}
+
+/// A server that sends session tickets, its answer and its `ending` in one write, and goes on reading. Tells each
+/// request: on which connection it came, and what stood in it.
+fn in_one_write(
+    config: Arc<ServerConfig>,
+    ending: Ending,
+) -> (SocketAddr, Receiver<(usize, Vec<u8>)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = crossbeam_channel::unbounded();
+    let talk = move |index: usize, mut stream: std::net::TcpStream| -> std::io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut session = ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+        let mut request = Vec::new();
+        loop {
+            // The tickets, which follow the handshake, wait for the answer.
+            while session.is_handshaking() && session.wants_write() {
+                session.write_tls(&mut stream)?;
+            }
+            if session.read_tls(&mut stream)? == 0 {
+                return Ok(());
+            }
+            session.process_new_packets().map_err(std::io::Error::other)?;
+            let _ = session.reader().read_to_end(&mut request);
+            if !request.ends_with(b"\r\n\r\nbill") {
+                continue;
+            }
+            let _ = tell.send((index, std::mem::take(&mut request)));
+            let mut records = Vec::new();
+            session.writer().write_all(answer(200, "ok").as_bytes())?;
+            session.write_tls(&mut records)?;
+            while session.wants_write() {
+                session.write_tls(&mut records)?;
+            }
+            let answer_bytes = records.len();
+            if ending != Ending::Open {
+                session.send_close_notify();
+                session.write_tls(&mut records)?;
+            }
+            if ending == Ending::HalfSaid {
+                records.truncate(answer_bytes.midpoint(records.len()));
+            }
+            stream.write_all(&records)?;
+        }
+    };
+    let run = move || {
+        for (index, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let talk = talk.clone();
+            let serve = move || drop(talk(index, stream));
+            evertoken::thread::spawn("one", 512 * 1024, serve).unwrap().detach();
+        }
+    };
+    evertoken::thread::spawn("ones", 256 * 1024, run).unwrap().detach();
+    (address, told)
+}
+
+#[test]
+fn no_second_request_goes_out_on_a_connection_whose_end_came_together_with_its_answer() {
+    let authority = Authority::new();
+    for (ending, connections) in
+        [(Ending::HalfSaid, [0, 1, 2]), (Ending::Said, [0, 1, 2]), (Ending::Open, [0, 0, 0])]
+    {
+        let (server, told) = in_one_write(authority.server("localhost", 2120), ending);
+        let (proxy, _folder) = proxy_with("timeouts: {response: 2}", &url(server), &authority.pem);
+        let mut client = Client::connect(proxy.address);
+        for _ in connections {
+            client.send(post("/", "bill"));
+            let answered = client.answer();
+            assert_eq!((answered.status, answered.body.as_str()), (200, "ok"), "{ending:?}");
+        }
+        // Whatever went out was told before its answer.
+        let seen: Vec<_> = told.try_iter().map(|(connection, _)| connection).collect();
+        assert_eq!(seen, connections, "{ending:?}");
+    }
+}
+
 #[test]
 fn the_systems_roots_take_the_place_of_those_that_are_built_in() {
     let (ours, others) = (Authority::new(), Authority::new());
