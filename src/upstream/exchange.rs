@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use crate::clock::{Deadline, Stopwatch};
 use crate::upstream::buffer::Buffer;
 use crate::upstream::fault::Fault;
-use crate::upstream::head::{HeadReader, Parsed};
+use crate::upstream::head::{HeadReader, Interims, Parsed};
 use crate::upstream::request::{size_line, size_line_room};
 use crate::upstream::socket::UNWATCHED_MAX;
 use crate::upstream::watch::Watch;
@@ -29,6 +29,8 @@ pub(super) struct Exchange<'a> {
     wire: Wire,
     /// What was read of the answer.
     buffer: Buffer,
+    /// The interim heads that came before it.
+    interims: Interims,
     /// Whether the request was sent whole, so that another can follow it.
     pub(super) sent_whole: bool,
     /// Whether a byte of the answer came.
@@ -57,6 +59,7 @@ impl<'a> Exchange<'a> {
         Self {
             wire,
             buffer: Buffer::lend(),
+            interims: Interims::default(),
             sent_whole: false,
             received: false,
             body_touched: false,
@@ -198,6 +201,7 @@ impl<'a> Exchange<'a> {
             }
             match HeadReader::default().read(held)? {
                 Some(parsed) if is_interim(parsed.head.status) => {
+                    self.interims.add(parsed.length)?;
                     self.buffer.consume(parsed.length);
                 }
                 whole => return Ok(whole.is_some()),
@@ -214,7 +218,10 @@ impl<'a> Exchange<'a> {
                 self.buffer.consume(parsed.length);
                 match parsed.head.status {
                     101 => return Err(Fault::Bad("it changed the protocol unasked".to_owned())),
-                    status if is_interim(status) => reader = HeadReader::default(),
+                    status if is_interim(status) => {
+                        self.interims.add(parsed.length)?;
+                        reader = HeadReader::default();
+                    }
                     _ => return Ok(parsed),
                 }
                 continue;

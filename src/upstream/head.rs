@@ -62,6 +62,24 @@ impl HeadReader {
     }
 }
 
+/// Counts the interim heads (RFC 9110 §15.2) before an answer: all of them together may be as large as one head.
+/// Else a provider that sends them for ever would hold a request for ever.
+#[derive(Debug, Default)]
+pub struct Interims {
+    bytes: usize,
+}
+
+impl Interims {
+    /// One more, of so many bytes.
+    pub fn add(&mut self, head_bytes: usize) -> Result<(), BadHead> {
+        self.bytes += head_bytes;
+        if self.bytes > RESPONSE_HEAD_MAX_BYTES {
+            return Err(BadHead("the interim response heads (1xx) are over 65536 bytes together"));
+        }
+        Ok(())
+    }
+}
+
 /// Whether `bytes` may be the start of an answer; what is not is known at its first byte.
 fn is_start(bytes: &[u8]) -> bool {
     const START: &[u8] = b"HTTP/1.";
@@ -369,6 +387,10 @@ mod tests {
         let once = |text: &str| HeadReader::default().read(text.as_bytes());
         assert!(matches!(once(&sized(RESPONSE_HEAD_MAX_BYTES)), Ok(Some(_))));
         assert!(once(&sized(RESPONSE_HEAD_MAX_BYTES + 1)).is_err());
+        let mut interims = Interims::default();
+        assert_eq!(interims.add(RESPONSE_HEAD_MAX_BYTES - 1), Ok(()));
+        assert_eq!(interims.add(1), Ok(()));
+        assert!(interims.add(1).is_err());
         let of = |fields: usize| format!("HTTP/1.1 200 X\r\n{}\r\n", "a: b\r\n".repeat(fields));
         assert!(matches!(once(&of(RESPONSE_HEAD_MAX_FIELDS)), Ok(Some(_))));
         assert!(once(&of(RESPONSE_HEAD_MAX_FIELDS + 1)).is_err());

@@ -10,7 +10,7 @@ use crate::clock::Deadline;
 use crate::secret::Secret;
 use crate::upstream::connect::literal;
 use crate::upstream::fault::Fault;
-use crate::upstream::head::{HeadReader, RESPONSE_HEAD_MAX_BYTES};
+use crate::upstream::head::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
 use crate::upstream::origin::Origin;
 use crate::upstream::talk::Talk;
 use crate::upstream::watch::Watch;
@@ -95,6 +95,7 @@ impl Tunnel {
         talk.say(request.as_bytes())?;
         let mut head = Vec::new();
         let mut reader = HeadReader::default();
+        let mut interims = Interims::default();
         while head.len() <= RESPONSE_HEAD_MAX_BYTES {
             // Byte by byte: what follows the head belongs to the provider.
             head.push(talk.hear::<1>()?[0]);
@@ -102,6 +103,7 @@ impl Tunnel {
                 return match answer.head.status {
                     200..=299 => Ok(()),
                     100..=199 => {
+                        interims.add(answer.length)?;
                         head.clear();
                         reader = HeadReader::default();
                         continue;

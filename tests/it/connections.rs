@@ -134,6 +134,29 @@ fn an_interim_answer_that_nobody_asked_for_does_not_hide_an_early_413() {
 }
 
 #[test]
+fn interim_answers_without_an_end_while_a_body_is_sent_are_refused_at_64_kib() {
+    let interim = "HTTP/1.1 103 X\r\n\r\n";
+    let most = 65_536 / interim.len();
+    for (count, status) in [(most, 413), (most + 1, 502)] {
+        let (held, holds) = bounded(9);
+        let url = reading_no_further(move |mut stream| {
+            let _ = stream.write_all((interim.repeat(count) + &answer(413, "large")).as_bytes());
+            held.send(stream).unwrap();
+        });
+        for replay in [1_000, 16_000_000] {
+            let proxy = TestProxy::builder()
+                .settings(&format!("replay_body_bytes: {replay}, timeouts: {{idle: 3}}"))
+                .provider("P", "anthropic", &url, "auth_type: none")
+                .start();
+            let mut client = Client::connect(proxy.address);
+            client.send(post("/", &"x".repeat(16_000_000)));
+            assert_eq!(client.answer().status, status, "{count} {replay}");
+        }
+        drop(holds);
+    }
+}
+
+#[test]
 fn a_coding_that_is_named_twice_is_taken_as_one() {
     for fields in [
         "transfer-encoding: chunked\r\ntransfer-encoding: chunked",

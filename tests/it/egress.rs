@@ -68,6 +68,28 @@ fn a_token_request_goes_through_the_proxy_of_settings() {
 }
 
 #[test]
+fn interim_answers_of_a_proxy_to_connect_are_refused_at_64_kib() {
+    let interim = "HTTP/1.1 103 X\r\n\r\n";
+    let most = 65_536 / interim.len();
+    for (count, status) in [(most, 200), (most + 1, 502)] {
+        let gateway = Peer::start(move |mut talk| {
+            talk.request();
+            talk.send(interim.repeat(count) + "HTTP/1.1 200 X\r\n\r\n");
+            while talk.request().is_some() {
+                talk.answer(200, "proxied");
+            }
+        });
+        let proxy = TestProxy::builder()
+            .settings(&format!("proxy: \"{}\"", gateway.url()))
+            .provider("P", "generic", "http://p.invalid", "auth_type: none")
+            .start();
+        let answered = proxy.ask(get("/"));
+        assert_eq!(answered.status, status, "{}", answered.body);
+        assert_eq!(answered.body.contains("over 65536 bytes together"), status == 502);
+    }
+}
+
+#[test]
 fn no_proxy_names_those_that_are_reached_directly() {
     let gateway = gateway();
     let proxy = TestProxy::builder()

@@ -190,6 +190,27 @@ fn interim_responses_are_swallowed() {
 }
 
 #[test]
+fn interim_responses_without_an_end_are_refused_at_64_kib() {
+    let interim = |bytes: usize| {
+        let frame = "HTTP/1.1 103 X\r\nlink: \r\n\r\n".len();
+        format!("HTTP/1.1 103 X\r\nlink: {}\r\n\r\n", "a".repeat(bytes - frame))
+    };
+    for (last_bytes, status) in [(1024, 200), (1025, 502)] {
+        let heads = interim(1024).repeat(63) + &interim(last_bytes) + &answer(200, "final");
+        let peer = Peer::start(move |mut talk| {
+            talk.request();
+            talk.send(&heads);
+        });
+        let answered = TestProxy::before(&peer.url()).ask(get("/"));
+        assert_eq!(answered.status, status, "{}", answered.body);
+        if status == 502 {
+            assert!(answered.body.contains("interim"), "{}", answered.body);
+            assert!(answered.body.contains("65536"), "{}", answered.body);
+        }
+    }
+}
+
+#[test]
 fn a_client_that_sends_half_a_body_and_leaves_reaches_nobody() {
     let peer = Peer::answering(|_| answer(200, "fine"));
     let proxy = TestProxy::before(&peer.url());
