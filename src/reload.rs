@@ -24,6 +24,17 @@ pub struct Outcome {
     pub is_in_use: bool,
     /// What there is to be known about it, or every mistake.
     pub lines: Vec<String>,
+    /// The file that it read, where an older version did not leave that out.
+    #[serde(default)]
+    pub configuration: PathBuf,
+}
+
+impl Outcome {
+    /// Whether the process is known to read another file than `configuration`, whichever ways lead to the two.
+    pub fn is_of_another_than(&self, configuration: &Path) -> bool {
+        let plain = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.configuration != Path::new("") && plain(&self.configuration) != plain(configuration)
+    }
 }
 
 fn path(state_dir: &Path) -> PathBuf {
@@ -56,8 +67,13 @@ mod tests {
     fn what_is_told_is_read_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(last(folder.path()), None);
-        let outcome =
-            |count| Outcome { process: 1, count, is_in_use: false, lines: vec!["x:1: y".into()] };
+        let outcome = |count| Outcome {
+            process: 1,
+            count,
+            is_in_use: false,
+            lines: vec!["x:1: y".into()],
+            configuration: "/etc/x.yaml".into(),
+        };
         for count in [1, 2] {
             tell(folder.path(), &outcome(count)).unwrap();
             assert_eq!(last(folder.path()), Some(outcome(count)));
@@ -71,7 +87,8 @@ mod tests {
     #[test]
     fn a_file_over_the_limit_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
-        let outcome = Outcome { process: 1, count: 1, is_in_use: true, lines: Vec::new() };
+        let (lines, configuration) = (Vec::new(), PathBuf::new());
+        let outcome = Outcome { process: 1, count: 1, is_in_use: true, lines, configuration };
         for (length, is_read) in [(FILE_MAX_BYTES, true), (FILE_MAX_BYTES + 1, false)] {
             let mut text = serde_json::to_string(&outcome).unwrap();
             let length = usize::try_from(length).unwrap();

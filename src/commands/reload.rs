@@ -32,6 +32,15 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
         }
     };
     match ask(&config, process) {
+        Ok(outcome) if outcome.is_of_another_than(&files.config) => {
+            say(&format!(
+                "{}: not reloaded: process {} uses {}, and has read that again; its log says how that went",
+                files.config.display(),
+                outcome.process,
+                outcome.configuration.display()
+            ));
+            ExitCode::from(FAILED)
+        }
         Ok(outcome) => {
             outcome.lines.iter().for_each(|line| say(line));
             if outcome.is_in_use {

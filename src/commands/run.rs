@@ -12,6 +12,7 @@ use evertoken::clock::Clock;
 use evertoken::config::{Config, Server, is_loopback_host};
 use evertoken::current::Current;
 use evertoken::ingress::door::OTHER_DESCRIPTORS;
+use evertoken::token::state_file::check_writable;
 use evertoken::{listener_owner, logger, reload, thread};
 use log::{error, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -28,6 +29,8 @@ const RELOAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs until a signal ends it.
 pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
+    // Absolute, since `evertoken reload` may be called elsewhere; where that can't be had, as it was given.
+    let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
         let variables = Variables::of_named(&files).map_err(|why| vec![why])?;
         let (config, mut warnings) = read(&files.config, &variables)?;
@@ -50,7 +53,7 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     let state_dir = config.settings.state_dir.clone();
     let port = config.settings.port;
     match App::start(config, environment(clock), Box::new(reload)) {
-        Ok(app) => serve(app, signals, &state_dir),
+        Ok(app) => serve(app, signals, state_dir, configuration),
         Err(error @ StartError::Bind(..)) => {
             fail(&format!("{error}{}", way_out(&error, port)), CANT_BIND)
         }
@@ -129,11 +132,11 @@ fn raise_descriptor_limit(max_connections: usize) {
 
 /// Obeys signals until the proxy has stopped. What may take long is done by other threads, so that a signal
 /// is always heard.
-fn serve(app: App, mut signals: Signals, state_dir: &Path) -> ExitCode {
+fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: PathBuf) -> ExitCode {
     let handle = signals.handle();
     let stopper = Stopper::start(handle);
     let current = app.current();
-    let mut reloads = Reloads::of(current.clone(), state_dir);
+    let mut reloads = Reloads::of(current.clone(), state_dir, configuration);
     let mut running = Some(app);
     for signal in signals.forever() {
         match (signal, running.take()) {
@@ -214,17 +217,19 @@ fn stop(app: App, handle: &Handle) {
 struct Reloads {
     current: Arc<Current>,
     state_dir: PathBuf,
+    configuration: PathBuf,
     inbox: Option<Sender<()>>,
 }
 
 impl Reloads {
-    fn of(current: Arc<Current>, state_dir: &Path) -> Self {
-        Self { current, state_dir: state_dir.to_owned(), inbox: None }
+    fn of(current: Arc<Current>, state_dir: PathBuf, configuration: PathBuf) -> Self {
+        Self { current, state_dir, configuration, inbox: None }
     }
 
     fn order(&mut self) {
         if self.inbox.is_none() {
-            self.inbox = start_reloads(self.current.clone(), self.state_dir.clone());
+            let places = (self.state_dir.clone(), self.configuration.clone());
+            self.inbox = start_reloads(self.current.clone(), places);
         }
         if let Some(inbox) = &self.inbox {
             // One that waits already will read what this one would.
@@ -233,11 +238,24 @@ impl Reloads {
     }
 }
 
-fn start_reloads(current: Arc<Current>, state_dir: PathBuf) -> Option<Sender<()>> {
+fn start_reloads(
+    current: Arc<Current>,
+    (state_dir, configuration): (PathBuf, PathBuf),
+) -> Option<Sender<()>> {
     let (inbox, orders) = bounded::<()>(1);
     let obey = move || {
         for (count, ()) in (1..).zip(orders) {
-            tell_outcome(&state_dir, count, current.reload());
+            let outcome = current.reload();
+            let is_in_use = outcome.is_ok();
+            let lines = outcome.unwrap_or_else(|problems| problems);
+            let (process, configuration) = (std::process::id(), configuration.clone());
+            let told = reload::Outcome { process, count, is_in_use, lines, configuration };
+            tell_outcome(&state_dir, &told);
+            // Whoever called has the new file, and looks where that says.
+            let moved_to = current.proxy().config.settings.state_dir.clone();
+            if moved_to != state_dir {
+                tell_outcome(&moved_to, &told);
+            }
         }
     };
     match thread::spawn("reload", RELOAD_STACK_BYTES, obey) {
@@ -253,11 +271,9 @@ fn start_reloads(current: Arc<Current>, state_dir: PathBuf) -> Option<Sender<()>
 }
 
 /// Leaves for `evertoken reload` how a reload went; what is wrong with the file is in the log already.
-fn tell_outcome(state_dir: &Path, count: u64, outcome: Result<Vec<String>, Vec<String>>) {
-    let is_in_use = outcome.is_ok();
-    let lines = outcome.unwrap_or_else(|problems| problems);
-    let told = reload::Outcome { process: std::process::id(), count, is_in_use, lines };
-    if let Err(error) = reload::tell(state_dir, &told) {
+fn tell_outcome(state_dir: &Path, told: &reload::Outcome) {
+    // The folder is made where nobody has kept a token in it yet.
+    if let Err(error) = check_writable(state_dir).and_then(|()| reload::tell(state_dir, told)) {
         warn!("How the reload went can't be written for `evertoken reload`: {error}");
     }
 }

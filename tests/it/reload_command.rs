@@ -153,3 +153,39 @@ fn the_one_that_listens_where_the_configuration_says_is_found() {
     assert!(text(&output.stderr).contains("which is no evertoken"), "{}", text(&output.stderr));
     drop(taken);
 }
+
+/// It said that the file was in use, and the one that runs had read its own.
+#[test]
+fn a_file_that_the_running_one_does_not_use_is_not_said_to_be_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "a-key")]);
+    running.address();
+    let own = folder.path().join("providers.yaml");
+    std::fs::copy(&own, folder.path().join("other.yaml")).unwrap();
+    let output = reload(folder.path(), &running, &["--config", "other.yaml"]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("other.yaml: not reloaded: process ") && told.contains("/providers.yaml"),
+        "{told}"
+    );
+    // Another way to the same file is the same file.
+    std::os::unix::fs::symlink(&own, folder.path().join("link.yaml")).unwrap();
+    let output = reload(folder.path(), &running, &["--config", "link.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+/// The command waited 30 s where nobody wrote.
+#[test]
+fn a_reload_that_moves_the_state_folder_says_how_it_went() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "a-key")]);
+    running.address();
+    let path = folder.path().join("providers.yaml");
+    let text_before = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text_before.replace("/state\"", "/elsewhere\"")).unwrap();
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
