@@ -12,7 +12,7 @@ use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::raw::Position;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, encoding, secret_file};
+use evertoken::config::{Config, Credential, encoding, secret_file};
 use evertoken::supervisor::Supervisor;
 use evertoken::{environment_file, logger, regular_file};
 use log::{error, warn};
@@ -56,6 +56,10 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 #[derive(Debug, Default)]
 pub(crate) struct Variables {
     file: HashMap<String, String>,
+    /// The file that was named for them.
+    named: Option<String>,
+    /// The file beside the configuration that gave some, though nobody named it.
+    pub(crate) beside: Option<String>,
     /// What is to be known about the file.
     pub(crate) warnings: Vec<String>,
 }
@@ -67,7 +71,14 @@ impl Variables {
         let beside = files.config.with_file_name(environment_file::USUAL_NAME);
         let path = files.environment.as_ref().unwrap_or(&beside);
         match regular_file::read_to_string(path) {
-            Ok(text) => Ok(Self::of_file(path, &text)),
+            Ok(text) => {
+                let shown = path.display().to_string();
+                let found = Self::of_file(path, &text);
+                Ok(match files.environment {
+                    Some(_) => Self { named: Some(shown), ..found },
+                    None => Self { beside: Some(shown), ..found },
+                })
+            }
             Err(error) if files.environment.is_some() => {
                 Err(format!("{}: can't be read: {error}", path.display()))
             }
@@ -77,7 +88,7 @@ impl Variables {
                     "{}: warning: can't be read, so its variables are missing: {error}",
                     path.display()
                 );
-                Ok(Self { file: HashMap::new(), warnings: vec![warning] })
+                Ok(Self { warnings: vec![warning], ..Self::default() })
             }
         }
     }
@@ -96,7 +107,7 @@ impl Variables {
             )
         };
         let warnings = found.unclear_lines.into_iter().map(unclear).collect();
-        Self { file: found.values, warnings }
+        Self { file: found.values, warnings, ..Self::default() }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {
@@ -174,7 +185,15 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
     };
-    resolve::inspect(&text, &shown, &sources)
+    let (mut config, problems) = resolve::inspect(&text, &shown, &sources);
+    for provider in config.iter_mut().flat_map(|config| &mut config.providers) {
+        if let (Credential::Refreshed(refresh), Some(file)) =
+            (&mut provider.credential, &variables.named)
+        {
+            refresh.call = refresh.call.clone().with_environment_file(file);
+        }
+    }
+    (config, problems)
 }
 
 /// That there is no provider of this name, and which there are.

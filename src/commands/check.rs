@@ -29,6 +29,12 @@ pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
         Extent::Offline | Extent::Online => {
             let told = found.iter().map(ToString::to_string);
             variables.warnings.iter().cloned().chain(told).for_each(|line| say(&line));
+            if let Some(file) = &variables.beside {
+                say_out(&format!(
+                    "Variables that are not set come from {file}; `evertoken run` reads that with --environment-file \
+                     alone, and a service where its manager does\n"
+                ));
+            }
             whole(&files.config, config, &found, extent == Extent::Online)
         }
     }

@@ -6,7 +6,7 @@ pub const USUAL_FILE: &str = "providers.yaml";
 /// The command line that reads the same configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// ` --config FILE` as a shell takes it; empty for the usual file.
+    /// ` --config FILE` as a shell takes it, empty for the usual file; ` --environment-file FILE` where one was named.
     config: String,
 }
 
@@ -18,6 +18,12 @@ impl Call {
             other => format!(" --config {}", quoted(other)),
         };
         Self { config }
+    }
+
+    /// The same with the variables of `file`.
+    pub fn with_environment_file(mut self, file: &str) -> Self {
+        self.config = format!("{} --environment-file {}", self.config, quoted(file));
+        self
     }
 
     /// Logs in to the provider of this slug.
@@ -66,6 +72,11 @@ mod tests {
         ] {
             assert_eq!(Call::of(file).login(slug), expected);
         }
+        let with = Call::of("a").with_environment_file("my env");
+        assert_eq!(
+            with.login("p"),
+            "evertoken login --config a --environment-file 'my env' --provider p"
+        );
         assert_eq!(Call::of("a").check_online(), "evertoken check --online --config a");
         assert_eq!(Call::of("a").refresh("p"), "evertoken refresh --config a --provider p");
     }

@@ -17,6 +17,8 @@ pub const CREDENTIAL_FIELDS: [&str; 4] =
 /// The parameter that holds a client's credential, as Gemini's clients send it.
 pub const KEY_PARAMETER: &str = "key";
 
+/// What stands before a key in a `Sec-WebSocket-Protocol` of `OpenAI`'s clients in browsers.
+const WEBSOCKET_KEY_PREFIX: &[u8] = b"openai-insecure-api-key.";
 /// Keys from this length on are found within longer texts too. A shorter one, which could be a usual word, counts only
 /// where it stands between separators.
 const KEY_IN_TEXT_MIN_BYTES: usize = 16;
@@ -86,7 +88,9 @@ fn key_stands_in(value: &[u8], key: &Secret) -> bool {
     let Some(last) = value.len().checked_sub(length).filter(|_| length > 0) else { return false };
     (0..=last).fold(false, |found, start| {
         let end = start + length;
-        let begins = start == 0 || !is_inner(value[start - 1]);
+        let begins = start == 0
+            || !is_inner(value[start - 1])
+            || value[..start].ends_with(WEBSOCKET_KEY_PREFIX);
         let ends = end == value.len() || !is_inner(value[end]);
         found | (begins && ends && key.matches(&value[start..end]))
     })
@@ -129,6 +133,7 @@ mod tests {
             "long-key-0123456789",
             "bearer LONG long-key-0123456789",
             "openai-insecure-api-key.long-key-0123456789",
+            "realtime, openai-insecure-api-key.short",
             "https://h/?key=long-key-0123456789#x",
             "%6cong%2dkey%2D0123456789",
             "a/b+c=d=0123456789",

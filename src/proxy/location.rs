@@ -44,6 +44,9 @@ fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) 
     let reference = reference.trim().replace('\t', "");
     let came_by = split_slug(head.path());
     let asked = came_by.map_or(head.path(), |(_, path)| path);
+    if came_by.is_some() && (reference.is_empty() || reference.starts_with(['?', '#'])) {
+        return None;
+    }
     let (path, suffix) = base.resolve(&reference, asked)?;
     let path = path.replace('\\', "%5C");
     let Some(rest) = base.below(&path) else {
@@ -105,7 +108,10 @@ impl<'a> Base<'a> {
         };
         let Some(hierarchy) = hierarchy else {
             let (path, suffix) = reference.split_at(end_of(reference, &['?', '#']));
-            return (!path.is_empty()).then(|| (self.resolve_path(path, asked), suffix));
+            // A query alone leads to the path that was asked for; that may be another provider's now.
+            let same = path_of(asked).rsplit('/').next().unwrap_or_default();
+            let path = if path.is_empty() { same } else { path };
+            return Some((self.resolve_path(path, asked), suffix));
         };
         let (authority, rest) = hierarchy.split_at(end_of(hierarchy, &['/', '?', '#']));
         if !self.is_own(authority) {
@@ -323,6 +329,7 @@ mod tests {
                 ("/elsewhere", "/elsewhere"),
                 ("http://h/v1/x/", "/v1/x/"),
                 ("y", "/v1/y"),
+                ("?a", "/v1/x?a"),
                 // These would lead to another server, to our pages, or to whoever is called so.
                 ("http://h//evil/x", "/to/p//evil/x"),
                 ("/-/status", "/to/p/-/status"),
@@ -343,7 +350,16 @@ mod tests {
             ],
         );
         // Another could serve it too.
-        leads(&providers("http://h"), "/v1/files", &[("/v1/files/", "/to/p/v1/files/")]);
+        leads(
+            &providers("http://h"),
+            "/v1/files",
+            &[
+                ("/v1/files/", "/to/p/v1/files/"),
+                ("?upload=1", "/to/p/v1/files?upload=1"),
+                ("#f", "/to/p/v1/files#f"),
+                ("", "/to/p/v1/files"),
+            ],
+        );
         let routed = format!("model_routes: {{'*': [{{provider: p}}]}}\n{alone}");
         leads(&routed, "/v1/files", &[("/v1/files/", "/to/p/v1/files/")]);
     }

@@ -87,8 +87,18 @@ impl Poster {
         for (name, value) in &parts.headers {
             headers.push(name.as_str(), value.as_bytes());
         }
+        let ends_with_connection =
+            !headers.contains("content-length") && !headers.contains("transfer-encoding");
         match end {
             Err(error) if !(post.is_whole)(&headers, &bytes) => Err(Error::from(error)),
+            // RFC 9112 §9.8.
+            Ok(_)
+                if ends_with_connection
+                    && route.was_cut()
+                    && !(post.is_whole)(&headers, &bytes) =>
+            {
+                Err(Error::Io(io::ErrorKind::UnexpectedEof.into()))
+            }
             // A server that cuts the connection too early may have used up the refresh token.
             Ok(_) | Err(_) => Ok((parts.status.as_u16(), headers, bytes)),
         }

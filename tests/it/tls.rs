@@ -300,6 +300,44 @@ fn a_body_that_ends_with_its_connection_is_cut_where_tls_did_not_say_that_it_end
     }
 }
 
+/// A form can't show that it is whole: half a token was sent to the provider.
+#[test]
+fn a_token_answer_that_tls_cuts_counts_only_where_it_is_whole_json() {
+    let authority = Authority::new();
+    for (kind, body, is_taken) in [
+        ("application/x-www-form-urlencoded", "expires_in=3600&access_token=hal", false),
+        ("application/json", r#"{"expires_in":3600,"access_token":"hal"#, false),
+        ("application/json", r#"{"expires_in":3600,"access_token":"whole"}"#, true),
+    ] {
+        let issuer =
+            talking(authority.server("localhost", 2120), move |mut session, mut stream| {
+                let answer = format!("HTTP/1.1 200 X\r\ncontent-type: {kind}\r\n\r\n{body}");
+                session.writer().write_all(answer.as_bytes())?;
+                while session.wants_write() {
+                    session.write_tls(&mut stream)?;
+                }
+                stream.shutdown(std::net::Shutdown::Write)?;
+                std::io::copy(&mut stream, &mut std::io::sink()).map(drop)
+            });
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, &authority.pem).unwrap();
+        let lines = format!(
+            "ca_file: \"{}\"\nauto_refresh_config:\n  token_url: \"{}/token\"\n  client_auth: none\n  \
+             client_id_env: CLIENT_ID\n  refresh_token_env: REFRESH_TOKEN",
+            file.display(),
+            url(issuer)
+        );
+        let builder = TestProxy::builder().settings("shutdown_grace: 0");
+        let proxy = builder.provider("P", "anthropic", "http://127.0.0.1:9", &lines).start();
+        let refresh = || proxy.ask(get("/-/status")).json()["providers"][0]["refresh"].clone();
+        crate::support::eventually("the issuer has answered", || {
+            refresh()["successes"] != 0 || refresh()["failures"] != 0
+        });
+        assert_eq!(refresh()["successes"] == 1, is_taken, "{body}: {}", refresh());
+    }
+}
+
 #[test]
 fn a_tls_record_that_trickles_in_does_not_extend_the_time_for_an_answer() {
     let authority = Authority::new();

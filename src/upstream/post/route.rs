@@ -1,5 +1,6 @@
 //! The connections of token requests: our own, under `ureq`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::Error;
@@ -23,6 +24,7 @@ use crate::upstream::wire::Wire;
 pub(super) struct Route {
     connector: Arc<Connector>,
     outcome: Arc<Mutex<Outcome>>,
+    was_cut: Arc<AtomicBool>,
 }
 
 /// What became of the connection.
@@ -43,17 +45,24 @@ pub(super) struct Wired {
     watch: Watch,
     buffers: LazyBuffers,
     is_tls: bool,
+    was_cut: Arc<AtomicBool>,
 }
 
 impl Route {
     /// Over connections of `connector`.
     pub(super) fn over(connector: Arc<Connector>) -> Self {
-        Self { connector, outcome: Arc::default() }
+        Self { connector, outcome: Arc::default(), was_cut: Arc::default() }
     }
 
     /// What became of the connection; afterwards nobody knows.
     pub(super) fn take_outcome(&self) -> Outcome {
         std::mem::take(&mut *self.outcome.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the connection ended over TLS without a word: what `ureq` takes for the end of a body that ends with its
+    /// connection.
+    pub(super) fn was_cut(&self) -> bool {
+        self.was_cut.load(Ordering::Relaxed)
     }
 
     fn note(&self, outcome: Outcome) {
@@ -78,7 +87,8 @@ impl<In: Transport> UreqConnector<In> for Route {
                 let config = details.config;
                 let buffers =
                     LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-                Ok(Some(Wired { wire, watch, buffers, is_tls: origin.is_tls }))
+                let (is_tls, was_cut) = (origin.is_tls, self.was_cut.clone());
+                Ok(Some(Wired { wire, watch, buffers, is_tls, was_cut }))
             }
             Err(fault) => {
                 self.note(Outcome::Failed(fault));
@@ -116,7 +126,10 @@ impl Transport for Wired {
         let timeout = timeout.for_read();
         let room = self.buffers.input_append_buf();
         let mut talk = talk(&mut self.wire, &self.watch, timeout);
-        let amount = talk.hear_some(room).map_err(|fault| error_of(fault, timeout))?;
+        let amount = talk.hear_some(room).map_err(|fault| {
+            self.was_cut.fetch_or(matches!(fault, Fault::Cut), Ordering::Relaxed);
+            error_of(fault, timeout)
+        })?;
         self.buffers.input_appended(amount);
         Ok(amount > 0)
     }
