@@ -22,6 +22,8 @@ const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
 /// The bytes of a gzip member before its optional fields, and after its data (checksum and length).
 const GZIP_HEAD_BYTES: usize = 10;
 const GZIP_TAIL_BYTES: usize = 8;
+/// So many bytes tell whether a body is compressed by gzip or zstd.
+pub const MARK_BYTES: usize = 4;
 /// The first byte of a zlib stream with the window that every encoder uses (RFC 1950 §2.2).
 const ZLIB_START: u8 = 0x78;
 
@@ -84,29 +86,17 @@ enum Form {
     Zstd,
 }
 
-/// Why a compressed body was not inflated whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotWhole {
-    /// It has another form than is said, or is cut, or broken.
-    Broken,
-    /// It has more bytes than the bound.
-    TooLarge,
-}
-
-/// The whole of `body`, compressed by gzip or zstd, if it has at most `most_bytes` inflated.
+/// The first `most_bytes` of what `body`, compressed by gzip or zstd, is inflated; None where it begins as neither does.
+/// Of a zstd frame that is cut, up to one window of what stands before the cut is missing.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-pub fn whole(body: &[u8], most_bytes: usize) -> Result<Vec<u8>, NotWhole> {
+pub fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
     let form = match body {
         [..] if body.starts_with(&GZIP_START) => Form::Gzip,
         [..] if zstd::is_frame(body) => Form::Zstd,
-        _ => return Err(NotWhole::Broken),
+        _ => return None,
     };
-    match inflate(form, body, most_bytes) {
-        (bytes, End::Whole) => Ok(bytes),
-        (_, End::Over) => Err(NotWhole::TooLarge),
-        (_, End::Broken) => Err(NotWhole::Broken),
-    }
+    Some(inflate(form, body, most_bytes))
 }
 
 /// Inflates up to `most_bytes`. A gzip file may have several members.
@@ -161,9 +151,12 @@ fn gzip_data(member: &[u8]) -> Option<&[u8]> {
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
+    /// All of it is there.
     Whole,
+    /// It is cut, or not what it seems to be.
     Broken,
+    /// It has more bytes than the bound.
     Over,
 }
 

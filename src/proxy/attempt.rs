@@ -242,8 +242,10 @@ impl Proxy {
         };
         let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;
-        let sent = match outgoing.body {
-            TakenBody::Absent => upstream.send(&out, &mut OutBody::Absent, client, attempts),
+        let sent = match outgoing.body.sent() {
+            TakenBody::Absent | TakenBody::Glimpsed { .. } => {
+                upstream.send(&out, &mut OutBody::Absent, client, attempts)
+            }
             TakenBody::Held(bytes)
             | TakenBody::Recoded(bytes)
             | TakenBody::Coded { sent: bytes, .. } => {

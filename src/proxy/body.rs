@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use crate::message::BodyLength;
-use crate::proxy::held::HeldBytes;
+use crate::proxy::held::{HeldBytes, Permit};
 use crate::proxy::model::{self, ModelField};
 
 /// How much of a body is read before its model is looked for, and by what that grows.
@@ -26,6 +26,15 @@ pub enum TakenBody {
         sent: HeldBytes,
         /// What it means.
         plain: Vec<u8>,
+        /// Counts it where only what it means is over the limit.
+        permit: Option<Permit>,
+    },
+    /// Compressed, and sent as it came; its model stands in the part of it that was inflated.
+    Glimpsed {
+        /// What is sent: held or streamed.
+        sent: Box<Self>,
+        /// The model; its place is that in the inflated bytes.
+        model: ModelField,
     },
     /// Held, and compressed no more since its model was renamed.
     Recoded(HeldBytes),
@@ -85,7 +94,12 @@ impl TakenBody {
 
     /// Whether it can be sent again.
     pub fn is_held(&self) -> bool {
-        !matches!(self, Self::Streamed(..))
+        !matches!(self.sent(), Self::Streamed(..))
+    }
+
+    /// What goes to the provider.
+    pub fn sent(&self) -> &Self {
+        if let Self::Glimpsed { sent, .. } = self { sent } else { self }
     }
 
     /// The model it names.
@@ -95,13 +109,14 @@ impl TakenBody {
             Self::Held(bytes) | Self::Recoded(bytes) => model::find(bytes),
             Self::Coded { plain, .. } => model::find(plain),
             Self::Streamed(_, bytes) => model::find(bytes),
+            Self::Glimpsed { model, .. } => Some(model.clone()),
         }
     }
 
-    /// The same with the model in `field` called `name`.
-    pub fn renamed(&self, field: &ModelField, name: &str) -> Self {
-        match self {
-            Self::Absent => Self::Absent,
+    /// The same with the model in `field` called `name`; None where that can't be done.
+    pub fn renamed(&self, field: &ModelField, name: &str) -> Option<Self> {
+        Some(match self {
+            Self::Absent | Self::Glimpsed { .. } => return None,
             Self::Held(bytes) => Self::Held(renamed(bytes, field, name)),
             Self::Coded { plain: bytes, .. } => Self::Recoded(renamed(bytes, field, name)),
             Self::Recoded(bytes) => Self::Recoded(renamed(bytes, field, name)),
@@ -110,7 +125,7 @@ impl TakenBody {
                 let rest = declared.map(|declared| declared - start.len() as u64);
                 Self::Streamed(rest.map(|rest| rest + renamed.len() as u64), renamed)
             }
-        }
+        })
     }
 }
 
@@ -166,7 +181,7 @@ mod tests {
             let taken =
                 TakenBody::take(BodyLength::Sized(length), &mut rest, held_max, true).unwrap();
             let field = taken.model().unwrap();
-            let TakenBody::Streamed(declared, start) = taken.renamed(&field, "longer") else {
+            let Some(TakenBody::Streamed(declared, start)) = taken.renamed(&field, "longer") else {
                 panic!()
             };
             let whole = [start.as_slice(), rest].concat();
@@ -188,7 +203,7 @@ mod tests {
             let taken = take(length, &text, 1000);
             assert!(taken.is_held(), "{length:?}");
             let field = taken.model().unwrap();
-            let TakenBody::Held(renamed) = taken.renamed(&field, "new") else { panic!() };
+            let Some(TakenBody::Held(renamed)) = taken.renamed(&field, "new") else { panic!() };
             assert_eq!(&*renamed, text.replace("\"old\"", "\"new\"").as_bytes());
         }
         // What is no JSON object is not held for that.

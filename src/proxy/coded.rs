@@ -1,24 +1,30 @@
 //! Request bodies that hide their model: compressed ones are inflated for it, and what can't be read is said.
 //! Only requests that `model_routes` decides about come here.
 
+use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use log::warn;
 
 use crate::clock::Stopwatch;
-use crate::inflate::{self, NotWhole};
+use crate::config::Limits;
+use crate::inflate::{self, End};
+use crate::ingress::Request;
 use crate::message::RequestHead;
 use crate::proxy::body::{TakenBody, is_object};
-use crate::proxy::held::BEYOND_MAX;
+use crate::proxy::choice::Candidate;
+use crate::proxy::exchange::{Proxy, Stop};
+use crate::proxy::held::{BEYOND_MAX, HeldBytes, Permit};
 use crate::proxy::model;
+use crate::refusal::Refusal;
 
 /// How often each reason is said.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 /// How much of a client's text is shown.
 const SHOWN_MAX_CHARS: usize = 40;
 
-/// Why the model of a body is not known.
+/// Why a body can't be read as far as it is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unread {
     /// Its encoding is none that is decoded here.
@@ -27,43 +33,172 @@ enum Unread {
     Broken,
     /// It is too large once it is inflated.
     Inflated,
-    /// It is compressed and too large to be held.
-    Streamed,
-    /// It is too large, and the model does not stand at its start.
+    /// It is compressed and large, and enough large bodies are held.
+    Crowded,
+    /// It is large, the model does not stand at its start, and enough large bodies are held.
     Late,
 }
 
-impl TakenBody {
-    /// The body with its model readable, where that can be; it is sent as it came unless the model is renamed.
-    /// A request with the body as it is goes on where it can't, and the log says why.
-    #[must_use]
-    pub fn looked_into(self, head: &RequestHead, held_max: u64) -> Self {
-        let mut codings = head.headers.all("content-encoding");
-        let coding = codings.next().filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
-        let is_known = codings.next().is_none() && coding.is_some_and(is_known);
-        match self {
-            Self::Held(sent) if coding.is_some() && !is_object(&sent) => {
-                let most = usize::try_from(held_max).unwrap_or(usize::MAX);
-                let why = match inflate::whole(&sent, most) {
-                    _ if !is_known => Unread::Coding,
-                    Ok(plain) => return Self::Coded { sent, plain },
-                    Err(NotWhole::Broken) => Unread::Broken,
-                    Err(NotWhole::TooLarge) => Unread::Inflated,
-                };
-                say(why, head, coding.unwrap_or_default(), held_max);
-                Self::Held(sent)
+/// What can't be done with a body that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undone {
+    /// To route it by its model.
+    Routing,
+    /// To rename its model.
+    Renaming,
+}
+
+impl Proxy {
+    /// The request's body with its model readable, where that can be, and who may serve it: what `serving` says of
+    /// its model.
+    // Not part of its caller: what it needs of the stack would stay with the worker.
+    #[inline(never)]
+    pub(super) fn by_model(
+        &self,
+        request: &mut Request<'_>,
+        body: TakenBody,
+        serving: impl Fn(Option<&str>) -> Result<Vec<Candidate>, Refusal>,
+    ) -> Result<(TakenBody, Vec<Candidate>), Stop> {
+        let limits = &self.config.settings.limits;
+        let mut look = Look { head: request.head, rest: &mut *request.body, limits };
+        let body = look.look_into(body).map_err(Stop::of_body)?;
+        let candidates = serving(body.model().as_ref().map(|one| one.name.as_str()))?;
+        if candidates.iter().all(|one| one.model.is_none()) {
+            return Ok((body, candidates));
+        }
+        Ok((look.for_renaming(body).map_err(Stop::of_body)?, candidates))
+    }
+}
+
+/// A look into the body of one request.
+struct Look<'a> {
+    head: &'a RequestHead,
+    /// What is not yet read of the body.
+    rest: &'a mut dyn Read,
+    limits: &'a Limits,
+}
+
+/// A body that is inflated whole, or as it was and why it is not.
+type Unpacked = Result<TakenBody, (Unread, TakenBody)>;
+
+impl Look<'_> {
+    /// The body with its model readable, where that can be; it is sent as it came unless the model is renamed. A
+    /// request goes on with the body as it is where it can't, and the log says why.
+    fn look_into(&mut self, body: TakenBody) -> io::Result<TakenBody> {
+        let (start, is_whole) = match &body {
+            TakenBody::Held(bytes) => (&**bytes, true),
+            TakenBody::Streamed(_, start) => (start.as_slice(), false),
+            _ => return Ok(body),
+        };
+        let Some(coding) = self.coding().filter(|_| !is_object(start)) else {
+            if !is_whole && is_object(start) && model::find(start).is_none() {
+                self.say(Undone::Routing, Unread::Late);
             }
-            Self::Streamed(length, start) => {
-                match coding {
-                    Some(coding) => say(Unread::Streamed, head, coding, held_max),
-                    None if is_object(&start) && model::find(&start).is_none() => {
-                        say(Unread::Late, head, b"", held_max);
-                    }
-                    None => {}
+            return Ok(body);
+        };
+        if !is_known(coding) || self.head.headers.all("content-encoding").nth(1).is_some() {
+            self.say(Undone::Routing, Unread::Coding);
+            return Ok(body);
+        }
+        // Whether too short a start is compressed is not known yet.
+        let is_short = !is_whole && start.len() < inflate::MARK_BYTES;
+        let most = usize::try_from(self.limits.replay_body_bytes).unwrap_or(usize::MAX);
+        let found = inflate::beginning(start, most);
+        match (body, found) {
+            (TakenBody::Held(sent), Some((plain, End::Whole))) => {
+                Ok(TakenBody::Coded { sent, plain, permit: None })
+            }
+            (body, Some((plain, end))) if end == End::Over || !is_whole => {
+                if let Some(model) = model::find(&plain) {
+                    return Ok(TakenBody::Glimpsed { sent: Box::new(body), model });
                 }
-                Self::Streamed(length, start)
+                if plain.is_empty() || is_object(&plain) {
+                    drop(plain);
+                    return self.unpacked_for_routing(body);
+                }
+                Ok(body)
             }
-            other => other,
+            (body, None) if is_short => self.unpacked_for_routing(body),
+            (body, _) => {
+                self.say(Undone::Routing, Unread::Broken);
+                Ok(body)
+            }
+        }
+    }
+
+    /// The body as its route needs it, which renames the model: one that was inflated in part is inflated whole.
+    fn for_renaming(&mut self, body: TakenBody) -> io::Result<TakenBody> {
+        let TakenBody::Glimpsed { sent, model } = body else { return Ok(body) };
+        Ok(match self.unpacked(*sent)? {
+            Ok(body) => body,
+            Err((why, sent)) => {
+                self.say(Undone::Renaming, why);
+                TakenBody::Glimpsed { sent: Box::new(sent), model }
+            }
+        })
+    }
+
+    fn unpacked_for_routing(&mut self, body: TakenBody) -> io::Result<TakenBody> {
+        Ok(self.unpacked(body)?.unwrap_or_else(|(why, body)| {
+            self.say(Undone::Routing, why);
+            body
+        }))
+    }
+
+    /// The compressed `body`, held and inflated whole up to `max_body_bytes`.
+    fn unpacked(&mut self, body: TakenBody) -> io::Result<Unpacked> {
+        let sent = match body {
+            TakenBody::Held(sent) => sent,
+            TakenBody::Streamed(length, mut start) => match self.hold(length, &mut start)? {
+                Some(sent) => sent,
+                None => return Ok(Err((Unread::Crowded, TakenBody::Streamed(length, start)))),
+            },
+            other => return Ok(Ok(other)),
+        };
+        let is_counted = matches!(sent, HeldBytes::Beyond(..));
+        let permit = if is_counted { None } else { Permit::beyond() };
+        if permit.is_none() && !is_counted {
+            return Ok(Err((Unread::Crowded, TakenBody::Held(sent))));
+        }
+        let most = usize::try_from(self.limits.max_body_bytes).unwrap_or(usize::MAX);
+        Ok(match inflate::beginning(&sent, most) {
+            Some((plain, End::Whole)) => Ok(TakenBody::Coded { sent, plain, permit }),
+            Some((_, End::Over)) => Err((Unread::Inflated, TakenBody::Held(sent))),
+            _ => Err((Unread::Broken, TakenBody::Held(sent))),
+        })
+    }
+
+    /// A streamed body, held whole; None where enough large bodies are held.
+    fn hold(&mut self, length: Option<u64>, start: &mut Vec<u8>) -> io::Result<Option<HeldBytes>> {
+        let Some(length) = length else {
+            return HeldBytes::beyond_of_any_length(start, self.rest);
+        };
+        let length = usize::try_from(length).map_err(|_| ErrorKind::OutOfMemory)?;
+        HeldBytes::beyond(start, length, self.rest)
+    }
+
+    /// How the body is encoded: the first that is said, where it means something.
+    fn coding(&self) -> Option<&[u8]> {
+        let mut codings = self.head.headers.all("content-encoding");
+        codings.next().filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
+    }
+
+    fn say(&self, undone: Undone, why: Unread) {
+        static SAID: [[Mutex<Option<Stopwatch>>; 5]; 2] =
+            [const { [const { Mutex::new(None) }; 5] }; 2];
+        let said = &SAID[undone as usize][why as usize];
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            *said = Some(Stopwatch::start());
+            let path = self.head.path();
+            let outcome = match undone {
+                Undone::Routing => "is routed as one that names no model",
+                Undone::Renaming => {
+                    "is sent with the model that it names, though its route renames that"
+                }
+            };
+            let why = explain(why, self.coding().unwrap_or_default(), self.limits);
+            warn!("A request for {path} {outcome}: {why}");
         }
     }
 }
@@ -73,19 +208,9 @@ fn is_known(coding: &[u8]) -> bool {
     ["gzip", "x-gzip", "zstd"].iter().any(|one| coding.eq_ignore_ascii_case(one.as_bytes()))
 }
 
-fn say(why: Unread, head: &RequestHead, coding: &[u8], held_max: u64) {
-    static SAID: [Mutex<Option<Stopwatch>>; 5] = [const { Mutex::new(None) }; 5];
-    let mut said = SAID[why as usize].lock().unwrap_or_else(PoisonError::into_inner);
-    if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
-        *said = Some(Stopwatch::start());
-        let path = head.path();
-        let why = explain(why, coding, held_max);
-        warn!("A request for {path} is routed as one that names no model: {why}");
-    }
-}
-
-fn explain(why: Unread, coding: &[u8], held_max: u64) -> String {
+fn explain(why: Unread, coding: &[u8], limits: &Limits) -> String {
     let coding: String = String::from_utf8_lossy(coding).chars().take(SHOWN_MAX_CHARS).collect();
+    let Limits { max_body_bytes, replay_body_bytes, .. } = limits;
     match why {
         Unread::Coding => format!(
             "its body is encoded as '{coding}'. Only gzip and zstd are looked into, one at a time"
@@ -94,16 +219,16 @@ fn explain(why: Unread, coding: &[u8], held_max: u64) -> String {
             "its body is not '{coding}' as it says, or is cut, or its zstd window is over 8 MiB"
         ),
         Unread::Inflated => format!(
-            "its body, encoded as '{coding}', is larger than settings.replay_body_bytes \
-             ({held_max}) once it is inflated"
+            "its body, encoded as '{coding}', is larger than settings.max_body_bytes \
+             ({max_body_bytes}) once it is inflated"
         ),
-        Unread::Streamed => format!(
-            "its body is encoded as '{coding}' and larger than settings.replay_body_bytes \
-             ({held_max})"
+        Unread::Crowded => format!(
+            "its body, encoded as '{coding}', is larger than settings.replay_body_bytes ({replay_body_bytes}) once it \
+             is inflated, and {BEYOND_MAX} larger bodies are held already"
         ),
         Unread::Late => format!(
-            "its body is larger than settings.replay_body_bytes ({held_max}), its model does not stand in this \
-             first part, and {BEYOND_MAX} larger bodies are held already"
+            "its body is larger than settings.replay_body_bytes ({replay_body_bytes}), its model does not stand in \
+             this first part, and {BEYOND_MAX} larger bodies are held already"
         ),
     }
 }
@@ -132,8 +257,39 @@ mod tests {
         }
     }
 
+    fn limits(replay_body_bytes: u64, max_body_bytes: u64) -> Limits {
+        Limits {
+            max_connections: 1,
+            max_connections_per_address: 1,
+            max_body_bytes,
+            replay_body_bytes,
+            connect: Duration::ZERO,
+            response: Duration::ZERO,
+            idle: Duration::ZERO,
+            client_head: Duration::ZERO,
+            client_idle: Duration::ZERO,
+        }
+    }
+
     fn held(bytes: &[u8]) -> TakenBody {
         TakenBody::Held(HeldBytes::joined(&[bytes]).unwrap())
+    }
+
+    fn looked(codings: &[&str], body: TakenBody, mut rest: &[u8], limits: &Limits) -> TakenBody {
+        let head = head(codings);
+        Look { head: &head, rest: &mut rest, limits }.look_into(body).unwrap()
+    }
+
+    /// The same, and made ready for a rename.
+    fn readied(codings: &[&str], body: TakenBody, mut rest: &[u8], limits: &Limits) -> TakenBody {
+        let head = head(codings);
+        let mut look = Look { head: &head, rest: &mut rest, limits };
+        let body = look.look_into(body).unwrap();
+        look.for_renaming(body).unwrap()
+    }
+
+    fn name(body: &TakenBody) -> Option<String> {
+        body.model().map(|one| one.name)
     }
 
     #[test]
@@ -156,31 +312,103 @@ mod tests {
             (&[], &packed, None),
         ];
         for (codings, bytes, expected) in cases {
-            let body = held(bytes).looked_into(&head(codings), 10_000);
-            let model = body.model();
-            assert_eq!(model.map(|one| one.name).as_deref(), expected, "{codings:?}");
+            let body = looked(codings, held(bytes), b"", &limits(10_000, 10_000));
+            assert_eq!(name(&body).as_deref(), expected, "{codings:?}");
             assert!(body.is_held());
         }
-        // The bound, on both sides.
-        let most = PLAIN.len() as u64;
-        assert!(held(&packed).looked_into(&head(&["gzip"]), most).model().is_some());
-        assert!(held(&packed).looked_into(&head(&["gzip"]), most - 1).model().is_none());
     }
 
     #[test]
     fn a_renamed_body_is_plain() {
-        let body = held(&gzip(PLAIN)).looked_into(&head(&["gzip"]), 10_000);
+        let body = readied(&["gzip"], held(&gzip(PLAIN)), b"", &limits(10_000, 10_000));
         let field = body.model().unwrap();
-        let TakenBody::Recoded(bytes) = body.renamed(&field, "new") else { panic!() };
+        let Some(TakenBody::Recoded(bytes)) = body.renamed(&field, "new") else { panic!() };
         assert_eq!(&*bytes, br#"{"model":"new","x":1}"#);
     }
 
     #[test]
+    fn a_body_over_the_bound_is_routed_by_what_stands_within_it_and_renamed_up_to_the_largest() {
+        let packed = gzip(PLAIN);
+        let length = PLAIN.len() as u64;
+        let whole = looked(&["gzip"], held(&packed), b"", &limits(length, length));
+        assert!(matches!(whole, TakenBody::Coded { .. }));
+        let over = looked(&["gzip"], held(&packed), b"", &limits(length - 1, length));
+        assert!(matches!(over, TakenBody::Glimpsed { .. }) && over.is_held());
+        assert_eq!(name(&over).as_deref(), Some("old"));
+        for (most, is_renamed) in [(length, true), (length - 1, false)] {
+            let body = readied(&["gzip"], held(&packed), b"", &limits(length - 1, most));
+            let field = body.model().unwrap();
+            let renamed = body.renamed(&field, "new");
+            assert_eq!(renamed.is_some(), is_renamed, "{most}");
+            assert!(
+                matches!(body.sent(), TakenBody::Held(sent)
+                if **sent == *packed)
+                    || matches!(body, TakenBody::Coded { .. })
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_that_stands_beyond_the_bound_is_found_up_to_the_largest_body() {
+        let plain = format!(r#"{{"x":"{}","model":"last"}}"#, "x".repeat(5000));
+        let packed = gzip(plain.as_bytes());
+        let length = plain.len() as u64;
+        for (most, expected) in [(length, Some("last")), (length - 1, None)] {
+            let body = looked(&["gzip"], held(&packed), b"", &limits(1000, most));
+            assert_eq!(name(&body).as_deref(), expected, "{most}");
+        }
+        // What is no JSON object is not held and not inflated any further.
+        let file = gzip("x".repeat(5000).as_bytes());
+        let (start, rest) = file.split_at(file.len() - 12);
+        let streamed = TakenBody::Streamed(None, start.to_vec());
+        assert!(!looked(&["gzip"], streamed, rest, &limits(1000, 10_000)).is_held());
+    }
+
+    #[test]
+    fn a_streamed_body_is_routed_by_its_first_part_or_held() {
+        let zstd = include_bytes!("../../tests/data/zstd/level-3.zst").as_slice();
+        let plain = include_bytes!("../../tests/data/zstd/plain.json").as_slice();
+        // A decoder gives out nothing of a zstd frame that is cut within its first window; gzip gives all.
+        let cases = [("gzip", gzip(plain), true), ("zstd", zstd.to_vec(), false)];
+        for (coding, packed, shows_start) in cases {
+            for at in [0, 2, 200] {
+                for length in [Some(packed.len() as u64), None] {
+                    let (start, rest) = packed.split_at(at);
+                    let streamed = || TakenBody::Streamed(length, start.to_vec());
+                    let limits = limits(200, 100_000);
+                    let body = looked(&[coding], streamed(), rest, &limits);
+                    assert_eq!(name(&body).as_deref(), Some("claude-x"), "{coding} {at}");
+                    assert_eq!(body.is_held(), at < 200 || !shows_start, "{coding} {at}");
+                    let body = readied(&[coding], streamed(), rest, &limits);
+                    let field = body.model().unwrap();
+                    let renamed = body.renamed(&field, "new");
+                    let Some(TakenBody::Recoded(bytes)) = renamed else { panic!("{coding} {at}") };
+                    let expected = String::from_utf8_lossy(plain).replace("claude-x", "new");
+                    assert_eq!(String::from_utf8_lossy(&bytes), expected);
+                }
+            }
+        }
+        // What only says that it is compressed goes on as it is.
+        let streamed = TakenBody::Streamed(None, b"no such thing".to_vec());
+        assert!(!looked(&["zstd"], streamed, b"", &limits(5, 100)).is_held());
+        let streamed = TakenBody::Streamed(None, b"{\"model\":\"plain\",".to_vec());
+        let body = looked(&["zstd"], streamed, b"", &limits(5, 100));
+        assert_eq!(name(&body).as_deref(), Some("plain"));
+    }
+
+    #[test]
     fn each_reason_says_what_to_do_and_shows_no_more_than_a_part_of_a_client_s_text() {
-        for why in [Unread::Coding, Unread::Broken, Unread::Inflated, Unread::Streamed] {
-            let text = explain(why, "x".repeat(99).as_bytes(), 5);
+        let limits = limits(5, 7);
+        for why in [Unread::Coding, Unread::Broken, Unread::Inflated, Unread::Crowded] {
+            let text = explain(why, "x".repeat(99).as_bytes(), &limits);
             assert!(text.contains(&format!("'{}'", "x".repeat(SHOWN_MAX_CHARS))), "{text}");
         }
-        assert!(explain(Unread::Late, b"", 5).contains("settings.replay_body_bytes (5)"));
+        for (why, setting) in [
+            (Unread::Inflated, "settings.max_body_bytes (7)"),
+            (Unread::Crowded, "settings.replay_body_bytes (5)"),
+            (Unread::Late, "settings.replay_body_bytes (5)"),
+        ] {
+            assert!(explain(why, b"", &limits).contains(setting));
+        }
     }
 }

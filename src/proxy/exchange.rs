@@ -82,6 +82,20 @@ pub(super) enum Stop {
     UpstreamCut,
 }
 
+impl Stop {
+    /// For a request whose body can't be taken.
+    #[expect(clippy::needless_pass_by_value, reason = "it is used with `map_err`")]
+    pub(super) fn of_body(error: io::Error) -> Self {
+        match verdict::refusal_for_body(&error) {
+            Some(refusal) => refusal.into(),
+            None if error.kind() == io::ErrorKind::OutOfMemory => {
+                Refusal::new(Code::Overloaded, "There is no memory for the request's body").into()
+            }
+            None => Self::ClientGone,
+        }
+    }
+}
+
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
@@ -262,13 +276,9 @@ impl Proxy {
             // A request that can't be sent is refused before its body is read.
             self.credential(only.provider)?;
         }
-        let mut body = self.take_body(request, by_model)?;
-        let candidates = if by_model {
-            body = body.looked_into(head, self.config.settings.limits.replay_body_bytes);
-            serving(body.model().as_ref().map(|one| one.name.as_str()))?
-        } else {
-            by_api
-        };
+        let body = self.take_body(request, by_model)?;
+        let (body, candidates) =
+            if by_model { self.by_model(request, body, serving)? } else { (body, by_api) };
         let is_one_of_several = candidates.len() > 1;
         let turn = if is_one_of_several { self.turns.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let strategy = self.config.settings.selection_strategy;
@@ -296,7 +306,7 @@ impl Proxy {
             let index = candidate.provider;
             record.provider = Some(index);
             let renamed = match (&candidate.model, &model) {
-                (Some(name), Some(field)) => Some(body.renamed(field, name)),
+                (Some(name), Some(field)) => body.renamed(field, name),
                 _ => None,
             };
             let outgoing = Outgoing::usual(index, target, renamed.as_ref().unwrap_or(&body));
@@ -367,13 +377,7 @@ impl Proxy {
     fn take_body(&self, request: &mut Request<'_>, by_model: bool) -> Result<TakenBody, Stop> {
         let held_max = self.config.settings.limits.replay_body_bytes;
         let taken = TakenBody::take(request.head.body, request.body, held_max, by_model);
-        taken.map_err(|error| match verdict::refusal_for_body(&error) {
-            Some(refusal) => refusal.into(),
-            None if error.kind() == io::ErrorKind::OutOfMemory => {
-                Refusal::new(Code::Overloaded, "There is no memory for the request's body").into()
-            }
-            None => Stop::ClientGone,
-        })
+        taken.map_err(Stop::of_body)
     }
 
     /// The error shape for a request: that of its provider, also where it is refused before the

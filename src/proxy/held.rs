@@ -24,8 +24,8 @@ pub enum HeldBytes {
     Beyond(MmapMut, Permit),
 }
 
-/// How many bodies over `replay_body_bytes` are held at a time, each of `max_body_bytes` at most: their model stands
-/// last, and a route asks for it.
+/// How many bodies over `replay_body_bytes` are held at a time, each of `max_body_bytes` at most, compressed and
+/// inflated: their model stands last and a route asks for it, or they are compressed and it is renamed.
 pub const BEYOND_MAX: usize = 8;
 static BEYOND: AtomicUsize = AtomicUsize::new(0);
 
@@ -34,6 +34,11 @@ static BEYOND: AtomicUsize = AtomicUsize::new(0);
 pub struct Permit(&'static AtomicUsize);
 
 impl Permit {
+    /// One for a body over the limit; None where enough of them are held.
+    pub fn beyond() -> Option<Self> {
+        Self::of(&BEYOND, BEYOND_MAX)
+    }
+
     /// One of at most `most` that `count` counts; None where there are so many.
     fn of(count: &'static AtomicUsize, most: usize) -> Option<Self> {
         let permit = Self(count);
@@ -66,7 +71,7 @@ impl HeldBytes {
 
     /// A body of `length` bytes over the limit, of which `start` was read. None where enough of them are held.
     pub fn beyond(start: &[u8], length: usize, body: &mut dyn Read) -> io::Result<Option<Self>> {
-        let Some(permit) = Permit::of(&BEYOND, BEYOND_MAX) else { return Ok(None) };
+        let Some(permit) = Permit::beyond() else { return Ok(None) };
         let mut pages = MmapMut::map_anon(length)?;
         pages[..start.len()].copy_from_slice(start);
         body.read_exact(&mut pages[start.len()..])?;
@@ -78,7 +83,7 @@ impl HeldBytes {
         start: &mut Vec<u8>,
         body: &mut dyn Read,
     ) -> io::Result<Option<Self>> {
-        let Some(permit) = Permit::of(&BEYOND, BEYOND_MAX) else { return Ok(None) };
+        let Some(permit) = Permit::beyond() else { return Ok(None) };
         body.read_to_end(start)?;
         let mut pages = MmapMut::map_anon(start.len())?;
         pages.copy_from_slice(start);
