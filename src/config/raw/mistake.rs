@@ -32,10 +32,23 @@ pub(super) fn explain(
 ) -> (Option<Position>, String) {
     let control = text.lines().enumerate().find_map(|(index, line)| control(index + 1, line));
     let last = given_up.map_or(usize::MAX, |(line, _)| line);
-    match control.or_else(|| Scan::new(last).read(text)) {
+    let found = control.or_else(|| Scan::new(last).read(text));
+    match found.or_else(|| line_of_tabs(text, last)) {
         Some((position, message)) => (Some(position), message),
         None => (given_up, format!("this can't be read as YAML: {said}")),
     }
+}
+
+/// An empty line with a tab in it, which the parser takes for the indentation of the next one: the last up to `last`.
+fn line_of_tabs(text: &str, last: usize) -> Option<Mistake> {
+    let lines = text.lines().enumerate().take(last);
+    let (index, line) = lines.filter(|(_, line)| is_blank_with_tab(line)).last()?;
+    let column = line.chars().position(|character| character == '\t')?;
+    Some(((index + 1, column + 1), TAB.to_owned()))
+}
+
+fn is_blank_with_tab(line: &str) -> bool {
+    line.contains('\t') && line.trim().is_empty()
 }
 
 /// A character that no text may hold.
@@ -476,6 +489,8 @@ providers:
         expect("    type", "  \ttype", (5, 3), "a tab; YAML wants spaces");
         expect("  - name", "  -\tname", (4, 4), "a tab; YAML wants spaces");
         expect("  port", "\tport", (2, 1), "a tab; YAML wants spaces");
+        expect("    type", "\t\n    type", (5, 1), "a tab; YAML wants spaces");
+        expect("    type", "  \t \n    type", (5, 3), "a tab; YAML wants spaces");
         expect("    type", "    \u{a0}type", (5, 5), "a blank of another kind (U+00A0)");
         expect("    type", "    \u{3000}type", (5, 5), "a blank of another kind (U+3000)");
         expect("One", "O\u{1}ne", (4, 13), "a control character (U+0001)");
