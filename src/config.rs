@@ -3,18 +3,18 @@
 //! [`raw`] reads the YAML as written and knows where everything stands; [`resolve`] makes these
 //! values of it, or the full list of problems.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::token_fields::TokenFields;
 use crate::secret::Secret;
-use crate::shared::place::Place;
-use crate::token::watched::Form;
 
+mod auto_refresh;
 pub mod call;
+mod credential;
 pub mod egress;
 pub mod encoding;
+mod loopback;
+mod missing;
 pub mod no_proxy;
 pub mod raw;
 pub mod redirect;
@@ -22,14 +22,22 @@ pub mod request_fields;
 pub mod resolve;
 pub mod secret_file;
 pub mod slug;
+pub mod store_address;
 pub mod token_fields;
 
+pub use auto_refresh::{
+    AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
+};
 pub use call::Call;
+pub use credential::{Credential, Fields, Form, WatchedFile};
 pub use egress::{Egress, ProxyRule};
+pub use loopback::is_loopback_host;
+pub use missing::{Found, Missing};
 pub use no_proxy::NoProxy;
 pub use redirect::Redirect;
 use request_fields::FieldValue;
 pub use secret_file::secret_of_file;
+use store_address::StoreAddress;
 
 /// Everything that `providers.yaml` and the environment say.
 #[derive(Clone, Debug)]
@@ -94,7 +102,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedStore {
     /// Where it is.
-    pub place: Place,
+    pub place: StoreAddress,
     /// What its keys begin with.
     pub prefix: String,
     /// What records are sealed with; None leaves them as they are.
@@ -244,194 +252,9 @@ pub enum AuthType {
     None,
 }
 
-/// Where a provider's credential comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Credential {
-    /// None is sent.
-    None,
-    /// The client's own is passed on.
-    Passthrough,
-    /// A fixed text.
-    Static(Secret),
-    /// A fixed text that is not there: the message says what is missing.
-    Missing(Missing),
-    /// In a file that is read again when it changes: one with the credential alone, or one that
-    /// another program keeps fresh.
-    Watched(WatchedFile),
-    /// Got from a token endpoint and kept fresh.
-    Refreshed(Box<AutoRefresh>),
-}
-
-impl Credential {
-    /// Why there is nothing to refresh, for a credential that is not [`Credential::Refreshed`].
-    pub fn why_not_refreshed(&self) -> &'static str {
-        match self {
-            Self::Watched(file) if matches!(file.form, Form::Stored { .. }) => {
-                "its auto_refresh_config.enabled is false"
-            }
-            Self::Watched(_) => "its credential is in a file that another program keeps",
-            _ => "it has no auto_refresh_config, or one that is not used",
-        }
-    }
-}
-
-/// A file with a credential that is read again when it changes. Two are the same whatever could be read of them at
-/// the start.
-#[derive(Clone, Debug)]
-pub struct WatchedFile {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What is in it.
-    pub form: Form,
-    /// Why it could not be read at the start, where that is so.
-    pub missing: Option<Missing>,
-}
-
-impl PartialEq for WatchedFile {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.path, &self.form) == (&other.path, &other.form)
-    }
-}
-
-impl Eq for WatchedFile {}
-
-/// A secret that the configuration names and the environment or the disk does not have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// An environment variable that is not set or empty.
-    Variable(String),
-    /// A file that can't be read or is empty: its path and why.
-    File(String, String),
-    /// A refresh token that only a login can bring: the command for it.
-    Login(String),
-    /// The configuration names no credential at all.
-    Credential,
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
-            Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
-            Self::Login(command) => write!(f, "There is no refresh token yet; run: {command}"),
-            Self::Credential => f.write_str(
-                "There is no credential: give auto_refresh_config, auth_value, auth_value_env or \
-                 auth_value_file, or auth_type \"none\"",
-            ),
-        }
-    }
-}
-
-/// A secret named in the configuration: found, or what is missing.
-pub type Found = Result<Secret, Missing>;
-
-/// `auto_refresh_config`, where it is enabled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AutoRefresh {
-    /// `https`, or `http` to a loopback address.
-    pub token_url: String,
-    /// The client's identifier (RFC 6749 §2.2).
-    pub client_id: Result<String, Missing>,
-    /// None for a public client.
-    pub client_secret: Option<Found>,
-    /// The first refresh token; None for the client credentials grant, and where it comes from a
-    /// login.
-    pub seed: Option<Found>,
-    /// Which grant is used.
-    pub grant_type: GrantType,
-    /// How the client shows who it is (RFC 6749 §2.3.1).
-    pub client_auth: ClientAuth,
-    /// How the request body is written.
-    pub request_format: RequestFormat,
-    /// `scope` of the request.
-    pub scope: Option<String>,
-    /// More parameters, in file order.
-    pub extra_params: Vec<(String, String)>,
-    /// Extra headers on token requests.
-    pub headers: Vec<(String, String)>,
-    /// Where an answer keeps its values.
-    pub token_fields: TokenFields,
-    /// How long before expiry a token is refreshed.
-    pub refresh_before_expiry: Duration,
-    /// How long to wait after a permanent failure.
-    pub retry_interval: Duration,
-    /// The files that the secrets came from, where they did.
-    pub files: SecretFiles,
-    /// Where `evertoken login` gets the first refresh token.
-    pub login: LoginEndpoints,
-    /// How commands for this configuration are written.
-    pub call: Call,
-}
-
-/// What `evertoken login` needs beside the token endpoint; it is of no use to anything else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoginEndpoints {
-    /// Where the browser is sent (RFC 6749 §3.1); its query is kept.
-    pub authorization_url: Option<String>,
-    /// Where a device code is asked for (RFC 8628 §3.1).
-    pub device_authorization_url: Option<String>,
-    /// Where the browser comes back to (RFC 6749 §3.1.2).
-    pub redirect_uri: Option<Redirect>,
-    /// What the callback's `iss` must be (RFC 9207).
-    pub issuer: Option<String>,
-}
-
-impl LoginEndpoints {
-    /// Whether there is a way to log in.
-    pub fn exist(&self) -> bool {
-        self.authorization_url.is_some() || self.device_authorization_url.is_some()
-    }
-}
-
-/// Files that hold secrets of an [`AutoRefresh`]; they are read again before each refresh.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SecretFiles {
-    /// `client_id_file`.
-    pub client_id: Option<PathBuf>,
-    /// `client_secret_file`.
-    pub client_secret: Option<PathBuf>,
-    /// `refresh_token_file`.
-    pub seed: Option<PathBuf>,
-}
-
-/// `grant_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantType {
-    /// RFC 6749 §6.
-    RefreshToken,
-    /// RFC 6749 §4.4.
-    ClientCredentials,
-}
-
-/// `client_auth`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// `client_id` and `client_secret` in the body.
-    SecretPost,
-    /// HTTP Basic.
-    SecretBasic,
-    /// A public client: `client_id` in the body alone.
-    None,
-}
-
-/// `request_format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestFormat {
-    /// `application/x-www-form-urlencoded`.
-    Form,
-    /// `application/json`.
-    Json,
-}
-
 /// The largest request head, start line and fields together.
 pub const HEAD_MAX_BYTES: usize = 64 * 1024;
 /// The most header fields in a request head.
 pub const HEAD_MAX_FIELDS: usize = 128;
 /// How long a request waits for a provider's first token.
 pub const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
-
-/// Whether `host`, a name or an address without port and brackets, is this machine's loopback.
-pub fn is_loopback_host(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}

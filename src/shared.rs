@@ -20,5 +20,4 @@ pub mod engine;
 pub mod health;
 pub mod keeper;
 pub mod lease;
-pub mod place;
 pub mod seal;

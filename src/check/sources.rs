@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::app::place_of;
 use crate::clock::Moment;
+use crate::config::Form;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
 use crate::proxy::claims::left_out;
 use crate::secret::Secret;
@@ -13,7 +14,7 @@ use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
-use crate::token::watched::{Form, Watched};
+use crate::token::watched::Watched;
 
 /// What was found about the credentials of all enabled providers.
 #[derive(Debug, Default)]

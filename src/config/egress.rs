@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{NoProxy, is_loopback_host};
+use crate::config::loopback::is_loopback_host;
+use crate::config::no_proxy::NoProxy;
 use crate::secret::Secret;
 
 /// How one provider's endpoints are reached, the token endpoint included.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::config::{Found, Missing};
+use crate::config::missing::{Found, Missing};
 use crate::regular_file;
 use crate::secret::Secret;
 

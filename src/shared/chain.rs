@@ -372,8 +372,8 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::config::store_address::StoreAddress;
     use crate::secret::Secret;
-    use crate::shared::place::Place;
 
     /// A server that has nothing.
     struct Empty;
@@ -411,7 +411,7 @@ mod tests {
     #[test]
     fn a_connection_that_was_silent_for_a_minute_is_made_anew() {
         let store = SharedStore {
-            place: Place::parse("redis://h").unwrap(),
+            place: StoreAddress::parse("redis://h").unwrap(),
             prefix: "e:".into(),
             key: None,
             ca_pem: None,

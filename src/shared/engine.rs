@@ -33,9 +33,6 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long a record that nobody writes is kept: 90 days. Every host has a copy beside it.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// Whether this build can talk to a server at all.
-pub const IS_BUILT_IN: bool = cfg!(feature = "redis");
-
 /// What is wrong with the server or the way to it, in words without a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble(pub String);

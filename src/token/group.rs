@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use crate::config::{AutoRefresh, Credential, Found, Missing, Provider};
-use crate::secret::Secret;
 
 /// What tells one chain of refresh tokens from another: providers with the same one share theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +46,6 @@ impl Identity {
         let (token_url, client_id) = (config.token_url.clone(), config.client_id.clone());
         Some(Self { token_url, client_id, seed })
     }
-}
-
-/// Hash of the `token_url` and the client that `config` refreshes with; None where either is missing.
-pub fn client_of(config: &AutoRefresh) -> Option<String> {
-    let client_id = config.client_id.as_ref().ok()?;
-    if config.token_url.is_empty() || client_id.is_empty() {
-        return None;
-    }
-    Some(Secret::new(format!("{}\n{client_id}", config.token_url)).hash())
 }
 
 /// The groups of `providers`, those of disabled ones too.
@@ -111,9 +101,9 @@ impl Group {
         Some(seed.hash())
     }
 
-    /// As [`client_of`] its configuration.
+    /// As [`AutoRefresh::client_hash`].
     pub fn client(&self) -> Option<String> {
-        client_of(&self.config)
+        self.config.client_hash()
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
-use crate::config::WatchedFile;
 use crate::config::secret_file::text_of;
+use crate::config::{Form, WatchedFile};
 use crate::regular_file;
 use crate::secret::Secret;
 use crate::token::places;
@@ -21,7 +21,6 @@ mod content;
 mod mount;
 
 use content::Content;
-pub use content::{Fields, Form};
 
 /// The largest file that is read.
 pub const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -339,6 +338,7 @@ fn detached(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Fields;
 
     const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 

@@ -10,9 +10,8 @@ use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
     WatchedFile, secret_of_file,
 };
+use crate::config::{Fields, Form};
 use crate::secret::Secret;
-use crate::token::group::client_of;
-use crate::token::watched::{Fields, Form};
 
 /// Bounds of the numbers, each with its unit.
 const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
@@ -129,7 +128,7 @@ pub(super) fn read_auto_refresh(
     Some(if enabled {
         TokenSource::Refreshed(Box::new(refresh))
     } else {
-        let client = client_of(&refresh);
+        let client = refresh.client_hash();
         TokenSource::Stored { seed: refresh.seed.and_then(Result::ok), client }
     })
 }

@@ -1,5 +1,6 @@
 //! One entry of `providers`.
 
+use crate::config::Form;
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
 use crate::config::resolve::{Sources, egress, request_fields, split_url, url};
@@ -9,7 +10,6 @@ use crate::config::{
 };
 use crate::secret::Secret;
 use crate::token::state_file::StateFile;
-use crate::token::watched::Form;
 
 /// Bounds of the numbers.
 const IN_FLIGHT_MAX: u64 = 65_535;

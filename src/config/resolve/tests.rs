@@ -165,7 +165,7 @@ fn secrets_that_are_not_there_are_missing_and_no_error() {
     );
     let config = fine(&document("", "auth_value_file: /token"));
     let Credential::Watched(file) = &config.providers[0].credential else { panic!("{config:?}") };
-    assert_eq!((&file.form, &file.missing), (&crate::token::watched::Form::Text, &None));
+    assert_eq!((&file.form, &file.missing), (&crate::config::Form::Text, &None));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn refreshing_that_is_turned_off_leaves_the_stored_token() {
     };
     let form = |seed: Option<&str>| {
         let seed = seed.map(Secret::new);
-        crate::token::watched::Form::Stored { seed, client: None }
+        crate::config::Form::Stored { seed, client: None }
     };
     let credential = |text: &str| {
         let config = fine(text);

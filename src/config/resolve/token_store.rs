@@ -2,10 +2,9 @@
 
 use crate::config::raw::Section;
 use crate::config::resolve::Sources;
+use crate::config::store_address::StoreAddress;
 use crate::config::{Fallback, SharedStore};
 use crate::secret::Secret;
-use crate::shared::engine::IS_BUILT_IN;
-use crate::shared::place::Place;
 
 /// A key that is shorter is a word that can be guessed.
 const KEY_MIN_CHARS: usize = 32;
@@ -30,7 +29,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Share
         }
         return None;
     };
-    if !IS_BUILT_IN {
+    if !cfg!(feature = "redis") {
         section.error("token_store", "this evertoken was built without the feature 'redis'");
     }
     let password = read_secret(section, sources, "password");
@@ -43,7 +42,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Share
         section.error(place_of(section, "key"), message);
     }
     let place = read_place(section, sources, &url, password);
-    if key.is_none() && place.as_ref().is_some_and(Place::is_open_on_the_way) {
+    if key.is_none() && place.as_ref().is_some_and(StoreAddress::is_open_on_the_way) {
         let advice = "tokens can be read on the way to this server; use rediss://, or seal them with \
                       token_store_key_env";
         section.warn("token_store", advice);
@@ -70,8 +69,8 @@ fn read_place(
     sources: &Sources<'_>,
     url: &str,
     password: Option<Secret>,
-) -> Option<Place> {
-    let mut place = match Place::parse(url) {
+) -> Option<StoreAddress> {
+    let mut place = match StoreAddress::parse(url) {
         Ok(place) => place,
         Err(why) => {
             section.error("token_store", why);

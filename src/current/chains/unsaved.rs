@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::config::Form;
 use crate::config::{Credential, Provider};
 use crate::current::chains::{Chains, Running};
-use crate::token::group::client_of;
 use crate::token::store::TokenStore;
-use crate::token::watched::{Form, Unsaved};
+use crate::token::watched::Unsaved;
 
 impl Chains {
     /// Where the token of `provider` is published, if its refreshing was turned off and a refresher runs that has its
@@ -22,7 +22,7 @@ impl Chains {
             let known = &running.life.config;
             let same_seed =
                 matches!((&known.seed, seed), (Some(Ok(known)), Some(seed)) if known == seed);
-            same_seed && (client.is_none() || *client == client_of(known))
+            same_seed && (client.is_none() || *client == known.client_hash())
         };
         let has_place = |running: &&Running| {
             let lacks_seed =

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
+use crate::config::Form;
 use crate::config::{Credential, Provider};
 use crate::proxy::exchange::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
@@ -11,7 +12,6 @@ use crate::report::{
 };
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
-use crate::token::watched::Form;
 
 /// How everything stands.
 pub(super) fn report(proxy: &Proxy) -> Report {

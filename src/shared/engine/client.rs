@@ -11,9 +11,9 @@ use redis::{
 };
 
 use crate::config::SharedStore;
+use crate::config::store_address::Servers;
 use crate::shared::engine::words::server_words;
 use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
-use crate::shared::place::Servers;
 
 /// A connection. After an error it is of no use any more.
 pub(super) struct Link {

@@ -10,7 +10,6 @@ use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{SecretFiles, secret_file, secret_of_file};
-use crate::token::group::client_of;
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Step};
 use crate::token::refresh_end::Nearness;
@@ -101,7 +100,7 @@ impl Actor {
         let now = setup.clock.now();
         let mut machine = Lifecycle::new(policy, stored, now);
         machine.stamp_configured();
-        machine.stamp_client(client_of(&setup.config));
+        machine.stamp_client(setup.config.client_hash());
         let mut actor = Self {
             setup,
             machine,
@@ -344,7 +343,7 @@ impl Actor {
             config.seed = Some(read(path));
         }
         let is_new = self.machine.set_policy(Policy::of(config));
-        self.machine.stamp_client(client_of(config));
+        self.machine.stamp_client(config.client_hash());
         if is_new {
             // As at a start: it may be of another account.
             self.machine.order(self.setup.clock.now());

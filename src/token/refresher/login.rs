@@ -9,7 +9,6 @@ use crate::clock::Moment;
 use crate::secret::Secret;
 use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
-use crate::token::group::client_of;
 use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS};
@@ -41,7 +40,7 @@ pub fn store_login(
     }
     let now = setup.clock.now();
     let mut machine = Lifecycle::new(Policy::of(&setup.config), stored, now);
-    machine.stamp_client(client_of(&setup.config));
+    machine.stamp_client(setup.config.client_hash());
     if let Some((_, fence, _)) = &lease {
         machine.set_fence(*fence);
     }

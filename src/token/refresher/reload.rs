@@ -7,7 +7,6 @@ use crossbeam_channel::Sender;
 use log::{info, warn};
 
 use crate::secret::Secret;
-use crate::token::group::client_of;
 use crate::token::lifecycle::Policy;
 use crate::token::places::Seeker;
 use crate::token::refresher::Setup;
@@ -45,7 +44,7 @@ impl Actor {
         let before = std::mem::replace(&mut self.setup, setup);
         let now = self.setup.clock.now();
         self.machine.reconfigure(Policy::of(&self.setup.config), now);
-        self.machine.stamp_client(client_of(&self.setup.config));
+        self.machine.stamp_client(self.setup.config.client_hash());
         self.next_place = None;
         if before.state.path() != self.setup.state.path() {
             let new = std::mem::replace(&mut self.setup.state, before.state);

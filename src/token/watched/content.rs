@@ -3,41 +3,11 @@
 use serde_json::Value;
 
 use crate::clock::Timestamp;
+use crate::config::{Fields, Form};
 use crate::secret::Secret;
 use crate::token::expiry;
 use crate::token::jwt::{self, End};
 use crate::token::saved::salvage;
-
-/// What is in the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The credential and nothing else, but for a line end.
-    Text,
-    /// JSON, as Claude Code keeps it: where the access token and its expiry stand.
-    Json(Fields),
-    /// A state file of evertoken, whose token is used and not refreshed: `auto_refresh_config.enabled` is false. A token
-    /// that began with another refresh token than this may belong to another account, and is not used.
-    Stored {
-        /// The refresh token that the configuration names, where it is there.
-        seed: Option<Secret>,
-        /// Hash of the `token_url` and the client of the configuration, where they are there: the same refresh token
-        /// elsewhere is another account's too.
-        client: Option<String>,
-    },
-}
-
-/// Paths into a JSON file, a name for each level.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
-    /// Of the access token, a text.
-    pub access_token: Vec<String>,
-    /// Of its expiry. Where there is none, and the token itself names none, it is sent until it is refused.
-    pub expires_at: Vec<String>,
-    /// Whether the configuration names the place of the expiry, so that there has to be one.
-    pub expires_at_is_written: bool,
-    /// The time zone of an expiry without an offset, as the variable `TZ` names it; None for the system's.
-    pub zone: Option<String>,
-}
 
 /// What a file holds.
 #[derive(Debug, PartialEq, Eq)]

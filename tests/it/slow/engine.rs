@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use evertoken::app::{Environment, refresher_setup};
 use evertoken::clock::Clock;
+use evertoken::config::store_address::StoreAddress;
 use evertoken::config::{Fallback, SharedStore};
 use evertoken::secret::Secret;
 use evertoken::shared::engine::{Engine, Line, Names, News, Written};
 use evertoken::shared::lease::Mark;
-use evertoken::shared::place::Place;
 use evertoken::supervisor::Supervisor;
 use evertoken::token::grant::Grant;
 use evertoken::token::group::groups;
@@ -108,7 +108,7 @@ fn free_ports<const COUNT: usize>(address: &str) -> [u16; COUNT] {
 
 pub(super) fn store(url: &str, key: Option<&str>) -> SharedStore {
     SharedStore {
-        place: Place::parse(url).unwrap(),
+        place: StoreAddress::parse(url).unwrap(),
         prefix: "test:".to_owned(),
         key: key.map(Secret::new),
         ca_pem: None,

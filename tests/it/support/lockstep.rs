@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use evertoken::app::{Environment, refresher_setup};
 use evertoken::clock::{Clock, Moment, Timestamp};
+use evertoken::config::store_address::StoreAddress;
 use evertoken::config::{Fallback, SharedStore};
 use evertoken::message::Headers;
 use evertoken::secret::Secret;
@@ -18,7 +19,6 @@ use evertoken::shared::chain::{Held, SharedChain};
 use evertoken::shared::engine::{Engine, Names, Seen, Trouble, Written};
 use evertoken::shared::health::Health;
 use evertoken::shared::lease::Mark;
-use evertoken::shared::place::Place;
 use evertoken::supervisor::Supervisor;
 use evertoken::token::grant::Reached;
 use evertoken::token::group::groups;
@@ -247,7 +247,7 @@ const LATENCY_MAX_MS: u64 = 20;
 
 fn shared_store() -> SharedStore {
     SharedStore {
-        place: Place::parse("redis://model").unwrap(),
+        place: StoreAddress::parse("redis://model").unwrap(),
         prefix: "e:".to_owned(),
         key: None,
         ca_pem: None,

@@ -12,7 +12,7 @@ const DATABASE_MAX: u32 = 65_535;
 
 /// Where the server is and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct StoreAddress {
     /// How it is reached.
     pub servers: Servers,
     /// Whether TLS is spoken.
@@ -36,7 +36,7 @@ pub enum Servers {
     Sentinels(Vec<(String, u16)>, String),
 }
 
-impl Place {
+impl StoreAddress {
     /// Reads a URL. The error says what is wrong and holds nothing of the URL.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = url.split_once("://").ok_or(FORMS)?;
@@ -93,7 +93,7 @@ impl Place {
 
     /// Whether what is sent there could be read on the way: no TLS, and not on this machine.
     pub fn is_open_on_the_way(&self) -> bool {
-        let remote = |host: &str| !crate::config::is_loopback_host(host);
+        let remote = |host: &str| !crate::config::loopback::is_loopback_host(host);
         !self.tls
             && match &self.servers {
                 Servers::One(host, _) => remote(host),
@@ -104,7 +104,7 @@ impl Place {
 }
 
 /// The URL without user and password.
-impl std::fmt::Display for Place {
+impl std::fmt::Display for StoreAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = if self.tls { "rediss" } else { "redis" };
         let address = |(host, port): &(String, u16)| {
@@ -210,7 +210,7 @@ mod tests {
             ("rediss+sentinel://a/m", "rediss+sentinel://a:26379/m/0", None, None),
         ];
         for (url, shown, user, password) in cases {
-            let place = Place::parse(url).unwrap_or_else(|why| panic!("{url}: {why}"));
+            let place = StoreAddress::parse(url).unwrap_or_else(|why| panic!("{url}: {why}"));
             assert_eq!(place.to_string(), shown, "{url}");
             assert_eq!(place.user.as_deref(), user, "{url}");
             assert_eq!(place.password, password.map(Secret::new), "{url}");
@@ -247,14 +247,15 @@ mod tests {
             ("redis://:%ff@h", "UTF-8"),
         ];
         for (url, part) in cases {
-            let why = Place::parse(url).map_or_else(|why| why, |place| panic!("{url}: {place}"));
+            let why =
+                StoreAddress::parse(url).map_or_else(|why| why, |place| panic!("{url}: {place}"));
             assert!(why.contains(part), "{url}: {why}");
         }
     }
 
     #[test]
     fn who_could_listen() {
-        let open = |url| Place::parse(url).unwrap().is_open_on_the_way();
+        let open = |url| StoreAddress::parse(url).unwrap().is_open_on_the_way();
         assert!(open("redis://h") && open("redis+sentinel://localhost,h/m"));
         assert!(!open("rediss://h") && !open("redis://127.0.0.1") && !open("unix:///x"));
     }

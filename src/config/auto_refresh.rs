@@ -1,0 +1,119 @@
+//! `auto_refresh_config` as meant: how a provider's tokens are got and kept fresh.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::call::Call;
+use crate::config::missing::{Found, Missing};
+use crate::config::redirect::Redirect;
+use crate::config::token_fields::TokenFields;
+use crate::secret::Secret;
+
+/// `auto_refresh_config`, where it is enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoRefresh {
+    /// `https`, or `http` to a loopback address.
+    pub token_url: String,
+    /// The client's identifier (RFC 6749 §2.2).
+    pub client_id: Result<String, Missing>,
+    /// None for a public client.
+    pub client_secret: Option<Found>,
+    /// The first refresh token; None for the client credentials grant, and where it comes from a
+    /// login.
+    pub seed: Option<Found>,
+    /// Which grant is used.
+    pub grant_type: GrantType,
+    /// How the client shows who it is (RFC 6749 §2.3.1).
+    pub client_auth: ClientAuth,
+    /// How the request body is written.
+    pub request_format: RequestFormat,
+    /// `scope` of the request.
+    pub scope: Option<String>,
+    /// More parameters, in file order.
+    pub extra_params: Vec<(String, String)>,
+    /// Extra headers on token requests.
+    pub headers: Vec<(String, String)>,
+    /// Where an answer keeps its values.
+    pub token_fields: TokenFields,
+    /// How long before expiry a token is refreshed.
+    pub refresh_before_expiry: Duration,
+    /// How long to wait after a permanent failure.
+    pub retry_interval: Duration,
+    /// The files that the secrets came from, where they did.
+    pub files: SecretFiles,
+    /// Where `evertoken login` gets the first refresh token.
+    pub login: LoginEndpoints,
+    /// How commands for this configuration are written.
+    pub call: Call,
+}
+
+impl AutoRefresh {
+    /// Hash of the `token_url` and the client that it refreshes with; None where either is missing.
+    pub fn client_hash(&self) -> Option<String> {
+        let client_id = self.client_id.as_ref().ok()?;
+        if self.token_url.is_empty() || client_id.is_empty() {
+            return None;
+        }
+        Some(Secret::new(format!("{}\n{client_id}", self.token_url)).hash())
+    }
+}
+
+/// What `evertoken login` needs beside the token endpoint; it is of no use to anything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoginEndpoints {
+    /// Where the browser is sent (RFC 6749 §3.1); its query is kept.
+    pub authorization_url: Option<String>,
+    /// Where a device code is asked for (RFC 8628 §3.1).
+    pub device_authorization_url: Option<String>,
+    /// Where the browser comes back to (RFC 6749 §3.1.2).
+    pub redirect_uri: Option<Redirect>,
+    /// What the callback's `iss` must be (RFC 9207).
+    pub issuer: Option<String>,
+}
+
+impl LoginEndpoints {
+    /// Whether there is a way to log in.
+    pub fn exist(&self) -> bool {
+        self.authorization_url.is_some() || self.device_authorization_url.is_some()
+    }
+}
+
+/// Files that hold secrets of an [`AutoRefresh`]; they are read again before each refresh.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFiles {
+    /// `client_id_file`.
+    pub client_id: Option<PathBuf>,
+    /// `client_secret_file`.
+    pub client_secret: Option<PathBuf>,
+    /// `refresh_token_file`.
+    pub seed: Option<PathBuf>,
+}
+
+/// `grant_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantType {
+    /// RFC 6749 §6.
+    RefreshToken,
+    /// RFC 6749 §4.4.
+    ClientCredentials,
+}
+
+/// `client_auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// `client_id` and `client_secret` in the body.
+    SecretPost,
+    /// HTTP Basic.
+    SecretBasic,
+    /// A public client: `client_id` in the body alone.
+    None,
+}
+
+/// `request_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestFormat {
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// `application/json`.
+    Json,
+}
