@@ -323,7 +323,7 @@ impl Parts {
             }
         };
         let rest = Box::new(rest);
-        keeper.add(Member { key, slug: slug.to_owned(), inbox: None, held: None, rest });
+        keeper.add(Member { key, slug: slug.to_owned(), wake: None, held: None, rest });
         Some(keeper.herald(slug))
     }
 

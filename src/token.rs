@@ -16,17 +16,13 @@
 //! forwarding path and the refreshers meet. [`watched`] is for tokens that another program keeps.
 
 pub mod backoff;
-mod expiry;
 pub mod grant;
 pub mod group;
 pub mod hang;
 pub mod history;
-pub mod jwt;
 pub mod lifecycle;
 pub mod places;
-pub mod refresh_end;
 pub mod refresher;
-pub mod saved;
 pub mod scope;
 pub mod state_file;
 pub mod store;

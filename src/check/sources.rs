@@ -9,10 +9,10 @@ use crate::clock::Moment;
 use crate::config::Form;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
 use crate::proxy::claims::left_out;
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
-use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
 use crate::token::watched::Watched;
 

@@ -4,6 +4,7 @@
 //! Unicode's composed form (NFC), so that a name typed on one machine and a path typed on another meet.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use unicode_normalization::UnicodeNormalization;
@@ -12,6 +13,9 @@ use unicode_normalization::char::is_combining_mark;
 /// The longest slug. State files are named after it, and a file name may hold 255 bytes: a file that was set aside
 /// has 38 more than the slug.
 pub const SLUG_MAX_BYTES: usize = 200;
+
+/// How the names of state files end.
+pub const STATE_FILE_SUFFIX: &str = ".json";
 
 /// What a path may hold as it is, of what a slug may hold.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -29,6 +33,11 @@ pub fn of_name(name: &str) -> String {
     }
     // Lower case of a composed letter may be letter and mark.
     composed(slug.trim_end_matches('-')).into_owned()
+}
+
+/// The state file of the provider called `slug`, in the state folder.
+pub fn state_file(folder: &Path, slug: &str) -> PathBuf {
+    folder.join(format!("{slug}{STATE_FILE_SUFFIX}"))
 }
 
 /// Why `slug`, which is written in the file, can't be used; None where it can.

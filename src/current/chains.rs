@@ -415,10 +415,11 @@ impl Running {
         if self.is_retired {
             return;
         }
+        let inbox = self.refresher.inbox();
         keeper.add(Member {
             key: self.key,
             slug: self.life.place.shared_slug.clone(),
-            inbox: Some(self.refresher.inbox()),
+            wake: Some(Box::new(move || inbox.news())),
             held: self.held.clone(),
             // Cooldowns are the providers' own.
             rest: Box::new(|_| {}),

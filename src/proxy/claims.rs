@@ -6,8 +6,8 @@ use log::warn;
 
 use crate::config::Provider;
 use crate::config::request_fields::{FieldValue, NoValue};
+use crate::jwt;
 use crate::secret::Secret;
-use crate::token::jwt;
 
 /// One place for each of a provider's `headers`, with the value of those that hold claims.
 pub type ClaimValues = Arc<[Option<String>]>;

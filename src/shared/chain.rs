@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
+use crate::record::Mark;
+use crate::record::{self, Saved};
 use crate::shared::clocks::{Offset, shift_ms};
 use crate::shared::engine::{Engine, Line, Names, Seen, Trouble, Written};
 use crate::shared::health::{Finder, Health, Use};
-use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Mark, Tenancy, length_ms};
-use crate::token::saved::Saved;
+use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Tenancy, length_ms};
 
 /// How far the clocks of two hosts may be apart before one of them must be wrong.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
@@ -287,7 +288,7 @@ impl SharedChain {
     fn found(&mut self, seen: &Seen) -> Result<Found, Trouble> {
         // Not when it was asked for: the process may have been halted in between.
         let now = self.clock.now();
-        let saved = seen.record.as_ref().map(|text| Saved::parse(text.expose())).transpose();
+        let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
         let mut saved =
             saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
         if let Some(saved) = &mut saved {

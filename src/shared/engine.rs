@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::SharedStore;
+use crate::record::Mark;
 use crate::secret::Secret;
-use crate::shared::lease::{GRACE_MS, Mark};
+use crate::shared::lease::GRACE_MS;
 use crate::shared::seal;
 
 #[cfg(feature = "redis")]

@@ -11,14 +11,12 @@ use log::info;
 
 use crate::clock::{Clock, Moment};
 use crate::config::SharedStore;
+use crate::record::Mark;
 use crate::shared::chain::Held;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Ear, Engine, Line, Names, News, Trouble};
 use crate::shared::health::{Finder, Health, Use};
-use crate::shared::lease::Mark;
 use crate::thread::{self, Thread};
-use crate::token::refresher::Inbox;
-use crate::token::store::PostingKey;
 
 /// A TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -39,11 +37,11 @@ const COOLDOWNS_MAX: usize = 64;
 /// What the keeper does for one provider.
 pub struct Member {
     /// Names it here.
-    pub key: PostingKey,
+    pub key: u64,
     /// Its name on all hosts.
     pub slug: String,
-    /// Its refresher; None where it has none.
-    pub inbox: Option<Inbox>,
+    /// Wakes its refresher, since the record has changed; None where it has none.
+    pub wake: Option<Box<dyn Fn() + Send + Sync>>,
     /// The lease to renew while it is used.
     pub held: Option<Arc<Held>>,
     /// Has it cool down for so many milliseconds.
@@ -118,7 +116,7 @@ impl Keeper {
     }
 
     /// Forgets all but those that `is_used` says.
-    pub fn retain(&self, is_used: impl Fn(PostingKey) -> bool) {
+    pub fn retain(&self, is_used: impl Fn(u64) -> bool) {
         lock(&self.members).retain(|member| is_used(member.key));
     }
 
@@ -156,7 +154,7 @@ struct Session<'a> {
     line: Line,
     ear: Ear<'a>,
     /// Where each member's record stood when it was last looked at.
-    marks: HashMap<PostingKey, Mark>,
+    marks: HashMap<u64, Mark>,
     polled: Option<Moment>,
     inspected: Option<Moment>,
     /// It could not be written to at the last inspection.
@@ -225,8 +223,8 @@ impl Work {
 
     fn wake(&self, slug: &str) {
         for member in self.members().iter().filter(|member| member.slug == slug) {
-            if let Some(inbox) = &member.inbox {
-                inbox.news();
+            if let Some(wake) = &member.wake {
+                wake();
             }
         }
     }
@@ -256,8 +254,8 @@ impl Work {
             let mark = session.line.mark(&names)?;
             let is_news = session.marks.insert(member.key, mark) != Some(mark)
                 || member.held.as_ref().is_some_and(|held| held.knows_newer_than(mark));
-            if let Some(inbox) = member.inbox.as_ref().filter(|_| is_news) {
-                inbox.news();
+            if let Some(wake) = member.wake.as_ref().filter(|_| is_news) {
+                wake();
             }
         }
         Ok(())

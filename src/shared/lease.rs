@@ -8,6 +8,7 @@
 //! time to come back with the answer ([`Tenancy::patience_left_ms`]).
 
 use crate::clock::{Due, Moment};
+use crate::record::Mark;
 
 /// The least that a lease lasts.
 pub const LEASE_MIN_MS: u64 = 500;
@@ -28,15 +29,6 @@ const UNSEEN_MAX_MS: u64 = 2_000;
 /// What of the token's time is kept back from waiting, a quarter of the lead within these bounds.
 const RESERVE_MIN_MS: u64 = 500;
 const RESERVE_MAX_MS: u64 = 30_000;
-
-/// Where a record stands in the row of a provider's records: the later one is the larger.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mark {
-    /// The fencing number it was written with.
-    pub fence: u64,
-    /// Counts the writes.
-    pub generation: u64,
-}
 
 /// How long a lease lasts on a token that is refreshed `lead_ms` before its expiry: half of that, so
 /// that it ends before the token does whatever becomes of its holder.

@@ -7,12 +7,12 @@
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment, Timestamp};
+use crate::record::refresh_end::RefreshEnd;
+use crate::record::{Marker, Saved, SavedFailure};
 use crate::secret::Secret;
 use crate::token::grant::{Class, Failure, Grant, What};
 use crate::token::lifecycle::rejection::Rejection;
 use crate::token::lifecycle::schedule::Try;
-use crate::token::refresh_end::RefreshEnd;
-use crate::token::saved::{Marker, Saved, SavedFailure};
 use crate::token::store::{Generation, Token};
 
 mod access;
@@ -221,7 +221,8 @@ impl Lifecycle {
         let is_of_chain = self.saved.refresh_token.as_ref() == Some(token);
         let before = self.saved.refresh_end.filter(|_| is_of_chain);
         let is_kept = grant.refresh_token.as_ref().is_none_or(|next| next == token);
-        self.saved.refresh_end = RefreshEnd::after(before, grant, is_kept, sent);
+        self.saved.refresh_end =
+            RefreshEnd::after(before, grant.refresh_token_lifetime_ms, is_kept, sent);
         let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
         if let Some(seed) = from_seed.cloned() {
             self.begin_chain_with(&seed);

@@ -12,8 +12,8 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::clock::Timestamp;
+use crate::record::Saved;
 use crate::token::group::Group;
-use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
 mod homes;
@@ -224,11 +224,11 @@ fn lock(file: &StateFile, wait: &dyn Fn(Duration)) -> Result<Option<StateLock>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::full;
+    use crate::record::{Marker, SavedAccess};
     use crate::secret::Secret;
     use crate::token::group::groups;
     use crate::token::group::tests::providers;
-    use crate::token::saved::tests::full;
-    use crate::token::saved::{Marker, SavedAccess};
 
     fn saved(seed: &str, obtained_secs: i64) -> Saved {
         let mut saved = Saved { refresh_token: Some(Secret::new("r")), ..Saved::default() };

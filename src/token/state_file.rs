@@ -10,7 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
-use crate::token::saved::Saved;
+use crate::config::slug::{self, STATE_FILE_SUFFIX};
+use crate::record::Saved;
 
 mod lock;
 mod read;
@@ -22,8 +23,7 @@ pub use read::Found;
 const TEMPORARY_RANDOM_CHARS: usize = 6;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// How the names of state files end, and of what is stored beside one of a newer format.
-const SUFFIX: &str = ".json";
+/// How the name of what is stored beside a state file of a newer format ends.
 const OLDER_SUFFIX: &str = ".format-1.json";
 
 /// One provider's place in the state folder.
@@ -56,7 +56,7 @@ impl StateFile {
 
     /// The file itself.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(format!("{}{SUFFIX}", self.slug))
+        slug::state_file(&self.folder, &self.slug)
     }
 
     /// Where tokens are stored while the file itself is of a newer format, and so is left as it is.
@@ -135,7 +135,8 @@ impl StateFile {
         let slug = |entry: fs::DirEntry| {
             let name = entry.file_name();
             let name = name.to_str()?;
-            let slug = name.strip_suffix(OLDER_SUFFIX).or_else(|| name.strip_suffix(SUFFIX))?;
+            let slug =
+                name.strip_suffix(OLDER_SUFFIX).or_else(|| name.strip_suffix(STATE_FILE_SUFFIX))?;
             // No slug holds a dot.
             Some(slug).filter(|slug| !slug.contains('.')).map(str::to_owned)
         };
@@ -250,7 +251,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::token::saved::tests::full;
+    use crate::record::full;
 
     #[test]
     fn what_is_written_is_read_back() {

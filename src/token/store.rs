@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use crate::clock::{Deadline, Due, Moment, Timestamp};
+use crate::record::refresh_end::RefreshEnd;
 use crate::secret::Secret;
 use crate::token::history::RefreshStatus;
-use crate::token::refresh_end::RefreshEnd;
 use crate::token::waiting::Waiting;
 
 /// Names a refresher's place in the store; never used again for another.

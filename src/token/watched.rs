@@ -1,6 +1,6 @@
 //! A credential in a file that somebody else keeps: read again whenever the file changes, never written, never refreshed.
 //!
-//! What is in the file is told by `content`, when a token ends by `token::expiry`.
+//! What is in the file is told by `content`, when a token ends by `expiry`.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -527,7 +527,7 @@ mod tests {
     fn a_stored_token_serves_until_it_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p.json");
-        let mut saved = crate::token::saved::tests::full();
+        let mut saved = crate::record::full();
         saved.begin_with_seed(&Secret::new("seed"));
         saved.access.as_mut().unwrap().expires_at = at(10).wall;
         fs::write(&path, saved.to_json().expose()).unwrap();
@@ -552,7 +552,7 @@ mod tests {
     fn a_stored_token_is_followed_to_the_file_that_its_chain_moved_to() {
         let folder = tempfile::tempdir().unwrap();
         let (own, other) = (folder.path().join("p.json"), folder.path().join("q.json"));
-        let mut saved = crate::token::saved::tests::full();
+        let mut saved = crate::record::full();
         saved.begin_with_seed(&Secret::new("seed"));
         saved.access.as_mut().unwrap().expires_at = at(200_000).wall;
         fs::write(&own, saved.to_json().expose()).unwrap();

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
+use evertoken::record::Saved;
 use evertoken::secret::Secret;
-use evertoken::token::saved::Saved;
 use evertoken::token::state_file::StateFile;
 
 use crate::support::binary::{run, text};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::bounded;
-use evertoken::token::saved::Saved;
+use evertoken::record;
 
 use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, Seen, answer};
@@ -262,7 +262,7 @@ fn a_stored_token_serves_though_the_clock_was_set_back_and_an_order_ends_the_wai
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
     let folder = proxy.into_folder();
     let file = folder.path().join("p.json");
-    let mut saved = Saved::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let mut saved = record::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let access = saved.access.as_mut().unwrap();
     let times = [&mut saved.saved_at, &mut access.obtained_at, &mut access.expires_at];
     for time in times.into_iter().chain([&mut access.refresh_at]) {

@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 
 use evertoken::clock::{Moment, Timestamp};
 use evertoken::config::Missing;
+use evertoken::record::Saved;
 use evertoken::secret::Secret;
 use evertoken::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
 use evertoken::token::lifecycle::{
     Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, Step,
 };
-use evertoken::token::saved::Saved;
 use fastrand::Rng;
 
 const SEEDS: u64 = 256;

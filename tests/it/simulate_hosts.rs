@@ -12,8 +12,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use evertoken::record::Mark;
 use evertoken::secret::Secret;
-use evertoken::shared::lease::Mark;
 use evertoken::token::places::Seeker;
 use fastrand::Rng;
 

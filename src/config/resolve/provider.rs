@@ -1,5 +1,7 @@
 //! One entry of `providers`.
 
+use std::path::PathBuf;
+
 use crate::config::Form;
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
@@ -9,7 +11,6 @@ use crate::config::{
     AuthType, Credential, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
 };
 use crate::secret::Secret;
-use crate::token::state_file::StateFile;
 
 /// Bounds of the numbers.
 const IN_FLIGHT_MAX: u64 = 65_535;
@@ -43,12 +44,12 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
             ("none", AuthType::None),
         ],
     );
-    let state = StateFile::new(&settings.state_dir, &*slug);
+    let state_file = slug::state_file(&settings.state_dir, &slug);
     let provider = Provider {
         base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
         auth_type: auth_type.unwrap_or(AuthType::AuthToken),
-        credential: read_credential(section, auth_type, sources, &state),
+        credential: read_credential(section, auth_type, sources, state_file),
         auth_header: request_fields::read_auth_header(section),
         auth_prefix: request_fields::read_auth_prefix(section),
         headers: request_fields::read_field_values(section),
@@ -127,7 +128,7 @@ fn read_credential(
     section: &Section<'_>,
     auth_type: Option<AuthType>,
     sources: &Sources<'_>,
-    state: &StateFile,
+    state_file: PathBuf,
 ) -> Credential {
     let literal = section.text("auth_value");
     let named = sources.secret(section, "auth_value_env", "auth_value_file", false);
@@ -173,7 +174,7 @@ fn read_credential(
         },
         (Some(TokenSource::Stored { seed, client }), None, None) => {
             Credential::Watched(WatchedFile {
-                path: state.path(),
+                path: state_file,
                 form: Form::Stored { seed, client },
                 missing: None,
             })

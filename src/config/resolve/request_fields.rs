@@ -3,7 +3,7 @@
 use crate::config::raw::Section;
 use crate::config::request_fields::{FieldValue, NoValue, Template};
 use crate::config::{AuthType, Credential, Provider};
-use crate::token::jwt;
+use crate::jwt;
 
 /// Header fields that frame a message or belong to a connection: nobody may configure them.
 const FORBIDDEN_FIELDS: [&str; 11] = [

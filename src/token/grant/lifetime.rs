@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
-use crate::token::expiry;
-use crate::token::jwt::{self, End};
+use crate::expiry;
+use crate::jwt::{self, End};
 
 /// A lifetime assumed where nothing names one.
 pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;

@@ -3,10 +3,10 @@
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment, Timestamp};
+use crate::record::SavedAccess;
 use crate::token::grant::Grant;
 use crate::token::lifecycle::Lifecycle;
 use crate::token::lifecycle::rejection::Rejection;
-use crate::token::saved::SavedAccess;
 use crate::token::store::Token;
 
 /// The next scheduled refresh is at least this far from the last one, however short tokens live.

@@ -3,11 +3,11 @@
 use fastrand::Rng;
 
 use crate::clock::Moment;
+use crate::record::Saved;
+use crate::record::refresh_end::RefreshEnd;
 use crate::secret::Secret;
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Presented};
-use crate::token::refresh_end::RefreshEnd;
-use crate::token::saved::Saved;
 use crate::token::scope;
 
 impl Lifecycle {
@@ -32,7 +32,7 @@ impl Lifecycle {
             fence: self.saved.fence,
             configured_seed: self.saved.configured_seed.clone(),
             client: self.saved.client.clone(),
-            refresh_end: RefreshEnd::after(None, grant, false, sent.wall),
+            refresh_end: RefreshEnd::after(None, grant.refresh_token_lifetime_ms, false, sent.wall),
             ..Saved::default()
         };
         self.supersede_seeds(&mut begun);

@@ -1,9 +1,9 @@
 //! What a stored failure, or the marker of a refresh without a known outcome, means for the next try.
 
 use crate::clock::{Due, Moment};
+use crate::record::{Marker, SavedFailure};
 use crate::token::grant::{Class, Failure, Reached};
 use crate::token::lifecycle::{Lifecycle, Presented};
-use crate::token::saved::{Marker, SavedFailure};
 
 impl Lifecycle {
     /// A stored failure goes on to count if it is about what would be presented next, whoever stored it.

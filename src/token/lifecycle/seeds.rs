@@ -7,9 +7,9 @@
 //! named before is in the state file.
 
 use crate::clock::{Due, Moment};
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::lifecycle::{AfterFailure, Lifecycle, Presented};
-use crate::token::saved::Saved;
 
 impl Lifecycle {
     /// Whether `seed` is to begin a chain.

@@ -1,8 +1,8 @@
 //! What other hosts did for the chain: their tokens are used as our own.
 
 use crate::clock::Moment;
+use crate::record::Saved;
 use crate::token::lifecycle::Lifecycle;
-use crate::token::saved::Saved;
 
 impl Lifecycle {
     /// As [`Lifecycle::take_up`], with what the shared store has.

@@ -1,9 +1,9 @@
 //! What a token life takes up from what is stored: its chain and its access token.
 
 use crate::clock::{Due, Moment, Timestamp};
+use crate::record::{Saved, SavedAccess};
 use crate::token::lifecycle::Lifecycle;
 use crate::token::lifecycle::rejection::Rejection;
-use crate::token::saved::{Saved, SavedAccess};
 
 impl Lifecycle {
     /// Takes up what the state file holds, where it is newer than what is known here, or comes from

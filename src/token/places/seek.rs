@@ -6,11 +6,11 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Config;
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::Group;
 use crate::token::places::Contents;
 use crate::token::places::whose::{Claim, claim, is_same_client};
-use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
 
 /// How much of a hash names a lock.
@@ -129,9 +129,9 @@ impl Seeker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Marker;
     use crate::token::group::groups;
     use crate::token::group::tests::providers;
-    use crate::token::saved::Marker;
 
     /// Looks for the chain of the first provider; its own file is `a`.
     fn look(folder: &std::path::Path, lines: &[(&str, &str, &str, &str)]) -> Sought {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::Group;
 use crate::token::places::Contents;
-use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
 
 /// How sure it is that a file is of a chain; the surest comes last.

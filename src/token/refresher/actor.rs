@@ -10,14 +10,14 @@ use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::{SecretFiles, secret_file, secret_of_file};
+use crate::record::Saved;
+use crate::record::refresh_end::Nearness;
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Step};
-use crate::token::refresh_end::Nearness;
 use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
 use crate::token::refresher::words::tell_stored;
 use crate::token::refresher::{Event, Setup, TICK_MS};
-use crate::token::saved::Saved;
 use crate::token::state_file::StateFile;
 use crate::token::store::{Generation, Posting};
 use crate::token::waiting::{Cause, Waits};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use log::{error, info, warn};
 
 use crate::clock::Moment;
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::shortage::Shortage;
 use crate::token::lifecycle::Presented;
@@ -15,7 +16,6 @@ use crate::token::refresher::actor::{Actor, LOCK_RETRY_MS};
 use crate::token::refresher::locks::{NoLock, follow_at_start};
 use crate::token::refresher::wait::on_disk_at_start;
 use crate::token::refresher::{Setup, TICK_MS};
-use crate::token::saved::Saved;
 use crate::token::state_file::{Found, Locking, StateFile};
 use crate::token::waiting::Cause;
 

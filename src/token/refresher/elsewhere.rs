@@ -4,10 +4,10 @@
 use log::{error, info, warn};
 
 use crate::clock::Moment;
+use crate::record::SavedFailure;
 use crate::token::lifecycle::Step;
 use crate::token::refresher::actor::Actor;
 use crate::token::refresher::words::{next_try, tell_stored};
-use crate::token::saved::SavedFailure;
 
 impl Actor {
     /// Something was taken up from elsewhere; `brought` says that it brought another token that is still good.

@@ -4,12 +4,12 @@
 use log::{error, warn};
 
 use crate::clock::{Due, Moment};
+use crate::record::Saved;
 use crate::shared::chain::{Found, Put, SharedChain};
 use crate::shared::lease::InHand;
 use crate::token::grant::Failure;
 use crate::token::lifecycle::{Presented, Step};
 use crate::token::refresher::actor::Actor;
-use crate::token::saved::Saved;
 
 /// Whether a refresh may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::io;
 
 use log::{info, warn};
 
+use crate::record::Saved;
 use crate::shortage::Shortage;
 use crate::token::places::{Sought, Unseen};
 use crate::token::refresher::Setup;
@@ -12,7 +13,6 @@ use crate::token::refresher::actor::Actor;
 use crate::token::refresher::disk::understand;
 use crate::token::refresher::hosts::Went;
 use crate::token::refresher::wait::on_disk_at_start;
-use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 use crate::token::waiting::Cause;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::warn;
 
 use crate::clock::Moment;
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
@@ -13,7 +14,6 @@ use crate::token::lifecycle::{Lifecycle, Policy};
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS};
 use crate::token::refresher::disk::load;
-use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateLock};
 use crate::token::waiting::{Cause, Waits};
 

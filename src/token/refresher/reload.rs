@@ -6,12 +6,12 @@ use std::io::ErrorKind;
 use crossbeam_channel::Sender;
 use log::{info, warn};
 
+use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::lifecycle::Policy;
 use crate::token::places::Seeker;
 use crate::token::refresher::Setup;
 use crate::token::refresher::actor::Actor;
-use crate::token::saved::Saved;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
 /// What a refresher works with from now on.

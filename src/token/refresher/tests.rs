@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::*;
 use crate::clock::{Moment, Timestamp};
 use crate::config::SecretFiles;
+use crate::record::{Saved, SavedAccess};
 use crate::secret::Secret;
 use crate::token::grant;
 use crate::token::places::Seeker;
 use crate::token::refresher::actor::LOCK_RETRY_MS;
-use crate::token::saved::{Saved, SavedAccess};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

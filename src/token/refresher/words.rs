@@ -1,9 +1,9 @@
 //! What the log says of a refresh.
 
+use crate::record::SavedFailure;
 use crate::token::grant::{Class, Failure, What};
 use crate::token::history::Trouble;
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
-use crate::token::saved::SavedFailure;
 
 /// The failure in the words that the log fixes, and what to do about it; `login` is what to run for
 /// a new refresh token.

@@ -5,9 +5,9 @@ use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
+use crate::record::{Salvaged, Saved, salvage};
 use crate::regular_file;
 use crate::shortage::Shortage;
-use crate::token::saved::{Salvaged, Saved, salvage};
 use crate::token::state_file::{StateFile, make_folder};
 
 /// The largest state file that is read.
@@ -153,8 +153,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::record::full;
     use crate::secret::Secret;
-    use crate::token::saved::tests::full;
 
     fn place() -> (tempfile::TempDir, StateFile) {
         let dir = tempfile::tempdir().unwrap();

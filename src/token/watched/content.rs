@@ -4,10 +4,10 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::{Fields, Form};
+use crate::expiry;
+use crate::jwt::{self, End};
+use crate::record::salvage;
 use crate::secret::Secret;
-use crate::token::expiry;
-use crate::token::jwt::{self, End};
-use crate::token::saved::salvage;
 
 /// What a file holds.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,11 +11,11 @@ use evertoken::ingress::body::{BodyDecoder, BodyFault};
 use evertoken::ingress::head::HeadReader;
 use evertoken::message::{BodyLength, Headers, RequestHead, Version};
 use evertoken::proxy::model;
+use evertoken::record;
 use evertoken::refusal::Code;
 use evertoken::secret::Secret;
 use evertoken::token::grant::{self, LIFETIME_MAX_MS};
 use evertoken::token::lifecycle::{Lifecycle, Policy};
-use evertoken::token::saved::Saved;
 use evertoken::upstream::AnswerLength;
 use evertoken::upstream::framing::{BadFraming, Framing, Step};
 use evertoken::upstream::head::{
@@ -295,8 +295,8 @@ pub(crate) fn token_response(bytes: &[u8]) {
 /// holds, a life begun with it offers no expired token.
 pub(crate) fn state_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(saved) = Saved::parse(text) else { return };
-    assert_eq!(Saved::parse(saved.to_json().expose()).as_ref(), Ok(&saved));
+    let Ok(saved) = record::parse(text) else { return };
+    assert_eq!(record::parse(saved.to_json().expose()).as_ref(), Ok(&saved));
     let policy = Policy {
         refresh_before_ms: 300_000,
         retry_interval_ms: 3_600_000,

@@ -1,7 +1,8 @@
 //! The rules of the shared store's scripts once more, in plain code and in a time of its own: what the
 //! simulation of several hosts runs against, and what a real server is compared with.
 
-use evertoken::shared::lease::{GRACE_MS, Mark};
+use evertoken::record::Mark;
+use evertoken::shared::lease::GRACE_MS;
 
 /// What it has of one provider.
 #[derive(Clone, Debug)]

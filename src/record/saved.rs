@@ -3,17 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::record::mark::Mark;
+use crate::record::refresh_end::RefreshEnd;
 use crate::secret::Secret;
-use crate::shared::lease::Mark;
-use crate::token::refresh_end::RefreshEnd;
-
-mod read;
-
-pub use read::{Salvaged, salvage};
 
 /// The version of the format. A later one keeps the names of these fields, so that this one can go on with
 /// what it finds.
-const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 1;
 /// The most seeds that are remembered as superseded: a host that was away while there were as many others would
 /// begin a chain with its old one.
 const SUPERSEDED_MAX_SEEDS: usize = 32;
@@ -158,19 +154,6 @@ impl Saved {
     /// Where it stands in the row of what was written.
     pub fn mark(&self) -> Mark {
         Mark { fence: self.fence, generation: self.revision }
-    }
-
-    /// Reads a text that must be whole and of this format. The error says where and what, and holds none of
-    /// the text.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let read = salvage(text)?;
-        if read.is_newer() {
-            return Err(format!("format {} is not known to this version", read.format));
-        }
-        match read.unread.first() {
-            Some(field) => Err(format!("its {field} makes no sense")),
-            None => Ok(read.saved),
-        }
     }
 
     /// The file's text.
@@ -359,18 +342,5 @@ pub(crate) mod tests {
             assert_eq!((&saved.seed_hash, &saved.login_hash), (&Some(seed.hash()), &None));
             assert_eq!(saved.superseded_seeds, superseded);
         }
-    }
-
-    #[test]
-    fn every_truncation_is_refused_and_quotes_nothing() {
-        let text = full().to_json();
-        let text = text.expose();
-        for end in 0..text.len() - 1 {
-            let error = Saved::parse(&text[..end]).unwrap_err();
-            assert!(!error.contains("rt"), "{error}");
-        }
-        let error = Saved::parse(&text.replace("\"rt\"", "[\"rt\"]")).unwrap_err();
-        assert!(!error.contains("rt"), "{error}");
-        assert!(Saved::parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err());
     }
 }

@@ -5,7 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::token::expiry;
+use crate::expiry;
 
 /// When a token ends by its claim `exp` (RFC 7519 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

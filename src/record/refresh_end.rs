@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::token::grant::Grant;
 
 /// How long before its end a refresh token is warned about.
 const WEEK_MS: i64 = 7 * DAY_MS;
@@ -32,15 +31,15 @@ pub enum Nearness {
 }
 
 impl RefreshEnd {
-    /// The end after `grant`, asked for at `sent`. `before` is the end of the refresh token that was presented;
-    /// `is_kept` says that it is the one in use from now on, too.
+    /// The end after a grant that was asked for at `sent` and says that its refresh token lasts `lifetime_ms`. `before` is
+    /// the end of the refresh token that was presented; `is_kept` says that it is the one in use from now on, too.
     pub fn after(
         before: Option<Self>,
-        grant: &Grant,
+        lifetime_ms: Option<i64>,
         is_kept: bool,
         sent: Timestamp,
     ) -> Option<Self> {
-        let Some(lifetime_ms) = grant.refresh_token_lifetime_ms else {
+        let Some(lifetime_ms) = lifetime_ms else {
             return before.filter(|_| is_kept);
         };
         let at = sent.plus_millis(lifetime_ms);
@@ -84,34 +83,19 @@ impl RefreshEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
 
     const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-    fn grant(lifetime_ms: Option<i64>) -> Grant {
-        Grant {
-            access_token: Secret::new("a"),
-            refresh_token: None,
-            lifetime_ms: 3_600_000,
-            refresh_in_ms: None,
-            earliest_refresh_in_ms: None,
-            refresh_token_lifetime_ms: lifetime_ms,
-            scope: None,
-            has_ended: false,
-            warning: None,
-        }
-    }
-
     fn begun(lifetime_ms: i64) -> RefreshEnd {
-        RefreshEnd::after(None, &grant(Some(lifetime_ms)), false, START).unwrap()
+        RefreshEnd::after(None, Some(lifetime_ms), false, START).unwrap()
     }
 
     #[test]
     fn a_rotated_token_without_an_end_has_none_and_a_kept_one_keeps_its_own() {
         let before = begun(10 * DAY_MS);
-        assert_eq!(RefreshEnd::after(Some(before), &grant(None), true, START), Some(before));
-        assert_eq!(RefreshEnd::after(Some(before), &grant(None), false, START), None);
-        assert_eq!(RefreshEnd::after(None, &grant(None), true, START), None);
+        assert_eq!(RefreshEnd::after(Some(before), None, true, START), Some(before));
+        assert_eq!(RefreshEnd::after(Some(before), None, false, START), None);
+        assert_eq!(RefreshEnd::after(None, None, true, START), None);
     }
 
     #[test]
@@ -119,7 +103,7 @@ mod tests {
         let before = begun(10 * DAY_MS);
         let after = |left_ms: i64| {
             let later = START.plus_millis(DAY_MS);
-            RefreshEnd::after(Some(before), &grant(Some(left_ms)), false, later).unwrap()
+            RefreshEnd::after(Some(before), Some(left_ms), false, later).unwrap()
         };
         assert_eq!(after(9 * DAY_MS), before);
         assert_eq!(after(9 * DAY_MS + SAME_END_MS - 1), before);

@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
+use crate::record::saved::{FORMAT, Saved, SavedAccess};
 use crate::secret::Secret;
-use crate::token::saved::{FORMAT, Saved, SavedAccess};
 
 /// How long before its end a token is refreshed whose file does not say when.
 const LEAD_ASSUMED_MS: i64 = 300_000;
@@ -51,6 +51,18 @@ pub fn salvage(text: &str) -> Result<Salvaged, String> {
         return Err("it holds nothing of a state file".to_owned());
     }
     Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread })
+}
+
+/// Reads a text that must be whole and of this format. The error says where and what, and holds none of the text.
+pub fn parse(text: &str) -> Result<Saved, String> {
+    let read = salvage(text)?;
+    if read.is_newer() {
+        return Err(format!("format {} is not known to this version", read.format));
+    }
+    match read.unread.first() {
+        Some(field) => Err(format!("its {field} makes no sense")),
+        None => Ok(read.saved),
+    }
 }
 
 /// The members of an object that were not taken yet, and those that made no sense.
@@ -129,7 +141,7 @@ fn filled(text: String) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::saved::tests::full;
+    use crate::record::saved::tests::full;
 
     fn json() -> Map<String, Value> {
         serde_json::from_str(full().to_json().expose()).unwrap()
@@ -212,5 +224,18 @@ mod tests {
             assert!(salvage(text).is_err(), "{text}");
         }
         assert!(salvage("{\"refresh_token\":\"r\"}").is_ok());
+    }
+
+    #[test]
+    fn every_truncation_is_refused_and_quotes_nothing() {
+        let text = full().to_json();
+        let text = text.expose();
+        for end in 0..text.len() - 1 {
+            let error = parse(&text[..end]).unwrap_err();
+            assert!(!error.contains("rt"), "{error}");
+        }
+        let error = parse(&text.replace("\"rt\"", "[\"rt\"]")).unwrap_err();
+        assert!(!error.contains("rt"), "{error}");
+        assert!(parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err());
     }
 }

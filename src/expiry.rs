@@ -15,7 +15,7 @@ const NANOS_MAX: f64 = 1e20;
 /// The time that `value` stands for: seconds, milliseconds and so on since 1970, as a number or a text, or a date and time
 /// (RFC 3339, with any offset, or without one: then local time, in the zone that `zone` names as `TZ` does; or as in HTTP
 /// and mail).
-pub(in crate::token) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
+pub(crate) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
     match value {
         Value::Number(number) => of_number(number.as_f64()?),
         Value::String(text) => {

@@ -1,0 +1,12 @@
+//! What is kept of a chain of refresh tokens between runs, on disk and in the token store alike.
+
+mod mark;
+mod read;
+pub mod refresh_end;
+mod saved;
+
+pub use mark::Mark;
+pub use read::{Salvaged, parse, salvage};
+#[cfg(test)]
+pub(crate) use saved::tests::full;
+pub use saved::{Marker, Saved, SavedAccess, SavedFailure};
