@@ -1,46 +1,18 @@
-//! Builds all parts from the configuration, in order, and stops them in reverse.
+//! Starts a run's parts in order, and stops them in reverse.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crossbeam_channel::Receiver;
-use fastrand::Rng;
 use log::{info, warn};
 
-use crate::clock::{Clock, Deadline};
-use crate::config::{Config, Limits, Provider, Server as ServerKind, Settings};
+use crate::assemble::{Environment, Load, StartError};
+use crate::clock::Deadline;
+use crate::config::{Config, Server as ServerKind};
 use crate::current::Current;
-use crate::proxy::access::{Access, host_name};
 use crate::proxy::exchange::Proxy;
-use crate::shared::chain::SharedChain;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
-use crate::token::grant::{self, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
-use crate::token::group::{Group, groups};
-use crate::token::places::{Contents, Seeker};
-use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
-use crate::token::state_file::{StateFile, check_writable, exposures};
-use crate::token::store::{PostingKey, TokenStore};
-use crate::upstream::post::{Post, Poster};
-use crate::upstream::{Timeouts, Upstream, UpstreamError};
-
-/// What a run is made with beside its configuration.
-pub struct Environment {
-    /// The time.
-    pub clock: Clock,
-    /// Seeds the jitter.
-    pub rng: Rng,
-    /// Makes the channels that refreshers wait on.
-    pub timer: fn(Duration) -> Receiver<std::time::Instant>,
-    /// Who is told how it goes.
-    pub supervisor: Supervisor,
-}
-
-/// Reads the configuration again: it and its warnings, or every problem, a line each.
-pub type Load =
-    Box<dyn Fn() -> Result<(Config, Vec<String>), Vec<String>> + std::marker::Send + Sync>;
+use crate::token::state_file::{check_writable, exposures};
 
 /// A running proxy. Dropping it stops everything; [`App::stop`] does so with grace.
 pub struct App {
@@ -48,27 +20,6 @@ pub struct App {
     current: Arc<Current>,
     supervisor: Supervisor,
     watchdog: Option<Watchdog>,
-}
-
-/// Why a run could not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The address is in use or can't be bound.
-    Bind(String, io::Error),
-    /// A provider's proxy or certificates can't be used.
-    Provider(String, String),
-    /// The system refused a thread.
-    Thread(io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind(address, error) => write!(f, "can't listen on {address}: {error}"),
-            Self::Provider(name, why) => write!(f, "provider {name}: {why}"),
-            Self::Thread(error) => write!(f, "can't start a thread: {error}"),
-        }
-    }
 }
 
 impl App {
@@ -144,124 +95,5 @@ impl App {
         let cut_off = self.server.stop(grace);
         self.current.stop(deadline);
         cut_off
-    }
-}
-
-/// Who may use a proxy that listens on `bound`.
-pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
-    Access {
-        keys: settings.inbound_keys.clone(),
-        hosts: own_names(settings, bound),
-        origins: settings.allowed_origins.clone(),
-    }
-}
-
-/// The names that a client may call us by, beside the loopback ones.
-fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
-    // A name may be written as a `Host` shows it, with brackets or a port.
-    let name = |host: &String| match host.parse::<IpAddr>() {
-        Ok(_) => host.clone(),
-        Err(_) => host_name(host).to_owned(),
-    };
-    let mut names: Vec<String> = settings.allowed_hosts.iter().map(name).collect();
-    names.push(settings.host.to_ascii_lowercase());
-    names.push(bound.ip().to_string());
-    names
-}
-
-/// The way to `provider`, for requests that go to `base_url`.
-pub fn way_to(
-    base_url: &str,
-    provider: &Provider,
-    limits: &Limits,
-) -> Result<Upstream, StartError> {
-    // No more can be under way, so no more need to be kept.
-    let idle_max = limits.max_connections;
-    Upstream::new(base_url, &provider.egress, timeouts(limits), idle_max)
-        .map_err(|why| StartError::Provider(provider.name.clone(), why))
-}
-
-pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
-    Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle }
-}
-
-/// The name of the state file in which the tokens of `group` are, for a command that has no refresher of its
-/// own: it leaves them where they are.
-pub fn place_of(group: &Group, config: &Config) -> String {
-    let contents = Contents::read(&config.settings.state_dir);
-    let found = contents.find(group, &groups(&config.providers), &[]);
-    found.slug.unwrap_or_else(|| group.slug.clone())
-}
-
-/// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is
-/// called `place`.
-pub fn refresher_setup(
-    posting: PostingKey,
-    group: &Group,
-    place: &str,
-    config: &Config,
-    store: &Arc<TokenStore>,
-    environment: &mut Environment,
-) -> Result<Setup, StartError> {
-    let (lead, settings) = (&config.providers[group.lead], &config.settings);
-    let timer: Timer = Box::new(environment.timer);
-    let poster = Poster::new(&lead.egress, timeouts(&settings.limits))
-        .map_err(|why| StartError::Provider(lead.name.clone(), why))?;
-    Ok(Setup {
-        provider: posting,
-        name: group.name.clone(),
-        config: group.config.clone(),
-        state: StateFile::new(&settings.state_dir, place),
-        seeker: Seeker::new(group, groups(&config.providers), config),
-        chain: settings.token_store.as_ref().map(|shared| {
-            let holder = random_name(&mut environment.rng);
-            SharedChain::new(shared, &group.slug, holder, environment.clock.clone())
-        }),
-        store: store.clone(),
-        clock: environment.clock.clone(),
-        timer,
-        send: token_sender(poster),
-        rng: environment.rng.fork(),
-        watches_disk: true,
-    })
-}
-
-/// A name that nobody else has.
-pub(crate) fn random_name(rng: &mut Rng) -> String {
-    format!("{:032x}", rng.u128(..))
-}
-
-/// Sends token requests by `poster`.
-fn token_sender(poster: Poster) -> Send {
-    Box::new(move |request: &TokenRequest, allowed: Duration| {
-        let post = Post {
-            url: &request.url,
-            headers: &request.headers,
-            body: &request.body,
-            allowed,
-            answer_max_bytes: TOKEN_ANSWER_MAX_BYTES,
-            is_whole: &|headers, body| grant::is_whole(headers, body),
-        };
-        match poster.post(&post) {
-            Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),
-            Err(error) => Err(no_answer(error)),
-        }
-    })
-}
-
-fn no_answer(error: UpstreamError) -> NoAnswer {
-    match error {
-        UpstreamError::Unreachable(why) | UpstreamError::Unsendable(why) => {
-            NoAnswer::of(Reached::No, format!("no connection: {why}"))
-        }
-        UpstreamError::Short(shortage) => {
-            NoAnswer { shortage: Some(shortage), ..NoAnswer::of(Reached::No, shortage.to_string()) }
-        }
-        UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
-            NoAnswer::of(Reached::Perhaps, format!("no answer: {why}"))
-        }
-        UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
-            NoAnswer::of(Reached::Perhaps, "no answer".to_owned())
-        }
     }
 }

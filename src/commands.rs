@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use evertoken::app::Environment;
+use evertoken::assemble::Environment;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::raw::Position;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use log::{error, info, warn};
 
-use crate::app::{Environment, Load, StartError, access_rules, random_name, timeouts, way_to};
+use crate::assemble::{Environment, Load, StartError, access_rules, random_name, timeouts, way_to};
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::{Config, Credential, Provider, Settings, SharedStore};
 use crate::current::chains::{Chains, Plan};

@@ -9,6 +9,7 @@
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
+pub mod assemble;
 pub mod check;
 pub mod cli;
 pub mod clock;

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use evertoken::app::{App, Environment};
+use evertoken::app::App;
+use evertoken::assemble::Environment;
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{Sources, resolve};
 use evertoken::ingress::door::Guest;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use crate::app::place_of;
+use crate::assemble::place_of;
 use crate::clock::Moment;
 use crate::config::Form;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};

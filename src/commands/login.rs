@@ -13,7 +13,7 @@ use evertoken::token::group::groups;
 use evertoken::token::refresher::Setup;
 use evertoken::token::state_file::check_writable;
 use evertoken::token::store::TokenStore;
-use evertoken::{app, logger};
+use evertoken::{assemble, logger};
 
 use crate::commands::{
     BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, nobody_called, say_out,
@@ -43,10 +43,10 @@ pub(crate) fn run(files: &Files, name: &str, wish: Wish) -> ExitCode {
         let why = config.providers[index].credential.why_not_refreshed();
         return fail(&format!("Provider {name} is not refreshed: {why}"), BAD_CONFIG);
     };
-    let setup = match app::refresher_setup(
+    let setup = match assemble::refresher_setup(
         0,
         group,
-        &app::place_of(group, &config),
+        &assemble::place_of(group, &config),
         &config,
         &store,
         &mut environment,

@@ -9,7 +9,7 @@ use evertoken::config::find_provider;
 use evertoken::token::group::{Group, groups};
 use evertoken::token::refresher::refresh_once;
 use evertoken::token::store::TokenStore;
-use evertoken::{app, logger};
+use evertoken::{assemble, logger};
 
 use crate::commands::{BAD_CONFIG, USAGE, environment, fail, load, nobody_called, start_log};
 
@@ -34,10 +34,10 @@ pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> 
     let mut refreshed = 0;
     let mut failed = false;
     for (posting, group) in (0..).zip(groups(&config.providers).iter().filter(is_meant)) {
-        match app::refresher_setup(
+        match assemble::refresher_setup(
             posting,
             group,
-            &app::place_of(group, &config),
+            &assemble::place_of(group, &config),
             &config,
             &store,
             &mut environment,

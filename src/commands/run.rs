@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
-use evertoken::app::{App, StartError};
+use evertoken::app::App;
+use evertoken::assemble::StartError;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::{Config, Server, is_loopback_host};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, warn};
 
-use crate::app::{Environment, StartError, refresher_setup, timeouts};
+use crate::assemble::{Environment, StartError, refresher_setup, timeouts};
 use crate::clock::Deadline;
 use crate::config::{AutoRefresh, Config, Egress, SharedStore};
 use crate::proxy::way::Way;

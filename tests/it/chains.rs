@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use evertoken::app::{Environment, place_of, refresher_setup};
+use evertoken::assemble::{Environment, place_of, refresher_setup};
 use evertoken::clock::Clock;
 use evertoken::config::token_fields::TokenFields;
 use evertoken::message::Headers;

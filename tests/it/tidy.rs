@@ -62,7 +62,7 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("redis::"), ["src/shared/engine/client.rs"]);
     assert_eq!(holding("ring::aead"), ["src/shared/seal.rs"]);
     assert_eq!(holding("miniz_oxide"), ["src/inflate.rs"]);
-    assert_eq!(holding("use tz::"), ["src/token/expiry.rs"]);
+    assert_eq!(holding("use tz::"), ["src/expiry.rs"]);
     assert_eq!(holding("ruzstd"), ["src/inflate/zstd.rs"]);
     assert_eq!(holding("dns_lookup::"), ["src/upstream/resolver/system.rs"]);
     assert_eq!(holding("clap::"), ["src/cli.rs"]);
@@ -110,7 +110,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/token/grant/request.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/refresher/actor.rs",
-        "src/token/saved.rs",
+        "src/record/saved.rs",
         "src/token/state_file.rs",
         "src/upstream/connect.rs",
         "src/upstream/post.rs",
@@ -146,6 +146,78 @@ fn every_file_begins_with_what_it_is_for() {
         assert!(text.starts_with("//! "), "{name}");
         assert!(text.lines().next().is_some_and(|line| line.len() > 20), "{name}");
     }
+}
+
+/// The rooms of the library, the highest first: each may use those below it alone. The commands are above all.
+const LAYERS: [&str; 32] = [
+    "cli",
+    "check",
+    "login",
+    "status",
+    "reload",
+    "app",
+    "current",
+    "assemble",
+    "proxy",
+    "report",
+    "upstream",
+    "ingress",
+    "refusal",
+    "token",
+    "shared",
+    "record",
+    "config",
+    "jwt",
+    "expiry",
+    "supervisor",
+    "logger",
+    "inflate",
+    "message",
+    "liveness",
+    "listener_owner",
+    "environment_file",
+    "regular_file",
+    "thread",
+    "shortage",
+    "spare",
+    "secret",
+    "clock",
+];
+
+/// The room of a file below `src`: `token` for `src/token/grant.rs`.
+fn room(name: &str) -> &str {
+    let name = name.trim_start_matches("src/").trim_end_matches(".rs");
+    name.split('/').next().unwrap()
+}
+
+/// The rooms that a text uses by `crate::`.
+fn used_rooms(text: &str) -> impl Iterator<Item = &str> {
+    let is_name = |character: char| character.is_alphanumeric() || character == '_';
+    text.split("crate::")
+        .skip(1)
+        .map(move |rest| rest.split(|character| !is_name(character)).next().unwrap())
+}
+
+#[test]
+fn rooms_use_only_those_below_them() {
+    let height = |room: &str| LAYERS.iter().rev().position(|layer| *layer == room);
+    let (mut uses, mut upward) = (0, Vec::new());
+    for (name, text) in program() {
+        let own = room(&name);
+        if ["main", "commands", "lib"].contains(&own) {
+            continue;
+        }
+        let Some(height_of_own) = height(own) else { panic!("{name}: {own} is in no layer") };
+        for used in used_rooms(&code(&text)) {
+            let below = height(used).is_some_and(|height| height < height_of_own);
+            if used != own && !below {
+                upward.push(format!("{name} uses {used}, which is not below {own}"));
+            }
+            uses += 1;
+        }
+    }
+    assert_eq!(upward, [""; 0]);
+    assert!(uses > 500, "the search found only {uses} uses");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evertoken::app::{Environment, refresher_setup};
+use evertoken::assemble::{Environment, refresher_setup};
 use evertoken::clock::Clock;
 use evertoken::config::store_address::StoreAddress;
 use evertoken::config::{Fallback, SharedStore};

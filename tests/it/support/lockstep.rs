@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use evertoken::app::{Environment, refresher_setup};
+use evertoken::assemble::{Environment, refresher_setup};
 use evertoken::clock::{Clock, Moment, Timestamp};
 use evertoken::config::store_address::StoreAddress;
 use evertoken::config::{Fallback, SharedStore};

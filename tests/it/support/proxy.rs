@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use evertoken::app::{App, Environment};
+use evertoken::app::App;
+use evertoken::assemble::Environment;
 use evertoken::clock::Clock;
 use evertoken::config::Config;
 use evertoken::config::resolve::{Problem, Sources, resolve};
