@@ -11,11 +11,12 @@ providers:
     auth_type: \"none\"
 ";
 
-/// What `check` says about the file with these bytes.
+/// What `check` says about the file with these bytes; the variables `A` and `B` are set.
 fn told(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("providers.yaml"), bytes).unwrap();
-    let output = run(folder.path(), &["check"], &[("HOME", "/nonexistent")]);
+    let output =
+        run(folder.path(), &["check"], &[("HOME", "/nonexistent"), ("A", "a"), ("B", "b")]);
     assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
     text(&output.stderr)
 }
@@ -61,4 +62,80 @@ fn a_file_in_another_encoding_is_named() {
         told(&latin_1),
         "providers.yaml:7:4: the byte 0xfc is no UTF-8; save the file as UTF-8\n"
     );
+}
+
+#[test]
+fn keys_that_all_stand_one_level_too_far_to_the_left_are_one_mistake() {
+    let refreshed = "    auto_refresh_config:\n    token_url: \"http://127.0.0.1:9/t\"\n    client_id_env: \"A\"\n    \
+                     refresh_token_env: \"B\"\n";
+    let given = GOOD.replace("    auth_type: \"none\"\n", "");
+    assert_eq!(
+        told(format!("{given}{refreshed}").as_bytes()),
+        "providers.yaml:7:5: unknown key 'token_url' in a provider; it belongs to auto_refresh_config, and so do \
+         'client_id_env', 'refresh_token_env': are the lines indented as they should be?\n"
+    );
+    // The last one alone: that it is missing where it belongs is no second mistake.
+    let last =
+        refreshed.replacen("    token", "      token", 1).replacen("    client", "      client", 1);
+    assert_eq!(
+        told(format!("{given}{last}").as_bytes()),
+        "providers.yaml:9:5: unknown key 'refresh_token_env' in a provider; it belongs to auto_refresh_config: is the \
+         line indented as it should be?\n"
+    );
+    let settings = GOOD
+        .replace("settings: {port: 0, state_dir: state}", "settings:\nport: 0\nstate_dir: state");
+    assert_eq!(
+        told(settings.as_bytes()),
+        "providers.yaml:2:1: unknown key 'port' in the file; it belongs to settings, and so does 'state_dir': are the \
+         lines indented as they should be?\n"
+    );
+}
+
+#[test]
+fn an_empty_auto_refresh_config_is_told_with_its_place() {
+    let given = GOOD.replace("auth_type: \"none\"", "auto_refresh_config:");
+    assert_eq!(
+        told(given.as_bytes()),
+        "providers.yaml:6:5: 'auto_refresh_config' is empty: its keys stand on the lines below, indented further\n"
+    );
+}
+
+#[test]
+fn a_url_with_something_stray_in_it_is_one_mistake() {
+    for url in [
+        "http://127.0.0.1:9\"",
+        "' http://127.0.0.1:9'",
+        "'http://api.example.com '",
+        "'http://a b.com'",
+    ] {
+        let given = GOOD
+            .replace("\"http://127.0.0.1:9\"", url)
+            .replace("auth_type: \"none\"", "auth_value: k");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("providers.yaml");
+        std::fs::write(&file, given).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        let output = run(folder.path(), &["check"], &[("HOME", "/nonexistent")]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{url}: {told}");
+        assert_eq!(told.lines().count(), 1, "{url}: {told}");
+        assert!(
+            told.contains(":5:15: 'base_url' must be an http or https URL, not "),
+            "{url}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_blank_of_another_kind_around_a_text_is_told() {
+    for (given, code) in
+        [("\u{a0}\"One\"", "00A0"), ("One\u{a0}", "00A0"), ("\"One\u{3000}\"", "3000")]
+    {
+        let told = told(GOOD.replacen("\"One\"", given, 1).as_bytes());
+        let words = format!(
+            "providers.yaml:3:11: 'name' begins or ends with a blank of another kind (U+{code}); YAML wants plain spaces\n"
+        );
+        assert_eq!(told, words);
+    }
 }

@@ -5,6 +5,14 @@
 
 use crate::config::raw::Position;
 
+mod marks;
+
+use marks::{
+    TAB, behind_quote, blank, ends_key, escape, key_end, odd_blank_behind_colon,
+    odd_blank_behind_mark, quote_end, word_at,
+};
+pub(super) use marks::{is_odd_blank, odd_blank};
+
 /// What a line begins with, as far as blocks are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -75,6 +83,22 @@ struct Scan {
     blocks: Vec<Block>,
     /// How the line before was indented, where its key has a value beside it.
     valued: Option<usize>,
+    /// How the line before was indented, where it is a key without a value.
+    bare_key: Option<usize>,
+    /// The last key that stands further to the left than what it may belong to.
+    outdented: Option<Outdented>,
+    /// The `|` or `>` whose text should be on the next line, and where it stands.
+    text_wanted: Option<(char, Position)>,
+}
+
+/// A key that may be indented less than it should be: the lines below it tell.
+#[derive(Clone, Debug)]
+struct Outdented {
+    at: Position,
+    /// The key with its colon.
+    word: String,
+    /// How the lines above that end with it are indented; none where it follows a key without a value.
+    above: Vec<usize>,
 }
 
 impl Scan {
@@ -86,6 +110,9 @@ impl Scan {
             text_below: None,
             blocks: Vec::new(),
             valued: None,
+            bare_key: None,
+            outdented: None,
+            text_wanted: None,
         }
     }
 
@@ -124,7 +151,11 @@ impl Scan {
         let is_empty = chars[indent..].iter().all(|character| character.is_whitespace())
             || chars.get(indent) == Some(&'#');
         if let Some(base) = self.text_below {
-            if is_empty || indent > base {
+            if is_empty {
+                return None;
+            }
+            if indent > base {
+                self.text_wanted = None;
                 return None;
             }
             self.text_below = None;
@@ -149,6 +180,9 @@ impl Scan {
     /// A line of a block: dashes, a key, a value.
     fn block_line(&mut self, number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
         let mut at = indent;
+        if let Some(mistake) = odd_blank_behind_mark(number, chars, at) {
+            return Some(mistake);
+        }
         while chars.get(at) == Some(&'-') && matches!(chars.get(at + 1), None | Some(' ' | '\t')) {
             if let Some(mistake) = self.enter(number, at, Kind::Entry, chars) {
                 return Some(mistake);
@@ -177,10 +211,12 @@ impl Scan {
         if let Some(mistake) = self.enter(number, at, Kind::Key, chars) {
             return Some(mistake);
         }
+        self.bare_key = None;
         let value = (colon + 1..chars.len()).find(|index| !matches!(chars[*index], ' ' | '\t'));
         match value.filter(|value| chars[*value] != '#') {
             None => {
                 self.valued = None;
+                self.bare_key = Some(at);
                 None
             }
             Some(value) => {
@@ -193,15 +229,15 @@ impl Scan {
     /// Notes that a line of this kind stands at this indentation.
     fn enter(&mut self, number: usize, at: usize, kind: Kind, chars: &[char]) -> Option<Mistake> {
         let here = (number, at + 1);
+        self.text_wanted = None;
         let deepest = self.blocks.last().map(|block| block.indent);
         if deepest.is_none_or(|deepest| at > deepest) {
             if self.valued.is_some_and(|valued| at > valued) {
-                let words =
-                    "this line is indented deeper than the one above, which has a value already";
-                return Some((here, words.to_owned()));
+                return Some(self.too_deep(here));
             }
             self.blocks.push(Block { indent: at, kind, began: here });
             self.valued = None;
+            self.outdented = None;
             return None;
         }
         let closed =
@@ -210,6 +246,13 @@ impl Scan {
         let Some(block) = self.blocks.last().filter(|block| block.indent == at) else {
             return Some(self.misplaced(here, kind, &above, chars));
         };
+        let follows_bare_key = above.is_empty() && self.bare_key == Some(at);
+        if kind == Kind::Key && (!above.is_empty() || follows_bare_key) {
+            let above = above.iter().map(|block| block.indent).collect();
+            self.outdented = Some(Outdented { at: here, word: word_at(chars, at), above });
+        } else if kind == Kind::Entry {
+            self.outdented = None;
+        }
         // A list may stand at the indentation of the key that it belongs to.
         let is_list_of_key = kind == Kind::Entry
             && block.kind == Kind::Key
@@ -222,6 +265,33 @@ impl Scan {
         None
     }
 
+    /// A line that is indented deeper than the one above, which has a value: one of the two is wrong. Where this one goes
+    /// on with what a line above ended, it is that line.
+    fn too_deep(&self, here: Position) -> Mistake {
+        let at = here.1 - 1;
+        match &self.outdented {
+            Some(Outdented { at: place, word, above }) if above.contains(&at) => {
+                let words = format!(
+                    "'{word}' is indented by {}, but the lines above and below it by {at}: indent all of them alike",
+                    place.1 - 1
+                );
+                (*place, words)
+            }
+            Some(Outdented { at: place, word, above }) if above.is_empty() => {
+                let words = format!(
+                    "'{word}' is indented by {}, but the line below it by {at}: indent both alike",
+                    place.1 - 1
+                );
+                (*place, words)
+            }
+            _ => {
+                let words =
+                    "this line is indented deeper than the one above, which has a value already";
+                (here, words.to_owned())
+            }
+        }
+    }
+
     /// A line whose indentation is that of no block which is open.
     fn misplaced(&self, here: Position, kind: Kind, above: &[Block], chars: &[char]) -> Mistake {
         if let (Kind::Entry, Some(Block { kind: Kind::Key, began, .. })) = (kind, above.first()) {
@@ -232,8 +302,7 @@ impl Scan {
             self.blocks.iter().chain(above).map(|block| block.indent).collect();
         known.dedup();
         let known: Vec<_> = known.iter().rev().take(2).rev().map(ToString::to_string).collect();
-        let start: String =
-            chars[here.1 - 1..].iter().take_while(|one| !one.is_whitespace()).collect();
+        let start = word_at(chars, here.1 - 1);
         let words = format!(
             "'{start}' is indented by {}, where the lines above are indented by {}",
             here.1 - 1,
@@ -245,7 +314,10 @@ impl Scan {
     /// A line that is no key, no entry and not inside brackets.
     fn without_key(&mut self, number: usize, chars: &[char], at: usize) -> Option<Mistake> {
         let here = (number, at + 1);
-        let word: String = chars[at..].iter().take_while(|one| !one.is_whitespace()).collect();
+        let word = word_at(chars, at);
+        if let Some(mistake) = odd_blank_behind_colon(number, chars, at) {
+            return Some(mistake);
+        }
         if matches!(chars[at], '"' | '\'' | '[' | '{' | ']' | '}') {
             return self.inline(number, chars, at);
         }
@@ -253,6 +325,13 @@ impl Scan {
             return Some((here, DASH.to_owned()));
         }
         let is_end = self.last == usize::MAX || number + 1 >= self.last;
+        if let Some((mark, opened)) = self.text_wanted.filter(|_| is_end) {
+            let words = format!(
+                "the text that the '{mark}' at {}:{} begins must be indented further than its key",
+                opened.0, opened.1
+            );
+            return Some((here, words));
+        }
         (is_end && self.text_below.is_none()).then(|| {
             let words =
                 "a key and its value need a colon and a blank between them, as in 'key: value'";
@@ -263,8 +342,9 @@ impl Scan {
     /// What stands behind a key.
     fn value(&mut self, number: usize, chars: &[char], key: usize, at: usize) -> Option<Mistake> {
         match chars[at] {
-            '|' | '>' => {
+            mark @ ('|' | '>') => {
                 self.text_below = Some(key);
+                self.text_wanted = Some((mark, (number, at + 1)));
                 None
             }
             '"' | '\'' | '[' | '{' => self.inline(number, chars, at),
@@ -324,40 +404,11 @@ impl Scan {
     }
 }
 
-const TAB: &str = "a tab; YAML wants spaces";
 const DASH: &str = "the dash needs a blank behind it, as in '- name: …'";
 
 /// Whether a dash stands right before a word.
 fn is_glued_dash(chars: &[char], at: usize) -> bool {
     chars[at] == '-' && chars.get(at + 1).is_some_and(|next| next.is_alphabetic())
-}
-
-/// A line of otherwise right YAML that begins with a blank which is none there, but part of a key.
-pub(super) fn odd_blank(text: &str) -> Option<Mistake> {
-    text.lines().enumerate().find_map(|(index, line)| {
-        let chars: Vec<char> = line.chars().collect();
-        let indent = chars.iter().take_while(|character| **character == ' ').count();
-        let is_odd =
-            chars.get(indent).is_some_and(|first| first.is_whitespace() && !first.is_ascii());
-        is_odd.then(|| blank(index + 1, &chars, indent))?
-    })
-}
-
-/// Blanks before the text of a line that are none for YAML.
-fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
-    match chars[indent] {
-        '\t' => Some(((number, indent + 1), TAB.to_owned())),
-        other if other.is_whitespace() => {
-            let code = u32::from(other);
-            let words = format!("a blank of another kind (U+{code:04X}); YAML wants plain spaces");
-            Some(((number, indent + 1), words))
-        }
-        _ => None,
-    }
-}
-
-fn quotes(first: char) -> String {
-    format!("a text that begins with '{first}' needs quotes around it")
 }
 
 fn among(kind: Kind) -> String {
@@ -369,90 +420,8 @@ fn among(kind: Kind) -> String {
     }
 }
 
-/// Where the colon is that ends the key which begins at `at`.
-fn key_end(chars: &[char], at: usize) -> Option<usize> {
-    let mut index = at;
-    if let Some(quote @ ('"' | '\'')) = chars.get(at) {
-        index = quote_end(chars, at + 1, *quote)? + 1;
-        while chars.get(index) == Some(&' ') {
-            index += 1;
-        }
-        return (chars.get(index) == Some(&':')).then_some(index);
-    }
-    if matches!(chars.get(at), Some('[' | '{' | ']' | '}')) {
-        return None;
-    }
-    while index < chars.len() {
-        match chars[index] {
-            ':' if ends_key(chars, index) => return Some(index),
-            '#' if chars[index - 1] == ' ' => return None,
-            _ => index += 1,
-        }
-    }
-    None
-}
-
-fn ends_key(chars: &[char], colon: usize) -> bool {
-    matches!(chars.get(colon + 1), None | Some(' ' | '\t' | '\r'))
-}
-
-/// Where `quote` is closed, searched from `at`.
-fn quote_end(chars: &[char], mut at: usize, quote: char) -> Option<usize> {
-    while at < chars.len() {
-        match chars[at] {
-            '\\' if quote == '"' => at += 2,
-            '\'' if quote == '\'' && chars.get(at + 1) == Some(&'\'') => at += 2,
-            character if character == quote => return Some(at),
-            _ => at += 1,
-        }
-    }
-    None
-}
-
-/// A backslash in double quotes that begins no escape.
-fn escape(quote: char, number: usize, chars: &[char], from: usize, to: usize) -> Option<Mistake> {
-    const KNOWN: &str = "0abtnvfre \"/\\N_LPxuU\t";
-    const DIGITS: [(char, usize); 3] = [('x', 2), ('u', 4), ('U', 8)];
-    let mut at = from;
-    while quote == '"' && at < to {
-        if chars[at] != '\\' {
-            at += 1;
-            continue;
-        }
-        let kind = chars[at + 1];
-        let digits = DIGITS.iter().find(|(own, _)| *own == kind).map_or(0, |(_, count)| *count);
-        let is_hex =
-            chars[at + 2..to].iter().take(digits).filter(|one| one.is_ascii_hexdigit()).count()
-                == digits;
-        if !KNOWN.contains(kind) || !is_hex {
-            let words = "in double quotes a backslash begins an escape: write it twice, or use single quotes";
-            return Some(((number, at + 1), words.to_owned()));
-        }
-        at += 2;
-    }
-    None
-}
-
-/// What may not follow a closing quote.
-fn behind_quote(
-    number: usize,
-    chars: &[char],
-    at: usize,
-    is_block: bool,
-    opened: Position,
-) -> Option<Mistake> {
-    let next = (at..chars.len()).find(|index| !chars[*index].is_whitespace())?;
-    let is_fine = match chars[next] {
-        '#' => next > at,
-        ':' => true,
-        ',' | ']' | '}' => !is_block,
-        _ => false,
-    };
-    let words = format!(
-        "the quote opened at {}:{} is closed before this; a quote inside a text needs another kind around it",
-        opened.0, opened.1
-    );
-    (!is_fine).then_some(((number, next + 1), words))
+fn quotes(first: char) -> String {
+    format!("a text that begins with '{first}' needs quotes around it")
 }
 
 #[cfg(test)]
@@ -494,6 +463,72 @@ providers:
         expect("    type", "    \u{a0}type", (5, 5), "a blank of another kind (U+00A0)");
         expect("    type", "    \u{3000}type", (5, 5), "a blank of another kind (U+3000)");
         expect("One", "O\u{1}ne", (4, 13), "a control character (U+0001)");
+        let other = "a blank of another kind (U+00A0)";
+        expect("type: ", "type:\u{a0}", (5, 10), other);
+        expect("type: \"generic\"", "type:\u{a0}", (5, 10), other);
+        expect("settings:", "settings:\u{a0}", (1, 10), other);
+        expect("\"One\"", "\"One\"\u{a0}", (4, 16), other);
+        expect("\"One\"", "\"One\" \u{3000}# it", (4, 17), "(U+3000)");
+        expect("- name: \"Two\"", "-\u{a0}name: \"Two\"", (7, 4), other);
+    }
+
+    #[test]
+    fn a_key_that_stands_at_the_level_of_a_parent_is_told_where_it_stands() {
+        const DEEP: &str = "\
+settings:
+  timeouts:
+    idle: 1
+    connect: 2
+    response: 3
+  port: 4
+providers:
+  - name: \"One\"
+    auto_refresh_config:
+      token_url: \"u\"
+      scope: \"s\"
+      issuer: \"i\"
+    type: \"generic\"
+";
+        // Which line loses how many blanks; where the mistake is then, and how the others are indented.
+        for (line, fewer, place, others) in [
+            (4, 2, (4, 3), "the lines above and below it by 4"),
+            (4, 4, (4, 1), "the lines above and below it by 4"),
+            (11, 2, (11, 5), "the lines above and below it by 6"),
+            (11, 6, (11, 1), "the lines above and below it by 6"),
+            (3, 2, (3, 3), "the line below it by 4"),
+            (10, 2, (10, 5), "the line below it by 6"),
+        ] {
+            let lines = DEEP.lines().enumerate();
+            let changed = lines
+                .map(|(index, text)| if index + 1 == line { &text[fewer..] } else { text })
+                .collect::<Vec<_>>()
+                .join("\n");
+            let (at, message) = told(&changed);
+            assert_eq!(at, Some(place), "line {line} by {fewer}: {message}");
+            assert!(message.contains(others), "line {line} by {fewer}: {message}");
+        }
+        // The two lines in the middle.
+        let two = DEEP.replace("      scope", "    scope").replace("    connect", "  connect");
+        assert_eq!(told(&two).0, Some((4, 3)));
+        // Nothing above says that the line above is the wrong one.
+        let (at, message) = told("a: 1\n  b: 2\n");
+        assert_eq!(at, Some((2, 3)), "{message}");
+    }
+
+    #[test]
+    fn a_text_that_is_not_indented_below_its_mark() {
+        for mark in ['|', '>'] {
+            let words =
+                format!("the text that the '{mark}' at 4:11 begins must be indented further");
+            expect("\"One\"", &format!("{mark}\nOne and more"), (5, 1), &words);
+            expect("\"One\"", &format!("{mark}\n\n    One"), (6, 5), &words);
+        }
+        expect(
+            "\"One\"",
+            "|\n      One\n    Two",
+            (6, 5),
+            "there is no colon and blank behind 'Two'",
+        );
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 
 use crate::config::raw::homes::home_of;
+use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::tree::{Kind, Node};
 use crate::config::raw::{Document, Path};
 
-/// The longest wrong value that is shown: what is longer may be a secret in a wrong place.
-const SHOWN_MAX_CHARS: usize = 32;
+mod words;
+
+use words::{belongs_to, odd_blank_around, pair_in, shown, what_is};
 
 /// A mapping that is read key by key.
 pub struct Section<'a> {
@@ -19,6 +21,8 @@ pub struct Section<'a> {
     known: RefCell<Vec<&'static str>>,
     /// Keys that have to be there and are not, with what is said of it.
     lacking: RefCell<Vec<(&'static str, String)>>,
+    /// Keys of this section that stand in the one above, where they are reported.
+    strays: Vec<&'a str>,
 }
 
 impl<'a> Section<'a> {
@@ -49,7 +53,8 @@ impl<'a> Section<'a> {
             document.report(path.clone(), message, false);
         }
         let (known, lacking) = (RefCell::default(), RefCell::default());
-        Self { document, value, path, name, is_unreadable, known, lacking }
+        let strays = Vec::new();
+        Self { document, value, path, name, is_unreadable, known, lacking, strays }
     }
 
     /// Whether this is no mapping at all. That was reported; nothing else is said of it.
@@ -68,9 +73,30 @@ impl<'a> Section<'a> {
         self.value(key).is_some()
     }
 
+    /// Whether `key` is there without a value.
+    pub fn is_empty(&self, key: &'static str) -> bool {
+        matches!(self.value.get(key), Some(Node::Null))
+    }
+
+    /// Whether keys stand here that belong to the section `home` below this one.
+    pub fn has_strays_of(&self, home: &str) -> bool {
+        !self.strays_of(home).is_empty()
+    }
+
+    fn strays_of(&self, home: &str) -> Vec<&'a str> {
+        let Node::Map(entries) = self.value else { return Vec::new() };
+        let keys = entries.iter().map(|(key, _)| key.as_str());
+        keys.filter(|key| home_of(key, &self.name) == Some(home)).collect()
+    }
+
     /// Reports what is wrong with the value of `key`.
     pub fn error(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), false);
+    }
+
+    /// Reports what is wrong with `key` itself, which may have no value.
+    pub fn error_at_key(&self, key: &str, message: impl Into<String>) {
+        self.report(self.path.key(key).itself(), message.into(), false);
     }
 
     /// Reports what is wrong with the entry `name` in the mapping under `key`.
@@ -105,7 +131,7 @@ impl<'a> Section<'a> {
 
     /// Reports that `key` has to be there, unless it is, or a key is there that is nearly it.
     pub fn require(&self, key: &'static str, message: impl Into<String>) {
-        if !self.has(key) {
+        if !self.has(key) && !self.strays.contains(&key) {
             self.lacking.borrow_mut().push((key, message.into()));
         }
     }
@@ -120,7 +146,18 @@ impl<'a> Section<'a> {
     pub fn text(&self, key: &'static str) -> Option<String> {
         let value = self.value(key)?;
         match value.scalar() {
-            Some(scalar) if scalar.kind == Kind::Text => return Some(scalar.text.clone()),
+            Some(scalar) if scalar.kind == Kind::Text => {
+                if let Some(odd) = odd_blank_around(&scalar.text) {
+                    let code = u32::from(odd);
+                    self.error(
+                        key,
+                        format!(
+                            "'{key}' begins or ends with a blank of another kind (U+{code:04X}); YAML wants plain spaces"
+                        ),
+                    );
+                }
+                return Some(scalar.text.trim_matches(is_odd_blank).to_owned());
+            }
             _ => self.error(key, format!("'{key}' must be a text in quotes")),
         }
         None
@@ -252,7 +289,8 @@ impl<'a> Section<'a> {
     pub fn section(&self, key: &'static str) -> Section<'a> {
         const LEFT_OUT: &Node = &Node::Null;
         let value = self.value(key).unwrap_or(LEFT_OUT);
-        Section::new(self.document, value, self.path.key(key), key.to_owned())
+        let section = Section::new(self.document, value, self.path.key(key), key.to_owned());
+        Section { strays: self.strays_of(key), ..section }
     }
 
     /// The sections in the list under `key`, called `name`; None where it is no list, which is reported.
@@ -296,10 +334,11 @@ impl<'a> Section<'a> {
     /// there.
     pub fn finish(&self, unused: &[&str]) {
         let mut meant = Vec::new();
+        let mut homes = Vec::new();
         if let Node::Map(entries) = self.value {
             for (key, value) in entries {
                 if !self.known.borrow().contains(&key.as_str()) {
-                    meant.extend(self.report_unknown(key, value, unused));
+                    meant.extend(self.report_unknown(key, value, unused, &mut homes));
                 }
             }
         }
@@ -310,15 +349,27 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports a key that nobody asked for; returns the known one that is nearest to it.
-    fn report_unknown(&self, key: &str, value: &Node, unused: &[&str]) -> Option<&'static str> {
+    /// The known key that is nearest to `key`.
+    fn near(&self, key: &str) -> Option<&'static str> {
+        nearest(key, self.known.borrow().iter().copied())
+    }
+
+    /// Reports a key that nobody asked for; returns the known one that is nearest to it. `homes` are the sections whose keys
+    /// were reported: one mistake has them all stand here.
+    fn report_unknown(
+        &self,
+        key: &str,
+        value: &Node,
+        unused: &[&str],
+        homes: &mut Vec<&'static str>,
+    ) -> Option<&'static str> {
         let path = self.path.key(key);
         if unused.contains(&key) {
             let message = format!("'{key}' in {} is not used by evertoken", self.name);
             self.report(path.itself(), message, true);
             return None;
         }
-        let near = nearest(key, self.known.borrow().iter().copied());
+        let near = self.near(key);
         let is_root = self.path == Path::default();
         if is_root
             && near.is_none()
@@ -328,56 +379,17 @@ impl<'a> Section<'a> {
         }
         let hint = match (near, home_of(key, &self.name)) {
             (Some(near), _) => format!(", did you mean '{near}'?"),
+            (None, Some(home)) if homes.contains(&home) => return None,
             (None, Some(home)) => {
-                format!("; it belongs to {home}: is the line indented as it should be?")
+                homes.push(home);
+                let is_other = |other: &&str| *other != key && self.near(other).is_none();
+                let others = self.strays_of(home).into_iter().filter(is_other);
+                belongs_to(home, &others.collect::<Vec<_>>())
             }
             (None, None) => String::new(),
         };
         self.report(path.itself(), format!("unknown key '{key}' in {}{hint}", self.name), false);
         near
-    }
-}
-
-/// A wrong value as it stands there, for keys whose values are no secrets.
-fn shown(value: &Node) -> String {
-    match value {
-        Node::Scalar(scalar) if scalar.text.chars().count() <= SHOWN_MAX_CHARS => {
-            if scalar.kind == Kind::Text {
-                format!("\"{}\"", scalar.text.escape_debug())
-            } else {
-                scalar.text.clone()
-            }
-        }
-        other => what_is(other).to_owned(),
-    }
-}
-
-/// What to write, where a text is meant to be a key and its value: `port:8080`, `port = 8080`.
-fn pair_in(value: &Node) -> String {
-    let text = value.scalar().map_or("", |scalar| scalar.text.as_str());
-    let parts = text.split_once(':').or_else(|| text.split_once('='));
-    let parts = parts.map(|(key, value)| (key.trim(), value.trim()));
-    let is_key = |key: &str| {
-        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-    };
-    match parts.filter(|(key, _)| is_key(key)) {
-        Some((key, _)) => format!("; write a colon and a blank behind '{key}'"),
-        None => String::new(),
-    }
-}
-
-/// What a wrong value is, without its text.
-fn what_is(value: &Node) -> &'static str {
-    match value {
-        Node::Null => "nothing",
-        Node::Scalar(scalar) => match scalar.kind {
-            Kind::Text => "a text",
-            Kind::Flag(_) => "true or false",
-            Kind::Whole(_) | Kind::Number => "a number",
-        },
-        Node::List(_) => "a list",
-        Node::Map(_) => "keys and values",
-        Node::Tagged => "a value with a tag",
     }
 }
 

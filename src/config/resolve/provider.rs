@@ -74,7 +74,9 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
 /// Says where the credential can be read on its way.
 fn check_encrypted(section: &Section<'_>, provider: &Provider) {
     let url = &provider.base_url;
-    let is_plain = url.starts_with("http://") && !url::is_loopback(url);
+    // Of what is no URL, nobody knows where it leads.
+    let is_plain =
+        split_url(url).is_some_and(|(scheme, _, _)| scheme == "http") && !url::is_loopback(url);
     let has_none =
         matches!(provider.credential, Credential::None | Credential::Missing(Missing::Credential));
     if is_plain && provider.enabled && !has_none {
@@ -184,6 +186,14 @@ fn read_credential(
         (None, None, None) if section.is_unreadable() || auth_type.is_none() => Credential::None,
         // A provider that is not used may be left unfinished.
         (None, None, None) if !section.flag("enabled", true) => Credential::None,
+        (None, None, None) if section.is_empty("auto_refresh_config") => {
+            let message = "'auto_refresh_config' is empty: its keys stand on the lines below, indented further";
+            // Keys of it that stand elsewhere are the mistake, which is reported.
+            if !section.has_strays_of("auto_refresh_config") {
+                section.error_at_key("auto_refresh_config", message);
+            }
+            Credential::None
+        }
         (None, None, None) => Credential::Missing(Missing::Credential),
     }
 }

@@ -1,0 +1,151 @@
+//! Within a line that is no YAML: blanks of every kind, where a key ends, quotes and escapes. Pure.
+
+use crate::config::raw::Position;
+use crate::config::raw::mistake::Mistake;
+
+/// What is said of a tab.
+pub(super) const TAB: &str = "a tab; YAML wants spaces";
+
+/// A line of otherwise right YAML that begins with a blank which is none there, but part of a key.
+pub(in crate::config::raw) fn odd_blank(text: &str) -> Option<Mistake> {
+    text.lines().enumerate().find_map(|(index, line)| {
+        let chars: Vec<char> = line.chars().collect();
+        let indent = chars.iter().take_while(|character| **character == ' ').count();
+        let is_odd = chars.get(indent).is_some_and(|first| is_odd_blank(*first));
+        is_odd.then(|| blank(index + 1, &chars, indent))?
+    })
+}
+
+/// Blanks before the text of a line that are none for YAML.
+pub(super) fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
+    match chars[indent] {
+        '\t' => Some(((number, indent + 1), TAB.to_owned())),
+        other if other.is_whitespace() => {
+            let code = u32::from(other);
+            let words = format!("a blank of another kind (U+{code:04X}); YAML wants plain spaces");
+            Some(((number, indent + 1), words))
+        }
+        _ => None,
+    }
+}
+
+/// A blank that is none for YAML, behind the dash at `at`.
+pub(super) fn odd_blank_behind_mark(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
+    let is_odd = chars[at] == '-' && chars.get(at + 1).is_some_and(|next| is_odd_blank(*next));
+    is_odd.then(|| blank(number, chars, at + 1))?
+}
+
+/// A blank that is none for YAML, behind the first colon from `at` on.
+pub(super) fn odd_blank_behind_colon(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
+    let colon = (at..chars.len()).find(|index| chars[*index] == ':')?;
+    chars.get(colon + 1).filter(|next| is_odd_blank(**next))?;
+    blank(number, chars, colon + 1)
+}
+
+/// Whether this is a blank for people, but none for YAML.
+pub(in crate::config::raw) fn is_odd_blank(character: char) -> bool {
+    character.is_whitespace() && !character.is_ascii()
+}
+
+/// What stands at `at`, up to the next blank.
+pub(super) fn word_at(chars: &[char], at: usize) -> String {
+    chars[at..].iter().take_while(|one| !one.is_whitespace()).collect()
+}
+
+/// Where the colon is that ends the key which begins at `at`.
+pub(super) fn key_end(chars: &[char], at: usize) -> Option<usize> {
+    let mut index = at;
+    if let Some(quote @ ('"' | '\'')) = chars.get(at) {
+        index = quote_end(chars, at + 1, *quote)? + 1;
+        while chars.get(index) == Some(&' ') {
+            index += 1;
+        }
+        return (chars.get(index) == Some(&':')).then_some(index);
+    }
+    if matches!(chars.get(at), Some('[' | '{' | ']' | '}')) {
+        return None;
+    }
+    while index < chars.len() {
+        match chars[index] {
+            ':' if ends_key(chars, index) => return Some(index),
+            '#' if chars[index - 1] == ' ' => return None,
+            _ => index += 1,
+        }
+    }
+    None
+}
+
+pub(super) fn ends_key(chars: &[char], colon: usize) -> bool {
+    matches!(chars.get(colon + 1), None | Some(' ' | '\t' | '\r'))
+}
+
+/// Where `quote` is closed, searched from `at`.
+pub(super) fn quote_end(chars: &[char], mut at: usize, quote: char) -> Option<usize> {
+    while at < chars.len() {
+        match chars[at] {
+            '\\' if quote == '"' => at += 2,
+            '\'' if quote == '\'' && chars.get(at + 1) == Some(&'\'') => at += 2,
+            character if character == quote => return Some(at),
+            _ => at += 1,
+        }
+    }
+    None
+}
+
+/// A backslash in double quotes that begins no escape.
+pub(super) fn escape(
+    quote: char,
+    number: usize,
+    chars: &[char],
+    from: usize,
+    to: usize,
+) -> Option<Mistake> {
+    const KNOWN: &str = "0abtnvfre \"/\\N_LPxuU\t";
+    const DIGITS: [(char, usize); 3] = [('x', 2), ('u', 4), ('U', 8)];
+    let mut at = from;
+    while quote == '"' && at < to {
+        if chars[at] != '\\' {
+            at += 1;
+            continue;
+        }
+        let kind = chars[at + 1];
+        let digits = DIGITS.iter().find(|(own, _)| *own == kind).map_or(0, |(_, count)| *count);
+        let is_hex =
+            chars[at + 2..to].iter().take(digits).filter(|one| one.is_ascii_hexdigit()).count()
+                == digits;
+        if !KNOWN.contains(kind) || !is_hex {
+            let words = "in double quotes a backslash begins an escape: write it twice, or use single quotes";
+            return Some(((number, at + 1), words.to_owned()));
+        }
+        at += 2;
+    }
+    None
+}
+
+/// What may not follow a closing quote.
+pub(super) fn behind_quote(
+    number: usize,
+    chars: &[char],
+    at: usize,
+    is_block: bool,
+    opened: Position,
+) -> Option<Mistake> {
+    if let Some(odd) = (at..chars.len()).find(|index| is_odd_blank(chars[*index])) {
+        let is_next = chars[at..odd].iter().all(|character| character.is_whitespace());
+        if let Some(mistake) = blank(number, chars, odd).filter(|_| is_next) {
+            return Some(mistake);
+        }
+    }
+    let next = (at..chars.len()).find(|index| !chars[*index].is_whitespace())?;
+    let is_fine = match chars[next] {
+        '#' => next > at,
+        ':' => true,
+        ',' | ']' | '}' => !is_block,
+        _ => false,
+    };
+    let words = format!(
+        "the quote opened at {}:{} is closed before this; a quote inside a text needs another kind around it",
+        opened.0, opened.1
+    );
+    (!is_fine).then_some(((number, next + 1), words))
+}
