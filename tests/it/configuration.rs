@@ -88,7 +88,7 @@ providers:
 #[test]
 fn what_is_open_though_it_looks_closed_is_said_by_check_and_at_the_start() {
     let folder = folder(
-        "settings: {port: 0, state_dir: STATE, auth: {api_key_env: TOKEN}}
+        "settings: {port: 0, state_dir: STATE, auth: {enabled: false, api_key: 'inbound-key-7c'}}
 providers:
   - {name: Far, type: anthropic, base_url: 'http://far.invalid', auth_value: far-key-4d1f}
 ",
@@ -108,6 +108,7 @@ providers:
         assert!(logged.contains(warning), "{logged}");
     }
     assert!(!said.contains("far-key-4d1f") && !logged.contains("far-key-4d1f"));
+    assert!(!said.contains("inbound-key-7c") && !logged.contains("inbound-key-7c"));
 }
 
 #[test]

@@ -159,9 +159,12 @@ fn read_limits(section: &Section<'_>) -> Limits {
 fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>> {
     let literal = section.text("api_key").filter(|key| !key.is_empty());
     let has_literal = literal.is_some();
-    let enabled = section.flag("enabled", has_literal);
-    let has_source = section.has("api_key_env") || section.has("api_key_file");
     let named = sources.secret(section, "api_key_env", "api_key_file", false);
+    let has_source = named.is_some();
+    let enabled = section.flag("enabled", has_literal || has_source);
+    if has_literal && has_source {
+        section.error("api_key", "give one of api_key, api_key_env and api_key_file");
+    }
     if has_literal && sources.is_exposed() {
         let advice = "this file can be read by group or others; chmod 600 it, or use api_key_env";
         section.warn("api_key", advice);
@@ -199,17 +202,14 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     Some(keys)
 }
 
-/// Says where the key at `place` is not asked for, though it is there, or is although nothing says so.
+/// Says where the key at `place` is not asked for, though it is there, or is although nothing says so: a file that names
+/// a key never runs open by an oversight.
 fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
     let message = match (section.has("enabled"), enabled, place) {
         (_, _, "enabled") => return,
         // The name of the variable stands in the example and is the usual one.
         (true, true, _) | (true, false, "api_key_env") => return,
-        (true, false, _) => "'enabled' is false, so nobody is asked for this key",
-        (false, false, _) => {
-            "nobody is asked for this key, since 'enabled' is left out; write 'enabled: true' to have it \
-             asked for"
-        }
+        (_, false, _) => "'enabled' is false, so nobody is asked for this key",
         (false, true, _) => {
             "'enabled' is left out, and taken for true because of this key; write 'enabled: true'"
         }
@@ -297,6 +297,14 @@ mod tests {
                 "f:1:43: auth is enabled, but there is no key: it is blank",
             ),
             (
+                "auth: {enabled: true, api_key_env: KEYS, api_key: k}",
+                "f:1:62: give one of api_key, api_key_env and api_key_file",
+            ),
+            (
+                "auth: {enabled: true, api_key_file: /token, api_key: k}",
+                "f:1:65: give one of api_key, api_key_env and api_key_file",
+            ),
+            (
                 "auth: {enabled: true, api_key_env: KEYS, api_key_file: /token}",
                 "f:1:67: give 'api_key_env' or 'api_key_file', not both",
             ),
@@ -342,14 +350,15 @@ mod tests {
         let off = |place: u32| {
             format!("f:1:{place}: warning: 'enabled' is false, so nobody is asked for this key")
         };
-        let left_out = |place: u32| {
+        let empty = |key: &str, place: u32| {
+            format!("f:1:{place}: warning: '{key}' is empty, which is as if it were left out")
+        };
+        let implied = |place: u32| {
             format!(
-                "f:1:{place}: warning: nobody is asked for this key, since 'enabled' is left out; write \
-                 'enabled: true' to have it asked for"
+                "f:1:{place}: warning: 'enabled' is left out, and taken for true because of this key; write \
+                 'enabled: true'"
             )
         };
-        let implied = "f:1:28: warning: 'enabled' is left out, and taken for true because of this key; write \
-                       'enabled: true'";
         let cases = [
             ("enabled: false, api_key: one", None, vec![off(44)]),
             ("enabled: false, api_key_file: /token", None, vec![off(49)]),
@@ -357,10 +366,13 @@ mod tests {
             ("enabled: false, api_key_env: KEYS", None, vec![]),
             ("enabled: false, api_key: ''", None, vec![]),
             ("enabled: false", None, vec![]),
-            ("api_key_env: KEYS", None, vec![left_out(32)]),
-            ("api_key_file: /token", None, vec![left_out(33)]),
-            // A file of the original family that names a key must never run open.
-            ("api_key: one", Some(1), vec![implied.to_owned()]),
+            // A file that names a key, in whichever of the three ways, must never run open.
+            ("api_key_env: KEYS", Some(2), vec![implied(32)]),
+            ("api_key_file: /token", Some(1), vec![implied(33)]),
+            ("api_key: one", Some(1), vec![implied(28)]),
+            ("api_key_env: ''", None, vec![empty("api_key_env", 32)]),
+            ("api_key_file: ''", None, vec![empty("api_key_file", 33)]),
+            ("api_key: ''", None, vec![]),
             ("enabled: true, api_key: one", Some(1), vec![]),
             ("enabled: true, api_key_env: KEYS", Some(2), vec![]),
         ];
