@@ -18,7 +18,7 @@ use crossbeam_channel::select;
 
 use crate::clock::{Due, Moment};
 use crate::config::redirect::Loopback;
-use crate::config::{LoginEndpoints, Redirect};
+use crate::config::{LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
 use crate::token::grant::{self, Grant, TokenRequest};
 use crate::token::refresher::{NoAnswer, Setup, TICK_MS, TokenAnswer, store_login};
@@ -280,6 +280,10 @@ fn send_to_browser(
     wish: Wish,
     means: &mut Means<'_>,
 ) -> Result<(), Failed> {
+    // Before the browser opens: a secret that is missing at the exchange would cost the code.
+    if let Some(missing) = Missing::all(setup.config.missing_of_client()) {
+        return Err(Failed::Config(missing.to_string()));
+    }
     let client_id = setup.config.client_id.as_deref();
     let client_id = client_id.map_err(|missing| Failed::Config(missing.to_string()))?;
     let scope = setup.config.scope.as_deref();

@@ -192,7 +192,7 @@ impl fmt::Display for Source {
                     Some(Missing::File(file, _)) => {
                         write!(f, " ({file} can't be read, and is not needed)")?;
                     }
-                    Some(Missing::Login(_) | Missing::Credential) | None => {}
+                    Some(Missing::Login(_) | Missing::Credential | Missing::Several(_)) | None => {}
                 }
                 write_failure(f, failed.as_deref())
             }

@@ -1,5 +1,8 @@
 //! Secrets that the configuration names: found, or what is missing.
 
+use std::fmt;
+
+use crate::config::AutoRefresh;
 use crate::secret::Secret;
 
 /// A secret that the configuration names and the environment or the disk does not have.
@@ -13,10 +16,43 @@ pub enum Missing {
     Login(String),
     /// The configuration names no credential at all.
     Credential,
+    /// More than one of these.
+    Several(Vec<Missing>),
 }
 
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// A secret named in the configuration: found, or what is missing.
+pub type Found = Result<Secret, Missing>;
+
+impl Missing {
+    /// All of `found` as one, so that somebody who sets them is told once; None where nothing is missing.
+    pub fn all(found: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for one in found {
+            if !all.contains(&one) {
+                all.push(one);
+            }
+        }
+        if all.len() > 1 { Some(Self::Several(all)) } else { all.pop() }
+    }
+
+    fn variable(&self) -> Option<&str> {
+        match self {
+            Self::Variable(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl AutoRefresh {
+    /// What is missing of the client's id and secret.
+    pub fn missing_of_client(&self) -> Vec<Missing> {
+        let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
+        self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
             Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
@@ -25,9 +61,55 @@ impl std::fmt::Display for Missing {
                 "There is no credential: give auto_refresh_config, auth_value, auth_value_env or \
                  auth_value_file, or auth_type \"none\"",
             ),
+            Self::Several(all) => write_several(f, all),
         }
     }
 }
 
-/// A secret named in the configuration: found, or what is missing.
-pub type Found = Result<Secret, Missing>;
+/// The variables first and in one go, since the log fixes how that line begins.
+fn write_several(f: &mut fmt::Formatter<'_>, all: &[Missing]) -> fmt::Result {
+    let names: Vec<_> = all.iter().filter_map(Missing::variable).collect();
+    let variables = match names.split_last() {
+        Some((last, [])) => Some(format!("Missing environment variable: '{last}'")),
+        Some((last, others)) => {
+            Some(format!("Missing environment variable: '{}' and '{last}'", others.join("', '")))
+        }
+        None => None,
+    };
+    let others = all.iter().filter(|one| one.variable().is_none()).map(ToString::to_string);
+    let parts: Vec<_> = variables.into_iter().chain(others).collect();
+    f.write_str(&parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_missing_is_named_in_one_line() {
+        let variable = |name: &str| Missing::Variable(name.to_owned());
+        let file = || Missing::File("/f".into(), "it is empty".into());
+        let login = || Missing::Login("evertoken login".into());
+        let told = |all: Vec<Missing>| Missing::all(all).map(|missing| missing.to_string());
+        assert_eq!(told(vec![]), None);
+        for (all, words) in [
+            (vec![variable("A")], "Missing environment variable: 'A'"),
+            (vec![variable("A"), variable("A")], "Missing environment variable: 'A'"),
+            (vec![variable("A"), variable("B")], "Missing environment variable: 'A' and 'B'"),
+            (
+                vec![variable("A"), variable("B"), variable("C")],
+                "Missing environment variable: 'A', 'B' and 'C'",
+            ),
+            (
+                vec![file(), variable("A")],
+                "Missing environment variable: 'A'; Missing secret file: '/f' (it is empty)",
+            ),
+            (
+                vec![variable("A"), login()],
+                "Missing environment variable: 'A'; There is no refresh token yet; run: evertoken login",
+            ),
+        ] {
+            assert_eq!(told(all).as_deref(), Some(words));
+        }
+    }
+}

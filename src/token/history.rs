@@ -129,6 +129,11 @@ impl FromIterator<Refreshed> for History {
 }
 
 impl Trouble {
+    /// Whether the next try is for no time, but for when somebody brings what is missing.
+    pub const fn waits_for_somebody(self) -> bool {
+        matches!(self, Self::LoginNeeded | Self::Missing)
+    }
+
     /// Of a failure; `answer_lost` says that the answer to the refresh before it never came.
     pub fn of(failure: &Failure, answer_lost: bool) -> Self {
         match (&failure.what, failure.reached) {

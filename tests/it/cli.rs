@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::support::binary::{Binary, run, text};
-use crate::support::client::{ask, get};
+use crate::support::client::{ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
@@ -86,6 +86,38 @@ fn a_missing_variable_is_said_once_for_each_order_and_at_each_start() {
     let kept: Vec<_> =
         std::fs::read_dir(state).unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(kept, ["claude-code-official.lock"], "nothing is stored");
+}
+
+#[test]
+fn all_missing_variables_are_named_in_one_line_without_a_time_for_the_next_try() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let words = "Missing environment variable: 'CLAUDE_CLIENT_ID', 'CLAUDE_CLIENT_SECRET' and 'CLAUDE_REFRESH_TOKEN'";
+    let binary = Binary::start(folder.path(), &["run"], &[]);
+    let line = binary.wait_for("Missing environment variable");
+    assert_eq!(
+        bare(&line),
+        format!(
+            "[ERROR] {words} (provider: Claude Code Official; tried again once nothing is missing)"
+        )
+    );
+    let address = binary.address();
+    let provider = &ask(address, get("/-/status")).json()["providers"][0];
+    assert_eq!(provider["refresh"]["last_error"], words);
+    assert_eq!(provider["refresh"]["next_attempt_at"], serde_json::Value::Null);
+    let refused = ask(address, post("/v1/messages", "{}"));
+    assert!(refused.body.contains("'CLAUDE_CLIENT_SECRET' and"), "{}", refused.body);
+    assert!(!refused.body.contains("next try"), "{}", refused.body);
+    let status = run(folder.path(), &["status", "--url", &format!("http://{address}")], &[]);
+    let told = text(&status.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(words) && !told.to_lowercase().contains("next try"), "{told}");
+    drop(binary);
+
+    let refresh = run(folder.path(), &["refresh"], &[]);
+    let told = text(&refresh.stderr);
+    assert!(told.contains(&format!("{words} (provider: Claude Code Official)")), "{told}");
+    assert_eq!(told.matches("Missing").count(), 1, "{told}");
+    assert!(issuer.seen().is_empty());
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_file_that_is_named_is_read_and_has_to_be_there() {
     let config = folder.path().join("providers.yaml");
     let plain = ["run", "--config", config.to_str().unwrap()];
     let running = Binary::start(Path::new("/"), &plain, &[]);
-    running.wait_for("Missing environment variable: 'SEED'");
+    running.wait_for("Missing environment variable: 'ID', 'SECRET' and 'SEED'");
     drop(running);
     let told = [&plain[..], &["--environment-file", named.to_str().unwrap()]].concat();
     let running = Binary::start(Path::new("/"), &told, &[]);

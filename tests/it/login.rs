@@ -180,6 +180,17 @@ fn before_the_first_login_nobody_is_told_of_a_next_try() {
 }
 
 #[test]
+fn a_login_without_its_client_names_all_that_is_missing_before_a_browser_opens() {
+    let place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
+    let login = ["login", "--provider", "the-p", "--no-browser"];
+    let output = run(place.folder.path(), &login, &[("HOME", "/nonexistent")]);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{told}");
+    assert!(told.contains("Missing environment variable: 'ID' and 'SECRET'"), "{told}");
+    assert!(!told.contains("Open this address"), "{told}");
+}
+
+#[test]
 fn a_login_wins_over_a_chain_that_is_fine_and_over_its_seed_but_not_over_a_new_one() {
     let mut place = Place::new(&format!("{BROWSER}\nrefresh_token_env: SEED"));
     place.set("SEED", &place.sandbox.login());
@@ -381,7 +392,7 @@ fn exit_codes() {
     let (code, told) = login(&["-p", "the-p"]);
     assert!(code == 69 && told.contains("end what uses the port, or use --paste"), "{told}");
     place.configure(BROWSER);
-    let variables = [("ID", "x")];
+    let variables = [("ID", "x"), ("SECRET", "y")];
     let output = run(place.folder.path(), &["login", "-p", "the-p", "--paste"], &variables);
     assert_eq!(output.status.code(), Some(1), "the input has ended");
     std::fs::remove_dir_all(place.folder.path().join("state")).unwrap();

@@ -49,6 +49,9 @@ pub fn request_with<'a>(
     mut params: Vec<(&'a str, &'a str)>,
     scope: Option<&'a str>,
 ) -> Result<TokenRequest, Missing> {
+    if let Some(missing) = Missing::all(config.missing_of_client()) {
+        return Err(missing);
+    }
     let client_id = config.client_id.as_deref().map_err(Clone::clone)?;
     let client_secret = match &config.client_secret {
         Some(found) => Some(found.as_ref().map_err(Clone::clone)?),
@@ -179,6 +182,12 @@ mod tests {
         let missing = Missing::Variable("CLAUDE_CLIENT_ID".into());
         let config = AutoRefresh { client_id: Err(missing.clone()), ..config() };
         assert_eq!(request(&config, None, None).unwrap_err(), missing);
+        let secret = Some(Err(Missing::Variable("CLAUDE_CLIENT_SECRET".into())));
+        let both = AutoRefresh { client_secret: secret, ..config };
+        assert_eq!(
+            request(&both, None, None).unwrap_err().to_string(),
+            "Missing environment variable: 'CLAUDE_CLIENT_ID' and 'CLAUDE_CLIENT_SECRET'"
+        );
         assert_eq!(
             Failure::missing(missing).what.to_string(),
             "Missing environment variable: 'CLAUDE_CLIENT_ID'"

@@ -418,8 +418,9 @@ impl Actor {
 
     fn posting(&mut self, refreshing: bool) -> Posting {
         self.status.consecutive_failures = self.machine.consecutive_failures();
-        // Before the first login a try has nothing to present.
-        let tries = !self.is_retired && self.status.trouble != Some(Trouble::LoginNeeded);
+        // A try has nothing to present before that.
+        let waits = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
+        let tries = !self.is_retired && !waits;
         self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| tries);
         let mut refresh = self.status.clone();
         if let Some(told) = self.told_of_store() {

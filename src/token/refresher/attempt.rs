@@ -47,10 +47,7 @@ impl Actor {
     }
 
     fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
-        let refresh_token = self.refresh_token(presented)?;
-        let scope = self.machine.scope(presented);
-        let request = grant::request(&self.setup.config, refresh_token.as_ref(), scope)
-            .map_err(Failure::missing)?;
+        let request = self.token_request(presented)?;
         self.begin(presented)?;
         let sent = self.setup.clock.now();
         let answer = (self.setup.send)(&request, self.time_allowed(sent)).map_err(|no_answer| {
@@ -71,12 +68,18 @@ impl Actor {
 
     /// The request that presents `presented`; not where a secret is missing.
     pub(super) fn token_request(&self, presented: &Presented) -> Result<TokenRequest, Failure> {
-        let refresh_token = self.refresh_token(presented)?;
+        let refresh_token = self.refresh_token(presented);
+        let of_client = self.setup.config.missing_of_client();
+        let missing = of_client.into_iter().chain(refresh_token.as_ref().err().cloned());
+        if let Some(missing) = Missing::all(missing) {
+            return Err(Failure::missing(missing));
+        }
+        let refresh_token = refresh_token.map_err(Failure::missing)?;
         let scope = self.machine.scope(presented);
         grant::request(&self.setup.config, refresh_token.as_ref(), scope).map_err(Failure::missing)
     }
 
-    fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Failure> {
+    fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Missing> {
         match presented {
             Presented::Token(token) => Ok(Some(token.clone())),
             Presented::Nothing => Ok(None),
@@ -84,7 +87,7 @@ impl Actor {
                 let login = || Missing::Login(self.setup.config.call.login(self.setup.called()));
                 let seed = self.setup.config.seed.as_ref();
                 let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
-                Err(Failure::missing(missing.unwrap_or_else(login)))
+                Err(missing.unwrap_or_else(login))
             }
         }
     }
@@ -155,8 +158,9 @@ impl Actor {
     /// What to run where a login is configured and would help.
     pub(super) fn login_command(&self, presented: &Presented) -> Option<String> {
         let config = &self.setup.config;
-        // Without a seed in the configuration, the failure itself says what to run.
-        let helps = *presented != Presented::Missing || config.seed.is_some();
+        // Without a seed in the configuration, the failure itself says what to run; a login needs the client too.
+        let helps = (*presented != Presented::Missing || config.seed.is_some())
+            && config.missing_of_client().is_empty();
         let slug = self.setup.called();
         (config.login.exist() && helps).then(|| config.call.login(slug))
     }

@@ -54,11 +54,11 @@ fn advise(told: String, needs_login: bool, answer_lost: bool) -> String {
 
 /// When it is tried again, to stand after the name of the provider; nothing after a single refresh.
 pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> String {
-    if trouble == Trouble::LoginNeeded {
-        return "; waiting for a login".to_owned();
-    }
-    if is_single {
-        return String::new();
+    match trouble {
+        Trouble::LoginNeeded => return "; waiting for a login".to_owned(),
+        _ if is_single => return String::new(),
+        Trouble::Missing => return "; tried again once nothing is missing".to_owned(),
+        _ => {}
     }
     format!("; next try in {}.{} s", wait_ms / 1000, wait_ms % 1000 / 100)
 }
@@ -81,6 +81,9 @@ mod tests {
         let said = |trouble, is_single| next_try(trouble, is_single, 3_599_960);
         assert_eq!(said(Trouble::TokenDead, false), "; next try in 3599.9 s");
         assert_eq!(said(Trouble::TokenDead, true), "");
+        // What is missing has no time at which it comes.
+        assert_eq!(said(Trouble::Missing, false), "; tried again once nothing is missing");
+        assert_eq!(said(Trouble::Missing, true), "");
         assert_eq!(said(Trouble::LoginNeeded, false), "; waiting for a login");
         assert_eq!(said(Trouble::LoginNeeded, true), "; waiting for a login");
     }
