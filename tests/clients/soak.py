@@ -213,7 +213,8 @@ def soak(folder):
     lifetime = lambda kind: ["--lifetime", str(LIFETIMES.get(kind, LIFETIME_SECONDS))]
     overlap = ["--overlap", str(OVERLAP_SECONDS)]
     sandboxes = [Sandbox(kind, *lifetime(kind), *overlap) for kind, _, _ in rows()]
-    env = describe(folder, sandboxes) | {"RUST_LOG": "evertoken=warn,evertoken::app=info"}
+    # As the unit and the init scripts start it.
+    env = describe(folder, sandboxes) | {"MALLOC_ARENA_MAX": "2", "RUST_LOG": "evertoken=warn,evertoken::app=info"}
     proxy, url = start(folder, env, "127.0.0.1:0")
     running, tally = threading.Event(), Tally()
     running.set()
