@@ -153,7 +153,7 @@ impl Refusal {
         self
     }
 
-    /// The response in the error shape of `kind` (contract §5): head, without framing or
+    /// The response in the error shape of `kind` (docs/reference.md): head, without framing or
     /// connection fields, and JSON body.
     pub fn render(&self, kind: ProviderKind) -> (ResponseHead, Vec<u8>) {
         let mut headers = Headers::new();

@@ -205,7 +205,7 @@ def converse_all(url, seconds):
     return threads, counts, errors
 
 
-# Each metric of the contract: its type and its labels.
+# Each metric of docs/reference.md: its type and its labels.
 METRICS = {
     "build_info": ("gauge", {"version"}),
     "requests": ("counter", {"provider", "code"}),
@@ -221,7 +221,7 @@ METRICS = {
 
 
 def check_metrics(url, without=()):
-    """The official parser takes the metrics, and finds each of the contract's, as it is there."""
+    """The official parser takes the metrics, and finds each of docs/reference.md, as it is there."""
     with urllib.request.urlopen(url + "/-/metrics", timeout=PATIENCE_SECONDS) as answer:
         families = {family.name: family for family in text_string_to_metric_families(answer.read().decode())}
     for name, (kind, labels) in METRICS.items():

@@ -1,4 +1,4 @@
-//! Who is let in, and each refusal of the contract's §5: status, code and shape.
+//! Who is let in, and each refusal of docs/reference.md: status, code and shape.
 
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};

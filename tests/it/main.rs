@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-mod access; // who is let in, and what §5 of the contract answers
+mod access; // who is let in, and what is answered to the others
 mod answers; // what issuers answer, and refusals of a token
 mod chains; // several providers on one chain of refresh tokens, and files under other names
 mod check; // `evertoken check`: what it finds, and what it says it tried
@@ -30,6 +30,7 @@ mod pages; // the page for people, its events, and `evertoken status`
 mod places; // state files under other names, that can't be read, and of two processes on one folder
 mod properties; // what holds for any bytes from outside
 mod redirects; // redirects of providers lead back to them
+mod reference; // docs/reference.md beside the program
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
 mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs

@@ -318,7 +318,7 @@ fn a_path_that_begins_with_the_home_folder() {
 }
 
 #[test]
-fn the_contracts_example_of_an_error() {
+fn an_unknown_key_is_told_with_its_place_and_the_nearest_known_one() {
     let text = with_refresh("").replace("token_url", "tokn_url");
     assert_eq!(
         told(&text),

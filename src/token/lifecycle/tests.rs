@@ -1,4 +1,4 @@
-//! Tables of what the machine decides, rule by rule of the contract's §4.
+//! Tables of what the machine decides, rule by rule.
 
 use super::*;
 use crate::clock::Timestamp;

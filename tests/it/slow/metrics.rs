@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
-/// Every metric of the contract: name, type and labels.
+/// Every metric of docs/reference.md: name, type and labels.
 const METRICS: [(&str, &str, &[&str]); 12] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
@@ -73,7 +73,7 @@ fn scrape() -> String {
 }
 
 #[test]
-fn each_metric_of_the_contract_is_there_and_prometheus_takes_them_all() {
+fn each_metric_is_there_and_prometheus_takes_them_all() {
     let scraped = scrape();
     assert_eq!(promtool(&["check", "metrics"], &scraped), "", "{scraped}");
     for (name, kind, labels) in METRICS {
