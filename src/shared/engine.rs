@@ -19,6 +19,7 @@ mod client;
 #[cfg(not(feature = "redis"))]
 #[path = "engine/absent.rs"]
 mod client;
+mod reply;
 mod scripts;
 #[cfg_attr(
     not(any(feature = "redis", test)),
@@ -27,22 +28,12 @@ mod scripts;
 mod words;
 
 use client::{Hearing, Link};
+use reply::Reply;
+pub use reply::{ANSWER_MAX, Trouble};
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
-/// How long a connection, and an answer on it, may take.
-pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long a record that nobody writes is kept: 90 days. Every host has a copy beside it.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
-
-/// What is wrong with the server or the way to it, in words without a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble(pub String);
-
-impl std::fmt::Display for Trouble {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What the server has of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,40 +107,6 @@ fn news_channel(prefix: &str) -> String {
 
 /// How long the probe's key stays.
 const PROBE_KEPT_MS: u64 = 1_000;
-
-/// An answer of the server, as far as it is used here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
-pub(crate) enum Reply {
-    Nothing,
-    Number(i64),
-    Text(String),
-    List(Vec<Reply>),
-}
-
-impl Reply {
-    fn number(&self) -> u64 {
-        match self {
-            Self::Number(number) => u64::try_from(*number).unwrap_or(0),
-            Self::Text(text) => text.parse().unwrap_or(0),
-            Self::Nothing | Self::List(_) => 0,
-        }
-    }
-
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) if !text.is_empty() => Some(text),
-            _ => None,
-        }
-    }
-
-    fn list(&self) -> &[Self] {
-        match self {
-            Self::List(list) => list,
-            _ => &[],
-        }
-    }
-}
 
 /// A connection.
 pub struct Line {

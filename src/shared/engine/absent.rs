@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::config::SharedStore;
-use crate::shared::engine::{Reply, Trouble};
+use crate::shared::engine::reply::{Reply, Trouble};
 
 /// A connection that can't be.
 pub(super) enum Link {}

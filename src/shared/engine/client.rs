@@ -12,8 +12,8 @@ use redis::{
 
 use crate::config::SharedStore;
 use crate::config::store_address::Servers;
+use crate::shared::engine::reply::{ANSWER_MAX, Reply, Trouble};
 use crate::shared::engine::words::server_words;
-use crate::shared::engine::{ANSWER_MAX, Reply, Trouble};
 
 /// A connection. After an error it is of no use any more.
 pub(super) struct Link {

@@ -1,6 +1,6 @@
 //! What an issuer's error codes mean, RFC 6749 §5.2 and beyond. Pure.
 
-use crate::token::grant::Class;
+use crate::token::grant::failure::Class;
 
 /// What an error code says is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,107 @@
+//! Why a refresh failed, and whether to try again soon.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::config::Missing;
+use crate::message::reason_phrase;
+use crate::shortage::Shortage;
+
+/// Whether it makes sense to try again soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Tried again with backoff.
+    Transient,
+    /// Tried again after `retry_interval`: somebody has to do something.
+    Permanent,
+    /// Permanent, and it is the refresh token that is no good.
+    TokenDead,
+}
+
+/// What is known about the issuer having acted on the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// The request never left, or the issuer's answer says that it failed: the refresh token is unused.
+    No,
+    /// It left and no answer of the issuer came: the refresh token may have been used up.
+    Perhaps,
+}
+
+/// Why a refresh failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Whether to try again soon.
+    pub class: Class,
+    /// Whether the refresh token may have been used up.
+    pub reached: Reached,
+    /// What the server asked to wait, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// What happened, without any secret: `401 Unauthorized (invalid_client)`.
+    pub what: What,
+}
+
+/// What happened, in the words of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An HTTP answer: its status and OAuth error code.
+    Status(u16, Option<String>),
+    /// A 200 that is no token response.
+    NotAToken(Cow<'static, str>),
+    /// No answer: DNS, connection, TLS, timeout.
+    NoAnswer(String),
+    /// A secret that is not there.
+    Missing(Missing),
+    /// We had run out of what a request takes; nothing was sent.
+    Short(Shortage),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status, code) => {
+                write!(f, "{status}")?;
+                let reason = reason_phrase(*status);
+                if !reason.is_empty() {
+                    write!(f, " {reason}")?;
+                }
+                code.as_ref().map_or(Ok(()), |code| write!(f, " ({code})"))
+            }
+            Self::NotAToken(why) => write!(f, "the answer is no token response: {why}"),
+            Self::NoAnswer(why) => f.write_str(why),
+            Self::Missing(missing) => write!(f, "{missing}"),
+            Self::Short(shortage) => write!(f, "{shortage}"),
+        }
+    }
+}
+
+impl Failure {
+    /// No answer came.
+    pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
+        let what = What::NoAnswer(why.into());
+        Self { class: Class::Transient, reached, retry_after_ms: None, what }
+    }
+
+    /// We had run out of what a request takes.
+    pub fn short(shortage: Shortage) -> Self {
+        let what = What::Short(shortage);
+        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
+    }
+
+    /// A secret is not there.
+    pub fn missing(missing: Missing) -> Self {
+        let what = What::Missing(missing);
+        Self { class: Class::Permanent, reached: Reached::No, retry_after_ms: None, what }
+    }
+
+    /// The answer brings a token that has ended, and nothing newer.
+    pub fn ended_token() -> Self {
+        let what = What::NotAToken("it repeats a token that has ended".into());
+        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
+    }
+
+    pub(super) fn not_a_token(why: impl Into<Cow<'static, str>>) -> Self {
+        // A 200 may well have used up the refresh token.
+        let what = What::NotAToken(why.into());
+        Self { class: Class::Transient, reached: Reached::Perhaps, retry_after_ms: None, what }
+    }
+}
