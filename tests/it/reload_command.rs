@@ -1,7 +1,8 @@
 //! `evertoken reload`: a file with mistakes does not reach the one that runs, and the outcome is waited for.
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{ask, get};
@@ -109,8 +110,11 @@ fn what_the_one_that_runs_refuses_is_said_and_is_1() {
 fn who_is_not_there_is_told_no_signal() {
     let folder = tempfile::tempdir().unwrap();
     configure(folder.path(), "", &["One"]);
-    let (mut other, _stdin) = (std::process::Command::new("/bin/cat"), ());
-    let mut other = other.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut other = std::process::Command::new("/bin/cat");
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // It has its name for certain once it does something.
+    other.stdin.as_mut().unwrap().write_all(b"1").unwrap();
+    other.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let id = other.id().to_string();
     let output = run(folder.path(), &["reload", "--pid", &id], &[]);
     assert_eq!(output.status.code(), Some(1));
