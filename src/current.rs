@@ -9,15 +9,17 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use log::{error, info, warn};
 
-use crate::assemble::{Environment, Load, StartError, access_rules, random_name, timeouts, way_to};
+use crate::assemble::{Environment, Load, StartError, access_rules, random_name, way_to};
 use crate::clock::{Deadline, Stopwatch, Timestamp};
-use crate::config::{Config, Credential, Provider, Settings, SharedStore};
+use crate::config::{Config, Credential, Provider, SharedStore};
 use crate::current::chains::{Chains, Plan};
+use crate::current::changes::{Listening, counts_of, unchanged, what_changed};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
+use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::pages::events::Watchers;
 use crate::proxy::way::{Counts, Way, watch};
@@ -29,6 +31,7 @@ use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Upstream;
 
 mod chains;
+mod changes;
 
 /// How long a stop waits for a reload to end, and how often it looks.
 const RELOAD_END_MAX: Duration = Duration::from_secs(3);
@@ -62,6 +65,9 @@ struct Parts {
     /// Ends after the refreshers, whose leases it renews.
     keeper: Option<Keeper>,
     next_key: PostingKey,
+    /// What stays as it was at the start.
+    listening: Listening,
+    last_reload: Arc<LastReload>,
 }
 
 /// What is made for one provider of a configuration before anything is changed.
@@ -88,6 +94,8 @@ impl Current {
             chains: Chains::default(),
             keeper: None,
             next_key: 0,
+            listening: Listening::of(&config.settings),
+            last_reload: Arc::default(),
         };
         let ways = parts.ways(&config, None)?;
         let uptime = Stopwatch::start();
@@ -146,6 +154,8 @@ impl Current {
         supervisor.tell(&Stage::Reloading);
         // A file may be on a disk that hangs: nothing that a stop needs is held meanwhile.
         let outcome = (self.load)().and_then(|(config, notes)| self.replace_with(config, notes));
+        let proxy = self.proxy();
+        proxy.last_reload.note(outcome.as_ref().err(), proxy.clock.wall(), proxy.configured_at);
         if !self.is_stopping.load(Ordering::SeqCst) {
             supervisor.tell(&Stage::Ready(self.status_line()));
         }
@@ -163,7 +173,7 @@ impl Current {
         }
         let old = self.proxy();
         let ways = parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
-        notes.extend(needs_restart(&old.config.settings, &config.settings));
+        notes.extend(parts.listening.needs_restart(&old.config.settings, &config.settings));
         info!("{}", what_changed(&old.config.providers, &config.providers));
         let times = (self.started_at, self.uptime);
         let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
@@ -287,7 +297,8 @@ impl Parts {
             ways.push(match prepared {
                 Prepared::Same(way) => way,
                 Prepared::New(upstream) => {
-                    Arc::new(self.new_way(provider, *upstream, posting, old))
+                    let counts = counts_of(provider, config, old);
+                    Arc::new(self.new_way(provider, *upstream, posting, counts, old))
                 }
             });
         }
@@ -332,6 +343,7 @@ impl Parts {
         provider: &Provider,
         upstream: Upstream,
         posting: Option<PostingKey>,
+        counts: Arc<Counts>,
         old: Option<&Proxy>,
     ) -> Way {
         let key = self.next_key;
@@ -351,7 +363,7 @@ impl Parts {
                 "Provider {} has no credential: {why}", provider.name
             );
         }
-        let (cooldown, counts, claims) = <(Arc<Cooldown>, Counts, ClaimFields)>::default();
+        let (cooldown, claims) = <(Arc<Cooldown>, ClaimFields)>::default();
         let herald = self.share_cooldown(key, &provider.slug, &cooldown);
         let metrics = self.metrics.of_provider(&provider.name);
         let inbox =
@@ -413,6 +425,7 @@ fn new_proxy(
         clock: parts.environment.clock.clone(),
         started_at,
         configured_at: parts.environment.clock.wall(),
+        last_reload: parts.last_reload.clone(),
         uptime,
         turns: AtomicU64::new(parts.environment.rng.u64(..)),
         reload: Box::new(move || match current.upgrade() {
@@ -420,51 +433,4 @@ fn new_proxy(
             None => Err(vec![STOPPING.to_owned()]),
         }),
     }
-}
-
-/// The way of `old` to a provider that is as it was, and is reached as it was.
-fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Arc<Way>> {
-    let before = &old.config.settings;
-    let same_place = before.state_dir == settings.state_dir
-        && before.token_store == settings.token_store
-        && timeouts(&before.limits) == timeouts(&settings.limits);
-    let index =
-        old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
-    Some(old.ways[index].clone())
-}
-
-/// The settings that belong to the listening side, which a reload leaves as it is.
-fn needs_restart(old: &Settings, new: &Settings) -> Vec<String> {
-    let limits = (&old.limits, &new.limits);
-    let changes = [
-        ("host", old.host != new.host),
-        ("port", old.port != new.port),
-        ("server", old.server != new.server),
-        ("log_level", old.log_level != new.log_level),
-        ("max_connections", limits.0.max_connections != limits.1.max_connections),
-        (
-            "max_connections_per_address",
-            limits.0.max_connections_per_address != limits.1.max_connections_per_address,
-        ),
-        ("max_body_bytes", limits.0.max_body_bytes != limits.1.max_body_bytes),
-        ("timeouts.client_head", limits.0.client_head != limits.1.client_head),
-        ("timeouts.client_idle", limits.0.client_idle != limits.1.client_idle),
-    ];
-    let of_start = changes.into_iter().filter(|(_, changed)| *changed);
-    of_start.map(|(key, _)| format!("settings.{key} takes effect at the next start")).collect()
-}
-
-/// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.
-fn what_changed(old: &[Provider], new: &[Provider]) -> String {
-    let count = |holds: &dyn Fn(&Provider) -> bool, of: &[Provider]| {
-        of.iter().filter(|one| holds(one)).count()
-    };
-    let is_known = |one: &Provider| old.iter().any(|other| other.slug == one.slug);
-    let kept = count(&|one| old.contains(one), new);
-    let added = count(&|one| !is_known(one), new);
-    let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);
-    let changed = new.len() - kept - added;
-    format!(
-        "Reloaded the configuration: {added} providers added, {changed} changed, {kept} kept, {removed} removed"
-    )
 }

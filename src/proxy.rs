@@ -23,6 +23,7 @@ pub mod exchange;
 pub mod headers;
 pub mod held;
 pub mod inbound_keys;
+pub mod last_reload;
 pub mod location;
 pub mod metrics;
 pub mod model;

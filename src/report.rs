@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::report::words::time;
 use crate::shared::health::StoreReport;
 use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
@@ -28,8 +29,22 @@ pub struct Report {
     /// The token store that is shared with other hosts; None where there is none.
     #[serde(default)]
     pub token_store: Option<StoreReport>,
+    /// How the last reload failed; None where it succeeded, and before the first.
+    #[serde(default)]
+    pub failed_reload: Option<FailedReload>,
     /// In the order of the configuration.
     pub providers: Vec<ProviderReport>,
+}
+
+/// A reload that changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedReload {
+    /// When it failed.
+    pub at: Timestamp,
+    /// When the configuration was read that stays in use.
+    pub in_use_since: Timestamp,
+    /// What is wrong with the new one, a line each.
+    pub problems: Vec<String>,
 }
 
 /// How one provider stands.
@@ -209,6 +224,17 @@ impl Report {
     }
 }
 
+impl FailedReload {
+    /// In a sentence.
+    pub fn summary(&self, now: Timestamp) -> String {
+        format!(
+            "The last reload failed at {} UTC: the configuration from {} UTC stays in use",
+            time(self.at, now),
+            time(self.in_use_since, now)
+        )
+    }
+}
+
 impl ProviderReport {
     /// Whether nothing about it needs anybody's attention.
     pub fn is_fine(&self) -> bool {
@@ -250,6 +276,7 @@ mod tests {
                 in_flight: 0,
                 ready: true,
                 token_store: None,
+                failed_reload: None,
                 providers: vec![provider],
             }
         };
@@ -276,6 +303,7 @@ mod tests {
                 in_flight: 0,
                 ready: true,
                 token_store: None,
+                failed_reload: None,
                 providers: providers.collect(),
             };
             report.summary()

@@ -16,6 +16,7 @@ use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Outgoing, Sent};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
+use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::models;
 use crate::proxy::pages::events::Watchers;
@@ -55,6 +56,8 @@ pub struct Proxy {
     pub started_at: Timestamp,
     /// When its configuration was read.
     pub configured_at: Timestamp,
+    /// How the last reload failed, where it did.
+    pub last_reload: Arc<LastReload>,
     /// Measures the time since then.
     pub uptime: Stopwatch,
     /// What is counted and timed.

@@ -31,6 +31,8 @@ pub struct Metrics {
     ready: IntGaugeVec,
     connections: IntGauge,
     log_lines_dropped: IntCounter,
+    last_reload_fine: IntGauge,
+    configured_at: Gauge,
     scraping: Mutex<()>,
 }
 
@@ -73,6 +75,15 @@ pub struct ProviderNow<'a> {
     pub failures: u64,
     /// Requests under way.
     pub in_flight: u64,
+}
+
+/// The configuration in use when the metrics are asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigurationNow {
+    /// When it was read.
+    pub read_at: Timestamp,
+    /// Whether no later one was refused.
+    pub is_last_reload_fine: bool,
 }
 
 impl Default for Metrics {
@@ -146,6 +157,17 @@ impl Metrics {
                 ),
             ),
             connections: gauge("evertoken_connections", "Open client connections"),
+            last_reload_fine: gauge(
+                "evertoken_config_last_reload_successful",
+                "1, or 0 where the last reload failed and an earlier configuration stays in use",
+            ),
+            configured_at: registered(
+                &registry,
+                Gauge::new(
+                    "evertoken_config_last_reload_success_timestamp_seconds",
+                    "When the configuration in use was read",
+                ),
+            ),
             log_lines_dropped: registered(
                 &registry,
                 IntCounter::new(
@@ -210,7 +232,12 @@ impl Metrics {
 
     /// Everything in the text format, version 0.0.4, with the providers as they stand now and the number of
     /// log lines that were dropped since the start.
-    pub fn scrape(&self, providers: &[ProviderNow<'_>], log_lines_dropped: u64) -> String {
+    pub fn scrape(
+        &self,
+        providers: &[ProviderNow<'_>],
+        configuration: ConfigurationNow,
+        log_lines_dropped: u64,
+    ) -> String {
         // One at a time, since it sets anew how the providers stand.
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.in_flight.set(0);
@@ -218,6 +245,8 @@ impl Metrics {
         self.expiry.reset();
         self.refresh_token_expiry.reset();
         self.refreshes.reset();
+        self.last_reload_fine.set(i64::from(configuration.is_last_reload_fine));
+        self.configured_at.set(seconds_since_1970(configuration.read_at));
         self.log_lines_dropped.reset();
         self.log_lines_dropped.inc_by(log_lines_dropped);
         for provider in providers {
@@ -238,12 +267,15 @@ impl Metrics {
         ];
         for (gauge, at) in times {
             let Some(at) = at else { continue };
-            let since_1970 = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-            gauge.with_label_values(&[now.name]).set(since_1970.as_secs_f64());
+            gauge.with_label_values(&[now.name]).set(seconds_since_1970(at));
         }
         self.refreshes.with_label_values(&[now.name, "success"]).inc_by(now.successes);
         self.refreshes.with_label_values(&[now.name, "failure"]).inc_by(now.failures);
     }
+}
+
+fn seconds_since_1970(at: Timestamp) -> f64 {
+    Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0)).as_secs_f64()
 }
 
 /// The time within which `percent` of `total` came, in milliseconds, by linear interpolation within its
@@ -331,8 +363,12 @@ mod tests {
             failures: 1,
             in_flight: 2,
         };
-        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], 2);
-        let text = metrics.scrape(&[now()], 3);
+        let configuration = ConfigurationNow {
+            read_at: Timestamp::from_millis(1_700_000_000_250),
+            is_last_reload_fine: false,
+        };
+        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], configuration, 2);
+        let text = metrics.scrape(&[now()], configuration, 3);
         assert!(!text.contains("gone"));
         for line in [
             concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
@@ -351,6 +387,8 @@ mod tests {
             "evertoken_provider_ready{provider=\"A\"} 1",
             "evertoken_connections 1",
             "evertoken_log_lines_dropped_total 3",
+            "evertoken_config_last_reload_successful 0",
+            "evertoken_config_last_reload_success_timestamp_seconds 1700000000.25",
         ] {
             assert!(text.lines().any(|own| own == line), "{line}\n{text}");
         }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::{Provider, find_by_segment};
+use crate::config::{Credential, Provider, find_by_segment};
 use crate::logger;
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
-use crate::proxy::metrics::{Metrics, ProviderNow};
+use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
 use crate::refusal::{Code, Refusal};
 
 mod chart;
@@ -183,7 +183,15 @@ fn metrics(proxy: &Proxy) -> Page {
             }
         })
         .collect();
-    page(200, Metrics::CONTENT_TYPE, proxy.metrics.scrape(&stands, logger::dropped_lines()))
+    let configuration = ConfigurationNow {
+        read_at: proxy.configured_at,
+        is_last_reload_fine: proxy.last_reload.failed().is_none(),
+    };
+    page(
+        200,
+        Metrics::CONTENT_TYPE,
+        proxy.metrics.scrape(&stands, configuration, logger::dropped_lines()),
+    )
 }
 
 /// Reads the configuration again; 422 with every problem, and with the time of the one that stays, where it
@@ -199,6 +207,21 @@ fn reload(proxy: &Proxy) -> Page {
     }
 }
 
+/// What is said of a slug that no provider has: those there are, the refreshed ones alone, since this is about them.
+fn no_such_provider(providers: &[Provider]) -> String {
+    let is_refreshed =
+        |one: &&Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));
+    let slugs: Vec<_> =
+        providers.iter().filter(is_refreshed).map(|one| one.slug.as_str()).collect();
+    if slugs.is_empty() {
+        return "There is no such provider, or it is disabled; none is refreshed".to_owned();
+    }
+    format!(
+        "There is no such provider, or it is disabled; those that are refreshed: {}",
+        slugs.join(", ")
+    )
+}
+
 /// Refreshes now and waits for the outcome.
 fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     let found = find_by_segment(&proxy.config.providers, slug);
@@ -208,7 +231,7 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
             Some(one) => {
                 format!("{} is not refreshed: {}", one.name, one.credential.why_not_refreshed())
             }
-            None => "There is no such provider, or it is disabled".to_owned(),
+            None => no_such_provider(&proxy.config.providers),
         };
         return Err(Refusal::new(Code::UnknownProvider, message));
     };

@@ -32,8 +32,8 @@ pub struct Way {
     pub cooldown: Arc<Cooldown>,
     /// Tells other hosts of its cooldowns; None where there are none.
     pub herald: Option<Herald>,
-    /// Counts since the start.
-    pub counts: Counts,
+    /// Counts since the start, which the way of a changed provider goes on with.
+    pub counts: Arc<Counts>,
     /// Its metrics.
     pub metrics: OfProvider,
 }

@@ -91,6 +91,13 @@ fn write_all(
             writeln!(out, "{}", paint(&piece, Look::Warn))?;
         }
     }
+    if let Some(failed) = &report.failed_reload {
+        for text in [failed.summary(report.now)].iter().chain(&failed.problems) {
+            for piece in wrapped(&plain(text), width) {
+                writeln!(out, "{}", paint(&piece, Look::Warn))?;
+            }
+        }
+    }
     writeln!(out)?;
     let mut rows: Vec<_> = report.providers.iter().map(cells).collect();
     let headings = HEADINGS.map(str::to_owned);
@@ -247,6 +254,7 @@ mod tests {
             in_flight: 3,
             ready: false,
             token_store: None,
+            failed_reload: None,
             providers,
         }
     }

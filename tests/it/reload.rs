@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use evertoken::clock::{Clock, Moment, RELEASED_AT};
 
+use crate::support::binary::{run, text};
 use crate::support::client::{Client, get, post};
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
@@ -119,6 +120,155 @@ fn a_failed_reload_says_since_when_the_configuration_is_in_use() {
         let since = RELEASED_AT.plus_millis(i64::try_from(ms).unwrap()).to_string();
         assert_eq!(refused.json()["in_use_since"], since, "{}", refused.body);
     }
+}
+
+/// A page that was loaded anew, the status and the metrics showed nothing of it: whoever had ordered the reload alone knew.
+#[test]
+fn a_failed_reload_is_shown_until_one_succeeds() {
+    let one = saying("one");
+    let good = || TestProxy::builder().provider("P", "generic", &one.url(), "auth_type: none");
+    let proxy = good().start();
+    let url = format!("http://{}", proxy.address);
+    let status = || proxy.ask(get("/-/status")).json();
+    let table = || {
+        let output = run(proxy.folder(), &["status", "--url", &url], &[]);
+        text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let shows = |line: &str| {
+        let metrics = proxy.ask(get("/-/metrics")).body;
+        assert!(metrics.lines().any(|own| own == line), "{line}: {metrics}");
+    };
+    assert!(status()["failed_reload"].is_null());
+    shows("evertoken_config_last_reload_successful 1");
+    let broken =
+        TestProxy::builder().provider("P", "generic", &one.url(), "auth_typ: <none>\nx: 1");
+    let refused = proxy.reload(&broken).json();
+    let failed = status()["failed_reload"].clone();
+    assert_eq!(failed["problems"], refused["problems"]);
+    assert_eq!(failed["in_use_since"], refused["in_use_since"]);
+    assert!(failed["at"].as_str().unwrap().ends_with('Z'), "{failed}");
+    let page = proxy.ask(get("/-/")).body;
+    for part in ["The last reload failed at ", "did you mean &#39;auth_type&#39;?", "stays in use"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+        let in_terminal = part.replace("&#39;", "'");
+        assert!(table().contains(&in_terminal), "{part}: {}", table());
+    }
+    shows("evertoken_config_last_reload_successful 0");
+    assert_eq!(proxy.ask(get("/x")).body, "one");
+    assert_eq!(proxy.reload(&good()).status, 200);
+    assert!(status()["failed_reload"].is_null());
+    assert!(!proxy.ask(get("/-/")).body.contains("The last reload failed"));
+    assert!(!table().contains("The last reload failed"));
+    shows("evertoken_config_last_reload_successful 1");
+}
+
+#[test]
+fn the_counts_of_a_changed_provider_go_on_and_those_of_a_new_one_begin() {
+    let one = Peer::answering(|_| answer(500, "no"));
+    let with = |name: &str, lines: &str| {
+        TestProxy::builder().provider(
+            name,
+            "generic",
+            &one.url(),
+            &format!("auth_type: none\n{lines}"),
+        )
+    };
+    let proxy = with("P", "").start();
+    let counts = || {
+        let requests = proxy.ask(get("/-/status")).json()["providers"][0]["requests"].clone();
+        (requests["total"].as_u64().unwrap(), requests["errors"].as_u64().unwrap())
+    };
+    for expected in 1..=3 {
+        assert_eq!(proxy.ask(get("/x")).status, 500);
+        assert_eq!(counts(), (expected, expected));
+        assert_eq!(
+            proxy.reload(&with("P", &format!("headers: {{x-own: \"{expected}\"}}"))).status,
+            200
+        );
+        assert_eq!(counts(), (expected, expected), "after reload {expected}");
+    }
+    assert_eq!(proxy.reload(&with("P", "enabled: false")).status, 200);
+    assert_eq!(proxy.reload(&with("P", "")).status, 200);
+    assert_eq!(counts(), (3, 3));
+    assert_eq!(proxy.reload(&with("Q", "")).status, 200);
+    assert_eq!(counts(), (0, 0));
+}
+
+#[test]
+fn a_request_that_began_before_a_change_is_counted_out_of_the_changed_provider() {
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let slow = Peer::start(move |mut talk| {
+        while talk.request().is_some() {
+            let _ = released.recv();
+            talk.send("HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    let with = |lines: &str| {
+        TestProxy::builder().provider(
+            "P",
+            "generic",
+            &slow.url(),
+            &format!("auth_type: none\n{lines}"),
+        )
+    };
+    let proxy = with("").start();
+    let in_flight =
+        || proxy.ask(get("/-/status")).json()["providers"][0]["requests"]["in_flight"].clone();
+    let mut client = Client::connect(proxy.address);
+    client.send(get("/x"));
+    eventually("it is upstream", || slow.seen().len() == 1);
+    assert_eq!(proxy.reload(&with("headers: {x-own: \"1\"}")).status, 200);
+    assert_eq!(in_flight(), 1);
+    release.send(()).unwrap();
+    assert_eq!(client.answer().status, 200);
+    eventually("it is counted out", || in_flight() == 0);
+}
+
+#[test]
+fn a_setting_that_waits_for_a_start_is_told_once_and_not_where_it_is_as_it_was() {
+    let one = saying("one");
+    let with = |settings: &str| {
+        TestProxy::builder().settings(settings).provider(
+            "P",
+            "generic",
+            &one.url(),
+            "auth_type: none",
+        )
+    };
+    let proxy = with("max_connections: 9").start();
+    for (connections, is_told) in
+        [(8, true), (8, false), (7, true), (7, false), (9, false), (8, true)]
+    {
+        let came = proxy.reload(&with(&format!("max_connections: {connections}")));
+        let notes = came.json()["notes"].to_string();
+        assert_eq!(
+            notes.contains("settings.max_connections takes"),
+            is_told,
+            "{connections}: {notes}"
+        );
+    }
+}
+
+#[test]
+fn a_refresh_of_nobody_names_those_there_are() {
+    let (issuer, one, two) = (granting(), saying("one"), saying("two"));
+    let fixed = |builder: Builder| builder.provider("Fixed", "openai", &one.url(), "auth_value: a");
+    let told = |proxy: &TestProxy| {
+        let came = proxy.ask(post("/-/refresh/nope", ""));
+        assert_eq!((came.status, came.code()), (404, "unknown_provider"));
+        came.body
+    };
+    let refreshed = TestProxy::builder().refreshed("One", &one.url(), &issuer.url(), "").refreshed(
+        "Two",
+        &two.url(),
+        &issuer.url(),
+        "",
+    );
+    let proxy = fixed(refreshed).start();
+    assert!(told(&proxy).contains("those that are refreshed: one, two\""), "{}", told(&proxy));
+    let proxy = fixed(TestProxy::builder()).start();
+    assert!(told(&proxy).contains("; none is refreshed\""), "{}", told(&proxy));
 }
 
 #[test]

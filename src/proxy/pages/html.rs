@@ -49,6 +49,7 @@ pub(super) fn render(report: &Report) -> String {
         ("{facts}", facts(report)),
         ("{now}", time(report.now, report.now)),
         ("{summary}", summary),
+        ("{reload}", failed_reload(report)),
         ("{store}", store(report)),
         ("{providers}", providers),
     ];
@@ -71,6 +72,18 @@ fn unique_id(report: &Report, index: usize) -> Option<String> {
     let own = &report.providers[index];
     let is_shared = report.providers.iter().filter(|one| one.slug == own.slug).nth(1).is_some();
     (is_shared && !own.enabled).then(|| format!("{}~{index}", own.slug))
+}
+
+/// How the last reload failed, its mistakes a line each.
+fn failed_reload(report: &Report) -> String {
+    let Some(failed) = &report.failed_reload else { return String::new() };
+    let summary = failed.summary(report.now);
+    let mut out = format!("<p><strong>{}</strong></p>", Text(&summary));
+    for problem in &failed.problems {
+        // Writing to a text does not fail.
+        let _ = write!(out, "<p>{}</p>", Text(problem));
+    }
+    out
 }
 
 /// What is wrong with the token store, for all providers together.
@@ -328,6 +341,7 @@ mod tests {
             in_flight: 0,
             ready: true,
             token_store: None,
+            failed_reload: None,
             providers: vec![provider],
         }
     }

@@ -30,6 +30,7 @@ pub(super) fn report(proxy: &Proxy) -> Report {
         in_flight,
         ready: providers.clone().all(is_ready),
         token_store: proxy.store_health.as_ref().map(|health| health.report()),
+        failed_reload: proxy.last_reload.failed(),
         providers: providers
             .map(|index| provider_report(proxy, index, &proxy.posting(index), now))
             .collect(),

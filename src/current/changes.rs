@@ -1,0 +1,76 @@
+//! What a reload changes, and what it leaves as it was at the start. Pure.
+
+use std::sync::Arc;
+
+use crate::assemble::timeouts;
+use crate::config::{Config, Provider, Settings};
+use crate::proxy::exchange::Proxy;
+use crate::proxy::way::{Counts, Way};
+
+/// The way of `old` to a provider that is as it was, and is reached as it was.
+pub(super) fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Arc<Way>> {
+    let before = &old.config.settings;
+    let same_place = before.state_dir == settings.state_dir
+        && before.token_store == settings.token_store
+        && timeouts(&before.limits) == timeouts(&settings.limits);
+    let index =
+        old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
+    Some(old.ways[index].clone())
+}
+
+/// The counts of requests to a provider, which go on where it was changed: a slug names it, whatever else is new.
+pub(super) fn counts_of(provider: &Provider, config: &Config, old: Option<&Proxy>) -> Arc<Counts> {
+    let has_slug = |one: &Provider| one.slug == provider.slug;
+    // A disabled provider may have another's slug.
+    let is_namesake =
+        !provider.enabled && config.providers.iter().any(|other| other.enabled && has_slug(other));
+    let Some(old) = old.filter(|_| !is_namesake) else { return Arc::default() };
+    let before = old.config.providers.iter().enumerate().filter(|(_, own)| has_slug(own));
+    let before = before.max_by_key(|(_, own)| own.enabled);
+    before.map_or_else(Arc::default, |(index, _)| old.ways[index].counts.clone())
+}
+
+/// The settings of the listening side, which a reload leaves as they were at the start.
+pub(super) struct Listening([(&'static str, String); 9]);
+
+impl Listening {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let limits = &settings.limits;
+        Self([
+            ("host", settings.host.clone()),
+            ("port", settings.port.to_string()),
+            ("server", format!("{:?}", settings.server)),
+            ("log_level", settings.log_level.to_string()),
+            ("max_connections", limits.max_connections.to_string()),
+            ("max_connections_per_address", limits.max_connections_per_address.to_string()),
+            ("max_body_bytes", limits.max_body_bytes.to_string()),
+            ("timeouts.client_head", format!("{:?}", limits.client_head)),
+            ("timeouts.client_idle", format!("{:?}", limits.client_idle)),
+        ])
+    }
+
+    /// What is to be said of `new`, where `old` was read before it: each value that differs from the start's, once.
+    pub(super) fn needs_restart(&self, old: &Settings, new: &Settings) -> Vec<String> {
+        let (old, new) = (Self::of(old), Self::of(new));
+        let values = self.0.iter().zip(&old.0).zip(&new.0);
+        let changed = values.filter(|((start, old), new)| new != start && new != old);
+        changed
+            .map(|(_, (key, _))| format!("settings.{key} takes effect at the next start"))
+            .collect()
+    }
+}
+
+/// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.
+pub(super) fn what_changed(old: &[Provider], new: &[Provider]) -> String {
+    let count = |holds: &dyn Fn(&Provider) -> bool, of: &[Provider]| {
+        of.iter().filter(|one| holds(one)).count()
+    };
+    let is_known = |one: &Provider| old.iter().any(|other| other.slug == one.slug);
+    let kept = count(&|one| old.contains(one), new);
+    let added = count(&|one| !is_known(one), new);
+    let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);
+    let changed = new.len() - kept - added;
+    format!(
+        "Reloaded the configuration: {added} providers added, {changed} changed, {kept} kept, {removed} removed"
+    )
+}
