@@ -11,23 +11,25 @@ use log::{error, info, warn};
 
 use crate::assemble::{Environment, Load, StartError, access_rules, random_name, way_to};
 use crate::clock::{Deadline, Stopwatch, Timestamp};
-use crate::config::{Config, Credential, Provider, SharedStore};
+use crate::config::{self, Config, Credential, SharedStore, WatchedFile};
+use crate::credential::claims::ClaimFields;
+use crate::credential::{Refreshed, Source};
 use crate::current::chains::{Chains, Plan};
 use crate::current::changes::{Listening, counts_of, unchanged, what_changed};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
-use crate::proxy::claims::ClaimFields;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::exchange::Proxy;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::pages::events::Watchers;
-use crate::proxy::way::{Counts, Way, watch};
+use crate::proxy::provider::{Counts, Provider};
 use crate::refusal::Refusal;
 use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
+use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 
 mod chains;
@@ -72,9 +74,9 @@ struct Parts {
 
 /// What is made for one provider of a configuration before anything is changed.
 enum Prepared {
-    /// Its way goes on.
-    Same(Arc<Way>),
-    /// It gets a way of its own over these connections.
+    /// It goes on as it is.
+    Same(Arc<Provider>),
+    /// It is made anew, with these connections.
     New(Box<Upstream>),
 }
 
@@ -97,10 +99,11 @@ impl Current {
             listening: Listening::of(&config.settings),
             last_reload: Arc::default(),
         };
-        let ways = parts.ways(&config, None)?;
+        let providers = parts.providers(&config, None)?;
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
-            let proxy = new_proxy(config, ways, &mut parts, bound, (started_at, uptime), itself);
+            let proxy =
+                new_proxy(config, providers, &mut parts, bound, (started_at, uptime), itself);
             Self {
                 proxy: RwLock::new(Arc::new(proxy)),
                 metrics: parts.metrics.clone(),
@@ -172,12 +175,13 @@ impl Current {
             return Err(vec![STOPPING.to_owned()]);
         }
         let old = self.proxy();
-        let ways = parts.ways(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
+        let providers =
+            parts.providers(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
         notes.extend(parts.listening.needs_restart(&old.config.settings, &config.settings));
         info!("{}", what_changed(&old.config.providers, &config.providers));
         let times = (self.started_at, self.uptime);
-        let proxy = new_proxy(config, ways, parts, self.bound, times, &self.itself);
-        let mut in_use: Vec<PostingKey> = proxy.ways.iter().map(|way| way.key).collect();
+        let proxy = new_proxy(config, providers, parts, self.bound, times, &self.itself);
+        let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
         in_use.extend(parts.chains.in_use());
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
         // They come again, and see the new one.
@@ -193,16 +197,12 @@ impl Current {
     pub fn status_line(&self) -> String {
         let proxy = self.proxy();
         let now = proxy.clock.now();
-        let providers = proxy.config.providers.iter().enumerate();
-        let enabled: Vec<usize> =
-            providers.filter(|(_, one)| one.enabled).map(|(index, _)| index).collect();
-        let has_credential =
-            |index: &&usize| proxy.has_credential(**index, &proxy.posting(**index), now);
-        let ready = enabled.iter().filter(has_credential).count();
+        let enabled = || proxy.providers.iter().filter(|one| one.config.enabled);
+        let ready = enabled().filter(|one| one.source.has_one(&one.source.posting(), now)).count();
         format!(
             "Listening on http://{}; {ready} of {} providers have a credential to send",
             self.bound,
-            enabled.len()
+            enabled().count()
         )
     }
 
@@ -258,27 +258,31 @@ impl Service for Current {
 }
 
 impl Parts {
-    /// The ways of `config`: those of `old` for providers that are as they were, and new ones. Refreshers are
+    /// The providers of `config`: of `old` those that are as they were, and new ones. Refreshers are
     /// started and changed once nothing else can go wrong.
-    fn ways(&mut self, config: &Config, old: Option<&Proxy>) -> Result<Vec<Arc<Way>>, StartError> {
+    fn providers(
+        &mut self,
+        config: &Config,
+        old: Option<&Proxy>,
+    ) -> Result<Vec<Arc<Provider>>, StartError> {
         let store = config.settings.token_store.as_ref();
         if self.keeper.as_ref().map(Keeper::store) == store {
-            return self.build_ways(config, old);
+            return self.build_providers(config, old);
         }
         let keeper = self.keeper_for(store)?;
         let before = std::mem::replace(&mut self.keeper, keeper);
-        let built = self.build_ways(config, old);
+        let built = self.build_providers(config, old);
         if built.is_err() {
             self.keeper = before;
         }
         built
     }
 
-    fn build_ways(
+    fn build_providers(
         &mut self,
         config: &Config,
         old: Option<&Proxy>,
-    ) -> Result<Vec<Arc<Way>>, StartError> {
+    ) -> Result<Vec<Arc<Provider>>, StartError> {
         let Self { chains, next_key, store, environment, .. } = self;
         let plan = chains.plan(config, next_key, store, environment)?;
         let postings: Vec<Option<PostingKey>> =
@@ -286,7 +290,7 @@ impl Parts {
         let prepared = prepare(config, &plan, old)?;
         say_what_is_shared(&config.providers, old.map(|old| old.config.providers.as_slice()));
         self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
-        let mut ways = Vec::new();
+        let mut providers = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
             if let Credential::Missing(missing) = &provider.credential {
                 error!(
@@ -294,16 +298,16 @@ impl Parts {
                     "{missing} (provider: {})", provider.name
                 );
             }
-            ways.push(match prepared {
-                Prepared::Same(way) => way,
+            providers.push(match prepared {
+                Prepared::Same(provider) => provider,
                 Prepared::New(upstream) => {
                     let counts = counts_of(provider, config, old);
-                    Arc::new(self.new_way(provider, *upstream, posting, counts, old))
+                    Arc::new(self.new_provider(provider, *upstream, posting, counts, old))
                 }
             });
         }
-        self.chains.are_used_by(&ways);
-        Ok(ways)
+        self.chains.are_used_by(&providers);
+        Ok(providers)
     }
 
     fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {
@@ -338,50 +342,65 @@ impl Parts {
         Some(keeper.herald(slug))
     }
 
-    fn new_way(
+    fn new_provider(
         &mut self,
-        provider: &Provider,
+        config: &config::Provider,
         upstream: Upstream,
-        posting: Option<PostingKey>,
+        chain: Option<PostingKey>,
         counts: Arc<Counts>,
         old: Option<&Proxy>,
-    ) -> Way {
+    ) -> Provider {
         let key = self.next_key;
         self.next_key += 1;
-        let watched = match &provider.credential {
-            Credential::Watched(file) => {
-                let before = old.map_or(&[][..], |old| &old.ways);
-                Some(watch(file, before, || self.chains.unsaved(provider, &self.store)))
-            }
-            _ => None,
-        };
-        if let Some(watched) = watched.as_ref().filter(|_| provider.enabled)
+        let source = self.source(config, chain.unwrap_or(key), old);
+        if let Some(watched) = source.file().filter(|_| config.enabled)
             && let Err(why) = watched.read(self.environment.clock.now())
         {
             warn!(
-                provider = provider.name.as_str();
-                "Provider {} has no credential: {why}", provider.name
+                provider = config.name.as_str();
+                "Provider {} has no credential: {why}", config.name
             );
         }
         let (cooldown, claims) = <(Arc<Cooldown>, ClaimFields)>::default();
-        let herald = self.share_cooldown(key, &provider.slug, &cooldown);
-        let metrics = self.metrics.of_provider(&provider.name);
-        let inbox =
-            posting.filter(|_| provider.enabled).and_then(|posting| self.chains.inbox(posting));
-        let posting = posting.unwrap_or(key);
-        Way { key, posting, upstream, inbox, watched, claims, cooldown, herald, counts, metrics }
+        let herald = self.share_cooldown(key, &config.slug, &cooldown);
+        let metrics = self.metrics.of_provider(&config.name);
+        let config = config.clone();
+        Provider { key, config, source, upstream, claims, cooldown, herald, counts, metrics }
+    }
+
+    fn source(&self, config: &config::Provider, chain: PostingKey, old: Option<&Proxy>) -> Source {
+        match &config.credential {
+            Credential::Watched(file) => {
+                let unsaved = || self.chains.unsaved(config, &self.store);
+                let known = old.and_then(|old| watched_before(file, &old.providers));
+                Source::File(known.unwrap_or_else(|| Arc::new(Watched::of(file, unsaved()))))
+            }
+            Credential::Refreshed(refresh) => Source::Refreshed(Refreshed {
+                store: self.store.clone(),
+                chain,
+                inbox: self.chains.inbox(chain).filter(|_| config.enabled),
+                command: refresh.call.refresh(&config.slug),
+            }),
+            other => Source::fixed(other),
+        }
     }
 }
 
-/// The ways that go on, and the connections of the others.
+/// What watched `file` before, which knows what it held.
+fn watched_before(file: &WatchedFile, providers: &[Arc<Provider>]) -> Option<Arc<Watched>> {
+    let mut before = providers.iter().filter_map(|one| one.source.file());
+    before.find(|watched| watched.is_of(file)).cloned()
+}
+
+/// The providers that go on, and the connections of the others.
 fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prepared>, StartError> {
     let settings = &config.settings;
     let providers = config.providers.iter().enumerate();
-    let prepare = |(index, provider): (usize, &Provider)| {
+    let prepare = |(index, provider): (usize, &config::Provider)| {
         let same = old.and_then(|old| unchanged(old, provider, settings));
-        let posting = plan.posting(index);
-        if let Some(way) = same.filter(|way| posting.is_none_or(|key| key == way.posting)) {
-            return Ok(Prepared::Same(way));
+        let chain = plan.posting(index);
+        if let Some(same) = same.filter(|same| chain.is_none() || chain == same.source.chain()) {
+            return Ok(Prepared::Same(same));
         }
         let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
         Ok(Prepared::New(Box::new(upstream)))
@@ -390,7 +409,7 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
 }
 
 /// Says which providers share a chain of refresh tokens, unless that was so before too.
-fn say_what_is_shared(providers: &[Provider], before: Option<&[Provider]>) {
+fn say_what_is_shared(providers: &[config::Provider], before: Option<&[config::Provider]>) {
     let (shared, alone) = (sharing(providers), collisions(providers));
     let known =
         before.map_or_else(Vec::new, |before| [sharing(before), collisions(before)].concat());
@@ -404,7 +423,7 @@ fn say_what_is_shared(providers: &[Provider], before: Option<&[Provider]>) {
 
 fn new_proxy(
     config: Config,
-    ways: Vec<Arc<Way>>,
+    providers: Vec<Arc<Provider>>,
     parts: &mut Parts,
     bound: SocketAddr,
     (started_at, uptime): (Timestamp, Stopwatch),
@@ -419,8 +438,7 @@ fn new_proxy(
         watchers,
         store_health: parts.keeper.as_ref().map(|keeper| keeper.health().clone()),
         config,
-        ways,
-        store: parts.store.clone(),
+        providers,
         metrics: parts.metrics.clone(),
         clock: parts.environment.clock.clone(),
         started_at,

@@ -61,8 +61,15 @@ fn kind(file_type: FileType) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
+
+    /// Makes a named pipe, without a process: a child would hold the locks of other tests until it runs something else.
+    pub(crate) fn make_pipe(path: &Path) {
+        mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+    }
 
     #[test]
     fn regular_files_are_read_and_nothing_else_is_waited_for() {
@@ -70,7 +77,7 @@ mod tests {
         let (file, pipe) = (dir.path().join("file"), dir.path().join("pipe"));
         std::fs::write(&file, "text").unwrap();
         assert_eq!(read_to_string(&file).unwrap(), "text");
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        make_pipe(&pipe);
         for (path, kind) in [
             (pipe.as_path(), "a pipe"),
             (dir.path(), "a folder"),

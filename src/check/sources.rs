@@ -8,7 +8,7 @@ use crate::assemble::place_of;
 use crate::clock::Moment;
 use crate::config::Form;
 use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
-use crate::proxy::claims::left_out;
+use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::{Group, groups, sharing};

@@ -15,7 +15,7 @@ use log::{error, warn};
 use crate::assemble::{Environment, StartError, refresher_setup, timeouts};
 use crate::clock::Deadline;
 use crate::config::{AutoRefresh, Config, Egress, SharedStore};
-use crate::proxy::way::Way;
+use crate::proxy::provider::Provider;
 use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
@@ -62,8 +62,8 @@ struct Running {
     life: Life,
     /// Its lease in the shared store, which the keeper renews.
     held: Option<Arc<Held>>,
-    /// The ways that requests take its token over; some are of configurations before.
-    users: Vec<Weak<Way>>,
+    /// The providers that use its token; some are of configurations before.
+    users: Vec<Weak<Provider>>,
     is_retired: bool,
 }
 
@@ -305,10 +305,10 @@ impl Chains {
         self.running.iter().filter(|one| !one.is_retired).map(|one| one.key)
     }
 
-    /// Notes that requests take their tokens over `ways`.
-    pub(super) fn are_used_by(&mut self, ways: &[Arc<Way>]) {
+    /// Notes that `providers` use their tokens.
+    pub(super) fn are_used_by(&mut self, providers: &[Arc<Provider>]) {
         for running in &mut self.running {
-            let own = ways.iter().filter(|way| way.posting == running.key);
+            let own = providers.iter().filter(|one| one.source.chain() == Some(running.key));
             running.users.extend(own.map(Arc::downgrade));
             running.users.retain(|user| user.strong_count() > 0);
         }

@@ -3,31 +3,37 @@
 use std::sync::Arc;
 
 use crate::assemble::timeouts;
-use crate::config::{Config, Provider, Settings};
+use crate::config::{self, Config, Settings};
 use crate::proxy::exchange::Proxy;
-use crate::proxy::way::{Counts, Way};
+use crate::proxy::provider::{Counts, Provider};
 
-/// The way of `old` to a provider that is as it was, and is reached as it was.
-pub(super) fn unchanged(old: &Proxy, provider: &Provider, settings: &Settings) -> Option<Arc<Way>> {
+/// The provider of `old` that is as it was, and is reached as it was.
+pub(super) fn unchanged(
+    old: &Proxy,
+    provider: &config::Provider,
+    settings: &Settings,
+) -> Option<Arc<Provider>> {
     let before = &old.config.settings;
     let same_place = before.state_dir == settings.state_dir
         && before.token_store == settings.token_store
         && timeouts(&before.limits) == timeouts(&settings.limits);
-    let index =
-        old.config.providers.iter().position(|own| own == provider).filter(|_| same_place)?;
-    Some(old.ways[index].clone())
+    old.providers.iter().find(|own| own.config == *provider).filter(|_| same_place).cloned()
 }
 
 /// The counts of requests to a provider, which go on where it was changed: a slug names it, whatever else is new.
-pub(super) fn counts_of(provider: &Provider, config: &Config, old: Option<&Proxy>) -> Arc<Counts> {
-    let has_slug = |one: &Provider| one.slug == provider.slug;
+pub(super) fn counts_of(
+    provider: &config::Provider,
+    config: &Config,
+    old: Option<&Proxy>,
+) -> Arc<Counts> {
+    let has_slug = |one: &config::Provider| one.slug == provider.slug;
     // A disabled provider may have another's slug.
     let is_namesake =
         !provider.enabled && config.providers.iter().any(|other| other.enabled && has_slug(other));
     let Some(old) = old.filter(|_| !is_namesake) else { return Arc::default() };
-    let before = old.config.providers.iter().enumerate().filter(|(_, own)| has_slug(own));
-    let before = before.max_by_key(|(_, own)| own.enabled);
-    before.map_or_else(Arc::default, |(index, _)| old.ways[index].counts.clone())
+    let before = old.providers.iter().filter(|own| has_slug(&own.config));
+    let before = before.max_by_key(|own| own.config.enabled);
+    before.map_or_else(Arc::default, |own| own.counts.clone())
 }
 
 /// The settings of the listening side, which a reload leaves as they were at the start.
@@ -61,11 +67,11 @@ impl Listening {
 }
 
 /// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.
-pub(super) fn what_changed(old: &[Provider], new: &[Provider]) -> String {
-    let count = |holds: &dyn Fn(&Provider) -> bool, of: &[Provider]| {
+pub(super) fn what_changed(old: &[config::Provider], new: &[config::Provider]) -> String {
+    let count = |holds: &dyn Fn(&config::Provider) -> bool, of: &[config::Provider]| {
         of.iter().filter(|one| holds(one)).count()
     };
-    let is_known = |one: &Provider| old.iter().any(|other| other.slug == one.slug);
+    let is_known = |one: &config::Provider| old.iter().any(|other| other.slug == one.slug);
     let kept = count(&|one| old.contains(one), new);
     let added = count(&|one| !is_known(one), new);
     let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);

@@ -8,29 +8,22 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use crate::clock::{Deadline, Moment};
-use crate::config::{Call, Credential, FIRST_TOKEN_WAIT, Provider};
+use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::body::TakenBody;
-use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Mark;
 use crate::proxy::exchange::{Proxy, Record, Stop};
-use crate::proxy::way::InFlight;
+use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::{cooldown, headers, rejection, target, verdict};
-use crate::refusal::{Code, Refusal};
-use crate::secret::Secret;
-use crate::token::store::{Generation, Posting};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
-/// How long a request whose token was refused waits for a newer one.
-const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
 /// How long the start of a 403 may take to come, which tells whether it is about the token.
 const REFUSAL_READ_MAX: Duration = Duration::from_secs(5);
 
 /// What is sent to one provider.
-pub(super) struct Outgoing<'a> {
+pub(super) struct Outgoing<'p, 'a> {
     /// Which.
-    pub(super) index: usize,
+    pub(super) provider: &'p Provider,
     /// Path and query.
     pub(super) target: &'a str,
     /// The body.
@@ -39,125 +32,53 @@ pub(super) struct Outgoing<'a> {
     pub(super) response_max: Option<Duration>,
 }
 
-impl<'a> Outgoing<'a> {
+impl<'p, 'a> Outgoing<'p, 'a> {
     /// For a request that may take as long as the provider's `timeouts` say.
-    pub(super) fn usual(index: usize, target: &'a str, body: &'a TakenBody) -> Self {
-        Self { index, target, body, response_max: None }
+    pub(super) fn usual(provider: &'p Provider, target: &'a str, body: &'a TakenBody) -> Self {
+        Self { provider, target, body, response_max: None }
     }
 }
 
 /// A provider's answer. The request counts as under way until this is dropped.
-pub(super) struct Sent<'a> {
+pub(super) struct Answered<'p> {
+    /// Whose it is.
+    pub(super) provider: &'p Provider,
     /// What came.
-    pub(super) answer: Answer<'a>,
+    pub(super) answer: Answer<'p>,
     /// Holds the place among the provider's requests.
-    pub(super) in_flight: InFlight<'a>,
+    pub(super) in_flight: InFlight<'p>,
 }
 
-impl Sent<'_> {
+impl Answered<'_> {
     /// Whether another provider may do better.
     pub(super) fn is_failing(&self) -> bool {
         verdict::is_failing(self.answer.head.status)
     }
 }
 
-/// The credential for one attempt.
-pub(super) enum Taken<'a> {
-    Nothing,
-    Fixed(&'a Secret),
-    /// Out of a file that another program keeps.
-    Kept(Secret, Generation),
-    /// The token of a posting, which has a valid one.
-    Posted(Arc<Posting>),
-}
-
-impl Taken<'_> {
-    fn secret(&self) -> Option<&Secret> {
-        match self {
-            Self::Nothing => None,
-            Self::Fixed(secret) => Some(secret),
-            Self::Kept(secret, _) => Some(secret),
-            Self::Posted(posting) => posting.token.as_ref().map(|token| &token.secret),
-        }
-    }
-
-    /// The token's generation; None for a credential that does not change.
-    fn generation(&self) -> Option<Generation> {
-        match self {
-            Self::Nothing | Self::Fixed(_) => None,
-            Self::Kept(_, generation) => Some(*generation),
-            Self::Posted(posting) => posting.token.as_ref().map(|token| token.generation),
-        }
-    }
-}
-
 impl Proxy {
-    /// Whether there is a credential to send to the provider.
-    pub fn has_credential(&self, index: usize, posting: &Posting, now: Moment) -> bool {
-        match &self.config.providers[index].credential {
-            Credential::None | Credential::Passthrough | Credential::Static(_) => true,
-            Credential::Missing(_) => false,
-            Credential::Watched(_) => {
-                let watched = self.ways[index].watched.as_ref();
-                watched.is_some_and(|watched| watched.read(now).is_ok())
-            }
-            Credential::Refreshed(_) => posting.valid_token(now).is_some(),
-        }
-    }
-
-    /// How the provider stands: what decides whether it is tried before others.
-    pub(super) fn standing(&self, index: usize) -> Standing {
-        let now = self.clock.now();
-        let way = &self.ways[index];
-        if let Some(until) = way.cooldown.until(now) {
-            return Standing::Cooling(until.left_ms(now));
-        }
-        if matches!(self.config.providers[index].credential, Credential::Static(_)) {
-            return Standing::Ready;
-        }
-        let posting = self.posting(index);
-        let waits = || verdict::is_worth_waiting(&posting, now, FIRST_TOKEN_WAIT);
-        match self.has_credential(index, &posting, now) {
-            true => Standing::Ready,
-            false if way.inbox.is_some() && waits() => Standing::Waiting,
-            false => {
-                if let Some(inbox) = &way.inbox {
-                    inbox.passed_over();
-                }
-                Standing::Without
-            }
-        }
-    }
-
     /// Sends a request to one provider, and has it cool down where it fails.
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
-    pub(super) fn attempt(
+    pub(super) fn attempt<'p>(
         &self,
         request: &mut Request<'_>,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing<'p, '_>,
         record: &mut Record,
-    ) -> Result<Sent<'_>, Stop> {
-        let index = outgoing.index;
-        let (provider, way) = (&self.config.providers[index], &self.ways[index]);
-        let Some(in_flight) = way.counts.enter(provider.max_in_flight) else {
-            let most = provider.max_in_flight;
-            let message =
-                format!("{} has its max_in_flight ({most}) requests under way", provider.name);
-            return Err(Refusal::new(Code::Overloaded, message).into());
-        };
-        let sent = way.cooldown.mark();
+    ) -> Result<Answered<'p>, Stop> {
+        let provider = outgoing.provider;
+        let in_flight = provider.enter()?;
+        let sent = provider.cooldown.mark();
         let outcome = self.send(request, outgoing, record);
-        self.judge(index, &outcome, sent);
-        outcome.map(|answer| Sent { answer, in_flight })
+        self.judge(provider, &outcome, sent);
+        outcome.map(|answer| Answered { provider, answer, in_flight })
     }
 
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
-    fn judge(&self, index: usize, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
-        let way = &self.ways[index];
+    fn judge(&self, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
         let otherwise = self.config.settings.failure_cooldown;
-        let name = &self.config.providers[index].name;
+        let name = &provider.config.name;
         let (length, why) = match outcome {
             Ok(answer) if verdict::is_failing(answer.head.status) => {
                 self.metrics.upstream_error(name, "status");
@@ -169,17 +90,17 @@ impl Proxy {
                 self.metrics.upstream_error(name, refusal.code.as_str());
                 (otherwise, refusal.code.as_str().to_owned())
             }
-            Ok(_) => return way.cooldown.succeeded(sent),
+            Ok(_) => return provider.cooldown.succeeded(sent),
             Err(_) => return,
         };
         if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
-            way.counts.failed();
+            provider.counts.failed();
         }
         // What a provider answers counts for every host; no connection may be this host's own trouble.
-        if let (Some(herald), Ok(_)) = (&way.herald, outcome) {
+        if let (Some(herald), Ok(_)) = (&provider.herald, outcome) {
             herald.tell(length);
         }
-        if way.cooldown.begin(self.clock.now(), length) {
+        if provider.cooldown.begin(self.clock.now(), length) {
             warn!(
                 provider = name;
                 "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
@@ -188,22 +109,24 @@ impl Proxy {
     }
 
     /// Sends the request, and once more where its token is refused and there is a newer one.
-    pub(super) fn send(
+    pub(super) fn send<'p>(
         &self,
         request: &mut Request<'_>,
-        outgoing: &Outgoing<'_>,
+        outgoing: &Outgoing<'p, '_>,
         record: &mut Record,
-    ) -> Result<Answer<'_>, Stop> {
+    ) -> Result<Answer<'p>, Stop> {
+        let Provider { source, config, .. } = outgoing.provider;
         let mut is_first = true;
         loop {
-            let taken = self.credential(outgoing.index)?;
-            let mut answer = self.send_once(request, outgoing, &taken, &mut record.attempts)?;
-            let Some(generation) = taken.generation() else { return Ok(answer) };
+            let credential = source.wait(&config.name, &self.clock)?;
+            let mut answer =
+                self.send_once(request, outgoing, &credential, &mut record.attempts)?;
+            let Some(generation) = credential.generation() else { return Ok(answer) };
             if !refuses_token(&mut answer) {
                 return Ok(answer);
             }
             let may_repeat = is_first && outgoing.body.is_held();
-            if !self.newer_token(outgoing.index, generation, may_repeat) {
+            if !source.has_newer(generation, may_repeat, &self.clock) {
                 return Ok(answer);
             }
             is_first = false;
@@ -212,20 +135,20 @@ impl Proxy {
 
     // Not part of its caller: what it needs of the stack would stay with the worker.
     #[inline(never)]
-    fn send_once(
+    fn send_once<'p>(
         &self,
         request: &mut Request<'_>,
-        outgoing: &Outgoing<'_>,
-        taken: &Taken<'_>,
+        outgoing: &Outgoing<'p, '_>,
+        credential: &credential::Sent<'_>,
         attempts: &mut u32,
-    ) -> Result<Answer<'_>, Stop> {
-        let provider = &self.config.providers[outgoing.index];
+    ) -> Result<Answer<'p>, Stop> {
+        let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
         let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
-        let claims = self.ways[outgoing.index].claims.of(provider, taken.secret());
+        let claims = claims.of(provider, credential.secret());
         let mut headers = headers::to_upstream(
             &request.head.headers,
             provider,
-            taken.secret(),
+            credential.secret(),
             claims.as_deref(),
             inbound_keys,
         );
@@ -240,7 +163,6 @@ impl Proxy {
             headers: &headers.own,
             response_max: outgoing.response_max,
         };
-        let upstream = &self.ways[outgoing.index].upstream;
         let client: Option<&Arc<TcpStream>> = request.client;
         let sent = match outgoing.body.sent() {
             TakenBody::Absent | TakenBody::Glimpsed { .. } => {
@@ -263,86 +185,6 @@ impl Proxy {
             }
             verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
         })
-    }
-
-    /// The provider's credential, for which a request waits where the first token is on its way.
-    pub(super) fn credential(&self, index: usize) -> Result<Taken<'_>, Refusal> {
-        let provider = &self.config.providers[index];
-        let unavailable = |why: &dyn std::fmt::Display| {
-            let message = format!("No credential for {}: {why}", provider.name);
-            Refusal::new(Code::TokenUnavailable, message)
-        };
-        match &provider.credential {
-            Credential::None | Credential::Passthrough => Ok(Taken::Nothing),
-            Credential::Static(secret) => Ok(Taken::Fixed(secret)),
-            Credential::Missing(missing) => Err(unavailable(missing)),
-            Credential::Watched(_) => {
-                let watched = self.ways[index].watched.as_ref();
-                let kept = watched.map(|watched| watched.read(self.clock.now()));
-                match kept {
-                    Some(Ok(kept)) => Ok(Taken::Kept(kept.secret, kept.generation)),
-                    Some(Err(why)) => Err(unavailable(&why)),
-                    None => Err(unavailable(&"its file is not watched")),
-                }
-            }
-            Credential::Refreshed(config) => self.token(index, &config.call),
-        }
-    }
-
-    fn token(&self, index: usize, call: &Call) -> Result<Taken<'_>, Refusal> {
-        let known = self.posting(index);
-        if known.valid_token(self.clock.now()).is_some() {
-            return Ok(Taken::Posted(known));
-        }
-        let deadline = Deadline::after(FIRST_TOKEN_WAIT);
-        if let Some(inbox) = &self.ways[index].inbox {
-            let heard = inbox.wait_for_token();
-            if !known.refreshing {
-                // What is known may be old: the next try may come sooner now that it is waited for.
-                let _ = heard.recv_timeout(deadline.left());
-            }
-        }
-        let posting = self.store.wait(self.ways[index].posting, deadline, |posting| {
-            !verdict::is_worth_waiting(posting, self.clock.now(), deadline.left())
-        });
-        let now = self.clock.now();
-        if posting.valid_token(now).is_some() {
-            return Ok(Taken::Posted(posting));
-        }
-        let Provider { name, slug, .. } = &self.config.providers[index];
-        Err(verdict::no_token(name, &posting, now.wall, &call.refresh(slug)))
-    }
-
-    /// Whether there is a valid token newer than `generation`, which the provider refused; where
-    /// `may_wait`, after waiting for a refresh.
-    fn newer_token(&self, index: usize, generation: Generation, may_wait: bool) -> bool {
-        let way = &self.ways[index];
-        if let Some(watched) = &way.watched {
-            // Its owner refreshes it; all there is to do is to look again.
-            let kept = watched.read(self.clock.now());
-            return may_wait && kept.is_ok_and(|kept| kept.generation > generation);
-        }
-        let is_there = || {
-            let posting = self.posting(index);
-            posting.valid_token(self.clock.now()).is_some_and(|token| token.generation > generation)
-        };
-        if is_there() {
-            return may_wait;
-        }
-        let Some(inbox) = &way.inbox else { return false };
-        let outcome = inbox.reject(generation);
-        if !may_wait {
-            return false;
-        }
-        let deadline = Deadline::after(NEWER_TOKEN_WAIT);
-        // The refresher closes this end once the outcome is published.
-        let _ = outcome.recv_timeout(deadline.left());
-        // A failure that may pass is tried again soon; a client would rather wait than see that its token is no good.
-        self.store.wait(way.posting, deadline, |posting| {
-            let (now, left) = (self.clock.now(), deadline.left());
-            !verdict::is_worth_waiting_for_newer(posting, generation, now, left)
-        });
-        is_there()
     }
 }
 

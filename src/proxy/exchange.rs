@@ -13,7 +13,7 @@ use crate::ingress::{After, Request, Service};
 use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::access::Access;
 use crate::proxy::api::api_of;
-use crate::proxy::attempt::{Outgoing, Sent};
+use crate::proxy::attempt::{Answered, Outgoing};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::last_reload::LastReload;
@@ -21,16 +21,15 @@ use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::models;
 use crate::proxy::pages::events::Watchers;
 use crate::proxy::pages::{self, Page};
+use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, Route, candidates, route};
 use crate::proxy::summary::Summary;
 use crate::proxy::verdict;
-use crate::proxy::way::Way;
 use crate::proxy::{cors, headers, location};
 use crate::refusal::{Code, Refusal};
 use crate::shared::health::Health;
-use crate::token::store::{Posting, TokenStore};
 use crate::upstream::AnswerLength;
 
 /// The largest failing answer that is kept while other providers are tried.
@@ -46,10 +45,8 @@ pub struct Proxy {
     pub config: Config,
     /// Who may use the proxy.
     pub access: Access,
-    /// One for each provider of the configuration, in its order.
-    pub ways: Vec<Arc<Way>>,
-    /// The published tokens.
-    pub store: Arc<TokenStore>,
+    /// The providers of the configuration, in its order.
+    pub providers: Vec<Arc<Provider>>,
     /// The time.
     pub clock: Clock,
     /// When the proxy started.
@@ -185,16 +182,11 @@ impl Service for Proxy {
 }
 
 impl Proxy {
-    /// What the provider's refresher last said.
-    pub fn posting(&self, index: usize) -> Arc<Posting> {
-        self.store.read(self.ways[index].posting)
-    }
-
     /// Some clients went away and `open` are left: no more requests than that can be under way, so
     /// that many connections to a provider are kept.
     pub fn clients_left(&self, open: usize) {
-        for way in &self.ways {
-            way.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
+        for provider in &self.providers {
+            provider.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
         }
     }
 
@@ -240,6 +232,12 @@ impl Proxy {
                 self.forward(request, target, body, candidates, reply, record, stopwatch)
             }
         }
+    }
+
+    /// Waits for the provider's credential.
+    fn credential(&self, index: usize) -> Result<(), Refusal> {
+        let Provider { source, config, .. } = &*self.providers[index];
+        source.wait(&config.name, &self.clock).map(drop)
     }
 
     /// Answers with a page of our own.
@@ -304,7 +302,9 @@ impl Proxy {
         let model = if candidates.renames() { body.model() } else { None };
         let mut kept: Option<(usize, Kept)> = None;
         let mut refused = None;
-        while let Some(candidate) = candidates.next(|index| self.standing(index)) {
+        while let Some(candidate) =
+            candidates.next(|index| self.providers[index].standing(self.clock.now()))
+        {
             let left = candidates.len();
             let index = candidate.provider;
             record.provider = Some(index);
@@ -312,14 +312,15 @@ impl Proxy {
                 (Some(name), Some(field)) => body.renamed(field, name),
                 _ => None,
             };
-            let outgoing = Outgoing::usual(index, target, renamed.as_ref().unwrap_or(&body));
+            let provider = &self.providers[index];
+            let outgoing = Outgoing::usual(provider, target, renamed.as_ref().unwrap_or(&body));
             match self.attempt(request, &outgoing, record) {
-                Ok(sent) if left > 0 && body.is_held() && sent.is_failing() => {
-                    kept = keep(sent).map(|answer| (index, answer)).or(kept);
+                Ok(answered) if left > 0 && body.is_held() && answered.is_failing() => {
+                    kept = keep(answered).map(|answer| (index, answer)).or(kept);
                 }
-                Ok(sent) => {
+                Ok(answered) => {
                     drop((renamed, body));
-                    return self.pass_on(index, request.head, sent, reply, record, stopwatch);
+                    return self.pass_on(index, request.head, answered, reply, record, stopwatch);
                 }
                 Err(Stop::Refused(refusal))
                     if verdict::may_move_on(refusal.code, body.is_held()) =>
@@ -350,12 +351,12 @@ impl Proxy {
         &self,
         index: usize,
         asked: &RequestHead,
-        sent: Sent<'_>,
+        answered: Answered<'_>,
         reply: &mut Reply<'_>,
         record: &mut Record,
         stopwatch: Stopwatch,
     ) -> Result<(), Stop> {
-        let Sent { mut answer, in_flight: _in_flight } = sent;
+        let Answered { provider, mut answer, in_flight: _in_flight } = answered;
         record.first_byte = Some(stopwatch.elapsed());
         record.status = Some(answer.head.status);
         headers::to_client(&mut answer.head.headers);
@@ -369,8 +370,8 @@ impl Proxy {
             Relayed::ClientBroke(_) => Err(Stop::ClientGone),
             Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
             Relayed::UpstreamBroke(_) => {
-                self.ways[index].counts.failed();
-                self.metrics.upstream_error(&self.config.providers[index].name, "cut");
+                provider.counts.failed();
+                self.metrics.upstream_error(&provider.config.name, "cut");
                 Err(Stop::UpstreamCut)
             }
         }
@@ -479,7 +480,7 @@ impl Proxy {
             first_byte: summary.first_byte,
             total: summary.total,
         };
-        let of_provider = record.provider.map(|index| &self.ways[index].metrics);
+        let of_provider = record.provider.map(|index| &self.providers[index].metrics);
         self.metrics.observe(&observed, of_provider);
         // Supervisors ask for pages every few seconds; who is refused one is of interest.
         summary.log(if record.is_page { Level::Debug } else { Level::Info });
@@ -487,8 +488,8 @@ impl Proxy {
 }
 
 /// Reads a failing answer to its end and closes its exchange; None where it is too long or breaks.
-fn keep(sent: Sent<'_>) -> Option<Kept> {
-    let mut answer = sent.answer;
+fn keep(answered: Answered<'_>) -> Option<Kept> {
+    let mut answer = answered.answer;
     let mut head = answer.head.clone();
     headers::to_client(&mut head.headers);
     let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_READ_MAX);

@@ -15,6 +15,7 @@ use crate::proxy::attempt::Outgoing;
 use crate::proxy::body::TakenBody;
 use crate::proxy::exchange::{Proxy, Record, Stop};
 use crate::proxy::pages::Page;
+use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
 use crate::proxy::{headers, route, verdict};
 use crate::refusal::{Code, Refusal};
@@ -151,26 +152,21 @@ impl Proxy {
         deadline: Deadline,
         record: &mut Record,
     ) -> Result<Vec<Model>, Missed> {
-        let provider = &self.config.providers[index];
-        let refused = |code, message| Err(Missed::Refused(Refusal::new(code, message)));
-        let Some(_in_flight) = self.ways[index].counts.enter(provider.max_in_flight) else {
-            let most = provider.max_in_flight;
-            let message =
-                format!("{} has its max_in_flight ({most}) requests under way", provider.name);
-            return refused(Code::Overloaded, message);
-        };
+        let provider = &self.providers[index];
+        let _in_flight = provider.enter().map_err(Missed::Refused)?;
         let own = own_head(request.head);
         let (mut models, mut bytes) = (Vec::new(), 0);
         let mut after: Option<String> = None;
         for _ in 0..PAGES_MAX {
             if deadline.has_passed() {
-                let message = format!("{} was not asked: the others took too long", provider.name);
-                return refused(Code::UpstreamTimeout, message);
+                let name = &provider.config.name;
+                let message = format!("{name} was not asked: the others took too long");
+                return Err(Missed::Refused(Refusal::new(Code::UpstreamTimeout, message)));
             }
             let query = list::query(wanted.kind, query_of(&request.head.target), after.as_deref());
             let mark = if query.is_empty() { "" } else { "?" };
             let target = format!("/v1/models{mark}{query}");
-            let page = self.models_page(index, &own, &target, request, record)?;
+            let page = self.models_page(provider, &own, &target, request, record)?;
             bytes += page.models.iter().map(Model::bytes).sum::<usize>();
             if bytes > LIST_MAX_BYTES {
                 let why = format!("its list is over {LIST_MAX_BYTES} bytes");
@@ -188,7 +184,7 @@ impl Proxy {
     /// One answer of a provider.
     fn models_page(
         &self,
-        index: usize,
+        provider: &Provider,
         own: &RequestHead,
         target: &str,
         request: &Request<'_>,
@@ -201,8 +197,8 @@ impl Proxy {
             may_keep_alive: request.may_keep_alive,
         };
         let body = TakenBody::Absent;
-        let outgoing = Outgoing { index, target, body: &body, response_max: Some(HEAD_MAX) };
-        let counts = &self.ways[index].counts;
+        let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
+        let counts = &provider.counts;
         let sent = self.send(&mut asking, &outgoing, record);
         let mut answer = sent.inspect_err(|stop| {
             if matches!(stop, Stop::Refused(_)) {

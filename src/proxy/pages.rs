@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::{Credential, Provider, find_by_segment};
+use crate::config::{self, Credential, find_by_segment};
 use crate::logger;
 use crate::message::{Headers, ResponseHead};
 use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
+use crate::proxy::provider::Provider;
 use crate::refusal::{Code, Refusal};
 
 mod chart;
@@ -128,19 +129,17 @@ fn ready(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
     let mut missing = Vec::new();
     let mut warnings = Vec::new();
-    for (index, provider) in proxy.config.providers.iter().enumerate() {
-        if !provider.enabled {
-            continue;
-        }
-        let posting = proxy.posting(index);
-        if !proxy.has_credential(index, &posting, now) {
-            let reason = status::reason(proxy, index, &posting);
-            missing.push(json!({ "name": provider.name, "reason": reason }));
+    for provider in proxy.providers.iter().filter(|one| one.config.enabled) {
+        let name = &provider.config.name;
+        let posting = provider.source.posting();
+        if !provider.source.has_one(&posting, now) {
+            let reason = provider.source.why_none(&posting, now);
+            missing.push(json!({ "name": name, "reason": reason }));
         }
         if let Some(waiting) = &posting.waiting {
-            warnings.push(format!("{}: {waiting}", provider.name));
+            warnings.push(format!("{name}: {waiting}"));
         }
-        warnings.extend(status::warning(proxy, index, &posting));
+        warnings.extend(status::warning(provider, &posting, now));
     }
     let ready = missing.is_empty();
     let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });
@@ -158,28 +157,28 @@ fn status(proxy: &Proxy) -> Page {
 /// Prometheus text.
 fn metrics(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
-    let all = &proxy.config.providers;
     // A disabled provider may have another's name, and says nothing under it then.
     let is_namesake = |one: &Provider| {
-        !one.enabled && all.iter().any(|other| other.enabled && other.name == one.name)
+        let mut others = proxy.providers.iter().map(|other| &other.config);
+        !one.config.enabled && others.any(|other| other.enabled && other.name == one.config.name)
     };
-    let stands: Vec<_> = all
+    let stands: Vec<_> = proxy
+        .providers
         .iter()
-        .enumerate()
-        .filter(|(_, provider)| !is_namesake(provider))
-        .map(|(index, provider)| {
-            let posting = proxy.posting(index);
-            let watched = proxy.ways[index].watched.as_ref();
-            let kept = watched.and_then(|watched| watched.read(now).ok());
+        .filter(|provider| !is_namesake(provider))
+        .map(|provider| {
+            let Provider { config, source, .. } = &**provider;
+            let posting = source.posting();
+            let kept = source.file().and_then(|watched| watched.read(now).ok());
             let refreshed = posting.token.as_ref().map(|token| token.expires.wall);
             ProviderNow {
-                name: &provider.name,
-                is_ready: provider.enabled && proxy.has_credential(index, &posting, now),
+                name: &config.name,
+                is_ready: config.enabled && source.has_one(&posting, now),
                 expires_at: refreshed.or_else(|| kept?.expires_at),
                 refresh_token_expires_at: posting.refresh_end.map(|end| end.at),
                 successes: posting.refresh.successes,
                 failures: posting.refresh.failures,
-                in_flight: proxy.ways[index].counts.in_flight.load(Ordering::Relaxed),
+                in_flight: provider.counts.in_flight.load(Ordering::Relaxed),
             }
         })
         .collect();
@@ -208,9 +207,9 @@ fn reload(proxy: &Proxy) -> Page {
 }
 
 /// What is said of a slug that no provider has: those there are, the refreshed ones alone, since this is about them.
-fn no_such_provider(providers: &[Provider]) -> String {
+fn no_such_provider(providers: &[config::Provider]) -> String {
     let is_refreshed =
-        |one: &&Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));
+        |one: &&config::Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));
     let slugs: Vec<_> =
         providers.iter().filter(is_refreshed).map(|one| one.slug.as_str()).collect();
     if slugs.is_empty() {
@@ -225,9 +224,10 @@ fn no_such_provider(providers: &[Provider]) -> String {
 /// Refreshes now and waits for the outcome.
 fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     let found = find_by_segment(&proxy.config.providers, slug);
-    let inbox = found.and_then(|index| Some((index, proxy.ways[index].inbox.as_ref()?)));
-    let Some((index, inbox)) = inbox else {
-        let message = match found.map(|index| &proxy.config.providers[index]) {
+    let provider = found.map(|index| &*proxy.providers[index]);
+    let refreshed = provider.and_then(|provider| Some((provider, provider.source.refresher()?)));
+    let Some((provider, inbox)) = refreshed else {
+        let message = match provider.map(|provider| &provider.config) {
             Some(one) => {
                 format!("{} is not refreshed: {}", one.name, one.credential.why_not_refreshed())
             }
@@ -237,7 +237,7 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
     };
     // The refresher closes this end once the outcome is published.
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
-    let posting = proxy.posting(index);
-    let value = status::provider_report(proxy, index, &posting, proxy.clock.now());
+    let posting = provider.source.posting();
+    let value = status::provider_report(proxy, provider, &posting, proxy.clock.now());
     Ok(json_page(if posting.trouble().is_none() { 200 } else { 502 }, &value))
 }

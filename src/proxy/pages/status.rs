@@ -1,11 +1,12 @@
 //! From the running proxy to a report: what `/-/status`, the page and its events show.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
-use crate::config::Form;
-use crate::config::{Credential, Provider};
+use crate::config::{self, Credential, Form};
 use crate::proxy::exchange::Proxy;
+use crate::proxy::provider::Provider;
 use crate::report::advice::{Commands, advice, login_again};
 use crate::report::{
     CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, State, TokenReport,
@@ -16,23 +17,19 @@ use crate::token::store::Posting;
 /// How everything stands.
 pub(super) fn report(proxy: &Proxy) -> Report {
     let now = proxy.clock.now();
-    let in_flight = proxy.ways.iter().map(|way| way.counts.in_flight.load(Ordering::Relaxed)).sum();
-    let providers = 0..proxy.config.providers.len();
-    let is_ready = |index: usize| {
-        !proxy.config.providers[index].enabled
-            || proxy.has_credential(index, &proxy.posting(index), now)
-    };
+    let all = || proxy.providers.iter().map(|provider| (&**provider, provider.source.posting()));
+    let in_flight = |one: &Arc<Provider>| one.counts.in_flight.load(Ordering::Relaxed);
     Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: proxy.started_at,
         now: now.wall,
         uptime_seconds: proxy.uptime.elapsed().as_secs(),
-        in_flight,
-        ready: providers.clone().all(is_ready),
+        in_flight: proxy.providers.iter().map(in_flight).sum(),
+        ready: all().all(|(one, posting)| !one.config.enabled || one.source.has_one(&posting, now)),
         token_store: proxy.store_health.as_ref().map(|health| health.report()),
         failed_reload: proxy.last_reload.failed(),
-        providers: providers
-            .map(|index| provider_report(proxy, index, &proxy.posting(index), now))
+        providers: all()
+            .map(|(provider, posting)| provider_report(proxy, provider, &posting, now))
             .collect(),
     }
 }
@@ -40,56 +37,51 @@ pub(super) fn report(proxy: &Proxy) -> Report {
 /// How one provider stands.
 pub(super) fn provider_report(
     proxy: &Proxy,
-    index: usize,
+    provider: &Provider,
     posting: &Posting,
     now: Moment,
 ) -> ProviderReport {
-    let (provider, way) = (&proxy.config.providers[index], &proxy.ways[index]);
+    let Provider { config, counts, cooldown, .. } = provider;
     let mut report = ProviderReport {
-        name: provider.name.clone(),
-        slug: provider.slug.clone(),
-        kind: provider.kind.as_str().to_owned(),
-        base_url: provider.base_url.clone(),
-        enabled: provider.enabled,
-        state: state(proxy, index, posting, now),
-        token: token_report(proxy, index, posting, now),
+        name: config.name.clone(),
+        slug: config.slug.clone(),
+        kind: config.kind.as_str().to_owned(),
+        base_url: config.base_url.clone(),
+        enabled: config.enabled,
+        state: state(provider, posting, now),
+        token: token_report(provider, posting, now),
         refresh: posting.refresh.clone(),
         waiting: posting.waiting.clone(),
         requests: RequestsReport {
-            total: way.counts.total.load(Ordering::Relaxed),
-            in_flight: way.counts.in_flight.load(Ordering::Relaxed),
-            errors: way.counts.errors.load(Ordering::Relaxed),
-            first_byte: proxy.metrics.first_byte(&provider.name),
+            total: counts.total.load(Ordering::Relaxed),
+            in_flight: counts.in_flight.load(Ordering::Relaxed),
+            errors: counts.errors.load(Ordering::Relaxed),
+            first_byte: proxy.metrics.first_byte(&config.name),
         },
-        cooldown_until: way.cooldown.until(now).map(|until| until.wall),
-        credential: credential_kind(&provider.credential),
-        problem: problem(proxy, index, posting, now),
+        cooldown_until: cooldown.until(now).map(|until| until.wall),
+        credential: credential_kind(&config.credential),
+        problem: problem(provider, posting, now),
         advice: None,
-        warning: warning(proxy, index, posting),
-        refresh_token: refresh_token(provider, posting, now),
+        warning: warning(provider, posting, now),
+        refresh_token: refresh_token(config, posting, now),
     };
-    let refreshed = match &provider.credential {
-        Credential::Refreshed(config) => Some(&**config),
+    let refreshed = match &config.credential {
+        Credential::Refreshed(refresh) => Some(&**refresh),
         _ => None,
     };
-    let commands = refreshed.map(|config| Commands {
-        login: config.login.exist().then(|| config.call.login(&provider.slug)),
-        check_online: config.call.check_online(),
+    let commands = refreshed.map(|refresh| Commands {
+        login: refresh.login.exist().then(|| refresh.call.login(&config.slug)),
+        check_online: refresh.call.check_online(),
     });
     report.advice = advice(&report, &commands.unwrap_or_default());
     report
 }
 
 /// The token in use: a refreshed one, or one that another program keeps.
-fn token_report(
-    proxy: &Proxy,
-    index: usize,
-    posting: &Posting,
-    now: Moment,
-) -> Option<TokenReport> {
-    if let Some(watched) = &proxy.ways[index].watched {
+fn token_report(provider: &Provider, posting: &Posting, now: Moment) -> Option<TokenReport> {
+    if let Some(watched) = provider.source.file() {
         let kept = watched.read(now).ok()?;
-        let kind = credential_kind(&proxy.config.providers[index].credential);
+        let kind = credential_kind(&provider.config.credential);
         let source = if kind == CredentialKind::Stored { "state_file" } else { "file" };
         return Some(TokenReport {
             source: source.to_owned(),
@@ -111,7 +103,7 @@ fn token_report(
 }
 
 fn refresh_token(
-    provider: &Provider,
+    provider: &config::Provider,
     posting: &Posting,
     now: Moment,
 ) -> Option<RefreshTokenReport> {
@@ -137,14 +129,14 @@ fn credential_kind(credential: &Credential) -> CredentialKind {
     }
 }
 
-fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> State {
-    if !proxy.config.providers[index].enabled {
+fn state(provider: &Provider, posting: &Posting, now: Moment) -> State {
+    if !provider.config.enabled {
         State::Disabled
     } else if posting.refreshing {
         State::Refreshing
-    } else if !proxy.has_credential(index, posting, now) {
+    } else if !provider.source.has_one(posting, now) {
         State::Unavailable
-    } else if proxy.ways[index].cooldown.until(now).is_some() {
+    } else if provider.cooldown.until(now).is_some() {
         State::CoolingDown
     } else if posting.refresh.consecutive_failures > 0 {
         State::Failing
@@ -154,17 +146,17 @@ fn state(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> State {
 }
 
 /// What is wrong at the moment: why there is no credential, or why the last refresh failed.
-fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Option<String> {
-    if !proxy.config.providers[index].enabled {
+fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String> {
+    if !provider.config.enabled {
         return None;
     }
-    let words = if proxy.has_credential(index, posting, now) {
+    let words = if provider.source.has_one(posting, now) {
         posting.trouble()?
     } else if posting.refreshing && posting.trouble().is_none() {
         // The first token is coming.
         return None;
     } else {
-        reason(proxy, index, posting)
+        provider.source.why_none(posting, now)
     };
     match posting.refresh.trouble {
         _ if posting.waiting.is_some() => Some(words),
@@ -176,26 +168,14 @@ fn problem(proxy: &Proxy, index: usize, posting: &Posting, now: Moment) -> Optio
     }
 }
 
-/// Why there is no credential.
-pub(super) fn reason(proxy: &Proxy, index: usize, posting: &Posting) -> String {
-    let watched = proxy.ways[index].watched.as_ref();
-    let unread = watched.and_then(|watched| watched.read(proxy.clock.now()).err());
-    match (&proxy.config.providers[index].credential, unread, posting.trouble()) {
-        (Credential::Missing(missing), _, _) => missing.to_string(),
-        (_, Some(why), _) => why,
-        (_, _, Some(why)) => why,
-        (_, _, None) => "the first token is still on its way".to_owned(),
-    }
-}
-
 /// What somebody should see to though there is a credential to send: a state file that can't be written, since a restart
 /// would lose what it lacks, or a credential file that is gone or odd.
-pub(super) fn warning(proxy: &Proxy, index: usize, posting: &Posting) -> Option<String> {
-    let provider = &proxy.config.providers[index];
+pub(super) fn warning(provider: &Provider, posting: &Posting, now: Moment) -> Option<String> {
+    let config = &provider.config;
     if let Some(why) = &posting.disk_error {
-        return Some(format!("The state file of {} can't be written: {why}", provider.name));
+        return Some(format!("The state file of {} can't be written: {why}", config.name));
     }
-    let watched = proxy.ways[index].watched.as_ref().filter(|_| provider.enabled)?;
-    watched.read(proxy.clock.now()).ok()?;
+    let watched = provider.source.file().filter(|_| config.enabled)?;
+    watched.read(now).ok()?;
     watched.warning()
 }

@@ -106,6 +106,7 @@ fn holder_in(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::regular_file::tests::make_pipe;
 
     #[test]
     fn the_lock_is_exclusive_until_it_is_dropped_and_its_holder_is_named() {
@@ -128,10 +129,7 @@ mod tests {
         let path = dir.path().join("one.lock");
         let makes: [&dyn Fn(); 5] = [
             &|| fs::create_dir(&path).unwrap(),
-            &|| {
-                let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
-                assert!(made.success());
-            },
+            &|| make_pipe(&path),
             &|| std::os::unix::fs::symlink(&path, &path).unwrap(),
             &|| std::os::unix::fs::symlink(dir.path().join("none/x"), &path).unwrap(),
             &|| std::os::unix::fs::symlink("/dev/null", &path).unwrap(),

@@ -154,6 +154,7 @@ mod tests {
 
     use super::*;
     use crate::record::full;
+    use crate::regular_file::tests::make_pipe;
     use crate::secret::Secret;
 
     fn place() -> (tempfile::TempDir, StateFile) {
@@ -209,8 +210,7 @@ mod tests {
     fn a_pipe_is_not_waited_for() {
         let (_dir, file) = place();
         file.read().unwrap();
-        let made = std::process::Command::new("mkfifo").arg(file.path()).status().unwrap();
-        assert!(made.success());
+        make_pipe(&file.path());
         assert!(is_unread(&file));
     }
 

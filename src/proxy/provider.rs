@@ -1,31 +1,30 @@
-//! The way to one provider: its connections, its token's keeper, its cooldown, and what went over it.
+//! One provider while evertoken runs: its credential, its connections, its cooldown, and what went over it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::WatchedFile;
-use crate::proxy::claims::ClaimFields;
+use crate::clock::Moment;
+use crate::config::{self, Credential, FIRST_TOKEN_WAIT};
+use crate::credential::claims::ClaimFields;
+use crate::credential::{Source, waiting};
+use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
+use crate::refusal::{Code, Refusal};
 use crate::shared::keeper::Herald;
-use crate::token::refresher::Inbox;
 use crate::token::store::PostingKey;
-use crate::token::watched::{Unsaved, Watched};
 use crate::upstream::Upstream;
 
-/// The way to one provider. It outlives a reload that leaves its provider as it is.
-pub struct Way {
+/// One provider. It outlives a reload that leaves it as it is.
+pub struct Provider {
     /// Its own number.
     pub key: PostingKey,
-    /// Where its token is published: by the refresher of its chain, which other ways may share, those of an
-    /// earlier configuration too.
-    pub posting: PostingKey,
+    /// What the configuration says of it.
+    pub config: config::Provider,
+    /// Where its credential comes from.
+    pub source: Source,
     /// The connections to it.
     pub upstream: Upstream,
-    /// Its refresher; None where it has none.
-    pub inbox: Option<Inbox>,
-    /// The file with its credential; None where it has none.
-    pub watched: Option<Arc<Watched>>,
     /// Its header fields with claims of its token.
     pub claims: ClaimFields,
     /// Whether it is passed over.
@@ -38,16 +37,36 @@ pub struct Way {
     pub metrics: OfProvider,
 }
 
-/// What watches `file`: what did so for one of the `ways` before, which knows what the file held, or something new; that
-/// is told where a token is that the file lacks.
-pub fn watch(
-    file: &WatchedFile,
-    ways: &[Arc<Way>],
-    unsaved: impl FnOnce() -> Option<Unsaved>,
-) -> Arc<Watched> {
-    let mut before = ways.iter().filter_map(|way| way.watched.as_ref());
-    let same = before.find(|watched| watched.is_of(file)).cloned();
-    same.unwrap_or_else(|| Arc::new(Watched::of(file, unsaved())))
+impl Provider {
+    /// Takes a request in; the refusal says that as many are under way as may be.
+    pub fn enter(&self) -> Result<InFlight<'_>, Refusal> {
+        let most = self.config.max_in_flight;
+        self.counts.enter(most).ok_or_else(|| {
+            let name = &self.config.name;
+            let message = format!("{name} has its max_in_flight ({most}) requests under way");
+            Refusal::new(Code::Overloaded, message)
+        })
+    }
+
+    /// How it stands: what decides whether it is tried before others.
+    pub fn standing(&self, now: Moment) -> Standing {
+        if let Some(until) = self.cooldown.until(now) {
+            return Standing::Cooling(until.left_ms(now));
+        }
+        if matches!(self.config.credential, Credential::Static(_)) {
+            return Standing::Ready;
+        }
+        let posting = self.source.posting();
+        if self.source.has_one(&posting, now) {
+            return Standing::Ready;
+        }
+        let Some(refresher) = self.source.refresher() else { return Standing::Without };
+        if waiting::is_worth_it(&posting, now, FIRST_TOKEN_WAIT) {
+            return Standing::Waiting;
+        }
+        refresher.passed_over();
+        Standing::Without
+    }
 }
 
 /// Requests to one provider since the start.
