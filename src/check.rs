@@ -6,15 +6,17 @@ use std::time::Duration;
 use crate::assemble::way_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
-use crate::message::{Headers, reason_phrase};
+use crate::message::Headers;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
 use crate::shared::health::far_apart;
-use crate::token::state_file::{check_writable, exposures};
-use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
+use crate::token::state_file::{exposures, would_be_writable};
+use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 
+mod judged;
 pub mod sources;
 
+use judged::{Seen, Verdict, judge, needs_post};
 use sources::Sources;
 
 /// How far a server's clock may be off before it is a problem.
@@ -27,6 +29,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 pub struct Report {
     /// One line for each endpoint that is fine.
     pub fine: Vec<String>,
+    /// One line for each that may be wrong.
+    pub warnings: Vec<String>,
     /// One line for each problem.
     pub problems: Vec<String>,
 }
@@ -78,7 +82,7 @@ pub fn offline(config: &Config, sources: &Sources) -> Vec<String> {
         // That there is none was found already.
         return problems;
     }
-    if let Err(error) = check_writable(folder) {
+    if let Err(error) = would_be_writable(folder) {
         problems.push(format!(
             "the state folder {} can't be written: {error}; set settings.state_dir to a folder of \
              the user that runs evertoken",
@@ -102,7 +106,8 @@ pub fn ways(config: &Config) -> Vec<String> {
 }
 
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
-/// clocks. What is sent is a HEAD request without a credential.
+/// clocks. What is sent is a HEAD request without a credential, and an empty POST to a token endpoint that
+/// answers it with a redirect, as not found, or as failing.
 pub fn online(config: &Config, clock: &Clock) -> Report {
     let mut report = Report::default();
     if let Some(store) = &config.settings.token_store {
@@ -112,21 +117,9 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (what, url) in endpoints(provider) {
             let line = format!("{}: {what} {url}", provider.name);
-            let origin = origin_of(&url);
             // What keeps it from being made is found without going online.
-            let Ok(upstream) = way_to(origin, provider, &limits) else { continue };
-            let target = url.strip_prefix(origin).filter(|path| !path.is_empty()).unwrap_or("/");
-            let request = OutRequest {
-                method: "HEAD",
-                target,
-                passed_on: &[],
-                headers: &Headers::new(),
-                response_max: None,
-            };
-            match upstream.send(&request, &mut OutBody::Absent, None, &mut 0) {
-                Ok(answer) => judge(&line, what, &answer, clock.wall(), &mut report),
-                Err(error) => report.problems.push(format!("{line}: {}", plain(error))),
-            }
+            let Ok(upstream) = way_to(origin_of(&url), provider, &limits) else { continue };
+            ask(&upstream, (&line, what, &url), clock, &mut report);
         }
     }
     report
@@ -157,39 +150,62 @@ fn origin_of(url: &str) -> &str {
     url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
-fn judge(line: &str, what: &str, answer: &Answer, now: Timestamp, report: &mut Report) {
-    let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok());
-    let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
-    let behind = date.map(|date| Timestamp::from_system_time(date).millis_since(now));
-    match behind {
-        Some(millis) if millis.abs() > CLOCK_DIFFERENCE_MAX_MS => report.problems.push(format!(
-            "{line}: answers, but its clock and this machine's are {} s apart",
-            millis.abs() / 1000
-        )),
-        _ => report.fine.push(format!("{line}: {}", tried(what, answer.head.status))),
+/// Asks an endpoint without a credential and reports what that tells; `line` names it.
+fn ask(
+    upstream: &Upstream,
+    (line, what, url): (&str, &'static str, &str),
+    clock: &Clock,
+    report: &mut Report,
+) {
+    let target = url.strip_prefix(origin_of(url)).filter(|path| !path.is_empty()).unwrap_or("/");
+    let headers = Headers::new();
+    let head = OutRequest {
+        method: "HEAD",
+        target,
+        passed_on: &[],
+        headers: &headers,
+        response_max: None,
+    };
+    let answer = match upstream.send(&head, &mut OutBody::Absent, None, &mut 0) {
+        Ok(answer) => answer,
+        Err(error) => return report.problems.push(format!("{line}: {}", plain(error))),
+    };
+    if let Some(seconds) = clocks_apart(&answer, clock.wall()) {
+        report.problems.push(format!(
+            "{line}: answers, but its clock and this machine's are {seconds} s apart"
+        ));
+    }
+    let seen_first = seen(&answer);
+    drop(answer);
+    let post = needs_post(what, &seen_first).then(|| {
+        // Nothing that could be spent: no client, no secret, no token.
+        let posted = upstream.send(
+            &OutRequest { method: "POST", ..head },
+            &mut OutBody::Held(b""),
+            None,
+            &mut 0,
+        );
+        posted.ok().map(|answer| seen(&answer))
+    });
+    match judge(what, url, &seen_first, post.flatten().as_ref()) {
+        Verdict::Fine(told) => report.fine.push(format!("{line}: {told}")),
+        Verdict::Doubtful(told) => report.warnings.push(format!("{line}: {told}")),
+        Verdict::Wrong(told) => report.problems.push(format!("{line}: {told}")),
     }
 }
 
-/// What a HEAD request to the endpoint `what` showed, and what it can't show.
-fn tried(what: &str, status: u16) -> String {
-    let answer = format!("{status} {}", reason_phrase(status));
-    let answer = answer.trim_end();
-    let seen = match status {
-        300..=399 if what == "token_url" => {
-            format!("reachable; it redirects ({answer}), which token requests do not follow")
-        }
-        400..=499 => {
-            format!("reachable; a HEAD is refused there ({answer}), which is usual")
-        }
-        500..=599 => format!("reachable, but it fails ({answer})"),
-        _ => format!("reachable ({answer})"),
-    };
-    let untried = match what {
-        "base_url" => "the credential was not tried",
-        "token_url" => "client, secret and refresh token were not tried",
-        _ => "a login was not tried",
-    };
-    format!("{seen}; {untried}")
+fn seen(answer: &Answer) -> Seen {
+    let location = answer.head.headers.first("location");
+    let location = location.map(|location| String::from_utf8_lossy(location).into_owned());
+    Seen { status: answer.head.status, location }
+}
+
+/// How many seconds the server's clock and ours are apart, where that is too many.
+fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
+    let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok())?;
+    let date = httpdate::parse_http_date(date).ok()?;
+    let millis = Timestamp::from_system_time(date).millis_since(now).abs();
+    (millis > CLOCK_DIFFERENCE_MAX_MS).then_some(millis / 1000)
 }
 
 /// What is left to try once an online check found nothing: the first provider whose refresh would show it.

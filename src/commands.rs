@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: the configuration from disk, the log, exit codes.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -62,6 +63,10 @@ pub(crate) struct Variables {
     pub(crate) beside: Option<String>,
     /// What is to be known about the file.
     pub(crate) warnings: Vec<String>,
+    /// Why the file beside the configuration can't be read, where it is there.
+    pub(crate) unread: Option<String>,
+    /// Names that were asked for and are not set.
+    missed: RefCell<Vec<String>>,
 }
 
 impl Variables {
@@ -84,11 +89,12 @@ impl Variables {
             }
             Err(error) if is_absent(&error) => Ok(Self::default()),
             Err(error) => {
+                let shown = path.display();
                 let warning = format!(
-                    "{}: warning: can't be read, so its variables are missing: {error}",
-                    path.display()
+                    "{shown}: warning: can't be read, so its variables are missing: {error}"
                 );
-                Ok(Self { warnings: vec![warning], ..Self::default() })
+                let unread = Some(format!("{shown}: can't be read: {error}"));
+                Ok(Self { warnings: vec![warning], unread, ..Self::default() })
             }
         }
     }
@@ -112,7 +118,17 @@ impl Variables {
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let of_process = variable(name).filter(|value| !value.is_empty());
-        of_process.or_else(|| self.file.get(name).cloned())
+        let found = of_process.or_else(|| self.file.get(name).cloned());
+        if found.is_none() {
+            self.missed.borrow_mut().push(name.to_owned());
+        }
+        found
+    }
+
+    /// Whether `mistake` is about a variable that may well be set in the file that can't be read.
+    pub(crate) fn may_settle(&self, mistake: &str) -> bool {
+        let names = self.missed.borrow();
+        self.unread.is_some() && names.iter().any(|name| mistake.contains(&format!("'{name}'")))
     }
 }
 
@@ -161,10 +177,13 @@ fn lines(problems: &[Problem]) -> Vec<String> {
 /// The text of the configuration, or why there is none.
 fn text_of(path: &Path) -> Result<String, (Option<Position>, String)> {
     let bytes = regular_file::read(path).map_err(|error| {
-        let message = format!(
-            "can't be read: {error}; copy providers.yaml.example to start with, or name another file with --config"
-        );
-        (None, message)
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "ask its owner or root, or name another file with --config"
+            }
+            _ => "copy providers.yaml.example to start with, or name another file with --config",
+        };
+        (None, format!("can't be read: {error}; {advice}"))
     })?;
     encoding::text_of(bytes)
 }

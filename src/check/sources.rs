@@ -99,7 +99,7 @@ fn source_of(
                 group.map_or_else(|| provider.slug.clone(), |group| place_of(group, config));
             let refresh = group.map_or(&**refresh, |group| &group.config);
             let state = StateFile::new(&config.settings.state_dir, place);
-            let stored = state.load().map_err(|error| {
+            let stored = state.load_if_there().map_err(|error| {
                 let path = state.path().display().to_string();
                 match error.kind() {
                     ErrorKind::InvalidData => format!(
@@ -124,7 +124,7 @@ fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> 
     };
     let state = StateFile::new(&config.settings.state_dir, place_of(group, config));
     // That it can't be read is a problem of its own, which is said.
-    state.load().ok()??.access.map(|access| access.token)
+    state.load_if_there().ok()??.access.map(|access| access.token)
 }
 
 /// Which refresh token the refresher would present.

@@ -86,21 +86,23 @@ fn whole(path: &Path, config: Option<Config>, found: &[Problem], online: bool) -
     if let Some(line) = check::sharing(&config) {
         say_out(&format!("{line}\n"));
     }
-    for warning in &sources.warnings {
-        say(&format!("warning: {warning}"));
-    }
+    let mut warnings = sources.warnings.clone();
     let mut problems = check::offline(&config, &sources);
     problems.extend(check::ways(&config));
     if online {
         let report = check::online(&config, &clock);
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
         problems.extend(report.problems);
+        warnings.extend(report.warnings);
+    }
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
     }
     for problem in &problems {
         say(problem);
     }
     if problems.is_empty() {
-        let but = match found.len() + sources.warnings.len() {
+        let but = match found.len() + warnings.len() {
             0 => String::new(),
             1 => "one warning; otherwise ".to_owned(),
             warnings => format!("{warnings} warnings; otherwise "),

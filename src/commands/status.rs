@@ -45,14 +45,22 @@ impl Written {
         let files = Files { config: path.to_owned(), environment: None };
         let variables = Variables::of(&files).unwrap_or_default();
         let (config, problems) = inspect(path, &variables);
+        let text = text_of(path);
         let mistakes = problems.iter().filter(|problem| !problem.is_warning);
-        let mut mistakes: Vec<_> = mistakes.map(ToString::to_string).collect();
-        if !mistakes.is_empty() {
+        let mistakes = mistakes.map(ToString::to_string);
+        let (unsettled, mut mistakes): (Vec<_>, Vec<_>) =
+            mistakes.partition(|mistake| variables.may_settle(mistake));
+        if !mistakes.is_empty() && text.is_ok() {
             let shown = path.display();
             mistakes
                 .push(format!("{shown}: the file is broken; a reload or a start would refuse it"));
         }
-        let text = if config.is_none() { text_of(path).ok() } else { None };
+        if let Some(why) = variables.unread.filter(|_| !unsettled.is_empty()) {
+            mistakes.push(format!(
+                "{why}; what it sets is not known here, and the running one knows it"
+            ));
+        }
+        let text = if config.is_none() { text.ok() } else { None };
         Self { config, text, mistakes }
     }
 

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
+
 use crate::clock::Timestamp;
 use crate::config::slug::{self, STATE_FILE_SUFFIX};
 use crate::record::Saved;
@@ -219,6 +221,38 @@ fn give_to_owner(file: &File, folder: &Path) {
 pub fn check_writable(folder: &Path) -> io::Result<()> {
     make_folder(folder)?;
     tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
+}
+
+/// The same as far as it can be told without making `folder`: where it is not there yet, whether it could be made. A
+/// check by root must not leave a folder of root's to a service that runs as another user.
+pub fn would_be_writable(folder: &Path) -> io::Result<()> {
+    match fs::metadata(folder) {
+        Ok(_) => check_writable(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(folder).is_ok() {
+                return Err(io::Error::other("it is a link that leads nowhere"));
+            }
+            let parent = folder.parent().filter(|parent| *parent != Path::new(""));
+            could_hold(parent.unwrap_or(Path::new(".")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a folder could be made in `folder`, or in the nearest one above that is there.
+fn could_hold(folder: &Path) -> io::Result<()> {
+    match fs::metadata(folder) {
+        Ok(metadata) if metadata.is_dir() => {
+            rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into)
+        }
+        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) => match folder.parent() {
+            Some(parent) if error.kind() == io::ErrorKind::NotFound => {
+                could_hold(if parent == Path::new("") { Path::new(".") } else { parent })
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// Who beside us could read the tokens in `folder`, or put others in their place: one line each.

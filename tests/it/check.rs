@@ -178,12 +178,9 @@ fn a_state_file_that_makes_no_sense_is_a_problem_and_left_alone() {
 #[test]
 fn check_online_says_what_it_tried_and_what_it_did_not() {
     for (status, said) in [
-        (404, "reachable; a HEAD is refused there (404 Not Found), which is usual; "),
         (405, "reachable; a HEAD is refused there (405 Method Not Allowed), which is usual; "),
         (401, "reachable; a HEAD is refused there (401 Unauthorized), which is usual; "),
         (200, "reachable (200 OK); "),
-        (302, "reachable; it redirects (302 Found), which token requests do not follow; "),
-        (503, "reachable, but it fails (503 Service Unavailable); "),
     ] {
         let folder = folder("refresh_token_env: SEED");
         let issuer = Peer::answering(move |_| answer(status, ""));
@@ -210,6 +207,130 @@ fn check_online_says_what_it_tried_and_what_it_did_not() {
         );
         assert!(issuer.seen().iter().all(|seen| seen.line.starts_with("HEAD ")));
     }
+}
+
+/// What an endpoint answers to a method.
+type Answering = Box<dyn Fn(&str) -> String + Send + Sync>;
+
+/// Each of these was in order, and the first refresh failed.
+#[test]
+fn check_online_says_of_a_token_url_that_it_redirects_fails_or_is_not_there() {
+    let redirect = |status: u16| {
+        move |_: &str| {
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nlocation: /oauth/token\r\ncontent-length: 0\r\n\r\n"
+            );
+            head
+        }
+    };
+    let always = |status: u16| move |_: &str| answer(status, "");
+    let not_to_head = |status: u16| {
+        move |method: &str| if method == "HEAD" { answer(status, "") } else { answer(400, "") }
+    };
+    let moved = |status: &str| {
+        format!(
+            "answers {status} to ISSUER/oauth/token: token requests do not follow redirects; write that address"
+        )
+    };
+    let untried = "client, secret and refresh token were not tried";
+    let cases: Vec<(Answering, u8, String)> = vec![
+        (Box::new(redirect(301)), 78, moved("301 Moved Permanently")),
+        (Box::new(redirect(302)), 78, moved("302 Found")),
+        (
+            Box::new(always(404)),
+            0,
+            "answers 404 Not Found: is its path right? Client, secret and refresh token were not tried".into(),
+        ),
+        (
+            Box::new(always(503)),
+            0,
+            format!("reachable, but it fails (503 Service Unavailable); {untried}"),
+        ),
+        (
+            Box::new(not_to_head(404)),
+            0,
+            format!("reachable (404 Not Found to a HEAD, 400 Bad Request to an empty POST); {untried}"),
+        ),
+        (
+            Box::new(not_to_head(302)),
+            0,
+            format!("reachable (302 Found to a HEAD, 400 Bad Request to an empty POST); {untried}"),
+        ),
+    ];
+    for (answering, code, said) in cases {
+        let folder = folder("refresh_token_env: SEED");
+        let issuer =
+            Peer::answering(move |seen| answering(seen.line.split(' ').next().unwrap_or_default()));
+        let base = Peer::answering(|_| answer(200, ""));
+        let file = folder.path().join("providers.yaml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        let config = config.replace("http://127.0.0.1:9/token", &format!("{}/token", issuer.url()));
+        std::fs::write(&file, config.replace("http://127.0.0.1:9", &base.url())).unwrap();
+        let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+        let output = run(folder.path(), &["check", "--online"], &variables);
+        let (told, wrong) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(i32::from(code)), "{said}: {told}{wrong}");
+        let line = format!(
+            "P: token_url {}/token: {}",
+            issuer.url(),
+            said.replace("ISSUER", &issuer.url())
+        );
+        let is_fine = said.contains("to an empty POST");
+        let wanted = match (code, is_fine) {
+            (0, true) => format!("{told}\n"),
+            _ => wrong.clone(),
+        };
+        assert!(
+            wanted.lines().any(|own| own.trim_start_matches("warning: ") == line),
+            "{line}: {told}{wrong}"
+        );
+        if code == 0 {
+            let verdict = if is_fine {
+                "providers.yaml: everything that"
+            } else {
+                "providers.yaml: one warning; otherwise"
+            };
+            assert!(told.lines().last().unwrap().starts_with(verdict), "{told}");
+        }
+        // Nothing is spent, and nothing shown that could be.
+        assert!(
+            issuer
+                .seen()
+                .iter()
+                .all(|seen| seen.body.is_empty() && seen.field("authorization").is_none())
+        );
+    }
+}
+
+/// A check by root left a folder of root's, in which the service's user could store nothing.
+#[test]
+fn check_makes_no_state_folder() {
+    let folder = folder("refresh_token_env: SEED");
+    let output = check(folder.path(), &[SEED]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!folder.path().join("state").exists());
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::os::unix::fs::symlink("none", folder.path().join("nowhere")).unwrap();
+    for (dir, is_fine) in [
+        ("a/b/c", true),
+        ("./state", true),
+        ("providers.yaml/state", false),
+        ("nowhere", false),
+        ("providers.yaml", false),
+    ] {
+        std::fs::write(&file, config.replace("state_dir: state", &format!("state_dir: '{dir}'")))
+            .unwrap();
+        let output = check(folder.path(), &[SEED]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(if is_fine { 0 } else { 78 }), "{dir}: {told}");
+        assert_eq!(told.contains("can't be written"), !is_fine, "{dir}: {told}");
+    }
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        2,
+        "the configuration and the link"
+    );
 }
 
 #[test]

@@ -116,6 +116,48 @@ fn a_file_that_is_named_is_read_and_has_to_be_there() {
     }
 }
 
+/// Somebody else's `status` called a good file broken: what it lacked stood in the service's environment, which is root's.
+#[test]
+fn status_does_not_call_a_file_broken_for_variables_that_it_can_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |port: u16, more: &str| {
+        let config = format!(
+            "settings: {{port: {port}, state_dir: '{}/state', auth: {{enabled: true, api_key_env: KEY}}}}\nproviders:\n  \
+             - {{name: P, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none}}\n{more}",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    };
+    write(0, "");
+    let config = folder.path().join("providers.yaml");
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "the-inbound-key")]);
+    write(running.address().port(), "");
+    // As with one that only root may read, for a test that root runs.
+    std::fs::write(folder.path().join("environment"), b"KEY=\xff").unwrap();
+    let status = |variables: &[(&str, &str)]| {
+        let arguments = ["status", "--config", config.to_str().unwrap()];
+        let output = run(Path::new("/"), &arguments, variables);
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let file = format!("{}/environment: can't be read: ", folder.path().display());
+    let (code, table, told) = status(&[("EVERTOKEN_API_KEY", "the-inbound-key")]);
+    assert!(code == 0 && table.contains("ready"), "{code} {table} {told}");
+    assert!(told.starts_with(&file) && told.lines().count() == 1, "{told}");
+    // It is asked first, and says that it wants a key.
+    let (code, _, told) = status(&[]);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(code, 1);
+    assert!(lines[0].contains("wants a key") && lines[1].starts_with(&file), "{told}");
+    assert_eq!(lines.len(), 2, "{told}");
+    // What is broken whatever the variables are is said all the same.
+    write(running.address().port(), "provders: []\n");
+    let (_, _, told) = status(&[("EVERTOKEN_API_KEY", "the-inbound-key")]);
+    assert!(
+        told.contains("unknown key 'provders'") && told.contains("the file is broken"),
+        "{told}"
+    );
+}
+
 #[test]
 fn what_is_unclear_in_the_file_is_said_without_what_stands_there() {
     let folder = folder("http://127.0.0.1:9");

@@ -31,6 +31,16 @@ impl StateFile {
         self.read().map(|found| found.saved)
     }
 
+    /// The same for who only looks: the folder is not made where it is not there.
+    pub fn load_if_there(&self) -> io::Result<Option<Saved>> {
+        if fs::symlink_metadata(&self.folder)
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        {
+            return Ok(None);
+        }
+        self.load()
+    }
+
     /// Reads what is stored. The error is `InvalidData` where the file was read whole and makes no sense; any
     /// other says that there is, or may be, one that can't be read.
     pub fn read(&self) -> io::Result<Found> {

@@ -1,0 +1,164 @@
+//! What an endpoint's answers tell of it, to requests that carry no credential. Pure.
+
+use crate::message::reason_phrase;
+
+/// The longest address of a redirect that is shown.
+const LOCATION_SHOWN_MAX_CHARS: usize = 200;
+
+/// An answer, as far as it is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Its status.
+    pub(super) status: u16,
+    /// Where a redirect leads.
+    pub(super) location: Option<String>,
+}
+
+/// What is said of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing speaks against it.
+    Fine(String),
+    /// It may well be wrong, or not be so for long.
+    Doubtful(String),
+    /// It can't work.
+    Wrong(String),
+}
+
+/// Whether a HEAD request to `what` leaves open what a POST would meet: some pages are there for one of the two alone.
+pub(super) fn needs_post(what: &str, head: &Seen) -> bool {
+    what == "token_url" && matches!(head.status, 300..=399 | 404 | 500..=599)
+}
+
+/// What the endpoint `what` at `url` answered to a HEAD request and, where it needed one, to an empty POST.
+pub(super) fn judge(what: &str, url: &str, head: &Seen, post: Option<&Seen>) -> Verdict {
+    if what != "token_url" {
+        return Verdict::Fine(format!("{}; {}", of_head(head.status), untried(what)));
+    }
+    let seen = post.unwrap_or(head);
+    let answer = in_words(seen.status);
+    match seen.status {
+        300..=399 if needs_post(what, head) => Verdict::Wrong(redirected(url, seen)),
+        404 if needs_post(what, head) => Verdict::Doubtful(format!(
+            "answers {answer}: is its path right? {}",
+            capital(untried(what))
+        )),
+        500..=599 if needs_post(what, head) => {
+            Verdict::Doubtful(format!("reachable, but it fails ({answer}); {}", untried(what)))
+        }
+        _ if post.is_some() => Verdict::Fine(format!(
+            "reachable ({} to a HEAD, {answer} to an empty POST); {}",
+            in_words(head.status),
+            untried(what)
+        )),
+        _ => Verdict::Fine(format!("{}; {}", of_head(head.status), untried(what))),
+    }
+}
+
+fn of_head(status: u16) -> String {
+    let answer = in_words(status);
+    match status {
+        400..=499 => format!("reachable; a HEAD is refused there ({answer}), which is usual"),
+        500..=599 => format!("reachable, but it fails ({answer})"),
+        _ => format!("reachable ({answer})"),
+    }
+}
+
+fn redirected(url: &str, seen: &Seen) -> String {
+    let answer = in_words(seen.status);
+    let why = "token requests do not follow redirects";
+    let Some(location) = &seen.location else {
+        return format!("answers {answer}: {why}; write the address that it means");
+    };
+    let target: String = absolute(url, location)
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(LOCATION_SHOWN_MAX_CHARS)
+        .collect();
+    format!("answers {answer} to {target}: {why}; write that address")
+}
+
+/// `location` with the scheme and authority of `url`, where it has none.
+fn absolute(url: &str, location: &str) -> String {
+    let scheme = url.split("://").next().unwrap_or_default();
+    let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next());
+    match authority {
+        Some(_) if location.starts_with("//") => format!("{scheme}:{location}"),
+        Some(authority) if location.starts_with('/') => format!("{scheme}://{authority}{location}"),
+        _ => location.to_owned(),
+    }
+}
+
+fn untried(what: &str) -> &'static str {
+    match what {
+        "base_url" => "the credential was not tried",
+        "token_url" => "client, secret and refresh token were not tried",
+        _ => "a login was not tried",
+    }
+}
+
+fn in_words(status: u16) -> String {
+    format!("{status} {}", reason_phrase(status)).trim_end().to_owned()
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        format!("{}{}", first.to_ascii_uppercase(), chars.as_str())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const URL: &str = "https://i.example/token";
+
+    fn seen(status: u16) -> Seen {
+        Seen { status, location: None }
+    }
+
+    #[test]
+    fn where_a_redirect_leads_is_said_as_a_whole_address() {
+        for (location, target) in [
+            ("https://other.example/t?a=b", "https://other.example/t?a=b"),
+            ("/oauth/token", "https://i.example/oauth/token"),
+            ("//other.example/t", "https://other.example/t"),
+            ("t/\u{1b}[1m", "t/[1m"),
+        ] {
+            let redirect = Seen { status: 301, location: Some(location.to_owned()) };
+            assert_eq!(
+                judge("token_url", URL, &redirect, Some(&redirect)),
+                Verdict::Wrong(format!(
+                    "answers 301 Moved Permanently to {target}: token requests do not follow redirects; write \
+                     that address"
+                ))
+            );
+        }
+        let long = |length| Seen { status: 308, location: Some("x".repeat(length)) };
+        let shown = |length| match judge("token_url", URL, &long(length), None) {
+            Verdict::Wrong(told) => told.matches('x').count(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown(LOCATION_SHOWN_MAX_CHARS), LOCATION_SHOWN_MAX_CHARS);
+        assert_eq!(shown(LOCATION_SHOWN_MAX_CHARS + 1), LOCATION_SHOWN_MAX_CHARS);
+    }
+
+    #[test]
+    fn a_post_settles_what_a_head_leaves_open() {
+        for status in [301, 302, 404, 500, 503] {
+            let fine = judge("token_url", URL, &seen(status), Some(&seen(400)));
+            assert!(
+                matches!(&fine, Verdict::Fine(told) if told.contains("400 Bad Request to an empty POST"))
+            );
+            let not = judge("token_url", URL, &seen(status), Some(&seen(status)));
+            assert!(!matches!(not, Verdict::Fine(_)), "{not:?}");
+            assert!(!needs_post("base_url", &seen(status)));
+            assert!(matches!(judge("base_url", URL, &seen(status), None), Verdict::Fine(_)));
+        }
+        for status in [200, 400, 401, 403, 405, 415] {
+            assert!(!needs_post("token_url", &seen(status)), "{status}");
+            assert!(matches!(judge("token_url", URL, &seen(status), None), Verdict::Fine(_)));
+        }
+    }
+}
