@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, error};
 use rustix::buffer::spare_capacity;
@@ -48,20 +48,28 @@ impl Departure {
     /// Watches `client`, for which something is read from `provider`. None where the system has no
     /// thread or descriptor left for that.
     pub(super) fn of(client: &Arc<TcpStream>, provider: &Arc<TcpStream>) -> Option<Self> {
-        static WATCHER: OnceLock<Arc<Watcher>> = OnceLock::new();
-        let watcher = match WATCHER.get() {
-            Some(watcher) => watcher,
-            None => match Watcher::start() {
-                Ok(watcher) => WATCHER.get_or_init(|| watcher),
-                Err(error) => {
-                    debug!("No thread to watch clients: {error}");
-                    return None;
-                }
-            },
-        };
+        static ONLY: Only = Mutex::new(None);
+        let watcher = only(&ONLY, Watcher::start)?;
         let ends = Watched { client: client.clone(), provider: provider.clone() };
-        watcher.add(ends).map(|id| Self { watcher: watcher.clone(), id })
+        watcher.add(ends).map(|id| Self { watcher, id })
     }
+}
+
+/// Where the only watcher is once it was needed.
+type Only = Mutex<Option<Arc<Watcher>>>;
+
+/// The watcher in `place`, which `start` makes where there is none; None where that fails, and the next caller tries
+/// again. Of many who come at once the first makes it and the others wait: one that is made in vain would stay for ever.
+fn only(place: &Only, start: impl FnOnce() -> io::Result<Arc<Watcher>>) -> Option<Arc<Watcher>> {
+    // It is put in whole.
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if place.is_none() {
+        match start() {
+            Ok(watcher) => *place = Some(watcher),
+            Err(error) => debug!("No thread to watch clients: {error}"),
+        }
+    }
+    place.clone()
 }
 
 impl Drop for Departure {
@@ -124,6 +132,8 @@ impl Watcher {
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -131,6 +141,27 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (Arc::new(listener.accept().unwrap().0), peer)
+    }
+
+    #[test]
+    fn many_who_need_it_at_once_make_one_watcher_and_a_failure_is_not_for_ever() {
+        static PLACE: Only = Mutex::new(None);
+        const CALLERS: usize = 8;
+        let fail = || Err(io::ErrorKind::OutOfMemory.into());
+        assert!(only(&PLACE, fail).is_none());
+        let (together, started) = (Barrier::new(CALLERS), AtomicUsize::new(0));
+        let call = || {
+            together.wait();
+            only(&PLACE, || {
+                started.fetch_add(1, Ordering::SeqCst);
+                Watcher::start()
+            })
+        };
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = (0..CALLERS).map(|_| scope.spawn(call)).collect();
+            assert!(calls.into_iter().all(|call| call.join().unwrap().is_some()));
+        });
+        assert_eq!(started.into_inner(), 1);
     }
 
     #[test]
