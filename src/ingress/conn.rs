@@ -21,7 +21,7 @@ use crate::refusal::{Code, Refusal};
 use crate::spare::{self, BUFFER_BYTES};
 
 /// The most of an unread body that is read and dropped so that the connection can be kept.
-const DRAIN_MAX_BYTES: usize = 64 * 1024;
+pub(crate) const DRAIN_MAX_BYTES: usize = 64 * 1024;
 /// How long that may take.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// How much, and how long, is read from a client that is being closed, so that its system does not

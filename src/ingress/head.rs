@@ -210,6 +210,16 @@ fn split_target(method: &str, target: &str) -> Result<(Option<String>, String), 
     split_plain_target(method, target)
 }
 
+/// Refuses the methods that must not reach a provider, whatever their target.
+fn check_method(method: &str) -> Result<(), Refusal> {
+    match method {
+        "CONNECT" => Err(bad("CONNECT is not served; set the base URL to this proxy instead")),
+        // A server that knows it sends the request back, and with it the credential that was put in (RFC 9110 §9.3.8).
+        "TRACE" => Err(bad("TRACE is not served: its answer would hold the provider's credential")),
+        _ => Ok(()),
+    }
+}
+
 /// `target` with the slug in it percent-encoded; None where there is no slug in it.
 #[cold]
 fn encode_slug(target: &str) -> Option<String> {
@@ -220,11 +230,9 @@ fn encode_slug(target: &str) -> Option<String> {
 }
 
 fn split_plain_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
+    check_method(method)?;
     if target.starts_with('/') {
         return Ok((None, target.to_owned()));
-    }
-    if method == "CONNECT" {
-        return Err(bad("CONNECT is not served; set the base URL to this proxy instead"));
     }
     let scheme_end = target.find("://").unwrap_or(0);
     let (scheme, rest) = target.split_at(scheme_end);

@@ -28,11 +28,18 @@ impl Access {
     /// Lets a request in, or says why not. `for_page` allows Basic authentication, for browsers.
     pub fn check(&self, head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
         if let Some(keys) = &self.keys {
-            check_key(keys, head, for_page)
+            check_key(keys, head, for_page)?;
+            check_path(keys, head)
         } else {
             self.check_host(head.host.as_deref())?;
             check_origin(head, &self.origins)
         }
+    }
+
+    /// The path of a request as it may be logged: not one that holds a key.
+    pub fn shown_path<'a>(&self, head: &'a RequestHead) -> &'a str {
+        let keys = self.keys.as_deref().unwrap_or_default();
+        if inbound_keys::holds(head.path().as_bytes(), keys) { "/[key]" } else { head.path() }
     }
 
     /// A browser that was led here by a name that resolves to us (DNS rebinding) shows that name.
@@ -104,6 +111,18 @@ fn shown(text: &[u8]) -> String {
         _ => (text, ""),
     };
     format!("'{}{end}'", start.escape_ascii())
+}
+
+/// A key in the path can't be taken out of it: what is left may be another path.
+fn check_path(keys: &[Secret], head: &RequestHead) -> Result<(), Refusal> {
+    if !inbound_keys::holds(head.path().as_bytes(), keys) {
+        return Ok(());
+    }
+    let message = format!(
+        "The path holds a key of settings.auth, which must not go to a provider: take it out of the base URL, and send \
+         it as {PLACES}"
+    );
+    Err(Refusal::new(Code::BadRequest, message))
 }
 
 fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), Refusal> {

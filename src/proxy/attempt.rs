@@ -88,7 +88,7 @@ impl Proxy {
             }
             Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
                 self.metrics.upstream_error(name, refusal.code.as_str());
-                (otherwise, refusal.code.as_str().to_owned())
+                (otherwise, format!("{} ({})", refusal.message, refusal.code.as_str()))
             }
             Ok(_) => return provider.cooldown.succeeded(sent),
             Err(_) => return,

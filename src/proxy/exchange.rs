@@ -1,6 +1,6 @@
 //! One request from start to end: the only file that sees both sides.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Answered, Outgoing};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::{Candidate, Queue};
+use crate::proxy::cut::Cut;
+use crate::proxy::incoming::{Counted, Progress};
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::{Metrics, Observed};
 use crate::proxy::models;
@@ -78,8 +80,8 @@ pub(super) enum Stop {
     Refused(Refusal),
     /// The client went away.
     ClientGone,
-    /// The upstream broke off in the middle of the body.
-    UpstreamCut,
+    /// The upstream broke off in the middle of the body, or was silent for too long.
+    UpstreamCut(Cut),
 }
 
 impl Stop {
@@ -121,23 +123,15 @@ impl Record {
         self.status = Some(status);
     }
 
+    /// The client is told of `refusal`. A limit of our own is none of the provider's errors: it was not asked.
+    fn refused(&mut self, refusal: &Refusal) {
+        self.status = Some(refusal.code.status());
+        self.provider = self.provider.filter(|_| refusal.code != Code::Overloaded);
+    }
+
     /// The proxy itself answers.
     pub(super) fn answered_here(&mut self, status: u16) {
         self.status = Some(status);
-    }
-}
-
-/// A body, and how much of it was read.
-struct Counted<'a> {
-    body: &'a mut dyn Read,
-    bytes: u64,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.body.read(buffer)?;
-        self.bytes += count as u64;
-        Ok(count)
     }
 }
 
@@ -148,22 +142,24 @@ impl Service for Proxy {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let stopwatch = Stopwatch::start();
         let head = request.head;
-        let mut record = Record::default();
+        let (mut record, progress) = (Record::default(), Progress::default());
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
-        let mut body = Counted { body: request.body, bytes: 0 };
+        reply.mind(head, &progress);
+        let mut body = Counted { body: request.body, progress: &progress };
         let mut request = Request { body: &mut body, ..request };
         let outcome = self.answer(&mut request, &mut reply, &mut record, stopwatch);
-        record.received_bytes = body.bytes;
+        record.received_bytes = progress.bytes();
         let cut = match outcome {
             Ok(()) => None,
             Err(Stop::Refused(refusal)) if !reply.has_begun() => {
-                record.status = Some(refusal.code.status());
                 let kind = self.kind(head, record.provider);
+                record.refused(&refusal);
                 self.refuse_with(&refusal, kind, &mut reply).err().map(|_| "the client went away")
             }
             Err(Stop::ClientGone) => Some("the client went away"),
-            Err(Stop::Refused(_) | Stop::UpstreamCut) => Some("the provider broke off"),
+            Err(Stop::Refused(_)) => Some(Cut::BrokeOff.in_words()),
+            Err(Stop::UpstreamCut(cut)) => Some(cut.in_words()),
         };
         let sent_bytes = reply.sent_bytes();
         let after = if cut.is_some() { After::Abort } else { reply.finish() };
@@ -369,10 +365,11 @@ impl Proxy {
             Relayed::Complete => Ok(()),
             Relayed::ClientBroke(_) => Err(Stop::ClientGone),
             Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
-            Relayed::UpstreamBroke(_) => {
+            Relayed::UpstreamBroke(error) => {
+                let cut = Cut::of(&error);
                 provider.counts.failed();
-                self.metrics.upstream_error(&provider.config.name, "cut");
-                Err(Stop::UpstreamCut)
+                self.metrics.upstream_error(&provider.config.name, cut.as_kind());
+                Err(Stop::UpstreamCut(cut))
             }
         }
     }
@@ -464,7 +461,7 @@ impl Proxy {
     ) {
         let summary = Summary {
             method: &head.method,
-            path: head.path(),
+            path: self.access.shown_path(head),
             provider: record.provider.map(|index| self.config.providers[index].name.as_str()),
             status: record.status,
             received_bytes: record.received_bytes,

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, Write};
 use crate::ingress::After;
 use crate::message::{RequestHead, ResponseHead, Version, reason_phrase};
 use crate::proxy::cors;
+use crate::proxy::incoming::Progress;
 use crate::spare;
 use crate::upstream::AnswerLength;
 
@@ -33,6 +34,8 @@ pub struct Reply<'a> {
     sent_bytes: u64,
     /// The origin of the web page that may read the answer.
     page: Option<&'a str>,
+    /// The request, and how far its body was read.
+    asked: Option<(&'a RequestHead, &'a Progress)>,
     /// A head that was not written yet.
     held_head: Vec<u8>,
 }
@@ -48,8 +51,15 @@ impl<'a> Reply<'a> {
             framing: None,
             sent_bytes: 0,
             page: None,
+            asked: None,
             held_head: Vec::new(),
         }
+    }
+
+    /// Has the reply say that the connection closes where too much of the request's body is left by then: to be called
+    /// before [`Reply::begin`].
+    pub fn mind(&mut self, head: &'a RequestHead, progress: &'a Progress) {
+        self.asked = Some((head, progress));
     }
 
     /// Lets the web page of `origin` read the answer: to be called before [`Reply::begin`].
@@ -81,7 +91,9 @@ impl<'a> Reply<'a> {
             (AnswerLength::Unknown, Version::Http10) => Framing::UntilClose,
         };
         self.framing = Some(framing);
-        self.keeps_alive &= framing != Framing::UntilClose;
+        let leaves_too_much =
+            self.asked.is_some_and(|(head, progress)| progress.leaves_too_much(head));
+        self.keeps_alive &= framing != Framing::UntilClose && !leaves_too_much;
         let Some(origin) = self.page else { return self.hold_head(head, framing) };
         let mut head = head.clone();
         cors::share(&mut head.headers, origin);

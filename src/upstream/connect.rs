@@ -105,6 +105,16 @@ impl Connector {
         } else {
             None
         };
+        self.open(tunnel, origin, address, aim).map_err(|fault| tunnel.at_fault(fault))
+    }
+
+    fn open(
+        &self,
+        tunnel: &Tunnel,
+        origin: &Origin,
+        address: Option<SocketAddr>,
+        aim: Aim<'_>,
+    ) -> Result<(Wire, Deadline), Fault> {
         let (mut wire, deadline) = self.reach(tunnel.host(), tunnel.port(), aim)?;
         if tunnel.is_tls() {
             wire = self.shake_hands(wire, tunnel.host(), aim.watch, deadline)?;

@@ -68,11 +68,38 @@ impl Fault {
             Self::Closed => "the connection was closed".to_owned(),
             Self::Cut => "the connection was cut: TLS did not say that it ends".to_owned(),
             Self::Io(error) | Self::RequestBody(error) => error.to_string(),
-            Self::Tls(error) => format!("TLS: {error}"),
+            Self::Tls(error) => format!("TLS: {}", of_tls(error)),
             Self::Bad(why) => why.clone(),
             Self::Short(shortage) => shortage.to_string(),
             Self::Unsendable(what) => (*what).to_owned(),
         }
+    }
+}
+
+/// A fault of TLS in words; where a certificate is not trusted, with what to do.
+fn of_tls(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
+    match bad {
+        // A signature is bad where an authority of the same name has another key now.
+        Bad::UnknownIssuer | Bad::BadSignature => {
+            "nobody who is trusted has signed the certificate. Where it is signed by itself, by an authority of your own or \
+             by a proxy that looks into TLS, name the PEM file of who signed it as ca_file, or set settings.tls_roots: \
+             \"system\" where this machine trusts them"
+                .to_owned()
+        }
+        Bad::Expired | Bad::ExpiredContext { .. } => {
+            "the certificate has expired, or this machine's clock is wrong".to_owned()
+        }
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "the certificate is not valid yet, or this machine's clock is wrong".to_owned()
+        }
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the certificate is that of an authority (CA:TRUE), which can't be a server's too: sign one for the server with \
+             it, or make the server's own without (basicConstraints=CA:FALSE)"
+                .to_owned()
+        }
+        _ => error.to_string(),
     }
 }
 

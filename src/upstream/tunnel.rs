@@ -22,6 +22,8 @@ pub(super) struct Tunnel {
     protocol: ProxyProtocol,
     host: String,
     port: u16,
+    /// As messages name it: its URL without user and password.
+    shown: String,
     wants_address: bool,
     user: Option<(Secret, Secret)>,
 }
@@ -34,9 +36,12 @@ impl Tunnel {
             let text = |one: Option<&str>| Secret::new(one.unwrap_or_default());
             (text(proxy.username()), text(proxy.password()))
         });
+        let scheme =
+            url.split_once("://").map_or("http", |(scheme, _)| scheme).to_ascii_lowercase();
         Ok(Self {
             protocol: proxy.protocol(),
             host: proxy.host().trim_matches(['[', ']']).to_owned(),
+            shown: format!("{scheme}://{}:{}", proxy.host(), proxy.port()),
             port: proxy.port(),
             wants_address: proxy.resolve_target(),
             user,
@@ -46,6 +51,16 @@ impl Tunnel {
     /// The proxy's name or address.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// `fault`, which came up on the way to it or in the talk with it, as one of the proxy and not of the provider.
+    pub(super) fn at_fault(&self, fault: Fault) -> Fault {
+        let what = match fault {
+            Fault::ClientGone | Fault::Short(_) => return fault,
+            Fault::TimedOut => "it made no connection in time".to_owned(),
+            other => other.in_words(),
+        };
+        Fault::Bad(format!("the proxy {}: {what}", self.shown))
     }
 
     /// Its port.
@@ -108,11 +123,22 @@ impl Tunnel {
                         reader = HeadReader::default();
                         continue;
                     }
-                    status => Err(refused(&format!("it answered {status}"))),
+                    407 => Err(refused(self.wants_user())),
+                    status => Err(Fault::Bad(format!("it answered {status}"))),
                 };
             }
         }
         Err(refused("its answer is too long"))
+    }
+
+    /// What a 407 asks for.
+    fn wants_user(&self) -> &'static str {
+        match self.user {
+            Some(_) => "it answered 407: it does not take the user and the password of its URL",
+            None => {
+                "it answered 407: it wants a user and a password; write them into its URL, as http://user:password@host"
+            }
+        }
     }
 
     fn socks5(
@@ -221,5 +247,5 @@ fn socks5_reply(reply: u8) -> &'static str {
 }
 
 fn refused(why: &str) -> Fault {
-    Fault::Bad(format!("the proxy: {why}"))
+    Fault::Bad(why.to_owned())
 }

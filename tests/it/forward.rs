@@ -48,6 +48,67 @@ fn methods_and_bodies() {
 }
 
 #[test]
+fn methods_whose_answers_would_show_the_credential_or_end_http_are_refused() {
+    let peer = echo();
+    let proxy = TestProxy::before(&peer.url());
+    for method in ["TRACE", "CONNECT"] {
+        for target in ["/v1/x", "/to/p/x", "http://localhost/x"] {
+            let refused =
+                proxy.ask(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert_eq!((refused.status, refused.code()), (400, "bad_request"), "{method} {target}");
+            assert!(refused.body.contains(method), "{}", refused.body);
+        }
+    }
+    assert_eq!(peer.seen().len(), 0);
+}
+
+#[test]
+fn an_answer_says_that_the_connection_closes_where_the_body_is_not_read() {
+    let (done, waits) = crossbeam_channel::bounded::<()>(0);
+    let early = Peer::start(move |mut talk| {
+        if talk.head().is_some() {
+            talk.send(answer(413, "early"));
+            let _ = waits.recv();
+        }
+    });
+    let proxy = TestProxy::builder()
+        .settings("replay_body_bytes: 1000")
+        .provider("P", "generic", &early.url(), "auth_type: none")
+        .start();
+    let most = 64 * 1024;
+    let sized = |bytes: usize| format!("Content-Length: {bytes}\r\n\r\n{}", "x".repeat(bytes));
+    let expecting = "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n".to_owned();
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_owned();
+    let endless = |bytes: usize| {
+        format!("Transfer-Encoding: chunked\r\n\r\n{bytes:x}\r\n{}", "x".repeat(bytes))
+    };
+    let cases = [
+        ("/to/nobody/x", sized(0), 404, false),
+        ("/to/nobody/x", sized(most), 404, false),
+        ("/to/nobody/x", sized(most + 1), 404, true),
+        ("/to/nobody/x", expecting, 404, true),
+        ("/to/nobody/x", chunked, 404, true),
+        ("/to/p/x", sized(16_000_000), 413, true),
+        ("/to/p/x", endless(16_000_000), 413, true),
+    ];
+    for (path, body, status, closes) in cases {
+        let mut client = Client::connect(proxy.address);
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{body}"));
+        let answered = client.answer();
+        assert_eq!(answered.status, status);
+        let start = &body[..body.len().min(60)];
+        assert_eq!(answered.field("connection"), closes.then_some("close"), "{path} {start}");
+        if closes {
+            assert!(client.is_closed(), "{path} {start}");
+        } else {
+            client.send(get("/-/healthy"));
+            assert_eq!(client.answer().status, 200);
+        }
+    }
+    drop(done);
+}
+
+#[test]
 fn a_chunked_body_crosses_whole() {
     let peer = echo();
     let proxy = TestProxy::before(&peer.url());

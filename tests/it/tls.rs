@@ -35,17 +35,32 @@ impl Authority {
         params.not_after = date_time_ymd(expires_in_year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let chain = vec![CertificateDer::from(certificate.der().to_vec())];
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        Arc::new(config)
+        serving(certificate.der().to_vec(), &key)
     }
+}
+
+/// A server whose certificate nobody else signed, perhaps that of an authority, and the certificate as PEM.
+fn signed_by_itself(is_authority: bool) -> (Arc<ServerConfig>, String) {
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    if is_authority {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    (serving(certificate.der().to_vec(), &key), certificate.pem())
+}
+
+fn serving(certificate: Vec<u8>, key: &KeyPair) -> Arc<ServerConfig> {
+    let chain = vec![CertificateDer::from(certificate)];
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    Arc::new(config)
 }
 
 /// Ends TLS in front of `peer`; a connection that fails its handshake is closed.
@@ -212,22 +227,38 @@ fn a_client_that_leaves_ends_the_exchange_over_tls() {
 fn certificates_that_do_not_fit_are_refused() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let peer = Peer::answering(|_| answer(200, "fine"));
+    let (by_itself, by_itself_pem) = signed_by_itself(false);
+    let (of_authority, of_authority_pem) = signed_by_itself(true);
     let cases = [
-        (authority.server("localhost", 2120), &authority.pem, 200),
-        (authority.server("other.example", 2120), &authority.pem, 502),
-        (authority.server("localhost", 2021), &authority.pem, 502),
-        (authority.server("localhost", 2120), &stranger.pem, 502),
+        (authority.server("localhost", 2120), &authority.pem, 200, "fine"),
+        (by_itself.clone(), &by_itself_pem, 200, "fine"),
+        (authority.server("other.example", 2120), &authority.pem, 502, "not valid for name"),
+        (
+            authority.server("localhost", 2021),
+            &authority.pem,
+            502,
+            "has expired, or this machine's clock is wrong",
+        ),
+        (
+            authority.server("localhost", 2120),
+            &stranger.pem,
+            502,
+            "name the PEM file of who signed it as ca_file",
+        ),
+        (by_itself, &stranger.pem, 502, "name the PEM file of who signed it as ca_file"),
+        (of_authority, &of_authority_pem, 502, "basicConstraints=CA:FALSE"),
     ];
-    for (index, (config, pem, status)) in cases.into_iter().enumerate() {
+    for (index, (config, pem, status, words)) in cases.into_iter().enumerate() {
         let (proxy, _folder) = proxy_before(&url(front(config, peer.address)), pem);
         let answered = proxy.ask(get("/"));
         assert_eq!(answered.status, status, "case {index}");
+        assert!(answered.body.contains(words), "case {index}: {}", answered.body);
         if status == 502 {
             assert_eq!(answered.code(), "upstream_unreachable");
             assert!(answered.body.contains("certificate"), "case {index}: {}", answered.body);
         }
     }
-    assert_eq!(peer.seen().len(), 1);
+    assert_eq!(peer.seen().len(), 2);
 }
 
 #[test]

@@ -155,6 +155,7 @@ fn targets() {
         assert_eq!(target(sent), Err(Code::BadRequest), "{sent}");
     }
     refuses("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n");
+    refuses("CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n");
     refuses("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");
 }
 
