@@ -109,8 +109,10 @@ impl<'a> Reply<'a> {
         for part in ["HTTP/1.1 ", status, " ", reason_phrase(head.status), "\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
+        // The reply has a length of its own, and a 204 has none (RFC 9110 §8.6).
+        let has_other_length = framing != Framing::None || head.status == 204;
         for (name, value) in head.headers.iter() {
-            if framing != Framing::None && name.eq_ignore_ascii_case(b"content-length") {
+            if has_other_length && name.eq_ignore_ascii_case(b"content-length") {
                 continue;
             }
             for part in [name, b": ", value, b"\r\n"] {
@@ -291,6 +293,20 @@ mod tests {
             let (text, after) = write(request, true, length, &pieces);
             assert_eq!(text, format!("HTTP/1.1 200 OK\r\n{expected}"));
             assert_eq!(after, then, "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_204_has_no_length_and_a_304_has_that_of_what_it_stands_for() {
+        for (status, expected) in [(204, "\r\n"), (304, "content-length: 7\r\n\r\n")] {
+            let (mut out, request) = (Vec::new(), request(Version::Http11, ""));
+            let mut reply = Reply::new(&mut out, Some(&request), true);
+            let mut headers = Headers::new();
+            headers.push("content-length", "7");
+            reply.begin(&ResponseHead { status, headers }, AnswerLength::Absent);
+            assert_eq!(reply.finish(), After::KeepAlive);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.split_once("\r\n").unwrap().1, expected, "{status}");
         }
     }
 
