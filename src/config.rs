@@ -24,6 +24,7 @@ pub mod secret_file;
 pub mod slug;
 pub mod store_address;
 pub mod token_fields;
+pub(crate) mod url;
 
 pub use auto_refresh::{
     AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,

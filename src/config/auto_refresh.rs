@@ -48,6 +48,12 @@ pub struct AutoRefresh {
 }
 
 impl AutoRefresh {
+    /// What is missing of the client's id and secret.
+    pub fn missing_of_client(&self) -> Vec<Missing> {
+        let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
+        self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
+    }
+
     /// Hash of the `token_url` and the client that it refreshes with; None where either is missing.
     pub fn client_hash(&self) -> Option<String> {
         let client_id = self.client_id.as_ref().ok()?;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::config::AutoRefresh;
 use crate::secret::Secret;
 
 /// A secret that the configuration names and the environment or the disk does not have.
@@ -40,14 +39,6 @@ impl Missing {
             Self::Variable(name) => Some(name),
             _ => None,
         }
-    }
-}
-
-impl AutoRefresh {
-    /// What is missing of the client's id and secret.
-    pub fn missing_of_client(&self) -> Vec<Missing> {
-        let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
-        self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! `redirect_uri`: where a browser comes back to after a login, and whether we can be there.
 
 use crate::config::loopback::is_loopback_host;
-use crate::config::resolve::split_url;
+use crate::config::url::split_url;
 
 /// A redirect URI (RFC 6749 §3.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]

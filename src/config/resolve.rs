@@ -1,7 +1,6 @@
 //! From the YAML and the environment to a checked `Config`, or the full list of problems.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
@@ -10,6 +9,7 @@ use crate::config::{
 
 mod auto_refresh;
 mod egress;
+mod endpoint;
 mod login;
 mod origins;
 mod provider;
@@ -18,10 +18,8 @@ mod settings;
 mod sources;
 mod token_fields;
 mod token_store;
-mod url;
 
 pub use sources::Sources;
-pub(crate) use url::split_url;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +91,7 @@ pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>
 }
 
 fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
-    let root = document.root();
+    let root = Section::root(document);
     let settings = settings::read(&root, sources);
     let sections = root.sections("providers", "a provider");
     // Where it is no list, nothing more can be said of its providers.
@@ -221,21 +219,6 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
-}
-
-/// Where tokens are kept if the file does not say so.
-fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
-    if let Some(given) = sources.variable("STATE_DIRECTORY") {
-        // systemd lists several with colons between them.
-        return given.split(':').next().map(PathBuf::from);
-    }
-    if let Some(xdg) = sources.variable("XDG_STATE_HOME") {
-        return Some(PathBuf::from(xdg).join("evertoken"));
-    }
-    if sources.is_root {
-        return Some(PathBuf::from("/var/lib/evertoken"));
-    }
-    sources.variable("HOME").map(|home| PathBuf::from(home).join(".local/state/evertoken"))
 }
 
 #[cfg(test)]

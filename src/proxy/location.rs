@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{CONTROLS, percent_encode};
 
-use crate::config::resolve::split_url;
+use crate::config::url::split_url;
 use crate::config::{Config, slug};
 use crate::message::{Headers, RequestHead, path_of};
 use crate::proxy::api::api_of;

@@ -3,12 +3,12 @@
 //! The parser says where it could not go on, which is often a line or more behind the mistake, and in words for
 //! those who write parsers. This looks at the lines up to there for what people get wrong.
 
-use crate::config::raw::Position;
+use crate::config::raw::place::Position;
 
 mod marks;
 
 use marks::{
-    TAB, behind_quote, blank, ends_key, escape, key_end, odd_blank_behind_colon,
+    Mistake, TAB, behind_quote, blank, ends_key, escape, key_end, odd_blank_behind_colon,
     odd_blank_behind_mark, quote_end, word_at,
 };
 pub(super) use marks::{is_odd_blank, odd_blank};
@@ -29,8 +29,6 @@ struct Block {
     kind: Kind,
     began: Position,
 }
-
-type Mistake = (Position, String);
 
 /// Where the mistake is, and what it is, for a text that the parser gave up at `given_up`, saying `said`.
 pub(super) fn explain(

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
+use crate::config::raw::document::Document;
 use crate::config::raw::homes::home_of;
 use crate::config::raw::mistake::is_odd_blank;
+use crate::config::raw::place::Path;
 use crate::config::raw::tree::{Kind, Node};
-use crate::config::raw::{Document, Path};
 
 mod words;
 
@@ -26,13 +27,13 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// The document itself; an empty one is an empty section.
+    pub fn root(document: &'a Document<'a>) -> Self {
+        Self::new(document, &document.root, Path::default(), "the file".to_owned())
+    }
+
     /// A section that may be left out.
-    pub(super) fn new(
-        document: &'a Document<'a>,
-        value: &'a Node,
-        path: Path,
-        name: String,
-    ) -> Self {
+    fn new(document: &'a Document<'a>, value: &'a Node, path: Path, name: String) -> Self {
         let is_unreadable = !matches!(value, Node::Map(_) | Node::Null);
         Self::of(document, value, path, name, is_unreadable)
     }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::raw::Section;
+use crate::config::resolve::endpoint::check_endpoint;
 use crate::config::resolve::request_fields::read_headers;
-use crate::config::resolve::{Sources, login, split_url, token_fields, url};
+use crate::config::resolve::sources::Sources;
+use crate::config::resolve::{login, token_fields};
 use crate::config::{
     AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
     WatchedFile, secret_of_file,
@@ -175,22 +177,6 @@ fn read_token_url(section: &Section<'_>, is_needed: bool) -> String {
     let Some(url) = section.text("token_url") else { return String::new() };
     check_endpoint(section, "token_url", &url, "secrets are sent there");
     url
-}
-
-/// Reports what is wrong with the `url` of an endpoint.
-pub(super) fn check_endpoint(section: &Section<'_>, key: &str, written: &str, why: &str) {
-    match split_url(written) {
-        None => section.error(key, url::problem(key, written, "an https URL")),
-        Some((_, _, path)) if path.contains('#') => {
-            section.error(key, format!("'{key}' must not hold a '#'"));
-        }
-        Some(("http", _, _)) if !url::is_loopback(written) => {
-            let message =
-                format!("'{key}' must be https, since {why}; http is for loopback addresses alone");
-            section.error(key, message);
-        }
-        Some(_) => {}
-    }
 }
 
 fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {

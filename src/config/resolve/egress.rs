@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::raw::Section;
-use crate::config::resolve::Sources;
+use crate::config::resolve::sources::Sources;
 use crate::config::{Egress, NoProxy, ProxyRule};
 use crate::secret::Secret;
 

@@ -1,7 +1,7 @@
 //! The keys of `auto_refresh_config` that are for `evertoken login` alone.
 
 use crate::config::raw::Section;
-use crate::config::resolve::auto_refresh::check_endpoint;
+use crate::config::resolve::endpoint::check_endpoint;
 use crate::config::{GrantType, LoginEndpoints, Redirect};
 
 /// Reads the keys; what is wrong is reported.

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use crate::config::Form;
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
-use crate::config::resolve::{Sources, egress, request_fields, split_url, url};
+use crate::config::resolve::sources::Sources;
+use crate::config::resolve::{egress, request_fields};
 use crate::config::slug;
+use crate::config::url::{self, split_url};
 use crate::config::{
     AuthType, Credential, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
 };

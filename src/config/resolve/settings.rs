@@ -6,7 +6,8 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::raw::Section;
-use crate::config::resolve::{Sources, default_state_dir, egress, origins, token_store};
+use crate::config::resolve::sources::Sources;
+use crate::config::resolve::{egress, origins, token_store};
 use crate::config::{Limits, SelectionStrategy, Server, Settings, is_loopback_host};
 use crate::secret::Secret;
 
@@ -227,6 +228,21 @@ fn default_key(sources: &Sources<'_>) -> crate::config::Found {
 fn keys_in(text: &Secret) -> Vec<Secret> {
     let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(Secret::new).collect()
+}
+
+/// Where tokens are kept if the file does not say so.
+fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
+    if let Some(given) = sources.variable("STATE_DIRECTORY") {
+        // systemd lists several with colons between them.
+        return given.split(':').next().map(PathBuf::from);
+    }
+    if let Some(xdg) = sources.variable("XDG_STATE_HOME") {
+        return Some(PathBuf::from(xdg).join("evertoken"));
+    }
+    if sources.is_root {
+        return Some(PathBuf::from("/var/lib/evertoken"));
+    }
+    sources.variable("HOME").map(|home| PathBuf::from(home).join(".local/state/evertoken"))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};

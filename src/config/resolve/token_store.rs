@@ -1,7 +1,7 @@
 //! `settings.token_store` and the keys beside it.
 
 use crate::config::raw::Section;
-use crate::config::resolve::Sources;
+use crate::config::resolve::sources::Sources;
 use crate::config::store_address::StoreAddress;
 use crate::config::{Fallback, SharedStore};
 use crate::secret::Secret;

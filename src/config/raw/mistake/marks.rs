@@ -1,7 +1,9 @@
 //! Within a line that is no YAML: blanks of every kind, where a key ends, quotes and escapes. Pure.
 
-use crate::config::raw::Position;
-use crate::config::raw::mistake::Mistake;
+use crate::config::raw::place::Position;
+
+/// Where something is wrong, and what.
+pub(in crate::config::raw) type Mistake = (Position, String);
 
 /// What is said of a tab.
 pub(super) const TAB: &str = "a tab; YAML wants spaces";

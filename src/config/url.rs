@@ -1,6 +1,6 @@
 //! URLs of the configuration: their parts, and what is wrong with one. Pure.
 
-use crate::config::is_loopback_host;
+use crate::config::loopback::is_loopback_host;
 
 /// The longest URL that is shown where it is wrong.
 const SHOWN_MAX_CHARS: usize = 100;
@@ -25,12 +25,12 @@ pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Whether `url` leads to this machine.
-pub(super) fn is_loopback(url: &str) -> bool {
+pub(in crate::config) fn is_loopback(url: &str) -> bool {
     split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
 }
 
 /// What is said of `url`, the value of `key`, where [`split_url`] does not understand it.
-pub(super) fn problem(key: &str, url: &str, wanted: &str) -> String {
+pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
