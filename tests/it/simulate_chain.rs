@@ -282,9 +282,9 @@ impl World {
         self.proxy().ask(get(&format!("/to/{}/x", path_of(name))))
     }
 
-    fn order_of(&mut self, name: &str) -> u16 {
+    fn order_of(&mut self, name: &str) -> Answer {
         self.explained += 1;
-        self.proxy().ask(post(&format!("/-/refresh/{}", path_of(name)), "")).status
+        self.proxy().ask(post(&format!("/-/refresh/{}", path_of(name)), ""))
     }
 
     /// The time goes on, and with it refreshes may come due.
@@ -433,8 +433,8 @@ impl World {
 
     fn order(&mut self) -> bool {
         let Some(name) = self.active() else { return false };
-        let status = self.order_of(name);
-        assert_eq!(status == 200, self.can_refresh(), "the order was answered with {status}");
+        let answer = self.order_of(name);
+        assert_eq!(answer.status == 200, self.can_refresh(), "the order was answered: {answer:?}");
         true
     }
 
@@ -442,7 +442,7 @@ impl World {
         let Some(name) = self.active().filter(|_| self.can_refresh()) else { return false };
         // A token that replaced a refused one is not replaced again so soon, one that was ordered is; and no refresh
         // is under way.
-        assert_eq!(self.order_of(name), 200);
+        assert_eq!(self.order_of(name).status, 200);
         self.dead[0].store(self.issued(0), Ordering::SeqCst);
         self.explained += 1;
         let answer = self.ask_of(name);

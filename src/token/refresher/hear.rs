@@ -84,11 +84,17 @@ impl Actor {
         if !self.falls_back {
             self.waiting.clear();
         }
+        // An order that comes after another configuration is about that one.
+        let mut is_of_now = true;
         for _ in 0..std::mem::take(&mut self.joined) {
             match self.inbox.try_recv() {
                 Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return false,
-                Ok(Event::Force(done)) if self.falls_back => self.waiting.push(done),
-                Ok(Event::Force(_)) => {}
+                Ok(Event::Force(done)) if is_of_now && self.falls_back => self.waiting.push(done),
+                Ok(Event::Force(_)) if is_of_now => {}
+                Ok(Event::Change(change)) => {
+                    is_of_now = false;
+                    self.hear(Event::Change(change));
+                }
                 // A reload that changed nothing of it is an order too.
                 Ok(Event::Reloaded(seeker)) => {
                     self.is_retired = false;

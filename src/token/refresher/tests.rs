@@ -1,6 +1,9 @@
 //! How long a refresher sleeps at most: the clock and the timer are held by the test.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{RecvTimeoutError, TryRecvError};
 
 use super::*;
 use crate::clock::{Moment, Timestamp};
@@ -22,6 +25,38 @@ struct Asleep {
     asked: Arc<AtomicUsize>,
     refresher: Refresher,
     folder: tempfile::TempDir,
+    clock: Clock,
+    going_to_sleep: Sender<(Duration, Sender<Instant>)>,
+}
+
+/// A refresher's setup in `folder`.
+fn setup(
+    folder: &Path,
+    config: AutoRefresh,
+    (clock, store): (&Clock, &Arc<TokenStore>),
+    asleep: &Sender<(Duration, Sender<Instant>)>,
+    send: Send,
+) -> Setup {
+    let asleep = asleep.clone();
+    let timer = move |allowed: Duration| {
+        let (timer, fired) = bounded(1);
+        let _ = asleep.send((allowed, timer));
+        fired
+    };
+    Setup {
+        provider: 0,
+        name: "P".into(),
+        config,
+        state: StateFile::new(folder, "p"),
+        seeker: Seeker::default(),
+        chain: None,
+        store: store.clone(),
+        clock: clock.clone(),
+        timer: Box::new(timer),
+        send,
+        rng: Rng::with_seed(1),
+        watches_disk: false,
+    }
 }
 
 impl Asleep {
@@ -69,34 +104,18 @@ impl Asleep {
             Moment { wall: wall.plus_millis(i64::try_from(steady_ms).unwrap()), steady_ms }
         });
         let (asleep, sleeps) = unbounded();
-        let timer = move |allowed: Duration| {
-            let (timer, fired) = bounded(1);
-            let _ = asleep.send((allowed, timer));
-            fired
-        };
         let asked: Arc<AtomicUsize> = Arc::default();
         let requests = asked.clone();
         let store = Arc::new(TokenStore::new());
-        let setup = Setup {
-            provider: 0,
-            name: "P".into(),
-            config,
-            state: StateFile::new(folder.path(), "p"),
-            seeker: Seeker::default(),
-            chain: None,
-            store: store.clone(),
-            clock,
-            timer: Box::new(timer),
-            send: Box::new(move |request, _| {
-                requests.fetch_add(1, Ordering::SeqCst);
-                let (status, body) = issuer(request);
-                Ok(TokenAnswer { status, headers: Headers::new(), body })
-            }),
-            rng: Rng::with_seed(1),
-            watches_disk: false,
-        };
+        let send: Send = Box::new(move |request, _| {
+            requests.fetch_add(1, Ordering::SeqCst);
+            let (status, body) = issuer(request);
+            Ok(TokenAnswer { status, headers: Headers::new(), body })
+        });
+        let setup = setup(folder.path(), config, (&clock, &store), &asleep, send);
         let refresher = Refresher::start(setup).unwrap();
-        Self { elapsed_ms, sleeps, timer: None, store, asked, refresher, folder }
+        let (timer, going_to_sleep) = (None, asleep);
+        Self { elapsed_ms, sleeps, timer, store, asked, refresher, folder, clock, going_to_sleep }
     }
 
     /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
@@ -305,6 +324,38 @@ fn orders_that_come_while_a_refresh_runs_join_it() {
     assert!(after.recv_timeout(PATIENCE).is_err());
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err(), "all was heard");
     assert_eq!((asked.try_iter().count(), asleep.store.read(0).refresh.successes), (0, 2));
+}
+
+/// It joined the refresh that ran before, with the configuration that was wrong, and was answered with its failure.
+#[test]
+fn an_order_that_comes_after_a_reload_does_not_join_a_refresh_from_before_it() {
+    let (release, released) = bounded::<()>(0);
+    let (ask, asked) = unbounded();
+    let (ask_again, released_again) = (ask.clone(), released.clone());
+    let asleep = Asleep::asking(tempfile::tempdir().unwrap(), HOUR_MS, move || {
+        ask.send(()).unwrap();
+        let _ = released.recv_timeout(PATIENCE);
+        (401, br#"{"error":"invalid_client"}"#.to_vec())
+    });
+    let send: Send = Box::new(move |_, _| {
+        ask_again.send(()).unwrap();
+        let _ = released_again.recv_timeout(PATIENCE);
+        let body = br#"{"access_token":"a","expires_in":3600}"#.to_vec();
+        Ok(TokenAnswer { status: 200, headers: Headers::new(), body })
+    });
+    asked.recv_timeout(PATIENCE).unwrap();
+    let config = AutoRefresh { scope: Some("more".into()), ..grant::tests::config() };
+    let folder = asleep.folder.path();
+    let setup = setup(folder, config, (&asleep.clock, &asleep.store), &asleep.going_to_sleep, send);
+    let change = Change { setup, keeps_chain: true, leaving: bounded(1).0 };
+    asleep.refresher.change(change);
+    let order = asleep.refresher.inbox().force();
+    release.send(()).unwrap();
+    asked.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(order.try_recv(), Err(TryRecvError::Empty), "it is not answered yet");
+    release.send(()).unwrap();
+    assert_eq!(order.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(asleep.store.read(0).trouble(), None);
 }
 
 #[test]
