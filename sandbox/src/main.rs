@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::manners::{KINDS, Manners};
 use sandbox::server::EVENT_DELAY;
-use sandbox::{Options, Sandbox};
+use sandbox::{Options, Sandbox, folder};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -20,7 +20,7 @@ Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overl
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
 serve  an OAuth issuer and a model provider on 127.0.0.1
-demo   the same with evertoken in front of it, and a curl line to try
+demo   the same with evertoken in front of it, and a curl line to try; a second one takes another folder and port
 
 --manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of
           KINDS
@@ -102,10 +102,18 @@ fn serve(arguments: &[String]) -> Result<ExitCode, String> {
 fn demo(arguments: &[String]) -> Result<ExitCode, String> {
     let binary: PathBuf =
         option(arguments, "--evertoken")?.ok_or("demo needs --evertoken BINARY")?;
-    let folder = option(arguments, "--dir")?.unwrap_or_else(|| PathBuf::from("target/sandbox"));
+    let wanted = option(arguments, "--dir")?.unwrap_or_else(|| PathBuf::from("target/sandbox"));
+    let folder = folder::claim(&wanted).map_err(|error| error.to_string())?;
     let sandbox = start(arguments, 0)?;
     let port = free_port(option(arguments, "--port")?.unwrap_or(8080));
-    let file = write_config(&sandbox, &folder, port).map_err(|error| error.to_string())?;
+    let file = write_config(&sandbox, &folder.path, port).map_err(|error| error.to_string())?;
+    if folder.path != wanted {
+        say(&format!(
+            "Another sandbox runs in {}, so this one is in {}.\n",
+            wanted.display(),
+            folder.path.display()
+        ));
+    }
     say(&format!(
         "No providers.yaml here, so evertoken runs against a sandbox on {} whose tokens live {} s.\n",
         sandbox.url(),

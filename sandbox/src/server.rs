@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response, Server};
 
+use crate::device_page::{self, Visit};
 use crate::faults::{Fault, Faults};
 use crate::issuer::{Counts, Issuer, Outcome};
 use crate::manners::answer::{Answer, Values, fill, of_api};
@@ -259,6 +260,7 @@ impl State {
                 let (status, answer) = lock(&self.issuer).device(&params, &own, self.now_ms());
                 send(request, json_answer(status, &answer));
             }
+            "/device" => self.device_page(request, &body),
             "/control/faults" => {
                 let list = serde_json::from_slice(&body).unwrap_or_default();
                 let taken = lock(&self.faults).take_up(&list);
@@ -344,6 +346,18 @@ impl State {
             Ok(target) => send(request, answer(302, vec![("Location".to_owned(), target)], "")),
             Err(why) => send(request, answer(400, Vec::new(), why)),
         }
+    }
+
+    fn device_page(&self, request: Request, body: &[u8]) {
+        let query = request.url().split_once('?').map_or("", |(_, query)| query);
+        let answer = match device_page::visit(request.method().as_str(), query, body) {
+            Visit::Look(code) => device_page::form(&code),
+            Visit::Decide(code, agreed) => {
+                let is_known = lock(&self.issuer).answer_device(&code, agreed);
+                device_page::decided(&code, agreed, is_known)
+            }
+        };
+        send(request, answer);
     }
 
     fn provider(&self, request: Request, path: &str, body: &[u8]) {

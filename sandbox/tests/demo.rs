@@ -41,6 +41,35 @@ fn start(folder: &Path) -> Child {
     demo.current_dir(folder).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// The second one removed the state of the first.
+#[test]
+fn a_second_demo_leaves_the_first_one_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).ok();
+    let mut demos = vec![start(folder.path())];
+    let first = eventually("it runs", || read("started").filter(|id| id.ends_with('\n')));
+    let token = folder.path().join("demo/state/sandbox-anthropic.json");
+    std::fs::write(&token, "kept").unwrap();
+    let config = read("demo/providers.yaml").unwrap();
+    demos.push(start(folder.path()));
+    eventually("the other runs", || {
+        read("started").filter(|id| id.ends_with('\n') && *id != first)
+    });
+    assert_eq!(std::fs::read_to_string(&token).unwrap(), "kept");
+    assert_eq!(read("demo/providers.yaml").unwrap(), config);
+    assert!(read("demo-2/providers.yaml").unwrap().contains("demo-2/state"));
+    for mut demo in demos {
+        kill_process(Pid::from_child(&demo), Signal::TERM).unwrap();
+        eventually("the demo ends", || demo.try_wait().unwrap());
+    }
+    // What is left is used again.
+    let mut again = start(folder.path());
+    eventually("its state is new", || (!token.exists()).then_some(()));
+    kill_process(Pid::from_child(&again), Signal::TERM).unwrap();
+    eventually("the demo ends", || again.try_wait().unwrap());
+    assert!(!folder.path().join("demo-3").exists());
+}
+
 #[test]
 fn whatever_ends_the_demo_ends_evertoken_in_order() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {

@@ -46,6 +46,45 @@ fn both_apis_stream_and_no_refresh_token_is_used_twice() {
     assert_eq!((sandbox.counts().reused, sandbox.requests().1), (0, 0));
 }
 
+/// A browser that a person sent to the printed address got 401.
+#[test]
+fn the_page_for_device_codes_has_a_form_that_ends_the_login() {
+    let sandbox = sandbox(60);
+    let address = sandbox.address();
+    let client = format!(
+        "client_id={}&client_secret={}",
+        sandbox::issuer::CLIENT_ID,
+        sandbox.client_secret()
+    );
+    let form = |path: &str, body: &str| {
+        let kind = "Content-Type: application/x-www-form-urlencoded";
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        ask(address, &request)
+    };
+    let device = form("/oauth/device", &client).json();
+    let code = device["user_code"].as_str().unwrap();
+    let page = ask(address, get("/device"));
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert!(page.field("content-type").unwrap().starts_with("text/html"));
+    assert!(page.body.contains("<form method=\"post\" action=\"/device\">"), "{}", page.body);
+    let filled = ask(address, get(&format!("/device?user_code={code}")));
+    assert!(filled.body.contains(&format!("value=\"{code}\"")), "{}", filled.body);
+    let unknown = form("/device", "user_code=NOBODY&decision=agree");
+    assert!(unknown.status == 404 && unknown.body.contains("Nobody waits"), "{}", unknown.body);
+    let typed = format!("user_code={}-{}&decision=agree", code[..4].to_lowercase(), &code[4..]);
+    let agreed = form("/device", &typed);
+    assert!(agreed.status == 200 && agreed.body.contains("Logged in"), "{}", agreed.body);
+    let grant = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:device_code&device_code={}&{client}",
+        device["device_code"].as_str().unwrap()
+    );
+    let granted = form("/oauth/token", &grant);
+    assert_eq!(granted.status, 200, "{}", granted.body);
+}
+
 #[test]
 fn every_transient_failure_of_the_token_endpoint_is_survived() {
     let sandbox = sandbox(3600);
