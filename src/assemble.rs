@@ -103,7 +103,9 @@ pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
 pub fn place_of(group: &Group, config: &Config) -> String {
     let contents = Contents::read(&config.settings.state_dir);
     let found = contents.find(group, &groups(&config.providers), &[]);
-    found.slug.unwrap_or_else(|| group.slug.clone())
+    let slug = found.slug.unwrap_or_else(|| group.slug.clone());
+    let place = StateFile::new(&config.settings.state_dir, slug);
+    Seeker::new(group, groups(&config.providers), config).place(&place).slug().to_owned()
 }
 
 /// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is

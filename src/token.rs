@@ -23,6 +23,7 @@ pub mod history;
 pub mod lifecycle;
 pub mod places;
 pub mod refresher;
+pub mod reread;
 pub mod scope;
 pub mod state_file;
 pub mod store;

@@ -19,9 +19,9 @@ use crate::proxy::provider::Provider;
 use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, Member};
 use crate::thread;
-use crate::token::group::{Group, Identity, groups};
+use crate::token::group::{Group, groups};
 use crate::token::hang::read_folder;
-use crate::token::places::{Contents, Found, Homes, Move, Seeker};
+use crate::token::places::{Contents, Found, Homes, Move, OnChain, Seeker};
 use crate::token::refresher::{Change, Inbox, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
@@ -58,7 +58,7 @@ struct Place {
 struct Running {
     key: PostingKey,
     refresher: Refresher,
-    identity: Option<Identity>,
+    on: OnChain,
     life: Life,
     /// Its lease in the shared store, which the keeper renews.
     held: Option<Arc<Held>>,
@@ -77,7 +77,6 @@ pub(super) struct Chains {
 struct Step {
     key: PostingKey,
     members: Vec<usize>,
-    identity: Option<Identity>,
     life: Life,
     /// What is in the state folder of it.
     found: Found,
@@ -181,8 +180,7 @@ impl Chains {
                 None => Work::Start(setup()?),
             };
             *next_key += u64::from(heir.is_none());
-            let (members, identity) = (group.members.clone(), group.identity.clone());
-            steps.push(Step { key, members, identity, life, found, work });
+            steps.push(Step { key, members: group.members.clone(), life, found, work });
         }
         Ok(Plan { steps, contents })
     }
@@ -252,24 +250,24 @@ impl Chains {
         let in_use: Vec<PostingKey> = plan.steps.iter().map(|step| step.key).collect();
         plan.settle(environment);
         let (mut changed, mut starting, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        for Step { key, identity, life, work, .. } in plan.steps {
+        for Step { key, life, work, .. } in plan.steps {
             match work {
-                Work::Keep(seeker) => changed.push((key, identity, life, Task::Keep(seeker))),
+                Work::Keep(seeker) => changed.push((key, life, Task::Keep(seeker))),
                 Work::Change(setup, keeps_chain) => {
                     let (leaving, has_left) = bounded(1);
                     let before = self.running.iter().find(|one| one.key == key);
                     left.extend(before.map(|one| (one.life.place.slug.clone(), has_left)));
                     let change = Change { setup: *setup, keeps_chain, leaving };
-                    changed.push((key, identity, life, Task::Change(Box::new(change))));
+                    changed.push((key, life, Task::Change(Box::new(change))));
                 }
-                Work::Start(setup) => starting.push((identity, life, *setup)),
+                Work::Start(setup) => starting.push((life, *setup)),
             }
         }
         let mut started = Vec::new();
-        for (identity, life, setup) in starting {
+        for (life, setup) in starting {
             let before = left.iter().find(|(slug, _)| *slug == life.place.slug);
             let left = before.map(|(_, left)| left.clone());
-            match Running::start(identity, life, setup, left, keeper) {
+            match Running::start(life, setup, left, keeper) {
                 Ok(running) => started.push(running),
                 Err(error) => {
                     // Those that wait for a place end when it is never left.
@@ -281,9 +279,9 @@ impl Chains {
         for running in self.running.iter_mut().filter(|one| !in_use.contains(&one.key)) {
             running.retire();
         }
-        for (key, identity, life, task) in changed {
+        for (key, life, task) in changed {
             if let Some(running) = self.running.iter_mut().find(|one| one.key == key) {
-                running.go_on(identity, life, task, keeper);
+                running.go_on(life, task, keeper);
             }
         }
         self.running.extend(started);
@@ -360,23 +358,22 @@ impl Chains {
 impl Running {
     /// Starts a refresher, once the place that it needs is `left` by another one.
     fn start(
-        identity: Option<Identity>,
         life: Life,
         mut setup: Setup,
         left: Option<Receiver<()>>,
         keeper: Option<&Keeper>,
     ) -> io::Result<Self> {
-        let key = setup.provider;
+        let (key, on) = (setup.provider, setup.seeker.on());
         let held = attend(&mut setup, keeper);
         let refresher = match left {
             Some(left) => Refresher::start_after(setup, left),
             None => Refresher::start(setup),
         }?;
-        Ok(Self { key, refresher, identity, life, held, users: Vec::new(), is_retired: false })
+        Ok(Self { key, refresher, on, life, held, users: Vec::new(), is_retired: false })
     }
 
     fn has_chain_of(&self, group: &Group) -> bool {
-        self.identity.is_some() && self.identity == group.identity
+        self.on.is_of(group)
     }
 
     fn has_place_of(&self, group: &Group) -> bool {
@@ -384,22 +381,20 @@ impl Running {
     }
 
     /// Goes on for another configuration: with another setup, or as it is.
-    fn go_on(
-        &mut self,
-        identity: Option<Identity>,
-        life: Life,
-        task: Task,
-        keeper: Option<&Keeper>,
-    ) {
-        (self.identity, self.life, self.is_retired) = (identity, life, false);
+    fn go_on(&mut self, life: Life, task: Task, keeper: Option<&Keeper>) {
+        (self.life, self.is_retired) = (life, false);
         match task {
             Task::Change(mut change) => {
+                self.on = change.setup.seeker.on();
                 if !change.keeps_chain {
                     self.held = attend(&mut change.setup, keeper);
                 }
                 self.refresher.change(*change);
             }
-            Task::Keep(seeker) => self.refresher.reloaded(*seeker),
+            Task::Keep(seeker) => {
+                self.on = seeker.on();
+                self.refresher.reloaded(*seeker);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which providers share one chain of refresh tokens, and so one refresher. Pure.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use crate::config::{AutoRefresh, Credential, Found, Missing, Provider};
 
@@ -31,6 +32,8 @@ pub struct Group {
     pub name: String,
     /// None for a chain that only a login can begin, and where no refresh token is used.
     pub identity: Option<Identity>,
+    /// The files that its members have the refresh token from; None for those that have it from elsewhere.
+    pub seed_files: BTreeSet<Option<PathBuf>>,
 }
 
 /// A provider with a token to refresh, and its place in the configuration.
@@ -87,12 +90,25 @@ impl Group {
             config: lead.config.clone(),
             name: names.join(", "),
             identity,
+            seed_files: members.iter().map(|one| one.config.files.seed.clone()).collect(),
         }
     }
 
     /// Whether one of its providers takes part.
     pub fn is_enabled(&self, providers: &[Provider]) -> bool {
         providers[self.lead].enabled
+    }
+
+    /// The same with what `config` says now, whose secrets may come from files. One that can't be read tells of no
+    /// other chain.
+    pub fn reconfigured(&self, config: AutoRefresh) -> Self {
+        let identity = Identity::of(&config).filter(|identity| identity.seed.is_ok());
+        Self { identity: identity.or_else(|| self.identity.clone()), config, ..self.clone() }
+    }
+
+    /// Whether its refresh token is `seed`.
+    pub fn has_seed(&self, seed: &Found) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.seed == *seed)
     }
 
     /// Hash of the refresh token that the configuration names; None where there is none, or it is missing.

@@ -186,6 +186,15 @@ impl Lifecycle {
         Presented::Token(chosen.clone())
     }
 
+    /// Forgets its tokens, and what stood against the next try: they are of another issuer or client.
+    pub fn forget(&mut self, now: Moment) {
+        self.saved = Saved::default();
+        self.token = None;
+        self.refresh_due = Due::after(now, 0);
+        self.settle();
+        self.stamp_configured();
+    }
+
     /// Notes that a refresh begins, and returns what must be on disk before it is sent.
     pub fn begin(&mut self, presented: &Presented, now: Moment) -> Option<Saved> {
         let Presented::Token(token) = presented else { return None };

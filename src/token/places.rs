@@ -21,7 +21,7 @@ mod seek;
 mod whose;
 
 pub use homes::Homes;
-pub use seek::{Seeker, Sought, Unseen};
+pub use seek::{OnChain, Seeker, Sought, Unseen};
 pub use whose::of_stored;
 use whose::{Claim, claim, freshness};
 

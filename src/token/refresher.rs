@@ -30,6 +30,7 @@ mod locks;
 mod login;
 mod refresh_end;
 mod reload;
+mod secrets;
 mod wait;
 mod words;
 

@@ -109,7 +109,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/status.rs",
         "src/token/grant/request.rs",
         "src/token/lifecycle/policy.rs",
-        "src/token/refresher/actor.rs",
+        "src/token/reread.rs",
         "src/record/saved.rs",
         "src/token/state_file.rs",
         "src/upstream/connect.rs",

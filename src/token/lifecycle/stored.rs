@@ -71,9 +71,11 @@ impl Lifecycle {
     /// When a stored token ends and when it is refreshed.
     ///
     /// It may have been stored by another wall clock. By this one it ends when it was said to; by the steady
-    /// clock it lives no longer than it did when it was got, or when it was last stored.
+    /// clock it lives no longer than it did when it was got, or when it was last stored. Where it had ended before that,
+    /// the clock was ahead when it was stored, or is wrong now: the present one counts (a token that has ended is refused).
     fn ends_of(&self, access: &SavedAccess, now: Moment) -> (Due, Due) {
-        let known_at = now.wall.max(self.saved.saved_at).max(access.obtained_at);
+        let stored_at = Some(self.saved.saved_at).filter(|at| *at < access.expires_at);
+        let known_at = now.wall.max(access.obtained_at).max(stored_at.unwrap_or(now.wall));
         let due = |wall: Timestamp| {
             let left_ms = u64::try_from(wall.millis_since(known_at)).unwrap_or(0);
             Due { wall, steady_ms: now.steady_ms.saturating_add(left_ms) }

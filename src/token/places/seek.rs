@@ -4,17 +4,24 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Config;
+use crate::config::{AutoRefresh, Config, Found};
 use crate::record::Saved;
 use crate::secret::Secret;
-use crate::token::group::Group;
-use crate::token::places::Contents;
+use crate::token::group::{Group, Identity};
 use crate::token::places::whose::{Claim, claim, is_same_client};
+use crate::token::places::{Contents, numbered};
+use crate::token::reread;
 use crate::token::state_file::StateFile;
 
 /// How much of a hash names a lock.
 const LOCK_NAME_CHARS: usize = 16;
+/// How many other names are tried for a file whose place is another chain's.
+const PLACES_TRIED_MAX: usize = 8;
+/// Why it has no place then.
+const IS_FOREIGN: &str =
+    "it holds tokens of another token_url or client_id, as do the files numbered beside it";
 
 /// Looks for the state file of one chain, for its refresher. The default one finds nothing.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +31,24 @@ pub struct Seeker {
     all: Vec<Group>,
     /// The slugs of all providers of the configuration but its own.
     others: BTreeSet<String>,
+    on: OnChain,
+}
+
+/// Which chain a refresher is on. A reload gives refreshers to providers by it; a refresh token in a file may have
+/// changed since the last one.
+#[derive(Clone, Debug, Default)]
+pub struct OnChain(Arc<Mutex<Option<Identity>>>);
+
+impl OnChain {
+    /// Whether it is the chain of `group`.
+    pub fn is_of(&self, group: &Group) -> bool {
+        let on = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        on.is_some() && *on == group.identity
+    }
+
+    fn set(&self, group: &Group) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&group.identity);
+    }
 }
 
 /// What a look came to.
@@ -35,6 +60,8 @@ pub enum Sought {
     At(String),
     /// There may be one, and that can't be told.
     Unseen(Unseen),
+    /// There is none, its own place has another chain's, and it is to be kept in the file of this name.
+    Instead(String),
 }
 
 /// What can't be read, and may hold the tokens of a chain.
@@ -57,7 +84,35 @@ impl Seeker {
     pub fn new(group: &Group, all: Vec<Group>, config: &Config) -> Self {
         let slugs = config.providers.iter().map(|provider| provider.slug.clone());
         let others = slugs.filter(|slug| !group.slugs.contains(slug)).collect();
-        Self { group: Some(group.clone()), all, others }
+        let on = OnChain::default();
+        on.set(group);
+        Self { group: Some(group.clone()), all, others, on }
+    }
+
+    /// Which chain its refresher is on.
+    pub fn on(&self) -> OnChain {
+        self.on.clone()
+    }
+
+    /// Goes by `config` from now on, whose secrets may have changed in their files.
+    pub fn reconfigure(&mut self, config: &AutoRefresh) {
+        let Some(group) = &mut self.group else { return };
+        let changed = group.reconfigured(config.clone());
+        for one in self.all.iter_mut().filter(|one| one.lead == group.lead) {
+            *one = changed.clone();
+        }
+        *group = changed;
+        self.on.set(group);
+    }
+
+    /// Whether all members of its group have `seed`, which is in the file of one of them; else it would be the end of
+    /// the chain of the others.
+    pub fn is_seed_of_all(&self, seed: Option<&Found>) -> bool {
+        let (Some(group), Some(seed @ Ok(_))) = (&self.group, seed) else { return true };
+        let has_it = |file: &Option<PathBuf>| {
+            file.as_ref().is_some_and(|path| reread::secret_in(path) == *seed)
+        };
+        group.seed_files.len() < 2 || group.has_seed(seed) || group.seed_files.iter().all(has_it)
     }
 
     /// What a command that names the provider calls it; None where that is not known.
@@ -74,11 +129,68 @@ impl Seeker {
     /// Whether the chain may be elsewhere than in a file that holds `stored`: nothing, or another chain, as where two
     /// providers changed names.
     pub fn is_needed(&self, stored: Option<&Saved>) -> bool {
+        if stored.is_some_and(|stored| self.is_foreign(stored)) {
+            return true;
+        }
         let Some((group, hash)) = self.chain() else { return false };
         let Some(stored) = stored.filter(|stored| stored.refresh_token.is_some()) else {
             return true;
         };
         !stored.may_know_seed(&hash) || is_same_client(group, stored) == Some(false)
+    }
+
+    /// Whether `stored` is of another issuer or client, and not of a chain that began with the configured refresh token
+    /// before these were corrected: its tokens must not be sent to this one.
+    pub fn is_foreign(&self, stored: &Saved) -> bool {
+        let Some(group) = &self.group else { return false };
+        let is_known = || group.seed_hash().is_some_and(|hash| stored.tells_of_seed(&hash));
+        let tells_of_refresh = stored.pending.is_some() || stored.failure.is_some();
+        let holds_any =
+            stored.refresh_token.is_some() || stored.access.is_some() || tells_of_refresh;
+        holds_any && is_same_client(group, stored) == Some(false) && !is_known()
+    }
+
+    /// Where the tokens are to be kept, if `own` is the place for them: another one where that is another chain's.
+    pub fn place(&self, own: &StateFile) -> StateFile {
+        if !own.path().exists() {
+            // To read it would make its folder.
+            return own.clone();
+        }
+        match own.load() {
+            Ok(Some(stored)) if self.is_foreign(&stored) => match self.instead_of(own, &stored) {
+                Sought::Instead(slug) => own.beside(slug),
+                _ => own.clone(),
+            },
+            _ => own.clone(),
+        }
+    }
+
+    /// Where the tokens are to be kept while `own` holds `stored`, which is another chain.
+    fn instead_of(&self, own: &StateFile, stored: &Saved) -> Sought {
+        if stored.refresh_token.is_none() && stored.pending.is_none() {
+            return Sought::Nothing;
+        }
+        let is_free = |slug: &String| {
+            !self.others.contains(slug)
+                && match own.beside(slug.as_str()).load() {
+                    Ok(stored) => stored.is_none_or(|stored| self.is_own(&stored)),
+                    Err(_) => false,
+                }
+        };
+        match numbered(own.slug()).take(PLACES_TRIED_MAX).find(is_free) {
+            Some(slug) => Sought::Instead(slug),
+            None => Sought::Unseen(io::Error::other(IS_FOREIGN).into()),
+        }
+    }
+
+    /// Whether `stored` is its own, as far as the client and the seed tell.
+    fn is_own(&self, stored: &Saved) -> bool {
+        let Some(group) = &self.group else { return false };
+        let has_beginning = match group.seed_hash() {
+            Some(hash) => stored.tells_of_seed(&hash),
+            None => stored.login_hash.is_some(),
+        };
+        has_beginning && is_same_client(group, stored) == Some(true)
     }
 
     /// Whether others that look for the chain see by `stored` whose it is.
@@ -102,18 +214,35 @@ impl Seeker {
         Some(own.beside(format!("begin-{name}")))
     }
 
-    /// Looks into the folder of `own`, the file in which the chain is looked for first, and is not.
-    pub fn look(&self, own: &StateFile) -> Sought {
+    /// Looks into the folder of `own`, the file in which the chain is looked for first, and is not: that holds `stored`.
+    pub fn look(&self, own: &StateFile, stored: Option<&Saved>) -> Sought {
+        match (self.look_around(own), stored) {
+            (Sought::Nothing, Some(stored)) if self.is_foreign(stored) => {
+                self.instead_of(own, stored)
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn look_around(&self, own: &StateFile) -> Sought {
         let Some((group, _)) = self.chain() else { return Sought::Nothing };
+        let all: Vec<Group> = self.all.iter().map(|one| self.as_now(one)).collect();
         let mut contents = Contents::read(own.folder());
         if let Some(error) = contents.unlisted.take() {
             return Sought::Unseen(Unseen { elsewhere: Some(own.folder().to_owned()), error });
         }
-        match contents.find(group, &self.all, &[]).slug {
+        match contents.find(group, &all, &[]).slug {
             Some(slug) if slug == own.slug() => Sought::Nothing,
             Some(slug) => Sought::At(slug),
             None => self.unseen(&contents, own).map_or(Sought::Nothing, Sought::Unseen),
         }
+    }
+
+    /// `one` of all groups with what is in its files now.
+    fn as_now(&self, one: &Group) -> Group {
+        let own = self.group.as_ref().map(|group| group.lead);
+        let read = if own == Some(one.lead) { None } else { reread::read_again(&one.config) };
+        read.map_or_else(|| one.clone(), |config| one.reconfigured(config))
     }
 
     /// A file that can't be read, and of which nothing tells that it is another's.
@@ -138,8 +267,8 @@ mod tests {
         let providers = providers(lines);
         let all = groups(&providers);
         let others = providers[1..].iter().map(|one| one.slug.clone()).collect();
-        let seeker = Seeker { group: Some(all[0].clone()), all, others };
-        seeker.look(&StateFile::new(folder, "a"))
+        let seeker = Seeker { group: Some(all[0].clone()), all, others, ..Seeker::default() };
+        seeker.look(&StateFile::new(folder, "a"), None)
     }
 
     #[test]
@@ -190,6 +319,36 @@ mod tests {
         ] {
             assert_eq!(seeker.is_needed(stored.as_ref()), is_needed, "{stored:?}");
             assert!(!Seeker::default().is_needed(stored.as_ref()));
+        }
+    }
+
+    #[test]
+    fn what_another_client_wrote_is_foreign_unless_it_tells_of_the_configured_seed() {
+        let all = groups(&providers(&[("a", "seed", "id", "")]));
+        let own = all[0].client();
+        let seeker = Seeker { group: Some(all[0].clone()), all, ..Seeker::default() };
+        let mut begun = Saved { refresh_token: Some(Secret::new("r")), ..Saved::default() };
+        begun.begin_with_seed(&Secret::new("other"));
+        let mut corrected = begun.clone();
+        corrected.begin_with_seed(&Secret::new("seed"));
+        let marked = |hash: String| Saved {
+            pending: Some(Marker { refresh_token_hash: hash, ..marker() }),
+            ..Saved::default()
+        };
+        let cases = [
+            (begun.clone(), true),
+            (marked("other".to_owned()), true),
+            (marked(Secret::new("seed").hash()), false),
+            (corrected, false),
+            (Saved::default(), false),
+        ];
+        for (stored, is_foreign) in cases {
+            let of = |client: Option<&str>| Saved {
+                client: client.map(str::to_owned),
+                ..stored.clone()
+            };
+            assert_eq!(seeker.is_foreign(&of(Some("another"))), is_foreign, "{stored:?}");
+            assert!(!seeker.is_foreign(&of(own.as_deref())) && !seeker.is_foreign(&of(None)));
         }
     }
 

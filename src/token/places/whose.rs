@@ -25,8 +25,9 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
     group.identity.as_ref()?;
     let by_name = group.slugs.contains(slug);
     let Some(hash) = group.seed_hash() else {
-        // Without the seed nothing but the name tells whose it is.
-        return (by_name && saved.refresh_token.is_some()).then_some(Claim::Own);
+        // Without the seed nothing but the name and the client tells whose it is.
+        let is_own = by_name && is_same_client(group, saved) != Some(false);
+        return (is_own && saved.refresh_token.is_some()).then_some(Claim::Own);
     };
     if saved.has_no_beginning() {
         // Here too.

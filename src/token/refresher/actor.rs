@@ -9,7 +9,6 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
-use crate::config::{SecretFiles, secret_file, secret_of_file};
 use crate::record::Saved;
 use crate::record::refresh_end::Nearness;
 use crate::token::history::{RefreshStatus, Trouble};
@@ -18,7 +17,7 @@ use crate::token::refresher::disk::{Unread, load_at_start};
 use crate::token::refresher::hosts::{Entry, Went};
 use crate::token::refresher::words::tell_stored;
 use crate::token::refresher::{Event, Setup, TICK_MS};
-use crate::token::state_file::StateFile;
+use crate::token::state_file::{StateFile, StateLock};
 use crate::token::store::{Generation, Posting};
 use crate::token::waiting::{Cause, Waits};
 
@@ -40,6 +39,9 @@ pub(super) struct Actor {
     pub(super) status: RefreshStatus,
     /// What could not be written to disk yet, and why.
     pub(super) unsaved: Option<(Saved, String)>,
+    /// The locks of state files, held for as long as these lack what could not be written: whoever read one meanwhile
+    /// would find a refresh token that was used.
+    pub(super) kept_locks: Vec<(PathBuf, StateLock)>,
     /// The state file is there and can't be read.
     pub(super) unread: Option<Unread>,
     /// What was said of the state file last.
@@ -68,6 +70,8 @@ pub(super) struct Actor {
     pub(super) falls_back: bool,
     /// Hash of the configured seed of which was said that it is superseded.
     pub(super) superseded_said: Option<String>,
+    /// Hash of the seed in a file that is not used before a reload, of which that was said.
+    pub(super) other_seed_said: Option<String>,
     /// When the last look and the last tick were, on the steady clock.
     looked_at_ms: u64,
     ticked_at_ms: u64,
@@ -106,6 +110,7 @@ impl Actor {
             machine,
             status: RefreshStatus::default(),
             unsaved: None,
+            kept_locks: Vec::new(),
             unread: None,
             notes: Vec::new(),
             unshared: false,
@@ -121,6 +126,7 @@ impl Actor {
             end_warned: None,
             falls_back: false,
             superseded_said: None,
+            other_seed_said: None,
             looked_at_ms: now.steady_ms,
             ticked_at_ms: now.steady_ms,
             is_retired: false,
@@ -323,33 +329,6 @@ impl Actor {
         self.publish(false);
     }
 
-    /// Reads the files that the secrets came from; a new refresh token, or a new client, ends a
-    /// failure that was about the old one.
-    pub(super) fn read_files_again(&mut self) {
-        let config = &mut self.setup.config;
-        if config.files == SecretFiles::default() {
-            return;
-        }
-        let read = |path: &PathBuf| secret_of_file(path, secret_file::read(path));
-        if let Some(path) = &config.files.client_id {
-            config.client_id = read(path).map(|id| id.expose().to_owned());
-        }
-        if let Some(path) =
-            config.files.client_secret.as_ref().filter(|_| config.client_secret.is_some())
-        {
-            config.client_secret = Some(read(path));
-        }
-        if let Some(path) = config.files.seed.as_ref().filter(|_| config.seed.is_some()) {
-            config.seed = Some(read(path));
-        }
-        let is_new = self.machine.set_policy(Policy::of(config));
-        self.machine.stamp_client(config.client_hash());
-        if is_new {
-            // As at a start: it may be of another account.
-            self.machine.order(self.setup.clock.now());
-        }
-    }
-
     /// Says once that a refresh waits for the wall clock to be set, or would.
     fn warn_of_clock(&mut self, now: Moment) {
         let Some(wait_ms) = self.machine.clock_wait_left_ms(now).filter(|_| !self.clock_warned)
@@ -400,7 +379,7 @@ impl Actor {
             Entry::Away => Went::Away,
         };
         self.leave();
-        drop(lock);
+        self.keep_while_unsaved(lock, self.setup.state.lock_path());
         // Once the outcome is published, an order is about what comes after it.
         self.joined = self.inbox.len();
         match went {

@@ -59,6 +59,7 @@ impl Actor {
     pub(super) fn store(&mut self, saved: Saved) {
         match self.on_disk(|state| state.replace(&saved)) {
             Ok(()) => {
+                self.kept_locks.clear();
                 if self.unsaved.take().is_some() {
                     info!(
                         provider = self.setup.name.as_str();
@@ -88,7 +89,7 @@ impl Actor {
         let Some((saved, _)) = self.unsaved.clone() else { return Ok(()) };
         // Under the lock nothing can be stored between the look and the write.
         let path = self.setup.state.path();
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let is_over = self.take_up_login();
         if self.setup.state.path() != path {
             // It was moved: that is not the file that is locked.
@@ -97,6 +98,7 @@ impl Actor {
         if !is_over {
             self.store(saved);
         }
+        self.keep_while_unsaved(lock, self.setup.state.lock_path());
         if self.unsaved.is_none() {
             self.publish(false);
         }
@@ -234,6 +236,7 @@ impl Actor {
         if self.machine.is_other_login(&stored) {
             // What could not be written belongs to a chain that is over.
             self.unsaved = None;
+            self.kept_locks.clear();
             self.status.last_error = None;
         }
         let now = self.setup.clock.now();

@@ -99,6 +99,7 @@ impl Actor {
                 Ok(Event::Reloaded(seeker)) => {
                     self.is_retired = false;
                     self.setup.seeker = *seeker;
+                    self.setup.seeker.reconfigure(&self.setup.config);
                 }
                 Ok(event) => self.hear(event),
                 Err(TryRecvError::Empty) => break,

@@ -2,6 +2,7 @@
 //! chain under another name. Then it is used where it is, so that both have one file and one lock.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 
@@ -31,8 +32,11 @@ pub(super) enum NoLock {
 impl Actor {
     /// The lock on the state file; None where the state folder can't hold one.
     pub(super) fn lock(&mut self) -> Result<Option<StateLock>, NoLock> {
-        let locking = self.on_disk(StateFile::try_lock);
         let lock_path = self.setup.state.lock_path();
+        if let Some((_, lock)) = self.kept_locks.iter().find(|(path, _)| *path == lock_path) {
+            return Ok(Some(lock.clone()));
+        }
+        let locking = self.on_disk(StateFile::try_lock);
         self.locked(locking, || lock_path.display().to_string())
     }
 
@@ -56,6 +60,19 @@ impl Actor {
             self.wait_for(Cause::LockFile { path: lock_path(), why: error.to_string() });
         }
         Err(NoLock::Unknown)
+    }
+
+    /// Gives the `lock` on the state file back, or keeps it until the file holds what is newest.
+    pub(super) fn keep_while_unsaved(&mut self, lock: Option<StateLock>, path: PathBuf) {
+        if self.unsaved.is_none() {
+            self.kept_locks.clear();
+        } else if let Some(lock) = lock.filter(|_| !self.keeps_lock(&path)) {
+            self.kept_locks.push((path, lock));
+        }
+    }
+
+    fn keeps_lock(&self, path: &Path) -> bool {
+        self.kept_locks.iter().any(|(kept, _)| kept == path)
     }
 
     fn warn_of_no_lock(&mut self, error: &io::Error) {
@@ -140,15 +157,35 @@ impl Actor {
         if !seeker.is_needed(stored.as_ref()) {
             return Ok(stored);
         }
-        match self.on_disk(|state| seeker.look(state)) {
-            Sought::Unseen(unseen) if stored.is_none() => Err(unseen),
-            Sought::Nothing | Sought::Unseen(_) => Ok(stored),
-            Sought::At(slug) if self.is_left(&slug) => Ok(stored),
+        let usable = stored.clone().filter(|stored| !seeker.is_foreign(stored));
+        match self.on_disk(|state| seeker.look(state, stored.as_ref())) {
+            Sought::Unseen(unseen) if usable.is_none() => Err(unseen),
+            Sought::Nothing | Sought::Unseen(_) => Ok(usable),
+            Sought::At(slug) if self.is_left(&slug) => Ok(usable),
             Sought::At(slug) => {
                 go_to(&mut self.setup, slug);
                 let read = self.on_disk(StateFile::read);
                 Ok(understand(&self.setup, read, false).0?)
             }
+            Sought::Instead(slug) => {
+                go_instead(&mut self.setup, slug);
+                let read = self.on_disk(StateFile::read);
+                let stored = understand(&self.setup, read, false).0?;
+                if stored.is_none() {
+                    self.store_in_new_place();
+                }
+                Ok(stored)
+            }
+        }
+    }
+
+    /// Another process has taken the place of the tokens in memory: they are stored in the new one.
+    fn store_in_new_place(&mut self) {
+        let saved = self.machine.saved().clone();
+        if saved.refresh_token.is_some()
+            && let Ok(_lock) = self.lock()
+        {
+            self.store(saved);
         }
     }
 }
@@ -177,22 +214,35 @@ pub(super) fn follow_at_start(
     if !seeker.is_needed(stored.as_ref()) {
         return Ok(stored);
     }
-    match on_disk_at_start(setup, |state| seeker.look(state)) {
-        Sought::Unseen(unseen) if stored.is_none() => Err(unseen),
-        Sought::Nothing | Sought::Unseen(_) => Ok(stored),
-        Sought::At(slug) => {
-            go_to(setup, slug);
-            let read = on_disk_at_start(setup, StateFile::read);
-            Ok(understand(setup, read, false).0?)
-        }
+    let usable = stored.clone().filter(|stored| !seeker.is_foreign(stored));
+    match on_disk_at_start(setup, |state| seeker.look(state, stored.as_ref())) {
+        Sought::Unseen(unseen) if usable.is_none() => return Err(unseen),
+        Sought::Nothing | Sought::Unseen(_) => return Ok(usable),
+        Sought::At(slug) => go_to(setup, slug),
+        Sought::Instead(slug) => go_instead(setup, slug),
     }
+    let read = on_disk_at_start(setup, StateFile::read);
+    Ok(understand(setup, read, false).0?)
 }
 
 fn go_to(setup: &mut Setup, slug: String) {
     setup.state = setup.state.beside(slug);
     info!(
         provider = setup.name.as_str();
-        "The tokens of provider {} are in {}, where another process keeps them; that file is used",
+        "The tokens of provider {} are in {}, where another process or provider keeps them; that file is used",
+        setup.name,
+        setup.state.path().display()
+    );
+}
+
+fn go_instead(setup: &mut Setup, slug: String) {
+    let foreign = setup.state.path();
+    setup.state = setup.state.beside(slug);
+    warn!(
+        provider = setup.name.as_str();
+        "The state file {} holds tokens of another token_url or client_id than provider {} has: they are neither used \
+         nor replaced, and its own are kept in {}. Give each of two processes its own state_dir or slug",
+        foreign.display(),
         setup.name,
         setup.state.path().display()
     );

@@ -41,15 +41,23 @@ impl Actor {
         } else {
             self.unshared = setup.chain.is_some();
         }
+        if setup.seeker.is_foreign(self.machine.saved()) {
+            // What could not be written is of the chain before, and is given up after this.
+            let _ = self.save_again();
+        }
         let before = std::mem::replace(&mut self.setup, setup);
         let now = self.setup.clock.now();
         self.machine.reconfigure(Policy::of(&self.setup.config), now);
+        self.forget_tokens_of_others();
         self.machine.stamp_client(self.setup.config.client_hash());
         self.next_place = None;
         if before.state.path() != self.setup.state.path() {
             let new = std::mem::replace(&mut self.setup.state, before.state);
             // Where another process keeps them elsewhere they stay there, unless they are to move.
-            if new.path() != self.home {
+            if new.path() == self.home && self.machine.saved().refresh_token.is_none() {
+                self.setup.state = new;
+                self.take_up_stored();
+            } else if new.path() != self.home {
                 self.next_place = Some((new, leaving));
                 self.move_to_next_place();
             }
@@ -62,6 +70,8 @@ impl Actor {
     pub(super) fn reloaded(&mut self, seeker: Seeker) {
         self.is_retired = false;
         self.setup.seeker = seeker;
+        // A file may say another refresh token by now, and be back at the old one.
+        self.setup.seeker.reconfigure(&self.setup.config);
         if self.machine.next_attempt_at().is_some() {
             self.machine.order(self.setup.clock.now());
         }
@@ -95,9 +105,10 @@ impl Actor {
         }
         let old = std::mem::replace(&mut self.setup.state, new);
         let lock = self.lock().ok().filter(|_| !self.is_place_anothers());
-        if let Some(_lock) = lock {
+        if let Some(lock) = lock {
             self.home = self.setup.state.path();
             self.move_from(old, old_lock, leaving);
+            self.keep_while_unsaved(lock, self.setup.state.lock_path());
             return;
         }
         if old.path() != self.home {
@@ -139,14 +150,14 @@ impl Actor {
             Some(why) => self.unsaved = Some((saved, why)),
         }
         // Where the tokens came back to a place before it was left.
-        let place = self.setup.state.path();
+        let (place, old_lock_path) = (self.setup.state.path(), old.lock_path());
         self.left_places.retain(|(left, _)| left.path() != place);
         if old_lock.is_some() && self.unsaved.is_none() {
             self.leave_place(&old, &leaving);
         } else {
             self.left_places.push((old, leaving));
         }
-        drop(old_lock);
+        self.keep_while_unsaved(old_lock, old_lock_path);
         self.leave_old_places();
     }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{major, minor};
 
@@ -16,9 +17,9 @@ const LOCK_MODE: u32 = 0o600;
 const ALL_LOCKS: &str = "/proc/locks";
 
 /// Held while a refresh runs, so that two processes never refresh one provider at once. Released
-/// when dropped, or by the system when the process ends.
-#[derive(Debug)]
-pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] File);
+/// when it and its copies are dropped, or by the system when the process ends.
+#[derive(Clone, Debug)]
+pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] Arc<File>);
 
 /// What a try for the lock came to.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub(super) fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
     };
     give_to_owner(&file, folder);
     match file.try_lock() {
-        Ok(()) => Ok(Locking::Ours(StateLock(file))),
+        Ok(()) => Ok(Locking::Ours(StateLock(Arc::new(file)))),
         Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
         // The file is there and open: its file system knows no locks.
         Err(TryLockError::Error(error)) => Ok(Locking::Nobodys(error)),
@@ -64,7 +65,13 @@ fn can_be_locked_by_nobody(path: &Path, error: &io::Error) -> bool {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).write(true).truncate(false).mode(LOCK_MODE);
-    let file = regular_file::open_with(&mut options, path)?;
+    let file = match regular_file::open_with(&mut options, path) {
+        // One that is there can be locked all the same.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+            regular_file::open(path).map_err(|_| error)?
+        }
+        opened => opened?,
+    };
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & !LOCK_MODE != 0 {
         // Whoever can open it can hold it. Where it is somebody else's file, its owner sees to it.

@@ -325,3 +325,19 @@ fn a_failure_that_was_stored_by_a_clock_ahead_is_no_longer_than_the_retry_interv
     let restarted = Lifecycle::new(policy(Some("s")), saved, behind);
     assert_eq!(wait(&restarted, behind), HOUR_MS);
 }
+
+#[test]
+fn a_token_that_had_ended_by_the_clock_that_stored_it_serves_by_the_present_one() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    let saved = succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START);
+    for (ahead_ms, left_ms) in
+        [(3_599_000, Some(1_000)), (3_600_000, Some(3_540_000)), (86_400_000, Some(3_540_000))]
+    {
+        // Something was stored while the clock was ahead.
+        let saved = Saved { saved_at: START.wall.plus_millis(ahead_ms), ..saved.clone() };
+        let now = later(START, 60_000);
+        let machine = Lifecycle::new(policy(Some("s")), Some(saved), now);
+        let token = machine.token();
+        assert_eq!(token.map(|token| token.expires.left_ms(now)), left_ms, "{ahead_ms}");
+    }
+}

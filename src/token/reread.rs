@@ -1,0 +1,29 @@
+//! Reads the files that a provider's secrets come from once more.
+
+use std::path::Path;
+
+use crate::config::{AutoRefresh, Found, SecretFiles, secret_file, secret_of_file};
+
+/// What is in the secret file `path` now.
+pub fn secret_in(path: &Path) -> Found {
+    secret_of_file(path, secret_file::read(path))
+}
+
+/// `config` with what is in its files now; None where its secrets come from none.
+pub fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
+    if config.files == SecretFiles::default() {
+        return None;
+    }
+    let mut read = config.clone();
+    if let Some(path) = &config.files.client_id {
+        read.client_id = secret_in(path).map(|id| id.expose().to_owned());
+    }
+    if let Some(path) = config.files.client_secret.as_ref().filter(|_| read.client_secret.is_some())
+    {
+        read.client_secret = Some(secret_in(path));
+    }
+    if let Some(path) = config.files.seed.as_ref().filter(|_| read.seed.is_some()) {
+        read.seed = Some(secret_in(path));
+    }
+    Some(read)
+}
