@@ -200,10 +200,14 @@ impl Proxy {
         let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
         let counts = &provider.counts;
         let sent = self.send(&mut asking, &outgoing, record);
-        let mut answer = sent.inspect_err(|stop| {
-            if matches!(stop, Stop::Refused(_)) {
-                counts.failed();
+        let mut answer = sent.map_err(|stop| {
+            let Stop::Refused(mut refusal) = stop else { return stop };
+            counts.failed();
+            if refusal.code == Code::UpstreamTimeout {
+                let (name, seconds) = (&provider.config.name, HEAD_MAX.as_secs());
+                refusal.message = format!("{name} did not answer within {seconds} s");
             }
+            refusal.into()
         })?;
         let status = answer.head.status;
         if status >= 500 {

@@ -168,7 +168,11 @@ impl<'a> Exchange<'a> {
         if !self.buffer.is_full() {
             interest |= PollFlags::IN;
         }
-        let ready = self.watch.wait(self.wire.socket(), interest, deadline.left())?;
+        let ready = self.watch.wait(self.wire.socket(), interest, deadline.left());
+        let ready = ready.map_err(|fault| match fault {
+            Fault::TimedOut => Fault::Untaken,
+            other => other,
+        })?;
         if ready.readable { self.take_early() } else { Ok(Sent::Whole) }
     }
 

@@ -7,6 +7,9 @@ use crate::upstream::UpstreamError;
 use crate::upstream::framing::BadFraming;
 use crate::upstream::head::BadHead;
 
+/// A connection that could not be made in time, in words.
+pub(super) const TOO_LONG_TO_CONNECT: &str = "it took longer than timeouts.connect allows";
+
 /// What went wrong.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -14,6 +17,8 @@ pub(super) enum Fault {
     ClientGone,
     /// It took too long.
     TimedOut,
+    /// The provider took nothing of the request for too long.
+    Untaken,
     /// The provider ended the connection in order.
     Closed,
     /// The connection ended without TLS saying so: what came last may be missing (RFC 9112 §9.8).
@@ -37,7 +42,7 @@ impl Fault {
     pub(super) fn connecting(self) -> UpstreamError {
         match self {
             Self::ClientGone => UpstreamError::ClientGone,
-            Self::TimedOut => UpstreamError::Unreachable("no connection in time".to_owned()),
+            Self::TimedOut => UpstreamError::Unreachable(TOO_LONG_TO_CONNECT.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
             other => UpstreamError::Unreachable(other.in_words()),
         }
@@ -47,7 +52,11 @@ impl Fault {
     pub(super) fn exchanging(self) -> UpstreamError {
         match self {
             Self::ClientGone => UpstreamError::ClientGone,
-            Self::TimedOut => UpstreamError::TimedOut("no response in time".to_owned()),
+            Self::TimedOut => {
+                let why = "no response came within timeouts.response";
+                UpstreamError::TimedOut(why.to_owned())
+            }
+            Self::Untaken => UpstreamError::TimedOut(self.in_words()),
             Self::RequestBody(error) => UpstreamError::RequestBody(error),
             Self::Unsendable(what) => UpstreamError::Unsendable(what.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
@@ -65,6 +74,9 @@ impl Fault {
         match self {
             Self::ClientGone => "the client went away".to_owned(),
             Self::TimedOut => "it took too long".to_owned(),
+            Self::Untaken => {
+                "it took nothing of the request for longer than timeouts.idle allows".to_owned()
+            }
             Self::Closed => "the connection was closed".to_owned(),
             Self::Cut => "the connection was cut: TLS did not say that it ends".to_owned(),
             Self::Io(error) | Self::RequestBody(error) => error.to_string(),
@@ -138,7 +150,7 @@ impl From<BadFraming> for Fault {
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::TimedOut => io::ErrorKind::TimedOut.into(),
+            Fault::TimedOut | Fault::Untaken => io::ErrorKind::TimedOut.into(),
             Fault::Closed | Fault::Cut => io::ErrorKind::UnexpectedEof.into(),
             Fault::Io(error) => error,
             Fault::Short(shortage) => shortage.into(),

@@ -9,7 +9,7 @@ use ureq::{Proxy, ProxyProtocol};
 use crate::clock::Deadline;
 use crate::secret::Secret;
 use crate::upstream::connect::literal;
-use crate::upstream::fault::Fault;
+use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
 use crate::upstream::head::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
 use crate::upstream::origin::Origin;
 use crate::upstream::talk::Talk;
@@ -57,7 +57,7 @@ impl Tunnel {
     pub(super) fn at_fault(&self, fault: Fault) -> Fault {
         let what = match fault {
             Fault::ClientGone | Fault::Short(_) => return fault,
-            Fault::TimedOut => "it made no connection in time".to_owned(),
+            Fault::TimedOut => TOO_LONG_TO_CONNECT.to_owned(),
             other => other.in_words(),
         };
         Fault::Bad(format!("the proxy {}: {what}", self.shown))

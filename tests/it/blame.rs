@@ -48,7 +48,7 @@ fn a_proxy_that_fails_is_named_and_not_the_provider() {
         (
             "Silent",
             silent.url(),
-            format!("the proxy {}: it made no connection in time", silent.url()),
+            format!("the proxy {}: it took longer than timeouts.connect", silent.url()),
         ),
         ("Forbids", forbidding.url(), format!("the proxy {}: it answered 403", forbidding.url())),
         (

@@ -106,6 +106,25 @@ fn a_provider_that_half_closes_while_a_body_is_sent_ends_the_request() {
 }
 
 #[test]
+fn a_provider_that_takes_nothing_of_the_request_is_told_from_one_that_does_not_answer() {
+    let (held, holds) = bounded(9);
+    let url = reading_no_further(move |stream| held.send(stream).unwrap());
+    for replay in [1_000, 16_000_000] {
+        let proxy = TestProxy::builder()
+            .settings(&format!("replay_body_bytes: {replay}, timeouts: {{idle: 1}}"))
+            .provider("P", "anthropic", &url, "auth_type: none")
+            .start();
+        let mut client = Client::connect(proxy.address);
+        client.send(post("/", &"x".repeat(16_000_000)));
+        let refused = client.answer();
+        assert_eq!((refused.status, refused.code()), (504, "upstream_timeout"), "{replay}");
+        let words = "it took nothing of the request for longer than timeouts.idle";
+        assert!(refused.body.contains(words), "{}", refused.body);
+    }
+    drop(holds);
+}
+
+#[test]
 fn an_interim_answer_that_nobody_asked_for_does_not_hide_an_early_413() {
     let interims = [
         "HTTP/1.1 100 Continue\r\n\r\n",

@@ -73,6 +73,7 @@ fn no_answer_in_time_is_504() {
         .start();
     let refused = proxy.ask(get("/"));
     assert_eq!((refused.status, refused.code()), (504, "upstream_timeout"));
+    assert!(refused.body.contains("no response came within timeouts.response"), "{}", refused.body);
 }
 
 #[test]
