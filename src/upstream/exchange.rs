@@ -100,6 +100,10 @@ impl<'a> Exchange<'a> {
             let room = left.map_or(piece.len(), |left| {
                 usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()))
             });
+            // The client may be slow, and the provider may have answered what it has seen of the body.
+            if self.body_touched && self.take_early()? == Sent::Answered {
+                return Ok(Sent::Answered);
+            }
             self.body_touched = true;
             let count = reader.read(&mut piece[..room]).map_err(Fault::RequestBody)?;
             let bytes = IoSlice::new(&piece[..count]);

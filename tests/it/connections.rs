@@ -125,6 +125,35 @@ fn a_provider_that_takes_nothing_of_the_request_is_told_from_one_that_does_not_a
 }
 
 #[test]
+fn an_early_answer_of_a_provider_that_reads_on_does_not_wait_for_the_end_of_a_slow_body() {
+    let (sent, was_sent) = bounded(9);
+    let provider = Peer::start(move |mut talk| {
+        if talk.head().is_some() {
+            talk.send(answer(413, "too large"));
+            sent.send(()).unwrap();
+            talk.wait_for_close();
+        }
+    });
+    let proxy = TestProxy::builder()
+        .settings("replay_body_bytes: 1000")
+        .provider("P", "anthropic", &provider.url(), "auth_type: none")
+        .start();
+    for framing in
+        ["Content-Length: 4000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3d0900\r\n"]
+    {
+        let mut client = Client::connect(proxy.address);
+        client.send(format!("POST / HTTP/1.1\r\nHost: localhost\r\n{framing}"));
+        client.send("x".repeat(100_000));
+        was_sent.recv_timeout(PATIENCE).unwrap();
+        // The next piece of a client that is slow. The rest never comes.
+        client.send("x".repeat(100_000));
+        let answered = client.answer();
+        let seen = (answered.status, answered.body.as_str(), answered.field("connection"));
+        assert_eq!(seen, (413, "too large", Some("close")), "{framing}");
+    }
+}
+
+#[test]
 fn an_interim_answer_that_nobody_asked_for_does_not_hide_an_early_413() {
     let interims = [
         "HTTP/1.1 100 Continue\r\n\r\n",
