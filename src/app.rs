@@ -9,7 +9,7 @@ use crate::assemble::{Environment, Load, StartError};
 use crate::clock::Deadline;
 use crate::config::{Config, Server as ServerKind};
 use crate::current::Current;
-use crate::proxy::exchange::Proxy;
+use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::state_file::{check_writable, exposures};
@@ -88,7 +88,7 @@ impl App {
         if let Some(watchdog) = &self.watchdog {
             watchdog.drain();
         }
-        let grace = self.proxy().config.settings.shutdown_grace;
+        let grace = self.proxy().settings.shutdown_grace;
         let deadline = Deadline::after(grace);
         // Their streams would never end by themselves.
         self.proxy().watchers.dismiss();

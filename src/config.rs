@@ -61,9 +61,9 @@ pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
 }
 
 /// The enabled provider that a segment of a path names by its slug, percent-encoded or not.
-pub fn find_by_segment(providers: &[Provider], segment: &str) -> Option<usize> {
+pub fn find_by_segment<'a, P: AsRef<Provider>>(providers: &'a [P], segment: &str) -> Option<&'a P> {
     let slug = slug::of_segment(segment)?;
-    providers.iter().position(|one| one.enabled && one.slug == slug)
+    providers.iter().find(|one| one.as_ref().enabled && one.as_ref().slug == slug)
 }
 
 /// `settings`: everything that is not one provider's.
@@ -215,6 +215,13 @@ pub struct Provider {
     pub egress: Egress,
     /// Requests that it may have under way, so that a slow provider leaves workers to the others.
     pub max_in_flight: u64,
+}
+
+/// Whatever has a description of a provider can be routed to: this one itself, for one.
+impl AsRef<Provider> for Provider {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 /// `type`.

@@ -19,11 +19,11 @@ use crate::current::changes::{Listening, counts_of, unchanged, what_changed};
 use crate::ingress::{After, Request, Service};
 use crate::message::RequestHead;
 use crate::proxy::cooldown::Cooldown;
-use crate::proxy::exchange::Proxy;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
-use crate::proxy::pages::events::Watchers;
 use crate::proxy::provider::{Counts, Provider};
+use crate::proxy::state::Proxy;
+use crate::proxy::watchers::Watchers;
 use crate::refusal::Refusal;
 use crate::shared::keeper::{Herald, Keeper, Member};
 use crate::supervisor::Stage;
@@ -177,8 +177,8 @@ impl Current {
         let old = self.proxy();
         let providers =
             parts.providers(&config, Some(&old)).map_err(|error| vec![error.to_string()])?;
-        notes.extend(parts.listening.needs_restart(&old.config.settings, &config.settings));
-        info!("{}", what_changed(&old.config.providers, &config.providers));
+        notes.extend(parts.listening.needs_restart(&old.settings, &config.settings));
+        info!("{}", what_changed(&old.configured(), &config.providers));
         let times = (self.started_at, self.uptime);
         let proxy = new_proxy(config, providers, parts, self.bound, times, &self.itself);
         let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
@@ -288,7 +288,7 @@ impl Parts {
         let postings: Vec<Option<PostingKey>> =
             (0..config.providers.len()).map(|index| plan.posting(index)).collect();
         let prepared = prepare(config, &plan, old)?;
-        say_what_is_shared(&config.providers, old.map(|old| old.config.providers.as_slice()));
+        say_what_is_shared(&config.providers, old.map(Proxy::configured));
         self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
         let mut providers = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
@@ -409,10 +409,10 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
 }
 
 /// Says which providers share a chain of refresh tokens, unless that was so before too.
-fn say_what_is_shared(providers: &[config::Provider], before: Option<&[config::Provider]>) {
+fn say_what_is_shared(providers: &[config::Provider], before: Option<Vec<config::Provider>>) {
     let (shared, alone) = (sharing(providers), collisions(providers));
     let known =
-        before.map_or_else(Vec::new, |before| [sharing(before), collisions(before)].concat());
+        before.map_or_else(Vec::new, |before| [sharing(&before), collisions(&before)].concat());
     for line in shared.iter().filter(|line| !known.contains(line)) {
         info!("{line}");
     }
@@ -429,15 +429,16 @@ fn new_proxy(
     (started_at, uptime): (Timestamp, Stopwatch),
     current: &Weak<Current>,
 ) -> Proxy {
-    let settings = &config.settings;
-    let access = access_rules(settings, bound);
+    let Config { settings, model_routes, .. } = config;
+    let access = access_rules(&settings, bound);
     let current = current.clone();
     let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {
         access,
         watchers,
         store_health: parts.keeper.as_ref().map(|keeper| keeper.health().clone()),
-        config,
+        settings,
+        model_routes,
         providers,
         metrics: parts.metrics.clone(),
         clock: parts.environment.clock.clone(),

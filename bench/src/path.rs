@@ -19,7 +19,7 @@ use evertoken::ingress::door::Guest;
 use evertoken::ingress::live::Live;
 use evertoken::ingress::{After, Request, Service, conn};
 use evertoken::message::RequestHead;
-use evertoken::proxy::exchange::Proxy;
+use evertoken::proxy::state::Proxy;
 use evertoken::refusal::Refusal;
 use evertoken::supervisor::Supervisor;
 

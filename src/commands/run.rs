@@ -253,7 +253,7 @@ fn start_reloads(
             let told = reload::Outcome { process, count, is_in_use, lines, configuration };
             tell_outcome(&state_dir, &told);
             // Whoever called has the new file, and looks where that says.
-            let moved_to = current.proxy().config.settings.state_dir.clone();
+            let moved_to = current.proxy().settings.state_dir.clone();
             if moved_to != state_dir {
                 tell_outcome(&moved_to, &told);
             }

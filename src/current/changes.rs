@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::assemble::timeouts;
 use crate::config::{self, Config, Settings};
-use crate::proxy::exchange::Proxy;
 use crate::proxy::provider::{Counts, Provider};
+use crate::proxy::state::Proxy;
 
 /// The provider of `old` that is as it was, and is reached as it was.
 pub(super) fn unchanged(
@@ -13,7 +13,7 @@ pub(super) fn unchanged(
     provider: &config::Provider,
     settings: &Settings,
 ) -> Option<Arc<Provider>> {
-    let before = &old.config.settings;
+    let before = &old.settings;
     let same_place = before.state_dir == settings.state_dir
         && before.token_store == settings.token_store
         && timeouts(&before.limits) == timeouts(&settings.limits);

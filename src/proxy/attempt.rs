@@ -12,8 +12,9 @@ use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::Mark;
-use crate::proxy::exchange::{Proxy, Record, Stop};
+use crate::proxy::outcome::{Record, Stop};
 use crate::proxy::provider::{InFlight, Provider};
+use crate::proxy::state::Proxy;
 use crate::proxy::{cooldown, headers, rejection, target, verdict};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
@@ -56,136 +57,133 @@ impl Answered<'_> {
     }
 }
 
-impl Proxy {
-    /// Sends a request to one provider, and has it cool down where it fails.
-    // Not part of its caller: what it needs of the stack would stay with the worker.
-    #[inline(never)]
-    pub(super) fn attempt<'p>(
-        &self,
-        request: &mut Request<'_>,
-        outgoing: &Outgoing<'p, '_>,
-        record: &mut Record,
-    ) -> Result<Answered<'p>, Stop> {
-        let provider = outgoing.provider;
-        let in_flight = provider.enter()?;
-        let sent = provider.cooldown.mark();
-        let outcome = self.send(request, outgoing, record);
-        self.judge(provider, &outcome, sent);
-        outcome.map(|answer| Answered { provider, answer, in_flight })
-    }
+/// Sends a request to one provider, and has it cool down where it fails.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(super) fn attempt<'p>(
+    proxy: &Proxy,
+    request: &mut Request<'_>,
+    outgoing: &Outgoing<'p, '_>,
+    record: &mut Record<'_>,
+) -> Result<Answered<'p>, Stop> {
+    let provider = outgoing.provider;
+    let in_flight = provider.enter()?;
+    let sent = provider.cooldown.mark();
+    let outcome = send(proxy, request, outgoing, record);
+    judge(proxy, provider, &outcome, sent);
+    outcome.map(|answer| Answered { provider, answer, in_flight })
+}
 
-    // Not part of its caller: what it needs of the stack would stay with the worker.
-    #[inline(never)]
-    fn judge(&self, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
-        let otherwise = self.config.settings.failure_cooldown;
-        let name = &provider.config.name;
-        let (length, why) = match outcome {
-            Ok(answer) if verdict::is_failing(answer.head.status) => {
-                self.metrics.upstream_error(name, "status");
-                let now = self.clock.wall();
-                let length = cooldown::length(&answer.head.headers, now, otherwise);
-                (length, format!("it answered {}", answer.head.status))
-            }
-            Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
-                self.metrics.upstream_error(name, refusal.code.as_str());
-                (otherwise, format!("{} ({})", refusal.message, refusal.code.as_str()))
-            }
-            Ok(_) => return provider.cooldown.succeeded(sent),
-            Err(_) => return,
-        };
-        if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
-            provider.counts.failed();
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
+    let otherwise = proxy.settings.failure_cooldown;
+    let name = &provider.config.name;
+    let (length, why) = match outcome {
+        Ok(answer) if verdict::is_failing(answer.head.status) => {
+            proxy.metrics.upstream_error(name, "status");
+            let now = proxy.clock.wall();
+            let length = cooldown::length(&answer.head.headers, now, otherwise);
+            (length, format!("it answered {}", answer.head.status))
         }
-        // What a provider answers counts for every host; no connection may be this host's own trouble.
-        if let (Some(herald), Ok(_)) = (&provider.herald, outcome) {
-            herald.tell(length);
+        Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
+            proxy.metrics.upstream_error(name, refusal.code.as_str());
+            (otherwise, format!("{} ({})", refusal.message, refusal.code.as_str()))
         }
-        if provider.cooldown.begin(self.clock.now(), length) {
-            warn!(
-                provider = name;
-                "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
-            );
-        }
+        Ok(_) => return provider.cooldown.succeeded(sent),
+        Err(_) => return,
+    };
+    if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
+        provider.counts.failed();
     }
-
-    /// Sends the request, and once more where its token is refused and there is a newer one.
-    pub(super) fn send<'p>(
-        &self,
-        request: &mut Request<'_>,
-        outgoing: &Outgoing<'p, '_>,
-        record: &mut Record,
-    ) -> Result<Answer<'p>, Stop> {
-        let Provider { source, config, .. } = outgoing.provider;
-        let mut is_first = true;
-        loop {
-            let credential = source.wait(&config.name, &self.clock)?;
-            let mut answer =
-                self.send_once(request, outgoing, &credential, &mut record.attempts)?;
-            let Some(generation) = credential.generation() else { return Ok(answer) };
-            if !refuses_token(&mut answer) {
-                return Ok(answer);
-            }
-            let may_repeat = is_first && outgoing.body.is_held();
-            if !source.has_newer(generation, may_repeat, &self.clock) {
-                return Ok(answer);
-            }
-            is_first = false;
-        }
+    // What a provider answers counts for every host; no connection may be this host's own trouble.
+    if let (Some(herald), Ok(_)) = (&provider.herald, outcome) {
+        herald.tell(length);
     }
-
-    // Not part of its caller: what it needs of the stack would stay with the worker.
-    #[inline(never)]
-    fn send_once<'p>(
-        &self,
-        request: &mut Request<'_>,
-        outgoing: &Outgoing<'p, '_>,
-        credential: &credential::Sent<'_>,
-        attempts: &mut u32,
-    ) -> Result<Answer<'p>, Stop> {
-        let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
-        let inbound_keys = self.access.keys.as_deref().unwrap_or_default();
-        let claims = claims.of(provider, credential.secret());
-        let mut headers = headers::to_upstream(
-            &request.head.headers,
-            provider,
-            credential.secret(),
-            claims.as_deref(),
-            inbound_keys,
+    if provider.cooldown.begin(proxy.clock.now(), length) {
+        warn!(
+            provider = name;
+            "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
         );
-        if matches!(outgoing.body, TakenBody::Recoded(_)) {
-            headers.remove("content-encoding");
-        }
-        let target = target::to_upstream(outgoing.target, provider, inbound_keys);
-        let out = OutRequest {
-            method: &request.head.method,
-            target: &target,
-            passed_on: &headers.passed_on,
-            headers: &headers.own,
-            response_max: outgoing.response_max,
-        };
-        let client: Option<&Arc<TcpStream>> = request.client;
-        let sent = match outgoing.body.sent() {
-            TakenBody::Absent | TakenBody::Glimpsed { .. } => {
-                upstream.send(&out, &mut OutBody::Absent, client, attempts)
-            }
-            TakenBody::Held(bytes)
-            | TakenBody::Recoded(bytes)
-            | TakenBody::Coded { sent: bytes, .. } => {
-                upstream.send(&out, &mut OutBody::Held(bytes), client, attempts)
-            }
-            TakenBody::Streamed(length, start) => {
-                let mut reader = start.as_slice().chain(&mut *request.body);
-                upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client, attempts)
-            }
-        };
-        sent.map_err(|error| {
-            debug!("No answer from {}: {error:?}", provider.name);
-            if let UpstreamError::Short(shortage) = &error {
-                shortage.say("requests get 503");
-            }
-            verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
-        })
     }
+}
+
+/// Sends the request, and once more where its token is refused and there is a newer one.
+pub(super) fn send<'p>(
+    proxy: &Proxy,
+    request: &mut Request<'_>,
+    outgoing: &Outgoing<'p, '_>,
+    record: &mut Record<'_>,
+) -> Result<Answer<'p>, Stop> {
+    let Provider { source, config, .. } = outgoing.provider;
+    let mut is_first = true;
+    loop {
+        let credential = source.wait(&config.name, &proxy.clock)?;
+        let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
+        let Some(generation) = credential.generation() else { return Ok(answer) };
+        if !refuses_token(&mut answer) {
+            return Ok(answer);
+        }
+        let may_repeat = is_first && outgoing.body.is_held();
+        if !source.has_newer(generation, may_repeat, &proxy.clock) {
+            return Ok(answer);
+        }
+        is_first = false;
+    }
+}
+
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn send_once<'p>(
+    proxy: &Proxy,
+    request: &mut Request<'_>,
+    outgoing: &Outgoing<'p, '_>,
+    credential: &credential::Sent<'_>,
+    attempts: &mut u32,
+) -> Result<Answer<'p>, Stop> {
+    let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
+    let inbound_keys = proxy.access.keys.as_deref().unwrap_or_default();
+    let claims = claims.of(provider, credential.secret());
+    let mut headers = headers::to_upstream(
+        &request.head.headers,
+        provider,
+        credential.secret(),
+        claims.as_deref(),
+        inbound_keys,
+    );
+    if matches!(outgoing.body, TakenBody::Recoded(_)) {
+        headers.remove("content-encoding");
+    }
+    let target = target::to_upstream(outgoing.target, provider, inbound_keys);
+    let out = OutRequest {
+        method: &request.head.method,
+        target: &target,
+        passed_on: &headers.passed_on,
+        headers: &headers.own,
+        response_max: outgoing.response_max,
+    };
+    let client: Option<&Arc<TcpStream>> = request.client;
+    let sent = match outgoing.body.sent() {
+        TakenBody::Absent | TakenBody::Glimpsed { .. } => {
+            upstream.send(&out, &mut OutBody::Absent, client, attempts)
+        }
+        TakenBody::Held(bytes)
+        | TakenBody::Recoded(bytes)
+        | TakenBody::Coded { sent: bytes, .. } => {
+            upstream.send(&out, &mut OutBody::Held(bytes), client, attempts)
+        }
+        TakenBody::Streamed(length, start) => {
+            let mut reader = start.as_slice().chain(&mut *request.body);
+            upstream.send(&out, &mut OutBody::Streamed(*length, &mut reader), client, attempts)
+        }
+    };
+    sent.map_err(|error| {
+        debug!("No answer from {}: {error:?}", provider.name);
+        if let UpstreamError::Short(shortage) = &error {
+            shortage.say("requests get 503");
+        }
+        verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
+    })
 }
 
 /// Whether an answer says that the token is no good.

@@ -5,19 +5,19 @@ use std::collections::VecDeque;
 use crate::config::SelectionStrategy;
 
 /// A provider that may serve a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Index into the configuration's providers.
-    pub provider: usize,
+#[derive(Debug, PartialEq, Eq)]
+pub struct Candidate<'a, P> {
+    /// Which.
+    pub provider: &'a P,
     /// The model name to send, or None to leave the client's.
-    pub model: Option<String>,
+    pub model: Option<&'a str>,
     /// Lower is tried first; those of one priority share by the strategy.
     pub priority: i64,
 }
 
-impl Candidate {
+impl<'a, P> Candidate<'a, P> {
     /// A provider that gets the request as it is.
-    pub fn alone(provider: usize) -> Self {
+    pub fn alone(provider: &'a P) -> Self {
         Self { provider, model: None, priority: 0 }
     }
 }
@@ -41,17 +41,17 @@ pub enum Standing {
 /// How they stand is asked as late as it can be: where the first one by priority is ready, the others
 /// are not asked for unless it fails, however many there are.
 #[derive(Debug)]
-pub struct Queue {
-    left: VecDeque<Candidate>,
+pub struct Queue<'a, P> {
+    left: VecDeque<Candidate<'a, P>>,
     strategy: SelectionStrategy,
     turn: u64,
     is_ordered: bool,
 }
 
-impl Queue {
+impl<'a, P> Queue<'a, P> {
     /// `candidates` come in the order of their priority. `turn` differs from request to request: a
     /// count for `RoundRobin`, anything for `Random`.
-    pub fn new(candidates: Vec<Candidate>, strategy: SelectionStrategy, turn: u64) -> Self {
+    pub fn new(candidates: Vec<Candidate<'a, P>>, strategy: SelectionStrategy, turn: u64) -> Self {
         Self { left: candidates.into(), strategy, turn, is_ordered: false }
     }
 
@@ -71,10 +71,10 @@ impl Queue {
     }
 
     /// The next one to try; `standing` says how a provider stands.
-    pub fn next(&mut self, standing: impl Fn(usize) -> Standing) -> Option<Candidate> {
+    pub fn next(&mut self, standing: impl Fn(&P) -> Standing) -> Option<Candidate<'a, P>> {
         let by_priority = self.strategy == SelectionStrategy::Priority;
         let is_clear =
-            |first: &Candidate| by_priority && standing(first.provider) == Standing::Ready;
+            |first: &Candidate<'_, P>| by_priority && standing(first.provider) == Standing::Ready;
         if self.left.len() > 1 && !self.is_ordered && !self.left.front().is_some_and(is_clear) {
             let candidates = std::mem::take(&mut self.left).into();
             self.left = order(candidates, standing, self.strategy, self.turn).into();
@@ -84,17 +84,17 @@ impl Queue {
     }
 }
 
-fn order(
-    candidates: Vec<Candidate>,
-    standing: impl Fn(usize) -> Standing,
+fn order<P>(
+    candidates: Vec<Candidate<'_, P>>,
+    standing: impl Fn(&P) -> Standing,
     strategy: SelectionStrategy,
     turn: u64,
-) -> Vec<Candidate> {
+) -> Vec<Candidate<'_, P>> {
     let mut standings: Vec<_> =
         candidates.into_iter().map(|one| (standing(one.provider), one)).collect();
     // A stable sort: file order stays within one priority.
     standings.sort_by_key(|(standing, one)| (*standing, one.priority));
-    let same = |a: &(Standing, Candidate), b: &(Standing, Candidate)| {
+    let same = |a: &(Standing, Candidate<'_, P>), b: &(Standing, Candidate<'_, P>)| {
         a.0 == b.0 && a.1.priority == b.1.priority
     };
     for equals in standings.chunk_by_mut(same) {
@@ -114,22 +114,20 @@ fn order(
 mod tests {
     use super::*;
 
-    fn candidate(provider: usize, priority: i64) -> Candidate {
+    fn candidate(provider: &usize, priority: i64) -> Candidate<'_, usize> {
         Candidate { provider, model: None, priority }
     }
 
     /// Orders providers 0, 1, … of these priorities and standings.
     fn ordered(of: &[(i64, Standing)], strategy: SelectionStrategy, turn: u64) -> Vec<usize> {
-        let mut candidates: Vec<_> = of
-            .iter()
-            .enumerate()
-            .map(|(index, (priority, _))| candidate(index, *priority))
-            .collect();
+        let all: Vec<usize> = (0..of.len()).collect();
+        let mut candidates: Vec<_> =
+            all.iter().map(|index| candidate(index, of[*index].0)).collect();
         candidates.sort_by_key(|one| one.priority);
         let mut queue = Queue::new(candidates, strategy, turn);
         let mut tried = Vec::new();
-        while let Some(one) = queue.next(|index| of[index].1) {
-            tried.push(one.provider);
+        while let Some(one) = queue.next(|index| of[*index].1) {
+            tried.push(*one.provider);
             assert_eq!(queue.len() + tried.len(), of.len());
         }
         assert!(queue.is_empty());
@@ -177,13 +175,14 @@ mod tests {
     #[test]
     fn the_others_are_not_asked_for_while_the_first_is_ready() {
         let asked = std::cell::Cell::new(0);
-        let standing = |_| {
+        let standing = |_: &usize| {
             asked.set(asked.get() + 1);
             Standing::Ready
         };
-        let candidates = (0..200).map(|index| candidate(index, 0)).collect();
+        let all: Vec<usize> = (0..200).collect();
+        let candidates = all.iter().map(|index| candidate(index, 0)).collect();
         let mut queue = Queue::new(candidates, SelectionStrategy::Priority, 0);
-        assert_eq!(queue.next(standing).map(|one| one.provider), Some(0));
+        assert_eq!(queue.next(standing).map(|one| one.provider), Some(&0));
         assert_eq!(asked.get(), 1);
     }
 }

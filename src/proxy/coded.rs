@@ -14,9 +14,9 @@ use crate::ingress::Request;
 use crate::message::RequestHead;
 use crate::proxy::body::{TakenBody, is_object};
 use crate::proxy::choice::Candidate;
-use crate::proxy::exchange::{Proxy, Stop};
 use crate::proxy::held::{BEYOND_MAX, HeldBytes, Permit};
 use crate::proxy::model;
+use crate::proxy::outcome::Stop;
 use crate::refusal::Refusal;
 
 /// How often each reason is said.
@@ -48,26 +48,23 @@ enum Undone {
     Renaming,
 }
 
-impl Proxy {
-    /// The request's body with its model readable, where that can be, and who may serve it: what `serving` says of
-    /// its model.
-    // Not part of its caller: what it needs of the stack would stay with the worker.
-    #[inline(never)]
-    pub(super) fn by_model(
-        &self,
-        request: &mut Request<'_>,
-        body: TakenBody,
-        serving: impl Fn(Option<&str>) -> Result<Vec<Candidate>, Refusal>,
-    ) -> Result<(TakenBody, Vec<Candidate>), Stop> {
-        let limits = &self.config.settings.limits;
-        let mut look = Look { head: request.head, rest: &mut *request.body, limits };
-        let body = look.look_into(body).map_err(Stop::of_body)?;
-        let candidates = serving(body.model().as_ref().map(|one| one.name.as_str()))?;
-        if candidates.iter().all(|one| one.model.is_none()) {
-            return Ok((body, candidates));
-        }
-        Ok((look.for_renaming(body).map_err(Stop::of_body)?, candidates))
+/// The request's body with its model readable, where that can be, and who may serve it: what `serving` says of
+/// its model.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(super) fn by_model<'p, P>(
+    limits: &Limits,
+    request: &mut Request<'_>,
+    body: TakenBody,
+    serving: impl Fn(Option<&str>) -> Result<Vec<Candidate<'p, P>>, Refusal>,
+) -> Result<(TakenBody, Vec<Candidate<'p, P>>), Stop> {
+    let mut look = Look { head: request.head, rest: &mut *request.body, limits };
+    let body = look.look_into(body).map_err(Stop::of_body)?;
+    let candidates = serving(body.model().as_ref().map(|one| one.name.as_str()))?;
+    if candidates.iter().all(|one| one.model.is_none()) {
+        return Ok((body, candidates));
     }
+    Ok((look.for_renaming(body).map_err(Stop::of_body)?, candidates))
 }
 
 /// A look into the body of one request.

@@ -9,16 +9,21 @@ use std::borrow::Cow;
 use percent_encoding::{CONTROLS, percent_encode};
 
 use crate::config::url::split_url;
-use crate::config::{Config, slug};
+use crate::config::{Provider, slug};
 use crate::message::{Headers, RequestHead, path_of};
 use crate::proxy::api::api_of;
-use crate::proxy::route::{Route, candidates, route, split_slug};
+use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 
 /// The fields that hold a reference to somewhere else.
 const FIELDS: [&str; 2] = ["location", "content-location"];
 
-/// Has the references in an answer of the provider `index` to the request with `head` lead back here.
-pub fn lead_back(headers: &mut Headers, config: &Config, index: usize, head: &RequestHead) {
+/// Has the references in an answer of `provider`, one of the table's, to the request with `head` lead back here.
+pub fn lead_back<P: AsRef<Provider>>(
+    headers: &mut Headers,
+    table: Table<'_, P>,
+    provider: &Provider,
+    head: &RequestHead,
+) {
     for field in FIELDS {
         if !headers.contains(field) {
             continue;
@@ -30,15 +35,19 @@ pub fn lead_back(headers: &mut Headers, config: &Config, index: usize, head: &Re
                 Ok(text) => Cow::Borrowed(text),
                 Err(_) => percent_encode(&value, CONTROLS).into(),
             };
-            let led = led_back(&text, config, index, head);
+            let led = led_back(&text, table, provider, head);
             headers.push(field, led.map_or(value, String::into_bytes));
         }
     }
 }
 
 /// The reference that a client of ours is given for `reference`; None where that is right as it is.
-fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) -> Option<String> {
-    let provider = &config.providers[index];
+fn led_back<P: AsRef<Provider>>(
+    reference: &str,
+    table: Table<'_, P>,
+    provider: &Provider,
+    head: &RequestHead,
+) -> Option<String> {
     let base = Base::of(&provider.base_url)?;
     // As browsers read a URL: without tabs and surrounding blanks.
     let reference = reference.trim().replace('\t', "");
@@ -53,7 +62,7 @@ fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) 
         return Some(format!("{}{path}{suffix}", base.origin));
     };
     let rest = if rest.is_empty() { "/" } else { rest };
-    if came_by.is_none() && leads_to(rest, config, index, head) {
+    if came_by.is_none() && leads_to(rest, table, provider, head) {
         return Some(format!("{rest}{suffix}"));
     }
     let own = slug::in_path(&provider.slug);
@@ -61,15 +70,21 @@ fn led_back(reference: &str, config: &Config, index: usize, head: &RequestHead) 
     Some(format!("/to/{segment}{rest}{suffix}"))
 }
 
-/// Whether a request for `path` that is otherwise as the one with `head` could go to the provider `index` alone.
-fn leads_to(path: &str, config: &Config, index: usize, head: &RequestHead) -> bool {
+/// Whether a request for `path` that is otherwise as the one with `head` could go to `provider` alone.
+fn leads_to<P: AsRef<Provider>>(
+    path: &str,
+    table: Table<'_, P>,
+    provider: &Provider,
+    head: &RequestHead,
+) -> bool {
     // Two slashes at the start would name another server; the bare address has a browser sent to our page.
-    let is_path =
-        !path.starts_with("//") && path != "/" && route(path, &config.providers) == Ok(Route::Any);
-    let served = || candidates(config, || api_of(path, &head.headers), None).unwrap_or_default();
+    let is_path = !path.starts_with("//")
+        && path != "/"
+        && matches!(route(path, table.providers), Ok(Route::Any));
+    let served = || candidates(table, || api_of(path, &head.headers), None).unwrap_or_default();
     is_path
-        && config.model_routes.is_empty()
-        && matches!(served().as_slice(), [only] if only.provider == index)
+        && table.model_routes.is_empty()
+        && matches!(served().as_slice(), [only] if std::ptr::eq(only.provider.as_ref(), provider))
 }
 
 /// A `base_url`, as references are compared with it.
@@ -217,7 +232,7 @@ mod tests {
             let mut headers = Headers::new();
             headers.push("Location", *reference);
             headers.push("x-other", "a");
-            lead_back(&mut headers, &config, 0, &head(target));
+            lead_back(&mut headers, (&config).into(), &config.providers[0], &head(target));
             let led = headers.first("location").map(String::from_utf8_lossy);
             assert_eq!(led.as_deref(), Some(*expected), "{reference}");
             assert_eq!(headers.first("x-other"), Some(b"a".as_slice()));
@@ -368,7 +383,8 @@ mod tests {
     fn a_reference_that_is_no_utf_8_leads_back_too() {
         let mut headers = Headers::new();
         headers.push("content-location", b"/x\xe9".as_slice());
-        lead_back(&mut headers, &config(&providers("http://h")), 0, &head("/to/p/a"));
+        let config = config(&providers("http://h"));
+        lead_back(&mut headers, (&config).into(), &config.providers[0], &head("/to/p/a"));
         assert_eq!(headers.first("content-location"), Some(b"/to/p/x%E9".as_slice()));
     }
 }

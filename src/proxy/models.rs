@@ -4,20 +4,23 @@
 //! last answer is passed on. Neither cools anybody down: that a list does not come says nothing of other requests.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::config::{Config, ProviderKind, slug};
+use crate::config::{self, ProviderKind, slug};
 use crate::ingress::Request;
 use crate::message::{BodyLength, Headers, RequestHead, ResponseHead};
 use crate::proxy::api::{api_of, is_models_list};
-use crate::proxy::attempt::Outgoing;
+use crate::proxy::attempt::{Outgoing, send};
 use crate::proxy::body::TakenBody;
-use crate::proxy::exchange::{Proxy, Record, Stop};
-use crate::proxy::pages::Page;
+use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::page::{Page, send_whole};
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
-use crate::proxy::{headers, route, verdict};
+use crate::proxy::route::{self, Table};
+use crate::proxy::state::Proxy;
+use crate::proxy::{headers, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::thread;
 use log::info;
@@ -50,27 +53,24 @@ const NOT_PASSED_ON: [&str; 7] = [
 
 /// A list of several providers that a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Wanted<'p, P> {
     kind: ProviderKind,
-    /// Those of the kind that are enabled, by their index.
-    providers: Vec<usize>,
+    /// Those of the kind that are enabled.
+    providers: Vec<&'p P>,
     /// The names of models that routes serve.
     names: Vec<String>,
 }
 
-impl Wanted {
+impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
     /// Whether a request asks for a list that has to be put together; None where one provider has all of it.
-    pub(super) fn of(config: &Config, head: &RequestHead) -> Option<Self> {
+    pub(super) fn of(table: Table<'p, P>, head: &RequestHead) -> Option<Self> {
         if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(head.path()) {
             return None;
         }
         let kind = api_of(head.path(), &head.headers)?;
-        let all = config.providers.iter().enumerate();
-        let providers: Vec<_> = all
-            .filter(|(_, provider)| provider.enabled && provider.kind == kind)
-            .map(|(index, _)| index)
-            .collect();
-        let names = route::names(config, kind);
+        let is_meant = |one: &&P| one.as_ref().enabled && one.as_ref().kind == kind;
+        let providers: Vec<_> = table.providers.iter().filter(is_meant).collect();
+        let names = route::names(table, kind);
         let is_put_together = providers.len() > 1 || (providers.len() == 1 && !names.is_empty());
         is_put_together.then_some(Self { kind, providers, names })
     }
@@ -95,146 +95,143 @@ impl From<Stop> for Missed {
     }
 }
 
-impl Proxy {
-    /// Answers with the list that is `wanted`.
-    // Not inlined: keeps worker stacks small.
-    #[inline(never)]
-    pub(super) fn models(
-        &self,
-        wanted: &Wanted,
-        request: &Request<'_>,
-        reply: &mut Reply<'_>,
-        record: &mut Record,
-    ) -> Result<(), Stop> {
-        let deadline = Deadline::after(ALL_MAX);
-        let (mut lists, mut left_out) = (Vec::new(), Vec::new());
-        let (mut answered, mut refused) = (None, None);
-        for index in wanted.providers.iter().copied() {
-            let provider = &self.config.providers[index];
-            let why = match self.models_of(index, wanted, request, deadline, record) {
-                Ok(models) => {
-                    lists.push(models);
-                    continue;
-                }
-                Err(Missed::Stopped(stop)) => return Err(stop),
-                Err(Missed::Answered(answer, why)) => {
-                    answered = answer.map(|answer| (index, answer)).or(answered);
-                    why
-                }
-                Err(Missed::Refused(refusal)) => {
-                    let why = refusal.message.clone();
-                    refused = Some(verdict::preferred(refused.take(), refusal));
-                    why
-                }
-            };
-            info!(provider = provider.name.as_str(); "The models of {} are left out: {why}", provider.name);
-            left_out.push(slug::in_path(&provider.slug));
-        }
-        if lists.is_empty() {
-            if let Some((index, (head, bytes))) = answered {
-                record.answered_by(index, head.status);
-                return self.send_whole(&head, &bytes, request.head, reply);
+/// Answers with the list that is `wanted`.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(super) fn answer<'p>(
+    proxy: &'p Proxy,
+    wanted: &Wanted<'p, Arc<Provider>>,
+    request: &Request<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut Record<'p>,
+) -> Result<(), Stop> {
+    let deadline = Deadline::after(ALL_MAX);
+    let (mut lists, mut left_out) = (Vec::new(), Vec::new());
+    let (mut answered, mut refused) = (None, None);
+    for provider in wanted.providers.iter().copied() {
+        let why = match models_of(proxy, provider, wanted, request, deadline, record) {
+            Ok(models) => {
+                lists.push(models);
+                continue;
             }
-            let nobody = || Refusal::new(Code::UpstreamBroken, "No provider sent a list of models");
-            return Err(refused.unwrap_or_else(nobody).into());
-        }
-        let page = page(wanted, lists, &left_out, request.head)?;
-        record.answered_here(page.head.status);
-        self.send_page(&page, request.head, reply)
-    }
-
-    /// One provider's whole list.
-    fn models_of(
-        &self,
-        index: usize,
-        wanted: &Wanted,
-        request: &Request<'_>,
-        deadline: Deadline,
-        record: &mut Record,
-    ) -> Result<Vec<Model>, Missed> {
-        let provider = &self.providers[index];
-        let _in_flight = provider.enter().map_err(Missed::Refused)?;
-        let own = own_head(request.head);
-        let (mut models, mut bytes) = (Vec::new(), 0);
-        let mut after: Option<String> = None;
-        for _ in 0..PAGES_MAX {
-            if deadline.has_passed() {
-                let name = &provider.config.name;
-                let message = format!("{name} was not asked: the others took too long");
-                return Err(Missed::Refused(Refusal::new(Code::UpstreamTimeout, message)));
+            Err(Missed::Stopped(stop)) => return Err(stop),
+            Err(Missed::Answered(answer, why)) => {
+                answered = answer.map(|answer| (provider, answer)).or(answered);
+                why
             }
-            let query = list::query(wanted.kind, query_of(&request.head.target), after.as_deref());
-            let mark = if query.is_empty() { "" } else { "?" };
-            let target = format!("/v1/models{mark}{query}");
-            let page = self.models_page(provider, &own, &target, request, record)?;
-            bytes += page.models.iter().map(Model::bytes).sum::<usize>();
-            if bytes > LIST_MAX_BYTES {
-                let why = format!("its list is over {LIST_MAX_BYTES} bytes");
-                return Err(Missed::Answered(None, why));
+            Err(Missed::Refused(refusal)) => {
+                let why = refusal.message.clone();
+                refused = Some(verdict::preferred(refused.take(), refusal));
+                why
             }
-            models.extend(page.models);
-            after = page.next_after;
-            if after.is_none() {
-                break;
-            }
-        }
-        Ok(models)
-    }
-
-    /// One answer of a provider.
-    fn models_page(
-        &self,
-        provider: &Provider,
-        own: &RequestHead,
-        target: &str,
-        request: &Request<'_>,
-        record: &mut Record,
-    ) -> Result<list::Page, Missed> {
-        let mut asking = Request {
-            head: own,
-            body: &mut io::empty(),
-            client: request.client,
-            may_keep_alive: request.may_keep_alive,
         };
-        let body = TakenBody::Absent;
-        let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
-        let counts = &provider.counts;
-        let sent = self.send(&mut asking, &outgoing, record);
-        let mut answer = sent.map_err(|stop| {
-            let Stop::Refused(mut refusal) = stop else { return stop };
-            counts.failed();
-            if refusal.code == Code::UpstreamTimeout {
-                let (name, seconds) = (&provider.config.name, HEAD_MAX.as_secs());
-                refusal.message = format!("{name} did not answer within {seconds} s");
-            }
-            refusal.into()
-        })?;
-        let status = answer.head.status;
-        if status >= 500 {
-            counts.failed();
+        let name = &provider.config.name;
+        info!(provider = name.as_str(); "The models of {name} are left out: {why}");
+        left_out.push(slug::in_path(&provider.config.slug));
+    }
+    if lists.is_empty() {
+        if let Some((provider, (head, bytes))) = answered {
+            record.answered_by(provider, head.status);
+            return send_whole(head, &bytes, request.head, reply);
         }
-        let mut head = answer.head.clone();
-        headers::to_client(&mut head.headers);
-        let (bytes, is_whole) = answer.read_ahead(LIST_MAX_BYTES, BODY_MAX);
-        if !is_whole {
-            let is_over = bytes.len() > LIST_MAX_BYTES;
-            if !is_over && answer.client_is_gone() {
-                return Err(Missed::Stopped(Stop::ClientGone));
-            }
-            let why = if is_over {
-                "its answer is too long"
-            } else {
-                "its answer broke off, or took too long"
-            };
-            return Err(Missed::Answered(None, why.to_owned()));
+        let nobody = || Refusal::new(Code::UpstreamBroken, "No provider sent a list of models");
+        return Err(refused.unwrap_or_else(nobody).into());
+    }
+    let page = page(wanted, lists, &left_out, request.head)?;
+    record.answered_here(page.head.status);
+    page.send(request.head, proxy.date(), reply)
+}
+
+/// One provider's whole list.
+fn models_of(
+    proxy: &Proxy,
+    provider: &Provider,
+    wanted: &Wanted<'_, Arc<Provider>>,
+    request: &Request<'_>,
+    deadline: Deadline,
+    record: &mut Record<'_>,
+) -> Result<Vec<Model>, Missed> {
+    let _in_flight = provider.enter().map_err(Missed::Refused)?;
+    let own = own_head(request.head);
+    let (mut models, mut bytes) = (Vec::new(), 0);
+    let mut after: Option<String> = None;
+    for _ in 0..PAGES_MAX {
+        if deadline.has_passed() {
+            let name = &provider.config.name;
+            let message = format!("{name} was not asked: the others took too long");
+            return Err(Missed::Refused(Refusal::new(Code::UpstreamTimeout, message)));
         }
-        let read = if status == 200 {
-            thread::aside("models", READ_STACK_BYTES, || list::read(&head.headers, bytes))
+        let query = list::query(wanted.kind, query_of(&request.head.target), after.as_deref());
+        let mark = if query.is_empty() { "" } else { "?" };
+        let target = format!("/v1/models{mark}{query}");
+        let page = models_page(proxy, provider, &own, &target, request, record)?;
+        bytes += page.models.iter().map(Model::bytes).sum::<usize>();
+        if bytes > LIST_MAX_BYTES {
+            let why = format!("its list is over {LIST_MAX_BYTES} bytes");
+            return Err(Missed::Answered(None, why));
+        }
+        models.extend(page.models);
+        after = page.next_after;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(models)
+}
+
+/// One answer of a provider.
+fn models_page(
+    proxy: &Proxy,
+    provider: &Provider,
+    own: &RequestHead,
+    target: &str,
+    request: &Request<'_>,
+    record: &mut Record<'_>,
+) -> Result<list::Page, Missed> {
+    let mut asking = Request {
+        head: own,
+        body: &mut io::empty(),
+        client: request.client,
+        may_keep_alive: request.may_keep_alive,
+    };
+    let body = TakenBody::Absent;
+    let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
+    let counts = &provider.counts;
+    let sent = send(proxy, &mut asking, &outgoing, record);
+    let mut answer = sent.map_err(|stop| {
+        let Stop::Refused(mut refusal) = stop else { return stop };
+        counts.failed();
+        if refusal.code == Code::UpstreamTimeout {
+            let (name, seconds) = (&provider.config.name, HEAD_MAX.as_secs());
+            refusal.message = format!("{name} did not answer within {seconds} s");
+        }
+        refusal.into()
+    })?;
+    let status = answer.head.status;
+    if status >= 500 {
+        counts.failed();
+    }
+    let mut head = answer.head.clone();
+    headers::to_client(&mut head.headers);
+    let (bytes, is_whole) = answer.read_ahead(LIST_MAX_BYTES, BODY_MAX);
+    if !is_whole {
+        let is_over = bytes.len() > LIST_MAX_BYTES;
+        if !is_over && answer.client_is_gone() {
+            return Err(Missed::Stopped(Stop::ClientGone));
+        }
+        let why = if is_over {
+            "its answer is too long"
         } else {
-            Err(format!("it answered {status}"))
+            "its answer broke off, or took too long"
         };
-        read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
+        return Err(Missed::Answered(None, why.to_owned()));
     }
+    let read = if status == 200 {
+        thread::aside("models", READ_STACK_BYTES, || list::read(&head.headers, bytes))
+    } else {
+        Err(format!("it answered {status}"))
+    };
+    read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
 }
 
 /// The client's head as it is sent to each provider: a GET without a body, for the whole list in plain bytes.
@@ -256,7 +253,7 @@ fn query_of(target: &str) -> &str {
 
 /// The lists as one answer.
 fn page(
-    wanted: &Wanted,
+    wanted: &Wanted<'_, Arc<Provider>>,
     lists: Vec<Vec<Model>>,
     left_out: &[String],
     head: &RequestHead,

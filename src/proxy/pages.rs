@@ -1,6 +1,7 @@
 //! The proxy's own pages under `/-/`: which there are, and the small ones. `status` gathers what the
 //! larger ones show, `html` is the page for people, [`events`] keeps it up to date.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use serde_json::json;
 use crate::config::{self, Credential, find_by_segment};
 use crate::logger;
 use crate::message::{Headers, ResponseHead};
-use crate::proxy::exchange::Proxy;
 use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
+use crate::proxy::page::Page;
 use crate::proxy::provider::Provider;
+use crate::proxy::state::Proxy;
 use crate::refusal::{Code, Refusal};
 
 mod chart;
@@ -25,15 +27,6 @@ const REFRESH_WAIT: Duration = Duration::from_secs(40);
 /// What the page for people may load, and who may show it: its own style, script, icon and data, nobody.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
-
-/// A page, ready to be sent.
-#[derive(Debug)]
-pub struct Page {
-    /// Status and header fields without framing.
-    pub head: ResponseHead,
-    /// The body.
-    pub body: Vec<u8>,
-}
 
 /// Whether `page` needs no key even where `auth` is on: what a supervisor asks for.
 pub fn is_open(page: &str) -> bool {
@@ -207,11 +200,15 @@ fn reload(proxy: &Proxy) -> Page {
 }
 
 /// What is said of a slug that no provider has: those there are, the refreshed ones alone, since this is about them.
-fn no_such_provider(providers: &[config::Provider]) -> String {
+fn no_such_provider(providers: &[Arc<Provider>]) -> String {
     let is_refreshed =
         |one: &&config::Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));
-    let slugs: Vec<_> =
-        providers.iter().filter(is_refreshed).map(|one| one.slug.as_str()).collect();
+    let slugs: Vec<_> = providers
+        .iter()
+        .map(|one| &one.config)
+        .filter(is_refreshed)
+        .map(|one| one.slug.as_str())
+        .collect();
     if slugs.is_empty() {
         return "There is no such provider, or it is disabled; none is refreshed".to_owned();
     }
@@ -223,15 +220,14 @@ fn no_such_provider(providers: &[config::Provider]) -> String {
 
 /// Refreshes now and waits for the outcome.
 fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
-    let found = find_by_segment(&proxy.config.providers, slug);
-    let provider = found.map(|index| &*proxy.providers[index]);
+    let provider = find_by_segment(&proxy.providers, slug);
     let refreshed = provider.and_then(|provider| Some((provider, provider.source.refresher()?)));
     let Some((provider, inbox)) = refreshed else {
         let message = match provider.map(|provider| &provider.config) {
             Some(one) => {
                 format!("{} is not refreshed: {}", one.name, one.credential.why_not_refreshed())
             }
-            None => no_such_provider(&proxy.config.providers),
+            None => no_such_provider(&proxy.providers),
         };
         return Err(Refusal::new(Code::UnknownProvider, message));
     };

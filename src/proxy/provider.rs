@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::Moment;
+use crate::clock::{Clock, Moment};
 use crate::config::{self, Credential, FIRST_TOKEN_WAIT};
 use crate::credential::claims::ClaimFields;
 use crate::credential::{Source, waiting};
@@ -37,7 +37,19 @@ pub struct Provider {
     pub metrics: OfProvider,
 }
 
+/// As routing sees it.
+impl AsRef<config::Provider> for Arc<Provider> {
+    fn as_ref(&self) -> &config::Provider {
+        &self.config
+    }
+}
+
 impl Provider {
+    /// Waits for its credential; the refusal says why there is none.
+    pub fn wait_for_credential(&self, clock: &Clock) -> Result<(), Refusal> {
+        self.source.wait(&self.config.name, clock).map(drop)
+    }
+
     /// Takes a request in; the refusal says that as many are under way as may be.
     pub fn enter(&self) -> Result<InFlight<'_>, Refusal> {
         let most = self.config.max_in_flight;

@@ -1,7 +1,9 @@
 //! From a request's target and model to the providers that may serve it, one of our own pages, or a
 //! refusal.
 
-use crate::config::{Config, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug};
+use crate::config::{
+    Config, ModelRoute, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug,
+};
 use crate::message::{RequestHead, path_of};
 use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
@@ -9,18 +11,43 @@ use crate::refusal::{Code, Refusal};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// To the provider of this index and no other, with this target (path and query, starting with
-    /// `/`).
-    Provider(usize, String),
+pub enum Route<'a, P> {
+    /// To this provider and no other, with this target (path and query, starting with `/`).
+    Provider(&'a P, String),
     /// To any of the [`candidates`], with the target as it is.
     Any,
     /// To one of our own pages: what follows `/-/`, without the query.
     Page(String),
 }
 
+/// What requests are routed by: the providers, and the routes by model.
+#[derive(Debug)]
+pub struct Table<'a, P> {
+    /// In the order of the configuration, the disabled ones too.
+    pub providers: &'a [P],
+    /// As the configuration has them.
+    pub model_routes: &'a [ModelRoute],
+}
+
+impl<P> Clone for Table<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Table<'_, P> {}
+
+impl<'a> From<&'a Config> for Table<'a, Provider> {
+    fn from(config: &'a Config) -> Self {
+        Self { providers: &config.providers, model_routes: &config.model_routes }
+    }
+}
+
 /// Routes `target`, which starts with `/`.
-pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
+pub fn route<'a, P: AsRef<Provider>>(
+    target: &str,
+    providers: &'a [P],
+) -> Result<Route<'a, P>, Refusal> {
     let path = path_of(target);
     let query = &target[path.len()..];
     if let Some(page) = path.strip_prefix("/-/") {
@@ -31,68 +58,63 @@ pub fn route(target: &str, providers: &[Provider]) -> Result<Route, Refusal> {
     }
     let Some((slug, path)) = split_slug(path) else { return Ok(Route::Any) };
     let target = if path.is_empty() { format!("/{query}") } else { format!("{path}{query}") };
-    let index = find_by_segment(providers, slug);
-    index.map(|index| Route::Provider(index, target)).ok_or_else(|| unknown(providers, slug))
+    let found = find_by_segment(providers, slug);
+    found.map(|found| Route::Provider(found, target)).ok_or_else(|| unknown(providers, slug))
 }
 
 /// The providers that may serve a request of an `api` and for `model`, in the order of their priority: those of the
 /// first route whose pattern matches the model; else those whose type is that API's and then the generic
 /// ones, in file order. One that is alone gets every request, and the API is not asked for.
-pub fn candidates(
-    config: &Config,
+pub fn candidates<'a, P: AsRef<Provider>>(
+    table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
-) -> Result<Vec<Candidate>, Refusal> {
-    let routed = model.map(|model| routed(config, model)).unwrap_or_default();
+) -> Result<Vec<Candidate<'a, P>>, Refusal> {
+    let routed = model.map(|model| routed(table, model)).unwrap_or_default();
     if !routed.is_empty() {
         return Ok(routed);
     }
-    if let Some(only) = only_enabled(&config.providers) {
+    if let Some(only) = only_enabled(table.providers) {
         return Ok(vec![Candidate::alone(only)]);
     }
     let api = api();
-    let by_type = api.map(|api| by_type(&config.providers, api)).unwrap_or_default();
-    if by_type.is_empty() { Err(no_provider(&config.providers, api)) } else { Ok(by_type) }
+    let by_type = api.map(|api| by_type(table.providers, api)).unwrap_or_default();
+    if by_type.is_empty() { Err(no_provider(table.providers, api)) } else { Ok(by_type) }
 }
 
 /// The enabled providers of the first route whose pattern matches `model`.
-fn routed(config: &Config, model: &str) -> Vec<Candidate> {
-    let matching = config.model_routes.iter().find(|route| matches(&route.pattern, model));
-    matching
-        .into_iter()
-        .flat_map(|route| &route.candidates)
-        .filter(|candidate| config.providers[candidate.provider].enabled)
-        .map(|candidate| Candidate {
-            provider: candidate.provider,
-            model: candidate.model.clone(),
-            priority: candidate.priority,
-        })
-        .collect()
+fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candidate<'a, P>> {
+    let matching = table.model_routes.iter().find(|route| matches(&route.pattern, model));
+    let candidates = matching.into_iter().flat_map(|route| &route.candidates).map(|candidate| {
+        let (model, priority) = (candidate.model.as_deref(), candidate.priority);
+        Candidate { provider: &table.providers[candidate.provider], model, priority }
+    });
+    candidates.filter(|candidate| candidate.provider.as_ref().enabled).collect()
 }
 
 /// The names of models under which routes serve providers of `kind`: patterns that match one name alone.
-pub fn names(config: &Config, kind: ProviderKind) -> Vec<String> {
-    let is_of_kind = |one: &Candidate| config.providers[one.provider].kind == kind;
+pub fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
+    let is_of_kind = |one: &Candidate<'_, P>| one.provider.as_ref().kind == kind;
     // A route before it may have a pattern that matches the name too.
-    let serves = |name: &&String| routed(config, name).iter().any(is_of_kind);
-    let names = config.model_routes.iter().map(|route| &route.pattern);
+    let serves = |name: &&String| routed(table, name).iter().any(is_of_kind);
+    let names = table.model_routes.iter().map(|route| &route.pattern);
     names.filter(|name| !name.contains('*')).filter(serves).cloned().collect()
 }
 
 /// The provider that is the only enabled one.
-pub fn only_enabled(providers: &[Provider]) -> Option<usize> {
-    let mut enabled = providers.iter().enumerate().filter(|(_, provider)| provider.enabled);
-    let (first, _) = enabled.next()?;
+pub fn only_enabled<P: AsRef<Provider>>(providers: &[P]) -> Option<&P> {
+    let mut enabled = providers.iter().filter(|provider| provider.as_ref().enabled);
+    let first = enabled.next()?;
     enabled.next().is_none().then_some(first)
 }
 
-fn by_type(providers: &[Provider], api: ProviderKind) -> Vec<Candidate> {
+fn by_type<P: AsRef<Provider>>(providers: &[P], api: ProviderKind) -> Vec<Candidate<'_, P>> {
     let serves = |one: &Provider| one.kind == api || one.kind == ProviderKind::Generic;
-    let fitting = providers.iter().enumerate().filter(|(_, one)| one.enabled && serves(one));
+    let fitting = providers.iter().filter(|one| one.as_ref().enabled && serves(one.as_ref()));
     let mut all: Vec<_> = fitting
-        .map(|(index, one)| Candidate {
-            priority: i64::from(one.kind != api),
-            ..Candidate::alone(index)
+        .map(|one| Candidate {
+            priority: i64::from(one.as_ref().kind != api),
+            ..Candidate::alone(one)
         })
         .collect();
     // A stable sort: file order stays.
@@ -123,10 +145,11 @@ pub fn explain(config: &Config) -> Vec<String> {
         (None, "any other path"),
     ];
     let mut rows: Vec<(String, String)> = Vec::new();
+    let table = Table::from(config);
     for route in &config.model_routes {
         // No model of this name is needed: the pattern's own candidates are asked for.
-        let own = Config { model_routes: vec![route.clone()], ..config.clone() };
-        let served = match candidates(&own, || None, Some(&route.pattern)) {
+        let own = Table { model_routes: std::slice::from_ref(route), ..table };
+        let served = match candidates(own, || None, Some(&route.pattern)) {
             Ok(served)
                 if route.candidates.iter().any(|one| config.providers[one.provider].enabled) =>
             {
@@ -137,7 +160,7 @@ pub fn explain(config: &Config) -> Vec<String> {
         rows.push((format!("model '{}'", route.pattern), served));
     }
     for (api, shown) in APIS {
-        let served = candidates(config, || api, None);
+        let served = candidates(table, || api, None);
         let served =
             served.map_or_else(|_| "nobody (404)".to_owned(), |served| in_words(config, &served));
         rows.push((shown.to_owned(), served));
@@ -150,7 +173,7 @@ pub fn explain(config: &Config) -> Vec<String> {
 }
 
 /// `A, then B (as other-name)`; `A or B` where the strategy chooses between equals.
-fn in_words(config: &Config, candidates: &[Candidate]) -> String {
+fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
     let mut words = String::new();
     for (index, one) in candidates.iter().enumerate() {
         let is_equal = index > 0 && candidates[index - 1].priority == one.priority;
@@ -160,7 +183,7 @@ fn in_words(config: &Config, candidates: &[Candidate]) -> String {
             _ if is_equal && shares => " or ",
             _ => ", then ",
         });
-        words.push_str(&config.providers[one.provider].name);
+        words.push_str(&one.provider.name);
         if let Some(model) = &one.model {
             words.extend([" (as ", model, ")"]);
         }
@@ -170,7 +193,10 @@ fn in_words(config: &Config, candidates: &[Candidate]) -> String {
 
 /// The API whose error shape a request for `/to/<slug>/…` gets where the slug names no enabled provider: that
 /// of the disabled one, else what the rest of the path and the headers tell.
-pub fn kind_of_unknown(head: &RequestHead, providers: &[Provider]) -> Option<ProviderKind> {
+pub fn kind_of_unknown<P: AsRef<Provider>>(
+    head: &RequestHead,
+    providers: &[P],
+) -> Option<ProviderKind> {
     let (slug, rest) = split_slug(head.path())?;
     let disabled = find_disabled(providers, slug).map(|one| one.kind);
     disabled.or_else(|| api_of(rest, &head.headers))
@@ -192,19 +218,22 @@ pub(super) fn split_slug(path: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }
 
-fn find_disabled<'a>(providers: &'a [Provider], segment: &str) -> Option<&'a Provider> {
+fn find_disabled<'a, P: AsRef<Provider>>(
+    providers: &'a [P],
+    segment: &str,
+) -> Option<&'a Provider> {
     let slug = slug::of_segment(segment)?;
-    providers.iter().find(|one| !one.enabled && one.slug == slug)
+    providers.iter().map(AsRef::as_ref).find(|one| !one.enabled && one.slug == slug)
 }
 
 /// `/to/<slug>` names nobody, or somebody who is disabled.
-fn unknown(providers: &[Provider], segment: &str) -> Refusal {
+fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
     let what = find_disabled(providers, segment).map_or_else(
         || "There is no provider of this slug".to_owned(),
         |one| format!("{} is disabled in providers.yaml", one.name),
     );
-    let slugs: Vec<_> =
-        providers.iter().filter(|one| one.enabled).map(|one| one.slug.as_str()).collect();
+    let enabled = providers.iter().map(AsRef::as_ref).filter(|one| one.enabled);
+    let slugs: Vec<_> = enabled.map(|one| one.slug.as_str()).collect();
     let message = match slugs.as_slice() {
         [] => format!("{what}, and none is enabled"),
         slugs => format!("{what}; there are: {}", slugs.join(", ")),
@@ -213,10 +242,11 @@ fn unknown(providers: &[Provider], segment: &str) -> Refusal {
 }
 
 /// Nobody serves the API, or the request belongs to none and there are several who could be meant.
-fn no_provider(providers: &[Provider], api: Option<ProviderKind>) -> Refusal {
+fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -> Refusal {
     let by_kind = |kind: ProviderKind| {
         let slugs: Vec<_> = providers
             .iter()
+            .map(AsRef::as_ref)
             .filter(|one| one.enabled && one.kind == kind)
             .map(|one| one.slug.as_str())
             .collect();
@@ -310,14 +340,16 @@ pub(crate) mod tests {
         ];
         for (target, expected) in cases {
             let routed = route(target, &config.providers).ok();
-            let expected = expected.map(|(index, target)| Route::Provider(index, target.into()));
-            assert_eq!(routed, expected, "{target}");
+            let of = |(index, target): (usize, &str)| {
+                Route::Provider(&config.providers[index], target.into())
+            };
+            assert_eq!(routed, expected.map(of), "{target}");
         }
         let text =
             "providers: [{name: 官方, type: generic, base_url: 'http://x', auth_type: none}]";
         let config = self::config(text);
         for target in ["/to/%E5%AE%98%E6%96%B9/v1", "/to/%e5%ae%98%e6%96%B9/v1", "/to/官方/v1"] {
-            let expected = Ok(Route::Provider(0, "/v1".into()));
+            let expected = Ok(Route::Provider(&config.providers[0], "/v1".into()));
             assert_eq!(route(target, &config.providers), expected, "{target}");
         }
         for target in ["/to/%E5%AE%98/v1", "/to/%E5%AE/v1", "/to/%E5%AE%98%E6%96%B9%2Fv1"] {
@@ -331,10 +363,10 @@ pub(crate) mod tests {
 
     /// The names of the candidates, with the model where it is renamed.
     fn names(config: &Config, api: Option<ProviderKind>, model: Option<&str>) -> Vec<String> {
-        let candidates = candidates(config, || api, model).unwrap_or_default();
-        let name = |one: &Candidate| {
-            let name = &config.providers[one.provider].name;
-            let model = one.model.as_ref().map(|model| format!(" as {model}"));
+        let candidates = candidates(config.into(), || api, model).unwrap_or_default();
+        let name = |one: &Candidate<'_, Provider>| {
+            let name = &one.provider.name;
+            let model = one.model.map(|model| format!(" as {model}"));
             format!("{name}{}", model.unwrap_or_default())
         };
         candidates.iter().map(name).collect()
@@ -383,7 +415,7 @@ pub(crate) mod tests {
             (mixed, None, "providers are enabled: anthropic: a; openai: o, p."),
         ];
         for (providers, api, part) in cases {
-            let refused = candidates(&with(providers, ""), || api, None).unwrap_err();
+            let refused = candidates((&with(providers, "")).into(), || api, None).unwrap_err();
             assert_eq!(refused.code, Code::NoProvider);
             assert!(refused.message.contains(part), "{}", refused.message);
         }

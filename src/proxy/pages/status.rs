@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
 use crate::config::{self, Credential, Form};
-use crate::proxy::exchange::Proxy;
 use crate::proxy::provider::Provider;
+use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
 use crate::report::{
     CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, State, TokenReport,

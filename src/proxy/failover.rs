@@ -1,0 +1,173 @@
+//! Who may serve a request, and what becomes of it when one of them fails: the next one tries.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::Stopwatch;
+use crate::ingress::Request;
+use crate::message::{RequestHead, ResponseHead};
+use crate::proxy::api::api_of;
+use crate::proxy::attempt::{Answered, Outgoing, attempt};
+use crate::proxy::body::TakenBody;
+use crate::proxy::choice::Queue;
+use crate::proxy::coded;
+use crate::proxy::cut::Cut;
+use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::page::send_whole;
+use crate::proxy::provider::Provider;
+use crate::proxy::relay::{Relayed, relay};
+use crate::proxy::reply::Reply;
+use crate::proxy::route::{self, candidates};
+use crate::proxy::state::Proxy;
+use crate::proxy::{headers, location, verdict};
+use crate::refusal::{Code, Refusal};
+use crate::upstream::AnswerLength;
+
+/// The largest failing answer that is kept while other providers are tried.
+const KEPT_MAX_BYTES: usize = 256 * 1024;
+/// How long reading it may take.
+const KEPT_READ_MAX: Duration = Duration::from_secs(5);
+
+/// A failing answer, whole, for the case that no other provider has a better one.
+struct Kept<'p> {
+    provider: &'p Provider,
+    head: ResponseHead,
+    body: Vec<u8>,
+}
+
+/// The providers of a request, in the order in which they are tried.
+pub(super) type Candidates<'p> = Queue<'p, Arc<Provider>>;
+
+/// The body, and who may serve the request, in the order in which they are tried.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(super) fn choose<'p>(
+    proxy: &'p Proxy,
+    request: &mut Request<'_>,
+) -> Result<(TakenBody, Candidates<'p>), Stop> {
+    let head = request.head;
+    let api = || api_of(head.path(), &head.headers);
+    let serving = |model: Option<&str>| {
+        let found = candidates(proxy.table(), api, model);
+        found.map_err(|refusal| route::with_hint(refusal, head))
+    };
+    let by_model = !proxy.model_routes.is_empty();
+    let by_api = if by_model { Vec::new() } else { serving(None)? };
+    if let [only] = by_api.as_slice() {
+        // A request that can't be sent is refused before its body is read.
+        only.provider.wait_for_credential(&proxy.clock)?;
+    }
+    let body = take_body(proxy, request, by_model)?;
+    let limits = &proxy.settings.limits;
+    let (body, candidates) =
+        if by_model { coded::by_model(limits, request, body, serving)? } else { (body, by_api) };
+    let is_one_of_several = candidates.len() > 1;
+    let turn = if is_one_of_several { proxy.turns.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    Ok((body, Queue::new(candidates, proxy.settings.selection_strategy, turn)))
+}
+
+/// Reads the body up to `replay_body_bytes`, so that it can be sent again; more is streamed.
+pub(super) fn take_body(
+    proxy: &Proxy,
+    request: &mut Request<'_>,
+    by_model: bool,
+) -> Result<TakenBody, Stop> {
+    let held_max = proxy.settings.limits.replay_body_bytes;
+    let taken = TakenBody::take(request.head.body, request.body, held_max, by_model);
+    taken.map_err(Stop::of_body)
+}
+
+/// Tries the candidates in turn until one answers well; the last answer is passed on as it is. The
+/// body is let go before that, since a stream may take long.
+#[expect(clippy::too_many_arguments, reason = "they are what an exchange is made of")]
+pub(super) fn forward<'p>(
+    proxy: &'p Proxy,
+    request: &mut Request<'_>,
+    target: &str,
+    body: TakenBody,
+    mut candidates: Candidates<'p>,
+    reply: &mut Reply<'_>,
+    record: &mut Record<'p>,
+    stopwatch: Stopwatch,
+) -> Result<(), Stop> {
+    let model = if candidates.renames() { body.model() } else { None };
+    let mut kept: Option<Kept<'p>> = None;
+    let mut refused = None;
+    while let Some(candidate) = candidates.next(|one| one.standing(proxy.clock.now())) {
+        let left = candidates.len();
+        let provider = &**candidate.provider;
+        record.provider = Some(provider);
+        let renamed = match (candidate.model, &model) {
+            (Some(name), Some(field)) => body.renamed(field, name),
+            _ => None,
+        };
+        let outgoing = Outgoing::usual(provider, target, renamed.as_ref().unwrap_or(&body));
+        match attempt(proxy, request, &outgoing, record) {
+            Ok(answered) if left > 0 && body.is_held() && answered.is_failing() => {
+                kept = keep(answered).or(kept);
+            }
+            Ok(answered) => {
+                drop((renamed, body));
+                return pass_on(proxy, request.head, answered, reply, record, stopwatch);
+            }
+            Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
+                refused = Some(verdict::preferred(refused.take(), refusal));
+            }
+            Err(stop) => return Err(stop),
+        }
+    }
+    match (kept, refused) {
+        (Some(Kept { provider, mut head, body }), _) => {
+            record.answered_by(provider, head.status);
+            location::lead_back(&mut head.headers, proxy.table(), &provider.config, request.head);
+            send_whole(head, &body, request.head, reply)
+        }
+        (None, Some(refusal)) => Err(refusal.into()),
+        (None, None) => {
+            Err(Refusal::new(Code::UpstreamBroken, "No provider gave an answer").into())
+        }
+    }
+}
+
+/// Reads a failing answer to its end and closes its exchange; None where it is too long or breaks.
+fn keep(answered: Answered<'_>) -> Option<Kept<'_>> {
+    let Answered { provider, mut answer, .. } = answered;
+    let mut head = answer.head.clone();
+    headers::to_client(&mut head.headers);
+    let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_READ_MAX);
+    is_whole.then(|| Kept { provider, head, body: bytes.to_vec() })
+}
+
+/// Passes an answer on as it comes.
+// Not inlined: its caller's own values would lie on the stack for the life of a stream.
+#[inline(never)]
+fn pass_on(
+    proxy: &Proxy,
+    asked: &RequestHead,
+    answered: Answered<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut Record<'_>,
+    stopwatch: Stopwatch,
+) -> Result<(), Stop> {
+    let Answered { provider, mut answer, in_flight: _in_flight } = answered;
+    record.first_byte = Some(stopwatch.elapsed());
+    record.status = Some(answer.head.status);
+    headers::to_client(&mut answer.head.headers);
+    location::lead_back(&mut answer.head.headers, proxy.table(), &provider.config, asked);
+    reply.begin(&answer.head, answer.length);
+    if answer.length == AnswerLength::Absent {
+        return Ok(());
+    }
+    match relay(&mut answer, reply) {
+        Relayed::Complete => Ok(()),
+        Relayed::ClientBroke(_) => Err(Stop::ClientGone),
+        Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
+        Relayed::UpstreamBroke(error) => {
+            let cut = Cut::of(&error);
+            provider.counts.failed();
+            proxy.metrics.upstream_error(&provider.config.name, cut.as_kind());
+            Err(Stop::UpstreamCut(cut))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How a request ends, and what its line in the log tells.
+
+use std::io;
+use std::time::Duration;
+
+use crate::proxy::cut::Cut;
+use crate::proxy::provider::Provider;
+use crate::proxy::verdict;
+use crate::refusal::{Code, Refusal};
+
+/// Why a request ends without a whole response.
+pub(super) enum Stop {
+    /// The client is told, if nothing was sent yet.
+    Refused(Refusal),
+    /// The client went away.
+    ClientGone,
+    /// The upstream broke off in the middle of the body, or was silent for too long.
+    UpstreamCut(Cut),
+}
+
+impl Stop {
+    /// For a request whose body can't be taken.
+    #[expect(clippy::needless_pass_by_value, reason = "it is used with `map_err`")]
+    pub(super) fn of_body(error: io::Error) -> Self {
+        match verdict::refusal_for_body(&error) {
+            Some(refusal) => refusal.into(),
+            None if error.kind() == io::ErrorKind::OutOfMemory => {
+                Refusal::new(Code::Overloaded, "There is no memory for the request's body").into()
+            }
+            None => Self::ClientGone,
+        }
+    }
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What the log line tells, gathered on the way.
+#[derive(Default)]
+pub(super) struct Record<'p> {
+    pub(super) provider: Option<&'p Provider>,
+    pub(super) status: Option<u16>,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) attempts: u32,
+    pub(super) received_bytes: u64,
+    /// One of our own pages was asked for.
+    pub(super) is_page: bool,
+}
+
+impl<'p> Record<'p> {
+    /// The answer of a provider is passed on.
+    pub(super) fn answered_by(&mut self, provider: &'p Provider, status: u16) {
+        self.provider = Some(provider);
+        self.status = Some(status);
+    }
+
+    /// The client is told of `refusal`. A limit of our own is none of the provider's errors: it was not asked.
+    pub(super) fn refused(&mut self, refusal: &Refusal) {
+        self.status = Some(refusal.code.status());
+        self.provider = self.provider.filter(|_| refusal.code != Code::Overloaded);
+    }
+
+    /// The proxy itself answers.
+    pub(super) fn answered_here(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+}
