@@ -3,61 +3,26 @@
 //! What serves the requests is behind [`Service`], so that both servers (our own and `tiny_http`)
 //! feed the same exchange.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Limits;
-use crate::message::RequestHead;
-use crate::refusal::Refusal;
 
 pub mod body;
 pub mod conn;
 pub mod door;
+pub mod guest;
 pub mod head;
+pub mod hosting;
 pub mod listener;
 pub mod live;
 pub mod other_protocol;
 pub mod pool;
+pub mod service;
 pub mod tiny;
 
-/// One request as a server hands it over.
-pub struct Request<'a> {
-    /// Everything up to the body, checked.
-    pub head: &'a RequestHead,
-    /// The body without its framing, to be read to its end (`Ok(0)`). Errors carry a `BodyFault`.
-    /// An `Expect: 100-continue` is answered when it is first read.
-    pub body: &'a mut dyn Read,
-    /// The client's socket, to notice that it went away; None where the server can't say.
-    pub client: Option<&'a Arc<TcpStream>>,
-    /// Whether the connection may be kept after this: false while draining.
-    pub may_keep_alive: bool,
-}
-
-/// What is left of a connection once a request was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// The response is complete and says that the connection stays.
-    KeepAlive,
-    /// The response is complete and says that the connection closes.
-    Close,
-    /// The response was cut off: the connection must end without looking complete.
-    Abort,
-}
-
-/// Serves requests: writes a whole response, head and framing included, to `out`.
-pub trait Service: Send + Sync + 'static {
-    /// Serves one request.
-    fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After;
-
-    /// Writes a refusal for a request that never became one, with `Connection: close`. `head` is
-    /// there where it could still be read, and chooses the error shape by its path.
-    fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write);
-
-    /// Hears of connections that were opened (1) and closed (-1).
-    fn connections_changed(&self, _by: i64) {}
-}
+pub use service::{After, Request, Service};
 
 /// A running server of either kind. Dropping it stops accepting.
 pub enum Server {

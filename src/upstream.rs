@@ -6,23 +6,20 @@
 //! are not looked up for every request (`resolver`). What is read or written is decided in `head`,
 //! `framing`, `request` and `origin`, which open no socket.
 
-use std::io::{self, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use log::debug;
 
 use crate::clock::Stopwatch;
 use crate::config::Egress;
-use crate::message::Headers;
-use crate::shortage::Shortage;
 use crate::spare;
 
 mod answer;
 mod buffer;
 mod connect;
 mod departure;
+mod error;
 mod exchange;
 mod fault;
 pub mod framing;
@@ -39,12 +36,17 @@ mod socket;
 mod source;
 mod surroundings;
 mod talk;
+mod timeouts;
 mod tunnel;
 mod watch;
 mod wire;
 
 pub use answer::{Answer, Piece};
+pub use error::UpstreamError;
+pub use framing::AnswerLength;
 pub use head::RESPONSE_HEAD_MAX_BYTES;
+pub use request::{OutBody, OutRequest};
+pub use timeouts::Timeouts;
 
 use answer::Rest;
 use connect::Connector;
@@ -54,80 +56,6 @@ use idle::Idle;
 use origin::Origin;
 use watch::Watch;
 use wire::Wire;
-
-/// How long the phases of an exchange may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For the name, and again for TCP and TLS.
-    pub connect: Duration,
-    /// From the end of the request to the head of the response.
-    pub response: Duration,
-    /// Longest silence within a response, or while the request is not taken.
-    pub idle: Duration,
-}
-
-impl Timeouts {
-    /// The same with a head that comes within `response_max`.
-    fn within(self, response_max: Option<Duration>) -> Self {
-        let response = response_max.map_or(self.response, |max| max.min(self.response));
-        Self { response, ..self }
-    }
-}
-
-/// A request to send.
-#[derive(Clone, Copy, Debug)]
-pub struct OutRequest<'a> {
-    /// The method, case kept.
-    pub method: &'a str,
-    /// Path and query after the base URL's path; starts with `/`.
-    pub target: &'a str,
-    /// Header fields that a client sent, name and value, passed on as they are.
-    pub passed_on: &'a [(&'a [u8], &'a [u8])],
-    /// Those that follow them. None of either are `Host` or frame the body.
-    pub headers: &'a Headers,
-    /// How long the head of the response may take, where that is less than `timeouts.response`.
-    pub response_max: Option<Duration>,
-}
-
-/// A request's body.
-pub enum OutBody<'a> {
-    /// None at all.
-    Absent,
-    /// Held in memory.
-    Held(&'a [u8]),
-    /// Read while it is sent: its length, or None for chunks.
-    Streamed(Option<u64>, &'a mut dyn Read),
-}
-
-/// How the body of a response is delimited for who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerLength {
-    /// There is none (HEAD, 204, 304).
-    Absent,
-    /// So many bytes.
-    Sized(u64),
-    /// Until it ends.
-    Unknown,
-}
-
-/// Why there is no response.
-#[derive(Debug)]
-pub enum UpstreamError {
-    /// No connection: nothing was sent.
-    Unreachable(String),
-    /// We ran out of what it takes; the provider has no part in it.
-    Short(Shortage),
-    /// A connection, but no HTTP response on it.
-    Broken(String),
-    /// No response head in time.
-    TimedOut(String),
-    /// The client went away.
-    ClientGone,
-    /// The client's request body could not be read.
-    RequestBody(io::Error),
-    /// The request holds something that can't be sent.
-    Unsendable(String),
-}
 
 /// The way to one provider.
 #[derive(Debug)]
@@ -258,20 +186,5 @@ impl Upstream {
             silence_max: silence::longest(method, &parsed.head, timeouts.idle),
         };
         Ok(Answer::new(parsed.head, length, rest))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_may_have_less_time_than_others_and_never_more() {
-        let second = Duration::from_secs(1);
-        let usual = Timeouts { connect: second, response: 5 * second, idle: 9 * second };
-        for (max, response) in [(None, 5), (Some(4), 4), (Some(5), 5), (Some(6), 5)] {
-            let within = usual.within(max.map(Duration::from_secs));
-            assert_eq!(within, Timeouts { response: Duration::from_secs(response), ..usual });
-        }
     }
 }

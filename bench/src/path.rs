@@ -15,7 +15,7 @@ use evertoken::app::App;
 use evertoken::assemble::Environment;
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{Sources, resolve};
-use evertoken::ingress::door::Guest;
+use evertoken::ingress::guest::Guest;
 use evertoken::ingress::live::Live;
 use evertoken::ingress::{After, Request, Service, conn};
 use evertoken::message::RequestHead;

@@ -5,20 +5,19 @@
 //! ever. No read or write of the thread waits, so a client that sends or takes nothing holds up nobody.
 
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::bounded;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::Limits;
-use crate::ingress::live::{Entry, Live};
-use crate::ingress::pool::{Job, Pool};
-use crate::ingress::{Service, conn};
-use crate::message::RequestHead;
+use crate::ingress::hosting::{Door, Hosting, Word};
+use crate::ingress::live::Live;
+use crate::ingress::pool::Pool;
+use crate::ingress::service::Service;
 use crate::thread::{self, Thread};
 
 mod keeper;
@@ -36,79 +35,6 @@ const VISITORS_MIN: u64 = 16;
 const UNSEEN_MAX: usize = 256;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// A connection that wants to be served, with what was read of it already.
-pub struct Guest {
-    /// The socket.
-    pub stream: Arc<TcpStream>,
-    /// Its place among the open connections.
-    pub entry: Entry,
-    /// The first bytes of its request.
-    pub read: Vec<u8>,
-}
-
-/// A guest that is taken once: by a worker, or by whoever no longer waits for one.
-#[derive(Clone)]
-pub struct Offer(Arc<Mutex<Option<Guest>>>);
-
-impl Offer {
-    /// Offers `guest`.
-    pub fn of(guest: Guest) -> Self {
-        Self(Arc::new(Mutex::new(Some(guest))))
-    }
-
-    /// Takes the guest; None where somebody else did.
-    pub fn take(&self) -> Option<Guest> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// What every connection is served with.
-#[derive(Clone)]
-pub struct Hosting {
-    /// Times and sizes.
-    pub limits: Arc<Limits>,
-    /// What serves the requests.
-    pub service: Arc<dyn Service>,
-    /// Where a connection goes that gives way to another.
-    pub door: Door,
-}
-
-impl Hosting {
-    /// A worker's job: to serve the guest of `offer`.
-    pub fn job(&self, offer: Offer) -> Job {
-        let hosting = self.clone();
-        Box::new(move || {
-            let Some(guest) = offer.take() else { return };
-            let stream = guest.stream.clone();
-            if let conn::End::GaveWay(head) = conn::serve(guest, &hosting.limits, &*hosting.service)
-            {
-                hosting.door.say(Word::GaveWay(stream, head));
-            }
-        })
-    }
-}
-
-/// What the thread is told.
-enum Word {
-    /// There is no free worker for this one.
-    Guest(Guest),
-    /// This one gets no slot, and why.
-    Refused(Arc<TcpStream>, &'static str),
-    /// A worker gave this one up for another, before or after it read the head of a request.
-    GaveWay(Arc<TcpStream>, Option<Box<RequestHead>>),
-    /// Descriptors have run out.
-    Shed,
-    /// The server stops.
-    Stop,
-}
-
-/// The way to the thread.
-#[derive(Clone)]
-pub struct Door {
-    words: Sender<Word>,
-    wake: Arc<OwnedFd>,
-}
-
 /// The thread. Dropping this waits until everybody was told.
 pub struct DoorThread {
     door: Door,
@@ -121,48 +47,23 @@ impl Drop for DoorThread {
     }
 }
 
-impl Door {
-    /// Starts the thread.
-    pub fn start(
-        limits: Arc<Limits>,
-        service: Arc<dyn Service>,
-        live: Arc<Live>,
-        pool: Pool,
-    ) -> io::Result<(Hosting, DoorThread)> {
-        let (words, inbox) = bounded(UNSEEN_MAX);
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
-        let most = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
-        let door = Self { words, wake: wake.clone() };
-        let hosting = Hosting { limits, service, door: door.clone() };
-        let keeper = Keeper::new(inbox, wake, epoll, hosting.clone(), live, pool, most);
-        let thread = thread::spawn("door", STACK_BYTES, move || keeper.run())?;
-        Ok((hosting, DoorThread { door, _thread: thread }))
-    }
-
-    /// Takes in a connection that no worker is free for.
-    pub fn take_in(&self, guest: Guest) {
-        self.say(Word::Guest(guest));
-    }
-
-    /// Takes in a connection that gets no slot.
-    pub fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
-        self.say(Word::Refused(stream, why));
-    }
-
-    /// Asks for a descriptor.
-    pub fn shed(&self) {
-        self.say(Word::Shed);
-    }
-
-    fn say(&self, word: Word) {
-        // The thread waits for nobody, so there is room soon. Once it has ended, the connection just closes.
-        if self.words.send(word).is_ok() {
-            // Where the counter is full the thread is awake anyway.
-            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
-        }
-    }
+/// Starts the thread.
+pub fn start(
+    limits: Arc<Limits>,
+    service: Arc<dyn Service>,
+    live: Arc<Live>,
+    pool: Pool,
+) -> io::Result<(Hosting, DoorThread)> {
+    let (words, inbox) = bounded(UNSEEN_MAX);
+    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
+    let most = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
+    let door = Door { words, wake: wake.clone() };
+    let hosting = Hosting { limits, service, door: door.clone() };
+    let keeper = Keeper::new(inbox, wake, epoll, hosting.clone(), live, pool, most);
+    let thread = thread::spawn("door", STACK_BYTES, move || keeper.run())?;
+    Ok((hosting, DoorThread { door, _thread: thread }))
 }
 
 /// How many connections may be at the door where `descriptors` are allowed: those that are served, and their

@@ -12,10 +12,12 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
-use crate::ingress::Service;
-use crate::ingress::door::{Door, DoorThread, Guest, Hosting, Offer};
+use crate::ingress::door::{self, DoorThread};
+use crate::ingress::guest::{Guest, Offer};
+use crate::ingress::hosting::Hosting;
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
+use crate::ingress::service::Service;
 use crate::liveness::{Peer, watch_peer};
 use crate::thread::{self, Thread};
 
@@ -93,7 +95,7 @@ impl BuiltinServer {
         let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
         let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
-        let (hosting, door) = Door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
+        let (hosting, door) = door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
         let acceptor = Acceptor {
             listener: listener.clone(),
             pool,

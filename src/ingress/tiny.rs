@@ -15,8 +15,9 @@ use log::warn;
 use tiny_http::{HTTPVersion, Request as TinyRequest, Server};
 
 use crate::config::Limits;
+use crate::ingress::head;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
-use crate::ingress::{Request, Service, head};
+use crate::ingress::service::{Request, Service};
 use crate::message::{Headers, RequestHead, Version};
 use crate::refusal::{Code, Refusal};
 use crate::thread::{self, Thread};

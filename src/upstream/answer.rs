@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::message::ResponseHead;
-use crate::upstream::AnswerLength;
 use crate::upstream::buffer::Buffer;
 use crate::upstream::exchange::receive;
 use crate::upstream::fault::Fault;
+use crate::upstream::framing::AnswerLength;
 use crate::upstream::framing::Framing;
 use crate::upstream::idle::Idle;
 use crate::upstream::watch::Watch;

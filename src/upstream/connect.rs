@@ -1,7 +1,7 @@
 //! New connections: TCP to one of a name's addresses, through a proxy where there is one, and TLS. Requests and token
 //! requests take the same way.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -154,9 +154,4 @@ impl Connector {
         let own = Deadline::after(self.allowed);
         aim.end.map_or(own, |end| own.min(end))
     }
-}
-
-/// Whether a name needs no look-up.
-pub(super) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
-    host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port))
 }

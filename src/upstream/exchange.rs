@@ -9,11 +9,12 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::upstream::buffer::Buffer;
 use crate::upstream::fault::Fault;
 use crate::upstream::head::{HeadReader, Interims, Parsed};
+use crate::upstream::request::OutBody;
 use crate::upstream::request::{size_line, size_line_room};
 use crate::upstream::socket::UNWATCHED_MAX;
+use crate::upstream::timeouts::Timeouts;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::{Wire, is_not_now};
-use crate::upstream::{OutBody, Timeouts};
 
 /// How much of a streamed body is read before it is sent on.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::shortage::Shortage;
-use crate::upstream::UpstreamError;
+use crate::upstream::error::UpstreamError;
 use crate::upstream::framing::BadFraming;
 use crate::upstream::head::BadHead;
 

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use crate::message::{FoundFields, Headers, ResponseHead, plain_prefix};
-use crate::upstream::AnswerLength;
-use crate::upstream::framing::Framing;
+use crate::upstream::framing::{AnswerLength, Framing};
 
 /// The largest response head that is taken.
 pub const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;

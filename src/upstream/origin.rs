@@ -1,6 +1,6 @@
 //! Where requests to one provider go, taken from its base URL once; pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The parts of a base URL that a connection and a request need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,11 @@ impl Origin {
 
 fn default_port(is_tls: bool) -> u16 {
     if is_tls { 443 } else { 80 }
+}
+
+/// The address that `host` is, where it needs no look-up.
+pub(super) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port))
 }
 
 #[cfg(test)]

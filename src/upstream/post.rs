@@ -12,8 +12,9 @@ use crate::config::Egress;
 use crate::message::Headers;
 use crate::secret::Secret;
 use crate::upstream::connect::Connector;
+use crate::upstream::error::UpstreamError;
 use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
-use crate::upstream::{Timeouts, UpstreamError};
+use crate::upstream::timeouts::Timeouts;
 
 mod route;
 

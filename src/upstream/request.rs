@@ -1,10 +1,36 @@
 //! The head of a request as bytes (RFC 9112 §3, §5); pure.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::time::Duration;
 
+use crate::message::Headers;
 use crate::upstream::head::{is_in_name, is_value};
 use crate::upstream::origin::Origin;
-use crate::upstream::{OutBody, OutRequest};
+
+/// A request to send.
+#[derive(Clone, Copy, Debug)]
+pub struct OutRequest<'a> {
+    /// The method, case kept.
+    pub method: &'a str,
+    /// Path and query after the base URL's path; starts with `/`.
+    pub target: &'a str,
+    /// Header fields that a client sent, name and value, passed on as they are.
+    pub passed_on: &'a [(&'a [u8], &'a [u8])],
+    /// Those that follow them. None of either are `Host` or frame the body.
+    pub headers: &'a Headers,
+    /// How long the head of the response may take, where that is less than `timeouts.response`.
+    pub response_max: Option<Duration>,
+}
+
+/// A request's body.
+pub enum OutBody<'a> {
+    /// None at all.
+    Absent,
+    /// Held in memory.
+    Held(&'a [u8]),
+    /// Read while it is sent: its length, or None for chunks.
+    Streamed(Option<u64>, &'a mut dyn Read),
+}
 
 /// The largest a chunk's size line gets: a length in hexadecimal digits, CR LF.
 const SIZE_LINE_MAX_BYTES: usize = 18;

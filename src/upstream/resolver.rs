@@ -16,8 +16,8 @@ use socket2::{Domain, Socket, Type};
 use crate::clock::{Deadline, Stopwatch};
 use crate::shortage::Shortage;
 use crate::thread;
-use crate::upstream::connect::literal;
 use crate::upstream::fault::Fault;
+use crate::upstream::origin::literal;
 use crate::upstream::source::source_towards;
 use crate::upstream::watch::Watch;
 

@@ -8,10 +8,9 @@ use ureq::{Proxy, ProxyProtocol};
 
 use crate::clock::Deadline;
 use crate::secret::Secret;
-use crate::upstream::connect::literal;
 use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
 use crate::upstream::head::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
-use crate::upstream::origin::Origin;
+use crate::upstream::origin::{Origin, literal};
 use crate::upstream::talk::Talk;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;

@@ -15,11 +15,12 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::clock::Deadline;
-use crate::ingress::Request;
 use crate::ingress::door::visitor::{self, Found, Stage, Visitor};
-use crate::ingress::door::{Guest, Hosting, Offer, Word};
+use crate::ingress::guest::{Guest, Offer};
+use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
+use crate::ingress::service::Request;
 use crate::message::{BodyLength, RequestHead};
 use crate::refusal::{Code, Refusal};
 

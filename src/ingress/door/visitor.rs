@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::ingress::conn::{LINGER_MAX, LINGER_MAX_BYTES, LINGER_SILENCE_MAX};
-use crate::ingress::door::Offer;
+use crate::ingress::guest::Offer;
 use crate::ingress::head::HeadReader;
 use crate::ingress::live::Entry;
 use crate::ingress::other_protocol::{self, OtherProtocol};

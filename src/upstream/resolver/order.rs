@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::upstream::resolver::Family;
+use crate::upstream::resolver::known::Family;
 
 /// The policy table of RFC 6724 §2.1: prefix, its length, precedence, label.
 const POLICIES: [(Ipv6Addr, u32, u8, u8); 9] = [

@@ -1,0 +1,86 @@
+//! What connections are served with, and the way to the door for those that no worker is free for.
+
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::config::Limits;
+use crate::ingress::conn;
+use crate::ingress::guest::{Guest, Offer};
+use crate::ingress::pool::Job;
+use crate::ingress::service::Service;
+use crate::message::RequestHead;
+
+/// What every connection is served with.
+#[derive(Clone)]
+pub struct Hosting {
+    /// Times and sizes.
+    pub limits: Arc<Limits>,
+    /// What serves the requests.
+    pub service: Arc<dyn Service>,
+    /// Where a connection goes that gives way to another.
+    pub door: Door,
+}
+
+impl Hosting {
+    /// A worker's job: to serve the guest of `offer`.
+    pub fn job(&self, offer: Offer) -> Job {
+        let hosting = self.clone();
+        Box::new(move || {
+            let Some(guest) = offer.take() else { return };
+            let stream = guest.stream.clone();
+            if let conn::End::GaveWay(head) = conn::serve(guest, &hosting.limits, &*hosting.service)
+            {
+                hosting.door.say(Word::GaveWay(stream, head));
+            }
+        })
+    }
+}
+
+/// What the thread is told.
+pub(super) enum Word {
+    /// There is no free worker for this one.
+    Guest(Guest),
+    /// This one gets no slot, and why.
+    Refused(Arc<TcpStream>, &'static str),
+    /// A worker gave this one up for another, before or after it read the head of a request.
+    GaveWay(Arc<TcpStream>, Option<Box<RequestHead>>),
+    /// Descriptors have run out.
+    Shed,
+    /// The server stops.
+    Stop,
+}
+
+/// The way to the thread.
+#[derive(Clone)]
+pub struct Door {
+    pub(super) words: Sender<Word>,
+    pub(super) wake: Arc<OwnedFd>,
+}
+
+impl Door {
+    /// Takes in a connection that no worker is free for.
+    pub fn take_in(&self, guest: Guest) {
+        self.say(Word::Guest(guest));
+    }
+
+    /// Takes in a connection that gets no slot.
+    pub fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
+        self.say(Word::Refused(stream, why));
+    }
+
+    /// Asks for a descriptor.
+    pub fn shed(&self) {
+        self.say(Word::Shed);
+    }
+
+    pub(super) fn say(&self, word: Word) {
+        // The thread waits for nobody, so there is room soon. Once it has ended, the connection just closes.
+        if self.words.send(word).is_ok() {
+            // Where the counter is full the thread is awake anyway.
+            let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
