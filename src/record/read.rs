@@ -19,6 +19,8 @@ pub struct Salvaged {
     pub format: u64,
     /// The fields that are there and make no sense.
     pub unread: Vec<&'static str>,
+    /// Hash of the file of a newer format that this one stands beside.
+    pub beside: Option<String>,
 }
 
 impl Salvaged {
@@ -40,7 +42,7 @@ pub fn salvage(text: &str) -> Result<Salvaged, String> {
         return Err("it is no JSON object".to_owned());
     };
     let mut fields = Fields { object, unread: Vec::new() };
-    let format = fields.take("format");
+    let (format, beside) = (fields.take("format"), fields.take("beside"));
     let saved = fields.saved();
     if fields.unread.contains(&"refresh_token") {
         return Err("its refresh token makes no sense".to_owned());
@@ -50,7 +52,7 @@ pub fn salvage(text: &str) -> Result<Salvaged, String> {
     if !holds_something {
         return Err("it holds nothing of a state file".to_owned());
     }
-    Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread })
+    Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread, beside })
 }
 
 /// Reads a text that must be whole and of this format. The error says where and what, and holds none of the text.
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read_and_so_is_one_with_more_in_it_or_a_byte_order_mark() {
-        let whole = Salvaged { saved: full(), format: FORMAT, unread: Vec::new() };
+        let whole = Salvaged { saved: full(), format: FORMAT, unread: Vec::new(), beside: None };
         let mut more = json();
         more.insert("since_then".into(), serde_json::json!({"a": [1]}));
         assert_eq!(of(more), Ok(whole.clone()));

@@ -14,6 +14,7 @@ use rustix::fs::Access;
 use crate::clock::Timestamp;
 use crate::config::slug::{self, STATE_FILE_SUFFIX};
 use crate::record::Saved;
+use crate::secret::Secret;
 
 mod lock;
 mod read;
@@ -68,18 +69,25 @@ impl StateFile {
 
     /// Replaces the file by `saved`. One that can't be read, or is of a newer format, is not replaced.
     pub fn replace(&self, saved: &Saved) -> io::Result<()> {
-        let is_newer = self.is_of_newer_format()?;
-        let target = if is_newer { self.older_path() } else { self.path() };
+        let beside = self.of_newer_format()?;
+        let target = if beside.is_some() { self.older_path() } else { self.path() };
+        let text = match &beside {
+            Some(hash) => {
+                let member = format!("{{\n  \"beside\": \"{hash}\",");
+                Secret::new(saved.to_json().expose().replacen('{', &member, 1))
+            }
+            None => saved.to_json(),
+        };
         let mut file = tempfile::Builder::new()
             .prefix(&self.temporary_prefix())
             .rand_bytes(TEMPORARY_RANDOM_CHARS)
             .suffix(TEMPORARY_SUFFIX)
             .tempfile_in(&self.folder)?;
         give_to_owner(file.as_file(), &self.folder);
-        file.write_all(saved.to_json().expose().as_bytes())?;
+        file.write_all(text.expose().as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(target).map_err(|error| error.error)?;
-        if !is_newer {
+        if beside.is_none() {
             remove_if_there(&self.older_path())?;
         }
         File::open(&self.folder)?.sync_all()

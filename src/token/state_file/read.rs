@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::record::{Salvaged, Saved, salvage};
 use crate::regular_file;
+use crate::secret::Secret;
 use crate::shortage::Shortage;
 use crate::token::state_file::{StateFile, make_folder};
 
@@ -44,7 +45,7 @@ impl StateFile {
     /// Reads what is stored. The error is `InvalidData` where the file was read whole and makes no sense; any
     /// other says that there is, or may be, one that can't be read.
     pub fn read(&self) -> io::Result<Found> {
-        let main = salvage_file(&self.path())?;
+        let (main, main_hash) = salvage_and_hash(&self.path())?;
         if main.is_none() {
             self.check_absence()?;
         }
@@ -67,7 +68,12 @@ impl StateFile {
             found.notes.push(self.note_of_newer(newer));
         }
         let main_at = main.as_ref().map(|main| main.saved.saved_at);
-        let newest = older.filter(|older| Some(older.saved.saved_at) >= main_at).or(main);
+        // What was stored beside this very file came after it, whatever the clock was then.
+        let is_later = |older: &Salvaged| match &older.beside {
+            Some(beside) if main_hash.is_some() => Some(beside) == main_hash.as_ref(),
+            _ => Some(older.saved.saved_at) >= main_at,
+        };
+        let newest = older.filter(is_later).or(main);
         if let Some(newest) = newest {
             found.notes.extend(self.note_of_unread(&newest));
             found.saved = Some(newest.saved);
@@ -75,18 +81,18 @@ impl StateFile {
         Ok(found)
     }
 
-    /// Whether what is stored now is to be written beside a file of a newer format. An error says that what
-    /// is there can't be read, and so must not be replaced.
-    pub(super) fn is_of_newer_format(&self) -> io::Result<bool> {
+    /// The hash of the file, where it is of a newer format and what is stored now is to be written beside it. An error
+    /// says that what is there can't be read, and so must not be replaced.
+    pub(super) fn of_newer_format(&self) -> io::Result<Option<String>> {
         if let Err(error) = salvage_file(&self.older_path())
             && error.kind() != ErrorKind::InvalidData
         {
             return Err(self.of_older(&error));
         }
-        match salvage_file(&self.path()) {
-            Ok(Some(main)) => Ok(main.is_newer()),
-            Ok(None) => self.check_absence().map(|()| false),
-            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(false),
+        match salvage_and_hash(&self.path()) {
+            Ok((Some(main), hash)) => Ok(hash.filter(|_| main.is_newer())),
+            Ok((None, _)) => self.check_absence().map(|()| None),
+            Err(error) if error.kind() == ErrorKind::InvalidData => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -134,10 +140,16 @@ impl StateFile {
 }
 
 fn salvage_file(path: &Path) -> io::Result<Option<Salvaged>> {
+    salvage_and_hash(path).map(|(read, _)| read)
+}
+
+fn salvage_and_hash(path: &Path) -> io::Result<(Option<Salvaged>, Option<String>)> {
     let invalid = |why: String| io::Error::new(ErrorKind::InvalidData, why);
-    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+    let Some(bytes) = read_bytes(path)? else { return Ok((None, None)) };
     let text = String::from_utf8(bytes).map_err(|_| invalid("it is no text".to_owned()))?;
-    salvage(&text).map(Some).map_err(invalid)
+    let read = salvage(&text).map_err(invalid)?;
+    let hash = read.is_newer().then(|| Secret::new(text).hash());
+    Ok((Some(read), hash))
 }
 
 /// The whole file; None where there is none.
@@ -165,7 +177,6 @@ mod tests {
     use super::*;
     use crate::record::full;
     use crate::regular_file::tests::make_pipe;
-    use crate::secret::Secret;
 
     fn place() -> (tempfile::TempDir, StateFile) {
         let dir = tempfile::tempdir().unwrap();
@@ -286,6 +297,26 @@ mod tests {
             .map(|entry| names(entry.unwrap().path()))
             .collect();
         assert_eq!(left, ["one.json"]);
+    }
+
+    #[test]
+    fn what_is_stored_beside_a_newer_format_counts_though_that_was_written_by_a_clock_ahead() {
+        let (_dir, file) = place();
+        file.read().unwrap();
+        newer(&file, &full());
+        let at = full().saved_at;
+        let stored = |token: &str, at| Saved {
+            refresh_token: Some(Secret::new(token)),
+            saved_at: at,
+            ..full()
+        };
+        let rotated = stored("rotated", at.plus_millis(-3_600_000));
+        file.replace(&rotated).unwrap();
+        assert_eq!(file.load().unwrap(), Some(rotated));
+        // The newer version wrote again, by a clock that is right.
+        let again = stored("again", at.plus_millis(-7_200_000));
+        newer(&file, &again);
+        assert_eq!(file.load().unwrap(), Some(again));
     }
 
     #[test]
