@@ -45,6 +45,8 @@ pub struct Grant {
     pub refresh_token_lifetime_ms: Option<i64>,
     /// What was odd about the answer, for the log.
     pub warning: Option<String>,
+    /// That its words for the end of the refresh token are not understood.
+    pub odd_refresh_end: Option<String>,
 }
 
 /// Said of an answer whose tokens are taken in spite of it.
@@ -129,6 +131,7 @@ fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<
         scope: fields.value(answer, "scope").and_then(scope::granted),
         refresh_token_lifetime_ms: lifetime::of_refresh_token(answer, fields, sent),
         warning: (!warnings.is_empty()).then(|| warnings.join(". ")),
+        odd_refresh_end: lifetime::odd_refresh_end(answer, fields, sent),
     })
 }
 

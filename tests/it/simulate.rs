@@ -69,6 +69,7 @@ impl Issuer {
             has_ended,
             scope: None,
             refresh_token_lifetime_ms: None,
+            odd_refresh_end: None,
             warning: None,
         })
     }

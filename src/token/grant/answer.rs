@@ -14,6 +14,8 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// What is said of JSON that nothing can be taken from.
 pub(super) const NOT_JSON: &str = "it is not JSON, or not all of it";
 
+/// What some frameworks write before JSON.
+const GUARDS: [&str; 6] = [")]}',", ")]}'", ")]}", "while(1);", "while (1);", "for(;;);"];
 /// The media type of a form.
 const FORM_TYPE: &[u8] = b"application/x-www-form-urlencoded";
 /// Members that tell a form from a text with a `=` in it.
@@ -62,6 +64,7 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
     let text = text_of(&inflated.bytes);
     let text =
         text.trim_start_matches(BYTE_ORDER_MARK).trim_matches(|c: char| c.is_ascii_whitespace());
+    let text = without_guard(text);
     if text.starts_with(['{', '[']) {
         return json(text).ok_or(NOT_JSON);
     }
@@ -89,6 +92,12 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     let (pairs, _) = bytes.as_chunks::<2>();
     let units = char::decode_utf16(pairs.iter().map(|pair| unit(*pair)));
     units.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+}
+
+/// `text` without what some frameworks write before JSON, so that no page can run it as a script.
+fn without_guard(text: &str) -> &str {
+    let rest = GUARDS.iter().find_map(|guard| text.strip_prefix(guard)).map(str::trim_start);
+    rest.filter(|rest| rest.starts_with(['{', '['])).unwrap_or(text)
 }
 
 /// An object, or the only one of a list.
@@ -191,6 +200,17 @@ mod tests {
         brotli.push("content-encoding", "br");
         let error = parse(&brotli, b"\x0b\x02\x80abc\x03").unwrap_err();
         assert_eq!(error, "it is compressed as nobody asked for");
+    }
+
+    #[test]
+    fn what_keeps_pages_from_running_json_is_passed_over() {
+        for guard in [")]}'\n", ")]}',\n", "while(1);", "while (1); ", "for(;;);"] {
+            for (text, is_read) in [(r#"{"access_token":"a"}"#, true), ("access_token=a", false)] {
+                let parsed = parsed(format!("{guard}{text}"));
+                let expected = Ok(json!({"access_token": "a"})).map_err(|(): ()| "");
+                assert_eq!(parsed == expected, is_read, "{guard}{text}");
+            }
+        }
     }
 
     #[test]

@@ -100,6 +100,33 @@ pub(super) fn of_refresh_token(
     named_lifetime(answer, fields, sent, &REFRESH_LIFETIMES, &REFRESH_ENDS)
 }
 
+/// What is said of an end of the refresh token that is there and not understood.
+pub(super) fn odd_refresh_end(
+    answer: &Value,
+    fields: &TokenFields,
+    sent: Timestamp,
+) -> Option<String> {
+    if of_refresh_token(answer, fields, sent).is_some() {
+        return None;
+    }
+    let is_none = |value: &Value| {
+        number(value) == Some(0.0)
+            || value.as_str() == Some("")
+            || value.is_null()
+            || *value == Value::Bool(false)
+    };
+    let names = REFRESH_LIFETIMES.iter().chain(&REFRESH_ENDS);
+    let odd = names.copied().find(|name| {
+        let value = fields.value(answer, name);
+        value.is_some_and(|value| {
+            !is_none(value) && number(value).is_none() && point(value).is_none()
+        })
+    })?;
+    Some(format!(
+        "The token response's '{odd}' is not understood, so the end of the refresh token is not warned about"
+    ))
+}
+
 /// The first lifetime that makes sense among these members.
 fn named_lifetime(
     answer: &Value,
@@ -228,5 +255,21 @@ mod tests {
             let millis = of_refresh_token(&answer, &TokenFields::default(), SENT);
             assert_eq!(millis, expected, "{answer}");
         }
+    }
+
+    #[test]
+    fn an_end_of_the_refresh_token_in_words_nobody_knows_is_told() {
+        let odd = |answer| odd_refresh_end(&answer, &TokenFields::default(), SENT);
+        for (answer, name) in [
+            (json!({"refresh_token_expires_in": "P30D"}), "refresh_token_expires_in"),
+            (json!({"refresh_expires_at": "next month"}), "refresh_expires_at"),
+            (json!({"refresh_token_expires_at": {"days": 3}}), "refresh_token_expires_at"),
+        ] {
+            assert!(odd(answer).is_some_and(|told| told.contains(&format!("'{name}'"))), "{name}");
+        }
+        for none in [json!(0), json!("0"), json!(""), json!(null), json!(false), json!(60)] {
+            assert_eq!(odd(json!({"refresh_token_expires_in": none})), None);
+        }
+        assert_eq!(odd(json!({"expires_in": 60})), None);
     }
 }

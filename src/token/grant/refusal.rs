@@ -13,9 +13,20 @@ const UNNAMED: &str = "unnamed";
 const AADSTS: &str = "AADSTS";
 /// Members beside `error` that hold a code.
 const OTHER_MEMBERS: [&str; 5] = ["errorCode", "error_code", "code", "status", "errorType"];
+/// Members whose number is a code, and 0 for none (`WeChat`, `DingTalk`).
+const NUMBERED: &str = "errcode";
+/// What stands in `error` where there is none.
+const NO_ERROR: [&str; 8] = ["", "0", "ok", "success", "none", "null", "false", "no_error"];
 /// Members that hold a description.
-const DESCRIPTIONS: [&str; 6] =
-    ["error_description", "message", "msg", "error_message", "errorSummary", "description"];
+const DESCRIPTIONS: [&str; 7] = [
+    "error_description",
+    "message",
+    "msg",
+    "error_message",
+    "errorSummary",
+    "description",
+    "errmsg",
+];
 
 /// The code in the member that RFC 6749 names for it, or at its configured place.
 ///
@@ -25,7 +36,9 @@ pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<Stri
     let error = fields.value(answer, "error")?;
     let code = match error {
         Value::Null | Value::Bool(false) => return None,
-        Value::String(code) if code.is_empty() => return None,
+        Value::String(code) if NO_ERROR.contains(&code.trim().to_ascii_lowercase().as_str()) => {
+            return None;
+        }
         Value::Object(object) if object.is_empty() => return None,
         Value::Array(list) if list.is_empty() => return None,
         Value::Number(number) if number.as_f64() == Some(0.0) => return None,
@@ -39,6 +52,9 @@ pub(super) fn any_code(answer: &Value, fields: &TokenFields, is_success: bool) -
     if let Some(code) = standard_code(answer, fields) {
         return Some(code);
     }
+    if let Some(number) = answer.get(NUMBERED).and_then(numbered) {
+        return Some(detailed(number, answer, fields));
+    }
     let first = answer.get("errors").and_then(|errors| errors.get(0));
     let objects = [Some(answer), first].into_iter().flatten();
     let codes = objects.flat_map(|object| OTHER_MEMBERS.iter().filter_map(|key| text(object, key)));
@@ -48,6 +64,16 @@ pub(super) fn any_code(answer: &Value, fields: &TokenFields, is_success: bool) -
         dead.then(|| format!("{UNNAMED}/{DEAD_BY_DESCRIPTION}"))
     });
     code.filter(|code| !is_success || Meaning::of(code) != Meaning::Unknown)
+}
+
+/// A number that is not 0, as a code.
+fn numbered(value: &Value) -> Option<String> {
+    let number = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| *number != 0).map(|number| number.to_string())
 }
 
 /// The first code that means something, else the first.
@@ -149,6 +175,17 @@ mod tests {
         let cases = [
             (r#"{"error":"invalid_grant"}"#, Some("invalid_grant")),
             (r#"{"error":""}"#, None),
+            (r#"{"error":"0"}"#, None),
+            (r#"{"error":" OK "}"#, None),
+            (r#"{"error":"null"}"#, None),
+            // WeChat, DingTalk
+            (r#"{"errcode":0,"errmsg":"ok"}"#, None),
+            (r#"{"errcode":"0","errmsg":"ok"}"#, None),
+            (
+                r#"{"errcode":40030,"errmsg":"invalid refresh_token, hints: [ req_id: x ]"}"#,
+                Some("40030/refresh_token_invalid"),
+            ),
+            (r#"{"errcode":-1,"errmsg":"system error"}"#, Some("-1")),
             (r#"{"error":null}"#, None),
             (r#"{"error":false}"#, None),
             (r#"{"error":{}}"#, None),
@@ -251,5 +288,7 @@ mod tests {
             Some("BAD_REFRESH_TOKEN")
         );
         assert_eq!(success(r#"{"ok":false,"error":"odd"}"#).as_deref(), Some("odd"));
+        assert_eq!(success(r#"{"errcode":45009,"errmsg":"x"}"#).as_deref(), Some("45009"));
+        assert_eq!(success(r#"{"errcode":0}"#), None);
     }
 }

@@ -40,6 +40,7 @@ fn grant(access: &str, refresh: Option<&str>, lifetime_ms: i64) -> Grant {
         has_ended: false,
         scope: None,
         refresh_token_lifetime_ms: None,
+        odd_refresh_end: None,
         warning: None,
     }
 }

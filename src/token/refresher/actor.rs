@@ -66,6 +66,8 @@ pub(super) struct Actor {
     pub(super) refused: Option<Generation>,
     /// The end of a refresh token that was warned about, and how near it was then.
     pub(super) end_warned: Option<(Timestamp, Nearness)>,
+    /// Whether it was said that the issuer's words for the end of the refresh token are not understood.
+    pub(super) odd_end_said: bool,
     /// The next try follows at once, with the refresh token of the configuration.
     pub(super) falls_back: bool,
     /// Hash of the configured seed of which was said that it is superseded.
@@ -124,6 +126,7 @@ impl Actor {
             lock_warned: false,
             refused: None,
             end_warned: None,
+            odd_end_said: false,
             falls_back: false,
             superseded_said: None,
             other_seed_said: None,

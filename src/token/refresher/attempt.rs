@@ -126,6 +126,7 @@ impl Actor {
             if is_repeated { "the same token again, " } else { "" },
             token.expires.left_ms(sent) / 1000
         );
+        self.warn_of_odd_refresh_end(grant);
         self.warn_of_refresh_end();
     }
 

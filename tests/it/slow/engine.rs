@@ -552,6 +552,7 @@ fn a_login_on_one_host_reaches_the_others() {
         has_ended: false,
         scope: None,
         refresh_token_lifetime_ms: None,
+        odd_refresh_end: None,
         warning: None,
     };
     store_login(&setup.unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
