@@ -79,6 +79,35 @@ pub fn aside_telling<T: Send>(
     })
 }
 
+/// Runs `body` for each of `items` at the same time, on threads of their own but for the last, which is done on this one, and
+/// waits for what they give, in the order of the items.
+///
+/// Where the system has no thread left to give, the items that lack one are done on this one too.
+pub fn together<I: Sync, T: Send>(
+    name: &str,
+    stack_bytes: usize,
+    items: &[I],
+    body: impl Fn(&I) -> T + Sync,
+) -> Vec<T> {
+    let Some((last, others)) = items.split_last() else { return Vec::new() };
+    let body = &body;
+    scope(|scope| {
+        let begin = |item| {
+            let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
+            builder.spawn_scoped(scope, move || body(item)).map_err(|_| item)
+        };
+        let running: Vec<_> = others.iter().map(begin).collect();
+        let of_last = body(last);
+        let ends = running.into_iter().map(|one| match one {
+            Ok(handle) => handle.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(item) => body(item),
+        });
+        let mut all: Vec<T> = ends.collect();
+        all.push(of_last);
+        all
+    })
+}
+
 /// Has this thread, and each that it starts, run after whoever runs when it is woken, and not at once
 /// in their place (`SCHED_BATCH`, sched(7)). Its share of the processor is the same, its niceness too.
 ///
@@ -128,6 +157,17 @@ mod tests {
     use super::*;
 
     const STACK_BYTES: usize = 64 * 1024;
+
+    #[test]
+    fn what_is_done_together_keeps_its_order() {
+        let all = std::sync::Barrier::new(3);
+        let double = |item: &u32| {
+            all.wait();
+            item * 2
+        };
+        assert_eq!(together("t", STACK_BYTES, &[1, 2, 3], double), [2, 4, 6]);
+        assert_eq!(together("t", STACK_BYTES, &[], double), [0; 0]);
+    }
 
     #[test]
     fn every_niceness_can_be_said() {

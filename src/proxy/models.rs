@@ -1,10 +1,12 @@
 //! `GET /v1/models` where several providers have the API: their lists as one, and the names that routes serve.
 //!
-//! The providers are asked one after the other. One that fails is left out, and named in a header field; where all fail, the
-//! last answer is passed on. Neither cools anybody down: that a list does not come says nothing of other requests.
+//! The providers are asked at the same time, a few at once, so that one that hangs holds up the list no longer than alone. One
+//! that fails is left out, and named in a header field; where all fail, the last answer is passed on. Neither cools anybody
+//! down: that a list does not come says nothing of other requests.
 
 use std::io;
-use std::sync::Arc;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Deadline;
@@ -36,6 +38,10 @@ const BODY_MAX: Duration = Duration::from_secs(5);
 const ALL_MAX: Duration = Duration::from_secs(20);
 /// The most answers that one provider's list may be spread over.
 const PAGES_MAX: usize = 50;
+/// The most providers that are asked at once: each may send a list of [`LIST_MAX_BYTES`].
+const ASKED_AT_ONCE_MAX: usize = 4;
+/// The stack that asking a provider takes.
+const ASK_STACK_BYTES: usize = 256 * 1024;
 /// The stack that reading a list may take, nested as deep as a provider likes.
 const READ_STACK_BYTES: usize = 1024 * 1024;
 /// Names the providers that are left out, by their slugs as they stand in paths.
@@ -76,6 +82,22 @@ impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
     }
 }
 
+/// What is asked, and for whom.
+struct Asked<'a> {
+    kind: ProviderKind,
+    /// The head as it is sent to each provider.
+    own: RequestHead,
+    /// The client's query.
+    query: &'a str,
+    client: Option<&'a Arc<TcpStream>>,
+    may_keep_alive: bool,
+    /// Once this has passed nobody else is asked.
+    deadline: Deadline,
+}
+
+/// What came of one provider.
+type Outcome = Result<Vec<Model>, Missed>;
+
 /// Why a provider's list is not there.
 enum Missed {
     /// It answered with something else: its answer, where that came whole, and what is wrong with it.
@@ -105,11 +127,19 @@ pub(super) fn answer<'p>(
     reply: &mut Reply<'_>,
     record: &mut Record<'p>,
 ) -> Result<(), Stop> {
-    let deadline = Deadline::after(ALL_MAX);
+    let asked = Asked {
+        kind: wanted.kind,
+        own: own_head(request.head),
+        query: query_of(&request.head.target),
+        client: request.client,
+        may_keep_alive: request.may_keep_alive,
+        deadline: Deadline::after(ALL_MAX),
+    };
+    let outcomes = ask_all(proxy, &wanted.providers, &asked, &mut record.attempts);
     let (mut lists, mut left_out) = (Vec::new(), Vec::new());
     let (mut answered, mut refused) = (None, None);
-    for provider in wanted.providers.iter().copied() {
-        let why = match models_of(proxy, provider, wanted, request, deadline, record) {
+    for (provider, outcome) in wanted.providers.iter().copied().zip(outcomes) {
+        let why = match outcome {
             Ok(models) => {
                 lists.push(models);
                 continue;
@@ -142,29 +172,47 @@ pub(super) fn answer<'p>(
     page.send(request.head, proxy.date(), reply)
 }
 
+/// What came of each of `providers`, in their order.
+fn ask_all(
+    proxy: &Proxy,
+    providers: &[&Arc<Provider>],
+    asked: &Asked<'_>,
+    attempts: &mut u32,
+) -> Vec<Outcome> {
+    let ask = |provider: &&Arc<Provider>| {
+        let mut record = Record::default();
+        (models_of(proxy, provider, asked, &mut record), record.attempts)
+    };
+    let mut outcomes = Vec::new();
+    for some in providers.chunks(ASKED_AT_ONCE_MAX) {
+        for (outcome, sent) in thread::together("models", ASK_STACK_BYTES, some, ask) {
+            *attempts += sent;
+            outcomes.push(outcome);
+        }
+    }
+    outcomes
+}
+
 /// One provider's whole list.
 fn models_of(
     proxy: &Proxy,
     provider: &Provider,
-    wanted: &Wanted<'_, Arc<Provider>>,
-    request: &Request<'_>,
-    deadline: Deadline,
+    asked: &Asked<'_>,
     record: &mut Record<'_>,
-) -> Result<Vec<Model>, Missed> {
+) -> Outcome {
     let _in_flight = provider.enter().map_err(Missed::Refused)?;
-    let own = own_head(request.head);
     let (mut models, mut bytes) = (Vec::new(), 0);
     let mut after: Option<String> = None;
     for _ in 0..PAGES_MAX {
-        if deadline.has_passed() {
+        if asked.deadline.has_passed() {
             let name = &provider.config.name;
             let message = format!("{name} was not asked: the others took too long");
             return Err(Missed::Refused(Refusal::new(Code::UpstreamTimeout, message)));
         }
-        let query = list::query(wanted.kind, query_of(&request.head.target), after.as_deref());
+        let query = list::query(asked.kind, asked.query, after.as_deref());
         let mark = if query.is_empty() { "" } else { "?" };
         let target = format!("/v1/models{mark}{query}");
-        let page = models_page(proxy, provider, &own, &target, request, record)?;
+        let page = models_page(proxy, provider, asked, &target, record)?;
         bytes += page.models.iter().map(Model::bytes).sum::<usize>();
         if bytes > LIST_MAX_BYTES {
             let why = format!("its list is over {LIST_MAX_BYTES} bytes");
@@ -183,16 +231,15 @@ fn models_of(
 fn models_page(
     proxy: &Proxy,
     provider: &Provider,
-    own: &RequestHead,
+    asked: &Asked<'_>,
     target: &str,
-    request: &Request<'_>,
     record: &mut Record<'_>,
 ) -> Result<list::Page, Missed> {
     let mut asking = Request {
-        head: own,
+        head: &asked.own,
         body: &mut io::empty(),
-        client: request.client,
-        may_keep_alive: request.may_keep_alive,
+        client: asked.client,
+        may_keep_alive: asked.may_keep_alive,
     };
     let body = TakenBody::Absent;
     let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
@@ -227,11 +274,19 @@ fn models_page(
         return Err(Missed::Answered(None, why.to_owned()));
     }
     let read = if status == 200 {
-        thread::aside("models", READ_STACK_BYTES, || list::read(&head.headers, bytes))
+        read_list(&head.headers, bytes)
     } else {
         Err(format!("it answered {status}"))
     };
     read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
+}
+
+/// Reads one list after the other, of whichever request: as a tree of values one may take many times its bytes.
+fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::Page, String> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    // It guards nothing that a panic could have left half done.
+    let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    thread::aside("models", READ_STACK_BYTES, || list::read(headers, bytes))
 }
 
 /// The client's head as it is sent to each provider: a GET without a body, for the whole list in plain bytes.

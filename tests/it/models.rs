@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client, get};
-use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
+use crate::support::{PATIENCE, eventually};
 
 /// A provider that lists these models in the shape of `OpenAI`'s API.
 fn listing(ids: &'static [&'static str]) -> Peer {
@@ -299,11 +299,41 @@ fn a_client_that_leaves_ends_it() {
     let proxy = proxy("openai", &[("One", &silent), ("Two", &second)]).start();
     let mut client = Client::connect(proxy.address);
     client.send(models("GET", "/v1/models", "openai"));
-    eventually("the first is asked", || silent.seen().len() == 1);
+    eventually("both are asked", || silent.seen().len() == 1 && second.seen().len() == 1);
     drop(client);
-    ended.recv_timeout(crate::support::PATIENCE).expect("its request ends");
+    ended.recv_timeout(PATIENCE).expect("its request ends");
     eventually("nothing is under way", || proxy.ask(get("/-/status")).json()["in_flight"] == 0);
-    assert!(second.seen().is_empty());
+}
+
+#[test]
+fn a_provider_that_hangs_does_not_keep_the_others_from_being_asked() {
+    const MOST: usize = 4; // providers that are asked at once
+    let (asked, all) = crossbeam_channel::bounded(MOST + 1);
+    let (release, released) = crossbeam_channel::bounded::<()>(MOST + 1);
+    let peers: Vec<_> = (0..=MOST)
+        .map(|index| {
+            let (asked, released) = (asked.clone(), released.clone());
+            Peer::answering(move |_| {
+                asked.send(index).unwrap();
+                released.recv_timeout(PATIENCE).unwrap();
+                answer(200, &list(&[&format!("m{index}")]))
+            })
+        })
+        .collect();
+    let names: Vec<_> = (0..=MOST).map(|index| format!("P{index}")).collect();
+    let all_peers: Vec<_> = names.iter().map(String::as_str).zip(&peers).collect();
+    let proxy = proxy("openai", &all_peers).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(models("GET", "/v1/models", "openai"));
+    let mut first: Vec<usize> = (0..MOST).map(|_| all.recv_timeout(PATIENCE).unwrap()).collect();
+    first.sort_unstable();
+    assert_eq!(first, [0, 1, 2, 3], "all of them, before one answers");
+    assert!(peers[MOST].seen().is_empty(), "one more than are asked at once");
+    for _ in 0..=MOST {
+        release.send(()).unwrap();
+    }
+    assert_eq!(ids(&client.answer()), ["m0", "m1", "m2", "m3", "m4"]);
+    assert_eq!(all.recv_timeout(PATIENCE), Ok(MOST));
 }
 
 #[test]
