@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
 use crate::config::call::USUAL_FILE;
 use crate::logger::{self, Format};
-use crate::login::Wish;
+use crate::login::LoginOptions;
 use crate::status;
 
 /// What the command line asks for.
@@ -53,7 +53,7 @@ pub enum Command {
         /// Its address, in the place of the configured one.
         url: Option<String>,
         /// In what form, and how often.
-        wish: status::Wish,
+        options: status::StatusOptions,
     },
     /// Get the first refresh token of a provider.
     Login {
@@ -62,7 +62,7 @@ pub enum Command {
         /// The provider's name or slug.
         provider: String,
         /// How.
-        wish: Wish,
+        options: LoginOptions,
     },
     /// Print this text.
     Print(String),
@@ -287,7 +287,7 @@ fn command(matches: &ArgMatches) -> Command {
         "login" => Command::Login {
             files: files(matches),
             provider: matches.get_one("provider").cloned().unwrap_or_default(),
-            wish: Wish {
+            options: LoginOptions {
                 paste: matches.get_flag("paste"),
                 device: matches.get_flag("device"),
                 no_browser: matches.get_flag("no-browser"),
@@ -300,7 +300,7 @@ fn command(matches: &ArgMatches) -> Command {
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
             url: matches.get_one("url").cloned(),
-            wish: status_wish(matches),
+            options: status_options(matches),
         },
         _ => {
             let listen = matches.get_one("listen").cloned();
@@ -330,13 +330,13 @@ fn log_options(matches: &ArgMatches) -> logger::Options {
     logger::Options { format, is_quiet: matches.get_flag("quiet") }
 }
 
-fn status_wish(matches: &ArgMatches) -> status::Wish {
+fn status_options(matches: &ArgMatches) -> status::StatusOptions {
     let form = match (matches.get_flag("json"), matches.get_flag("quiet")) {
         (true, _) => status::Form::Json,
         (_, true) => status::Form::Quiet,
         _ => status::Form::Table,
     };
-    status::Wish { form, watches: matches.get_flag("watch") }
+    status::StatusOptions { form, watches: matches.get_flag("watch") }
 }
 
 /// `http://…` or `https://…`.
@@ -378,7 +378,7 @@ mod tests {
         let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
             config: config.map(Into::into),
             url: url.map(Into::into),
-            wish: status::Wish { form, watches },
+            options: status::StatusOptions { form, watches },
         };
         let check = |extent| Command::Check { files: files("providers.yaml"), extent };
         let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
@@ -431,7 +431,7 @@ mod tests {
                 Command::Login {
                     files: files("providers.yaml"),
                     provider: "P".into(),
-                    wish: Wish { paste: true, device: false, no_browser: true },
+                    options: LoginOptions { paste: true, device: false, no_browser: true },
                 },
             ),
         ];

@@ -182,7 +182,7 @@ impl fmt::Debug for Clock {
     }
 }
 
-/// A point on the system's steady clock up to which something may take.
+/// A deadline on the system's steady clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 

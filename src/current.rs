@@ -25,7 +25,7 @@ use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
 use crate::proxy::watchers::Watchers;
 use crate::refusal::Refusal;
-use crate::shared::keeper::{Herald, Keeper, Member};
+use crate::shared::keeper::{CooldownSender, Keeper, Member};
 use crate::supervisor::Stage;
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
@@ -324,7 +324,7 @@ impl Parts {
         key: PostingKey,
         slug: &str,
         cooldown: &Arc<Cooldown>,
-    ) -> Option<Herald> {
+    ) -> Option<CooldownSender> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
         let told = slug.to_owned();
@@ -339,7 +339,7 @@ impl Parts {
         };
         let rest = Box::new(rest);
         keeper.add(Member { key, slug: slug.to_owned(), wake: None, held: None, rest });
-        Some(keeper.herald(slug))
+        Some(keeper.cooldown_sender(slug))
     }
 
     fn new_provider(
@@ -362,10 +362,20 @@ impl Parts {
             );
         }
         let (cooldown, claims) = <(Arc<Cooldown>, ClaimFields)>::default();
-        let herald = self.share_cooldown(key, &config.slug, &cooldown);
+        let cooldown_sender = self.share_cooldown(key, &config.slug, &cooldown);
         let metrics = self.metrics.of_provider(&config.name);
         let config = config.clone();
-        Provider { key, config, source, upstream, claims, cooldown, herald, counts, metrics }
+        Provider {
+            key,
+            config,
+            source,
+            upstream,
+            claims,
+            cooldown,
+            cooldown_sender,
+            counts,
+            metrics,
+        }
     }
 
     fn source(&self, config: &config::Provider, chain: PostingKey, old: Option<&Proxy>) -> Source {

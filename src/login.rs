@@ -47,7 +47,7 @@ const UNUSED_PORTS: std::ops::Range<u16> = 49_152..65_535;
 
 /// Which way to log in, as the command line says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct LoginOptions {
     /// Paste what the browser shows.
     pub paste: bool,
     /// Use a device code.
@@ -58,7 +58,7 @@ pub struct Wish {
 
 /// A way to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
+enum Method {
     /// The browser comes back to us.
     Browser(String, Loopback),
     /// The browser's address, or the code it shows, is pasted: to which URL, coming back where.
@@ -71,7 +71,7 @@ enum Way {
 pub type Ask<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
 
 /// What a login needs of the world around it.
-pub struct Means<'a> {
+pub struct LoginIo<'a> {
     /// Says something to the person at the terminal.
     pub say: &'a mut dyn FnMut(&str),
     /// Reads a line of theirs.
@@ -98,13 +98,13 @@ fn failed(why: impl Into<String>) -> Failed {
 }
 
 /// Logs in to the provider of `setup` and stores the result; what to say about it.
-pub fn run(setup: &Setup, wish: Wish, means: &mut Means<'_>) -> Result<String, Failed> {
-    let way = choose(&setup.config.login, wish)?;
-    (means.say)(&format!("Logging in to provider: {}", setup.name));
-    let stored = match way {
-        Way::Browser(url, loopback) => by_browser(setup, &url, &loopback, wish, means)?,
-        Way::Paste(url, redirect) => by_paste(setup, &url, redirect, wish, means)?,
-        Way::Device(url) => by_device(setup, &url, wish, means)?,
+pub fn run(setup: &Setup, options: LoginOptions, io: &mut LoginIo<'_>) -> Result<String, Failed> {
+    let method = choose(&setup.config.login, options)?;
+    (io.say)(&format!("Logging in to provider: {}", setup.name));
+    let stored = match method {
+        Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, options, io)?,
+        Method::Paste(url, redirect) => by_paste(setup, &url, redirect, options, io)?,
+        Method::Device(url) => by_device(setup, &url, options, io)?,
     };
     let unseen = match &setup.config.seed {
         Some(Err(missing)) => format!(
@@ -157,23 +157,23 @@ fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
 }
 
 /// The way that the configuration and the command line lead to.
-fn choose(endpoints: &LoginEndpoints, wish: Wish) -> Result<Way, Failed> {
+fn choose(endpoints: &LoginEndpoints, options: LoginOptions) -> Result<Method, Failed> {
     let needs =
         |key: &str| Failed::Config(format!("auto_refresh_config needs {key} for this login"));
     let device = endpoints.device_authorization_url.clone();
     let browser = endpoints.authorization_url.clone();
-    if wish.device || (device.is_some() && !wish.paste) {
-        return device.map(Way::Device).ok_or_else(|| needs("a 'device_authorization_url'"));
+    if options.device || (device.is_some() && !options.paste) {
+        return device.map(Method::Device).ok_or_else(|| needs("a 'device_authorization_url'"));
     }
     let Some(url) = browser else {
         let either = "an 'authorization_url' (or a 'device_authorization_url')";
-        return Err(needs(if wish.paste { "an 'authorization_url'" } else { either }));
+        return Err(needs(if options.paste { "an 'authorization_url'" } else { either }));
     };
     Ok(match endpoints.redirect_uri.clone() {
-        redirect if wish.paste => Way::Paste(url, redirect),
-        redirect @ Some(Redirect::Elsewhere(_)) => Way::Paste(url, redirect),
-        Some(Redirect::Loopback(loopback)) => Way::Browser(url, loopback),
-        None => Way::Browser(url, Loopback::default()),
+        redirect if options.paste => Method::Paste(url, redirect),
+        redirect @ Some(Redirect::Elsewhere(_)) => Method::Paste(url, redirect),
+        Some(Redirect::Loopback(loopback)) => Method::Browser(url, loopback),
+        None => Method::Browser(url, Loopback::default()),
     })
 }
 
@@ -181,8 +181,8 @@ fn by_browser(
     setup: &Setup,
     url: &str,
     loopback: &Loopback,
-    wish: Wish,
-    means: &mut Means<'_>,
+    options: LoginOptions,
+    io: &mut LoginIo<'_>,
 ) -> Result<Stored, Failed> {
     let listener = Listener::bind(loopback).map_err(|error| {
         let port = loopback.port.unwrap_or(0);
@@ -192,9 +192,9 @@ fn by_browser(
         ))
     })?;
     let redirect_uri = loopback.uri(listener.port());
-    let attempt = begin(means)?;
-    send_to_browser(setup, url, &attempt, &redirect_uri, wish, means)?;
-    (means.say)(&format!(
+    let attempt = begin(io)?;
+    send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
+    (io.say)(&format!(
         "Waiting until the browser comes back to {redirect_uri}, at most {} minutes. Where it runs \
          on another machine, end this with Ctrl-C and use --paste.",
         PERSON_MAX.as_secs() / 60
@@ -208,7 +208,7 @@ fn by_browser(
         };
         let outcome = match callback::of_query(visit.query(), &expected) {
             Answer::NotOurs(why) => {
-                (means.say)(&format!("A callback was ignored: {why}"));
+                (io.say)(&format!("A callback was ignored: {why}"));
                 visit.answer(&page::ignored(why));
                 continue;
             }
@@ -228,23 +228,23 @@ fn by_paste(
     setup: &Setup,
     url: &str,
     redirect: Option<Redirect>,
-    wish: Wish,
-    means: &mut Means<'_>,
+    options: LoginOptions,
+    io: &mut LoginIo<'_>,
 ) -> Result<Stored, Failed> {
-    let attempt = begin(means)?;
+    let attempt = begin(io)?;
     let redirect_uri = match redirect {
         Some(Redirect::Elsewhere(uri)) => uri,
         Some(Redirect::Loopback(loopback)) => loopback.uri(loopback.port.unwrap_or(attempt.port())),
         None => Loopback::default().uri(attempt.port()),
     };
-    send_to_browser(setup, url, &attempt, &redirect_uri, wish, means)?;
-    (means.say)(&format!(
+    send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
+    (io.say)(&format!(
         "Log in there. At the end the browser shows a code, or goes to an address that begins with \
          {redirect_uri} and may not load. Paste the code, or the whole address, here:"
     ));
     let expected = expected(setup, &attempt);
     for _ in 0..PASTES_MAX {
-        let line = (means.ask)(PERSON_MAX)
+        let line = (io.ask)(PERSON_MAX)
             .map_err(|error| failed(format!("Nothing can be read from the terminal: {error}")))?
             .ok_or_else(|| failed("Nothing was pasted in time; try again"))?;
         if line.is_empty() {
@@ -255,15 +255,15 @@ fn by_paste(
                 return store(setup, exchange_code(setup, &attempt, &code, &redirect_uri)?);
             }
             Answer::Refused(why) => return Err(failed(why)),
-            Answer::NotOurs(why) => (means.say)(&format!("That is not it: {why}. Once more:")),
+            Answer::NotOurs(why) => (io.say)(&format!("That is not it: {why}. Once more:")),
         }
     }
     Err(failed("What was pasted was not the code; try again"))
 }
 
-fn begin(means: &mut Means<'_>) -> Result<Attempt, Failed> {
+fn begin(io: &mut LoginIo<'_>) -> Result<Attempt, Failed> {
     let mut bytes = [0; authorization::RANDOM_BYTES];
-    (means.random)(&mut bytes)
+    (io.random)(&mut bytes)
         .map_err(|error| failed(format!("The system gives no random bytes: {error}")))?;
     Ok(Attempt::new(&bytes, UNUSED_PORTS))
 }
@@ -277,8 +277,8 @@ fn send_to_browser(
     url: &str,
     attempt: &Attempt,
     redirect_uri: &str,
-    wish: Wish,
-    means: &mut Means<'_>,
+    options: LoginOptions,
+    io: &mut LoginIo<'_>,
 ) -> Result<(), Failed> {
     // Before the browser opens: a secret that is missing at the exchange would cost the code.
     if let Some(missing) = Missing::all(setup.config.missing_of_client()) {
@@ -288,9 +288,9 @@ fn send_to_browser(
     let client_id = client_id.map_err(|missing| Failed::Config(missing.to_string()))?;
     let scope = setup.config.scope.as_deref();
     let address = attempt.url(url, client_id, redirect_uri, scope);
-    (means.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
-    if !wish.no_browser {
-        (means.open)(&address);
+    (io.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
+    if !options.no_browser {
+        (io.open)(&address);
     }
     Ok(())
 }
@@ -313,8 +313,8 @@ fn exchange_code(
 fn by_device(
     setup: &Setup,
     url: &str,
-    wish: Wish,
-    means: &mut Means<'_>,
+    options: LoginOptions,
+    io: &mut LoginIo<'_>,
 ) -> Result<Stored, Failed> {
     let config = &setup.config;
     let request = device::authorization_request(config, url);
@@ -322,9 +322,9 @@ fn by_device(
     let (answer, asked) = send(setup, &request);
     let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
     let pending = Pending::read(&answer, asked.wall).map_err(failed)?;
-    (means.say)(&pending.instructions());
-    if let Some(address) = pending.address().filter(|_| !wish.no_browser) {
-        (means.open)(address);
+    (io.say)(&pending.instructions());
+    if let Some(address) = pending.address().filter(|_| !options.no_browser) {
+        (io.open)(address);
     }
     let request = device::token_request(config, &pending);
     let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
@@ -378,15 +378,15 @@ mod tests {
                 redirect_uri,
                 issuer: None,
             };
-        let paste = Wish { paste: true, ..Wish::default() };
-        let by_code = Wish { device: true, ..Wish::default() };
-        let name = |endpoints: &LoginEndpoints, wish| match choose(endpoints, wish) {
-            Ok(Way::Browser(_, loopback)) => format!("browser {:?}", loopback.port),
-            Ok(Way::Paste(..)) => "paste".to_owned(),
-            Ok(Way::Device(_)) => "device".to_owned(),
+        let paste = LoginOptions { paste: true, ..LoginOptions::default() };
+        let by_code = LoginOptions { device: true, ..LoginOptions::default() };
+        let name = |endpoints: &LoginEndpoints, options| match choose(endpoints, options) {
+            Ok(Method::Browser(_, loopback)) => format!("browser {:?}", loopback.port),
+            Ok(Method::Paste(..)) => "paste".to_owned(),
+            Ok(Method::Device(_)) => "device".to_owned(),
             Err(failed) => format!("{failed:?}"),
         };
-        let any = Wish::default();
+        let any = LoginOptions::default();
         let cases = [
             (endpoints(browser(), None, None), any, "browser None"),
             (endpoints(browser(), None, Some(here())), any, "browser Some(7)"),
@@ -398,15 +398,15 @@ mod tests {
             (endpoints(browser(), device(), None), paste, "paste"),
             (endpoints(browser(), device(), None), by_code, "device"),
         ];
-        for (endpoints, wish, expected) in cases {
-            assert_eq!(name(&endpoints, wish), expected, "{endpoints:?} {wish:?}");
+        for (endpoints, options, expected) in cases {
+            assert_eq!(name(&endpoints, options), expected, "{endpoints:?} {options:?}");
         }
-        for (endpoints, wish) in [
+        for (endpoints, options) in [
             (endpoints(None, None, None), any),
             (endpoints(browser(), None, None), by_code),
             (endpoints(None, device(), None), paste),
         ] {
-            assert!(matches!(choose(&endpoints, wish), Err(Failed::Config(_))), "{endpoints:?}");
+            assert!(matches!(choose(&endpoints, options), Err(Failed::Config(_))), "{endpoints:?}");
         }
     }
 }

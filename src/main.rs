@@ -22,11 +22,11 @@ fn run() -> ExitCode {
         Ok(Command::Refresh { files, provider, log }) => {
             commands::refresh::run(&files, provider.as_deref(), log)
         }
-        Ok(Command::Status { config, url, wish }) => {
-            commands::status::run(config.as_deref(), url.as_deref(), wish)
+        Ok(Command::Status { config, url, options }) => {
+            commands::status::run(config.as_deref(), url.as_deref(), options)
         }
-        Ok(Command::Login { files, provider, wish }) => {
-            commands::login::run(&files, &provider, wish)
+        Ok(Command::Login { files, provider, options }) => {
+            commands::login::run(&files, &provider, options)
         }
         Ok(Command::Print(text)) => {
             commands::say_out(&text);

@@ -1,5 +1,5 @@
-//! What each thread has one of, lent to whoever needs it: a buffer to read into, to the client's side while
-//! a request comes and to the provider's while it is answered; and one to write heads in, likewise.
+//! Per-thread scratch buffers, borrowed by either side: one to read into, by the client's side while a request comes and
+//! by the provider's while it is answered, and one to write heads in.
 
 use std::cell::Cell;
 

@@ -47,14 +47,14 @@ pub struct Size {
 
 /// In what form to tell, and how often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct StatusOptions {
     /// In what form.
     pub form: Form,
     /// Again and again, until an interruption.
     pub watches: bool,
 }
 
-/// See [`Wish::form`].
+/// See [`StatusOptions::form`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// For people.
@@ -66,7 +66,7 @@ pub enum Form {
 }
 
 /// What the answers are told with.
-pub struct Means<'a> {
+pub struct StatusIo<'a> {
     /// Prints a text.
     pub out: &'a mut dyn FnMut(&str),
     /// Prints a line about what went wrong.
@@ -136,32 +136,32 @@ fn url_of(host: &str, port: u16) -> Result<String, String> {
 }
 
 /// Asks and tells; whether every enabled provider was ready in the end.
-pub fn run(target: &Target, wish: Wish, means: &mut Means<'_>) -> bool {
-    let redraws = wish.watches && (means.size)().is_some() && wish.form == Form::Table;
+pub fn run(target: &Target, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
+    let redraws = options.watches && (io.size)().is_some() && options.form == Form::Table;
     if redraws {
-        (means.out)(ENTER_SCREEN);
+        (io.out)(ENTER_SCREEN);
     }
     loop {
-        let size = (means.size)();
+        let size = (io.size)();
         let width = size.map_or(WIDTH_MAX, |size| size.columns.min(WIDTH_MAX));
-        let (text, is_ready) = match once(target, wish.form, means.is_coloured, width) {
+        let (text, is_ready) = match once(target, options.form, io.is_coloured, width) {
             Ok(answered) => answered,
             Err(why) if redraws => (table::wrapped(&why, width).join("\n") + "\n", false),
             Err(why) => {
-                (means.err)(&why);
+                (io.err)(&why);
                 (String::new(), false)
             }
         };
         match size.filter(|_| redraws) {
-            Some(size) => (means.out)(&in_place(&text, size.rows)),
-            None => (means.out)(&text),
+            Some(size) => (io.out)(&in_place(&text, size.rows)),
+            None => (io.out)(&text),
         }
-        let goes_on = wish.watches
-            && means.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
+        let goes_on = options.watches
+            && io.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
         if !goes_on {
             if redraws {
                 // What was seen last stays.
-                (means.out)(&format!("{LEAVE_SCREEN}{text}"));
+                (io.out)(&format!("{LEAVE_SCREEN}{text}"));
             }
             return is_ready;
         }
@@ -308,14 +308,14 @@ mod tests {
             let (mut out, mut err) = (String::new(), String::new());
             let (held, interrupted) = crossbeam_channel::bounded(0);
             drop(held);
-            let mut means = Means {
+            let mut io = StatusIo {
                 out: &mut |text| out.push_str(text),
                 err: &mut |text| err.push_str(text),
                 size: &|| is_terminal.then_some(Size { columns: 40, rows: 3 }),
                 is_coloured: false,
                 interrupted,
             };
-            assert!(!run(&target, Wish { form: Form::Table, watches }, &mut means));
+            assert!(!run(&target, StatusOptions { form: Form::Table, watches }, &mut io));
             (out, err)
         };
         for (out, err) in [told(false, true), told(true, false)] {

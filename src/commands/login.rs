@@ -8,7 +8,7 @@ use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
 use evertoken::login::terminal::{self, Lines};
-use evertoken::login::{self, Wish};
+use evertoken::login::{self, LoginOptions};
 use evertoken::token::group::groups;
 use evertoken::token::refresher::Setup;
 use evertoken::token::state_file::check_writable;
@@ -21,7 +21,7 @@ use crate::commands::{
 };
 
 /// Logs in to the provider called `name`.
-pub(crate) fn run(files: &Files, name: &str, wish: Wish) -> ExitCode {
+pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode {
     let log = logger::Options::default();
     let (config, warnings) = match load(files, log) {
         Ok(loaded) => loaded,
@@ -57,7 +57,7 @@ pub(crate) fn run(files: &Files, name: &str, wish: Wish) -> ExitCode {
     if let Err(why) = check_state(&setup) {
         return fail(&why, FAILED);
     }
-    match log_in(&setup, wish) {
+    match log_in(&setup, options) {
         Ok(done) => {
             say_out(&done);
             ExitCode::SUCCESS
@@ -80,7 +80,7 @@ fn check_state(setup: &Setup) -> Result<(), String> {
 }
 
 /// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
-fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
+fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, login::Failed> {
     let mut lines = None;
     let mut ask = |allowed| match &mut lines {
         Some(lines) => Lines::next(lines, allowed),
@@ -95,7 +95,7 @@ fn log_in(setup: &Setup, wish: Wish) -> Result<String, login::Failed> {
     };
     let mut say = |text: &str| say_out(&format!("{text}\n"));
     let mut random = terminal::random;
-    let mut means =
-        login::Means { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
-    login::run(setup, wish, &mut means)
+    let mut io =
+        login::LoginIo { say: &mut say, ask: &mut ask, open: &mut open, random: &mut random };
+    login::run(setup, options, &mut io)
 }

@@ -19,12 +19,16 @@ use crate::commands::{
 
 /// A configuration that was not named is read only where no address was. One that is broken does not keep the
 /// instance, which runs with what it read before, from being asked.
-pub(crate) fn run(config: Option<&Path>, url: Option<&str>, wish: status::Wish) -> ExitCode {
+pub(crate) fn run(
+    config: Option<&Path>,
+    url: Option<&str>,
+    options: status::StatusOptions,
+) -> ExitCode {
     let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
     let written = config.or(found).map(Written::read).unwrap_or_default();
-    let code = ask(&written, url, wish);
-    if wish.form != status::Form::Quiet {
+    let code = ask(&written, url, options);
+    if options.form != status::Form::Quiet {
         written.mistakes.iter().for_each(|mistake| say(mistake));
     }
     code
@@ -73,7 +77,7 @@ impl Written {
     }
 }
 
-fn ask(written: &Written, url: Option<&str>, wish: status::Wish) -> ExitCode {
+fn ask(written: &Written, url: Option<&str>, options: status::StatusOptions) -> ExitCode {
     let target = match written.target(url) {
         Ok(target) => target,
         Err(why) => {
@@ -90,14 +94,14 @@ fn ask(written: &Written, url: Option<&str>, wish: status::Wish) -> ExitCode {
     };
     let size = || std::io::stdout().is_terminal().then(terminal_size);
     let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let mut means = status::Means {
+    let mut io = status::StatusIo {
         out: &mut say_out,
         err: &mut say,
         size: &size,
         is_coloured: size().is_some() && !no_colour,
         interrupted,
     };
-    let is_ready = status::run(&target, wish, &mut means);
+    let is_ready = status::run(&target, options, &mut io);
     ExitCode::from(if is_ready { 0 } else { FAILED })
 }
 

@@ -43,7 +43,7 @@ pub struct Refreshed {
 }
 
 /// The credential that one request is sent with.
-pub enum Sent<'a> {
+pub enum InUse<'a> {
     /// None.
     Nothing,
     /// One that does not change.
@@ -54,7 +54,7 @@ pub enum Sent<'a> {
     Posted(Arc<Posting>),
 }
 
-impl Sent<'_> {
+impl InUse<'_> {
     /// Its text.
     pub fn secret(&self) -> Option<&Secret> {
         match self {
@@ -81,10 +81,10 @@ impl Refreshed {
     }
 
     /// A valid token, for which a request waits where one is on its way.
-    fn wait(&self, name: &str, clock: &Clock) -> Result<Sent<'static>, Refusal> {
+    fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'static>, Refusal> {
         let known = self.posting();
         if known.valid_token(clock.now()).is_some() {
-            return Ok(Sent::Posted(known));
+            return Ok(InUse::Posted(known));
         }
         let deadline = Deadline::after(FIRST_TOKEN_WAIT);
         if let Some(inbox) = &self.inbox {
@@ -99,7 +99,7 @@ impl Refreshed {
         });
         let now = clock.now();
         if posting.valid_token(now).is_some() {
-            return Ok(Sent::Posted(posting));
+            return Ok(InUse::Posted(posting));
         }
         Err(waiting::no_token(name, &posting, now.wall, &self.command))
     }
@@ -182,17 +182,17 @@ impl Source {
     }
 
     /// The credential for a request to the provider called `name`, for which it waits where the first token is on its way.
-    pub fn wait(&self, name: &str, clock: &Clock) -> Result<Sent<'_>, Refusal> {
+    pub fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'_>, Refusal> {
         let unavailable = |why: &dyn Display| {
             Refusal::new(Code::TokenUnavailable, format!("No credential for {name}: {why}"))
         };
         match self {
-            Self::Nothing => Ok(Sent::Nothing),
-            Self::Fixed(secret) => Ok(Sent::Fixed(secret)),
+            Self::Nothing => Ok(InUse::Nothing),
+            Self::Fixed(secret) => Ok(InUse::Fixed(secret)),
             Self::Missing(missing) => Err(unavailable(missing)),
             Self::File(watched) => {
                 let kept = watched.read(clock.now()).map_err(|why| unavailable(&why))?;
-                Ok(Sent::OfFile(kept.secret, kept.generation))
+                Ok(InUse::OfFile(kept.secret, kept.generation))
             }
             Self::Refreshed(refreshed) => refreshed.wait(name, clock),
         }

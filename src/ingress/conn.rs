@@ -216,7 +216,7 @@ impl Input {
     }
 
     /// Reads a head, of which the first byte is there. None where the client left in the middle.
-    // Not part of its caller: what it needs of the stack would stay with the worker.
+    // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
         // Most heads are there at once, and the clock is not asked for.

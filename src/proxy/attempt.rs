@@ -97,8 +97,8 @@ fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>,
         provider.counts.failed();
     }
     // What a provider answers counts for every host; no connection may be this host's own trouble.
-    if let (Some(herald), Ok(_)) = (&provider.herald, outcome) {
-        herald.tell(length);
+    if let (Some(cooldown_sender), Ok(_)) = (&provider.cooldown_sender, outcome) {
+        cooldown_sender.tell(length);
     }
     if provider.cooldown.begin(proxy.clock.now(), length) {
         warn!(
@@ -138,7 +138,7 @@ fn send_once<'p>(
     proxy: &Proxy,
     request: &mut Request<'_>,
     outgoing: &Outgoing<'p, '_>,
-    credential: &credential::Sent<'_>,
+    credential: &credential::InUse<'_>,
     attempts: &mut u32,
 ) -> Result<Answer<'p>, Stop> {
     let Provider { config: provider, upstream, claims, .. } = outgoing.provider;

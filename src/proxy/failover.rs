@@ -30,7 +30,7 @@ const KEPT_MAX_BYTES: usize = 256 * 1024;
 const KEPT_READ_MAX: Duration = Duration::from_secs(5);
 
 /// A failing answer, whole, for the case that no other provider has a better one.
-struct Kept<'p> {
+struct FailedAnswer<'p> {
     provider: &'p Provider,
     head: ResponseHead,
     body: Vec<u8>,
@@ -92,7 +92,7 @@ pub(super) fn forward<'p>(
     stopwatch: Stopwatch,
 ) -> Result<(), Stop> {
     let model = if candidates.renames() { body.model() } else { None };
-    let mut kept: Option<Kept<'p>> = None;
+    let mut kept: Option<FailedAnswer<'p>> = None;
     let mut refused = None;
     while let Some(candidate) = candidates.next(|one| one.standing(proxy.clock.now())) {
         let left = candidates.len();
@@ -118,7 +118,7 @@ pub(super) fn forward<'p>(
         }
     }
     match (kept, refused) {
-        (Some(Kept { provider, mut head, body }), _) => {
+        (Some(FailedAnswer { provider, mut head, body }), _) => {
             record.answered_by(provider, head.status);
             location::lead_back(&mut head.headers, proxy.table(), &provider.config, request.head);
             send_whole(head, &body, request.head, reply)
@@ -131,12 +131,12 @@ pub(super) fn forward<'p>(
 }
 
 /// Reads a failing answer to its end and closes its exchange; None where it is too long or breaks.
-fn keep(answered: Answered<'_>) -> Option<Kept<'_>> {
+fn keep(answered: Answered<'_>) -> Option<FailedAnswer<'_>> {
     let Answered { provider, mut answer, .. } = answered;
     let mut head = answer.head.clone();
     headers::to_client(&mut head.headers);
     let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_READ_MAX);
-    is_whole.then(|| Kept { provider, head, body: bytes.to_vec() })
+    is_whole.then(|| FailedAnswer { provider, head, body: bytes.to_vec() })
 }
 
 /// Passes an answer on as it comes.

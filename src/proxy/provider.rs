@@ -11,7 +11,7 @@ use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
 use crate::refusal::{Code, Refusal};
-use crate::shared::keeper::Herald;
+use crate::shared::keeper::CooldownSender;
 use crate::token::store::PostingKey;
 use crate::upstream::Upstream;
 
@@ -30,7 +30,7 @@ pub struct Provider {
     /// Whether it is passed over.
     pub cooldown: Arc<Cooldown>,
     /// Tells other hosts of its cooldowns; None where there are none.
-    pub herald: Option<Herald>,
+    pub cooldown_sender: Option<CooldownSender>,
     /// Counts since the start, which the way of a changed provider goes on with.
     pub counts: Arc<Counts>,
     /// Its metrics.

@@ -7,7 +7,7 @@ use crate::config::{Fallback, SharedStore};
 use crate::record::Mark;
 use crate::record::{self, Saved};
 use crate::shared::clocks::{Offset, shift_ms};
-use crate::shared::engine::{Engine, Line, Names, Seen, Trouble, Written};
+use crate::shared::engine::{Engine, Line, Names, Seen, StoreError, Written};
 use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Tenancy, length_ms};
 
@@ -87,7 +87,7 @@ pub enum Put {
 }
 
 /// Makes a connection to the server.
-pub type Connect = Arc<dyn Fn() -> Result<Box<dyn Engine>, Trouble> + Send + Sync>;
+pub type Connect = Arc<dyn Fn() -> Result<Box<dyn Engine>, StoreError> + Send + Sync>;
 
 /// See the module's documentation.
 pub struct SharedChain {
@@ -100,7 +100,7 @@ pub struct SharedChain {
     /// The connection, and when it was last of use.
     line: Option<(Box<dyn Engine>, Moment)>,
     /// Why the store could not be used, and for what, until that works.
-    trouble: Option<(Trouble, Use)>,
+    trouble: Option<(StoreError, Use)>,
     tenancy: Tenancy,
     is_attended: bool,
     /// The server can't be reached, and this host refreshes for itself.
@@ -180,7 +180,7 @@ impl SharedChain {
     }
 
     /// What the server has.
-    pub fn look(&mut self) -> Result<Found, Trouble> {
+    pub fn look(&mut self) -> Result<Found, StoreError> {
         let names = self.held.names.clone();
         self.compare_clocks()?;
         let seen = self.ask(Use::Reading, |line| line.look(&names))?;
@@ -188,7 +188,7 @@ impl SharedChain {
     }
 
     /// Compares clocks, where nobody has for a minute.
-    fn compare_clocks(&mut self) -> Result<(), Trouble> {
+    fn compare_clocks(&mut self) -> Result<(), StoreError> {
         for _ in 0..MEASUREMENTS_MAX {
             let sent = self.clock.now();
             if self.health.offset(sent).is_some_and(|offset| offset.is_fresh(sent)) {
@@ -213,7 +213,7 @@ impl SharedChain {
         &mut self,
         lead_ms: Option<u64>,
         least: u64,
-    ) -> Result<Option<(u64, Found)>, Trouble> {
+    ) -> Result<Option<(u64, Found)>, StoreError> {
         let length = if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
         let held = self.held.clone();
         let sent = self.clock.now();
@@ -235,7 +235,7 @@ impl SharedChain {
 
     /// Puts `saved`, whose token is due `lead_ms` before its expiry, in the place of the record, unless
     /// there is a newer one.
-    pub fn write(&mut self, saved: &Saved, lead_ms: Option<u64>) -> Result<Put, Trouble> {
+    pub fn write(&mut self, saved: &Saved, lead_ms: Option<u64>) -> Result<Put, StoreError> {
         let held = self.held.clone();
         let lease = held.lease();
         let grace = length_ms(lead_ms);
@@ -285,12 +285,12 @@ impl SharedChain {
         }
     }
 
-    fn found(&mut self, seen: &Seen) -> Result<Found, Trouble> {
+    fn found(&mut self, seen: &Seen) -> Result<Found, StoreError> {
         // Not when it was asked for: the process may have been halted in between.
         let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
         let mut saved =
-            saved.map_err(|why| Trouble(format!("its record makes no sense: {why}")))?;
+            saved.map_err(|why| StoreError(format!("its record makes no sense: {why}")))?;
         if let Some(saved) = &mut saved {
             (saved.fence, saved.revision) = (seen.mark.fence, seen.mark.generation);
             self.tell_by_own_clock(saved, now);
@@ -320,8 +320,8 @@ impl SharedChain {
     fn ask<T>(
         &mut self,
         of: Use,
-        what: impl FnOnce(&mut dyn Engine) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
+        what: impl FnOnce(&mut dyn Engine) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let asked = self.ask_line(what);
         let now = self.clock.now();
         match &asked {
@@ -341,8 +341,8 @@ impl SharedChain {
 
     fn ask_line<T>(
         &mut self,
-        what: impl FnOnce(&mut dyn Engine) -> Result<T, Trouble>,
-    ) -> Result<T, Trouble> {
+        what: impl FnOnce(&mut dyn Engine) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let now = self.clock.now();
         let kept = self.line.take().filter(|(_, used)| !is_idle_too_long(*used, now));
         let mut line = match kept {
@@ -380,11 +380,11 @@ mod tests {
     struct Empty;
 
     impl Engine for Empty {
-        fn look(&mut self, _: &Names) -> Result<Seen, Trouble> {
+        fn look(&mut self, _: &Names) -> Result<Seen, StoreError> {
             Ok(Seen::default())
         }
 
-        fn take(&mut self, _: &Names, _: &str, _: u64, _: u64) -> Result<Option<Seen>, Trouble> {
+        fn take(&mut self, _: &Names, _: &str, _: u64, _: u64) -> Result<Option<Seen>, StoreError> {
             Ok(None)
         }
 
@@ -395,15 +395,15 @@ mod tests {
             _: &Secret,
             _: &str,
             _: (u64, u64),
-        ) -> Result<Written, Trouble> {
+        ) -> Result<Written, StoreError> {
             Ok(Written::Done(true))
         }
 
-        fn release(&mut self, _: &Names, _: &str) -> Result<(), Trouble> {
+        fn release(&mut self, _: &Names, _: &str) -> Result<(), StoreError> {
             Ok(())
         }
 
-        fn time(&mut self) -> Result<Option<Timestamp>, Trouble> {
+        fn time(&mut self) -> Result<Option<Timestamp>, StoreError> {
             Ok(None)
         }
     }

@@ -29,7 +29,7 @@ mod words;
 
 use client::{Hearing, Link};
 use reply::Reply;
-pub use reply::{ANSWER_MAX, Trouble};
+pub use reply::{ANSWER_MAX, StoreError};
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
 /// How long a record that nobody writes is kept: 90 days. Every host has a copy beside it.
@@ -116,12 +116,12 @@ pub struct Line {
 
 impl Line {
     /// Connects.
-    pub fn open(store: &SharedStore) -> Result<Self, Trouble> {
+    pub fn open(store: &SharedStore) -> Result<Self, StoreError> {
         Ok(Self { link: Link::open(store)?, key: store.key.clone() })
     }
 
     /// Asks whether it is there, and lets it run a script; its kind and version.
-    pub fn ping(&mut self) -> Result<String, Trouble> {
+    pub fn ping(&mut self) -> Result<String, StoreError> {
         self.link.ask(&["PING"])?;
         self.link.ask(&["EVAL", "return 1", "0"])?;
         // A user may be forbidden to ask for the version.
@@ -133,25 +133,25 @@ impl Line {
 
     /// Has it write something, as a refresh would: a replica, a full server and one that can't save refuse
     /// that, and answer all that is read.
-    pub fn probe(&mut self, prefix: &str) -> Result<(), Trouble> {
+    pub fn probe(&mut self, prefix: &str) -> Result<(), StoreError> {
         let (key, length) = (format!("{prefix}probe"), PROBE_KEPT_MS.to_string());
         self.link.ask(&["EVAL", PROBE, "1", &key, &length]).map(drop)
     }
 
     /// Listens on this connection from now on.
-    pub fn listen(&mut self, prefix: &str) -> Result<Ear<'_>, Trouble> {
-        self.link.listen(&news_channel(prefix)).map(Ear)
+    pub fn listen(&mut self, prefix: &str) -> Result<Subscription<'_>, StoreError> {
+        self.link.listen(&news_channel(prefix)).map(Subscription)
     }
 
     /// Renews the lease; whether it was still the holder's.
-    pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, Trouble> {
+    pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, StoreError> {
         let length = length.to_string();
         let reply = self.link.ask(&["EVAL", RENEW, "1", &names.lease(), holder, &length])?;
         Ok(reply.number() == 1)
     }
 
     /// Where the record of a provider stands.
-    pub fn mark(&mut self, names: &Names) -> Result<Mark, Trouble> {
+    pub fn mark(&mut self, names: &Names) -> Result<Mark, StoreError> {
         let reply = self.link.ask(&["HMGET", &names.token(), "by", "generation"])?;
         match reply.list() {
             [by, generation] => Ok(Mark { fence: by.number(), generation: generation.number() }),
@@ -160,7 +160,7 @@ impl Line {
     }
 
     /// Says that a provider cools down; a longer cooldown that is known stays.
-    pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), Trouble> {
+    pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), StoreError> {
         let (key, length) = (names.cooldown(), ms.to_string());
         if ms > 0 && self.cooldown_left_ms(names)? < ms {
             self.link.ask(&["SET", &key, from, "PX", &length])?;
@@ -170,20 +170,20 @@ impl Line {
     }
 
     /// How long a provider still cools down, in milliseconds.
-    pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, Trouble> {
+    pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, StoreError> {
         // Below zero where there is none.
         self.link.ask(&["PTTL", &names.cooldown()]).map(|reply| reply.number())
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
-    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<Seen, Trouble> {
+    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<Seen, StoreError> {
         let [fence, by, generation, record, ..] = list else { return Err(unexpected()) };
         let mark = Mark { fence: by.number(), generation: generation.number() };
         let opened = record
             .text()
             .map(|text| seal::open(self.key.as_ref(), &names.context(mark), text))
             .transpose()
-            .map_err(|why| Trouble(why.to_owned()))?;
+            .map_err(|why| StoreError(why.to_owned()))?;
         Ok(Seen { mark, record: opened, fence: fence.number(), is_held })
     }
 }
@@ -198,14 +198,14 @@ fn at_micros(micros: u64) -> Option<Timestamp> {
     i64::try_from(micros / 1000).ok().map(Timestamp::from_millis)
 }
 
-fn unexpected() -> Trouble {
-    Trouble("it answered in a way that is not known here".to_owned())
+fn unexpected() -> StoreError {
+    StoreError("it answered in a way that is not known here".to_owned())
 }
 
 /// What a chain asks of the server over a connection of its own.
 pub trait Engine: Send {
     /// What it has of a provider.
-    fn look(&mut self, names: &Names) -> Result<Seen, Trouble>;
+    fn look(&mut self, names: &Names) -> Result<Seen, StoreError>;
     /// Takes the lease for so many milliseconds, with a fencing number above `fence_above`; None where it is
     /// not free.
     fn take(
@@ -214,7 +214,7 @@ pub trait Engine: Send {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, Trouble>;
+    ) -> Result<Option<Seen>, StoreError>;
     /// Puts `record` in the place of the provider's, unless there is a newer one; how long the lease lasts
     /// from now on, and how long none is given out where there was no record.
     fn write(
@@ -224,15 +224,15 @@ pub trait Engine: Send {
         record: &Secret,
         holder: &str,
         lengths_ms: (u64, u64),
-    ) -> Result<Written, Trouble>;
+    ) -> Result<Written, StoreError>;
     /// Gives the lease back.
-    fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble>;
+    fn release(&mut self, names: &Names, holder: &str) -> Result<(), StoreError>;
     /// What its clock shows; None where the user may not ask.
-    fn time(&mut self) -> Result<Option<Timestamp>, Trouble>;
+    fn time(&mut self) -> Result<Option<Timestamp>, StoreError>;
 }
 
 impl Engine for Line {
-    fn look(&mut self, names: &Names) -> Result<Seen, Trouble> {
+    fn look(&mut self, names: &Names) -> Result<Seen, StoreError> {
         let token = names.token();
         let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
         let held = self.link.ask(&["EXISTS", &names.lease()])?;
@@ -245,7 +245,7 @@ impl Engine for Line {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, Trouble> {
+    ) -> Result<Option<Seen>, StoreError> {
         let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
         let [length, above, grace, kept] = &numbers;
         let (token, lease) = (names.token(), names.lease());
@@ -266,9 +266,9 @@ impl Engine for Line {
         record: &Secret,
         holder: &str,
         (length_ms, grace_ms): (u64, u64),
-    ) -> Result<Written, Trouble> {
+    ) -> Result<Written, StoreError> {
         let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
-        let sealed = sealed.map_err(|why| Trouble(why.to_owned()))?;
+        let sealed = sealed.map_err(|why| StoreError(why.to_owned()))?;
         let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
         let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
         let (token, lease) = (names.token(), names.lease());
@@ -299,11 +299,11 @@ impl Engine for Line {
         }
     }
 
-    fn release(&mut self, names: &Names, holder: &str) -> Result<(), Trouble> {
+    fn release(&mut self, names: &Names, holder: &str) -> Result<(), StoreError> {
         self.link.ask(&["EVAL", RELEASE, "1", &names.lease(), holder]).map(drop)
     }
 
-    fn time(&mut self) -> Result<Option<Timestamp>, Trouble> {
+    fn time(&mut self) -> Result<Option<Timestamp>, StoreError> {
         match self.link.ask(&["TIME"]) {
             Ok(reply) => Ok(match reply.list() {
                 [secs, micros, ..] => at_micros(secs.number() * 1_000_000 + micros.number()),
@@ -320,17 +320,17 @@ impl Engine for Line {
 }
 
 /// A connection that hears what is published.
-pub struct Ear<'a>(Hearing<'a>);
+pub struct Subscription<'a>(Hearing<'a>);
 
-impl Ear<'_> {
+impl Subscription<'_> {
     /// What is published next, waiting for it at most for `allowed`.
-    pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, Trouble> {
+    pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, StoreError> {
         let said = self.0.next(allowed)?;
         Ok(said.as_deref().and_then(read_news))
     }
 
     /// Asks whether the connection still stands.
-    pub fn knock(&mut self) -> Result<(), Trouble> {
+    pub fn ping(&mut self) -> Result<(), StoreError> {
         self.0.ping()
     }
 }

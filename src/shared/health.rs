@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Moment;
 use crate::config::{Fallback, SharedStore};
 use crate::shared::clocks::Offset;
-use crate::shared::engine::Trouble;
+use crate::shared::engine::StoreError;
 
 /// How often the log repeats that the store can't be used.
 pub const REPEAT_MS: u64 = 60_000;
@@ -152,7 +152,7 @@ impl Health {
     }
 
     /// `finder` could not use it. Says so, where it is news or was last said a minute ago.
-    pub fn found(&self, finder: Finder, trouble: &Trouble, of: Use, now: Moment) {
+    pub fn found(&self, finder: Finder, trouble: &StoreError, of: Use, now: Moment) {
         let said = self.record().found(finder, &trouble.0, of, now);
         self.say(said);
     }

@@ -14,7 +14,7 @@ use crate::config::SharedStore;
 use crate::record::Mark;
 use crate::shared::chain::Held;
 use crate::shared::clocks::Offset;
-use crate::shared::engine::{Ear, Engine, Line, Names, News, Trouble};
+use crate::shared::engine::{Engine, Line, Names, News, StoreError, Subscription};
 use crate::shared::health::{Finder, Health, Use};
 use crate::thread::{self, Thread};
 
@@ -50,12 +50,12 @@ pub struct Member {
 
 /// Tells the other hosts of cooldowns.
 #[derive(Clone, Debug)]
-pub struct Herald {
+pub struct CooldownSender {
     slug: String,
     cooldowns: Sender<(String, u64)>,
 }
 
-impl Herald {
+impl CooldownSender {
     /// The provider cools down for `length`. Never waits: where too much is to be told, this is not.
     pub fn tell(&self, length: Duration) {
         let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
@@ -121,8 +121,8 @@ impl Keeper {
     }
 
     /// What tells the other hosts of cooldowns of the provider called `slug`.
-    pub fn herald(&self, slug: &str) -> Herald {
-        Herald { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
+    pub fn cooldown_sender(&self, slug: &str) -> CooldownSender {
+        CooldownSender { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
     }
 }
 
@@ -152,7 +152,7 @@ struct Work {
 /// One connection's state.
 struct Session<'a> {
     line: Line,
-    ear: Ear<'a>,
+    subscription: Subscription<'a>,
     /// Where each member's record stood when it was last looked at.
     marks: HashMap<u64, Mark>,
     polled: Option<Moment>,
@@ -177,13 +177,13 @@ impl Work {
     }
 
     /// Keeps in touch until it is told to stop, or something goes wrong.
-    fn session(&mut self) -> Result<(), Trouble> {
+    fn session(&mut self) -> Result<(), StoreError> {
         let (line, mut other) = (Line::open(&self.store)?, Line::open(&self.store)?);
-        let ear = other.listen(&self.store.prefix)?;
+        let subscription = other.listen(&self.store.prefix)?;
         self.report_reached();
         let mut session = Session {
             line,
-            ear,
+            subscription,
             marks: HashMap::new(),
             polled: None,
             inspected: None,
@@ -210,8 +210,8 @@ impl Work {
         Names::new(&self.store.prefix, slug)
     }
 
-    fn listen(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
-        match session.ear.hear(LISTEN)? {
+    fn listen(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
+        match session.subscription.hear(LISTEN)? {
             Some(News::Record(slug)) => self.wake(&slug),
             Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
                 self.cool_down(&slug, ms);
@@ -236,13 +236,13 @@ impl Work {
     }
 
     /// Looks at every record, since a message may have been missed, or the server may be empty.
-    fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+    fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
         let now = self.clock.now();
         if session.polled.is_some_and(|polled| !has_passed(POLL_MS, polled, now)) {
             return Ok(());
         }
         session.polled = Some(now);
-        session.ear.knock()?;
+        session.subscription.ping()?;
         for member in self.members() {
             let names = self.names(&member.slug);
             if !session.marks.contains_key(&member.key) {
@@ -261,7 +261,7 @@ impl Work {
         Ok(())
     }
 
-    fn renew(&self, line: &mut Line) -> Result<(), Trouble> {
+    fn renew(&self, line: &mut Line) -> Result<(), StoreError> {
         for member in self.members() {
             let Some(held) = &member.held else { continue };
             let sent = self.clock.now();
@@ -274,7 +274,7 @@ impl Work {
         Ok(())
     }
 
-    fn tell(&self, line: &mut Line) -> Result<(), Trouble> {
+    fn tell(&self, line: &mut Line) -> Result<(), StoreError> {
         for (slug, ms) in self.told.try_iter() {
             line.cool_down(&self.names(&slug), ms, &self.instance)?;
         }
@@ -283,7 +283,7 @@ impl Work {
 
     /// Compares clocks, and makes sure that the server can be written to. Where it can't, the session goes on, since what others
     /// wrote can still be read; at the second time another connection may lead to another server.
-    fn inspect_when_due(&self, session: &mut Session<'_>) -> Result<(), Trouble> {
+    fn inspect_when_due(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
         let now = self.clock.now();
         self.health.settle(now);
         let every = if self.health.is_in_trouble() { INSPECT_IN_TROUBLE_MS } else { INSPECT_MS };

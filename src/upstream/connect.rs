@@ -75,7 +75,7 @@ impl Connector {
         let aim = Aim { watch, end };
         let (wire, deadline) = match self.tunnel(origin) {
             None => self.reach(&origin.host, origin.port, aim)?,
-            Some(tunnel) => self.dig(tunnel, origin, aim)?,
+            Some(tunnel) => self.connect_through(tunnel, origin, aim)?,
         };
         if origin.is_tls {
             return self.shake_hands(wire, &origin.host, watch, deadline);
@@ -92,7 +92,7 @@ impl Connector {
     /// Connects to a proxy, and has it connect to `origin`.
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
-    fn dig(
+    fn connect_through(
         &self,
         tunnel: &Tunnel,
         origin: &Origin,

@@ -1,7 +1,7 @@
 //! The connections to one provider that are kept for the next request.
 //!
-//! Bytes that pass from one processor to another are dear: sockets, and what has just been read and written, have
-//! to come out of the other's caches, and there may be someone to wake on it. So a connection lies with
+//! Moving data between CPU caches is slow: sockets, and what has just been read and written, have
+//! to come out of the other's caches, and there may be a thread to wake on it. So a connection lies with
 //! the processor on which its last answer came in, which the network card chose, or on this machine the one who
 //! answered. A worker takes that which was used last of those of its own processor: of many connections few
 //! are then in use.
@@ -21,9 +21,9 @@ use crate::clock::Stopwatch;
 use crate::upstream::surroundings::Surroundings;
 use crate::upstream::wire::Wire;
 
-mod place;
+mod per_cpu;
 
-use place::{Kept, Place};
+use per_cpu::{IdleConnection, PerCpu};
 
 /// How long an idle connection is kept; servers commonly close theirs after a minute.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
@@ -43,7 +43,7 @@ static PLACES: LazyLock<usize> =
 #[derive(Debug)]
 pub(super) struct Idle {
     /// One for each processor: at least one, at most [`PLACES_MAX`].
-    places: Box<[Place]>,
+    places: Box<[PerCpu]>,
     max: usize,
     since: Stopwatch,
     /// When all places were tidied last, in milliseconds after `since`.
@@ -60,7 +60,7 @@ impl Idle {
     }
 
     fn with_places(places: usize, max: usize, surroundings: Surroundings) -> Self {
-        let places = (0..places).map(|_| Place::default()).collect();
+        let places = (0..places).map(|_| PerCpu::default()).collect();
         let (since, tidied_ms) = (Stopwatch::start(), AtomicU64::new(0));
         Self { places, max, since, tidied_ms, surroundings }
     }
@@ -74,7 +74,7 @@ impl Idle {
     fn put_at(&self, processor: usize, mut wire: Wire, now: Stopwatch) {
         wire.base().unwatch();
         let place = &self.places[processor % self.places.len()];
-        let count = place.put(Kept { wire, since: now });
+        let count = place.put(IdleConnection { wire, since: now });
         if count > self.max || self.is_tidying_due(now) {
             self.tidy(self.max, now);
         }
@@ -98,7 +98,7 @@ impl Idle {
         all.find(|one| self.is_fine(one, now)).map(|one| one.wire)
     }
 
-    fn is_fine(&self, one: &Kept, now: Stopwatch) -> bool {
+    fn is_fine(&self, one: &IdleConnection, now: Stopwatch) -> bool {
         let age = one.since.until(now);
         if age >= IDLE_MAX_AGE || !one.wire.is_quiet() {
             return false;
@@ -130,7 +130,7 @@ impl Idle {
     fn tidy(&self, max: usize, now: Stopwatch) {
         loop {
             let is_excess = self.count() > max;
-            let goes = |one: &Kept| is_excess || one.since.until(now) >= IDLE_MAX_AGE;
+            let goes = |one: &IdleConnection| is_excess || one.since.until(now) >= IDLE_MAX_AGE;
             let oldest = self.places.iter().max_by_key(|place| place.age(now));
             // Closed without the lock.
             if oldest.and_then(|place| place.take_oldest_if(goes)).is_none() {
@@ -141,7 +141,7 @@ impl Idle {
 
     /// How many there are.
     fn count(&self) -> usize {
-        self.places.iter().map(Place::len).sum()
+        self.places.iter().map(PerCpu::len).sum()
     }
 }
 

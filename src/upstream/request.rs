@@ -45,10 +45,10 @@ pub(super) fn write_head(
 ) -> Result<(), &'static str> {
     let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     if request.method.is_empty() || !request.method.bytes().all(is_in_name) {
-        return Err("its method is none");
+        return Err("its method is invalid");
     }
     if !request.target.starts_with('/') || !visible(request.target) {
-        return Err("its target is none");
+        return Err("its target is invalid");
     }
     let (start, rest) = origin.join(request.target);
     let line = [request.method, " ", start, rest, " HTTP/1.1\r\nhost: ", &origin.authority, "\r\n"];

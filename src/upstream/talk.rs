@@ -34,7 +34,7 @@ impl Talk<'_> {
     }
 
     /// Receives so many bytes.
-    pub(super) fn hear<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Fault> {
+    pub(super) fn read_exact<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Fault> {
         let mut bytes = [0; COUNT];
         let mut count = 0;
         while count < COUNT {

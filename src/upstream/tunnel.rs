@@ -112,7 +112,7 @@ impl Tunnel {
         let mut interims = Interims::default();
         while head.len() <= RESPONSE_HEAD_MAX_BYTES {
             // Byte by byte: what follows the head belongs to the provider.
-            head.push(talk.hear::<1>()?[0]);
+            head.push(talk.read_exact::<1>()?[0]);
             if let Some(answer) = reader.read(&head)? {
                 return match answer.head.status {
                     200..=299 => Ok(()),
@@ -152,7 +152,7 @@ impl Tunnel {
             None => talk.say(&[5, 1, NO_AUTHENTICATION])?,
             Some(_) => talk.say(&[5, 2, USER_AND_PASSWORD, NO_AUTHENTICATION])?,
         }
-        match (talk.hear::<2>()?, &self.user) {
+        match (talk.read_exact::<2>()?, &self.user) {
             ([5, NO_AUTHENTICATION], _) => {}
             ([5, USER_AND_PASSWORD], Some((name, password))) => {
                 let mut request = vec![1];
@@ -161,7 +161,7 @@ impl Tunnel {
                     request.extend_from_slice(part.expose().as_bytes());
                 }
                 talk.say(&request)?;
-                if talk.hear::<2>()?[1] != 0 {
+                if talk.read_exact::<2>()?[1] != 0 {
                     return Err(refused("it does not know this user and password"));
                 }
             }
@@ -186,19 +186,19 @@ impl Tunnel {
         }
         request.extend_from_slice(&origin.port.to_be_bytes());
         talk.say(&request)?;
-        let [version, reply, _, bound] = talk.hear::<4>()?;
+        let [version, reply, _, bound] = talk.read_exact::<4>()?;
         if version != 5 || reply != 0 {
             return Err(refused(socks5_reply(reply)));
         }
         // The address that it bound, and a port: nobody needs them.
         let bound_bytes = match bound {
             1 => 4,
-            3 => usize::from(talk.hear::<1>()?[0]),
+            3 => usize::from(talk.read_exact::<1>()?[0]),
             4 => 16,
             _ => return Err(refused("its answer is no SOCKS 5")),
         };
         for _ in 0..bound_bytes + 2 {
-            talk.hear::<1>()?;
+            talk.read_exact::<1>()?;
         }
         Ok(())
     }
@@ -221,7 +221,7 @@ fn socks4(talk: &mut Talk<'_>, origin: &Origin, address: Option<SocketAddr>) -> 
         }
     }
     talk.say(&request)?;
-    match talk.hear::<8>()? {
+    match talk.read_exact::<8>()? {
         [0, 90, ..] => Ok(()),
         _ => Err(refused("it does not connect")),
     }

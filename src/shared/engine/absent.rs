@@ -5,22 +5,22 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::config::SharedStore;
-use crate::shared::engine::reply::{Reply, Trouble};
+use crate::shared::engine::reply::{Reply, StoreError};
 
 /// A connection that can't be.
 pub(super) enum Link {}
 
 impl Link {
     /// Fails.
-    pub(super) fn open(_: &SharedStore) -> Result<Self, Trouble> {
-        Err(Trouble("this evertoken was built without the feature 'redis'".to_owned()))
+    pub(super) fn open(_: &SharedStore) -> Result<Self, StoreError> {
+        Err(StoreError("this evertoken was built without the feature 'redis'".to_owned()))
     }
 
-    pub(super) fn ask(&mut self, _: &[&str]) -> Result<Reply, Trouble> {
+    pub(super) fn ask(&mut self, _: &[&str]) -> Result<Reply, StoreError> {
         match *self {}
     }
 
-    pub(super) fn listen(&mut self, _: &str) -> Result<Hearing<'_>, Trouble> {
+    pub(super) fn listen(&mut self, _: &str) -> Result<Hearing<'_>, StoreError> {
         match *self {}
     }
 }
@@ -29,11 +29,11 @@ impl Link {
 pub(super) struct Hearing<'a>(Infallible, PhantomData<&'a ()>);
 
 impl Hearing<'_> {
-    pub(super) fn next(&mut self, _: Duration) -> Result<Option<String>, Trouble> {
+    pub(super) fn next(&mut self, _: Duration) -> Result<Option<String>, StoreError> {
         match self.0 {}
     }
 
-    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+    pub(super) fn ping(&mut self) -> Result<(), StoreError> {
         match self.0 {}
     }
 }

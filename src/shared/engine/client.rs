@@ -12,7 +12,7 @@ use redis::{
 
 use crate::config::SharedStore;
 use crate::config::store_address::Servers;
-use crate::shared::engine::reply::{ANSWER_MAX, Reply, Trouble};
+use crate::shared::engine::reply::{ANSWER_MAX, Reply, StoreError};
 use crate::shared::engine::words::server_words;
 
 /// A connection. After an error it is of no use any more.
@@ -23,7 +23,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, by way of the Sentinels where there are some.
-    pub(super) fn open(store: &SharedStore) -> Result<Self, Trouble> {
+    pub(super) fn open(store: &SharedStore) -> Result<Self, StoreError> {
         match &store.place.servers {
             Servers::One(host, port) => Self::to_host(store, host, *port),
             Servers::Socket(path) => {
@@ -34,7 +34,7 @@ impl Link {
         }
     }
 
-    fn to_host(store: &SharedStore, host: &str, port: u16) -> Result<Self, Trouble> {
+    fn to_host(store: &SharedStore, host: &str, port: u16) -> Result<Self, StoreError> {
         Self::connect(store, address(store, host, port), Some(store.place.database))
     }
 
@@ -43,7 +43,7 @@ impl Link {
         store: &SharedStore,
         sentinels: &[(String, u16)],
         name: &str,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, StoreError> {
         let mut why = String::new();
         for (host, port) in sentinels {
             match Self::by_sentinel(store, address(store, host, *port), name) {
@@ -51,27 +51,27 @@ impl Link {
                 Err(trouble) => why = format!("{why}{host}:{port}: {trouble}; "),
             }
         }
-        Err(Trouble(format!("no Sentinel leads to a master: {}", why.trim_end_matches("; "))))
+        Err(StoreError(format!("no Sentinel leads to a master: {}", why.trim_end_matches("; "))))
     }
 
     fn by_sentinel(
         store: &SharedStore,
         sentinel: ConnectionAddr,
         name: &str,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, StoreError> {
         let mut link = Self::connect(store, sentinel, None)?;
         let reply = link.ask_here(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
         let found = match reply.list() {
             [host, port] => host.text().zip(port.text().and_then(|port| port.parse().ok())),
             _ => None,
         };
-        let unknown = || Trouble("it knows no master of this name".to_owned());
+        let unknown = || StoreError("it knows no master of this name".to_owned());
         let (host, port) = found.ok_or_else(unknown)?;
         let mut master = Self::to_host(store, host, port)?;
         // A master that was replaced may not know it yet.
         match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
             Some("master") => Ok(master),
-            _ => Err(Trouble(format!("{host}:{port} is not the master any more"))),
+            _ => Err(StoreError(format!("{host}:{port} is not the master any more"))),
         }
     }
 
@@ -81,7 +81,7 @@ impl Link {
         store: &SharedStore,
         address: ConnectionAddr,
         database: Option<u32>,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, StoreError> {
         let place = &store.place;
         // The library would log in by itself, and say of every refusal that the password is wrong.
         let own = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -115,18 +115,18 @@ impl Link {
     }
 
     /// Presents user and password, where there is a password.
-    fn log_in(&mut self) -> Result<(), Trouble> {
+    fn log_in(&mut self) -> Result<(), StoreError> {
         let Some(password) = self.store.place.password.clone() else { return Ok(()) };
         let user = self.store.place.user.clone();
         let words = match &user {
             Some(user) => vec!["AUTH", user, password.expose()],
             None => vec!["AUTH", password.expose()],
         };
-        let refused = |trouble: Trouble| {
+        let refused = |trouble: StoreError| {
             let words = trouble.0.replace(password.expose(), "…");
             // Anything else it says (that it has too many clients) is not about the password.
             let is_wrong = words.starts_with("WRONGPASS") || words.contains("AUTH");
-            Trouble(if is_wrong {
+            StoreError(if is_wrong {
                 format!("it refuses the user or password: {words}")
             } else {
                 words
@@ -138,7 +138,7 @@ impl Link {
     /// Sends a command and waits for its answer. One that broke off (the server was restarted, or the
     /// process halted, since the last) is sent once more on a new connection: each command here may be
     /// carried out twice.
-    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, StoreError> {
         match self.connection.req_command(&command(words)) {
             Ok(value) => read(value),
             Err(error) if error.is_io_error() && !error.is_timeout() => {
@@ -149,12 +149,12 @@ impl Link {
         }
     }
 
-    fn ask_here(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+    fn ask_here(&mut self, words: &[&str]) -> Result<Reply, StoreError> {
         self.connection.req_command(&command(words)).map_err(|error| told(&error)).and_then(read)
     }
 
     /// Subscribes to `channel`.
-    pub(super) fn listen(&mut self, channel: &str) -> Result<Hearing<'_>, Trouble> {
+    pub(super) fn listen(&mut self, channel: &str) -> Result<Hearing<'_>, StoreError> {
         let mut subscription = self.connection.as_pubsub();
         subscription.subscribe(channel).map_err(|error| told(&error))?;
         Ok(Hearing(subscription))
@@ -166,7 +166,7 @@ pub(super) struct Hearing<'a>(PubSub<'a>);
 
 impl Hearing<'_> {
     /// What is published next, waiting for it at most for `allowed`.
-    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<String>, Trouble> {
+    pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<String>, StoreError> {
         self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
         match self.0.get_message() {
             Ok(message) => Ok(message.get_payload().ok()),
@@ -176,7 +176,7 @@ impl Hearing<'_> {
     }
 
     /// Waits for an answer of the server.
-    pub(super) fn ping(&mut self) -> Result<(), Trouble> {
+    pub(super) fn ping(&mut self) -> Result<(), StoreError> {
         let answered = self.0.set_read_timeout(Some(ANSWER_MAX));
         answered.and_then(|()| self.0.ping::<Value>()).map(drop).map_err(|error| told(&error))
     }
@@ -199,7 +199,7 @@ fn command(words: &[&str]) -> redis::Cmd {
     command
 }
 
-fn read(value: Value) -> Result<Reply, Trouble> {
+fn read(value: Value) -> Result<Reply, StoreError> {
     Ok(match value {
         Value::Nil => Reply::Nothing,
         Value::Int(number) => Reply::Number(number),
@@ -211,7 +211,7 @@ fn read(value: Value) -> Result<Reply, Trouble> {
         }
         Value::ServerError(error) => {
             let words = server_words(error.code(), error.details().unwrap_or_default());
-            return Err(Trouble(words));
+            return Err(StoreError(words));
         }
         _ => return Err(super::unexpected()),
     })
@@ -228,15 +228,15 @@ fn is_interrupted(error: &RedisError) -> bool {
 }
 
 /// The error in words: what the server says of itself, or what happened to the connection.
-fn told(error: &RedisError) -> Trouble {
+fn told(error: &RedisError) -> StoreError {
     if error.is_timeout() {
-        return Trouble("it does not answer in time".to_owned());
+        return StoreError("it does not answer in time".to_owned());
     }
     if let Some(code) = error.code() {
-        return Trouble(server_words(code, error.detail().unwrap_or_default()));
+        return StoreError(server_words(code, error.detail().unwrap_or_default()));
     }
     let text = error.to_string();
-    Trouble(text.trim_end_matches([' ', '-']).to_owned())
+    StoreError(text.trim_end_matches([' ', '-']).to_owned())
 }
 
 #[cfg(test)]

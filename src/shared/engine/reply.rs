@@ -7,9 +7,9 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// What is wrong with the server or the way to it, in words without a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble(pub String);
+pub struct StoreError(pub String);
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for StoreError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }

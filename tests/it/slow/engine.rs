@@ -216,19 +216,19 @@ fn what_is_published_is_heard() {
     let server = Server::start(&["--port", "0"]);
     let store = store(&server.url(), None);
     let mut other = Line::open(&store).unwrap();
-    let mut ear = other.listen("test:").unwrap();
+    let mut subscription = other.listen("test:").unwrap();
     let mut line = Line::open(&store).unwrap();
     let names = Names::new("test:", "p");
     for _ in 0..5 {
-        assert_eq!(ear.hear(Duration::from_millis(1)).unwrap(), None);
+        assert_eq!(subscription.hear(Duration::from_millis(1)).unwrap(), None);
     }
-    ear.knock().unwrap();
+    subscription.ping().unwrap();
     let mark = Mark { fence: 1, generation: 1 };
     line.write(&names, mark, &Secret::new("{}"), "a", (LONG_MS, LONG_MS)).unwrap();
     line.cool_down(&names, 70_000, "me").unwrap();
     let mut heard = Vec::new();
     eventually("both are heard", || {
-        heard.extend(ear.hear(Duration::from_millis(10)).unwrap());
+        heard.extend(subscription.hear(Duration::from_millis(10)).unwrap());
         heard.len() == 2
     });
     assert_eq!(heard[0], News::Record("p".into()));
@@ -237,7 +237,7 @@ fn what_is_published_is_heard() {
     line.cool_down(&names, 5, "me").unwrap();
     assert!(line.cooldown_left_ms(&names).unwrap() > 60_000);
     server.tell(&["SHUTDOWN", "NOSAVE"]);
-    eventually("the end is noticed", || ear.hear(Duration::from_millis(10)).is_err());
+    eventually("the end is noticed", || subscription.hear(Duration::from_millis(10)).is_err());
     assert!(line.look(&names).is_err());
 }
 
@@ -305,7 +305,7 @@ fn a_user_with_the_rights_that_the_documents_name() {
     ping(&own).unwrap();
     Line::open(&own).unwrap().probe("evertoken:").unwrap();
     let (mut line, mut other) = (Line::open(&own).unwrap(), Line::open(&own).unwrap());
-    let mut ear = other.listen("evertoken:").unwrap();
+    let mut subscription = other.listen("evertoken:").unwrap();
     let names = Names::new("evertoken:", "p");
     assert_eq!(line.take(&names, "a", LONG_MS, 0).unwrap(), None, "those who know more come first");
     let mark = Mark { fence: 1, generation: 1 };
@@ -316,8 +316,8 @@ fn a_user_with_the_rights_that_the_documents_name() {
     line.look(&names).unwrap();
     line.mark(&names).unwrap();
     line.cool_down(&names, 1_000, "me").unwrap();
-    ear.knock().unwrap();
-    eventually("it hears", || ear.hear(Duration::from_millis(10)).unwrap().is_some());
+    subscription.ping().unwrap();
+    eventually("it hears", || subscription.hear(Duration::from_millis(10)).unwrap().is_some());
     assert!(line.time().unwrap().is_some());
     let elsewhere = Names::new("other:", "p");
     assert!(line.look(&elsewhere).is_err(), "and has no right to anything else");

@@ -18,7 +18,7 @@ use evertoken::record::Mark;
 use evertoken::record::Saved;
 use evertoken::secret::Secret;
 use evertoken::shared::chain::{Held, SharedChain};
-use evertoken::shared::engine::{Engine, Names, Seen, Trouble, Written};
+use evertoken::shared::engine::{Engine, Names, Seen, StoreError, Written};
 use evertoken::shared::health::Health;
 use evertoken::supervisor::Supervisor;
 use evertoken::token::grant::Reached;
@@ -105,17 +105,17 @@ impl Store {
         &mut self,
         is_write: bool,
         what: impl FnOnce(&mut Self) -> T,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, StoreError> {
         if self.is_away {
-            return Err(Trouble("it does not answer in time".to_owned()));
+            return Err(StoreError("it does not answer in time".to_owned()));
         }
         if is_write && self.is_read_only {
             let words = "READONLY You can't write against a read only replica.";
-            return Err(Trouble(words.to_owned()));
+            return Err(StoreError(words.to_owned()));
         }
         let answer = what(self);
         if std::mem::take(&mut self.loses_answer) {
-            return Err(Trouble("it does not answer in time".to_owned()));
+            return Err(StoreError("it does not answer in time".to_owned()));
         }
         Ok(answer)
     }
@@ -125,14 +125,14 @@ impl Store {
 struct Line(Gate, Arc<Mutex<Store>>);
 
 impl Line {
-    fn ask<T>(&self, is_write: bool, what: impl FnOnce(&mut Store) -> T) -> Result<T, Trouble> {
+    fn ask<T>(&self, is_write: bool, what: impl FnOnce(&mut Store) -> T) -> Result<T, StoreError> {
         self.0.stop(Step::Ask);
         self.1.lock().unwrap().answer(is_write, what)
     }
 }
 
 impl Engine for Line {
-    fn look(&mut self, _: &Names) -> Result<Seen, Trouble> {
+    fn look(&mut self, _: &Names) -> Result<Seen, StoreError> {
         self.ask(false, |store| store.seen())
     }
 
@@ -142,7 +142,7 @@ impl Engine for Line {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, Trouble> {
+    ) -> Result<Option<Seen>, StoreError> {
         self.ask(true, |store| {
             let now_ms = store.now_ms();
             store.engine.take(holder, length_ms, fence_above, now_ms)?;
@@ -157,7 +157,7 @@ impl Engine for Line {
         record: &Secret,
         holder: &str,
         lengths_ms: (u64, u64),
-    ) -> Result<Written, Trouble> {
+    ) -> Result<Written, StoreError> {
         self.ask(true, |store| {
             let now_ms = store.now_ms();
             let written = store.engine.write(mark, record.clone(), holder, lengths_ms, now_ms);
@@ -165,14 +165,14 @@ impl Engine for Line {
         })
     }
 
-    fn release(&mut self, _: &Names, holder: &str) -> Result<(), Trouble> {
+    fn release(&mut self, _: &Names, holder: &str) -> Result<(), StoreError> {
         self.ask(true, |store| {
             let now_ms = store.now_ms();
             store.engine.release(holder, now_ms);
         })
     }
 
-    fn time(&mut self) -> Result<Option<Timestamp>, Trouble> {
+    fn time(&mut self) -> Result<Option<Timestamp>, StoreError> {
         self.ask(false, |store| Some(moment(store.now_ms(), store.skew_ms).wall))
     }
 }

@@ -1,4 +1,4 @@
-//! One place in which idle connections lie, with a lock of its own.
+//! The idle connections whose answers came in on one processor, under a lock of their own.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::upstream::wire::Wire;
 /// Connections in the order in which they came, alone on their line of the processors' caches.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Place(Mutex<Vec<Kept>>);
+pub(super) struct PerCpu(Mutex<Vec<IdleConnection>>);
 
 /// An idle connection.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct IdleConnection {
     pub(super) wire: Wire,
     /// Since when it is idle.
     pub(super) since: Stopwatch,
 }
 
-impl Place {
-    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+impl PerCpu {
+    fn lock(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         // Connections are put in and taken out whole; there is nothing half done to fear.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,19 +36,22 @@ impl Place {
     }
 
     /// Puts one in and returns how many there are.
-    pub(super) fn put(&self, one: Kept) -> usize {
+    pub(super) fn put(&self, one: IdleConnection) -> usize {
         let mut kept = self.lock();
         kept.push(one);
         kept.len()
     }
 
     /// The one that came last.
-    pub(super) fn take(&self) -> Option<Kept> {
+    pub(super) fn take(&self) -> Option<IdleConnection> {
         self.lock().pop()
     }
 
     /// The one that came first, where it `goes`.
-    pub(super) fn take_oldest_if(&self, goes: impl FnOnce(&Kept) -> bool) -> Option<Kept> {
+    pub(super) fn take_oldest_if(
+        &self,
+        goes: impl FnOnce(&IdleConnection) -> bool,
+    ) -> Option<IdleConnection> {
         let mut kept = self.lock();
         kept.first().is_some_and(goes).then(|| kept.remove(0))
     }
