@@ -78,7 +78,7 @@ impl Fields<'_> {
     fn take_out(&mut self, keys: &[Secret]) {
         let own = &mut self.own;
         self.passed_on.retain(|(name, value)| {
-            let holds = inbound_keys::holds(value, keys);
+            let holds = inbound_keys::holds(value, keys) || inbound_keys::holds(name, keys);
             if holds
                 && name.eq_ignore_ascii_case(b"cookie")
                 && let Some(cookies) = inbound_keys::without_keys(value, keys)
@@ -324,6 +324,7 @@ mod tests {
             ("Cookie", "a=1; k=inbound"),
             ("Cookie", "k=inbound"),
             ("Cookie", "b=2"),
+            ("inbound", "as a name"),
             ("X-Kept", "inbounds"),
         ]);
         for credential in [Credential::Passthrough, Credential::None] {
