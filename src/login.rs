@@ -99,7 +99,13 @@ fn failed(why: impl Into<String>) -> Failed {
 
 /// Logs in to the provider of `setup` and stores the result; what to say about it.
 pub fn run(setup: &Setup, options: LoginOptions, io: &mut LoginIo<'_>) -> Result<String, Failed> {
-    let method = choose(&setup.config.login, options)?;
+    let method = choose(&setup.config.login, options).map_err(|failed| match failed {
+        Failed::Config(why) => Failed::Config(format!(
+            "Provider {}: {why}; providers.yaml.example shows where it stands",
+            setup.name
+        )),
+        other => other,
+    })?;
     (io.say)(&format!("Logging in to provider: {}", setup.name));
     let stored = match method {
         Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, options, io)?,

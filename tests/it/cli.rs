@@ -256,11 +256,18 @@ fn usage_is_2_and_help_is_0() {
         &["run", "--help"],
         &["check", "-h"],
         &["refresh", "--help"],
+        &["reload", "--help"],
+        &["status", "--help"],
+        &["status", "--url", "http://127.0.0.1:1", "--help"],
+        &["login", "--help"],
         &["--version"],
     ] {
         let output = run(folder.path(), arguments, &[]);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
-        assert!(text(&output.stdout).contains("evertoken"), "{arguments:?}");
+        let told = text(&output.stdout);
+        let usage = format!("Usage: evertoken {}", arguments[0].trim_start_matches("--help"));
+        let is_help = arguments.last() != Some(&"--version");
+        assert!(told.contains(if is_help { usage.trim_end() } else { "evertoken" }), "{told}");
     }
 }
 

@@ -383,7 +383,8 @@ fn exit_codes() {
         "{told}"
     );
     let (code, told) = login(&["-p", "The P"]);
-    assert!(code == 78 && told.contains("needs an 'authorization_url'"), "{told}");
+    let words = "Provider The P: auto_refresh_config needs an 'authorization_url'";
+    assert!(code == 78 && told.contains(words), "{told}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     place.configure(&format!(
