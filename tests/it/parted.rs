@@ -276,6 +276,38 @@ fn files_of_two_providers_that_get_one_refresh_token_lead_to_one_chain() {
 }
 
 #[test]
+fn a_refresh_token_that_moves_to_another_providers_file_takes_its_chain_along() {
+    for first in ["a", "b"] {
+        let world = World::new();
+        for seed in ["other-seed", "third-seed"] {
+            world.issuer.knows(seed);
+        }
+        world.write("a", "the-seed");
+        world.write("b", "other-seed");
+        let (of_a, of_b) = (world.of_file("a"), world.of_file("b"));
+        let with = || world.with(&[("A", &of_a), ("B", &of_b)]);
+        let mut proxy = with().start();
+        is_ready(&proxy);
+        assert_eq!((order(&proxy, "a"), order(&proxy, "b")), (200, 200));
+        world.write("a", "third-seed");
+        world.write("b", "the-seed");
+        for slug in [first, "a", "b"] {
+            assert_eq!(order(&proxy, slug), 200, "{first}: {:?}", world.issuer.presented());
+        }
+        for restarts in [false, true] {
+            if restarts {
+                drop(proxy);
+                proxy = with().start();
+            }
+            assert_eq!((order(&proxy, "b"), order(&proxy, "a")), (200, 200), "{first}");
+            assert!(sent(&proxy, "a").contains("third-seed"), "{first}");
+            assert!(sent(&proxy, "b").contains("the-seed"), "{first}");
+        }
+        world.nothing_came_twice();
+    }
+}
+
+#[test]
 fn a_token_that_could_not_be_stored_is_waited_for_by_other_processes() {
     let world = World::new();
     let with = || world.with(&[("A", &of_env(&world.issuer.url()))]);

@@ -201,8 +201,9 @@ impl Seeker {
     /// Whether the file called `slug`, which holds `stored`, is that of another chain of the configuration.
     pub fn is_anothers(&self, slug: &str, stored: &Saved) -> bool {
         let own = self.group.as_ref().and_then(|group| group.identity.as_ref());
-        let mut others = self.all.iter().filter(|other| other.identity.as_ref() != own);
-        others.any(|other| claim(other, &self.all, slug, stored) == Some(Claim::Own))
+        let all = self.all_now();
+        let mut others = all.iter().filter(|other| other.identity.as_ref() != own);
+        others.any(|other| claim(other, &all, slug, stored) == Some(Claim::Own))
     }
 
     /// The lock that is held while the chain begins, whatever the file is called that it is going to be in.
@@ -217,7 +218,9 @@ impl Seeker {
     /// Looks into the folder of `own`, the file in which the chain is looked for first, and is not: that holds `stored`.
     pub fn look(&self, own: &StateFile, stored: Option<&Saved>) -> Sought {
         match (self.look_around(own), stored) {
-            (Sought::Nothing, Some(stored)) if self.is_foreign(stored) => {
+            (Sought::Nothing, Some(stored))
+                if self.is_foreign(stored) || self.is_anothers(own.slug(), stored) =>
+            {
                 self.instead_of(own, stored)
             }
             (found, _) => found,
@@ -226,7 +229,7 @@ impl Seeker {
 
     fn look_around(&self, own: &StateFile) -> Sought {
         let Some((group, _)) = self.chain() else { return Sought::Nothing };
-        let all: Vec<Group> = self.all.iter().map(|one| self.as_now(one)).collect();
+        let all = self.all_now();
         let mut contents = Contents::read(own.folder());
         if let Some(error) = contents.unlisted.take() {
             return Sought::Unseen(Unseen { elsewhere: Some(own.folder().to_owned()), error });
@@ -236,6 +239,10 @@ impl Seeker {
             Some(slug) => Sought::At(slug),
             None => self.unseen(&contents, own).map_or(Sought::Nothing, Sought::Unseen),
         }
+    }
+
+    fn all_now(&self) -> Vec<Group> {
+        self.all.iter().map(|one| self.as_now(one)).collect()
     }
 
     /// `one` of all groups with what is in its files now.

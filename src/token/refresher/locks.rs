@@ -168,7 +168,12 @@ impl Actor {
                 Ok(understand(&self.setup, read, false).0?)
             }
             Sought::Instead(slug) => {
-                go_instead(&mut self.setup, slug);
+                if usable.is_some() {
+                    // The chain in memory is that of another provider from now on.
+                    self.machine.forget(self.setup.clock.now());
+                    self.machine.stamp_client(self.setup.config.client_hash());
+                }
+                go_instead(&mut self.setup, slug, usable.is_some());
                 let read = self.on_disk(StateFile::read);
                 let stored = understand(&self.setup, read, false).0?;
                 if stored.is_none() {
@@ -219,7 +224,7 @@ pub(super) fn follow_at_start(
         Sought::Unseen(unseen) if usable.is_none() => return Err(unseen),
         Sought::Nothing | Sought::Unseen(_) => return Ok(usable),
         Sought::At(slug) => go_to(setup, slug),
-        Sought::Instead(slug) => go_instead(setup, slug),
+        Sought::Instead(slug) => go_instead(setup, slug, usable.is_some()),
     }
     let read = on_disk_at_start(setup, StateFile::read);
     Ok(understand(setup, read, false).0?)
@@ -235,9 +240,21 @@ fn go_to(setup: &mut Setup, slug: String) {
     );
 }
 
-fn go_instead(setup: &mut Setup, slug: String) {
+/// Keeps the tokens in another file; its own is another issuer's or client's, or `is_anothers`: another provider's, whose
+/// refresh token it was given.
+fn go_instead(setup: &mut Setup, slug: String, is_anothers: bool) {
     let foreign = setup.state.path();
     setup.state = setup.state.beside(slug);
+    if is_anothers {
+        return info!(
+            provider = setup.name.as_str();
+            "The state file {} holds the chain of a refresh token that another provider has now; the tokens of provider {} \
+             are kept in {}",
+            foreign.display(),
+            setup.name,
+            setup.state.path().display()
+        );
+    }
     warn!(
         provider = setup.name.as_str();
         "The state file {} holds tokens of another token_url or client_id than provider {} has: they are neither used \
