@@ -354,6 +354,17 @@ impl Actor {
         wait_ms.min(CLOCK_RETRY_MS)
     }
 
+    /// Whether there is nothing to refresh any more; then that is published, and who waits for it is heard.
+    fn is_settled(&mut self) -> bool {
+        let is_settled = self.machine.next(self.setup.clock.now()) != Step::Refresh;
+        if is_settled {
+            self.joined = self.inbox.len();
+            self.wait_is_over();
+            self.publish(false);
+        }
+        is_settled
+    }
+
     /// Refreshes, unless another process or another host is at it.
     fn refresh(&mut self) -> Went {
         if self.is_held_up_by_unread() {
@@ -361,19 +372,17 @@ impl Actor {
         }
         self.publish(true);
         let lock = match self.lock_and_take_up() {
-            Ok(lock) => lock,
+            Err(Went::Busy) if self.is_settled() => return Went::Through,
             Err(went) => return went,
+            Ok(_) if self.is_settled() => return Went::Through,
+            Ok(lock) => lock,
         };
-        if self.machine.next(self.setup.clock.now()) != Step::Refresh {
-            self.joined = self.inbox.len();
-            self.wait_is_over();
-            self.publish(false);
-            return Went::Through;
-        }
         self.read_files_again();
         let beginning = match self.lock_beginning() {
-            Ok(beginning) => beginning,
+            // What another one stored was taken up on the way.
+            Err(Went::Busy) if self.is_settled() => return Went::Through,
             Err(went) => return went,
+            Ok(beginning) => beginning,
         };
         let went = match self.enter() {
             Entry::Ours => self.attempt(),

@@ -168,7 +168,7 @@ impl Actor {
                 Ok(understand(&self.setup, read, false).0?)
             }
             Sought::Instead(slug) => {
-                if usable.is_some() {
+                if usable.is_some() && seeker.is_needed(Some(self.machine.saved())) {
                     // The chain in memory is that of another provider from now on.
                     self.machine.forget(self.setup.clock.now());
                     self.machine.stamp_client(self.setup.config.client_hash());
