@@ -502,8 +502,10 @@ impl World {
         }
         let aside = self.base.path().join("aside");
         if self.hidden.is_empty() {
-            // What a reload has a refresher do, as to move its file, is done before.
-            self.order();
+            // What a reload has a refresher do, as to move its file or to keep still, is done before.
+            if !self.order() {
+                return false;
+            }
             std::fs::create_dir(&aside).unwrap();
             self.hidden = files(&self.disk());
             let nowhere = aside.join("nowhere");
