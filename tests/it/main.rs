@@ -7,6 +7,7 @@ mod answers; // what issuers answer, and refusals of a token
 mod blame; // whose fault it is, in the answer and in the log
 mod chains; // several providers on one chain of refresh tokens, and files under other names
 mod check; // `evertoken check`: what it finds, and what it says it tried
+mod circles; // which files use each other
 mod cli; // the real binary: exit codes, messages, signals
 mod coded; // request bodies that hide their model
 mod configuration; // what people write into providers.yaml, and what the binary does with it

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::token::group::Group;
-use crate::token::places::{Contents, numbered};
+use crate::token::places::contents::{Contents, numbered};
 
 /// Hands out names for state files, none of them twice.
 #[derive(Debug, Default)]

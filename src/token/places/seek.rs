@@ -10,8 +10,8 @@ use crate::config::{AutoRefresh, Config, Found};
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::{Group, Identity};
+use crate::token::places::contents::{Contents, numbered};
 use crate::token::places::whose::{Claim, claim, is_same_client};
-use crate::token::places::{Contents, numbered};
 use crate::token::reread;
 use crate::token::state_file::StateFile;
 

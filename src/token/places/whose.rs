@@ -1,13 +1,9 @@
 //! Whose a state file is: by its name, the refresh token that its chain began with, and its issuer and client. Pure.
 
-use std::path::{Path, PathBuf};
-
 use crate::clock::Timestamp;
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::Group;
-use crate::token::places::Contents;
-use crate::token::state_file::StateFile;
 
 /// How sure it is that a file is of a chain; the surest comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,26 +70,4 @@ pub(super) fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
     let refused = saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
     let obtained_at = saved.access.as_ref().map(|access| access.obtained_at);
     (hash.is_some() && hash != refused, obtained_at, saved.fence, saved.revision)
-}
-
-/// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider
-/// whose chain began with the same refresh token, at the same issuer.
-pub fn of_stored(own: &Path, seed: Option<&Secret>, client: Option<&str>) -> PathBuf {
-    let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
-    let hash = seed.hash();
-    let contents = Contents::read(folder);
-    let rated = contents.files.iter().filter_map(|(slug, saved)| {
-        let path = StateFile::new(folder, slug.as_str()).path();
-        let is_same = client.zip(saved.client.as_deref()).map(|(own, other)| own == other);
-        let claim = match (is_same, path == own) {
-            (None | Some(true), true) => (Claim::Own, true),
-            (Some(true), false) => (Claim::Own, false),
-            (Some(false), true) => (Claim::ByName, true),
-            (None, false) => (Claim::Perhaps, false),
-            (Some(false), false) => return None,
-        };
-        saved.knows_seed(&hash).then(|| (claim, freshness(saved), path))
-    });
-    let surest = rated.max_by_key(|(claim, freshness, _)| (*claim, *freshness));
-    surest.map_or_else(|| own.to_owned(), |(.., path)| path)
 }

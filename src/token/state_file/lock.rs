@@ -9,7 +9,9 @@ use std::sync::Arc;
 use rustix::fs::{major, minor};
 
 use crate::regular_file;
-use crate::token::state_file::give_to_owner;
+use crate::token::state_file::file::StateFile;
+use crate::token::state_file::folder::{give_to_owner, make_folder};
+use crate::token::state_file::write::remove_if_there;
 
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
@@ -32,8 +34,27 @@ pub enum Locking {
     Nobodys(io::Error),
 }
 
+impl StateFile {
+    /// Tries for the lock without waiting.
+    pub fn try_lock(&self) -> io::Result<Locking> {
+        make_folder(&self.folder)?;
+        try_lock(&self.lock_path(), &self.folder)
+    }
+
+    /// Removes the file that is locked. Only where nobody needs the lock any more: who has the file open already
+    /// could hold it beside another who makes it anew.
+    pub fn remove_lock(&self) -> io::Result<()> {
+        remove_if_there(&self.lock_path())
+    }
+
+    /// Which process holds the lock, where the system tells.
+    pub fn lock_holder(&self) -> Option<String> {
+        holder(&self.lock_path())
+    }
+}
+
 /// Tries for the lock on the file `path` without waiting; the file is made where there is none.
-pub(super) fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
+fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
     let file = match open(path) {
         Ok(file) => file,
         Err(error) if can_be_locked_by_nobody(path, &error) => return Ok(Locking::Nobodys(error)),
@@ -82,7 +103,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// The process that holds the lock on the file `path`, `process 123 (evertoken)`; None where the system does
 /// not tell.
-pub(super) fn holder(path: &Path) -> Option<String> {
+fn holder(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let device = (major(metadata.dev()), minor(metadata.dev()));
     let id = holder_in(&fs::read_to_string(ALL_LOCKS).ok()?, device, metadata.ino())?;

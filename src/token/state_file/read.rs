@@ -9,7 +9,8 @@ use crate::record::{Salvaged, Saved, salvage};
 use crate::regular_file;
 use crate::secret::Secret;
 use crate::shortage::Shortage;
-use crate::token::state_file::{StateFile, make_folder};
+use crate::token::state_file::file::StateFile;
+use crate::token::state_file::folder::make_folder;
 
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;

@@ -1,0 +1,99 @@
+//! The state files of a folder, and which of them a chain's are. Pure, but for reading them.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::record::Saved;
+use crate::token::group::Group;
+use crate::token::places::whose::{Claim, claim, freshness};
+use crate::token::state_file::StateFile;
+
+/// The state files of a folder, as far as they can be read.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub(super) folder: PathBuf,
+    /// The name of each, and what it holds.
+    pub(super) files: Vec<(String, Saved)>,
+    /// The names of those that are there and can't be read for now.
+    pub(super) unreadable: Vec<String>,
+    /// Why the folder can't be listed, where it can't.
+    pub(super) unlisted: Option<io::Error>,
+}
+
+/// What was found of a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The name of its file, which may be that of a provider that is no more; None where there is none.
+    pub slug: Option<String>,
+    /// Older files of its providers, to be moved aside.
+    pub stale: Vec<String>,
+}
+
+/// Names of which one is surely free.
+pub(super) fn numbered(slug: &str) -> impl Iterator<Item = String> {
+    (2_u32..).map(move |number| format!("{slug}-{number}"))
+}
+
+impl Contents {
+    /// Reads the state files in `folder`. What is wrong with one is said by the refresher that needs it.
+    pub fn read(folder: &Path) -> Self {
+        let mut contents = Self { folder: folder.to_owned(), ..Self::default() };
+        let all = StateFile::all_in(folder).unwrap_or_else(|error| {
+            contents.unlisted = Some(error);
+            Vec::new()
+        });
+        for file in all {
+            let slug = file.slug().to_owned();
+            match file.load() {
+                Ok(Some(saved)) => contents.files.push((slug, saved)),
+                Err(error) if error.kind() != ErrorKind::InvalidData => {
+                    contents.unreadable.push(slug);
+                }
+                Ok(None) | Err(_) => {}
+            }
+        }
+        contents
+    }
+
+    pub(super) fn has(&self, slug: &str) -> bool {
+        self.files.iter().any(|(known, _)| known == slug)
+            || self.unreadable.iter().any(|known| known == slug)
+    }
+
+    /// Where the chain of `group` is, which is one of `all`. Files called as in `in_use` belong to refreshers
+    /// that run.
+    pub fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
+        let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
+        if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
+            // It may hold the newest tokens: it is waited for rather than passed over.
+            return Found { slug: Some(slug.clone()), stale: Vec::new() };
+        }
+        let known = self.of_chain(group, all, in_use);
+        let newest = known.iter().max_by_key(|(_, saved)| freshness(saved)).map(|(slug, _)| *slug);
+        let stale = known.iter().map(|(slug, _)| *slug);
+        let stale = stale.filter(|slug| Some(*slug) != newest && group.slugs.contains(*slug));
+        Found { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
+    }
+
+    /// The same for a chain whose refresher runs with the file called `own`, and moves it itself. Another process
+    /// may have moved it already: only what is older than that file is stale.
+    pub fn find_beside(&self, group: &Group, all: &[Group], in_use: &[&str], own: &str) -> Found {
+        let own = self.files.iter().find(|(slug, _)| slug == own);
+        let Some(own) = own.map(|(_, saved)| freshness(saved)) else { return Found::default() };
+        let mut stale = self.of_chain(group, all, in_use);
+        stale.retain(|(slug, saved)| group.slugs.contains(*slug) && freshness(saved) <= own);
+        Found { slug: None, stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect() }
+    }
+
+    /// The files of the chain of `group` that are the surest ones, of those that nobody uses.
+    fn of_chain(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Vec<(&str, &Saved)> {
+        let files = self.files.iter().map(|(slug, saved)| (slug.as_str(), saved));
+        let free = files.filter(|(slug, _)| !in_use.contains(slug));
+        let known =
+            free.filter_map(|(slug, saved)| Some((claim(group, all, slug, saved)?, slug, saved)));
+        let known: Vec<_> = known.collect();
+        let surest = known.iter().map(|(claim, ..)| *claim).max();
+        let is_surest = |(claim, ..): &(Claim, &str, &Saved)| Some(*claim) == surest;
+        known.into_iter().filter(is_surest).map(|(_, slug, saved)| (slug, saved)).collect()
+    }
+}

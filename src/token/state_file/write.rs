@@ -1,0 +1,113 @@
+//! Replaces, renames and removes state files, each in one step.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::clock::Timestamp;
+use crate::record::Saved;
+use crate::secret::Secret;
+use crate::token::state_file::file::StateFile;
+use crate::token::state_file::folder::give_to_owner;
+
+/// A temporary file is `.<slug>-`, so many random characters, and this.
+const TEMPORARY_RANDOM_CHARS: usize = 6;
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+impl StateFile {
+    /// Replaces the file by `saved`. One that can't be read, or is of a newer format, is not replaced.
+    pub fn replace(&self, saved: &Saved) -> io::Result<()> {
+        let beside = self.of_newer_format()?;
+        let target = if beside.is_some() { self.older_path() } else { self.path() };
+        let text = match &beside {
+            Some(hash) => {
+                let member = format!("{{\n  \"beside\": \"{hash}\",");
+                Secret::new(saved.to_json().expose().replacen('{', &member, 1))
+            }
+            None => saved.to_json(),
+        };
+        let mut file = tempfile::Builder::new()
+            .prefix(&self.temporary_prefix())
+            .rand_bytes(TEMPORARY_RANDOM_CHARS)
+            .suffix(TEMPORARY_SUFFIX)
+            .tempfile_in(&self.folder)?;
+        give_to_owner(file.as_file(), &self.folder);
+        file.write_all(text.expose().as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(target).map_err(|error| error.error)?;
+        if beside.is_none() {
+            remove_if_there(&self.older_path())?;
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    fn temporary_prefix(&self) -> String {
+        format!(".{}-", self.slug)
+    }
+
+    /// Removes temporary files that a kill in the middle of a write left; they hold tokens.
+    pub fn remove_leftovers(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let rest = name.to_str().and_then(|name| name.strip_prefix(&self.temporary_prefix()));
+            let random = rest.and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX));
+            // The length tells this slug from a longer one.
+            if random.is_some_and(|random| random.len() == TEMPORARY_RANDOM_CHARS) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a file that can't be understood out of the way and says where to.
+    pub fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
+        let aside = self.folder.join(format!("{}.json.corrupt-{now}", self.slug));
+        fs::rename(self.path(), &aside)?;
+        Ok(aside)
+    }
+
+    /// Moves the file out of the way, with what is stored beside one of a newer format, for there is a newer
+    /// one of its chain. Says where to.
+    pub fn set_aside_as_superseded(&self, now: Timestamp) -> io::Result<PathBuf> {
+        let aside = Self::new(&self.folder, format!("{}.superseded-{now}", self.slug));
+        self.rename_to(&aside)?;
+        Ok(aside.path())
+    }
+
+    /// Renames the file to that of `other`, which must be in the same folder and is replaced.
+    pub fn rename_to(&self, other: &Self) -> io::Result<()> {
+        let has_older = rename_if_there(&self.older_path(), &other.older_path())?;
+        if !has_older {
+            // What stood beside the one that is replaced is no part of this.
+            remove_if_there(&other.older_path())?;
+        }
+        if !rename_if_there(&self.path(), &other.path())? && !has_older {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// Removes the file.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(self.path())?;
+        remove_if_there(&self.older_path())?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+/// Whether there was something to rename.
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
