@@ -69,15 +69,17 @@ fn a_missing_variable_is_said_once_for_each_order_and_at_each_start() {
             };
             lines.iter().filter(of).count()
         };
+        let failures = || {
+            let status = ask(binary.address(), get("/-/status")).json();
+            status["providers"][0]["refresh"]["failures"].as_u64()
+        };
         eventually("the start says it", || said() == 1);
+        // An order joins a try that has not ended yet, though that has said it.
+        eventually("the first try has ended", || failures() == Some(1));
         for orders in 1..=3 {
             binary.signal(Signal::USR1);
             eventually("an order says it", || said() > orders);
             // Whatever else there is to say has been said by then.
-            let failures = || {
-                let status = ask(binary.address(), get("/-/status")).json();
-                status["providers"][0]["refresh"]["failures"].as_u64()
-            };
             eventually("the status tells it", || failures() > Some(orders as u64));
             assert_eq!((failures(), said()), (Some(orders as u64 + 1), orders + 1));
         }
