@@ -217,6 +217,9 @@ METRICS = {
     "token_expiry_timestamp_seconds": ("gauge", {"provider"}),
     "provider_ready": ("gauge", {"provider"}),
     "connections": ("gauge", set()),
+    "log_lines_dropped": ("counter", set()),
+    "config_last_reload_successful": ("gauge", set()),
+    "config_last_reload_success_timestamp_seconds": ("gauge", set()),
 }
 
 

@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 12] = [
+const METRICS: [(&str, &str, &[&str]); 14] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_requests_in_flight", "gauge", &[]),
@@ -24,6 +24,8 @@ const METRICS: [(&str, &str, &[&str]); 12] = [
     ("evertoken_connections", "gauge", &[]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
     ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
+    ("evertoken_config_last_reload_successful", "gauge", &[]),
+    ("evertoken_config_last_reload_success_timestamp_seconds", "gauge", &[]),
 ];
 
 /// Runs it in the root of the project, where `.ci/run` puts it unless it is installed.
@@ -97,6 +99,6 @@ fn each_metric_is_there_and_prometheus_takes_them_all() {
 
 #[test]
 fn alert_rules_are_valid_and_raised_when_they_should_be() {
-    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("6 rules found"));
+    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("7 rules found"));
     promtool(&["test", "rules", "tests/data/alerts.test.yaml"], "");
 }
