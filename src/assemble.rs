@@ -23,7 +23,7 @@ use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
-/// What a run is made with beside its configuration.
+/// What a run is made with besides its configuration.
 pub struct Environment {
     /// The time.
     pub clock: Clock,
@@ -69,7 +69,7 @@ pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
     }
 }
 
-/// The names that a client may call us by, beside the loopback ones.
+/// The names that a client may call us by, besides the loopback ones.
 fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     // A name may be written as a `Host` shows it, with brackets or a port.
     let name = |host: &String| match host.parse::<IpAddr>() {

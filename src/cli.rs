@@ -73,7 +73,7 @@ pub enum Command {
 pub struct Files {
     /// The configuration.
     pub config: PathBuf,
-    /// Variables beside those of the process.
+    /// Variables besides those of the process.
     pub environment: Option<PathBuf>,
 }
 

@@ -87,7 +87,7 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Keys of which a client must show one; None where `auth` is off.
     pub inbound_keys: Option<Vec<Secret>>,
-    /// Host names answered to beside the listening ones, lower case.
+    /// Host names answered to besides the listening ones, lower case.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call, as browsers send them.
     pub allowed_origins: Vec<String>,

@@ -2,10 +2,10 @@
 //!
 //! The modules in reading order:
 //! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`], [`logger`]), then the life of a
-//! token ([`token`]), the way out ([`upstream`]), the life of a request ([`proxy`]), the way in
-//! ([`ingress`]), and [`app`], which builds all of them and takes them down again; [`current`] is
-//! the configuration in use, and how another takes its place; [`login`] gets the first refresh token;
-//! [`supervisor`] is what systemd is told.
+//! token ([`record`], [`token`]), the way out ([`upstream`]), the way in ([`ingress`]), which credential a request
+//! gets ([`credential`]), and the life of a request ([`proxy`]). [`assemble`] makes the parts, [`app`] starts them and
+//! stops them again; [`current`] is the configuration in use, and how another takes its place; [`login`] gets the first
+//! refresh token; [`supervisor`] is what systemd is told.
 //! ARCHITECTURE.md tells the same as a story.
 
 pub mod app;

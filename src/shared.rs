@@ -1,7 +1,7 @@
 //! Several hosts, one token chain: what instances share through a Valkey or Redis server.
 //!
 //! ```text
-//!   refresher (one a provider)                      keeper (one a process)
+//!   refresher (one a chain)                         keeper (one a process)
 //!     look: newer there? take it up                   hears what is published, polls as well
 //!     lease free, nothing in flight? take it  ◄─────  wakes the refreshers
 //!     marker, request, result: written under          renews leases that are in use

@@ -12,7 +12,7 @@
 //!                    └──────────── publish ◄── state file ◄──── granted
 //! ```
 //!
-//! [`lifecycle`] decides, [`refresher`] obeys on one thread a provider; [`store`] is where the
+//! [`lifecycle`] decides, [`refresher`] obeys on one thread a chain; [`store`] is where the
 //! forwarding path and the refreshers meet. [`watched`] is for tokens that another program keeps.
 
 pub mod backoff;

@@ -1,10 +1,10 @@
 //! The way out: requests to providers over connections of our own, and token requests over `ureq`.
 //!
-//! A request is one blocking exchange on a kept connection (`idle`) or a new one (`connect`). A client
-//! that goes away ends it: what waits for longer than a moment waits together with the client's socket
-//! (`watch`), or has it watched (`departure`); an answer that comes before the whole request was sent is not lost (`exchange`); names
-//! are not looked up for every request (`resolver`). What is read or written is decided in `head`,
-//! `framing`, `request` and `origin`, which open no socket.
+//! A request is one blocking exchange on a kept connection (`idle`) or a new one (`connect`). A client that goes away
+//! ends it: what waits for longer than a moment waits together with the client's socket (`watch`), or has it watched
+//! (`departure`). An answer that comes before the whole request was sent is not lost (`exchange`); names are not looked
+//! up for every request (`resolver`). What is read or written is decided in `head`, `framing`, `request` and `origin`,
+//! which open no socket.
 
 use std::net::TcpStream;
 use std::sync::Arc;

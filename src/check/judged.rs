@@ -1,4 +1,4 @@
-//! What an endpoint's answers tell of it, to requests that carry no credential. Pure.
+//! What an endpoint's answers to requests without a credential tell of it. Pure.
 
 use crate::message::reason_phrase;
 

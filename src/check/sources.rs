@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use crate::assemble::place_of;
 use crate::clock::Moment;
-use crate::config::Form;
-use crate::config::{AutoRefresh, Config, Credential, Missing, Provider, WatchedFile};
+use crate::config::{AutoRefresh, Config, Credential, Form, Missing, Provider, WatchedFile};
 use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;

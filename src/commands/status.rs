@@ -61,7 +61,7 @@ impl Written {
         }
         if let Some(why) = variables.unread.filter(|_| !unsettled.is_empty()) {
             mistakes.push(format!(
-                "{why}; what it sets is not known here, and the running one knows it"
+                "{why}; its variables are missing here, but the running evertoken has them"
             ));
         }
         let text = if config.is_none() { text.ok() } else { None };

@@ -64,7 +64,7 @@ impl AutoRefresh {
     }
 }
 
-/// What `evertoken login` needs beside the token endpoint; it is of no use to anything else.
+/// What `evertoken login` needs besides the token endpoint; it is of no use to anything else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginEndpoints {
     /// Where the browser is sent (RFC 6749 §3.1); its query is kept.

@@ -89,11 +89,6 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
-    /// Whether the rest can still be read.
-    pub fn is_broken(&self) -> bool {
-        self.state == State::Broken
-    }
-
     /// Reads a piece of the body from `from`; 0 at its end.
     pub fn read(&mut self, from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
@@ -248,7 +243,7 @@ mod tests {
                 Ok(0) => break,
                 Ok(count) => body.extend_from_slice(&buffer[..count]),
                 Err(error) => {
-                    assert!(decoder.is_broken());
+                    assert_eq!(decoder.state, State::Broken);
                     return Err(BodyFault::of(&error).unwrap());
                 }
             }

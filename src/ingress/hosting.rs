@@ -39,7 +39,7 @@ impl Hosting {
     }
 }
 
-/// What the thread is told.
+/// What the thread of the door is told.
 pub(super) enum Word {
     /// There is no free worker for this one.
     Guest(Guest),
@@ -53,7 +53,7 @@ pub(super) enum Word {
     Stop,
 }
 
-/// The way to the thread.
+/// The way to the thread of the door.
 #[derive(Clone)]
 pub struct Door {
     pub(super) words: Sender<Word>,

@@ -18,7 +18,7 @@ const SHOWN_MAX_BYTES: usize = 100;
 pub struct Access {
     /// Keys of which a request must show one; None where `auth` is off.
     pub keys: Option<Vec<Secret>>,
-    /// Names and addresses answered to where `auth` is off, lower case, beside the loopback ones.
+    /// Names and addresses answered to where `auth` is off, lower case, besides the loopback ones.
     pub hosts: Vec<String>,
     /// Origins of web pages that may call.
     pub origins: Vec<String>,

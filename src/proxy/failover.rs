@@ -11,7 +11,6 @@ use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Answered, Outgoing, attempt};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::Queue;
-use crate::proxy::coded;
 use crate::proxy::cut::Cut;
 use crate::proxy::outcome::{Record, Stop};
 use crate::proxy::page::send_whole;
@@ -20,7 +19,7 @@ use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
-use crate::proxy::{headers, location, verdict};
+use crate::proxy::{coded, headers, location, verdict};
 use crate::refusal::{Code, Refusal};
 use crate::upstream::AnswerLength;
 

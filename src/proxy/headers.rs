@@ -20,7 +20,7 @@ const HOP_BY_HOP: [&str; 10] = [
     "proxy-authenticate",
 ];
 
-/// Request fields that the proxy takes care of itself, beside the hop-by-hop ones.
+/// Request fields that the proxy takes care of itself, besides the hop-by-hop ones.
 const OURS: [&str; 3] = ["host", "content-length", "expect"];
 
 /// Request fields that hold a list, so that the client's members and the configured ones are merged.

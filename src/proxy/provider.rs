@@ -31,7 +31,7 @@ pub struct Provider {
     pub cooldown: Arc<Cooldown>,
     /// Tells other hosts of its cooldowns; None where there are none.
     pub cooldown_sender: Option<CooldownSender>,
-    /// Counts since the start, which the way of a changed provider goes on with.
+    /// Counts since the start; they go on where a reload changes the provider.
     pub counts: Arc<Counts>,
     /// Its metrics.
     pub metrics: OfProvider,

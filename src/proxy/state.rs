@@ -34,7 +34,7 @@ pub struct Proxy {
     pub configured_at: Timestamp,
     /// How the last reload failed, where it did.
     pub last_reload: Arc<LastReload>,
-    /// Measures the time since then.
+    /// Measures the time since the start.
     pub uptime: Stopwatch,
     /// What is counted and timed.
     pub metrics: Arc<Metrics>,

@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
-use crate::record::Mark;
-use crate::record::{self, Saved};
+use crate::record::{self, Mark, Saved};
 use crate::shared::clocks::{Offset, shift_ms};
 use crate::shared::engine::{Engine, Line, Names, Seen, StoreError, Written};
 use crate::shared::health::{Finder, Health, Use};

@@ -1,5 +1,5 @@
 //! The thread that keeps a process in touch with the shared store: it hears what other hosts publish and
-//! polls beside that, wakes the refreshers, renews their leases, and passes cooldowns on both ways.
+//! polls as well, wakes the refreshers, renews their leases, and passes cooldowns on both ways.
 
 use std::collections::HashMap;
 use std::io;

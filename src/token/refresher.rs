@@ -85,7 +85,7 @@ pub type Send =
 /// Makes a channel that is ready after a time: a test can hold the other end.
 pub type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
 
-/// What can wake a refresher beside its timer. `done` is dropped once the outcome is published.
+/// What can wake a refresher besides its timer. `done` is dropped once the outcome is published.
 #[derive(Debug)]
 pub enum Event {
     /// Refresh now.

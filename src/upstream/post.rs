@@ -22,7 +22,7 @@ use route::{Outcome, Route, Unresolved};
 
 /// The write buffer of a connection; a request with a longer header line gets a larger one.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-/// What a request line or header field needs beside its own text.
+/// What a request line or header field needs besides its own text.
 const LINE_SLACK_BYTES: usize = 128;
 
 /// A request whose answer is read whole.

@@ -120,16 +120,6 @@ impl<'a> Section<'a> {
         self.report(self.path.key(key).key(name).itself(), message.into(), true);
     }
 
-    /// Reports what is wrong with the section as a whole.
-    pub fn error_here(&self, message: impl Into<String>) {
-        self.report(self.path.clone(), message.into(), false);
-    }
-
-    /// Reports what is odd about the section as a whole.
-    pub fn warn_here(&self, message: impl Into<String>) {
-        self.report(self.path.clone(), message.into(), true);
-    }
-
     /// Reports that `key` has to be there, unless it is, or a key is there that is nearly it.
     pub fn require(&self, key: &'static str, message: impl Into<String>) {
         if !self.has(key) && !self.strays.contains(&key) {

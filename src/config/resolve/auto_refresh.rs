@@ -9,10 +9,9 @@ use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{login, token_fields};
 use crate::config::{
-    AutoRefresh, Call, ClientAuth, Found, GrantType, Missing, RequestFormat, SecretFiles,
-    WatchedFile, secret_of_file,
+    AutoRefresh, Call, ClientAuth, Fields, Form, Found, GrantType, Missing, RequestFormat,
+    SecretFiles, WatchedFile, secret_of_file,
 };
-use crate::config::{Fields, Form};
 use crate::secret::Secret;
 
 /// Bounds of the numbers, each with its unit.

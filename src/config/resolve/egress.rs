@@ -25,7 +25,7 @@ const BUNDLES: [&str; 5] = [
 /// What a PEM file with certificates holds.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// Which roots are trusted, beside those of a `ca_file`.
+/// Which roots are trusted, besides those of a `ca_file`.
 #[derive(Clone, Copy)]
 enum RootsChoice {
     BuiltIn,

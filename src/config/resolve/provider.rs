@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::config::Form;
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, request_fields};
-use crate::config::slug;
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
+    AuthType, Credential, Form, Found, Missing, Provider, ProviderKind, Settings, WatchedFile, slug,
 };
 use crate::secret::Secret;
 

@@ -8,7 +8,9 @@ use log::LevelFilter;
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, origins, token_store};
-use crate::config::{Limits, SelectionStrategy, Server, Settings, is_loopback_host};
+use crate::config::{
+    Found, Limits, Missing, SelectionStrategy, Server, Settings, is_loopback_host,
+};
 use crate::secret::Secret;
 
 /// Bounds of the numbers, each with its unit.
@@ -203,8 +205,8 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     Some(keys)
 }
 
-/// Says where the key at `place` is not asked for, though it is there, or is although nothing says so: a file that names
-/// a key never runs open by an oversight.
+/// Warns where the key at `place` is not asked for, or is asked for without an `enabled`: a file that names a key never
+/// runs open by an oversight.
 fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
     let message = match (section.has("enabled"), enabled, place) {
         (_, _, "enabled") => return,
@@ -218,9 +220,10 @@ fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
     section.warn(place, message);
 }
 
-fn default_key(sources: &Sources<'_>) -> crate::config::Found {
+/// The keys in the variable that is read where `auth` names none.
+fn default_key(sources: &Sources<'_>) -> Found {
     const VARIABLE: &str = "EVERTOKEN_API_KEY";
-    let missing = || crate::config::Missing::Variable(VARIABLE.to_owned());
+    let missing = || Missing::Variable(VARIABLE.to_owned());
     sources.variable(VARIABLE).map(Secret::new).ok_or_else(missing)
 }
 

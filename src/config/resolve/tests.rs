@@ -49,7 +49,7 @@ pub(super) fn sources() -> Sources<'static> {
     Sources { environment: &environment, files: &files, file_mode: Some(0o100_600), is_root: false }
 }
 
-/// The document with `settings` and one provider that has `provider` lines beside the usual ones.
+/// The document with `settings` and one provider that has `provider` lines besides the usual ones.
 pub(super) fn document(settings: &str, provider: &str) -> String {
     format!(
         "settings: {{{settings}}}\nproviders:\n  - name: P\n    type: generic\n    base_url: https://x\n{}",

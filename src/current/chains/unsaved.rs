@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Form;
-use crate::config::{Credential, Provider};
+use crate::config::{Credential, Form, Provider};
 use crate::current::chains::{Chains, Running};
 use crate::token::store::TokenStore;
 use crate::token::watched::Unsaved;

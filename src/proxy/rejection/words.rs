@@ -30,7 +30,7 @@ const VALID: [&str; 9] = [
     "accepted",
     "authenticate",
 ];
-/// What may stand in a code beside these, and in a message before its token: what is known to be no other subject.
+/// What may stand in a code besides these, and in a message before its token: what is known to be no other subject.
 const AROUND: [&str; 69] = [
     "",
     "the",

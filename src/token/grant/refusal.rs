@@ -11,7 +11,7 @@ const CODE_MAX_BYTES: usize = 48;
 const UNNAMED: &str = "unnamed";
 /// How a code of Microsoft's begins, in the description.
 const AADSTS: &str = "AADSTS";
-/// Members beside `error` that hold a code.
+/// Members besides `error` that hold a code.
 const OTHER_MEMBERS: [&str; 5] = ["errorCode", "error_code", "code", "status", "errorType"];
 /// Members whose number is a code, and 0 for none (`WeChat`, `DingTalk`).
 const NUMBERED: &str = "errcode";

@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::record::full;
-use crate::record::{Marker, Saved, SavedAccess};
+use crate::record::{Marker, Saved, SavedAccess, full};
 use crate::secret::Secret;
 use crate::token::group::groups;
 use crate::token::group::tests::providers;

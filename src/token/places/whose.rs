@@ -26,7 +26,7 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
         return (is_own && saved.refresh_token.is_some()).then_some(Claim::Own);
     };
     if saved.has_no_beginning() {
-        // Here too.
+        // Nor does anything else where the file does not say how its chain began.
         return by_name.then_some(Claim::Own);
     }
     if !saved.tells_of_seed(&hash) {

@@ -1,4 +1,4 @@
-//! The thread that keeps one provider's token fresh: sleeps, listens, asks the lifecycle, and publishes.
+//! The thread that keeps the token of one chain fresh: sleeps, listens, asks the lifecycle, and publishes.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a refresher does beside its own work where several hosts share its chain: it enters a lease before
+//! What a refresher does besides its own work where several hosts share its chain: it enters a lease before
 //! a refresh, writes through to the shared store, and takes up what other hosts wrote.
 
 use log::{error, warn};

@@ -65,7 +65,7 @@ fn could_hold(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Who beside us could read the tokens in `folder`, or put others in their place: one line each.
+/// Who besides us could read the tokens in `folder`, or put others in their place: one line each.
 pub fn exposures(folder: &Path) -> Vec<String> {
     let mut exposures = Vec::new();
     exposures.extend(exposure(folder, 0o022, "700"));
