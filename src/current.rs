@@ -67,7 +67,7 @@ struct Parts {
     /// Ends after the refreshers, whose leases it renews.
     keeper: Option<Keeper>,
     next_key: PostingKey,
-    /// What stays as it was at the start.
+    /// The settings that stay as they were at the start.
     listening: Listening,
     last_reload: Arc<LastReload>,
 }
@@ -396,7 +396,7 @@ impl Parts {
     }
 }
 
-/// What watched `file` before, which knows what it held.
+/// The watcher that `file` had before: it knows what the file held.
 fn watched_before(file: &WatchedFile, providers: &[Arc<Provider>]) -> Option<Arc<Watched>> {
     let mut before = providers.iter().filter_map(|one| one.source.file());
     before.find(|watched| watched.is_of(file)).cloned()

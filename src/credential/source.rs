@@ -22,7 +22,7 @@ pub enum Source {
     Nothing,
     /// A fixed text.
     Fixed(Secret),
-    /// A fixed text that is not there.
+    /// A fixed text that is missing.
     Missing(Missing),
     /// A file that is read again when it changes.
     File(Arc<Watched>),

@@ -1,4 +1,4 @@
-//! What a browser gets that no provider and no page of ours answers: a preflight, and the way to the page.
+//! What a browser is answered besides pages: a preflight, and a redirect to the page for people.
 
 use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::access::Access;

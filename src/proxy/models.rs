@@ -1,8 +1,8 @@
 //! `GET /v1/models` where several providers have the API: their lists as one, and the names that routes serve.
 //!
-//! The providers are asked at the same time, a few at once, so that one that hangs holds up the list no longer than alone. One
-//! that fails is left out, and named in a header field; where all fail, the last answer is passed on. Neither cools anybody
-//! down: that a list does not come says nothing of other requests.
+//! A few providers are asked at a time, so that one that hangs holds up the list once, and not once more for each further
+//! one. A provider that fails is left out, and named in a header field; where all fail, the last answer is passed on.
+//! Neither cools a provider down: that it gives no list says nothing of other requests.
 
 use std::io;
 use std::net::TcpStream;
@@ -281,10 +281,10 @@ fn models_page(
     read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
 }
 
-/// Reads one list after the other, of whichever request: as a tree of values one may take many times its bytes.
+/// Reads one list at a time, over all requests: as a tree of values a list may take many times its bytes.
 fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::Page, String> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    // It guards nothing that a panic could have left half done.
+    // The lock guards no value that a panic could have left half done.
     let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     thread::aside("models", READ_STACK_BYTES, || list::read(headers, bytes))
 }

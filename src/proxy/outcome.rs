@@ -57,7 +57,7 @@ impl<'p> Record<'p> {
         self.status = Some(status);
     }
 
-    /// The client is told of `refusal`. A limit of our own is none of the provider's errors: it was not asked.
+    /// The client is told of `refusal`. A limit of our own is no error of the provider, which was not asked.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
         self.status = Some(refusal.code.status());
         self.provider = self.provider.filter(|_| refusal.code != Code::Overloaded);

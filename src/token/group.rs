@@ -99,8 +99,8 @@ impl Group {
         providers[self.lead].enabled
     }
 
-    /// The same with what `config` says now, whose secrets may come from files. One that can't be read tells of no
-    /// other chain.
+    /// The same with what `config` says now, whose secrets may come from files. A refresh token that can't be read
+    /// does not change the chain.
     pub fn reconfigured(&self, config: AutoRefresh) -> Self {
         let identity = Identity::of(&config).filter(|identity| identity.seed.is_ok());
         Self { identity: identity.or_else(|| self.identity.clone()), config, ..self.clone() }

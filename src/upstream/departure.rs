@@ -55,11 +55,12 @@ impl Departure {
     }
 }
 
-/// Where the only watcher is once it was needed.
+/// The place of the one watcher of the process, which is made when it is first needed.
 type Only = Mutex<Option<Arc<Watcher>>>;
 
 /// The watcher in `place`, which `start` makes where there is none; None where that fails, and the next caller tries
-/// again. Of many who come at once the first makes it and the others wait: one that is made in vain would stay for ever.
+/// again. Of many that come at once the first makes it and the others wait: a second one would never
+/// end.
 fn only(place: &Only, start: impl FnOnce() -> io::Result<Arc<Watcher>>) -> Option<Arc<Watcher>> {
     // It is put in whole.
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);

@@ -95,9 +95,9 @@ fn of_tls(error: &rustls::Error) -> String {
     match bad {
         // A signature is bad where an authority of the same name has another key now.
         Bad::UnknownIssuer | Bad::BadSignature => {
-            "nobody who is trusted has signed the certificate. Where it is signed by itself, by an authority of your own or \
-             by a proxy that looks into TLS, name the PEM file of who signed it as ca_file, or set settings.tls_roots: \
-             \"system\" where this machine trusts them"
+            "the certificate is not signed by an authority that is trusted. Where it is self-signed, or signed by an authority of \
+             your own or by a proxy that looks into TLS, name the signer's PEM file as ca_file, or set settings.tls_roots: \
+             \"system\" where this machine trusts the signer"
                 .to_owned()
         }
         Bad::Expired | Bad::ExpiredContext { .. } => {

@@ -52,7 +52,7 @@ impl Tunnel {
         &self.host
     }
 
-    /// `fault`, which came up on the way to it or in the talk with it, as one of the proxy and not of the provider.
+    /// Makes of `fault`, which came up between us and the proxy, one that names the proxy and not the provider.
     pub(super) fn at_fault(&self, fault: Fault) -> Fault {
         let what = match fault {
             Fault::ClientGone | Fault::Short(_) => return fault,

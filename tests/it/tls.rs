@@ -243,9 +243,9 @@ fn certificates_that_do_not_fit_are_refused() {
             authority.server("localhost", 2120),
             &stranger.pem,
             502,
-            "name the PEM file of who signed it as ca_file",
+            "name the signer's PEM file as ca_file",
         ),
-        (by_itself, &stranger.pem, 502, "name the PEM file of who signed it as ca_file"),
+        (by_itself, &stranger.pem, 502, "name the signer's PEM file as ca_file"),
         (of_authority, &of_authority_pem, 502, "basicConstraints=CA:FALSE"),
     ];
     for (index, (config, pem, status, words)) in cases.into_iter().enumerate() {

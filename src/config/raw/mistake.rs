@@ -95,7 +95,7 @@ struct Outdented {
     at: Position,
     /// The key with its colon.
     word: String,
-    /// How the lines above that end with it are indented; none where it follows a key without a value.
+    /// The indents of the blocks that it ends; none where it follows a key without a value.
     above: Vec<usize>,
 }
 
@@ -263,8 +263,8 @@ impl Scan {
         None
     }
 
-    /// A line that is indented deeper than the one above, which has a value: one of the two is wrong. Where this one goes
-    /// on with what a line above ended, it is that line.
+    /// A line that is indented deeper than the one above, which has a value: one of the two is wrong. It is an
+    /// outdented line above where this one is indented as the lines before that.
     fn too_deep(&self, here: Position) -> Mistake {
         let at = here.1 - 1;
         match &self.outdented {

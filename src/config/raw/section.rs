@@ -345,8 +345,8 @@ impl<'a> Section<'a> {
         nearest(key, self.known.borrow().iter().copied())
     }
 
-    /// Reports a key that nobody asked for; returns the known one that is nearest to it. `homes` are the sections whose keys
-    /// were reported: one mistake has them all stand here.
+    /// Reports a key that nobody asked for; returns the known one that is nearest to it. `homes` are the sections
+    /// of which a key was reported already: one mistake has all of these stand here.
     fn report_unknown(
         &self,
         key: &str,

@@ -1,4 +1,4 @@
-//! Looks for the state file of a chain where it is not where it was, or should be: another process may have moved it,
+//! Looks for the state file of a chain that is not where it was, or should be: another process may have moved it,
 //! or may be using it under another name.
 
 use std::collections::BTreeSet;
@@ -105,8 +105,8 @@ impl Seeker {
         self.on.set(group);
     }
 
-    /// Whether all members of its group have `seed`, which is in the file of one of them; else it would be the end of
-    /// the chain of the others.
+    /// Whether all members of its group have `seed`, which is in the file of one of them; otherwise the chain
+    /// would end for the others.
     pub fn is_seed_of_all(&self, seed: Option<&Found>) -> bool {
         let (Some(group), Some(seed @ Ok(_))) = (&self.group, seed) else { return true };
         let has_it = |file: &Option<PathBuf>| {

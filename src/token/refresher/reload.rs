@@ -42,7 +42,7 @@ impl Actor {
             self.unshared = setup.chain.is_some();
         }
         if setup.seeker.is_foreign(self.machine.saved()) {
-            // What could not be written is of the chain before, and is given up after this.
+            // What could not be written belongs to the chain before, and is given up after this.
             let _ = self.save_again();
         }
         let before = std::mem::replace(&mut self.setup, setup);
@@ -70,7 +70,7 @@ impl Actor {
     pub(super) fn reloaded(&mut self, seeker: Seeker) {
         self.is_retired = false;
         self.setup.seeker = seeker;
-        // A file may say another refresh token by now, and be back at the old one.
+        // A file may hold another refresh token by now, or the old one again.
         self.setup.seeker.reconfigure(&self.setup.config);
         if self.machine.next_attempt_at().is_some() {
             self.machine.order(self.setup.clock.now());

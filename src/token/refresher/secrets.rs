@@ -27,8 +27,8 @@ impl Actor {
         }
     }
 
-    /// The chain in use is of another issuer or client since the configuration or a file changed: what is known of it
-    /// must not be sent to the new one. It stays in its file.
+    /// Forgets the tokens of the chain in use where the configuration or a file has changed its issuer or client: they
+    /// must not be sent to the new one, and stay in their file.
     pub(super) fn forget_tokens_of_others(&mut self) {
         if !self.setup.seeker.is_foreign(self.machine.saved()) {
             return;
