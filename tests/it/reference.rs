@@ -1,4 +1,5 @@
-//! docs/reference.md, beside the program: what there is has its row, and no row is of something that there is not.
+//! docs/reference.md and the JSON of docs/status.md, compared with the program: what there is has its row, and no row is of
+//! something that there is not.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,7 +10,11 @@ const PAGE: &str = include_str!("../../docs/reference.md");
 
 /// The part of the page below this heading, up to the next one.
 fn part(heading: &str) -> &'static str {
-    let (_, rest) = PAGE.split_once(&format!("\n{heading}\n")).unwrap();
+    part_of(PAGE, heading)
+}
+
+fn part_of<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap();
     rest.split("\n#").next().unwrap()
 }
 
@@ -99,6 +104,40 @@ fn every_code_metric_and_page_has_its_row() {
         paths.collect::<BTreeSet<_>>(),
         set(told.split([' ', ',', '\n']).filter(|word| word.starts_with('/')))
     );
+}
+
+/// How a reload had failed, what a refresher waited for, and one kind of trouble were in the JSON and not on the page.
+#[test]
+fn every_key_of_the_status_and_every_trouble_is_on_its_page() {
+    let page = part_of(include_str!("../../docs/status.md"), "## The JSON");
+    let words = page.split('`').skip(1).step_by(2);
+    let words: BTreeSet<_> = words.flat_map(|word| word.split(['.', '…', '[', ']'])).collect();
+    let report = include_str!("../../src/report.rs").split("impl State").next().unwrap();
+    let history = include_str!("../../src/token/history.rs");
+    let (status, rest) = history.split_once("pub enum Trouble").unwrap();
+    // What is told under another name, or not at all.
+    let others = ["kind", "is_permanent"];
+    let fields = report.lines().chain(status.lines()).filter_map(|line| {
+        let (name, _) = line.strip_prefix("    pub ")?.split_once(':')?;
+        (!name.starts_with("const ") && !name.starts_with("fn ")).then(|| name.to_owned())
+    });
+    let mut all = set(fields.filter(|name| !others.contains(&name.as_str())));
+    let kinds = rest.split("\n}").next().unwrap().lines().filter(|line| line.ends_with(','));
+    all.extend(set(kinds.map(|line| in_snake_case(line.trim().trim_end_matches(',')))));
+    let missing: Vec<_> = all.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+/// `no_answer` for `NoAnswer`.
+fn in_snake_case(name: &str) -> String {
+    let mut out = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(character.to_ascii_lowercase());
+    }
+    out
 }
 
 #[test]
