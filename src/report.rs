@@ -79,7 +79,7 @@ pub struct ProviderReport {
     pub problem: Option<String>,
     /// What to do about it.
     pub advice: Option<String>,
-    /// What would be lost at a restart, and why.
+    /// What would be lost at a restart, or what the next refresh will fail for, and why.
     pub warning: Option<String>,
     /// The refresh token, where its issuer says when it ends.
     #[serde(default)]

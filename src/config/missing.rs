@@ -34,6 +34,28 @@ impl Missing {
         if all.len() > 1 { Some(Self::Several(all)) } else { all.pop() }
     }
 
+    /// What to do about it; None where its own words say that.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Variable(_) => Some("set it where evertoken is started, and restart"),
+            Self::File(..) => Some("the file is read again by itself"),
+            Self::Several(all) if all.iter().any(|one| one.variable().is_some()) => Some(
+                "set them where evertoken is started, and restart; files are read again by themselves",
+            ),
+            Self::Several(all) => all.iter().find_map(Self::remedy),
+            Self::Login(_) | Self::Credential => None,
+        }
+    }
+
+    /// Whether its words end in a command, so that nothing must stand behind them.
+    pub fn ends_in_command(&self) -> bool {
+        match self {
+            Self::Login(_) => true,
+            Self::Several(all) => all.iter().any(Self::ends_in_command),
+            Self::Variable(_) | Self::File(..) | Self::Credential => false,
+        }
+    }
+
     fn variable(&self) -> Option<&str> {
         match self {
             Self::Variable(name) => Some(name),

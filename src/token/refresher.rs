@@ -28,6 +28,7 @@ mod hear;
 mod hosts;
 mod locks;
 mod login;
+mod missing;
 mod refresh_end;
 mod reload;
 mod secrets;

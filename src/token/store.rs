@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use crate::clock::{Deadline, Due, Moment, Timestamp};
+use crate::config::Missing;
 use crate::record::refresh_end::RefreshEnd;
 use crate::secret::Secret;
 use crate::token::history::RefreshStatus;
@@ -30,6 +31,8 @@ pub struct Posting {
     pub waiting: Option<Waiting>,
     /// When the refresh token ends, where its issuer says so.
     pub refresh_end: Option<RefreshEnd>,
+    /// What the next refresh will fail for the lack of, though there is a token now.
+    pub missing: Option<Missing>,
 }
 
 /// A published access token.

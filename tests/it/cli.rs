@@ -142,6 +142,33 @@ fn a_missing_variable_is_said_at_the_start_though_the_stored_token_serves() {
     assert_eq!(status["providers"][0]["state"], "ready");
 }
 
+/// The log said it once at the start, and for the 8 hours of the stored token everything else looked healthy.
+#[test]
+fn a_missing_variable_is_a_warning_for_as_long_as_the_stored_token_serves() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let binary = Binary::start(folder.path(), &["run"], &VARIABLES);
+    binary.wait_for("Successfully refreshed");
+    let status = ask(binary.address(), get("/-/status")).json();
+    assert_eq!(status["providers"][0]["warning"], serde_json::Value::Null);
+    drop(binary);
+    let variables: Vec<_> =
+        VARIABLES.into_iter().filter(|(name, _)| *name != "CLAUDE_CLIENT_SECRET").collect();
+    let binary = Binary::start(folder.path(), &["run"], &variables);
+    let address = binary.address();
+    let warning = "Missing environment variable: 'CLAUDE_CLIENT_SECRET': the next refresh will fail (provider: \
+                   Claude Code Official); set it where evertoken is started, and restart";
+    let status = ask(address, get("/-/status")).json();
+    assert_eq!(status["providers"][0]["warning"], warning);
+    assert_eq!(status["providers"][0]["state"], "ready");
+    let ready = ask(address, get("/-/ready"));
+    assert_eq!((ready.status, &ready.json()["warnings"]), (200, &serde_json::json!([warning])));
+    assert!(ask(address, get("/-/")).body.contains("the next refresh will fail"));
+    let told = run(folder.path(), &["status", "--url", &format!("http://{address}")], &[]);
+    let told = text(&told.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(warning), "{told}");
+}
+
 #[test]
 fn the_fixed_log_lines_of_a_success() {
     let issuer = granting();

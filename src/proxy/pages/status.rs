@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
-use crate::config::{self, Credential, Form};
+use crate::config::{self, Credential, Form, Missing};
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
@@ -169,13 +169,67 @@ fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String
 }
 
 /// What somebody should see to though there is a credential to send: a state file that can't be written, since a restart
-/// would lose what it lacks, or a credential file that is gone or odd.
+/// would lose what it lacks, a secret that the next refresh needs, or a credential file that is gone or odd.
 pub(super) fn warning(provider: &Provider, posting: &Posting, now: Moment) -> Option<String> {
     let config = &provider.config;
-    if let Some(why) = &posting.disk_error {
-        return Some(format!("The state file of {} can't be written: {why}", config.name));
+    let unwritten = posting.disk_error.as_ref();
+    let unwritten =
+        unwritten.map(|why| format!("The state file of {} can't be written: {why}", config.name));
+    let missing = posting.missing.as_ref().filter(|_| config.enabled);
+    let missing = missing.map(|missing| next_refresh_fails(missing, &config.name));
+    let of_posting: Vec<_> = unwritten.into_iter().chain(missing).collect();
+    if !of_posting.is_empty() {
+        return Some(of_posting.join(". "));
     }
     let watched = provider.source.file().filter(|_| config.enabled)?;
     watched.read(now).ok()?;
     watched.warning()
+}
+
+fn next_refresh_fails(missing: &Missing, name: &str) -> String {
+    let remedy = missing.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
+    if missing.ends_in_command() {
+        return format!("The next refresh will fail (provider: {name}){remedy}: {missing}");
+    }
+    format!("{missing}: the next refresh will fail (provider: {name}){remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_next_refresh_lacks_is_told_with_what_to_do() {
+        let variable = || Missing::Variable("X".into());
+        let file = || Missing::File("/f".into(), "it is empty".into());
+        let login = || Missing::Login("evertoken login --provider p".into());
+        for (missing, words) in [
+            (
+                variable(),
+                "Missing environment variable: 'X': the next refresh will fail (provider: P); set it where \
+                 evertoken is started, and restart",
+            ),
+            (
+                file(),
+                "Missing secret file: '/f' (it is empty): the next refresh will fail (provider: P); the file is \
+                 read again by itself",
+            ),
+            (
+                Missing::Several(vec![variable(), file()]),
+                "Missing environment variable: 'X'; Missing secret file: '/f' (it is empty): the next refresh will \
+                 fail (provider: P); set them where evertoken is started, and restart; files are read again by \
+                 themselves",
+            ),
+            // Nothing stands behind what is to be run.
+            (
+                login(),
+                "The next refresh will fail (provider: P): There is no refresh token yet; run: evertoken login \
+                 --provider p",
+            ),
+        ] {
+            assert_eq!(next_refresh_fails(&missing, "P"), words);
+        }
+        let both = next_refresh_fails(&Missing::Several(vec![variable(), login()]), "P");
+        assert!(both.contains("restart; ") && both.ends_with("login --provider p"), "{both}");
+    }
 }

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
+use crate::config::Missing;
 use crate::record::Saved;
 use crate::record::refresh_end::Nearness;
 use crate::token::history::{RefreshStatus, Trouble};
@@ -62,6 +63,8 @@ pub(super) struct Actor {
     pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
     pub(super) lock_warned: bool,
+    /// What the log says that the next refresh will lack.
+    pub(super) missing_said: Option<Missing>,
     /// The last token of which the log says that the provider refused it.
     pub(super) refused: Option<Generation>,
     /// The end of a refresh token that was warned about, and how near it was then.
@@ -124,6 +127,7 @@ impl Actor {
             is_told_wanted,
             clock_warned: false,
             lock_warned: false,
+            missing_said: None,
             refused: None,
             end_warned: None,
             odd_end_said: false,
@@ -189,24 +193,17 @@ impl Actor {
     /// Says what was stored when it was first read.
     pub(super) fn report_start(&mut self) {
         let now = self.setup.clock.now();
-        let name = &self.setup.name;
         if let Some(token) = self.machine.token() {
+            let name = &self.setup.name;
             let left = token.expires.left_ms(now) / 1000;
             info!(
                 provider = self.setup.name.as_str();
                 "Using the stored token for provider: {name} (valid for {left} s)"
             );
-            if let Err(failure) = self.token_request(&self.machine.presented()) {
-                // It is not looked for before that token is due, and there is time to mend it.
-                error!(
-                    provider = self.setup.name.as_str();
-                    "{} (provider: {name}; the stored token serves until it ends)",
-                    failure.what
-                );
-            }
         }
+        self.say_missing();
         if let Some(failure) = self.machine.failure_that_counts().cloned() {
-            let what = &failure.what;
+            let (name, what) = (&self.setup.name, &failure.what);
             let at = failure.retry_at;
             let next = format!("; the next try is at {at}, or once there is a new refresh token");
             let next = if self.is_single { "" } else { &next };
@@ -324,6 +321,7 @@ impl Actor {
             return;
         }
         self.read_files_again();
+        self.say_missing();
         if self.status.last_error.is_some() && self.unsaved.is_none() {
             // Another process may have stored what ends the failure.
             self.take_up_stored();
@@ -424,6 +422,7 @@ impl Actor {
             disk_error: self.unsaved.as_ref().map(|(_, why)| why.clone()),
             waiting: self.waits.said(),
             refresh_end: self.machine.saved().refresh_end,
+            missing: self.missing_ahead(),
         }
     }
 

@@ -62,6 +62,7 @@ impl Actor {
                 self.move_to_next_place();
             }
         }
+        self.say_missing();
         self.publish(false);
     }
 

@@ -168,6 +168,31 @@ fn a_new_refresh_token_in_its_file_is_tried_though_the_old_token_is_good() {
     assert_eq!(asleep.asked.load(Ordering::SeqCst), 2, "once");
 }
 
+#[test]
+fn a_secret_file_that_goes_while_the_token_is_good_is_told_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "s").unwrap();
+    let config = AutoRefresh {
+        client_secret: Some(Ok(Secret::new("s"))),
+        files: SecretFiles { client_secret: Some(path.clone()), ..SecretFiles::default() },
+        ..grant::tests::config()
+    };
+    let grant = br#"{"access_token":"a","refresh_token":"r","expires_in":36000}"#;
+    let mut asleep = Asleep::with(folder, config, |_| (200, grant.to_vec()));
+    asleep.sleeps_after(0);
+    let told = |asleep: &Asleep| asleep.store.read(0).missing.clone();
+    assert_eq!(told(&asleep), None);
+    std::fs::remove_file(&path).unwrap();
+    asleep.sleeps_after(TICK_MS);
+    let missing = told(&asleep).unwrap().to_string();
+    assert!(missing.contains("secret' (No such file"), "{missing}");
+    assert_eq!(asleep.store.read(0).refresh.last_error, None);
+    std::fs::write(&path, "s").unwrap();
+    asleep.sleeps_after(TICK_MS);
+    assert_eq!(told(&asleep), None);
+}
+
 const REFUSED: (u16, &str) = (400, r#"{"error":"invalid_grant"}"#);
 const HOUR_MS: u64 = 3_600_000;
 
