@@ -68,24 +68,35 @@ fn could_hold(folder: &Path) -> io::Result<()> {
 /// Who besides us could read the tokens in `folder`, or put others in their place: one line each.
 pub fn exposures(folder: &Path) -> Vec<String> {
     let mut exposures = Vec::new();
-    exposures.extend(exposure(folder, 0o022, "700"));
+    exposures.extend(exposure(folder, (0o022, "700")));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            exposures.extend(exposure(&path, 0o077, "600"));
+            exposures.extend(exposure(&path, (0o077, "600")));
         }
     }
     exposures
 }
 
-fn exposure(path: &Path, others: u32, wanted: &str) -> Option<String> {
+fn exposure(path: &Path, rule: (u32, &str)) -> Option<String> {
     // What a symbolic link leads to counts; links have no rights of their own.
     let metadata = fs::metadata(path).ok()?;
-    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     let own = rustix::process::geteuid().as_raw();
-    if owner != own && owner != 0 {
-        return Some(format!("{} belongs to user {owner}, not to {own}", path.display()));
+    exposure_of(path, (metadata.mode(), metadata.uid()), own, rule)
+}
+
+/// What is wrong with the mode and owner of `path` for the user `own`; `others` are the bits of the mode that others
+/// must not have.
+pub(super) fn exposure_of(
+    path: &Path,
+    (mode, owner): (u32, u32),
+    own: u32,
+    (others, wanted): (u32, &str),
+) -> Option<String> {
+    let (mode, shown) = (mode & 0o7777, path.display());
+    // To root, who gives files away to the owner of the folder, that is the user of the service.
+    if own != 0 && owner != own && owner != 0 {
+        return Some(format!("{shown} belongs to user {owner}, not to {own}"));
     }
-    let shown = path.display();
     (mode & others != 0).then(|| format!("{shown} has mode {mode:o}; chmod {wanted} it"))
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::folder::exposure_of;
 use super::*;
 use crate::clock::Timestamp;
 use crate::record::{Saved, full};
@@ -89,4 +90,22 @@ fn what_others_could_read_or_replace_is_found() {
     let link = beside.path().join("link");
     std::os::unix::fs::symlink(dir.path(), &link).unwrap();
     assert_eq!(exposures(&link), Vec::<String>::new(), "a link has no rights of its own");
+}
+
+/// `check` by root found fault with every state folder of a service that runs as another user.
+#[test]
+fn the_owner_of_private_tokens_is_no_stranger_to_root() {
+    let dir = Path::new("/s");
+    let told = |(owner, own), mode| exposure_of(dir, (mode, owner), own, (0o022, "700"));
+    for (who, mode, wrong) in [
+        ((65534, 0), 0o40700, None),
+        ((65534, 0), 0o40755, None),
+        ((65534, 0), 0o40770, Some("/s has mode 770; chmod 700 it")),
+        ((0, 0), 0o40700, None),
+        ((0, 1000), 0o40700, None),
+        ((1000, 1000), 0o40700, None),
+        ((65534, 1000), 0o40700, Some("/s belongs to user 65534, not to 1000")),
+    ] {
+        assert_eq!(told(who, mode).as_deref(), wrong, "{who:?} {mode:o}");
+    }
 }
