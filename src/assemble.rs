@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,11 +102,23 @@ pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
 /// The name of the state file in which the tokens of `group` are, for a command that has no refresher of its
 /// own: it leaves them where they are.
 pub fn place_of(group: &Group, config: &Config) -> String {
+    places(group, config).1.slug().to_owned()
+}
+
+/// The state file that `group` would have, where that holds tokens of another issuer or client, and so another one is used.
+pub fn foreign_place(group: &Group, config: &Config) -> Option<PathBuf> {
+    let (own, used) = places(group, config);
+    (own.slug() != used.slug()).then(|| own.path())
+}
+
+/// The state file that `group` would have, and the one that it uses.
+fn places(group: &Group, config: &Config) -> (StateFile, StateFile) {
     let contents = Contents::read(&config.settings.state_dir);
     let found = contents.find(group, &groups(&config.providers), &[]);
     let slug = found.slug.unwrap_or_else(|| group.slug.clone());
-    let place = StateFile::new(&config.settings.state_dir, slug);
-    Seeker::new(group, groups(&config.providers), config).place(&place).slug().to_owned()
+    let own = StateFile::new(&config.settings.state_dir, slug);
+    let used = Seeker::new(group, groups(&config.providers), config).place(&own);
+    (own, used)
 }
 
 /// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is

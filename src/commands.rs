@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -81,7 +82,7 @@ impl Variables {
                 let found = Self::of_file(path, &text);
                 Ok(match files.environment {
                     Some(_) => Self { named: Some(shown), ..found },
-                    None => Self { beside: Some(shown), ..found },
+                    None => found.beside_configuration(path),
                 })
             }
             Err(error) if files.environment.is_some() => {
@@ -97,6 +98,19 @@ impl Variables {
                 Ok(Self { warnings: vec![warning], unread, ..Self::default() })
             }
         }
+    }
+
+    /// The same, where nobody named the file, of which its mode is of interest then.
+    fn beside_configuration(mut self, path: &Path) -> Self {
+        let shown = path.display().to_string();
+        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
+        if mode & 0o044 != 0 && !self.file.is_empty() {
+            self.warnings.push(format!(
+                "{shown}: warning: this file has mode {mode:o}, so group or others can read the secrets in it; \
+                 chmod 600 it"
+            ));
+        }
+        Self { beside: Some(shown), ..self }
     }
 
     /// With the file that was named, if one was.
@@ -197,7 +211,7 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
             return (None, vec![Problem { file: shown, position, message, is_warning: false }]);
         }
     };
-    let mode = std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
+    let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
     let sources = resolve::Sources {
         environment: &|name| variables.get(name),
         files: &secret_file::read,

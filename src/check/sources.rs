@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use crate::assemble::place_of;
+use crate::assemble::{foreign_place, place_of};
 use crate::clock::Moment;
 use crate::config::{AutoRefresh, Config, Credential, Form, Missing, Provider, WatchedFile};
 use crate::credential::claims::left_out;
@@ -24,6 +24,8 @@ pub struct Sources {
     pub problems: Vec<String>,
     /// What somebody should see to, a line each.
     pub warnings: Vec<String>,
+    /// The names of providers whose last refresh failed for good, of which a warning tells.
+    pub failing: Vec<String>,
 }
 
 /// Looks at the configuration and the state folder.
@@ -39,9 +41,12 @@ pub fn find(config: &Config, now: Moment) -> Sources {
         }
         let group = groups.iter().find(|group| group.members.contains(&index));
         match source_of(provider, group, config, now) {
-            Ok(Some(source)) => found.lines.push(format!("{}: {source}", provider.name)),
+            Ok(Some(source)) => found.tell(&provider.name, &source),
             Ok(None) => {}
             Err(problem) => found.problems.push(format!("{}: {problem}", provider.name)),
+        }
+        if let Some(group) = group.filter(|group| group.lead == index) {
+            found.warn_of_foreign_tokens(group, config);
         }
         if let Some(token) = stored_token(provider, group, config) {
             found.warn_of_claims(provider, &token);
@@ -52,6 +57,28 @@ pub fn find(config: &Config, now: Moment) -> Sources {
 }
 
 impl Sources {
+    fn tell(&mut self, name: &str, source: &Source) {
+        self.lines.push(format!("{name}: {source}"));
+        if let Source::Stored { failed: Some(what), .. } | Source::Seed { failed: Some(what), .. } =
+            source
+        {
+            self.warnings.push(format!("{name}: its last refresh failed: {what}"));
+            self.failing.push(name.to_owned());
+        }
+    }
+
+    /// As the log of a run, which tells why tokens that are stored are not used.
+    fn warn_of_foreign_tokens(&mut self, group: &Group, config: &Config) {
+        self.warnings.extend(foreign_place(group, config).map(|path| {
+            format!(
+                "the state file {} holds tokens of another token_url or client_id than provider {} has: they are \
+                 neither used nor replaced",
+                path.display(),
+                group.name
+            )
+        }));
+    }
+
     /// Reads a credential that somebody else keeps. One that refreshing was turned off for may be missing.
     fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
@@ -111,7 +138,7 @@ fn source_of(
                     ),
                 }
             })?;
-            return refreshed(refresh, stored, &state, now);
+            return refreshed((refresh, &provider.slug), stored, &state, now);
         }
     }))
 }
@@ -128,7 +155,7 @@ fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> 
 
 /// Which refresh token the refresher would present.
 fn refreshed(
-    refresh: &AutoRefresh,
+    (refresh, slug): (&AutoRefresh, &str),
     stored: Option<Saved>,
     state: &StateFile,
     now: Moment,
@@ -139,7 +166,7 @@ fn refreshed(
         (Presented::Nothing, _) => Ok(Some(Source::ClientCredentials)),
         // That there has to be a refresh token or a way to log in was reported.
         (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
-        (Presented::Missing, _) => Err(missing(refresh, state).to_string()),
+        (Presented::Missing, _) => Err(missing(refresh, slug).to_string()),
         (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
             Ok(Some(Source::Stored {
                 path: state.path(),
@@ -156,9 +183,9 @@ fn refreshed(
     }
 }
 
-fn missing(refresh: &AutoRefresh, state: &StateFile) -> Missing {
+fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
     let seed = refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned();
-    seed.unwrap_or_else(|| Missing::Login(refresh.call.login(state.slug())))
+    seed.unwrap_or_else(|| Missing::Login(refresh.call.login(slug)))
 }
 
 /// Where a credential comes from; `Display` goes on after the provider's name.

@@ -35,7 +35,8 @@ pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
                      alone, and a service where its manager does\n"
                 ));
             }
-            whole(&files.config, config, &found, extent == Extent::Online)
+            let told = found.len() + variables.warnings.len();
+            whole(&files.config, config, (&found, told), extent == Extent::Online)
         }
     }
 }
@@ -61,7 +62,13 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
     if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) }
 }
 
-fn whole(path: &Path, config: Option<Config>, found: &[Problem], online: bool) -> ExitCode {
+/// Looks into what `found` leaves open; `told` is how many lines were said of what is in the files.
+fn whole(
+    path: &Path,
+    config: Option<Config>,
+    (found, told): (&[Problem], usize),
+    online: bool,
+) -> ExitCode {
     let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
     for warning in collisions(&config.providers) {
         say(&warning);
@@ -102,26 +109,36 @@ fn whole(path: &Path, config: Option<Config>, found: &[Problem], online: bool) -
         say(problem);
     }
     if problems.is_empty() {
-        let but = match found.len() + warnings.len() {
+        // The verdict tells of those that failed.
+        let but = match told + warnings.len() - sources.failing.len() {
             0 => String::new(),
             1 => "one warning; otherwise ".to_owned(),
             warnings => format!("{warnings} warnings; otherwise "),
         };
-        say_out(&format!("{}: {but}{}\n", path.display(), verdict(&config, online)));
+        say_out(&format!(
+            "{}: {but}{}\n",
+            path.display(),
+            verdict(&config, &sources.failing, online)
+        ));
         return ExitCode::SUCCESS;
     }
     ExitCode::from(BAD_CONFIG)
 }
 
 /// What is right, and what was not tried.
-fn verdict(config: &Config, online: bool) -> String {
+fn verdict(config: &Config, failing: &[String], online: bool) -> String {
+    let order = match (failing, online) {
+        ([], false) => "everything is in order".to_owned(),
+        ([], true) => "everything that was tried is in order".to_owned(),
+        (names, _) => format!("in order, but for the last refresh of {}", names.join(", ")),
+    };
     if !online {
-        return "everything is in order; --online also tries the endpoints".to_owned();
+        return order + "; --online also tries the endpoints";
     }
     match check::left_to_try(config) {
-        Some(refresh) => format!(
-            "everything that was tried is in order; `{refresh}` tries the rest, and uses the refresh token"
-        ),
-        None => "everything that was tried is in order".to_owned(),
+        Some(refresh) => {
+            format!("{order}; `{refresh}` tries the rest, and uses the refresh token")
+        }
+        None => order,
     }
 }

@@ -163,6 +163,47 @@ fn a_refresh_token_that_was_refused_for_good_is_told() {
 }
 
 #[test]
+fn a_failure_for_good_is_a_warning_beside_which_not_everything_is_in_order() {
+    let folder = folder("refresh_token_env: SEED");
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, config.replace("http://127.0.0.1:9/token", &issuer.url())).unwrap();
+    let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+    assert_eq!(run(folder.path(), &["refresh"], &variables).status.code(), Some(1));
+    let output = check(folder.path(), &[SEED]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("warning: P: its last refresh failed: 400 Bad Request (invalid_grant)\n"),
+        "{told}"
+    );
+    let told = text(&output.stdout);
+    let last = told.lines().last().unwrap();
+    assert!(last.contains("in order, but for the last refresh of P; --online"), "{last}");
+    assert!(!last.contains("everything"), "{last}");
+}
+
+/// The login was for `p-2`, which is the name of a state file and no provider.
+#[test]
+fn the_login_for_a_changed_client_is_one_that_works_and_the_cause_is_told() {
+    let folder = folder("authorization_url: http://127.0.0.1:9/authorize");
+    let client = Some(Secret::new("http://127.0.0.1:9/token\nid").hash());
+    store(folder.path(), &Saved { client, ..login() });
+    assert_eq!(check(folder.path(), &[]).status.code(), Some(0));
+    let output = run(folder.path(), &["check"], &[("HOME", "/nonexistent"), ("ID", "other")]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("run: evertoken login --provider p\n"), "{told}");
+    assert!(
+        told.contains(
+            "state/p.json holds tokens of another token_url or client_id than provider P has"
+        ),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_state_file_that_makes_no_sense_is_a_problem_and_left_alone() {
     let folder = folder("refresh_token_env: SEED");
     store(folder.path(), &login());

@@ -28,6 +28,35 @@ fn folder(issuer: &str) -> tempfile::TempDir {
 
 fn write(folder: &Path, text: &str) {
     std::fs::write(folder.join("environment"), text).unwrap();
+    set_mode(folder, 0o600);
+}
+
+fn set_mode(folder: &Path, mode: u32) {
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(folder.join("environment"), permissions).unwrap();
+}
+
+#[test]
+fn variables_that_others_can_read_are_a_warning() {
+    let folder = folder("http://127.0.0.1:9");
+    let check = || run_on(folder.path(), &["check"], &[]);
+    for (mode, is_open) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
+        set_mode(folder.path(), mode);
+        let output = check();
+        assert_eq!(output.status.code(), Some(0), "{mode:o}");
+        let warning = format!(
+            "{}/environment: warning: this file has mode {mode:o}, so group or others can read the secrets in \
+             it; chmod 600 it\n",
+            folder.path().display()
+        );
+        assert_eq!(text(&output.stderr), if is_open { warning } else { String::new() });
+        let told = text(&output.stdout);
+        assert_eq!(told.contains(": one warning; otherwise "), is_open, "{mode:o}: {told}");
+    }
+    // A file without variables has nothing to hide.
+    write(folder.path(), "# none\n");
+    set_mode(folder.path(), 0o644);
+    assert!(!text(&check().stderr).contains("chmod"));
 }
 
 fn granting() -> Peer {

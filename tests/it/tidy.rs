@@ -296,3 +296,20 @@ fn dashboard_and_alerts_parse_and_name_metrics_that_there_are() {
     }
     assert!(count > 10, "{count}");
 }
+
+#[test]
+fn the_example_of_variables_has_those_of_the_example_configuration() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap();
+    let (example, variables) =
+        (read("providers.yaml.example"), read("contrib/environment.example"));
+    let mut count = 0;
+    for line in example.lines() {
+        let Some((_, value)) = line.split_once("_env: \"") else { continue };
+        let name = value.split('"').next().unwrap();
+        if name != "NAME" {
+            assert!(variables.contains(&format!("\n# {name}=…\n")), "{name}");
+            count += 1;
+        }
+    }
+    assert!(count > 3, "{count}");
+}
