@@ -160,7 +160,10 @@ impl Chunks {
                 self.in_line()?;
                 At::Size(with_digit(value, byte)?, true)
             }
-            (At::Size(value, true) | At::Extension(value), b'\r') => At::SizeEnd(value),
+            // Some servers fill the line up with blanks.
+            (At::Size(value, true) | At::Blanks(value) | At::Extension(value), b'\r') => {
+                At::SizeEnd(value)
+            }
             (At::Size(value, true) | At::Blanks(value), b';') => self.go(At::Extension(value))?,
             (At::Size(value, true) | At::Blanks(value), b' ' | b'\t') => {
                 self.go(At::Blanks(value))?
@@ -285,6 +288,8 @@ mod tests {
             fine("hello", "H")
         );
         assert_eq!(chunked("A \t;x\r\n0123456789\r\n000\r\n\r\n"), fine("0123456789", ""));
+        // Apache 1.3, IIS and some Java servers.
+        assert_eq!(chunked("5   \r\nhello\r\n0 \t\r\n\r\n"), fine("hello", ""));
         for malformed in [
             "\r\n",
             "x\r\n",
@@ -292,7 +297,7 @@ mod tests {
             "+1\r\n",
             "0x1\r\n",
             " 1\r\n",
-            "1 \r\n",
+            "1 1\r\n",
             "1\nA",
             "1\r\nAB\r\n0\r\n\r\n",
             "1\r\nA\n0\r\n\r\n",

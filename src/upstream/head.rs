@@ -175,7 +175,13 @@ fn field(bytes: &[u8], at: usize) -> Result<Option<Field>, BadHead> {
     let Some(name_length) = bytes[at..].iter().position(|byte| !is_in_name(*byte)) else {
         return Ok(None);
     };
-    let colon = at + name_length;
+    let name = at..at + name_length;
+    // Blanks after a name are taken out of an answer (RFC 9112 §5.1).
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let Some(blanks) = bytes[name.end..].iter().position(|byte| !is_blank(byte)) else {
+        return Ok(None);
+    };
+    let colon = name.end + blanks;
     if name_length == 0 || bytes[colon] != b':' {
         return Err(BadHead("the response head holds a line that is no field"));
     }
@@ -190,7 +196,7 @@ fn field(bytes: &[u8], at: usize) -> Result<Option<Field>, BadHead> {
     };
     let start = value_end - value.trim_ascii_start().len();
     let value = start..start + value.trim_ascii().len();
-    Ok(Some(Field { name: at..colon, value, end }))
+    Ok(Some(Field { name, value, end }))
 }
 
 /// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
@@ -345,6 +351,8 @@ mod tests {
             let one = parsed(text);
             assert_eq!((one.head.status, one.is_http11), (status, is_http11), "{text:?}");
         }
+        let blank = parsed("HTTP/1.1 200 X\r\nServer \t: b\r\n\r\n");
+        assert_eq!(blank.head.headers.iter().next(), Some((b"Server".as_slice(), b"b".as_slice())));
         assert_eq!(read(b""), Ok(None));
         assert_eq!(read(b"HTTP/1.1 200 OK\r\na: b\r\n"), Ok(None));
     }
@@ -366,7 +374,8 @@ mod tests {
             "HTTP/1.1 200 X\0\r\n\r\n",
             "HTTP/1.1 200 X\r\na\r\n\r\n",
             "HTTP/1.1 200 X\r\n: b\r\n\r\n",
-            "HTTP/1.1 200 X\r\na : b\r\n\r\n",
+            "HTTP/1.1 200 X\r\na b: c\r\n\r\n",
+            "HTTP/1.1 200 X\r\n : b\r\n\r\n",
             "HTTP/1.1 200 X\r\n a: b\r\n\r\n",
             "HTTP/1.1 200 X\r\na: b\r\n c\r\n\r\n",
             "HTTP/1.1 200 X\r\na: b\0c\r\n\r\n",
