@@ -1,7 +1,7 @@
 //! From what is wrong with a provider to what to do about it; commands stand in backticks. Pure.
 
 use crate::report::{CredentialKind, ProviderReport, State};
-use crate::token::history::Trouble;
+use crate::token::history::{REQUEST_KEYS, Trouble};
 
 /// What there is to run about a provider.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,9 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
         Trouble::ClientRefused => {
             "Check client_id, client_secret and client_auth against what the issuer has registered."
         }
+        Trouble::RequestRefused => {
+            return format!("The issuer refuses the form of the request: {REQUEST_KEYS}.");
+        }
         Trouble::ScopeRefused => "Check scope and extra_params against what the issuer grants.",
         Trouble::StoreAway => {
             "See to the token store; `evertoken check --online` tries it. It is tried again by itself, and \
@@ -147,6 +150,7 @@ mod tests {
             (State::Unavailable, Some(Trouble::TokenDead), Refreshed, "login --provider one`"),
             (State::Unavailable, Some(Trouble::AnswerLost), Refreshed, "login --provider one`"),
             (State::Failing, Some(Trouble::ClientRefused), Refreshed, "client_auth"),
+            (State::Failing, Some(Trouble::RequestRefused), Refreshed, "request_format"),
             (State::Failing, Some(Trouble::ScopeRefused), Refreshed, "scope"),
             (State::Failing, Some(Trouble::WrongUrl), Refreshed, "token_url"),
             (State::Unavailable, Some(Trouble::StoreAway), Refreshed, "token store"),

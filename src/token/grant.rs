@@ -273,7 +273,7 @@ pub(crate) mod tests {
             (
                 400,
                 r#"{"error":{"type":"invalid_request"}}"#,
-                TokenDead,
+                Permanent,
                 "400 Bad Request (invalid_request)",
             ),
             (401, r#"{"error":"invalid_client"}"#, Permanent, "401 Unauthorized (invalid_client)"),

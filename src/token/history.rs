@@ -60,6 +60,8 @@ pub enum Trouble {
     AnswerLost,
     /// The client's id or secret is refused.
     ClientRefused,
+    /// The form of the request is refused: how it is written, or which parameters it has.
+    RequestRefused,
     /// The scope or audience is refused.
     ScopeRefused,
     /// There is no token endpoint at the URL.
@@ -88,6 +90,10 @@ pub struct Refreshed {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History(VecDeque<Refreshed>);
+
+/// What the configuration can change about a token request that the issuer refuses for its form.
+pub const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), grant_type, client_auth, scope and \
+                                extra_params with what the issuer's documentation asks for";
 
 impl RefreshStatus {
     /// A refresh failed, now or before the start; `is_permanent` says that trying again does not help.
@@ -169,6 +175,7 @@ impl Trouble {
         match (Meaning::of(code.unwrap_or("")), status) {
             (Meaning::TokenDead, _) => Self::TokenDead,
             (Meaning::Client, _) => Self::ClientRefused,
+            (Meaning::Form, 400..=428 | 430..=499 | 200..=299) => Self::RequestRefused,
             (Meaning::Scope, _) => Self::ScopeRefused,
             (Meaning::Account, _) => Self::Refused,
             (Meaning::Throttled, _) | (_, 429) => Self::Throttled,
@@ -199,7 +206,15 @@ mod tests {
         let cases = [
             (400, r#"{"error":"invalid_grant"}"#, Trouble::TokenDead),
             (401, r#"{"error":{"code":"refresh_token_reused"}}"#, Trouble::TokenDead),
-            (400, r#"{"error":"invalid_request"}"#, Trouble::TokenDead),
+            (400, r#"{"error":"invalid_request"}"#, Trouble::RequestRefused),
+            (400, r#"{"error":"unsupported_grant_type"}"#, Trouble::RequestRefused),
+            (429, r#"{"error":"invalid_request"}"#, Trouble::Throttled),
+            (500, r#"{"error":"invalid_request"}"#, Trouble::IssuerFails),
+            (
+                400,
+                r#"{"error":"invalid_request","error_description":"Unknown refresh token"}"#,
+                Trouble::TokenDead,
+            ),
             (401, r#"{"error":"invalid_client"}"#, Trouble::ClientRefused),
             (401, "", Trouble::NoReason),
             (401, r#"{"error":"unauthorized"}"#, Trouble::ClientRefused),

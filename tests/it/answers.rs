@@ -592,3 +592,23 @@ fn what_is_not_named_in_token_fields_is_looked_for_beside_the_access_token() {
     let ended = with(json!({"refresh_token_expires_in": 86_400})).status();
     assert!(ended["refresh_token"]["expires_at"].is_string(), "{ended}");
 }
+
+#[test]
+fn a_refused_form_of_the_request_sent_people_to_log_in_again() {
+    let form =
+        br#"{"error":"invalid_request","error_description":"client_id must be sent as JSON"}"#;
+    let refreshed = Refreshed::by(raw(400, &[], form), "");
+    assert_eq!(refreshed.outcome(), json!({"outcome": "permanent"}));
+    let status = refreshed.status();
+    let (error, advice) =
+        (status["refresh"]["last_error"].to_string(), status["advice"].to_string());
+    for told in [error, advice] {
+        for key in ["request_format", "grant_type", "client_auth", "scope", "extra_params"] {
+            assert!(told.contains(key), "{key}: {told}");
+        }
+        assert!(!told.contains("og in again"), "{told}");
+    }
+    let asked = refreshed.proxy.ask(get("/"));
+    assert_eq!((asked.status, asked.code()), (403, "login_needed"), "{}", asked.body);
+    assert!(asked.body.contains("request_format") && !asked.body.contains("evertoken login"));
+}

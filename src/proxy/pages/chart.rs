@@ -122,6 +122,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::TokenDead => "the refresh token is refused",
         Trouble::AnswerLost => "the refresh token is refused, an answer was lost",
         Trouble::ClientRefused => "the client is refused",
+        Trouble::RequestRefused => "the form of the request is refused",
         Trouble::ScopeRefused => "the scope is refused",
         Trouble::WrongUrl => "no token endpoint there",
         Trouble::StoreAway => "the token store can't be used",

@@ -9,6 +9,8 @@ pub enum Meaning {
     TokenDead,
     /// The client's id or secret, or what it may do.
     Client,
+    /// The form of the request: how its parameters are written, or which they are.
+    Form,
     /// The scope or audience.
     Scope,
     /// The account, or a rule of its organisation.
@@ -43,11 +45,9 @@ const TOKEN_DEAD: [&str; 11] = [
     "oauthexception.190",
 ];
 
-const CLIENT: [&str; 19] = [
+const CLIENT: [&str; 17] = [
     "invalid_client",
     "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_grant_type",
     "invalid_client_id",
     "invalid_client_secret",
     "invalid_client_credentials",
@@ -65,6 +65,21 @@ const CLIENT: [&str; 19] = [
     "app_not_enabled",
     "oauth_app_blocked",
     "invalid_app_access",
+];
+
+/// A grant type that the issuer does not have: no other form of the request helps but another one.
+const GRANT_TYPE: [&str; 2] = ["unsupported_grant_type", "invalid_grant_type"];
+
+const FORM: [&str; 9] = [
+    "invalid_request",
+    "invalid_request_error",
+    "malformed_request",
+    "invalid_parameter",
+    "missing_parameter",
+    "missing_required_parameter",
+    "unsupported_media_type",
+    "invalid_content_type",
+    "invalid_json",
 ];
 
 const SCOPE: [&str; 4] = ["invalid_scope", "invalid_target", "invalid_resource", "missing_scope"];
@@ -132,6 +147,8 @@ impl Meaning {
         let tables = [
             (TOKEN_DEAD.as_slice(), Self::TokenDead),
             (CLIENT.as_slice(), Self::Client),
+            (GRANT_TYPE.as_slice(), Self::Form),
+            (FORM.as_slice(), Self::Form),
             (SCOPE.as_slice(), Self::Scope),
             (ACCOUNT.as_slice(), Self::Account),
             (THROTTLED.as_slice(), Self::Throttled),
@@ -155,12 +172,18 @@ impl Meaning {
         match self {
             Self::TokenDead => Class::TokenDead,
             Self::Client | Self::Scope | Self::Account => Class::Permanent,
-            // Some issuers say this of a refresh token they no longer know.
-            Self::Unknown if status == 400 && code == Some("invalid_request") => Class::TokenDead,
+            // The same request gets the same answer until somebody changes the configuration.
+            Self::Form if status == 400 || code.is_some_and(is_grant_type) => Class::Permanent,
             // A firewall's page, a captive portal, a code that nobody knows: it may pass.
-            Self::Throttled | Self::Issuer | Self::Unknown => Class::Transient,
+            Self::Form | Self::Throttled | Self::Issuer | Self::Unknown => Class::Transient,
         }
     }
+}
+
+/// Whether `code` says that the issuer does not have the grant type.
+fn is_grant_type(code: &str) -> bool {
+    let first = code.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    GRANT_TYPE.contains(&first.as_str())
 }
 
 #[cfg(test)]
@@ -169,7 +192,7 @@ mod tests {
 
     #[test]
     fn codes_of_real_issuers() {
-        use Meaning::{Account, Client, Issuer, Scope, Throttled, TokenDead, Unknown};
+        use Meaning::{Account, Client, Form, Issuer, Scope, Throttled, TokenDead, Unknown};
         let cases = [
             ("invalid_grant", TokenDead),
             ("INVALID_GRANT", TokenDead),
@@ -197,7 +220,7 @@ mod tests {
             ("unauthorized_client/refresh_token_invalid", TokenDead),
             ("invalid_client/AADSTS7000222", Client),
             ("incorrect_client_credentials", Client),
-            ("unsupported_grant_type", Client),
+            ("unsupported_grant_type", Form),
             ("app_not_found", Client),
             ("invalid_scope", Scope),
             ("inactive_user", Account),
@@ -205,7 +228,10 @@ mod tests {
             ("slow_down", Throttled),
             ("ratelimited", Throttled),
             ("temporarily_unavailable", Issuer),
-            ("invalid_request", Unknown),
+            ("invalid_request", Form),
+            ("invalid_request/AADSTS900144", Form),
+            ("invalid_request/refresh_token_invalid", TokenDead),
+            ("invalid_request_error", Form),
             ("token_endpoint_busy", Unknown),
             ("forbidden", Unknown),
             ("unnamed", Unknown),
@@ -213,6 +239,23 @@ mod tests {
         ];
         for (code, meaning) in cases {
             assert_eq!(Meaning::of(code), meaning, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_the_wrong_form_is_no_dead_token() {
+        let cases = [
+            (400, "invalid_request", Class::Permanent),
+            (400, "invalid_request/AADSTS900144", Class::Permanent),
+            (400, "invalid_request_error", Class::Permanent),
+            (400, "invalid_request/refresh_token_invalid", Class::TokenDead),
+            (500, "invalid_request", Class::Transient),
+            (429, "invalid_request_error", Class::Transient),
+            (401, "unsupported_grant_type", Class::Permanent),
+            (200, "UNSUPPORTED_GRANT_TYPE", Class::Permanent),
+        ];
+        for (status, code, class) in cases {
+            assert_eq!(Meaning::of(code).class(status, Some(code)), class, "{status} {code}");
         }
     }
 }

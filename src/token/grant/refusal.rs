@@ -76,9 +76,11 @@ fn numbered(value: &Value) -> Option<String> {
     number.filter(|number| *number != 0).map(|number| number.to_string())
 }
 
-/// The first code that means something, else the first.
+/// The first code that says more than that the request is wrong, else the first that means something, else the first.
 fn best(codes: Vec<String>) -> Option<String> {
-    let known = codes.iter().position(|code| Meaning::of(code) != Meaning::Unknown);
+    let find =
+        |vague: &[Meaning]| codes.iter().position(|code| !vague.contains(&Meaning::of(code)));
+    let known = find(&[Meaning::Unknown, Meaning::Form]).or_else(|| find(&[Meaning::Unknown]));
     codes.into_iter().nth(known.unwrap_or(0))
 }
 
@@ -109,8 +111,10 @@ fn detailed(code: String, answer: &Value, fields: &TokenFields) -> String {
         return format!("{code}/{own}");
     }
     // A code that says what is wrong is believed; these are used for one thing and the other.
-    let is_vague =
-        matches!(code.as_str(), "unauthorized_client" | "invalid_request" | "access_denied");
+    let is_vague = matches!(
+        code.as_str(),
+        "unauthorized_client" | "invalid_request" | "invalid_request_error" | "access_denied"
+    );
     if (is_vague || Meaning::of(&code) == Meaning::Unknown)
         && description_names_dead_token(answer, fields)
     {
@@ -126,9 +130,19 @@ fn microsoft_code(answer: &Value) -> Option<&str> {
     description.split(is_end).next().filter(|code| code.len() > AADSTS.len())
 }
 
-/// Whether a description says that the refresh token is no good: `Invalid refresh token`, `refresh_token is
-/// invalid`, `The refresh token has expired`.
+/// Whether a description says that the refresh token is no good.
 fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
+    let error = fields.value(answer, "error");
+    let first = answer.get("errors").and_then(|errors| errors.get(0));
+    let objects = [Some(answer), error, first].into_iter().flatten();
+    let inner = objects.flat_map(|object| DESCRIPTIONS.iter().filter_map(|key| text(object, key)));
+    let configured = fields.value(answer, "error_description").and_then(Value::as_str);
+    inner.chain(configured).chain(error.and_then(Value::as_str)).any(names_dead_token)
+}
+
+/// Whether one part of a sentence says that the refresh token is no good: `Invalid refresh token`, `refresh_token is
+/// invalid`, `The refresh token has expired`; and not how the request must be written.
+fn names_dead_token(description: &str) -> bool {
     const OVER: [&str; 8] = [
         "invalid",
         "expired",
@@ -139,16 +153,27 @@ fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
         "not valid",
         "no longer",
     ];
-    let error = fields.value(answer, "error");
-    let first = answer.get("errors").and_then(|errors| errors.get(0));
-    let objects = [Some(answer), error, first].into_iter().flatten();
-    let inner = objects.flat_map(|object| DESCRIPTIONS.iter().filter_map(|key| text(object, key)));
-    let configured = fields.value(answer, "error_description").and_then(Value::as_str);
-    inner.chain(configured).chain(error.and_then(Value::as_str)).any(|description| {
-        let description = description.to_ascii_lowercase().replace('_', " ");
-        description.contains("refresh token")
-            && !description.contains("grant type")
-            && OVER.iter().any(|over| description.contains(over))
+    // The words for a request, and for a part of one that is not the token.
+    const FORM: [&str; 12] = [
+        "grant type",
+        "content type",
+        "content-type",
+        "parameter name",
+        "missing",
+        "required",
+        "must be",
+        "must not be",
+        "should be",
+        "expected",
+        "not supported",
+        "unsupported",
+    ];
+    let description = description.to_ascii_lowercase().replace('_', " ");
+    let description = description.replace("invalid request", "");
+    description.split(['.', ';', ',', '\n']).any(|part| {
+        part.contains("refresh token")
+            && OVER.iter().any(|over| part.contains(over))
+            && !FORM.iter().any(|form| part.contains(form))
     })
 }
 
@@ -270,6 +295,44 @@ mod tests {
             (
                 r#"{"error":"Access Denied","error_description":"You have made too many requests"}"#,
                 Some("unnamed"),
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(any(body).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_description_of_the_form_names_no_dead_token() {
+        let cases = [
+            (
+                r#"{"error":"invalid_request_error","error_description":"Refresh token not found."}"#,
+                Some("invalid_request_error/refresh_token_invalid"),
+            ),
+            // About the form of the request
+            (
+                r#"{"error":"invalid_request","error_description":"client_id must be sent as JSON"}"#,
+                Some("invalid_request"),
+            ),
+            (
+                r#"{"error":"invalid_request","error_description":"Invalid request: refresh_token is missing"}"#,
+                Some("invalid_request"),
+            ),
+            (
+                r#"{"error":"invalid_request","error_description":"Unknown content type; send client_id and refresh_token as JSON"}"#,
+                Some("invalid_request"),
+            ),
+            (
+                r#"{"error":"invalid_request","error_description":"refresh_token must be sent as JSON, not as an unknown form"}"#,
+                Some("invalid_request"),
+            ),
+            (
+                r#"{"error":"invalid_request","error_description":"invalid_request: send grant_type, client_id and refresh_token"}"#,
+                Some("invalid_request"),
+            ),
+            (
+                r#"{"error":{"message":"x","type":"invalid_request_error","code":"slow_down"}}"#,
+                Some("slow_down"),
             ),
         ];
         for (body, expected) in cases {

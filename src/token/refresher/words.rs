@@ -2,7 +2,7 @@
 
 use crate::record::SavedFailure;
 use crate::token::grant::{Class, Failure, What};
-use crate::token::history::Trouble;
+use crate::token::history::{REQUEST_KEYS, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
 
 /// The failure in the words that the log fixes, and what to do about it; `login` is what to run for
@@ -21,7 +21,7 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
         return told;
     }
     let needs_login = after.answer_lost || failure.class == Class::TokenDead;
-    let told = advise(told, needs_login, after.answer_lost);
+    let told = advise(told, needs_login, Trouble::of(failure, after.answer_lost));
     match (login, &failure.what) {
         (Some(login), _) if needs_login => told + " (run: " + login + ")",
         (Some(login), What::Missing(_)) => told + "; or run: " + login,
@@ -37,18 +37,21 @@ pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (Strin
         trouble => trouble,
     };
     let needs_login = matches!(trouble, Trouble::TokenDead | Trouble::AnswerLost);
-    let told = advise(told, needs_login, trouble == Trouble::AnswerLost);
+    let told = advise(told, needs_login, trouble);
     let run = login.filter(|_| needs_login).map(|login| format!(" (run: {login})"));
     (told + run.as_deref().unwrap_or_default(), trouble)
 }
 
-fn advise(told: String, needs_login: bool, answer_lost: bool) -> String {
-    match (needs_login, answer_lost) {
-        (_, true) => told + "; " + ANSWER_LOST,
-        (true, false) => {
+fn advise(told: String, needs_login: bool, trouble: Trouble) -> String {
+    match trouble {
+        Trouble::AnswerLost => told + "; " + ANSWER_LOST,
+        _ if needs_login => {
             told + "; the refresh token is no good any more, or somebody else uses it too: log in again"
         }
-        (false, false) => told,
+        Trouble::RequestRefused => {
+            told + "; the issuer refuses the form of the request: " + REQUEST_KEYS
+        }
+        _ => told,
     }
 }
 
@@ -147,6 +150,15 @@ mod tests {
             tell(&missing, after(false, false), run),
             "Missing environment variable: 'X'; or run: evertoken login --provider p"
         );
+        for code in ["invalid_request", "unsupported_grant_type"] {
+            let what = What::Status(400, Some(code.into()));
+            let form = Failure { class: Class::Permanent, what, ..dead.clone() };
+            let told = tell(&form, after(false, false), run);
+            assert!(told.contains(r#"request_format ("json" or "form"), grant_type"#), "{told}");
+            assert!(!told.contains("log"), "a login does not help: {told}");
+            let stored = SavedFailure { what: form.what.to_string(), ..stored(false) };
+            assert_eq!(tell_stored(&stored, run), (told, Trouble::RequestRefused));
+        }
         let transient = Failure::no_answer(Reached::No, "no connection");
         assert_eq!(
             tell(&transient, after(false, false), run),
