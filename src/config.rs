@@ -9,10 +9,12 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 mod auto_refresh;
+mod base_url;
 pub mod call;
 mod credential;
 pub mod egress;
 pub mod encoding;
+mod listen_host;
 mod loopback;
 mod missing;
 pub mod no_proxy;

@@ -189,7 +189,7 @@ impl Source {
         match self {
             Self::Nothing => Ok(InUse::Nothing),
             Self::Fixed(secret) => Ok(InUse::Fixed(secret)),
-            Self::Missing(missing) => Err(unavailable(missing)),
+            Self::Missing(missing) => Err(waiting::no_fixed(name, missing)),
             Self::File(watched) => {
                 let kept = watched.read(clock.now()).map_err(|why| unavailable(&why))?;
                 Ok(InUse::OfFile(kept.secret, kept.generation))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
+use crate::config::Missing;
 use crate::refusal::{Code, Refusal};
 use crate::token::history::Trouble;
 use crate::token::store::{Generation, Posting};
@@ -33,6 +34,16 @@ pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str
     let wait = status.next_attempt_at.and_then(|at| u64::try_from(at.millis_since(now)).ok());
     let wait = Duration::from_millis(wait.unwrap_or(0)).max(RETRY_AFTER_MIN);
     Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
+}
+
+/// What the client is told where the fixed credential of `provider` is missing: it does not come by itself.
+pub fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
+    let what_to_do = match missing {
+        Missing::Credential => "then start evertoken again",
+        _ => "set it and start evertoken again",
+    };
+    let message = format!("No credential for {provider}: {missing}; {what_to_do}");
+    Refusal::new(Code::LoginNeeded, message)
 }
 
 /// What to do about a failure for good, where `why` does not say it yet.
@@ -176,6 +187,21 @@ mod tests {
             told(&Posting { token: Some(token), ..Posting::default() }).message,
             "No valid token for P: the last one expired at 2027-01-15T08:00:00.000Z; the next token \
              is still on its way"
+        );
+    }
+
+    #[test]
+    fn a_fixed_credential_that_is_missing_does_not_come_by_itself() {
+        let refusal = no_fixed("P", &Missing::Variable("KEY".into()));
+        assert_eq!((refusal.code, refusal.retry_after), (Code::LoginNeeded, None));
+        assert_eq!(
+            refusal.message,
+            "No credential for P: Missing environment variable: 'KEY'; set it and start evertoken again"
+        );
+        let none = no_fixed("P", &Missing::Credential);
+        assert!(
+            none.message.ends_with("auth_type \"none\"; then start evertoken again"),
+            "{none:?}"
         );
     }
 

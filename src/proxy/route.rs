@@ -275,14 +275,20 @@ fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -
     Refusal::new(Code::NoProvider, message)
 }
 
-/// What `refusal` says, and that the base URL of the client lacks its `/v1`, where that would help.
+/// What `refusal` says, and that the base URL of the client lacks its `/v1` or has one too many, where that is so.
 pub fn with_hint(mut refusal: Refusal, head: &RequestHead) -> Refusal {
     let path = head.path();
-    if refusal.code == Code::NoProvider
-        && api_of(path, &head.headers).is_none()
-        && api_of(&format!("/v1{path}"), &head.headers).is_some()
-    {
+    if refusal.code != Code::NoProvider || api_of(path, &head.headers).is_some() {
+        return refusal;
+    }
+    let is_known = |path: &str| api_of(path, &head.headers).is_some();
+    if is_known(&format!("/v1{path}")) {
         let hint = format!(". Is /v1{path} meant? The base URL of the client ends with /v1 then");
+        refusal.message.push_str(&hint);
+    } else if let Some(meant) = path.strip_prefix("/v1").filter(|meant| is_known(meant)) {
+        let hint = format!(
+            ". Is {meant} meant? The base URL of the client ends with /v1; leave it out there"
+        );
         refusal.message.push_str(&hint);
     }
     refusal

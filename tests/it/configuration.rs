@@ -151,11 +151,12 @@ providers:
         |target: &str| ask(address, format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(get("/to/old/x").body.contains("access-token-value"));
     assert!(get("/to/fixed/x").body.contains("fixed"));
-    for (slug, why) in
-        [("never", "auto_refresh_config.enabled is false"), ("bare", "There is no credential")]
-    {
+    for (slug, why, code) in [
+        ("never", "auto_refresh_config.enabled is false", (503, "token_unavailable")),
+        ("bare", "There is no credential", (403, "login_needed")),
+    ] {
         let refused = get(&format!("/to/{slug}/x"));
-        assert_eq!((refused.status, refused.code()), (503, "token_unavailable"), "{slug}");
+        assert_eq!((refused.status, refused.code()), code, "{slug}");
         assert!(refused.body.contains(why), "{slug}: {}", refused.body);
     }
     binary.wait_for("Provider Never has no credential: auto_refresh_config.enabled is false");
@@ -278,4 +279,52 @@ fn a_stored_token_is_found_where_its_chain_is() {
         }
     }
     assert_eq!(issuer.seen().len(), 1, "the chain is known each time");
+}
+
+#[test]
+fn a_variable_that_only_a_restart_can_bring_was_said_to_come_in_a_second() {
+    let provider = telling();
+    let config = format!(
+        "settings: {{port: 0, state_dir: STATE}}
+providers: [{{name: P, type: openai, base_url: \"{}\", auth_value_env: KEY}}]
+",
+        provider.url()
+    );
+    let folder = folder(&config);
+    let binary = Binary::start(folder.path(), &[], &[("HOME", "/nonexistent")]);
+    let refused = ask(binary.address(), "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((refused.status, refused.code()), (403, "login_needed"), "{}", refused.body);
+    assert_eq!(refused.field("retry-after"), None);
+    let words = "Missing environment variable: 'KEY'; set it and start evertoken again";
+    assert!(refused.body.contains(words), "{}", refused.body);
+    assert!(provider.seen().is_empty());
+}
+
+#[test]
+fn hosts_and_base_urls_that_hold_too_much_say_what_to_write() {
+    for (host, part) in [
+        ("127.0.0.1:8080", "the port belongs in 'port'"),
+        ("http://127.0.0.1", "write the address alone in 'host', \"127.0.0.1\""),
+    ] {
+        let config = format!(
+            "settings:
+  host: \"{host}\"
+  state_dir: STATE
+providers: [{{name: P, type: openai, base_url: 'https://x', auth_type: none}}]
+"
+        );
+        let told = run(folder(&config).path(), &["check"], &VARIABLES);
+        assert_eq!(told.status.code(), Some(78));
+        let told = text(&told.stderr);
+        assert!(told.contains("providers.yaml:2:9: ") && told.contains(part), "{told}");
+        assert!(!told.contains("loopback"), "{told}");
+    }
+    let config = "settings: {state_dir: STATE}
+providers: [{name: P, type: openai, base_url: 'https://x/v1/chat/completions', auth_type: none}]
+";
+    let told = run(folder(config).path(), &["check"], &VARIABLES);
+    assert_eq!(told.status.code(), Some(0));
+    let told = text(&told.stderr);
+    let words = "names one endpoint; write \"https://x/v1\"";
+    assert!(told.contains(words), "{told}");
 }

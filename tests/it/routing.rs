@@ -289,3 +289,23 @@ fn refusals_for_disabled_and_unknown_providers_have_the_shape_of_their_api() {
     let told = proxy.ask(get("/to/none/x")).body;
     assert!(told.contains("there are: one"), "{told}");
 }
+
+#[test]
+fn a_doubled_v1_says_where_the_second_one_comes_from() {
+    let (anthropic, openai) = (echo("A"), echo("O"));
+    let proxy = two(&anthropic, &openai).start();
+    for (target, meant) in [
+        ("/v1/v1/messages?beta=true", "/v1/messages"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1beta/files/f1", "/v1beta/files/f1"),
+    ] {
+        let refused = proxy.ask(post(target, "{}"));
+        is_refused(&refused, "no_provider");
+        let hint = format!(
+            "Is {meant} meant? The base URL of the client ends with /v1; leave it out there"
+        );
+        assert!(refused.body.contains(&hint), "{}", refused.body);
+    }
+    let other = proxy.ask(post("/v1/v1/x", "{}"));
+    assert!(!other.body.contains("meant?"), "{}", other.body);
+}

@@ -8,7 +8,8 @@ use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, Form, Found, Missing, Provider, ProviderKind, Settings, WatchedFile, slug,
+    AuthType, Credential, Form, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
+    base_url, slug,
 };
 use crate::secret::Secret;
 
@@ -121,7 +122,15 @@ fn read_base_url(section: &Section<'_>) -> String {
                            under 'query'";
             section.error("base_url", message);
         }
-        Some(_) => {}
+        Some(_) => {
+            if let Some(base) = base_url::of_endpoint(&base_url) {
+                let message = format!(
+                    "'base_url' names one endpoint; write \"{base}\", since the path of each request is added \
+                     to it"
+                );
+                section.warn("base_url", message);
+            }
+        }
     }
     base_url.trim_end_matches('/').to_owned()
 }

@@ -9,7 +9,7 @@ use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, origins, token_store};
 use crate::config::{
-    Found, Limits, Missing, SelectionStrategy, Server, Settings, is_loopback_host,
+    Found, Limits, Missing, SelectionStrategy, Server, Settings, is_loopback_host, listen_host,
 };
 use crate::secret::Secret;
 
@@ -89,8 +89,8 @@ fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -
 }
 
 fn check_host(section: &Section<'_>, host: &str, server: Server, has_keys: bool) {
-    if host.is_empty() {
-        section.error("host", "'host' must be a name or an address");
+    if let Some(problem) = listen_host::problem(host) {
+        section.error("host", problem);
     } else if !is_loopback_host(host) {
         if !has_keys {
             section.error("host", "a 'host' that is not a loopback address needs auth.enabled");
