@@ -115,10 +115,13 @@ pub(super) fn send<'p>(
     outgoing: &Outgoing<'p, '_>,
     record: &mut Record<'_>,
 ) -> Result<Answer<'p>, Stop> {
-    let Provider { source, config, .. } = outgoing.provider;
+    let Provider { source, config, counts, .. } = outgoing.provider;
     let mut is_first = true;
     loop {
         let credential = source.wait(&config.name, &proxy.clock)?;
+        if is_first {
+            counts.begun();
+        }
         let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
         let Some(generation) = credential.generation() else { return Ok(answer) };
         if !refuses_token(&mut answer) {

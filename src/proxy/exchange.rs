@@ -44,7 +44,10 @@ impl Service for Proxy {
                 let sent = refuse_with(&refusal, kind, self.date(), &mut reply);
                 sent.err().map(|_| "the client went away")
             }
-            Err(Stop::ClientGone) => Some("the client went away"),
+            Err(Stop::ClientGone) => {
+                record.client_went();
+                Some("the client went away")
+            }
             Err(Stop::Refused(_)) => Some(Cut::BrokeOff.in_words()),
             Err(Stop::UpstreamCut(cut)) => Some(cut.in_words()),
         };
@@ -179,6 +182,7 @@ fn report(
         first_byte: record.first_byte,
         total: stopwatch.elapsed(),
         attempts: record.attempts,
+        refused: record.refused.map(Code::as_str),
         cut,
     };
     let observed = Observed {

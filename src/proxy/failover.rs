@@ -92,7 +92,7 @@ pub(super) fn forward<'p>(
 ) -> Result<(), Stop> {
     let model = if candidates.renames() { body.model() } else { None };
     let mut kept: Option<FailedAnswer<'p>> = None;
-    let mut refused = None;
+    let mut refused: Option<(&'p Provider, Refusal)> = None;
     while let Some(candidate) = candidates.next(|one| one.standing(proxy.clock.now())) {
         let left = candidates.len();
         let provider = &**candidate.provider;
@@ -111,7 +111,10 @@ pub(super) fn forward<'p>(
                 return pass_on(proxy, request.head, answered, reply, record, stopwatch);
             }
             Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
-                refused = Some(verdict::preferred(refused.take(), refusal));
+                let before = refused.as_ref().map(|(_, before)| before.code);
+                if verdict::is_preferred(refusal.code, before) {
+                    refused = Some((provider, refusal));
+                }
             }
             Err(stop) => return Err(stop),
         }
@@ -122,7 +125,10 @@ pub(super) fn forward<'p>(
             location::lead_back(&mut head.headers, proxy.table(), &provider.config, request.head);
             send_whole(head, &body, request.head, reply)
         }
-        (None, Some(refusal)) => Err(refusal.into()),
+        (None, Some((provider, refusal))) => {
+            record.provider = Some(provider);
+            Err(refusal.into())
+        }
         (None, None) => {
             Err(Refusal::new(Code::UpstreamBroken, "No provider gave an answer").into())
         }

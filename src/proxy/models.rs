@@ -151,7 +151,10 @@ pub(super) fn answer<'p>(
             }
             Err(Missed::Refused(refusal)) => {
                 let why = refusal.message.clone();
-                refused = Some(verdict::preferred(refused.take(), refusal));
+                let before = refused.as_ref().map(|before: &Refusal| before.code);
+                if verdict::is_preferred(refusal.code, before) {
+                    refused = Some(refusal);
+                }
                 why
             }
         };
@@ -247,7 +250,9 @@ fn models_page(
     let sent = send(proxy, &mut asking, &outgoing, record);
     let mut answer = sent.map_err(|stop| {
         let Stop::Refused(mut refusal) = stop else { return stop };
-        counts.failed();
+        if verdict::cools_down(refusal.code) {
+            counts.failed();
+        }
         if refusal.code == Code::UpstreamTimeout {
             let (name, seconds) = (&provider.config.name, HEAD_MAX.as_secs());
             refusal.message = format!("{name} did not answer within {seconds} s");

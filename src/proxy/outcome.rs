@@ -48,6 +48,8 @@ pub(super) struct Record<'p> {
     pub(super) received_bytes: u64,
     /// One of our own pages was asked for.
     pub(super) is_page: bool,
+    /// Why we refused it ourselves, where we did.
+    pub(super) refused: Option<Code>,
 }
 
 impl<'p> Record<'p> {
@@ -57,10 +59,18 @@ impl<'p> Record<'p> {
         self.status = Some(status);
     }
 
-    /// The client is told of `refusal`. A limit of our own is no error of the provider, which was not asked.
+    /// The client is told of `refusal`, which names the provider only where that was asked, or could not be reached.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
-        self.status = Some(refusal.code.status());
-        self.provider = self.provider.filter(|_| refusal.code != Code::Overloaded);
+        let code = refusal.code;
+        self.status = Some(code.status());
+        self.refused = Some(code);
+        let was_asked = self.attempts > 0 && !verdict::is_before_sending(code);
+        self.provider = self.provider.filter(|_| was_asked || verdict::cools_down(code));
+    }
+
+    /// The client went away; a provider is named where the request was sent to it.
+    pub(super) fn client_went(&mut self) {
+        self.provider = self.provider.filter(|_| self.attempts > 0);
     }
 
     /// The proxy itself answers.

@@ -84,9 +84,9 @@ impl Provider {
 /// Requests to one provider since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// All of them.
+    /// Those that had a credential: they were sent, or a connection was tried.
     pub total: AtomicU64,
-    /// Those under way.
+    /// Those under way, and those that wait for a credential.
     pub in_flight: AtomicU64,
     /// Those that got no answer, or one of 500 and above.
     pub errors: AtomicU64,
@@ -103,8 +103,12 @@ impl Counts {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
             return None;
         }
-        self.total.fetch_add(1, Ordering::Relaxed);
         Some(in_flight)
+    }
+
+    /// Notes that one of them has its credential, and is about to be sent.
+    pub fn begun(&self) {
+        self.total.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that one of them got no answer, or one of 500 and above.
@@ -132,7 +136,7 @@ mod tests {
         assert!(counts.enter(2).is_none());
         drop(first);
         assert!(counts.enter(2).is_some());
-        assert_eq!(counts.total.load(Ordering::Relaxed), 3);
+        assert_eq!(counts.total.load(Ordering::Relaxed), 0, "none was sent yet");
         drop(second);
         assert_eq!(counts.in_flight.load(Ordering::Relaxed), 0);
     }

@@ -26,6 +26,8 @@ pub struct Summary<'a> {
     pub total: Duration,
     /// How many times the request was sent.
     pub attempts: u32,
+    /// Why we answered ourselves instead of the provider, where we did.
+    pub refused: Option<&'a str>,
     /// Why it ended early, where it did.
     pub cut: Option<&'a str>,
 }
@@ -44,6 +46,7 @@ impl Summary<'_> {
             time_to_first_byte_seconds = self.first_byte.map(seconds),
             duration_seconds = seconds(self.total),
             attempts = self.attempts,
+            refused = self.refused,
             cut = self.cut;
             "{self}"
         );
@@ -73,6 +76,9 @@ impl fmt::Display for Summary<'_> {
         if self.attempts > 1 {
             write!(f, ", sent {} times", self.attempts)?;
         }
+        if let Some(code) = self.refused {
+            write!(f, ", refused here: {code}")?;
+        }
         self.cut.map_or(Ok(()), |cut| write!(f, ", cut off: {cut}"))
     }
 }
@@ -93,6 +99,7 @@ mod tests {
             first_byte: Some(Duration::from_millis(5)),
             total: Duration::from_millis(1500),
             attempts: 2,
+            refused: None,
             cut: Some("the client went away"),
         };
         assert_eq!(
@@ -100,14 +107,20 @@ mod tests {
             "POST /v1/messages -> 200 from P, 345 B in, 12 B out, head after 0.005 s, 1.500 s in all, \
              sent 2 times, cut off: the client went away"
         );
-        let refused = Summary {
+        let mut refused = Summary {
             provider: None,
-            status: None,
+            status: Some(403),
             first_byte: None,
             attempts: 0,
+            refused: Some("login_needed"),
             cut: None,
             ..summary
         };
+        assert_eq!(
+            refused.to_string(),
+            "POST /v1/messages -> 403, 345 B in, 12 B out, 1.500 s in all, refused here: login_needed"
+        );
+        (refused.status, refused.refused) = (None, None);
         assert_eq!(
             refused.to_string(),
             "POST /v1/messages -> nothing, 345 B in, 12 B out, 1.500 s in all"

@@ -15,13 +15,15 @@ pub fn is_failing(status: u16) -> bool {
 pub fn may_move_on(code: Code, is_held: bool) -> bool {
     match code {
         // Nothing was sent, and nothing of the body was read.
-        Code::TokenUnavailable
-        | Code::LoginNeeded
-        | Code::Overloaded
-        | Code::UpstreamUnreachable => true,
+        Code::UpstreamUnreachable => true,
         Code::UpstreamBroken | Code::UpstreamTimeout => is_held,
-        _ => false,
+        _ => is_before_sending(code),
     }
+}
+
+/// Whether a request that is refused with `code` was not sent to the provider, nor a connection tried.
+pub fn is_before_sending(code: Code) -> bool {
+    matches!(code, Code::TokenUnavailable | Code::LoginNeeded | Code::Overloaded)
 }
 
 /// Whether the provider itself failed with `code`, so that it cools down.
@@ -72,13 +74,10 @@ pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     }
 }
 
-/// Which of the refusals of two candidates the client is told: the later one, but not that a person is needed for one
-/// where the other may serve in a moment.
-pub fn preferred(before: Option<Refusal>, now: Refusal) -> Refusal {
-    match before {
-        Some(before) if now.code == Code::LoginNeeded => before,
-        _ => now,
-    }
+/// Whether the client is told the refusal of this candidate, `now`, and not the one of the candidates `before` it: not that
+/// a person is needed for one where another may serve in a moment.
+pub fn is_preferred(now: Code, before: Option<Code>) -> bool {
+    before.is_none() || now != Code::LoginNeeded
 }
 
 #[cfg(test)]
@@ -135,7 +134,6 @@ mod tests {
 
     #[test]
     fn that_a_person_is_needed_for_one_is_not_said_where_another_may_serve_soon() {
-        let refusal = |code| Refusal::new(code, "x");
         for (before, now, told) in [
             (None, Code::LoginNeeded, Code::LoginNeeded),
             (Some(Code::LoginNeeded), Code::LoginNeeded, Code::LoginNeeded),
@@ -143,7 +141,8 @@ mod tests {
             (Some(Code::LoginNeeded), Code::Overloaded, Code::Overloaded),
             (Some(Code::TokenUnavailable), Code::UpstreamUnreachable, Code::UpstreamUnreachable),
         ] {
-            assert_eq!(preferred(before.map(refusal), refusal(now)).code, told);
+            let preferred = if is_preferred(now, before) { Some(now) } else { before };
+            assert_eq!(preferred, Some(told));
         }
     }
 }

@@ -165,3 +165,56 @@ fn a_key_in_the_path_goes_neither_upstream_nor_into_the_log() {
     // The one about the key in the file names no key either.
     assert!(!lines.contains(key) && !lines.contains(&encoded), "{lines}");
 }
+
+#[test]
+fn a_request_that_never_left_was_told_and_counted_as_a_providers() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let providers = format!(
+        "  - {{name: Down, type: anthropic, base_url: 'http://{closed}', auth_type: none}}\n  \
+         - {{name: Bare, type: anthropic, base_url: 'http://{closed}', auth_value_env: NOT_SET}}\n  \
+         - {{name: Bare2, type: openai, base_url: 'http://{closed}', auth_value_env: NOT_SET}}\n"
+    );
+    let (binary, _folder) = start("log_level: INFO", &providers);
+    for target in ["/to/bare/x", "/v1/chat/completions"] {
+        let refused = ask(binary.address(), post(target, "{}"));
+        assert_eq!((refused.status, refused.code()), (403, "login_needed"), "{}", refused.body);
+        let line = binary.wait_for(&format!("POST {target} -> 403, "));
+        assert!(line.ends_with(", refused here: login_needed"), "{line}");
+    }
+    // The one that is tried last is not the one that the client is told about.
+    let refused = ask(binary.address(), post("/v1/messages", "{}"));
+    assert_eq!((refused.status, refused.code()), (502, "upstream_unreachable"), "{}", refused.body);
+    let line = binary.wait_for("POST /v1/messages -> 502 from Down, ");
+    assert!(line.ends_with(", refused here: upstream_unreachable"), "{line}");
+    let status = ask(binary.address(), get("/-/status")).json();
+    let counts = |index: usize| {
+        let requests = &status["providers"][index]["requests"];
+        (requests["total"].as_u64().unwrap(), requests["errors"].as_u64().unwrap())
+    };
+    assert_eq!([counts(0), counts(1), counts(2)], [(1, 1), (0, 0), (0, 0)]);
+    let metrics = ask(binary.address(), get("/-/metrics")).body;
+    assert!(
+        metrics.contains("evertoken_requests_total{code=\"403\",provider=\"\"} 2")
+            && !metrics.contains("code=\"403\",provider=\"B"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn a_list_of_models_that_was_not_asked_for_was_counted() {
+    let providers: String = ["A", "B"]
+        .map(|name| {
+            format!(
+                "  - {{name: {name}, type: openai, base_url: 'http://p.invalid', auth_value_env: NOT_SET}}\n"
+            )
+        })
+        .concat();
+    let (binary, _folder) = start("log_level: INFO", &providers);
+    let refused = ask(binary.address(), get("/v1/models"));
+    assert_eq!((refused.status, refused.code()), (403, "login_needed"), "{}", refused.body);
+    let status = ask(binary.address(), get("/-/status")).json();
+    for provider in status["providers"].as_array().unwrap() {
+        assert_eq!(provider["requests"]["total"], 0, "{provider}");
+        assert_eq!(provider["requests"]["errors"], 0, "{provider}");
+    }
+}
