@@ -1,7 +1,7 @@
 //! The commands, one file each, and what they share: the configuration from disk, the log, exit codes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +26,7 @@ pub(crate) mod refresh;
 pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
+mod unset;
 
 pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
@@ -139,10 +140,10 @@ impl Variables {
         found
     }
 
-    /// Whether `mistake` is about a variable that may well be set in the file that can't be read.
-    pub(crate) fn may_settle(&self, mistake: &str) -> bool {
+    /// The variables that are not set here and that `mistake` is about; another process may have them.
+    pub(crate) fn missed_in(&self, mistake: &str) -> BTreeSet<String> {
         let names = self.missed.borrow();
-        self.unread.is_some() && names.iter().any(|name| mistake.contains(&format!("'{name}'")))
+        names.iter().filter(|name| mistake.contains(&format!("'{name}'"))).cloned().collect()
     }
 }
 

@@ -22,7 +22,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::commands::{
     BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, read, refuse,
-    start_log,
+    start_log, unset,
 };
 
 /// The stack of the thread that reads the configuration again.
@@ -32,14 +32,15 @@ const RELOAD_STACK_BYTES: usize = 512 * 1024;
 pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
     // Absolute, since `evertoken reload` may be called elsewhere; where that can't be had, as it was given.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
-    let reload = move || -> Result<(Config, Vec<String>), Vec<String>> {
+    let named = files.environment.clone();
+    let load = move || -> Result<(Config, Vec<String>), Vec<String>> {
         let variables = Variables::of_named(&files).map_err(|why| vec![why])?;
         let (config, mut warnings) = read(&files.config, &variables)?;
         let config = listen_on(config, listen.as_ref()).map_err(|why| vec![why])?;
         warnings.splice(0..0, variables.warnings);
         Ok((config, warnings))
     };
-    let (config, warnings) = match reload() {
+    let (config, warnings) = match load() {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems, log),
     };
@@ -53,7 +54,8 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     };
     let state_dir = config.settings.state_dir.clone();
     let port = config.settings.port;
-    match App::start(config, environment(clock), Box::new(reload)) {
+    let reload = Box::new(move || unset::explained(load(), named.as_deref(), std::process::id()));
+    match App::start(config, environment(clock), reload) {
         Ok(app) => serve(app, signals, state_dir, configuration),
         Err(error @ StartError::Bind(..)) => {
             fail(&format!("{error}{}", way_out(&error, port)), CANT_BIND)

@@ -1,5 +1,6 @@
 //! `evertoken status`: asks a running instance, and draws on the terminal.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
@@ -53,17 +54,14 @@ impl Written {
         let mistakes = problems.iter().filter(|problem| !problem.is_warning);
         let mistakes = mistakes.map(ToString::to_string);
         let (unsettled, mut mistakes): (Vec<_>, Vec<_>) =
-            mistakes.partition(|mistake| variables.may_settle(mistake));
+            mistakes.partition(|mistake| !variables.missed_in(mistake).is_empty());
         if !mistakes.is_empty() && text.is_ok() {
             let shown = path.display();
             mistakes
                 .push(format!("{shown}: the file is broken; a reload or a start would refuse it"));
         }
-        if let Some(why) = variables.unread.filter(|_| !unsettled.is_empty()) {
-            mistakes.push(format!(
-                "{why}; its variables are missing here, but the running evertoken has them"
-            ));
-        }
+        let unset = unsettled.iter().flat_map(|mistake| variables.missed_in(mistake));
+        mistakes.extend(not_here(path, &unset.collect(), variables.unread.as_deref()));
         let text = if config.is_none() { text.ok() } else { None };
         Self { config, text, mistakes }
     }
@@ -75,6 +73,25 @@ impl Written {
         let key = variable("EVERTOKEN_API_KEY");
         Target::choose(url.or(guessed.as_deref()), self.config.as_ref(), key.as_deref())
     }
+}
+
+/// That the file names `variables` that are not set here, which is no mistake of the file's; `unread` says why the file
+/// with variables can't be read, where it is there.
+fn not_here(path: &Path, variables: &BTreeSet<String>, unread: Option<&str>) -> Option<String> {
+    if variables.is_empty() {
+        return None;
+    }
+    if let Some(why) = unread {
+        return Some(format!(
+            "{why}; its variables are missing here, but the running evertoken has them"
+        ));
+    }
+    let names: Vec<_> = variables.iter().map(|name| format!("'{name}'")).collect();
+    Some(format!(
+        "{}: not set here, but the running evertoken may have it, which alone counts: {}",
+        path.display(),
+        names.join(", ")
+    ))
 }
 
 fn ask(written: &Written, url: Option<&str>, options: status::StatusOptions) -> ExitCode {

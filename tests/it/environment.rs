@@ -204,3 +204,34 @@ fn what_is_unclear_in_the_file_is_said_without_what_stands_there() {
         assert!(told.contains("so its variables are missing"), "{told}");
     }
 }
+
+/// A shell without the service's variables called a good file broken, which a reload would refuse.
+#[test]
+fn status_does_not_call_a_file_broken_for_variables_that_are_not_set_here() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |port: u16, more: &str| {
+        let config = format!(
+            "settings: {{port: {port}, state_dir: '{}/state', auth: {{enabled: true, api_key_env: KEY}}}}\nproviders:\n  \
+             - {{name: P, type: generic, base_url: 'http://127.0.0.1:9', auth_type: none{more}}}\n",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    };
+    write(0, "");
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "the-inbound-key")]);
+    let port = running.address().port();
+    write(port, "");
+    let status = || {
+        let output = run(folder.path(), &["status"], &[("EVERTOKEN_API_KEY", "the-inbound-key")]);
+        (output.status.code().unwrap(), text(&output.stderr))
+    };
+    let (code, told) = status();
+    assert_eq!(code, 0, "{told}");
+    let here = "providers.yaml: not set here, but the running evertoken may have it, which alone counts: 'KEY'\n";
+    assert_eq!(told, here);
+    // What is wrong whoever reads it stays a mistake.
+    write(port, ", odd: 1");
+    let (code, told) = status();
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("the file is broken") && told.ends_with(here), "{told}");
+}

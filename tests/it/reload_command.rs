@@ -56,6 +56,35 @@ fn a_good_file_is_in_use_once_the_command_ends() {
     assert!(told.contains("max_connections takes effect at the next start"), "{told}");
 }
 
+/// The shell that reloads had the variable, and nothing said that the process it tells to reload can't get it.
+#[test]
+fn a_variable_that_the_running_one_lacks_is_said_to_come_at_a_start_only() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "", &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[]);
+    running.address();
+    let way_out = format!(
+        "The running evertoken (process {}) does not have that variable, and gets variables only at a start: ",
+        running.id()
+    );
+    configure(folder.path(), ", auth: {enabled: true, api_key_env: KEY}", &["One"]);
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("Missing environment variable: 'KEY'\n"), "{told}");
+    assert!(told.contains(&way_out), "{told}");
+    // A provider's own keeps nothing else from use.
+    configure(folder.path(), "", &["One"]);
+    let path = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace("auth_type: none", "auth_value_env: KEY")).unwrap();
+    let output = reload(folder.path(), &running, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let told = text(&output.stderr);
+    assert!(told.contains("One: Missing environment variable: 'KEY'\n"), "{told}");
+    assert!(told.contains(&way_out), "{told}");
+}
+
 #[test]
 fn a_broken_file_leaves_the_one_that_runs_alone() {
     let folder = tempfile::tempdir().unwrap();
