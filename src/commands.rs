@@ -213,11 +213,14 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
         }
     };
     let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
+    // Where it is not known, a relative path stays as it is.
+    let working_folder = std::env::current_dir().ok();
     let sources = resolve::Sources {
         environment: &|name| variables.get(name),
         files: &secret_file::read,
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
+        working_folder: working_folder.as_deref(),
     };
     let (mut config, problems) = resolve::inspect(&text, &shown, &sources);
     for provider in config.iter_mut().flat_map(|config| &mut config.providers) {

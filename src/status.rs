@@ -271,6 +271,7 @@ mod tests {
             files: &|_| Err(std::io::ErrorKind::NotFound.into()),
             file_mode: None,
             is_root: false,
+            working_folder: None,
         };
         let text = format!(
             "settings: {{{settings}}}\nproviders: [{{name: P, type: generic, base_url: \

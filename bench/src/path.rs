@@ -118,6 +118,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
         files: &|path| std::fs::read_to_string(path),
         file_mode: Some(0o600),
         is_root: false,
+        working_folder: None,
     };
     let (config, _) =
         resolve(&text, "bench", &sources).map_err(|problems| format!("{problems:?}"))?;

@@ -163,7 +163,7 @@ fn free_port(wanted: u16) -> u16 {
 }
 
 fn write_config(sandbox: &Sandbox, folder: &Path, port: u16) -> std::io::Result<PathBuf> {
-    let state = folder.join("state");
+    let state = std::path::absolute(folder)?.join("state");
     if state.exists() {
         // Tokens of an earlier sandbox, which nobody knows any more.
         std::fs::remove_dir_all(&state)?;

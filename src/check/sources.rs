@@ -177,7 +177,8 @@ fn refreshed(
         }
         (Presented::Token(_), stored) => Ok(Some(Source::Seed {
             is_file: refresh.files.seed.is_some(),
-            in_place_of: stored.map(|_| state.path()),
+            place: state.path(),
+            is_anothers: stored.is_some(),
             failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
         })),
     }
@@ -194,8 +195,19 @@ enum Source {
     Client,
     Fixed,
     ClientCredentials,
-    Stored { path: PathBuf, by_login: bool, not_needed: Option<Missing>, failed: Option<String> },
-    Seed { is_file: bool, in_place_of: Option<PathBuf>, failed: Option<String> },
+    Stored {
+        path: PathBuf,
+        by_login: bool,
+        not_needed: Option<Missing>,
+        failed: Option<String>,
+    },
+    /// The one of the configuration; `is_anothers` says that `place` holds the tokens of another.
+    Seed {
+        is_file: bool,
+        place: PathBuf,
+        is_anothers: bool,
+        failed: Option<String>,
+    },
 }
 
 impl fmt::Display for Source {
@@ -222,16 +234,15 @@ impl fmt::Display for Source {
                 }
                 write_failure(f, failed.as_deref())
             }
-            Self::Seed { is_file, in_place_of, failed } => {
+            Self::Seed { is_file, place, is_anothers, failed } => {
                 let key = if *is_file { "refresh_token_file" } else { "refresh_token_env" };
                 write!(f, "the configured refresh token ({key})")?;
-                match in_place_of {
-                    None => f.write_str("; nothing is stored yet")?,
-                    Some(path) => write!(
-                        f,
-                        ", which is new: it takes the place of the one stored in {}",
-                        path.display()
-                    )?,
+                if *is_anothers {
+                    let place = place.display();
+                    write!(f, ", which is new: it takes the place of the one stored in {place}")?;
+                } else {
+                    let folder = place.parent().unwrap_or(place).display();
+                    write!(f, "; nothing is stored yet in {folder}")?;
                 }
                 write_failure(f, failed.as_deref())
             }

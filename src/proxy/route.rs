@@ -306,6 +306,7 @@ pub(crate) mod tests {
             files: &|_| Err(std::io::ErrorKind::NotFound.into()),
             file_mode: None,
             is_root: true,
+            working_folder: None,
         };
         resolve(text, "f", &sources).unwrap_or_else(|problems| panic!("{problems:?}")).0
     }

@@ -7,7 +7,7 @@ use evertoken::record::Saved;
 use evertoken::secret::Secret;
 use evertoken::token::state_file::StateFile;
 
-use crate::support::binary::{run, text};
+use crate::support::binary::{Binary, run, text};
 use crate::support::peer::{Peer, answer};
 
 const SEED: (&str, &str) = ("SEED", "seed-value");
@@ -17,9 +17,10 @@ fn folder(keys: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
     let config = format!(
-        "settings: {{port: 0, state_dir: state}}\nproviders:\n  - name: P\n    type: generic\n    \
+        "settings: {{port: 0, state_dir: '{}/state'}}\nproviders:\n  - name: P\n    type: generic\n    \
          base_url: http://127.0.0.1:9\n    auto_refresh_config:\n      token_url: \
-         http://127.0.0.1:9/token\n      client_id_env: ID\n{lines}"
+         http://127.0.0.1:9/token\n      client_id_env: ID\n{lines}",
+        folder.path().display()
     );
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     folder
@@ -29,10 +30,37 @@ fn store(folder: &Path, saved: &Saved) {
     StateFile::new(folder.join("state"), "p").replace(saved).unwrap();
 }
 
+/// What it says, in which paths below the folder begin at it.
 fn check(folder: &Path, variables: &[(&str, &str)]) -> Output {
     let mut all = vec![("HOME", "/nonexistent"), ("ID", "id")];
     all.extend(variables);
-    run(folder, &["check"], &all)
+    let output = run(folder, &["check"], &all);
+    let root = format!("{}/", folder.display());
+    let short = |told: &[u8]| text(told).replace(&root, "").into_bytes();
+    Output { stdout: short(&output.stdout), stderr: short(&output.stderr), ..output }
+}
+
+#[test]
+fn a_relative_state_folder_is_a_warning_and_is_told_with_its_whole_path() {
+    let folder = folder("refresh_token_env: SEED");
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let absolute = format!("'{}/state'", folder.path().display());
+    std::fs::write(&file, config.replace(&absolute, "./state")).unwrap();
+    let variables = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+    let output = run(folder.path(), &["check"], &variables);
+    assert_eq!(output.status.code(), Some(0));
+    let state = std::fs::canonicalize(folder.path()).unwrap().join("state").display().to_string();
+    let warning = format!(
+        "warning: 'state_dir' is relative: it is {state} here, and another folder where evertoken is started \
+         elsewhere; write it absolute"
+    );
+    assert!(text(&output.stderr).contains(&warning), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert!(told.contains(&format!("nothing is stored yet in {state}\n")), "{told}");
+    assert!(told.contains(": one warning; otherwise "), "{told}");
+    let running = Binary::start(folder.path(), &["run"], &variables);
+    running.wait_for(&warning);
 }
 
 /// What a login left.
@@ -79,7 +107,11 @@ fn check_says_which_refresh_token_will_be_used() {
     };
     let superseded = Saved { superseded_seeds: vec![Secret::new(SEED.1).hash()], ..login() };
     let cases = [
-        (keys, None, "P: the configured refresh token (refresh_token_env); nothing is stored yet"),
+        (
+            keys,
+            None,
+            "P: the configured refresh token (refresh_token_env); nothing is stored yet in state",
+        ),
         (
             keys,
             Some(begun(SEED.1)),
@@ -360,8 +392,8 @@ fn check_makes_no_state_folder() {
         ("nowhere", false),
         ("providers.yaml", false),
     ] {
-        std::fs::write(&file, config.replace("state_dir: state", &format!("state_dir: '{dir}'")))
-            .unwrap();
+        let absolute = format!("'{}/state'", folder.path().display());
+        std::fs::write(&file, config.replace(&absolute, &format!("'{dir}'"))).unwrap();
         let output = check(folder.path(), &[SEED]);
         let told = text(&output.stderr);
         assert_eq!(output.status.code(), Some(if is_fine { 0 } else { 78 }), "{dir}: {told}");
@@ -403,7 +435,8 @@ fn one_mistake_is_told_in_one_line() {
     ];
     for (providers, lines) in cases {
         let folder = tempfile::tempdir().unwrap();
-        let config = format!("settings: {{port: 0, state_dir: state}}\nproviders: {providers}\n");
+        let settings = format!("{{port: 0, state_dir: '{}'}}", folder.path().display());
+        let config = format!("settings: {settings}\nproviders: {providers}\n");
         std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
         let told = text(&check(folder.path(), &[SEED]).stderr);
         assert_eq!(told.lines().count(), lines, "{providers}:\n{told}");

@@ -306,7 +306,7 @@ fn a_wrong_configuration_is_78_with_every_problem() {
     let none = run(folder.path(), &["run"], &[]);
     assert_eq!(none.status.code(), Some(78));
     assert!(text(&none.stderr).starts_with("providers.yaml: can't be read"));
-    let config = "settings: {prot: 1, state_dir: x}\nproviders:\n  - name: a\n    type: b\n    base_url: c\n    auth_type: none\n";
+    let config = "settings: {prot: 1, state_dir: /tmp/x}\nproviders:\n  - name: a\n    type: b\n    base_url: c\n    auth_type: none\n";
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     for command in ["run", "check", "refresh"] {
         let output = run(folder.path(), &[command], &[]);

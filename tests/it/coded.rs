@@ -151,8 +151,9 @@ fn a_body_that_inflates_over_the_largest_body_goes_to_its_provider_and_a_warning
     let (first, second) = (fine(), fine());
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "settings: {{port: 0, state_dir: state, replay_body_bytes: 1000, max_body_bytes: 5000}}\n{ROUTES}providers:\n  - {{name: A, \
+        "settings: {{port: 0, state_dir: '{}/state', replay_body_bytes: 1000, max_body_bytes: 5000}}\n{ROUTES}providers:\n  - {{name: A, \
          type: anthropic, base_url: '{}', auth_type: none}}\n  - {{name: B, type: anthropic, base_url: '{}', auth_type: none}}\n",
+        folder.path().display(),
         first.url(),
         second.url()
     );

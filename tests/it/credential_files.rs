@@ -111,8 +111,9 @@ fn a_credential_file_that_is_removed_serves_a_minute_longer_and_is_said() {
 fn check(folder: &Path, lines: &str, variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let lines: String = lines.lines().map(|line| format!("      {line}\n")).collect();
     let config = format!(
-        "settings: {{state_dir: state}}\nproviders:\n  - name: P\n    type: generic\n    base_url: \
-         http://127.0.0.1:9\n    auto_refresh_config:\n{lines}"
+        "settings: {{state_dir: '{}/state'}}\nproviders:\n  - name: P\n    type: generic\n    base_url: \
+         http://127.0.0.1:9\n    auto_refresh_config:\n{lines}",
+        folder.display()
     );
     std::fs::write(folder.join("providers.yaml"), config).unwrap();
     let mut all = vec![("HOME", folder.to_str().unwrap())];

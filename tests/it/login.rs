@@ -47,9 +47,10 @@ impl Place {
         let url = self.sandbox.url();
         let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
         let config = format!(
-            "settings: {{port: 0, state_dir: state}}\nproviders:\n  - name: The P\n    type: generic\n    \
+            "settings: {{port: 0, state_dir: '{}/state'}}\nproviders:\n  - name: The P\n    type: generic\n    \
              base_url: {}\n    auto_refresh_config:\n      token_url: URL/oauth/token\n      \
              client_id_env: ID\n      client_secret_env: SECRET\n{lines}",
+            self.folder.path().display(),
             self.provider.url()
         );
         let config = config.replace("URL", &url);
@@ -144,7 +145,8 @@ fn a_browser_logs_in_and_the_running_evertoken_serves_with_it() {
     assert_eq!(page.field("cache-control"), Some("no-store"));
     assert!(page.field("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert_eq!(login.code(), Some(0));
-    login.wait_for("Logged in. The tokens are in state/the-p.json");
+    let stored = place.folder.path().join("state/the-p.json").display().to_string();
+    login.wait_for(&format!("Logged in. The tokens are in {stored}"));
 
     running.wait_for("Using the login that was stored for provider: The P");
     let served = ask(address, get("/x"));

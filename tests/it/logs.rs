@@ -11,10 +11,11 @@ use crate::support::peer::{Peer, answer};
 fn folder(url: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "settings: {{port: 0, state_dir: state}}
+        "settings: {{port: 0, state_dir: '{}/state'}}
 providers:
   - {{name: The Provider, type: anthropic, base_url: '{url}', auth_value_env: KEY}}
-"
+",
+        folder.path().display()
     );
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
     folder

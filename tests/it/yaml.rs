@@ -3,7 +3,7 @@
 use crate::support::binary::{run, text};
 
 const GOOD: &str = "\
-settings: {port: 0, state_dir: state}
+settings: {port: 0, state_dir: /tmp/state}
 providers:
   - name: \"One\"
     type: \"generic\"
@@ -82,8 +82,10 @@ fn keys_that_all_stand_one_level_too_far_to_the_left_are_one_mistake() {
         "providers.yaml:9:5: unknown key 'refresh_token_env' in a provider; it belongs to auto_refresh_config: is the \
          line indented as it should be?\n"
     );
-    let settings = GOOD
-        .replace("settings: {port: 0, state_dir: state}", "settings:\nport: 0\nstate_dir: state");
+    let settings = GOOD.replace(
+        "settings: {port: 0, state_dir: /tmp/state}",
+        "settings:\nport: 0\nstate_dir: /tmp/state",
+    );
     assert_eq!(
         told(settings.as_bytes()),
         "providers.yaml:2:1: unknown key 'port' in the file; it belongs to settings, and so does 'state_dir': are the \

@@ -172,6 +172,7 @@ mod tests {
             },
             file_mode: None,
             is_root: false,
+            working_folder: None,
         };
         let settings = format!("state_dir: /s, {settings}");
         let text = document(&settings, &format!("auth_type: none\n{provider}"));

@@ -1,6 +1,6 @@
 //! The `settings` section.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -122,16 +122,31 @@ fn read_log_level(section: &Section<'_>) -> LevelFilter {
 fn read_state_dir(section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
     let written = sources.plain_path(section, "state_dir");
     if let Some(path) = written.filter(|path| !path.as_os_str().is_empty()) {
-        return path;
+        return whole_path("'state_dir'", &path, section, sources);
     }
-    default_state_dir(sources).unwrap_or_else(|| {
-        section.error(
-            "state_dir",
-            "neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say with \
-             settings.state_dir where tokens are kept",
+    if let Some(path) = default_state_dir(sources) {
+        return whole_path("the state folder", &path, section, sources);
+    }
+    section.error(
+        "state_dir",
+        "neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say with \
+         settings.state_dir where tokens are kept",
+    );
+    PathBuf::new()
+}
+
+/// The path from the root on. Where evertoken is started in another folder, tokens in a relative one are not found.
+fn whole_path(what: &str, path: &Path, section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
+    let whole = sources.whole(path);
+    if whole != path {
+        let message = format!(
+            "{what} is relative: it is {} here, and another folder where evertoken is started elsewhere; \
+             write it absolute",
+            whole.display()
         );
-        PathBuf::new()
-    })
+        section.warn("state_dir", message);
+    }
+    whole
 }
 
 fn read_limits(section: &Section<'_>) -> Limits {
@@ -426,5 +441,38 @@ mod tests {
         assert_eq!(dir(&[home], true), is("/var/lib/evertoken"));
         assert_eq!(dir(&[home], false), is("/h/.local/state/evertoken"));
         assert_eq!(dir(&[], false), None);
+    }
+
+    /// Tokens that a login in one folder stored were not found from another.
+    #[test]
+    fn a_relative_state_folder_is_told_with_its_whole_path() {
+        let found = |settings: &str, working_folder| {
+            let sources = Sources { working_folder, ..sources() };
+            let text = document(settings, "auth_type: none");
+            let (config, warnings) = resolve(&text, "f", &sources).unwrap();
+            let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+            (config.settings.state_dir.display().to_string(), warnings)
+        };
+        let here = Some(Path::new("/w"));
+        for (written, whole) in [("state", "/w/state"), ("./a/./b", "/w/a/b"), ("../s", "/w/../s")]
+        {
+            let (path, warnings) = found(&format!("state_dir: {written}"), here);
+            assert_eq!(path, whole);
+            assert_eq!(
+                warnings,
+                [format!(
+                    "f:1:23: warning: 'state_dir' is relative: it is {whole} here, and another folder where \
+                     evertoken is started elsewhere; write it absolute"
+                )]
+            );
+        }
+        for (settings, path) in [
+            ("state_dir: /s", "/s"),
+            ("state_dir: ~/s", "/home/u/s"),
+            ("port: 1", "/home/u/.local/state/evertoken"),
+        ] {
+            assert_eq!(found(settings, here), (path.to_owned(), vec![]));
+        }
+        assert_eq!(found("state_dir: state", None), ("state".to_owned(), vec![]));
     }
 }

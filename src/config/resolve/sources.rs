@@ -18,12 +18,22 @@ pub struct Sources<'a> {
     pub file_mode: Option<u32>,
     /// Whether the program runs as root.
     pub is_root: bool,
+    /// The folder that relative paths begin at, where it is known.
+    pub working_folder: Option<&'a Path>,
 }
 
 impl Sources<'_> {
     /// Whether group or others can read the configuration file.
     pub(super) fn is_exposed(&self) -> bool {
         self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
+    }
+
+    /// `path` from the root on, where the folder is known that it begins at.
+    pub(super) fn whole(&self, path: &Path) -> PathBuf {
+        match self.working_folder {
+            Some(folder) if path.is_relative() => folder.join(path).components().collect(),
+            _ => path.to_owned(),
+        }
     }
 
     /// A variable that is set and not empty, without the white space around it.

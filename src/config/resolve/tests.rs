@@ -46,7 +46,13 @@ fn files(path: &Path) -> io::Result<String> {
 }
 
 pub(super) fn sources() -> Sources<'static> {
-    Sources { environment: &environment, files: &files, file_mode: Some(0o100_600), is_root: false }
+    Sources {
+        environment: &environment,
+        files: &files,
+        file_mode: Some(0o100_600),
+        is_root: false,
+        working_folder: None,
+    }
 }
 
 /// The document with `settings` and one provider that has `provider` lines besides the usual ones.

@@ -328,6 +328,7 @@ pub(crate) fn configuration(bytes: &[u8]) {
         files: &|_: &Path| Err(io::ErrorKind::NotFound.into()),
         file_mode: Some(0o600),
         is_root: false,
+        working_folder: None,
     };
     match resolve::resolve(text, "f", &sources) {
         Ok((config, warnings)) => {

@@ -148,6 +148,7 @@ impl Builder {
             files: &evertoken::config::secret_file::read,
             file_mode: None,
             is_root: false,
+            working_folder: None,
         };
         let lines = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect();
         match resolve(text, "providers.yaml", &sources) {
