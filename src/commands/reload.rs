@@ -57,12 +57,14 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
     }
 }
 
-/// The configuration, or what `run` would refuse about it.
+/// The configuration, or what `run` would refuse about it. Whether a variable is missing that is not set here, the running
+/// evertoken has to say: it may have it.
 fn checked(files: &Files) -> Result<Config, Vec<String>> {
     let variables = Variables::of(files).map_err(|why| vec![why])?;
     let (config, found) = inspect(&files.config, &variables);
     let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
-    let mistakes: Vec<_> = mistakes.collect();
+    let mistakes: Vec<_> =
+        mistakes.filter(|mistake| variables.missed_in(mistake).is_empty()).collect();
     let Some(config) = config.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
     let ways = check::ways(&config);
     if ways.is_empty() { Ok(config) } else { Err(ways) }

@@ -85,6 +85,35 @@ fn a_variable_that_the_running_one_lacks_is_said_to_come_at_a_start_only() {
     assert!(told.contains(&way_out), "{told}");
 }
 
+/// A shell without the service's variables refused what the running one would have taken.
+#[test]
+fn a_variable_that_only_the_shell_lacks_keeps_no_reload_from_the_running_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let auth = ", auth: {enabled: true, api_key_env: KEY}";
+    configure(folder.path(), auth, &["One"]);
+    let running = Binary::start(folder.path(), &["run"], &[("KEY", "a-key")]);
+    running.address();
+    let id = running.id().to_string();
+    let reload = || run(folder.path(), &["reload", "--pid", &id], &[]);
+    configure(folder.path(), auth, &["One", "Two"]);
+    let output = reload();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "providers.yaml: in use now\n");
+    assert_eq!(text(&output.stderr), "");
+    // What is wrong whoever reads it does not reach it.
+    configure(folder.path(), &format!("{auth}, prot: 1"), &["One"]);
+    let output = reload();
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(told.contains("'prot'") && !told.contains("'KEY'"), "{told}");
+    // Where neither has it, the running one says so.
+    configure(folder.path(), &auth.replace("KEY", "NONE"), &["One"]);
+    let output = reload();
+    assert_eq!(output.status.code(), Some(1));
+    let told = text(&output.stderr);
+    assert!(told.contains("'NONE'") && told.contains("gets variables only at a start"), "{told}");
+}
+
 #[test]
 fn a_broken_file_leaves_the_one_that_runs_alone() {
     let folder = tempfile::tempdir().unwrap();
