@@ -4,6 +4,8 @@ use crate::config::loopback::is_loopback_host;
 
 /// The longest URL that is shown where it is wrong.
 const SHOWN_MAX_CHARS: usize = 100;
+/// How many slips make another scheme of `https`.
+const SCHEME_DISTANCE_MAX: usize = 1;
 
 /// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
 /// URL, or one with a user in it.
@@ -49,9 +51,36 @@ pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
         let scheme = if is_loopback(&with_scheme) { "http" } else { "https" };
         format!("; did you mean \"{scheme}://{url}\"?")
     } else {
-        String::new()
+        slip_in(url)
     };
     format!("'{key}' must be {wanted}, not {shown}{hint}")
+}
+
+/// What somebody did not see, or took for something that is not done here.
+fn slip_in(url: &str) -> String {
+    let invisible =
+        |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
+    if let Some(quote) = url.chars().find(|one| matches!(one, '“' | '”' | '„' | '‘' | '’'))
+    {
+        return format!("; {quote} is part of it: write plain quotes around it, \" or '");
+    }
+    if let Some(code) = url.chars().find(invisible).map(u32::from) {
+        return format!("; it holds a character that can't be seen (U+{code:04X}): type it anew");
+    }
+    if url.starts_with('$') || url.contains("${") {
+        return "; no variables are put in here: write the URL itself".to_owned();
+    }
+    if split_url(url.trim()).is_some() {
+        return "; take out the blank before or behind it".to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
+    let distance = |meant: &str| strsim::damerau_levenshtein(&scheme.to_lowercase(), meant);
+    let near = ["http", "https"].into_iter().min_by_key(|meant| distance(meant));
+    let near = near.filter(|meant| distance(meant) <= SCHEME_DISTANCE_MAX);
+    match near.map(|scheme| format!("{scheme}://{rest}")) {
+        Some(meant) if split_url(&meant).is_some() => format!("; did you mean \"{meant}\"?"),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +99,18 @@ mod tests {
             ("https://x:y", "not \"https://x:y\""),
             ("https://x y", "not \"https://x y\""),
             ("ftp://x.com", "not \"ftp://x.com\""),
+            ("htps://x.com/v1", "; did you mean \"https://x.com/v1\"?"),
+            ("HTTP://x.com", "; did you mean \"http://x.com\"?"),
+            ("htp://x", "; did you mean \"http://x\"?"),
+            ("hps://x", "not \"hps://x\""),
+            ("“https://x”", "; “ is part of it: write plain quotes around it, \" or '"),
+            ("https://x’", "; ’ is part of it: write plain quotes around it, \" or '"),
+            ("https://x\u{200b}", "a character that can't be seen (U+200B): type it anew"),
+            ("${BASE}", "; no variables are put in here: write the URL itself"),
+            ("$BASE/v1", "; no variables are put in here: write the URL itself"),
+            ("https://x/${V}", "; no variables are put in here: write the URL itself"),
+            ("https://x ", "; take out the blank before or behind it"),
+            (" https://x", "; take out the blank before or behind it"),
             ("https://u:p@x", " without a user or password before an '@'"),
             ("u:p@x.com", " without a user or password before an '@'"),
         ];

@@ -10,7 +10,9 @@ use crate::config::raw::tree::{Kind, Node};
 
 mod words;
 
-use words::{belongs_to, odd_blank_around, pair_in, shown, what_is};
+use words::{
+    belongs_to, dash_for, invisible_in, odd_blank_around, pair_in, shown, unit_in, what_is,
+};
 
 /// A mapping that is read key by key.
 pub struct Section<'a> {
@@ -188,7 +190,11 @@ impl<'a> Section<'a> {
             _ => {}
         }
         let would_be = scalar.and_then(|scalar| scalar.text.parse().ok()).filter(is_fine);
-        let hint = if would_be.is_some() { "; write it without quotes" } else { "" };
+        let hint = match scalar {
+            _ if would_be.is_some() => "; write it without quotes".to_owned(),
+            Some(scalar) => unit_in(key, &scalar.text),
+            None => String::new(),
+        };
         let message = format!(
             "'{key}' must be a whole number from {least} to {most}, not {}{hint}",
             shown(value)
@@ -310,7 +316,8 @@ impl<'a> Section<'a> {
         name: &str,
     ) -> Option<Vec<Section<'a>>> {
         let Node::List(list) = value else {
-            let message = format!("'{key}' must be a list, not {}", what_is(value));
+            let message =
+                format!("'{key}' must be a list, not {}{}", what_is(value), dash_for(value, name));
             self.report(path.clone(), message, false);
             return None;
         };
@@ -340,9 +347,15 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The known key that is nearest to `key`.
+    /// The known key that is nearest to `key`, or that begins with its words: `client_id_env` for `client_id`.
     fn near(&self, key: &str) -> Option<&'static str> {
-        nearest(key, self.known.borrow().iter().copied())
+        let known = self.known.borrow();
+        let begun =
+            |other: &&&str| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('_'));
+        let named = known.iter().find(|other| other.strip_prefix(key) == Some("_env"));
+        let mut longer = known.iter().filter(begun);
+        let only = longer.next().filter(|only| longer.all(|other| other == *only));
+        named.or(only).copied().or_else(|| nearest(key, known.iter().copied()))
     }
 
     /// Reports a key that nobody asked for; returns the known one that is nearest to it. `homes` are the sections
@@ -379,7 +392,12 @@ impl<'a> Section<'a> {
             }
             (None, None) => String::new(),
         };
-        self.report(path.itself(), format!("unknown key '{key}' in {}{hint}", self.name), false);
+        let invisible = invisible_in(key);
+        self.report(
+            path.itself(),
+            format!("unknown key '{key}' in {}{hint}{invisible}", self.name),
+            false,
+        );
         near
     }
 }

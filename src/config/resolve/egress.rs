@@ -68,7 +68,13 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, shared: &Egress
     let extra_roots_pem = sources.path(section, "ca_file").and_then(|path| {
         let read = read_pem(&path, sources);
         if let Err(problem) = &read {
-            section.error("ca_file", format!("'ca_file' can't be used: {problem}"));
+            let shown = path.display();
+            let start = if path.is_relative() {
+                "; a path that does not begin with / starts at the folder that evertoken is started in"
+            } else {
+                ""
+            };
+            section.error("ca_file", format!("'ca_file' can't be used: '{shown}': {problem}{start}"));
         }
         read.ok()
     });

@@ -175,7 +175,9 @@ fn read_limits(section: &Section<'_>) -> Limits {
 /// The keys that let a client in; None where `auth` is off. A file that asks for a key never runs
 /// open: a key that can't be found is an error here, unlike a provider's.
 fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>> {
-    let literal = section.text("api_key").filter(|key| !key.is_empty());
+    let written = section.text("api_key");
+    let is_empty = written.as_ref().is_some_and(|key| key.trim().is_empty());
+    let literal = written.filter(|key| !key.is_empty());
     let has_literal = literal.is_some();
     let named = sources.secret(section, "api_key_env", "api_key_file", false);
     let has_source = named.is_some();
@@ -201,6 +203,11 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     let found = match (literal, named) {
         (Some(key), _) => Ok(Secret::new(key)),
         (None, Some(found)) => found,
+        (None, None) if is_empty => {
+            section.error("api_key", "auth is enabled, but there is no key: 'api_key' is empty");
+            section.finish(&UNUSED_AUTH);
+            return Some(Vec::new());
+        }
         (None, None) => default_key(sources),
     };
     let keys = found.map_or_else(
@@ -377,6 +384,20 @@ mod tests {
         assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
         assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
         assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
+    }
+
+    #[test]
+    fn an_empty_key_is_named_and_not_a_variable_that_nobody_wrote() {
+        for key in ["''", "' '"] {
+            let text =
+                document(&format!("auth: {{enabled: true, api_key: {key}}}"), "auth_type: none");
+            let told = told(&text);
+            assert_eq!(told.len(), 1, "{told:?}");
+            let end = "auth is enabled, but there is no key: ";
+            assert!(told[0].contains(end) && !told[0].contains("EVERTOKEN_API_KEY"), "{told:?}");
+        }
+        let told = told(&document("auth: {enabled: true, api_key: ''}", "auth_type: none"));
+        assert!(told[0].ends_with("'api_key' is empty"), "{told:?}");
     }
 
     #[test]

@@ -384,10 +384,27 @@ fn what_is_wrong_with_a_provider() {
             "auth_type: none\nproxy: ftp://x",
             "f:7:12: 'proxy' must be an http://… or socks5://… URL, \"env\" or \"none\"",
         ),
-        ("auth_type: none\nca_file: /none", "f:7:14: 'ca_file' can't be used: entity not found"),
+        (
+            "auth_type: none\nca_file: /none",
+            "f:7:14: 'ca_file' can't be used: '/none': entity not found",
+        ),
+        (
+            "auth_type: none\nca_file: none.pem",
+            "f:7:14: 'ca_file' can't be used: 'none.pem': entity not found; a path that does not begin with / \
+             starts at the folder that evertoken is started in",
+        ),
         (
             "auth_type: none\nca_file: /token",
-            "f:7:14: 'ca_file' can't be used: there is no PEM certificate in it",
+            "f:7:14: 'ca_file' can't be used: '/token': there is no PEM certificate in it",
+        ),
+        (
+            "auth_type: none\nty\u{200b}pe: x",
+            "f:7:5: unknown key 'ty\u{200b}pe' in a provider, did you mean 'type'?; it holds a character that \
+             can't be seen (U+200B): type the key anew",
+        ),
+        (
+            "auth_type: none\nauto_refresh: {token_url: x}",
+            "f:7:5: unknown key 'auto_refresh' in a provider, did you mean 'auto_refresh_config'?",
         ),
         (
             "auth_type: none\nenabled: 1",
@@ -422,10 +439,47 @@ fn what_is_wrong_with_a_provider() {
 }
 
 #[test]
+fn a_value_where_the_name_of_its_variable_belongs_names_the_key() {
+    let text = with_refresh("retry_interval: 60").replace("client_id_env: ID", "client_id: abc");
+    assert!(text.contains("client_id: abc"), "{text}");
+    let told = told(&text);
+    assert!(told[0].ends_with("did you mean 'client_id_env'?") && told.len() == 1, "{told:?}");
+}
+
+#[test]
+fn numbers_with_a_unit_say_which_one_counts() {
+    for (settings, end) in [
+        ("max_body_bytes: 32MB", "; it counts bytes: write the number alone"),
+        ("shutdown_grace: 2h", "; it counts seconds: write 7200"),
+        ("timeouts: {idle: 5m}", "; it counts seconds: write 300"),
+        ("shutdown_grace: 30 seconds", "; it counts seconds: write 30"),
+        ("port: 80s", "not \"80s\""),
+        ("max_connections: 5m", "not \"5m\""),
+        ("shutdown_grace: soon", "not \"soon\""),
+    ] {
+        let told = told(&document(settings, "auth_type: none"));
+        assert!(told.len() == 1 && told[0].ends_with(end), "{settings}: {told:?}");
+    }
+}
+
+#[test]
+fn a_provider_without_its_dash_is_told_of_it() {
+    let provider = "type: generic\n    base_url: https://x\n    auth_type: none\n";
+    for (start, place) in
+        [("    name: P", "2:5"), ("  p:\n    name: P", "2:3"), ("  {a: 1}", "2:3")]
+    {
+        let more = if start.ends_with('}') { "" } else { provider };
+        let told = told(&format!("providers:\n{start}\n    {more}"));
+        let message =
+            "'providers' must be a list, not keys and values; begin each provider with '- '";
+        assert_eq!(told, [format!("f:{place}: {message}")]);
+    }
+}
+
+#[test]
 fn one_mistake_is_reported_once() {
     let ends = "type: generic\n    base_url: https://x\n    auth_type: none\n";
     let cases = [
-        ("providers: {a: 1}\n", "f:1:12: 'providers' must be a list, not keys and values"),
         (
             "providers: a\nmodel_routes: {'*': [{provider: P}]}\n",
             "f:1:12: 'providers' must be a list, not a text",

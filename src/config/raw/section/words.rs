@@ -53,6 +53,52 @@ pub(super) fn pair_in(value: &Node) -> String {
     }
 }
 
+/// How a list is written, where keys and values stand in its place.
+pub(super) fn dash_for(value: &Node, name: &str) -> String {
+    match value {
+        Node::Map(_) => {
+            let entry = name.strip_prefix("a ").or_else(|| name.strip_prefix("an "));
+            format!("; begin each {} with '- '", entry.unwrap_or("entry"))
+        }
+        _ => String::new(),
+    }
+}
+
+/// That a character of `text` can't be seen.
+pub(super) fn invisible_in(text: &str) -> String {
+    let odd = |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    let found = text.chars().find(odd).map(u32::from);
+    found.map_or_else(String::new, |code| {
+        format!("; it holds a character that can't be seen (U+{code:04X}): type the key anew")
+    })
+}
+
+/// The unit of the number under `key`, where `text` brings its own: `5m`, `32MB`.
+pub(super) fn unit_in(key: &str, text: &str) -> String {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|one: char| !one.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let Ok(number) = number.parse::<u64>() else { return String::new() };
+    let is_of_bytes = key.ends_with("_bytes");
+    let seconds = match unit.trim() {
+        "s" | "sec" | "secs" | "second" | "seconds" => 1,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60,
+        "h" | "hour" | "hours" => 3600,
+        "d" | "day" | "days" => 24 * 3600,
+        "" => return String::new(),
+        _ if is_of_bytes => return "; it counts bytes: write the number alone".to_owned(),
+        _ => return String::new(),
+    };
+    if is_of_bytes {
+        return "; it counts bytes: write the number alone".to_owned();
+    }
+    // These count something else.
+    if key == "port" || key.starts_with("max_") {
+        return String::new();
+    }
+    format!("; it counts seconds: write {}", number.saturating_mul(seconds))
+}
+
 /// What a wrong value is, without its text.
 pub(super) fn what_is(value: &Node) -> &'static str {
     match value {
