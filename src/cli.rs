@@ -1,7 +1,8 @@
 //! The command line: its definition, and what was asked for as a value.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
@@ -265,7 +266,13 @@ fn flag(name: &'static str) -> Arg {
 
 /// Reads the arguments, the program's own name left out. The error says what is wrong with them.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    let named = std::iter::once("evertoken".into()).chain(arguments);
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.first().is_some_and(|first| first == "help") {
+        arguments.rotate_left(1);
+        arguments.pop();
+        arguments.push("--help".into());
+    }
+    let named = std::iter::once("evertoken".into()).chain(arguments.iter().cloned());
     match definition().try_get_matches_from(named) {
         Ok(matches) => Ok(command(&matches)),
         Err(error)
@@ -273,8 +280,25 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         {
             Ok(Command::Print(error.to_string()))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(format!("{error}{}", hint(&arguments).unwrap_or_default())),
     }
+}
+
+/// What was probably meant by a command line that makes no sense.
+fn hint(arguments: &[OsString]) -> Option<String> {
+    let definition = definition();
+    let words: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
+    let is_command =
+        |word: &str| definition.get_subcommands().any(|command| command.get_name() == word);
+    let mut meant = words.clone();
+    match words.iter().position(|word| is_command(word)) {
+        Some(at) if at > 0 => {
+            let command = meant.remove(at);
+            meant.insert(0, command);
+        }
+        _ => meant.insert(unnamed_file(&words)?, "--config".into()),
+    }
+    Some(format!("\nDid you mean: evertoken {}\n", meant.join(" ")))
 }
 
 fn command(matches: &ArgMatches) -> Command {
@@ -339,8 +363,24 @@ fn status_options(matches: &ArgMatches) -> status::StatusOptions {
     status::StatusOptions { form, watches: matches.get_flag("watch") }
 }
 
-/// `http://…` or `https://…`.
+/// Where a configuration stands that no option names.
+fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
+    let is_yaml = |word: &str| {
+        let kind = Path::new(word).extension();
+        kind.is_some_and(|kind| {
+            kind.eq_ignore_ascii_case("yaml") || kind.eq_ignore_ascii_case("yml")
+        })
+    };
+    let at = words.iter().position(|word| is_yaml(word) && !word.starts_with('-'))?;
+    let before = at.checked_sub(1).map_or("", |before| &*words[before]);
+    (!matches!(before, "-c" | "--config" | "--environment-file")).then_some(at)
+}
+
+/// `http://…` or `https://…`, or `HOST:PORT`, which is asked over HTTP.
 fn http_url(text: &str) -> Result<String, String> {
+    if !text.contains("://") && listen(text).is_ok() {
+        return Ok(format!("http://{text}"));
+    }
     if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(text.to_owned());
     }
@@ -480,12 +520,38 @@ mod tests {
             ("--listen :8080", "HOST:PORT"),
             ("--listen a:99999", "HOST:PORT"),
             ("--config", "--config"),
-            ("status --url 127.0.0.1:8080", "http://"),
+            ("status --url 127.0.0.1", "http://"),
+            ("status --url ftp://127.0.0.1:8080", "http://"),
             ("status --quiet --json", "--json"),
             ("status --key x", "--key"),
+            ("--config x check", "Did you mean: evertoken check --config x\n"),
+            ("-l [::1]:0 run --quiet", "Did you mean: evertoken run -l [::1]:0 --quiet\n"),
+            ("check other.yaml", "Did you mean: evertoken check --config other.yaml\n"),
+            ("other.yaml", "Did you mean: evertoken --config other.yaml\n"),
+            ("check --online other.yml", "evertoken check --online --config other.yml\n"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn calls_that_people_try_first() {
+        let printed = |line: &str| match parsed(line) {
+            Ok(Command::Print(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(printed("help"), printed("--help"));
+        assert_eq!(printed("help check"), printed("check --help"));
+        let url = |line: &str| match parsed(line) {
+            Ok(Command::Status { url, .. }) => url,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(url("status -u 127.0.0.1:8082").as_deref(), Some("http://127.0.0.1:8082"));
+        assert_eq!(url("status -u [::1]:8082").as_deref(), Some("http://[::1]:8082"));
+        // What is right as it is gets no other proposal.
+        let named =
+            parsed("check --config a.yaml --environment-file b.yaml --no-such").unwrap_err();
+        assert!(!named.contains("Did you mean: evertoken"), "{named}");
     }
 }

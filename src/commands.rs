@@ -14,7 +14,7 @@ use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::raw::Position;
 use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, Credential, encoding, secret_file};
+use evertoken::config::{Config, Credential, Provider, encoding, secret_file};
 use evertoken::supervisor::Supervisor;
 use evertoken::{environment_file, logger, regular_file};
 use log::{error, warn};
@@ -172,14 +172,14 @@ pub(crate) fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
     ExitCode::from(BAD_CONFIG)
 }
 
-/// Reads the configuration: it and its warnings, or every problem.
+/// Reads the configuration: it and its warnings, in words for lines of that level, or every problem.
 pub(crate) fn read(
     path: &Path,
     variables: &Variables,
 ) -> Result<(Config, Vec<String>), Vec<String>> {
     match inspect(path, variables) {
         (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
-            Ok((config, lines(&problems)))
+            Ok((config, problems.iter().map(Problem::in_log).collect()))
         }
         (_, problems) => Err(lines(&problems)),
     }
@@ -237,6 +237,16 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
 pub(crate) fn nobody_called(name: &str, config: &Config) -> String {
     let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
     format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
+}
+
+/// Why nothing can be done about the tokens of `provider`.
+pub(crate) fn not_refreshed(provider: &Provider) -> String {
+    let why = provider.credential.why_not_refreshed();
+    if provider.enabled {
+        format!("Provider {} is not refreshed: {why}", provider.name)
+    } else {
+        format!("Provider {} is disabled (its 'enabled' is false), and {why}", provider.name)
+    }
 }
 
 /// How lines of the log are written.

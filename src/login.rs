@@ -29,6 +29,7 @@ pub mod callback;
 pub mod device;
 pub mod loopback;
 pub mod page;
+mod refused;
 pub mod terminal;
 
 use authorization::Attempt;
@@ -256,6 +257,12 @@ fn by_paste(
         if line.is_empty() {
             return Err(failed("Nothing was pasted: the input has ended"));
         }
+        if callback::is_address_to_open(&line, url) {
+            (io.say)(
+                "That is the address to open; paste the one that the browser shows at the end. Once more:",
+            );
+            continue;
+        }
         match callback::of_pasted(&line, &expected) {
             Answer::Code(code) => {
                 return store(setup, exchange_code(setup, &attempt, &code, &redirect_uri)?);
@@ -311,8 +318,10 @@ fn exchange_code(
     let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
     let (answer, sent) = send(setup, &request);
     let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
-    let granted = read(setup, &answer, sent)
-        .map_err(|failure| failed(format!("The issuer did not take the code: {}", failure.what)))?;
+    let granted = read(setup, &answer, sent).map_err(|failure| {
+        let what = refused::tell(&failure, "token_url");
+        failed(format!("The issuer did not take the code: {what}"))
+    })?;
     Ok((granted, sent))
 }
 

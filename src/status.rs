@@ -227,7 +227,9 @@ fn is_ready(target: &Target) -> Result<bool, String> {
 fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
     let base = target.url.trim_end_matches('/');
     let unreachable = |error: UpstreamError| match error {
-        UpstreamError::Unreachable(why) => format!("{base} can't be reached: {why}"),
+        UpstreamError::Unreachable(why) => {
+            format!("{base} can't be reached: {why}; is it running?")
+        }
         UpstreamError::Short(shortage) => shortage.to_string(),
         UpstreamError::Unsendable(why) => format!("{base} is no URL to ask: {why}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {

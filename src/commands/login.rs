@@ -16,8 +16,8 @@ use evertoken::token::store::TokenStore;
 use evertoken::{assemble, logger};
 
 use crate::commands::{
-    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, nobody_called, say_out,
-    start_log, variable,
+    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, nobody_called, not_refreshed,
+    say_out, start_log, variable,
 };
 
 /// Logs in to the provider called `name`.
@@ -40,8 +40,7 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode 
     let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
     let groups = groups(&config.providers);
     let Some(group) = groups.iter().find(|group| group.members.contains(&index)) else {
-        let why = config.providers[index].credential.why_not_refreshed();
-        return fail(&format!("Provider {name} is not refreshed: {why}"), BAD_CONFIG);
+        return fail(&not_refreshed(&config.providers[index]), BAD_CONFIG);
     };
     let setup = match assemble::refresher_setup(
         0,

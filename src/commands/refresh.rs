@@ -11,7 +11,9 @@ use evertoken::token::refresher::refresh_once;
 use evertoken::token::store::TokenStore;
 use evertoken::{assemble, logger};
 
-use crate::commands::{BAD_CONFIG, USAGE, environment, fail, load, nobody_called, start_log};
+use crate::commands::{
+    BAD_CONFIG, USAGE, environment, fail, load, nobody_called, not_refreshed, start_log,
+};
 
 /// Refreshes one provider, or every enabled one.
 pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> ExitCode {
@@ -50,9 +52,7 @@ pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> 
         }
     }
     if let Some(Some(index)) = meant.filter(|_| refreshed == 0) {
-        let provider = &config.providers[index];
-        let why = provider.credential.why_not_refreshed();
-        return fail(&format!("Provider {} is not refreshed: {why}", provider.name), USAGE);
+        return fail(&not_refreshed(&config.providers[index]), USAGE);
     }
     if refreshed == 0 {
         let why = match wanted {

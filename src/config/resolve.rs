@@ -34,6 +34,13 @@ pub struct Problem {
     pub is_warning: bool,
 }
 
+impl Problem {
+    /// In words for a line of the log, whose level says whether it is a warning.
+    pub fn in_log(&self) -> String {
+        Self { is_warning: false, ..self.clone() }.to_string()
+    }
+}
+
 /// `file:line:column: message`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

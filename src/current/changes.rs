@@ -76,7 +76,8 @@ pub(super) fn what_changed(old: &[config::Provider], new: &[config::Provider]) -
     let added = count(&|one| !is_known(one), new);
     let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);
     let changed = new.len() - kept - added;
+    let noun = if added == 1 { "provider" } else { "providers" };
     format!(
-        "Reloaded the configuration: {added} providers added, {changed} changed, {kept} kept, {removed} removed"
+        "Reloaded the configuration: {added} {noun} added, {changed} changed, {kept} kept, {removed} removed"
     )
 }

@@ -128,6 +128,12 @@ impl Fields {
     }
 }
 
+/// Whether `line` is the address that the person is told to open, `url` with the parameters of the request.
+pub fn is_address_to_open(line: &str, url: &str) -> bool {
+    let base = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
+    base(line.trim()) == base(url) && line.contains("response_type=")
+}
+
 /// RFC 6749 §4.1.2.1 in words.
 fn refusal(error: &str, description: Option<&str>) -> String {
     let meaning = match error {
@@ -164,6 +170,16 @@ mod tests {
 
     fn code(text: &str) -> Answer {
         Answer::Code(Secret::new(text))
+    }
+
+    #[test]
+    fn the_address_that_was_to_be_opened_is_known_again() {
+        let url = "https://i/authorize?tenant=t";
+        let open = "https://i/authorize?tenant=t&response_type=code&client_id=a\n";
+        assert!(is_address_to_open(open, url));
+        assert!(!is_address_to_open("https://i/authorize?code=c&state=s1", url));
+        assert!(!is_address_to_open("http://127.0.0.1:1/callback?code=c", url));
+        assert!(!is_address_to_open("a-code", url));
     }
 
     #[test]

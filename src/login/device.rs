@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
 use crate::config::{AutoRefresh, Missing};
 use crate::login::callback::words;
+use crate::login::refused;
 use crate::secret::Secret;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
@@ -59,7 +60,8 @@ impl Pending {
             let fields = TokenFields::default();
             let failure =
                 grant::read(answer.status, &answer.headers, &answer.body, &fields, sent).err();
-            let what = failure.map(|failure| failure.what.to_string()).unwrap_or_default();
+            let what = failure.map(|failure| refused::tell(&failure, "device_authorization_url"));
+            let what = what.unwrap_or_default();
             return Err(format!("The issuer gives no device code: {what}"));
         }
         let text =

@@ -328,3 +328,18 @@ providers: [{name: P, type: openai, base_url: 'https://x/v1/chat/completions', a
     let words = "names one endpoint; write \"https://x/v1\"";
     assert!(told.contains(words), "{told}");
 }
+
+#[test]
+fn a_command_for_a_disabled_provider_says_that_it_is_disabled() {
+    let config = "settings: {state_dir: STATE}
+providers:
+  - {name: P, type: openai, base_url: 'https://x', auth_type: none}
+  - {name: Off, type: openai, base_url: 'https://x', auth_type: none, enabled: false}
+";
+    for (command, code) in [("refresh", 2), ("login", 78)] {
+        let told = run(folder(config).path(), &[command, "--provider", "off"], &VARIABLES);
+        assert_eq!(told.status.code(), Some(code));
+        let told = text(&told.stderr);
+        assert!(told.contains("Provider Off is disabled (its 'enabled' is false)"), "{told}");
+    }
+}

@@ -518,3 +518,14 @@ fn nothing_secret_is_said_at_trace_level() {
         }
     }
 }
+
+#[test]
+fn the_address_that_was_to_be_opened_was_pasted_back() {
+    let place = Place::new("authorization_url: URL/oauth/authorize");
+    let (mut login, mut stdin) = place.login(&["--paste"]);
+    let address = address_of(&login);
+    writeln!(stdin, "{address}").unwrap();
+    login.wait_for("That is the address to open; paste the one that the browser shows at the end");
+    writeln!(stdin, "{}", redirect_of(&address)).unwrap();
+    assert_eq!(login.code(), Some(0));
+}

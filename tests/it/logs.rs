@@ -1,5 +1,6 @@
 //! The log of the real binary: a line a request, JSON, `--quiet`, the journal's manners.
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::binary::{Binary, command, run, text};
@@ -270,4 +271,28 @@ fn every_line_is_there_after_a_stop() {
         .collect();
     assert_eq!(numbers, (0..50).map(|index| index.to_string()).collect::<Vec<_>>());
     assert!(lines.last().unwrap().ends_with("Stopped"));
+}
+
+#[test]
+fn a_warning_of_the_configuration_was_called_one_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let provider = |name: &str| {
+        format!(
+            "  - {{name: {name}, type: openai, base_url: 'http://127.0.0.1:9', auth_type: none, streaming_mode: x}}\n"
+        )
+    };
+    let write = |providers: &str| {
+        let config = format!("settings: {{port: 0, state_dir: state}}\nproviders:\n{providers}");
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    };
+    write(&provider("A"));
+    let binary = Binary::start(folder.path(), &["run"], &[]);
+    binary.address();
+    let line = binary.wait_for("providers.yaml:3:78: 'streaming_mode' in a provider is not used");
+    assert!(line.contains("[WARN] ") && !line.contains("warning"), "{line}");
+    write(&(provider("A") + &provider("B")));
+    binary.signal(Signal::HUP);
+    let line = binary.wait_for("providers.yaml:4:78: 'streaming_mode' in a provider is not used");
+    assert!(line.contains("[WARN] ") && !line.contains("warning"), "{line}");
+    binary.wait_for("Reloaded the configuration: 1 provider added, 0 changed, 1 kept, 0 removed");
 }

@@ -253,7 +253,7 @@ fn status_asks_prints_and_tells_readiness() {
     drop(proxy);
     let (code, shown, why) = asked(&["status", "--url", &url], &[]);
     assert_eq!((code, shown.as_str()), (1, ""));
-    assert!(why.contains("can't be reached"), "{why}");
+    assert!(why.contains("can't be reached") && why.contains("; is it running?"), "{why}");
     assert_eq!(asked(&["status", "--url", &url, "-q"], &[]).0, 1);
 }
 

@@ -205,12 +205,14 @@ impl Actor {
         if let Some(failure) = self.machine.failure_that_counts().cloned() {
             let (name, what) = (&self.setup.name, &failure.what);
             let at = failure.retry_at;
-            let next = format!("; the next try is at {at}, or once there is a new refresh token");
+            let next = format!(
+                "; it is tried again at {at} all the same, or once there is a new refresh token"
+            );
             let next = if self.is_single { "" } else { &next };
             let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
             error!(
                 provider = self.setup.name.as_str();
-                "The last refresh for provider: {name} failed for good: {what}{lost}{next}"
+                "The last refresh for provider: {name} failed, and trying again does not help: {what}{lost}{next}"
             );
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
