@@ -132,7 +132,7 @@ fn ready(proxy: &Proxy) -> Page {
         if let Some(waiting) = &posting.waiting {
             warnings.push(format!("{name}: {waiting}"));
         }
-        warnings.extend(status::warning(provider, &posting, now));
+        warnings.extend(status::warning(provider, &posting, posting.missing.as_ref(), now));
     }
     let ready = missing.is_empty();
     let value = json!({ "ready": ready, "unavailable": missing, "warnings": warnings });

@@ -167,6 +167,14 @@ fn a_missing_variable_is_a_warning_for_as_long_as_the_stored_token_serves() {
     let told = run(folder.path(), &["status", "--url", &format!("http://{address}")], &[]);
     let told = text(&told.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(told.contains(warning), "{told}");
+    // Once a refresh has failed for it, it is the problem; who asks for readiness is told as before.
+    let order = "POST /-/refresh/claude-code-official HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    ask(address, order);
+    let status = ask(address, get("/-/status")).json()["providers"][0].clone();
+    assert_eq!(status["problem"], "Missing environment variable: 'CLAUDE_CLIENT_SECRET'");
+    assert_eq!(status["warning"], serde_json::Value::Null);
+    let ready = ask(address, get("/-/ready"));
+    assert_eq!((ready.status, &ready.json()["warnings"]), (200, &serde_json::json!([warning])));
 }
 
 #[test]

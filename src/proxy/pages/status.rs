@@ -42,6 +42,9 @@ pub(super) fn provider_report(
     now: Moment,
 ) -> ProviderReport {
     let Provider { config, counts, cooldown, .. } = provider;
+    // Once a refresh has failed for it, it is the problem.
+    let has_failed = posting.refresh.trouble.is_some_and(Trouble::waits_for_somebody);
+    let missing = posting.missing.as_ref().filter(|_| !has_failed);
     let mut report = ProviderReport {
         name: config.name.clone(),
         slug: config.slug.clone(),
@@ -62,7 +65,7 @@ pub(super) fn provider_report(
         credential: credential_kind(&config.credential),
         problem: problem(provider, posting, now),
         advice: None,
-        warning: warning(provider, posting, now),
+        warning: warning(provider, posting, missing, now),
         refresh_token: refresh_token(config, posting, now),
     };
     let refreshed = match &config.credential {
@@ -169,13 +172,18 @@ fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String
 }
 
 /// What somebody should see to though there is a credential to send: a state file that can't be written, since a restart
-/// would lose what it lacks, a secret that the next refresh needs, or a credential file that is gone or odd.
-pub(super) fn warning(provider: &Provider, posting: &Posting, now: Moment) -> Option<String> {
+/// would lose what it lacks, `missing`, which the next refresh needs, or a credential file that is gone or odd.
+pub(super) fn warning(
+    provider: &Provider,
+    posting: &Posting,
+    missing: Option<&Missing>,
+    now: Moment,
+) -> Option<String> {
     let config = &provider.config;
     let unwritten = posting.disk_error.as_ref();
     let unwritten =
         unwritten.map(|why| format!("The state file of {} can't be written: {why}", config.name));
-    let missing = posting.missing.as_ref().filter(|_| config.enabled);
+    let missing = missing.filter(|_| config.enabled && provider.source.has_one(posting, now));
     let missing = missing.map(|missing| next_refresh_fails(missing, &config.name));
     let of_posting: Vec<_> = unwritten.into_iter().chain(missing).collect();
     if !of_posting.is_empty() {

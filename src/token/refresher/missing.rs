@@ -8,10 +8,9 @@ use crate::token::history::Trouble;
 use crate::token::refresher::actor::Actor;
 
 impl Actor {
-    /// The secret for the lack of which the next refresh will fail; None where a refresh has failed for it.
+    /// The secret for the lack of which the next refresh will fail, though there is a token.
     pub(super) fn missing_ahead(&self) -> Option<Missing> {
-        let has_failed = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
-        if self.is_retired || has_failed || self.machine.token().is_none() {
+        if self.is_retired || self.machine.token().is_none() {
             return None;
         }
         match self.token_request(&self.machine.presented()).err()?.what {
@@ -20,9 +19,11 @@ impl Actor {
         }
     }
 
-    /// Says it where it is new. It is not needed before the token is due, and there is time to mend it.
+    /// Says it where it is new, and no refresh has failed for it, which was said. It is not needed before the token is
+    /// due, and there is time to mend it.
     pub(super) fn say_missing(&mut self) {
-        let missing = self.missing_ahead();
+        let has_failed = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
+        let missing = self.missing_ahead().filter(|_| !has_failed);
         if missing == self.missing_said {
             return;
         }

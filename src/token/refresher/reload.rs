@@ -62,7 +62,6 @@ impl Actor {
                 self.move_to_next_place();
             }
         }
-        self.say_missing();
         self.publish(false);
     }
 
