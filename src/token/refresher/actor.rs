@@ -58,7 +58,7 @@ pub(super) struct Actor {
     pub(super) hold_off: Option<Due>,
     /// What it is told, and how much of that came before the last refresh ended.
     pub(super) inbox: Receiver<Event>,
-    pub(super) joined: usize,
+    pub(super) joined: Option<usize>,
     /// As in [`Inbox`](crate::token::refresher::Inbox).
     pub(super) is_told_wanted: Arc<AtomicBool>,
     clock_warned: bool,
@@ -123,7 +123,7 @@ impl Actor {
             waiting: Vec::new(),
             hold_off: None,
             inbox,
-            joined: 0,
+            joined: None,
             is_told_wanted,
             clock_warned: false,
             lock_warned: false,
@@ -358,7 +358,7 @@ impl Actor {
     fn is_settled(&mut self) -> bool {
         let is_settled = self.machine.next(self.setup.clock.now()) != Step::Refresh;
         if is_settled {
-            self.joined = self.inbox.len();
+            self.joined = Some(self.inbox.len());
             self.wait_is_over();
             self.publish(false);
         }
@@ -370,6 +370,7 @@ impl Actor {
         if self.is_held_up_by_unread() {
             return Went::Unread;
         }
+        self.joined = None;
         self.publish(true);
         let lock = match self.lock_and_take_up() {
             Err(Went::Busy) if self.is_settled() => return Went::Through,
@@ -393,7 +394,7 @@ impl Actor {
         self.leave();
         self.keep_while_unsaved(lock, self.setup.state.lock_path());
         // Once the outcome is published, an order is about what comes after it.
-        self.joined = self.inbox.len();
+        self.joined.get_or_insert(self.inbox.len());
         match went {
             Went::Busy => self.wait_for(Cause::Lease),
             Went::Through => self.wait_is_over(),

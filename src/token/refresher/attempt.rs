@@ -107,6 +107,8 @@ impl Actor {
         self.status.successes += 1;
         self.falls_back = false;
         self.status.settle();
+        // An order that comes once the token is there is about the next one.
+        self.joined = Some(self.inbox.len());
         // Whoever reads the line below finds the token in use.
         self.publish(false);
         let Some(token) = self.machine.token() else { return };

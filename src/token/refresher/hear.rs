@@ -86,7 +86,7 @@ impl Actor {
         }
         // An order that comes after another configuration is about that one.
         let mut is_of_now = true;
-        for _ in 0..std::mem::take(&mut self.joined) {
+        for _ in 0..self.joined.take().unwrap_or(0) {
             match self.inbox.try_recv() {
                 Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Event::Force(done)) if is_of_now && self.falls_back => self.waiting.push(done),
