@@ -24,7 +24,7 @@ use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
 use crate::upstream::{Timeouts, Upstream, UpstreamError};
 
-/// What a run is made with besides its configuration.
+/// The surroundings of a run: time, chance, timers and the service manager.
 pub struct Environment {
     /// The time.
     pub clock: Clock,
@@ -32,7 +32,7 @@ pub struct Environment {
     pub rng: Rng,
     /// Makes the channels that refreshers wait on.
     pub timer: fn(Duration) -> Receiver<std::time::Instant>,
-    /// Who is told how it goes.
+    /// The service manager that hears when the run is ready, reloads and stops.
     pub supervisor: Supervisor,
 }
 

@@ -7,13 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+pub use crate::common::CLIENT_ID;
+use crate::common::{Answer, random, refusal};
 use crate::logins::Logins;
 use crate::manners::answer::Values;
 use crate::manners::request::{TokenRequest, Wrong};
 use crate::manners::{ClientAuth, Manners, UsedToken};
-
-/// Who may ask for tokens.
-pub const CLIENT_ID: &str = "sandbox-client";
 
 /// What happened since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,9 +63,6 @@ struct Family {
     /// The access token that was given last.
     latest: Option<String>,
 }
-
-/// A status and a JSON body.
-pub type Answer = (u16, Value);
 
 /// What comes of a token request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -311,15 +307,6 @@ fn jwt(id: &str, exp: u64, more: &Map<String, Value>) -> String {
         claims[name] = value.clone();
     }
     format!("{}.{}.{}", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims), "c2FuZGJveA")
-}
-
-pub(crate) fn refusal(status: u16, error: &str) -> Answer {
-    (status, json!({ "error": error, "error_description": "said by the sandbox" }))
-}
-
-pub(crate) fn random(rng: &mut fastrand::Rng, prefix: &str) -> String {
-    let tail: String = std::iter::repeat_with(|| rng.alphanumeric()).take(40).collect();
-    format!("{prefix}{tail}")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! [`folder`] is where a demo keeps what it has. Everything is on 127.0.0.1,
 //! and nothing here is meant for anything but trying and testing.
 
+mod common;
 pub mod device_page;
 pub mod faults;
 pub mod folder;

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::digest::{SHA256, digest};
 use serde_json::json;
 
-use crate::issuer::{Answer, CLIENT_ID, random, refusal};
+use crate::common::{Answer, CLIENT_ID, random, refusal};
 
 /// How long an authorization code can be used, in milliseconds.
 const CODE_LIFETIME_MS: u64 = 60_000;

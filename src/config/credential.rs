@@ -41,7 +41,7 @@ impl Credential {
 /// the start.
 #[derive(Clone, Debug)]
 pub struct WatchedFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
     /// What is in it.
     pub form: Form,
