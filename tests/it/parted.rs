@@ -4,86 +4,13 @@
 //! The judge is an issuer that revokes a family of refresh tokens when one of them comes twice.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::support::client::{get, post};
+use crate::support::client::get;
 use crate::support::issuer::StrictIssuer;
-use crate::support::peer::Peer;
-use crate::support::proxy::{Builder, TestProxy};
+use crate::support::proxy::TestProxy;
+use crate::support::world::{LIFETIME_SECS, World, of_env, order, sent};
 use crate::support::{eventually, unwritable};
-
-const LIFETIME_SECS: u64 = 3600;
-
-struct World {
-    base: tempfile::TempDir,
-    provider: Peer,
-    issuer: StrictIssuer,
-}
-
-impl World {
-    fn new() -> Self {
-        let base = tempfile::tempdir().unwrap();
-        std::fs::create_dir(base.path().join("disk")).unwrap();
-        symlink(base.path().join("disk"), base.path().join("state")).unwrap();
-        let provider = Peer::telling_the_credential();
-        Self { base, provider, issuer: StrictIssuer::start(LIFETIME_SECS) }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.base.path().join("state")
-    }
-
-    fn described(&self) -> Builder {
-        let state = format!("state_dir: \"{}\"", self.state().display());
-        TestProxy::builder().settings(&state).variable("OTHER_ID", "another-client")
-    }
-
-    /// A proxy before providers of these names and `auto_refresh_config`s.
-    fn with(&self, providers: &[(&str, &str)]) -> Builder {
-        let url = self.provider.url();
-        let one = |builder: Builder, (name, lines): &(&str, &str)| {
-            builder.provider(name, "anthropic", &url, lines)
-        };
-        providers.iter().fold(self.described(), one)
-    }
-
-    /// What the file `name` beside the state folder is from now on.
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.base.path().join(name), text).unwrap();
-    }
-
-    /// An `auto_refresh_config` with the refresh token of that file.
-    fn of_file(&self, name: &str) -> String {
-        let file = self.base.path().join(name);
-        let seed = format!("refresh_token_file: \"{}\"", file.display());
-        of_env(&self.issuer.url()).replace("refresh_token_env: REFRESH_TOKEN", &seed)
-    }
-
-    /// What was sent to the provider.
-    fn was_shown(&self) -> usize {
-        self.provider.seen().len()
-    }
-
-    #[track_caller]
-    fn nothing_came_twice(&self) {
-        assert_eq!(self.issuer.revoked(), [""; 0], "{:?}", self.issuer.presented());
-    }
-}
-
-fn of_env(token_url: &str) -> String {
-    format!(
-        "auto_refresh_config:\n  token_url: \"{token_url}\"\n  client_id_env: CLIENT_ID\n  \
-         refresh_token_env: REFRESH_TOKEN"
-    )
-}
-
-fn order(proxy: &TestProxy, slug: &str) -> u16 {
-    proxy.ask(post(&format!("/-/refresh/{slug}"), "")).status
-}
-
-fn sent(proxy: &TestProxy, slug: &str) -> String {
-    proxy.ask(get(&format!("/to/{slug}/x"))).body
-}
 
 fn token(of: &str, number: usize) -> String {
     format!("Bearer access-{of}-{number}")

@@ -4,89 +4,14 @@
 //! The judge is an issuer that revokes a family of refresh tokens when one of them comes twice.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use crate::support::client::{get, post};
+use crate::support::client::get;
 use crate::support::issuer::StrictIssuer;
-use crate::support::peer::Peer;
 use crate::support::proxy::{Builder, TestProxy};
+use crate::support::world::{LIFETIME_SECS, World, of_env, order, sent};
 use crate::support::{eventually, unwritable};
-
-const LIFETIME_SECS: u64 = 3600;
-
-/// A state folder that several proxies use, one after the other or at once; their provider and issuer.
-struct World {
-    base: tempfile::TempDir,
-    provider: Peer,
-    issuer: StrictIssuer,
-}
-
-impl World {
-    fn new() -> Self {
-        let base = tempfile::tempdir().unwrap();
-        std::fs::create_dir(base.path().join("disk")).unwrap();
-        symlink(base.path().join("disk"), base.path().join("state")).unwrap();
-        let (provider, issuer) =
-            (Peer::telling_the_credential(), StrictIssuer::start(LIFETIME_SECS));
-        Self { base, provider, issuer }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.base.path().join("state")
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.state().join(name)
-    }
-
-    fn described(&self) -> Builder {
-        TestProxy::builder().settings(&format!("state_dir: \"{}\"", self.state().display()))
-    }
-
-    /// A proxy before providers called so.
-    fn with(&self, names: &[&str]) -> Builder {
-        let one = |builder: Builder, name: &&str| {
-            builder.provider(name, "anthropic", &self.provider.url(), &refresh(&self.issuer.url()))
-        };
-        names.iter().fold(self.described(), one)
-    }
-
-    /// The names in the state folder that end so.
-    fn files(&self, end: &str) -> Vec<String> {
-        let names =
-            std::fs::read_dir(self.state()).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-        names.retain(|name| name.ends_with(end));
-        names.sort();
-        names
-    }
-
-    fn presented(&self) -> usize {
-        self.issuer.presented().len()
-    }
-
-    #[track_caller]
-    fn nothing_came_twice(&self) {
-        assert_eq!(self.issuer.revoked(), [""; 0], "{:?}", self.issuer.presented());
-    }
-}
-
-/// The `auto_refresh_config` of these tests.
-fn refresh(token_url: &str) -> String {
-    format!(
-        "auto_refresh_config:\n  enabled: true\n  token_url: \"{token_url}\"\n  client_id_env: CLIENT_ID\n  \
-         refresh_token_env: REFRESH_TOKEN"
-    )
-}
-
-fn order(proxy: &TestProxy, slug: &str) -> u16 {
-    proxy.ask(post(&format!("/-/refresh/{slug}"), "")).status
-}
-
-fn sent(proxy: &TestProxy, slug: &str) -> String {
-    proxy.ask(get(&format!("/to/{slug}/x"))).body
-}
 
 fn token(number: usize) -> String {
     format!("Bearer access-the-seed-{number}")
@@ -109,9 +34,9 @@ fn one_refresh_token_at_two_issuers_is_two_chains_whatever_becomes_of_one() {
     for (what, is_client) in cases.into_iter().flat_map(|what| [(what, false), (what, true)]) {
         let world = World::new();
         let other = StrictIssuer::start(LIFETIME_SECS);
-        let of_b = refresh(&other.url());
+        let of_b = of_env(&other.url());
         let of_b = if is_client { of_b.replace("CLIENT_ID", "OTHER_ID") } else { of_b };
-        let (url, of_a) = (world.provider.url(), refresh(&world.issuer.url()));
+        let (url, of_a) = (world.provider.url(), of_env(&world.issuer.url()));
         let start = || world.described().variable("OTHER_ID", "another-client");
         let with = |of_a: &str| {
             start().provider("A", "anthropic", &url, of_a).provider("B", "anthropic", &url, &of_b)
@@ -145,7 +70,7 @@ fn one_refresh_token_at_two_issuers_is_two_chains_whatever_becomes_of_one() {
 fn a_provider_whose_token_url_or_client_was_corrected_keeps_its_chain() {
     let world = World::new();
     let url = world.provider.url();
-    let right = refresh(&world.issuer.url());
+    let right = of_env(&world.issuer.url());
     let changes = [
         right.replace("\"\n  client", "/v2\"\n  client"),
         right.replace("CLIENT_ID", "OTHER_ID"),
@@ -178,14 +103,14 @@ fn a_provider_whose_token_url_or_client_was_corrected_keeps_its_chain() {
 fn a_state_file_of_an_older_version_is_its_names_or_that_of_a_provider_that_was_renamed() {
     for name in ["A", "Renamed"] {
         let world = World::new();
-        let proxy = world.with(&["A"]).start();
+        let proxy = world.called(&["A"]).start();
         is_ready(&proxy);
         drop(proxy);
         let text = std::fs::read_to_string(world.file("a.json")).unwrap();
         let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(older.as_object_mut().unwrap().remove("client").is_some());
         std::fs::write(world.file("a.json"), older.to_string()).unwrap();
-        let proxy = world.with(&[name]).start();
+        let proxy = world.called(&[name]).start();
         assert_eq!(sent(&proxy, &name.to_lowercase()), token(1));
         assert_eq!(order(&proxy, &name.to_lowercase()), 200);
         world.nothing_came_twice();
@@ -203,9 +128,9 @@ fn two_processes_that_call_a_provider_differently_have_one_file_and_one_lock() {
     for (names, of_second) in cases {
         let slug = |names: &[&str]| names[names.len() - 1].to_lowercase().replace(' ', "-");
         let world = World::new();
-        let first = world.with(names).start();
+        let first = world.called(names).start();
         is_ready(&first);
-        let second = world.with(of_second).start();
+        let second = world.called(of_second).start();
         is_ready(&second);
         assert_eq!(sent(&second, &slug(of_second)), token(1), "{names:?}");
         for _ in 0..2 {
@@ -220,7 +145,7 @@ fn two_processes_that_call_a_provider_differently_have_one_file_and_one_lock() {
             for header in ["", "headers: { x-own: \"1\" }\n"] {
                 let url = world.provider.url();
                 let lines =
-                    format!("{header}{}\n  retry_interval: 60", refresh(&world.issuer.url()));
+                    format!("{header}{}\n  retry_interval: 60", of_env(&world.issuer.url()));
                 let one = |builder: Builder, name: &&str| {
                     builder.provider(name, "anthropic", &url, &lines)
                 };
@@ -235,7 +160,7 @@ fn two_processes_that_call_a_provider_differently_have_one_file_and_one_lock() {
         drop(first);
         assert_eq!(order(&second, &slug(of_second)), 200);
         drop(second);
-        let again = world.with(of_second).start();
+        let again = world.called(of_second).start();
         assert_eq!(sent(&again, &slug(of_second)), token(world.presented()));
         world.nothing_came_twice();
     }
@@ -244,7 +169,7 @@ fn two_processes_that_call_a_provider_differently_have_one_file_and_one_lock() {
 #[test]
 fn a_process_that_starts_while_another_refreshes_under_another_name_waits_for_its_outcome() {
     let world = World::new();
-    let first = world.with(&["Old"]).start();
+    let first = world.called(&["Old"]).start();
     is_ready(&first);
     let held = world.issuer.hold_next();
     eventually("a refresh is under way", || {
@@ -252,7 +177,7 @@ fn a_process_that_starts_while_another_refreshes_under_another_name_waits_for_it
         first.refresh_all();
         world.presented() == 2
     });
-    let second = world.with(&["New"]).start();
+    let second = world.called(&["New"]).start();
     // What is stored is good.
     assert_eq!(sent(&second, "new"), token(1));
     second.refresh_all();
@@ -273,9 +198,9 @@ fn a_chain_is_begun_by_one_process_alone_whatever_each_calls_it() {
         } else {
             world.issuer.hold_next()
         };
-        let first = world.with(&["Old"]).start();
+        let first = world.called(&["Old"]).start();
         eventually("the first refresh is under way", || world.presented() == 1);
-        let second = world.with(&["New"]).start();
+        let second = world.called(&["New"]).start();
         second.refresh_all();
         first.refresh_all();
         drop(held);
@@ -293,13 +218,13 @@ fn a_chain_is_begun_by_one_process_alone_whatever_each_calls_it() {
 #[test]
 fn a_provider_that_was_renamed_waits_for_its_old_file_to_be_readable() {
     let world = World::new();
-    let proxy = world.with(&["Old"]).start();
+    let proxy = world.called(&["Old"]).start();
     is_ready(&proxy);
     drop(proxy);
     let aside = world.base.path().join("aside");
     std::fs::rename(world.file("old.json"), &aside).unwrap();
     symlink("old.json", world.file("old.json")).unwrap();
-    let proxy = world.with(&["New"]).start();
+    let proxy = world.called(&["New"]).start();
     eventually("it says what it waits for", || {
         let waits = waits(&proxy, 0);
         waits.contains("old.json, which can't be read") && waits.contains("change of its name")
@@ -318,7 +243,7 @@ fn a_file_that_can_not_be_read_holds_up_nobody_but_its_own_provider() {
     let world = World::new();
     symlink("old.json", world.file("old.json")).unwrap();
     let url = world.provider.url();
-    let fixed = world.with(&["New"]).provider("Old", "anthropic", &url, "auth_value: \"key\"");
+    let fixed = world.called(&["New"]).provider("Old", "anthropic", &url, "auth_value: \"key\"");
     let proxy = fixed.start();
     assert_eq!(sent(&proxy, "new"), token(1));
 }
@@ -332,13 +257,13 @@ fn what_stands_in_the_place_of_the_lock_is_waited_for_and_a_lock_that_nobody_can
     ];
     for make in makes {
         let world = World::new();
-        let proxy = world.with(&["A"]).start();
+        let proxy = world.called(&["A"]).start();
         is_ready(&proxy);
         drop(proxy);
         let path = world.file("a.lock");
         std::fs::remove_file(&path).unwrap();
         make(&path);
-        let proxy = world.with(&["A"]).start();
+        let proxy = world.called(&["A"]).start();
         assert_eq!(sent(&proxy, "a"), token(1), "what is stored serves");
         proxy.refresh_all();
         eventually("it says what it waits for", || {
@@ -352,7 +277,7 @@ fn what_stands_in_the_place_of_the_lock_is_waited_for_and_a_lock_that_nobody_can
     let world = World::new();
     std::fs::remove_file(world.state()).unwrap();
     unwritable(&world.state());
-    let proxy = world.with(&["A"]).start();
+    let proxy = world.called(&["A"]).start();
     assert_eq!(sent(&proxy, "a"), token(1), "a folder that can't be written");
     assert_eq!(waits(&proxy, 0), "");
 }
@@ -360,20 +285,20 @@ fn what_stands_in_the_place_of_the_lock_is_waited_for_and_a_lock_that_nobody_can
 #[test]
 fn a_token_that_could_not_be_stored_serves_on_where_refreshing_is_turned_off() {
     let world = World::new();
-    let proxy = world.with(&["A"]).start();
+    let proxy = world.called(&["A"]).start();
     is_ready(&proxy);
     // The folder is there and can't be written: what it holds is a token behind.
     std::fs::remove_file(world.state()).unwrap();
     unwritable(&world.state());
     assert_eq!(order(&proxy, "a"), 200);
-    let off = refresh(&world.issuer.url()).replace("enabled: true", "enabled: false");
+    let off = of_env(&world.issuer.url()).replace("enabled: true", "enabled: false");
     for header in ["1", "2"] {
         let lines = format!("headers: {{ x-own: \"{header}\" }}\n{off}");
         let after = world.described().provider("A", "anthropic", &world.provider.url(), &lines);
         assert_eq!(proxy.reload(&after).status, 200);
         assert_eq!(sent(&proxy, "a"), token(2), "the newest is in memory");
     }
-    assert_eq!(proxy.reload(&world.with(&["A"])).status, 200);
+    assert_eq!(proxy.reload(&world.called(&["A"])).status, 200);
     assert_eq!(order(&proxy, "a"), 200);
     assert_eq!(sent(&proxy, "a"), token(3));
     world.nothing_came_twice();
@@ -383,8 +308,8 @@ fn a_token_that_could_not_be_stored_serves_on_where_refreshing_is_turned_off() {
 fn two_processes_in_which_two_providers_changed_accounts_each_find_their_chains() {
     let world = World::new();
     world.issuer.knows("other-seed");
-    let other = refresh(&world.issuer.url()).replace("REFRESH_TOKEN", "OTHER");
-    let own = refresh(&world.issuer.url());
+    let other = of_env(&world.issuer.url()).replace("REFRESH_TOKEN", "OTHER");
+    let own = of_env(&world.issuer.url());
     let with = |of_a: &str, of_b: &str| {
         let url = world.provider.url();
         let start = world.described().variable("OTHER", "other-seed").variable("NEXT", "next-seed");

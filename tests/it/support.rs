@@ -8,6 +8,7 @@ pub(crate) mod issuer;
 pub(crate) mod lockstep;
 pub(crate) mod peer;
 pub(crate) mod proxy;
+pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
