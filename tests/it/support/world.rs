@@ -95,7 +95,7 @@ impl World {
 
 pub(crate) fn of_env(token_url: &str) -> String {
     format!(
-        "auto_refresh_config:\n  token_url: \"{token_url}\"\n  client_id_env: CLIENT_ID\n  \
+        "auto_refresh_config:\n  enabled: true\n  token_url: \"{token_url}\"\n  client_id_env: CLIENT_ID\n  \
          refresh_token_env: REFRESH_TOKEN"
     )
 }
