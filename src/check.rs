@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::assemble::way_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
-use crate::message::Headers;
+use crate::http::message::Headers;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
 use crate::shared::health::far_apart;

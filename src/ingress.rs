@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use crate::config::Limits;
 
-pub mod body;
 pub mod conn;
 pub mod door;
 pub mod guest;
-pub mod head;
 pub mod hosting;
 pub mod listener;
 pub mod live;

@@ -1,7 +1,7 @@
 //! evertoken: a small blocking forwarding proxy that always has a valid token.
 //!
 //! The modules in reading order:
-//! values first ([`config`], [`secret`], [`clock`], [`message`], [`thread`], [`logger`]), then the life of a
+//! values first ([`config`], [`secret`], [`clock`], [`http`], [`thread`], [`logger`]), then the life of a
 //! token ([`record`], [`token`]), the way out ([`upstream`]), the way in ([`ingress`]), which credential a request
 //! gets ([`credential`]), and the life of a request ([`proxy`]). [`assemble`] makes the parts, [`app`] starts them and
 //! stops them again; [`current`] is the configuration in use, and how another takes its place; [`login`] gets the first
@@ -18,17 +18,15 @@ pub mod credential;
 pub mod current;
 pub mod environment_file;
 mod expiry;
-pub mod inflate;
+pub mod http;
 pub mod ingress;
 pub mod jwt;
 pub mod listener_owner;
 pub mod liveness;
 pub mod logger;
 pub mod login;
-pub mod message;
 pub mod proxy;
 pub mod record;
-pub mod refusal;
 pub mod regular_file;
 pub mod reload;
 pub mod report;

@@ -13,17 +13,15 @@ use log::debug;
 
 use crate::clock::Stopwatch;
 use crate::config::Egress;
+use crate::http::head::response;
 use crate::spare;
 
 mod answer;
-mod buffer;
 mod connect;
 mod departure;
 mod error;
 mod exchange;
 mod fault;
-pub mod framing;
-pub mod head;
 mod idle;
 mod origin;
 pub mod post;
@@ -43,8 +41,6 @@ mod wire;
 
 pub use answer::{Answer, Piece};
 pub use error::UpstreamError;
-pub use framing::AnswerLength;
-pub use head::RESPONSE_HEAD_MAX_BYTES;
 pub use request::{OutBody, OutRequest};
 pub use timeouts::Timeouts;
 
@@ -164,7 +160,7 @@ impl Upstream {
     ) -> Result<Answer<'_>, (Failed, Watch)> {
         let mut exchange = Exchange::on(wire, &watch, timeouts);
         let outcome = exchange.run(head, body).and_then(|parsed| {
-            let (framing, length) = head::framing(method, &parsed)?;
+            let (framing, length) = response::framing(method, &parsed)?;
             Ok((parsed, framing, length))
         });
         let (parsed, framing, length) = match outcome {
@@ -175,7 +171,7 @@ impl Upstream {
                 return Err((Failed { fault, is_stale }, watch));
             }
         };
-        let is_kept = exchange.sent_whole && head::keeps_alive(&parsed);
+        let is_kept = exchange.sent_whole && response::keeps_alive(&parsed);
         let (wire, buffer) = exchange.into_parts();
         let rest = Rest {
             wire: Some(wire),

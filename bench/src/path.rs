@@ -15,12 +15,12 @@ use evertoken::app::App;
 use evertoken::assemble::Environment;
 use evertoken::clock::Clock;
 use evertoken::config::resolve::{Sources, resolve};
+use evertoken::http::message::RequestHead;
+use evertoken::http::refusal::Refusal;
 use evertoken::ingress::guest::Guest;
 use evertoken::ingress::live::Live;
 use evertoken::ingress::{After, Request, Service, conn};
-use evertoken::message::RequestHead;
 use evertoken::proxy::state::Proxy;
-use evertoken::refusal::Refusal;
 use evertoken::supervisor::Supervisor;
 
 use crate::process::output;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use evertoken::upstream::framing::{Framing, Step};
+use evertoken::http::framing::{Framing, Step};
 use rustix::event::epoll;
 
 use crate::time::{nanos, now};

@@ -1,6 +1,6 @@
 //! What an endpoint's answers to requests without a credential tell of it. Pure.
 
-use crate::message::reason_phrase;
+use crate::http::message::reason_phrase;
 
 /// The longest address of a redirect that is shown.
 const LOCATION_SHOWN_MAX_CHARS: usize = 200;

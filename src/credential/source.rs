@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Deadline, Moment};
 use crate::config::{Credential, FIRST_TOKEN_WAIT, Missing};
 use crate::credential::waiting;
-use crate::refusal::{Code, Refusal};
+use crate::http::refusal::{Code, Refusal};
 use crate::secret::Secret;
 use crate::token::refresher::Inbox;
 use crate::token::store::{Generation, Posting, PostingKey, TokenStore};

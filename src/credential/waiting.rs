@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Moment, Timestamp};
 use crate::config::Missing;
-use crate::refusal::{Code, Refusal};
+use crate::http::refusal::{Code, Refusal};
 use crate::token::history::Trouble;
 use crate::token::store::{Generation, Posting};
 

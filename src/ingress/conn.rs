@@ -11,14 +11,14 @@ use socket2::SockRef;
 
 use crate::clock::Deadline;
 use crate::config::Limits;
-use crate::ingress::body::{BodyDecoder, BodyFault};
+use crate::http::body::{BodyDecoder, BodyFault};
+use crate::http::head::request::HeadReader;
+use crate::http::message::{BodyLength, RequestHead, Version};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::guest::Guest;
-use crate::ingress::head::HeadReader;
 use crate::ingress::live::Entry;
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
-use crate::message::{BodyLength, RequestHead, Version};
-use crate::refusal::{Code, Refusal};
 use crate::spare::{self, BUFFER_BYTES};
 
 /// The most of an unread body that is read and dropped so that the connection can be kept.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::config::Limits;
+use crate::http::message::RequestHead;
 use crate::ingress::conn;
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::pool::Job;
 use crate::ingress::service::Service;
-use crate::message::RequestHead;
 
 /// What every connection is served with.
 #[derive(Clone)]

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crate::message::RequestHead;
-use crate::refusal::Refusal;
+use crate::http::message::RequestHead;
+use crate::http::refusal::Refusal;
 
 /// One request as a server hands it over.
 pub struct Request<'a> {

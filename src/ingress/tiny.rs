@@ -15,11 +15,11 @@ use log::warn;
 use tiny_http::{HTTPVersion, Request as TinyRequest, Server};
 
 use crate::config::Limits;
-use crate::ingress::head;
+use crate::http::head::request;
+use crate::http::message::{Headers, RequestHead, Version};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::service::{Request, Service};
-use crate::message::{Headers, RequestHead, Version};
-use crate::refusal::{Code, Refusal};
 use crate::thread::{self, Thread};
 
 /// Above this declared length a request is dropped without an answer: `tiny_http` allocates what a
@@ -125,7 +125,7 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
     for header in request.headers() {
         headers.push(header.field.as_str().as_str(), header.value.as_str());
     }
-    head::check(request.method().as_str().to_owned(), request.url(), version, headers)
+    request::check(request.method().as_str().to_owned(), request.url(), version, headers)
 }
 
 /// The whole body; one over the limit is read to its end, since it can't be left.

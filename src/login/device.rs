@@ -171,7 +171,7 @@ impl Poll {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
     use crate::token::grant::Reached;
     use crate::token::grant::tests::config;
 

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config::token_fields::TokenFields;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
     use crate::token::grant;
 
     #[test]

@@ -1,10 +1,10 @@
 //! Who may use the proxy: inbound keys, and where there are none, `Host` and `Origin`.
 
 use crate::config::is_loopback_host;
-use crate::message::RequestHead;
+use crate::http::message::RequestHead;
+use crate::http::refusal::{Code, Refusal};
 use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
-use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 
 /// Where a client may show its key.
@@ -169,7 +169,7 @@ fn basic_password(field: &[u8]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Headers, Version};
+    use crate::http::message::{BodyLength, Headers, Version};
 
     /// "user:two".
     const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");

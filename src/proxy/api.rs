@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use crate::config::ProviderKind;
-use crate::message::Headers;
+use crate::http::message::Headers;
 
 /// The paths of Anthropic's API alone. Those that `OpenAI` has too are told apart by the header fields.
 const ANTHROPIC_PATHS: [&str; 1] = ["/v1/messages"];

@@ -3,7 +3,7 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crate::message::BodyLength;
+use crate::http::message::BodyLength;
 use crate::proxy::held::{HeldBytes, Permit};
 use crate::proxy::model::{self, ModelField};
 

@@ -1,12 +1,11 @@
 //! What a browser is answered besides pages: a preflight, and a redirect to the page for people.
 
-use crate::message::{RequestHead, ResponseHead};
+use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::proxy::access::Access;
 use crate::proxy::outcome::{Record, Stop};
 use crate::proxy::pages;
 use crate::proxy::reply::Reply;
 use crate::proxy::state::Proxy;
-use crate::upstream::AnswerLength;
 
 /// Answers a preflight, which no browser gives a key.
 #[cold]

@@ -9,15 +9,15 @@ use log::warn;
 
 use crate::clock::Stopwatch;
 use crate::config::Limits;
-use crate::inflate::{self, End};
+use crate::http::inflate::{self, End};
+use crate::http::message::RequestHead;
+use crate::http::refusal::Refusal;
 use crate::ingress::Request;
-use crate::message::RequestHead;
 use crate::proxy::body::{TakenBody, is_object};
 use crate::proxy::choice::Candidate;
 use crate::proxy::held::{BEYOND_MAX, HeldBytes, Permit};
 use crate::proxy::model;
 use crate::proxy::outcome::Stop;
-use crate::refusal::Refusal;
 
 /// How often each reason is said.
 const SAID_EVERY: Duration = Duration::from_mins(1);
@@ -233,8 +233,8 @@ fn explain(why: Unread, coding: &[u8], limits: &Limits) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inflate::tests::gzip;
-    use crate::message::{BodyLength, Headers, Version};
+    use crate::http::inflate::tests::gzip;
+    use crate::http::message::{BodyLength, Headers, Version};
     use crate::proxy::held::HeldBytes;
 
     const PLAIN: &[u8] = br#"{"model":"old","x":1}"#;

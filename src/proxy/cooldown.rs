@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Due, Moment, Timestamp};
-use crate::message::Headers;
+use crate::http::message::Headers;
 
 /// A wait beyond this is taken for this: the provider is looked at once a day at least.
 pub const COOLDOWN_MAX: Duration = Duration::from_hours(24);

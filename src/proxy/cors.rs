@@ -1,7 +1,7 @@
 //! Web pages that may call (`settings.allowed_origins`): their preflights, and what lets them read an answer
 //! (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Pure.
 
-use crate::message::{Headers, RequestHead, ResponseHead};
+use crate::http::message::{Headers, RequestHead, ResponseHead};
 
 /// How long a browser may remember the answer to a preflight, in seconds: a changed configuration counts soon.
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "600";
@@ -90,7 +90,7 @@ fn exposed(headers: &Headers) -> Vec<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Version};
+    use crate::http::message::{BodyLength, Version};
 
     fn origins() -> Vec<String> {
         ["http://localhost:3000", "https://app.example"].map(Into::into).to_vec()

@@ -6,8 +6,9 @@ use log::{Level, debug};
 
 use crate::clock::Stopwatch;
 use crate::config::{ProviderKind, SelectionStrategy};
+use crate::http::message::{AnswerLength, RequestHead};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::{After, Request, Service};
-use crate::message::RequestHead;
 use crate::proxy::api::api_of;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::cut::Cut;
@@ -21,8 +22,6 @@ use crate::proxy::route::{self, Route, route};
 use crate::proxy::state::Proxy;
 use crate::proxy::summary::Summary;
 use crate::proxy::{browsers, cors, models, pages};
-use crate::refusal::{Code, Refusal};
-use crate::upstream::AnswerLength;
 
 impl Service for Proxy {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
+use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
-use crate::message::{RequestHead, ResponseHead};
 use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Answered, Outgoing, attempt};
 use crate::proxy::body::TakenBody;
@@ -20,8 +21,6 @@ use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{coded, headers, location, verdict};
-use crate::refusal::{Code, Refusal};
-use crate::upstream::AnswerLength;
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;

@@ -2,7 +2,7 @@
 
 use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, Provider, ProviderKind};
-use crate::message::{Headers, members};
+use crate::http::message::{Headers, members};
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
 

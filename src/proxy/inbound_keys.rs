@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode;
 
-use crate::message::RequestHead;
+use crate::http::message::RequestHead;
 use crate::secret::Secret;
 
 /// Fields that hold a client's credential, in lower case.
@@ -109,7 +109,7 @@ fn is_in_piece(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Headers, Version};
+    use crate::http::message::{BodyLength, Headers, Version};
 
     fn keys() -> Vec<Secret> {
         ["short", "long-key-0123456789", "a/b+c=d=0123456789"].map(Secret::new).to_vec()

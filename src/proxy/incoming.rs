@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::io::{self, Read};
 
+use crate::http::message::{BodyLength, RequestHead};
 use crate::ingress::conn::DRAIN_MAX_BYTES;
-use crate::message::{BodyLength, RequestHead};
 
 /// How far a body was read.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Read for Counted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Headers, Version};
+    use crate::http::message::{Headers, Version};
 
     fn head(body: BodyLength, expects: bool) -> RequestHead {
         let mut headers = Headers::new();

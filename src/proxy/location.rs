@@ -10,7 +10,7 @@ use percent_encoding::{CONTROLS, percent_encode};
 
 use crate::config::url::split_url;
 use crate::config::{Provider, slug};
-use crate::message::{Headers, RequestHead, path_of};
+use crate::http::message::{Headers, RequestHead, path_of};
 use crate::proxy::api::api_of;
 use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 
@@ -210,7 +210,7 @@ fn without_dots(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Version};
+    use crate::http::message::{BodyLength, Version};
     use crate::proxy::route::tests::config;
 
     fn head(target: &str) -> RequestHead {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::config::{self, ProviderKind, slug};
+use crate::http::message::{BodyLength, Headers, RequestHead, ResponseHead};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
-use crate::message::{BodyLength, Headers, RequestHead, ResponseHead};
 use crate::proxy::api::{api_of, is_models_list};
 use crate::proxy::attempt::{Outgoing, send};
 use crate::proxy::body::TakenBody;
@@ -23,7 +24,6 @@ use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, Table};
 use crate::proxy::state::Proxy;
 use crate::proxy::{headers, verdict};
-use crate::refusal::{Code, Refusal};
 use crate::thread;
 use log::info;
 

@@ -3,10 +3,10 @@
 use std::io;
 use std::time::Duration;
 
+use crate::http::refusal::{Code, Refusal};
 use crate::proxy::cut::Cut;
 use crate::proxy::provider::Provider;
 use crate::proxy::verdict;
-use crate::refusal::{Code, Refusal};
 
 /// Why a request ends without a whole response.
 pub(super) enum Stop {

@@ -1,9 +1,8 @@
 //! Answers that are there as a whole: pages of our own, and failing answers that were kept.
 
-use crate::message::{RequestHead, ResponseHead};
+use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::proxy::outcome::Stop;
 use crate::proxy::reply::Reply;
-use crate::upstream::AnswerLength;
 
 /// A page, ready to be sent.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::{self, Credential, find_by_segment};
+use crate::http::message::{Headers, ResponseHead};
+use crate::http::refusal::{Code, Refusal};
 use crate::logger;
-use crate::message::{Headers, ResponseHead};
 use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
 use crate::proxy::page::Page;
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
-use crate::refusal::{Code, Refusal};
 
 mod chart;
 pub mod events;

@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use crate::inflate::plain;
-use crate::message::{Headers, ResponseHead, members};
-use crate::upstream::AnswerLength;
+use crate::http::inflate::plain;
+use crate::http::message::{AnswerLength, Headers, ResponseHead, members};
 
 mod markup;
 mod words;
@@ -125,7 +124,7 @@ fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inflate::tests::gzip;
+    use crate::http::inflate::tests::gzip;
 
     fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
         let mut head = ResponseHead { status, headers: Headers::new() };

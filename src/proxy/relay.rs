@@ -67,8 +67,7 @@ mod tests {
     use std::io::{IoSlice, Write};
 
     use super::*;
-    use crate::message::{Headers, ResponseHead};
-    use crate::upstream::AnswerLength;
+    use crate::http::message::{AnswerLength, Headers, ResponseHead};
 
     /// Yields its pieces one by one, then fails, or ends with the last one.
     struct Script {

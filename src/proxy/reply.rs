@@ -2,12 +2,11 @@
 
 use std::io::{self, IoSlice, Write};
 
+use crate::http::message::{AnswerLength, RequestHead, ResponseHead, Version, reason_phrase};
 use crate::ingress::After;
-use crate::message::{RequestHead, ResponseHead, Version, reason_phrase};
 use crate::proxy::cors;
 use crate::proxy::incoming::Progress;
 use crate::spare;
-use crate::upstream::AnswerLength;
 
 /// How the body is delimited for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +221,7 @@ fn write_all(out: &mut dyn Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{BodyLength, Headers};
+    use crate::http::message::{BodyLength, Headers};
 
     fn request(version: Version, connection: &str) -> RequestHead {
         let mut headers = Headers::new();

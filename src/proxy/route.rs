@@ -4,10 +4,10 @@
 use crate::config::{
     Config, ModelRoute, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug,
 };
-use crate::message::{RequestHead, path_of};
+use crate::http::message::{RequestHead, path_of};
+use crate::http::refusal::{Code, Refusal};
 use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
-use crate::refusal::{Code, Refusal};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What becomes of an upstream failure: pure decisions.
 
-use crate::ingress::body::BodyFault;
-use crate::refusal::{Code, Refusal};
+use crate::http::body::BodyFault;
+use crate::http::refusal::{Code, Refusal};
 use crate::upstream::UpstreamError;
 
 /// Whether an answer of `status` lets a held request move on to another provider, and has this one

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
-use crate::message::Headers;
+use crate::http::message::Headers;
 use crate::secret::Secret;
 use crate::token::scope;
 

@@ -192,7 +192,7 @@ impl Trouble {
 mod tests {
     use super::*;
     use crate::config::token_fields::TokenFields;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
     use crate::token::grant;
 
     fn answered(status: u16, body: &str) -> Failure {

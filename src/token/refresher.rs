@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use crate::clock::{Clock, Deadline};
 use crate::config::AutoRefresh;
-use crate::message::Headers;
+use crate::http::message::Headers;
 use crate::shared::chain::SharedChain;
 use crate::shortage::Shortage;
 use crate::thread::{self, Thread};

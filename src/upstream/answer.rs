@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::message::ResponseHead;
-use crate::upstream::buffer::Buffer;
+use crate::http::buffer::Buffer;
+use crate::http::framing::Framing;
+use crate::http::message::{AnswerLength, ResponseHead};
 use crate::upstream::exchange::receive;
 use crate::upstream::fault::Fault;
-use crate::upstream::framing::{AnswerLength, Framing};
 use crate::upstream::idle::Idle;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
@@ -178,7 +178,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
     use crate::upstream::socket::Socket;
 
     const LONG: Duration = Duration::from_mins(1);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 use crate::clock::{Deadline, Stopwatch};
-use crate::upstream::buffer::Buffer;
+use crate::http::buffer::Buffer;
+use crate::http::head::response::{HeadReader, Interims, Parsed};
 use crate::upstream::fault::Fault;
-use crate::upstream::head::{HeadReader, Interims, Parsed};
 use crate::upstream::request::{OutBody, size_line, size_line_room};
 use crate::upstream::socket::UNWATCHED_MAX;
 use crate::upstream::timeouts::Timeouts;

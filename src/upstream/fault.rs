@@ -2,10 +2,10 @@
 
 use std::io;
 
+use crate::http::framing::BadFraming;
+use crate::http::head::response::BadHead;
 use crate::shortage::Shortage;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::framing::BadFraming;
-use crate::upstream::head::BadHead;
 
 /// A connection that could not be made in time, in words.
 pub(super) const TOO_LONG_TO_CONNECT: &str = "it took longer than timeouts.connect allows";

@@ -9,11 +9,11 @@ use ureq::http::Request;
 use ureq::{Agent, Error};
 
 use crate::config::Egress;
-use crate::message::Headers;
+use crate::http::head::response::RESPONSE_HEAD_MAX_BYTES;
+use crate::http::message::Headers;
 use crate::secret::Secret;
 use crate::upstream::connect::Connector;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
 use crate::upstream::timeouts::Timeouts;
 
 mod route;

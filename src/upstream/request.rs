@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::message::Headers;
-use crate::upstream::head::{is_in_name, is_value};
+use crate::http::head::response::{is_in_name, is_value};
+use crate::http::message::Headers;
 use crate::upstream::origin::Origin;
 
 /// A request to send.
@@ -102,7 +102,7 @@ pub(super) const fn size_line_room() -> [u8; SIZE_LINE_MAX_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
 
     fn written(
         method: &str,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::message::ResponseHead;
+use crate::http::message::ResponseHead;
 
 /// The silence of a stream that says something when there is something to say. TCP keep-alive tells whether its
 /// connection still stands.
@@ -29,7 +29,7 @@ fn is_event_stream(head: &ResponseHead) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Headers;
+    use crate::http::message::Headers;
 
     #[test]
     fn only_a_stream_that_is_listened_to_may_be_silent_for_ever() {

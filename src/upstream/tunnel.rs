@@ -7,9 +7,9 @@ use base64::prelude::BASE64_STANDARD;
 use ureq::{Proxy, ProxyProtocol};
 
 use crate::clock::Deadline;
+use crate::http::head::response::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
 use crate::secret::Secret;
 use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
-use crate::upstream::head::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
 use crate::upstream::origin::{Origin, literal};
 use crate::upstream::talk::Talk;
 use crate::upstream::watch::Watch;

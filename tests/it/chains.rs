@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evertoken::assemble::{Environment, place_of, refresher_setup};
 use evertoken::clock::Clock;
 use evertoken::config::token_fields::TokenFields;
-use evertoken::message::Headers;
+use evertoken::http::message::Headers;
 use evertoken::secret::Secret;
 use evertoken::supervisor::Supervisor;
 use evertoken::token::grant;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evertoken::config::Limits;
+use evertoken::http::message::{AnswerLength, Headers, RequestHead, ResponseHead};
+use evertoken::http::refusal::Refusal;
 use evertoken::ingress::{After, Request, Server, Service, listener};
-use evertoken::message::{Headers, RequestHead, ResponseHead};
 use evertoken::proxy::reply::Reply;
-use evertoken::refusal::Refusal;
-use evertoken::upstream::AnswerLength;
 
 use crate::support::client::{Client, ask, get};
 

@@ -87,7 +87,7 @@ fn every_key_has_its_row() {
 
 #[test]
 fn every_code_metric_and_page_has_its_row() {
-    let refusals = include_str!("../../src/refusal.rs");
+    let refusals = include_str!("../../src/http/refusal.rs");
     let codes = refusals.split("fn as_str").nth(1).unwrap().split("fn error_type").next().unwrap();
     let answers = part("## Answers of evertoken's own");
     assert_eq!(column(answers, 1), set(quoted(codes, "=> \"")));

@@ -15,14 +15,14 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use crate::clock::Deadline;
+use crate::http::message::{BodyLength, RequestHead};
+use crate::http::refusal::{Code, Refusal};
 use crate::ingress::door::visitor::{self, Found, Stage, Visitor};
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
 use crate::ingress::service::Request;
-use crate::message::{BodyLength, RequestHead};
-use crate::refusal::{Code, Refusal};
 
 /// The number of the wake-up call among those of the visitors.
 pub(super) const WAKE_ID: u64 = u64::MAX;

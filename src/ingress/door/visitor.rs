@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
+use crate::http::head::request::HeadReader;
+use crate::http::message::RequestHead;
+use crate::http::refusal::Refusal;
 use crate::ingress::conn::{LINGER_MAX, LINGER_MAX_BYTES, LINGER_SILENCE_MAX};
 use crate::ingress::guest::Offer;
-use crate::ingress::head::HeadReader;
 use crate::ingress::live::Entry;
 use crate::ingress::other_protocol::{self, OtherProtocol};
-use crate::message::RequestHead;
-use crate::refusal::Refusal;
 
 /// How much of a head is waited for; a longer one is answered without having been read.
 const HEAD_MAX_BYTES: usize = 16 * 1024;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::config::ProviderKind;
-use crate::inflate;
-use crate::message::Headers;
+use crate::http::inflate;
+use crate::http::message::Headers;
 
 /// The largest list of one provider that is read, inflated: each answer, and all of them together.
 pub(super) const LIST_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -173,7 +173,7 @@ fn array(models: &[Model]) -> String {
 mod tests {
     use super::ProviderKind::{Anthropic, OpenAi};
     use super::*;
-    use crate::inflate::tests::gzip;
+    use crate::http::inflate::tests::gzip;
 
     fn models(ids: &[&str]) -> Vec<Model> {
         ids.iter().filter_map(|id| Model::of(&json!({ "id": id, "own": 1 }))).collect()

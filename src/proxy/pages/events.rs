@@ -12,15 +12,14 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::Stopwatch;
+use crate::http::message::{AnswerLength, Headers, ResponseHead};
 use crate::ingress::Request;
-use crate::message::{Headers, ResponseHead};
 use crate::proxy::outcome::Stop;
 use crate::proxy::pages::{needs, status};
 use crate::proxy::reply::Reply;
 use crate::proxy::state::Proxy;
 use crate::proxy::watchers::SILENCE_MAX;
 use crate::report::Report;
-use crate::upstream::AnswerLength;
 
 /// How often the status is looked at for a watcher.
 const LOOK_EVERY: Duration = Duration::from_millis(500);

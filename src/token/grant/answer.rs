@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use crate::inflate::plain;
-use crate::message::Headers;
+use crate::http::inflate::plain;
+use crate::http::message::Headers;
 use crate::token::grant::tolerant;
 
 /// The largest answer, compressed or inflated.
@@ -146,7 +146,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::inflate::tests::gzip;
+    use crate::http::inflate::tests::gzip;
 
     fn parsed(body: impl AsRef<[u8]>) -> Result<Value, &'static str> {
         parse(&Headers::new(), body.as_ref())

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::config::Missing;
-use crate::message::reason_phrase;
+use crate::http::message::reason_phrase;
 use crate::shortage::Shortage;
 
 /// Whether it makes sense to try again soon.

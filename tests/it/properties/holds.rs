@@ -7,20 +7,19 @@ use evertoken::clock::{Moment, Timestamp};
 use evertoken::config::resolve::{self, Sources};
 use evertoken::config::token_fields::TokenFields;
 use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
-use evertoken::ingress::body::{BodyDecoder, BodyFault};
-use evertoken::ingress::head::HeadReader;
-use evertoken::message::{BodyLength, Headers, RequestHead, Version};
+use evertoken::http::body::{BodyDecoder, BodyFault};
+use evertoken::http::framing::{BadFraming, Framing, Step};
+use evertoken::http::head::request::HeadReader;
+use evertoken::http::head::response::{
+    self, HeadReader as ResponseReader, Parsed, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEAD_MAX_FIELDS,
+};
+use evertoken::http::message::{AnswerLength, BodyLength, Headers, RequestHead, Version};
+use evertoken::http::refusal::Code;
 use evertoken::proxy::model;
 use evertoken::record;
-use evertoken::refusal::Code;
 use evertoken::secret::Secret;
 use evertoken::token::grant::{self, LIFETIME_MAX_MS};
 use evertoken::token::lifecycle::{Lifecycle, Policy};
-use evertoken::upstream::AnswerLength;
-use evertoken::upstream::framing::{BadFraming, Framing, Step};
-use evertoken::upstream::head::{
-    self, HeadReader as ResponseReader, Parsed, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEAD_MAX_FIELDS,
-};
 use serde_json::Value;
 
 /// Some time after this program was made.
@@ -192,7 +191,7 @@ pub(crate) fn response_head(bytes: &[u8]) {
         other.headers.iter().map(|field| (field.name.as_bytes(), field.value.trim_ascii()));
     assert!(parsed.head.headers.iter().eq(theirs), "{:?}", parsed.head.headers);
     for method in ["GET", "HEAD"] {
-        let Ok((wire, length)) = head::framing(method, &parsed) else { continue };
+        let Ok((wire, length)) = response::framing(method, &parsed) else { continue };
         let coded = parsed.head.headers.contains("transfer-encoding");
         let sized = parsed.head.headers.contains("content-length");
         match length {

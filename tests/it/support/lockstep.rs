@@ -13,7 +13,7 @@ use evertoken::assemble::{Environment, refresher_setup};
 use evertoken::clock::{Clock, Moment, Timestamp};
 use evertoken::config::store_address::StoreAddress;
 use evertoken::config::{Fallback, SharedStore};
-use evertoken::message::Headers;
+use evertoken::http::message::Headers;
 use evertoken::record::Mark;
 use evertoken::record::Saved;
 use evertoken::secret::Secret;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::message::{FoundFields, Headers, ResponseHead, plain_prefix};
-use crate::upstream::framing::{AnswerLength, Framing};
+use crate::http::framing::Framing;
+use crate::http::message::{AnswerLength, FoundFields, Headers, ResponseHead, plain_prefix};
 
 /// The largest response head that is taken.
 pub const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
@@ -200,7 +200,7 @@ fn field(bytes: &[u8], at: usize) -> Result<Option<Field>, BadHead> {
 }
 
 /// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
-pub(super) fn is_in_name(byte: u8) -> bool {
+pub(crate) fn is_in_name(byte: u8) -> bool {
     IN_NAME[usize::from(byte)]
 }
 
@@ -222,7 +222,7 @@ const IN_NAME: [bool; 256] = {
 };
 
 /// Whether a field's value may be this (RFC 9110 §5.5).
-pub(super) fn is_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
     plain_prefix(bytes) == bytes.len()
 }
 

@@ -234,6 +234,17 @@ pub enum BodyLength {
     Chunked,
 }
 
+/// How the body of a response is delimited for who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerLength {
+    /// There is none (HEAD, 204, 304).
+    Absent,
+    /// So many bytes.
+    Sized(u64),
+    /// Until it ends.
+    Unknown,
+}
+
 /// A request up to its body, checked by the ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {

@@ -6,8 +6,8 @@ use std::ops::Range;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
-use crate::message::{BodyLength, FoundFields, Headers, RequestHead, Version, plain_prefix};
-use crate::refusal::{Code, Refusal};
+use crate::http::message::{BodyLength, FoundFields, Headers, RequestHead, Version, plain_prefix};
+use crate::http::refusal::{Code, Refusal};
 
 /// Empty lines that may stand before a request line (RFC 9112 §2.2 asks for one).
 const LEADING_EMPTY_LINES_MAX: usize = 4;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::ProviderKind;
-use crate::message::{Headers, ResponseHead};
+use crate::http::message::{Headers, ResponseHead};
 
 /// The most that `Retry-After` says: clients sleep for as long as it says, without a word to their user.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);

@@ -60,14 +60,14 @@ mod tests {
     /// `{"model":"claude-x","n":[0,1,…]}`, as Python's `zstandard` writes it at level 3, 19, without the size, and as the
     /// program `zstd` does.
     const FILES: [(&str, &[u8]); 4] = [
-        ("level-3", include_bytes!("../../tests/data/zstd/level-3.zst")),
-        ("level-19", include_bytes!("../../tests/data/zstd/level-19.zst")),
-        ("stream", include_bytes!("../../tests/data/zstd/stream.zst")),
-        ("program", include_bytes!("../../tests/data/zstd/program.zst")),
+        ("level-3", include_bytes!("../../../tests/data/zstd/level-3.zst")),
+        ("level-19", include_bytes!("../../../tests/data/zstd/level-19.zst")),
+        ("stream", include_bytes!("../../../tests/data/zstd/stream.zst")),
+        ("program", include_bytes!("../../../tests/data/zstd/program.zst")),
     ];
-    const PLAIN: &[u8] = include_bytes!("../../tests/data/zstd/plain.json");
+    const PLAIN: &[u8] = include_bytes!("../../../tests/data/zstd/plain.json");
     /// A window of 16 MiB.
-    const LONG: &[u8] = include_bytes!("../../tests/data/zstd/long.zst");
+    const LONG: &[u8] = include_bytes!("../../../tests/data/zstd/long.zst");
 
     fn all(input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
         let mut output = Vec::new();

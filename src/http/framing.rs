@@ -1,17 +1,6 @@
 //! The framing of a response body taken off in place: by length, by chunks, or by the end of the
 //! connection (RFC 9112 §6, §7.1). Pure: bytes come in as slices, however they are cut.
 
-/// How the body of a response is delimited for who reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AnswerLength {
-    /// There is none (HEAD, 204, 304).
-    Absent,
-    /// So many bytes.
-    Sized(u64),
-    /// Until it ends.
-    Unknown,
-}
-
 /// The longest line within a chunked body: a chunk's size with its extensions, or a trailer field.
 pub const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
 /// All trailer fields together; they are read and dropped.

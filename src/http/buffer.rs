@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 use std::ops::Range;
 
+use crate::http::framing::{BadFraming, Framing, Step};
+use crate::http::head::response::RESPONSE_HEAD_MAX_BYTES;
 use crate::spare;
-use crate::upstream::framing::{BadFraming, Framing, Step};
-use crate::upstream::head::RESPONSE_HEAD_MAX_BYTES;
 
 /// What a buffer grows to for a head.
 const HEAD_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
@@ -16,7 +16,7 @@ const GROWTH: usize = 4;
 
 /// Bytes that were read and not used yet.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
@@ -24,23 +24,23 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// This thread's buffer, empty.
-    pub(super) fn lend() -> Self {
+    pub(crate) fn lend() -> Self {
         Self { bytes: spare::take(), start: 0, end: 0 }
     }
 
     /// What was read and not used yet.
-    pub(super) fn held(&self) -> &[u8] {
+    pub(crate) fn held(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// So many bytes of it are used.
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
     /// Uses what is held up to the last byte that `framing` takes, and puts the data in it together:
     /// where they stand then. Broken framing is an error only where no data come before it.
-    pub(super) fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
+    pub(crate) fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
         let mut data = self.start..self.start;
         loop {
             let before = *framing;
@@ -69,22 +69,22 @@ impl Buffer {
     }
 
     /// Data that [`Buffer::take_data`] found; they are there until the next read.
-    pub(super) fn used(&self, data: Range<usize>) -> &[u8] {
+    pub(crate) fn used(&self, data: Range<usize>) -> &[u8] {
         &self.bytes[data]
     }
 
     /// Whether it holds as much as a head may have.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.end - self.start >= HEAD_BYTES
     }
 
     /// Whether the last read filled it: there is probably more to read at once.
-    pub(super) fn was_filled(&self) -> bool {
+    pub(crate) fn was_filled(&self) -> bool {
         self.end == self.bytes.len()
     }
 
     /// Reads once from `from`, after what is held; 0 at the end of it.
-    pub(super) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         if self.was_filled() {
             self.bytes.copy_within(self.start..self.end, 0);
             let most = if self.start == self.end { BULK_BYTES } else { HEAD_BYTES };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Read};
 
-use crate::message::BodyLength;
+use crate::http::message::BodyLength;
 
 /// The longest line within a chunked body: a chunk's size with its extensions, or a trailer field.
 pub const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
