@@ -311,3 +311,30 @@ fn the_example_of_variables_has_those_of_the_example_configuration() {
     }
     assert!(count > 3, "{count}");
 }
+
+/// The form of <https://keepachangelog.com/en/1.1.0/>; the newest release is the version in Cargo.toml.
+#[test]
+fn the_changelog_has_the_form_of_keepachangelog() {
+    const SECTIONS: [&str; 6] = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+    let text = std::fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let (mut releases, mut section, mut entries) = (Vec::new(), None, Vec::new());
+    for line in text.lines() {
+        if let Some(release) = line.strip_prefix("## ") {
+            releases.push(release);
+            section = None;
+        } else if let Some(name) = line.strip_prefix("### ") {
+            let place = SECTIONS.iter().position(|known| *known == name);
+            assert!(place.is_some(), "'{line}' is none of {SECTIONS:?}");
+            assert!(section < place, "'{line}' stands in the wrong order, or twice in one release");
+            section = place;
+        } else if line.starts_with("- ") {
+            assert!(section.is_some(), "an entry outside a section (### Added, …): {line}");
+            assert!(!entries.contains(&line), "an entry that is there twice: {line}");
+            entries.push(line);
+        }
+    }
+    assert!(entries.len() > 20);
+    assert_eq!(releases[0], "[Unreleased]");
+    let version = concat!("[", env!("CARGO_PKG_VERSION"), "] - ");
+    assert!(releases[1].starts_with(version), "{} is not the release of {version}", releases[1]);
+}
