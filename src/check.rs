@@ -75,7 +75,8 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut Report) {
 
 /// Problems of the environment and the state folder, beginning with those of the credentials.
 pub fn offline(config: &Config, sources: &Sources) -> Vec<String> {
-    let mut problems = resolve::missing_secrets(config);
+    let missing = resolve::missing_secrets(config);
+    let mut problems: Vec<_> = missing.iter().map(ToString::to_string).collect();
     problems.extend(sources.problems.iter().cloned());
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {

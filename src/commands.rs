@@ -1,7 +1,6 @@
 //! The commands, one file each, and what they share: the configuration from disk, the log, exit codes.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -66,36 +65,31 @@ pub(crate) struct Variables {
     /// What is to be known about the file.
     pub(crate) warnings: Vec<String>,
     /// Why the file beside the configuration can't be read, where it is there.
-    pub(crate) unread: Option<String>,
-    /// Names that were asked for and are not set.
-    missed: RefCell<Vec<String>>,
+    pub(crate) unread: Option<Problem>,
 }
 
 impl Variables {
     /// With the file that was named, else with the one beside the configuration, where it is there: a service's
     /// variables are not in the shell that logs in for it. The error says why a named file can't be read.
-    pub(crate) fn of(files: &Files) -> Result<Self, String> {
+    pub(crate) fn of(files: &Files) -> Result<Self, Problem> {
         let beside = files.config.with_file_name(environment_file::USUAL_NAME);
         let path = files.environment.as_ref().unwrap_or(&beside);
+        let shown = path.display().to_string();
         match regular_file::read_to_string(path) {
             Ok(text) => {
-                let shown = path.display().to_string();
                 let found = Self::of_file(path, &text);
                 Ok(match files.environment {
                     Some(_) => Self { named: Some(shown), ..found },
                     None => found.beside_configuration(path),
                 })
             }
-            Err(error) if files.environment.is_some() => {
-                Err(format!("{}: can't be read: {error}", path.display()))
-            }
+            Err(error) if files.environment.is_some() => Err(unreadable(&shown, &error)),
             Err(error) if is_absent(&error) => Ok(Self::default()),
             Err(error) => {
-                let shown = path.display();
                 let warning = format!(
                     "{shown}: warning: can't be read, so its variables are missing: {error}"
                 );
-                let unread = Some(format!("{shown}: can't be read: {error}"));
+                let unread = Some(unreadable(&shown, &error));
                 Ok(Self { warnings: vec![warning], unread, ..Self::default() })
             }
         }
@@ -115,7 +109,7 @@ impl Variables {
     }
 
     /// With the file that was named, if one was.
-    pub(crate) fn of_named(files: &Files) -> Result<Self, String> {
+    pub(crate) fn of_named(files: &Files) -> Result<Self, Problem> {
         if files.environment.is_some() { Self::of(files) } else { Ok(Self::default()) }
     }
 
@@ -133,18 +127,12 @@ impl Variables {
 
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         let of_process = variable(name).filter(|value| !value.is_empty());
-        let found = of_process.or_else(|| self.file.get(name).cloned());
-        if found.is_none() {
-            self.missed.borrow_mut().push(name.to_owned());
-        }
-        found
+        of_process.or_else(|| self.file.get(name).cloned())
     }
+}
 
-    /// The variables that are not set here and that `mistake` is about; another process may have them.
-    pub(crate) fn missed_in(&self, mistake: &str) -> BTreeSet<String> {
-        let names = self.missed.borrow();
-        names.iter().filter(|name| mistake.contains(&format!("'{name}'"))).cloned().collect()
-    }
+fn unreadable(path: &str, error: &io::Error) -> Problem {
+    Problem::of(path, format!("can't be read: {error}"))
 }
 
 /// A folder in the way of the file is none of ours either.
@@ -157,17 +145,17 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// Reads the configuration; the problems that keep it from use are printed.
 pub(crate) fn load(files: &Files, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
-    let variables = Variables::of(files).map_err(|why| refuse(&[why], log))?;
+    let variables = Variables::of(files).map_err(|problem| refuse(&[problem], log))?;
     let (config, mut warnings) =
         read(&files.config, &variables).map_err(|problems| refuse(&problems, log))?;
     warnings.splice(0..0, variables.warnings);
     Ok((config, warnings))
 }
 
-pub(crate) fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
+pub(crate) fn refuse(problems: &[Problem], log: logger::Options) -> ExitCode {
     let (lines, now) = (line_form(log), Clock::system().wall());
     for problem in problems {
-        say(&lines.of_problem(problem, now));
+        say(&lines.of_problem(&problem.to_string(), now));
     }
     ExitCode::from(BAD_CONFIG)
 }
@@ -176,17 +164,13 @@ pub(crate) fn refuse(problems: &[String], log: logger::Options) -> ExitCode {
 pub(crate) fn read(
     path: &Path,
     variables: &Variables,
-) -> Result<(Config, Vec<String>), Vec<String>> {
+) -> Result<(Config, Vec<String>), Vec<Problem>> {
     match inspect(path, variables) {
         (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
             Ok((config, problems.iter().map(Problem::in_log).collect()))
         }
-        (_, problems) => Err(lines(&problems)),
+        (_, problems) => Err(problems),
     }
-}
-
-fn lines(problems: &[Problem]) -> Vec<String> {
-    problems.iter().map(ToString::to_string).collect()
 }
 
 /// The text of the configuration, or why there is none.
@@ -209,7 +193,7 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
     let text = match text_of(path) {
         Ok(text) => text,
         Err((position, message)) => {
-            return (None, vec![Problem { file: shown, position, message, is_warning: false }]);
+            return (None, vec![Problem { position, ..Problem::of(&shown, message) }]);
         }
     };
     let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());

@@ -17,8 +17,8 @@ use crate::commands::{BAD_CONFIG, Variables, inspect, say, say_out};
 pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
     let variables = match Variables::of(files) {
         Ok(variables) => variables,
-        Err(why) => {
-            say(&why);
+        Err(problem) => {
+            say(&problem.to_string());
             return ExitCode::from(BAD_CONFIG);
         }
     };

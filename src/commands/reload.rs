@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evertoken::cli::Files;
 use evertoken::config::Config;
+use evertoken::config::resolve::Problem;
 use evertoken::reload::{self, Outcome};
 use evertoken::{check, listener_owner};
 use rustix::process::{Pid, Signal, kill_process};
@@ -60,11 +61,10 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
 /// The configuration, or what `run` would refuse about it. Whether a variable is missing that is not set here, the running
 /// evertoken has to say: it may have it.
 fn checked(files: &Files) -> Result<Config, Vec<String>> {
-    let variables = Variables::of(files).map_err(|why| vec![why])?;
+    let variables = Variables::of(files).map_err(|problem| vec![problem.to_string()])?;
     let (config, found) = inspect(&files.config, &variables);
-    let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
-    let mistakes: Vec<_> =
-        mistakes.filter(|mistake| variables.missed_in(mistake).is_empty()).collect();
+    let counts = |problem: &&Problem| !problem.is_warning && problem.unset.is_empty();
+    let mistakes: Vec<_> = found.iter().filter(counts).map(ToString::to_string).collect();
     let Some(config) = config.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
     let ways = check::ways(&config);
     if ways.is_empty() { Ok(config) } else { Err(ways) }

@@ -10,6 +10,7 @@ use evertoken::app::App;
 use evertoken::assemble::StartError;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
+use evertoken::config::resolve::Problem;
 use evertoken::config::{Config, Server, is_loopback_host};
 use evertoken::current::Current;
 use evertoken::ingress::door::OTHER_DESCRIPTORS;
@@ -33,10 +34,10 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     // Absolute, since `evertoken reload` may be called elsewhere; where that can't be had, as it was given.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
-    let load = move || -> Result<(Config, Vec<String>), Vec<String>> {
-        let variables = Variables::of_named(&files).map_err(|why| vec![why])?;
+    let load = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
+        let variables = Variables::of_named(&files).map_err(|problem| vec![problem])?;
         let (config, mut warnings) = read(&files.config, &variables)?;
-        let config = listen_on(config, listen.as_ref()).map_err(|why| vec![why])?;
+        let config = listen_on(config, listen.as_ref()).map_err(|problem| vec![problem])?;
         warnings.splice(0..0, variables.warnings);
         Ok((config, warnings))
     };
@@ -89,11 +90,11 @@ fn way_out(error: &StartError, port: u16) -> String {
 }
 
 /// The configuration with the address of the command line, where one is given.
-fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Config, String> {
+fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Config, Problem> {
     if let Some((host, port)) = listen {
         config.settings.host.clone_from(host);
         config.settings.port = *port;
-        check_listen(&config).map_err(|why| format!("--listen: {why}"))?;
+        check_listen(&config).map_err(|why| Problem::of("--listen", why))?;
     }
     Ok(config)
 }

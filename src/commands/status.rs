@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 use evertoken::cli::Files;
 use evertoken::config::Config;
 use evertoken::config::call::USUAL_FILE;
+use evertoken::config::resolve::Problem;
 use evertoken::status::{self, Target};
 use evertoken::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -51,17 +52,18 @@ impl Written {
         let variables = Variables::of(&files).unwrap_or_default();
         let (config, problems) = inspect(path, &variables);
         let text = text_of(path);
-        let mistakes = problems.iter().filter(|problem| !problem.is_warning);
-        let mistakes = mistakes.map(ToString::to_string);
-        let (unsettled, mut mistakes): (Vec<_>, Vec<_>) =
-            mistakes.partition(|mistake| !variables.missed_in(mistake).is_empty());
+        let (settled, unsettled): (Vec<_>, Vec<_>) = problems
+            .iter()
+            .filter(|problem| !problem.is_warning)
+            .partition(|problem| problem.unset.is_empty());
+        let mut mistakes: Vec<_> = settled.iter().map(ToString::to_string).collect();
         if !mistakes.is_empty() && text.is_ok() {
             let shown = path.display();
             mistakes
                 .push(format!("{shown}: the file is broken; a reload or a start would refuse it"));
         }
-        let unset = unsettled.iter().flat_map(|mistake| variables.missed_in(mistake));
-        mistakes.extend(not_here(path, &unset.collect(), variables.unread.as_deref()));
+        let unset = unsettled.iter().flat_map(|problem| &problem.unset);
+        mistakes.extend(not_here(path, &unset.collect(), variables.unread.as_ref()));
         let text = if config.is_none() { text.ok() } else { None };
         Self { config, text, mistakes }
     }
@@ -77,7 +79,11 @@ impl Written {
 
 /// That the file names `variables` that are not set here, which is no mistake of the file's; `unread` says why the file
 /// with variables can't be read, where it is there.
-fn not_here(path: &Path, variables: &BTreeSet<String>, unread: Option<&str>) -> Option<String> {
+fn not_here(
+    path: &Path,
+    variables: &BTreeSet<&String>,
+    unread: Option<&Problem>,
+) -> Option<String> {
     if variables.is_empty() {
         return None;
     }

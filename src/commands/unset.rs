@@ -3,30 +3,29 @@
 use std::path::Path;
 
 use evertoken::config::Config;
-use evertoken::config::resolve::missing_secrets;
+use evertoken::config::resolve::{Problem, missing_secrets};
 
-/// How messages about a variable that is not set begin; the log fixes it.
-const MISSING_VARIABLE: &str = "Missing environment variable: ";
-
-type Loaded = Result<(Config, Vec<String>), Vec<String>>;
-
-/// What was loaded in the process `process`, with what it lacks, and where that can get it from; `file` is its
+/// What was loaded in the process `process`, in lines, with what it lacks, and where that can get it from; `file` is its
 /// `--environment-file`.
-pub(crate) fn explained(loaded: Loaded, file: Option<&Path>, process: u32) -> Loaded {
-    let explain = |lines: &mut Vec<String>| {
-        if lines.iter().any(|line| line.contains(MISSING_VARIABLE)) {
-            lines.push(way_out(file, process));
-        }
+pub(crate) fn explained(
+    loaded: Result<(Config, Vec<String>), Vec<Problem>>,
+    file: Option<&Path>,
+    process: u32,
+) -> Result<(Config, Vec<String>), Vec<String>> {
+    let explain = |lines: &mut Vec<String>, is_unset: bool| {
+        lines.extend(is_unset.then(|| way_out(file, process)));
     };
     match loaded {
         Ok((config, mut warnings)) => {
-            let missing = missing_secrets(&config);
-            warnings.extend(missing.into_iter().filter(|line| line.contains(MISSING_VARIABLE)));
-            explain(&mut warnings);
+            let mut missing = missing_secrets(&config);
+            missing.retain(|secret| !secret.what.variables().is_empty());
+            warnings.extend(missing.iter().map(ToString::to_string));
+            explain(&mut warnings, !missing.is_empty());
             Ok((config, warnings))
         }
-        Err(mut mistakes) => {
-            explain(&mut mistakes);
+        Err(problems) => {
+            let mut mistakes = problems.iter().map(ToString::to_string).collect();
+            explain(&mut mistakes, problems.iter().any(|problem| !problem.unset.is_empty()));
             Err(mistakes)
         }
     }
@@ -51,19 +50,22 @@ mod tests {
 
     #[test]
     fn a_reload_for_lack_of_a_variable_says_where_the_process_gets_it_from() {
-        let told = |mistake: &str, file: Option<&str>| {
-            explained(Err(vec![mistake.to_owned()]), file.map(Path::new), 7).unwrap_err()
+        let told = |unset: &[&str], file: Option<&str>| {
+            let unset = unset.iter().map(ToString::to_string).collect();
+            // That the words are those of a missing variable says nothing.
+            let words = "unknown key 'Missing environment variable: '";
+            let problem = Problem { unset, ..Problem::of("f", words) };
+            explained(Err(vec![problem]), file.map(Path::new), 7).unwrap_err()
         };
-        assert_eq!(told("f:1:1: unknown key 'x'", None).len(), 1);
-        let missing = "f:1:1: no key: Missing environment variable: 'KEY'";
-        let alone = told(missing, None);
+        assert_eq!(told(&[], None).len(), 1);
+        let alone = told(&["KEY"], None);
         assert_eq!(alone.len(), 2);
         assert!(
             alone[1].contains("(process 7)") && alone[1].contains("restart it"),
             "{}",
             alone[1]
         );
-        let named = told(missing, Some("/e"));
+        let named = told(&["KEY"], Some("/e"));
         assert!(named[1].ends_with("put it into /e, and reload again"), "{}", named[1]);
     }
 }

@@ -39,7 +39,7 @@ impl Missing {
         match self {
             Self::Variable(_) => Some("set it where evertoken is started, and restart"),
             Self::File(..) => Some("the file is read again by itself"),
-            Self::Several(all) if all.iter().any(|one| one.variable().is_some()) => Some(
+            Self::Several(_) if !self.variables().is_empty() => Some(
                 "set them where evertoken is started, and restart; files are read again by themselves",
             ),
             Self::Several(all) => all.iter().find_map(Self::remedy),
@@ -53,6 +53,14 @@ impl Missing {
             Self::Login(_) => true,
             Self::Several(all) => all.iter().any(Self::ends_in_command),
             Self::Variable(_) | Self::File(..) | Self::Credential => false,
+        }
+    }
+
+    /// The environment variables among what is missing.
+    pub fn variables(&self) -> Vec<&str> {
+        match self {
+            Self::Several(all) => all.iter().flat_map(Self::variables).collect(),
+            one => one.variable().into_iter().collect(),
         }
     }
 

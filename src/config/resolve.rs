@@ -21,20 +21,27 @@ mod token_store;
 
 pub use sources::Sources;
 
-/// A problem in a configuration file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A problem in a configuration file, or in what the command line adds to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as it was named.
-    pub file: String,
-    /// Line and column, from 1; None for the file as a whole.
+    /// The file as it was named, or the option.
+    pub source: String,
+    /// Line and column, from 1; None for the source as a whole.
     pub position: Option<Position>,
     /// What is wrong and what would be right. Holds no secret.
     pub message: String,
     /// Whether the file can be used all the same.
     pub is_warning: bool,
+    /// The environment variables that would mend it, which are not set.
+    pub unset: Vec<String>,
 }
 
 impl Problem {
+    /// A mistake in `source` as a whole.
+    pub fn of(source: &str, message: impl Into<String>) -> Self {
+        Self { source: source.to_owned(), message: message.into(), ..Self::default() }
+    }
+
     /// In words for a line of the log, whose level says whether it is a warning.
     pub fn in_log(&self) -> String {
         Self { is_warning: false, ..self.clone() }.to_string()
@@ -44,7 +51,7 @@ impl Problem {
 /// `file:line:column: message`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
+        f.write_str(&self.source)?;
         if let Some((line, column)) = self.position {
             write!(f, ":{line}:{column}")?;
         }
@@ -72,8 +79,7 @@ pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>
     let document = match Document::parse(text) {
         Ok(document) => document,
         Err((position, message)) => {
-            let file = file.to_owned();
-            return (None, vec![Problem { file, position, message, is_warning: false }]);
+            return (None, vec![Problem { position, ..Problem::of(file, message) }]);
         }
     };
     let mut config = read(&document, sources);
@@ -86,10 +92,11 @@ pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>
         .problems()
         .into_iter()
         .map(|problem| Problem {
-            file: file.to_owned(),
+            source: file.to_owned(),
             position: document.locate(&problem.path),
             message: problem.message,
             is_warning: problem.is_warning,
+            unset: problem.unset,
         })
         .collect();
     problems.sort_by_key(|problem| problem.position);
@@ -207,10 +214,10 @@ fn read_candidate(
 
 /// What the configuration names and the environment or the disk does not have, for `check`; but for the first
 /// refresh token, which a stored one makes unnecessary.
-pub fn missing_secrets(config: &Config) -> Vec<String> {
+pub fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let mut report = |what: &Missing| missing.push(format!("{}: {what}", provider.name));
+        let mut report = |what| missing.push(MissingSecret { provider: &provider.name, what });
         match &provider.credential {
             Credential::Missing(what) => report(what),
             Credential::Refreshed(refresh) => {
@@ -226,6 +233,22 @@ pub fn missing_secrets(config: &Config) -> Vec<String> {
         }
     }
     missing
+}
+
+/// A secret that a provider lacks.
+#[derive(Clone, Copy, Debug)]
+pub struct MissingSecret<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// What it lacks.
+    pub what: &'a Missing,
+}
+
+/// `provider: what is missing`.
+impl fmt::Display for MissingSecret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.provider, self.what)
+    }
 }
 
 #[cfg(test)]

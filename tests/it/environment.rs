@@ -229,9 +229,11 @@ fn status_does_not_call_a_file_broken_for_variables_that_are_not_set_here() {
     assert_eq!(code, 0, "{told}");
     let here = "providers.yaml: not set here, but the running evertoken may have it, which alone counts: 'KEY'\n";
     assert_eq!(told, here);
-    // What is wrong whoever reads it stays a mistake.
-    write(port, ", odd: 1");
-    let (code, told) = status();
-    assert_eq!(code, 0, "{told}");
-    assert!(told.contains("the file is broken") && told.ends_with(here), "{told}");
+    // What is wrong whoever reads it stays a mistake, even where its words hold the variable's name.
+    for odd in [", odd: 1", ", KEY: 1"] {
+        write(port, odd);
+        let (code, told) = status();
+        assert_eq!(code, 0, "{told}");
+        assert!(told.contains("the file is broken") && told.ends_with(here), "{told}");
+    }
 }

@@ -18,6 +18,8 @@ pub struct RawProblem {
     pub message: String,
     /// Whether the file can be used all the same.
     pub is_warning: bool,
+    /// The environment variables that would mend it, which are not set.
+    pub unset: Vec<String>,
 }
 
 /// A document with its problems so far.
@@ -37,13 +39,12 @@ impl<'a> Document<'a> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |error: serde_yaml::Error| {
             let position = error.location().map(|place| (place.line(), place.column()));
-            let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default();
+            let message = words_of(&error);
             if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(text)).is_ok() {
                 // It is YAML; what is wrong with it is said by the tree.
-                return (position, message.to_owned());
+                return (position, message);
             }
-            mistake::explain(text, position, message)
+            mistake::explain(text, position, &message)
         };
         let written = Node::read(text).map_err(told)?;
         if let Some((position, message)) = mistake::odd_blank(text) {
@@ -89,7 +90,43 @@ impl<'a> Document<'a> {
         line.chars().nth(column - 1) == Some('&')
     }
 
-    pub(super) fn report(&self, path: Path, message: String, is_warning: bool) {
-        self.problems.borrow_mut().push(RawProblem { path, message, is_warning });
+    pub(super) fn report(&self, problem: RawProblem) {
+        self.problems.borrow_mut().push(problem);
+    }
+}
+
+/// What the parser says is wrong, without the place that it names there: that stands before a problem's words. This is the
+/// one place that takes its words apart.
+fn words_of(error: &serde_yaml::Error) -> String {
+    let words = error.to_string();
+    let Some(place) = error.location() else { return words };
+    let place = format!(" at line {} column {}", place.line(), place.column());
+    words.split_once(&place).map_or(words.as_str(), |(words, _)| words).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_writes_places_into_its_words_as_it_did_when_this_was_written() {
+        for (text, words, place) in [
+            (
+                "a: [1\nb: 2\n",
+                "did not find expected ',' or ']'",
+                " at line 2 column 2, while parsing a flow sequence at line 1 column 4",
+            ),
+            ("a: &a [*b]\n", "unknown anchor", " at line 1 column 8"),
+            // The words may hold what stands in the file.
+            (
+                "x at line 7: 1\nx at line 7: 2\n",
+                "the key 'x at line 7' stands here a second time; remove one of the two",
+                " at line 2 column 1",
+            ),
+        ] {
+            let error = Node::read(text).unwrap_err();
+            assert_eq!(error.to_string(), format!("{words}{place}"));
+            assert_eq!(words_of(&error), words);
+        }
     }
 }

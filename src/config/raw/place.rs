@@ -4,11 +4,10 @@
 //! reported: the text is parsed again by a visitor that walks down the path and fails on purpose where it ends, and
 //! the error says where that was.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::config::raw::tree::{MERGE_KEY, Node, Step};
 
@@ -50,10 +49,11 @@ pub type Position = (usize, usize);
 pub(super) fn locate(text: &str, tree: &Node, path: &Path) -> Option<Position> {
     let mut path = Path { steps: through_merges(tree, &path.steps), of_key: path.of_key };
     loop {
-        let locator = Locator { steps: &path.steps, of_key: path.of_key };
+        let is_found = Cell::new(false);
+        let locator = Locator { steps: &path.steps, of_key: path.of_key, is_found: &is_found };
         let error = locator.deserialize(serde_yaml::Deserializer::from_str(text)).err();
-        let found = error.filter(|error| error.to_string().contains(FOUND));
-        if let Some(place) = found.and_then(|error| error.location()) {
+        let error = error.filter(|_| is_found.get());
+        if let Some(place) = error.and_then(|error| error.location()) {
             return Some((place.line(), place.column()));
         }
         path.steps.pop()?;
@@ -108,14 +108,18 @@ fn child<'a>(node: &'a Node, step: &Step) -> Option<&'a Node> {
     }
 }
 
-/// What a visitor says when it fails on purpose.
-const FOUND: &str = "this is the place";
+/// The failure of a visitor at the place that is looked for: the parser adds where that is.
+fn here<E: serde::de::Error>(is_found: &Cell<bool>) -> E {
+    is_found.set(true);
+    E::custom("this is the place")
+}
 
 /// Walks down the steps and fails where they end.
 #[derive(Clone, Copy)]
 struct Locator<'a> {
     steps: &'a [Step],
     of_key: bool,
+    is_found: &'a Cell<bool>,
 }
 
 impl<'de> DeserializeSeed<'de> for Locator<'_> {
@@ -135,12 +139,14 @@ impl<'de> Visitor<'de> for Locator<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Some((Step::Key(wanted), rest)) = self.steps.split_first() else {
-            return Err(A::Error::custom(FOUND));
+            return Err(here(self.is_found));
         };
         let stop_at_key = rest.is_empty() && self.of_key;
-        while let Some(matched) = map.next_key_seed(KeyLocator { wanted, stop_at_key })? {
+        while let Some(matched) =
+            map.next_key_seed(KeyLocator { wanted, stop_at_key, is_found: self.is_found })?
+        {
             if matched {
-                return map.next_value_seed(Locator { steps: rest, of_key: self.of_key });
+                return map.next_value_seed(Locator { steps: rest, ..self });
             }
             map.next_value::<IgnoredAny>()?;
         }
@@ -149,36 +155,36 @@ impl<'de> Visitor<'de> for Locator<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Some((Step::Index(wanted), rest)) = self.steps.split_first() else {
-            return Err(A::Error::custom(FOUND));
+            return Err(here(self.is_found));
         };
         for _ in 0..*wanted {
             seq.next_element::<IgnoredAny>()?;
         }
-        seq.next_element_seed(Locator { steps: rest, of_key: self.of_key }).map(drop)
+        seq.next_element_seed(Locator { steps: rest, ..self }).map(drop)
     }
 
     fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 
     fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        Err(E::custom(FOUND))
+        Err(here(self.is_found))
     }
 }
 
@@ -187,6 +193,7 @@ impl<'de> Visitor<'de> for Locator<'_> {
 struct KeyLocator<'a> {
     wanted: &'a str,
     stop_at_key: bool,
+    is_found: &'a Cell<bool>,
 }
 
 impl<'de> DeserializeSeed<'de> for KeyLocator<'_> {
@@ -206,7 +213,7 @@ impl Visitor<'_> for KeyLocator<'_> {
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
         if key == self.wanted && self.stop_at_key {
-            return Err(E::custom(FOUND));
+            return Err(here(self.is_found));
         }
         Ok(key == self.wanted)
     }

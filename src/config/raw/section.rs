@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::config::raw::document::Document;
+use crate::config::raw::document::{Document, RawProblem};
 use crate::config::raw::homes::home_of;
 use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::place::Path;
@@ -53,7 +53,8 @@ impl<'a> Section<'a> {
                 what_is(value),
                 pair_in(value)
             );
-            document.report(path.clone(), message, false);
+            let path = path.clone();
+            document.report(RawProblem { path, message, is_warning: false, unset: Vec::new() });
         }
         let (known, lacking) = (RefCell::default(), RefCell::default());
         let strays = Vec::new();
@@ -97,6 +98,13 @@ impl<'a> Section<'a> {
         self.report(self.path.key(key), message.into(), false);
     }
 
+    /// The same, where the environment variables `unset` would mend it.
+    pub fn error_of_unset(&self, key: &str, message: impl Into<String>, unset: &[&str]) {
+        let unset = unset.iter().map(ToString::to_string).collect();
+        let (path, message) = (self.path.key(key), message.into());
+        self.report_problem(RawProblem { path, message, is_warning: false, unset });
+    }
+
     /// Reports what is wrong with `key` itself, which may have no value.
     pub fn error_at_key(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key).itself(), message.into(), false);
@@ -130,8 +138,12 @@ impl<'a> Section<'a> {
     }
 
     fn report(&self, path: Path, message: String, is_warning: bool) {
+        self.report_problem(RawProblem { path, message, is_warning, unset: Vec::new() });
+    }
+
+    fn report_problem(&self, problem: RawProblem) {
         if !self.is_unreadable {
-            self.document.report(path, message, is_warning);
+            self.document.report(problem);
         }
     }
 

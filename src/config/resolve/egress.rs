@@ -1,5 +1,6 @@
 //! `proxy`, `tls_roots` and `ca_file`: of `settings` for all providers, and of one provider.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,11 +119,12 @@ fn exceptions(sources: &Sources<'_>) -> NoProxy {
 
 /// The roots that the system trusts, or those that whoever started the process names.
 fn read_system_roots(section: &Section<'_>, sources: &Sources<'_>) -> Option<Arc<str>> {
-    if let Some(path) = sources.variable("SSL_CERT_FILE").map(PathBuf::from) {
+    const VARIABLE: &str = "SSL_CERT_FILE";
+    if let Some(path) = sources.variable(VARIABLE).map(PathBuf::from) {
         let read = read_pem(&path, sources);
         if let Err(problem) = &read {
             let message = format!(
-                "'tls_roots' is \"system\", but the file {} of the variable 'SSL_CERT_FILE' can't be used: {problem}",
+                "'tls_roots' is \"system\", but the file {} of the variable '{VARIABLE}' can't be used: {problem}",
                 path.display()
             );
             section.error("tls_roots", message);
@@ -133,27 +135,26 @@ fn read_system_roots(section: &Section<'_>, sources: &Sources<'_>) -> Option<Arc
     if found.is_none() {
         let message = format!(
             "'tls_roots' is \"system\", but none of these files holds certificates: {}; install the \
-             package ca-certificates, or name a file with the variable 'SSL_CERT_FILE'",
+             package ca-certificates, or name a file with the variable '{VARIABLE}'",
             BUNDLES.join(", ")
         );
-        section.error("tls_roots", message);
+        section.error_of_unset("tls_roots", message, &[VARIABLE]);
     }
     found.map(Arc::from)
 }
 
 /// The text of a file with certificates.
-fn read_pem(path: &Path, sources: &Sources<'_>) -> Result<String, String> {
+fn read_pem(path: &Path, sources: &Sources<'_>) -> io::Result<String> {
     match (sources.files)(path) {
-        Ok(pem) if pem.contains(CERTIFICATE) => Ok(pem),
-        Ok(_) => Err("there is no PEM certificate in it".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(pem) if !pem.contains(CERTIFICATE) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "there is no PEM certificate in it"))
+        }
+        read => read,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::config::Config;
     use crate::config::resolve::resolve;

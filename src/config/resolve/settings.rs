@@ -212,7 +212,8 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     };
     let keys = found.map_or_else(
         |missing| {
-            section.error(place, format!("auth is enabled, but there is no key: {missing}"));
+            let message = format!("auth is enabled, but there is no key: {missing}");
+            section.error_of_unset(place, message, &missing.variables());
             Vec::new()
         },
         |text| {

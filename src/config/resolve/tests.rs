@@ -78,6 +78,10 @@ pub(super) fn with_login(extra: &str) -> String {
     document("", &format!("auto_refresh_config:\n{all}"))
 }
 
+fn lacks(config: &Config) -> Vec<String> {
+    missing_secrets(config).iter().map(ToString::to_string).collect()
+}
+
 #[track_caller]
 pub(super) fn fine(text: &str) -> Config {
     let resolved = resolve(text, "f", &sources());
@@ -157,15 +161,15 @@ fn refresh_defaults_and_choices() {
 fn secrets_that_are_not_there_are_missing_and_no_error() {
     let config = fine(&document("", "auth_value_env: NONE"));
     assert!(matches!(&config.providers[0].credential, Credential::Missing(_)));
-    assert_eq!(missing_secrets(&config), ["P: Missing environment variable: 'NONE'"]);
+    assert_eq!(lacks(&config), ["P: Missing environment variable: 'NONE'"]);
     let config = fine(&document("", "auth_value_env: EMPTY"));
-    assert_eq!(missing_secrets(&config), ["P: Missing environment variable: 'EMPTY'"]);
+    assert_eq!(lacks(&config), ["P: Missing environment variable: 'EMPTY'"]);
     let config = fine(&document("", "auth_value_file: /none"));
-    assert_eq!(missing_secrets(&config), ["P: Missing secret file: '/none' (entity not found)"]);
+    assert_eq!(lacks(&config), ["P: Missing secret file: '/none' (entity not found)"]);
     let config = fine(&document("", "auth_value_file: /empty"));
-    assert_eq!(missing_secrets(&config), ["P: Missing secret file: '/empty' (it is empty)"]);
+    assert_eq!(lacks(&config), ["P: Missing secret file: '/empty' (it is empty)"]);
     let text = with_refresh("client_secret_env: NONE").replace("TOKEN", "NO_TOKEN");
-    let missing = missing_secrets(&fine(&text));
+    let missing = lacks(&fine(&text));
     assert_eq!(
         missing,
         ["P: Missing environment variable: 'NONE'"],
@@ -246,7 +250,7 @@ fn refreshing_that_is_turned_off_leaves_the_stored_token() {
     };
     let credential = |text: &str| {
         let config = fine(text);
-        assert_eq!(missing_secrets(&config), [""; 0], "variables are not asked for: {text}");
+        assert_eq!(lacks(&config), [""; 0], "variables are not asked for: {text}");
         config.providers[0].credential.clone()
     };
     let stored = |seed| {
@@ -730,7 +734,7 @@ fn names_of_credentials_and_paths() {
     let text = with_login(keys).replace("      client_id_env: ID\n", "");
     let sources = Sources { environment: &environment, ..sources() };
     let config = resolve(&text, "f", &sources).unwrap().0;
-    let missing = missing_secrets(&config);
+    let missing = lacks(&config);
     assert_eq!(missing.len(), 2, "{missing:?}");
     let seed = refresh(&config).seed.as_ref().and_then(|seed| seed.as_ref().err()).unwrap();
     assert!(seed.to_string().contains("'/run/credentials/evertoken.service/rt'"), "{seed}");
@@ -759,7 +763,7 @@ fn what_is_disabled_may_be_unfinished_but_not_wrong() {
     fine(&two);
     // Without a credential it starts, and says so.
     let config = fine(&two.replace("enabled: false", "enabled: true"));
-    let missing = missing_secrets(&config);
+    let missing = lacks(&config);
     assert!(missing[0].starts_with("Q: There is no credential: give"), "{missing:?}");
 }
 
@@ -778,12 +782,12 @@ fn a_broken_file_is_inspected_for_what_the_environment_lacks() {
     let text = with_refresh("").replace("client_id_env: ID", "client_id_env: NONE");
     let (config, problems) = inspect(&format!("x: 1\n{text}"), "f", &sources());
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert_eq!(missing_secrets(&config.unwrap()), ["P: Missing environment variable: 'NONE'"],);
+    assert_eq!(lacks(&config.unwrap()), ["P: Missing environment variable: 'NONE'"],);
     // The value in the place of the name was said already.
     let text = with_refresh("").replace("client_id_env: ID", "client_id_env: 'a value'");
     let (config, problems) = inspect(&text, "f", &sources());
     assert_eq!(problems.len(), 1, "{problems:?}");
-    assert_eq!(missing_secrets(&config.unwrap()), [""; 0]);
+    assert_eq!(lacks(&config.unwrap()), [""; 0]);
 }
 
 #[test]

@@ -100,7 +100,8 @@ fn read_secret(section: &Section<'_>, sources: &Sources<'_>, what: &str) -> Opti
     match sources.secret(section, env_key, file_key, true)? {
         Ok(secret) => Some(secret),
         Err(missing) => {
-            section.error(place_of(section, what), missing.to_string());
+            let place = place_of(section, what);
+            section.error_of_unset(place, missing.to_string(), &missing.variables());
             None
         }
     }
