@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -264,8 +265,25 @@ fn flag(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
-/// Reads the arguments, the program's own name left out. The error says what is wrong with them.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+/// A command line that makes no sense: what is wrong with it, and what was probably meant.
+#[derive(Debug)]
+pub struct UsageError {
+    error: clap::Error,
+    meant: Option<String>,
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        match &self.meant {
+            Some(meant) => write!(f, "\nDid you mean: evertoken {meant}\n"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads the arguments, the program's own name left out.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.first().is_some_and(|first| first == "help") {
         arguments.rotate_left(1);
@@ -280,12 +298,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         {
             Ok(Command::Print(error.to_string()))
         }
-        Err(error) => Err(format!("{error}{}", hint(&arguments).unwrap_or_default())),
+        Err(error) => Err(UsageError { error, meant: meant(&arguments) }),
     }
 }
 
-/// What was probably meant by a command line that makes no sense.
-fn hint(arguments: &[OsString]) -> Option<String> {
+/// The arguments that were probably meant by a command line that makes no sense.
+fn meant(arguments: &[OsString]) -> Option<String> {
     let definition = definition();
     let words: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
     let is_command =
@@ -298,7 +316,7 @@ fn hint(arguments: &[OsString]) -> Option<String> {
         }
         _ => meant.insert(unnamed_file(&words)?, "--config".into()),
     }
-    Some(format!("\nDid you mean: evertoken {}\n", meant.join(" ")))
+    Some(meant.join(" "))
 }
 
 fn command(matches: &ArgMatches) -> Command {
@@ -377,24 +395,24 @@ fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
 }
 
 /// `http://…` or `https://…`, or `HOST:PORT`, which is asked over HTTP.
-fn http_url(text: &str) -> Result<String, String> {
+fn http_url(text: &str) -> Result<String, &'static str> {
     if !text.contains("://") && listen(text).is_ok() {
         return Ok(format!("http://{text}"));
     }
     if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(text.to_owned());
     }
-    Err("a URL is wanted, such as http://127.0.0.1:8080".to_owned())
+    Err("a URL is wanted, such as http://127.0.0.1:8080")
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
-fn listen(text: &str) -> Result<(String, u16), String> {
-    let wrong = || "HOST:PORT is wanted, such as 127.0.0.1:8080".to_owned();
-    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+fn listen(text: &str) -> Result<(String, u16), &'static str> {
+    const WRONG: &str = "HOST:PORT is wanted, such as 127.0.0.1:8080";
+    let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let port = port.parse().map_err(|_| wrong())?;
+    let port = port.parse().map_err(|_| WRONG)?;
     if host.is_empty() {
-        return Err(wrong());
+        return Err(WRONG);
     }
     Ok((host.to_owned(), port))
 }
@@ -404,7 +422,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Command, String> {
-        parse(line.split_whitespace().map(Into::into))
+        parse(line.split_whitespace().map(Into::into)).map_err(|error| error.to_string())
     }
 
     #[test]

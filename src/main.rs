@@ -32,8 +32,8 @@ fn run() -> ExitCode {
             commands::say_out(&text);
             ExitCode::SUCCESS
         }
-        Err(why) => {
-            commands::say(why.trim_end());
+        Err(error) => {
+            commands::say(error.to_string().trim_end());
             ExitCode::from(commands::USAGE)
         }
     }

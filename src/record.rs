@@ -6,7 +6,7 @@ pub mod refresh_end;
 mod saved;
 
 pub use mark::Mark;
-pub use read::{Salvaged, parse, salvage};
+pub use read::{BadRecord, Salvaged, parse, salvage};
 #[cfg(test)]
 pub(crate) use saved::tests::full;
 pub use saved::{Marker, Saved, SavedAccess, SavedFailure};

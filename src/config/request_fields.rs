@@ -62,9 +62,32 @@ impl fmt::Display for NoValue {
     }
 }
 
+/// What is wrong with a placeholder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadPlaceholder {
+    /// Its brace is not closed.
+    Open,
+    /// What stands between its braces is nothing that is known.
+    Unknown(String),
+}
+
+impl fmt::Display for BadPlaceholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Unknown(inner) = self else {
+            return f.write_str("a placeholder is not closed with '}'");
+        };
+        let shown: String = inner.chars().take(SHOWN_MAX_CHARS).collect();
+        write!(f, "there is no placeholder '{{{shown}}}', only {{token.claims.NAME}}")?;
+        if inner.eq_ignore_ascii_case("token") {
+            f.write_str("; the token itself is sent in 'auth_header'")?;
+        }
+        Ok(())
+    }
+}
+
 impl Template {
-    /// Reads `text`; None where it has no placeholder. The error says what is wrong with one.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
+    /// Reads `text`; None where it has no placeholder.
+    pub fn parse(text: &str) -> Result<Option<Self>, BadPlaceholder> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -75,11 +98,9 @@ impl Template {
                 rest = after;
                 continue;
             }
-            let Some((inner, behind)) = after.split_once('}') else {
-                return Err("a placeholder is not closed with '}'".to_owned());
-            };
+            let (inner, behind) = after.split_once('}').ok_or(BadPlaceholder::Open)?;
             let name = inner.strip_prefix(CLAIM).filter(|name| !name.is_empty());
-            let name = name.ok_or_else(|| unknown(inner))?;
+            let name = name.ok_or_else(|| BadPlaceholder::Unknown(inner.to_owned()))?;
             parts.push(Part::Text(std::mem::take(&mut plain)));
             parts.push(Part::Claim(name.to_owned()));
             rest = behind;
@@ -113,16 +134,6 @@ fn begins_placeholder(after: &str) -> bool {
     let (word, rest) = after.split_at(end);
     word.starts_with(|first: char| first.is_ascii_alphabetic())
         && (rest.starts_with('.') || word.eq_ignore_ascii_case("token"))
-}
-
-fn unknown(inner: &str) -> String {
-    let shown: String = inner.chars().take(SHOWN_MAX_CHARS).collect();
-    let advice = if inner.eq_ignore_ascii_case("token") {
-        "; the token itself is sent in 'auth_header'"
-    } else {
-        ""
-    };
-    format!("there is no placeholder '{{{shown}}}', only {{token.claims.NAME}}{advice}")
 }
 
 fn text_of(claims: &Value, name: &str) -> Result<String, NoValue> {
@@ -224,10 +235,10 @@ mod tests {
             ("{Token.Claims.a}", "'{Token.Claims.a}'"),
             ("Bearer {token}", "the token itself is sent in 'auth_header'"),
         ] {
-            let told = Template::parse(wrong).unwrap_err();
+            let told = Template::parse(wrong).unwrap_err().to_string();
             assert!(told.contains(part), "{wrong}: {told}");
         }
         let long = format!("{{token.{}}}", "x".repeat(1000));
-        assert!(Template::parse(&long).unwrap_err().len() < 200);
+        assert!(Template::parse(&long).unwrap_err().to_string().len() < 200);
     }
 }

@@ -1,6 +1,9 @@
 //! Reads the text of a state file: what can be done without may be missing or make no sense. Pure.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
@@ -30,39 +33,67 @@ impl Salvaged {
     }
 }
 
-/// Reads what can be read. The error says why nothing can, and holds none of the text.
-pub fn salvage(text: &str) -> Result<Salvaged, String> {
-    let value: Value =
-        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-            // The error's own words may quote the text, which holds tokens.
-            let (line, column) = (error.line(), error.column());
-            format!("line {line}, column {column}: {:?} error", error.classify())
-        })?;
-    let Value::Object(object) = value else {
-        return Err("it is no JSON object".to_owned());
-    };
+/// Why a text is no record that can be used. Holds none of the text, which has tokens in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadRecord {
+    /// It is no JSON: the line, the column, and what kind of error the parser saw there.
+    Json(usize, usize, Category),
+    /// It is JSON, but no object.
+    NoObject,
+    /// It holds nothing of a state file.
+    Empty,
+    /// This field can't be done without, and makes no sense.
+    Field(&'static str),
+    /// It has this format, of a newer version.
+    NewerFormat(u64),
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(line, column, kind) => {
+                write!(f, "line {line}, column {column}: {kind:?} error")
+            }
+            Self::NoObject => f.write_str("it is no JSON object"),
+            Self::Empty => f.write_str("it holds nothing of a state file"),
+            Self::Field("refresh_token") => f.write_str("its refresh token makes no sense"),
+            Self::Field(name) => write!(f, "its {name} makes no sense"),
+            Self::NewerFormat(format) => write!(f, "format {format} is not known to this version"),
+        }
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+/// Reads what can be read. The error says why nothing can.
+pub fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
+    // The parser's own words may quote the text.
+    let no_json =
+        |error: serde_json::Error| BadRecord::Json(error.line(), error.column(), error.classify());
+    let value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(no_json)?;
+    let Value::Object(object) = value else { return Err(BadRecord::NoObject) };
     let mut fields = Fields { object, unread: Vec::new() };
     let (format, beside) = (fields.take("format"), fields.take("beside"));
     let saved = fields.saved();
     if fields.unread.contains(&"refresh_token") {
-        return Err("its refresh token makes no sense".to_owned());
+        return Err(BadRecord::Field("refresh_token"));
     }
     let holds_something =
         saved.refresh_token.is_some() || saved.access.is_some() || format.is_some();
     if !holds_something {
-        return Err("it holds nothing of a state file".to_owned());
+        return Err(BadRecord::Empty);
     }
     Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread, beside })
 }
 
-/// Reads a text that must be whole and of this format. The error says where and what, and holds none of the text.
-pub fn parse(text: &str) -> Result<Saved, String> {
+/// Reads a text that must be whole and of this format.
+pub fn parse(text: &str) -> Result<Saved, BadRecord> {
     let read = salvage(text)?;
     if read.is_newer() {
-        return Err(format!("format {} is not known to this version", read.format));
+        return Err(BadRecord::NewerFormat(read.format));
     }
     match read.unread.first() {
-        Some(field) => Err(format!("its {field} makes no sense")),
+        Some(field) => Err(BadRecord::Field(field)),
         None => Ok(read.saved),
     }
 }
@@ -149,7 +180,7 @@ mod tests {
         serde_json::from_str(full().to_json().expose()).unwrap()
     }
 
-    fn of(object: Map<String, Value>) -> Result<Salvaged, String> {
+    fn of(object: Map<String, Value>) -> Result<Salvaged, BadRecord> {
         salvage(&Value::Object(object).to_string())
     }
 
@@ -233,11 +264,11 @@ mod tests {
         let text = full().to_json();
         let text = text.expose();
         for end in 0..text.len() - 1 {
-            let error = parse(&text[..end]).unwrap_err();
+            let error = parse(&text[..end]).unwrap_err().to_string();
             assert!(!error.contains("rt"), "{error}");
         }
         let error = parse(&text.replace("\"rt\"", "[\"rt\"]")).unwrap_err();
-        assert!(!error.contains("rt"), "{error}");
+        assert_eq!(error.to_string(), "its refresh token makes no sense");
         assert!(parse(&text.replace("\"format\": 1", "\"format\": 2")).is_err());
     }
 }

@@ -145,10 +145,10 @@ fn salvage_file(path: &Path) -> io::Result<Option<Salvaged>> {
 }
 
 fn salvage_and_hash(path: &Path) -> io::Result<(Option<Salvaged>, Option<String>)> {
-    let invalid = |why: String| io::Error::new(ErrorKind::InvalidData, why);
     let Some(bytes) = read_bytes(path)? else { return Ok((None, None)) };
-    let text = String::from_utf8(bytes).map_err(|_| invalid("it is no text".to_owned()))?;
-    let read = salvage(&text).map_err(invalid)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is no text"))?;
+    let read = salvage(&text).map_err(|bad| io::Error::new(ErrorKind::InvalidData, bad))?;
     let hash = read.is_newer().then(|| Secret::new(text).hash());
     Ok((Some(read), hash))
 }
