@@ -11,9 +11,9 @@ use crate::secret::Secret;
 use crate::shared::chain::{Put, SharedChain};
 use crate::token::grant::Grant;
 use crate::token::lifecycle::{Lifecycle, Policy};
-use crate::token::refresher::Setup;
-use crate::token::refresher::actor::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS};
-use crate::token::refresher::disk::load;
+use crate::token::refresher::desk::Desk;
+use crate::token::refresher::setup::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS, Setup};
+use crate::token::refresher::vault::file::load;
 use crate::token::state_file::{Locking, StateLock};
 use crate::token::waiting::{Cause, Waits};
 
@@ -28,7 +28,7 @@ pub fn store_login(
     let path = setup.state.path();
     let failed = |why: String| format!("{} can't be written: {why}", path.display());
     let _lock = wait_for_lock(setup).map_err(&failed)?;
-    let mut stored = load(setup, true).0.map_err(|why| {
+    let mut stored = load(&setup.state, &Desk::of(setup)).map_err(|why| {
         format!("{} can't be read ({why}), so it is left as it is", path.display())
     })?;
     let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);

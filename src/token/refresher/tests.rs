@@ -1,18 +1,25 @@
 //! How long a refresher sleeps at most: the clock and the timer are held by the test.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
-use crossbeam_channel::{RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, unbounded};
+use fastrand::Rng;
 
 use super::*;
-use crate::clock::{Moment, Timestamp};
-use crate::config::SecretFiles;
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::config::{AutoRefresh, SecretFiles};
+use crate::http::message::Headers;
 use crate::record::{Saved, SavedAccess};
 use crate::secret::Secret;
 use crate::token::grant;
+use crate::token::grant::TokenRequest;
 use crate::token::places::Seeker;
-use crate::token::refresher::actor::LOCK_RETRY_MS;
+use crate::token::refresher::setup::LOCK_RETRY_MS;
+use crate::token::state_file::StateFile;
+use crate::token::store::TokenStore;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

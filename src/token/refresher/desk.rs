@@ -1,0 +1,137 @@
+//! The desk of a refresher: publishes its posting, and says what it waits for.
+
+use std::sync::Arc;
+
+use log::{Level, info, log};
+
+use crate::clock::Clock;
+use crate::token::hang;
+use crate::token::refresher::setup::Setup;
+use crate::token::state_file::StateFile;
+use crate::token::store::{Posting, PostingKey, TokenStore};
+use crate::token::waiting::{Cause, Waits};
+
+pub(super) struct Desk {
+    key: PostingKey,
+    store: Arc<TokenStore>,
+    /// The provider's name, for the log.
+    pub(super) name: String,
+    /// What a command calls the provider.
+    pub(super) called: String,
+    pub(super) clock: Clock,
+    watches_disk: bool,
+    waits: Waits,
+    /// The state file can't be read, which stands before every other cause of a wait.
+    pub(super) is_file_unread: bool,
+    /// What is published next.
+    pub(super) draft: Posting,
+}
+
+impl Desk {
+    pub(super) fn of(setup: &Setup) -> Self {
+        Self {
+            key: setup.provider,
+            store: setup.store.clone(),
+            name: setup.name.clone(),
+            called: setup.called().to_owned(),
+            clock: setup.clock.clone(),
+            watches_disk: setup.watches_disk,
+            waits: Waits::default(),
+            is_file_unread: false,
+            draft: Posting { refreshing: true, ..Posting::default() },
+        }
+    }
+
+    /// Goes on under another configuration.
+    pub(super) fn change(&mut self, setup: &Setup) {
+        let now = Self::of(setup);
+        let (waits, draft) = (std::mem::take(&mut self.waits), std::mem::take(&mut self.draft));
+        *self = Self { waits, draft, is_file_unread: self.is_file_unread, ..now };
+    }
+
+    pub(super) fn publish(&mut self, refreshing: bool) {
+        self.draft.refreshing = refreshing;
+        self.draft.waiting = self.waits.said();
+        self.store.publish(self.key, self.draft.clone());
+    }
+
+    /// What is waited for, where that takes long.
+    pub(super) fn told_wait(&self) -> Option<String> {
+        self.waits.said().map(|waiting| waiting.to_string())
+    }
+
+    /// Notes that `cause` is waited for before anything else can be done: in the log once it takes long, and in what
+    /// is published.
+    pub(super) fn wait_for(&mut self, cause: Cause) {
+        let is_of_file = cause.is_of_file();
+        let is_of_disk = matches!(cause, Cause::Disk { .. });
+        if self.is_file_unread && !is_of_file && !is_of_disk {
+            return;
+        }
+        let is_refreshing = match cause {
+            Cause::Lock { .. } | Cause::LockFile { .. } | Cause::Lease => true,
+            Cause::Disk { .. } => self.draft.refreshing,
+            _ => false,
+        };
+        // Of the token store, and of what ran out, the log speaks once for all providers.
+        let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
+        if let Some(told) = self.waits.wait(cause, self.clock.now()) {
+            if is_logged {
+                let level = if is_of_file { Level::Error } else { Level::Warn };
+                log!(
+                    level, provider = self.name.as_str();
+                    "The refresher of provider {} is {told}", self.name
+                );
+            }
+            self.publish(is_refreshing);
+        }
+    }
+
+    /// Notes that another process has the lock of `state`.
+    pub(super) fn wait_for_lock(&mut self, state: &StateFile) {
+        let path = state.lock_path().display().to_string();
+        // The list of all locks is read when the holder is to be named.
+        let is_to_be_said = self.waits.is_to_be_said(self.clock.now());
+        let holder = if is_to_be_said { state.lock_holder() } else { None };
+        self.wait_for(Cause::Lock { path, holder });
+    }
+
+    /// Notes that nothing is waited for any more.
+    pub(super) fn wait_is_over(&mut self) {
+        if self.is_file_unread {
+            return;
+        }
+        let is_logged = !self.waits.is_said_for_all();
+        if let Some(told) = self.waits.end(self.clock.now()) {
+            if is_logged {
+                info!(
+                    provider = self.name.as_str();
+                    "For the refresher of provider {}, {told}", self.name
+                );
+            }
+            self.publish(false);
+        }
+    }
+
+    /// Does `work` with `state`. A disk that hangs is a wait like any other.
+    pub(super) fn on_disk<T: Send>(
+        &mut self,
+        state: &StateFile,
+        work: impl FnOnce(&StateFile) -> T + Send,
+    ) -> T {
+        if !self.watches_disk {
+            return work(state);
+        }
+        let path = state.path().display().to_string();
+        let mut has_hung = false;
+        let mut tell = |is_long| {
+            has_hung = true;
+            self.wait_for(Cause::Disk { path: path.clone(), is_long });
+        };
+        let outcome = hang::on_disk(&mut tell, || work(state));
+        if has_hung {
+            self.wait_is_over();
+        }
+        outcome
+    }
+}

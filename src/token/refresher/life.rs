@@ -1,0 +1,382 @@
+//! The tokens of one chain as a refresher knows them, and what it says of them: to the log, once each, and in its
+//! posting. It touches neither disk nor network.
+
+use log::{error, info, warn};
+
+use crate::clock::{Moment, Timestamp};
+use crate::config::{AutoRefresh, Missing};
+use crate::record::refresh_end::Nearness;
+use crate::record::{Saved, SavedFailure};
+use crate::secret::Secret;
+use crate::token::grant::{self, Failure, Grant, TokenRequest, What};
+use crate::token::history::{RefreshStatus, Trouble};
+use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Presented, Step};
+use crate::token::refresher::desk::Desk;
+use crate::token::refresher::words::{next_try, tell_stored};
+use crate::token::store::Generation;
+use crate::token::waiting::Cause;
+
+pub(super) struct Life {
+    pub(super) desk: Desk,
+    pub(super) config: AutoRefresh,
+    pub(super) machine: Lifecycle,
+    pub(super) status: RefreshStatus,
+    /// The next try follows at once, with the refresh token of the configuration.
+    pub(super) falls_back: bool,
+    /// No provider uses the tokens: nothing is refreshed.
+    pub(super) is_retired: bool,
+    /// One refresh is all there is: no try of its own comes after that.
+    pub(super) is_single: bool,
+    /// Where the token store is, and why a refresh has to wait for it.
+    pub(super) store_trouble: Option<(String, String)>,
+    said: Said,
+}
+
+/// What the log has said, so that it says it once.
+#[derive(Default)]
+struct Said {
+    clock: bool,
+    /// What the next refresh will lack.
+    missing: Option<Missing>,
+    /// The last token that the provider refused.
+    refused: Option<Generation>,
+    /// The end of a refresh token, and how near it was.
+    refresh_end: Option<(Timestamp, Nearness)>,
+    odd_refresh_end: bool,
+    /// Hash of the configured seed that is superseded.
+    superseded: Option<String>,
+    /// Hash of the seed in a file that is not used before a reload.
+    other_seed: Option<String>,
+}
+
+impl Life {
+    /// Begins with what is `stored`.
+    pub(super) fn new(
+        desk: Desk,
+        config: AutoRefresh,
+        stored: Option<Saved>,
+        is_single: bool,
+    ) -> Self {
+        let mut machine = Lifecycle::new(Policy::of(&config), stored, desk.clock.now());
+        machine.stamp_configured();
+        machine.stamp_client(config.client_hash());
+        Self {
+            desk,
+            config,
+            machine,
+            status: RefreshStatus::default(),
+            falls_back: false,
+            is_retired: false,
+            is_single,
+            store_trouble: None,
+            said: Said::default(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.desk.clock.now()
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.machine.next(self.now()) == Step::Refresh
+    }
+
+    pub(super) fn has_valid_token(&self) -> bool {
+        let now = self.now();
+        self.machine.token().is_some_and(|token| !token.expires.reached(now))
+    }
+
+    /// Its tokens are of another issuer or client.
+    pub(super) fn forget(&mut self) {
+        self.machine.forget(self.now());
+        self.machine.stamp_client(self.config.client_hash());
+    }
+
+    /// Whether `stored` is the chain of the configured seed, which is not known here yet.
+    pub(super) fn begins_with(&self, stored: &Saved) -> bool {
+        let knows =
+            |saved: &Saved, hash: &str| saved.refresh_token.is_some() && saved.may_know_seed(hash);
+        let brings = |hash: String| knows(stored, &hash) && !knows(self.machine.saved(), &hash);
+        self.seed().map(Secret::hash).is_some_and(brings) && !self.machine.is_other_login(stored)
+    }
+
+    /// Whether `stored` tells of the chain that is in use.
+    pub(super) fn is_of_this_chain(&self, stored: &Saved) -> bool {
+        let known = self.machine.saved();
+        let seed_hash = known.seed_hash.clone().or_else(|| self.seed().map(Secret::hash));
+        let same_login = stored.login_hash.is_some() && stored.login_hash == known.login_hash;
+        let is_other_client = stored.client.is_some() && stored.client != known.client;
+        same_login || !is_other_client && seed_hash.is_some_and(|hash| stored.knows_seed(&hash))
+    }
+
+    fn seed(&self) -> Option<&Secret> {
+        self.config.seed.as_ref()?.as_ref().ok()
+    }
+
+    /// The request that presents `presented`; not where a secret is missing.
+    pub(super) fn token_request(&self, presented: &Presented) -> Result<TokenRequest, Failure> {
+        let refresh_token = self.refresh_token(presented);
+        let of_client = self.config.missing_of_client();
+        let missing = of_client.into_iter().chain(refresh_token.as_ref().err().cloned());
+        if let Some(missing) = Missing::all(missing) {
+            return Err(Failure::missing(missing));
+        }
+        let refresh_token = refresh_token.map_err(Failure::missing)?;
+        let scope = self.machine.scope(presented);
+        grant::request(&self.config, refresh_token.as_ref(), scope).map_err(Failure::missing)
+    }
+
+    fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Missing> {
+        match presented {
+            Presented::Token(token) => Ok(Some(token.clone())),
+            Presented::Nothing => Ok(None),
+            Presented::Missing => {
+                let login = || Missing::Login(self.config.call.login(&self.desk.called));
+                let seed = self.config.seed.as_ref();
+                let missing = seed.and_then(|seed| seed.as_ref().err()).cloned();
+                Err(missing.unwrap_or_else(login))
+            }
+        }
+    }
+
+    /// What to run where a login is configured and would help.
+    pub(super) fn login_command(&self, presented: &Presented) -> Option<String> {
+        let config = &self.config;
+        // Without a seed in the configuration, the failure itself says what to run; a login needs the client too.
+        let helps = (*presented != Presented::Missing || config.seed.is_some())
+            && config.missing_of_client().is_empty();
+        (config.login.exist() && helps).then(|| config.call.login(&self.desk.called))
+    }
+
+    /// The secret for the lack of which the next refresh will fail, though there is a token.
+    fn missing_ahead(&self) -> Option<Missing> {
+        if self.is_retired || self.machine.token().is_none() {
+            return None;
+        }
+        match self.token_request(&self.machine.presented()).err()?.what {
+            What::Missing(missing) => Some(missing),
+            _ => None,
+        }
+    }
+
+    /// That a refresh which is due waits for the token store.
+    pub(super) fn told_of_store(&self) -> Option<String> {
+        let (place, why) = self.store_trouble.as_ref().filter(|_| self.is_due())?;
+        Some(format!("The token store {place} can't be used ({why}); waiting for it"))
+    }
+}
+
+/// What is published.
+impl Life {
+    pub(super) fn publish(&mut self, refreshing: bool) {
+        self.draft();
+        self.desk.publish(refreshing);
+    }
+
+    pub(super) fn wait_for(&mut self, cause: Cause) {
+        self.draft();
+        self.desk.wait_for(cause);
+    }
+
+    /// A refresh that is due waits for the token store.
+    pub(super) fn wait_for_store(&mut self) {
+        if let Some((place, why)) = self.store_trouble.clone().filter(|_| self.is_due()) {
+            self.wait_for(Cause::Store { place, why });
+        }
+    }
+
+    pub(super) fn wait_is_over(&mut self) {
+        self.draft();
+        self.desk.wait_is_over();
+    }
+
+    /// Has the next posting say what is known now.
+    pub(super) fn draft(&mut self) {
+        self.status.consecutive_failures = self.machine.consecutive_failures();
+        // A try has nothing to present before that.
+        let waits = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
+        let tries = !self.is_retired && !waits;
+        self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| tries);
+        let mut refresh = self.status.clone();
+        if let Some(told) = self.told_of_store() {
+            refresh.fail(told, Trouble::StoreAway, false);
+        }
+        let missing = self.missing_ahead();
+        let draft = &mut self.desk.draft;
+        draft.token = self.machine.token().cloned();
+        draft.refresh = refresh;
+        draft.refresh_end = self.machine.saved().refresh_end;
+        draft.missing = missing;
+    }
+}
+
+/// What the log says.
+impl Life {
+    /// Says what was stored when it was first read.
+    pub(super) fn report_start(&mut self) {
+        let now = self.now();
+        let name = &self.desk.name;
+        if let Some(token) = self.machine.token() {
+            let left = token.expires.left_ms(now) / 1000;
+            info!(
+                provider = name.as_str();
+                "Using the stored token for provider: {name} (valid for {left} s)"
+            );
+        }
+        self.say_missing();
+        if let Some(failure) = self.machine.failure_that_counts().cloned() {
+            let (name, what) = (&self.desk.name, &failure.what);
+            let at = failure.retry_at;
+            let next = format!(
+                "; it is tried again at {at} all the same, or once there is a new refresh token"
+            );
+            let next = if self.is_single { "" } else { &next };
+            let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
+            error!(
+                provider = name.as_str();
+                "The last refresh for provider: {name} failed, and trying again does not help: {what}{lost}{next}"
+            );
+            let login = self.login_command(&self.machine.presented());
+            let (told, trouble) = tell_stored(&failure, login.as_deref());
+            self.status.fail(told, trouble, true);
+        }
+        self.say_superseded_seed();
+        self.warn_of_refresh_end();
+    }
+
+    /// Something was taken up from elsewhere; `brought` says that it brought another token that is still good.
+    pub(super) fn note_taken_up(&mut self, brought: bool) {
+        match self.machine.failure_that_counts().cloned() {
+            Some(failure) => self.failed_elsewhere(&failure),
+            None if brought || self.machine.consecutive_failures() == 0 => self.status.settle(),
+            None => {}
+        }
+        if !self.is_due() {
+            // The refresh token of the configuration was tried there too.
+            self.falls_back = false;
+        }
+        self.say_superseded_seed();
+    }
+
+    /// A refresh elsewhere failed for good, and there is no use in trying here: said as one of our own.
+    fn failed_elsewhere(&mut self, failure: &SavedFailure) {
+        let login = self.login_command(&self.machine.presented());
+        let (told, trouble) = tell_stored(failure, login.as_deref());
+        if self.status.last_error.as_ref() != Some(&told) {
+            let wait_ms = failure.retry_at.millis_since(self.desk.clock.wall());
+            let next = next_try(trouble, self.is_single, u64::try_from(wait_ms).unwrap_or(0));
+            error!(
+                provider = self.desk.name.as_str();
+                "{told} (provider: {}; tried by another host or process{next})",
+                self.desk.name
+            );
+        }
+        self.status.fail(told, trouble, true);
+    }
+
+    /// Says once that a refresh waits for the wall clock to be set, or would.
+    pub(super) fn warn_of_clock(&mut self, now: Moment) {
+        let wait_ms = self.machine.clock_wait_left_ms(now).filter(|_| !self.said.clock);
+        let Some(wait_ms) = wait_ms else { return };
+        self.said.clock = true;
+        warn!(
+            provider = self.desk.name.as_str();
+            "The wall clock shows {}, earlier than the state file or this program; refreshing waits for it \
+             to be set, for {} s at most or until a refresh is ordered (provider: {})",
+            now.wall,
+            wait_ms.div_ceil(1000),
+            self.desk.name
+        );
+    }
+
+    /// Says once a token that the provider refused it: while the token store is away, each request has the refresh
+    /// tried.
+    pub(super) fn say_refused(&mut self, generation: Generation) {
+        if self.said.refused.replace(generation) != Some(generation) {
+            let name = &self.desk.name;
+            warn!(
+                provider = name.as_str();
+                "Provider {name} refused its token; refreshing"
+            );
+        }
+    }
+
+    /// Says what the next refresh will lack, where that is new and no refresh has failed for it, which was said. It is not
+    /// needed before the token is due, and there is time to mend it.
+    pub(super) fn say_missing(&mut self) {
+        let has_failed = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
+        let missing = self.missing_ahead().filter(|_| !has_failed);
+        if missing == self.said.missing {
+            return;
+        }
+        if let Some(missing) = &missing {
+            error!(
+                provider = self.desk.name.as_str();
+                "{missing} (provider: {}; the stored token serves until it ends)", self.desk.name
+            );
+        }
+        self.said.missing = missing;
+    }
+
+    /// Says once that the configuration names a refresh token that a newer one has superseded.
+    fn say_superseded_seed(&mut self) {
+        let superseded = self.machine.superseded_seed();
+        if superseded.is_none() || superseded == self.said.superseded {
+            return;
+        }
+        self.said.superseded = superseded;
+        warn!(
+            provider = self.desk.name.as_str();
+            "The refresh token in the configuration of provider {} was superseded by a newer one, which \
+             another host, another process or an earlier start of this one began with; going on with that. \
+             Configure the newer one here too, or none",
+            self.desk.name
+        );
+    }
+
+    /// Says once that a changed file, with the refresh token of this `hash`, is not followed before a reload, since it
+    /// would part providers.
+    pub(super) fn say_others_stay(&mut self, hash: Option<String>) {
+        if hash == self.said.other_seed {
+            return;
+        }
+        self.said.other_seed = hash;
+        warn!(
+            provider = self.desk.name.as_str();
+            "One of the files with the refresh token that the providers {} share has another one now, and not all \
+             have it: reload the configuration, so that each has a chain of its own",
+            self.desk.name
+        );
+    }
+
+    /// Says once that an issuer tells of the end of a refresh token in a way that is not understood.
+    pub(super) fn warn_of_odd_refresh_end(&mut self, grant: &Grant) {
+        let told = grant.odd_refresh_end.as_ref().filter(|_| !self.said.odd_refresh_end);
+        let Some(told) = told else { return };
+        self.said.odd_refresh_end = true;
+        warn!(
+            provider = self.desk.name.as_str();
+            "{told} (provider: {})", self.desk.name
+        );
+    }
+
+    /// Warns of a refresh token that ends soon: once within 7 days of its end, once within 1 day.
+    pub(super) fn warn_of_refresh_end(&mut self) {
+        let now = self.desk.clock.wall();
+        let Some(end) = self.machine.saved().refresh_end else { return };
+        let Some(nearness) = end.nearness(now) else { return };
+        if self.said.refresh_end.is_some_and(|(at, said)| at == end.at && said >= nearness) {
+            return;
+        }
+        self.said.refresh_end = Some((end.at, nearness));
+        let name = format!("provider {}", self.desk.name);
+        let Some(told) = end.warning(&name, now) else { return };
+        let call = &self.config.call;
+        let run = self.config.login.exist().then(|| call.login(&self.desk.called));
+        let run = run.map_or_else(String::new, |command| format!(" (run: {command})"));
+        warn!(
+            provider = self.desk.name.as_str();
+            "{told}; log in again before requests fail{run}"
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! The move of a state file to the place that a reload gave it.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use crossbeam_channel::Sender;
+use log::{info, warn};
+
+use crate::record::Saved;
+use crate::token::refresher::life::Life;
+use crate::token::refresher::vault::Vault;
+use crate::token::state_file::{Locking, StateFile, StateLock};
+
+pub(super) struct Moves {
+    /// Where the configuration has the tokens kept, whether or not another process keeps them elsewhere.
+    home: PathBuf,
+    /// Where they are to be kept since a reload, and who is told once nothing is kept in the place before.
+    next: Option<(StateFile, Sender<()>)>,
+}
+
+impl Moves {
+    pub(super) fn new(home: PathBuf) -> Self {
+        Self { home, next: None }
+    }
+
+    /// Keeps the tokens in `place` from now on, as a reload says.
+    pub(super) fn begin(
+        &mut self,
+        place: StateFile,
+        leaving: Sender<()>,
+        vault: &mut Vault,
+        life: &mut Life,
+    ) {
+        self.next = None;
+        let path = place.path();
+        if path == vault.file.state.path() {
+            return;
+        }
+        // Where another process keeps them elsewhere they stay there, unless they are to move.
+        if path != self.home {
+            self.next = Some((place, leaving));
+            self.go_on(vault, life);
+        } else if life.machine.saved().refresh_token.is_none() {
+            vault.file.state = place;
+            vault.take_up_stored(life);
+        }
+    }
+
+    /// What of the move is still to be done. It does not begin before it is known what the file so far holds. Another
+    /// process may use that too: it must not refresh there while the tokens are on their way.
+    pub(super) fn go_on(&mut self, vault: &mut Vault, life: &mut Life) {
+        if !vault.file.is_unread() && self.next.is_some() {
+            self.go(vault, life);
+        }
+    }
+
+    fn go(&mut self, vault: &mut Vault, life: &mut Life) {
+        let Ok(old_lock) = vault.lock_and_take_up(life) else { return };
+        let Some((new, leaving)) = self.next.take() else { return };
+        if vault.file.state.path() == new.path() {
+            // Another process moved them there.
+            let _ = leaving.send(());
+            return;
+        }
+        let lock = vault.file.lock_of(&new, &mut life.desk).ok();
+        if let Some(lock) = lock.filter(|_| !is_anothers(&new, vault, life)) {
+            self.home = new.path();
+            let old = std::mem::replace(&mut vault.file.state, new);
+            go_from(old, old_lock, leaving, vault, life);
+            vault.file.keep_while_unsaved(lock, vault.file.state.lock_path());
+            return;
+        }
+        if vault.file.state.path() != self.home {
+            // Another process keeps them elsewhere: nobody waits for that.
+            let _ = leaving.send(());
+        }
+        self.next = Some((new, leaving));
+    }
+}
+
+/// Whether the file at `place` is that of another chain which is configured.
+fn is_anothers(place: &StateFile, vault: &Vault, life: &mut Life) -> bool {
+    let stored = life.desk.on_disk(place, StateFile::load);
+    matches!(stored, Ok(Some(stored)) if vault.file.seeker.is_anothers(place.slug(), &stored))
+}
+
+/// Goes on in the place that is new, under the locks of both.
+fn go_from(
+    old: StateFile,
+    old_lock: Option<StateLock>,
+    leaving: Sender<()>,
+    vault: &mut Vault,
+    life: &mut Life,
+) {
+    let state = vault.file.state.clone();
+    let hindrance = match state.load() {
+        Ok(None) => {
+            carry(&old, &state, life);
+            None
+        }
+        Ok(Some(stored)) if life.is_of_this_chain(&stored) => {
+            life.machine.take_up(stored, life.now());
+            None
+        }
+        Err(error) if error.kind() != ErrorKind::InvalidData => Some(error.to_string()),
+        Ok(Some(_)) | Err(_) => {
+            set_aside(&state, life);
+            None
+        }
+    };
+    let saved = life.machine.saved().clone();
+    match hindrance {
+        _ if saved == Saved::default() => {}
+        None => vault.file.store(saved, &mut life.desk),
+        Some(why) => vault.file.note_unsaved(saved, why, &mut life.desk),
+    }
+    // Where the tokens came back to a place before it was left.
+    vault.file.left.retain(|(left, _)| left.path() != state.path());
+    let old_lock_path = old.lock_path();
+    if old_lock.is_some() && !vault.file.is_unsaved() {
+        leave(&old, &leaving, &state, life);
+    } else {
+        vault.file.left.push((old, leaving));
+    }
+    vault.file.keep_while_unsaved(old_lock, old_lock_path);
+    leave_old_places(vault, life);
+}
+
+/// Renames the file: that needs no room on the disk, and there is no moment with two copies.
+fn carry(old: &StateFile, new: &StateFile, life: &Life) {
+    let is_beside = old.folder() == new.folder();
+    if is_beside && is_copy(old, life) && old.rename_to(new).is_ok() {
+        say_where(new, life);
+    }
+}
+
+/// Whether a file holds nothing that is not known here.
+fn is_copy(file: &StateFile, life: &Life) -> bool {
+    let known = life.machine.saved().mark();
+    let is_known = |stored: &Saved| life.is_of_this_chain(stored) && stored.mark() <= known;
+    matches!(file.load(), Ok(Some(stored)) if is_known(&stored))
+}
+
+fn say_where(place: &StateFile, life: &Life) {
+    info!(
+        provider = life.desk.name.as_str();
+        "The tokens of provider {} are kept in {} now",
+        life.desk.name,
+        place.path().display()
+    );
+}
+
+/// A file of another chain stands where ours is to be: it is kept beside.
+fn set_aside(place: &StateFile, life: &Life) {
+    match place.set_aside(life.desk.clock.wall()) {
+        Ok(aside) => warn!(
+            provider = life.desk.name.as_str();
+            "The state file {} is of another chain of tokens; it is kept as {}",
+            place.path().display(),
+            aside.display()
+        ),
+        Err(error) => warn!(
+            provider = life.desk.name.as_str();
+            "The state file {} is of another chain of tokens and can't be moved aside: {error}",
+            place.path().display()
+        ),
+    }
+}
+
+/// Removes the state files that reloads left, once all they had is stored in the new one. A copy would
+/// spend its refresh token again if a provider of that name came back.
+pub(super) fn leave_old_places(vault: &mut Vault, life: &Life) {
+    if !vault.file.is_unsaved() {
+        let state = &vault.file.state;
+        // One that another process uses is tried again at the next tick.
+        vault.file.left.retain(|(old, leaving)| match old.try_lock() {
+            Ok(Locking::Ours(_lock)) => {
+                leave(old, leaving, state, life);
+                false
+            }
+            _ => true,
+        });
+    }
+}
+
+fn leave(old: &StateFile, leaving: &Sender<()>, new: &StateFile, life: &Life) {
+    if is_copy(old, life) {
+        match old.remove() {
+            Ok(()) => say_where(new, life),
+            Err(error) => warn!(
+                provider = life.desk.name.as_str();
+                "The old state file {} can't be removed: {error}", old.path().display()
+            ),
+        }
+    }
+    // Nobody may be waiting for it.
+    let _ = leaving.send(());
+}

@@ -1,0 +1,297 @@
+//! Where a refresher keeps its chain: the state file, the record in the token store, and what could not be written yet.
+//! It takes up what other processes and hosts stored, and leads a refresh through their locks and leases.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use crate::record::Saved;
+use crate::token::lifecycle::Presented;
+use crate::token::places::Seeker;
+use crate::token::refresher::hindrance::Hindrance;
+use crate::token::refresher::life::Life;
+use crate::token::refresher::setup::{LOCK_RETRY_MS, Timer};
+use crate::token::refresher::vault::file::{Displaced, File};
+use crate::token::refresher::vault::locks::NoLock;
+use crate::token::refresher::vault::shared::{Entry, Shared};
+use crate::token::state_file::{StateFile, StateLock};
+
+pub(super) mod file;
+mod locks;
+pub(super) mod shared;
+
+/// How often the lock is tried for before the end.
+const LOCK_TRIES_AT_END: u32 = 20;
+/// How often in a row a file is followed to where other processes moved it.
+const MOVES_FOLLOWED_MAX: u32 = 4;
+
+pub(super) struct Vault {
+    pub(super) file: File,
+    pub(super) shared: Shared,
+}
+
+/// Held while a chain begins.
+pub(super) struct Beginning {
+    place: StateFile,
+    _lock: StateLock,
+}
+
+impl Vault {
+    pub(super) fn new(file: File, shared: Shared) -> Self {
+        Self { file, shared }
+    }
+
+    /// Puts `saved` into the token store, where there is one, and on disk; what can't be written is kept and tried again.
+    pub(super) fn save(&mut self, saved: Saved, life: &mut Life) {
+        life.draft();
+        let newest = self.shared.put(saved, &mut self.file, life);
+        self.file.store(newest, &mut life.desk);
+    }
+
+    /// Tries again to write what could not be written, unless what another process stored has taken its
+    /// place. False where another process has the lock.
+    pub(super) fn save_again(&mut self, life: &mut Life) -> bool {
+        let Some(saved) = self.file.unsaved().cloned() else { return true };
+        // Under the lock nothing can be stored between the look and the write.
+        let path = self.file.state.path();
+        let Ok(lock) = self.file.lock(&mut life.desk) else { return false };
+        let is_over = self.take_up_login(life);
+        if self.file.state.path() != path {
+            // It was moved: that is not the file that is locked.
+            return false;
+        }
+        if !is_over {
+            self.file.store(saved, &mut life.desk);
+        }
+        self.file.keep_while_unsaved(lock, self.file.state.lock_path());
+        if !self.file.is_unsaved() {
+            life.publish(false);
+        }
+        true
+    }
+
+    /// The last try to write what could not be written; another process is waited for.
+    pub(super) fn save_before_the_end(&mut self, timer: &Timer, life: &mut Life) {
+        for _ in 0..LOCK_TRIES_AT_END {
+            if self.save_again(life) {
+                return;
+            }
+            // The timer's end is all that is waited for.
+            let _ = timer(Duration::from_millis(LOCK_RETRY_MS)).recv();
+        }
+    }
+
+    /// What the state file holds; None where it can't be read, too. `may_set_aside` says that nobody can be writing it now.
+    fn look(&mut self, may_set_aside: bool, life: &mut Life) -> Option<Saved> {
+        life.draft();
+        let look = self.file.look(may_set_aside, &mut life.desk)?;
+        if look.displaced == Some(Displaced::ByProvider)
+            && self.file.seeker.is_needed(Some(life.machine.saved()))
+        {
+            // The chain in memory is that of another provider from now on.
+            life.forget();
+        }
+        if look.displaced.is_some() && look.stored.is_none() {
+            self.store_in_new_place(life);
+        }
+        look.stored
+    }
+
+    /// Whether a refresh must wait for the state file, which is tried again: without it, a refresh token that
+    /// was used already could be sent. A grant without a refresh token needs no file.
+    pub(super) fn is_held_up(&mut self, life: &mut Life) -> bool {
+        if self.file.is_unread()
+            && let Some(stored) = self.look(false, life)
+        {
+            self.take_up(stored, life);
+            life.report_start();
+        }
+        if !self.file.is_unread() || life.machine.presented() == Presented::Nothing {
+            return false;
+        }
+        // What another host has stored can be used all the same.
+        self.compare_with_shared(life);
+        life.publish(false);
+        true
+    }
+
+    /// As [`Shared::compare`].
+    pub(super) fn compare_with_shared(&mut self, life: &mut Life) -> bool {
+        self.shared.compare(&mut self.file, life)
+    }
+
+    /// Takes up a login that was stored since the last look, whether or not the token in use is
+    /// still good; false where there is none.
+    pub(super) fn take_up_login(&mut self, life: &mut Life) -> bool {
+        let Some(stored) = self.look(false, life) else { return false };
+        if !life.machine.is_other_login(&stored) || self.shared.is_newer_than(&stored, life) {
+            return false;
+        }
+        self.take_up_and_say(stored, life);
+        self.shared.fall_behind();
+        life.publish(false);
+        true
+    }
+
+    /// Reads the state file again; whether it brought another valid token. That is said.
+    pub(super) fn take_up_stored(&mut self, life: &mut Life) -> bool {
+        let stored = self.look(true, life);
+        stored.is_some_and(|stored| self.take_up_and_say(stored, life))
+    }
+
+    fn take_up_and_say(&mut self, stored: Saved, life: &mut Life) -> bool {
+        let is_login = life.machine.is_other_login(&stored);
+        let brought = self.take_up(stored, life);
+        let name = &life.desk.name;
+        if is_login {
+            info!(
+                provider = name.as_str();
+                "Using the login that was stored for provider: {name}"
+            );
+        } else if brought {
+            info!(
+                provider = name.as_str();
+                "Using the token that another process stored for provider: {name}"
+            );
+        }
+        brought
+    }
+
+    fn take_up(&mut self, stored: Saved, life: &mut Life) -> bool {
+        if life.machine.is_other_login(&stored) {
+            // What could not be written belongs to a chain that is over.
+            self.file.give_up_unsaved(&mut life.desk);
+            life.status.last_error = None;
+        }
+        let now = life.now();
+        let before = life.machine.saved().mark();
+        let brought = if life.begins_with(&stored) {
+            // Another process began the chain, in a file that counts for itself.
+            life.machine.adopt(stored, now)
+        } else {
+            life.machine.take_up(stored, now)
+        };
+        if life.machine.saved().mark() != before {
+            life.note_taken_up(brought);
+        }
+        brought
+    }
+
+    /// Another process has taken the place of the tokens in memory: they are stored in the new one.
+    fn store_in_new_place(&mut self, life: &mut Life) {
+        let saved = life.machine.saved().clone();
+        if saved.refresh_token.is_some()
+            && let Ok(_lock) = self.file.lock(&mut life.desk)
+        {
+            self.file.store(saved, &mut life.desk);
+        }
+    }
+
+    /// Goes by `seeker` from now on, with the secrets of the configuration as they are.
+    pub(super) fn seek_by(&mut self, seeker: Seeker, life: &Life) {
+        self.file.seeker = seeker;
+        self.file.seeker.reconfigure(&life.config);
+    }
+
+    /// Forgets the tokens of the chain in use where the configuration or a file has changed its issuer or client: they
+    /// must not be sent to the new one, and stay in their file.
+    pub(super) fn forget_tokens_of_others(&mut self, life: &mut Life) {
+        if !self.file.seeker.is_foreign(life.machine.saved()) {
+            return;
+        }
+        life.forget();
+        self.file.give_up_unsaved(&mut life.desk);
+        warn!(
+            provider = life.desk.name.as_str();
+            "The tokens of provider {} are of another token_url or client_id than it has now: they are not used",
+            life.desk.name
+        );
+    }
+
+    /// Takes the lock on the file in which the chain is, and takes up what that holds.
+    pub(super) fn lock_and_take_up(
+        &mut self,
+        life: &mut Life,
+    ) -> Result<Option<StateLock>, Hindrance> {
+        for _ in 0..MOVES_FOLLOWED_MAX {
+            let path = self.file.state.path();
+            let lock = self.file.lock(&mut life.desk);
+            let lock = lock.map_err(|no_lock| self.not_locked(no_lock, life))?;
+            self.take_up_stored(life);
+            if self.is_held_up(life) {
+                return Err(Hindrance::Unread);
+            }
+            if self.file.state.path() == path {
+                return Ok(lock);
+            }
+        }
+        Err(Hindrance::Busy)
+    }
+
+    fn not_locked(&mut self, no_lock: NoLock, life: &mut Life) -> Hindrance {
+        if self.is_held_up(life) {
+            return Hindrance::Unread;
+        }
+        if no_lock == NoLock::Busy {
+            life.desk.wait_for_lock(&self.file.state);
+        }
+        Hindrance::Busy
+    }
+
+    /// A chain that begins has a lock besides that of its file: two processes may keep it under different names. The
+    /// other one may just have begun it.
+    pub(super) fn lock_beginning(
+        &mut self,
+        life: &mut Life,
+    ) -> Result<Option<Beginning>, Hindrance> {
+        // Where a secret is missing nothing is sent.
+        let is_needed = self.file.seeker.is_needed(Some(life.machine.saved()))
+            && life.token_request(&life.machine.presented()).is_ok();
+        let place = self.file.seeker.beginning(&self.file.state).filter(|_| is_needed);
+        let Some(place) = place else { return Ok(None) };
+        let lock = self.file.lock_of(&place, &mut life.desk).map_err(|no_lock| {
+            if no_lock == NoLock::Busy {
+                life.desk.wait_for_lock(&place);
+            }
+            Hindrance::Busy
+        })?;
+        let path = self.file.state.path();
+        self.take_up_stored(life);
+        if self.is_held_up(life) {
+            return Err(Hindrance::Unread);
+        }
+        if self.file.state.path() != path {
+            return Err(Hindrance::Busy);
+        }
+        Ok(lock.map(|lock| Beginning { place, _lock: lock }))
+    }
+
+    /// Takes the lease, where hosts share the chain.
+    pub(super) fn enter(&mut self, life: &mut Life) -> Result<Entry, Hindrance> {
+        self.shared.enter(&mut self.file, life)
+    }
+
+    /// As [`Shared::begin`].
+    pub(super) fn begin(
+        &mut self,
+        presented: &Presented,
+        life: &mut Life,
+    ) -> Result<(), Hindrance> {
+        self.shared.begin(presented, &mut self.file, life)
+    }
+
+    /// Gives the lease back, and the lock on the file unless something could not be written.
+    pub(super) fn leave(&mut self, lock: Option<StateLock>, life: &mut Life) {
+        self.shared.leave(life);
+        self.file.keep_while_unsaved(lock, self.file.state.lock_path());
+    }
+
+    /// The chain has begun, or not: other processes see that by its file.
+    pub(super) fn has_begun(&mut self, beginning: Option<Beginning>, life: &mut Life) {
+        let Some(beginning) = beginning else { return };
+        if self.file.seeker.is_told_by(life.machine.saved()) && !self.file.is_unsaved() {
+            // Where it can't be removed it is in nobody's way.
+            let _ = life.desk.on_disk(&beginning.place, StateFile::remove_lock);
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The state file of a refresher: which it is, what it holds, and what could not be written to it yet. A file that makes
+//! no sense is moved aside; one that can't be read is waited for, and nothing is refreshed or written meanwhile.
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+
+use crossbeam_channel::Sender;
+use log::{error, info, warn};
+
+use crate::clock::Moment;
+use crate::record::Saved;
+use crate::shortage::Shortage;
+use crate::token::places::{Seeker, Sought, Unseen};
+use crate::token::refresher::desk::Desk;
+use crate::token::refresher::setup::TICK_MS;
+use crate::token::refresher::vault::locks::{Locks, NoLock};
+use crate::token::state_file::{Found, Locking, StateFile, StateLock};
+use crate::token::waiting::Cause;
+
+/// The first wait for a state file that can't be read; each is twice as long as the one before.
+const UNREAD_RETRY_MIN_MS: u64 = 1_000;
+/// The longest wait for it.
+const UNREAD_RETRY_MAX_MS: u64 = 30_000;
+
+pub(in crate::token::refresher) struct File {
+    pub(in crate::token::refresher) state: StateFile,
+    pub(in crate::token::refresher) seeker: Seeker,
+    locks: Locks,
+    /// It is there and can't be read.
+    unread: Option<Unread>,
+    /// The notes of the last look at it.
+    notes: Vec<String>,
+    /// What could not be written yet.
+    unsaved: Option<Saved>,
+    /// The files that reloads left, and who is told once they are removed.
+    pub(in crate::token::refresher) left: Vec<(StateFile, Sender<()>)>,
+}
+
+/// A state file that is there and can't be read.
+#[derive(Debug)]
+struct Unread {
+    /// How often it could not be read.
+    tries: u32,
+    /// When it is tried again, on the steady clock.
+    retry_at_ms: u64,
+}
+
+/// What a look came to.
+pub(super) struct Look {
+    /// The chain in the file; None where there is none.
+    pub(super) stored: Option<Saved>,
+    /// Another chain has the file; the tokens are kept in another one from now on.
+    pub(super) displaced: Option<Displaced>,
+}
+
+/// Whose the chain is that has the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Displaced {
+    /// Another issuer's or client's.
+    ByStranger,
+    /// Another provider's, which has the refresh token that it began with now.
+    ByProvider,
+}
+
+impl Unread {
+    /// After one more try at `now`. Tries before the time was up do not make the next wait longer.
+    fn again(before: Option<&Self>, now: Moment) -> Self {
+        let tries = match before {
+            Some(unread) if now.steady_ms < unread.retry_at_ms => unread.tries,
+            Some(unread) => unread.tries.saturating_add(1),
+            None => 0,
+        };
+        let wait_ms = (UNREAD_RETRY_MIN_MS << tries.min(10)).min(UNREAD_RETRY_MAX_MS);
+        Self { tries, retry_at_ms: now.steady_ms + wait_ms }
+    }
+}
+
+impl File {
+    /// The file at its first look, which removes what a kill left where no other process is at it.
+    pub(in crate::token::refresher) fn open(
+        state: StateFile,
+        seeker: Seeker,
+        desk: &mut Desk,
+    ) -> (Self, Option<Saved>) {
+        let mut file = Self {
+            state,
+            seeker,
+            locks: Locks::default(),
+            unread: None,
+            notes: Vec::new(),
+            unsaved: None,
+            left: Vec::new(),
+        };
+        let lock = desk.on_disk(&file.state, StateFile::try_lock);
+        let is_ours = matches!(lock, Ok(Locking::Ours(_)));
+        if is_ours && let Err(error) = desk.on_disk(&file.state, StateFile::remove_leftovers) {
+            warn!(
+                provider = desk.name.as_str();
+                "Temporary files beside {} can't be removed: {error}", file.state.path().display()
+            );
+        }
+        let stored = file.look(is_ours, desk).and_then(|look| look.stored);
+        (file, stored)
+    }
+
+    /// Reads the file. Where it is there and can't be read, that is noted, and None returned.
+    /// `may_set_aside` says that nobody can be writing it now.
+    pub(super) fn look(&mut self, may_set_aside: bool, desk: &mut Desk) -> Option<Look> {
+        let (read, notes) = self.read(may_set_aside, desk);
+        let followed = read.map_err(Unseen::from).and_then(|stored| self.follow(stored, desk));
+        match followed {
+            Ok(look) => {
+                self.note_read(notes, desk);
+                Some(look)
+            }
+            Err(unseen) => {
+                self.note_unread(&unseen, desk);
+                None
+            }
+        }
+    }
+
+    fn read(&self, may_set_aside: bool, desk: &mut Desk) -> Read {
+        let read = desk.on_disk(&self.state, StateFile::read);
+        understand(&self.state, read, may_set_aside, desk)
+    }
+
+    /// The chain, which is elsewhere where the file holds `stored`, none or another one; that other file is used from now on.
+    fn follow(&mut self, stored: Option<Saved>, desk: &mut Desk) -> Result<Look, Unseen> {
+        let seeker = &self.seeker;
+        if !seeker.is_needed(stored.as_ref()) {
+            return Ok(Look { stored, displaced: None });
+        }
+        let sought = desk.on_disk(&self.state, |state| seeker.look(state, stored.as_ref()));
+        let usable = stored.filter(|stored| !seeker.is_foreign(stored));
+        let displaced = match sought {
+            Sought::Unseen(unseen) if usable.is_none() => return Err(unseen),
+            Sought::Nothing | Sought::Unseen(_) => {
+                return Ok(Look { stored: usable, displaced: None });
+            }
+            Sought::At(slug) if self.is_left(&slug) => {
+                return Ok(Look { stored: usable, displaced: None });
+            }
+            Sought::At(slug) => {
+                self.go_to(slug, desk);
+                None
+            }
+            Sought::Instead(slug) => {
+                let by = match usable {
+                    Some(_) => Displaced::ByProvider,
+                    None => Displaced::ByStranger,
+                };
+                self.go_instead(slug, by, desk);
+                Some(by)
+            }
+        };
+        Ok(Look { stored: self.read(false, desk).0?, displaced })
+    }
+
+    /// Whether the file called `slug` is our own of before a reload: what is in memory is newer, and goes to its new
+    /// place.
+    fn is_left(&self, slug: &str) -> bool {
+        let path = self.state.beside(slug).path();
+        self.left.iter().any(|(left, _)| left.path() == path)
+    }
+
+    fn go_to(&mut self, slug: String, desk: &Desk) {
+        self.state = self.state.beside(slug);
+        info!(
+            provider = desk.name.as_str();
+            "The tokens of provider {} are in {}, where another process or provider keeps them; that file is used",
+            desk.name,
+            self.state.path().display()
+        );
+    }
+
+    /// Keeps the tokens in another file.
+    fn go_instead(&mut self, slug: String, by: Displaced, desk: &Desk) {
+        let before = self.state.path();
+        self.state = self.state.beside(slug);
+        let (before, now) = (before.display(), self.state.path());
+        let (name, now) = (&desk.name, now.display());
+        match by {
+            Displaced::ByProvider => info!(
+                provider = name.as_str();
+                "The state file {before} holds the chain of a refresh token that another provider has now; the tokens of \
+                 provider {name} are kept in {now}"
+            ),
+            Displaced::ByStranger => warn!(
+                provider = name.as_str();
+                "The state file {before} holds tokens of another token_url or client_id than provider {name} has: they are \
+                 neither used nor replaced, and its own are kept in {now}. Give each of two processes its own state_dir \
+                 or slug"
+            ),
+        }
+    }
+
+    /// Notes that the file was read, or is not there; what is to be known about it is said once.
+    fn note_read(&mut self, notes: Vec<String>, desk: &mut Desk) {
+        for note in notes.iter().filter(|note| !self.notes.contains(note)) {
+            warn!(
+                provider = desk.name.as_str();
+                "{note} (provider: {})", desk.name
+            );
+        }
+        self.notes = notes;
+        if self.unread.take().is_some() {
+            desk.is_file_unread = false;
+            desk.wait_is_over();
+        }
+    }
+
+    /// Notes that the file is there and can't be read, or that there may be one.
+    fn note_unread(&mut self, unseen: &Unseen, desk: &mut Desk) {
+        let now = desk.clock.now();
+        desk.is_file_unread = true;
+        if let Some(shortage) = Shortage::of(&unseen.error) {
+            // It passes, and tells nothing of the file: the waits do not grow.
+            self.unread = Some(Unread::again(None, now));
+            shortage.say(&format!("provider {} can't be refreshed", desk.name));
+            return desk.wait_for(Cause::Shortage(shortage));
+        }
+        self.unread = Some(Unread::again(self.unread.as_ref(), now));
+        let why = unseen.error.to_string();
+        desk.wait_for(match &unseen.elsewhere {
+            Some(path) => Cause::Unseen { path: path.display().to_string(), why },
+            None => Cause::StateFile { path: self.state.path().display().to_string(), why },
+        });
+    }
+
+    pub(in crate::token::refresher) fn is_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// How long until a file that can't be read is tried again.
+    pub(in crate::token::refresher) fn unread_wait_ms(&self, now: Moment) -> u64 {
+        self.unread
+            .as_ref()
+            .map_or(u64::MAX, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
+    }
+
+    /// The lock of the file; None where the state folder can't hold one.
+    pub(super) fn lock(&mut self, desk: &mut Desk) -> Result<Option<StateLock>, NoLock> {
+        let state = self.state.clone();
+        self.lock_of(&state, desk)
+    }
+
+    /// As [`File::lock`], for `state`.
+    pub(in crate::token::refresher) fn lock_of(
+        &mut self,
+        state: &StateFile,
+        desk: &mut Desk,
+    ) -> Result<Option<StateLock>, NoLock> {
+        let error = match self.locks.take(state, desk) {
+            Ok(Locking::Ours(lock)) => return Ok(Some(lock)),
+            Ok(Locking::Theirs) => return Err(NoLock::Busy),
+            Ok(Locking::Nobodys(error)) => {
+                self.locks.warn_of_no_lock(&self.state.path(), &error, &desk.name);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        if Shortage::of(&error).is_some() {
+            self.note_unread(&error.into(), desk);
+        } else {
+            let path = state.lock_path().display().to_string();
+            desk.wait_for(Cause::LockFile { path, why: error.to_string() });
+        }
+        Err(NoLock::Unknown)
+    }
+
+    /// Gives the `lock` at `path` back, or keeps it until the file holds what is newest.
+    pub(in crate::token::refresher) fn keep_while_unsaved(
+        &mut self,
+        lock: Option<StateLock>,
+        path: PathBuf,
+    ) {
+        if self.unsaved.is_none() {
+            self.locks.clear();
+        } else {
+            self.locks.keep(lock, path);
+        }
+    }
+
+    /// Writes `saved`; what can't be written is kept, to be tried again.
+    pub(in crate::token::refresher) fn store(&mut self, saved: Saved, desk: &mut Desk) {
+        match desk.on_disk(&self.state, |state| state.replace(&saved)) {
+            Ok(()) => {
+                self.locks.clear();
+                if self.unsaved.is_some() {
+                    info!(
+                        provider = desk.name.as_str();
+                        "The state file of provider {} is written again", desk.name
+                    );
+                }
+                self.give_up_unsaved(desk);
+            }
+            Err(error) => {
+                if self.unsaved.is_none() {
+                    error!(
+                        provider = desk.name.as_str();
+                        "The state file {} can't be written ({error}); the token of provider {} is \
+                         used from memory and would be lost at a restart; trying again every {} s",
+                        self.state.path().display(),
+                        desk.name,
+                        TICK_MS / 1000
+                    );
+                }
+                self.note_unsaved(saved, error.to_string(), desk);
+            }
+        }
+    }
+
+    pub(in crate::token::refresher) fn note_unsaved(
+        &mut self,
+        saved: Saved,
+        why: String,
+        desk: &mut Desk,
+    ) {
+        self.unsaved = Some(saved);
+        desk.draft.disk_error = Some(why);
+    }
+
+    pub(in crate::token::refresher) fn is_unsaved(&self) -> bool {
+        self.unsaved.is_some()
+    }
+
+    pub(super) fn unsaved(&self) -> Option<&Saved> {
+        self.unsaved.as_ref()
+    }
+
+    /// What could not be written is of no use any more, or is written.
+    pub(super) fn give_up_unsaved(&mut self, desk: &mut Desk) {
+        self.locks.clear();
+        self.unsaved = None;
+        desk.draft.disk_error = None;
+    }
+}
+
+/// What is stored, or why that can't be read; and what is to be known about it.
+type Read = (io::Result<Option<Saved>>, Vec<String>);
+
+/// One that was read whole and makes no sense counts as none. It is moved aside where nobody can be writing it now.
+fn understand(
+    state: &StateFile,
+    read: io::Result<Found>,
+    may_set_aside: bool,
+    desk: &Desk,
+) -> Read {
+    let error = match read {
+        Ok(found) => return (Ok(found.saved), found.notes),
+        Err(error) => error,
+    };
+    if error.kind() != ErrorKind::InvalidData {
+        return (Err(error), Vec::new());
+    }
+    if may_set_aside {
+        set_aside(state, &error, desk);
+    }
+    (Ok(None), Vec::new())
+}
+
+/// What `state` holds, for one who has its lock.
+pub(in crate::token::refresher) fn load(
+    state: &StateFile,
+    desk: &Desk,
+) -> io::Result<Option<Saved>> {
+    understand(state, state.read(), true, desk).0
+}
+
+fn set_aside(state: &StateFile, error: &io::Error, desk: &Desk) {
+    let path = state.path();
+    match state.set_aside(desk.clock.wall()) {
+        Ok(aside) => error!(
+            provider = desk.name.as_str();
+            "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
+             of the configuration is tried",
+            path.display(),
+            aside.display()
+        ),
+        Err(rename) => error!(
+            provider = desk.name.as_str();
+            "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
+            path.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_tried_again_after_1_s_to_30_s() {
+        let at = |steady_ms| Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms };
+        let mut now_ms = 5;
+        let mut unread = Unread::again(None, at(now_ms));
+        for wait_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+            assert_eq!(unread.retry_at_ms - now_ms, wait_ms);
+            // Somebody asks in between.
+            unread = Unread::again(Some(&unread), at(now_ms + 1));
+            assert_eq!(unread.retry_at_ms - now_ms, wait_ms + 1);
+            now_ms = unread.retry_at_ms;
+            unread = Unread::again(Some(&unread), at(now_ms));
+        }
+    }
+}

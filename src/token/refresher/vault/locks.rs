@@ -1,0 +1,63 @@
+//! The locks of state files that a refresher holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use log::warn;
+
+use crate::token::refresher::desk::Desk;
+use crate::token::state_file::{Locking, StateFile, StateLock};
+
+#[derive(Default)]
+pub(in crate::token::refresher) struct Locks {
+    /// Held for as long as the files lack what could not be written: whoever read one meanwhile would find a refresh
+    /// token that was used.
+    kept: Vec<(PathBuf, StateLock)>,
+    is_warned: bool,
+}
+
+/// Why a lock can't be had for now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::token::refresher) enum NoLock {
+    /// Another process holds it.
+    Busy,
+    /// It can't be told whether another process holds it.
+    Unknown,
+}
+
+impl Locks {
+    /// Takes the lock of `state`, unless it is held already.
+    pub(super) fn take(&self, state: &StateFile, desk: &mut Desk) -> io::Result<Locking> {
+        let path = state.lock_path();
+        match self.kept.iter().find(|(kept, _)| *kept == path) {
+            Some((_, lock)) => Ok(Locking::Ours(lock.clone())),
+            None => desk.on_disk(state, StateFile::try_lock),
+        }
+    }
+
+    /// Keeps `lock`, whose file is at `path`.
+    pub(super) fn keep(&mut self, lock: Option<StateLock>, path: PathBuf) {
+        let is_kept = self.kept.iter().any(|(kept, _)| *kept == path);
+        if let Some(lock) = lock.filter(|_| !is_kept) {
+            self.kept.push((path, lock));
+        }
+    }
+
+    /// Gives all back.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// Says once that the folder of the file at `path` can't hold locks.
+    pub(super) fn warn_of_no_lock(&mut self, path: &Path, error: &io::Error, name: &str) {
+        if !self.is_warned {
+            self.is_warned = true;
+            warn!(
+                provider = name;
+                "The state folder can't hold a lock for {} ({error}); another process could \
+                 refresh provider {name} at the same time",
+                path.display()
+            );
+        }
+    }
+}
