@@ -27,6 +27,7 @@ use crate::token::scope;
 pub mod authorization;
 pub mod callback;
 pub mod device;
+mod error;
 pub mod loopback;
 pub mod page;
 mod refused;
@@ -34,7 +35,8 @@ pub mod terminal;
 
 use authorization::Attempt;
 use callback::{Answer, Expected};
-use device::{Pending, Poll};
+use device::{DeviceError, Pending, Poll};
+pub use error::LoginError;
 use loopback::Listener;
 
 /// How long a person may take in the browser, or to paste something.
@@ -83,30 +85,14 @@ pub struct LoginIo<'a> {
     pub random: &'a mut dyn FnMut(&mut [u8]) -> io::Result<()>,
 }
 
-/// Why a login came to nothing; each text says what to do, and holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failed {
-    /// The configuration lacks something.
-    Config(String),
-    /// The callback's address can't be bound.
-    Bind(String),
-    /// Anything else.
-    Login(String),
-}
-
-fn failed(why: impl Into<String>) -> Failed {
-    Failed::Login(why.into())
-}
-
 /// Logs in to the provider of `setup` and stores the result; what to say about it.
-pub fn run(setup: &Setup, options: LoginOptions, io: &mut LoginIo<'_>) -> Result<String, Failed> {
-    let method = choose(&setup.config.login, options).map_err(|failed| match failed {
-        Failed::Config(why) => Failed::Config(format!(
-            "Provider {}: {why}; providers.yaml.example shows where it stands",
-            setup.name
-        )),
-        other => other,
-    })?;
+pub fn run(
+    setup: &Setup,
+    options: LoginOptions,
+    io: &mut LoginIo<'_>,
+) -> Result<String, LoginError> {
+    let method = choose(&setup.config.login, options)
+        .map_err(|key| LoginError::Unconfigured(setup.name.clone(), key))?;
     (io.say)(&format!("Logging in to provider: {}", setup.name));
     let stored = match method {
         Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, options, io)?,
@@ -138,16 +124,9 @@ struct Stored {
 }
 
 /// Stores what a login brought.
-fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<Stored, Failed> {
-    let refresh_token = grant.refresh_token.clone().ok_or_else(|| {
-        failed(
-            "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with \
-             'scope' (offline_access, for many), or in the query of 'authorization_url' \
-             (prompt=consent where the issuer wants the consent for offline_access to be given again; \
-             access_type=offline for Google)",
-        )
-    })?;
-    let path = store_login(setup, &grant, &refresh_token, sent).map_err(failed)?;
+fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<Stored, LoginError> {
+    let refresh_token = grant.refresh_token.clone().ok_or(LoginError::NoRefreshToken)?;
+    let path = store_login(setup, &grant, &refresh_token, sent).map_err(LoginError::NotStored)?;
     Ok(Stored { path, narrowed: narrowed(setup.config.scope.as_deref(), grant.scope.as_deref()) })
 }
 
@@ -163,18 +142,16 @@ fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
     })
 }
 
-/// The way that the configuration and the command line lead to.
-fn choose(endpoints: &LoginEndpoints, options: LoginOptions) -> Result<Method, Failed> {
-    let needs =
-        |key: &str| Failed::Config(format!("auto_refresh_config needs {key} for this login"));
+/// The method that the configuration and the command line lead to; the error is the key that it needs.
+fn choose(endpoints: &LoginEndpoints, options: LoginOptions) -> Result<Method, &'static str> {
     let device = endpoints.device_authorization_url.clone();
     let browser = endpoints.authorization_url.clone();
     if options.device || (device.is_some() && !options.paste) {
-        return device.map(Method::Device).ok_or_else(|| needs("a 'device_authorization_url'"));
+        return device.map(Method::Device).ok_or("a 'device_authorization_url'");
     }
     let Some(url) = browser else {
         let either = "an 'authorization_url' (or a 'device_authorization_url')";
-        return Err(needs(if options.paste { "an 'authorization_url'" } else { either }));
+        return Err(if options.paste { "an 'authorization_url'" } else { either });
     };
     Ok(match endpoints.redirect_uri.clone() {
         redirect if options.paste => Method::Paste(url, redirect),
@@ -190,14 +167,9 @@ fn by_browser(
     loopback: &Loopback,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, Failed> {
-    let listener = Listener::bind(loopback).map_err(|error| {
-        let port = loopback.port.unwrap_or(0);
-        Failed::Bind(format!(
-            "can't listen on {} for the browser: {error}; end what uses the port, or use --paste",
-            loopback.uri(port)
-        ))
-    })?;
+) -> Result<Stored, LoginError> {
+    let listener = Listener::bind(loopback)
+        .map_err(|error| LoginError::Bind(loopback.uri(loopback.port.unwrap_or(0)), error))?;
     let redirect_uri = loopback.uri(listener.port());
     let attempt = begin(io)?;
     send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
@@ -210,8 +182,8 @@ fn by_browser(
     let deadline = (setup.timer)(PERSON_MAX);
     loop {
         let visit = select! {
-            recv(listener.visits()) -> visit => visit.map_err(|_| failed("The listener ended"))?,
-            recv(deadline) -> _ => return Err(failed("The browser did not come back in time; try again")),
+            recv(listener.visits()) -> visit => visit.map_err(|_| LoginError::ListenerEnded)?,
+            recv(deadline) -> _ => return Err(LoginError::BrowserLate),
         };
         let outcome = match callback::of_query(visit.query(), &expected) {
             Answer::NotOurs(why) => {
@@ -219,13 +191,13 @@ fn by_browser(
                 visit.answer(&page::ignored(why));
                 continue;
             }
-            Answer::Refused(why) => Err(failed(why)),
+            Answer::Refused(why) => Err(LoginError::Refused(why)),
             Answer::Code(code) => exchange_code(setup, &attempt, &code, &redirect_uri)
                 .and_then(|granted| store(setup, granted)),
         };
         visit.answer(&match &outcome {
             Ok(_) => page::done(&setup.name),
-            Err(Failed::Config(why) | Failed::Bind(why) | Failed::Login(why)) => page::failed(why),
+            Err(error) => page::failed(&error.to_string()),
         });
         return outcome;
     }
@@ -237,7 +209,7 @@ fn by_paste(
     redirect: Option<Redirect>,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, Failed> {
+) -> Result<Stored, LoginError> {
     let attempt = begin(io)?;
     let redirect_uri = match redirect {
         Some(Redirect::Elsewhere(uri)) => uri,
@@ -251,11 +223,10 @@ fn by_paste(
     ));
     let expected = expected(setup, &attempt);
     for _ in 0..PASTES_MAX {
-        let line = (io.ask)(PERSON_MAX)
-            .map_err(|error| failed(format!("Nothing can be read from the terminal: {error}")))?
-            .ok_or_else(|| failed("Nothing was pasted in time; try again"))?;
+        let line =
+            (io.ask)(PERSON_MAX).map_err(LoginError::Terminal)?.ok_or(LoginError::PasteLate)?;
         if line.is_empty() {
-            return Err(failed("Nothing was pasted: the input has ended"));
+            return Err(LoginError::InputEnded);
         }
         if callback::is_address_to_open(&line, url) {
             (io.say)(
@@ -267,17 +238,16 @@ fn by_paste(
             Answer::Code(code) => {
                 return store(setup, exchange_code(setup, &attempt, &code, &redirect_uri)?);
             }
-            Answer::Refused(why) => return Err(failed(why)),
+            Answer::Refused(why) => return Err(LoginError::Refused(why)),
             Answer::NotOurs(why) => (io.say)(&format!("That is not it: {why}. Once more:")),
         }
     }
-    Err(failed("What was pasted was not the code; try again"))
+    Err(LoginError::NotTheCode)
 }
 
-fn begin(io: &mut LoginIo<'_>) -> Result<Attempt, Failed> {
+fn begin(io: &mut LoginIo<'_>) -> Result<Attempt, LoginError> {
     let mut bytes = [0; authorization::RANDOM_BYTES];
-    (io.random)(&mut bytes)
-        .map_err(|error| failed(format!("The system gives no random bytes: {error}")))?;
+    (io.random)(&mut bytes).map_err(LoginError::Random)?;
     Ok(Attempt::new(&bytes, UNUSED_PORTS))
 }
 
@@ -292,13 +262,13 @@ fn send_to_browser(
     redirect_uri: &str,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<(), Failed> {
+) -> Result<(), LoginError> {
     // Before the browser opens: a secret that is missing at the exchange would cost the code.
     if let Some(missing) = Missing::all(setup.config.missing_of_client()) {
-        return Err(Failed::Config(missing.to_string()));
+        return Err(missing.into());
     }
     let client_id = setup.config.client_id.as_deref();
-    let client_id = client_id.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let client_id = client_id.map_err(Clone::clone)?;
     let scope = setup.config.scope.as_deref();
     let address = attempt.url(url, client_id, redirect_uri, scope);
     (io.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
@@ -313,16 +283,11 @@ fn exchange_code(
     attempt: &Attempt,
     code: &Secret,
     redirect_uri: &str,
-) -> Result<(Grant, Moment), Failed> {
-    let request = attempt.token_request(&setup.config, code, redirect_uri);
-    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+) -> Result<(Grant, Moment), LoginError> {
+    let request = attempt.token_request(&setup.config, code, redirect_uri)?;
     let (answer, sent) = send(setup, &request);
-    let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
-    let granted = read(setup, &answer, sent).map_err(|failure| {
-        let what = refused::tell(&failure, "token_url");
-        failed(format!("The issuer did not take the code: {what}"))
-    })?;
-    Ok((granted, sent))
+    let answer = answer.map_err(LoginError::Unanswered)?;
+    Ok((read(setup, &answer, sent).map_err(LoginError::CodeRefused)?, sent))
 }
 
 fn by_device(
@@ -330,19 +295,17 @@ fn by_device(
     url: &str,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, Failed> {
+) -> Result<Stored, LoginError> {
     let config = &setup.config;
-    let request = device::authorization_request(config, url);
-    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let request = device::authorization_request(config, url)?;
     let (answer, asked) = send(setup, &request);
-    let answer = answer.map_err(|no_answer| failed(unanswered(&no_answer)))?;
-    let pending = Pending::read(&answer, asked.wall).map_err(failed)?;
+    let answer = answer.map_err(LoginError::Unanswered)?;
+    let pending = Pending::read(&answer, asked.wall)?;
     (io.say)(&pending.instructions());
     if let Some(address) = pending.address().filter(|_| !options.no_browser) {
         (io.open)(address);
     }
-    let request = device::token_request(config, &pending);
-    let request = request.map_err(|missing| Failed::Config(missing.to_string()))?;
+    let request = device::token_request(config, &pending)?;
     let ends = Due::after(asked, pending.lifetime_ms);
     let mut poll = Poll::new(pending.interval_ms);
     let mut wait_ms = poll.interval_ms();
@@ -350,13 +313,13 @@ fn by_device(
         // The timer's end is all that is waited for.
         let _ = (setup.timer)(Duration::from_millis(wait_ms)).recv();
         if ends.reached(setup.clock.now()) {
-            return Err(failed(device::EXPIRED));
+            return Err(DeviceError::Expired.into());
         }
         let (answer, sent) = send(setup, &request);
         let outcome = answer.map(|answer| read(setup, &answer, sent));
         match outcome {
             Ok(Ok(granted)) => return store(setup, (granted, sent)),
-            Ok(Err(failure)) => wait_ms = poll.refused(&failure).map_err(failed)?,
+            Ok(Err(failure)) => wait_ms = poll.refused(&failure)?,
             Err(_) => wait_ms = poll.unanswered(),
         }
     }
@@ -370,10 +333,6 @@ fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, NoAnswer>
 fn read(setup: &Setup, answer: &TokenAnswer, sent: Moment) -> Result<Grant, grant::Failure> {
     let fields = &setup.config.token_fields;
     grant::read(answer.status, &answer.headers, &answer.body, fields, sent.wall)
-}
-
-fn unanswered(no_answer: &NoAnswer) -> String {
-    format!("The issuer can't be asked: {}", no_answer.why)
 }
 
 #[cfg(test)]
@@ -399,7 +358,7 @@ mod tests {
             Ok(Method::Browser(_, loopback)) => format!("browser {:?}", loopback.port),
             Ok(Method::Paste(..)) => "paste".to_owned(),
             Ok(Method::Device(_)) => "device".to_owned(),
-            Err(failed) => format!("{failed:?}"),
+            Err(key) => key.to_owned(),
         };
         let any = LoginOptions::default();
         let cases = [
@@ -421,7 +380,7 @@ mod tests {
             (endpoints(browser(), None, None), by_code),
             (endpoints(None, device(), None), paste),
         ] {
-            assert!(matches!(choose(&endpoints, options), Err(Failed::Config(_))), "{endpoints:?}");
+            assert!(choose(&endpoints, options).is_err(), "{endpoints:?}");
         }
     }
 }

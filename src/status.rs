@@ -1,5 +1,6 @@
 //! `evertoken status`: asks a running instance how it stands.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -79,6 +80,60 @@ pub struct StatusIo<'a> {
     pub interrupted: Receiver<()>,
 }
 
+/// Why nothing can be told of an instance; `Display` says what to do.
+#[derive(Debug)]
+pub enum StatusError {
+    /// The configuration leaves the port to the system.
+    PortUnknown,
+    /// Nothing can be asked at this URL.
+    BadUrl(String),
+    /// The instance at this URL could not be asked.
+    Unasked(String, UpstreamError),
+    /// Its answer did not come whole.
+    CutOff(String),
+    /// It wants a key.
+    WantsKey(String),
+    /// It answers with this status.
+    Answers(String, u16),
+    /// Its answer is no report.
+    NoReport(String),
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PortUnknown => f.write_str(
+                "settings.port is 0, so the address is only in the log; name it with --url",
+            ),
+            Self::BadUrl(url) => write!(f, "{url} is no URL to ask"),
+            Self::Unasked(url, error) => write_unasked(f, url, error),
+            Self::CutOff(url) => write!(f, "{url} breaks off its answer"),
+            Self::WantsKey(url) => write!(
+                f,
+                "{url} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config"
+            ),
+            Self::Answers(url, status) => write!(f, "{url} answers {status}; is it evertoken?"),
+            Self::NoReport(url) => write!(f, "{url} does not answer as evertoken does"),
+        }
+    }
+}
+
+fn write_unasked(f: &mut fmt::Formatter<'_>, url: &str, error: &UpstreamError) -> fmt::Result {
+    match error {
+        UpstreamError::Unreachable(why) => {
+            write!(f, "{url} can't be reached: {why}; is it running?")
+        }
+        UpstreamError::Short(shortage) => write!(f, "{shortage}"),
+        UpstreamError::Unsendable(why) => write!(f, "{url} is no URL to ask: {why}"),
+        UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
+            write!(f, "{url} gives no answer: {why}")
+        }
+        UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
+            write!(f, "{url} gives no answer")
+        }
+    }
+}
+
 /// Whom to ask.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -90,12 +145,12 @@ pub struct Target {
 
 impl Target {
     /// At `url`, else where `config` listens, else at the usual place; with a key of `config`, else with
-    /// the first line of `keys`. The error says what is missing to find it.
+    /// the first line of `keys`.
     pub fn choose(
         url: Option<&str>,
         config: Option<&Config>,
         keys: Option<&str>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StatusError> {
         let url = match (url, config) {
             (Some(url), _) => url.to_owned(),
             (None, Some(config)) => listening(config)?,
@@ -108,21 +163,19 @@ impl Target {
 }
 
 /// Where the instance listens whose configuration is `text`, which can't be parsed.
-pub fn address_in(text: &str) -> Result<String, String> {
+pub fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
     url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
 }
 
 /// Where the instance with this configuration listens.
-fn listening(config: &Config) -> Result<String, String> {
+fn listening(config: &Config) -> Result<String, StatusError> {
     url_of(&config.settings.host, config.settings.port)
 }
 
-fn url_of(host: &str, port: u16) -> Result<String, String> {
+fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
     if port == 0 {
-        return Err(
-            "settings.port is 0, so the address is only in the log; name it with --url".to_owned()
-        );
+        return Err(StatusError::PortUnknown);
     }
     let host = host.trim_matches(['[', ']']);
     let host = match host.parse::<IpAddr>() {
@@ -146,9 +199,11 @@ pub fn run(target: &Target, options: StatusOptions, io: &mut StatusIo<'_>) -> bo
         let width = size.map_or(WIDTH_MAX, |size| size.columns.min(WIDTH_MAX));
         let (text, is_ready) = match once(target, options.form, io.is_coloured, width) {
             Ok(answered) => answered,
-            Err(why) if redraws => (table::wrapped(&why, width).join("\n") + "\n", false),
-            Err(why) => {
-                (io.err)(&why);
+            Err(error) if redraws => {
+                (table::wrapped(&error.to_string(), width).join("\n") + "\n", false)
+            }
+            Err(error) => {
+                (io.err)(&error.to_string());
                 (String::new(), false)
             }
         };
@@ -188,7 +243,7 @@ fn once(
     form: Form,
     is_coloured: bool,
     width: usize,
-) -> Result<(String, bool), String> {
+) -> Result<(String, bool), StatusError> {
     if form == Form::Quiet {
         return Ok((String::new(), is_ready(target)?));
     }
@@ -201,46 +256,28 @@ fn once(
     Ok((text, is_ready))
 }
 
-/// Gets `/-/status`: its text, and what it says. The error says what happened and what to do.
-fn ask(target: &Target) -> Result<(String, Report), String> {
+/// Gets `/-/status`: its text, and what it says.
+fn ask(target: &Target) -> Result<(String, Report), StatusError> {
     let (status, text) = get(target, "/-/status")?;
     match status {
         200 => {}
-        401 => {
-            return Err(format!(
-                "{} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config",
-                target.url
-            ));
-        }
-        other => return Err(format!("{} answers {other}; is it evertoken?", target.url)),
+        401 => return Err(StatusError::WantsKey(target.url.clone())),
+        other => return Err(StatusError::Answers(target.url.clone(), other)),
     }
-    let report = serde_json::from_str(&text)
-        .map_err(|_| format!("{} does not answer as evertoken does", target.url))?;
+    let no_report = |_| StatusError::NoReport(target.url.clone());
+    let report = serde_json::from_str(&text).map_err(no_report)?;
     Ok((text, report))
 }
 
 /// Whether every enabled provider has a credential it can send. Needs no key.
-fn is_ready(target: &Target) -> Result<bool, String> {
+fn is_ready(target: &Target) -> Result<bool, StatusError> {
     Ok(get(target, "/-/ready")?.0 == 200)
 }
 
-fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
+fn get(target: &Target, path: &str) -> Result<(u16, String), StatusError> {
     let base = target.url.trim_end_matches('/');
-    let unreachable = |error: UpstreamError| match error {
-        UpstreamError::Unreachable(why) => {
-            format!("{base} can't be reached: {why}; is it running?")
-        }
-        UpstreamError::Short(shortage) => shortage.to_string(),
-        UpstreamError::Unsendable(why) => format!("{base} is no URL to ask: {why}"),
-        UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
-            format!("{base} gives no answer: {why}")
-        }
-        UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
-            format!("{base} gives no answer")
-        }
-    };
     let upstream = Upstream::new(base, &Egress::default(), TIMEOUTS, 0)
-        .map_err(|_| format!("{base} is no URL to ask"))?;
+        .map_err(|_| StatusError::BadUrl(base.to_owned()))?;
     let mut headers = Headers::new();
     if let Some(key) = &target.key {
         headers.push("x-api-key", key.expose());
@@ -252,12 +289,12 @@ fn get(target: &Target, path: &str) -> Result<(u16, String), String> {
         headers: &headers,
         response_max: None,
     };
-    let mut answer =
-        upstream.send(&request, &mut OutBody::Absent, None, &mut 0).map_err(unreachable)?;
+    let sent = upstream.send(&request, &mut OutBody::Absent, None, &mut 0);
+    let mut answer = sent.map_err(|error| StatusError::Unasked(base.to_owned(), error))?;
     let status = answer.head.status;
     let (bytes, is_whole) = answer.read_ahead(ANSWER_MAX_BYTES, TIMEOUTS.idle);
     if !is_whole {
-        return Err(format!("{base} breaks off its answer"));
+        return Err(StatusError::CutOff(base.to_owned()));
     }
     Ok((status, String::from_utf8_lossy(bytes).into_owned()))
 }
@@ -293,7 +330,7 @@ mod tests {
         let open = "auth: {enabled: true}";
         assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
-        assert!(url("port: 0").unwrap_err().contains("--url"));
+        assert!(matches!(url("port: 0"), Err(StatusError::PortUnknown)));
         let named = Target::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.url, "http://a:1");
         assert_eq!(Target::choose(None, None, None).unwrap().url, DEFAULT_URL);
@@ -301,7 +338,8 @@ mod tests {
         assert_eq!(address_in("providers: [").unwrap(), DEFAULT_URL);
         let text = "settings: {host: '::', port: 81}\nproviders: [";
         assert_eq!(address_in(text).unwrap(), "http://[::1]:81");
-        assert!(address_in("settings: {port: 0}\n[").unwrap_err().contains("--url"));
+        let no_port = address_in("settings: {port: 0}\n[").unwrap_err();
+        assert!(no_port.to_string().contains("--url"), "{no_port}");
     }
 
     #[test]

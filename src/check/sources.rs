@@ -1,7 +1,7 @@
 //! Where the credential of each provider will come from, and what is missing for it.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io;
 use std::path::PathBuf;
 
 use crate::assemble::{foreign_place, place_of};
@@ -114,7 +114,7 @@ fn source_of(
     group: Option<&Group>,
     config: &Config,
     now: Moment,
-) -> Result<Option<Source>, String> {
+) -> Result<Option<Source>, NoSource> {
     Ok(Some(match &provider.credential {
         Credential::None => Source::Nothing,
         Credential::Passthrough => Source::Client,
@@ -125,19 +125,8 @@ fn source_of(
                 group.map_or_else(|| provider.slug.clone(), |group| place_of(group, config));
             let refresh = group.map_or(&**refresh, |group| &group.config);
             let state = StateFile::new(&config.settings.state_dir, place);
-            let stored = state.load_if_there().map_err(|error| {
-                let path = state.path().display().to_string();
-                match error.kind() {
-                    ErrorKind::InvalidData => format!(
-                        "the state file {path} can't be used: {error}; it would be kept aside, and the \
-                         refresh token of the configuration tried"
-                    ),
-                    _ => format!(
-                        "the state file {path} can't be read: {error}; nothing is refreshed until it \
-                         can be"
-                    ),
-                }
-            })?;
+            let stored = state.load_if_there();
+            let stored = stored.map_err(|error| NoSource::StateFile(state.path(), error))?;
             return refreshed((refresh, &provider.slug), stored, &state, now);
         }
     }))
@@ -159,14 +148,14 @@ fn refreshed(
     stored: Option<Saved>,
     state: &StateFile,
     now: Moment,
-) -> Result<Option<Source>, String> {
+) -> Result<Option<Source>, NoSource> {
     let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     match (machine.presented(), stored) {
         (Presented::Nothing, _) => Ok(Some(Source::ClientCredentials)),
         // That there has to be a refresh token or a way to log in was reported.
         (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
-        (Presented::Missing, _) => Err(missing(refresh, slug).to_string()),
+        (Presented::Missing, _) => Err(NoSource::Missing(missing(refresh, slug))),
         (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
             Ok(Some(Source::Stored {
                 path: state.path(),
@@ -187,6 +176,32 @@ fn refreshed(
 fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
     let seed = refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned();
     seed.unwrap_or_else(|| Missing::Login(refresh.call.login(slug)))
+}
+
+/// Why a credential can come from nowhere; `Display` goes on after the provider's name.
+enum NoSource {
+    Missing(Missing),
+    /// The state file at this path can't be read, or makes no sense.
+    StateFile(PathBuf, io::Error),
+}
+
+impl fmt::Display for NoSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(missing) => write!(f, "{missing}"),
+            Self::StateFile(path, error) if error.kind() == io::ErrorKind::InvalidData => write!(
+                f,
+                "the state file {} can't be used: {error}; it would be kept aside, and the refresh token of the \
+                 configuration tried",
+                path.display()
+            ),
+            Self::StateFile(path, error) => write!(
+                f,
+                "the state file {} can't be read: {error}; nothing is refreshed until it can be",
+                path.display()
+            ),
+        }
+    }
 }
 
 /// Where a credential comes from; `Display` goes on after the provider's name.

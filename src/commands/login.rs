@@ -1,6 +1,6 @@
 //! `evertoken login`: a provider's first refresh token, with the terminal and the desktop.
 
-use std::io::ErrorKind;
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
 use evertoken::login::terminal::{self, Lines};
-use evertoken::login::{self, LoginOptions};
+use evertoken::login::{self, LoginError, LoginOptions};
 use evertoken::token::group::groups;
 use evertoken::token::refresher::Setup;
 use evertoken::token::state_file::check_writable;
@@ -53,7 +53,12 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode 
         Ok(setup) => setup,
         Err(error) => return fail(&error.to_string(), BAD_CONFIG),
     };
-    if let Err(why) = check_state(&setup) {
+    if let Some(error) = unreadable_state(&setup) {
+        let path = setup.state.path();
+        let path = path.display();
+        let why = format!(
+            "The state file {path} can't be read ({error}), so a login could not be stored; mend that first"
+        );
         return fail(&why, FAILED);
     }
     match log_in(&setup, options) {
@@ -61,25 +66,25 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode 
             say_out(&done);
             ExitCode::SUCCESS
         }
-        Err(login::Failed::Config(why)) => fail(&why, BAD_CONFIG),
-        Err(login::Failed::Bind(why)) => fail(&why, CANT_BIND),
-        Err(login::Failed::Login(why)) => fail(&why, FAILED),
+        Err(error) => fail(&error.to_string(), exit_code(&error)),
     }
 }
 
-/// A login whose outcome could not be stored would be for nothing.
-fn check_state(setup: &Setup) -> Result<(), String> {
-    match setup.state.load() {
-        Err(error) if error.kind() != ErrorKind::InvalidData => Err(format!(
-            "The state file {} can't be read ({error}), so a login could not be stored; mend that first",
-            setup.state.path().display()
-        )),
-        _ => Ok(()),
+fn exit_code(error: &LoginError) -> u8 {
+    match error {
+        LoginError::Unconfigured(..) | LoginError::Missing(_) => BAD_CONFIG,
+        LoginError::Bind(..) => CANT_BIND,
+        _ => FAILED,
     }
+}
+
+/// Why the state file can't be read, which would leave what a login brings without a place.
+fn unreadable_state(setup: &Setup) -> Option<io::Error> {
+    setup.state.load().err().filter(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
 /// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
-fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, login::Failed> {
+fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, LoginError> {
     let mut lines = None;
     let mut ask = |allowed| match &mut lines {
         Some(lines) => Lines::next(lines, allowed),

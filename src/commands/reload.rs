@@ -1,5 +1,6 @@
 //! `evertoken reload`: looks for mistakes, has the running evertoken read the file again, and says how that went.
 
+use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use evertoken::config::Config;
 use evertoken::config::resolve::Problem;
 use evertoken::reload::{self, Outcome};
 use evertoken::{check, listener_owner};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::commands::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
@@ -19,6 +21,56 @@ const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What follows every refusal.
 const STAYS: &str = "the configuration in use stays";
+
+/// Why it is not known how a reload went, or none was begun.
+#[derive(Debug)]
+enum NoOutcome {
+    /// The configuration leaves the port to the system.
+    PortUnknown,
+    /// Nobody is seen to listen on this port.
+    NobodyListens(u16),
+    /// Another program listens on it.
+    OtherListens(u16, listener_owner::Process),
+    /// The process that was named is another program.
+    OtherProgram(u32, String),
+    /// No process has this id.
+    NoProcess(u32),
+    /// The process could not be sent a signal.
+    Unsignalled(u32, Errno),
+    /// The process did not say how it went.
+    Silent(u32),
+}
+
+impl fmt::Display for NoOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name_it = "name its process with --pid";
+        match self {
+            Self::PortUnknown => {
+                write!(f, "settings.port is 0, so the running evertoken can't be found; {name_it}")
+            }
+            Self::NobodyListens(port) => write!(
+                f,
+                "No evertoken is seen to listen on port {port}; if it runs as another user, or settings.port has \
+                 changed, {name_it}"
+            ),
+            Self::OtherListens(port, process) => {
+                write!(f, "Port {port} is in use by {process}, which is no evertoken; {name_it}")
+            }
+            Self::OtherProgram(process, name) => {
+                write!(f, "Process {process} is {name}, which is no evertoken")
+            }
+            Self::NoProcess(process) => write!(f, "{process} is the id of no process"),
+            Self::Unsignalled(process, error) => {
+                write!(f, "Process {process} can't be told to reload: {error}")
+            }
+            Self::Silent(process) => write!(
+                f,
+                "Process {process} was told to reload and did not say within {} s how it went; its log does",
+                OUTCOME_WAIT_MAX.as_secs()
+            ),
+        }
+    }
+}
 
 /// Reloads; a file with mistakes does not reach the running evertoken.
 pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
@@ -51,8 +103,8 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
             say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
             ExitCode::from(FAILED)
         }
-        Err(why) => {
-            say(&why);
+        Err(no_outcome) => {
+            say(&no_outcome.to_string());
             ExitCode::from(FAILED)
         }
     }
@@ -71,7 +123,7 @@ fn checked(files: &Files) -> Result<Config, Vec<String>> {
 }
 
 /// Has `process` reload, and waits for how that went.
-fn ask(config: &Config, process: Option<u32>) -> Result<Outcome, String> {
+fn ask(config: &Config, process: Option<u32>) -> Result<Outcome, NoOutcome> {
     let process = match process {
         Some(named) => ours(named)?,
         None => find(config)?,
@@ -79,45 +131,36 @@ fn ask(config: &Config, process: Option<u32>) -> Result<Outcome, String> {
     let state_dir = &config.settings.state_dir;
     let before = reload::last(state_dir);
     let id = i32::try_from(process).ok().and_then(Pid::from_raw);
-    let id = id.ok_or_else(|| format!("{process} is the id of no process"))?;
-    kill_process(id, Signal::HUP)
-        .map_err(|error| format!("Process {process} can't be told to reload: {error}"))?;
+    let id = id.ok_or(NoOutcome::NoProcess(process))?;
+    kill_process(id, Signal::HUP).map_err(|error| NoOutcome::Unsignalled(process, error))?;
     wait(state_dir, process, before.as_ref())
 }
 
 /// The process that was named, unless it is another program: the signal would end that.
-fn ours(process: u32) -> Result<u32, String> {
+fn ours(process: u32) -> Result<u32, NoOutcome> {
     let own = listener_owner::name_of(std::process::id());
     match listener_owner::name_of(process) {
         Some(name) if name != "evertoken" && Some(&name) != own.as_ref() => {
-            Err(format!("Process {process} is {name}, which is no evertoken"))
+            Err(NoOutcome::OtherProgram(process, name))
         }
         _ => Ok(process),
     }
 }
 
 /// The process that listens where the configuration says.
-fn find(config: &Config) -> Result<u32, String> {
+fn find(config: &Config) -> Result<u32, NoOutcome> {
     let port = config.settings.port;
-    let name_it = "name its process with --pid";
     if port == 0 {
-        return Err(format!(
-            "settings.port is 0, so the running evertoken can't be found; {name_it}"
-        ));
+        return Err(NoOutcome::PortUnknown);
     }
     match listener_owner::find(port) {
         Some(process) if process.name == "evertoken" => Ok(process.id),
-        Some(process) => {
-            Err(format!("Port {port} is in use by {process}, which is no evertoken; {name_it}"))
-        }
-        None => Err(format!(
-            "No evertoken is seen to listen on port {port}; if it runs as another user, or settings.port has \
-             changed, {name_it}"
-        )),
+        Some(process) => Err(NoOutcome::OtherListens(port, process)),
+        None => Err(NoOutcome::NobodyListens(port)),
     }
 }
 
-fn wait(state_dir: &Path, process: u32, before: Option<&Outcome>) -> Result<Outcome, String> {
+fn wait(state_dir: &Path, process: u32, before: Option<&Outcome>) -> Result<Outcome, NoOutcome> {
     let end = crossbeam_channel::after(OUTCOME_WAIT_MAX);
     loop {
         let outcome = reload::last(state_dir).filter(|outcome| outcome.process == process);
@@ -125,10 +168,7 @@ fn wait(state_dir: &Path, process: u32, before: Option<&Outcome>) -> Result<Outc
             return Ok(outcome);
         }
         if end.try_recv().is_ok() {
-            return Err(format!(
-                "Process {process} was told to reload and did not say within {} s how it went; its log does",
-                OUTCOME_WAIT_MAX.as_secs()
-            ));
+            return Err(NoOutcome::Silent(process));
         }
         // The timer's end is all that is waited for.
         let _ = crossbeam_channel::after(LOOK_EVERY).recv();

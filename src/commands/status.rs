@@ -10,7 +10,7 @@ use evertoken::cli::Files;
 use evertoken::config::Config;
 use evertoken::config::call::USUAL_FILE;
 use evertoken::config::resolve::Problem;
-use evertoken::status::{self, Target};
+use evertoken::status::{self, StatusError, Target};
 use evertoken::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -68,8 +68,8 @@ impl Written {
         Self { config, text, mistakes }
     }
 
-    /// Whom to ask; the error says what is missing to find it.
-    fn target(&self, url: Option<&str>) -> Result<Target, String> {
+    /// Whom to ask.
+    fn target(&self, url: Option<&str>) -> Result<Target, StatusError> {
         let guessed = self.text.as_deref().filter(|_| url.is_none()).map(status::address_in);
         let guessed = guessed.transpose()?;
         let key = variable("EVERTOKEN_API_KEY");
@@ -103,8 +103,8 @@ fn not_here(
 fn ask(written: &Written, url: Option<&str>, options: status::StatusOptions) -> ExitCode {
     let target = match written.target(url) {
         Ok(target) => target,
-        Err(why) => {
-            say(&why);
+        Err(error) => {
+            say(&error.to_string());
             return ExitCode::from(USAGE);
         }
     };

@@ -1,6 +1,8 @@
 //! The device grant (RFC 8628): what is asked, what is said to the person, and how the issuer is
 //! polled, as pure functions.
 
+use std::fmt;
+
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -24,9 +26,6 @@ const INTERVAL_MAX_MS: u64 = 60_000;
 /// How long a code lives where the issuer does not say, and at most.
 const LIFETIME_MS: u64 = 900_000;
 const LIFETIME_MAX_MS: u64 = 3_600_000;
-/// How a code's end is told.
-pub const EXPIRED: &str = "The code expired before it was typed in; try again";
-
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
@@ -38,6 +37,39 @@ pub struct Pending {
     pub lifetime_ms: u64,
     /// How long to wait between two polls, in milliseconds.
     pub interval_ms: u64,
+}
+
+/// Why a device grant brought no token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// The issuer gives no code, for this reason where it tells one.
+    NoCode(Option<Failure>),
+    /// Its answer lacks this field.
+    Lacks(&'static str),
+    /// The code's lifetime ended.
+    Expired,
+    /// The person, or the issuer, refused (`access_denied`).
+    Denied,
+    /// The issuer ended the login otherwise.
+    Ended(What),
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCode(failure) => {
+                let what = failure.as_ref();
+                let what = what.map(|failure| refused::tell(failure, "device_authorization_url"));
+                write!(f, "The issuer gives no device code: {}", what.unwrap_or_default())
+            }
+            Self::Lacks(key) => {
+                write!(f, "The issuer's answer has no '{key}'; is device_authorization_url right?")
+            }
+            Self::Expired => f.write_str("The code expired before it was typed in; try again"),
+            Self::Denied => f.write_str("The login was refused, by you or by the issuer"),
+            Self::Ended(what) => write!(f, "The issuer ended the login: {what}"),
+        }
+    }
 }
 
 /// The request for a device code (RFC 8628 §3.1).
@@ -52,25 +84,19 @@ pub fn token_request(config: &AutoRefresh, pending: &Pending) -> Result<TokenReq
 }
 
 impl Pending {
-    /// Reads the answer to a request sent at `sent`; the error says what is wrong with it.
-    pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, String> {
+    /// Reads the answer to a request sent at `sent`.
+    pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, DeviceError> {
         let json = grant::parse(&answer.headers, &answer.body).unwrap_or_default();
         let is_fine = (200..300).contains(&answer.status) && json.get("error").is_none();
         if !is_fine {
             let fields = TokenFields::default();
             let failure =
                 grant::read(answer.status, &answer.headers, &answer.body, &fields, sent).err();
-            let what = failure.map(|failure| refused::tell(&failure, "device_authorization_url"));
-            let what = what.unwrap_or_default();
-            return Err(format!("The issuer gives no device code: {what}"));
+            return Err(DeviceError::NoCode(failure));
         }
         let text =
             |key: &str| json.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let needed = |key: &str| {
-            text(key).ok_or_else(|| {
-                format!("The issuer's answer has no '{key}'; is device_authorization_url right?")
-            })
-        };
+        let needed = |key| text(key).ok_or(DeviceError::Lacks(key));
         let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
         let millis =
             |key: &str| json.get(key).and_then(number).map(|secs: u64| secs.saturating_mul(1000));
@@ -133,7 +159,7 @@ impl Poll {
     }
 
     /// A poll brought no token: how long to wait until the next, or why there is none (RFC 8628 §3.5).
-    pub fn refused(&mut self, failure: &Failure) -> Result<u64, String> {
+    pub fn refused(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
         let (status, code) = match &failure.what {
             What::Status(status, code) => (*status, code.as_deref().unwrap_or_default()),
             _ => (0, ""),
@@ -145,15 +171,15 @@ impl Poll {
         match code {
             "authorization_pending" => Ok(self.interval_ms),
             "slow_down" => Ok(self.slower(self.interval_ms + SLOW_DOWN_MS)),
-            "expired_token" => Err(EXPIRED.to_owned()),
-            "access_denied" => Err("The login was refused, by you or by the issuer".to_owned()),
+            "expired_token" => Err(DeviceError::Expired),
+            "access_denied" => Err(DeviceError::Denied),
             _ if failure.class == Class::Transient && !is_refused => {
                 let wait_ms = self.slower(self.interval_ms * 2);
                 Ok(failure
                     .retry_after_ms
                     .map_or(wait_ms, |asked| asked.clamp(wait_ms, INTERVAL_MAX_MS)))
             }
-            _ => Err(format!("The issuer ended the login: {}", failure.what)),
+            _ => Err(DeviceError::Ended(failure.what.clone())),
         }
     }
 
@@ -177,7 +203,7 @@ mod tests {
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-    fn read(status: u16, body: &str) -> Result<Pending, String> {
+    fn read(status: u16, body: &str) -> Result<Pending, DeviceError> {
         let answer =
             TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec() };
         Pending::read(&answer, SENT)
@@ -248,7 +274,7 @@ mod tests {
             (401, r#"{"error":"invalid_client"}"#, "401 Unauthorized (invalid_client)"),
             (404, "", "404 Not Found"),
         ] {
-            let why = read(status, body).unwrap_err();
+            let why = read(status, body).unwrap_err().to_string();
             assert!(why.contains(part), "{why}");
         }
     }
@@ -287,11 +313,11 @@ mod tests {
         assert_eq!(poll.refused(&failure(503, "x")), Ok(60_000));
         assert_eq!(poll.unanswered(), 60_000);
         assert_eq!(poll.refused(&failure(400, "slow_down")), Ok(60_000));
-        assert_eq!(poll.refused(&failure(400, "expired_token")), Err(EXPIRED.to_owned()));
-        assert!(poll.refused(&failure(403, "access_denied")).unwrap_err().contains("refused"));
-        let other = poll.refused(&failure(400, "invalid_grant")).unwrap_err();
+        assert_eq!(poll.refused(&failure(400, "expired_token")), Err(DeviceError::Expired));
+        assert_eq!(poll.refused(&failure(403, "access_denied")), Err(DeviceError::Denied));
+        let other = poll.refused(&failure(400, "invalid_grant")).unwrap_err().to_string();
         assert!(other.ends_with("400 Bad Request (invalid_grant)"), "{other}");
-        let github = poll.refused(&failure(400, "incorrect_device_code")).unwrap_err();
+        let github = poll.refused(&failure(400, "incorrect_device_code")).unwrap_err().to_string();
         assert!(github.ends_with("(incorrect_device_code)"), "{github}");
         let mut poll = Poll::new(1_000);
         let asked = Failure { retry_after_ms: Some(9_000), ..failure(429, "x") };

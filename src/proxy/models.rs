@@ -29,7 +29,7 @@ use log::info;
 
 mod list;
 
-use list::{LIST_MAX_BYTES, Model, Paging};
+use list::{LIST_MAX_BYTES, Model, NoList, Paging};
 
 /// How long the head of a provider's answer may take, and how long its body.
 const HEAD_MAX: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ type Outcome = Result<Vec<Model>, Missed>;
 /// Why a provider's list is not there.
 enum Missed {
     /// It answered with something else: its answer, where that came whole, and what is wrong with it.
-    Answered(Option<(ResponseHead, Vec<u8>)>, String),
+    Answered(Option<(ResponseHead, Vec<u8>)>, NoList),
     /// It gave no answer.
     Refused(Refusal),
     /// The client went away, so that nobody else is asked.
@@ -147,7 +147,7 @@ pub(super) fn answer<'p>(
             Err(Missed::Stopped(stop)) => return Err(stop),
             Err(Missed::Answered(answer, why)) => {
                 answered = answer.map(|answer| (provider, answer)).or(answered);
-                why
+                why.to_string()
             }
             Err(Missed::Refused(refusal)) => {
                 let why = refusal.message.clone();
@@ -218,8 +218,7 @@ fn models_of(
         let page = models_page(proxy, provider, asked, &target, record)?;
         bytes += page.models.iter().map(Model::bytes).sum::<usize>();
         if bytes > LIST_MAX_BYTES {
-            let why = format!("its list is over {LIST_MAX_BYTES} bytes");
-            return Err(Missed::Answered(None, why));
+            return Err(Missed::Answered(None, NoList::ListTooLong));
         }
         models.extend(page.models);
         after = page.next_after;
@@ -271,23 +270,16 @@ fn models_page(
         if !is_over && answer.client_is_gone() {
             return Err(Missed::Stopped(Stop::ClientGone));
         }
-        let why = if is_over {
-            "its answer is too long"
-        } else {
-            "its answer broke off, or took too long"
-        };
-        return Err(Missed::Answered(None, why.to_owned()));
+        let why = if is_over { NoList::AnswerTooLong } else { NoList::CutOff };
+        return Err(Missed::Answered(None, why));
     }
-    let read = if status == 200 {
-        read_list(&head.headers, bytes)
-    } else {
-        Err(format!("it answered {status}"))
-    };
+    let read =
+        if status == 200 { read_list(&head.headers, bytes) } else { Err(NoList::Status(status)) };
     read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
 }
 
 /// Reads one list at a time, over all requests: as a tree of values a list may take many times its bytes.
-fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::Page, String> {
+fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::Page, NoList> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // The lock guards no value that a panic could have left half done.
     let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

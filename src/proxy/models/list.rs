@@ -1,6 +1,7 @@
 //! Lists of models as values: read from the answers of providers, merged, and written in the shape of an API. Pure.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -31,18 +32,45 @@ pub(super) struct Page {
     pub(super) next_after: Option<String>,
 }
 
-/// Reads an answer with a list; the error says what is wrong with it. Nested values take much of the stack.
-pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Page, String> {
+/// What is wrong with an answer that should be a list; `Display` goes on after the provider's name.
+#[derive(Debug)]
+pub(super) enum NoList {
+    /// Its status is not 200.
+    Status(u16),
+    /// It is too long.
+    AnswerTooLong,
+    /// It did not come whole.
+    CutOff,
+    /// The list is too long, inflated or over all pages.
+    ListTooLong,
+    /// It is no JSON.
+    NoJson(serde_json::Error),
+    /// It is JSON without a list of models.
+    NoModels,
+}
+
+impl fmt::Display for NoList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "it answered {status}"),
+            Self::AnswerTooLong => f.write_str("its answer is too long"),
+            Self::CutOff => f.write_str("its answer broke off, or took too long"),
+            Self::ListTooLong => write!(f, "its list is over {LIST_MAX_BYTES} bytes"),
+            Self::NoJson(error) => write!(f, "its answer is no JSON ({error})"),
+            Self::NoModels => f.write_str("its answer holds no list of models"),
+        }
+    }
+}
+
+/// Reads an answer with a list. Nested values take much of the stack.
+pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Page, NoList> {
     let plain = inflate::plain(headers, body, LIST_MAX_BYTES);
     if plain.is_over {
-        return Err(format!("its list is over {LIST_MAX_BYTES} bytes"));
+        return Err(NoList::ListTooLong);
     }
-    let no_json = |error| format!("its answer is no JSON ({error})");
-    let answer: Value = serde_json::from_slice(&plain.bytes).map_err(no_json)?;
+    let answer: Value = serde_json::from_slice(&plain.bytes).map_err(NoList::NoJson)?;
     // Some providers send the bare array.
-    let Some(models) = answer.as_array().or_else(|| answer["data"].as_array()) else {
-        return Err("its answer holds no list of models".to_owned());
-    };
+    let models = answer.as_array().or_else(|| answer["data"].as_array()).ok_or(NoList::NoModels)?;
     let models: Vec<_> = models.iter().filter_map(Model::of).collect();
     let last_id = answer["last_id"].as_str();
     let last = last_id.or_else(|| models.last().map(|model| model.id.as_str()));
@@ -209,7 +237,8 @@ mod tests {
             (r#"{"data":[{"id":7},{"name":"x"},"y",{"id":""},{"id":"a"}]}"#, "a", None),
         ];
         for (body, expected, next) in cases {
-            assert_eq!(read(body), Ok((expected.to_owned(), next.map(str::to_owned))), "{body}");
+            let list = (expected.to_owned(), next.map(str::to_owned));
+            assert_eq!(read(body).ok(), Some(list), "{body}");
         }
         for body in ["", "<html>", "{}", r#"{"data":7}"#, r#"{"data":{}}"#, "null", "\"x\""] {
             assert!(read(body).is_err(), "{body}");
