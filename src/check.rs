@@ -16,7 +16,7 @@ use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 mod judged;
 pub mod sources;
 
-use judged::{Seen, Verdict, judge, needs_post};
+use judged::{Endpoint, Seen, Verdict, judge, needs_post};
 use sources::Sources;
 
 /// How far a server's clock may be off before it is a problem.
@@ -116,11 +116,11 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
     }
     let limits = patience(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        for (what, url) in endpoints(provider) {
-            let line = format!("{}: {what} {url}", provider.name);
+        for (endpoint, url) in endpoints(provider) {
+            let line = format!("{}: {} {url}", provider.name, endpoint.key());
             // What keeps it from being made is found without going online.
             let Ok(upstream) = way_to(origin_of(&url), provider, &limits) else { continue };
-            ask(&upstream, (&line, what, &url), clock, &mut report);
+            ask(&upstream, (&line, endpoint, &url), clock, &mut report);
         }
     }
     report
@@ -131,16 +131,17 @@ fn patience(limits: &Limits) -> Limits {
     Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
 }
 
-fn endpoints(provider: &Provider) -> BTreeMap<&'static str, String> {
-    let mut endpoints = BTreeMap::from([("base_url", format!("{}/", provider.base_url))]);
+/// In the order of their keys.
+fn endpoints(provider: &Provider) -> BTreeMap<Endpoint, String> {
+    let mut endpoints = BTreeMap::from([(Endpoint::Base, format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
-        endpoints.insert("token_url", config.token_url.clone());
+        endpoints.insert(Endpoint::Token, config.token_url.clone());
         let login = &config.login;
         let others = [
-            ("authorization_url", &login.authorization_url),
-            ("device_authorization_url", &login.device_authorization_url),
+            (Endpoint::Authorization, &login.authorization_url),
+            (Endpoint::DeviceAuthorization, &login.device_authorization_url),
         ];
-        endpoints.extend(others.into_iter().filter_map(|(key, url)| Some((key, url.clone()?))));
+        endpoints.extend(others.into_iter().filter_map(|(one, url)| Some((one, url.clone()?))));
     }
     endpoints
 }
@@ -154,7 +155,7 @@ fn origin_of(url: &str) -> &str {
 /// Asks an endpoint without a credential and reports what that tells; `line` names it.
 fn ask(
     upstream: &Upstream,
-    (line, what, url): (&str, &'static str, &str),
+    (line, endpoint, url): (&str, Endpoint, &str),
     clock: &Clock,
     report: &mut Report,
 ) {
@@ -178,7 +179,7 @@ fn ask(
     }
     let seen_first = seen(&answer);
     drop(answer);
-    let post = needs_post(what, &seen_first).then(|| {
+    let post = needs_post(endpoint, &seen_first).then(|| {
         // Nothing that could be spent: no client, no secret, no token.
         let posted = upstream.send(
             &OutRequest { method: "POST", ..head },
@@ -188,7 +189,7 @@ fn ask(
         );
         posted.ok().map(|answer| seen(&answer))
     });
-    match judge(what, url, &seen_first, post.flatten().as_ref()) {
+    match judge(endpoint, url, &seen_first, post.flatten().as_ref()) {
         Verdict::Fine(told) => report.fine.push(format!("{line}: {told}")),
         Verdict::Doubtful(told) => report.warnings.push(format!("{line}: {told}")),
         Verdict::Wrong(told) => report.problems.push(format!("{line}: {told}")),
@@ -262,6 +263,9 @@ mod tests {
             egress: Egress::default(),
             max_in_flight: 1,
         };
-        assert_eq!(endpoints(&provider), BTreeMap::from([("base_url", "http://x/v1/".to_owned())]));
+        assert_eq!(
+            endpoints(&provider),
+            BTreeMap::from([(Endpoint::Base, "http://x/v1/".to_owned())])
+        );
     }
 }

@@ -5,6 +5,31 @@ use crate::http::message::reason_phrase;
 /// The longest address of a redirect that is shown.
 const LOCATION_SHOWN_MAX_CHARS: usize = 200;
 
+/// A URL of a provider's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Endpoint {
+    /// `authorization_url`.
+    Authorization,
+    /// `base_url`.
+    Base,
+    /// `device_authorization_url`.
+    DeviceAuthorization,
+    /// `token_url`.
+    Token,
+}
+
+impl Endpoint {
+    /// Its key in the configuration.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization_url",
+            Self::Base => "base_url",
+            Self::DeviceAuthorization => "device_authorization_url",
+            Self::Token => "token_url",
+        }
+    }
+}
+
 /// An answer, as far as it is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -25,33 +50,33 @@ pub(super) enum Verdict {
     Wrong(String),
 }
 
-/// Whether a HEAD request to `what` leaves open what a POST would meet: some pages are there for one of the two alone.
-pub(super) fn needs_post(what: &str, head: &Seen) -> bool {
-    what == "token_url" && matches!(head.status, 300..=399 | 404 | 500..=599)
+/// Whether a HEAD request leaves open what a POST would meet: some pages are there for one of the two alone.
+pub(super) fn needs_post(endpoint: Endpoint, head: &Seen) -> bool {
+    endpoint == Endpoint::Token && matches!(head.status, 300..=399 | 404 | 500..=599)
 }
 
-/// What the endpoint `what` at `url` answered to a HEAD request and, where it needed one, to an empty POST.
-pub(super) fn judge(what: &str, url: &str, head: &Seen, post: Option<&Seen>) -> Verdict {
-    if what != "token_url" {
-        return Verdict::Fine(format!("{}; {}", of_head(head.status), untried(what)));
+/// What `endpoint` at `url` answered to a HEAD request and, where it needed one, to an empty POST.
+pub(super) fn judge(endpoint: Endpoint, url: &str, head: &Seen, post: Option<&Seen>) -> Verdict {
+    if endpoint != Endpoint::Token {
+        return Verdict::Fine(format!("{}; {}", of_head(head.status), untried(endpoint)));
     }
     let seen = post.unwrap_or(head);
     let answer = in_words(seen.status);
     match seen.status {
-        300..=399 if needs_post(what, head) => Verdict::Wrong(redirected(url, seen)),
-        404 if needs_post(what, head) => Verdict::Doubtful(format!(
+        300..=399 if needs_post(endpoint, head) => Verdict::Wrong(redirected(url, seen)),
+        404 if needs_post(endpoint, head) => Verdict::Doubtful(format!(
             "answers {answer}: is its path right? {}",
-            capital(untried(what))
+            capital(untried(endpoint))
         )),
-        500..=599 if needs_post(what, head) => {
-            Verdict::Doubtful(format!("reachable, but it fails ({answer}); {}", untried(what)))
+        500..=599 if needs_post(endpoint, head) => {
+            Verdict::Doubtful(format!("reachable, but it fails ({answer}); {}", untried(endpoint)))
         }
         _ if post.is_some() => Verdict::Fine(format!(
             "reachable ({} to a HEAD, {answer} to an empty POST); {}",
             in_words(head.status),
-            untried(what)
+            untried(endpoint)
         )),
-        _ => Verdict::Fine(format!("{}; {}", of_head(head.status), untried(what))),
+        _ => Verdict::Fine(format!("{}; {}", of_head(head.status), untried(endpoint))),
     }
 }
 
@@ -89,11 +114,11 @@ fn absolute(url: &str, location: &str) -> String {
     }
 }
 
-fn untried(what: &str) -> &'static str {
-    match what {
-        "base_url" => "the credential was not tried",
-        "token_url" => "client, secret and refresh token were not tried",
-        _ => "a login was not tried",
+fn untried(endpoint: Endpoint) -> &'static str {
+    match endpoint {
+        Endpoint::Base => "the credential was not tried",
+        Endpoint::Token => "client, secret and refresh token were not tried",
+        Endpoint::Authorization | Endpoint::DeviceAuthorization => "a login was not tried",
     }
 }
 
@@ -128,7 +153,7 @@ mod tests {
         ] {
             let redirect = Seen { status: 301, location: Some(location.to_owned()) };
             assert_eq!(
-                judge("token_url", URL, &redirect, Some(&redirect)),
+                judge(Endpoint::Token, URL, &redirect, Some(&redirect)),
                 Verdict::Wrong(format!(
                     "answers 301 Moved Permanently to {target}: token requests do not follow redirects; write \
                      that address"
@@ -136,7 +161,7 @@ mod tests {
             );
         }
         let long = |length| Seen { status: 308, location: Some("x".repeat(length)) };
-        let shown = |length| match judge("token_url", URL, &long(length), None) {
+        let shown = |length| match judge(Endpoint::Token, URL, &long(length), None) {
             Verdict::Wrong(told) => told.matches('x').count(),
             other => panic!("{other:?}"),
         };
@@ -147,18 +172,18 @@ mod tests {
     #[test]
     fn a_post_settles_what_a_head_leaves_open() {
         for status in [301, 302, 404, 500, 503] {
-            let fine = judge("token_url", URL, &seen(status), Some(&seen(400)));
+            let fine = judge(Endpoint::Token, URL, &seen(status), Some(&seen(400)));
             assert!(
                 matches!(&fine, Verdict::Fine(told) if told.contains("400 Bad Request to an empty POST"))
             );
-            let not = judge("token_url", URL, &seen(status), Some(&seen(status)));
+            let not = judge(Endpoint::Token, URL, &seen(status), Some(&seen(status)));
             assert!(!matches!(not, Verdict::Fine(_)), "{not:?}");
-            assert!(!needs_post("base_url", &seen(status)));
-            assert!(matches!(judge("base_url", URL, &seen(status), None), Verdict::Fine(_)));
+            assert!(!needs_post(Endpoint::Base, &seen(status)));
+            assert!(matches!(judge(Endpoint::Base, URL, &seen(status), None), Verdict::Fine(_)));
         }
         for status in [200, 400, 401, 403, 405, 415] {
-            assert!(!needs_post("token_url", &seen(status)), "{status}");
-            assert!(matches!(judge("token_url", URL, &seen(status), None), Verdict::Fine(_)));
+            assert!(!needs_post(Endpoint::Token, &seen(status)), "{status}");
+            assert!(matches!(judge(Endpoint::Token, URL, &seen(status), None), Verdict::Fine(_)));
         }
     }
 }

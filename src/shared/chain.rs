@@ -288,8 +288,7 @@ impl SharedChain {
         // Not when it was asked for: the process may have been halted in between.
         let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
-        let mut saved =
-            saved.map_err(|why| StoreError(format!("its record makes no sense: {why}")))?;
+        let mut saved = saved.map_err(StoreError::Record)?;
         if let Some(saved) = &mut saved {
             (saved.fence, saved.revision) = (seen.mark.fence, seen.mark.generation);
             self.tell_by_own_clock(saved, now);

@@ -155,7 +155,7 @@ impl Line {
         let reply = self.link.ask(&["HMGET", &names.token(), "by", "generation"])?;
         match reply.list() {
             [by, generation] => Ok(Mark { fence: by.number(), generation: generation.number() }),
-            _ => Err(unexpected()),
+            _ => Err(StoreError::Unexpected),
         }
     }
 
@@ -177,13 +177,13 @@ impl Line {
 
     /// Reads `fence`, `by`, `generation` and `record`.
     fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<Seen, StoreError> {
-        let [fence, by, generation, record, ..] = list else { return Err(unexpected()) };
+        let [fence, by, generation, record, ..] = list else { return Err(StoreError::Unexpected) };
         let mark = Mark { fence: by.number(), generation: generation.number() };
         let opened = record
             .text()
             .map(|text| seal::open(self.key.as_ref(), &names.context(mark), text))
             .transpose()
-            .map_err(|why| StoreError(why.to_owned()))?;
+            .map_err(StoreError::Seal)?;
         Ok(Seen { mark, record: opened, fence: fence.number(), is_held })
     }
 }
@@ -196,10 +196,6 @@ fn info<'a>(about: &'a Reply, name: &str) -> Option<&'a str> {
 
 fn at_micros(micros: u64) -> Option<Timestamp> {
     i64::try_from(micros / 1000).ok().map(Timestamp::from_millis)
-}
-
-fn unexpected() -> StoreError {
-    StoreError("it answered in a way that is not known here".to_owned())
 }
 
 /// What a chain asks of the server over a connection of its own.
@@ -268,7 +264,7 @@ impl Engine for Line {
         (length_ms, grace_ms): (u64, u64),
     ) -> Result<Written, StoreError> {
         let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
-        let sealed = sealed.map_err(|why| StoreError(why.to_owned()))?;
+        let sealed = sealed.map_err(StoreError::Seal)?;
         let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
         let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
         let (token, lease) = (names.token(), names.lease());
@@ -295,7 +291,7 @@ impl Engine for Line {
             [_, now @ .., held] => {
                 Ok(Written::Refused(self.seen(names, now, held.number() > 0)?))
             }
-            _ => Err(unexpected()),
+            _ => Err(StoreError::Unexpected),
         }
     }
 
@@ -310,7 +306,7 @@ impl Engine for Line {
                 _ => None,
             }),
             // A user with the rights that were enough before; newer servers tell the time there too.
-            Err(trouble) if trouble.0.starts_with("NOPERM") => {
+            Err(StoreError::Refused(words)) if words.starts_with("NOPERM") => {
                 let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
                 Ok(info(&about, "server_time_usec:").and_then(|usec| at_micros(usec.parse().ok()?)))
             }

@@ -153,7 +153,7 @@ impl Health {
 
     /// `finder` could not use it. Says so, where it is news or was last said a minute ago.
     pub fn found(&self, finder: Finder, trouble: &StoreError, of: Use, now: Moment) {
-        let said = self.record().found(finder, &trouble.0, of, now);
+        let said = self.record().found(finder, &trouble.to_string(), of, now);
         self.say(said);
     }
 

@@ -13,7 +13,7 @@ pub(super) enum Link {}
 impl Link {
     /// Fails.
     pub(super) fn open(_: &SharedStore) -> Result<Self, StoreError> {
-        Err(StoreError("this evertoken was built without the feature 'redis'".to_owned()))
+        Err(StoreError::NotBuilt)
     }
 
     pub(super) fn ask(&mut self, _: &[&str]) -> Result<Reply, StoreError> {

@@ -44,14 +44,14 @@ impl Link {
         sentinels: &[(String, u16)],
         name: &str,
     ) -> Result<Self, StoreError> {
-        let mut why = String::new();
+        let mut failed = Vec::new();
         for (host, port) in sentinels {
             match Self::by_sentinel(store, address(store, host, *port), name) {
                 Ok(link) => return Ok(link),
-                Err(trouble) => why = format!("{why}{host}:{port}: {trouble}; "),
+                Err(error) => failed.push((host.clone(), *port, error)),
             }
         }
-        Err(StoreError(format!("no Sentinel leads to a master: {}", why.trim_end_matches("; "))))
+        Err(StoreError::Sentinels(failed))
     }
 
     fn by_sentinel(
@@ -65,13 +65,12 @@ impl Link {
             [host, port] => host.text().zip(port.text().and_then(|port| port.parse().ok())),
             _ => None,
         };
-        let unknown = || StoreError("it knows no master of this name".to_owned());
-        let (host, port) = found.ok_or_else(unknown)?;
+        let (host, port) = found.ok_or(StoreError::NoMaster)?;
         let mut master = Self::to_host(store, host, port)?;
         // A master that was replaced may not know it yet.
         match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
             Some("master") => Ok(master),
-            _ => Err(StoreError(format!("{host}:{port} is not the master any more"))),
+            _ => Err(StoreError::Demoted(host.to_owned(), port)),
         }
     }
 
@@ -122,15 +121,12 @@ impl Link {
             Some(user) => vec!["AUTH", user, password.expose()],
             None => vec!["AUTH", password.expose()],
         };
-        let refused = |trouble: StoreError| {
-            let words = trouble.0.replace(password.expose(), "…");
+        let refused = |error: StoreError| {
+            let StoreError::Refused(words) = error else { return error };
+            let words = words.replace(password.expose(), "…");
             // Anything else it says (that it has too many clients) is not about the password.
             let is_wrong = words.starts_with("WRONGPASS") || words.contains("AUTH");
-            StoreError(if is_wrong {
-                format!("it refuses the user or password: {words}")
-            } else {
-                words
-            })
+            if is_wrong { StoreError::LoginRefused(words) } else { StoreError::Refused(words) }
         };
         self.ask_here(&words).map(drop).map_err(refused)
     }
@@ -211,9 +207,9 @@ fn read(value: Value) -> Result<Reply, StoreError> {
         }
         Value::ServerError(error) => {
             let words = server_words(error.code(), error.details().unwrap_or_default());
-            return Err(StoreError(words));
+            return Err(StoreError::Refused(words));
         }
-        _ => return Err(super::unexpected()),
+        _ => return Err(StoreError::Unexpected),
     })
 }
 
@@ -230,13 +226,13 @@ fn is_interrupted(error: &RedisError) -> bool {
 /// The error in words: what the server says of itself, or what happened to the connection.
 fn told(error: &RedisError) -> StoreError {
     if error.is_timeout() {
-        return StoreError("it does not answer in time".to_owned());
+        return StoreError::NoAnswer;
     }
     if let Some(code) = error.code() {
-        return StoreError(server_words(code, error.detail().unwrap_or_default()));
+        return StoreError::Refused(server_words(code, error.detail().unwrap_or_default()));
     }
     let text = error.to_string();
-    StoreError(text.trim_end_matches([' ', '-']).to_owned())
+    StoreError::Connection(text.trim_end_matches([' ', '-']).to_owned())
 }
 
 #[cfg(test)]

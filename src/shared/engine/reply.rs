@@ -1,17 +1,59 @@
 //! What the server answers, and what can go wrong on the way to it.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::record::BadRecord;
 
 /// How long a connection, and an answer on it, may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What is wrong with the server or the way to it, in words without a secret.
+/// What is wrong with the server or the way to it; `Display` holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreError(pub String);
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
+pub enum StoreError {
+    /// It does not answer in time.
+    NoAnswer,
+    /// The connection to it failed, in the words of the client library.
+    Connection(String),
+    /// It refuses, in words of its own, which begin with a code (`READONLY`, `NOPERM`).
+    Refused(String),
+    /// It refuses the user or the password, in words of its own.
+    LoginRefused(String),
+    /// Its answer is nothing that is known here.
+    Unexpected,
+    /// Its record can't be opened, or one can't be sealed for it.
+    Seal(&'static str),
+    /// Its record makes no sense.
+    Record(BadRecord),
+    /// A Sentinel knows no master of the name.
+    NoMaster,
+    /// The server at this host and port is not the master any more.
+    Demoted(String, u16),
+    /// None of the Sentinels leads to a master: the host and the port of each, and why.
+    Sentinels(Vec<(String, u16, StoreError)>),
+    /// This program was built without a client.
+    NotBuilt,
+}
 
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer => f.write_str("it does not answer in time"),
+            Self::Connection(words) | Self::Refused(words) => f.write_str(words),
+            Self::LoginRefused(words) => write!(f, "it refuses the user or password: {words}"),
+            Self::Unexpected => f.write_str("it answered in a way that is not known here"),
+            Self::Seal(why) => f.write_str(why),
+            Self::Record(bad) => write!(f, "its record makes no sense: {bad}"),
+            Self::NoMaster => f.write_str("it knows no master of this name"),
+            Self::Demoted(host, port) => write!(f, "{host}:{port} is not the master any more"),
+            Self::Sentinels(all) => {
+                let why = all.iter().map(|(host, port, error)| format!("{host}:{port}: {error}"));
+                let why: Vec<_> = why.collect();
+                write!(f, "no Sentinel leads to a master: {}", why.join("; "))
+            }
+            Self::NotBuilt => f.write_str("this evertoken was built without the feature 'redis'"),
+        }
     }
 }
 

@@ -117,7 +117,7 @@ pub(super) fn store(url: &str, key: Option<&str>) -> SharedStore {
 }
 
 fn ping(store: &SharedStore) -> Result<String, String> {
-    Line::open(store).and_then(|mut line| line.ping()).map_err(|trouble| trouble.0)
+    Line::open(store).and_then(|mut line| line.ping()).map_err(|error| error.to_string())
 }
 
 #[test]

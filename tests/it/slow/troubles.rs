@@ -15,7 +15,7 @@ use crate::support::peer::{Peer, answer};
 fn refused(server: &Server, user: &str) -> String {
     let url = server.url().replace("unix://", &format!("unix://{user}"));
     let asked = Line::open(&store(&url, None)).and_then(|mut line| line.probe("test:"));
-    asked.map_or_else(|trouble| trouble.0, |()| String::new())
+    asked.map_or_else(|error| error.to_string(), |()| String::new())
 }
 
 #[test]

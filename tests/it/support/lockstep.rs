@@ -107,15 +107,15 @@ impl Store {
         what: impl FnOnce(&mut Self) -> T,
     ) -> Result<T, StoreError> {
         if self.is_away {
-            return Err(StoreError("it does not answer in time".to_owned()));
+            return Err(StoreError::NoAnswer);
         }
         if is_write && self.is_read_only {
             let words = "READONLY You can't write against a read only replica.";
-            return Err(StoreError(words.to_owned()));
+            return Err(StoreError::Refused(words.to_owned()));
         }
         let answer = what(self);
         if std::mem::take(&mut self.loses_answer) {
-            return Err(StoreError("it does not answer in time".to_owned()));
+            return Err(StoreError::NoAnswer);
         }
         Ok(answer)
     }
