@@ -92,7 +92,7 @@ impl Sources {
                 let until = kept.expires_at.map(|at| format!(", until {at}")).unwrap_or_default();
                 self.lines.push(format!("{name}: {what} {path}{until}"));
                 self.warn_of_claims(provider, &kept.secret);
-                let expired = watched.read(now).err();
+                let expired = watched.read(now).err().map(|why| why.to_string());
                 self.warnings
                     .extend(expired.or(watched.warning()).map(|why| format!("{name}: {why}")));
             }

@@ -217,7 +217,10 @@ impl Source {
         let on_its_way = "the first token is still on its way";
         match self {
             Self::Missing(missing) => missing.to_string(),
-            Self::File(watched) => watched.read(now).err().unwrap_or_else(|| on_its_way.to_owned()),
+            Self::File(watched) => {
+                let why = watched.read(now).err();
+                why.map_or_else(|| on_its_way.to_owned(), |why| why.to_string())
+            }
             _ => posting.trouble().map_or_else(|| on_its_way.to_owned(), Into::into),
         }
     }

@@ -8,6 +8,7 @@ use crate::expiry;
 use crate::jwt::{self, End};
 use crate::record::salvage;
 use crate::secret::Secret;
+use crate::token::watched::fault::Fault;
 
 /// What a file holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(super) struct Content {
     pub(super) doubt: Option<String>,
 }
 
-/// Reads `text`; the error goes on after the path, and holds nothing of the text.
-pub(super) fn parse(text: &str, form: &Form) -> Result<Content, String> {
+/// Reads `text`.
+pub(super) fn parse(text: &str, form: &Form) -> Result<Content, Fault> {
     match form {
         Form::Text => {
             let secret = credential(text.trim_end_matches(['\r', '\n']))?;
@@ -33,19 +34,18 @@ pub(super) fn parse(text: &str, form: &Form) -> Result<Content, String> {
 }
 
 /// `text`, where a header field may hold it.
-fn credential(text: &str) -> Result<Secret, String> {
+fn credential(text: &str) -> Result<Secret, Fault> {
     if text.is_empty() || !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-        return Err("holds a credential that is empty, or with bytes no header may hold".to_owned());
+        return Err(Fault::NoHeaderValue);
     }
     Ok(Secret::new(text))
 }
 
-fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
+fn of_json(text: &str, fields: &Fields) -> Result<Content, Fault> {
     // The error's own words may quote the text, which holds tokens.
-    let json: Value = serde_json::from_str(text).map_err(|_| "holds no JSON".to_owned())?;
+    let json: Value = serde_json::from_str(text).map_err(|_| Fault::NoJson)?;
     let token = at(&json, &fields.access_token).and_then(Value::as_str);
-    let token =
-        token.ok_or_else(|| format!("has no text at '{}'", fields.access_token.join(".")))?;
+    let token = token.ok_or_else(|| Fault::NoTextAt(fields.access_token.join(".")))?;
     let written = at(&json, &fields.expires_at).filter(|value| !value.is_null());
     let expires_at = written.and_then(|value| expiry::read(value, fields.zone.as_deref()));
     let place = fields.expires_at.join(".");
@@ -76,12 +76,12 @@ fn of_json(text: &str, fields: &Fields) -> Result<Content, String> {
     Ok(Content { secret: credential(token)?, expires_at, doubt })
 }
 
-fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, String> {
-    let saved = salvage(text).map_err(|_| "can't be used".to_owned())?.saved;
+fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, Fault> {
+    let saved = salvage(text).map_err(|_| Fault::NoState)?.saved;
     if seed.is_some_and(|seed| !saved.may_know_seed(&seed.hash())) {
-        return Err("holds a token that began with another refresh token".to_owned());
+        return Err(Fault::OtherChain);
     }
-    let access = saved.access.ok_or_else(|| "holds no access token".to_owned())?;
+    let access = saved.access.ok_or(Fault::NoAccessToken)?;
     Ok(Content { secret: access.token, expires_at: Some(access.expires_at), doubt: None })
 }
 
@@ -161,7 +161,7 @@ mod tests {
             (Form::Stored { seed: None, client: None }, "{}", "can't be used"),
         ];
         for (form, text, part) in cases {
-            let why = parse(text, &form).unwrap_err();
+            let why = parse(text, &form).unwrap_err().to_string();
             assert!(why.contains(part) && !why.contains("secret"), "{text:?}: {why}");
         }
     }

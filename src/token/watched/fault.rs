@@ -1,0 +1,110 @@
+//! Why a watched file gives no credential. Nothing in it is of the file's content.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::clock::Timestamp;
+
+/// The largest file that is read.
+pub const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// There is no credential to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    pub(super) path: PathBuf,
+    /// The file is the state file of a provider that is not refreshed.
+    pub(super) is_stored: bool,
+    pub(super) why: Why,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The file can't be used.
+    Unusable(Fault),
+    /// Its credential has expired.
+    Expired {
+        at: Timestamp,
+        /// A newer one can't be seen behind the mount.
+        is_detached: bool,
+    },
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Unreadable(String),
+    NoSmallFile,
+    NoCredential,
+    /// The credential is empty, or with bytes that no header field may hold.
+    NoHeaderValue,
+    NoJson,
+    /// No text stands at this path of the JSON.
+    NoTextAt(String),
+    NoState,
+    OtherChain,
+    NoAccessToken,
+}
+
+impl Fault {
+    pub(super) fn unreadable(error: impl fmt::Display) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+/// To stand after the path.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => write!(f, "can't be read: {why}"),
+            Self::NoSmallFile => write!(f, "is no file of at most {WATCHED_FILE_MAX_BYTES} bytes"),
+            Self::NoCredential => write!(f, "holds no credential"),
+            Self::NoHeaderValue => {
+                write!(f, "holds a credential that is empty, or with bytes no header may hold")
+            }
+            Self::NoJson => write!(f, "holds no JSON"),
+            Self::NoTextAt(place) => write!(f, "has no text at '{place}'"),
+            Self::NoState => write!(f, "can't be used"),
+            Self::OtherChain => {
+                write!(f, "holds a token that began with another refresh token")
+            }
+            Self::NoAccessToken => write!(f, "holds no access token"),
+        }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const OFF: &str = "auto_refresh_config.enabled is false";
+        let path = self.path.display();
+        match &self.why {
+            Why::Unusable(fault) if self.is_stored => {
+                write!(f, "{OFF}, and no stored token can be used: {path} {fault}")
+            }
+            Why::Unusable(fault) => write!(f, "{path} {fault}"),
+            Why::Expired { at, .. } if self.is_stored => {
+                write!(f, "the stored token expired at {at}, and {OFF}, so it is not refreshed")
+            }
+            Why::Expired { at, is_detached: true } => {
+                write!(f, "the token in {path} expired at {at}; {}", Detached(&self.path))
+            }
+            Why::Expired { at, is_detached: false } => write!(
+                f,
+                "the token in {path} expired at {at}; the program that keeps this file has to refresh it"
+            ),
+        }
+    }
+}
+
+/// The file at this path was replaced where its mount does not show it.
+pub(super) struct Detached<'a>(pub(super) &'a Path);
+
+impl fmt::Display for Detached<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder \
+             that holds it",
+            self.0.display()
+        )
+    }
+}

@@ -1,0 +1,89 @@
+//! Tells one state of a file from another by its metadata.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use crate::clock::Timestamp;
+
+/// A file may be written twice within what its times can tell apart (2 s on FAT, 1 s on some network disks). So long it is
+/// read again though it looks the same.
+const TIMES_SETTLE_MS: i64 = 2_000;
+
+/// One state of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    pub(super) links: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            links: metadata.nlink(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// When the file was last written, by its own times.
+    fn written_at(&self) -> Timestamp {
+        Timestamp::from_secs(self.modified.0.max(self.changed.0).saturating_add(1))
+    }
+}
+
+/// A state of a file that was read.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) stamp: Stamp,
+    pub(super) first_at: Timestamp,
+    pub(super) read_at: Timestamp,
+}
+
+impl Seen {
+    /// Whether a file that looks as it did then is the same: so long after its times that a later write would have others.
+    pub(super) fn is_settled(&self) -> bool {
+        let since = |earlier: Timestamp| self.read_at.millis_since(earlier);
+        since(self.first_at) >= TIMES_SETTLE_MS && since(self.stamp.written_at()) >= TIMES_SETTLE_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    #[test]
+    fn a_file_that_has_settled_is_not_read_again() {
+        let stamp = |modified: i64| Stamp {
+            device: 1,
+            inode: 1,
+            links: 1,
+            length: 3,
+            modified: (modified, 0),
+            changed: (modified, 0),
+        };
+        let at = |millis| START.plus_millis(millis);
+        let start = START.as_millis() / 1000;
+        let seen = |modified: i64, first: i64, read: i64| Seen {
+            stamp: stamp(modified),
+            first_at: at(first),
+            read_at: at(read),
+        };
+        // Old, and looked at for two seconds.
+        assert!(!seen(start - 100, 0, 1_999).is_settled());
+        assert!(seen(start - 100, 0, 2_000).is_settled());
+        // Written at the start: its times may say the same for a write up to a second later.
+        assert!(!seen(start, 0, 2_999).is_settled());
+        assert!(seen(start, 0, 3_000).is_settled());
+        // A server whose clock is ahead.
+        assert!(!seen(start + 10, 0, 12_000).is_settled());
+    }
+}
