@@ -9,31 +9,24 @@ use std::time::Duration;
 use crossbeam_channel::after;
 use log::{error, info, warn};
 
-use crate::assemble::{Environment, Load, StartError, access_rules, random_name, way_to};
+use crate::assemble::{Environment, Load, StartError, access_rules};
 use crate::clock::{Deadline, Stopwatch, Timestamp};
-use crate::config::{self, Config, Credential, SharedStore, WatchedFile};
-use crate::credential::claims::ClaimFields;
-use crate::credential::{Refreshed, Source};
-use crate::current::chains::{Chains, Plan};
-use crate::current::changes::{Listening, counts_of, unchanged, what_changed};
+use crate::config::Config;
+use crate::current::changes::what_changed;
+use crate::current::parts::Parts;
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::ingress::{After, Request, Service};
-use crate::proxy::cooldown::Cooldown;
-use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
-use crate::proxy::provider::{Counts, Provider};
+use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::proxy::watchers::Watchers;
-use crate::shared::keeper::{CooldownSender, Keeper, Member};
 use crate::supervisor::Stage;
-use crate::token::group::{collisions, sharing};
-use crate::token::store::{PostingKey, TokenStore};
-use crate::token::watched::Watched;
-use crate::upstream::Upstream;
+use crate::token::store::PostingKey;
 
 mod chains;
 mod changes;
+mod parts;
 
 /// How long a stop waits for a reload to end, and how often it looks.
 const RELOAD_END_MAX: Duration = Duration::from_secs(3);
@@ -58,28 +51,6 @@ pub struct Current {
     itself: Weak<Self>,
 }
 
-/// What only a reload touches.
-struct Parts {
-    environment: Environment,
-    store: Arc<TokenStore>,
-    metrics: Arc<Metrics>,
-    chains: Chains,
-    /// Ends after the refreshers, whose leases it renews.
-    keeper: Option<Keeper>,
-    next_key: PostingKey,
-    /// The settings that stay as they were at the start.
-    listening: Listening,
-    last_reload: Arc<LastReload>,
-}
-
-/// What is made for one provider of a configuration before anything is changed.
-enum Prepared {
-    /// It goes on as it is.
-    Same(Arc<Provider>),
-    /// It is made anew, with these connections.
-    New(Box<Upstream>),
-}
-
 impl Current {
     /// Starts what `config` asks for.
     pub fn start(
@@ -89,16 +60,7 @@ impl Current {
         load: Load,
     ) -> Result<Arc<Self>, StartError> {
         let started_at = environment.clock.wall();
-        let mut parts = Parts {
-            environment,
-            store: Arc::new(TokenStore::new()),
-            metrics: Arc::new(Metrics::new()),
-            chains: Chains::default(),
-            keeper: None,
-            next_key: 0,
-            listening: Listening::of(&config.settings),
-            last_reload: Arc::default(),
-        };
+        let mut parts = Parts::new(environment, &config.settings);
         let providers = parts.providers(&config, None)?;
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
@@ -254,180 +216,6 @@ impl Service for Current {
         if by < 0 {
             self.proxy().clients_left(open);
         }
-    }
-}
-
-impl Parts {
-    /// The providers of `config`: of `old` those that are as they were, and new ones. Refreshers are
-    /// started and changed once nothing else can go wrong.
-    fn providers(
-        &mut self,
-        config: &Config,
-        old: Option<&Proxy>,
-    ) -> Result<Vec<Arc<Provider>>, StartError> {
-        let store = config.settings.token_store.as_ref();
-        if self.keeper.as_ref().map(Keeper::store) == store {
-            return self.build_providers(config, old);
-        }
-        let keeper = self.keeper_for(store)?;
-        let before = std::mem::replace(&mut self.keeper, keeper);
-        let built = self.build_providers(config, old);
-        if built.is_err() {
-            self.keeper = before;
-        }
-        built
-    }
-
-    fn build_providers(
-        &mut self,
-        config: &Config,
-        old: Option<&Proxy>,
-    ) -> Result<Vec<Arc<Provider>>, StartError> {
-        let Self { chains, next_key, store, environment, .. } = self;
-        let plan = chains.plan(config, next_key, store, environment)?;
-        let postings: Vec<Option<PostingKey>> =
-            (0..config.providers.len()).map(|index| plan.posting(index)).collect();
-        let prepared = prepare(config, &plan, old)?;
-        say_what_is_shared(&config.providers, old.map(Proxy::configured));
-        self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
-        let mut providers = Vec::new();
-        for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
-            if let Credential::Missing(missing) = &provider.credential {
-                error!(
-                    provider = provider.name.as_str();
-                    "{missing} (provider: {})", provider.name
-                );
-            }
-            providers.push(match prepared {
-                Prepared::Same(provider) => provider,
-                Prepared::New(upstream) => {
-                    let counts = counts_of(provider, config, old);
-                    Arc::new(self.new_provider(provider, *upstream, posting, counts, old))
-                }
-            });
-        }
-        self.chains.are_used_by(&providers);
-        Ok(providers)
-    }
-
-    fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {
-        let started = store.map(|store| {
-            let instance = random_name(&mut self.environment.rng);
-            Keeper::start(store, instance, self.environment.clock.clone())
-        });
-        started.transpose().map_err(StartError::Thread)
-    }
-
-    /// How the cooldowns of the provider called `slug` are told to other hosts; it hears of theirs too.
-    fn share_cooldown(
-        &self,
-        key: PostingKey,
-        slug: &str,
-        cooldown: &Arc<Cooldown>,
-    ) -> Option<CooldownSender> {
-        let keeper = self.keeper.as_ref()?;
-        let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
-        let told = slug.to_owned();
-        let rest = move |ms| {
-            let length = Duration::from_millis(ms);
-            if cooldown.begin(clock.now(), length) {
-                let seconds = length.as_secs_f64().ceil();
-                warn!(
-                    "Provider {told} is passed over for {seconds} s: another host found it failing"
-                );
-            }
-        };
-        let rest = Box::new(rest);
-        keeper.add(Member { key, slug: slug.to_owned(), wake: None, held: None, rest });
-        Some(keeper.cooldown_sender(slug))
-    }
-
-    fn new_provider(
-        &mut self,
-        config: &config::Provider,
-        upstream: Upstream,
-        chain: Option<PostingKey>,
-        counts: Arc<Counts>,
-        old: Option<&Proxy>,
-    ) -> Provider {
-        let key = self.next_key;
-        self.next_key += 1;
-        let source = self.source(config, chain.unwrap_or(key), old);
-        if let Some(watched) = source.file().filter(|_| config.enabled)
-            && let Err(why) = watched.read(self.environment.clock.now())
-        {
-            warn!(
-                provider = config.name.as_str();
-                "Provider {} has no credential: {why}", config.name
-            );
-        }
-        let (cooldown, claims) = <(Arc<Cooldown>, ClaimFields)>::default();
-        let cooldown_sender = self.share_cooldown(key, &config.slug, &cooldown);
-        let metrics = self.metrics.of_provider(&config.name);
-        let config = config.clone();
-        Provider {
-            key,
-            config,
-            source,
-            upstream,
-            claims,
-            cooldown,
-            cooldown_sender,
-            counts,
-            metrics,
-        }
-    }
-
-    fn source(&self, config: &config::Provider, chain: PostingKey, old: Option<&Proxy>) -> Source {
-        match &config.credential {
-            Credential::Watched(file) => {
-                let unsaved = || self.chains.unsaved(config, &self.store);
-                let known = old.and_then(|old| watched_before(file, &old.providers));
-                Source::File(known.unwrap_or_else(|| Arc::new(Watched::of(file, unsaved()))))
-            }
-            Credential::Refreshed(refresh) => Source::Refreshed(Refreshed {
-                store: self.store.clone(),
-                chain,
-                inbox: self.chains.inbox(chain).filter(|_| config.enabled),
-                command: refresh.call.refresh(&config.slug),
-            }),
-            other => Source::fixed(other),
-        }
-    }
-}
-
-/// The watcher that `file` had before: it knows what the file held.
-fn watched_before(file: &WatchedFile, providers: &[Arc<Provider>]) -> Option<Arc<Watched>> {
-    let mut before = providers.iter().filter_map(|one| one.source.file());
-    before.find(|watched| watched.is_of(file)).cloned()
-}
-
-/// The providers that go on, and the connections of the others.
-fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prepared>, StartError> {
-    let settings = &config.settings;
-    let providers = config.providers.iter().enumerate();
-    let prepare = |(index, provider): (usize, &config::Provider)| {
-        let same = old.and_then(|old| unchanged(old, provider, settings));
-        let chain = plan.posting(index);
-        if let Some(same) = same.filter(|same| chain.is_none() || chain == same.source.chain()) {
-            return Ok(Prepared::Same(same));
-        }
-        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
-        Ok(Prepared::New(Box::new(upstream)))
-    };
-    providers.map(prepare).collect()
-}
-
-/// Says which providers share a chain of refresh tokens, unless that was so before too.
-fn say_what_is_shared(providers: &[config::Provider], before: Option<Vec<config::Provider>>) {
-    let (shared, alone) = (sharing(providers), collisions(providers));
-    let known =
-        before.map_or_else(Vec::new, |before| [sharing(&before), collisions(&before)].concat());
-    for line in shared.iter().filter(|line| !known.contains(line)) {
-        info!("{line}");
-    }
-    for line in alone.iter().filter(|line| !known.contains(line)) {
-        warn!("{line}");
     }
 }
 

@@ -4,68 +4,29 @@
 //! works with, and never starts a second one beside it. One that no provider uses any more keeps still, with
 //! what it has, until nobody can need that.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
-use log::{error, warn};
+use crossbeam_channel::bounded;
+use log::error;
 
-use crate::assemble::{Environment, StartError, refresher_setup, timeouts};
+use crate::assemble::{Environment, StartError, refresher_setup};
 use crate::clock::Deadline;
-use crate::config::{AutoRefresh, Config, Egress, SharedStore};
-use crate::proxy::provider::Provider;
-use crate::shared::chain::Held;
-use crate::shared::keeper::{Keeper, Member};
-use crate::thread;
+use crate::config::{Config, Credential, Form, Provider};
+use crate::current::chains::running::{Basis, Running, Task, end};
+use crate::proxy;
+use crate::shared::keeper::Keeper;
 use crate::token::group::{Group, groups};
 use crate::token::hang::read_folder;
-use crate::token::places::{Contents, Found, Homes, Move, OnChain, Seeker};
-use crate::token::refresher::{Change, Inbox, Refresher, Setup};
+use crate::token::places::{Contents, Found, Homes, Move, Seeker};
+use crate::token::refresher::{Change, Inbox, Setup};
 use crate::token::store::{PostingKey, TokenStore};
-use crate::upstream::Timeouts;
+use crate::token::watched::Unsaved;
 
-mod unsaved;
+mod running;
 
 /// How long a stop waits for the refreshers at least, whenever the requests in flight ended: for a last write.
 const END_MIN: Duration = Duration::from_secs(2);
-/// The stack of the thread that waits for refreshers which are not needed any more.
-const ENDING_STACK_BYTES: usize = 128 * 1024;
-
-/// All that a refresher's work depends on: where it is as it was, the refresher is left alone.
-#[derive(Clone, Debug, PartialEq)]
-struct Life {
-    name: String,
-    config: AutoRefresh,
-    egress: Egress,
-    timeouts: Timeouts,
-    place: Place,
-}
-
-/// Where a chain is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    folder: PathBuf,
-    /// The name of its state file.
-    slug: String,
-    shared: Option<SharedStore>,
-    /// What it is called in the shared store.
-    shared_slug: String,
-}
-
-/// A refresher that runs.
-struct Running {
-    key: PostingKey,
-    refresher: Refresher,
-    on: OnChain,
-    life: Life,
-    /// Its lease in the shared store, which the keeper renews.
-    held: Option<Arc<Held>>,
-    /// The providers that use its token; some are of configurations before.
-    users: Vec<Weak<Provider>>,
-    is_retired: bool,
-}
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -77,7 +38,7 @@ pub(super) struct Chains {
 struct Step {
     key: PostingKey,
     members: Vec<usize>,
-    life: Life,
+    basis: Basis,
     /// What is in the state folder of it.
     found: Found,
     work: Work,
@@ -93,34 +54,10 @@ enum Work {
     Start(Box<Setup>),
 }
 
-/// What a running refresher is told.
-enum Task {
-    Keep(Box<Seeker>),
-    Change(Box<Change>),
-}
-
 /// What is to be done for a configuration. Nothing is done yet, and it may be dropped.
 pub(super) struct Plan {
     steps: Vec<Step>,
     contents: Contents,
-}
-
-impl Life {
-    fn of(group: &Group, place: &str, config: &Config) -> Self {
-        let settings = &config.settings;
-        Self {
-            name: group.name.clone(),
-            config: group.config.clone(),
-            egress: config.providers[group.lead].egress.clone(),
-            timeouts: timeouts(&settings.limits),
-            place: Place {
-                folder: settings.state_dir.clone(),
-                slug: place.to_owned(),
-                shared: settings.token_store.clone(),
-                shared_slug: group.slug.clone(),
-            },
-        }
-    }
 }
 
 impl Plan {
@@ -139,9 +76,9 @@ impl Plan {
             let _ = (environment.timer)(length).recv();
         };
         let moves = self.steps.iter().map(|step| Move {
-            name: step.life.name.clone(),
+            name: step.basis.name.clone(),
             found: step.found.clone(),
-            home: step.life.place.slug.clone(),
+            home: step.basis.location.slug.clone(),
         });
         let moves: Vec<Move> = moves.collect();
         self.contents.settle(&moves, environment.clock.wall(), &wait);
@@ -166,21 +103,22 @@ impl Chains {
         let homes = self.homes(&enabled, &heirs, &contents, &all);
         let mut steps = Vec::new();
         for ((group, heir), (home, found)) in enabled.into_iter().zip(heirs).zip(homes) {
-            let life = Life::of(group, &home, config);
+            let basis = Basis::of(group, &home, config);
             let key = heir.map_or(*next_key, |running| running.key);
             let mut setup =
                 || refresher_setup(key, group, &home, config, store, environment).map(Box::new);
             let work = match heir {
-                Some(running) if running.life == life => {
+                Some(running) if running.basis == basis => {
                     Work::Keep(Box::new(Seeker::new(group, all.clone(), config)))
                 }
-                Some(running) => {
-                    Work::Change(setup()?, running.life.place.is_same_in_shared(&life.place))
-                }
+                Some(running) => Work::Change(
+                    setup()?,
+                    running.basis.location.is_same_in_shared(&basis.location),
+                ),
                 None => Work::Start(setup()?),
             };
             *next_key += u64::from(heir.is_none());
-            steps.push(Step { key, members: group.members.clone(), life, found, work });
+            steps.push(Step { key, members: group.members.clone(), basis, found, work });
         }
         Ok(Plan { steps, contents })
     }
@@ -210,7 +148,7 @@ impl Chains {
         all: &[Group],
     ) -> Vec<(String, Found)> {
         let in_use: Vec<&str> =
-            self.running.iter().map(|one| one.life.place.slug.as_str()).collect();
+            self.running.iter().map(|one| one.basis.location.slug.as_str()).collect();
         let leaves = |one: &&Running| {
             let mut own = groups.iter().zip(heirs);
             own.any(|(group, heir)| {
@@ -220,15 +158,16 @@ impl Chains {
         let (leaving, staying): (Vec<&Running>, Vec<&Running>) =
             self.running.iter().partition(leaves);
         let slugs =
-            |all: Vec<&Running>| all.iter().map(|one| one.life.place.slug.clone()).collect();
+            |all: Vec<&Running>| all.iter().map(|one| one.basis.location.slug.clone()).collect();
         let mut homes = Homes { taken: slugs(staying), leaving: slugs(leaving) };
         // Those that leave a place come first: they wait for nobody.
         let mut given = Vec::new();
         for (group, heir) in groups.iter().zip(heirs) {
             given.push(heir.map(|heir| {
-                let stays = Some(heir.life.place.slug.clone()).filter(|_| heir.has_place_of(group));
+                let stays =
+                    Some(heir.basis.location.slug.clone()).filter(|_| heir.has_place_of(group));
                 let home = stays.unwrap_or_else(|| homes.give(group, None, false, contents));
-                (home, contents.find_beside(group, all, &in_use, &heir.life.place.slug))
+                (home, contents.find_beside(group, all, &in_use, &heir.basis.location.slug))
             }));
         }
         let of_new = |(group, given): (&&Group, Option<(String, Found)>)| {
@@ -250,24 +189,24 @@ impl Chains {
         let in_use: Vec<PostingKey> = plan.steps.iter().map(|step| step.key).collect();
         plan.settle(environment);
         let (mut changed, mut starting, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        for Step { key, life, work, .. } in plan.steps {
+        for Step { key, basis, work, .. } in plan.steps {
             match work {
-                Work::Keep(seeker) => changed.push((key, life, Task::Keep(seeker))),
+                Work::Keep(seeker) => changed.push((key, basis, Task::Keep(seeker))),
                 Work::Change(setup, keeps_chain) => {
                     let (leaving, has_left) = bounded(1);
                     let before = self.running.iter().find(|one| one.key == key);
-                    left.extend(before.map(|one| (one.life.place.slug.clone(), has_left)));
+                    left.extend(before.map(|one| (one.basis.location.slug.clone(), has_left)));
                     let change = Change { setup: *setup, keeps_chain, leaving };
-                    changed.push((key, life, Task::Change(Box::new(change))));
+                    changed.push((key, basis, Task::Change(Box::new(change))));
                 }
-                Work::Start(setup) => starting.push((life, *setup)),
+                Work::Start(setup) => starting.push((basis, *setup)),
             }
         }
         let mut started = Vec::new();
-        for (life, setup) in starting {
-            let before = left.iter().find(|(slug, _)| *slug == life.place.slug);
+        for (basis, setup) in starting {
+            let before = left.iter().find(|(slug, _)| *slug == basis.location.slug);
             let left = before.map(|(_, left)| left.clone());
-            match Running::start(life, setup, left, keeper) {
+            match Running::start(basis, setup, left, keeper) {
                 Ok(running) => started.push(running),
                 Err(error) => {
                     // Those that wait for a place end when it is never left.
@@ -279,9 +218,9 @@ impl Chains {
         for running in self.running.iter_mut().filter(|one| !in_use.contains(&one.key)) {
             running.retire();
         }
-        for (key, life, task) in changed {
+        for (key, basis, task) in changed {
             if let Some(running) = self.running.iter_mut().find(|one| one.key == key) {
-                running.go_on(life, task, keeper);
+                running.go_on(basis, task, keeper);
             }
         }
         self.running.extend(started);
@@ -290,6 +229,27 @@ impl Chains {
             .filter_map(|one| Some((one, keeper?)))
             .for_each(|(one, keeper)| one.share(keeper));
         Ok(())
+    }
+
+    /// Where the token of `provider` is published, if its refreshing was turned off and a refresher runs that has its
+    /// chain: that may not have been able to store the newest one.
+    pub(super) fn unsaved(&self, provider: &Provider, store: &Arc<TokenStore>) -> Option<Unsaved> {
+        let Credential::Watched(file) = &provider.credential else { return None };
+        let Form::Stored { seed, client } = &file.form else { return None };
+        let has_chain = |running: &&Running| {
+            let known = &running.basis.config;
+            let same_seed =
+                matches!((&known.seed, seed), (Some(Ok(known)), Some(seed)) if known == seed);
+            same_seed && (client.is_none() || *client == known.client_hash())
+        };
+        let has_place = |running: &&Running| {
+            let lacks_seed =
+                running.basis.config.seed.as_ref().is_none_or(Result::is_err) || seed.is_none();
+            lacks_seed && running.basis.location.slug == provider.slug
+        };
+        let running = self.running.iter();
+        let found = running.clone().find(has_chain).or_else(|| running.clone().find(has_place))?;
+        Some(Unsaved { store: store.clone(), key: found.key })
     }
 
     /// Whom to ask for the token that is published under `key`.
@@ -304,7 +264,7 @@ impl Chains {
     }
 
     /// Notes that `providers` use their tokens.
-    pub(super) fn are_used_by(&mut self, providers: &[Arc<Provider>]) {
+    pub(super) fn are_used_by(&mut self, providers: &[Arc<proxy::provider::Provider>]) {
         for running in &mut self.running {
             let own = providers.iter().filter(|one| one.source.chain() == Some(running.key));
             running.users.extend(own.map(Arc::downgrade));
@@ -345,108 +305,12 @@ impl Chains {
         for running in self.running {
             if !running.refresher.end_before(deadline) {
                 error!(
-                    provider = running.life.name.as_str();
+                    provider = running.basis.name.as_str();
                     "The refresher of provider {} does not come to its end in settings.shutdown_grace; it is \
                      left behind, and what an issuer answers now is lost",
-                    running.life.name
+                    running.basis.name
                 );
             }
         }
-    }
-}
-
-impl Running {
-    /// Starts a refresher, once the place that it needs is `left` by another one.
-    fn start(
-        life: Life,
-        mut setup: Setup,
-        left: Option<Receiver<()>>,
-        keeper: Option<&Keeper>,
-    ) -> io::Result<Self> {
-        let (key, on) = (setup.provider, setup.seeker.on());
-        let held = attend(&mut setup, keeper);
-        let refresher = match left {
-            Some(left) => Refresher::start_after(setup, left),
-            None => Refresher::start(setup),
-        }?;
-        Ok(Self { key, refresher, on, life, held, users: Vec::new(), is_retired: false })
-    }
-
-    fn has_chain_of(&self, group: &Group) -> bool {
-        self.on.is_of(group)
-    }
-
-    fn has_place_of(&self, group: &Group) -> bool {
-        group.slugs.contains(&self.life.place.slug)
-    }
-
-    /// Goes on for another configuration: with another setup, or as it is.
-    fn go_on(&mut self, life: Life, task: Task, keeper: Option<&Keeper>) {
-        (self.life, self.is_retired) = (life, false);
-        match task {
-            Task::Change(mut change) => {
-                self.on = change.setup.seeker.on();
-                if !change.keeps_chain {
-                    self.held = attend(&mut change.setup, keeper);
-                }
-                self.refresher.change(*change);
-            }
-            Task::Keep(seeker) => {
-                self.on = seeker.on();
-                self.refresher.reloaded(*seeker);
-            }
-        }
-    }
-
-    fn retire(&mut self) {
-        if !self.is_retired {
-            self.is_retired = true;
-            self.refresher.retire();
-        }
-    }
-
-    /// Has the keeper wake it when other hosts write, and renew its lease.
-    fn share(&self, keeper: &Keeper) {
-        if self.is_retired {
-            return;
-        }
-        let inbox = self.refresher.inbox();
-        keeper.add(Member {
-            key: self.key,
-            slug: self.life.place.shared_slug.clone(),
-            wake: Some(Box::new(move || inbox.news())),
-            held: self.held.clone(),
-            // Cooldowns are the providers' own.
-            rest: Box::new(|_| {}),
-        });
-    }
-}
-
-impl Place {
-    fn is_same_in_shared(&self, other: &Self) -> bool {
-        (&self.shared_slug, &self.shared) == (&other.shared_slug, &other.shared)
-    }
-}
-
-/// The lease of the setup's chain, which the keeper renews from now on.
-fn attend(setup: &mut Setup, keeper: Option<&Keeper>) -> Option<Arc<Held>> {
-    Some(setup.chain.as_mut()?.attend(keeper?.health()))
-}
-
-/// Ends refreshers beside the reload: one may be waiting for its issuer.
-fn end(ended: Vec<Running>, store: Arc<TokenStore>) {
-    for one in &ended {
-        one.refresher.stop();
-    }
-    let wait = move || {
-        for running in ended {
-            let key = running.key;
-            drop(running);
-            store.forget(key);
-        }
-    };
-    match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
-        Ok(thread) => thread.detach(),
-        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
     }
 }

@@ -1,0 +1,177 @@
+//! A refresher that runs, and how it goes on under another configuration.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use crossbeam_channel::Receiver;
+use log::warn;
+
+use crate::assemble::timeouts;
+use crate::config::{AutoRefresh, Config, Egress, SharedStore};
+use crate::proxy::provider::Provider;
+use crate::shared::chain::Held;
+use crate::shared::keeper::{Keeper, Member};
+use crate::thread;
+use crate::token::group::Group;
+use crate::token::places::{OnChain, Seeker};
+use crate::token::refresher::{Change, Refresher, Setup};
+use crate::token::store::{PostingKey, TokenStore};
+use crate::upstream::Timeouts;
+
+/// The stack of the thread that waits for refreshers which are not needed any more.
+const ENDING_STACK_BYTES: usize = 128 * 1024;
+
+/// All that a refresher's work depends on: where it is as it was, the refresher is left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Basis {
+    pub(super) name: String,
+    pub(super) config: AutoRefresh,
+    pub(super) egress: Egress,
+    pub(super) timeouts: Timeouts,
+    pub(super) location: Location,
+}
+
+/// Where a chain is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    folder: PathBuf,
+    /// The name of its state file.
+    pub(super) slug: String,
+    shared: Option<SharedStore>,
+    /// What it is called in the shared store.
+    shared_slug: String,
+}
+
+/// A refresher that runs.
+pub(super) struct Running {
+    pub(super) key: PostingKey,
+    pub(super) refresher: Refresher,
+    pub(super) on: OnChain,
+    pub(super) basis: Basis,
+    /// Its lease in the shared store, which the keeper renews.
+    held: Option<Arc<Held>>,
+    /// The providers that use its token; some are of configurations before.
+    pub(super) users: Vec<Weak<Provider>>,
+    pub(super) is_retired: bool,
+}
+
+/// What a running refresher is told.
+pub(super) enum Task {
+    Keep(Box<Seeker>),
+    Change(Box<Change>),
+}
+
+impl Basis {
+    pub(super) fn of(group: &Group, slug: &str, config: &Config) -> Self {
+        let settings = &config.settings;
+        Self {
+            name: group.name.clone(),
+            config: group.config.clone(),
+            egress: config.providers[group.lead].egress.clone(),
+            timeouts: timeouts(&settings.limits),
+            location: Location {
+                folder: settings.state_dir.clone(),
+                slug: slug.to_owned(),
+                shared: settings.token_store.clone(),
+                shared_slug: group.slug.clone(),
+            },
+        }
+    }
+}
+
+impl Running {
+    /// Starts a refresher, once the place that it needs is `left` by another one.
+    pub(super) fn start(
+        basis: Basis,
+        mut setup: Setup,
+        left: Option<Receiver<()>>,
+        keeper: Option<&Keeper>,
+    ) -> io::Result<Self> {
+        let (key, on) = (setup.provider, setup.seeker.on());
+        let held = attend(&mut setup, keeper);
+        let refresher = match left {
+            Some(left) => Refresher::start_after(setup, left),
+            None => Refresher::start(setup),
+        }?;
+        Ok(Self { key, refresher, on, basis, held, users: Vec::new(), is_retired: false })
+    }
+
+    pub(super) fn has_chain_of(&self, group: &Group) -> bool {
+        self.on.is_of(group)
+    }
+
+    pub(super) fn has_place_of(&self, group: &Group) -> bool {
+        group.slugs.contains(&self.basis.location.slug)
+    }
+
+    /// Goes on for another configuration: with another setup, or as it is.
+    pub(super) fn go_on(&mut self, basis: Basis, task: Task, keeper: Option<&Keeper>) {
+        (self.basis, self.is_retired) = (basis, false);
+        match task {
+            Task::Change(mut change) => {
+                self.on = change.setup.seeker.on();
+                if !change.keeps_chain {
+                    self.held = attend(&mut change.setup, keeper);
+                }
+                self.refresher.change(*change);
+            }
+            Task::Keep(seeker) => {
+                self.on = seeker.on();
+                self.refresher.reloaded(*seeker);
+            }
+        }
+    }
+
+    pub(super) fn retire(&mut self) {
+        if !self.is_retired {
+            self.is_retired = true;
+            self.refresher.retire();
+        }
+    }
+
+    /// Has the keeper wake it when other hosts write, and renew its lease.
+    pub(super) fn share(&self, keeper: &Keeper) {
+        if self.is_retired {
+            return;
+        }
+        let inbox = self.refresher.inbox();
+        keeper.add(Member {
+            key: self.key,
+            slug: self.basis.location.shared_slug.clone(),
+            wake: Some(Box::new(move || inbox.news())),
+            held: self.held.clone(),
+            // Cooldowns are the providers' own.
+            rest: Box::new(|_| {}),
+        });
+    }
+}
+
+impl Location {
+    pub(super) fn is_same_in_shared(&self, other: &Self) -> bool {
+        (&self.shared_slug, &self.shared) == (&other.shared_slug, &other.shared)
+    }
+}
+
+/// The lease of the setup's chain, which the keeper renews from now on.
+fn attend(setup: &mut Setup, keeper: Option<&Keeper>) -> Option<Arc<Held>> {
+    Some(setup.chain.as_mut()?.attend(keeper?.health()))
+}
+
+/// Ends refreshers beside the reload: one may be waiting for its issuer.
+pub(super) fn end(ended: Vec<Running>, store: Arc<TokenStore>) {
+    for one in &ended {
+        one.refresher.stop();
+    }
+    let wait = move || {
+        for running in ended {
+            let key = running.key;
+            drop(running);
+            store.forget(key);
+        }
+    };
+    match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
+        Ok(thread) => thread.detach(),
+        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
+    }
+}
