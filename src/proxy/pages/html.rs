@@ -53,7 +53,7 @@ pub(super) fn render(report: &Report) -> String {
         ("{store}", store(report)),
         ("{providers}", providers),
     ];
-    // In one pass over the page, so that nothing that was put in is taken for a field.
+    // In one pass over the page, so that no inserted text is taken for a field.
     let mut page = String::new();
     let mut rest = PAGE;
     for (name, text) in fields {
@@ -66,15 +66,14 @@ pub(super) fn render(report: &Report) -> String {
     page
 }
 
-/// What names the parts of a disabled provider that shares its slug with another; None for any other provider, whose slug
-/// does.
+/// An id for a disabled provider that shares its slug with another; None for any other provider, whose slug is unique.
 fn unique_id(report: &Report, index: usize) -> Option<String> {
     let own = &report.providers[index];
     let is_shared = report.providers.iter().filter(|one| one.slug == own.slug).nth(1).is_some();
     (is_shared && !own.enabled).then(|| format!("{}~{index}", own.slug))
 }
 
-/// How the last reload failed, its mistakes a line each.
+/// The failed reload, with one line for each mistake.
 fn failed_reload(report: &Report) -> String {
     let Some(failed) = &report.failed_reload else { return String::new() };
     let summary = failed.summary(report.now);
@@ -86,7 +85,7 @@ fn failed_reload(report: &Report) -> String {
     out
 }
 
-/// What is wrong with the token store, for all providers together.
+/// The token store's problem and warning, for all providers together.
 fn store(report: &Report) -> String {
     let store = report.token_store.as_ref();
     let wrong = store.into_iter().flat_map(|store| store.problem.iter().chain(&store.warning));
@@ -142,7 +141,7 @@ fn article(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
     writeln!(out, "</article>")
 }
 
-/// The state as a word with a shape of its own, so that colour is not all that tells.
+/// The state as a word and a distinct shape, so that colour is not the only sign.
 fn badge(state: State) -> String {
     let shape = match state {
         State::Ready => "<circle class=\"full\" cx=\"6\" cy=\"6\" r=\"4.5\"/>",
@@ -174,12 +173,7 @@ fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
         write!(out, "</div>")?;
     }
     if let Some(warning) = &provider.warning {
-        write!(
-            out,
-            "<div class=\"problem\"><p><strong>{}</strong></p><p>Make it writable: a restart before \
-             that loses the token.</p></div>",
-            Text(warning)
-        )?;
+        write!(out, "<div class=\"problem\"><p><strong>{}</strong></p></div>", Text(warning))?;
     }
     if let Some(warning) = provider.login_due() {
         write!(out, "<div class=\"problem\"><p>{}</p></div>", with_commands(warning))?;
@@ -187,7 +181,7 @@ fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
     Ok(())
 }
 
-/// What stands in backticks is a command.
+/// Marks up the commands, which stand in backticks.
 fn with_commands(text: &str) -> String {
     let mut out = String::new();
     for (index, part) in text.split('`').enumerate() {
@@ -198,7 +192,7 @@ fn with_commands(text: &str) -> String {
     out
 }
 
-/// How long it is until `at`, kept up by the script.
+/// The time left until `at`; the script keeps it current.
 fn countdown(at: Timestamp, now: Timestamp) -> String {
     format!("<span class=\"n\" data-until=\"{}\">{}</span>", at.as_millis(), until(at, now))
 }
@@ -232,8 +226,8 @@ fn without_token(provider: &ProviderReport) -> &'static str {
     match provider.credential {
         CredentialKind::Refreshed if !provider.enabled => "Disabled in the configuration",
         CredentialKind::Refreshed => "No token yet",
-        CredentialKind::File => "The credential is in a file that another program keeps",
-        CredentialKind::Stored => "Refreshing is off, and no stored token can be used",
+        CredentialKind::File => "Another program keeps the credential in a file",
+        CredentialKind::Stored => "Refreshing is off, and there is no usable stored token",
         CredentialKind::Static | CredentialKind::Missing => {
             "A fixed credential: nothing to refresh"
         }
@@ -242,7 +236,7 @@ fn without_token(provider: &ProviderReport) -> &'static str {
     }
 }
 
-/// The token's life from left to right: what is left of it, and where it is refreshed.
+/// The token's life from left to right: the part that is left, and the time of its refresh.
 fn life(
     out: &mut String,
     token: &TokenReport,
@@ -371,6 +365,16 @@ mod tests {
         let page = render(&report);
         assert!(page.contains("<p><strong>READONLY &lt;b&gt;</strong></p>"));
         assert!(page.contains("<p><strong>9.0 s ahead of</strong></p></div>"));
+    }
+
+    /// Below the warning of a missing variable stood "Make it writable", which is about state files.
+    #[test]
+    fn a_warning_of_a_missing_secret_does_not_ask_for_a_writable_file() {
+        let mut provider = sample("One");
+        provider.warning = Some("Missing environment variable: 'X'".into());
+        let page = render(&report(provider));
+        assert!(page.contains("Missing environment variable: &#39;X&#39;</strong>"), "{page}");
+        assert!(!page.contains("writable"), "{page}");
     }
 
     #[test]

@@ -171,8 +171,8 @@ fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String
     }
 }
 
-/// What somebody should see to though there is a credential to send: a state file that can't be written, since a restart
-/// would lose what it lacks, `missing`, which the next refresh needs, or a credential file that is gone or odd.
+/// A problem that needs attention although there is a credential to send: a state file that can't be written, a secret
+/// that is `missing` for the next refresh, or a credential file that is gone or odd.
 pub(super) fn warning(
     provider: &Provider,
     posting: &Posting,
@@ -180,9 +180,12 @@ pub(super) fn warning(
     now: Moment,
 ) -> Option<String> {
     let config = &provider.config;
-    let unwritten = posting.disk_error.as_ref();
-    let unwritten =
-        unwritten.map(|why| format!("The state file of {} can't be written: {why}", config.name));
+    let unwritten = posting.disk_error.as_ref().map(|why| {
+        let name = &config.name;
+        format!(
+            "The state file of {name} can't be written: {why}. Make it writable: a restart before that loses the token"
+        )
+    });
     let missing = missing.filter(|_| config.enabled && provider.source.has_one(posting, now));
     let missing = missing.map(|missing| next_refresh_fails(missing, &config.name));
     let of_posting: Vec<_> = unwritten.into_iter().chain(missing).collect();
