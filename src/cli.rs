@@ -1,4 +1,4 @@
-//! The command line: its definition, and what was asked for as a value.
+//! The command line: its definition, and the parsed command as a value.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -13,57 +13,57 @@ use crate::logger::{self, Format};
 use crate::login::LoginOptions;
 use crate::status;
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the proxy.
     Run {
-        /// What it reads.
+        /// The files that it reads.
         files: Files,
-        /// `HOST:PORT` in the place of the configured one.
+        /// `HOST:PORT` instead of the configured one.
         listen: Option<(String, u16)>,
         /// How to log.
         log: logger::Options,
     },
     /// Validate the configuration, the environment and the state folder.
     Check {
-        /// What it reads.
+        /// The files that it reads.
         files: Files,
-        /// How much is looked at.
+        /// The extent of the check.
         extent: Extent,
     },
-    /// Have a running instance read its configuration again.
+    /// Make a running instance read its configuration again.
     Reload {
-        /// What it reads, to look for mistakes first.
+        /// The files that it reads, to find mistakes first.
         files: Files,
         /// The process; None for the one that listens where the configuration says.
         process: Option<u32>,
     },
     /// Refresh now, without the server.
     Refresh {
-        /// What it reads.
+        /// The files that it reads.
         files: Files,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
         /// How to log.
         log: logger::Options,
     },
-    /// Ask a running instance how it stands.
+    /// Ask a running instance for its providers' status.
     Status {
-        /// The configuration of the instance; None for `providers.yaml`, where it is there.
+        /// The configuration of the instance; None for `providers.yaml`, if it exists.
         config: Option<PathBuf>,
-        /// Its address, in the place of the configured one.
+        /// The instance's address, instead of the configured one.
         url: Option<String>,
-        /// In what form, and how often.
+        /// The form of the output, and whether to repeat it.
         options: status::StatusOptions,
     },
     /// Get the first refresh token of a provider.
     Login {
-        /// What it reads.
+        /// The files that it reads.
         files: Files,
         /// The provider's name or slug.
         provider: String,
-        /// How.
+        /// The way to log in.
         options: LoginOptions,
     },
     /// Print this text.
@@ -79,52 +79,52 @@ pub struct Files {
     pub environment: Option<PathBuf>,
 }
 
-/// How much `check` looks at.
+/// The extent of `check`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// The file, the environment and the state folder.
     Offline,
     /// The endpoints too.
     Online,
-    /// What `run` would refuse, and nothing else.
+    /// Only the problems that would keep `run` from starting.
     Start,
     /// Nothing: the slugs of the providers are printed, for completions.
     Names,
 }
 
 const SIGNALS: &str = "\
-SIGTERM and SIGINT finish what is in flight and end; a second one ends at once.
-SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
+On SIGTERM or SIGINT, evertoken finishes the requests and refreshes in flight and exits; a second
+signal ends it at once. SIGHUP reads the configuration again. SIGUSR1 refreshes every provider now.";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed at run time, 2 usage, 69 the address is in use or can't be
 bound, 78 the configuration is wrong.";
 
 const RELOAD_EXIT_CODES: &str = "\
-Exit codes: 0 the file is in use, 1 no evertoken runs there or it did not take the file, 2 usage,
-78 the file is wrong. Whatever is not 0, the configuration in use stays.";
+Exit codes: 0 the file is in use, 1 no evertoken runs there or it rejected the file, 2 usage,
+78 the file is wrong. After any code but 0, the old configuration stays in use.";
 
 /// The largest id of a process on Linux.
 const MAX_PROCESS: i64 = 4_194_304;
 
 const STATUS_EXIT_CODES: &str = "\
 Exit codes: 0 every enabled provider is ready, 1 one is not or there is no answer, 2 usage,
-78 the configuration is wrong. The key, where one is needed, comes from EVERTOKEN_API_KEY or
-from the configuration.";
+78 the configuration is wrong. If a key is needed, it comes from EVERTOKEN_API_KEY or from the
+configuration.";
 
-/// The definition of the command line, for who parses it and who writes manuals and completions from it.
+/// The definition of the command line, for parsing, manuals and completions.
 pub fn definition() -> clap::Command {
     clap::Command::new("evertoken")
         .version(env!("CARGO_PKG_VERSION"))
         .propagate_version(true)
-        .about("A small forwarding proxy that always has a valid token")
+        .about("A small forwarding proxy that always has a valid OAuth token")
         .after_help(EXIT_CODES)
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
         .args(run_arguments())
         .subcommand(
             clap::Command::new("run")
-                .about("Run the proxy in the foreground (what happens without a command too)")
+                .about("Run the proxy in the foreground (the default command)")
                 .args(run_arguments())
                 .after_help(SIGNALS),
         )
@@ -134,19 +134,19 @@ pub fn definition() -> clap::Command {
                 .args(files_arguments())
                 .arg(
                     flag("online")
-                        .help("Also connect to every endpoint and compare clocks; spends no token"),
+                        .help("Also connect to every endpoint and compare clocks; spend no token"),
                 )
                 .arg(
-                    flag("start")
-                        .conflicts_with("online")
-                        .help("Only what keeps it from starting, for scripts; silent where it can"),
+                    flag("start").conflicts_with("online").help(
+                        "Report only problems that keep evertoken from starting; for scripts",
+                    ),
                 )
                 .arg(flag("names").hide(true).conflicts_with_all(["online", "start"])),
         )
         .subcommand(
             clap::Command::new("reload")
                 .about(
-                    "Check the file, then have the running evertoken use it, and say how that went",
+                    "Check the file, then make the running evertoken use it and print the outcome",
                 )
                 .args(files_arguments())
                 .arg(
@@ -154,7 +154,7 @@ pub fn definition() -> clap::Command {
                         .long("pid")
                         .value_name("PID")
                         .value_parser(value_parser!(u32).range(1..=MAX_PROCESS))
-                        .help("Its process [default: the one that listens where FILE says]"),
+                        .help("The process id [default: of the evertoken on the address in FILE]"),
                 )
                 .after_help(RELOAD_EXIT_CODES),
         )
@@ -162,7 +162,7 @@ pub fn definition() -> clap::Command {
             clap::Command::new("refresh")
                 .about("Refresh now, without the server, and store the result")
                 .args(files_arguments())
-                .arg(provider_argument().help("This provider alone, by name or slug"))
+                .arg(provider_argument().help("Only this provider, by name or slug"))
                 .args(log_arguments()),
         )
         .subcommand(
@@ -173,20 +173,20 @@ pub fn definition() -> clap::Command {
                 .arg(
                     flag("paste")
                         .conflicts_with("device")
-                        .help("Paste what the browser shows at the end, from any machine"),
+                        .help("Paste the code or address from a browser on any machine"),
                 )
                 .arg(flag("device").help("Type a code into a browser on any machine"))
-                .arg(flag("no-browser").help("Print the address alone; open no browser")),
+                .arg(flag("no-browser").help("Print the address and open no browser")),
         )
         .subcommand(status_command())
 }
 
 fn status_command() -> clap::Command {
     clap::Command::new("status")
-        .about("Ask a running instance how it stands")
+        .about("Ask a running instance for its providers' status")
         .arg(config_argument().default_value(None::<&str>).help(
             "The configuration of the instance, for its address and key [default: providers.yaml, \
-             where it is there]",
+             if it exists]",
         ))
         .arg(
             Arg::new("url")
@@ -195,15 +195,15 @@ fn status_command() -> clap::Command {
                 .value_name("URL")
                 .value_hint(ValueHint::Url)
                 .value_parser(http_url)
-                .help("Where it listens, such as http://127.0.0.1:8080"),
+                .help("The address of the instance, such as http://127.0.0.1:8080"),
         )
-        .arg(flag("json").help("Print what /-/status says"))
-        .arg(flag("watch").short('w').help("Again every two seconds, until Ctrl-C"))
+        .arg(flag("json").help("Print the JSON of /-/status"))
+        .arg(flag("watch").short('w').help("Repeat every two seconds, until Ctrl-C"))
         .arg(
             flag("quiet")
                 .short('q')
                 .conflicts_with_all(["json", "watch"])
-                .help("Print nothing where it is ready; asks /-/ready, which needs no key"),
+                .help("Print nothing if all is ready; ask /-/ready, which needs no key"),
         )
         .after_help(STATUS_EXIT_CODES)
 }
@@ -214,11 +214,11 @@ fn run_arguments() -> [Arg; 5] {
         .long("listen")
         .value_name("HOST:PORT")
         .value_parser(listen)
-        .help("Listen there instead of settings.host and settings.port");
+        .help("Listen on this address instead of settings.host and settings.port");
     let [format, quiet] = log_arguments();
     let [config, environment] = files_arguments();
     let environment =
-        environment.help("More variables, a NAME=value a line; those of the process win");
+        environment.help("More variables, one NAME=value per line; the environment overrides them");
     [config, environment, address, format, quiet]
 }
 
@@ -229,8 +229,8 @@ fn files_arguments() -> [Arg; 2] {
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
         .help(
-            "More variables, a NAME=value a line; those of the process win [default: `environment` \
-             beside the configuration, where it is there]",
+            "More variables, one NAME=value per line; the environment overrides them [default: \
+             `environment` beside the configuration, if it exists]",
         );
     [config_argument(), environment]
 }
@@ -241,8 +241,9 @@ fn log_arguments() -> [Arg; 2] {
         .value_name("FORMAT")
         .value_parser(["text", "json"])
         .default_value("text")
-        .help("How lines of the log are written");
-    let quiet = flag("quiet").short('q').help("Log warnings and errors only; RUST_LOG wins");
+        .help("The form of log lines");
+    let quiet =
+        flag("quiet").short('q').help("Log only warnings and errors; RUST_LOG overrides this");
     [format, quiet]
 }
 
@@ -254,7 +255,7 @@ fn config_argument() -> Arg {
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
         .default_value(USUAL_FILE)
-        .help("The configuration")
+        .help("The configuration file")
 }
 
 fn provider_argument() -> Arg {
@@ -265,7 +266,7 @@ fn flag(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
-/// A command line that makes no sense: what is wrong with it, and what was probably meant.
+/// A wrong command line: the mistake, and the command that was probably meant.
 #[derive(Debug)]
 pub struct UsageError {
     error: clap::Error,
@@ -302,7 +303,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, U
     }
 }
 
-/// The arguments that were probably meant by a command line that makes no sense.
+/// The arguments that a wrong command line probably meant.
 fn meant(arguments: &[OsString]) -> Option<String> {
     let definition = definition();
     let words: Vec<_> = arguments.iter().map(|one| one.to_string_lossy()).collect();
@@ -381,7 +382,7 @@ fn status_options(matches: &ArgMatches) -> status::StatusOptions {
     status::StatusOptions { form, watches: matches.get_flag("watch") }
 }
 
-/// Where a configuration stands that no option names.
+/// The place of a configuration file that no option names.
 fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
     let is_yaml = |word: &str| {
         let kind = Path::new(word).extension();
@@ -394,7 +395,7 @@ fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
     (!matches!(before, "-c" | "--config" | "--environment-file")).then_some(at)
 }
 
-/// `http://…` or `https://…`, or `HOST:PORT`, which is asked over HTTP.
+/// `http://…` or `https://…`, or `HOST:PORT`, which means HTTP.
 fn http_url(text: &str) -> Result<String, &'static str> {
     if !text.contains("://") && listen(text).is_ok() {
         return Ok(format!("http://{text}"));
@@ -402,12 +403,12 @@ fn http_url(text: &str) -> Result<String, &'static str> {
     if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(text.to_owned());
     }
-    Err("a URL is wanted, such as http://127.0.0.1:8080")
+    Err("write a URL, such as http://127.0.0.1:8080")
 }
 
 /// `HOST:PORT`, an IPv6 address in brackets.
 fn listen(text: &str) -> Result<(String, u16), &'static str> {
-    const WRONG: &str = "HOST:PORT is wanted, such as 127.0.0.1:8080";
+    const WRONG: &str = "write HOST:PORT, such as 127.0.0.1:8080";
     let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().map_err(|_| WRONG)?;
@@ -567,7 +568,7 @@ mod tests {
         };
         assert_eq!(url("status -u 127.0.0.1:8082").as_deref(), Some("http://127.0.0.1:8082"));
         assert_eq!(url("status -u [::1]:8082").as_deref(), Some("http://[::1]:8082"));
-        // What is right as it is gets no other proposal.
+        // A correct part gets no other proposal.
         let named =
             parsed("check --config a.yaml --environment-file b.yaml --no-such").unwrap_err();
         assert!(!named.contains("Did you mean: evertoken"), "{named}");

@@ -1,4 +1,4 @@
-//! Examples for the manual pages: what to type, and what it does.
+//! Examples for the manual pages: command lines, each with its effect.
 
 /// By command: `evertoken` itself and each of its subcommands.
 pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
@@ -17,25 +17,25 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "evertoken run --config /etc/evertoken/providers.yaml",
-                "Runs in the foreground, as a service manager has it.",
+                "Runs in the foreground, as service managers expect.",
             ),
             (
                 "evertoken run --environment-file evertoken.env --log-format json",
-                "Takes client ids and secrets from a file, and logs an object a line.",
+                "Reads client ids and secrets from a file, and logs one JSON object per line.",
             ),
         ],
     ),
     (
         "check",
         &[
-            ("evertoken check", "Prints every mistake of ./providers.yaml with its place."),
+            ("evertoken check", "Prints every mistake in ./providers.yaml with its place."),
             (
                 "evertoken check --online --config /etc/evertoken/providers.yaml",
-                "Also tries to reach every endpoint; as root, with the service's variables.",
+                "Also connects to every endpoint. As root, it uses the service's variables.",
             ),
             (
                 "evertoken check --start && systemctl restart evertoken",
-                "Restarts only where it will start again.",
+                "Restarts evertoken only if it will start again.",
             ),
         ],
     ),
@@ -44,9 +44,9 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "evertoken reload --config /etc/evertoken/providers.yaml",
-                "Has the running evertoken use a changed file, if it has no mistakes.",
+                "Makes the running evertoken use the changed file, if the file has no mistakes.",
             ),
-            ("evertoken reload --pid 4711", "The same for a process that is named."),
+            ("evertoken reload --pid 4711", "The same for the process with this id."),
         ],
     ),
     (
@@ -67,11 +67,11 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "evertoken login --provider work",
-                "Opens a browser, and stores the refresh token that comes back.",
+                "Opens a browser, and stores the refresh token that the issuer returns.",
             ),
             (
                 "evertoken login --config /etc/evertoken/providers.yaml --provider work --paste",
-                "On a server, as root: for the service, with a browser on any machine.",
+                "On a server, as root, for the service: with a browser on any machine.",
             ),
             (
                 "evertoken login --provider work --device",
@@ -84,12 +84,12 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "evertoken status",
-                "Asks the instance that ./providers.yaml describes, else 127.0.0.1:8080.",
+                "Asks the instance at the address in ./providers.yaml, else at 127.0.0.1:8080.",
             ),
-            ("evertoken status --watch", "Shows it again every two seconds."),
+            ("evertoken status --watch", "Repeats the status every two seconds."),
             (
                 "evertoken status --quiet --url http://127.0.0.1:9000",
-                "For a health check: ends with 0 where every enabled provider is ready.",
+                "For a health check: exits with 0 if every enabled provider is ready.",
             ),
         ],
     ),

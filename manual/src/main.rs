@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(why: &str) -> ExitCode {
-    // There is nobody left to tell where this fails.
+    // If this fails too, nobody is left to tell.
     let _ = writeln!(io::stderr(), "{why}");
     ExitCode::FAILURE
 }
@@ -133,28 +133,31 @@ impl Page {
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "RUST_LOG",
-        "What is logged, such as debug or evertoken::token=trace; wins over settings.log_level and --quiet.",
+        "The log filter, such as debug or evertoken::token=trace; overrides settings.log_level and --quiet.",
     ),
     (
         "STATE_DIRECTORY",
-        "Where tokens are kept, unless settings.state_dir says so; systemd sets it.",
+        "The folder for tokens, unless settings.state_dir names one; systemd sets it.",
     ),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
         "Set by systemd, see sd_notify(3) and systemd.exec(5).",
     ),
-    ("others", "Whatever the *_env keys of providers.yaml(5) name."),
+    ("others", "The variables that the *_env keys of providers.yaml(5) name."),
 ];
 
 const FILES: &[(&str, &str)] = &[
-    ("providers.yaml", "The configuration, unless --config names another; see providers.yaml(5)."),
+    (
+        "providers.yaml",
+        "The configuration, unless --config names another file; see providers.yaml(5).",
+    ),
     (
         "/var/lib/evertoken",
-        "Where root's tokens are kept, unless settings.state_dir or $STATE_DIRECTORY says so.",
+        "Root's folder for tokens, unless settings.state_dir or $STATE_DIRECTORY names one.",
     ),
     (
         "~/.local/state/evertoken",
-        "The same for other users; $XDG_STATE_HOME/evertoken where that is set.",
+        "The same for other users; $XDG_STATE_HOME/evertoken if that variable is set.",
     ),
 ];
 
@@ -168,9 +171,9 @@ fn configuration() -> io::Result<Vec<u8>> {
     page.control("TH", ["PROVIDERS.YAML", "5", "", "", "evertoken"]);
     page.control("SH", ["NAME"]).text([roman("providers.yaml - the configuration of evertoken")]);
     page.control("SH", ["DESCRIPTION"]).text([roman(
-        "Which providers there are, how their tokens are refreshed, and how evertoken listens. Unknown keys are \
-         errors, and evertoken check prints every problem of a file with its place. Below is every key with its \
-         unit and default.",
+        "The file names the providers, says how to refresh their tokens, and sets how evertoken listens. Unknown keys \
+         are errors, and evertoken check prints every problem with its place in the file. Below is every key with \
+         its unit and default.",
     )]);
     page.control("SH", ["KEYS"]).control("nf", []);
     for line in EXAMPLE.lines() {

@@ -1,18 +1,18 @@
-//! From what is wrong with a provider to what to do about it; commands stand in backticks. Pure.
+//! Advice for a provider's problem; commands stand in backticks. Pure.
 
 use crate::report::{CredentialKind, ProviderReport, State};
 use crate::token::history::{REQUEST_KEYS, Trouble};
 
-/// What there is to run about a provider.
+/// The commands that help with a provider's problem.
 #[derive(Clone, Debug, Default)]
 pub struct Commands {
-    /// Logs in, where that is configured.
+    /// Logs in, if a login is configured.
     pub login: Option<String>,
     /// Tries its endpoints.
     pub check_online: String,
 }
 
-/// What to do about the provider's problem; None where there is none.
+/// Advice for the provider's problem; None without a problem.
 pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> {
     let trouble = provider.refresh.trouble;
     if let Some(waiting) = provider.waiting.as_ref().filter(|_| provider.enabled) {
@@ -22,7 +22,7 @@ pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> 
         (State::Disabled, _, _) => None,
         (_, Some(trouble), _) => Some(about(trouble, commands)),
         (State::CoolingDown, None, _) => Some(
-            "It failed or asked to wait; until then requests go to the next provider that fits. \
+            "The provider failed or asked to wait; meanwhile requests go to the next provider that fits. \
              Nothing to do unless it lasts."
                 .to_owned(),
         ),
@@ -34,16 +34,16 @@ pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> 
                 .to_owned(),
         ),
         (State::Unavailable, None, CredentialKind::File) => Some(
-            "See to the program that keeps this file; it is read again once it changes.".to_owned(),
+            "Check the program that keeps this file; evertoken reads the file again when it changes.".to_owned(),
         ),
         (State::Unavailable, None, _) => {
-            Some("Wait a moment; the log says what is under way.".to_owned())
+            Some("Wait a moment; the log has the details.".to_owned())
         }
         (State::Ready | State::Refreshing | State::Failing, None, _) => None,
     }
 }
 
-/// How to get another refresh token; `login` is the command, where a login is configured.
+/// Advice for a new refresh token; `login` is the command, if a login is configured.
 pub fn login_again(login: Option<&str>) -> String {
     match login {
         Some(login) => format!("Log in again: `{login}`"),
@@ -59,7 +59,7 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
     let again = login_again(commands.login.as_deref());
     let text = match trouble {
         Trouble::Missing => {
-            let set = "Set it where evertoken is started, and restart; a secret file is read again by itself.";
+            let set = "Set it in evertoken's environment and restart; evertoken reads a secret file again by itself.";
             return login
                 .map_or_else(|| set.to_owned(), |login| format!("{set} Or log in: {login}"));
         }
@@ -68,15 +68,15 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
         }
         Trouble::Unreachable => {
             return format!(
-                "Check the network and token_url; `{}` tries every step. It is tried again by itself.",
+                "Check the network and token_url; `{}` tries every step. evertoken retries by itself.",
                 commands.check_online
             );
         }
         Trouble::OutOfResources => {
-            "Give evertoken more of what ran out (the log says what), or lower settings.max_connections."
+            "Raise the limit that the log names, or lower settings.max_connections."
         }
         Trouble::NoAnswer | Trouble::IssuerFails => {
-            "The fault is on the issuer's side. It is tried again by itself; nothing to do unless it \
+            "The fault is on the issuer's side. evertoken retries by itself; nothing to do unless it \
              lasts."
         }
         Trouble::NotAToken => {
@@ -84,7 +84,7 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
              the URL and the network."
         }
         Trouble::Throttled => {
-            "The issuer asks to wait. The next try comes by itself; refreshing by hand makes it \
+            "The issuer asks to wait. evertoken retries by itself; refreshing by hand makes the wait \
              longer."
         }
         Trouble::TokenDead => {
@@ -94,27 +94,29 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
         }
         Trouble::AnswerLost => {
             return format!(
-                "The issuer changed the refresh token and its answer never came. {again}"
+                "The issuer replaced the refresh token, but its answer was lost. {again}"
             );
         }
         Trouble::ClientRefused => {
-            "Check client_id, client_secret and client_auth against what the issuer has registered."
+            "Compare client_id, client_secret and client_auth with the issuer's registration."
         }
         Trouble::RequestRefused => {
-            return format!("The issuer refuses the form of the request: {REQUEST_KEYS}.");
+            return format!("The issuer rejects the form of the request: {REQUEST_KEYS}.");
         }
-        Trouble::ScopeRefused => "Check scope and extra_params against what the issuer grants.",
+        Trouble::ScopeRefused => {
+            "Compare scope and extra_params with the scopes that the issuer grants."
+        }
         Trouble::StoreAway => {
-            "See to the token store; `evertoken check --online` tries it. It is tried again by itself, and \
+            "Check the token store; `evertoken check --online` tests it. evertoken retries by itself, and \
              every host waits for it."
         }
-        Trouble::WrongUrl => "Check token_url: what is there takes no token requests.",
+        Trouble::WrongUrl => "Check token_url: that address accepts no token requests.",
         Trouble::NoReason => {
-            "A firewall, or the issuer without a reason: it is tried again by itself. If it lasts, check \
+            "A firewall answered, or the issuer gave no reason. evertoken retries by itself; if it lasts, check \
              the network, client_id and client_secret."
         }
         Trouble::Refused => {
-            "The issuer refuses this client or account. See to it there, then refresh."
+            "The issuer rejects this client or account. Correct it there, then refresh."
         }
     };
     text.to_owned()
