@@ -12,8 +12,9 @@
 //!                    └──────────── publish ◄── state file ◄──── granted
 //! ```
 //!
-//! [`lifecycle`] decides, [`refresher`] obeys on one thread a chain; [`store`] is where the
-//! forwarding path and the refreshers meet. [`watched`] is for tokens that another program keeps.
+//! [`lifecycle`] decides which refresh token is presented and when, [`refresher`] obeys on one thread a
+//! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] is for tokens that another
+//! program keeps.
 
 pub mod backoff;
 pub mod grant;

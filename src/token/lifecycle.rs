@@ -1,80 +1,41 @@
-//! The state machine of one provider's tokens: from what happened and the time to what to do next.
+//! The state machine of one chain's tokens: it decides from the events and the time what to do next.
 //!
-//! It opens nothing, asks no clock and logs nothing. The refresher tells it what happened
+//! It opens nothing, asks no clock and logs nothing. The refresher tells it of each event
 //! ([`Lifecycle::granted`], [`Lifecycle::failed`], [`Lifecycle::take_up`], …) and obeys
-//! [`Lifecycle::next`].
+//! [`Lifecycle::next`]. `chain` knows which refresh token is presented, `schedule` knows when; they meet here alone.
 
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment, Timestamp};
-use crate::record::refresh_end::RefreshEnd;
-use crate::record::{Marker, Saved, SavedFailure};
+use crate::record::{Saved, SavedFailure};
 use crate::secret::Secret;
 use crate::token::grant::{Class, Failure, Grant, What};
-use crate::token::lifecycle::rejection::Rejection;
-use crate::token::lifecycle::schedule::Try;
+use crate::token::lifecycle::chain::Chain;
+use crate::token::lifecycle::schedule::Schedule;
 use crate::token::store::{Generation, Token};
 
 mod access;
-mod login;
+mod chain;
+mod failures;
+mod outlook;
 mod policy;
-mod recall;
 mod rejection;
 mod schedule;
-mod seeds;
-mod shared;
-mod stored;
+mod seed;
 
 pub use access::{REFRESH_GAP_MIN_MS, REFRESH_IN_MIN_MS, REPEATED_RETRY_MS};
+pub use chain::Presented;
+pub use policy::Policy;
 pub use rejection::OnRejection;
-pub use schedule::WRONG_CLOCK_WAIT_MS;
+pub use schedule::{Step, WRONG_CLOCK_WAIT_MS};
 
 /// The words a lost answer is reported in.
 pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
 
-/// What the configuration says about one token life.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// How long before expiry a token is refreshed, in milliseconds.
-    pub refresh_before_ms: u64,
-    /// How long to wait after a permanent failure, in milliseconds.
-    pub retry_interval_ms: u64,
-    /// The refresh token that the configuration names; None where it names none or it is missing.
-    pub seed: Option<Secret>,
-    /// Whether the grant uses no refresh token (client credentials).
-    pub without_refresh_token: bool,
-    /// The configured scope.
-    pub scope: Option<String>,
-    /// Hash of the rest of the request, to tell whether a stored failure still applies.
-    pub client_hash: String,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing for so many milliseconds, unless something happens.
-    Wait(u64),
-    /// The wall clock must be wrong: nothing for so many milliseconds.
-    WaitForClock(u64),
-    /// Refresh now.
-    Refresh,
-}
-
-/// What a token request is made with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presented {
-    /// This refresh token.
-    Token(Secret),
-    /// Nothing: the client credentials grant.
-    Nothing,
-    /// There is no refresh token to present.
-    Missing,
-}
-
-/// What a failure leads to, for the log.
+/// The consequences of a failure, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AfterFailure {
-    /// When the next try is.
+    /// The time of the next try.
     pub next_attempt: Due,
     /// The refresh token was refused after an answer had gone missing.
     pub answer_lost: bool,
@@ -99,117 +60,58 @@ impl AfterFailure {
 /// The machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Lifecycle {
-    policy: Policy,
-    saved: Saved,
-    token: Option<Token>,
-    generation: Generation,
-    refresh_due: Due,
-    started: Moment,
-    /// A wrong wall clock is not waited for any more: a refresh succeeded, or somebody asked for one.
-    ignores_clock: bool,
-    failures: u32,
-    /// Of these, the last in a row that requests without a token waited for.
-    failures_while_wanted: u32,
-    next_attempt: Option<Due>,
-    /// The last try that failed; None once one succeeds.
-    last_failure: Option<Try>,
-    /// When a refresh was ordered that has not been tried yet.
-    ordered: Option<Moment>,
-    /// A request found no token that it could use since the last try.
-    is_wanted: bool,
-    /// What is known of the provider refusing the token in hand.
-    rejection: Rejection,
-    /// Hash of a refresh token whose last use got no answer.
-    unanswered: Option<String>,
-    /// The marker that the refresh under way found: of an earlier one that got no answer.
-    marker_before: Option<Marker>,
-    /// Hash of the chain's refresh token that was refused, where the seed is tried in its place.
-    refused_chain: Option<String>,
-    /// The chain's refresh token was refused after an answer had gone missing.
-    chain_lost: bool,
-    /// The configuration names another seed than it did: where that one was superseded, this is an order to go
-    /// back to it.
-    goes_back: bool,
-    /// The last permanent failure that was our own: others may store theirs in its place.
-    own_failure: Option<SavedFailure>,
+    chain: Chain,
+    schedule: Schedule,
 }
 
 impl Lifecycle {
     /// Starts with what the state file holds, or nothing.
     pub fn new(policy: Policy, saved: Option<Saved>, now: Moment) -> Self {
-        let mut machine = Self {
-            policy,
-            saved: Saved::default(),
-            token: None,
-            generation: 0,
-            refresh_due: Due::after(now, 0),
-            started: now,
-            ignores_clock: false,
-            failures: 0,
-            failures_while_wanted: 0,
-            next_attempt: None,
-            last_failure: None,
-            ordered: None,
-            is_wanted: false,
-            rejection: Rejection::default(),
-            unanswered: None,
-            marker_before: None,
-            refused_chain: None,
-            chain_lost: false,
-            goes_back: false,
-            own_failure: None,
-        };
+        let mut machine = Self { schedule: Schedule::new(&policy, now), chain: Chain::new(policy) };
         if let Some(saved) = saved {
-            machine.note_configured(saved.configured_seed.as_deref());
-            machine.saved.configured_seed.clone_from(&saved.configured_seed);
+            machine.chain.was_configured_with(saved.configured_seed.clone());
             machine.adopt(saved, now);
         }
         machine
     }
 
-    /// What the next token request is made with.
-    ///
-    /// The seed where it differs from the one that the stored chain began with, or where the
-    /// chain's token was refused; else the chain's token; else the seed.
+    /// Returns what to do at `now`.
+    pub fn next(&self, now: Moment) -> Step {
+        self.schedule.next(self.chain.saved.saved_at, now)
+    }
+
+    /// A refresh that is due waits so many milliseconds for a wrong wall clock to be set; None where it does not wait.
+    pub fn clock_wait_left_ms(&self, now: Moment) -> Option<u64> {
+        self.schedule.clock_wait_left_ms(self.chain.saved.saved_at, now)
+    }
+
+    /// The credential of the next token request.
     pub fn presented(&self) -> Presented {
-        if self.policy.without_refresh_token {
-            return Presented::Nothing;
-        }
-        let seed = self.policy.seed.as_ref();
-        let chain = self.saved.refresh_token.as_ref();
-        let chosen = match (seed, chain) {
-            (Some(seed), Some(_)) if self.seed_is_new(seed) || self.refused_chain.is_some() => seed,
-            (_, Some(chain)) => chain,
-            (Some(seed), None) => seed,
-            (None, None) => return Presented::Missing,
-        };
-        Presented::Token(chosen.clone())
+        self.chain.presented()
     }
 
-    /// Forgets its tokens, and what stood against the next try: they are of another issuer or client.
-    pub fn forget(&mut self, now: Moment) {
-        self.saved = Saved::default();
-        self.token = None;
-        self.refresh_due = Due::after(now, 0);
-        self.settle();
-        self.stamp_configured();
+    /// The scope of a request with `presented`.
+    pub fn scope(&self, presented: &Presented) -> Option<&str> {
+        self.chain.scope(presented)
     }
 
-    /// Notes that a refresh begins, and returns what must be on disk before it is sent.
+    /// A refresh begins. Returns the record that must be on disk before it is sent.
     pub fn begin(&mut self, presented: &Presented, now: Moment) -> Option<Saved> {
-        let Presented::Token(token) = presented else { return None };
-        let marker = Marker { refresh_token_hash: token.hash(), at: now.wall };
-        self.marker_before = self.saved.pending.replace(marker);
-        Some(self.stamped(now))
+        self.chain.begin(presented, now.wall)
     }
 
-    /// Nothing was sent after all: `before` is what was to be stored before [`Lifecycle::begin`].
+    /// Nothing was sent after all: `before` is the record from before [`Lifecycle::begin`].
     pub fn put_back(&mut self, before: Saved) {
-        self.saved = before;
-        self.marker_before = None;
+        self.chain.put_back(before);
     }
 
-    /// A refresh with `presented`, sent at `sent`, brought `grant`. Returns what must be on disk
+    /// A try was given up before anything was sent, and not for another process or host: whoever asked
+    /// for it has to ask again. Returns whether it was ordered.
+    pub fn withdrawn(&mut self) -> bool {
+        self.schedule.withdrawn()
+    }
+
+    /// A refresh with `presented`, sent at `sent`, brought `grant`. Returns the record that must be on disk
     /// before the token is used.
     pub fn granted(
         &mut self,
@@ -220,40 +122,43 @@ impl Lifecycle {
         rng: &mut Rng,
     ) -> Saved {
         self.link(presented, grant, sent.wall);
-        self.accept(grant, sent, now, rng);
-        self.stamped(now)
+        self.accept(grant, sent, now, rng)
     }
 
-    /// Takes the refresh token of `grant`, which `presented` brought at `sent`, for the next one of the chain.
+    /// The refresh token of `grant`, which `presented` brought at `sent`, becomes the next one of the chain.
     pub fn link(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
-        let Presented::Token(token) = presented else { return };
-        let is_of_chain = self.saved.refresh_token.as_ref() == Some(token);
-        let before = self.saved.refresh_end.filter(|_| is_of_chain);
-        let is_kept = grant.refresh_token.as_ref().is_none_or(|next| next == token);
-        self.saved.refresh_end =
-            RefreshEnd::after(before, grant.refresh_token_lifetime_ms, is_kept, sent);
-        let from_seed = self.policy.seed.as_ref().filter(|seed| *seed == token);
-        if let Some(seed) = from_seed.cloned() {
-            self.begin_chain_with(&seed);
-        }
-        self.saved.refresh_token =
-            Some(grant.refresh_token.clone().unwrap_or_else(|| token.clone()));
+        self.chain.link(presented, grant, sent);
     }
 
-    /// Forgets everything that stood against the next try.
-    fn settle(&mut self) {
-        self.failures = 0;
-        self.failures_while_wanted = 0;
-        self.next_attempt = None;
-        self.last_failure = None;
-        self.unanswered = None;
-        self.refused_chain = None;
-        self.chain_lost = false;
-        self.own_failure = None;
+    /// A login brought `grant` and with it `refresh_token`, with which a chain begins. Returns the record that must be on disk.
+    pub fn logged_in(
+        &mut self,
+        grant: &Grant,
+        refresh_token: &Secret,
+        sent: Moment,
+        now: Moment,
+        rng: &mut Rng,
+    ) -> Saved {
+        self.chain.begin_with_login(grant, refresh_token, sent.wall);
+        self.accept(grant, sent, now, rng)
     }
 
-    /// A refresh with `presented` failed. Returns what it leads to and, where something is to be
-    /// remembered, what to put on disk.
+    /// Takes the access token of `grant` into use.
+    fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> Saved {
+        let access = self.schedule.granted(grant, sent, now, rng);
+        self.chain.succeeded(access);
+        self.chain.stamped(now.wall)
+    }
+
+    /// `grant`, asked for at `sent`, brings a known token that has ended, and says so itself.
+    pub fn repeats_an_ended_token(&self, grant: &Grant, sent: Moment) -> bool {
+        let known = self.saved().access.as_ref();
+        let is_known = known.is_some_and(|access| access.token == grant.access_token);
+        grant.has_ended && is_known && self.schedule.access.repeated_by(grant, sent).is_none()
+    }
+
+    /// A refresh with `presented` failed. Returns the consequences and, where something is to be
+    /// remembered, the record to put on disk.
     pub fn failed(
         &mut self,
         presented: &Presented,
@@ -263,108 +168,208 @@ impl Lifecycle {
     ) -> (AfterFailure, Option<Saved>) {
         if matches!(failure.what, What::Missing(_)) {
             // Nothing was sent, and the next start looks again: there is nothing to remember.
-            let next_attempt = self.plan_after(failure, false, now, rng);
+            let next_attempt = self.schedule.plan_after(failure, false, now, rng);
             return (AfterFailure::plain(next_attempt), None);
         }
-        let hash = match presented {
-            Presented::Token(token) => Some(token.hash()),
-            Presented::Nothing | Presented::Missing => None,
-        };
-        let unanswered = hash.is_some() && hash == self.unanswered;
-        self.chain_lost |= failure.class == Class::TokenDead && unanswered;
-        let answer_lost = failure.class == Class::TokenDead && self.chain_lost;
-        self.note_marker(failure, hash.as_deref());
-        if failure.class == Class::TokenDead && self.returns_to_chain(presented) {
+        let is_dead = failure.class == Class::TokenDead;
+        let was_lost = self.chain.failed(presented, failure);
+        if is_dead && self.chain.returns_from_seed(presented) {
             return self.go_on_with_chain(now);
         }
-        let seed_is_elsewhere =
-            failure.class == Class::TokenDead && self.has_no_seed_for(presented);
-        let falls_back_to_seed =
-            failure.class == Class::TokenDead && self.falls_back(presented, hash.as_deref());
-        let next_attempt = self.plan_after(failure, falls_back_to_seed, now, rng);
+        let falls_back_to_seed = is_dead && self.chain.falls_back(presented);
+        let next_attempt = self.schedule.plan_after(failure, falls_back_to_seed, now, rng);
         if failure.class != Class::Transient {
-            self.saved.failure = hash.clone().map(|refresh_token_hash| SavedFailure {
-                refresh_token_hash,
-                client_hash: self.policy.client_hash.clone(),
-                what: failure.what.to_string(),
-                retry_at: next_attempt.wall,
-                // A refusal of the client says nothing of an answer that was lost before.
-                answer_lost: answer_lost || unanswered,
-                seed_is_next: falls_back_to_seed || seed_is_elsewhere,
-                chain_hash: self.refused_chain.clone().filter(|chain| Some(chain) != hash.as_ref()),
-            });
-            self.own_failure.clone_from(&self.saved.failure);
+            let retry_at = next_attempt.wall;
+            self.chain.remember(presented, failure, was_lost, falls_back_to_seed, retry_at);
         }
-        let saved = hash.map(|_| self.stamped(now));
-        let returns_to_chain = false;
-        (AfterFailure { next_attempt, answer_lost, falls_back_to_seed, returns_to_chain }, saved)
+        let answer_lost = is_dead && was_lost;
+        let after =
+            AfterFailure { answer_lost, falls_back_to_seed, ..AfterFailure::plain(next_attempt) };
+        let is_of_token = matches!(presented, Presented::Token(_));
+        (after, is_of_token.then(|| self.chain.stamped(now.wall)))
     }
 
-    /// Whether the seed is to be tried in the place of the chain's refused token: once for each.
-    fn falls_back(&mut self, presented: &Presented, hash: Option<&str>) -> bool {
-        let Presented::Token(token) = presented else { return false };
-        let chain_refused = self.saved.refresh_token.as_ref() == Some(token);
-        let seed = self.policy.seed.as_ref();
-        let seed_differs = seed.is_some_and(|seed| seed != token && self.may_fall_back_to(seed));
-        let first_time = self.refused_chain.as_deref() != hash;
-        if chain_refused && seed_differs && first_time {
-            self.refused_chain = hash.map(str::to_owned);
-            return true;
-        }
-        false
+    /// The chain and its token from before the configuration went back to a superseded seed are used again.
+    fn go_on_with_chain(&mut self, now: Moment) -> (AfterFailure, Option<Saved>) {
+        self.forget_failure();
+        self.take_up_access("state_file", now);
+        let after = AfterFailure::plain(self.schedule.planned_or_now(now));
+        let after = AfterFailure { returns_to_chain: true, ..after };
+        (after, Some(self.chain.stamped(now.wall)))
     }
 
-    /// What the configuration says has changed: secrets come from files that were read again. What
-    /// stood against the next try is over where it was about the old ones. Whether a new seed is to begin a chain.
+    /// Forgets the failures that delayed the next try.
+    fn forget_failure(&mut self) {
+        self.chain.forget_failure();
+        self.schedule.settle();
+    }
+
+    /// A provider refused the token of `generation`.
+    pub fn rejected(&mut self, generation: Generation, now: Moment) -> OnRejection {
+        if self.token().is_none_or(|token| token.generation != generation) {
+            return OnRejection::Nothing;
+        }
+        // The client that was refused has no token that it could use.
+        self.wanted(now);
+        let was_due = self.next(now) == Step::Refresh;
+        let is_refused_elsewhere = self.chain.is_refused_elsewhere(now.wall);
+        match self.schedule.rejected(is_refused_elsewhere, now) {
+            _ if was_due => OnRejection::Join,
+            Some(0) => OnRejection::Refresh,
+            Some(wait_ms) => OnRejection::Later(wait_ms),
+            None => OnRejection::Nothing,
+        }
+    }
+
+    /// A request found no token that it could use. Returns whether that brings the next try forward.
+    pub fn wanted(&mut self, now: Moment) -> bool {
+        self.schedule.wanted(now)
+    }
+
+    /// Somebody wants a refresh now, whatever delays the next one.
+    pub fn order(&mut self, now: Moment) {
+        self.schedule.order(now);
+        self.chain.failures.refused_chain = None;
+    }
+
+    /// Takes up the record of the state file, where it is newer than the one known here, or comes from
+    /// another login. Returns whether it brought another access token that is still good.
+    pub fn take_up(&mut self, stored: Saved, now: Moment) -> bool {
+        self.take_up_from("state_file", stored, now)
+    }
+
+    /// As [`Lifecycle::take_up`], with the record of the shared store.
+    pub fn take_up_shared(&mut self, stored: Saved, now: Moment) -> bool {
+        self.take_up_from("token_store", stored, now)
+    }
+
+    fn take_up_from(&mut self, source: &'static str, mut stored: Saved, now: Moment) -> bool {
+        if self.is_other_login(&stored) {
+            self.chain.supersede_seeds(&mut stored);
+        } else if stored.mark() <= self.saved().mark() && *self.saved() != Saved::default() {
+            return false;
+        }
+        self.adopt_from(source, stored, now)
+    }
+
+    /// Goes by the stored record from now on, newer or not: the one known here could not be
+    /// put in its place. Returns whether it brought another access token that is still good.
+    pub fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
+        self.adopt_from("state_file", stored, now)
+    }
+
+    /// As [`Lifecycle::adopt`], with the record of the shared store.
+    pub fn adopt_shared(&mut self, stored: Saved, now: Moment) -> bool {
+        self.adopt_from("token_store", stored, now)
+    }
+
+    fn adopt_from(&mut self, source: &'static str, stored: Saved, now: Moment) -> bool {
+        let outlook = self.chain.adopt(stored);
+        self.schedule.follow(&outlook, now);
+        self.take_up_access(source, now)
+    }
+
+    /// Takes up the stored access token. Returns whether it is another one that is still good.
+    fn take_up_access(&mut self, source: &'static str, now: Moment) -> bool {
+        let record = &self.chain.saved;
+        if record.access.is_some() && self.chain.begins_with_seed() {
+            // A new seed may belong to another account: the old account's token is not used.
+            self.schedule.access.token = None;
+            return false;
+        }
+        self.schedule.take_up(record, source, now)
+    }
+
+    /// The configuration has changed: secrets come from files that were read again. A failure of the old ones does
+    /// not delay the next try. Returns whether a new seed is to begin a chain.
     pub fn set_policy(&mut self, policy: Policy) -> bool {
-        let other_seed = policy.seed != self.policy.seed;
-        let other_client = policy.client_hash != self.policy.client_hash;
-        let lacked_a_secret = self.last_failure.is_some_and(|last| last.is_missing);
-        let failed_for_good =
-            self.saved.failure.is_some() || lacked_a_secret || self.policy.seed.is_none();
-        self.policy = policy;
-        if other_seed {
-            let before = self.saved.configured_seed.clone();
-            self.note_configured(before.as_deref());
-            self.stamp_configured();
+        let has_failed = self.chain.saved.failure.is_some() || self.schedule.lacks_a_secret();
+        let is_stuck = has_failed || self.chain.seed.token().is_none();
+        let other_client = self.has_other_client(&policy);
+        self.schedule.set_policy(&policy);
+        let other_seed = self.chain.set_policy(policy);
+        if (other_seed || other_client) && is_stuck {
+            self.forget_failure();
         }
-        if (other_seed || other_client) && failed_for_good {
-            self.saved.failure = None;
-            self.settle();
+        other_seed && self.chain.begins_with_seed()
+    }
+
+    /// A reload brought `policy`. The chain and its token go on under it. Where the request has changed, or the
+    /// last try failed, one try is made at once; a good token that was got in the same way is kept.
+    pub fn reconfigure(&mut self, policy: Policy, now: Moment) {
+        let other_client = self.has_other_client(&policy);
+        let has_failed = self.next_attempt_at().is_some();
+        self.set_policy(policy);
+        // A new seed may be another account's; one that is known again brings its token back.
+        self.take_up_access("state_file", now);
+        if other_client || has_failed {
+            self.order(now);
         }
-        other_seed && self.policy.seed.as_ref().is_some_and(|seed| self.seed_is_new(seed))
+    }
+
+    /// `policy` changes more of the request than its refresh token.
+    fn has_other_client(&self, policy: &Policy) -> bool {
+        policy.client_hash != self.chain.failures.client_hash
+    }
+
+    /// Forgets its tokens, and the failures that delayed the next try: they are of another issuer or client.
+    pub fn forget(&mut self, now: Moment) {
+        self.chain.forget();
+        self.schedule.settle();
+        self.schedule.access.forget(now);
+    }
+
+    /// Records from now on say which seed is configured here; without one, they keep the one they named. Not for
+    /// a login, which may be made where the service's environment can't be seen.
+    pub fn stamp_configured(&mut self) {
+        self.chain.stamp_configured();
+    }
+
+    /// Records from now on say which client refreshes the chain; without one, they keep the one they named.
+    pub fn stamp_client(&mut self, client: Option<String>) {
+        let saved = &mut self.chain.saved;
+        saved.client = client.or_else(|| saved.client.take());
+    }
+
+    /// Records from now on are written under the lease of this fencing number.
+    pub fn set_fence(&mut self, fence: u64) {
+        self.chain.saved.fence = fence;
+    }
+
+    /// The newest record, as it is to be stored.
+    pub fn saved(&self) -> &Saved {
+        &self.chain.saved
+    }
+
+    /// `stored` began with a login that is not known here: it wins over the chain in use, since somebody wanted it.
+    pub fn is_other_login(&self, stored: &Saved) -> bool {
+        stored.login_hash.is_some() && stored.login_hash != self.chain.saved.login_hash
+    }
+
+    /// The hash of the configured seed, where it was superseded by another seed, and the chain of that one is
+    /// used.
+    pub fn superseded_seed(&self) -> Option<String> {
+        self.chain.seed.superseded(&self.chain.saved).map(str::to_owned)
+    }
+
+    /// The permanent failure, of this host or another one, with the refresh token that would be presented next.
+    pub fn failure_that_counts(&self) -> Option<&SavedFailure> {
+        self.chain.failure_that_counts()
     }
 
     /// The newest token, valid or not.
     pub fn token(&self) -> Option<&Token> {
-        self.token.as_ref()
+        self.schedule.access.token.as_ref()
     }
 
     /// Failures since the last success.
     pub fn consecutive_failures(&self) -> u32 {
-        self.failures
+        self.schedule.failures
     }
 
-    /// What is to be stored of it all.
-    pub fn saved(&self) -> &Saved {
-        &self.saved
-    }
-
-    /// What is stored from now on is written under the lease of this fencing number.
-    pub fn set_fence(&mut self, fence: u64) {
-        self.saved.fence = fence;
-    }
-
-    /// The revision last read or written.
-    pub fn revision(&self) -> u64 {
-        self.saved.revision
-    }
-
-    /// The next revision of what is to be on disk.
-    fn stamped(&mut self, now: Moment) -> Saved {
-        self.saved.revision += 1;
-        self.saved.saved_at = now.wall;
-        self.saved.clone()
+    /// The time of the next try, where the last one failed.
+    pub fn next_attempt_at(&self) -> Option<Timestamp> {
+        self.schedule.next_attempt.map(|due| due.wall)
     }
 }
 

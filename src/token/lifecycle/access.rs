@@ -1,111 +1,159 @@
-//! The access token in hand: taken from a grant, until when it is used, and when it is refreshed.
+//! The access token in hand, with its end, the time of its refresh, and its refusals.
 
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment, Timestamp};
-use crate::record::SavedAccess;
+use crate::record::{Saved, SavedAccess};
 use crate::token::grant::Grant;
-use crate::token::lifecycle::Lifecycle;
 use crate::token::lifecycle::rejection::Rejection;
-use crate::token::store::Token;
+use crate::token::store::{Generation, Token};
 
 /// The next scheduled refresh is at least this far from the last one, however short tokens live.
 pub const REFRESH_GAP_MIN_MS: u64 = 250;
 /// The least that an issuer's `refresh_in` is taken for.
 pub const REFRESH_IN_MIN_MS: u64 = 1_000;
-/// How long after its end a token that the issuer repeated is asked for again.
+/// The wait from the end of a token that the issuer repeated to the next try.
 pub const REPEATED_RETRY_MS: u64 = 1_000;
 
-impl Lifecycle {
-    /// Takes the access token of `grant` into use.
-    pub(super) fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) {
-        let rejections = self.rejections_before_the_next_token(now);
-        self.saved.pending = None;
-        self.saved.failure = None;
-        self.settle();
-        self.ordered = None;
-        self.is_wanted = false;
-        self.ignores_clock = true;
-        self.rejection = Rejection::begun(rejections, 0, now);
-        if let Some(repeated) = self.token_that_repeats(grant, sent).cloned() {
-            self.saved.access = Some(self.keep(&repeated, rejections, sent));
-            return;
+/// The access token in hand, if there is one.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// The time from a refresh to the expiry of the token, in milliseconds.
+    pub(super) refresh_before_ms: u64,
+    /// The refusals of the token.
+    pub(super) rejection: Rejection,
+    /// The token, valid or not.
+    pub(super) token: Option<Token>,
+    generation: Generation,
+    refresh_due: Due,
+}
+
+impl Access {
+    pub(super) fn new(refresh_before_ms: u64, now: Moment) -> Self {
+        Self {
+            refresh_before_ms,
+            rejection: Rejection::default(),
+            token: None,
+            generation: 0,
+            refresh_due: Due::after(now, 0),
         }
-        let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
-        let due_in_ms = self.refresh_in_ms(grant, lifetime_ms, rng);
-        let refresh_due = Due::after(sent, due_in_ms).later(Due::after(now, REFRESH_GAP_MIN_MS));
+    }
+
+    /// The token can be used for so many milliseconds; None where it has ended or was refused.
+    pub(super) fn usable_ms(&self, now: Moment) -> Option<u64> {
+        let left_ms = self.token.as_ref()?.expires.left_ms(now);
+        (left_ms > 0 && !self.rejection.is_known).then_some(left_ms)
+    }
+
+    /// The time at which the token is refreshed; None without one.
+    pub(super) fn refresh_due(&self) -> Option<Due> {
+        self.token.as_ref().map(|_| self.refresh_due)
+    }
+
+    /// The token is of another issuer or client, and so was the time of its refresh.
+    pub(super) fn forget(&mut self, now: Moment) {
+        self.token = None;
+        self.refresh_due = Due::after(now, 0);
+    }
+
+    /// Takes the access token of `grant`, asked for at `sent`, into use; `is_ordered` says that the refresh was
+    /// ordered. Returns the record of the token.
+    ///
+    /// Where the issuer repeats the token in hand, its end stays, and right after that there must be another one.
+    pub(super) fn take(
+        &mut self,
+        grant: &Grant,
+        is_ordered: bool,
+        sent: Moment,
+        now: Moment,
+        rng: &mut Rng,
+    ) -> SavedAccess {
+        let is_for_refusal = !is_ordered && !self.refresh_due.reached(now);
+        let rejections = if is_for_refusal { self.rejection.in_a_row_with_next() } else { 0 };
+        self.rejection = Rejection::begun(rejections, 0, now);
+        let repeated = self.repeated_by(grant, sent).map(|token| token.expires);
+        let times @ (expires, refresh_due) = match repeated {
+            Some(expires) => (expires, expires.plus(REPEATED_RETRY_MS)),
+            None => self.times_of(grant, sent, now, rng),
+        };
         let access = SavedAccess {
             token: grant.access_token.clone(),
             obtained_at: sent.wall,
-            expires_at: sent.wall.plus_millis(grant.lifetime_ms),
+            expires_at: expires.wall,
             refresh_at: refresh_due.wall,
             rejections,
         };
-        self.set_token(&access, Due::after(sent, lifetime_ms), refresh_due, "refresh");
-        self.saved.access = Some(access);
+        if repeated.is_some() {
+            self.move_refresh(refresh_due, sent.wall);
+        } else {
+            self.replace(&access, times, "refresh");
+        }
+        access
     }
 
-    /// How long after it was asked for a token is refreshed: at the lead before its expiry, or earlier
-    /// where the issuer wishes so, and in no case before the issuer allows it.
-    fn refresh_in_ms(&self, grant: &Grant, lifetime_ms: u64, rng: &mut Rng) -> u64 {
+    /// The end of the token of `grant`, and the time of its refresh: at the lead before its expiry, or earlier where
+    /// the issuer wishes so, and in no case before the issuer allows it.
+    fn times_of(&self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> (Due, Due) {
         let millis = |wish: Option<i64>| wish.and_then(|wish| u64::try_from(wish).ok());
+        let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
         let latest = lifetime_ms - self.lead_ms(lifetime_ms, rng);
         let wished = millis(grant.refresh_in_ms).map(|wish| wish.max(REFRESH_IN_MIN_MS));
         let due_in = wished.map_or(latest, |wish| wish.min(latest));
-        due_in.max(millis(grant.earliest_refresh_in_ms).unwrap_or(0))
+        let due_in = due_in.max(millis(grant.earliest_refresh_in_ms).unwrap_or(0));
+        let refresh_due = Due::after(sent, due_in).later(Due::after(now, REFRESH_GAP_MIN_MS));
+        (Due::after(sent, lifetime_ms), refresh_due)
     }
 
     /// The time before expiry at which to refresh: the configured one, at most half the lifetime,
     /// with up to a tenth more so that several instances spread out.
     fn lead_ms(&self, lifetime_ms: u64, rng: &mut Rng) -> u64 {
-        let lead = self.policy.refresh_before_ms.min(lifetime_ms / 2);
+        let lead = self.refresh_before_ms.min(lifetime_ms / 2);
         (lead + rng.u64(0..=lead / 10)).min(lifetime_ms)
     }
 
     /// The token in hand, if `grant`, asked for at `sent`, brings it once more. One that had ended by
     /// then is not in hand: an issuer that gives it out again says that it lives.
-    fn token_that_repeats(&self, grant: &Grant, sent: Moment) -> Option<&Token> {
+    pub(super) fn repeated_by(&self, grant: &Grant, sent: Moment) -> Option<&Token> {
         let token = self.token.as_ref()?;
         (token.secret == grant.access_token && !token.expires.reached(sent)).then_some(token)
     }
 
-    /// The issuer repeated `token` when it was asked at `sent`: its end stays, and right after that there must
-    /// be another one. Returns what is to be stored of it.
-    fn keep(&mut self, token: &Token, rejections: u32, sent: Moment) -> SavedAccess {
-        let refresh_due = token.expires.plus(REPEATED_RETRY_MS);
-        self.move_refresh(refresh_due, sent.wall);
-        SavedAccess {
-            token: token.secret.clone(),
-            obtained_at: sent.wall,
-            expires_at: token.expires.wall,
-            refresh_at: refresh_due.wall,
-            rejections,
+    /// Takes up the token of `record`, which came from `source`. Returns whether it is another one that is
+    /// still good.
+    pub(super) fn take_up(&mut self, record: &Saved, source: &'static str, now: Moment) -> bool {
+        let Some(access) = &record.access else { return false };
+        let times @ (expires, refresh_due) = ends_of(access, record.saved_at, now);
+        let age_ms = u64::try_from(now.wall.millis_since(access.obtained_at)).unwrap_or(0);
+        let rejection = Rejection::begun(access.rejections, age_ms, now);
+        match &self.token {
+            Some(token) if token.secret == access.token => {
+                // Where another process or host had it repeated, there is no other one for us either.
+                if token.obtained_at < access.obtained_at {
+                    self.move_refresh(refresh_due, access.obtained_at);
+                    self.rejection = rejection;
+                }
+                false
+            }
+            _ if expires.reached(now) => false,
+            _ => {
+                self.replace(access, times, source);
+                self.rejection = rejection;
+                true
+            }
         }
     }
 
-    /// Whether `grant`, asked for at `sent`, brings a token that has ended, and says so itself.
-    pub fn repeats_an_ended_token(&self, grant: &Grant, sent: Moment) -> bool {
-        let known = self.saved.access.as_ref();
-        let is_known = known.is_some_and(|access| access.token == grant.access_token);
-        grant.has_ended && is_known && self.token_that_repeats(grant, sent).is_none()
-    }
-
     /// The token in hand was asked for again, at `obtained_at`, and is refreshed at another time for that.
-    pub(super) fn move_refresh(&mut self, refresh_due: Due, obtained_at: Timestamp) {
+    fn move_refresh(&mut self, refresh_due: Due, obtained_at: Timestamp) {
         self.refresh_due = refresh_due;
         if let Some(token) = &mut self.token {
             (token.refresh_due_at, token.obtained_at) = (refresh_due.wall, obtained_at);
         }
     }
 
-    /// Takes a token into use that is another one than the one in hand.
-    pub(super) fn set_token(
-        &mut self,
-        access: &SavedAccess,
-        expires: Due,
-        refresh_due: Due,
-        source: &'static str,
-    ) {
+    /// Takes another token into use than the one in hand; `times` are its end and its refresh.
+    fn replace(&mut self, access: &SavedAccess, times: (Due, Due), source: &'static str) {
+        let (expires, refresh_due) = times;
         self.generation += 1;
         self.refresh_due = refresh_due;
         self.token = Some(Token {
@@ -117,4 +165,19 @@ impl Lifecycle {
             source,
         });
     }
+}
+
+/// The end of a stored token, and the time of its refresh.
+///
+/// It may have been stored by another wall clock. By this one it ends when it was said to; by the steady
+/// clock it lives no longer than it did when it was got, or when it was last stored. Where it had ended before that,
+/// the clock was ahead when it was stored, or is wrong now: the present one counts (a token that has ended is refused).
+fn ends_of(access: &SavedAccess, stored_at: Timestamp, now: Moment) -> (Due, Due) {
+    let stored_at = Some(stored_at).filter(|at| *at < access.expires_at);
+    let known_at = now.wall.max(access.obtained_at).max(stored_at.unwrap_or(now.wall));
+    let due = |wall: Timestamp| {
+        let left_ms = u64::try_from(wall.millis_since(known_at)).unwrap_or(0);
+        Due { wall, steady_ms: now.steady_ms.saturating_add(left_ms) }
+    };
+    (due(access.expires_at), due(access.refresh_at))
 }

@@ -1,12 +1,27 @@
-//! What the configuration says about one token life.
+//! The part of the configuration that a token's lifecycle depends on.
 
 use std::time::Duration;
 
-use crate::clock::Moment;
 use crate::config::{AutoRefresh, GrantType};
 use crate::secret::Secret;
 use crate::token::grant;
-use crate::token::lifecycle::{Lifecycle, Policy};
+
+/// The configuration of one lifecycle.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The time from a refresh to the expiry of the token, in milliseconds.
+    pub refresh_before_ms: u64,
+    /// The wait after a permanent failure, in milliseconds.
+    pub retry_interval_ms: u64,
+    /// The configured refresh token; None where there is none, or it is missing.
+    pub seed: Option<Secret>,
+    /// The grant uses no refresh token (client credentials).
+    pub without_refresh_token: bool,
+    /// The configured scope.
+    pub scope: Option<String>,
+    /// Hash of the rest of the request. A stored failure applies only to the same hash.
+    pub client_hash: String,
+}
 
 impl Policy {
     /// The policy of `config`.
@@ -32,21 +47,6 @@ impl Policy {
             without_refresh_token: config.grant_type == GrantType::ClientCredentials,
             scope: config.scope.clone(),
             client_hash,
-        }
-    }
-}
-
-impl Lifecycle {
-    /// A reload brought `policy`: what is known here goes on under it. Where the request has changed, or the
-    /// last try failed, one try is made at once; a good token that was got in the same way is kept.
-    pub fn reconfigure(&mut self, policy: Policy, now: Moment) {
-        let other_client = policy.client_hash != self.policy.client_hash;
-        let has_failed = self.next_attempt.is_some();
-        self.set_policy(policy);
-        // A new seed may be another account's; one that is known again brings its token back.
-        self.take_up_access(now);
-        if other_client || has_failed {
-            self.order(now);
         }
     }
 }

@@ -1,67 +1,128 @@
-//! When the next refresh is: what was planned, what was ordered, and what holds it up.
+//! The time of the next refresh: the plan, orders, refusals, and the waits after failures and for a wrong clock.
 
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment, RELEASED_AT, Timestamp};
+use crate::record::{Saved, SavedAccess};
 use crate::token::backoff::{self, Room, WANTED_DELAY_MAX_MS};
-use crate::token::grant::{Class, Failure, What};
-use crate::token::lifecycle::{Lifecycle, Step};
+use crate::token::grant::{Class, Failure, Grant, What};
+use crate::token::lifecycle::access::Access;
+use crate::token::lifecycle::outlook::Outlook;
+use crate::token::lifecycle::policy::Policy;
 
-/// How long a wall clock that must be wrong is waited out.
+/// The longest wait for a wrong wall clock to be set.
 pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
-/// How long until the next try where we had run out of what it takes.
-pub(super) const SHORTAGE_RETRY_MS: u64 = 1_000;
+/// The wait after this machine had run out of something that a request takes.
+const SHORTAGE_RETRY_MS: u64 = 1_000;
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing for so many milliseconds, unless something happens.
+    Wait(u64),
+    /// The wall clock must be wrong: nothing for so many milliseconds.
+    WaitForClock(u64),
+    /// Refresh now.
+    Refresh,
+}
 
 /// A try that failed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Try {
+struct Try {
     at: Moment,
     class: Class,
     /// A secret was not there.
-    pub(super) is_missing: bool,
-    /// Until when the issuer asked to be left alone.
+    is_missing: bool,
+    /// The issuer asked to be left alone until then.
     asked_until: Option<Due>,
 }
 
-impl Lifecycle {
-    /// What to do at `now`.
-    pub fn next(&self, now: Moment) -> Step {
+/// The access token in hand, and when the next refresh is.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub(super) access: Access,
+    /// The wait after a permanent failure, in milliseconds.
+    retry_interval_ms: u64,
+    started: Moment,
+    /// A wrong wall clock is not waited for any more: a refresh succeeded, or somebody asked for one.
+    ignores_clock: bool,
+    /// Failures since the last success.
+    pub(super) failures: u32,
+    /// Of these, the last in a row that requests without a token waited for.
+    failures_while_wanted: u32,
+    /// The time of the next try after a failure, or after a refresh whose answer is missing.
+    pub(super) next_attempt: Option<Due>,
+    /// The last try that failed; None once one succeeds.
+    last_failure: Option<Try>,
+    /// The time of the last order, if it has not been tried yet.
+    ordered: Option<Moment>,
+    /// A request found no token that it could use since the last try.
+    is_wanted: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(policy: &Policy, now: Moment) -> Self {
+        Self {
+            access: Access::new(policy.refresh_before_ms, now),
+            retry_interval_ms: policy.retry_interval_ms,
+            started: now,
+            ignores_clock: false,
+            failures: 0,
+            failures_while_wanted: 0,
+            next_attempt: None,
+            last_failure: None,
+            ordered: None,
+            is_wanted: false,
+        }
+    }
+
+    /// The configuration has changed.
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        self.access.refresh_before_ms = policy.refresh_before_ms;
+        self.retry_interval_ms = policy.retry_interval_ms;
+    }
+
+    /// Returns what to do at `now`, where the newest record was written at `saved_at`.
+    pub(super) fn next(&self, saved_at: Timestamp, now: Moment) -> Step {
         let wait_ms = self.due(now).left_ms(now);
         if wait_ms > 0 {
             return Step::Wait(wait_ms);
         }
-        match self.clock_wait_left_ms(now) {
+        match self.clock_wait_left_ms(saved_at, now) {
             Some(wait_ms) => Step::WaitForClock(wait_ms),
             None => Step::Refresh,
         }
     }
 
-    /// When the next refresh is due, whatever the wall clock is thought of.
+    /// The time at which the next refresh is due, whether or not the wall clock is right.
     fn due(&self, now: Moment) -> Due {
-        let at_once = Due::after(now, 0);
         if self.ordered.is_some() {
-            return at_once;
+            return Due::after(now, 0);
         }
-        let planned = self.planned().unwrap_or(at_once);
-        self.rejection.refresh_due().map_or(planned, |due| due.earlier(planned))
+        let planned = self.planned_or_now(now);
+        self.access.rejection.refresh_due.map_or(planned, |due| due.earlier(planned))
     }
 
-    /// When the next refresh is due that nobody asked for; None where there is nothing to wait for.
+    /// The time of the next refresh that nobody asked for.
+    pub(super) fn planned_or_now(&self, now: Moment) -> Due {
+        self.planned().unwrap_or(Due::after(now, 0))
+    }
+
+    /// The same; None where there is nothing to wait for.
     fn planned(&self) -> Option<Due> {
-        self.next_attempt.or_else(|| self.token.as_ref().map(|_| self.refresh_due))
+        self.next_attempt.or_else(|| self.access.refresh_due())
     }
 
-    /// Somebody wants a refresh now, whatever stands against it.
-    pub fn order(&mut self, now: Moment) {
+    /// Somebody wants a refresh now, whatever delays the next one.
+    pub(super) fn order(&mut self, now: Moment) {
         self.ordered = Some(now);
-        self.refused_chain = None;
         self.ignores_clock = true;
     }
 
-    /// A request found no token that it could use. While such requests come, what helps by itself is tried
+    /// A request found no token that it could use. While such requests come, a failure that may pass is tried
     /// again soon. Returns whether that brings the next try forward.
-    pub fn wanted(&mut self, now: Moment) -> bool {
-        if self.has_usable_token(now) {
+    pub(super) fn wanted(&mut self, now: Moment) -> bool {
+        if self.access.usable_ms(now).is_some() {
             return false;
         }
         self.is_wanted = true;
@@ -76,25 +137,77 @@ impl Lifecycle {
         brought != next
     }
 
+    /// The provider refused the token in hand. Returns the wait until it is refreshed for that, in milliseconds:
+    /// None where its refusal is known, or `is_refused_elsewhere`.
+    pub(super) fn rejected(&mut self, is_refused_elsewhere: bool, now: Moment) -> Option<u64> {
+        let is_news = self.access.rejection.note(now);
+        if !is_news || is_refused_elsewhere {
+            return None;
+        }
+        let asked_until = self.last_failure.and_then(|last| last.asked_until);
+        let due = self.access.rejection.plan(asked_until, now);
+        self.ignores_clock |= due.reached(now);
+        Some(due.left_ms(now))
+    }
+
     /// A try was given up before anything was sent, and not for another process or host: whoever asked
     /// for it has to ask again. Returns whether it was ordered.
-    pub fn withdrawn(&mut self) -> bool {
-        self.rejection.withdrawn();
+    pub(super) fn withdrawn(&mut self) -> bool {
+        self.access.rejection.withdrawn();
         self.ordered.take().is_some()
     }
 
-    /// Whether there is a token that has not ended and, as far as is known, is not refused.
-    fn has_usable_token(&self, now: Moment) -> bool {
-        let is_valid = self.token.as_ref().is_some_and(|token| !token.expires.reached(now));
-        is_valid && !self.rejection.is_known()
+    /// A refresh brought `grant`. Returns the record of its access token.
+    pub(super) fn granted(
+        &mut self,
+        grant: &Grant,
+        sent: Moment,
+        now: Moment,
+        rng: &mut Rng,
+    ) -> SavedAccess {
+        let is_ordered = self.ordered.take().is_some();
+        self.is_wanted = false;
+        self.ignores_clock = true;
+        self.settle();
+        self.access.take(grant, is_ordered, sent, now, rng)
     }
 
-    /// Until when the issuer asked to be left alone.
-    pub(super) fn asked_until(&self) -> Option<Due> {
-        self.last_failure?.asked_until
+    /// Takes up the token of `record`, which came from `source`. Returns whether it is another one that is still good.
+    pub(super) fn take_up(&mut self, record: &Saved, source: &'static str, now: Moment) -> bool {
+        let brought = self.access.take_up(record, source, now);
+        // What was stored before the order, or while a refresh was under way, is not what was ordered.
+        let came_after = |ordered: Moment| record.saved_at >= ordered.wall;
+        if brought && record.pending.is_none() && self.ordered.is_some_and(came_after) {
+            self.ordered = None;
+        }
+        brought
     }
 
-    /// A try failed: when the next one is. It is planned from here on.
+    /// Forgets the failures that delayed the next try.
+    pub(super) fn settle(&mut self) {
+        self.failures = 0;
+        self.failures_while_wanted = 0;
+        self.next_attempt = None;
+        self.last_failure = None;
+    }
+
+    /// Plans the next try by a record that was taken up.
+    pub(super) fn follow(&mut self, outlook: &Outlook, now: Moment) {
+        if outlook.is_settled {
+            self.settle();
+        }
+        if let Some(retry_at) = outlook.retry_at {
+            self.failures = self.failures.max(1);
+            // A clock that was ahead when it was stored does not make the wait longer.
+            let longest = Due::after(now, self.retry_interval_ms);
+            self.next_attempt = Some(Due::at(retry_at, now).earlier(longest));
+        }
+        if outlook.is_due {
+            self.next_attempt = Some(Due::after(now, 0));
+        }
+    }
+
+    /// A try failed. Plans the next one, and returns its time.
     pub(super) fn plan_after(
         &mut self,
         failure: &Failure,
@@ -104,26 +217,26 @@ impl Lifecycle {
     ) -> Due {
         let is_ours = matches!(failure.what, What::Short(_));
         self.failures = self.failures.saturating_add(u32::from(!is_ours));
-        let asked_until = match failure.class {
-            Class::Transient => failure.retry_after_ms,
-            Class::Permanent | Class::TokenDead => None,
-        };
-        let asked_until =
-            asked_until.map(|ms| Due::after(now, ms.min(backoff::RETRY_AFTER_MAX_MS)));
-        let next = match failure.class {
-            _ if falls_back_to_seed => Due::after(now, 0),
+        let is_transient = failure.class == Class::Transient;
+        let delay_ms = match failure.class {
+            _ if falls_back_to_seed => 0,
             // It tells nothing of the issuer, so nothing grows.
-            Class::Transient if is_ours => Due::after(now, SHORTAGE_RETRY_MS),
+            Class::Transient if is_ours => SHORTAGE_RETRY_MS,
             Class::Transient => {
                 let room = self.room(now);
-                let delay_ms = backoff::delay_ms(self.failures_in(room), room, rng);
-                self.unless_planned_before(Due::after(now, delay_ms), failure.class, now)
+                backoff::delay_ms(self.failures_in(room), room, rng)
             }
-            Class::Permanent | Class::TokenDead => {
-                let next = Due::after(now, self.policy.retry_interval_ms);
-                self.unless_planned_before(next, failure.class, now)
-            }
+            Class::Permanent | Class::TokenDead => self.retry_interval_ms,
         };
+        // A try that somebody asked for does not delay the planned one. A plan to try again soon is over where
+        // this failure says that it does not help.
+        let was_transient = self.last_failure.is_some_and(|last| last.class == Class::Transient);
+        let is_over = is_ours || was_transient && !is_transient;
+        let planned = self.planned().filter(|planned| !is_over && !planned.reached(now));
+        let next = Due::after(now, delay_ms);
+        let next = planned.map_or(next, |planned| next.earlier(planned));
+        let asked_ms = failure.retry_after_ms.filter(|_| is_transient);
+        let asked_until = asked_ms.map(|ms| Due::after(now, ms.min(backoff::RETRY_AFTER_MAX_MS)));
         let next = asked_until.map_or(next, |asked| next.later(asked));
         self.last_failure = Some(Try {
             at: now,
@@ -134,24 +247,13 @@ impl Lifecycle {
         self.next_attempt = Some(next);
         self.ordered = None;
         self.is_wanted = false;
-        self.rejection.tried();
+        // The refresh of a refused token was tried: the backoff decides about the next one.
+        self.access.rejection.refresh_due = None;
         next
     }
 
-    /// `next`, or what was planned before the try if that comes earlier: a try that somebody asked for does
-    /// not delay the one that was planned. What was planned to help by itself is over where `class` says
-    /// that nothing does.
-    fn unless_planned_before(&self, next: Due, class: Class, now: Moment) -> Due {
-        let is_over = class != Class::Transient
-            && self.last_failure.is_some_and(|last| last.class == Class::Transient);
-        match self.planned() {
-            Some(planned) if !is_over && !planned.reached(now) => next.earlier(planned),
-            _ => next,
-        }
-    }
-
-    /// How many failures in a row the next delay counts. The doubling begins anew when requests begin to wait:
-    /// what came before, with a token or for nobody, says nothing of how long they should.
+    /// The number of failures in a row that the next delay counts. The doubling begins anew when requests begin to wait:
+    /// earlier failures, with a token or with nobody waiting, say nothing of how long requests should wait.
     fn failures_in(&mut self, room: Room) -> u32 {
         if room != Room::Wanted {
             self.failures_while_wanted = 0;
@@ -161,33 +263,27 @@ impl Lifecycle {
         self.failures_while_wanted
     }
 
-    /// What the next delay has to fit into.
+    /// The bound that the next delay has to fit into.
     fn room(&self, now: Moment) -> Room {
-        match &self.token {
-            Some(token) if self.has_usable_token(now) => Room::Before(token.expires.left_ms(now)),
-            _ if self.is_wanted || self.rejection.is_known() => Room::Wanted,
-            _ => Room::Unwanted,
+        match self.access.usable_ms(now) {
+            Some(left_ms) => Room::Before(left_ms),
+            None if self.is_wanted || self.access.rejection.is_known => Room::Wanted,
+            None => Room::Unwanted,
         }
     }
 
-    /// How long a refresh waits, or would, for a wrong wall clock to be set: None once it is right, once it was waited for
-    /// long enough, once somebody asked for a refresh, and once one succeeded, since tokens are timed by
-    /// both clocks.
-    pub fn clock_wait_left_ms(&self, now: Moment) -> Option<u64> {
-        let lag_ms = self.wall_clock_lag_ms(now).filter(|_| !self.ignores_clock)?;
+    /// A refresh that is due waits so many milliseconds for a wrong wall clock to be set: None once it is right, after
+    /// [`WRONG_CLOCK_WAIT_MS`], once somebody asked for a refresh, and once one succeeded, since tokens are timed by
+    /// both clocks. A wall clock is wrong that is behind this program, or behind the record written at `saved_at`.
+    pub(super) fn clock_wait_left_ms(&self, saved_at: Timestamp, now: Moment) -> Option<u64> {
+        let lag_ms = u64::try_from(RELEASED_AT.max(saved_at).millis_since(now.wall)).unwrap_or(0);
         let waited_ms = now.steady_ms.saturating_sub(self.started.steady_ms);
-        let patience_ms = WRONG_CLOCK_WAIT_MS.checked_sub(waited_ms).filter(|left| *left > 0)?;
-        Some(lag_ms.min(patience_ms))
+        let wait_ms = lag_ms.min(WRONG_CLOCK_WAIT_MS.saturating_sub(waited_ms));
+        (wait_ms > 0 && !self.ignores_clock).then_some(wait_ms)
     }
 
-    /// How far the wall clock is behind this program, or behind the state file: it is wrong then.
-    fn wall_clock_lag_ms(&self, now: Moment) -> Option<u64> {
-        let least = RELEASED_AT.max(self.saved.saved_at);
-        u64::try_from(least.millis_since(now.wall)).ok().filter(|lag| *lag > 0)
-    }
-
-    /// When the next try is, where the last one failed.
-    pub fn next_attempt_at(&self) -> Option<Timestamp> {
-        self.next_attempt.map(|due| due.wall)
+    /// The last try failed for the lack of a secret.
+    pub(super) fn lacks_a_secret(&self) -> bool {
+        self.last_failure.is_some_and(|last| last.is_missing)
     }
 }

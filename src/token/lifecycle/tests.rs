@@ -469,7 +469,7 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
 #[test]
 fn a_marker_of_another_host_that_got_its_answer_tells_of_no_lost_one() {
     let mut gone = Lifecycle::new(policy(None), None, START);
-    let saved = Saved { refresh_token: Some(Secret::new("r")), ..gone.stamped(START) };
+    let saved = Saved { refresh_token: Some(Secret::new("r")), ..gone.chain.stamped(START.wall) };
     let host = || Lifecycle::new(policy(None), Some(saved.clone()), START);
     let (mut one, mut other) = (host(), host());
     let marked = one.begin(&one.presented(), START).unwrap();

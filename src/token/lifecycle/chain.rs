@@ -1,0 +1,342 @@
+//! The chain of refresh tokens: it chooses the one that is presented next, and keeps the record of the chain.
+
+use crate::clock::Timestamp;
+use crate::record::refresh_end::RefreshEnd;
+use crate::record::{Marker, Saved, SavedAccess, SavedFailure};
+use crate::secret::Secret;
+use crate::token::grant::{Class, Failure, Grant};
+use crate::token::lifecycle::failures::Failures;
+use crate::token::lifecycle::outlook::Outlook;
+use crate::token::lifecycle::policy::Policy;
+use crate::token::lifecycle::seed::Seed;
+use crate::token::scope;
+
+/// The credential of a token request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presented {
+    /// This refresh token.
+    Token(Secret),
+    /// None: the client credentials grant.
+    Nothing,
+    /// There is no refresh token to present.
+    Missing,
+}
+
+impl Presented {
+    fn token(&self) -> Option<&Secret> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Nothing | Self::Missing => None,
+        }
+    }
+
+    fn hash(&self) -> Option<String> {
+        self.token().map(Secret::hash)
+    }
+}
+
+/// The chain, as stored and as configured.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) seed: Seed,
+    pub(super) failures: Failures,
+    /// The record, as it is to be stored.
+    pub(super) saved: Saved,
+    without_refresh_token: bool,
+    scope: Option<String>,
+}
+
+impl Chain {
+    /// There is no chain yet.
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            seed: Seed::new(policy.seed),
+            without_refresh_token: policy.without_refresh_token,
+            scope: policy.scope,
+            saved: Saved::default(),
+            failures: Failures::new(policy.client_hash),
+        }
+    }
+
+    /// The state file says that the configuration named the seed of this hash before.
+    pub(super) fn was_configured_with(&mut self, before: Option<String>) {
+        self.seed.compare(before.as_deref());
+        self.saved.configured_seed = before;
+    }
+
+    /// The next revision of the record.
+    pub(super) fn stamped(&mut self, now: Timestamp) -> Saved {
+        self.saved.revision += 1;
+        self.saved.saved_at = now;
+        self.saved.clone()
+    }
+
+    /// Records from now on say which seed is configured here; without one, they keep the one they named.
+    pub(super) fn stamp_configured(&mut self) {
+        if let Some(hash) = self.seed.hash() {
+            self.saved.configured_seed = Some(hash.to_owned());
+        }
+    }
+
+    /// The credential of the next token request: the seed where it is to begin a chain or the chain's refresh
+    /// token was refused, else the chain's, else the seed.
+    pub(super) fn presented(&self) -> Presented {
+        if self.without_refresh_token {
+            return Presented::Nothing;
+        }
+        let chain = self.saved.refresh_token.as_ref();
+        let prefers_seed =
+            self.failures.refused_chain.is_some() || self.seed.begins_chain(&self.saved);
+        let token = match self.seed.token() {
+            Some(seed) if prefers_seed => Some(seed),
+            seed => chain.or(seed),
+        };
+        token.map_or(Presented::Missing, |token| Presented::Token(token.clone()))
+    }
+
+    /// The scope of a request with `presented`. The refresh token of a login may not ask for more than
+    /// the login was granted (RFC 6749 §6), and without a scope it asks for just that.
+    pub(super) fn scope(&self, presented: &Presented) -> Option<&str> {
+        let configured = self.scope.as_deref();
+        if self.saved.login_hash.is_none() || !self.is_of_chain(presented) {
+            return configured;
+        }
+        let granted = self.saved.granted_scope.as_deref()?;
+        configured.filter(|configured| scope::is_same(configured, granted))
+    }
+
+    /// `presented` is the chain's refresh token.
+    fn is_of_chain(&self, presented: &Presented) -> bool {
+        presented.token().is_some_and(|token| self.saved.refresh_token.as_ref() == Some(token))
+    }
+
+    /// The configured seed is to begin a chain.
+    pub(super) fn begins_with_seed(&self) -> bool {
+        self.seed.begins_chain(&self.saved)
+    }
+
+    /// The configuration has changed. Returns whether it names another seed.
+    pub(super) fn set_policy(&mut self, policy: Policy) -> bool {
+        let other_seed = policy.seed.as_ref() != self.seed.token();
+        if other_seed {
+            self.seed.set(policy.seed);
+            self.seed.compare(self.saved.configured_seed.as_deref());
+            self.stamp_configured();
+        }
+        self.without_refresh_token = policy.without_refresh_token;
+        self.scope = policy.scope;
+        self.failures.client_hash = policy.client_hash;
+        other_seed
+    }
+
+    /// A refresh begins. Returns the record that must be on disk before it is sent.
+    pub(super) fn begin(&mut self, presented: &Presented, now: Timestamp) -> Option<Saved> {
+        let marker = Marker { refresh_token_hash: presented.hash()?, at: now };
+        self.failures.marker_before = self.saved.pending.replace(marker);
+        Some(self.stamped(now))
+    }
+
+    /// Nothing was sent after all: `before` is the record from before [`Chain::begin`].
+    pub(super) fn put_back(&mut self, before: Saved) {
+        self.saved = before;
+        self.failures.marker_before = None;
+    }
+
+    /// The refresh token of `grant`, which `presented` brought at `sent`, becomes the next one of the chain.
+    pub(super) fn link(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
+        let Some(token) = presented.token() else { return };
+        let before = self.saved.refresh_end.filter(|_| self.is_of_chain(presented));
+        let next = grant.refresh_token.as_ref().unwrap_or(token);
+        self.saved.refresh_end =
+            RefreshEnd::after(before, grant.refresh_token_lifetime_ms, next == token, sent);
+        if self.seed.token() == Some(token) {
+            self.begin_with(token);
+        }
+        self.saved.refresh_token = Some(next.clone());
+    }
+
+    /// The chain begins with `seed`, the configured one, from now on. Another host's seed that was tried is
+    /// superseded too.
+    fn begin_with(&mut self, seed: &Secret) {
+        let tried = self.tried_seeds(self.failures.marker_before.as_ref());
+        self.saved.begin_with_seed(seed);
+        self.seed.arrived(&self.saved);
+        for hash in tried.into_iter().filter(|hash| self.seed.hash() != Some(hash)) {
+            self.saved.supersede_seed(hash);
+        }
+    }
+
+    /// The refresh tokens other than the chain's that failed, or whose outcome is not known, by `marker`: each may be
+    /// a seed that never began a chain.
+    fn tried_seeds(&self, marker: Option<&Marker>) -> Vec<String> {
+        let failed = self.saved.failure.as_ref().map(|failure| &failure.refresh_token_hash);
+        let unsure = marker.map(|marker| &marker.refresh_token_hash);
+        let chain = self.saved.refresh_token.as_ref().map(Secret::hash);
+        let tried = failed.into_iter().chain(unsure);
+        tried.filter(|hash| chain.as_ref() != Some(hash)).cloned().collect()
+    }
+
+    /// A refresh, or a login, brought `access`.
+    pub(super) fn succeeded(&mut self, access: SavedAccess) {
+        self.saved.access = Some(access);
+        self.forget_failure();
+        self.saved.pending = None;
+    }
+
+    /// A login brought `grant` and with it `refresh_token`.
+    ///
+    /// A chain of the login's own begins. The seed that is configured, and those that were used
+    /// before, do not begin another one from now on; a seed that was never seen still does.
+    pub(super) fn begin_with_login(
+        &mut self,
+        grant: &Grant,
+        refresh_token: &Secret,
+        sent: Timestamp,
+    ) {
+        let mut begun = Saved {
+            login_hash: Some(refresh_token.hash()),
+            refresh_token: Some(refresh_token.clone()),
+            // RFC 6749 §5.1: an answer without a scope grants what was asked for.
+            granted_scope: grant.scope.clone().or_else(|| self.scope.clone()),
+            revision: self.saved.revision,
+            fence: self.saved.fence,
+            configured_seed: self.saved.configured_seed.clone(),
+            client: self.saved.client.clone(),
+            refresh_end: RefreshEnd::after(None, grant.refresh_token_lifetime_ms, false, sent),
+            ..Saved::default()
+        };
+        self.supersede_seeds(&mut begun);
+        self.saved = begun;
+    }
+
+    /// Notes in `begun`, which a login began, the seeds that are known here.
+    ///
+    /// One of them may never have begun a chain: the login may have been made where the service's environment can't
+    /// be seen. Where the issuer does not rotate, the chain's token is the seed itself.
+    pub(super) fn supersede_seeds(&self, begun: &mut Saved) {
+        let known = &self.saved;
+        let begun_with = known.superseded_seeds.iter().chain(&known.seed_hash).cloned();
+        let configured = self.seed.hash().map(str::to_owned);
+        let tried = self.tried_seeds(known.pending.as_ref());
+        for seed in begun_with.chain(configured).chain(tried) {
+            begun.supersede_seed(seed);
+        }
+    }
+
+    /// A refresh with `presented` failed. Returns whether an answer was lost before, as [`Failures::failed`].
+    pub(super) fn failed(&mut self, presented: &Presented, failure: &Failure) -> bool {
+        self.failures.failed(failure, presented.hash(), &mut self.saved.pending)
+    }
+
+    /// `presented` was refused. Returns whether the chain goes on that superseded it: it is a seed that the
+    /// configuration went back to.
+    pub(super) fn returns_from_seed(&mut self, presented: &Presented) -> bool {
+        let token = presented.token();
+        token.is_some_and(|token| self.seed.is_given_up(token, &self.saved))
+    }
+
+    /// `presented` was refused. Returns whether the seed is to be tried in its place: it is the chain's, and this is the
+    /// first time.
+    pub(super) fn falls_back(&mut self, presented: &Presented) -> bool {
+        let is_fallback = self.is_of_chain(presented) && self.has_fallback();
+        let refused = presented.hash().filter(|_| is_fallback);
+        refused.is_some_and(|hash| self.failures.refuse_chain(hash))
+    }
+
+    /// The seed may be tried where the chain's refresh token was refused, and is another one.
+    fn has_fallback(&self) -> bool {
+        self.seed.token() != self.saved.refresh_token.as_ref()
+            && self.seed.may_replace_chain(&self.saved)
+    }
+
+    /// Stores the permanent failure of a refresh with `presented`, which is tried again at `retry_at`.
+    pub(super) fn remember(
+        &mut self,
+        presented: &Presented,
+        failure: &Failure,
+        answer_lost: bool,
+        falls_back_to_seed: bool,
+        retry_at: Timestamp,
+    ) {
+        let hash = presented.hash();
+        // Another host may have a seed to try in the place of the chain's refresh token.
+        let seed_is_elsewhere = failure.class == Class::TokenDead
+            && self.is_of_chain(presented)
+            && self.saved.seed_hash != hash
+            && !self.seed.may_replace_chain(&self.saved);
+        let seed_is_next = falls_back_to_seed || seed_is_elsewhere;
+        self.saved.failure =
+            self.failures.remember(failure, hash, answer_lost, seed_is_next, retry_at);
+    }
+
+    /// Forgets the stored failure, and all others that delayed the next try.
+    pub(super) fn forget_failure(&mut self) {
+        self.saved.failure = None;
+        self.failures.settle();
+    }
+
+    /// Forgets the chain: it is of another issuer or client.
+    pub(super) fn forget(&mut self) {
+        self.saved = Saved::default();
+        self.failures.settle();
+        self.stamp_configured();
+    }
+
+    /// Goes by the stored record from now on.
+    pub(super) fn adopt(&mut self, stored: Saved) -> Outlook {
+        // The refreshes of others with the chain say nothing about a seed that is to begin another one.
+        let new_seed = self.seed.hash().filter(|_| self.begins_with_seed()).map(str::to_owned);
+        let configured_seed = self.saved.configured_seed.take();
+        let client = self.saved.client.take().or_else(|| stored.client.clone());
+        let before =
+            std::mem::replace(&mut self.saved, Saved { configured_seed, client, ..stored });
+        self.seed.arrived(&self.saved);
+        let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
+        let is_settled = self.saved.refresh_token != before.refresh_token || all_well;
+        if is_settled {
+            // Another chain, the next refresh token of ours, or a refresh that went well.
+            self.failures.settle_all_but(new_seed.as_deref());
+        }
+        let seed_is_next = self.recall_failure();
+        let retry_at = self.failure_that_counts().map(|failure| failure.retry_at);
+        // A refresh token whose last use got no answer is tried again at once: issuers often allow a short overlap.
+        let presented = self.presented().hash();
+        let is_unanswered =
+            self.failures.recall_marker(self.saved.pending.as_ref(), presented.as_deref());
+        let is_due = is_unanswered || seed_is_next && retry_at.is_none();
+        Outlook { is_settled, retry_at, is_due }
+    }
+
+    /// Goes on from the stored failure, whoever stored it. Returns whether it is news that the chain's refresh token was
+    /// refused, and the seed is to be tried.
+    fn recall_failure(&mut self) -> bool {
+        let Some(stored) = &self.saved.failure else { return false };
+        let chain = self.saved.refresh_token.as_ref().map(Secret::hash);
+        let first = chain.as_deref().or(self.seed.hash());
+        let (Some(failure), Some(chain)) = (self.failures.recall(stored, first), &chain) else {
+            return false;
+        };
+        if self.begins_with_seed() || !self.has_fallback() {
+            return false;
+        }
+        let chain_refused = failure.seed_is_next && failure.refresh_token_hash == *chain;
+        let seed_refused = self.seed.hash() == Some(&failure.refresh_token_hash);
+        // The chain's refresh token is not tried again, whichever of the two was refused.
+        let is_refused = chain_refused || seed_refused;
+        is_refused && self.failures.refuse_chain(chain.clone()) && chain_refused
+    }
+
+    /// The permanent failure, of this host or another one, with the refresh token that would be presented next.
+    pub(super) fn failure_that_counts(&self) -> Option<&SavedFailure> {
+        let hash = self.presented().hash()?;
+        let mut known = self.failures.of_this_client(self.saved.failure.as_ref());
+        known.find(|failure| failure.concerns(&hash))
+    }
+
+    /// Another host, another process or an earlier start was told that the refresh token to present next is no good:
+    /// all of them together try it once.
+    pub(super) fn is_refused_elsewhere(&self, now: Timestamp) -> bool {
+        let failure = self.failure_that_counts().filter(|failure| failure.retry_at > now);
+        failure.is_some() && failure != self.failures.own.as_ref()
+    }
+}
