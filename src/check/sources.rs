@@ -161,14 +161,14 @@ fn refreshed(
                 path: state.path(),
                 by_login: saved.login_hash.is_some(),
                 not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
-                failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
+                failed: machine.applicable_failure().map(|failure| failure.what.clone()),
             }))
         }
         (Presented::Token(_), stored) => Ok(Some(Source::Seed {
             is_file: refresh.files.seed.is_some(),
             place: state.path(),
             is_anothers: stored.is_some(),
-            failed: machine.failure_that_counts().map(|failure| failure.what.clone()),
+            failed: machine.applicable_failure().map(|failure| failure.what.clone()),
         })),
     }
 }

@@ -27,7 +27,7 @@ pub use access::{REFRESH_GAP_MIN_MS, REFRESH_IN_MIN_MS, REPEATED_RETRY_MS};
 pub use chain::Presented;
 pub use policy::Policy;
 pub use rejection::OnRejection;
-pub use schedule::{Step, WRONG_CLOCK_WAIT_MS};
+pub use schedule::{Instruction, WRONG_CLOCK_WAIT_MS};
 
 /// The words a lost answer is reported in.
 pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
@@ -39,10 +39,10 @@ pub struct AfterFailure {
     pub next_attempt: Due,
     /// The refresh token was refused after an answer had gone missing.
     pub answer_lost: bool,
-    /// The next try is made at once with the configuration's refresh token.
+    /// The next try is made at once with the configured refresh token.
     pub falls_back_to_seed: bool,
-    /// The configuration's refresh token was superseded before, and the chain that did it goes on.
-    pub returns_to_chain: bool,
+    /// The configured refresh token was refused. A newer one had superseded it, whose chain is used again.
+    pub returns_to_newer_chain: bool,
 }
 
 impl AfterFailure {
@@ -52,7 +52,7 @@ impl AfterFailure {
             next_attempt,
             answer_lost: false,
             falls_back_to_seed: false,
-            returns_to_chain: false,
+            returns_to_newer_chain: false,
         }
     }
 }
@@ -69,14 +69,14 @@ impl Lifecycle {
     pub fn new(policy: Policy, saved: Option<Saved>, now: Moment) -> Self {
         let mut machine = Self { schedule: Schedule::new(&policy, now), chain: Chain::new(policy) };
         if let Some(saved) = saved {
-            machine.chain.was_configured_with(saved.configured_seed.clone());
+            machine.chain.compare_configured_seed(saved.configured_seed.clone());
             machine.adopt(saved, now);
         }
         machine
     }
 
     /// Returns what to do at `now`.
-    pub fn next(&self, now: Moment) -> Step {
+    pub fn next(&self, now: Moment) -> Instruction {
         self.schedule.next(self.chain.saved.saved_at, now)
     }
 
@@ -101,8 +101,8 @@ impl Lifecycle {
     }
 
     /// Nothing was sent after all: `before` is the record from before [`Lifecycle::begin`].
-    pub fn put_back(&mut self, before: Saved) {
-        self.chain.put_back(before);
+    pub fn undo_begin(&mut self, before: Saved) {
+        self.chain.undo_begin(before);
     }
 
     /// A try was given up before anything was sent, and not for another process or host: whoever asked
@@ -121,13 +121,13 @@ impl Lifecycle {
         now: Moment,
         rng: &mut Rng,
     ) -> Saved {
-        self.link(presented, grant, sent.wall);
+        self.extend_chain(presented, grant, sent.wall);
         self.accept(grant, sent, now, rng)
     }
 
     /// The refresh token of `grant`, which `presented` brought at `sent`, becomes the next one of the chain.
-    pub fn link(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
-        self.chain.link(presented, grant, sent);
+    pub fn extend_chain(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
+        self.chain.extend(presented, grant, sent);
     }
 
     /// A login brought `grant` and with it `refresh_token`, with which a chain begins. Returns the record that must be on disk.
@@ -194,7 +194,7 @@ impl Lifecycle {
         self.forget_failure();
         self.take_up_access("state_file", now);
         let after = AfterFailure::plain(self.schedule.planned_or_now(now));
-        let after = AfterFailure { returns_to_chain: true, ..after };
+        let after = AfterFailure { returns_to_newer_chain: true, ..after };
         (after, Some(self.chain.stamped(now.wall)))
     }
 
@@ -211,7 +211,7 @@ impl Lifecycle {
         }
         // The client that was refused has no token that it could use.
         self.wanted(now);
-        let was_due = self.next(now) == Step::Refresh;
+        let was_due = self.next(now) == Instruction::Refresh;
         let is_refused_elsewhere = self.chain.is_refused_elsewhere(now.wall);
         match self.schedule.rejected(is_refused_elsewhere, now) {
             _ if was_due => OnRejection::Join,
@@ -321,12 +321,12 @@ impl Lifecycle {
 
     /// Records from now on say which seed is configured here; without one, they keep the one they named. Not for
     /// a login, which may be made where the service's environment can't be seen.
-    pub fn stamp_configured(&mut self) {
-        self.chain.stamp_configured();
+    pub fn record_configured_seed(&mut self) {
+        self.chain.record_configured_seed();
     }
 
     /// Records from now on say which client refreshes the chain; without one, they keep the one they named.
-    pub fn stamp_client(&mut self, client: Option<String>) {
+    pub fn record_client(&mut self, client: Option<String>) {
         let saved = &mut self.chain.saved;
         saved.client = client.or_else(|| saved.client.take());
     }
@@ -353,8 +353,8 @@ impl Lifecycle {
     }
 
     /// The permanent failure, of this host or another one, with the refresh token that would be presented next.
-    pub fn failure_that_counts(&self) -> Option<&SavedFailure> {
-        self.chain.failure_that_counts()
+    pub fn applicable_failure(&self) -> Option<&SavedFailure> {
+        self.chain.applicable_failure()
     }
 
     /// The newest token, valid or not.

@@ -12,7 +12,7 @@ use evertoken::secret::Secret;
 use evertoken::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
 use evertoken::token::lifecycle::{
-    Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, Step,
+    Instruction, Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS,
 };
 use fastrand::Rng;
 
@@ -279,7 +279,7 @@ impl World {
     fn withdrawn(&mut self) {
         let before = self.machine.saved().clone();
         self.machine.begin(&self.machine.presented(), self.now());
-        self.machine.put_back(before);
+        self.machine.undo_begin(before);
         if self.rng.bool() {
             self.true_ms += BUSY_MS;
         } else {
@@ -290,7 +290,7 @@ impl World {
     }
 
     fn refresh(&mut self) {
-        if self.take_up_login() && self.machine.next(self.now()) != Step::Refresh {
+        if self.take_up_login() && self.machine.next(self.now()) != Instruction::Refresh {
             self.ordered = false;
             return;
         }
@@ -340,7 +340,7 @@ impl World {
                 self.restart();
             }
             Issued::Granted(grant) if self.machine.repeats_an_ended_token(&grant, sent) => {
-                self.machine.link(&presented, &grant, sent.wall);
+                self.machine.extend_chain(&presented, &grant, sent.wall);
                 self.failed(&presented, &Failure::ended_token());
             }
             Issued::Granted(grant) => self.granted(&presented, &grant, sent),
@@ -382,7 +382,7 @@ impl World {
     fn order(&mut self) {
         let now = self.now();
         self.machine.order(now);
-        assert_eq!(self.machine.next(now), Step::Refresh, "seed {}: not obeyed", self.seed);
+        assert_eq!(self.machine.next(now), Instruction::Refresh, "seed {}: not obeyed", self.seed);
         (self.ordered, self.is_explained) = (true, true);
     }
 
@@ -397,7 +397,7 @@ impl World {
         let is_over = self.true_ms >= self.issuer.expiries[token.secret.expose()];
         if is_over || self.refuses || self.one_in(30) {
             let led_to = self.machine.rejected(generation, now);
-            let is_due = self.machine.next(now) == Step::Refresh;
+            let is_due = self.machine.next(now) == Instruction::Refresh;
             let waited_for = matches!(led_to, OnRejection::Refresh | OnRejection::Join);
             assert!(is_due || !waited_for, "seed {}: a request waits for nothing", self.seed);
             self.is_explained |= led_to == OnRejection::Refresh;
@@ -408,7 +408,7 @@ impl World {
     fn check_hurry(&self, now: Moment) {
         let Some(since_ms) = self.failing_since_ms else { return };
         let waited_ms = now.steady_ms - since_ms;
-        if matches!(self.machine.next(now), Step::Wait(_)) {
+        if matches!(self.machine.next(now), Instruction::Wait(_)) {
             assert!(
                 waited_ms <= WANTED_DELAY_MAX_MS,
                 "seed {}: {waited_ms} ms without a try, and requests come",
@@ -503,8 +503,8 @@ impl World {
     fn step(&mut self) {
         let now = self.now();
         match self.machine.next(now) {
-            Step::Refresh => self.refresh(),
-            Step::Wait(ms) | Step::WaitForClock(ms) => {
+            Instruction::Refresh => self.refresh(),
+            Instruction::Wait(ms) | Instruction::WaitForClock(ms) => {
                 assert!(!self.ordered, "seed {}: an order waits", self.seed);
                 self.pass(ms.max(1));
             }

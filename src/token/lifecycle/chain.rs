@@ -59,7 +59,7 @@ impl Chain {
     }
 
     /// The state file says that the configuration named the seed of this hash before.
-    pub(super) fn was_configured_with(&mut self, before: Option<String>) {
+    pub(super) fn compare_configured_seed(&mut self, before: Option<String>) {
         self.seed.compare(before.as_deref());
         self.saved.configured_seed = before;
     }
@@ -72,7 +72,7 @@ impl Chain {
     }
 
     /// Records from now on say which seed is configured here; without one, they keep the one they named.
-    pub(super) fn stamp_configured(&mut self) {
+    pub(super) fn record_configured_seed(&mut self) {
         if let Some(hash) = self.seed.hash() {
             self.saved.configured_seed = Some(hash.to_owned());
         }
@@ -121,7 +121,7 @@ impl Chain {
         if other_seed {
             self.seed.set(policy.seed);
             self.seed.compare(self.saved.configured_seed.as_deref());
-            self.stamp_configured();
+            self.record_configured_seed();
         }
         self.without_refresh_token = policy.without_refresh_token;
         self.scope = policy.scope;
@@ -137,13 +137,13 @@ impl Chain {
     }
 
     /// Nothing was sent after all: `before` is the record from before [`Chain::begin`].
-    pub(super) fn put_back(&mut self, before: Saved) {
+    pub(super) fn undo_begin(&mut self, before: Saved) {
         self.saved = before;
         self.failures.marker_before = None;
     }
 
     /// The refresh token of `grant`, which `presented` brought at `sent`, becomes the next one of the chain.
-    pub(super) fn link(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
+    pub(super) fn extend(&mut self, presented: &Presented, grant: &Grant, sent: Timestamp) {
         let Some(token) = presented.token() else { return };
         let before = self.saved.refresh_end.filter(|_| self.is_of_chain(presented));
         let next = grant.refresh_token.as_ref().unwrap_or(token);
@@ -279,7 +279,7 @@ impl Chain {
     pub(super) fn forget(&mut self) {
         self.saved = Saved::default();
         self.failures.settle();
-        self.stamp_configured();
+        self.record_configured_seed();
     }
 
     /// Goes by the stored record from now on.
@@ -298,7 +298,7 @@ impl Chain {
             self.failures.settle_all_but(new_seed.as_deref());
         }
         let seed_is_next = self.recall_failure();
-        let retry_at = self.failure_that_counts().map(|failure| failure.retry_at);
+        let retry_at = self.applicable_failure().map(|failure| failure.retry_at);
         // A refresh token whose last use got no answer is tried again at once: issuers often allow a short overlap.
         let presented = self.presented().hash();
         let is_unanswered =
@@ -327,7 +327,7 @@ impl Chain {
     }
 
     /// The permanent failure, of this host or another one, with the refresh token that would be presented next.
-    pub(super) fn failure_that_counts(&self) -> Option<&SavedFailure> {
+    pub(super) fn applicable_failure(&self) -> Option<&SavedFailure> {
         let hash = self.presented().hash()?;
         let mut known = self.failures.of_this_client(self.saved.failure.as_ref());
         known.find(|failure| failure.concerns(&hash))
@@ -336,7 +336,7 @@ impl Chain {
     /// Another host, another process or an earlier start was told that the refresh token to present next is no good:
     /// all of them together try it once.
     pub(super) fn is_refused_elsewhere(&self, now: Timestamp) -> bool {
-        let failure = self.failure_that_counts().filter(|failure| failure.retry_at > now);
+        let failure = self.applicable_failure().filter(|failure| failure.retry_at > now);
         failure.is_some() && failure != self.failures.own.as_ref()
     }
 }

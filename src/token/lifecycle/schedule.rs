@@ -15,9 +15,9 @@ pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
 /// The wait after this machine had run out of something that a request takes.
 const SHORTAGE_RETRY_MS: u64 = 1_000;
 
-/// What to do next.
+/// The next action of the refresher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Instruction {
     /// Nothing for so many milliseconds, unless something happens.
     Wait(u64),
     /// The wall clock must be wrong: nothing for so many milliseconds.
@@ -83,14 +83,14 @@ impl Schedule {
     }
 
     /// Returns what to do at `now`, where the newest record was written at `saved_at`.
-    pub(super) fn next(&self, saved_at: Timestamp, now: Moment) -> Step {
+    pub(super) fn next(&self, saved_at: Timestamp, now: Moment) -> Instruction {
         let wait_ms = self.due(now).left_ms(now);
         if wait_ms > 0 {
-            return Step::Wait(wait_ms);
+            return Instruction::Wait(wait_ms);
         }
         match self.clock_wait_left_ms(saved_at, now) {
-            Some(wait_ms) => Step::WaitForClock(wait_ms),
-            None => Step::Refresh,
+            Some(wait_ms) => Instruction::WaitForClock(wait_ms),
+            None => Instruction::Refresh,
         }
     }
 

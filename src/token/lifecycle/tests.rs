@@ -62,7 +62,7 @@ fn presented(machine: &Lifecycle) -> String {
 
 /// Refreshes at `now`; what is to be on disk.
 fn succeed(machine: &mut Lifecycle, granted: &Grant, now: Moment) -> Saved {
-    assert_eq!(machine.next(now), Step::Refresh);
+    assert_eq!(machine.next(now), Instruction::Refresh);
     let presented = machine.presented();
     machine.begin(&presented, now);
     machine.granted(&presented, granted, now, now, &mut rng())
@@ -76,8 +76,8 @@ fn fail(machine: &mut Lifecycle, failed: &Failure, now: Moment) -> (AfterFailure
 
 fn wait(machine: &Lifecycle, now: Moment) -> u64 {
     match machine.next(now) {
-        Step::Wait(millis) | Step::WaitForClock(millis) => millis,
-        Step::Refresh => 0,
+        Instruction::Wait(millis) | Instruction::WaitForClock(millis) => millis,
+        Instruction::Refresh => 0,
     }
 }
 
@@ -146,7 +146,7 @@ fn either_clock_ends_a_token() {
     // Stepped back by an hour: the wall clock says there is time.
     let stepped = Moment { wall: START.wall.plus_millis(-3_600_000), ..later(START, 600_000) };
     assert!(expires.reached(stepped));
-    assert_eq!(machine.next(stepped), Step::Refresh);
+    assert_eq!(machine.next(stepped), Instruction::Refresh);
     // Stepped forward by a day.
     assert!(expires.reached(Moment { wall: START.wall.plus_millis(86_400_000), ..START }));
 }
@@ -158,7 +158,7 @@ fn transient_failures_back_off_and_the_old_token_serves() {
     let due = later(START, 300_000);
     let mut now = due;
     for _ in 0..3 {
-        assert_eq!(machine.next(now), Step::Refresh);
+        assert_eq!(machine.next(now), Instruction::Refresh);
         let (after, saved) = fail(&mut machine, &failure(Class::Transient), now);
         assert!(saved.is_some_and(|saved| saved.failure.is_none()));
         now = later(now, after.next_attempt.left_ms(now));
@@ -188,7 +188,7 @@ fn permanent_failures_wait_and_are_remembered() {
         };
         let same = restart("s", "client");
         assert_eq!(wait(&same, later(START, 1000)), HOUR_MS - 1000);
-        assert_eq!(same.failure_that_counts().unwrap().what, "400 Bad Request");
+        assert_eq!(same.applicable_failure().unwrap().what, "400 Bad Request");
         assert_eq!(wait(&restart("new", "client"), later(START, 1000)), 0);
         assert_eq!(wait(&restart("s", "changed"), later(START, 1000)), 0);
         // A forced refresh tries at once.
@@ -293,7 +293,7 @@ fn a_marker_leads_to_another_try_with_the_old_token_at_once() {
     // Killed here. The stored token is still good, and is used.
     let mut restarted = Lifecycle::new(policy(Some("s")), Some(marked), now);
     assert!(restarted.token().is_some());
-    assert_eq!((restarted.next(now), presented(&restarted).as_str()), (Step::Refresh, "r1"));
+    assert_eq!((restarted.next(now), presented(&restarted).as_str()), (Instruction::Refresh, "r1"));
     // An answer that says nothing about the token leaves the question open.
     let (after, _) = fail(&mut restarted, &failure(Class::Transient), now);
     assert!(!after.answer_lost);
@@ -399,7 +399,7 @@ fn a_stored_refusal_of_the_client_is_not_tried_again_for_a_marker_before_it() {
     // The client is mended, and then the refresh token turns out to be dead.
     let mended = Policy { client_hash: "other".into(), ..policy(Some("s")) };
     let mut restarted = Lifecycle::new(mended, saved, START);
-    assert_eq!(restarted.next(START), Step::Refresh);
+    assert_eq!(restarted.next(START), Instruction::Refresh);
     let (after, _) = fail(&mut restarted, &failure(Class::TokenDead), START);
     assert!(after.answer_lost);
 }
@@ -415,7 +415,10 @@ fn a_restart_uses_what_is_stored_while_it_is_valid() {
     let late = later(START, HOUR_MS);
     let restarted = Lifecycle::new(policy(Some("s")), Some(saved), late);
     assert!(restarted.token().is_none());
-    assert_eq!((restarted.next(late), presented(&restarted).as_str()), (Step::Refresh, "r1"));
+    assert_eq!(
+        (restarted.next(late), presented(&restarted).as_str()),
+        (Instruction::Refresh, "r1")
+    );
 }
 
 #[test]
@@ -444,7 +447,7 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     let marked = gone.begin(&gone.presented(), now).unwrap();
     for host in [&mut one, &mut other] {
         host.take_up_shared(marked.clone(), now);
-        assert_eq!((host.next(now), presented(host).as_str()), (Step::Refresh, "r1"));
+        assert_eq!((host.next(now), presented(host).as_str()), (Instruction::Refresh, "r1"));
     }
     let marked = one.begin(&one.presented(), now).unwrap();
     other.take_up_shared(marked, now);
@@ -452,7 +455,7 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     assert!(after.falls_back_to_seed);
     other.take_up_shared(refused.unwrap(), now);
     for host in [&one, &other] {
-        assert_eq!((host.next(now), presented(host).as_str()), (Step::Refresh, "s"));
+        assert_eq!((host.next(now), presented(host).as_str()), (Instruction::Refresh, "s"));
     }
     let marked = other.begin(&other.presented(), now).unwrap();
     one.take_up_shared(marked, now);
@@ -611,7 +614,7 @@ fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
     assert!(machine.take_up(saved.clone(), START));
     assert_eq!(presented(&machine), "lr");
     assert_eq!(machine.token().unwrap().secret, Secret::new("login-access"));
-    assert!(matches!(machine.next(START), Step::Wait(_)), "nothing is refreshed for it");
+    assert!(matches!(machine.next(START), Instruction::Wait(_)), "nothing is refreshed for it");
     assert!(!machine.is_other_login(&saved));
     // Once written by us, the seed stays superseded for the next start.
     let written = machine.begin(&machine.presented(), START).unwrap();
@@ -629,7 +632,7 @@ fn a_login_ends_a_failure() {
     let mut machine = Lifecycle::new(policy(None), None, START);
     let missing = Failure::missing(crate::config::Missing::Login("p".into()));
     fail(&mut machine, &missing, START);
-    assert!(matches!(machine.next(START), Step::Wait(HOUR_MS)));
+    assert!(matches!(machine.next(START), Instruction::Wait(HOUR_MS)));
     assert!(machine.take_up(login(policy(None), None, "lr"), START));
     assert_eq!((machine.consecutive_failures(), machine.next_attempt_at()), (0, None));
 }

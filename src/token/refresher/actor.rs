@@ -7,7 +7,7 @@ use fastrand::Rng;
 use log::{error, info, warn};
 
 use crate::clock::{Due, Moment};
-use crate::token::lifecycle::{OnRejection, Policy, Step};
+use crate::token::lifecycle::{Instruction, OnRejection, Policy};
 use crate::token::places::Seeker;
 use crate::token::refresher::attempt::Attempt;
 use crate::token::refresher::desk::Desk;
@@ -155,16 +155,16 @@ impl Actor {
         self.life.warn_of_clock(now);
         let wait_ms = match self.life.machine.next(now) {
             _ if self.life.is_retired => TICK_MS,
-            Step::Refresh if self.held_off_ms(now) > 0 => self.held_off_ms(now),
-            Step::Refresh => match self.refresh() {
+            Instruction::Refresh if self.held_off_ms(now) > 0 => self.held_off_ms(now),
+            Instruction::Refresh => match self.refresh() {
                 Ok(()) => return None,
                 Err(hindrance) => self.hold_off_for(hindrance, now),
             },
-            Step::Wait(ms) => {
+            Instruction::Wait(ms) => {
                 self.life.wait_is_over();
                 ms.min(self.longest_sleep_ms(now))
             }
-            Step::WaitForClock(ms) => {
+            Instruction::WaitForClock(ms) => {
                 self.life.wait_for(Cause::Clock { shown: now.wall });
                 ms.min(CLOCK_RETRY_MS)
             }
@@ -377,7 +377,7 @@ impl Actor {
         (self.timer, self.send, vault.file.seeker) = (timer, send, seeker);
         life.machine.reconfigure(Policy::of(&life.config), life.now());
         vault.forget_tokens_of_others(life);
-        life.machine.stamp_client(life.config.client_hash());
+        life.machine.record_client(life.config.client_hash());
         self.moves.begin(state, leaving, vault, life);
         life.publish(false);
     }

@@ -136,7 +136,7 @@ impl Attempt<'_> {
         let fields = &self.life.config.token_fields;
         let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
         if self.life.machine.repeats_an_ended_token(&grant, sent) {
-            self.life.machine.link(presented, &grant, sent.wall);
+            self.life.machine.extend_chain(presented, &grant, sent.wall);
             return Err(Failure::ended_token().into());
         }
         Ok((grant, sent))
@@ -204,7 +204,7 @@ impl Attempt<'_> {
                 "{told} (provider: {name}{next})"
             );
         }
-        let goes_on = after.falls_back_to_seed || after.returns_to_chain;
+        let goes_on = after.falls_back_to_seed || after.returns_to_newer_chain;
         life.status.fail(told, trouble, failure.class != Class::Transient && !goes_on);
         trouble
     }

@@ -10,7 +10,7 @@ use crate::record::{Saved, SavedFailure};
 use crate::secret::Secret;
 use crate::token::grant::{self, Failure, Grant, TokenRequest, What};
 use crate::token::history::{RefreshStatus, Trouble};
-use crate::token::lifecycle::{ANSWER_LOST, Lifecycle, Policy, Presented, Step};
+use crate::token::lifecycle::{ANSWER_LOST, Instruction, Lifecycle, Policy, Presented};
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::words::{next_try, tell_stored};
 use crate::token::store::Generation;
@@ -58,8 +58,8 @@ impl Life {
         is_single: bool,
     ) -> Self {
         let mut machine = Lifecycle::new(Policy::of(&config), stored, desk.clock.now());
-        machine.stamp_configured();
-        machine.stamp_client(config.client_hash());
+        machine.record_configured_seed();
+        machine.record_client(config.client_hash());
         Self {
             desk,
             config,
@@ -78,7 +78,7 @@ impl Life {
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.machine.next(self.now()) == Step::Refresh
+        self.machine.next(self.now()) == Instruction::Refresh
     }
 
     pub(super) fn has_valid_token(&self) -> bool {
@@ -89,7 +89,7 @@ impl Life {
     /// Its tokens are of another issuer or client.
     pub(super) fn forget(&mut self) {
         self.machine.forget(self.now());
-        self.machine.stamp_client(self.config.client_hash());
+        self.machine.record_client(self.config.client_hash());
     }
 
     /// Whether `stored` is the chain of the configured seed, which is not known here yet.
@@ -224,7 +224,7 @@ impl Life {
             );
         }
         self.say_missing();
-        if let Some(failure) = self.machine.failure_that_counts().cloned() {
+        if let Some(failure) = self.machine.applicable_failure().cloned() {
             let (name, what) = (&self.desk.name, &failure.what);
             let at = failure.retry_at;
             let next = format!(
@@ -246,7 +246,7 @@ impl Life {
 
     /// Something was taken up from elsewhere; `brought` says that it brought another token that is still good.
     pub(super) fn note_taken_up(&mut self, brought: bool) {
-        match self.machine.failure_that_counts().cloned() {
+        match self.machine.applicable_failure().cloned() {
             Some(failure) => self.failed_elsewhere(&failure),
             None if brought || self.machine.consecutive_failures() == 0 => self.status.settle(),
             None => {}

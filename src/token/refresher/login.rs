@@ -40,7 +40,7 @@ pub fn store_login(
     }
     let now = setup.clock.now();
     let mut machine = Lifecycle::new(Policy::of(&setup.config), stored, now);
-    machine.stamp_client(setup.config.client_hash());
+    machine.record_client(setup.config.client_hash());
     if let Some((_, fence, _)) = &lease {
         machine.set_fence(*fence);
     }

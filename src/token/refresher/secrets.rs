@@ -18,7 +18,7 @@ pub(super) fn read_again(vault: &mut Vault, life: &mut Life) {
     vault.file.seeker.reconfigure(&life.config);
     let is_new = life.machine.set_policy(Policy::of(&life.config));
     vault.forget_tokens_of_others(life);
-    life.machine.stamp_client(life.config.client_hash());
+    life.machine.record_client(life.config.client_hash());
     if is_new {
         // As at a start: it may be of another account.
         life.machine.order(life.now());

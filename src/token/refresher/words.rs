@@ -16,7 +16,7 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
         told.push_str("; trying the refresh token of the configuration");
         return told;
     }
-    if after.returns_to_chain {
+    if after.returns_to_newer_chain {
         told.push_str("; that refresh token was superseded before, and the newer one goes on");
         return told;
     }
@@ -98,7 +98,7 @@ mod tests {
             next_attempt: Due::after(now, 0),
             answer_lost,
             falls_back_to_seed,
-            returns_to_chain: false,
+            returns_to_newer_chain: false,
         };
         let dead = Failure {
             class: Class::TokenDead,
@@ -143,7 +143,7 @@ mod tests {
             let told = tell(&dead, after(answer_lost, false), run);
             assert_eq!(tell_stored(&stored(answer_lost), run), (told, trouble));
         }
-        let back = AfterFailure { returns_to_chain: true, ..after(false, false) };
+        let back = AfterFailure { returns_to_newer_chain: true, ..after(false, false) };
         assert!(tell(&dead, back, run).ends_with("superseded before, and the newer one goes on"));
         assert_eq!(tell(&missing, after(false, false), None), "Missing environment variable: 'X'");
         assert_eq!(

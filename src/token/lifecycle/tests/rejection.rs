@@ -10,10 +10,10 @@ fn a_refused_token_is_refreshed_at_once_whatever_its_age() {
         assert_eq!(machine.rejected(0, now), OnRejection::Nothing, "it was replaced since");
         assert_eq!(refuse(&mut machine, now), OnRejection::Refresh, "{age_ms}");
         assert_eq!(refuse(&mut machine, now), OnRejection::Join, "one refresh for all");
-        assert_eq!(machine.next(now), Step::Refresh);
+        assert_eq!(machine.next(now), Instruction::Refresh);
         succeed(&mut machine, &grant("b", None, 3_600_000), now);
         assert_eq!(machine.rejected(1, now), OnRejection::Nothing);
-        assert!(matches!(machine.next(now), Step::Wait(_)));
+        assert!(matches!(machine.next(now), Instruction::Wait(_)));
     }
 }
 
@@ -27,9 +27,9 @@ fn a_refused_token_whose_refresh_token_was_refused_on_another_host_is_not_refres
     let (_, refused) = fail(&mut one, &failure(Class::TokenDead), now);
     other.take_up_shared(refused.unwrap(), now);
     assert_eq!(refuse(&mut other, now), OnRejection::Nothing);
-    assert!(matches!(other.next(now), Step::Wait(_)), "the plan stays");
+    assert!(matches!(other.next(now), Instruction::Wait(_)), "the plan stays");
     other.order(now);
-    assert_eq!(other.next(now), Step::Refresh, "an order is followed");
+    assert_eq!(other.next(now), Instruction::Refresh, "an order is followed");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn tokens_that_are_refused_in_turn_wait_ten_seconds_and_twice_as_long_each_time(
         assert_eq!(refuse(&mut machine, soon), OnRejection::Nothing, "and nobody waits for it");
         assert_eq!(wait(&machine, soon), waited_ms - 1_000);
         now = later(now, waited_ms);
-        assert_eq!(machine.next(now), Step::Refresh);
+        assert_eq!(machine.next(now), Instruction::Refresh);
         assert_eq!(refuse(&mut machine, now), OnRejection::Join);
     }
 }
@@ -194,7 +194,7 @@ fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
     assert_eq!(refuse(&mut other, START), OnRejection::Refresh);
     let brought = succeed(&mut one, &grant("b", None, 3_600_000), START);
     assert!(other.take_up_shared(brought, START));
-    assert!(matches!(other.next(START), Step::Wait(_)), "it is refreshed already");
+    assert!(matches!(other.next(START), Instruction::Wait(_)), "it is refreshed already");
     // Refused in its turn, on both.
     let waits = OnRejection::Later(REJECTION_WAIT_FIRST_MS);
     assert_eq!((refuse(&mut one, START), refuse(&mut other, START)), (waits, waits));
@@ -204,7 +204,7 @@ fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
     let waits = OnRejection::Later(2 * REJECTION_WAIT_FIRST_MS);
     assert_eq!((refuse(&mut one, now), refuse(&mut other, now)), (waits, waits));
     one.order(now);
-    assert_eq!(one.next(now), Step::Refresh);
+    assert_eq!(one.next(now), Instruction::Refresh);
     // The issuer repeats the token: that is the outcome for the other host too.
     refuse(&mut other, now);
     let due = later(now, 2 * REJECTION_WAIT_FIRST_MS);
@@ -226,6 +226,6 @@ fn a_repeated_token_is_repeated_for_all_hosts() {
     let due = later(due, 1);
     let repeated = succeed(&mut one, &grant("a", None, 3_600_000), due);
     other.take_up_shared(repeated, due);
-    assert!(matches!(other.next(due), Step::Wait(_)), "the refusal was followed");
+    assert!(matches!(other.next(due), Instruction::Wait(_)), "the refusal was followed");
     assert_eq!(refuse(&mut other, due), OnRejection::Later(REJECTION_WAIT_FIRST_MS));
 }

@@ -5,7 +5,7 @@ use super::*;
 /// A host with `seed` that knows the record `stored`.
 fn host(seed: &str, stored: &Saved, now: Moment) -> Lifecycle {
     let mut host = Lifecycle::new(policy(Some(seed)), None, now);
-    host.stamp_configured();
+    host.record_configured_seed();
     host.take_up_shared(stored.clone(), now);
     host
 }
@@ -13,7 +13,7 @@ fn host(seed: &str, stored: &Saved, now: Moment) -> Lifecycle {
 /// A restart with another seed: what the state file says was configured before.
 fn restart(before: &Lifecycle, seed: &str, now: Moment) -> Lifecycle {
     let mut again = Lifecycle::new(policy(Some(seed)), Some(before.saved().clone()), now);
-    again.stamp_configured();
+    again.record_configured_seed();
     again
 }
 
@@ -30,7 +30,7 @@ fn a_host_with_the_old_seed_uses_the_chain_of_the_new_one() {
     let now = later(START, 60_000);
     let (mut one, mut other) = (host("s1", &old, now), host("s2", &old, now));
     assert_eq!((one.superseded_seed(), presented(&one).as_str()), (None, "r-old"));
-    assert_eq!((other.next(now), presented(&other).as_str()), (Step::Refresh, "s2"));
+    assert_eq!((other.next(now), presented(&other).as_str()), (Instruction::Refresh, "s2"));
     let marked = other.begin(&other.presented(), now).unwrap();
     one.take_up_shared(marked, now);
     assert!(one.token().is_some(), "its token is good until it is replaced");
@@ -96,7 +96,7 @@ fn a_configuration_that_goes_back_to_a_superseded_seed_is_obeyed() {
     // A restart with the seed that it had is none.
     assert_eq!(presented(&restart(&own, "s2", now)), "r-2");
     let mut back = restart(&own, "s1", now);
-    assert_eq!((back.next(now), presented(&back).as_str()), (Step::Refresh, "s1"));
+    assert_eq!((back.next(now), presented(&back).as_str()), (Instruction::Refresh, "s1"));
     assert!(back.token().is_none());
     let saved = succeed(&mut back, &grant("a-1", Some("r-1"), 3_600_000), now);
     assert_eq!(presented(&back), "r-1");
@@ -130,7 +130,7 @@ fn where_the_superseded_seed_is_refused_the_chain_goes_on() {
     succeed(&mut own, &grant("a-2", Some("r-2"), 3_600_000), now);
     let mut back = restart(&own, "s1", now);
     let (after, saved) = fail(&mut back, &failure(Class::TokenDead), now);
-    assert!(after.returns_to_chain && !after.falls_back_to_seed);
+    assert!(after.returns_to_newer_chain && !after.falls_back_to_seed);
     assert_eq!(back.token().unwrap().secret, Secret::new("a-2"));
     assert_eq!(presented(&back), "r-2");
     assert!(wait(&back, now) > 3_000_000);
@@ -140,7 +140,7 @@ fn where_the_superseded_seed_is_refused_the_chain_goes_on() {
     // An issuer that is away says nothing about it.
     let mut away = restart(&own, "s1", now);
     let (after, _) = fail(&mut away, &failure(Class::Transient), now);
-    assert!(!after.returns_to_chain);
+    assert!(!after.returns_to_newer_chain);
     assert_eq!(presented(&away), "s1");
 }
 
@@ -151,7 +151,7 @@ fn a_variable_that_is_missing_for_a_while_is_no_change() {
         succeed(&mut host("s2", &chain_of("s1"), now), &grant("a-2", Some("r-2"), 3_600_000), now);
     let one = host("s1", &begun, now);
     let mut without = Lifecycle::new(policy(None), Some(one.saved().clone()), now);
-    without.stamp_configured();
+    without.record_configured_seed();
     assert_eq!(presented(&without), "r-2");
     assert_eq!(presented(&restart(&without, "s1", now)), "r-2");
 }
@@ -166,7 +166,7 @@ fn a_login_says_nothing_of_what_the_service_is_configured_with() {
     service.take_up(saved.clone(), START);
     assert_eq!(presented(&restart(&service, "s1", START)), "r-l");
     let mut started = Lifecycle::new(policy(Some("s1")), Some(saved), START);
-    started.stamp_configured();
+    started.record_configured_seed();
     assert_eq!((presented(&started).as_str(), started.superseded_seed()), ("r-l", None));
 }
 
@@ -188,7 +188,7 @@ fn a_lost_chain_is_tried_with_its_own_seed_and_with_no_superseded_one() {
         assert_eq!(wait(&old, due), HOUR_MS);
         let refused = refused.unwrap();
         newer.take_up_shared(refused, due);
-        assert_eq!((newer.next(due), presented(&newer).as_str()), (Step::Refresh, "s2"));
+        assert_eq!((newer.next(due), presented(&newer).as_str()), (Instruction::Refresh, "s2"));
         let (_, refused) = fail(&mut newer, &failure(Class::TokenDead), due);
         let refused = refused.unwrap();
         old.take_up_shared(refused.clone(), due);
@@ -198,7 +198,7 @@ fn a_lost_chain_is_tried_with_its_own_seed_and_with_no_superseded_one() {
             let mut late = Lifecycle::new(policy(seed), None, due);
             late.take_up_shared(refused.clone(), due);
             assert_eq!(wait(&late, due), HOUR_MS, "{seed:?}");
-            assert!(late.failure_that_counts().is_some());
+            assert!(late.applicable_failure().is_some());
         }
     }
 }

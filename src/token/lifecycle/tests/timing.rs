@@ -15,7 +15,7 @@ fn an_order_is_tried_once_though_a_secret_is_missing_and_nothing_is_written() {
         for at_ms in [0, 1, 2] {
             let now = later(START, at_ms);
             machine.order(now);
-            assert_eq!(machine.next(now), Step::Refresh);
+            assert_eq!(machine.next(now), Instruction::Refresh);
             let (_, saved) = machine.failed(&machine.presented(), &missing(), now, &mut rng());
             assert_eq!(saved, None);
             assert_eq!(wait(&machine, now), HOUR_MS - at_ms, "{seed:?}");
@@ -42,11 +42,14 @@ fn a_missing_secret_is_looked_for_at_each_start() {
     };
     for saved in [machine.saved().clone(), stored] {
         let restarted = Lifecycle::new(policy(Some("s")), Some(saved), START);
-        assert_eq!((restarted.next(START), restarted.failure_that_counts()), (Step::Refresh, None));
+        assert_eq!(
+            (restarted.next(START), restarted.applicable_failure()),
+            (Instruction::Refresh, None)
+        );
     }
     // And once it is there, the wait is over.
     machine.set_policy(Policy { client_hash: "complete".into(), ..policy(Some("s")) });
-    assert_eq!(machine.next(START), Step::Refresh);
+    assert_eq!(machine.next(START), Instruction::Refresh);
 }
 
 #[test]
@@ -88,12 +91,12 @@ fn an_order_outlives_a_refresh_of_another_process_that_was_over_before_it() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     machine.order(ordered);
     assert!(machine.take_up(stored, ordered));
-    assert_eq!(machine.next(ordered), Step::Refresh);
+    assert_eq!(machine.next(ordered), Instruction::Refresh);
     // One that ends after the order was running when it came.
     other.order(ordered);
     let stored = succeed(&mut other, &grant("b", None, 3_600_000), ordered);
     assert!(machine.take_up(stored, ordered));
-    assert!(matches!(machine.next(ordered), Step::Wait(_)));
+    assert!(matches!(machine.next(ordered), Instruction::Wait(_)));
 }
 
 #[test]
@@ -102,14 +105,14 @@ fn what_is_withdrawn_stays_due_and_what_could_not_be_tried_is_over() {
     machine.order(START);
     let before = machine.saved().clone();
     machine.begin(&machine.presented(), START);
-    machine.put_back(before.clone());
-    assert_eq!((machine.next(START), machine.saved()), (Step::Refresh, &before));
+    machine.undo_begin(before.clone());
+    assert_eq!((machine.next(START), machine.saved()), (Instruction::Refresh, &before));
     machine.withdrawn();
-    assert!(matches!(machine.next(START), Step::Wait(_)));
+    assert!(matches!(machine.next(START), Instruction::Wait(_)));
     // A refusal that could not be followed is followed at the next.
     assert_eq!(refuse(&mut machine, START), OnRejection::Refresh);
     machine.withdrawn();
-    assert!(matches!(machine.next(START), Step::Wait(_)));
+    assert!(matches!(machine.next(START), Instruction::Wait(_)));
     assert_eq!(refuse(&mut machine, START), OnRejection::Refresh);
 }
 
@@ -265,15 +268,15 @@ fn a_request_in_the_middle_of_a_long_wait_cuts_it_short() {
 fn a_wall_clock_before_the_release_is_waited_out_and_an_order_ends_the_wait() {
     let wrong = Moment { wall: Timestamp::from_secs(1_000), steady_ms: 5 };
     let mut machine = Lifecycle::new(policy(Some("s")), None, wrong);
-    assert!(matches!(machine.next(wrong), Step::WaitForClock(WRONG_CLOCK_WAIT_MS)));
-    assert_eq!(machine.next(Moment { steady_ms: 6, ..START }), Step::Refresh);
+    assert!(matches!(machine.next(wrong), Instruction::WaitForClock(WRONG_CLOCK_WAIT_MS)));
+    assert_eq!(machine.next(Moment { steady_ms: 6, ..START }), Instruction::Refresh);
     let patient = Moment { steady_ms: 5 + WRONG_CLOCK_WAIT_MS, ..wrong };
-    assert_eq!(machine.next(patient), Step::Refresh, "not for ever");
+    assert_eq!(machine.next(patient), Instruction::Refresh, "not for ever");
     machine.order(wrong);
-    assert_eq!(machine.next(wrong), Step::Refresh);
+    assert_eq!(machine.next(wrong), Instruction::Refresh);
     let (after, _) = fail(&mut machine, &failure(Class::Transient), wrong);
     let now = later(wrong, after.next_attempt.left_ms(wrong));
-    assert_eq!(machine.next(now), Step::Refresh, "the wait does not begin again");
+    assert_eq!(machine.next(now), Instruction::Refresh, "the wait does not begin again");
 }
 
 /// Seen with a clock that was ahead by 90 seconds when the state file was written: 503 for 91 seconds.
@@ -285,10 +288,10 @@ fn a_stored_token_serves_though_the_clock_was_set_back_and_lives_no_longer_for_i
         let mut restarted =
             Lifecycle::new(policy(Some("s")), Some(machine.saved().clone()), behind);
         assert_eq!(restarted.token().unwrap().expires.left_ms(behind), HOUR_MS);
-        assert!(matches!(restarted.next(behind), Step::Wait(3_270_000..=3_300_000)));
+        assert!(matches!(restarted.next(behind), Instruction::Wait(3_270_000..=3_300_000)));
         // A refusal is no reason to wait for the clock.
         assert_eq!(refuse(&mut restarted, behind), OnRejection::Refresh);
-        assert_eq!(restarted.next(behind), Step::Refresh);
+        assert_eq!(restarted.next(behind), Instruction::Refresh);
         // Set right, it ends when it was said to.
         let right = later(START, 10_000);
         let right = Moment { steady_ms: 9, ..right };
@@ -313,8 +316,8 @@ fn a_refresh_that_is_due_waits_for_the_clock_and_goes_on_when_it_is_set() {
     let restarted = Lifecycle::new(policy(Some("s")), Some(saved), behind);
     assert_eq!(restarted.clock_wait_left_ms(behind), Some(90_000));
     let due = later(behind, 40_000);
-    assert_eq!(restarted.next(due), Step::WaitForClock(50_000));
-    assert_eq!(restarted.next(later(behind, 90_000)), Step::Refresh);
+    assert_eq!(restarted.next(due), Instruction::WaitForClock(50_000));
+    assert_eq!(restarted.next(later(behind, 90_000)), Instruction::Refresh);
 }
 
 #[test]

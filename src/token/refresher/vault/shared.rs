@@ -147,13 +147,13 @@ impl Shared {
                 None | Some(Ok(Put::Done)) => {}
                 Some(Ok(Put::Refused(found))) => {
                     // Another host was faster, and nothing was sent.
-                    life.machine.put_back(before);
+                    life.machine.undo_begin(before);
                     adopt(*found, file, life);
                     return Err(Hindrance::Busy);
                 }
                 Some(Err(_)) => {
                     if let Err(hindrance) = self.go_alone(life) {
-                        life.machine.put_back(before);
+                        life.machine.undo_begin(before);
                         return Err(hindrance);
                     }
                 }
