@@ -7,7 +7,7 @@ use log::{info, warn};
 
 use crate::assemble::{Environment, Load, StartError};
 use crate::clock::Deadline;
-use crate::config::{Config, Server as ServerKind};
+use crate::config::{Config, ServerKind};
 use crate::current::Current;
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;

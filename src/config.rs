@@ -32,10 +32,10 @@ pub use auto_refresh::{
     AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
 };
 pub use call::Call;
-pub use credential::{Credential, Fields, Form, WatchedFile};
+pub use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub use egress::{Egress, ProxyRule};
 pub use loopback::is_loopback_host;
-pub use missing::{Found, Missing};
+pub use missing::{Missing, SecretLookup};
 pub use no_proxy::NoProxy;
 pub use redirect::Redirect;
 use request_fields::FieldValue;
@@ -78,7 +78,7 @@ pub struct Settings {
     /// What is logged where `RUST_LOG` says nothing else.
     pub log_level: log::LevelFilter,
     /// Which server takes the connections.
-    pub server: Server,
+    pub server: ServerKind,
     /// Where tokens are kept.
     pub state_dir: PathBuf,
     /// Explicit bounds of the forwarding path.
@@ -150,7 +150,7 @@ pub struct Limits {
 
 /// `settings.server`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerKind {
     /// Our own blocking ingress.
     Builtin,
     /// `tiny_http`, on loopback addresses only.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::assemble::{foreign_place, place_of};
 use crate::clock::Moment;
-use crate::config::{AutoRefresh, Config, Credential, Form, Missing, Provider, WatchedFile};
+use crate::config::{AutoRefresh, Config, Credential, FileFormat, Missing, Provider, WatchedFile};
 use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;
@@ -83,7 +83,7 @@ impl Sources {
     fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
         let watched = Watched::of(file, None);
-        let is_stored = matches!(file.form, Form::Stored { .. });
+        let is_stored = matches!(file.form, FileFormat::Stored { .. });
         let path = watched.path();
         let path = path.display();
         match watched.newest(now) {

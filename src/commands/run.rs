@@ -11,7 +11,7 @@ use evertoken::assemble::StartError;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::resolve::Problem;
-use evertoken::config::{Config, Server, is_loopback_host};
+use evertoken::config::{Config, ServerKind, is_loopback_host};
 use evertoken::current::Current;
 use evertoken::ingress::door::OTHER_DESCRIPTORS;
 use evertoken::token::state_file::check_writable;
@@ -108,7 +108,7 @@ fn check_listen(config: &Config) -> Result<(), &'static str> {
     if settings.inbound_keys.is_none() {
         return Err("an address that is not loopback needs settings.auth.enabled");
     }
-    if settings.server == Server::TinyHttp {
+    if settings.server == ServerKind::TinyHttp {
         return Err("settings.server \"tiny_http\" is for loopback addresses only");
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::call::Call;
-use crate::config::missing::{Found, Missing};
+use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
 use crate::config::token_fields::TokenFields;
 use crate::secret::Secret;
@@ -17,10 +17,10 @@ pub struct AutoRefresh {
     /// The client's identifier (RFC 6749 §2.2).
     pub client_id: Result<String, Missing>,
     /// None for a public client.
-    pub client_secret: Option<Found>,
+    pub client_secret: Option<SecretLookup>,
     /// The first refresh token; None for the client credentials grant, and where it comes from a
     /// login.
-    pub seed: Option<Found>,
+    pub seed: Option<SecretLookup>,
     /// Which grant is used.
     pub grant_type: GrantType,
     /// How the client shows who it is (RFC 6749 §2.3.1).

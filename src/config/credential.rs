@@ -28,7 +28,7 @@ impl Credential {
     /// Why there is nothing to refresh, for a credential that is not [`Credential::Refreshed`].
     pub fn why_not_refreshed(&self) -> &'static str {
         match self {
-            Self::Watched(file) if matches!(file.form, Form::Stored { .. }) => {
+            Self::Watched(file) if matches!(file.form, FileFormat::Stored { .. }) => {
                 "its auto_refresh_config.enabled is false"
             }
             Self::Watched(_) => "its credential is in a file that another program keeps",
@@ -44,7 +44,7 @@ pub struct WatchedFile {
     /// The path of the file.
     pub path: PathBuf,
     /// What is in it.
-    pub form: Form,
+    pub form: FileFormat,
     /// Why it could not be read at the start, where that is so.
     pub missing: Option<Missing>,
 }
@@ -59,11 +59,11 @@ impl Eq for WatchedFile {}
 
 /// What is in a file with a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum FileFormat {
     /// The credential and nothing else, but for a line end.
     Text,
     /// JSON, as Claude Code keeps it: where the access token and its expiry stand.
-    Json(Fields),
+    Json(CredentialFields),
     /// A state file of evertoken, whose token is used and not refreshed: `auto_refresh_config.enabled` is false. A token
     /// that began with another refresh token than this may belong to another account, and is not used.
     Stored {
@@ -77,7 +77,7 @@ pub enum Form {
 
 /// Paths into a JSON file, a name for each level.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields {
+pub struct CredentialFields {
     /// Of the access token, a text.
     pub access_token: Vec<String>,
     /// Of its expiry. Where there is none, and the token itself names none, it is sent until it is refused.

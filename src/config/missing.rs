@@ -20,7 +20,7 @@ pub enum Missing {
 }
 
 /// A secret named in the configuration: found, or what is missing.
-pub type Found = Result<Secret, Missing>;
+pub type SecretLookup = Result<Secret, Missing>;
 
 impl Missing {
     /// All of `found` as one, so that somebody who sets them is told once; None where nothing is missing.

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 /// The entries of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NoProxy(Vec<Entry>);
+pub struct NoProxy(Vec<Exception>);
 
 /// Hosts of a list, and the port that it is for, where it is for one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct Exception {
     hosts: Hosts,
     port: Option<u16>,
 }
@@ -56,7 +56,7 @@ impl Hosts {
 }
 
 /// One entry; None where it is for nobody.
-fn entry(text: &str) -> Option<Entry> {
+fn entry(text: &str) -> Option<Exception> {
     let (host, port) = split_port(text)?;
     let hosts = match host {
         "*" => Hosts::All,
@@ -64,7 +64,7 @@ fn entry(text: &str) -> Option<Entry> {
             .map(|(address, bits)| Hosts::Network(address, bits))
             .or_else(|| name(host).map(Hosts::Name))?,
     };
-    Some(Entry { hosts, port })
+    Some(Exception { hosts, port })
 }
 
 /// Host and port of an entry; an IPv6 address may do without brackets where it has no port.

@@ -12,7 +12,7 @@ mod tree;
 
 pub use document::{Document, RawProblem};
 pub use homes::HOMES;
-pub use place::{Path, Position};
+pub use place::{Position, YamlPath};
 pub use section::{Section, nearest};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::config::missing::{Found, Missing};
+use crate::config::missing::{Missing, SecretLookup};
 use crate::regular_file;
 use crate::secret::Secret;
 
@@ -44,7 +44,7 @@ pub fn without_mark(text: &str) -> &str {
 }
 
 /// The secret in what was `read` from `path`, without its line end.
-pub fn secret_of_file(path: &Path, read: io::Result<String>) -> Found {
+pub fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
     let missing = |why: String| Missing::File(path.display().to_string(), why);
     let text = read.map_err(|error| missing(error.to_string()))?;
     let text = without_mark(&text).trim_end_matches(['\r', '\n']);

@@ -12,7 +12,7 @@ use log::error;
 
 use crate::assemble::{Environment, StartError, refresher_setup};
 use crate::clock::Deadline;
-use crate::config::{Config, Credential, Form, Provider};
+use crate::config::{Config, Credential, FileFormat, Provider};
 use crate::current::chains::running::{Basis, Running, Task, end};
 use crate::proxy;
 use crate::shared::keeper::Keeper;
@@ -235,7 +235,7 @@ impl Chains {
     /// chain: that may not have been able to store the newest one.
     pub(super) fn unsaved(&self, provider: &Provider, store: &Arc<TokenStore>) -> Option<Unsaved> {
         let Credential::Watched(file) = &provider.credential else { return None };
-        let Form::Stored { seed, client } = &file.form else { return None };
+        let FileFormat::Stored { seed, client } = &file.form else { return None };
         let has_chain = |running: &&Running| {
             let known = &running.basis.config;
             let same_seed =

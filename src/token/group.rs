@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::config::{AutoRefresh, Credential, Found, Missing, Provider};
+use crate::config::{AutoRefresh, Credential, Missing, Provider, SecretLookup};
 
 /// What tells one chain of refresh tokens from another: providers with the same one share theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Identity {
     token_url: String,
     client_id: Result<String, Missing>,
     /// By value, whichever variable or file it came from; where it is missing, by that name.
-    seed: Found,
+    seed: SecretLookup,
 }
 
 /// Providers that share one refresher; most often a single one.
@@ -107,7 +107,7 @@ impl Group {
     }
 
     /// Whether its refresh token is `seed`.
-    pub fn has_seed(&self, seed: &Found) -> bool {
+    pub fn has_seed(&self, seed: &SecretLookup) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.seed == *seed)
     }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use crate::config::{AutoRefresh, Found, SecretFiles, secret_file, secret_of_file};
+use crate::config::{AutoRefresh, SecretFiles, SecretLookup, secret_file, secret_of_file};
 
 /// What is in the secret file `path` now.
-pub fn secret_in(path: &Path) -> Found {
+pub fn secret_in(path: &Path) -> SecretLookup {
     secret_of_file(path, secret_file::read(path))
 }
 

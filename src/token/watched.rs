@@ -10,7 +10,7 @@ use log::{error, info, warn};
 
 use crate::clock::{Due, Moment, Timestamp};
 use crate::config::secret_file::text_of;
-use crate::config::{Form, WatchedFile};
+use crate::config::{FileFormat, WatchedFile};
 use crate::regular_file;
 use crate::secret::Secret;
 use crate::token::places;
@@ -45,7 +45,7 @@ pub struct Kept {
 pub struct Watched {
     /// Where the configuration says that it is.
     own: PathBuf,
-    form: Form,
+    form: FileFormat,
     unsaved: Option<Unsaved>,
     last: Mutex<Last>,
 }
@@ -96,7 +96,7 @@ struct Failing {
 
 impl Watched {
     /// Watches `path`.
-    pub fn new(path: impl Into<PathBuf>, form: Form) -> Self {
+    pub fn new(path: impl Into<PathBuf>, form: FileFormat) -> Self {
         let own = path.into();
         let last = Last { path: own.clone(), ..Last::default() };
         Self { own, form, unsaved: None, last: Mutex::new(last) }
@@ -122,7 +122,7 @@ impl Watched {
     /// Looks where a stored token is now: its chain moves to another file where a provider is renamed, or refreshed no more.
     /// Whether that is elsewhere than before.
     fn find_again(&self, last: &mut Last) -> bool {
-        let Form::Stored { seed, client } = &self.form else { return false };
+        let FileFormat::Stored { seed, client } = &self.form else { return false };
         let path = places::of_stored(&self.own, seed.as_ref(), client.as_deref());
         let is_elsewhere = path != last.path;
         last.path = path;
@@ -170,7 +170,7 @@ impl Watched {
     }
 
     fn unavailable(&self, last: &Last, why: Why) -> Unavailable {
-        let is_stored = matches!(self.form, Form::Stored { .. });
+        let is_stored = matches!(self.form, FileFormat::Stored { .. });
         Unavailable { path: last.path.clone(), is_stored, why }
     }
 

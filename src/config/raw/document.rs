@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::config::raw::mistake;
-use crate::config::raw::place::{self, Path, Position};
+use crate::config::raw::place::{self, Position, YamlPath};
 use crate::config::raw::tree::Node;
 
 /// A problem with a place that is still to be found.
 #[derive(Clone, Debug)]
 pub struct RawProblem {
     /// Where.
-    pub path: Path,
+    pub path: YamlPath,
     /// What.
     pub message: String,
     /// Whether the file can be used all the same.
@@ -52,7 +52,7 @@ impl<'a> Document<'a> {
         }
         let root = written.merged().map_err(|steps| {
             let message = "'<<' takes keys from a mapping, or from a list of them: write an alias of one, as '*name'";
-            (place::locate(text, &written, &Path { steps, of_key: false }), message.to_owned())
+            (place::locate(text, &written, &YamlPath { steps, of_key: false }), message.to_owned())
         })?;
         Ok(Self { text, written, root, problems: RefCell::default() })
     }
@@ -63,13 +63,13 @@ impl<'a> Document<'a> {
     }
 
     /// Where `path` stands, or the nearest thing above it.
-    pub fn locate(&self, path: &Path) -> Option<Position> {
+    pub fn locate(&self, path: &YamlPath) -> Option<Position> {
         place::locate(self.text, &self.written, path)
     }
 
     /// Whether the value at `path`, or each entry of it, is what an anchor (`&name`) stands before: it is there to be
     /// referred to.
-    pub(super) fn holds_anchors(&self, path: &Path, value: &Node) -> bool {
+    pub(super) fn holds_anchors(&self, path: &YamlPath, value: &Node) -> bool {
         if self.begins_with_anchor(path) {
             return true;
         }
@@ -84,7 +84,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn begins_with_anchor(&self, path: &Path) -> bool {
+    fn begins_with_anchor(&self, path: &YamlPath) -> bool {
         let Some((line, column)) = self.locate(path) else { return false };
         let line = self.text.lines().nth(line - 1).unwrap_or_default();
         line.chars().nth(column - 1) == Some('&')

@@ -9,25 +9,25 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::config::raw::tree::{MERGE_KEY, Node, Step};
+use crate::config::raw::tree::{MERGE_KEY, Node, PathStep};
 
 /// The way to a value, or to a key itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path {
-    pub(super) steps: Vec<Step>,
+pub struct YamlPath {
+    pub(super) steps: Vec<PathStep>,
     /// The last key is meant, not its value.
     pub(super) of_key: bool,
 }
 
-impl Path {
+impl YamlPath {
     /// The way to the value of `key` below this.
     pub(super) fn key(&self, key: &str) -> Self {
-        self.below(Step::Key(key.to_owned()))
+        self.below(PathStep::Key(key.to_owned()))
     }
 
     /// The way to an element below this.
     pub(super) fn index(&self, index: usize) -> Self {
-        self.below(Step::Index(index))
+        self.below(PathStep::Index(index))
     }
 
     /// The way to the key itself, for the way to its value.
@@ -35,7 +35,7 @@ impl Path {
         Self { of_key: true, ..self }
     }
 
-    fn below(&self, step: Step) -> Self {
+    fn below(&self, step: PathStep) -> Self {
         let mut steps = self.steps.clone();
         steps.push(step);
         Self { steps, of_key: false }
@@ -46,8 +46,8 @@ impl Path {
 pub type Position = (usize, usize);
 
 /// Where `path` stands in `text`, whose tree is `tree`, or the nearest thing above it.
-pub(super) fn locate(text: &str, tree: &Node, path: &Path) -> Option<Position> {
-    let mut path = Path { steps: through_merges(tree, &path.steps), of_key: path.of_key };
+pub(super) fn locate(text: &str, tree: &Node, path: &YamlPath) -> Option<Position> {
+    let mut path = YamlPath { steps: through_merges(tree, &path.steps), of_key: path.of_key };
     loop {
         let is_found = Cell::new(false);
         let locator = Locator { steps: &path.steps, of_key: path.of_key, is_found: &is_found };
@@ -62,12 +62,12 @@ pub(super) fn locate(text: &str, tree: &Node, path: &Path) -> Option<Position> {
 }
 
 /// The steps as they are written: a key that a merge key brings is below that.
-fn through_merges(tree: &Node, steps: &[Step]) -> Vec<Step> {
+fn through_merges(tree: &Node, steps: &[PathStep]) -> Vec<PathStep> {
     let mut written = Vec::new();
     let mut node = Some(tree);
     for step in steps {
         let below = match (node, step) {
-            (Some(node), Step::Key(key)) => way_to_key(node, key),
+            (Some(node), PathStep::Key(key)) => steps_to_key(node, key),
             (_, step) => vec![step.clone()],
         };
         for step in &below {
@@ -79,20 +79,20 @@ fn through_merges(tree: &Node, steps: &[Step]) -> Vec<Step> {
 }
 
 /// The steps from `node` to the value of `key`, through merge keys where it has none itself.
-fn way_to_key(node: &Node, key: &str) -> Vec<Step> {
-    find_key(node, key).unwrap_or_else(|| vec![Step::Key(key.to_owned())])
+fn steps_to_key(node: &Node, key: &str) -> Vec<PathStep> {
+    find_key(node, key).unwrap_or_else(|| vec![PathStep::Key(key.to_owned())])
 }
 
-fn find_key(node: &Node, key: &str) -> Option<Vec<Step>> {
+fn find_key(node: &Node, key: &str) -> Option<Vec<PathStep>> {
     match node {
-        Node::Map(_) if node.get(key).is_some() => Some(vec![Step::Key(key.to_owned())]),
+        Node::Map(_) if node.get(key).is_some() => Some(vec![PathStep::Key(key.to_owned())]),
         Node::Map(_) => {
-            let mut way = vec![Step::Key(MERGE_KEY.to_owned())];
+            let mut way = vec![PathStep::Key(MERGE_KEY.to_owned())];
             way.extend(find_key(node.get(MERGE_KEY)?, key)?);
             Some(way)
         }
         Node::List(list) => list.iter().enumerate().find_map(|(index, one)| {
-            let mut way = vec![Step::Index(index)];
+            let mut way = vec![PathStep::Index(index)];
             way.extend(find_key(one, key)?);
             Some(way)
         }),
@@ -100,10 +100,10 @@ fn find_key(node: &Node, key: &str) -> Option<Vec<Step>> {
     }
 }
 
-fn child<'a>(node: &'a Node, step: &Step) -> Option<&'a Node> {
+fn child<'a>(node: &'a Node, step: &PathStep) -> Option<&'a Node> {
     match (node, step) {
-        (Node::Map(_), Step::Key(key)) => node.get(key),
-        (Node::List(list), Step::Index(index)) => list.get(*index),
+        (Node::Map(_), PathStep::Key(key)) => node.get(key),
+        (Node::List(list), PathStep::Index(index)) => list.get(*index),
         _ => None,
     }
 }
@@ -117,7 +117,7 @@ fn here<E: serde::de::Error>(is_found: &Cell<bool>) -> E {
 /// Walks down the steps and fails where they end.
 #[derive(Clone, Copy)]
 struct Locator<'a> {
-    steps: &'a [Step],
+    steps: &'a [PathStep],
     of_key: bool,
     is_found: &'a Cell<bool>,
 }
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for Locator<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((Step::Key(wanted), rest)) = self.steps.split_first() else {
+        let Some((PathStep::Key(wanted), rest)) = self.steps.split_first() else {
             return Err(here(self.is_found));
         };
         let stop_at_key = rest.is_empty() && self.of_key;
@@ -154,7 +154,7 @@ impl<'de> Visitor<'de> for Locator<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((Step::Index(wanted), rest)) = self.steps.split_first() else {
+        let Some((PathStep::Index(wanted), rest)) = self.steps.split_first() else {
             return Err(here(self.is_found));
         };
         for _ in 0..*wanted {
@@ -240,15 +240,15 @@ h:
   <<: [{i: 4}, *base]
 ";
 
-    fn place(steps: &[Step], of_key: bool) -> Option<Position> {
+    fn place(steps: &[PathStep], of_key: bool) -> Option<Position> {
         let tree = Node::read(TEXT).unwrap();
-        locate(TEXT, &tree, &Path { steps: steps.to_vec(), of_key })
+        locate(TEXT, &tree, &YamlPath { steps: steps.to_vec(), of_key })
     }
 
     #[test]
     fn places_of_keys_and_values() {
-        let key = |key: &str| Step::Key(key.to_owned());
-        let index = Step::Index;
+        let key = |key: &str| PathStep::Key(key.to_owned());
+        let index = PathStep::Index;
         let cases = [
             (vec![key("a")], false, (1, 4)),
             (vec![key("a")], true, (1, 1)),

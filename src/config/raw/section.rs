@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use crate::config::raw::document::{Document, RawProblem};
 use crate::config::raw::homes::home_of;
 use crate::config::raw::mistake::is_odd_blank;
-use crate::config::raw::place::Path;
-use crate::config::raw::tree::{Kind, Node};
+use crate::config::raw::place::YamlPath;
+use crate::config::raw::tree::{Node, ScalarKind};
 
 mod words;
 
@@ -18,7 +18,7 @@ use words::{
 pub struct Section<'a> {
     document: &'a Document<'a>,
     value: &'a Node,
-    path: Path,
+    path: YamlPath,
     name: String,
     is_unreadable: bool,
     known: RefCell<Vec<&'static str>>,
@@ -31,11 +31,11 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// The document itself; an empty one is an empty section.
     pub fn root(document: &'a Document<'a>) -> Self {
-        Self::new(document, &document.root, Path::default(), "the file".to_owned())
+        Self::new(document, &document.root, YamlPath::default(), "the file".to_owned())
     }
 
     /// A section that may be left out.
-    fn new(document: &'a Document<'a>, value: &'a Node, path: Path, name: String) -> Self {
+    fn new(document: &'a Document<'a>, value: &'a Node, path: YamlPath, name: String) -> Self {
         let is_unreadable = !matches!(value, Node::Map(_) | Node::Null);
         Self::of(document, value, path, name, is_unreadable)
     }
@@ -43,7 +43,7 @@ impl<'a> Section<'a> {
     fn of(
         document: &'a Document<'a>,
         value: &'a Node,
-        path: Path,
+        path: YamlPath,
         name: String,
         is_unreadable: bool,
     ) -> Self {
@@ -137,7 +137,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn report(&self, path: Path, message: String, is_warning: bool) {
+    fn report(&self, path: YamlPath, message: String, is_warning: bool) {
         self.report_problem(RawProblem { path, message, is_warning, unset: Vec::new() });
     }
 
@@ -151,7 +151,7 @@ impl<'a> Section<'a> {
     pub fn text(&self, key: &'static str) -> Option<String> {
         let value = self.value(key)?;
         match value.scalar() {
-            Some(scalar) if scalar.kind == Kind::Text => {
+            Some(scalar) if scalar.kind == ScalarKind::Text => {
                 if let Some(odd) = odd_blank_around(&scalar.text) {
                     let code = u32::from(odd);
                     self.error(
@@ -172,7 +172,7 @@ impl<'a> Section<'a> {
     pub fn flag(&self, key: &'static str, default: bool) -> bool {
         let Some(value) = self.value(key) else { return default };
         let scalar = value.scalar();
-        if let Some(Kind::Flag(flag)) = scalar.map(|scalar| scalar.kind) {
+        if let Some(ScalarKind::Flag(flag)) = scalar.map(|scalar| scalar.kind) {
             return flag;
         }
         let hint = match scalar.map(|scalar| scalar.text.to_lowercase()).as_deref() {
@@ -188,7 +188,7 @@ impl<'a> Section<'a> {
     /// Whether the value of `key` can be read as a flag, or is left out.
     pub fn is_flag(&self, key: &'static str) -> bool {
         self.value(key).is_none_or(|value| {
-            value.scalar().is_some_and(|scalar| matches!(scalar.kind, Kind::Flag(_)))
+            value.scalar().is_some_and(|scalar| matches!(scalar.kind, ScalarKind::Flag(_)))
         })
     }
 
@@ -198,7 +198,7 @@ impl<'a> Section<'a> {
         let is_fine = |number: &u64| (least..=most).contains(number);
         let scalar = value.scalar();
         match scalar.map(|scalar| scalar.kind) {
-            Some(Kind::Whole(number)) if is_fine(&number) => return number,
+            Some(ScalarKind::Whole(number)) if is_fine(&number) => return number,
             _ => {}
         }
         let would_be = scalar.and_then(|scalar| scalar.text.parse().ok()).filter(is_fine);
@@ -223,7 +223,7 @@ impl<'a> Section<'a> {
     /// The same; None where another word is there, which is reported: what follows from it is no mistake of its own.
     pub fn known_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let Some(value) = self.value(key) else { return Some(choices[0].1) };
-        let word = value.scalar().filter(|scalar| scalar.kind == Kind::Text);
+        let word = value.scalar().filter(|scalar| scalar.kind == ScalarKind::Text);
         let chosen = word.and_then(|word| choices.iter().find(|(name, _)| *name == word.text));
         if let Some((_, meaning)) = chosen {
             return Some(*meaning);
@@ -323,7 +323,7 @@ impl<'a> Section<'a> {
     fn list(
         &self,
         value: &'a Node,
-        path: &Path,
+        path: &YamlPath,
         key: &str,
         name: &str,
     ) -> Option<Vec<Section<'a>>> {
@@ -386,7 +386,7 @@ impl<'a> Section<'a> {
             return None;
         }
         let near = self.near(key);
-        let is_root = self.path == Path::default();
+        let is_root = self.path == YamlPath::default();
         if is_root
             && near.is_none()
             && (key.starts_with("x-") || self.document.holds_anchors(&path, value))

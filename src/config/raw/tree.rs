@@ -33,12 +33,12 @@ pub(super) struct Scalar {
     /// As it was written, without quotes and escapes.
     pub(super) text: String,
     /// What YAML takes it for.
-    pub(super) kind: Kind,
+    pub(super) kind: ScalarKind,
 }
 
 /// What YAML takes a scalar for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum ScalarKind {
     /// A text.
     Text,
     /// `true` or `false`.
@@ -75,11 +75,11 @@ impl Node {
 
     /// This tree with every merge key replaced by the keys that it brings; the error is the way to a merge key whose
     /// value can't be merged.
-    pub(super) fn merged(&self) -> Result<Self, Vec<Step>> {
+    pub(super) fn merged(&self) -> Result<Self, Vec<PathStep>> {
         match self {
             Self::List(list) => {
                 let merge = |(index, one): (usize, &Self)| {
-                    one.merged().map_err(|way| below(Step::Index(index), way))
+                    one.merged().map_err(|way| below(PathStep::Index(index), way))
                 };
                 list.iter().enumerate().map(merge).collect::<Result<_, _>>().map(Self::List)
             }
@@ -87,9 +87,11 @@ impl Node {
                 let mut own = Vec::new();
                 let mut brought = Vec::new();
                 for (key, value) in entries {
-                    let value = value.merged().map_err(|way| below(Step::Key(key.clone()), way))?;
+                    let value =
+                        value.merged().map_err(|way| below(PathStep::Key(key.clone()), way))?;
                     if key == MERGE_KEY {
-                        brought = entries_of(value).ok_or_else(|| vec![Step::Key(key.clone())])?;
+                        brought =
+                            entries_of(value).ok_or_else(|| vec![PathStep::Key(key.clone())])?;
                     } else {
                         own.push((key.clone(), value));
                     }
@@ -121,14 +123,14 @@ fn entries_of(value: Node) -> Option<Vec<(String, Node)>> {
     }
 }
 
-fn below(step: Step, mut way: Vec<Step>) -> Vec<Step> {
+fn below(step: PathStep, mut way: Vec<PathStep>) -> Vec<PathStep> {
     way.insert(0, step);
     way
 }
 
 /// One step down into the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     /// To the value of this key.
     Key(String),
     /// To the element of this index.
@@ -146,7 +148,7 @@ impl<'de> DeserializeSeed<'de> for ByKind {
     }
 }
 
-fn scalar(kind: Kind) -> Node {
+fn scalar(kind: ScalarKind) -> Node {
     Node::Scalar(Scalar { text: String::new(), kind })
 }
 
@@ -181,31 +183,31 @@ impl<'de> Visitor<'de> for ByKind {
     }
 
     fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Node, E> {
-        Ok(scalar(Kind::Text))
+        Ok(scalar(ScalarKind::Text))
     }
 
     fn visit_bool<E: serde::de::Error>(self, flag: bool) -> Result<Node, E> {
-        Ok(scalar(Kind::Flag(flag)))
+        Ok(scalar(ScalarKind::Flag(flag)))
     }
 
     fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Node, E> {
-        Ok(scalar(u64::try_from(number).map_or(Kind::Number, Kind::Whole)))
+        Ok(scalar(u64::try_from(number).map_or(ScalarKind::Number, ScalarKind::Whole)))
     }
 
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Node, E> {
-        Ok(scalar(Kind::Whole(number)))
+        Ok(scalar(ScalarKind::Whole(number)))
     }
 
     fn visit_i128<E: serde::de::Error>(self, _: i128) -> Result<Node, E> {
-        Ok(scalar(Kind::Number))
+        Ok(scalar(ScalarKind::Number))
     }
 
     fn visit_u128<E: serde::de::Error>(self, _: u128) -> Result<Node, E> {
-        Ok(scalar(Kind::Number))
+        Ok(scalar(ScalarKind::Number))
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Node, E> {
-        Ok(scalar(Kind::Number))
+        Ok(scalar(ScalarKind::Number))
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
@@ -317,7 +319,7 @@ mod tests {
         Node::read(text).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 
-    fn texts(text: &str) -> Vec<(String, Kind)> {
+    fn texts(text: &str) -> Vec<(String, ScalarKind)> {
         let Node::List(list) = read(text) else { panic!("{text}") };
         list.into_iter()
             .map(|one| one.scalar().cloned().map(|scalar| (scalar.text, scalar.kind)).unwrap())
@@ -329,26 +331,26 @@ mod tests {
         let text = "[1.10, 0x10, 1e3, no, 2026-01-01, .5, +1, 010, 1_000, 18446744073709551616, -3, true, True, \
                     '1.10', \"a\\tb\", .inf, 12:30, !!str 1.10, &a 1.20, *a]";
         let expected = [
-            ("1.10", Kind::Number),
-            ("0x10", Kind::Whole(16)),
-            ("1e3", Kind::Number),
-            ("no", Kind::Text),
-            ("2026-01-01", Kind::Text),
-            (".5", Kind::Number),
-            ("+1", Kind::Whole(1)),
-            ("010", Kind::Text),
-            ("1_000", Kind::Text),
-            ("18446744073709551616", Kind::Number),
-            ("-3", Kind::Number),
-            ("true", Kind::Flag(true)),
-            ("True", Kind::Flag(true)),
-            ("1.10", Kind::Text),
-            ("a\tb", Kind::Text),
-            (".inf", Kind::Number),
-            ("12:30", Kind::Text),
-            ("1.10", Kind::Text),
-            ("1.20", Kind::Number),
-            ("1.20", Kind::Number),
+            ("1.10", ScalarKind::Number),
+            ("0x10", ScalarKind::Whole(16)),
+            ("1e3", ScalarKind::Number),
+            ("no", ScalarKind::Text),
+            ("2026-01-01", ScalarKind::Text),
+            (".5", ScalarKind::Number),
+            ("+1", ScalarKind::Whole(1)),
+            ("010", ScalarKind::Text),
+            ("1_000", ScalarKind::Text),
+            ("18446744073709551616", ScalarKind::Number),
+            ("-3", ScalarKind::Number),
+            ("true", ScalarKind::Flag(true)),
+            ("True", ScalarKind::Flag(true)),
+            ("1.10", ScalarKind::Text),
+            ("a\tb", ScalarKind::Text),
+            (".inf", ScalarKind::Number),
+            ("12:30", ScalarKind::Text),
+            ("1.10", ScalarKind::Text),
+            ("1.20", ScalarKind::Number),
+            ("1.20", ScalarKind::Number),
         ];
         assert_eq!(texts(text), expected.map(|(text, kind)| (text.to_owned(), kind)));
     }
@@ -393,8 +395,8 @@ mod tests {
         assert_eq!(with("x: {<<: [{c: 0}, *more]}"), Some(plain("{c: 0, a: 1, b: 2}")));
         assert_eq!(with("x: [{y: {<<: *base}}]"), Some(plain("[{y: {a: 1, b: 2}}]")));
         let way = |text: &str| read(text).merged().unwrap_err();
-        let key = |key: &str| Step::Key(key.to_owned());
-        assert_eq!(way("x: [{<<: 5}]"), [key("x"), Step::Index(0), key("<<")]);
+        let key = |key: &str| PathStep::Key(key.to_owned());
+        assert_eq!(way("x: [{<<: 5}]"), [key("x"), PathStep::Index(0), key("<<")]);
         assert_eq!(way("{<<: [a]}"), [key("<<")]);
         assert_eq!(way("{<<: }"), [key("<<")]);
     }

@@ -9,8 +9,8 @@ use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{login, token_fields};
 use crate::config::{
-    AutoRefresh, Call, ClientAuth, Fields, Form, Found, GrantType, Missing, RequestFormat,
-    SecretFiles, WatchedFile, secret_of_file,
+    AutoRefresh, Call, ClientAuth, CredentialFields, FileFormat, GrantType, Missing, RequestFormat,
+    SecretFiles, SecretLookup, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -151,7 +151,7 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
         }
         path.split('.').map(str::to_owned).collect()
     };
-    let form = Form::Json(Fields {
+    let form = FileFormat::Json(CredentialFields {
         access_token: path("access_token", "claudeAiOauth.accessToken"),
         expires_at: path("expires_at", "claudeAiOauth.expiresAt"),
         expires_at_is_written: fields.has("expires_at"),
@@ -227,7 +227,7 @@ fn read_seed(
     grant: Option<GrantType>,
     may_lack: bool,
     sources: &Sources<'_>,
-) -> Option<Found> {
+) -> Option<SecretLookup> {
     let is_needed = grant == Some(GrantType::RefreshToken) && !may_lack;
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file", is_needed);
     match (grant, &seed) {

@@ -8,8 +8,8 @@ use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, Form, Found, Missing, Provider, ProviderKind, Settings, WatchedFile,
-    base_url, slug,
+    AuthType, Credential, FileFormat, Missing, Provider, ProviderKind, SecretLookup, Settings,
+    WatchedFile, base_url, slug,
 };
 use crate::secret::Secret;
 
@@ -179,14 +179,14 @@ fn read_credential(
         (_, None, Some(found)) => match file {
             Some(path) => {
                 let missing = found.err();
-                Credential::Watched(WatchedFile { path, form: Form::Text, missing })
+                Credential::Watched(WatchedFile { path, form: FileFormat::Text, missing })
             }
             None => found.map_or_else(Credential::Missing, Credential::Static),
         },
         (Some(TokenSource::Stored { seed, client }), None, None) => {
             Credential::Watched(WatchedFile {
                 path: state_file,
-                form: Form::Stored { seed, client },
+                form: FileFormat::Stored { seed, client },
                 missing: None,
             })
         }
@@ -208,7 +208,7 @@ fn read_credential(
 }
 
 /// Reports a credential that can't be sent, at the key that it is from.
-fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&Found>) {
+fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&SecretLookup>) {
     let is_visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     let found = named.and_then(|found| found.as_ref().ok()).map(Secret::expose);
     let named_key =

@@ -9,7 +9,8 @@ use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{egress, origins, token_store};
 use crate::config::{
-    Found, Limits, Missing, SelectionStrategy, Server, Settings, is_loopback_host, listen_host,
+    Limits, Missing, SecretLookup, SelectionStrategy, ServerKind, Settings, is_loopback_host,
+    listen_host,
 };
 use crate::secret::Secret;
 
@@ -49,8 +50,8 @@ const UNUSED_AUTH: [&str; 1] = ["exempt_paths"];
 pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
     let section = root.section("settings");
     let host = section.text("host").unwrap_or_else(|| "127.0.0.1".to_owned());
-    let server =
-        section.choice("server", &[("builtin", Server::Builtin), ("tiny_http", Server::TinyHttp)]);
+    let server = section
+        .choice("server", &[("builtin", ServerKind::Builtin), ("tiny_http", ServerKind::TinyHttp)]);
     let auth = section.section("auth");
     let inbound_keys = read_auth(&auth, sources);
     // Where `auth` can't be read, that is the one mistake.
@@ -88,14 +89,14 @@ fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -
     Duration::from_secs(section.integer(key, default, least, SECONDS_MAX))
 }
 
-fn check_host(section: &Section<'_>, host: &str, server: Server, has_keys: bool) {
+fn check_host(section: &Section<'_>, host: &str, server: ServerKind, has_keys: bool) {
     if let Some(problem) = listen_host::problem(host) {
         section.error("host", problem);
     } else if !is_loopback_host(host) {
         if !has_keys {
             section.error("host", "a 'host' that is not a loopback address needs auth.enabled");
         }
-        if server == Server::TinyHttp {
+        if server == ServerKind::TinyHttp {
             section.error("server", "\"tiny_http\" is for loopback addresses only");
         }
     }
@@ -244,7 +245,7 @@ fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
 }
 
 /// The keys in the variable that is read where `auth` names none.
-fn default_key(sources: &Sources<'_>) -> Found {
+fn default_key(sources: &Sources<'_>) -> SecretLookup {
     const VARIABLE: &str = "EVERTOKEN_API_KEY";
     let missing = || Missing::Variable(VARIABLE.to_owned());
     sources.variable(VARIABLE).map(Secret::new).ok_or_else(missing)
@@ -370,7 +371,7 @@ mod tests {
         let settings = "host: HOST, server: tiny_http, auth: {enabled: true, api_key: k}";
         for loopback in ["127.0.0.1", "localhost", "'::1'"] {
             let config = fine(&document(&settings.replace("HOST", loopback), "auth_type: none"));
-            assert_eq!(config.settings.server, Server::TinyHttp);
+            assert_eq!(config.settings.server, ServerKind::TinyHttp);
         }
         let text = document(&settings.replace("HOST", "0.0.0.0"), "auth_type: none");
         refused(&text, "f:1:35: \"tiny_http\" is for loopback addresses only");

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::config::raw::Section;
 use crate::config::secret_file::{Oddity, without_mark};
-use crate::config::{Found, Missing, secret_of_file};
+use crate::config::{Missing, SecretLookup, secret_of_file};
 use crate::secret::Secret;
 
 /// What the configuration is resolved against.
@@ -50,7 +50,7 @@ impl Sources<'_> {
         env_key: &'static str,
         file_key: &'static str,
         is_needed: bool,
-    ) -> Option<Found> {
+    ) -> Option<SecretLookup> {
         // It stands in for what is not known, so that this is not reported as missing too.
         let unknown = || Some(Ok(Secret::new(env_key)));
         if section.has(env_key) && section.has(file_key) {

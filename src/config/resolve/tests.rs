@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::request_fields::FieldValue;
-use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, Server};
+use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, ServerKind};
 use crate::secret::Secret;
 
 pub(super) const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
@@ -116,7 +116,7 @@ fn defaults() {
     let settings = &config.settings;
     assert_eq!((settings.host.as_str(), settings.port), ("127.0.0.1", 8080));
     assert_eq!(settings.log_level, log::LevelFilter::Info);
-    assert_eq!(settings.server, Server::Builtin);
+    assert_eq!(settings.server, ServerKind::Builtin);
     assert_eq!(settings.state_dir, PathBuf::from("/home/u/.local/state/evertoken"));
     assert_eq!(settings.limits.max_connections, 512);
     assert_eq!(settings.limits.max_connections_per_address, 256);
@@ -177,7 +177,7 @@ fn secrets_that_are_not_there_are_missing_and_no_error() {
     );
     let config = fine(&document("", "auth_value_file: /token"));
     let Credential::Watched(file) = &config.providers[0].credential else { panic!("{config:?}") };
-    assert_eq!((&file.form, &file.missing), (&crate::config::Form::Text, &None));
+    assert_eq!((&file.form, &file.missing), (&crate::config::FileFormat::Text, &None));
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn refreshing_that_is_turned_off_leaves_the_stored_token() {
     };
     let form = |seed: Option<&str>| {
         let seed = seed.map(Secret::new);
-        crate::config::Form::Stored { seed, client: None }
+        crate::config::FileFormat::Stored { seed, client: None }
     };
     let credential = |text: &str| {
         let config = fine(text);

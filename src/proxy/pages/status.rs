@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::clock::Moment;
-use crate::config::{self, Credential, Form, Missing};
+use crate::config::{self, Credential, FileFormat, Missing};
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
@@ -124,7 +124,7 @@ fn credential_kind(credential: &Credential) -> CredentialKind {
         Credential::Passthrough => CredentialKind::Passthrough,
         Credential::Static(_) => CredentialKind::Static,
         Credential::Missing(_) => CredentialKind::Missing,
-        Credential::Watched(file) if matches!(file.form, Form::Stored { .. }) => {
+        Credential::Watched(file) if matches!(file.form, FileFormat::Stored { .. }) => {
             CredentialKind::Stored
         }
         Credential::Watched(_) => CredentialKind::File,

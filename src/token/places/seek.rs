@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::{AutoRefresh, Config, Found};
+use crate::config::{AutoRefresh, Config, SecretLookup};
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::{Group, Identity};
@@ -107,7 +107,7 @@ impl Seeker {
 
     /// Whether all members of its group have `seed`, which is in the file of one of them; otherwise the chain
     /// would end for the others.
-    pub fn is_seed_of_all(&self, seed: Option<&Found>) -> bool {
+    pub fn is_seed_of_all(&self, seed: Option<&SecretLookup>) -> bool {
         let (Some(group), Some(seed @ Ok(_))) = (&self.group, seed) else { return true };
         let has_it = |file: &Option<PathBuf>| {
             file.as_ref().is_some_and(|path| reread::secret_in(path) == *seed)

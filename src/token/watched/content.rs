@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::config::{Fields, Form};
+use crate::config::{CredentialFields, FileFormat};
 use crate::expiry;
 use crate::jwt::{self, End};
 use crate::record::salvage;
@@ -22,14 +22,14 @@ pub(super) struct Content {
 }
 
 /// Reads `text`.
-pub(super) fn parse(text: &str, form: &Form) -> Result<Content, Fault> {
+pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, Fault> {
     match form {
-        Form::Text => {
+        FileFormat::Text => {
             let secret = credential(text.trim_end_matches(['\r', '\n']))?;
             Ok(Content { secret, expires_at: None, doubt: None })
         }
-        Form::Json(fields) => of_json(text, fields),
-        Form::Stored { seed, .. } => of_state(text, seed.as_ref()),
+        FileFormat::Json(fields) => of_json(text, fields),
+        FileFormat::Stored { seed, .. } => of_state(text, seed.as_ref()),
     }
 }
 
@@ -41,7 +41,7 @@ fn credential(text: &str) -> Result<Secret, Fault> {
     Ok(Secret::new(text))
 }
 
-fn of_json(text: &str, fields: &Fields) -> Result<Content, Fault> {
+fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
     // The error's own words may quote the text, which holds tokens.
     let json: Value = serde_json::from_str(text).map_err(|_| Fault::NoJson)?;
     let token = at(&json, &fields.access_token).and_then(Value::as_str);
@@ -93,9 +93,9 @@ fn at<'a>(json: &'a Value, path: &[String]) -> Option<&'a Value> {
 mod tests {
     use super::*;
 
-    fn fields(is_written: bool) -> Form {
+    fn fields(is_written: bool) -> FileFormat {
         let path = |last: &str| vec!["a".to_owned(), last.to_owned()];
-        Form::Json(Fields {
+        FileFormat::Json(CredentialFields {
             access_token: path("token"),
             expires_at: path("end"),
             expires_at_is_written: is_written,
@@ -150,15 +150,15 @@ mod tests {
     #[test]
     fn what_holds_no_credential() {
         let cases = [
-            (Form::Text, "", "is empty"),
-            (Form::Text, "\n", "is empty"),
-            (Form::Text, "a b", "no header may hold"),
-            (Form::Text, "x\u{7}", "no header may hold"),
+            (FileFormat::Text, "", "is empty"),
+            (FileFormat::Text, "\n", "is empty"),
+            (FileFormat::Text, "a b", "no header may hold"),
+            (FileFormat::Text, "x\u{7}", "no header may hold"),
             (fields(true), "", "holds no JSON"),
             (fields(true), "{\"a\":{\"token\":\"secret", "holds no JSON"),
             (fields(true), r#"{"a":{"token":5}}"#, "has no text at 'a.token'"),
             (fields(true), r#"{"a":{"token":""}}"#, "is empty"),
-            (Form::Stored { seed: None, client: None }, "{}", "can't be used"),
+            (FileFormat::Stored { seed: None, client: None }, "{}", "can't be used"),
         ];
         for (form, text, part) in cases {
             let why = parse(text, &form).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! What a watched file gives as it changes.
 
 use super::*;
-use crate::config::Fields;
+use crate::config::CredentialFields;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
@@ -11,9 +11,9 @@ fn at(millis: u64) -> Moment {
     Moment { wall, steady_ms: millis }
 }
 
-fn claude() -> Form {
+fn claude() -> FileFormat {
     let path = |last: &str| vec!["claudeAiOauth".to_owned(), last.to_owned()];
-    Form::Json(Fields {
+    FileFormat::Json(CredentialFields {
         access_token: path("accessToken"),
         expires_at: path("expiresAt"),
         expires_at_is_written: false,
@@ -36,7 +36,7 @@ fn sent(watched: &Watched, millis: u64) -> String {
 fn a_text_is_read_again_when_it_changes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let watched = Watched::new(&path, Form::Text);
+    let watched = Watched::new(&path, FileFormat::Text);
     assert!(watched.read(at(0)).unwrap_err().to_string().contains("can't be read"));
     fs::write(&path, "one\n").unwrap();
     let first = watched.read(at(0)).unwrap();
@@ -67,7 +67,7 @@ fn a_credential_whose_file_is_gone_serves_a_minute_longer_and_no_more() {
         ),
     ];
     for (what, break_it, part) in breaks {
-        let watched = Watched::new(&path, Form::Text);
+        let watched = Watched::new(&path, FileFormat::Text);
         fs::write(&path, "one").unwrap();
         assert_eq!((sent(&watched, 0).as_str(), watched.warning()), ("one", None));
         break_it();
@@ -91,7 +91,7 @@ fn a_credential_whose_file_is_gone_serves_a_minute_longer_and_no_more() {
 fn a_file_that_is_back_within_the_minute_begins_no_shorter_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let watched = Watched::new(&path, Form::Text);
+    let watched = Watched::new(&path, FileFormat::Text);
     for round in 0..3 {
         fs::write(&path, "one").unwrap();
         assert_eq!(sent(&watched, round * 50_000), "one");
@@ -104,7 +104,7 @@ fn a_file_that_is_back_within_the_minute_begins_no_shorter_one() {
 fn a_file_that_is_written_twice_within_its_times_is_read_twice() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let watched = Watched::new(&path, Form::Text);
+    let watched = Watched::new(&path, FileFormat::Text);
     // The same inode and length, on a disk whose times show both writes as one.
     let write = |text: &str| {
         fs::write(&path, text).unwrap();
@@ -175,7 +175,7 @@ fn a_stored_token_serves_until_it_ends() {
     let access = saved.access.unwrap().token;
     let stored = |seed: Option<&str>| {
         let seed = seed.map(Secret::new);
-        Watched::new(&path, Form::Stored { seed, client: None })
+        Watched::new(&path, FileFormat::Stored { seed, client: None })
     };
     for seed in [None, Some("seed")] {
         assert_eq!(stored(seed).read(at(9)).unwrap().secret, access);
@@ -197,7 +197,7 @@ fn a_stored_token_is_followed_to_the_file_that_its_chain_moved_to() {
     saved.begin_with_seed(&Secret::new("seed"));
     saved.access.as_mut().unwrap().expires_at = at(200_000).wall;
     fs::write(&own, saved.to_json().expose()).unwrap();
-    let form = Form::Stored { seed: Some(Secret::new("seed")), client: None };
+    let form = FileFormat::Stored { seed: Some(Secret::new("seed")), client: None };
     let watched = Watched::of(&WatchedFile { path: own.clone(), form, missing: None }, None);
     watched.read(at(0)).unwrap();
     fs::rename(&own, &other).unwrap();
@@ -216,7 +216,7 @@ fn a_file_over_the_limit_is_not_read() {
     let path = folder.path().join("key");
     let at_limit = "k".repeat(usize::try_from(WATCHED_FILE_MAX_BYTES).unwrap());
     fs::write(&path, &at_limit).unwrap();
-    assert!(Watched::new(&path, Form::Text).read(at(0)).is_ok());
+    assert!(Watched::new(&path, FileFormat::Text).read(at(0)).is_ok());
     fs::write(&path, at_limit + "k").unwrap();
-    assert!(Watched::new(&path, Form::Text).read(at(0)).is_err());
+    assert!(Watched::new(&path, FileFormat::Text).read(at(0)).is_err());
 }

@@ -1,7 +1,7 @@
 //! How a wrong key or value is described. Pure.
 
 use crate::config::raw::mistake::is_odd_blank;
-use crate::config::raw::tree::{Kind, Node};
+use crate::config::raw::tree::{Node, ScalarKind};
 
 /// The longest wrong value that is shown: what is longer may be a secret in a wrong place.
 const SHOWN_MAX_CHARS: usize = 32;
@@ -23,7 +23,7 @@ pub(super) fn belongs_to(home: &str, others: &[&str]) -> String {
 pub(super) fn shown(value: &Node) -> String {
     match value {
         Node::Scalar(scalar) if scalar.text.chars().count() <= SHOWN_MAX_CHARS => {
-            if scalar.kind == Kind::Text {
+            if scalar.kind == ScalarKind::Text {
                 format!("\"{}\"", scalar.text.escape_debug())
             } else {
                 scalar.text.clone()
@@ -104,9 +104,9 @@ pub(super) fn what_is(value: &Node) -> &'static str {
     match value {
         Node::Null => "nothing",
         Node::Scalar(scalar) => match scalar.kind {
-            Kind::Text => "a text",
-            Kind::Flag(_) => "true or false",
-            Kind::Whole(_) | Kind::Number => "a number",
+            ScalarKind::Text => "a text",
+            ScalarKind::Flag(_) => "true or false",
+            ScalarKind::Whole(_) | ScalarKind::Number => "a number",
         },
         Node::List(_) => "a list",
         Node::Map(_) => "keys and values",
