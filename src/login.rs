@@ -33,9 +33,9 @@ pub mod page;
 mod refused;
 pub mod terminal;
 
-use authorization::Attempt;
-use callback::{Answer, Expected};
-use device::{DeviceError, Pending, Poll};
+use authorization::AuthorizationRequest;
+use callback::{Callback, Expected};
+use device::{DeviceAuthorization, DeviceError, Poll};
 pub use error::LoginError;
 use loopback::Listener;
 
@@ -71,14 +71,14 @@ enum Method {
 }
 
 /// Reads a line, given so much time; None where none came.
-pub type Ask<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
+pub type ReadLine<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
 
 /// What a login needs of the world around it.
 pub struct LoginIo<'a> {
     /// Says something to the person at the terminal.
     pub say: &'a mut dyn FnMut(&str),
     /// Reads a line of theirs.
-    pub ask: Ask<'a>,
+    pub ask: ReadLine<'a>,
     /// Tries to open a browser.
     pub open: &'a mut dyn FnMut(&str),
     /// Fills bytes that nobody can guess.
@@ -137,7 +137,7 @@ fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
         format!(
             "The issuer granted the scope '{}' and not all of '{asked}'; refreshes ask for no more than \
              was granted.\n",
-            callback::words(granted)
+            callback::printable(granted)
         )
     })
 }
@@ -186,13 +186,13 @@ fn by_browser(
             recv(deadline) -> _ => return Err(LoginError::BrowserLate),
         };
         let outcome = match callback::of_query(visit.query(), &expected) {
-            Answer::NotOurs(why) => {
+            Callback::NotOurs(why) => {
                 (io.say)(&format!("A callback was ignored: {why}"));
                 visit.answer(&page::ignored(why));
                 continue;
             }
-            Answer::Refused(why) => Err(LoginError::Refused(why)),
-            Answer::Code(code) => exchange_code(setup, &attempt, &code, &redirect_uri)
+            Callback::Refused(why) => Err(LoginError::Refused(why)),
+            Callback::Code(code) => exchange_code(setup, &attempt, &code, &redirect_uri)
                 .and_then(|granted| store(setup, granted)),
         };
         visit.answer(&match &outcome {
@@ -235,30 +235,30 @@ fn by_paste(
             continue;
         }
         match callback::of_pasted(&line, &expected) {
-            Answer::Code(code) => {
+            Callback::Code(code) => {
                 return store(setup, exchange_code(setup, &attempt, &code, &redirect_uri)?);
             }
-            Answer::Refused(why) => return Err(LoginError::Refused(why)),
-            Answer::NotOurs(why) => (io.say)(&format!("That is not it: {why}. Once more:")),
+            Callback::Refused(why) => return Err(LoginError::Refused(why)),
+            Callback::NotOurs(why) => (io.say)(&format!("That is not it: {why}. Once more:")),
         }
     }
     Err(LoginError::NotTheCode)
 }
 
-fn begin(io: &mut LoginIo<'_>) -> Result<Attempt, LoginError> {
+fn begin(io: &mut LoginIo<'_>) -> Result<AuthorizationRequest, LoginError> {
     let mut bytes = [0; authorization::RANDOM_BYTES];
     (io.random)(&mut bytes).map_err(LoginError::Random)?;
-    Ok(Attempt::new(&bytes, UNUSED_PORTS))
+    Ok(AuthorizationRequest::new(&bytes, UNUSED_PORTS))
 }
 
-fn expected<'a>(setup: &'a Setup, attempt: &'a Attempt) -> Expected<'a> {
+fn expected<'a>(setup: &'a Setup, attempt: &'a AuthorizationRequest) -> Expected<'a> {
     Expected { state: attempt.state(), issuer: setup.config.login.issuer.as_deref() }
 }
 
 fn send_to_browser(
     setup: &Setup,
     url: &str,
-    attempt: &Attempt,
+    attempt: &AuthorizationRequest,
     redirect_uri: &str,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
@@ -280,7 +280,7 @@ fn send_to_browser(
 
 fn exchange_code(
     setup: &Setup,
-    attempt: &Attempt,
+    attempt: &AuthorizationRequest,
     code: &Secret,
     redirect_uri: &str,
 ) -> Result<(Grant, Moment), LoginError> {
@@ -300,7 +300,7 @@ fn by_device(
     let request = device::authorization_request(config, url)?;
     let (answer, asked) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
-    let pending = Pending::read(&answer, asked.wall)?;
+    let pending = DeviceAuthorization::read(&answer, asked.wall)?;
     (io.say)(&pending.instructions());
     if let Some(address) = pending.address().filter(|_| !options.no_browser) {
         (io.open)(address);
@@ -319,8 +319,8 @@ fn by_device(
         let outcome = answer.map(|answer| read(setup, &answer, sent));
         match outcome {
             Ok(Ok(granted)) => return store(setup, (granted, sent)),
-            Ok(Err(failure)) => wait_ms = poll.refused(&failure)?,
-            Err(_) => wait_ms = poll.unanswered(),
+            Ok(Err(failure)) => wait_ms = poll.after_error(&failure)?,
+            Err(_) => wait_ms = poll.after_silence(),
         }
     }
 }

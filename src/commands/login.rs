@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evertoken::cli::Files;
 use evertoken::clock::Clock;
 use evertoken::config::find_provider;
-use evertoken::login::terminal::{self, Lines};
+use evertoken::login::terminal::{self, TerminalLines};
 use evertoken::login::{self, LoginError, LoginOptions};
 use evertoken::token::group::groups;
 use evertoken::token::refresher::Setup;
@@ -87,8 +87,8 @@ fn unreadable_state(setup: &Setup) -> Option<io::Error> {
 fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, LoginError> {
     let mut lines = None;
     let mut ask = |allowed| match &mut lines {
-        Some(lines) => Lines::next(lines, allowed),
-        none => none.insert(Lines::of_stdin()?).next(allowed),
+        Some(lines) => TerminalLines::next(lines, allowed),
+        none => none.insert(TerminalLines::of_stdin()?).next(allowed),
     };
     let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let has_display = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");

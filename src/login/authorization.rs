@@ -18,14 +18,14 @@ pub const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
 
 /// One try to log in: what ties the browser's answer to us.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct AuthorizationRequest {
     verifier: Secret,
     state: String,
     port: u16,
 }
 
-impl Attempt {
-    /// An attempt made of random `bytes`; its [`Attempt::port`] is one of `ports`.
+impl AuthorizationRequest {
+    /// An attempt made of random `bytes`; its [`AuthorizationRequest::port`] is one of `ports`.
     pub fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
         let (verifier, rest) = bytes.split_at(VERIFIER_BYTES);
         let (state, port) = rest.split_at(STATE_BYTES);
@@ -107,16 +107,16 @@ mod tests {
     use super::*;
     use crate::token::grant::tests::config;
 
-    fn attempt() -> Attempt {
+    fn attempt() -> AuthorizationRequest {
         let mut bytes = [0; RANDOM_BYTES];
         (0..).zip(&mut bytes).for_each(|(number, byte)| *byte = number);
-        Attempt::new(&bytes, 100..200)
+        AuthorizationRequest::new(&bytes, 100..200)
     }
 
     #[test]
     fn the_challenge_of_rfc_7636() {
         let verifier = Secret::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
-        let attempt = Attempt { verifier, ..attempt() };
+        let attempt = AuthorizationRequest { verifier, ..attempt() };
         assert_eq!(attempt.challenge(), "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
@@ -131,7 +131,7 @@ mod tests {
         for (bytes, port) in [([0, 0], 100), ([0, 99], 199), ([0, 100], 100), ([255, 255], 135)] {
             let mut random = [7; RANDOM_BYTES];
             random[RANDOM_BYTES - 2..].copy_from_slice(&bytes);
-            assert_eq!(Attempt::new(&random, 100..200).port(), port);
+            assert_eq!(AuthorizationRequest::new(&random, 100..200).port(), port);
         }
         assert!(!format!("{attempt:?}").contains(attempt.verifier.expose()));
     }

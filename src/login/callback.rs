@@ -18,7 +18,7 @@ pub struct Expected<'a> {
 
 /// What a browser brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Callback {
     /// A code for this login.
     Code(Secret),
     /// The login is over: why, in words.
@@ -28,47 +28,47 @@ pub enum Answer {
 }
 
 /// Reads the query of a callback.
-pub fn of_query(query: &str, expected: &Expected<'_>) -> Answer {
-    let fields = match Fields::read(query) {
-        Ok(fields) => fields,
-        Err(why) => return Answer::NotOurs(why),
+pub fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
+    let parameters = match Parameters::read(query) {
+        Ok(parameters) => parameters,
+        Err(why) => return Callback::NotOurs(why),
     };
-    match fields.state.as_deref() {
+    match parameters.state.as_deref() {
         // Anybody on this machine, and any page in its browser, can call back.
-        None => return Answer::NotOurs("it has no 'state'"),
+        None => return Callback::NotOurs("it has no 'state'"),
         Some(state) if !Secret::new(state).matches(expected.state.as_bytes()) => {
-            return Answer::NotOurs("its 'state' is not that of this login");
+            return Callback::NotOurs("its 'state' is not that of this login");
         }
         Some(_) => {}
     }
     if let Some(issuer) = expected.issuer {
-        match fields.iss.as_deref() {
+        match parameters.iss.as_deref() {
             Some(iss) if iss == issuer => {}
             Some(iss) => {
-                let iss = words(iss);
-                return Answer::Refused(format!(
+                let iss = printable(iss);
+                return Callback::Refused(format!(
                     "The answer comes from '{iss}' and not from '{issuer}' (auto_refresh_config.issuer)"
                 ));
             }
             None => {
-                return Answer::Refused(format!(
+                return Callback::Refused(format!(
                     "The answer does not say that it comes from '{issuer}'; if this issuer sends no \
                      'iss', leave auto_refresh_config.issuer out"
                 ));
             }
         }
     }
-    if let Some(error) = &fields.error {
-        return Answer::Refused(refusal(error, fields.error_description.as_deref()));
+    if let Some(error) = &parameters.error {
+        return Callback::Refused(refusal(error, parameters.error_description.as_deref()));
     }
-    match fields.code {
+    match parameters.code {
         Some(code) => checked(&code),
-        None => Answer::NotOurs("it has no 'code'"),
+        None => Callback::NotOurs("it has no 'code'"),
     }
 }
 
 /// Reads what was pasted: the whole address, its query, `code#state`, or the code alone.
-pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Answer {
+pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
     let text = text.trim().trim_matches(['"', '\'', '<', '>']);
     if text.contains("://")
         || text.starts_with('?')
@@ -80,7 +80,7 @@ pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Answer {
     }
     match text.split_once('#') {
         Some((_, state)) if !Secret::new(state).matches(expected.state.as_bytes()) => {
-            Answer::NotOurs("its 'state' is not that of this login")
+            Callback::NotOurs("its 'state' is not that of this login")
         }
         Some((code, _)) => checked(code),
         // Who pastes it vouches for it, and the verifier ties it to this login.
@@ -89,17 +89,17 @@ pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Answer {
 }
 
 /// RFC 6749 appendix A.11: visible ASCII.
-fn checked(code: &str) -> Answer {
+fn checked(code: &str) -> Callback {
     let visible = code.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     if code.is_empty() || code.len() > CODE_MAX_BYTES || !visible {
-        return Answer::NotOurs("it is no code");
+        return Callback::NotOurs("it is no code");
     }
-    Answer::Code(Secret::new(code))
+    Callback::Code(Secret::new(code))
 }
 
 /// The parameters that mean something here.
 #[derive(Default)]
-struct Fields {
+struct Parameters {
     code: Option<String>,
     state: Option<String>,
     iss: Option<String>,
@@ -107,16 +107,16 @@ struct Fields {
     error_description: Option<String>,
 }
 
-impl Fields {
+impl Parameters {
     fn read(query: &str) -> Result<Self, &'static str> {
-        let mut fields = Self::default();
+        let mut parameters = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let field = match &*name {
-                "code" => &mut fields.code,
-                "state" => &mut fields.state,
-                "iss" => &mut fields.iss,
-                "error" => &mut fields.error,
-                "error_description" => &mut fields.error_description,
+                "code" => &mut parameters.code,
+                "state" => &mut parameters.state,
+                "iss" => &mut parameters.iss,
+                "error" => &mut parameters.error,
+                "error_description" => &mut parameters.error_description,
                 _ => continue,
             };
             if field.replace(value.into_owned()).is_some() {
@@ -124,7 +124,7 @@ impl Fields {
                 return Err("it names a parameter twice");
             }
         }
-        Ok(fields)
+        Ok(parameters)
     }
 }
 
@@ -148,16 +148,16 @@ fn refusal(error: &str, description: Option<&str>) -> String {
         "temporarily_unavailable" => "the issuer is busy; try again later",
         _ => "the issuer says no more than this",
     };
-    let mut told = format!("The login failed: {} ({meaning})", words(error));
+    let mut told = format!("The login failed: {} ({meaning})", printable(error));
     if let Some(description) = description.filter(|text| !text.is_empty()) {
         told.push_str(": ");
-        told.push_str(&words(description));
+        told.push_str(&printable(description));
     }
     told
 }
 
 /// A text of somebody else's, fit for a terminal: no control characters, and not too long.
-pub fn words(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(WORDS_MAX_CHARS).collect()
 }
 
@@ -168,8 +168,8 @@ mod tests {
     const EXPECTED: Expected<'static> = Expected { state: "s1", issuer: None };
     const WITH_ISSUER: Expected<'static> = Expected { state: "s1", issuer: Some("https://i") };
 
-    fn code(text: &str) -> Answer {
-        Answer::Code(Secret::new(text))
+    fn code(text: &str) -> Callback {
+        Callback::Code(Secret::new(text))
     }
 
     #[test]
@@ -187,19 +187,19 @@ mod tests {
         let cases = [
             ("code=c1&state=s1", code("c1")),
             ("state=s1&x=y&code=a%2Fb%3D", code("a/b=")),
-            ("code=c1", Answer::NotOurs("it has no 'state'")),
-            ("code=c1&state=", Answer::NotOurs("its 'state' is not that of this login")),
-            ("code=c1&state=s2", Answer::NotOurs("its 'state' is not that of this login")),
+            ("code=c1", Callback::NotOurs("it has no 'state'")),
+            ("code=c1&state=", Callback::NotOurs("its 'state' is not that of this login")),
+            ("code=c1&state=s2", Callback::NotOurs("its 'state' is not that of this login")),
             (
                 "error=access_denied&state=s2",
-                Answer::NotOurs("its 'state' is not that of this login"),
+                Callback::NotOurs("its 'state' is not that of this login"),
             ),
-            ("state=s1", Answer::NotOurs("it has no 'code'")),
-            ("state=s1&code=", Answer::NotOurs("it is no code")),
-            ("state=s1&code=a%20b", Answer::NotOurs("it is no code")),
-            ("state=s1&state=s1&code=c", Answer::NotOurs("it names a parameter twice")),
-            ("state=s1&code=c&code=d", Answer::NotOurs("it names a parameter twice")),
-            ("", Answer::NotOurs("it has no 'state'")),
+            ("state=s1", Callback::NotOurs("it has no 'code'")),
+            ("state=s1&code=", Callback::NotOurs("it is no code")),
+            ("state=s1&code=a%20b", Callback::NotOurs("it is no code")),
+            ("state=s1&state=s1&code=c", Callback::NotOurs("it names a parameter twice")),
+            ("state=s1&code=c&code=d", Callback::NotOurs("it names a parameter twice")),
+            ("", Callback::NotOurs("it has no 'state'")),
         ];
         for (query, expected) in cases {
             assert_eq!(of_query(query, &EXPECTED), expected, "{query}");
@@ -209,8 +209,8 @@ mod tests {
     #[test]
     fn a_code_on_both_sides_of_its_limit() {
         let query = |length: usize| format!("state=s1&code={}", "c".repeat(length));
-        assert!(matches!(of_query(&query(CODE_MAX_BYTES), &EXPECTED), Answer::Code(_)));
-        assert!(matches!(of_query(&query(CODE_MAX_BYTES + 1), &EXPECTED), Answer::NotOurs(_)));
+        assert!(matches!(of_query(&query(CODE_MAX_BYTES), &EXPECTED), Callback::Code(_)));
+        assert!(matches!(of_query(&query(CODE_MAX_BYTES + 1), &EXPECTED), Callback::NotOurs(_)));
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
             ("state=s1&code=c", "does not say that it comes from 'https://i'"),
             ("state=s1&error=access_denied&iss=x", "comes from 'x'"),
         ] {
-            let Answer::Refused(why) = answer(query) else { panic!("{query}") };
+            let Callback::Refused(why) = answer(query) else { panic!("{query}") };
             assert!(why.contains(part), "{why}");
         }
         // Without a configured issuer there is nothing to hold it against.
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn refusals_in_words() {
         let told = |query: &str| match of_query(query, &EXPECTED) {
-            Answer::Refused(why) => why,
+            Callback::Refused(why) => why,
             other => panic!("{query}: {other:?}"),
         };
         assert_eq!(
@@ -269,22 +269,22 @@ mod tests {
             ("c1#s1", code("c1")),
             ("'c1'", code("c1")),
             ("4/0Ab_c-1", code("4/0Ab_c-1")),
-            ("c1#s2", Answer::NotOurs("its 'state' is not that of this login")),
+            ("c1#s2", Callback::NotOurs("its 'state' is not that of this login")),
             (
                 "http://x/?code=c1&state=s2",
-                Answer::NotOurs("its 'state' is not that of this login"),
+                Callback::NotOurs("its 'state' is not that of this login"),
             ),
-            ("http://x/?code=c1", Answer::NotOurs("it has no 'state'")),
-            ("two words", Answer::NotOurs("it is no code")),
-            ("   ", Answer::NotOurs("it is no code")),
-            ("#s1", Answer::NotOurs("it is no code")),
+            ("http://x/?code=c1", Callback::NotOurs("it has no 'state'")),
+            ("two words", Callback::NotOurs("it is no code")),
+            ("   ", Callback::NotOurs("it is no code")),
+            ("#s1", Callback::NotOurs("it is no code")),
         ];
         for (text, expected) in cases {
             assert_eq!(of_pasted(text, &EXPECTED), expected, "{text:?}");
         }
         assert!(matches!(
             of_pasted("http://x/?error=access_denied&state=s1", &EXPECTED),
-            Answer::Refused(_)
+            Callback::Refused(_)
         ));
     }
 }

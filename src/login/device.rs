@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
 use crate::config::{AutoRefresh, Missing};
-use crate::login::callback::words;
+use crate::login::callback::printable;
 use crate::login::refused;
 use crate::secret::Secret;
 use crate::token::grant::codes::Meaning;
@@ -28,7 +28,7 @@ const LIFETIME_MS: u64 = 900_000;
 const LIFETIME_MAX_MS: u64 = 3_600_000;
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
+pub struct DeviceAuthorization {
     device_code: Secret,
     user_code: String,
     verification_uri: String,
@@ -59,7 +59,8 @@ impl fmt::Display for DeviceError {
         match self {
             Self::NoCode(failure) => {
                 let what = failure.as_ref();
-                let what = what.map(|failure| refused::tell(failure, "device_authorization_url"));
+                let what =
+                    what.map(|failure| refused::with_advice(failure, "device_authorization_url"));
                 write!(f, "The issuer gives no device code: {}", what.unwrap_or_default())
             }
             Self::Lacks(key) => {
@@ -78,12 +79,15 @@ pub fn authorization_request(config: &AutoRefresh, url: &str) -> Result<TokenReq
 }
 
 /// The request that is repeated until the person is done (RFC 8628 §3.4).
-pub fn token_request(config: &AutoRefresh, pending: &Pending) -> Result<TokenRequest, Missing> {
+pub fn token_request(
+    config: &AutoRefresh,
+    pending: &DeviceAuthorization,
+) -> Result<TokenRequest, Missing> {
     let params = vec![("grant_type", GRANT_TYPE), ("device_code", pending.device_code.expose())];
     request_with(config, &config.token_url, params, None)
 }
 
-impl Pending {
+impl DeviceAuthorization {
     /// Reads the answer to a request sent at `sent`.
     pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, DeviceError> {
         let json = grant::parse(&answer.headers, &answer.body).unwrap_or_default();
@@ -102,12 +106,12 @@ impl Pending {
             |key: &str| json.get(key).and_then(number).map(|secs: u64| secs.saturating_mul(1000));
         Ok(Self {
             device_code: Secret::new(needed("device_code")?),
-            user_code: words(needed("user_code")?),
+            user_code: printable(needed("user_code")?),
             // Google's name for it is older than the RFC.
-            verification_uri: words(
+            verification_uri: printable(
                 text("verification_url").map_or_else(|| needed("verification_uri"), Ok)?,
             ),
-            complete: text("verification_uri_complete").map(words),
+            complete: text("verification_uri_complete").map(printable),
             lifetime_ms: millis("expires_in")
                 .filter(|ms| *ms > 0)
                 .unwrap_or(LIFETIME_MS)
@@ -159,7 +163,7 @@ impl Poll {
     }
 
     /// A poll brought no token: how long to wait until the next, or why there is none (RFC 8628 §3.5).
-    pub fn refused(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
+    pub fn after_error(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
         let (status, code) = match &failure.what {
             What::Status(status, code) => (*status, code.as_deref().unwrap_or_default()),
             _ => (0, ""),
@@ -184,7 +188,7 @@ impl Poll {
     }
 
     /// A poll got no answer: how long to wait until the next.
-    pub fn unanswered(&mut self) -> u64 {
+    pub fn after_silence(&mut self) -> u64 {
         self.slower(self.interval_ms * 2)
     }
 
@@ -203,13 +207,13 @@ mod tests {
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-    fn read(status: u16, body: &str) -> Result<Pending, DeviceError> {
+    fn read(status: u16, body: &str) -> Result<DeviceAuthorization, DeviceError> {
         let answer =
             TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec() };
-        Pending::read(&answer, SENT)
+        DeviceAuthorization::read(&answer, SENT)
     }
 
-    fn with(more: &str) -> Pending {
+    fn with(more: &str) -> DeviceAuthorization {
         let body = format!(
             r#"{{"device_code":"dc","user_code":"AB-CD","verification_uri":"https://i/d"{more}}}"#
         );
@@ -305,27 +309,28 @@ mod tests {
     fn polls_go_on_slow_down_and_end() {
         let mut poll = Poll::new(5_000);
         assert_eq!(poll.interval_ms(), 5_000);
-        assert_eq!(poll.refused(&failure(400, "authorization_pending")), Ok(5_000));
-        assert_eq!(poll.refused(&failure(400, "slow_down")), Ok(10_000));
-        assert_eq!(poll.refused(&failure(400, "authorization_pending")), Ok(10_000));
-        assert_eq!(poll.refused(&failure(200, "slow_down")), Ok(15_000));
-        assert_eq!(poll.unanswered(), 30_000);
-        assert_eq!(poll.refused(&failure(503, "x")), Ok(60_000));
-        assert_eq!(poll.unanswered(), 60_000);
-        assert_eq!(poll.refused(&failure(400, "slow_down")), Ok(60_000));
-        assert_eq!(poll.refused(&failure(400, "expired_token")), Err(DeviceError::Expired));
-        assert_eq!(poll.refused(&failure(403, "access_denied")), Err(DeviceError::Denied));
-        let other = poll.refused(&failure(400, "invalid_grant")).unwrap_err().to_string();
+        assert_eq!(poll.after_error(&failure(400, "authorization_pending")), Ok(5_000));
+        assert_eq!(poll.after_error(&failure(400, "slow_down")), Ok(10_000));
+        assert_eq!(poll.after_error(&failure(400, "authorization_pending")), Ok(10_000));
+        assert_eq!(poll.after_error(&failure(200, "slow_down")), Ok(15_000));
+        assert_eq!(poll.after_silence(), 30_000);
+        assert_eq!(poll.after_error(&failure(503, "x")), Ok(60_000));
+        assert_eq!(poll.after_silence(), 60_000);
+        assert_eq!(poll.after_error(&failure(400, "slow_down")), Ok(60_000));
+        assert_eq!(poll.after_error(&failure(400, "expired_token")), Err(DeviceError::Expired));
+        assert_eq!(poll.after_error(&failure(403, "access_denied")), Err(DeviceError::Denied));
+        let other = poll.after_error(&failure(400, "invalid_grant")).unwrap_err().to_string();
         assert!(other.ends_with("400 Bad Request (invalid_grant)"), "{other}");
-        let github = poll.refused(&failure(400, "incorrect_device_code")).unwrap_err().to_string();
+        let github =
+            poll.after_error(&failure(400, "incorrect_device_code")).unwrap_err().to_string();
         assert!(github.ends_with("(incorrect_device_code)"), "{github}");
         let mut poll = Poll::new(1_000);
         let asked = Failure { retry_after_ms: Some(9_000), ..failure(429, "x") };
-        assert_eq!(poll.refused(&asked), Ok(9_000));
+        assert_eq!(poll.after_error(&asked), Ok(9_000));
         let not_a_token =
             grant::read(200, &Headers::new(), b"<html>", &TokenFields::default(), SENT)
                 .unwrap_err();
         assert_eq!(not_a_token.reached, Reached::Perhaps);
-        assert_eq!(poll.refused(&not_a_token), Ok(4_000));
+        assert_eq!(poll.after_error(&not_a_token), Ok(4_000));
     }
 }

@@ -68,7 +68,7 @@ impl fmt::Display for LoginError {
             Self::NotTheCode => f.write_str("What was pasted was not the code; try again"),
             Self::Refused(words) | Self::NotStored(words) => f.write_str(words),
             Self::CodeRefused(failure) => {
-                let what = refused::tell(failure, "token_url");
+                let what = refused::with_advice(failure, "token_url");
                 write!(f, "The issuer did not take the code: {what}")
             }
             Self::Unanswered(no_answer) => {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use crate::config::redirect::Loopback;
-use crate::login::page::{self, Page};
+use crate::login::page::{self, CallbackPage};
 use crate::thread::{self, Thread};
 
 /// The stack of a receiving thread.
@@ -85,7 +85,7 @@ impl Visit {
     }
 
     /// Sends the browser its page.
-    pub fn answer(self, page: &Page) {
+    pub fn answer(self, page: &CallbackPage) {
         send(self.request, page);
     }
 }
@@ -110,7 +110,7 @@ fn receive(server: &Server, path: &str, visits: &Sender<Visit>) {
     }
 }
 
-fn send(request: Request, page: &Page) {
+fn send(request: Request, page: &CallbackPage) {
     let mut response = Response::from_string(&page.html).with_status_code(page.status);
     for (name, value) in page::FIELDS {
         if let Ok(header) = Header::from_bytes(name, value) {

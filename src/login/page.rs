@@ -15,7 +15,7 @@ pub const FIELDS: [(&str, &str); 6] = [
 
 /// A page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct CallbackPage {
     /// HTTP status.
     pub status: u16,
     /// HTML.
@@ -23,28 +23,28 @@ pub struct Page {
 }
 
 /// The login is done and stored.
-pub fn done(provider: &str) -> Page {
+pub fn done(provider: &str) -> CallbackPage {
     let text = format!("evertoken has its token for {provider}. You can close this page.");
     page(200, "Logged in", &text)
 }
 
 /// The login failed.
-pub fn failed(why: &str) -> Page {
+pub fn failed(why: &str) -> CallbackPage {
     page(400, "Not logged in", &format!("{why}."))
 }
 
 /// This was no answer to our question.
-pub fn ignored(why: &str) -> Page {
+pub fn ignored(why: &str) -> CallbackPage {
     let text = format!("This has nothing to do with the login that evertoken waits for: {why}.");
     page(400, "Ignored", &text)
 }
 
 /// Any other request.
-pub fn elsewhere() -> Page {
+pub fn elsewhere() -> CallbackPage {
     page(404, "Nothing here", "evertoken waits here for a login, at another address.")
 }
 
-fn page(status: u16, title: &str, text: &str) -> Page {
+fn page(status: u16, title: &str, text: &str) -> CallbackPage {
     let (title, text) = (escaped(title), escaped(text));
     let html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -52,7 +52,7 @@ fn page(status: u16, title: &str, text: &str) -> Page {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title} - evertoken</title>\n\
          </head>\n<body>\n<h1>{title}</h1>\n<p>{text}</p>\n</body>\n</html>\n"
     );
-    Page { status, html }
+    CallbackPage { status, html }
 }
 
 fn escaped(text: &str) -> String {

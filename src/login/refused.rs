@@ -4,7 +4,7 @@ use crate::token::grant::Failure;
 use crate::token::history::{REQUEST_KEYS, Trouble};
 
 /// The failure in words, and what to do about it; `url` is the key that names where the request went.
-pub(super) fn tell(failure: &Failure, url: &str) -> String {
+pub(super) fn with_advice(failure: &Failure, url: &str) -> String {
     let what = &failure.what;
     match advice(Trouble::of(failure, false), url) {
         Some(advice) => format!("{what}; {advice}"),
@@ -55,7 +55,7 @@ mod tests {
             let (sent, fields) = (Timestamp::from_secs(1_800_000_000), TokenFields::default());
             let failure =
                 grant::read(status, &Headers::new(), body.as_bytes(), &fields, sent).unwrap_err();
-            let told = tell(&failure, "token_url");
+            let told = with_advice(&failure, "token_url");
             assert!(told.contains(part), "{told}");
         }
     }

@@ -14,9 +14,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 const LINE_MAX_BYTES: u64 = 16 * 1024;
 
 /// Reads lines, with a limit to the time that each may take.
-pub struct Lines(BufReader<File>);
+pub struct TerminalLines(BufReader<File>);
 
-impl Lines {
+impl TerminalLines {
     /// Lines of the standard input.
     pub fn of_stdin() -> io::Result<Self> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
@@ -76,7 +76,8 @@ mod tests {
     #[test]
     fn lines_come_one_by_one_and_in_time() {
         let (reading, mut writing) = io::pipe().unwrap();
-        let mut lines = Lines(BufReader::new(File::from(std::os::fd::OwnedFd::from(reading))));
+        let mut lines =
+            TerminalLines(BufReader::new(File::from(std::os::fd::OwnedFd::from(reading))));
         assert_eq!(lines.next(Duration::ZERO).unwrap(), None);
         writing.write_all(b"one\ntwo\n").unwrap();
         let patience = Duration::from_secs(20);
@@ -91,7 +92,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let most = usize::try_from(LINE_MAX_BYTES).unwrap();
         std::fs::write(file.path(), "x".repeat(most + 1)).unwrap();
-        let mut lines = Lines(BufReader::new(File::open(file.path()).unwrap()));
+        let mut lines = TerminalLines(BufReader::new(File::open(file.path()).unwrap()));
         let mut length = || lines.next(Duration::from_secs(20)).unwrap().unwrap().len();
         assert_eq!((length(), length(), length()), (most, 1, 0));
     }
