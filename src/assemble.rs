@@ -84,7 +84,7 @@ fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
 }
 
 /// The way to `provider`, for requests that go to `base_url`.
-pub fn way_to(
+pub fn upstream_to(
     base_url: &str,
     provider: &Provider,
     limits: &Limits,

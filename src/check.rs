@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::assemble::way_to;
+use crate::assemble::upstream_to;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
 use crate::http::message::Headers;
@@ -16,8 +16,8 @@ use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 mod judged;
 pub mod sources;
 
-use judged::{Endpoint, Seen, Verdict, judge, needs_post};
-use sources::Sources;
+use judged::{Endpoint, EndpointAnswer, Finding, judge, needs_post};
+use sources::CredentialFindings;
 
 /// How far a server's clock may be off before it is a problem.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
@@ -26,7 +26,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// What was found online.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct OnlineReport {
     /// One line for each endpoint that is fine.
     pub fine: Vec<String>,
     /// One line for each that may be wrong.
@@ -52,7 +52,7 @@ pub fn sharing(config: &Config) -> Option<String> {
 
 /// Connects to the token store, as `check --online` does: whether it can be written to, and how far its clock
 /// is off.
-fn judge_store(store: &SharedStore, clock: &Clock, report: &mut Report) {
+fn judge_store(store: &SharedStore, clock: &Clock, report: &mut OnlineReport) {
     let line = format!("token_store {}", store.place);
     let asked = Line::open(store).and_then(|mut server| {
         server.probe(&store.prefix)?;
@@ -74,7 +74,7 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut Report) {
 }
 
 /// Problems of the environment and the state folder, beginning with those of the credentials.
-pub fn offline(config: &Config, sources: &Sources) -> Vec<String> {
+pub fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<String> {
     let missing = resolve::missing_secrets(config);
     let mut problems: Vec<_> = missing.iter().map(ToString::to_string).collect();
     problems.extend(sources.problems.iter().cloned());
@@ -95,12 +95,12 @@ pub fn offline(config: &Config, sources: &Sources) -> Vec<String> {
 }
 
 /// Providers whose proxy or roots can't be used; for a configuration without mistakes.
-pub fn ways(config: &Config) -> Vec<String> {
+pub fn connection_problems(config: &Config) -> Vec<String> {
     let enabled = config.providers.iter().filter(|provider| provider.enabled);
     enabled
         .filter_map(|provider| {
             let origin = origin_of(&provider.base_url);
-            way_to(origin, provider, &config.settings.limits).err()
+            upstream_to(origin, provider, &config.settings.limits).err()
         })
         .map(|error| error.to_string())
         .collect()
@@ -109,8 +109,8 @@ pub fn ways(config: &Config) -> Vec<String> {
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
 /// clocks. What is sent is a HEAD request without a credential, and an empty POST to a token endpoint that
 /// answers it with a redirect, as not found, or as failing.
-pub fn online(config: &Config, clock: &Clock) -> Report {
-    let mut report = Report::default();
+pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
+    let mut report = OnlineReport::default();
     if let Some(store) = &config.settings.token_store {
         judge_store(store, clock, &mut report);
     }
@@ -119,7 +119,7 @@ pub fn online(config: &Config, clock: &Clock) -> Report {
         for (endpoint, url) in endpoints(provider) {
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
             // What keeps it from being made is found without going online.
-            let Ok(upstream) = way_to(origin_of(&url), provider, &limits) else { continue };
+            let Ok(upstream) = upstream_to(origin_of(&url), provider, &limits) else { continue };
             ask(&upstream, (&line, endpoint, &url), clock, &mut report);
         }
     }
@@ -157,7 +157,7 @@ fn ask(
     upstream: &Upstream,
     (line, endpoint, url): (&str, Endpoint, &str),
     clock: &Clock,
-    report: &mut Report,
+    report: &mut OnlineReport,
 ) {
     let target = url.strip_prefix(origin_of(url)).filter(|path| !path.is_empty()).unwrap_or("/");
     let headers = Headers::new();
@@ -190,16 +190,16 @@ fn ask(
         posted.ok().map(|answer| seen(&answer))
     });
     match judge(endpoint, url, &seen_first, post.flatten().as_ref()) {
-        Verdict::Fine(told) => report.fine.push(format!("{line}: {told}")),
-        Verdict::Doubtful(told) => report.warnings.push(format!("{line}: {told}")),
-        Verdict::Wrong(told) => report.problems.push(format!("{line}: {told}")),
+        Finding::Fine(told) => report.fine.push(format!("{line}: {told}")),
+        Finding::Doubtful(told) => report.warnings.push(format!("{line}: {told}")),
+        Finding::Wrong(told) => report.problems.push(format!("{line}: {told}")),
     }
 }
 
-fn seen(answer: &Answer) -> Seen {
+fn seen(answer: &Answer) -> EndpointAnswer {
     let location = answer.head.headers.first("location");
     let location = location.map(|location| String::from_utf8_lossy(location).into_owned());
-    Seen { status: answer.head.status, location }
+    EndpointAnswer { status: answer.head.status, location }
 }
 
 /// How many seconds the server's clock and ours are apart, where that is too many.

@@ -375,9 +375,9 @@ fn log_options(matches: &ArgMatches) -> logger::Options {
 
 fn status_options(matches: &ArgMatches) -> status::StatusOptions {
     let form = match (matches.get_flag("json"), matches.get_flag("quiet")) {
-        (true, _) => status::Form::Json,
-        (_, true) => status::Form::Quiet,
-        _ => status::Form::Table,
+        (true, _) => status::OutputForm::Json,
+        (_, true) => status::OutputForm::Quiet,
+        _ => status::OutputForm::Table,
     };
     status::StatusOptions { form, watches: matches.get_flag("watch") }
 }
@@ -479,12 +479,12 @@ mod tests {
                     log: json_and_quiet,
                 },
             ),
-            ("status", status(None, None, status::Form::Table, false)),
+            ("status", status(None, None, status::OutputForm::Table, false)),
             (
                 "status --url http://h:1 --json -w",
-                status(None, Some("http://h:1"), status::Form::Json, true),
+                status(None, Some("http://h:1"), status::OutputForm::Json, true),
             ),
-            ("status -qc x", status(Some("x"), None, status::Form::Quiet, false)),
+            ("status -qc x", status(Some("x"), None, status::OutputForm::Quiet, false)),
             (
                 "login -p P --paste --no-browser",
                 Command::Login {

@@ -234,9 +234,9 @@ pub(crate) fn not_refreshed(provider: &Provider) -> String {
 }
 
 /// How lines of the log are written.
-fn line_form(log: logger::Options) -> logger::Lines {
+fn line_form(log: logger::Options) -> logger::LineForm {
     let stream = variable("JOURNAL_STREAM");
-    logger::Lines::new(log.format, logger::goes_to_journal(stream.as_deref()))
+    logger::LineForm::new(log.format, logger::goes_to_journal(stream.as_deref()))
 }
 
 /// Begins the log, with the warnings of the configuration.

@@ -9,7 +9,7 @@ pub const USUAL_NAME: &str = "environment";
 
 /// The variables of the file, and the numbers of lines that hold none.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Variables {
+pub struct EnvironmentFile {
     /// By name; of a name that is set twice, the last value.
     pub values: HashMap<String, String>,
     /// From 1. What stands there is not shown: it may be a secret.
@@ -21,17 +21,17 @@ pub struct Variables {
 /// Comments begin with `#` or `;`. A value may stand in quotes and go over several lines there; a backslash takes
 /// the next character as it is, and joins two lines. `export` before the name is passed over, so that a file which
 /// a shell reads too is fine.
-pub fn parse(text: &str) -> Variables {
+pub fn parse(text: &str) -> EnvironmentFile {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut found = Variables::default();
-    let mut input = Input { chars: text.chars().peekable(), line: 1 };
+    let mut found = EnvironmentFile::default();
+    let mut input = Cursor { chars: text.chars().peekable(), line: 1 };
     while input.chars.peek().is_some() {
         let line = input.line;
         let name = input.name();
         match name {
-            Name::None => {}
-            Name::Unclear => found.unclear_lines.push(line),
-            Name::Of(name) => {
+            LineStart::None => {}
+            LineStart::Unclear => found.unclear_lines.push(line),
+            LineStart::Of(name) => {
                 let value = input.value();
                 found.values.insert(name, value);
             }
@@ -41,7 +41,7 @@ pub fn parse(text: &str) -> Variables {
 }
 
 /// What a line begins with.
-enum Name {
+enum LineStart {
     /// Nothing, or a comment; the line is over.
     None,
     /// No variable; the line is over.
@@ -50,12 +50,12 @@ enum Name {
     Of(String),
 }
 
-struct Input<'a> {
+struct Cursor<'a> {
     chars: Peekable<Chars<'a>>,
     line: usize,
 }
 
-impl Input<'_> {
+impl Cursor<'_> {
     fn next(&mut self) -> Option<char> {
         let next = self.chars.next();
         if next == Some('\n') {
@@ -65,7 +65,7 @@ impl Input<'_> {
     }
 
     /// Reads up to the first equals sign, or to the end of the line where there is none.
-    fn name(&mut self) -> Name {
+    fn name(&mut self) -> LineStart {
         let mut name = String::new();
         loop {
             match self.next() {
@@ -73,7 +73,7 @@ impl Input<'_> {
                 None | Some('\n') => {
                     let name = name.trim();
                     let is_nothing = name.is_empty() || name.starts_with(['#', ';']);
-                    return if is_nothing { Name::None } else { Name::Unclear };
+                    return if is_nothing { LineStart::None } else { LineStart::Unclear };
                 }
                 Some(other) => name.push(other),
             }
@@ -83,9 +83,9 @@ impl Input<'_> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || !name.bytes().all(plain) || name.as_bytes()[0].is_ascii_digit() {
             while !matches!(self.next(), None | Some('\n')) {}
-            return Name::Unclear;
+            return LineStart::Unclear;
         }
-        Name::Of(name.to_owned())
+        LineStart::Of(name.to_owned())
     }
 
     /// Reads to the end of the value's last line.
@@ -175,6 +175,6 @@ mod tests {
         let mut names: Vec<_> = found.values.keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["A", "D"]);
-        assert_eq!(parse(""), Variables::default());
+        assert_eq!(parse(""), EnvironmentFile::default());
     }
 }

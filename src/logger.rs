@@ -50,12 +50,12 @@ pub struct Options {
 
 /// Makes lines. What is put into them holds no secret: that is for the callers to see to.
 #[derive(Clone, Copy, Debug)]
-pub struct Lines {
+pub struct LineForm {
     format: Format,
     to_journal: bool,
 }
 
-impl Lines {
+impl LineForm {
     /// For `format`, with the journal's manners where `to_journal`: a priority such as `<6>` before each
     /// line (see sd-daemon(3)), and no timestamp before text, since the journal adds its own.
     pub const fn new(format: Format, to_journal: bool) -> Self {
@@ -102,7 +102,7 @@ impl Lines {
 
 /// Begins the log. `RUST_LOG`, given as `filters`, wins over both `level` and `--quiet`.
 pub fn start(
-    lines: Lines,
+    lines: LineForm,
     level: LevelFilter,
     options: Options,
     filters: Option<&str>,
@@ -148,7 +148,7 @@ fn may_wait(record: &Record<'_>) -> bool {
 }
 
 /// The line that says that `count` lines were dropped.
-fn notice(lines: Lines, count: u64, now: Timestamp) -> String {
+fn notice(lines: LineForm, count: u64, now: Timestamp) -> String {
     let message = format_args!("{count} log lines were dropped, since stderr took no more");
     let record = Record::builder().level(Level::Warn).target("evertoken").args(message).build();
     lines.of_record(&record, now)
@@ -308,15 +308,15 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_478_400_123);
 
-    fn line(lines: Lines, level: Level, message: &str) -> String {
+    fn line(lines: LineForm, level: Level, message: &str) -> String {
         lines
             .of_record(&Record::builder().level(level).args(format_args!("{message}")).build(), NOW)
     }
 
     #[test]
     fn lines_of_text() {
-        let plain = Lines::new(Format::Text, false);
-        let journal = Lines::new(Format::Text, true);
+        let plain = LineForm::new(Format::Text, false);
+        let journal = LineForm::new(Format::Text, true);
         assert_eq!(line(plain, Level::Info, "Stopped"), "2026-11-24T00:00:00.123Z [INFO] Stopped");
         for (level, expected) in [
             (Level::Error, "<3>[ERROR] x"),
@@ -334,9 +334,9 @@ mod tests {
     #[test]
     fn a_message_is_one_line_whatever_it_holds() {
         let hostile = "a\n<0>[ERROR] b\r\u{1b}[2J\u{85}é \"q\"";
-        let text = line(Lines::new(Format::Text, true), Level::Info, hostile);
+        let text = line(LineForm::new(Format::Text, true), Level::Info, hostile);
         assert_eq!(text, "<6>[INFO] a\\n<0>[ERROR] b\\r\\u{1b}[2J\\u{85}é \"q\"");
-        let json = line(Lines::new(Format::Json, false), Level::Info, hostile);
+        let json = line(LineForm::new(Format::Json, false), Level::Info, hostile);
         assert!(!json.contains(['\n', '\r', '\u{1b}']), "{json}");
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["message"], hostile);
@@ -359,11 +359,11 @@ mod tests {
             .key_values(&fields)
             .build();
         let object = r#"{"time":"2026-11-24T00:00:00.123Z","level":"INFO","message":"m","path":"/a\"b","status":200,"offset":-3,"seconds":1.5,"is_cut":true,"provider":null}"#;
-        assert_eq!(Lines::new(Format::Json, false).of_record(&record, NOW), object);
-        let in_journal = Lines::new(Format::Json, true).of_record(&record, NOW);
+        assert_eq!(LineForm::new(Format::Json, false).of_record(&record, NOW), object);
+        let in_journal = LineForm::new(Format::Json, true).of_record(&record, NOW);
         assert_eq!(in_journal, format!("<6>{object}"));
         assert_eq!(
-            Lines::new(Format::Json, false).of_problem("wrong", NOW),
+            LineForm::new(Format::Json, false).of_problem("wrong", NOW),
             r#"{"time":"2026-11-24T00:00:00.123Z","level":"ERROR","message":"wrong"}"#
         );
     }

@@ -15,7 +15,7 @@ const FILE_MAX_BYTES: u64 = 256 * 1024;
 
 /// How a reload went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct ReloadOutcome {
     /// The process that read the configuration again.
     pub process: u32,
     /// How many times it has.
@@ -29,7 +29,7 @@ pub struct Outcome {
     pub configuration: PathBuf,
 }
 
-impl Outcome {
+impl ReloadOutcome {
     /// Whether the process is known to read another file than `configuration`, whichever ways lead to the two.
     pub fn is_of_another_than(&self, configuration: &Path) -> bool {
         let plain = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -42,7 +42,7 @@ fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// Writes the outcome, in one step.
-pub fn tell(state_dir: &Path, outcome: &Outcome) -> io::Result<()> {
+pub fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(FILE_NAME).tempfile_in(state_dir)?;
     file.write_all(&serde_json::to_vec(outcome)?)?;
     file.persist(path(state_dir)).map_err(|error| error.error)?;
@@ -50,7 +50,7 @@ pub fn tell(state_dir: &Path, outcome: &Outcome) -> io::Result<()> {
 }
 
 /// The last outcome; None where there is none that makes sense.
-pub fn last(state_dir: &Path) -> Option<Outcome> {
+pub fn read_outcome(state_dir: &Path) -> Option<ReloadOutcome> {
     let path = path(state_dir);
     let metadata = fs::symlink_metadata(&path).ok()?;
     if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
@@ -66,8 +66,8 @@ mod tests {
     #[test]
     fn what_is_told_is_read_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(last(folder.path()), None);
-        let outcome = |count| Outcome {
+        assert_eq!(read_outcome(folder.path()), None);
+        let outcome = |count| ReloadOutcome {
             process: 1,
             count,
             is_in_use: false,
@@ -75,26 +75,26 @@ mod tests {
             configuration: "/etc/x.yaml".into(),
         };
         for count in [1, 2] {
-            tell(folder.path(), &outcome(count)).unwrap();
-            assert_eq!(last(folder.path()), Some(outcome(count)));
+            write_outcome(folder.path(), &outcome(count)).unwrap();
+            assert_eq!(read_outcome(folder.path()), Some(outcome(count)));
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         fs::write(path(folder.path()), "{").unwrap();
-        assert_eq!(last(folder.path()), None);
-        assert!(tell(&folder.path().join("none"), &outcome(1)).is_err());
+        assert_eq!(read_outcome(folder.path()), None);
+        assert!(write_outcome(&folder.path().join("none"), &outcome(1)).is_err());
     }
 
     #[test]
     fn a_file_over_the_limit_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let (lines, configuration) = (Vec::new(), PathBuf::new());
-        let outcome = Outcome { process: 1, count: 1, is_in_use: true, lines, configuration };
+        let outcome = ReloadOutcome { process: 1, count: 1, is_in_use: true, lines, configuration };
         for (length, is_read) in [(FILE_MAX_BYTES, true), (FILE_MAX_BYTES + 1, false)] {
             let mut text = serde_json::to_string(&outcome).unwrap();
             let length = usize::try_from(length).unwrap();
             text.push_str(&" ".repeat(length - text.len()));
             fs::write(path(folder.path()), text).unwrap();
-            assert_eq!(last(folder.path()).is_some(), is_read);
+            assert_eq!(read_outcome(folder.path()).is_some(), is_read);
         }
     }
 }

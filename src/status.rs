@@ -50,14 +50,14 @@ pub struct Size {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusOptions {
     /// In what form.
-    pub form: Form,
+    pub form: OutputForm,
     /// Again and again, until an interruption.
     pub watches: bool,
 }
 
 /// See [`StatusOptions::form`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum OutputForm {
     /// For people.
     Table,
     /// What `/-/status` says.
@@ -136,14 +136,14 @@ fn write_unasked(f: &mut fmt::Formatter<'_>, url: &str, error: &UpstreamError) -
 
 /// Whom to ask.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Instance {
     /// Without a path.
     pub url: String,
     /// To show, where one is needed.
     pub key: Option<Secret>,
 }
 
-impl Target {
+impl Instance {
     /// At `url`, else where `config` listens, else at the usual place; with a key of `config`, else with
     /// the first line of `keys`.
     pub fn choose(
@@ -189,15 +189,15 @@ fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
 }
 
 /// Asks and tells; whether every enabled provider was ready in the end.
-pub fn run(target: &Target, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
-    let redraws = options.watches && (io.size)().is_some() && options.form == Form::Table;
+pub fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
+    let redraws = options.watches && (io.size)().is_some() && options.form == OutputForm::Table;
     if redraws {
         (io.out)(ENTER_SCREEN);
     }
     loop {
         let size = (io.size)();
         let width = size.map_or(WIDTH_MAX, |size| size.columns.min(WIDTH_MAX));
-        let (text, is_ready) = match once(target, options.form, io.is_coloured, width) {
+        let (text, is_ready) = match once(instance, options.form, io.is_coloured, width) {
             Ok(answered) => answered,
             Err(error) if redraws => {
                 (table::wrapped(&error.to_string(), width).join("\n") + "\n", false)
@@ -239,47 +239,47 @@ fn in_place(text: &str, rows: usize) -> String {
 
 /// Asks once: what to print, in lines of `width`, and whether every enabled provider is ready.
 fn once(
-    target: &Target,
-    form: Form,
+    instance: &Instance,
+    form: OutputForm,
     is_coloured: bool,
     width: usize,
 ) -> Result<(String, bool), StatusError> {
-    if form == Form::Quiet {
-        return Ok((String::new(), is_ready(target)?));
+    if form == OutputForm::Quiet {
+        return Ok((String::new(), is_ready(instance)?));
     }
-    let (text, report) = ask(target)?;
+    let (text, report) = ask(instance)?;
     let is_ready = report.ready;
     let text = match form {
-        Form::Json => text,
-        _ => table::render(&report, &target.url, is_coloured, width),
+        OutputForm::Json => text,
+        _ => table::render(&report, &instance.url, is_coloured, width),
     };
     Ok((text, is_ready))
 }
 
 /// Gets `/-/status`: its text, and what it says.
-fn ask(target: &Target) -> Result<(String, Report), StatusError> {
-    let (status, text) = get(target, "/-/status")?;
+fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
+    let (status, text) = get(instance, "/-/status")?;
     match status {
         200 => {}
-        401 => return Err(StatusError::WantsKey(target.url.clone())),
-        other => return Err(StatusError::Answers(target.url.clone(), other)),
+        401 => return Err(StatusError::WantsKey(instance.url.clone())),
+        other => return Err(StatusError::Answers(instance.url.clone(), other)),
     }
-    let no_report = |_| StatusError::NoReport(target.url.clone());
+    let no_report = |_| StatusError::NoReport(instance.url.clone());
     let report = serde_json::from_str(&text).map_err(no_report)?;
     Ok((text, report))
 }
 
 /// Whether every enabled provider has a credential it can send. Needs no key.
-fn is_ready(target: &Target) -> Result<bool, StatusError> {
-    Ok(get(target, "/-/ready")?.0 == 200)
+fn is_ready(instance: &Instance) -> Result<bool, StatusError> {
+    Ok(get(instance, "/-/ready")?.0 == 200)
 }
 
-fn get(target: &Target, path: &str) -> Result<(u16, String), StatusError> {
-    let base = target.url.trim_end_matches('/');
+fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {
+    let base = instance.url.trim_end_matches('/');
     let upstream = Upstream::new(base, &Egress::default(), TIMEOUTS, 0)
         .map_err(|_| StatusError::BadUrl(base.to_owned()))?;
     let mut headers = Headers::new();
-    if let Some(key) = &target.key {
+    if let Some(key) = &instance.key {
         headers.push("x-api-key", key.expose());
     }
     let request = OutRequest {
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn the_address_is_that_of_the_command_line_the_configuration_or_the_usual_one() {
         let url = |settings: &str| {
-            Target::choose(None, Some(&config(settings)), None).map(|target| target.url)
+            Instance::choose(None, Some(&config(settings)), None).map(|instance| instance.url)
         };
         assert_eq!(url("").unwrap(), DEFAULT_URL);
         assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
@@ -331,9 +331,9 @@ mod tests {
         assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");
         assert!(matches!(url("port: 0"), Err(StatusError::PortUnknown)));
-        let named = Target::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
+        let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.url, "http://a:1");
-        assert_eq!(Target::choose(None, None, None).unwrap().url, DEFAULT_URL);
+        assert_eq!(Instance::choose(None, None, None).unwrap().url, DEFAULT_URL);
         // Of what is no YAML, so much as can be read.
         assert_eq!(address_in("providers: [").unwrap(), DEFAULT_URL);
         let text = "settings: {host: '::', port: 81}\nproviders: [";
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_watched_instance_is_drawn_in_place_and_an_interruption_ends_it() {
-        let target = Target { url: "http://127.0.0.1:1".into(), key: None };
+        let instance = Instance { url: "http://127.0.0.1:1".into(), key: None };
         let told = |watches, is_terminal: bool| {
             let (mut out, mut err) = (String::new(), String::new());
             let (held, interrupted) = crossbeam_channel::bounded(0);
@@ -356,7 +356,7 @@ mod tests {
                 is_coloured: false,
                 interrupted,
             };
-            assert!(!run(&target, StatusOptions { form: Form::Table, watches }, &mut io));
+            assert!(!run(&instance, StatusOptions { form: OutputForm::Table, watches }, &mut io));
             (out, err)
         };
         for (out, err) in [told(false, true), told(true, false)] {
@@ -380,8 +380,8 @@ mod tests {
     #[test]
     fn the_key_is_that_of_the_configuration_or_of_the_environment() {
         let key = |config: Option<&Config>, keys| {
-            let target = Target::choose(None, config, keys).unwrap();
-            target.key.map(|key| key.expose().to_owned())
+            let instance = Instance::choose(None, config, keys).unwrap();
+            instance.key.map(|key| key.expose().to_owned())
         };
         assert_eq!(key(None, None), None);
         assert_eq!(key(None, Some("\n one \ntwo")), Some("one".to_owned()));

@@ -32,7 +32,7 @@ impl Endpoint {
 
 /// An answer, as far as it is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct EndpointAnswer {
     /// Its status.
     pub(super) status: u16,
     /// Where a redirect leads.
@@ -41,7 +41,7 @@ pub(super) struct Seen {
 
 /// What is said of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Finding {
     /// Nothing speaks against it.
     Fine(String),
     /// It may well be wrong, or not be so for long.
@@ -51,32 +51,37 @@ pub(super) enum Verdict {
 }
 
 /// Whether a HEAD request leaves open what a POST would meet: some pages are there for one of the two alone.
-pub(super) fn needs_post(endpoint: Endpoint, head: &Seen) -> bool {
+pub(super) fn needs_post(endpoint: Endpoint, head: &EndpointAnswer) -> bool {
     endpoint == Endpoint::Token && matches!(head.status, 300..=399 | 404 | 500..=599)
 }
 
 /// What `endpoint` at `url` answered to a HEAD request and, where it needed one, to an empty POST.
-pub(super) fn judge(endpoint: Endpoint, url: &str, head: &Seen, post: Option<&Seen>) -> Verdict {
+pub(super) fn judge(
+    endpoint: Endpoint,
+    url: &str,
+    head: &EndpointAnswer,
+    post: Option<&EndpointAnswer>,
+) -> Finding {
     if endpoint != Endpoint::Token {
-        return Verdict::Fine(format!("{}; {}", of_head(head.status), untried(endpoint)));
+        return Finding::Fine(format!("{}; {}", of_head(head.status), untried(endpoint)));
     }
     let seen = post.unwrap_or(head);
     let answer = in_words(seen.status);
     match seen.status {
-        300..=399 if needs_post(endpoint, head) => Verdict::Wrong(redirected(url, seen)),
-        404 if needs_post(endpoint, head) => Verdict::Doubtful(format!(
+        300..=399 if needs_post(endpoint, head) => Finding::Wrong(redirected(url, seen)),
+        404 if needs_post(endpoint, head) => Finding::Doubtful(format!(
             "answers {answer}: is its path right? {}",
             capital(untried(endpoint))
         )),
         500..=599 if needs_post(endpoint, head) => {
-            Verdict::Doubtful(format!("reachable, but it fails ({answer}); {}", untried(endpoint)))
+            Finding::Doubtful(format!("reachable, but it fails ({answer}); {}", untried(endpoint)))
         }
-        _ if post.is_some() => Verdict::Fine(format!(
+        _ if post.is_some() => Finding::Fine(format!(
             "reachable ({} to a HEAD, {answer} to an empty POST); {}",
             in_words(head.status),
             untried(endpoint)
         )),
-        _ => Verdict::Fine(format!("{}; {}", of_head(head.status), untried(endpoint))),
+        _ => Finding::Fine(format!("{}; {}", of_head(head.status), untried(endpoint))),
     }
 }
 
@@ -89,7 +94,7 @@ fn of_head(status: u16) -> String {
     }
 }
 
-fn redirected(url: &str, seen: &Seen) -> String {
+fn redirected(url: &str, seen: &EndpointAnswer) -> String {
     let answer = in_words(seen.status);
     let why = "token requests do not follow redirects";
     let Some(location) = &seen.location else {
@@ -139,8 +144,8 @@ mod tests {
 
     const URL: &str = "https://i.example/token";
 
-    fn seen(status: u16) -> Seen {
-        Seen { status, location: None }
+    fn seen(status: u16) -> EndpointAnswer {
+        EndpointAnswer { status, location: None }
     }
 
     #[test]
@@ -151,18 +156,18 @@ mod tests {
             ("//other.example/t", "https://other.example/t"),
             ("t/\u{1b}[1m", "t/[1m"),
         ] {
-            let redirect = Seen { status: 301, location: Some(location.to_owned()) };
+            let redirect = EndpointAnswer { status: 301, location: Some(location.to_owned()) };
             assert_eq!(
                 judge(Endpoint::Token, URL, &redirect, Some(&redirect)),
-                Verdict::Wrong(format!(
+                Finding::Wrong(format!(
                     "answers 301 Moved Permanently to {target}: token requests do not follow redirects; write \
                      that address"
                 ))
             );
         }
-        let long = |length| Seen { status: 308, location: Some("x".repeat(length)) };
+        let long = |length| EndpointAnswer { status: 308, location: Some("x".repeat(length)) };
         let shown = |length| match judge(Endpoint::Token, URL, &long(length), None) {
-            Verdict::Wrong(told) => told.matches('x').count(),
+            Finding::Wrong(told) => told.matches('x').count(),
             other => panic!("{other:?}"),
         };
         assert_eq!(shown(LOCATION_SHOWN_MAX_CHARS), LOCATION_SHOWN_MAX_CHARS);
@@ -174,16 +179,16 @@ mod tests {
         for status in [301, 302, 404, 500, 503] {
             let fine = judge(Endpoint::Token, URL, &seen(status), Some(&seen(400)));
             assert!(
-                matches!(&fine, Verdict::Fine(told) if told.contains("400 Bad Request to an empty POST"))
+                matches!(&fine, Finding::Fine(told) if told.contains("400 Bad Request to an empty POST"))
             );
             let not = judge(Endpoint::Token, URL, &seen(status), Some(&seen(status)));
-            assert!(!matches!(not, Verdict::Fine(_)), "{not:?}");
+            assert!(!matches!(not, Finding::Fine(_)), "{not:?}");
             assert!(!needs_post(Endpoint::Base, &seen(status)));
-            assert!(matches!(judge(Endpoint::Base, URL, &seen(status), None), Verdict::Fine(_)));
+            assert!(matches!(judge(Endpoint::Base, URL, &seen(status), None), Finding::Fine(_)));
         }
         for status in [200, 400, 401, 403, 405, 415] {
             assert!(!needs_post(Endpoint::Token, &seen(status)), "{status}");
-            assert!(matches!(judge(Endpoint::Token, URL, &seen(status), None), Verdict::Fine(_)));
+            assert!(matches!(judge(Endpoint::Token, URL, &seen(status), None), Finding::Fine(_)));
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::token::watched::Watched;
 
 /// What was found about the credentials of all enabled providers.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub struct CredentialFindings {
     /// `name: where it comes from`, a line each.
     pub lines: Vec<String>,
     /// What is missing, a line each.
@@ -29,8 +29,8 @@ pub struct Sources {
 }
 
 /// Looks at the configuration and the state folder.
-pub fn find(config: &Config, now: Moment) -> Sources {
-    let mut found = Sources::default();
+pub fn find(config: &Config, now: Moment) -> CredentialFindings {
+    let mut found = CredentialFindings::default();
     let groups = groups(&config.providers);
     for (index, provider) in config.providers.iter().enumerate().filter(|(_, one)| one.enabled) {
         if let Credential::Watched(file) = &provider.credential
@@ -56,11 +56,11 @@ pub fn find(config: &Config, now: Moment) -> Sources {
     found
 }
 
-impl Sources {
-    fn tell(&mut self, name: &str, source: &Source) {
+impl CredentialFindings {
+    fn tell(&mut self, name: &str, source: &CredentialOrigin) {
         self.lines.push(format!("{name}: {source}"));
-        if let Source::Stored { failed: Some(what), .. } | Source::Seed { failed: Some(what), .. } =
-            source
+        if let CredentialOrigin::Stored { failed: Some(what), .. }
+        | CredentialOrigin::Seed { failed: Some(what), .. } = source
         {
             self.warnings.push(format!("{name}: its last refresh failed: {what}"));
             self.failing.push(name.to_owned());
@@ -114,11 +114,11 @@ fn source_of(
     group: Option<&Group>,
     config: &Config,
     now: Moment,
-) -> Result<Option<Source>, NoSource> {
+) -> Result<Option<CredentialOrigin>, NoCredential> {
     Ok(Some(match &provider.credential {
-        Credential::None => Source::Nothing,
-        Credential::Passthrough => Source::Client,
-        Credential::Static(_) => Source::Fixed,
+        Credential::None => CredentialOrigin::Nothing,
+        Credential::Passthrough => CredentialOrigin::Client,
+        Credential::Static(_) => CredentialOrigin::Fixed,
         Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
         Credential::Refreshed(refresh) => {
             let place =
@@ -126,7 +126,7 @@ fn source_of(
             let refresh = group.map_or(&**refresh, |group| &group.config);
             let state = StateFile::new(&config.settings.state_dir, place);
             let stored = state.load_if_there();
-            let stored = stored.map_err(|error| NoSource::StateFile(state.path(), error))?;
+            let stored = stored.map_err(|error| NoCredential::StateFile(state.path(), error))?;
             return refreshed((refresh, &provider.slug), stored, &state, now);
         }
     }))
@@ -148,23 +148,23 @@ fn refreshed(
     stored: Option<Saved>,
     state: &StateFile,
     now: Moment,
-) -> Result<Option<Source>, NoSource> {
+) -> Result<Option<CredentialOrigin>, NoCredential> {
     let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     match (machine.presented(), stored) {
-        (Presented::Nothing, _) => Ok(Some(Source::ClientCredentials)),
+        (Presented::Nothing, _) => Ok(Some(CredentialOrigin::ClientCredentials)),
         // That there has to be a refresh token or a way to log in was reported.
         (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
-        (Presented::Missing, _) => Err(NoSource::Missing(missing(refresh, slug))),
+        (Presented::Missing, _) => Err(NoCredential::Missing(missing(refresh, slug))),
         (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
-            Ok(Some(Source::Stored {
+            Ok(Some(CredentialOrigin::Stored {
                 path: state.path(),
                 by_login: saved.login_hash.is_some(),
                 not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
                 failed: machine.applicable_failure().map(|failure| failure.what.clone()),
             }))
         }
-        (Presented::Token(_), stored) => Ok(Some(Source::Seed {
+        (Presented::Token(_), stored) => Ok(Some(CredentialOrigin::Seed {
             is_file: refresh.files.seed.is_some(),
             place: state.path(),
             is_anothers: stored.is_some(),
@@ -179,13 +179,13 @@ fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
 }
 
 /// Why a credential can come from nowhere; `Display` goes on after the provider's name.
-enum NoSource {
+enum NoCredential {
     Missing(Missing),
     /// The state file at this path can't be read, or makes no sense.
     StateFile(PathBuf, io::Error),
 }
 
-impl fmt::Display for NoSource {
+impl fmt::Display for NoCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(missing) => write!(f, "{missing}"),
@@ -205,7 +205,7 @@ impl fmt::Display for NoSource {
 }
 
 /// Where a credential comes from; `Display` goes on after the provider's name.
-enum Source {
+enum CredentialOrigin {
     Nothing,
     Client,
     Fixed,
@@ -225,7 +225,7 @@ enum Source {
     },
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for CredentialOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("nothing is sent"),

@@ -54,7 +54,7 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
     let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
     let mut mistakes: Vec<_> = mistakes.collect();
     if mistakes.is_empty() {
-        mistakes.extend(config.iter().flat_map(|config| check::ways(config)));
+        mistakes.extend(config.iter().flat_map(|config| check::connection_problems(config)));
     }
     for mistake in &mistakes {
         say(mistake);
@@ -77,7 +77,7 @@ fn whole(
     let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {
         // What the environment and the state folder lack is said in the same go.
-        for problem in check::offline(&config, &sources) {
+        for problem in check::offline_problems(&config, &sources) {
             say(&problem);
         }
         return ExitCode::from(BAD_CONFIG);
@@ -94,8 +94,8 @@ fn whole(
         say_out(&format!("{line}\n"));
     }
     let mut warnings = sources.warnings.clone();
-    let mut problems = check::offline(&config, &sources);
-    problems.extend(check::ways(&config));
+    let mut problems = check::offline_problems(&config, &sources);
+    problems.extend(check::connection_problems(&config));
     if online {
         let report = check::online(&config, &clock);
         say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evertoken::cli::Files;
 use evertoken::config::Config;
 use evertoken::config::resolve::Problem;
-use evertoken::reload::{self, Outcome};
+use evertoken::reload::{self, ReloadOutcome};
 use evertoken::{check, listener_owner};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -118,18 +118,18 @@ fn checked(files: &Files) -> Result<Config, Vec<String>> {
     let counts = |problem: &&Problem| !problem.is_warning && problem.unset.is_empty();
     let mistakes: Vec<_> = found.iter().filter(counts).map(ToString::to_string).collect();
     let Some(config) = config.filter(|_| mistakes.is_empty()) else { return Err(mistakes) };
-    let ways = check::ways(&config);
-    if ways.is_empty() { Ok(config) } else { Err(ways) }
+    let problems = check::connection_problems(&config);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
 /// Has `process` reload, and waits for how that went.
-fn ask(config: &Config, process: Option<u32>) -> Result<Outcome, NoOutcome> {
+fn ask(config: &Config, process: Option<u32>) -> Result<ReloadOutcome, NoOutcome> {
     let process = match process {
         Some(named) => ours(named)?,
         None => find(config)?,
     };
     let state_dir = &config.settings.state_dir;
-    let before = reload::last(state_dir);
+    let before = reload::read_outcome(state_dir);
     let id = i32::try_from(process).ok().and_then(Pid::from_raw);
     let id = id.ok_or(NoOutcome::NoProcess(process))?;
     kill_process(id, Signal::HUP).map_err(|error| NoOutcome::Unsignalled(process, error))?;
@@ -160,10 +160,14 @@ fn find(config: &Config) -> Result<u32, NoOutcome> {
     }
 }
 
-fn wait(state_dir: &Path, process: u32, before: Option<&Outcome>) -> Result<Outcome, NoOutcome> {
+fn wait(
+    state_dir: &Path,
+    process: u32,
+    before: Option<&ReloadOutcome>,
+) -> Result<ReloadOutcome, NoOutcome> {
     let end = crossbeam_channel::after(OUTCOME_WAIT_MAX);
     loop {
-        let outcome = reload::last(state_dir).filter(|outcome| outcome.process == process);
+        let outcome = reload::read_outcome(state_dir).filter(|outcome| outcome.process == process);
         if let Some(outcome) = outcome.filter(|outcome| Some(outcome) != before) {
             return Ok(outcome);
         }

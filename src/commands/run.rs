@@ -59,7 +59,7 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     match App::start(config, environment(clock), reload) {
         Ok(app) => serve(app, signals, state_dir, configuration),
         Err(error @ StartError::Bind(..)) => {
-            fail(&format!("{error}{}", way_out(&error, port)), CANT_BIND)
+            fail(&format!("{error}{}", bind_advice(&error, port)), CANT_BIND)
         }
         Err(error @ StartError::Provider(..)) => fail(&error.to_string(), BAD_CONFIG),
         Err(error @ StartError::Thread(_)) => fail(&error.to_string(), FAILED),
@@ -67,7 +67,7 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
 }
 
 /// What to do about an address that can't be bound, and who has it.
-fn way_out(error: &StartError, port: u16) -> String {
+fn bind_advice(error: &StartError, port: u16) -> String {
     let StartError::Bind(_, cause) = error else { return String::new() };
     match cause.kind() {
         io::ErrorKind::AddrInUse => {
@@ -253,7 +253,7 @@ fn start_reloads(
             let is_in_use = outcome.is_ok();
             let lines = outcome.unwrap_or_else(|problems| problems);
             let (process, configuration) = (std::process::id(), configuration.clone());
-            let told = reload::Outcome { process, count, is_in_use, lines, configuration };
+            let told = reload::ReloadOutcome { process, count, is_in_use, lines, configuration };
             tell_outcome(&state_dir, &told);
             // Whoever called has the new file, and looks where that says.
             let moved_to = current.proxy().settings.state_dir.clone();
@@ -275,9 +275,11 @@ fn start_reloads(
 }
 
 /// Leaves for `evertoken reload` how a reload went; what is wrong with the file is in the log already.
-fn tell_outcome(state_dir: &Path, told: &reload::Outcome) {
+fn tell_outcome(state_dir: &Path, told: &reload::ReloadOutcome) {
     // The folder is made where nobody has kept a token in it yet.
-    if let Err(error) = check_writable(state_dir).and_then(|()| reload::tell(state_dir, told)) {
+    if let Err(error) =
+        check_writable(state_dir).and_then(|()| reload::write_outcome(state_dir, told))
+    {
         warn!("How the reload went can't be written for `evertoken reload`: {error}");
     }
 }

@@ -10,7 +10,7 @@ use evertoken::cli::Files;
 use evertoken::config::Config;
 use evertoken::config::call::USUAL_FILE;
 use evertoken::config::resolve::Problem;
-use evertoken::status::{self, StatusError, Target};
+use evertoken::status::{self, Instance, StatusError};
 use evertoken::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -28,9 +28,9 @@ pub(crate) fn run(
 ) -> ExitCode {
     let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
-    let written = config.or(found).map(Written::read).unwrap_or_default();
+    let written = config.or(found).map(ConfigOnDisk::read).unwrap_or_default();
     let code = ask(&written, url, options);
-    if options.form != status::Form::Quiet {
+    if options.form != status::OutputForm::Quiet {
         written.mistakes.iter().for_each(|mistake| say(mistake));
     }
     code
@@ -38,7 +38,7 @@ pub(crate) fn run(
 
 /// The configuration on disk, as far as it can be read.
 #[derive(Default)]
-struct Written {
+struct ConfigOnDisk {
     config: Option<Config>,
     /// Its text, where that is no YAML.
     text: Option<String>,
@@ -46,7 +46,7 @@ struct Written {
     mistakes: Vec<String>,
 }
 
-impl Written {
+impl ConfigOnDisk {
     fn read(path: &Path) -> Self {
         let files = Files { config: path.to_owned(), environment: None };
         let variables = Variables::of(&files).unwrap_or_default();
@@ -69,11 +69,11 @@ impl Written {
     }
 
     /// Whom to ask.
-    fn target(&self, url: Option<&str>) -> Result<Target, StatusError> {
+    fn instance(&self, url: Option<&str>) -> Result<Instance, StatusError> {
         let guessed = self.text.as_deref().filter(|_| url.is_none()).map(status::address_in);
         let guessed = guessed.transpose()?;
         let key = variable("EVERTOKEN_API_KEY");
-        Target::choose(url.or(guessed.as_deref()), self.config.as_ref(), key.as_deref())
+        Instance::choose(url.or(guessed.as_deref()), self.config.as_ref(), key.as_deref())
     }
 }
 
@@ -100,9 +100,9 @@ fn not_here(
     ))
 }
 
-fn ask(written: &Written, url: Option<&str>, options: status::StatusOptions) -> ExitCode {
-    let target = match written.target(url) {
-        Ok(target) => target,
+fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions) -> ExitCode {
+    let instance = match written.instance(url) {
+        Ok(instance) => instance,
         Err(error) => {
             say(&error.to_string());
             return ExitCode::from(USAGE);
@@ -124,7 +124,7 @@ fn ask(written: &Written, url: Option<&str>, options: status::StatusOptions) -> 
         is_coloured: size().is_some() && !no_colour,
         interrupted,
     };
-    let is_ready = status::run(&target, options, &mut io);
+    let is_ready = status::run(&instance, options, &mut io);
     ExitCode::from(if is_ready { 0 } else { FAILED })
 }
 

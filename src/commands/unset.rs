@@ -13,7 +13,7 @@ pub(crate) fn explained(
     process: u32,
 ) -> Result<(Config, Vec<String>), Vec<String>> {
     let explain = |lines: &mut Vec<String>, is_unset: bool| {
-        lines.extend(is_unset.then(|| way_out(file, process)));
+        lines.extend(is_unset.then(|| where_to_set(file, process)));
     };
     match loaded {
         Ok((config, mut warnings)) => {
@@ -31,7 +31,7 @@ pub(crate) fn explained(
     }
 }
 
-fn way_out(file: Option<&Path>, process: u32) -> String {
+fn where_to_set(file: Option<&Path>, process: u32) -> String {
     match file {
         Some(file) => format!(
             "The running evertoken (process {process}) does not have that variable: put it into {}, and reload again",

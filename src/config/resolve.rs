@@ -10,7 +10,7 @@ use crate::config::{
 mod auto_refresh;
 mod egress;
 mod endpoint;
-mod login;
+mod login_endpoints;
 mod origins;
 mod provider;
 mod request_fields;

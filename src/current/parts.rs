@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 
-use crate::assemble::{Environment, StartError, random_name, way_to};
+use crate::assemble::{Environment, StartError, random_name, upstream_to};
 use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile};
 use crate::credential::claims::ClaimFields;
 use crate::credential::{Refreshed, Source};
@@ -213,7 +213,7 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
         if let Some(same) = same.filter(|same| chain.is_none() || chain == same.source.chain()) {
             return Ok(Prepared::Same(same));
         }
-        let upstream = way_to(&provider.base_url, provider, &settings.limits)?;
+        let upstream = upstream_to(&provider.base_url, provider, &settings.limits)?;
         Ok(Prepared::New(Box::new(upstream)))
     };
     providers.map(prepare).collect()

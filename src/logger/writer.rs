@@ -15,10 +15,10 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// Takes lines from any thread, and never makes one wait.
 #[derive(Clone)]
-pub(super) struct Writer(Arc<Shared>);
+pub(super) struct Writer(Arc<Queue>);
 
-struct Shared {
-    state: Mutex<State>,
+struct Queue {
+    state: Mutex<QueueState>,
     /// There is something to write.
     came: Condvar,
     /// Everything was written.
@@ -28,7 +28,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     backlog: Backlog,
     is_writing: bool,
 }
@@ -39,16 +39,16 @@ impl Writer {
         out: impl Write + Send + 'static,
         notice: impl Fn(u64) -> String + Send + 'static,
     ) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let queue = Arc::new(Queue {
             state: Mutex::default(),
             came: Condvar::new(),
             written: Condvar::new(),
             dropped_lines: AtomicU64::new(0),
         });
-        let own = shared.clone();
+        let own = queue.clone();
         // It ends with the process: a stop waits for its lines, and no longer than it may.
         thread::spawn("log", STACK_BYTES, move || own.run(out, &notice))?.detach();
-        Ok(Self(shared))
+        Ok(Self(queue))
     }
 
     /// Has `line` written, an urgent one at once.
@@ -68,7 +68,7 @@ impl Writer {
         let mut state = self.0.state();
         state.backlog.hurry();
         self.0.came.notify_one();
-        let is_busy = |state: &mut State| state.is_writing || !state.backlog.is_empty();
+        let is_busy = |state: &mut QueueState| state.is_writing || !state.backlog.is_empty();
         drop(self.0.written.wait_timeout_while(state, time_max, is_busy));
     }
 
@@ -78,8 +78,8 @@ impl Writer {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         // Each change of it is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +115,7 @@ impl Shared {
         while state.backlog.is_empty() {
             state = self.came.wait(state).unwrap_or_else(unwrap);
         }
-        let is_early = |state: &mut State| !state.backlog.is_due();
+        let is_early = |state: &mut QueueState| !state.backlog.is_due();
         let waited = self.came.wait_timeout_while(state, GATHER_MAX, is_early);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.is_writing = true;

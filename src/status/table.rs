@@ -22,7 +22,7 @@ const HEADINGS: [&str; 7] =
 
 /// How a piece of text looks, as an SGR parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Style {
     Plain,
     Bold,
     Faint,
@@ -32,7 +32,7 @@ enum Look {
     Bad,
 }
 
-impl Look {
+impl Style {
     const fn of(state: State) -> Self {
         match state {
             State::Ready => Self::Fine,
@@ -58,7 +58,7 @@ impl Look {
 
 /// The report of the instance at `url` in lines of `width`; with colours where `is_coloured` holds.
 pub fn render(report: &Report, url: &str, is_coloured: bool, width: usize) -> String {
-    let paint = |text: &str, look: Look| match look.parameter() {
+    let paint = |text: &str, look: Style| match look.parameter() {
         parameter if is_coloured && !parameter.is_empty() => {
             format!("\x1b[{parameter}m{text}\x1b[0m")
         }
@@ -74,7 +74,7 @@ fn write_all(
     out: &mut String,
     report: &Report,
     url: &str,
-    paint: &dyn Fn(&str, Look) -> String,
+    paint: &dyn Fn(&str, Style) -> String,
     width: usize,
 ) -> fmt::Result {
     let (version, up) = (plain(&report.version), duration(report.uptime_seconds));
@@ -82,19 +82,19 @@ fn write_all(
     let facts = format!("at {url}, up {up}, {} in flight", count(report.in_flight));
     let between = if program.width() + 1 + facts.width() <= width { ' ' } else { '\n' };
     let facts = wrapped(&facts, width).join("\n");
-    writeln!(out, "{}{between}{facts}", paint(&program, Look::Bold))?;
-    let look = if report.ready { Look::Plain } else { Look::Bad };
+    writeln!(out, "{}{between}{facts}", paint(&program, Style::Bold))?;
+    let look = if report.ready { Style::Plain } else { Style::Bad };
     writeln!(out, "{}", paint(&report.summary(), look))?;
     let store = report.token_store.iter();
     for text in store.flat_map(|store| store.problem.iter().chain(&store.warning)) {
         for piece in wrapped(&plain(text), width) {
-            writeln!(out, "{}", paint(&piece, Look::Warn))?;
+            writeln!(out, "{}", paint(&piece, Style::Warn))?;
         }
     }
     if let Some(failed) = &report.failed_reload {
         for text in [failed.summary(report.now)].iter().chain(&failed.problems) {
             for piece in wrapped(&plain(text), width) {
-                writeln!(out, "{}", paint(&piece, Look::Warn))?;
+                writeln!(out, "{}", paint(&piece, Style::Warn))?;
             }
         }
     }
@@ -118,11 +118,11 @@ fn write_all(
     writeln!(
         out,
         "{}",
-        paint(line(&headings, &widths)[..columns].join(GAP).trim_end(), Look::Faint)
+        paint(line(&headings, &widths)[..columns].join(GAP).trim_end(), Style::Faint)
     )?;
     for (row, provider) in rows.iter().zip(&report.providers) {
         let mut cells = line(row, &widths);
-        cells[1] = paint(&cells[1], Look::of(provider.state));
+        cells[1] = paint(&cells[1], Style::of(provider.state));
         writeln!(out, "{}", cells[..columns].join(GAP).trim_end())?;
         for (text, look) in remarks(provider, report) {
             for piece in wrapped(&plain(&text), width.saturating_sub(INDENT.len())) {
@@ -180,23 +180,23 @@ fn cells(provider: &ProviderReport) -> [String; 7] {
 }
 
 /// What else is to be said about a provider.
-fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Look)> {
+fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     let mut remarks = Vec::new();
     if let Some(problem) = &provider.problem {
-        remarks.push((problem.clone(), Look::of(provider.state)));
+        remarks.push((problem.clone(), Style::of(provider.state)));
     }
     if let Some(until_at) = provider.cooldown_until {
         let left = until(until_at, report.now);
-        remarks.push((format!("Passed over for {left} more."), Look::Plain));
+        remarks.push((format!("Passed over for {left} more."), Style::Plain));
     }
     if let Some(at) = provider.refresh.next_attempt_at.filter(|_| provider.problem.is_some()) {
-        remarks.push((format!("Next try in {}.", until(at, report.now)), Look::Plain));
+        remarks.push((format!("Next try in {}.", until(at, report.now)), Style::Plain));
     }
     if let Some(advice) = &provider.advice {
-        remarks.push((advice.clone(), Look::Plain));
+        remarks.push((advice.clone(), Style::Plain));
     }
     let warnings = provider.warning.as_deref().into_iter().chain(provider.login_due());
-    remarks.extend(warnings.map(|warning| (warning.to_owned(), Look::Warn)));
+    remarks.extend(warnings.map(|warning| (warning.to_owned(), Style::Warn)));
     remarks
 }
 

@@ -7,7 +7,7 @@ use crate::config::raw::Section;
 use crate::config::resolve::endpoint::check_endpoint;
 use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::Sources;
-use crate::config::resolve::{login, token_fields};
+use crate::config::resolve::{login_endpoints, token_fields};
 use crate::config::{
     AutoRefresh, Call, ClientAuth, CredentialFields, FileFormat, GrantType, Missing, RequestFormat,
     SecretFiles, SecretLookup, WatchedFile, secret_of_file,
@@ -88,7 +88,7 @@ pub(super) fn read_auto_refresh(
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
     let grant_type = known_grant.unwrap_or(GrantType::RefreshToken);
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
-    let login = login::read(&section, grant_type);
+    let login = login_endpoints::read(&section, grant_type);
     let refresh = AutoRefresh {
         token_url: read_token_url(&section, enabled),
         client_id: read_client_id(&section, sources, enabled),

@@ -996,7 +996,7 @@ fn the_example_documents_every_key() {
         include_str!("request_fields.rs"),
         include_str!("auto_refresh.rs"),
         include_str!("egress.rs"),
-        include_str!("login.rs"),
+        include_str!("login_endpoints.rs"),
         include_str!("origins.rs"),
         include_str!("token_fields.rs"),
         include_str!("../resolve.rs"),
