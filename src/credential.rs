@@ -4,4 +4,4 @@ pub mod claims;
 mod source;
 pub mod waiting;
 
-pub use source::{InUse, Refreshed, Source};
+pub use source::{InUse, RefreshedSource, Source};

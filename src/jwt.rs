@@ -9,7 +9,7 @@ use crate::expiry;
 
 /// When a token ends by its claim `exp` (RFC 7519 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum Exp {
     /// It is no JWT, or has no such claim.
     Unnamed,
     /// Then.
@@ -18,7 +18,7 @@ pub enum End {
     NotUnderstood,
 }
 
-impl End {
+impl Exp {
     /// When it is, where that is known.
     pub fn known(self) -> Option<Timestamp> {
         match self {
@@ -38,11 +38,11 @@ pub fn claims(token: &str) -> Option<Value> {
 }
 
 /// When `token` ends: in seconds, as is right, or in another form that is known, in UTC.
-pub fn end(token: &str) -> End {
+pub fn exp(token: &str) -> Exp {
     let claims = claims(token);
     match claims.as_ref().and_then(|claims| claims.get("exp")).filter(|exp| !exp.is_null()) {
-        None => End::Unnamed,
-        Some(exp) => expiry::read(exp, Some("")).map_or(End::NotUnderstood, End::At),
+        None => Exp::Unnamed,
+        Some(exp) => expiry::read(exp, Some("")).map_or(Exp::NotUnderstood, Exp::At),
     }
 }
 
@@ -55,22 +55,22 @@ mod tests {
     #[test]
     fn the_end_of_a_jwt() {
         let jwt = |claims: &str| format!("aa.{}.cc", BASE64_URL_SAFE_NO_PAD.encode(claims));
-        let at = |millis| End::At(Timestamp::from_millis(millis));
+        let at = |millis| Exp::At(Timestamp::from_millis(millis));
         let cases = [
             (jwt(r#"{"exp":1800000120}"#), at(1_800_000_120_000)),
             (jwt(r#"{"exp":1800000120.5}"#), at(1_800_000_120_500)),
             (jwt(r#"{"exp":"1800000120"}"#), at(1_800_000_120_000)),
             (jwt(r#"{"exp":1800000120000}"#), at(1_800_000_120_000)),
-            (jwt(r#"{"exp":0}"#), End::NotUnderstood),
-            (jwt(r#"{"exp":"soon"}"#), End::NotUnderstood),
-            (jwt(r#"{"exp":null}"#), End::Unnamed),
-            (jwt("{}"), End::Unnamed),
-            (jwt("no JSON"), End::Unnamed),
-            ("aa.b!.cc".to_owned(), End::Unnamed),
-            ("opaque".to_owned(), End::Unnamed),
+            (jwt(r#"{"exp":0}"#), Exp::NotUnderstood),
+            (jwt(r#"{"exp":"soon"}"#), Exp::NotUnderstood),
+            (jwt(r#"{"exp":null}"#), Exp::Unnamed),
+            (jwt("{}"), Exp::Unnamed),
+            (jwt("no JSON"), Exp::Unnamed),
+            ("aa.b!.cc".to_owned(), Exp::Unnamed),
+            ("opaque".to_owned(), Exp::Unnamed),
         ];
         for (token, expected) in cases {
-            assert_eq!(end(&token), expected, "{token}");
+            assert_eq!(exp(&token), expected, "{token}");
         }
     }
 

@@ -14,10 +14,10 @@ pub type ClaimValues = Arc<[Option<String>]>;
 
 /// The fields with claims of one provider, for the token that was used last.
 #[derive(Debug, Default)]
-pub struct ClaimFields(Mutex<Last>);
+pub struct ClaimFields(Mutex<LastClaims>);
 
 #[derive(Debug, Default)]
-struct Last {
+struct LastClaims {
     token: Option<Secret>,
     values: ClaimValues,
     /// What was said to be missing: it is said again only once it changes.
@@ -38,7 +38,7 @@ impl ClaimFields {
             for line in missing.iter().filter(|line| !last.told.contains(line)) {
                 warn!(provider = provider.name.as_str(); "Provider {}: {line}", provider.name);
             }
-            *last = Last { token: token.cloned(), values, told: missing };
+            *last = LastClaims { token: token.cloned(), values, told: missing };
         }
         Some(last.values.clone())
     }

@@ -27,11 +27,11 @@ pub enum Source {
     /// A file that is read again when it changes.
     File(Arc<Watched>),
     /// A chain of refresh tokens.
-    Refreshed(Refreshed),
+    Refreshed(RefreshedSource),
 }
 
 /// The tokens of a chain, as its refresher publishes them. Several providers may share it.
-pub struct Refreshed {
+pub struct RefreshedSource {
     /// All that refreshers publish.
     pub store: Arc<TokenStore>,
     /// Which of it is this chain's.
@@ -75,7 +75,7 @@ impl InUse<'_> {
     }
 }
 
-impl Refreshed {
+impl RefreshedSource {
     fn posting(&self) -> Arc<Posting> {
         self.store.read(self.chain)
     }

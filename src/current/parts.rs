@@ -9,7 +9,7 @@ use log::{error, info, warn};
 use crate::assemble::{Environment, StartError, random_name, upstream_to};
 use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile};
 use crate::credential::claims::ClaimFields;
-use crate::credential::{Refreshed, Source};
+use crate::credential::{RefreshedSource, Source};
 use crate::current::chains::{Chains, Plan};
 use crate::current::changes::{Listening, counts_of, unchanged};
 use crate::proxy::cooldown::Cooldown;
@@ -186,7 +186,7 @@ impl Parts {
                 let known = old.and_then(|old| watched_before(file, &old.providers));
                 Source::File(known.unwrap_or_else(|| Arc::new(Watched::of(file, unsaved()))))
             }
-            Credential::Refreshed(refresh) => Source::Refreshed(Refreshed {
+            Credential::Refreshed(refresh) => Source::Refreshed(RefreshedSource {
                 store: self.store.clone(),
                 chain,
                 inbox: self.chains.inbox(chain).filter(|_| config.enabled),

@@ -11,8 +11,8 @@ use log::{debug, warn};
 use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::body::TakenBody;
-use crate::proxy::cooldown::Mark;
-use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::cooldown::SentMark;
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::state::Proxy;
 use crate::proxy::{cooldown, headers, rejection, target, verdict};
@@ -64,7 +64,7 @@ pub(super) fn attempt<'p>(
     proxy: &Proxy,
     request: &mut Request<'_>,
     outgoing: &Outgoing<'p, '_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
 ) -> Result<Answered<'p>, Stop> {
     let provider = outgoing.provider;
     let in_flight = provider.enter()?;
@@ -76,7 +76,7 @@ pub(super) fn attempt<'p>(
 
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: Mark) {
+fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: SentMark) {
     let otherwise = proxy.settings.failure_cooldown;
     let name = &provider.config.name;
     let (length, why) = match outcome {
@@ -113,7 +113,7 @@ pub(super) fn send<'p>(
     proxy: &Proxy,
     request: &mut Request<'_>,
     outgoing: &Outgoing<'p, '_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
 ) -> Result<Answer<'p>, Stop> {
     let Provider { source, config, counts, .. } = outgoing.provider;
     let mut is_first = true;

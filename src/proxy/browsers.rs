@@ -2,7 +2,7 @@
 
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::proxy::access::Access;
-use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::pages;
 use crate::proxy::reply::Reply;
 use crate::proxy::state::Proxy;
@@ -14,7 +14,7 @@ pub(super) fn answer_preflight(
     preflight: &ResponseHead,
     head: &RequestHead,
     reply: &mut Reply<'_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
     if access.keys.is_none() {
         access.check(head, false)?;
@@ -31,7 +31,7 @@ pub(super) fn to_people(
     proxy: &Proxy,
     head: &RequestHead,
     reply: &mut Reply<'_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
     proxy.access.check(head, true)?;
     record.is_page = true;

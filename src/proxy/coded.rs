@@ -58,17 +58,17 @@ pub(super) fn by_model<'p, P>(
     body: TakenBody,
     serving: impl Fn(Option<&str>) -> Result<Vec<Candidate<'p, P>>, Refusal>,
 ) -> Result<(TakenBody, Vec<Candidate<'p, P>>), Stop> {
-    let mut look = Look { head: request.head, rest: &mut *request.body, limits };
-    let body = look.look_into(body).map_err(Stop::of_body)?;
+    let mut reader = BodyReader { head: request.head, rest: &mut *request.body, limits };
+    let body = reader.look_into(body).map_err(Stop::of_body)?;
     let candidates = serving(body.model().as_ref().map(|one| one.name.as_str()))?;
     if candidates.iter().all(|one| one.model.is_none()) {
         return Ok((body, candidates));
     }
-    Ok((look.for_renaming(body).map_err(Stop::of_body)?, candidates))
+    Ok((reader.for_renaming(body).map_err(Stop::of_body)?, candidates))
 }
 
 /// A look into the body of one request.
-struct Look<'a> {
+struct BodyReader<'a> {
     head: &'a RequestHead,
     /// What is not yet read of the body.
     rest: &'a mut dyn Read,
@@ -78,7 +78,7 @@ struct Look<'a> {
 /// A body that is inflated whole, or as it was and why it is not.
 type Unpacked = Result<TakenBody, (Unread, TakenBody)>;
 
-impl Look<'_> {
+impl BodyReader<'_> {
     /// The body with its model readable, where that can be; it is sent as it came unless the model is renamed. A
     /// request goes on with the body as it is where it can't, and the log says why.
     fn look_into(&mut self, body: TakenBody) -> io::Result<TakenBody> {
@@ -274,15 +274,15 @@ mod tests {
 
     fn looked(codings: &[&str], body: TakenBody, mut rest: &[u8], limits: &Limits) -> TakenBody {
         let head = head(codings);
-        Look { head: &head, rest: &mut rest, limits }.look_into(body).unwrap()
+        BodyReader { head: &head, rest: &mut rest, limits }.look_into(body).unwrap()
     }
 
     /// The same, and made ready for a rename.
     fn readied(codings: &[&str], body: TakenBody, mut rest: &[u8], limits: &Limits) -> TakenBody {
         let head = head(codings);
-        let mut look = Look { head: &head, rest: &mut rest, limits };
-        let body = look.look_into(body).unwrap();
-        look.for_renaming(body).unwrap()
+        let mut reader = BodyReader { head: &head, rest: &mut rest, limits };
+        let body = reader.look_into(body).unwrap();
+        reader.for_renaming(body).unwrap()
     }
 
     fn name(body: &TakenBody) -> Option<String> {

@@ -89,7 +89,7 @@ struct Cooling {
 
 /// When a request was sent, as far as cooldowns go by that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark(u64);
+pub struct SentMark(u64);
 
 impl Cooldown {
     fn cooling(&self) -> MutexGuard<'_, Cooling> {
@@ -98,13 +98,13 @@ impl Cooldown {
     }
 
     /// For a request that is about to be sent.
-    pub fn mark(&self) -> Mark {
-        Mark(self.number.load(Ordering::Acquire))
+    pub fn mark(&self) -> SentMark {
+        SentMark(self.number.load(Ordering::Acquire))
     }
 
     /// When it ends; None where it has ended.
     pub fn until(&self, now: Moment) -> Option<Due> {
-        if self.mark() == Mark(0) {
+        if self.mark() == SentMark(0) {
             return None;
         }
         self.cooling().until.filter(|until| !until.reached(now))
@@ -125,8 +125,8 @@ impl Cooldown {
     }
 
     /// A request that was sent at `sent` succeeded: what was begun before is over.
-    pub fn succeeded(&self, sent: Mark) {
-        if self.mark() == Mark(0) {
+    pub fn succeeded(&self, sent: SentMark) {
+        if self.mark() == SentMark(0) {
             return;
         }
         let mut cooling = self.cooling();

@@ -15,7 +15,7 @@ use crate::proxy::cut::Cut;
 use crate::proxy::failover::{choose, forward, take_body};
 use crate::proxy::incoming::{Counted, Progress};
 use crate::proxy::metrics::Observed;
-use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, Route, route};
@@ -27,7 +27,7 @@ impl Service for Proxy {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let stopwatch = Stopwatch::start();
         let head = request.head;
-        let (mut record, progress) = (Record::default(), Progress::default());
+        let (mut record, progress) = (RequestRecord::default(), Progress::default());
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
         reply.mind(head, &progress);
@@ -70,7 +70,7 @@ fn answer<'p>(
     proxy: &'p Proxy,
     request: &mut Request<'_>,
     reply: &mut Reply<'_>,
-    record: &mut Record<'p>,
+    record: &mut RequestRecord<'p>,
     stopwatch: Stopwatch,
 ) -> Result<(), Stop> {
     let head = request.head;
@@ -118,7 +118,7 @@ fn send_page(
     page: &str,
     request: &mut Request<'_>,
     reply: &mut Reply<'_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
     if page == "events" {
         record.status = Some(200);
@@ -166,7 +166,7 @@ fn refuse_with(
 fn report(
     proxy: &Proxy,
     head: &RequestHead,
-    record: &Record<'_>,
+    record: &RequestRecord<'_>,
     sent_bytes: u64,
     cut: Option<&str>,
     stopwatch: Stopwatch,

@@ -13,7 +13,7 @@ use crate::proxy::attempt::{Answered, Outgoing, attempt};
 use crate::proxy::body::TakenBody;
 use crate::proxy::choice::Queue;
 use crate::proxy::cut::Cut;
-use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
@@ -86,7 +86,7 @@ pub(super) fn forward<'p>(
     body: TakenBody,
     mut candidates: Candidates<'p>,
     reply: &mut Reply<'_>,
-    record: &mut Record<'p>,
+    record: &mut RequestRecord<'p>,
     stopwatch: Stopwatch,
 ) -> Result<(), Stop> {
     let model = if candidates.renames() { body.model() } else { None };
@@ -151,7 +151,7 @@ fn pass_on(
     asked: &RequestHead,
     answered: Answered<'_>,
     reply: &mut Reply<'_>,
-    record: &mut Record<'_>,
+    record: &mut RequestRecord<'_>,
     stopwatch: Stopwatch,
 ) -> Result<(), Stop> {
     let Answered { provider, mut answer, in_flight: _in_flight } = answered;

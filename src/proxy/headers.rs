@@ -54,14 +54,14 @@ impl HopByHop {
 
 /// The fields that a provider is sent.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub struct OutgoingFields<'a> {
     /// The client's, name and value, as they came.
     pub passed_on: Vec<(&'a [u8], &'a [u8])>,
     /// The proxy's own.
     pub own: Headers,
 }
 
-impl Fields<'_> {
+impl OutgoingFields<'_> {
     /// Sets a field in the place of all that are called `name`.
     fn set(&mut self, name: &str, value: &[&[u8]]) {
         self.remove(name);
@@ -114,7 +114,7 @@ pub fn to_upstream<'a>(
     credential: Option<&Secret>,
     claims: Option<&[Option<String>]>,
     inbound_keys: &[Secret],
-) -> Fields<'a> {
+) -> OutgoingFields<'a> {
     let passthrough = matches!(provider.credential, Credential::Passthrough);
     let hop_by_hop = HopByHop::of(headers);
     let crosses = |(name, _): &(&[u8], &[u8])| {
@@ -126,7 +126,7 @@ pub fn to_upstream<'a>(
     let mut passed_on = Vec::with_capacity(headers.len());
     passed_on.extend(headers.iter().filter(crosses));
     let own = Headers::with_room(provider.headers.len() + 1, OWN_COMMON_BYTES);
-    let mut sent = Fields { passed_on, own };
+    let mut sent = OutgoingFields { passed_on, own };
     if !inbound_keys.is_empty() {
         sent.take_out(inbound_keys);
     }

@@ -17,7 +17,7 @@ use crate::ingress::Request;
 use crate::proxy::api::{api_of, is_models_list};
 use crate::proxy::attempt::{Outgoing, send};
 use crate::proxy::body::TakenBody;
-use crate::proxy::outcome::{Record, Stop};
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::{Page, send_whole};
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
@@ -95,9 +95,6 @@ struct Asked<'a> {
     deadline: Deadline,
 }
 
-/// What came of one provider.
-type Outcome = Result<Vec<Model>, Missed>;
-
 /// Why a provider's list is not there.
 enum Missed {
     /// It answered with something else: its answer, where that came whole, and what is wrong with it.
@@ -125,7 +122,7 @@ pub(super) fn answer<'p>(
     wanted: &Wanted<'p, Arc<Provider>>,
     request: &Request<'_>,
     reply: &mut Reply<'_>,
-    record: &mut Record<'p>,
+    record: &mut RequestRecord<'p>,
 ) -> Result<(), Stop> {
     let asked = Asked {
         kind: wanted.kind,
@@ -181,9 +178,9 @@ fn ask_all(
     providers: &[&Arc<Provider>],
     asked: &Asked<'_>,
     attempts: &mut u32,
-) -> Vec<Outcome> {
+) -> Vec<Result<Vec<Model>, Missed>> {
     let ask = |provider: &&Arc<Provider>| {
-        let mut record = Record::default();
+        let mut record = RequestRecord::default();
         (models_of(proxy, provider, asked, &mut record), record.attempts)
     };
     let mut outcomes = Vec::new();
@@ -201,8 +198,8 @@ fn models_of(
     proxy: &Proxy,
     provider: &Provider,
     asked: &Asked<'_>,
-    record: &mut Record<'_>,
-) -> Outcome {
+    record: &mut RequestRecord<'_>,
+) -> Result<Vec<Model>, Missed> {
     let _in_flight = provider.enter().map_err(Missed::Refused)?;
     let (mut models, mut bytes) = (Vec::new(), 0);
     let mut after: Option<String> = None;
@@ -235,8 +232,8 @@ fn models_page(
     provider: &Provider,
     asked: &Asked<'_>,
     target: &str,
-    record: &mut Record<'_>,
-) -> Result<list::Page, Missed> {
+    record: &mut RequestRecord<'_>,
+) -> Result<list::ListPage, Missed> {
     let mut asking = Request {
         head: &asked.own,
         body: &mut io::empty(),
@@ -279,7 +276,7 @@ fn models_page(
 }
 
 /// Reads one list at a time, over all requests: as a tree of values a list may take many times its bytes.
-fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::Page, NoList> {
+fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::ListPage, NoList> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // The lock guards no value that a panic could have left half done.
     let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,7 @@ impl From<Refusal> for Stop {
 
 /// What the log line tells, gathered on the way.
 #[derive(Default)]
-pub(super) struct Record<'p> {
+pub(super) struct RequestRecord<'p> {
     pub(super) provider: Option<&'p Provider>,
     pub(super) status: Option<u16>,
     pub(super) first_byte: Option<Duration>,
@@ -52,7 +52,7 @@ pub(super) struct Record<'p> {
     pub(super) refused: Option<Code>,
 }
 
-impl<'p> Record<'p> {
+impl<'p> RequestRecord<'p> {
     /// The answer of a provider is passed on.
     pub(super) fn answered_by(&mut self, provider: &'p Provider, status: u16) {
         self.provider = Some(provider);

@@ -15,13 +15,13 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Who watches the status, as far as they must be counted and sent away.
 #[derive(Debug)]
 pub struct Watchers {
-    state: Mutex<State>,
+    state: Mutex<Streams>,
     dismissed: Receiver<()>,
     most: usize,
 }
 
 #[derive(Debug)]
-struct State {
+struct Streams {
     open: usize,
     /// Dropped to send all of them away.
     hold: Option<Sender<()>>,
@@ -29,17 +29,17 @@ struct State {
 
 /// The place of one watcher, free again once this is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a Watchers);
+pub(super) struct Watcher<'a>(&'a Watchers);
 
 impl Watchers {
     /// Nobody yet. There will be [`EVENT_STREAMS_MAX`] at most, and half of `max_connections`.
     pub fn new(max_connections: usize) -> Self {
         let (hold, dismissed) = bounded(0);
-        let state = Mutex::new(State { open: 0, hold: Some(hold) });
+        let state = Mutex::new(Streams { open: 0, hold: Some(hold) });
         Self { state, dismissed, most: EVENT_STREAMS_MAX.min(max_connections / 2) }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, Streams> {
         // A number and a flag: there is nothing half done to fear.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,18 +55,18 @@ impl Watchers {
     }
 
     /// A place for one more; the refusal says that there is none.
-    pub(super) fn enter(&self) -> Result<Place<'_>, Refusal> {
+    pub(super) fn enter(&self) -> Result<Watcher<'_>, Refusal> {
         let mut state = self.state();
         if state.open >= self.most {
             let message = format!("{} watch the status already, which is the most", state.open);
             return Err(Refusal::new(Code::Overloaded, message).retry_in(SILENCE_MAX));
         }
         state.open += 1;
-        Ok(Place(self))
+        Ok(Watcher(self))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Watcher<'_> {
     fn drop(&mut self) {
         self.0.state().open -= 1;
     }

@@ -61,7 +61,7 @@ enum Said {
 
 /// The troubles that are known, and what was said of them. Pure.
 #[derive(Debug, Default)]
-struct Record {
+struct Condition {
     troubles: BTreeMap<Finder, (String, Use)>,
     away_since: Option<Moment>,
     well_since: Option<Moment>,
@@ -76,7 +76,7 @@ fn millis(from: Moment, to: Moment) -> u64 {
     to.steady_ms.saturating_sub(from.steady_ms)
 }
 
-impl Record {
+impl Condition {
     /// What is to be said of a trouble: the keeper's reason where it is in trouble itself.
     fn found(&mut self, finder: Finder, trouble: &str, of: Use, now: Moment) -> Option<Said> {
         self.troubles.insert(finder, (trouble.to_owned(), of));
@@ -137,7 +137,7 @@ impl Record {
 pub struct Health {
     place: String,
     fallback: Fallback,
-    record: Mutex<Record>,
+    record: Mutex<Condition>,
 }
 
 impl Health {
@@ -146,7 +146,7 @@ impl Health {
         Self { place: store.place.to_string(), fallback: store.fallback, record: Mutex::default() }
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
+    fn record(&self) -> MutexGuard<'_, Condition> {
         // Each change is complete in itself.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -272,14 +272,14 @@ mod tests {
         Said::Away(why.to_owned(), ms)
     }
 
-    fn found(record: &mut Record, finder: Finder, why: &str, now: Moment) -> Option<Said> {
+    fn found(record: &mut Condition, finder: Finder, why: &str, now: Moment) -> Option<Said> {
         record.found(finder, why, Use::Writing, now)
     }
 
     /// Seen with a read-only replica: 2 to 17 lines a second.
     #[test]
     fn one_line_a_minute_for_all_providers_together() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         assert_eq!(found(&mut record, of("a"), "READONLY", at(0)), Some(away("READONLY", 0)));
         for ms in (0..REPEAT_MS).step_by(500) {
             for finder in [of("a"), of("b"), Finder::Keeper] {
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn another_reason_is_said_at_once_but_two_in_turn_are_not_repeated() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         assert_eq!(found(&mut record, Finder::Keeper, "LOADING", at(0)), Some(away("LOADING", 0)));
         assert_eq!(
             found(&mut record, Finder::Keeper, "READONLY", at(5_000)),
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn words_that_differ_each_time_are_few_lines_too() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         let lines = (0..100).filter(|number| {
             found(&mut record, of("a"), &format!("MOVED {number}"), at(*number)).is_some()
         });
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_end_is_said_once_and_only_where_nobody_is_in_trouble() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         found(&mut record, of("a"), "OOM", at(0));
         found(&mut record, Finder::Keeper, "OOM", at(10));
         record.worked(&Finder::Keeper, Use::Writing, at(100));
@@ -335,7 +335,7 @@ mod tests {
     /// A replica answers what is read: between two refused writes that is no end.
     #[test]
     fn what_can_be_read_says_nothing_of_what_can_be_written() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         found(&mut record, of("a"), "READONLY", at(0));
         record.found(of("b"), "NOPERM", Use::Reading, at(0));
         record.worked(&of("a"), Use::Reading, at(1));
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn clocks_that_are_too_far_apart_are_said_once_and_their_end_once() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         let mut said = |ms: i64| {
             record.measured(Offset::measured(at(0), at(0).wall.plus_millis(ms), at(0)).unwrap())
         };
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn trouble_that_comes_back_within_a_moment_was_never_over() {
-        let mut record = Record::default();
+        let mut record = Condition::default();
         found(&mut record, of("a"), "MISCONF", at(0));
         for ms in (0..30_000).step_by(1_000) {
             record.worked(&of("a"), Use::Writing, at(ms));

@@ -83,7 +83,7 @@ impl Keeper {
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
         let members = Members::default();
         let health = Arc::new(Health::new(store));
-        let work = Work {
+        let work = KeeperThread {
             store: store.clone(),
             health: health.clone(),
             instance,
@@ -138,7 +138,7 @@ fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<Member>>> {
 }
 
 /// What the thread works with.
-struct Work {
+struct KeeperThread {
     store: SharedStore,
     health: Arc<Health>,
     instance: String,
@@ -161,7 +161,7 @@ struct Session<'a> {
     is_unwritable: bool,
 }
 
-impl Work {
+impl KeeperThread {
     fn run(mut self) {
         loop {
             let trouble = match self.session() {

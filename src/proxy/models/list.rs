@@ -25,7 +25,7 @@ pub(super) struct Model {
 
 /// One answer of a provider.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct ListPage {
     /// Its models.
     pub(super) models: Vec<Model>,
     /// The model after which the next page begins; None where this is the last one.
@@ -63,7 +63,7 @@ impl fmt::Display for NoList {
 }
 
 /// Reads an answer with a list. Nested values take much of the stack.
-pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Page, NoList> {
+pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<ListPage, NoList> {
     let plain = inflate::plain(headers, body, LIST_MAX_BYTES);
     if plain.is_over {
         return Err(NoList::ListTooLong);
@@ -75,7 +75,7 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Page, NoList> {
     let last_id = answer["last_id"].as_str();
     let last = last_id.or_else(|| models.last().map(|model| model.id.as_str()));
     let next_after = last.filter(|_| answer["has_more"] == true).map(str::to_owned);
-    Ok(Page { models, next_after })
+    Ok(ListPage { models, next_after })
 }
 
 impl Model {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::config::token_fields::TokenFields;
 use crate::expiry;
-use crate::jwt::{self, End};
+use crate::jwt::{self, Exp};
 
 /// A lifetime assumed where nothing names one.
 pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
@@ -37,17 +37,17 @@ pub(super) fn of_access_token(
     if let Some(millis) = named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS) {
         return (millis, None);
     }
-    let end = jwt::end(access_token);
+    let end = jwt::exp(access_token);
     let exp = end.known();
     let left = exp.map(|exp| exp.millis_since(sent));
     let odd = senseless(answer, fields)
         .map(|name| format!("The token response's '{name}' makes no sense"))
         .or(match end {
-            End::At(at) if at <= sent => {
+            Exp::At(at) if at <= sent => {
                 Some("The access token's own 'exp' is in the past; is the clock right?".to_owned())
             }
-            End::NotUnderstood => Some("The access token's own 'exp' is not understood".to_owned()),
-            End::At(_) | End::Unnamed => None,
+            Exp::NotUnderstood => Some("The access token's own 'exp' is not understood".to_owned()),
+            Exp::At(_) | Exp::Unnamed => None,
         });
     let iat = jwt::claims(access_token).and_then(|claims| point(claims.get("iat")?));
     // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
@@ -85,7 +85,7 @@ pub(super) fn has_ended(
     }
     let lifetime = LIFETIMES.iter().find_map(|name| number(fields.value(answer, name)?));
     let mut ends = ENDS.iter().filter_map(|name| point(fields.value(answer, name)?));
-    let own = || jwt::end(access_token).known();
+    let own = || jwt::exp(access_token).known();
     lifetime.is_some_and(|secs| secs <= 0.0)
         || ends.next().or_else(own).is_some_and(|end| end <= sent)
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::config::{CredentialFields, FileFormat};
 use crate::expiry;
-use crate::jwt::{self, End};
+use crate::jwt::{self, Exp};
 use crate::record::salvage;
 use crate::secret::Secret;
 use crate::token::watched::fault::Fault;
@@ -52,7 +52,7 @@ fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
     let (expires_at, doubt) = match (expires_at, written) {
         (Some(at), _) => (Some(at), None),
         (None, written) => {
-            let end = jwt::end(token);
+            let end = jwt::exp(token);
             let of_jwt = end.known();
             let instead = match of_jwt {
                 Some(_) => "the token's own 'exp' counts",
@@ -65,7 +65,7 @@ fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
                 None if fields.expires_at_is_written && of_jwt.is_none() => {
                     Some(format!("has nothing at '{place}', where the expiry should be; {instead}"))
                 }
-                None if end == End::NotUnderstood => Some(format!(
+                None if end == Exp::NotUnderstood => Some(format!(
                     "holds a token whose own 'exp' is no time that is known here; {instead}"
                 )),
                 None => None,
