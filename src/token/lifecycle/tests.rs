@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::record::Marker;
 use crate::shortage::Shortage;
 use crate::token::backoff::{REJECTION_WAIT_FIRST_MS, REJECTION_WAIT_MAX_MS, WANTED_DELAY_MAX_MS};
 use crate::token::grant::Reached;
 
+mod records;
 mod rejection;
 mod timing;
 

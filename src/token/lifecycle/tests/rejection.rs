@@ -229,3 +229,37 @@ fn a_repeated_token_is_repeated_for_all_hosts() {
     assert!(matches!(other.next(due), Instruction::Wait(_)), "the refusal was followed");
     assert_eq!(refuse(&mut other, due), OnRejection::Later(REJECTION_WAIT_FIRST_MS));
 }
+
+#[test]
+fn a_refused_token_is_refreshed_no_sooner_than_the_issuer_asked() {
+    let mut machine = fresh();
+    machine.order(START);
+    let asked = Failure { retry_after_ms: Some(90_000), ..failure(Class::Transient) };
+    fail(&mut machine, &asked, START);
+    assert_eq!(refuse(&mut machine, START), OnRejection::Later(90_000));
+    assert_eq!(wait(&machine, START), 90_000);
+}
+
+#[test]
+fn a_refused_token_that_the_schedule_refreshes_first_ends_the_doubling() {
+    let mut machine = fresh();
+    refuse(&mut machine, START);
+    // It lives twelve seconds, so that its refresh is due before the ten seconds of its refusal are over.
+    succeed(&mut machine, &grant("b", None, 12_000), START);
+    assert_eq!(refuse(&mut machine, START), OnRejection::Later(REJECTION_WAIT_FIRST_MS));
+    let due = later(START, 6_000);
+    succeed(&mut machine, &grant("c", None, 3_600_000), due);
+    assert_eq!(refuse(&mut machine, due), OnRejection::Refresh);
+}
+
+#[test]
+fn while_the_token_in_hand_is_refused_tries_are_ten_seconds_apart() {
+    let (mut machine, mut now) = (fresh(), START);
+    refuse(&mut machine, now);
+    for _ in 0..30 {
+        let (after, _) = fail(&mut machine, &failure(Class::Transient), now);
+        let wait_ms = after.next_attempt.left_ms(now);
+        assert!(wait_ms <= WANTED_DELAY_MAX_MS, "{wait_ms}");
+        now = later(now, wait_ms);
+    }
+}

@@ -228,6 +228,21 @@ fn the_doubling_begins_anew_when_requests_begin_to_wait() {
 }
 
 #[test]
+fn the_doubling_begins_anew_when_requests_come_back() {
+    let (mut machine, mut now) = (Lifecycle::new(policy(Some("s")), None, START), START);
+    let mut last_wait_ms = 0;
+    for is_wanted in [true, true, true, true, true, true, true, true, false, true] {
+        if is_wanted {
+            machine.wanted(now);
+        }
+        let (after, _) = fail(&mut machine, &failure(Class::Transient), now);
+        last_wait_ms = after.next_attempt.left_ms(now);
+        now = later(now, last_wait_ms);
+    }
+    assert!(last_wait_ms <= 1_000, "{last_wait_ms}");
+}
+
+#[test]
 fn a_request_in_the_middle_of_a_long_wait_cuts_it_short() {
     // A machine in the middle of a wait of a minute or more, and when that began.
     let long = || {

@@ -1,0 +1,153 @@
+//! Records of other hosts, other processes and earlier starts, and what they change about the next try.
+
+use super::*;
+
+/// The record of a chain `r1` that began with the seed `s`, and its token good for an hour.
+fn chain() -> Saved {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    succeed(&mut machine, &grant("a", Some("r1"), 3_600_000), START)
+}
+
+fn host(stored: &Saved) -> Lifecycle {
+    Lifecycle::new(policy(Some("s")), Some(stored.clone()), START)
+}
+
+/// The record after another host was told that `r1` is no good.
+fn refused(stored: &Saved) -> Saved {
+    let mut other = host(stored);
+    let (after, saved) = fail(&mut other, &failure(Class::TokenDead), START);
+    assert!(after.falls_back_to_seed);
+    saved.unwrap()
+}
+
+#[test]
+fn a_refusal_of_the_chain_has_the_seed_tried_at_once_and_only_once() {
+    let stored = chain();
+    let mut machine = host(&stored);
+    let record = refused(&stored);
+    machine.take_up(record.clone(), START);
+    assert_eq!(machine.next(START), Instruction::Refresh, "though the token is good for an hour");
+    assert_eq!(presented(&machine), "s");
+    let asked = Failure { retry_after_ms: Some(90_000), ..failure(Class::Transient) };
+    fail(&mut machine, &asked, START);
+    let again = Saved { revision: machine.saved().revision + 1, ..record };
+    machine.take_up(again, START);
+    assert_eq!(wait(&machine, START), 90_000, "the same refusal is no news");
+}
+
+#[test]
+fn a_refusal_of_the_chain_does_not_end_the_wait_after_one_of_the_seed() {
+    let stored = chain();
+    let record = refused(&stored);
+    let mut machine = host(&stored);
+    fail(&mut machine, &failure(Class::TokenDead), START);
+    fail(&mut machine, &failure(Class::TokenDead), START);
+    machine.order(START);
+    machine.withdrawn();
+    machine.take_up(Saved { revision: machine.saved().revision + 1, ..record }, START);
+    assert_eq!((wait(&machine, START), presented(&machine).as_str()), (HOUR_MS, "s"));
+}
+
+#[test]
+fn an_order_has_a_refused_chain_tried_again() {
+    let mut machine = host(&refused(&chain()));
+    assert_eq!(presented(&machine), "s");
+    machine.order(START);
+    assert_eq!(presented(&machine), "r1");
+}
+
+#[test]
+fn the_next_refresh_token_of_a_refused_chain_is_presented() {
+    let stored = chain();
+    let mut machine = host(&refused(&stored));
+    let mut other = host(&stored);
+    other.order(START);
+    succeed(&mut other, &grant("b", Some("r2"), 3_600_000), START);
+    let marked = other.begin(&other.presented(), START).unwrap();
+    machine.take_up(Saved { revision: 99, ..marked }, START);
+    assert_eq!(presented(&machine), "r2");
+}
+
+#[test]
+fn a_lost_answer_is_told_after_a_restart_too() {
+    let mut machine = host(&chain());
+    let silent = Failure { reached: Reached::Perhaps, ..failure(Class::Transient) };
+    fail(&mut machine, &silent, START);
+    fail(&mut machine, &failure(Class::TokenDead), START);
+    let (_, saved) = fail(&mut machine, &failure(Class::TokenDead), START);
+    let mut restarted = host(&saved.unwrap());
+    assert_eq!((wait(&restarted, START), restarted.consecutive_failures()), (HOUR_MS, 1));
+    restarted.order(START);
+    let (after, _) = fail(&mut restarted, &failure(Class::TokenDead), START);
+    assert!(after.answer_lost);
+}
+
+#[test]
+fn a_marker_has_a_refresh_begin_at_once_though_the_token_is_good_for_an_hour() {
+    let mut other = host(&chain());
+    let marked = other.begin(&other.presented(), START).unwrap();
+    assert_eq!(host(&marked).next(START), Instruction::Refresh);
+    // It is of another refresh token than the one to present.
+    let other_seed = Lifecycle::new(policy(None), Some(chain()), START);
+    let mut marked = other_seed.saved().clone();
+    marked.pending = Some(Marker { refresh_token_hash: Secret::new("x").hash(), at: START.wall });
+    assert!(wait(&host(&marked), START) > 3_000_000);
+}
+
+#[test]
+fn an_order_outlives_a_token_whose_next_refresh_is_under_way() {
+    let stored = chain();
+    for (begins_another, is_over) in [(true, false), (false, true)] {
+        let mut machine = host(&stored);
+        machine.order(START);
+        let mut other = host(&stored);
+        other.order(START);
+        let mut record = succeed(&mut other, &grant("b", Some("r2"), 3_600_000), START);
+        if begins_another {
+            record = other.begin(&Presented::Token(Secret::new("x")), START).unwrap();
+        }
+        assert!(machine.take_up(record, START));
+        assert_eq!(machine.next(START) != Instruction::Refresh, is_over);
+    }
+}
+
+#[test]
+fn a_host_keeps_its_own_client_when_it_takes_up_a_record() {
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    machine.record_client(Some("ours".into()));
+    machine.take_up(Saved { client: Some("theirs".into()), ..chain() }, START);
+    assert_eq!(machine.saved().client.as_deref(), Some("ours"));
+    let mut machine = Lifecycle::new(policy(Some("s")), None, START);
+    machine.take_up(Saved { client: Some("theirs".into()), ..chain() }, START);
+    assert_eq!(machine.saved().client.as_deref(), Some("theirs"));
+}
+
+#[test]
+fn a_reload_after_a_failure_tries_once_and_a_good_token_is_kept() {
+    let mut machine = host(&chain());
+    machine.reconfigure(policy(Some("s")), START);
+    assert!(wait(&machine, START) > 3_000_000);
+    fail(&mut machine, &failure(Class::Permanent), START);
+    machine.reconfigure(policy(Some("s")), START);
+    assert_eq!(machine.next(START), Instruction::Refresh);
+    assert!(machine.token().is_some());
+}
+
+#[test]
+fn the_refresh_token_of_a_login_asks_for_no_other_scope_than_was_granted() {
+    let login = Presented::Token(Secret::new("lr"));
+    let other = Presented::Token(Secret::new("seed"));
+    for (configured, granted, asked) in [
+        (Some("a b"), Some("a"), None),
+        (Some("b a"), Some("a b"), Some("b a")),
+        (Some("a"), None, Some("a")),
+        (None, Some("a"), None),
+    ] {
+        let policy = Policy { scope: configured.map(str::to_owned), ..policy(None) };
+        let mut machine = Lifecycle::new(policy, None, START);
+        let scope = granted.map(str::to_owned);
+        let granted = Grant { scope, ..grant("a", Some("lr"), 3_600_000) };
+        machine.logged_in(&granted, &Secret::new("lr"), START, START, &mut rng());
+        assert_eq!((machine.scope(&login), machine.scope(&other)), (asked, configured));
+    }
+}
