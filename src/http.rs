@@ -3,8 +3,10 @@
 
 pub mod body;
 pub mod buffer;
+pub mod chunked;
 pub mod framing;
 pub mod head;
 pub mod inflate;
 pub mod message;
 pub mod refusal;
+pub mod rules;

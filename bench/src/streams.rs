@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use evertoken::http::framing::{Framing, Step};
+use evertoken::http::framing::Framing;
+use evertoken::http::rules::Rules;
 use rustix::event::epoll;
 
 use crate::time::{nanos, now};
@@ -142,22 +143,19 @@ impl Stream {
                 return false;
             }
             body = self.head.split_off(end + 4);
-            self.framing = Some(Framing::chunked());
+            self.framing = Some(Framing::chunked(Rules::LENIENT));
             self.opened = nanos();
         }
         let mut rest = body.as_slice();
         while let Some(framing) = &mut self.framing {
-            match framing.step(rest) {
-                Ok(Step::Data { skip, len }) => {
-                    self.text.extend_from_slice(&rest[skip..skip + len]);
-                    rest = &rest[skip + len..];
-                }
-                Ok(Step::More { .. }) => break,
-                Ok(Step::End { .. }) => {
-                    self.has_ended = true;
-                    break;
-                }
-                Err(_) => return false,
+            let Ok(skipped) = framing.skip(rest) else { return false };
+            let data = &rest[skipped..][..framing.data_in(rest.len() - skipped)];
+            self.text.extend_from_slice(data);
+            framing.take_data(data.len());
+            rest = &rest[skipped + data.len()..];
+            self.has_ended = *framing == Framing::Done;
+            if rest.is_empty() || self.has_ended {
+                break;
             }
         }
         let arrived = nanos();

@@ -1,20 +1,17 @@
-//! A request body's framing taken off, over any `Read`: by length, or chunks (RFC 9112 §6, §7.1).
+//! A request's body without its framing, over any `BufRead`.
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
+use crate::http::chunked::BadFraming;
+use crate::http::framing::Framing;
 use crate::http::message::BodyLength;
-
-/// The longest line within a chunked body: a chunk's size with its extensions, or a trailer field.
-pub const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
-/// All trailer fields together; they are read and dropped.
-pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
 
 /// What is wrong with a request body; carried in an `io::Error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
     /// Broken framing.
-    Malformed(&'static str),
+    Malformed(BadFraming),
     /// Over the limit.
     TooLarge,
     /// Silent for too long.
@@ -35,172 +32,92 @@ impl BodyFault {
     }
 }
 
+impl From<BadFraming> for BodyFault {
+    fn from(bad: BadFraming) -> Self {
+        match bad {
+            BadFraming::SizeTooLarge => Self::TooLarge,
+            bad => Self::Malformed(bad),
+        }
+    }
+}
+
 impl fmt::Display for BodyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed(why) => why,
-            Self::TooLarge => "the request body is too large",
-            Self::Timeout => "the request body did not come in time",
-            Self::Gone => "the client went away",
-        })
+        match self {
+            Self::Malformed(bad) => bad.fmt(f),
+            Self::TooLarge => f.write_str("the request body is too large"),
+            Self::Timeout => f.write_str("the request body did not come in time"),
+            Self::Gone => f.write_str("the client went away"),
+        }
     }
 }
 
 impl std::error::Error for BodyFault {}
 
-/// Where a body stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// So many bytes are left of a sized body.
-    Sized(u64),
-    /// A chunk's size line comes next.
-    ChunkSize,
-    /// So many bytes are left of a chunk.
-    Chunk(u64),
-    /// The line end after a chunk comes next.
-    ChunkEnd,
-    /// Nothing is left.
-    Done,
-    /// The framing broke: where the next request starts is not known.
-    Broken,
-}
-
 /// Takes the framing off. The reader it is given is read no further than the body goes.
 #[derive(Debug)]
 pub struct BodyDecoder {
-    state: State,
+    framing: Framing,
     /// How many more bytes a chunked body may have.
     allowed: u64,
+    /// What broke the body: where the next request starts is not known then.
+    fault: Option<BodyFault>,
 }
 
 impl BodyDecoder {
     /// A body of `length`, chunked ones of at most `max_bytes`.
     pub fn new(length: BodyLength, max_bytes: u64) -> Self {
-        let state = match length {
-            BodyLength::Absent | BodyLength::Sized(0) => State::Done,
-            BodyLength::Sized(bytes) => State::Sized(bytes),
-            BodyLength::Chunked => State::ChunkSize,
-        };
-        Self { state, allowed: max_bytes }
+        Self { framing: Framing::of_request(length), allowed: max_bytes, fault: None }
     }
 
     /// Whether everything was read.
     pub fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.framing == Framing::Done
     }
 
-    /// Reads a piece of the body from `from`; 0 at its end.
+    /// Reads a piece of the body from `from`; 0 at its end. After an error, the same error again.
     pub fn read(&mut self, from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
+        if let Some(fault) = self.fault {
+            return Err(fault.into_io());
         }
-        let outcome = self.step(from, buffer);
-        if outcome.is_err() {
-            self.state = State::Broken;
+        let outcome = if buffer.is_empty() { Ok(0) } else { self.step(from, buffer) };
+        if let Err(error) = &outcome {
+            self.fault = BodyFault::of(error).or(Some(BodyFault::Gone));
         }
         outcome
     }
 
     fn step(&mut self, from: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.state {
-                State::Done => return Ok(0),
-                State::Broken => {
-                    return Err(BodyFault::Malformed("the body broke before").into_io());
-                }
-                State::Sized(left) => {
-                    let count = read_some(from, buffer, left)?;
-                    let left = left - count as u64;
-                    self.state = if left == 0 { State::Done } else { State::Sized(left) };
-                    return Ok(count);
-                }
-                State::Chunk(left) => {
-                    let count = read_some(from, buffer, left)?;
-                    let left = left - count as u64;
-                    self.state = if left == 0 { State::ChunkEnd } else { State::Chunk(left) };
-                    return Ok(count);
-                }
-                State::ChunkEnd => {
-                    if !read_line(from, 0)?.is_empty() {
-                        return Err(BodyFault::Malformed("a chunk longer than its size").into_io());
-                    }
-                    self.state = State::ChunkSize;
-                }
-                State::ChunkSize => self.begin_chunk(from)?,
+            let room = self.framing.data_in(buffer.len());
+            if self.is_done() {
+                return Ok(0);
+            } else if room > 0 {
+                let count = from.read(&mut buffer[..room])?;
+                self.framing.take_data(count);
+                return if count == 0 { Err(BodyFault::Gone.into_io()) } else { Ok(count) };
             }
+            let held = from.fill_buf()?;
+            if held.is_empty() {
+                return Err(BodyFault::Gone.into_io());
+            }
+            let skipped = self.framing.skip(held).map_err(|bad| BodyFault::from(bad).into_io())?;
+            from.consume(skipped);
+            // A chunk has begun, or nothing has.
+            let allowed = self.allowed.checked_sub(self.framing.data_left());
+            self.allowed = allowed.ok_or_else(|| BodyFault::TooLarge.into_io())?;
         }
-    }
-
-    fn begin_chunk(&mut self, from: &mut impl BufRead) -> io::Result<()> {
-        let line = read_line(from, CHUNK_LINE_MAX_BYTES)?;
-        let size = chunk_size(&line).map_err(BodyFault::into_io)?;
-        if size == 0 {
-            read_trailers(from)?;
-            self.state = State::Done;
-            return Ok(());
-        }
-        self.allowed =
-            self.allowed.checked_sub(size).ok_or_else(|| BodyFault::TooLarge.into_io())?;
-        self.state = State::Chunk(size);
-        Ok(())
-    }
-}
-
-fn read_some(from: &mut impl BufRead, buffer: &mut [u8], left: u64) -> io::Result<usize> {
-    let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-    match from.read(&mut buffer[..room])? {
-        0 => Err(BodyFault::Gone.into_io()),
-        count => Ok(count),
-    }
-}
-
-/// A line without its CR LF, of at most `max_bytes`.
-fn read_line(from: &mut impl BufRead, max_bytes: usize) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    from.take(max_bytes as u64 + 2).read_until(b'\n', &mut line)?;
-    let ended = line.pop_if(|last| *last == b'\n').is_some();
-    match line.pop_if(|last| *last == b'\r') {
-        Some(_) if ended && !line.contains(&b'\r') => Ok(line),
-        _ if ended => Err(BodyFault::Malformed("a line that does not end with CR LF").into_io()),
-        _ if line.len() > max_bytes => {
-            Err(BodyFault::Malformed("a line that is too long").into_io())
-        }
-        _ => Err(BodyFault::Gone.into_io()),
-    }
-}
-
-/// Hexadecimal digits, then extensions, which nobody needs (RFC 9112 §7.1.1).
-fn chunk_size(line: &[u8]) -> Result<u64, BodyFault> {
-    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
-    let (digits, extensions) = line.split_at(end);
-    let digits = if extensions.is_empty() { digits } else { digits.trim_ascii_end() };
-    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
-    let control = extensions.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-    if !plain || control {
-        return Err(BodyFault::Malformed("a chunk size that is no number"));
-    }
-    let text = std::str::from_utf8(digits).unwrap_or_default();
-    u64::from_str_radix(text, 16).map_err(|_| BodyFault::TooLarge)
-}
-
-fn read_trailers(from: &mut impl BufRead) -> io::Result<()> {
-    let mut allowed = TRAILERS_MAX_BYTES;
-    loop {
-        let line = read_line(from, CHUNK_LINE_MAX_BYTES)?;
-        if line.is_empty() {
-            return Ok(());
-        }
-        allowed = allowed
-            .checked_sub(line.len())
-            .ok_or_else(|| BodyFault::Malformed("trailers that are too long").into_io())?;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Read;
 
-    /// Yields its bytes in pieces of at most `size`.
+    use super::*;
+    use crate::http::chunked::BadFraming::{Overlong, Size};
+
+    /// Yields its bytes in pieces: the first of `cut`, the rest at once.
     struct Pieces<'a> {
         bytes: &'a [u8],
         cut: usize,
@@ -243,8 +160,11 @@ mod tests {
                 Ok(0) => break,
                 Ok(count) => body.extend_from_slice(&buffer[..count]),
                 Err(error) => {
-                    assert_eq!(decoder.state, State::Broken);
-                    return Err(BodyFault::of(&error).unwrap());
+                    let fault = BodyFault::of(&error).unwrap();
+                    assert!(!decoder.is_done());
+                    let again = decoder.read(&mut from, &mut buffer).unwrap_err();
+                    assert_eq!(BodyFault::of(&again), Some(fault));
+                    return Err(fault);
                 }
             }
         }
@@ -279,60 +199,17 @@ mod tests {
     }
 
     #[test]
-    fn chunked_bodies() {
-        let chunked = |text| decode(BodyLength::Chunked, 99, text);
-        assert_eq!(chunked("0\r\n\r\nGET"), fine("", "GET"));
-        assert_eq!(chunked("5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\nG"), fine("hello, world", "G"));
-        assert_eq!(
-            chunked("0005;a=b;c=\"d\"\r\nhello\r\n0;x\r\nT: 1\r\nU: 2\r\n\r\nG"),
-            fine("hello", "G")
-        );
-        assert_eq!(chunked("a \t;x\r\n0123456789\r\n000\r\n\r\n"), fine("0123456789", ""));
-        for malformed in [
-            "\r\n",
-            "x\r\n",
-            "-1\r\n",
-            "+1\r\n",
-            "0x1\r\n",
-            " 1\r\n",
-            "1 \r\n",
-            "1\nA",
-            "1\r\nAB\r\n0\r\n\r\n",
-            "1\r\nA\n0\r\n\r\n",
-            "1\r\nA0\r\n\r\n",
-            "1;\0\r\n",
-            "0\r\nT: 1\n\r\n",
-            "1\r\r\nA",
-            "g\r\n",
-        ] {
-            let fault = chunked(malformed);
-            assert!(matches!(fault, Err(BodyFault::Malformed(_))), "{malformed:?}: {fault:?}");
-        }
-        for early in
-            ["", "1", "1\r", "1\r\n", "2\r\nA", "1\r\nA", "1\r\nA\r\n", "0\r\n", "0\r\nT: 1\r\n"]
-        {
-            assert_eq!(chunked(early), Err(BodyFault::Gone), "{early:?}");
-        }
-        assert_eq!(chunked("10000000000000000\r\n"), Err(BodyFault::TooLarge));
-        assert_eq!(chunked("ffffffffffffffff\r\n"), Err(BodyFault::TooLarge));
-    }
-
-    #[test]
-    fn limits_on_both_sides() {
+    fn chunked_bodies_are_read_strictly_and_within_their_limit() {
         let limited = |text, max| decode(BodyLength::Chunked, max, text);
-        assert_eq!(limited("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 5), fine("abcde", ""));
-        assert_eq!(limited("3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 4), Err(BodyFault::TooLarge));
-        let line = |length: usize| format!("0;{}\r\n\r\n", "x".repeat(length - 2));
-        let whole = |text: &str| decode_cut(BodyLength::Chunked, 9, text.as_bytes(), 0);
-        assert!(whole(&line(CHUNK_LINE_MAX_BYTES)).is_ok());
-        assert!(matches!(whole(&line(CHUNK_LINE_MAX_BYTES + 1)), Err(BodyFault::Malformed(_))));
-        let trailers = |fields: usize| {
-            format!("0\r\n{}\r\n", format!("{}\r\n", "t".repeat(1024)).repeat(fields))
-        };
-        assert!(whole(&trailers(TRAILERS_MAX_BYTES / 1024)).is_ok());
-        assert!(matches!(
-            whole(&trailers(TRAILERS_MAX_BYTES / 1024 + 1)),
-            Err(BodyFault::Malformed(_))
-        ));
+        let two = "3;x\r\nabc\r\n2\r\nde\r\n0\r\nT: 1\r\n\r\nGET";
+        assert_eq!(limited(two, 5), fine("abcde", "GET"));
+        assert_eq!(limited(two, 4), Err(BodyFault::TooLarge));
+        assert_eq!(limited("10000000000000000\r\n", 99), Err(BodyFault::TooLarge));
+        assert_eq!(limited("ffffffffffffffff\r\n", 99), Err(BodyFault::TooLarge));
+        assert_eq!(limited("1 \r\nA\r\n0\r\n\r\n", 99), Err(BodyFault::Malformed(Size)));
+        assert_eq!(limited("1\r\nAB\r\n", 99), Err(BodyFault::Malformed(Overlong)));
+        for early in ["", "1\r", "2\r\nA", "1\r\nA", "1\r\nA\r\n", "0\r\nT: 1\r\n"] {
+            assert_eq!(limited(early, 99), Err(BodyFault::Gone), "{early:?}");
+        }
     }
 }

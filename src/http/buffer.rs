@@ -1,95 +1,107 @@
-//! The read buffer of an exchange: small for events, larger while a large body fills it.
+//! What was read from a connection and not used yet: a buffer of the thread's, small for most heads and for events, larger
+//! for a large head, and while a large body fills it.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
-use crate::http::framing::{BadFraming, Framing, Step};
-use crate::http::head::response::RESPONSE_HEAD_MAX_BYTES;
-use crate::spare;
+use crate::http::chunked::BadFraming;
+use crate::http::framing::Framing;
+use crate::spare::{self, BUFFER_BYTES};
 
-/// What a buffer grows to for a head.
-const HEAD_BYTES: usize = RESPONSE_HEAD_MAX_BYTES;
+/// What a buffer grows to for a head: as much as either side may send.
+const HEAD_BYTES: usize = 64 * 1024;
 /// What it grows to while a large body fills it at every read.
-const BULK_BYTES: usize = 64 * 1024;
+pub const BULK_BYTES: usize = 64 * 1024;
 /// How much larger it gets at once.
 const GROWTH: usize = 4;
 
 /// Bytes that were read and not used yet.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub struct Buffer {
+    /// The thread's, from the first read on.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// What it grows to for a body.
+    bulk_bytes: usize,
 }
 
 impl Buffer {
-    /// This thread's buffer, empty.
-    pub(crate) fn lend() -> Self {
-        Self { bytes: spare::take(), start: 0, end: 0 }
+    /// Holds `read`. While a body fills it, it grows to `bulk_bytes`; a head has it grow further.
+    pub fn holding(read: Vec<u8>, bulk_bytes: usize) -> Self {
+        let end = read.len();
+        Self { bytes: read, start: 0, end, bulk_bytes }
     }
 
     /// What was read and not used yet.
-    pub(crate) fn held(&self) -> &[u8] {
+    pub fn held(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// So many bytes of it are used.
-    pub(crate) fn consume(&mut self, count: usize) {
+    pub fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
     /// Uses what is held up to the last byte that `framing` takes, and puts the data in it together:
     /// where they stand then. Broken framing is an error only where no data come before it.
-    pub(crate) fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
+    pub fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
         let mut data = self.start..self.start;
         loop {
-            let before = *framing;
-            match framing.step(&self.bytes[self.start..self.end]) {
-                Ok(Step::Data { skip, len }) => {
-                    let from = self.start + skip;
-                    self.start = from + len;
-                    if data.is_empty() {
-                        data = from..self.start;
-                    } else {
-                        self.bytes.copy_within(from..self.start, data.end);
-                        data.end += len;
-                    }
-                }
-                Ok(Step::More { skip } | Step::End { skip }) => {
-                    self.start += skip;
-                    return Ok(data);
-                }
-                Err(_) if !data.is_empty() => {
-                    *framing = before;
-                    return Ok(data);
-                }
+            match framing.skip(&self.bytes[self.start..self.end]) {
+                Ok(skipped) => self.start += skipped,
+                // The next call says it again.
+                Err(_) if !data.is_empty() => return Ok(data),
                 Err(bad) => return Err(bad),
+            }
+            let len = framing.data_in(self.end - self.start);
+            if len == 0 {
+                return Ok(data);
+            }
+            framing.take_data(len);
+            let from = self.start;
+            self.start += len;
+            if data.is_empty() {
+                data = from..self.start;
+            } else {
+                self.bytes.copy_within(from..self.start, data.end);
+                data.end += len;
             }
         }
     }
 
     /// Data that [`Buffer::take_data`] found; they are there until the next read.
-    pub(crate) fn used(&self, data: Range<usize>) -> &[u8] {
+    pub fn used(&self, data: Range<usize>) -> &[u8] {
         &self.bytes[data]
     }
 
     /// Whether it holds as much as a head may have.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.end - self.start >= HEAD_BYTES
     }
 
     /// Whether the last read filled it: there is probably more to read at once.
-    pub(crate) fn was_filled(&self) -> bool {
-        self.end == self.bytes.len()
+    pub fn was_filled(&self) -> bool {
+        self.end == self.bytes.len() && self.end > 0
     }
 
     /// Reads once from `from`, after what is held; 0 at the end of it.
-    pub(crate) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        if self.was_filled() {
+    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
+        self.make_room();
+        let count = from.read(&mut self.bytes[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    fn make_room(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = spare::take();
+        } else if self.was_filled() {
+            let most = if self.start == self.end { self.bulk_bytes } else { HEAD_BYTES };
             self.bytes.copy_within(self.start..self.end, 0);
-            let most = if self.start == self.end { BULK_BYTES } else { HEAD_BYTES };
             if self.bytes.len() < most {
-                self.bytes.resize((self.bytes.len() * GROWTH).min(most), 0);
+                let grown = (self.bytes.len() * GROWTH).clamp(BUFFER_BYTES, HEAD_BYTES);
+                self.bytes.resize(grown.min(most), 0);
             }
             self.end -= self.start;
             self.start = 0;
@@ -97,9 +109,15 @@ impl Buffer {
             self.start = 0;
             self.end = 0;
         }
-        let count = from.read(&mut self.bytes[self.end..])?;
-        self.end += count;
-        Ok(count)
+    }
+
+    /// Gives the thread its buffer back for what comes next on it, unless something is held in it.
+    pub fn give_back(&mut self) {
+        if self.start == self.end {
+            spare::give(std::mem::take(&mut self.bytes));
+            self.start = 0;
+            self.end = 0;
+        }
     }
 }
 
@@ -112,11 +130,15 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spare::BUFFER_BYTES;
+    use crate::http::rules::Rules;
+
+    fn empty() -> Buffer {
+        Buffer::holding(Vec::new(), BULK_BYTES)
+    }
 
     #[test]
     fn it_keeps_what_is_not_used_and_grows_for_bulk_alone() {
-        let mut buffer = Buffer::lend();
+        let mut buffer = empty();
         let bytes: Vec<u8> = (0..300_000).map(|index: u32| index.to_le_bytes()[0]).collect();
         let mut from = bytes.as_slice();
         assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES);
@@ -135,15 +157,33 @@ mod tests {
         buffer.consume(BULK_BYTES);
         assert_eq!(buffer.fill(&mut from).unwrap(), BULK_BYTES, "it grows no further");
         drop(buffer);
-        let buffer = Buffer::lend();
-        assert_eq!((buffer.bytes.len(), buffer.held().len()), (BUFFER_BYTES, 0));
+        let mut buffer = empty();
+        assert_eq!(buffer.fill(&mut b"x".as_slice()).unwrap(), 1);
+        assert_eq!((buffer.bytes.len(), buffer.held()), (BUFFER_BYTES, b"x".as_slice()));
+    }
+
+    #[test]
+    fn it_goes_back_to_the_thread_once_nothing_is_held_and_grows_for_no_body_that_is_not_to_be_held()
+     {
+        let mut buffer = Buffer::holding(b"ab".to_vec(), BUFFER_BYTES);
+        let large = [b'x'; 3 * BUFFER_BYTES];
+        let mut from = large.as_slice();
+        assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES - 2);
+        buffer.consume(1);
+        buffer.give_back();
+        assert_eq!(buffer.held().len(), BUFFER_BYTES - 1);
+        buffer.consume(BUFFER_BYTES - 1);
+        assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES, "it has not grown");
+        buffer.consume(BUFFER_BYTES);
+        buffer.give_back();
+        assert_eq!((buffer.bytes.capacity(), buffer.was_filled()), (0, false));
     }
 
     #[test]
     fn chunks_that_came_together_are_one_piece_and_what_follows_stays() {
-        let mut buffer = Buffer::lend();
+        let mut buffer = empty();
         buffer.fill(&mut b"2\r\nab\r\n3;x\r\ncde\r\n0\r\n\r\nHTTP".as_slice()).unwrap();
-        let mut framing = Framing::chunked();
+        let mut framing = Framing::chunked(Rules::LENIENT);
         let data = buffer.take_data(&mut framing).unwrap();
         assert_eq!((buffer.used(data), buffer.held()), (b"abcde".as_slice(), b"HTTP".as_slice()));
         assert_eq!(framing, Framing::Done);
@@ -151,9 +191,9 @@ mod tests {
 
     #[test]
     fn data_before_broken_framing_are_given_out_first() {
-        let mut buffer = Buffer::lend();
+        let mut buffer = empty();
         buffer.fill(&mut b"2\r\nab\r\nzz\r\n".as_slice()).unwrap();
-        let mut framing = Framing::chunked();
+        let mut framing = Framing::chunked(Rules::LENIENT);
         let data = buffer.take_data(&mut framing).unwrap();
         assert_eq!(buffer.used(data), b"ab");
         assert!(buffer.take_data(&mut framing).is_err());

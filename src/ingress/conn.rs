@@ -12,6 +12,7 @@ use socket2::SockRef;
 use crate::clock::Deadline;
 use crate::config::Limits;
 use crate::http::body::{BodyDecoder, BodyFault};
+use crate::http::buffer::Buffer;
 use crate::http::head::request::HeadReader;
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
@@ -19,7 +20,7 @@ use crate::ingress::guest::Guest;
 use crate::ingress::live::Entry;
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
-use crate::spare::{self, BUFFER_BYTES};
+use crate::spare::BUFFER_BYTES;
 
 /// The most of an unread body that is read and dropped so that the connection can be kept.
 pub(crate) const DRAIN_MAX_BYTES: usize = 64 * 1024;
@@ -161,7 +162,7 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
         // throw away what is left of the answer.
         After::Close => Then::Linger,
         After::KeepAlive if body.decoder.is_done() || body.drain() => {
-            body.input.give_back();
+            body.input.buffer.give_back();
             Then::Next
         }
         After::KeepAlive => Then::Linger,
@@ -187,10 +188,7 @@ fn linger(input: &mut Input, entry: &Entry) {
 /// The client's socket with what was read from it and not used yet.
 struct Input {
     stream: Arc<TcpStream>,
-    /// This thread's buffer, while something is read into it: none where nothing is held.
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
+    buffer: Buffer,
     /// The longest silence within a body.
     silence_max: Duration,
     /// The longest silence that the socket itself sees to, so that a read need not be preceded by a
@@ -202,12 +200,13 @@ impl Input {
     fn new(stream: Arc<TcpStream>, read: Vec<u8>, silence_max: Duration) -> Self {
         let is_set = stream.set_read_timeout(Some(silence_max)).is_ok();
         let socket_silence_max = is_set.then_some(silence_max);
-        let end = read.len();
-        Self { stream, buffer: read, start: 0, end, silence_max, socket_silence_max }
+        // A large body is read into its reader's own buffer.
+        let buffer = Buffer::holding(read, BUFFER_BYTES);
+        Self { stream, buffer, silence_max, socket_silence_max }
     }
 
     fn held(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        self.buffer.held()
     }
 
     /// False where none came: the client left, or was silent for too long.
@@ -261,56 +260,23 @@ impl Input {
     }
 
     fn fill_now(&mut self) -> io::Result<usize> {
-        self.make_room();
-        let count = read(&self.stream, &mut self.buffer[self.end..])?;
-        self.end += count;
-        Ok(count)
+        self.buffer.fill(&mut Patient(&self.stream))
     }
+}
 
-    fn make_room(&mut self) {
-        if self.start == self.end {
-            self.start = 0;
-            self.end = 0;
-        }
-        if self.end == self.buffer.len() {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-            if self.end == self.buffer.len() {
-                // Bounded by the head's limit, since nothing else is held back.
-                match self.buffer.len() {
-                    0 => self.buffer = spare::take(),
-                    length => self.buffer.resize(length * 2, 0),
+/// A client's socket, whose own limit of silence shows as `TimedOut`.
+struct Patient<'a>(&'a TcpStream);
+
+impl Read for Patient<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::ErrorKind::TimedOut.into());
                 }
+                outcome => return outcome,
             }
-        }
-    }
-
-    /// Gives back the buffer for what comes next on this thread, unless something is held in it.
-    fn give_back(&mut self) {
-        if self.held().is_empty() {
-            spare::give(std::mem::take(&mut self.buffer));
-            self.start = 0;
-            self.end = 0;
-        }
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        spare::give(std::mem::take(&mut self.buffer));
-    }
-}
-
-fn read(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match stream.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // That is how a socket says that its limit of silence has passed.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            outcome => return outcome,
         }
     }
 }
@@ -345,7 +311,7 @@ impl BufRead for Input {
     }
 
     fn consume(&mut self, count: usize) {
-        self.start += count;
+        self.buffer.consume(count);
     }
 }
 
@@ -354,7 +320,7 @@ impl Read for Input {
         if self.held().is_empty() && buffer.len() >= BUFFER_BYTES {
             // A large piece need not pass through our own buffer.
             let outcome = self.await_bytes(self.silence_max);
-            let outcome = outcome.and_then(|()| read(&self.stream, buffer));
+            let outcome = outcome.and_then(|()| Patient(&self.stream).read(buffer));
             return outcome.map_err(|error| body_fault(&error));
         }
         let held = self.fill_buf()?;
@@ -379,7 +345,7 @@ impl<'a> ClientBody<'a> {
             && head.headers.contains("expect")
             && !decoder.is_done();
         if decoder.is_done() {
-            input.give_back();
+            input.buffer.give_back();
         }
         Self { input, decoder, continue_due }
     }
@@ -418,7 +384,7 @@ impl Read for ClientBody<'_> {
         }
         let count = self.decoder.read(self.input, buffer)?;
         if self.decoder.is_done() {
-            self.input.give_back();
+            self.input.buffer.give_back();
         }
         Ok(count)
     }

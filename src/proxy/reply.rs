@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice, Write};
 
+use crate::http::chunked::{BODY_END, CHUNK_AND_BODY_END, CHUNK_END, SizeLine};
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead, Version, reason_phrase};
 use crate::ingress::After;
 use crate::proxy::cors;
@@ -156,14 +157,14 @@ impl<'a> Reply<'a> {
             Some(Framing::Chunked) if bytes.is_empty() && !is_last => return Ok(()),
             Some(Framing::Chunked) if bytes.is_empty() => {
                 self.framing = Some(Framing::ChunksEnded);
-                return self.write([b"", b"", b"0\r\n\r\n"]);
+                return self.write([b"", b"", BODY_END]);
             }
             Some(Framing::Chunked) => {
                 if is_last {
                     self.framing = Some(Framing::ChunksEnded);
                 }
-                let end = if is_last { b"\r\n0\r\n\r\n".as_slice() } else { b"\r\n" };
-                self.write([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, end])?;
+                let end = if is_last { CHUNK_AND_BODY_END } else { CHUNK_END };
+                self.write([SizeLine::of(bytes.len()).as_bytes(), bytes, end])?;
             }
             Some(Framing::Sized(left)) => {
                 *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {

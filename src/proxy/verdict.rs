@@ -83,6 +83,7 @@ pub fn is_preferred(now: Code, before: Option<Code>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::chunked::BadFraming;
     use crate::shortage::Shortage;
 
     #[test]
@@ -96,7 +97,7 @@ mod tests {
             (UpstreamError::TimedOut(text()), Some(Code::UpstreamTimeout)),
             (UpstreamError::Unsendable(text()), Some(Code::BadRequest)),
             (UpstreamError::ClientGone, None),
-            (body(BodyFault::Malformed("chunk")), Some(Code::BadRequest)),
+            (body(BodyFault::Malformed(BadFraming::Size)), Some(Code::BadRequest)),
             (body(BodyFault::TooLarge), Some(Code::BodyTooLarge)),
             (body(BodyFault::Timeout), Some(Code::ClientTimeout)),
             (body(BodyFault::Gone), None),

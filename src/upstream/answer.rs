@@ -187,7 +187,7 @@ mod tests {
         let head = ResponseHead { status: 500, headers: Headers::new() };
         let rest = Rest {
             wire: Some(Wire::Plain(Socket::new(stream).unwrap())),
-            buffer: Buffer::lend(),
+            buffer: Buffer::holding(Vec::new(), 0),
             framing: Framing::sized(1000),
             idle: None,
             watch: Watch::default(),

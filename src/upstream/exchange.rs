@@ -6,10 +6,11 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 use crate::clock::{Deadline, Stopwatch};
-use crate::http::buffer::Buffer;
+use crate::http::buffer::{BULK_BYTES, Buffer};
+use crate::http::chunked::{BODY_END, CHUNK_END, SizeLine};
 use crate::http::head::response::{HeadReader, Interims, Parsed};
 use crate::upstream::fault::Fault;
-use crate::upstream::request::{OutBody, size_line, size_line_room};
+use crate::upstream::request::OutBody;
 use crate::upstream::socket::UNWATCHED_MAX;
 use crate::upstream::timeouts::Timeouts;
 use crate::upstream::watch::Watch;
@@ -58,7 +59,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn on(wire: Wire, watch: &'a Watch, timeouts: Timeouts) -> Self {
         Self {
             wire,
-            buffer: Buffer::lend(),
+            buffer: Buffer::holding(Vec::new(), BULK_BYTES),
             interims: Interims::default(),
             sent_whole: false,
             received: false,
@@ -116,11 +117,11 @@ impl<'a> Exchange<'a> {
                     *left -= count as u64;
                     self.send(&mut [bytes])?
                 }
-                None if count == 0 => return self.send(&mut [IoSlice::new(b"0\r\n\r\n")]),
+                None if count == 0 => return self.send(&mut [IoSlice::new(BODY_END)]),
                 None => {
-                    let mut line = size_line_room();
-                    let line = IoSlice::new(size_line(count, &mut line));
-                    self.send(&mut [line, bytes, IoSlice::new(b"\r\n")])?
+                    let line = SizeLine::of(count);
+                    let (line, end) = (IoSlice::new(line.as_bytes()), IoSlice::new(CHUNK_END));
+                    self.send(&mut [line, bytes, end])?
                 }
             };
             if sent == Sent::Answered {
@@ -369,7 +370,7 @@ mod tests {
         let (client, client_peer) = pair();
         let mut wire = Wire::Plain(Socket::new(provider).unwrap());
         let watch = Watch::new(Some(&Arc::new(client)));
-        let mut buffer = Buffer::lend();
+        let mut buffer = Buffer::holding(Vec::new(), BULK_BYTES);
         provider_peer.write_all(&[b'x'; BUFFER_BYTES]).unwrap();
         receive(&mut wire, &mut buffer, &watch, Duration::from_secs(9)).unwrap();
         assert!(buffer.was_filled() && watch.covers(wire.base()));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::http::framing::BadFraming;
+use crate::http::chunked::BadFraming;
 use crate::http::head::response::BadHead;
 use crate::shortage::Shortage;
 use crate::upstream::error::UpstreamError;
@@ -142,7 +142,7 @@ impl From<BadHead> for Fault {
 
 impl From<BadFraming> for Fault {
     fn from(bad: BadFraming) -> Self {
-        Self::Bad(bad.0.to_owned())
+        Self::Bad(bad.to_string())
     }
 }
 

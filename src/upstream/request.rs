@@ -1,6 +1,6 @@
 //! The head of a request as bytes (RFC 9112 §3, §5); pure.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::Duration;
 
 use crate::http::head::response::{is_in_name, is_value};
@@ -31,9 +31,6 @@ pub enum OutBody<'a> {
     /// Read while it is sent: its length, or None for chunks.
     Streamed(Option<u64>, &'a mut dyn Read),
 }
-
-/// The largest a chunk's size line gets: a length in hexadecimal digits, CR LF.
-const SIZE_LINE_MAX_BYTES: usize = 18;
 
 /// Writes the head of `request` with the framing of `body` after what `head` holds; the error says
 /// what can't be sent.
@@ -83,20 +80,6 @@ pub(super) fn write_head(
     }
     head.extend_from_slice(b"\r\n");
     Ok(())
-}
-
-/// The line before a chunk of `len` bytes.
-pub(super) fn size_line(len: usize, line: &mut [u8; SIZE_LINE_MAX_BYTES]) -> &[u8] {
-    let mut rest = line.as_mut_slice();
-    // A length has at most 16 digits, so it fits.
-    let _ = write!(rest, "{len:x}\r\n");
-    let left = rest.len();
-    &line[..SIZE_LINE_MAX_BYTES - left]
-}
-
-/// Room for [`size_line`].
-pub(super) const fn size_line_room() -> [u8; SIZE_LINE_MAX_BYTES] {
-    [0; SIZE_LINE_MAX_BYTES]
 }
 
 #[cfg(test)]
@@ -153,13 +136,6 @@ mod tests {
         ] {
             let head = written(method, target, (name, value), &OutBody::Absent);
             assert_eq!(head, None, "{method} {target} {name} {value}");
-        }
-    }
-
-    #[test]
-    fn size_lines() {
-        for (len, line) in [(0, "0\r\n"), (255, "ff\r\n"), (usize::MAX, "ffffffffffffffff\r\n")] {
-            assert_eq!(size_line(len, &mut size_line_room()), line.as_bytes());
         }
     }
 }

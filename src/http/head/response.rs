@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::http::framing::Framing;
 use crate::http::message::{AnswerLength, FoundFields, Headers, ResponseHead, plain_prefix};
+use crate::http::rules::Rules;
 
 /// The largest response head that is taken.
 pub const RESPONSE_HEAD_MAX_BYTES: usize = 64 * 1024;
@@ -245,7 +246,7 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
         if headers.contains("content-length") {
             return Err(BadHead("both Transfer-Encoding and Content-Length"));
         }
-        return Ok((Framing::chunked(), AnswerLength::Unknown));
+        return Ok((Framing::chunked(Rules::LENIENT), AnswerLength::Unknown));
     }
     if headers.contains("transfer-encoding") {
         return Err(BadHead("a Transfer-Encoding other than chunked"));
@@ -409,7 +410,7 @@ mod tests {
         use AnswerLength::{Absent, Sized, Unknown};
         let of = |method: &str, status: &str, fields: &str| {
             let framed = framing(method, &parsed(&format!("HTTP/{status} X\r\n{fields}\r\n")));
-            framed.map(|(wire, length)| (wire == Framing::chunked(), length))
+            framed.map(|(wire, length)| (wire == Framing::chunked(Rules::LENIENT), length))
         };
         let cases = [
             ("GET", "1.1 200", "", Some((false, Unknown))),

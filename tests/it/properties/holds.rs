@@ -8,13 +8,15 @@ use evertoken::config::resolve::{self, Sources};
 use evertoken::config::token_fields::TokenFields;
 use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use evertoken::http::body::{BodyDecoder, BodyFault};
-use evertoken::http::framing::{BadFraming, Framing, Step};
+use evertoken::http::chunked::BadFraming;
+use evertoken::http::framing::Framing;
 use evertoken::http::head::request::HeadReader;
 use evertoken::http::head::response::{
     self, HeadReader as ResponseReader, Parsed, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEAD_MAX_FIELDS,
 };
 use evertoken::http::message::{AnswerLength, BodyLength, Headers, RequestHead, Version};
 use evertoken::http::refusal::Code;
+use evertoken::http::rules::Rules;
 use evertoken::proxy::model;
 use evertoken::record;
 use evertoken::secret::Secret;
@@ -199,7 +201,9 @@ pub(crate) fn response_head(bytes: &[u8]) {
             AnswerLength::Sized(bytes) => {
                 assert!(sized && !coded && wire == Framing::sized(bytes));
             }
-            AnswerLength::Unknown if coded => assert!(!sized && wire == Framing::chunked()),
+            AnswerLength::Unknown if coded => {
+                assert!(!sized && wire == Framing::chunked(Rules::LENIENT))
+            }
             AnswerLength::Unknown => assert!(!sized && wire == Framing::UntilClose),
         }
     }
@@ -211,62 +215,60 @@ fn unframe(
     bytes: &[u8],
     size: usize,
 ) -> Result<Option<(Vec<u8>, usize)>, BadFraming> {
-    let (mut body, mut start) = (Vec::new(), 0);
-    let mut end = size.min(bytes.len());
+    let (mut body, mut start, mut end) = (Vec::new(), 0, size.min(bytes.len()));
     loop {
-        match framing.step(&bytes[start..end])? {
-            Step::Data { skip, len } => {
-                assert!(len > 0);
-                body.extend_from_slice(&bytes[start + skip..start + skip + len]);
-                start += skip + len;
-            }
-            Step::End { skip } => return Ok(Some((body, start + skip))),
-            Step::More { skip } => {
-                start += skip;
-                assert_eq!(start, end, "all of it is used");
-                if end == bytes.len() {
-                    return Ok(None);
-                }
-                end = end.saturating_add(size).min(bytes.len());
-            }
+        start += framing.skip(&bytes[start..end])?;
+        let count = framing.data_in(end - start);
+        framing.take_data(count);
+        body.extend_from_slice(&bytes[start..start + count]);
+        start += count;
+        if framing == Framing::Done {
+            return Ok(Some((body, start)));
+        }
+        if start == end && end == bytes.len() {
+            return Ok(None);
+        }
+        if start == end {
+            end = end.saturating_add(size).min(bytes.len());
         }
     }
 }
 
-/// A response's body comes to the same however it is cut, and a chunked one to the same as a request's
-/// body: the two decoders agree on what is accepted and where it ends, but for blanks behind a size. The first byte chooses the
-/// framing.
+/// A body comes to the same however it is cut, by either rules, and by strict ones to the same as a request's body. Lenient
+/// ones take whatever strict ones take, and as the same. The first byte chooses the framing.
 pub(crate) fn response_body(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    let (framing, length) = match choice {
-        0..=127 => (Framing::chunked(), BodyLength::Chunked),
+    let (strict, lenient, length) = match choice {
+        0..=127 => {
+            let of = Framing::chunked;
+            (of(Rules::STRICT), of(Rules::LENIENT), BodyLength::Chunked)
+        }
         128..=191 => {
             let size = u64::from(choice - 128);
-            (Framing::sized(size), BodyLength::Sized(size))
+            (Framing::sized(size), Framing::sized(size), BodyLength::Sized(size))
         }
-        _ => (Framing::UntilClose, BodyLength::Absent),
+        _ => {
+            assert_eq!(unframe(Framing::UntilClose, bytes, 3), Ok(None));
+            return;
+        }
     };
-    let whole = unframe(framing, bytes, bytes.len().max(1));
-    for size in [1, 2, 3, 7] {
-        assert_eq!(whole, unframe(framing, bytes, size), "pieces of {size}");
-    }
-    if framing == Framing::UntilClose {
-        assert_eq!(whole, Ok(None));
-        return;
+    let [strictly, leniently] = [strict, lenient].map(|framing| {
+        let whole = unframe(framing, bytes, bytes.len().max(1));
+        for size in [1, 2, 3, 7] {
+            assert_eq!(whole, unframe(framing, bytes, size), "pieces of {size}");
+        }
+        whole
+    });
+    if strictly != Err(BadFraming::Size) {
+        assert_eq!(strictly, leniently);
     }
     let request = decode(length, bytes, usize::MAX);
-    // Blanks at the end of a size's line are taken from a provider alone.
-    let may_differ = bytes.windows(2).any(|two| matches!(two, b" \r" | b"\t\r"));
-    if may_differ && matches!(request, Err(BodyFault::Malformed(_))) {
-        return;
-    }
-    match whole {
+    match strictly {
         Ok(Some((body, used))) if body.len() as u64 <= BODY_MAX_BYTES => {
             assert_eq!(request, Ok((body, bytes.len() - used)));
         }
         Ok(Some(_)) => assert_eq!(request, Err(BodyFault::TooLarge)),
         Ok(None) => assert!(matches!(request, Err(BodyFault::Gone | BodyFault::TooLarge))),
-        // Ours sees at the first byte what the other sees at the end of a line.
         Err(_) => assert!(request.is_err()),
     }
 }
