@@ -262,9 +262,5 @@ pub enum AuthType {
     None,
 }
 
-/// The largest request head, start line and fields together.
-pub const HEAD_MAX_BYTES: usize = 64 * 1024;
-/// The most header fields in a request head.
-pub const HEAD_MAX_FIELDS: usize = 128;
 /// How long a request waits for a provider's first token.
 pub const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);

@@ -171,7 +171,7 @@ impl Upstream {
                 return Err((Failed { fault, is_stale }, watch));
             }
         };
-        let is_kept = exchange.sent_whole && response::keeps_alive(&parsed);
+        let is_kept = exchange.sent_whole && parsed.keeps_alive();
         let (wire, buffer) = exchange.into_parts();
         let rest = Rest {
             wire: Some(wire),

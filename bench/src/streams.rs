@@ -143,7 +143,7 @@ impl Stream {
                 return false;
             }
             body = self.head.split_off(end + 4);
-            self.framing = Some(Framing::chunked(Rules::LENIENT));
+            self.framing = Some(Framing::chunked(&Rules::LENIENT));
             self.opened = nanos();
         }
         let mut rest = body.as_slice();

@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use crate::http::chunked::BadFraming;
 use crate::http::framing::Framing;
+use crate::http::head::HEAD_MAX_BYTES;
 use crate::spare::{self, BUFFER_BYTES};
 
-/// What a buffer grows to for a head: as much as either side may send.
-const HEAD_BYTES: usize = 64 * 1024;
+/// What a buffer grows to for a head.
+const HEAD_BYTES: usize = HEAD_MAX_BYTES;
 /// What it grows to while a large body fills it at every read.
 pub const BULK_BYTES: usize = 64 * 1024;
 /// How much larger it gets at once.
@@ -183,7 +184,7 @@ mod tests {
     fn chunks_that_came_together_are_one_piece_and_what_follows_stays() {
         let mut buffer = empty();
         buffer.fill(&mut b"2\r\nab\r\n3;x\r\ncde\r\n0\r\n\r\nHTTP".as_slice()).unwrap();
-        let mut framing = Framing::chunked(Rules::LENIENT);
+        let mut framing = Framing::chunked(&Rules::LENIENT);
         let data = buffer.take_data(&mut framing).unwrap();
         assert_eq!((buffer.used(data), buffer.held()), (b"abcde".as_slice(), b"HTTP".as_slice()));
         assert_eq!(framing, Framing::Done);
@@ -193,7 +194,7 @@ mod tests {
     fn data_before_broken_framing_are_given_out_first() {
         let mut buffer = empty();
         buffer.fill(&mut b"2\r\nab\r\nzz\r\n".as_slice()).unwrap();
-        let mut framing = Framing::chunked(Rules::LENIENT);
+        let mut framing = Framing::chunked(&Rules::LENIENT);
         let data = buffer.take_data(&mut framing).unwrap();
         assert_eq!(buffer.used(data), b"ab");
         assert!(buffer.take_data(&mut framing).is_err());

@@ -13,7 +13,8 @@ pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     at: At,
-    rules: Rules,
+    /// [`Rules::blanks_after_size`].
+    blanks_after_size: bool,
     /// Bytes of the line that is being read.
     line_bytes: usize,
     /// Bytes of the trailer fields so far.
@@ -81,8 +82,9 @@ impl fmt::Display for BadFraming {
 
 impl Chunks {
     /// At the start of a body.
-    pub fn new(rules: Rules) -> Self {
-        Self { at: At::Size(0, false), rules, line_bytes: 0, trailer_bytes: 0 }
+    pub fn new(rules: &Rules) -> Self {
+        let blanks_after_size = rules.blanks_after_size;
+        Self { at: At::Size(0, false), blanks_after_size, line_bytes: 0, trailer_bytes: 0 }
     }
 
     /// How much data comes next, before any framing.
@@ -110,71 +112,71 @@ impl Chunks {
     /// Takes the framing at the start of `bytes`, up to data or the end of the body: how many bytes that is. After an
     /// error, the same error again.
     pub fn skip_framing(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
-        for (skipped, byte) in bytes.iter().enumerate() {
-            match self.at {
-                At::Data(_) | At::End => return Ok(skipped),
-                at => self.at = self.after(at, *byte).unwrap_or_else(At::Broken),
-            }
+        let mut skipped = 0;
+        while let Some(byte) = bytes.get(skipped)
+            && !matches!(self.at, At::Data(_) | At::End | At::Broken(_))
+        {
+            self.at = self.after(*byte);
+            skipped += 1;
         }
-        if let At::Broken(bad) = self.at { Err(bad) } else { Ok(bytes.len()) }
+        if let At::Broken(bad) = self.at { Err(bad) } else { Ok(skipped) }
     }
 
-    fn after(&mut self, at: At, byte: u8) -> Result<At, BadFraming> {
-        Ok(match (at, byte) {
+    /// What comes after `byte`.
+    fn after(&mut self, byte: u8) -> At {
+        match (self.at, byte) {
             (At::Size(value, _), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                self.in_line(At::Size(with_digit(value, byte)?, true))?
+                let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
+                match value.checked_mul(16) {
+                    Some(shifted) => self.in_line(At::Size(shifted + digit, true)),
+                    None => At::Broken(BadFraming::SizeTooLarge),
+                }
             }
             (At::Size(value, true) | At::Extension(value), b'\r') => At::SizeEnd(value),
-            (At::Blanks(value), b'\r') if self.rules.blanks_after_size => At::SizeEnd(value),
-            (At::Size(value, true) | At::Blanks(value), b';') => {
-                self.in_line(At::Extension(value))?
-            }
+            (At::Blanks(value), b'\r') if self.blanks_after_size => At::SizeEnd(value),
+            (At::Size(value, true) | At::Blanks(value), b';') => self.in_line(At::Extension(value)),
             (At::Size(value, true) | At::Blanks(value), b' ' | b'\t') => {
-                self.in_line(At::Blanks(value))?
+                self.in_line(At::Blanks(value))
             }
-            (At::Size(..) | At::Blanks(_), _) => return Err(BadFraming::Size),
+            (At::Size(..) | At::Blanks(_), _) => At::Broken(BadFraming::Size),
             (At::Extension(value), b'\t' | b' '..=b'~' | 0x80..) => {
-                self.in_line(At::Extension(value))?
+                self.in_line(At::Extension(value))
             }
-            (At::Extension(_), _) => return Err(BadFraming::Extension),
+            (At::Extension(_), _) => At::Broken(BadFraming::Extension),
             (At::SizeEnd(0), b'\n') => self.next_line(At::Trailer),
             (At::SizeEnd(size), b'\n') => self.next_line(At::Data(size)),
             (At::DataEnd, b'\r') => At::DataLineFeed,
             (At::DataLineFeed, b'\n') => At::Size(0, false),
-            (At::DataEnd | At::DataLineFeed, _) => return Err(BadFraming::Overlong),
+            (At::DataEnd | At::DataLineFeed, _) => At::Broken(BadFraming::Overlong),
             (At::Trailer, b'\r') => At::TrailerEnd,
             (At::TrailerEnd, b'\n') if self.line_bytes == 0 => At::End,
             (At::TrailerEnd, b'\n') => {
                 self.trailer_bytes += self.line_bytes;
                 if self.trailer_bytes > TRAILERS_MAX_BYTES {
-                    return Err(BadFraming::TrailersTooLong);
+                    return At::Broken(BadFraming::TrailersTooLong);
                 }
                 self.next_line(At::Trailer)
             }
             (At::Trailer, b'\n') | (At::SizeEnd(_) | At::TrailerEnd, _) => {
-                return Err(BadFraming::LineEnd);
+                At::Broken(BadFraming::LineEnd)
             }
-            (At::Trailer, _) => self.in_line(At::Trailer)?,
-            (At::Broken(bad), _) => return Err(bad),
-            (At::Data(_) | At::End, _) => at,
-        })
+            (At::Trailer, _) => self.in_line(At::Trailer),
+            (at @ (At::Data(_) | At::End | At::Broken(_)), _) => at,
+        }
     }
 
-    fn in_line(&mut self, to: At) -> Result<At, BadFraming> {
+    fn in_line(&mut self, to: At) -> At {
         self.line_bytes += 1;
-        if self.line_bytes > CHUNK_LINE_MAX_BYTES { Err(BadFraming::LineTooLong) } else { Ok(to) }
+        if self.line_bytes > CHUNK_LINE_MAX_BYTES {
+            return At::Broken(BadFraming::LineTooLong);
+        }
+        to
     }
 
     fn next_line(&mut self, to: At) -> At {
         self.line_bytes = 0;
         to
     }
-}
-
-fn with_digit(value: u64, digit: u8) -> Result<u64, BadFraming> {
-    let digit = char::from(digit).to_digit(16).map_or(0, u64::from);
-    let shifted = value.checked_mul(16).ok_or(BadFraming::SizeTooLarge)?;
-    Ok(shifted + digit)
 }
 
 /// What ends a chunk.
@@ -223,7 +225,7 @@ mod tests {
 
     /// Decodes `text`, which comes in pieces of `cut` bytes.
     fn decode(rules: Rules, text: &str, cut: usize) -> Decoded {
-        let (mut chunks, mut body, mut start) = (Chunks::new(rules), Vec::new(), 0);
+        let (mut chunks, mut body, mut start) = (Chunks::new(&rules), Vec::new(), 0);
         for end in (cut..text.len()).step_by(cut).chain([text.len()]) {
             loop {
                 let bytes = &text.as_bytes()[start..end];
@@ -317,7 +319,7 @@ mod tests {
     #[test]
     fn all_data_are_there_once_the_last_chunk_came() {
         for (text, are) in [("1\r\na\r\n0\r", false), ("1\r\na\r\n0\r\n", true), ("0\r\nt", true)] {
-            let mut chunks = Chunks::new(Rules::LENIENT);
+            let mut chunks = Chunks::new(&Rules::LENIENT);
             let mut start = chunks.skip_framing(text.as_bytes()).unwrap();
             if chunks.data_left() > 0 {
                 chunks.take_data(1);

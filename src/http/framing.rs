@@ -24,7 +24,7 @@ impl Framing {
         match length {
             BodyLength::Absent => Self::Done,
             BodyLength::Sized(bytes) => Self::sized(bytes),
-            BodyLength::Chunked => Self::chunked(Rules::STRICT),
+            BodyLength::Chunked => Self::chunked(&Rules::STRICT),
         }
     }
 
@@ -34,7 +34,7 @@ impl Framing {
     }
 
     /// A body of chunks.
-    pub fn chunked(rules: Rules) -> Self {
+    pub fn chunked(rules: &Rules) -> Self {
         Self::Chunked(Chunks::new(rules))
     }
 

@@ -41,6 +41,7 @@ impl Span {
 }
 
 /// The fields that were found in the text of a head.
+#[derive(Debug, Default)]
 pub struct FoundFields(Vec<Field>);
 
 impl FoundFields {
@@ -214,6 +215,33 @@ const PLAIN: [bool; 256] = {
     table
 };
 
+/// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
+pub fn is_in_name(byte: u8) -> bool {
+    IN_NAME[usize::from(byte)]
+}
+
+/// A table, since every byte of every name is looked up.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut index = 0;
+    let others = b"!#$%&'*+-.^_`|~";
+    while index < others.len() {
+        table[others[index] as usize] = true;
+        index += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] |= byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
+/// Whether a field's value may be this (RFC 9110 §5.5).
+pub fn is_value(bytes: &[u8]) -> bool {
+    plain_prefix(bytes) == bytes.len()
+}
+
 /// The HTTP versions served (RFC 9112 §2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -269,16 +297,16 @@ impl RequestHead {
         path_of(&self.target)
     }
 
-    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    /// Whether the client wants the connection kept.
     pub fn wants_keep_alive(&self) -> bool {
-        match self.version {
-            Version::Http11 => !self.headers.list_contains("connection", "close"),
-            Version::Http10 => {
-                self.headers.list_contains("connection", "keep-alive")
-                    && !self.headers.list_contains("connection", "close")
-            }
-        }
+        keeps_alive(self.version, &self.headers)
     }
+}
+
+/// Whether the connection may be used again after a message of `version` (RFC 9112 §9.3).
+pub fn keeps_alive(version: Version, headers: &Headers) -> bool {
+    let says = |what| headers.list_contains("connection", what);
+    !says("close") && (version == Version::Http11 || says("keep-alive"))
 }
 
 /// `target` up to its query.

@@ -220,7 +220,7 @@ impl Input {
     fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
         // Most heads are there at once, and the clock is not asked for.
         let mut deadline = None;
-        let mut reader = HeadReader::new();
+        let mut reader = HeadReader::default();
         loop {
             if let Some((head, length)) = reader.read(self.held())? {
                 self.consume(length);

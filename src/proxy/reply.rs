@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, Write};
 
 use crate::http::chunked::{BODY_END, CHUNK_AND_BODY_END, CHUNK_END, SizeLine};
+use crate::http::head::encode;
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead, Version, reason_phrase};
 use crate::ingress::After;
 use crate::proxy::cors;
@@ -103,7 +104,7 @@ impl<'a> Reply<'a> {
     fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
         self.held_head = spare::take_head();
         let bytes = &mut self.held_head;
-        // `write!` to a Vec is a long way round for two numbers.
+        // `write!` to a Vec is a long way round for a number.
         let mut digits = itoa::Buffer::new();
         let status = digits.format(head.status);
         for part in ["HTTP/1.1 ", status, " ", reason_phrase(head.status), "\r\n"] {
@@ -115,22 +116,16 @@ impl<'a> Reply<'a> {
             if has_other_length && name.eq_ignore_ascii_case(b"content-length") {
                 continue;
             }
-            for part in [name, b": ", value, b"\r\n"] {
-                bytes.extend_from_slice(part);
-            }
+            encode::field(bytes, name, value);
         }
         match framing {
-            Framing::Sized(length) => {
-                for part in ["content-length: ", digits.format(length), "\r\n"] {
-                    bytes.extend_from_slice(part.as_bytes());
-                }
-            }
-            Framing::Chunked => bytes.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::Sized(length) => encode::framing(bytes, Some(length)),
+            Framing::Chunked => encode::framing(bytes, None),
             Framing::None | Framing::ChunksEnded | Framing::UntilClose => {}
         }
         match (self.keeps_alive, self.version) {
-            (false, _) => bytes.extend_from_slice(b"connection: close\r\n"),
-            (true, Version::Http10) => bytes.extend_from_slice(b"connection: keep-alive\r\n"),
+            (false, _) => encode::field(bytes, b"connection", b"close"),
+            (true, Version::Http10) => encode::field(bytes, b"connection", b"keep-alive"),
             (true, Version::Http11) => {}
         }
         bytes.extend_from_slice(b"\r\n");

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::http::chunked::BadFraming;
-use crate::http::head::response::BadHead;
+use crate::http::head::BadHead;
 use crate::shortage::Shortage;
 use crate::upstream::error::UpstreamError;
 
@@ -136,7 +136,7 @@ impl From<rustls::Error> for Fault {
 
 impl From<BadHead> for Fault {
     fn from(bad: BadHead) -> Self {
-        Self::Bad(bad.0.to_owned())
+        Self::Bad(bad.to_string())
     }
 }
 

@@ -9,7 +9,7 @@ use ureq::http::Request;
 use ureq::{Agent, Error};
 
 use crate::config::Egress;
-use crate::http::head::response::RESPONSE_HEAD_MAX_BYTES;
+use crate::http::head::HEAD_MAX_BYTES;
 use crate::http::message::Headers;
 use crate::secret::Secret;
 use crate::upstream::connect::Connector;
@@ -116,8 +116,8 @@ impl Poster {
             .accept("")
             .accept_encoding("")
             .proxy(None)
-            .max_response_header_size(RESPONSE_HEAD_MAX_BYTES)
-            .input_buffer_size(RESPONSE_HEAD_MAX_BYTES)
+            .max_response_header_size(HEAD_MAX_BYTES)
+            .input_buffer_size(HEAD_MAX_BYTES)
             .output_buffer_size(line_bytes.max(WRITE_BUFFER_BYTES))
             .max_idle_connections(0)
             .timeout_global(Some(allowed))
@@ -150,7 +150,7 @@ fn plain(error: &Error) -> String {
         Error::Rustls(error) => format!("TLS: {error}"),
         Error::Protocol(_) => "the answer is not HTTP/1.1".to_owned(),
         Error::LargeResponseHeader(..) => {
-            format!("the response head is over {RESPONSE_HEAD_MAX_BYTES} bytes")
+            format!("the response head is over {HEAD_MAX_BYTES} bytes")
         }
         other => other.to_string(),
     }

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::time::Duration;
 
-use crate::http::head::response::{is_in_name, is_value};
-use crate::http::message::Headers;
+use crate::http::head::encode;
+use crate::http::message::{Headers, is_in_name, is_value};
 use crate::upstream::origin::Origin;
 
 /// A request to send.
@@ -59,24 +59,12 @@ pub(super) fn write_head(
         if !is_value(value) {
             return Err("a header field holds a byte that it may not");
         }
-        head.extend_from_slice(name);
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
+        encode::field(head, name, value);
     }
-    let length = match body {
-        OutBody::Absent => None,
-        OutBody::Held(bytes) => Some(bytes.len() as u64),
-        OutBody::Streamed(length, _) => *length,
-    };
-    match (body, length) {
-        (OutBody::Absent, _) => {}
-        (_, Some(length)) => {
-            for part in ["content-length: ", itoa::Buffer::new().format(length), "\r\n"] {
-                head.extend_from_slice(part.as_bytes());
-            }
-        }
-        (_, None) => head.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    match body {
+        OutBody::Absent => {}
+        OutBody::Held(bytes) => encode::framing(head, Some(bytes.len() as u64)),
+        OutBody::Streamed(length, _) => encode::framing(head, *length),
     }
     head.extend_from_slice(b"\r\n");
     Ok(())

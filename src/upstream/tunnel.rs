@@ -7,7 +7,8 @@ use base64::prelude::BASE64_STANDARD;
 use ureq::{Proxy, ProxyProtocol};
 
 use crate::clock::Deadline;
-use crate::http::head::response::{HeadReader, Interims, RESPONSE_HEAD_MAX_BYTES};
+use crate::http::head::HEAD_MAX_BYTES;
+use crate::http::head::response::{HeadReader, Interims};
 use crate::secret::Secret;
 use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
 use crate::upstream::origin::{Origin, literal};
@@ -110,7 +111,7 @@ impl Tunnel {
         let mut head = Vec::new();
         let mut reader = HeadReader::default();
         let mut interims = Interims::default();
-        while head.len() <= RESPONSE_HEAD_MAX_BYTES {
+        while head.len() <= HEAD_MAX_BYTES {
             // Byte by byte: what follows the head belongs to the provider.
             head.push(talk.read_exact::<1>()?[0]);
             if let Some(answer) = reader.read(&head)? {

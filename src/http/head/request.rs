@@ -1,182 +1,82 @@
-//! From bytes to a checked request head, under RFC 9112's rules; the only file that knows `httparse`.
+//! Heads of requests, by strict rules: what could be read in two ways is refused; pure.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
-use crate::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
-use crate::http::message::{BodyLength, FoundFields, Headers, RequestHead, Version, plain_prefix};
+use crate::http::head::{BadHead, HEAD_MAX_BYTES, Lines, Whole, number};
+use crate::http::message::{BodyLength, Headers, RequestHead, Version, is_in_name};
 use crate::http::refusal::{Code, Refusal};
+use crate::http::rules::Rules;
 
-/// Empty lines that may stand before a request line (RFC 9112 §2.2 asks for one).
-const LEADING_EMPTY_LINES_MAX: usize = 4;
-
-/// More fields than most heads have; the rest of the heads take more of the stack.
-const FIELDS_COMMON: usize = 32;
-
-/// Looks at the bytes of a head as they come, each once, and parses it when it is whole.
-#[derive(Debug, Default)]
-pub struct HeadReader {
-    /// How many bytes were looked at.
-    seen: usize,
-    /// Where the request line starts, after empty lines.
-    start: usize,
-    /// The end of the request line, once it came.
-    line_end: Option<usize>,
+/// What a request line says: where method and target stand, and the version.
+#[derive(Debug)]
+struct RequestLine {
+    method: Range<usize>,
+    target: Range<usize>,
+    version: Version,
 }
 
-impl HeadReader {
-    /// Ready for a head that starts at the first byte.
-    pub fn new() -> Self {
-        Self::default()
-    }
+/// Looks at the bytes of a head as they come, each once.
+#[derive(Debug, Default)]
+pub struct HeadReader(Lines<RequestLine>);
 
+impl HeadReader {
     /// Looks at `bytes`, which start with those of the last call. Once the head is whole: the head
     /// and its length in bytes. None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
-        let end = bytes.len().min(HEAD_MAX_BYTES);
-        // Most heads come at once and are fine. Whatever is not is looked at byte by byte.
-        if self.seen == 0
-            && let Some(found) = at_once(&bytes[..end])
-        {
-            return Ok(Some(found));
-        }
-        while self.seen < end {
-            // All that may stand within a line is passed over at once.
-            self.seen += plain_prefix(&bytes[self.seen..end]);
-            let at = self.seen;
-            if at == end {
-                break;
-            }
-            let Some(end_of_line) = check_byte(bytes, at)? else { return Ok(None) };
-            self.seen = at + 1;
-            if !end_of_line {
-                continue;
-            }
-            if at + 1 == self.start + 2 {
-                self.start = at + 1;
-                if self.start > 2 * LEADING_EMPTY_LINES_MAX {
-                    return Err(bad("too many empty lines before the request line"));
-                }
-            } else if self.line_end.is_none() {
-                self.line_end = Some(at + 1);
-                check_request_line(&bytes[self.start..=at])?;
-            } else if bytes[..=at].ends_with(b"\r\n\r\n") {
-                return match parse::<HEAD_MAX_FIELDS>(&bytes[self.start..=at])? {
-                    Some((head, length)) if self.start + length == at + 1 => {
-                        Ok(Some((head, at + 1)))
-                    }
-                    _ => Err(bad("the head ends early")),
-                };
-            }
-        }
-        if self.seen >= HEAD_MAX_BYTES {
-            let message = format!("The request head is over {HEAD_MAX_BYTES} bytes");
-            return Err(Refusal::new(Code::HeadTooLarge, message));
-        }
-        Ok(None)
+        let whole = self.0.read(bytes, &Rules::STRICT, request_line)?;
+        let Some(Whole { start_line: line, headers, length }) = whole else { return Ok(None) };
+        let text = |range: Range<usize>| std::str::from_utf8(&bytes[range]);
+        let (Ok(method), Ok(target)) = (text(line.method), text(line.target)) else {
+            return Err(BadHead::RequestLine.into());
+        };
+        let head = check(method.to_owned(), target, line.version, headers)?;
+        Ok(Some((head, length)))
     }
 }
 
-/// The head at the start of `bytes` and its length, where it is whole and nothing is wrong with it.
-fn at_once(bytes: &[u8]) -> Option<(RequestHead, usize)> {
-    let starts_with_line = bytes.first().is_some_and(|byte| !matches!(byte, b'\r' | b'\n'));
-    let found = if starts_with_line { parse::<FIELDS_COMMON>(bytes).ok()? } else { None };
-    found.filter(|(_, length)| has_strict_lines(&bytes[..*length]))
-}
-
-/// Whether each line ends with CR LF and holds no control byte but the tab, in a head that starts
-/// with a line.
-fn has_strict_lines(head: &[u8]) -> bool {
-    let Some(next) = head.get(1..) else { return false };
-    let mut others = 0;
-    // Without an early exit, so that the compiler looks at many bytes at once.
-    for (byte, next) in head[..next.len()].iter().zip(next) {
-        others |= u8::from(*byte == b'\r') ^ u8::from(*next == b'\n');
-        others |= u8::from(*byte < b' ')
-            & u8::from(*byte != b'\t')
-            & u8::from(*byte != b'\r')
-            & u8::from(*byte != b'\n');
-        others |= u8::from(*byte == 0x7f);
+/// `GET /a HTTP/1.1` (RFC 9112 §3). What else the target may not hold is looked at with the whole head.
+fn request_line(bytes: &[u8], line: Range<usize>) -> Result<RequestLine, BadHead> {
+    let text = &bytes[line.clone()];
+    let space = |text: &[u8]| text.iter().position(|byte| *byte == b' ').filter(|at| *at > 0);
+    let method = space(text).ok_or(BadHead::RequestLine)?;
+    let rest = &text[method + 1..];
+    let target = space(rest).ok_or(BadHead::RequestLine)?;
+    if !text[..method].iter().all(|byte| is_in_name(*byte)) || rest[..target].contains(&b'\t') {
+        return Err(BadHead::RequestLine);
     }
-    others == 0 && head.ends_with(b"\r\n\r\n")
+    let version = match &rest[target + 1..] {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0' | b'1', ..] => {
+            return Err(BadHead::RequestLine);
+        }
+        _ => return Err(BadHead::Version),
+    };
+    let start = line.start + method + 1;
+    let method = line.start..line.start + method;
+    Ok(RequestLine { method, target: start..start + target, version })
 }
 
-/// Whether the byte at `at`, which is not plain, ends a line. None where that needs the next byte; an error for a byte
-/// that no head may hold.
-fn check_byte(bytes: &[u8], at: usize) -> Result<Option<bool>, Refusal> {
-    match bytes[at] {
-        b'\r' => match bytes.get(at + 1) {
-            None => Ok(None),
-            Some(b'\n') => Ok(Some(false)),
-            Some(_) => Err(bad("a carriage return that ends no line")),
-        },
-        b'\n' if at > 0 && bytes[at - 1] == b'\r' => Ok(Some(true)),
-        b'\n' => Err(bad("a line that does not end with CR LF")),
-        _ => Err(bad("a control byte in the head")),
+impl From<BadHead> for Refusal {
+    fn from(bad: BadHead) -> Self {
+        match bad {
+            BadHead::TooLong => {
+                let message = format!("The request head is over {HEAD_MAX_BYTES} bytes");
+                Self::new(Code::HeadTooLarge, message)
+            }
+            BadHead::TooManyFields(most) => {
+                let message = format!("The request head has more than {most} fields");
+                Self::new(Code::HeadTooLarge, message)
+            }
+            bad => Self::new(Code::BadRequest, format!("The request is malformed: {bad}")),
+        }
     }
 }
 
 fn bad(what: &str) -> Refusal {
     Refusal::new(Code::BadRequest, format!("The request is malformed: {what}"))
-}
-
-/// The request line is judged as soon as it is whole, so that what is not HTTP/1 is answered at once.
-fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; 0];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(line) {
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => Ok(()),
-        Err(error) => Err(describe(error)),
-    }
-}
-
-fn describe(error: httparse::Error) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => Refusal::new(
-            Code::HeadTooLarge,
-            format!("The request head has more than {HEAD_MAX_FIELDS} fields"),
-        ),
-        httparse::Error::Version => bad(
-            "the version is not HTTP/1.0 or HTTP/1.1, which is all that evertoken speaks; turn HTTP/2 off in \
-                 the client",
-        ),
-        httparse::Error::HeaderName => bad("a field name with a byte that no name may hold"),
-        httparse::Error::HeaderValue => bad("a field value with a byte that no value may hold"),
-        _ => bad("the request line is not: method, target, version"),
-    }
-}
-
-/// Parses the head at the start of `bytes`, of at most `FIELDS` fields; None where it is not whole.
-// Not part of its callers, where its fields would lie on the stack for the life of a stream.
-#[inline(never)]
-fn parse<const FIELDS: usize>(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
-    let mut fields = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut request = httparse::Request::new(&mut []);
-    let length = match request.parse_with_uninit_headers(bytes, &mut fields) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(describe(error)),
-    };
-    let version = match request.version {
-        Some(0) => Version::Http10,
-        _ => Version::Http11,
-    };
-    let mut fields = FoundFields::with_room(request.headers.len());
-    for field in request.headers.iter() {
-        fields.push(place(bytes, field.name.as_bytes()), place(bytes, field.value));
-    }
-    let headers = fields.of(&bytes[..length]);
-    let method = request.method.unwrap_or_default().to_owned();
-    let head = check(method, request.path.unwrap_or_default(), version, headers)?;
-    Ok(Some((head, length)))
-}
-
-/// Where `part` stands in `text`, of which it is a part.
-fn place(text: &[u8], part: &[u8]) -> Range<usize> {
-    let start = part.as_ptr().addr() - text.as_ptr().addr();
-    start..start + part.len()
 }
 
 /// Checks a head that was parsed by whichever server: target, host and framing.
@@ -296,20 +196,13 @@ fn body_length(version: Version, headers: &Headers) -> Result<BodyLength, Refusa
     }
     match (coding, length) {
         (None, None) => Ok(BodyLength::Absent),
-        (Some(_), Some(_)) => Err(bad("both Transfer-Encoding and Content-Length")),
+        (Some(_), Some(_)) => Err(BadHead::CodingAndLength.into()),
         (Some(_), None) if version == Version::Http10 => {
             Err(bad("Transfer-Encoding in an HTTP/1.0 request"))
         }
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(BodyLength::Chunked),
-        (Some(_), None) => Err(bad("a Transfer-Encoding other than chunked")),
-        (None, Some(length)) => {
-            let digits = !length.is_empty() && length.iter().all(u8::is_ascii_digit);
-            let parsed = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
-            match parsed.filter(|_| digits) {
-                Some(bytes) => Ok(BodyLength::Sized(bytes)),
-                None => Err(bad("a Content-Length that is no number")),
-            }
-        }
+        (Some(_), None) => Err(BadHead::Coding.into()),
+        (None, Some(length)) => Ok(BodyLength::Sized(number(length).ok_or(BadHead::Length)?)),
     }
 }
 

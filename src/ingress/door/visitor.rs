@@ -145,7 +145,7 @@ impl Visitor {
 
 /// What `read` is, as far as it goes.
 pub(super) fn find(read: &[u8]) -> Found {
-    match HeadReader::new().read(read) {
+    match HeadReader::default().read(read) {
         Ok(Some((head, _))) => Found::Head(Box::new(head)),
         Ok(None) => Found::Nothing,
         Err(refusal) => match other_protocol::of(read) {

@@ -6,14 +6,12 @@ use std::path::Path;
 use evertoken::clock::{Moment, Timestamp};
 use evertoken::config::resolve::{self, Sources};
 use evertoken::config::token_fields::TokenFields;
-use evertoken::config::{HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use evertoken::http::body::{BodyDecoder, BodyFault};
 use evertoken::http::chunked::BadFraming;
 use evertoken::http::framing::Framing;
 use evertoken::http::head::request::HeadReader;
-use evertoken::http::head::response::{
-    self, HeadReader as ResponseReader, Parsed, RESPONSE_HEAD_MAX_BYTES, RESPONSE_HEAD_MAX_FIELDS,
-};
+use evertoken::http::head::response::{self, HeadReader as ResponseReader, Parsed};
+use evertoken::http::head::{BadHead, HEAD_MAX_BYTES};
 use evertoken::http::message::{AnswerLength, BodyLength, Headers, RequestHead, Version};
 use evertoken::http::refusal::Code;
 use evertoken::http::rules::Rules;
@@ -33,7 +31,7 @@ const BODY_MAX_BYTES: u64 = 64;
 type Outcome = Result<Option<(RequestHead, usize)>, Code>;
 
 fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {
-    let mut reader = HeadReader::new();
+    let mut reader = HeadReader::default();
     for end in ends {
         let read = reader.read(&bytes[..end]).map_err(|refusal| refusal.code)?;
         if read.is_some() {
@@ -44,7 +42,7 @@ fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {
 }
 
 /// Any cut of a head gives the same outcome; what is accepted is within the limits, holds nothing
-/// that could be read in two ways, and means the same when it is written out again.
+/// that could be read in two ways, is the same to `httparse`, and means the same when it is written out again.
 pub(crate) fn head(bytes: &[u8]) {
     let whole = read_head(bytes, std::iter::once(bytes.len()));
     assert_eq!(whole, read_head(bytes, 1..=bytes.len()), "byte by byte");
@@ -54,7 +52,7 @@ pub(crate) fn head(bytes: &[u8]) {
     );
     let Ok(Some((head, length))) = whole else { return };
     assert!(length <= HEAD_MAX_BYTES && bytes[..length].ends_with(b"\r\n\r\n"));
-    assert!(head.headers.iter().count() <= HEAD_MAX_FIELDS);
+    assert!(head.headers.iter().count() <= Rules::STRICT.head_fields_max);
     assert!(
         head.target.starts_with('/') && head.target.bytes().all(|byte| byte.is_ascii_graphic())
     );
@@ -65,6 +63,11 @@ pub(crate) fn head(bytes: &[u8]) {
         );
         assert!(!value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)));
     }
+    let mut fields = [httparse::EMPTY_HEADER; Rules::STRICT.head_fields_max];
+    let mut other = httparse::Request::new(&mut fields);
+    assert_eq!(other.parse(bytes), Ok(httparse::Status::Complete(length)));
+    assert_eq!(other.method, Some(head.method.as_str()));
+    assert!(head.headers.iter().eq(theirs(other.headers)), "{:?}", head.headers);
     let hosts = head.headers.all("host").count();
     assert!(hosts == 1 || (hosts == 0 && head.version == Version::Http10));
     let lengths = head.headers.all("content-length").count();
@@ -82,6 +85,10 @@ pub(crate) fn head(bytes: &[u8]) {
         (head.method, head.target, head.headers)
     );
     assert_eq!((reread.body, reread.version), (head.body, head.version));
+}
+
+fn theirs<'a>(fields: &'a [httparse::Header<'a>]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    fields.iter().map(|field| (field.name.as_bytes(), field.value.trim_ascii()))
 }
 
 fn written(head: &RequestHead) -> Vec<u8> {
@@ -163,10 +170,13 @@ pub(crate) fn body(bytes: &[u8]) {
     }
 }
 
-fn read_response(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Result<Option<Parsed>, ()> {
+fn read_response(
+    bytes: &[u8],
+    ends: impl Iterator<Item = usize>,
+) -> Result<Option<Parsed>, BadHead> {
     let mut reader = ResponseReader::default();
     for end in ends {
-        let read = reader.read(&bytes[..end]).map_err(drop)?;
+        let read = reader.read(&bytes[..end])?;
         if read.is_some() {
             return Ok(read);
         }
@@ -182,16 +192,14 @@ pub(crate) fn response_head(bytes: &[u8]) {
     let sevens = (1..=bytes.len()).rev().step_by(7).collect::<Vec<_>>();
     assert_eq!(whole, read_response(bytes, sevens.into_iter().rev()), "by sevens");
     let Ok(Some(parsed)) = whole else { return };
-    assert!(parsed.length <= RESPONSE_HEAD_MAX_BYTES && (100..=999).contains(&parsed.head.status));
-    assert!(parsed.head.headers.len() <= RESPONSE_HEAD_MAX_FIELDS);
-    let mut fields = [httparse::EMPTY_HEADER; RESPONSE_HEAD_MAX_FIELDS];
+    assert!(parsed.length <= HEAD_MAX_BYTES && (100..=999).contains(&parsed.head.status));
+    assert!(parsed.head.headers.len() <= Rules::LENIENT.head_fields_max);
+    let mut fields = [httparse::EMPTY_HEADER; Rules::LENIENT.head_fields_max];
     let mut other = httparse::Response::new(&mut fields);
     assert_eq!(other.parse(bytes), Ok(httparse::Status::Complete(parsed.length)));
     assert_eq!(other.code, Some(parsed.head.status));
-    assert_eq!(other.version, Some(u8::from(parsed.is_http11)));
-    let theirs =
-        other.headers.iter().map(|field| (field.name.as_bytes(), field.value.trim_ascii()));
-    assert!(parsed.head.headers.iter().eq(theirs), "{:?}", parsed.head.headers);
+    assert_eq!(other.version, Some(u8::from(parsed.version == Version::Http11)));
+    assert!(parsed.head.headers.iter().eq(theirs(other.headers)), "{:?}", parsed.head.headers);
     for method in ["GET", "HEAD"] {
         let Ok((wire, length)) = response::framing(method, &parsed) else { continue };
         let coded = parsed.head.headers.contains("transfer-encoding");
@@ -202,7 +210,7 @@ pub(crate) fn response_head(bytes: &[u8]) {
                 assert!(sized && !coded && wire == Framing::sized(bytes));
             }
             AnswerLength::Unknown if coded => {
-                assert!(!sized && wire == Framing::chunked(Rules::LENIENT))
+                assert!(!sized && wire == Framing::chunked(&Rules::LENIENT));
             }
             AnswerLength::Unknown => assert!(!sized && wire == Framing::UntilClose),
         }
@@ -241,7 +249,7 @@ pub(crate) fn response_body(bytes: &[u8]) {
     let (strict, lenient, length) = match choice {
         0..=127 => {
             let of = Framing::chunked;
-            (of(Rules::STRICT), of(Rules::LENIENT), BodyLength::Chunked)
+            (of(&Rules::STRICT), of(&Rules::LENIENT), BodyLength::Chunked)
         }
         128..=191 => {
             let size = u64::from(choice - 128);
