@@ -22,7 +22,7 @@ use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
-use crate::upstream::{Timeouts, Upstream, UpstreamError};
+use crate::upstream::{SetupError, Timeouts, Upstream, UpstreamError};
 
 /// The surroundings of a run: time, chance, timers and the service manager.
 pub struct Environment {
@@ -46,7 +46,7 @@ pub enum StartError {
     /// The address is in use or can't be bound.
     Bind(String, io::Error),
     /// A provider's proxy or certificates can't be used.
-    Provider(String, String),
+    Provider(String, SetupError),
     /// The system refused a thread.
     Thread(io::Error),
 }

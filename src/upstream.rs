@@ -40,7 +40,7 @@ mod watch;
 mod wire;
 
 pub use answer::{Answer, Piece};
-pub use error::UpstreamError;
+pub use error::{SetupError, UpstreamError};
 pub use request::{OutBody, OutRequest};
 pub use timeouts::Timeouts;
 
@@ -76,8 +76,8 @@ impl Upstream {
         egress: &Egress,
         timeouts: Timeouts,
         idle_max: usize,
-    ) -> Result<Self, String> {
-        let origin = Origin::of(base_url).ok_or_else(|| "the base_url can't be used".to_owned())?;
+    ) -> Result<Self, SetupError> {
+        let origin = Origin::of(base_url).ok_or(SetupError::BaseUrl)?;
         let connector = Connector::new(egress, timeouts.connect)?;
         Ok(Self { origin, connector, idle: Idle::new(idle_max), timeouts })
     }

@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use crate::clock::Deadline;
 use crate::config::{Egress, ProxyRule};
 use crate::thread;
+use crate::upstream::error::SetupError;
 use crate::upstream::fault::Fault;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
@@ -50,7 +51,7 @@ struct Aim<'a> {
 impl Connector {
     /// `allowed` is the time for a name, and again the time for a connection; the error says what is wrong with
     /// `egress`.
-    pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, String> {
+    pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, SetupError> {
         let tunnel = |is_tls| {
             let url = egress.proxy.url(is_tls);
             url.map(|url| Tunnel::through(url.expose())).transpose()

@@ -13,7 +13,7 @@ use crate::http::head::HEAD_MAX_BYTES;
 use crate::http::message::Headers;
 use crate::secret::Secret;
 use crate::upstream::connect::Connector;
-use crate::upstream::error::UpstreamError;
+use crate::upstream::error::{SetupError, UpstreamError};
 use crate::upstream::timeouts::Timeouts;
 
 mod route;
@@ -52,7 +52,7 @@ pub struct Poster {
 
 impl Poster {
     /// Prepares the way; the error says what is wrong with the proxy or the certificates.
-    pub fn new(egress: &Egress, timeouts: Timeouts) -> Result<Self, String> {
+    pub fn new(egress: &Egress, timeouts: Timeouts) -> Result<Self, SetupError> {
         let connector = Connector::new(egress, timeouts.connect)?;
         Ok(Self { connector: Arc::new(connector), timeouts })
     }

@@ -7,6 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Egress;
+use crate::upstream::error::SetupError;
 
 /// Who is trusted.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub(super) enum Roots {
 
 impl Roots {
     /// Those for `egress`; the error says what is wrong with its certificates.
-    pub(super) fn of(egress: &Egress) -> Result<Self, String> {
+    pub(super) fn of(egress: &Egress) -> Result<Self, SetupError> {
         match (&egress.system_roots_pem, &egress.extra_roots_pem) {
             (None, None) => Ok(Self::Public),
             (Some(pem), None) => system(pem).map(Self::Own),
@@ -51,7 +52,7 @@ fn public() -> Arc<ClientConfig> {
 }
 
 /// Trusts the roots in `pem`, which are the system's. One for all providers too.
-fn system(pem: &Arc<str>) -> Result<Arc<ClientConfig>, String> {
+fn system(pem: &Arc<str>) -> Result<Arc<ClientConfig>, SetupError> {
     static LAST: Mutex<Option<(Arc<str>, Arc<ClientConfig>)>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, config)) = last.as_ref().filter(|(of, _)| of == pem) {
@@ -66,20 +67,20 @@ fn public_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-fn system_roots(pem: &str) -> Result<RootCertStore, String> {
+fn system_roots(pem: &str) -> Result<RootCertStore, SetupError> {
     let mut roots = RootCertStore::empty();
     add(&mut roots, pem, "file of tls_roots")?;
     Ok(roots)
 }
 
 /// Adds the certificates in `pem`, which is what is in `file`.
-fn add(roots: &mut RootCertStore, pem: &str, file: &str) -> Result<(), String> {
+fn add(roots: &mut RootCertStore, pem: &str, file: &'static str) -> Result<(), SetupError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let certificates = certificates.map_err(|error| format!("the {file}: {error}"))?;
+    let certificates = certificates.map_err(|error| SetupError::Certificates(file, error))?;
     // A bundle may hold certificates of a kind that webpki does not know; the others count.
     let (added, _) = roots.add_parsable_certificates(certificates);
     if added == 0 {
-        return Err(format!("there is no certificate in the {file}"));
+        return Err(SetupError::NoCertificate(file));
     }
     Ok(())
 }

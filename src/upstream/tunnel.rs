@@ -10,6 +10,7 @@ use crate::clock::Deadline;
 use crate::http::head::HEAD_MAX_BYTES;
 use crate::http::head::response::{HeadReader, Interims};
 use crate::secret::Secret;
+use crate::upstream::error::SetupError;
 use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
 use crate::upstream::origin::{Origin, literal};
 use crate::upstream::talk::Talk;
@@ -30,8 +31,8 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// Through the proxy at `url`, e.g. `socks5://user:password@host:1080`.
-    pub(super) fn through(url: &str) -> Result<Self, String> {
-        let proxy = Proxy::new(url).map_err(|_| "the proxy URL can't be used".to_owned())?;
+    pub(super) fn through(url: &str) -> Result<Self, SetupError> {
+        let proxy = Proxy::new(url).map_err(|_| SetupError::ProxyUrl)?;
         let user = (proxy.username().is_some() || proxy.password().is_some()).then(|| {
             let text = |one: Option<&str>| Secret::new(one.unwrap_or_default());
             (text(proxy.username()), text(proxy.password()))
