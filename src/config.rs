@@ -1,7 +1,7 @@
-//! The configuration as meant: checked values that cannot be wrong.
+//! The checked configuration, whose values cannot be wrong.
 //!
-//! [`raw`] reads the YAML as written and knows where everything stands; [`resolve`] makes these
-//! values of it, or the full list of problems.
+//! [`raw`] reads the YAML as written, with the place of each value. [`resolve`] turns it into these values, or into
+//! the full list of problems.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,18 +42,18 @@ use request_fields::FieldValue;
 pub use secret_file::secret_of_file;
 use store_address::StoreAddress;
 
-/// Everything that `providers.yaml` and the environment say.
+/// The configuration from `providers.yaml` and the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `settings`.
     pub settings: Settings,
     /// `model_routes`, in file order.
     pub model_routes: Vec<ModelRoute>,
-    /// `providers`, in file order, the disabled ones too.
+    /// `providers`, in file order, including disabled ones.
     pub providers: Vec<Provider>,
 }
 
-/// The provider that is called `wanted`, by name or slug: an enabled one rather than a disabled one.
+/// The provider with the name or slug `wanted`, preferably an enabled one.
 pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
     let wanted = slug::composed(wanted);
     let is_meant =
@@ -62,57 +62,57 @@ pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
     enabled.or_else(|| providers.iter().position(|one| is_meant(&one)))
 }
 
-/// The enabled provider that a segment of a path names by its slug, percent-encoded or not.
+/// The enabled provider whose slug is this segment of a path, percent-encoded or not.
 pub fn find_by_segment<'a, P: AsRef<Provider>>(providers: &'a [P], segment: &str) -> Option<&'a P> {
     let slug = slug::of_segment(segment)?;
     providers.iter().find(|one| one.as_ref().enabled && one.as_ref().slug == slug)
 }
 
-/// `settings`: everything that is not one provider's.
+/// `settings`: everything that does not belong to one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Address to listen on, as written.
     pub host: String,
     /// Port to listen on; 0 lets the system choose.
     pub port: u16,
-    /// What is logged where `RUST_LOG` says nothing else.
+    /// The log level, unless `RUST_LOG` sets another.
     pub log_level: log::LevelFilter,
-    /// Which server takes the connections.
+    /// The server that takes the connections.
     pub server: ServerKind,
-    /// Where tokens are kept.
+    /// The folder for tokens.
     pub state_dir: PathBuf,
     /// Explicit bounds of the forwarding path.
     pub limits: Limits,
-    /// Seconds a failing provider is passed over.
+    /// The cooldown of a failing provider.
     pub failure_cooldown: Duration,
-    /// How long requests in flight may take once a stop is asked for.
+    /// The time for requests in flight after a stop was requested.
     pub shutdown_grace: Duration,
-    /// Keys of which a client must show one; None where `auth` is off.
+    /// The keys that let a client in; None if `auth` is off.
     pub inbound_keys: Option<Vec<Secret>>,
-    /// Host names answered to besides the listening ones, lower case.
+    /// Accepted host names besides the listening ones, in lower case.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call, as browsers send them.
     pub allowed_origins: Vec<String>,
-    /// How the next provider is chosen.
+    /// The way to choose the next provider.
     pub selection_strategy: SelectionStrategy,
-    /// The server that several hosts share their tokens through; None for the state folder alone.
+    /// The server through which several hosts share their tokens; None for the state folder alone.
     pub token_store: Option<SharedStore>,
-    /// How the endpoints of providers are reached that say nothing else.
+    /// Proxy and roots for providers without their own.
     pub egress: Egress,
 }
 
 /// `settings.token_store` and the keys beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedStore {
-    /// Where it is.
+    /// The server's address.
     pub place: StoreAddress,
-    /// What its keys begin with.
+    /// The prefix of its keys.
     pub prefix: String,
-    /// What records are sealed with; None leaves them as they are.
+    /// The key that seals the records; None leaves them unsealed.
     pub key: Option<Secret>,
-    /// PEM text of the roots that are trusted in the place of the public ones.
+    /// PEM text of the trusted roots that replace the public ones.
     pub ca_pem: Option<String>,
-    /// What refreshing does while it can't be reached.
+    /// The behaviour of refreshing if the server can't be reached.
     pub fallback: Fallback,
 }
 
@@ -121,7 +121,7 @@ pub struct SharedStore {
 pub enum Fallback {
     /// Nothing is refreshed: two hosts never use the same refresh token.
     Wait,
-    /// Each host refreshes for itself: for issuers whose refresh tokens may be used more than once.
+    /// Each host refreshes for itself, for issuers that accept a refresh token more than once.
     Local,
 }
 
@@ -134,7 +134,7 @@ pub struct Limits {
     pub max_connections_per_address: usize,
     /// Largest request body.
     pub max_body_bytes: u64,
-    /// Largest request body that is held so that it can be sent again.
+    /// Largest request body that is held for sending it again.
     pub replay_body_bytes: u64,
     /// For a connection to a provider: name, TCP and TLS together.
     pub connect: Duration,
@@ -151,7 +151,7 @@ pub struct Limits {
 /// `settings.server`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerKind {
-    /// Our own blocking ingress.
+    /// evertoken's own blocking ingress.
     Builtin,
     /// `tiny_http`, on loopback addresses only.
     TinyHttp,
@@ -162,29 +162,29 @@ pub enum ServerKind {
 pub enum SelectionStrategy {
     /// File order.
     Priority,
-    /// The next one each time.
+    /// The next provider each time.
     RoundRobin,
-    /// Any.
+    /// A random provider.
     Random,
 }
 
-/// One entry of `model_routes`: a pattern and its candidates by priority.
+/// One entry of `model_routes`: a pattern and its candidates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRoute {
     /// Pattern with `*` for any run of characters.
     pub pattern: String,
-    /// Sorted by priority, file order within one.
+    /// Sorted by priority, and by file order within one priority.
     pub candidates: Vec<RouteCandidate>,
 }
 
-/// One provider that a route may use.
+/// A provider in a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteCandidate {
     /// Index into [`Config::providers`].
     pub provider: usize,
-    /// The model name to send, or None to leave the client's.
+    /// The model name to send; None keeps the client's.
     pub model: Option<String>,
-    /// Lower is tried first.
+    /// The lowest is tried first.
     pub priority: i64,
 }
 
@@ -195,31 +195,31 @@ pub struct Provider {
     pub name: String,
     /// The name in paths and file names, see [`slug`].
     pub slug: String,
-    /// Which API it speaks.
+    /// The API that it speaks.
     pub kind: ProviderKind,
-    /// Where requests go: scheme, authority and a path without a trailing slash.
+    /// The target of requests: scheme, authority and a path without a trailing slash.
     pub base_url: String,
-    /// Whether it takes part.
+    /// False takes the provider out.
     pub enabled: bool,
-    /// How the credential is put into a request.
+    /// The form of the credential in a request.
     pub auth_type: AuthType,
-    /// Where the credential comes from.
+    /// The source of the credential.
     pub credential: Credential,
-    /// The header field that the credential goes into; None for the usual one.
+    /// The header field for the credential; None for the usual one.
     pub auth_header: Option<String>,
-    /// What stands before the credential in it; None for the usual.
+    /// The text before the credential in it; None for the usual one.
     pub auth_prefix: Option<String>,
     /// Extra request headers, in file order.
     pub headers: Vec<(String, FieldValue)>,
-    /// Parameters that are added to every request, not encoded, in file order.
+    /// Parameters added to every request, unencoded, in file order.
     pub query: Vec<(String, String)>,
-    /// How its endpoints are reached.
+    /// Proxy and roots of its endpoints.
     pub egress: Egress,
-    /// Requests that it may have under way, so that a slow provider leaves workers to the others.
+    /// The most requests in flight, so that a slow provider leaves workers to the others.
     pub max_in_flight: u64,
 }
 
-/// Whatever has a description of a provider can be routed to: this one itself, for one.
+/// Routing works on anything that has a provider's configuration, and on the configuration itself.
 impl AsRef<Provider> for Provider {
     fn as_ref(&self) -> &Self {
         self
@@ -238,10 +238,10 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
-    /// All of them.
+    /// All types.
     pub const ALL: [Self; 3] = [Self::Anthropic, Self::OpenAi, Self::Generic];
 
-    /// As `type` has it.
+    /// The word in `type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Anthropic => "anthropic",
@@ -262,5 +262,5 @@ pub enum AuthType {
     None,
 }
 
-/// How long a request waits for a provider's first token.
+/// The longest time that a request waits for a provider's first token.
 pub const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// No slug begins with a dot.
 const FILE_NAME: &str = ".last-reload";
-/// The largest file that is read.
+/// The largest file to read.
 const FILE_MAX_BYTES: u64 = 256 * 1024;
 
 /// How a reload went.

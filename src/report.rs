@@ -59,7 +59,7 @@ pub struct ProviderReport {
     pub kind: String,
     /// Where its requests go.
     pub base_url: String,
-    /// Whether it takes part.
+    /// False takes the provider out.
     pub enabled: bool,
     /// In one word.
     pub state: State,
@@ -120,7 +120,7 @@ pub enum CredentialKind {
     Missing,
     /// The client's own.
     Passthrough,
-    /// None is sent.
+    /// No credential is sent.
     None,
 }
 
@@ -153,7 +153,7 @@ pub struct RefreshTokenReport {
 /// What went over the way to a provider, since the start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RequestsReport {
-    /// All of them.
+    /// All types.
     pub total: u64,
     /// Those under way.
     pub in_flight: u64,

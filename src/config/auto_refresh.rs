@@ -1,4 +1,4 @@
-//! `auto_refresh_config` as meant: how a provider's tokens are got and kept fresh.
+//! `auto_refresh_config` after checking: how a provider's tokens are obtained and kept fresh.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::config::redirect::Redirect;
 use crate::config::token_fields::TokenFields;
 use crate::secret::Secret;
 
-/// `auto_refresh_config`, where it is enabled.
+/// `auto_refresh_config`, if it is enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoRefresh {
     /// `https`, or `http` to a loopback address.
@@ -18,43 +18,42 @@ pub struct AutoRefresh {
     pub client_id: Result<String, Missing>,
     /// None for a public client.
     pub client_secret: Option<SecretLookup>,
-    /// The first refresh token; None for the client credentials grant, and where it comes from a
-    /// login.
+    /// The first refresh token; None for the client credentials grant, or if a login brings it.
     pub seed: Option<SecretLookup>,
-    /// Which grant is used.
+    /// The grant of token requests.
     pub grant_type: GrantType,
-    /// How the client shows who it is (RFC 6749 §2.3.1).
+    /// The client's authentication (RFC 6749 §2.3.1).
     pub client_auth: ClientAuth,
-    /// How the request body is written.
+    /// The format of the request body.
     pub request_format: RequestFormat,
-    /// `scope` of the request.
+    /// The `scope` of token requests.
     pub scope: Option<String>,
     /// More parameters, in file order.
     pub extra_params: Vec<(String, String)>,
     /// Extra headers on token requests.
     pub headers: Vec<(String, String)>,
-    /// Where an answer keeps its values.
+    /// The places of the values in a token answer.
     pub token_fields: TokenFields,
-    /// How long before expiry a token is refreshed.
+    /// The time before expiry at which a token is refreshed.
     pub refresh_before_expiry: Duration,
-    /// How long to wait after a permanent failure.
+    /// The wait after a permanent failure.
     pub retry_interval: Duration,
-    /// The files that the secrets came from, where they did.
+    /// The files of those secrets that come from files.
     pub files: SecretFiles,
-    /// Where `evertoken login` gets the first refresh token.
+    /// The endpoints for `evertoken login`.
     pub login: LoginEndpoints,
-    /// How commands for this configuration are written.
+    /// The form of commands for this configuration.
     pub call: Call,
 }
 
 impl AutoRefresh {
-    /// What is missing of the client's id and secret.
+    /// The missing ones of client id and secret.
     pub fn missing_of_client(&self) -> Vec<Missing> {
         let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
         self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
     }
 
-    /// Hash of the `token_url` and the client that it refreshes with; None where either is missing.
+    /// Hash of the `token_url` and the client; None if either is missing.
     pub fn client_hash(&self) -> Option<String> {
         let client_id = self.client_id.as_ref().ok()?;
         if self.token_url.is_empty() || client_id.is_empty() {
@@ -64,27 +63,27 @@ impl AutoRefresh {
     }
 }
 
-/// What `evertoken login` needs besides the token endpoint; it is of no use to anything else.
+/// The endpoints that only `evertoken login` needs, besides the token endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginEndpoints {
-    /// Where the browser is sent (RFC 6749 §3.1); its query is kept.
+    /// The authorization endpoint (RFC 6749 §3.1); its query is kept.
     pub authorization_url: Option<String>,
-    /// Where a device code is asked for (RFC 8628 §3.1).
+    /// The device authorization endpoint (RFC 8628 §3.1).
     pub device_authorization_url: Option<String>,
-    /// Where the browser comes back to (RFC 6749 §3.1.2).
+    /// The address to which the browser returns (RFC 6749 §3.1.2).
     pub redirect_uri: Option<Redirect>,
-    /// What the callback's `iss` must be (RFC 9207).
+    /// The required value of the callback's `iss` (RFC 9207).
     pub issuer: Option<String>,
 }
 
 impl LoginEndpoints {
-    /// Whether there is a way to log in.
+    /// True if there is a way to log in.
     pub fn exist(&self) -> bool {
         self.authorization_url.is_some() || self.device_authorization_url.is_some()
     }
 }
 
-/// Files that hold secrets of an [`AutoRefresh`]; they are read again before each refresh.
+/// Files with secrets of an [`AutoRefresh`], read again before each refresh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretFiles {
     /// `client_id_file`.

@@ -1,12 +1,12 @@
-//! A `base_url` that names one endpoint of an API instead of the base of all of them. Pure.
+//! Detects a `base_url` that names one endpoint instead of the API's base. Pure.
 
-/// How the paths of the endpoints end that people copy out of documentation.
+/// Ends of endpoint paths that people copy from documentation.
 const ENDPOINTS: [&str; 5] =
     ["/messages", "/chat/completions", "/completions", "/responses", "/embeddings"];
-/// How the endpoints of Gemini and Vertex AI end.
+/// Ends of Gemini's and Vertex AI's endpoints.
 const METHODS: [&str; 2] = [":generateContent", ":streamGenerateContent"];
 
-/// The base of `url`, where that names one endpoint; None where it does not.
+/// The base of `url`, if `url` names one endpoint.
 pub(in crate::config) fn of_endpoint(url: &str) -> Option<&str> {
     let url = url.trim_end_matches('/');
     if METHODS.iter().any(|method| url.ends_with(method)) {

@@ -1,17 +1,17 @@
-//! How a command for the configuration in use is written, for messages that say what to run. Pure.
+//! Commands for the configuration in use, for messages that tell people what to run. Pure.
 
-/// The file that is read where none is named.
+/// The default configuration file.
 pub const USUAL_FILE: &str = "providers.yaml";
 
-/// The command line that reads the same configuration.
+/// The options that make a command read the same configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
-    /// ` --config FILE` as a shell takes it, empty for the usual file; ` --environment-file FILE` where one was named.
+    /// ` --config FILE`, quoted for a shell, empty for the default file; ` --environment-file FILE` if one was named.
     config: String,
 }
 
 impl Call {
-    /// For a configuration that was read from `file`.
+    /// The call for the configuration in `file`.
     pub fn of(file: &str) -> Self {
         let config = match file {
             USUAL_FILE => String::new(),
@@ -20,29 +20,29 @@ impl Call {
         Self { config }
     }
 
-    /// The same with the variables of `file`.
+    /// The same call, with the variables in `file`.
     pub fn with_environment_file(mut self, file: &str) -> Self {
         self.config = format!("{} --environment-file {}", self.config, quoted(file));
         self
     }
 
-    /// Logs in to the provider of this slug.
+    /// The command that logs in to the provider with this slug.
     pub fn login(&self, slug: &str) -> String {
         format!("evertoken login{} --provider {}", self.config, quoted(slug))
     }
 
-    /// Refreshes the token of the provider of this slug.
+    /// The command that refreshes the token of the provider with this slug.
     pub fn refresh(&self, slug: &str) -> String {
         format!("evertoken refresh{} --provider {}", self.config, quoted(slug))
     }
 
-    /// Tries every endpoint.
+    /// The command that tests every endpoint.
     pub fn check_online(&self) -> String {
         format!("evertoken check --online{}", self.config)
     }
 }
 
-/// A word for a shell.
+/// `word`, quoted for a shell.
 fn quoted(word: &str) -> String {
     let is_plain =
         |character: char| character.is_alphanumeric() || "_-./:=@%+,".contains(character);

@@ -1,4 +1,4 @@
-//! Where a provider's credential comes from, as the configuration says.
+//! The source of a provider's credential in the configuration.
 
 use std::path::PathBuf;
 
@@ -6,26 +6,26 @@ use crate::config::auto_refresh::AutoRefresh;
 use crate::config::missing::Missing;
 use crate::secret::Secret;
 
-/// Where a provider's credential comes from.
+/// The source of a provider's credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// None is sent.
+    /// No credential is sent.
     None,
     /// The client's own is passed on.
     Passthrough,
     /// A fixed text.
     Static(Secret),
-    /// A fixed text that is not there: the message says what is missing.
+    /// A fixed text that is missing; the message names it.
     Missing(Missing),
-    /// In a file that is read again when it changes: one with the credential alone, or one that
-    /// another program keeps fresh.
+    /// In a file that is read again when it changes: a file with only the credential, or a file that another program
+    /// keeps fresh.
     Watched(WatchedFile),
-    /// Got from a token endpoint and kept fresh.
+    /// From a token endpoint, and kept fresh.
     Refreshed(Box<AutoRefresh>),
 }
 
 impl Credential {
-    /// Why there is nothing to refresh, for a credential that is not [`Credential::Refreshed`].
+    /// The reason why a credential other than [`Credential::Refreshed`] is not refreshed.
     pub fn why_not_refreshed(&self) -> &'static str {
         match self {
             Self::Watched(file) if matches!(file.form, FileFormat::Stored { .. }) => {
@@ -37,15 +37,15 @@ impl Credential {
     }
 }
 
-/// A file with a credential that is read again when it changes. Two are the same whatever could be read of them at
-/// the start.
+/// A file with a credential, read again when it changes. Two such files are equal regardless of their content at the
+/// start.
 #[derive(Clone, Debug)]
 pub struct WatchedFile {
     /// The path of the file.
     pub path: PathBuf,
-    /// What is in it.
+    /// The form of its content.
     pub form: FileFormat,
-    /// Why it could not be read at the start, where that is so.
+    /// The reason why it could not be read at the start.
     pub missing: Option<Missing>,
 }
 
@@ -57,20 +57,20 @@ impl PartialEq for WatchedFile {
 
 impl Eq for WatchedFile {}
 
-/// What is in a file with a credential.
+/// The content of a file with a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFormat {
-    /// The credential and nothing else, but for a line end.
+    /// The credential alone, followed at most by a line end.
     Text,
-    /// JSON, as Claude Code keeps it: where the access token and its expiry stand.
+    /// JSON, as Claude Code keeps it, with the places of the access token and its expiry.
     Json(CredentialFields),
-    /// A state file of evertoken, whose token is used and not refreshed: `auto_refresh_config.enabled` is false. A token
-    /// that began with another refresh token than this may belong to another account, and is not used.
+    /// A state file of evertoken whose token is used but not refreshed, because `auto_refresh_config.enabled` is
+    /// false. A token that began with another refresh token may belong to another account, and is not used.
     Stored {
-        /// The refresh token that the configuration names, where it is there.
+        /// The configured refresh token, if it is there.
         seed: Option<Secret>,
-        /// Hash of the `token_url` and the client of the configuration, where they are there: the same refresh token
-        /// elsewhere is another account's too.
+        /// Hash of the configured `token_url` and client, if they are there: the same refresh token at another issuer
+        /// belongs to another account.
         client: Option<String>,
     },
 }
@@ -78,12 +78,12 @@ pub enum FileFormat {
 /// Paths into a JSON file, a name for each level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialFields {
-    /// Of the access token, a text.
+    /// The place of the access token, a text.
     pub access_token: Vec<String>,
-    /// Of its expiry. Where there is none, and the token itself names none, it is sent until it is refused.
+    /// The place of its expiry. A token without any expiry is sent until it is rejected.
     pub expires_at: Vec<String>,
-    /// Whether the configuration names the place of the expiry, so that there has to be one.
+    /// True if the configuration names the place of the expiry, so that there must be one.
     pub expires_at_is_written: bool,
-    /// The time zone of an expiry without an offset, as the variable `TZ` names it; None for the system's.
+    /// The time zone of an expiry without an offset, from the variable `TZ`; None for the system's.
     pub zone: Option<String>,
 }

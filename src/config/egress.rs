@@ -1,4 +1,4 @@
-//! How endpoints are reached: through which proxy, and who is trusted over TLS. Pure.
+//! Proxies and trusted roots of endpoints. Pure.
 
 use std::sync::Arc;
 
@@ -6,38 +6,39 @@ use crate::config::loopback::is_loopback_host;
 use crate::config::no_proxy::NoProxy;
 use crate::secret::Secret;
 
-/// How one provider's endpoints are reached, the token endpoint included.
+/// Proxy and roots of one provider's endpoints, including the token endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Egress {
-    /// Through which proxy.
+    /// The proxy.
     pub proxy: ProxyRule,
-    /// PEM text of the roots in the place of the built-in ones: `settings.tls_roots: "system"`.
+    /// PEM text of the roots that replace the built-in ones: `settings.tls_roots: "system"`.
     pub system_roots_pem: Option<Arc<str>>,
-    /// PEM text of more trusted roots.
+    /// PEM text of additional trusted roots.
     pub extra_roots_pem: Option<String>,
 }
 
-/// Which proxy is used for an endpoint. The URLs may hold passwords.
+/// The choice of a proxy for an endpoint. The URLs may hold passwords.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyRule {
-    /// None.
+    /// No proxy.
     #[default]
     Direct,
-    /// A provider's own, for all its endpoints.
+    /// The provider's own proxy, for all its endpoints.
     Always(Secret),
-    /// One that was not chosen for the provider in particular: not for this machine, and not for the hosts of `except`.
+    /// A proxy that was not chosen for this provider in particular: not used for this machine and for the hosts in
+    /// `except`.
     Shared {
         /// For https URLs.
         https: Option<Secret>,
         /// For http URLs.
         http: Option<Secret>,
-        /// The hosts of `no_proxy`.
+        /// The hosts in `no_proxy`.
         except: NoProxy,
     },
 }
 
 impl ProxyRule {
-    /// The URL of the proxy for URLs that begin with https, or with http.
+    /// The proxy for https URLs, or for http URLs.
     pub fn url(&self, is_tls: bool) -> Option<&Secret> {
         match self {
             Self::Direct => None,
@@ -46,7 +47,7 @@ impl ProxyRule {
         }
     }
 
-    /// Whether it is used for `host`, a name or an address without brackets, at `port`.
+    /// True if the rule applies to `host`, a name or an address without brackets, at `port`.
     pub fn is_for(&self, host: &str, port: u16) -> bool {
         match self {
             Self::Direct => false,

@@ -1,8 +1,8 @@
-//! From the bytes of the configuration to its text: UTF-8, or what else it seems to be. Pure.
+//! The configuration's bytes as text: UTF-8, or an error that names the likely encoding. Pure.
 
 use crate::config::raw::Position;
 
-/// The text, or what is wrong with the bytes, and where.
+/// The text, or the mistake and its place.
 pub fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
     if let Some(name) = other_encoding(&bytes) {
         return Err((None, format!("this is {name}; save it as UTF-8")));
@@ -18,7 +18,7 @@ pub fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
     })
 }
 
-/// What the first bytes say, where it is not UTF-8: a byte order mark, or every second byte zero.
+/// The encoding that the first bytes suggest, if not UTF-8: a byte order mark, or every second byte zero.
 fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),

@@ -1,8 +1,8 @@
-//! What is wrong with `settings.host`, where evertoken listens. Pure.
+//! Mistakes in `settings.host`. Pure.
 
 use std::net::IpAddr;
 
-/// What to write instead of `host`; None where it is a name or an address.
+/// The correction for `host`; None if it is a name or an address.
 pub(in crate::config) fn problem(host: &str) -> Option<String> {
     if host.parse::<IpAddr>().is_ok() {
         return None;
@@ -22,7 +22,7 @@ pub(in crate::config) fn problem(host: &str) -> Option<String> {
     Some(format!("write the address alone in 'host', \"{alone}\"{}", port.unwrap_or_default()))
 }
 
-/// A host without brackets, and the port behind its colon.
+/// A host without brackets, and the port after its colon.
 fn parted(authority: &str) -> (&str, Option<&str>) {
     if let Some((address, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'))
     {

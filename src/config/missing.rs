@@ -1,17 +1,17 @@
-//! Secrets that the configuration names: found, or what is missing.
+//! Secrets that the configuration names, found or missing.
 
 use std::fmt;
 
 use crate::secret::Secret;
 
-/// A secret that the configuration names and the environment or the disk does not have.
+/// A secret that the configuration names and that the environment or the disk lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// An environment variable that is not set or empty.
     Variable(String),
-    /// A file that can't be read or is empty: its path and why.
+    /// A file that can't be read or is empty: its path and the reason.
     File(String, String),
-    /// A refresh token that only a login can bring: the command for it.
+    /// A refresh token that only a login can bring, with the command for it.
     Login(String),
     /// The configuration names no credential at all.
     Credential,
@@ -19,11 +19,11 @@ pub enum Missing {
     Several(Vec<Missing>),
 }
 
-/// A secret named in the configuration: found, or what is missing.
+/// A secret named in the configuration, found or missing.
 pub type SecretLookup = Result<Secret, Missing>;
 
 impl Missing {
-    /// All of `found` as one, so that somebody who sets them is told once; None where nothing is missing.
+    /// All missing ones as one, so that people are told once; None if nothing is missing.
     pub fn all(found: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut all: Vec<Self> = Vec::new();
         for one in found {
@@ -34,7 +34,7 @@ impl Missing {
         if all.len() > 1 { Some(Self::Several(all)) } else { all.pop() }
     }
 
-    /// What to do about it; None where its own words say that.
+    /// The remedy; None if the words themselves name it.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Variable(_) => Some("set it where evertoken is started, and restart"),
@@ -47,7 +47,7 @@ impl Missing {
         }
     }
 
-    /// Whether its words end in a command, so that nothing must stand behind them.
+    /// True if the words end in a command, so that nothing may follow them.
     pub fn ends_in_command(&self) -> bool {
         match self {
             Self::Login(_) => true,
@@ -56,7 +56,7 @@ impl Missing {
         }
     }
 
-    /// The environment variables among what is missing.
+    /// The environment variables among the missing secrets.
     pub fn variables(&self) -> Vec<&str> {
         match self {
             Self::Several(all) => all.iter().flat_map(Self::variables).collect(),
@@ -87,7 +87,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The variables first and in one go, since the log fixes how that line begins.
+/// The variables first and together, because the beginning of that log line is fixed.
 fn write_several(f: &mut fmt::Formatter<'_>, all: &[Missing]) -> fmt::Result {
     let names: Vec<_> = all.iter().filter_map(Missing::variable).collect();
     let variables = match names.split_last() {

@@ -1,4 +1,4 @@
-//! Hosts that no proxy is used for, as the variable `no_proxy` lists them. Pure.
+//! The hosts in the variable `no_proxy`, which are reached without a proxy. Pure.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoProxy(Vec<Exception>);
 
-/// Hosts of a list, and the port that it is for, where it is for one alone.
+/// Hosts in a list, with the port if the entry is for one port only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Exception {
     hosts: Hosts,
@@ -17,21 +17,21 @@ struct Exception {
 enum Hosts {
     /// `*`.
     All,
-    /// Addresses that begin with so many bits of this one.
+    /// Addresses whose first bits, so many of them, equal this one's.
     Network(IpAddr, u32),
-    /// This name, and those that end with a dot and it.
+    /// This name, and those that end with a dot and this name.
     Name(String),
 }
 
 impl NoProxy {
-    /// Reads a list: names, suffixes with or without a dot or `*.` before them, addresses, networks (`10.0.0.0/8`),
-    /// each with a port or without, and `*`; commas or blanks between them.
+    /// Reads a list separated by commas or blanks: names, suffixes with or without a leading dot or `*.`, addresses,
+    /// networks (`10.0.0.0/8`), each with or without a port, and `*`.
     pub fn parse(text: &str) -> Self {
         let entries = text.split([',', ' ', '\t', '\n', '\r']).filter(|entry| !entry.is_empty());
         Self(entries.filter_map(entry).collect())
     }
 
-    /// Whether `host`, a name or an address without brackets, is to be reached at `port` without a proxy.
+    /// True if `host`, a name or an address without brackets, is reached at `port` without a proxy.
     pub fn covers(&self, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let address = host.parse().map(|address: IpAddr| address.to_canonical()).ok();
@@ -55,7 +55,7 @@ impl Hosts {
     }
 }
 
-/// One entry; None where it is for nobody.
+/// One entry; None if it matches nothing.
 fn entry(text: &str) -> Option<Exception> {
     let (host, port) = split_port(text)?;
     let hosts = match host {
@@ -67,7 +67,7 @@ fn entry(text: &str) -> Option<Exception> {
     Some(Exception { hosts, port })
 }
 
-/// Host and port of an entry; an IPv6 address may do without brackets where it has no port.
+/// Host and port of an entry; an IPv6 address without a port needs no brackets.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']')?;
@@ -152,7 +152,7 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1", 443, true),
             ("[2001:db8::1]:80", "2001:db8::1", 80, true),
             ("[2001:db8::1]:80", "2001:db8::1", 443, false),
-            // What nobody can mean is for nobody.
+            // An impossible entry matches nothing.
             ("10.0.0.0/33", "10.0.0.1", 443, false),
             ("api.test:http", "api.test", 443, false),
             ("*api.test*", "api.test", 443, false),

@@ -1,6 +1,6 @@
-//! The YAML as written: values with the place each stands at, and unknown keys.
+//! The YAML as written: values with their places, and unknown keys.
 //!
-//! `tree` reads the text, `place` finds where something stands in it, [`Document`] is both with what is wrong,
+//! `tree` reads the text, and `place` finds the position of a value. A [`Document`] has both and the problems; a
 //! [`Section`] is a mapping that is read key by key.
 
 mod document;

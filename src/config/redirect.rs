@@ -1,4 +1,4 @@
-//! `redirect_uri`: where a browser comes back to after a login, and whether we can be there.
+//! `redirect_uri`: the address to which a browser returns after a login, and whether evertoken can listen there.
 
 use crate::config::loopback::is_loopback_host;
 use crate::config::url::split_url;
@@ -6,9 +6,9 @@ use crate::config::url::split_url;
 /// A redirect URI (RFC 6749 §3.1.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redirect {
-    /// An http URL of this machine: we listen there (RFC 8252 §7.3).
+    /// An http URL on this machine: evertoken listens there (RFC 8252 §7.3).
     Loopback(Loopback),
-    /// Anything else, as it is written: what the browser shows there is pasted.
+    /// Any other URI, as written: people paste the browser's text.
     Elsewhere(String),
 }
 
@@ -19,12 +19,12 @@ pub struct Loopback {
     pub host: String,
     /// The port; None where any will do.
     pub port: Option<u16>,
-    /// What follows the authority, as it is written: issuers compare it as a text.
+    /// The text after the authority, as written, because issuers compare it as text.
     pub path: String,
 }
 
 impl Redirect {
-    /// Reads what is written; the error goes on after the name of the key.
+    /// Parses a URI; the error continues after the name of the key.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once(':').ok_or("must be a URI with a scheme")?;
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -63,7 +63,7 @@ impl Default for Loopback {
 }
 
 impl Loopback {
-    /// The path of requests that come back to it.
+    /// The path of requests to it.
     pub fn request_path(&self) -> &str {
         match self.path.split('?').next() {
             None | Some("") => "/",

@@ -4,19 +4,19 @@ use std::fmt;
 
 use serde_json::Value;
 
-/// What every placeholder for a claim begins with.
+/// The beginning of every placeholder for a claim.
 const CLAIM: &str = "token.claims.";
 /// The longest wrong placeholder that is shown.
 const SHOWN_MAX_CHARS: usize = 60;
 
-/// What `headers` of a provider say of one field.
+/// A provider's `headers` entry for one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FieldValue {
-    /// It is sent with this value.
+    /// The field is sent with this value.
     Text(String),
-    /// It is sent with claims of the access token.
+    /// The field is sent with claims of the access token.
     Claims(Template),
-    /// The client's field of that name is taken out.
+    /// The client's field with that name is removed.
     Removed,
 }
 
@@ -30,7 +30,7 @@ enum Part {
     Claim(String),
 }
 
-/// Why a template has no value for a token; `Display` names the claim, never its value.
+/// The reason why a template has no value for a token; `Display` names the claim, never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoValue {
     /// There is no token.
@@ -41,7 +41,7 @@ pub enum NoValue {
     Missing(String),
     /// The claim is an object, a list or null.
     NotText(String),
-    /// The claim is empty, or holds a byte that no header field may hold.
+    /// The claim is empty, or contains a byte that no header field may contain.
     Unsendable(String),
 }
 
@@ -62,12 +62,12 @@ impl fmt::Display for NoValue {
     }
 }
 
-/// What is wrong with a placeholder.
+/// The mistake in a placeholder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadPlaceholder {
     /// Its brace is not closed.
     Open,
-    /// What stands between its braces is nothing that is known.
+    /// The text between its braces is unknown.
     Unknown(String),
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for BadPlaceholder {
 }
 
 impl Template {
-    /// Reads `text`; None where it has no placeholder.
+    /// Parses `text`; None if it has no placeholder.
     pub fn parse(text: &str) -> Result<Option<Self>, BadPlaceholder> {
         let mut parts = Vec::new();
         let mut plain = String::new();
@@ -113,7 +113,7 @@ impl Template {
         Ok(Some(Self(parts)))
     }
 
-    /// The value for a token with these `claims`, None for a token that is no JWT.
+    /// The value for a token with these `claims`; `claims` is None for a token that is not a JWT.
     pub fn value(&self, claims: Option<&Value>) -> Result<String, NoValue> {
         let claims = claims.ok_or(NoValue::NoJwt)?;
         let mut value = String::new();
@@ -127,7 +127,7 @@ impl Template {
     }
 }
 
-/// Whether what follows a `{` is meant as a placeholder: a word and a dot, or `token`. JSON is not.
+/// True if the text after a `{` is meant as a placeholder: a word and a dot, or `token`. JSON is not.
 fn begins_placeholder(after: &str) -> bool {
     let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
     let end = after.find(|character| !is_word(character)).unwrap_or(after.len());
@@ -149,8 +149,8 @@ fn text_of(claims: &Value, name: &str) -> Result<String, NoValue> {
     if is_sendable { Ok(text) } else { Err(NoValue::Unsendable(name.to_owned())) }
 }
 
-/// The claim called `name`, or the one that `name` leads to: names of each level with dots between them. A name of a
-/// level may hold dots itself, as URLs do: the longest one that leads to a claim counts.
+/// The claim `name`, or the one that `name` leads to: a name for each level with dots between them. A level's name
+/// may itself contain dots, as URLs do; then the longest name that leads to a claim counts.
 fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let object = value.as_object()?;
     if let Some(whole) = object.get(name) {

@@ -1,4 +1,4 @@
-//! From the YAML and the environment to a checked `Config`, or the full list of problems.
+//! From the YAML and the environment to a checked `Config`, or to the full list of problems.
 
 use std::fmt;
 
@@ -21,18 +21,18 @@ mod token_store;
 
 pub use sources::Sources;
 
-/// A problem in a configuration file, or in what the command line adds to it.
+/// A problem in a configuration file, or in an option that adds to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as it was named, or the option.
+    /// The file's name as given, or the option.
     pub source: String,
     /// Line and column, from 1; None for the source as a whole.
     pub position: Option<Position>,
-    /// What is wrong and what would be right. Holds no secret.
+    /// The mistake and the correction. Holds no secret.
     pub message: String,
-    /// Whether the file can be used all the same.
+    /// True if the file can still be used.
     pub is_warning: bool,
-    /// The environment variables that would mend it, which are not set.
+    /// The unset environment variables that would solve it.
     pub unset: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Problem {
         Self { source: source.to_owned(), message: message.into(), ..Self::default() }
     }
 
-    /// In words for a line of the log, whose level says whether it is a warning.
+    /// The words for a log line, whose level shows a warning.
     pub fn in_log(&self) -> String {
         Self { is_warning: false, ..self.clone() }.to_string()
     }
@@ -73,8 +73,8 @@ pub fn resolve(
     }
 }
 
-/// Every problem of `text`, read from `file`, and the configuration as far as it can be read: with
-/// problems that are no warnings it is good for looking for more of them, and for nothing else.
+/// Every problem of `text`, read from `file`, and the configuration as far as it can be read. With errors among the
+/// problems, that configuration is good only for finding more of them.
 pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>, Vec<Problem>) {
     let document = match Document::parse(text) {
         Ok(document) => document,
@@ -108,7 +108,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     let root = Section::root(document);
     let settings = settings::read(&root, sources);
     let sections = root.sections("providers", "a provider");
-    // Where it is no list, nothing more can be said of its providers.
+    // If it is not a list, nothing more can be said about its providers.
     let is_list = sections.is_some();
     let sections = sections.unwrap_or_default();
     let providers: Vec<Provider> =
@@ -137,7 +137,7 @@ fn report_none(root: &Section<'_>, providers: &[Provider]) {
     }
 }
 
-/// Two enabled providers can't share a name or a slug; one that is disabled is in nobody's way.
+/// Two enabled providers can't share a name or a slug; a disabled one conflicts with nobody.
 fn check_unique(sections: &[Section<'_>], providers: &[Provider]) {
     for (index, (provider, section)) in providers.iter().zip(sections).enumerate() {
         let mut before = providers[..index].iter().filter(|other| other.enabled);
@@ -212,8 +212,8 @@ fn read_candidate(
     })
 }
 
-/// What the configuration names and the environment or the disk does not have, for `check`; but for the first
-/// refresh token, which a stored one makes unnecessary.
+/// The secrets that the configuration names and that the environment or the disk lacks, for `check`; without the
+/// first refresh token, which a stored one makes unnecessary.
 pub fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
@@ -240,11 +240,11 @@ pub fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
 pub struct MissingSecret<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// What it lacks.
+    /// The missing secret.
     pub what: &'a Missing,
 }
 
-/// `provider: what is missing`.
+/// `provider: missing secret`.
 impl fmt::Display for MissingSecret<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.provider, self.what)

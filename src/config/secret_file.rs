@@ -1,4 +1,4 @@
-//! Files that hold a secret: how they are read, and what their text is.
+//! Reads files that hold a secret.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -8,10 +8,10 @@ use crate::config::missing::{Missing, SecretLookup};
 use crate::regular_file;
 use crate::secret::Secret;
 
-/// The largest file that is read.
+/// The largest file to read.
 pub const SECRET_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
-/// The text of the regular file at `path`. Anything else could hold up whoever reads it for ever.
+/// The text of the regular file at `path`. Any other kind of file could block the reader for ever.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     regular_file::open(path)?.take(SECRET_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
@@ -21,9 +21,9 @@ pub fn read(path: &Path) -> io::Result<String> {
     text_of(bytes)
 }
 
-/// The text that a file's bytes are, without a byte order mark.
+/// The file's bytes as text, without a byte order mark.
 pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
-    // What PowerShell 5's `>` and Notepad's "Unicode" write.
+    // Written by PowerShell 5's `>` and by Notepad's "Unicode".
     let has_mark = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
     if has_mark || bytes.contains(&0) {
         return Err(invalid("it is UTF-16, as PowerShell's '>' writes it; save it as UTF-8"));
@@ -38,12 +38,12 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// `text` without the byte order mark that some editors begin a file with.
+/// `text` without the byte order mark of some editors.
 pub fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The secret in what was `read` from `path`, without its line end.
+/// The secret in the text that was `read` from `path`, without its line end.
 pub fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
     let missing = |why: String| Missing::File(path.display().to_string(), why);
     let text = read.map_err(|error| missing(error.to_string()))?;
@@ -54,7 +54,8 @@ pub fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
     Ok(Secret::new(text))
 }
 
-/// What probably does not belong to a secret. `Display` goes on after the name of what holds it.
+/// A part of a text that probably does not belong to a secret. `Display` continues after the name of the file or
+/// variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oddity {
     /// Blanks around it.
@@ -64,7 +65,7 @@ pub enum Oddity {
 }
 
 impl Oddity {
-    /// Of a text that was read from a file or a variable; None where it looks like a secret.
+    /// The oddity of a text from a file or a variable; None if it looks like a secret.
     pub fn of(text: &str) -> Option<Self> {
         let text = text.trim_end_matches(['\r', '\n']);
         let is_in =

@@ -1,7 +1,7 @@
 //! Slugs: the short names of providers in paths, file names and keys of the token store.
 //!
-//! A slug is made from the provider's name, or chosen with `slug`. It holds letters and digits of any script, in
-//! Unicode's composed form (NFC), so that a name typed on one machine and a path typed on another meet.
+//! A slug is made from the provider's name, or chosen with `slug`. It contains letters and digits of any script, in
+//! Unicode's composed form (NFC), so that a name typed on one machine matches a path typed on another.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// The longest slug. State files are named after it, and a file name may hold 255 bytes: a file that was set aside
-/// has 38 more than the slug.
+/// The longest slug. State files are named after it, and a file name may have 255 bytes: the name of a file that was
+/// set aside has 38 more than the slug.
 pub const SLUG_MAX_BYTES: usize = 200;
 
-/// How the names of state files end.
+/// The end of a state file's name.
 pub const STATE_FILE_SUFFIX: &str = ".json";
 
-/// What a path may hold as it is, of what a slug may hold.
+/// The characters of a slug that a path may hold unencoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The slug of a provider called `name`: lower case, with a `-` for each run of what is neither letter nor digit.
-/// Empty where the name holds neither.
+/// The slug for the name `name`: lower case, with a `-` for each run of characters that are neither letters nor
+/// digits. Empty if the name has no letter or digit.
 pub fn of_name(name: &str) -> String {
     let mut slug = String::new();
     for character in composed(name).chars().flat_map(char::to_lowercase) {
@@ -31,16 +31,16 @@ pub fn of_name(name: &str) -> String {
             slug.push('-');
         }
     }
-    // Lower case of a composed letter may be letter and mark.
+    // The lower case of a composed letter may be a letter and a mark.
     composed(slug.trim_end_matches('-')).into_owned()
 }
 
-/// The state file of the provider called `slug`, in the state folder.
+/// The state file for `slug` in the state folder.
 pub fn state_file(folder: &Path, slug: &str) -> PathBuf {
     folder.join(format!("{slug}{STATE_FILE_SUFFIX}"))
 }
 
-/// Why `slug`, which is written in the file, can't be used; None where it can.
+/// The problem with a configured `slug`; None if it can be used.
 pub fn problem(slug: &str) -> Option<String> {
     let is_plain = |character: char| {
         character.is_alphanumeric() || is_combining_mark(character) || "-_".contains(character)
@@ -64,7 +64,7 @@ pub fn composed(text: &str) -> Cow<'_, str> {
     if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
 
-/// The slug that a segment of a path stands for, which may be percent-encoded; None where it is no text.
+/// The slug in a segment of a path, which may be percent-encoded; None if the segment is not text.
 pub fn of_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(composed(segment));
@@ -73,7 +73,7 @@ pub fn of_segment(segment: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(composed(&decoded).into_owned()))
 }
 
-/// `slug` as it stands in a URL.
+/// `slug` as it appears in a URL.
 pub fn in_path(slug: &str) -> String {
     utf8_percent_encode(slug, ENCODED).to_string()
 }
@@ -154,7 +154,7 @@ mod tests {
             assert!(why.contains(part), "{slug:?}: {why}");
         }
         assert!(problem(&"a".repeat(SLUG_MAX_BYTES + 1)).is_some());
-        // By bytes, since they become a file name.
+        // In bytes, because it becomes a file name.
         assert!(problem(&"官".repeat(SLUG_MAX_BYTES / 3)).is_none());
         assert!(problem(&"官".repeat(SLUG_MAX_BYTES / 3 + 1)).is_some());
     }
@@ -170,7 +170,7 @@ mod tests {
             (official, Some("克劳德官方")),
             ("克劳德官方", Some("克劳德官方")),
             ("%e5%ae%98", Some("官")),
-            // Half a character, and an encoded slash, are nobody's slug.
+            // Half a character and an encoded slash are no slug.
             ("%E5%85", None),
             ("a%2Fb", Some("a/b")),
             ("%", Some("%")),

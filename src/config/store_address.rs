@@ -1,21 +1,21 @@
-//! `settings.token_store`: where the server is, read from its URL.
+//! `settings.token_store`: the server's address, read from its URL.
 
 use percent_encoding::percent_decode_str;
 
 use crate::secret::Secret;
 
-/// The ports that are meant where none is written.
+/// The default port.
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
-/// Databases are numbered from 0 to this.
+/// The highest number of a database.
 const DATABASE_MAX: u32 = 65_535;
 
-/// Where the server is and who we are there.
+/// The server's address, and evertoken's user on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreAddress {
-    /// How it is reached.
+    /// The servers to connect to.
     pub servers: Servers,
-    /// Whether TLS is spoken.
+    /// True for TLS.
     pub tls: bool,
     /// The user; None for the default one.
     pub user: Option<String>,
@@ -25,19 +25,19 @@ pub struct StoreAddress {
     pub database: u32,
 }
 
-/// How the server is reached.
+/// The servers to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Servers {
     /// Host (a name or an address, without brackets) and port.
     One(String, u16),
     /// The path of a socket on this machine.
     Socket(String),
-    /// Sentinels that are asked, in order, who the master of this name is.
+    /// Sentinels, asked in order, and the name of the master.
     Sentinels(Vec<(String, u16)>, String),
 }
 
 impl StoreAddress {
-    /// Reads a URL. The error says what is wrong and holds nothing of the URL.
+    /// Parses a URL. The error names the mistake and contains nothing of the URL.
     pub fn parse(url: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = url.split_once("://").ok_or(FORMS)?;
         match scheme {
@@ -91,7 +91,7 @@ impl StoreAddress {
         Ok(Self { servers, tls, user, password, database: read_database(database)? })
     }
 
-    /// Whether what is sent there could be read on the way: no TLS, and not on this machine.
+    /// True if others could read the traffic: no TLS, and not on this machine.
     pub fn is_open_on_the_way(&self) -> bool {
         let remote = |host: &str| !crate::config::loopback::is_loopback_host(host);
         !self.tls
@@ -132,7 +132,7 @@ const WRONG_ADDRESS: &str = "every address is a host, with ':' and a port from 1
 type UserAndRest<'a> = (Option<String>, Option<Secret>, &'a str);
 
 fn split_user(rest: &str) -> Result<UserAndRest<'_>, &'static str> {
-    // A path may hold an '@'; a user stands before the first '/'.
+    // A path may contain an '@'; a user comes before the first '/'.
     let end = rest.find('/').unwrap_or(rest.len());
     let Some(at) = rest[..end].rfind('@') else { return Ok((None, None, rest)) };
     let (user, password) = match rest[..at].split_once(':') {
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn urls_that_are_understood() {
-        // The URL, what is shown of it, user, password.
+        // The URL, its shown form, user, password.
         let cases = [
             ("redis://h", "redis://h:6379/0", None, None),
             ("valkey://h/", "redis://h:6379/0", None, None),

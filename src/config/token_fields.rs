@@ -1,8 +1,8 @@
-//! Where a token endpoint's answer keeps its values. Pure.
+//! The places of values in a token endpoint's answer. Pure.
 
 use serde_json::Value;
 
-/// The names that `token_fields` may hold: those of RFC 6749 §5.1 and §5.2, and what issuers added to them.
+/// The names in `token_fields`: those in RFC 6749 §5.1 and §5.2, and additions of issuers.
 pub const TOKEN_FIELDS: [&str; 7] = [
     "access_token",
     "refresh_token",
@@ -13,23 +13,23 @@ pub const TOKEN_FIELDS: [&str; 7] = [
     "error_description",
 ];
 
-/// Where an answer keeps its values: by name, the names of the members that lead there.
+/// The places of values in an answer: for each name, the path of member names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenFields(Vec<(&'static str, Vec<String>)>);
 
 impl TokenFields {
-    /// Of names and where their values stand.
+    /// The places for these names.
     pub fn new(fields: Vec<(&'static str, Vec<String>)>) -> Self {
         Self(fields)
     }
 
-    /// Where the value called `name` stands, where that is configured: names with dots between them.
+    /// The configured path of the value `name`, with dots between the names.
     pub fn path(&self, name: &str) -> Option<String> {
         self.named(name).map(|path| path.join("."))
     }
 
-    /// The value called `name`: at its configured place; else beside the access token where that has such a
-    /// place; else at the top level. `null` counts as absent.
+    /// The value `name`: at its configured place; else beside the access token if that has a configured place; else
+    /// at the top level. `null` counts as absent.
     pub fn value<'a>(&self, answer: &'a Value, name: &str) -> Option<&'a Value> {
         if let Some(path) = self.named(name) {
             return at(answer, path);

@@ -1,14 +1,14 @@
-//! URLs of the configuration: their parts, and what is wrong with one. Pure.
+//! URLs in the configuration: their parts, and their mistakes. Pure.
 
 use crate::config::loopback::is_loopback_host;
 
-/// The longest URL that is shown where it is wrong.
+/// The longest wrong URL that is shown.
 const SHOWN_MAX_CHARS: usize = 100;
-/// How many slips make another scheme of `https`.
+/// The most typing errors that turn `https` into another scheme.
 const SCHEME_DISTANCE_MAX: usize = 1;
 
-/// A URL's scheme, host without brackets, and what follows the authority; None where it is no http
-/// URL, or one with a user in it.
+/// A URL's scheme, host without brackets, and the rest after the authority; None if it is not an http URL, or
+/// contains a user.
 pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -26,17 +26,17 @@ pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     (!host.is_empty() && port_fine).then_some((scheme, host, path))
 }
 
-/// Whether `url` leads to this machine.
+/// True if `url` leads to this machine.
 pub(in crate::config) fn is_loopback(url: &str) -> bool {
     split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
 }
 
-/// What is said of `url`, the value of `key`, where [`split_url`] does not understand it.
+/// The message about `url`, the value of `key`, if [`split_url`] does not understand it.
 pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
-        // What stands before it may be a password, and is not shown.
+        // The text before it may be a password, and is not shown.
         return format!("'{key}' must be {wanted} without a user or password before an '@'");
     }
     let shown = if url.chars().count() <= SHOWN_MAX_CHARS {
@@ -56,7 +56,7 @@ pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
     format!("'{key}' must be {wanted}, not {shown}{hint}")
 }
 
-/// What somebody did not see, or took for something that is not done here.
+/// The likely mistake in a URL: a typing error, or something that evertoken does not support.
 fn slip_in(url: &str) -> String {
     let invisible =
         |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');

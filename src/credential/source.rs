@@ -16,7 +16,7 @@ use crate::token::watched::Watched;
 /// How long a request whose token was refused waits for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
 
-/// Where a provider's credential comes from.
+/// The source of a provider's credential.
 pub enum Source {
     /// None is sent but what the client itself brings.
     Nothing,
@@ -44,7 +44,7 @@ pub struct RefreshedSource {
 
 /// The credential that one request is sent with.
 pub enum InUse<'a> {
-    /// None.
+    /// No proxy.
     Nothing,
     /// One that does not change.
     Fixed(&'a Secret),

@@ -9,7 +9,7 @@ use crate::config::SelectionStrategy;
 pub struct Candidate<'a, P> {
     /// Which.
     pub provider: &'a P,
-    /// The model name to send, or None to leave the client's.
+    /// The model name to send; None keeps the client's.
     pub model: Option<&'a str>,
     /// Lower is tried first; those of one priority share by the strategy.
     pub priority: i64,

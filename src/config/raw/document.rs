@@ -1,4 +1,4 @@
-//! The file as it is written, with the problems that were found in it so far.
+//! The file as written, with the problems found so far.
 
 use std::cell::RefCell;
 
@@ -9,16 +9,16 @@ use crate::config::raw::mistake;
 use crate::config::raw::place::{self, Position, YamlPath};
 use crate::config::raw::tree::Node;
 
-/// A problem with a place that is still to be found.
+/// A problem whose position is still to be found.
 #[derive(Clone, Debug)]
 pub struct RawProblem {
-    /// Where.
+    /// The place.
     pub path: YamlPath,
-    /// What.
+    /// The problem in words.
     pub message: String,
-    /// Whether the file can be used all the same.
+    /// True if the file can still be used.
     pub is_warning: bool,
-    /// The environment variables that would mend it, which are not set.
+    /// The unset environment variables that would solve it.
     pub unset: Vec<String>,
 }
 
@@ -27,21 +27,21 @@ pub struct Document<'a> {
     text: &'a str,
     /// The tree as it is written.
     written: Node,
-    /// The tree with what merge keys bring.
+    /// The tree with the keys that merge keys bring.
     pub(super) root: Node,
     problems: RefCell<Vec<RawProblem>>,
 }
 
 impl<'a> Document<'a> {
-    /// Parses `text`. The error says what is wrong, and where.
+    /// Parses `text`. The error is the mistake and its place.
     pub fn parse(text: &'a str) -> Result<Self, (Option<Position>, String)> {
-        // Some editors begin a file with a byte order mark, which the parser takes for a document.
+        // Some editors begin a file with a byte order mark, which the parser would read as a document.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |error: serde_yaml::Error| {
             let position = error.location().map(|place| (place.line(), place.column()));
             let message = words_of(&error);
             if IgnoredAny::deserialize(serde_yaml::Deserializer::from_str(text)).is_ok() {
-                // It is YAML; what is wrong with it is said by the tree.
+                // The text is YAML; the tree reports its mistakes.
                 return (position, message);
             }
             mistake::explain(text, position, &message)
@@ -62,13 +62,13 @@ impl<'a> Document<'a> {
         self.problems.borrow().clone()
     }
 
-    /// Where `path` stands, or the nearest thing above it.
+    /// The position of `path`, or of the nearest value above it.
     pub fn locate(&self, path: &YamlPath) -> Option<Position> {
         place::locate(self.text, &self.written, path)
     }
 
-    /// Whether the value at `path`, or each entry of it, is what an anchor (`&name`) stands before: it is there to be
-    /// referred to.
+    /// True if the value at `path`, or each of its entries, has an anchor (`&name`), and so is there to be referred
+    /// to.
     pub(super) fn holds_anchors(&self, path: &YamlPath, value: &Node) -> bool {
         if self.begins_with_anchor(path) {
             return true;
@@ -95,8 +95,8 @@ impl<'a> Document<'a> {
     }
 }
 
-/// What the parser says is wrong, without the place that it names there: that stands before a problem's words. This is the
-/// one place that takes its words apart.
+/// The parser's words without the position, which is printed before a problem. Only this function takes the parser's
+/// words apart.
 fn words_of(error: &serde_yaml::Error) -> String {
     let words = error.to_string();
     let Some(place) = error.location() else { return words };
@@ -117,7 +117,7 @@ mod tests {
                 " at line 2 column 2, while parsing a flow sequence at line 1 column 4",
             ),
             ("a: &a [*b]\n", "unknown anchor", " at line 1 column 8"),
-            // The words may hold what stands in the file.
+            // The words may repeat the file's content.
             (
                 "x at line 7: 1\nx at line 7: 2\n",
                 "the key 'x at line 7' stands here a second time; remove one of the two",

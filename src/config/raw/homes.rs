@@ -1,6 +1,6 @@
-//! Where a key belongs that stands in another section: what people get wrong is how far a line is indented. Pure.
+//! The section of a key that stands in another section, usually because its line is indented wrongly. Pure.
 
-/// Keys by the section that has them; those that several have are left out.
+/// Keys by section, without those that several sections have.
 pub const HOMES: [(&str, &[&str]); 5] = [
     (
         "settings",
@@ -66,7 +66,7 @@ pub const HOMES: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The section that has `key`, where that is not `section`.
+/// The section that has `key`, if it is not `section`.
 pub(super) fn home_of(key: &str, section: &str) -> Option<&'static str> {
     let (home, _) = HOMES.iter().find(|(_, keys)| keys.contains(&key))?;
     (*home != section).then_some(home)

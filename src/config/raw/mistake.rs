@@ -1,7 +1,7 @@
-//! What is wrong with a text that is no YAML, in words, at the place where it went wrong. Pure.
+//! Explains why a text is not YAML, in words and at the place of the mistake. Pure.
 //!
-//! The parser says where it could not go on, which is often a line or more behind the mistake, and in words for
-//! those who write parsers. This looks at the lines up to there for what people get wrong.
+//! The parser reports the place where it could not continue, often a line or more after the mistake, in words for
+//! authors of parsers. This looks through the lines before that place for common mistakes.
 
 use crate::config::raw::place::Position;
 
@@ -13,7 +13,7 @@ use marks::{
 };
 pub(super) use marks::{is_odd_blank, odd_blank};
 
-/// What a line begins with, as far as blocks are concerned.
+/// The beginning of a line, as far as it matters for blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// `- …`
@@ -22,7 +22,7 @@ enum Kind {
     Key,
 }
 
-/// A block collection that is open at a line: how far it is indented, what it is made of, and where it began.
+/// A block collection that is open at a line: its indentation, its kind, and its beginning.
 #[derive(Clone, Copy, Debug)]
 struct Block {
     indent: usize,
@@ -30,7 +30,8 @@ struct Block {
     began: Position,
 }
 
-/// Where the mistake is, and what it is, for a text that the parser gave up at `given_up`, saying `said`.
+/// The place of the mistake and its explanation, for a text that the parser gave up at `given_up` with the words
+/// `said`.
 pub(super) fn explain(
     text: &str,
     given_up: Option<Position>,
@@ -45,7 +46,7 @@ pub(super) fn explain(
     }
 }
 
-/// An empty line with a tab in it, which the parser takes for the indentation of the next one: the last up to `last`.
+/// The last empty line up to `last` with a tab, which the parser takes for the indentation of the next line.
 fn line_of_tabs(text: &str, last: usize) -> Option<Mistake> {
     let lines = text.lines().enumerate().take(last);
     let (index, line) = lines.filter(|(_, line)| is_blank_with_tab(line)).last()?;
@@ -57,7 +58,7 @@ fn is_blank_with_tab(line: &str) -> bool {
     line.contains('\t') && line.trim().is_empty()
 }
 
-/// A character that no text may hold.
+/// A character that no text may contain.
 fn control(number: usize, line: &str) -> Option<Mistake> {
     let is_wrong =
         |character: char| character.is_control() && !matches!(character, '\t' | '\r' | '\u{85}');
@@ -68,34 +69,34 @@ fn control(number: usize, line: &str) -> Option<Mistake> {
     Some(((number, column + 1), message))
 }
 
-/// Reads line by line what the parser reads, and stops at the first mistake.
+/// Reads the lines as the parser does, and stops at the first mistake.
 struct Scan {
-    /// The line that the parser gave up at.
+    /// The line at which the parser gave up.
     last: usize,
-    /// The quote that is open, and where it was opened.
+    /// The open quote, and its place.
     quote: Option<(char, Position)>,
-    /// The brackets that are open.
+    /// The open brackets.
     brackets: Vec<(char, Position)>,
-    /// The lines below are a text as long as they are indented further than this.
+    /// The lines below are text as long as they are indented further than this.
     text_below: Option<usize>,
     blocks: Vec<Block>,
-    /// How the line before was indented, where its key has a value beside it.
+    /// The indentation of the line before, if its key has a value beside it.
     valued: Option<usize>,
-    /// How the line before was indented, where it is a key without a value.
+    /// The indentation of the line before, if it is a key without a value.
     bare_key: Option<usize>,
-    /// The last key that stands further to the left than what it may belong to.
+    /// The last key that stands left of the block that it may belong to.
     outdented: Option<Outdented>,
-    /// The `|` or `>` whose text should be on the next line, and where it stands.
+    /// The `|` or `>` whose text should be on the next line, and its place.
     text_wanted: Option<(char, Position)>,
 }
 
-/// A key that may be indented less than it should be: the lines below it tell.
+/// A key that may be indented too little; the lines below decide.
 #[derive(Clone, Debug)]
 struct Outdented {
     at: Position,
     /// The key with its colon.
     word: String,
-    /// The indents of the blocks that it ends; none where it follows a key without a value.
+    /// The indents of the blocks that it ends; none if it follows a key without a value.
     above: Vec<usize>,
 }
 
@@ -128,7 +129,7 @@ impl Scan {
         self.left_open()
     }
 
-    /// What is still open where the parser gave up.
+    /// The construct that is still open where the parser gave up.
     fn left_open(&self) -> Option<Mistake> {
         if let Some((_, at)) = self.quote {
             return Some((at, format!("the quote opened at {}:{} is not closed", at.0, at.1)));
@@ -140,7 +141,7 @@ impl Scan {
     fn line(&mut self, number: usize, chars: &[char]) -> Option<Mistake> {
         if let Some((_, opened)) = self.quote {
             let mistake = self.inline(number, chars, 0);
-            // A text over several lines is possible, but here it is a quote that somebody forgot.
+            // A text over several lines is possible, but this is a forgotten quote.
             let is_wrong = mistake.is_some() || (self.quote.is_none() && number == self.last);
             let words = format!("the quote opened at {}:{} is not closed", opened.0, opened.1);
             return is_wrong.then_some((opened, words));
@@ -224,7 +225,7 @@ impl Scan {
         }
     }
 
-    /// Notes that a line of this kind stands at this indentation.
+    /// Records a line of this kind at this indentation.
     fn enter(&mut self, number: usize, at: usize, kind: Kind, chars: &[char]) -> Option<Mistake> {
         let here = (number, at + 1);
         self.text_wanted = None;
@@ -251,7 +252,7 @@ impl Scan {
         } else if kind == Kind::Entry {
             self.outdented = None;
         }
-        // A list may stand at the indentation of the key that it belongs to.
+        // A list may stand at the indentation of its key.
         let is_list_of_key = kind == Kind::Entry
             && block.kind == Kind::Key
             && self.valued.is_none()
@@ -263,8 +264,8 @@ impl Scan {
         None
     }
 
-    /// A line that is indented deeper than the one above, which has a value: one of the two is wrong. It is an
-    /// outdented line above where this one is indented as the lines before that.
+    /// A line that is indented deeper than the line above, which has a value, so one of the two is wrong. If this
+    /// line is indented like the lines before, the line above is the wrong one.
     fn too_deep(&self, here: Position) -> Mistake {
         let at = here.1 - 1;
         match &self.outdented {
@@ -290,7 +291,7 @@ impl Scan {
         }
     }
 
-    /// A line whose indentation is that of no block which is open.
+    /// A line whose indentation belongs to no open block.
     fn misplaced(&self, here: Position, kind: Kind, above: &[Block], chars: &[char]) -> Mistake {
         if let (Kind::Entry, Some(Block { kind: Kind::Key, began, .. })) = (kind, above.first()) {
             let words = "a dash is missing before the first key of this entry, as in '- name: …'";
@@ -309,7 +310,7 @@ impl Scan {
         (here, words)
     }
 
-    /// A line that is no key, no entry and not inside brackets.
+    /// A line that is neither a key nor an entry, outside brackets.
     fn without_key(&mut self, number: usize, chars: &[char], at: usize) -> Option<Mistake> {
         let here = (number, at + 1);
         let word = word_at(chars, at);
@@ -337,7 +338,7 @@ impl Scan {
         })
     }
 
-    /// What stands behind a key.
+    /// Reads the text after a key.
     fn value(&mut self, number: usize, chars: &[char], key: usize, at: usize) -> Option<Mistake> {
         match chars[at] {
             mark @ ('|' | '>') => {
@@ -361,7 +362,7 @@ impl Scan {
         }
     }
 
-    /// Quotes and brackets from `at` to the end of the line.
+    /// Reads quotes and brackets from `at` to the end of the line.
     fn inline(&mut self, number: usize, chars: &[char], mut at: usize) -> Option<Mistake> {
         while at < chars.len() {
             let here = (number, at + 1);
@@ -404,7 +405,7 @@ impl Scan {
 
 const DASH: &str = "the dash needs a blank behind it, as in '- name: …'";
 
-/// Whether a dash stands right before a word.
+/// True if a dash stands directly before a word.
 fn is_glued_dash(chars: &[char], at: usize) -> bool {
     chars[at] == '-' && chars.get(at + 1).is_some_and(|next| next.is_alphabetic())
 }
@@ -441,7 +442,7 @@ providers:
         Document::parse(text).err().unwrap_or_else(|| panic!("this is fine: {text}"))
     }
 
-    /// The good text with one thing replaced, and what is to be said about it.
+    /// The valid text with one replacement, and the expected explanation.
     #[track_caller]
     fn expect(from: &str, to: &str, position: Position, part: &str) {
         assert!(GOOD.contains(from), "{from}");
@@ -487,7 +488,7 @@ providers:
       issuer: \"i\"
     type: \"generic\"
 ";
-        // Which line loses how many blanks; where the mistake is then, and how the others are indented.
+        // The line that loses so many blanks, the place of the mistake, and the indentation of the other lines.
         for (line, fewer, place, others) in [
             (4, 2, (4, 3), "the lines above and below it by 4"),
             (4, 4, (4, 1), "the lines above and below it by 4"),
@@ -508,7 +509,7 @@ providers:
         // The two lines in the middle.
         let two = DEEP.replace("      scope", "    scope").replace("    connect", "  connect");
         assert_eq!(told(&two).0, Some((4, 3)));
-        // Nothing above says that the line above is the wrong one.
+        // Nothing above shows that the line above is the wrong one.
         let (at, message) = told("a: 1\n  b: 2\n");
         assert_eq!(at, Some((2, 3)), "{message}");
     }

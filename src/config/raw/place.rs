@@ -1,8 +1,8 @@
-//! Where things stand in the YAML.
+//! Positions in the YAML.
 //!
-//! `serde_yaml` keeps no positions. They are needed for problems alone, so a place is found when a problem is
-//! reported: the text is parsed again by a visitor that walks down the path and fails on purpose where it ends, and
-//! the error says where that was.
+//! `serde_yaml` keeps no positions. Only problems need them, so a position is found when a problem is reported: a
+//! visitor parses the text again, walks down the path and fails on purpose at its end, and the error has the
+//! position.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,22 +15,22 @@ use crate::config::raw::tree::{MERGE_KEY, Node, PathStep};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct YamlPath {
     pub(super) steps: Vec<PathStep>,
-    /// The last key is meant, not its value.
+    /// True if the path means the last key itself, not its value.
     pub(super) of_key: bool,
 }
 
 impl YamlPath {
-    /// The way to the value of `key` below this.
+    /// The path to the value of `key` below this.
     pub(super) fn key(&self, key: &str) -> Self {
         self.below(PathStep::Key(key.to_owned()))
     }
 
-    /// The way to an element below this.
+    /// The path to an element below this.
     pub(super) fn index(&self, index: usize) -> Self {
         self.below(PathStep::Index(index))
     }
 
-    /// The way to the key itself, for the way to its value.
+    /// The path to the key itself, from the path to its value.
     pub(super) fn itself(self) -> Self {
         Self { of_key: true, ..self }
     }
@@ -42,10 +42,10 @@ impl YamlPath {
     }
 }
 
-/// Where something stands: line and column, from 1.
+/// Line and column, from 1.
 pub type Position = (usize, usize);
 
-/// Where `path` stands in `text`, whose tree is `tree`, or the nearest thing above it.
+/// The position of `path` in `text`, whose tree is `tree`, or of the nearest value above it.
 pub(super) fn locate(text: &str, tree: &Node, path: &YamlPath) -> Option<Position> {
     let mut path = YamlPath { steps: through_merges(tree, &path.steps), of_key: path.of_key };
     loop {
@@ -61,7 +61,7 @@ pub(super) fn locate(text: &str, tree: &Node, path: &YamlPath) -> Option<Positio
     }
 }
 
-/// The steps as they are written: a key that a merge key brings is below that.
+/// The steps as written, in which a key from a merge key is below that merge key.
 fn through_merges(tree: &Node, steps: &[PathStep]) -> Vec<PathStep> {
     let mut written = Vec::new();
     let mut node = Some(tree);
@@ -78,7 +78,7 @@ fn through_merges(tree: &Node, steps: &[PathStep]) -> Vec<PathStep> {
     written
 }
 
-/// The steps from `node` to the value of `key`, through merge keys where it has none itself.
+/// The steps from `node` to the value of `key`, through merge keys if `node` lacks it.
 fn steps_to_key(node: &Node, key: &str) -> Vec<PathStep> {
     find_key(node, key).unwrap_or_else(|| vec![PathStep::Key(key.to_owned())])
 }
@@ -108,13 +108,13 @@ fn child<'a>(node: &'a Node, step: &PathStep) -> Option<&'a Node> {
     }
 }
 
-/// The failure of a visitor at the place that is looked for: the parser adds where that is.
+/// The visitor's failure at the wanted place, to which the parser adds the position.
 fn here<E: serde::de::Error>(is_found: &Cell<bool>) -> E {
     is_found.set(true);
     E::custom("this is the place")
 }
 
-/// Walks down the steps and fails where they end.
+/// Walks down the steps and fails at their end.
 #[derive(Clone, Copy)]
 struct Locator<'a> {
     steps: &'a [PathStep],
@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for Locator<'_> {
     }
 }
 
-/// Whether a key is the wanted one; fails on purpose there if it is the key that is looked for.
+/// Compares a key with the wanted one, and fails on purpose if the key itself is the target.
 #[derive(Clone, Copy)]
 struct KeyLocator<'a> {
     wanted: &'a str,
@@ -256,7 +256,7 @@ h:
             (vec![key("b"), index(1), key("tokn_url")], true, (6, 5)),
             (vec![key("b"), index(0), key("deep"), key("two")], true, (4, 20)),
             (vec![key("b"), index(0), key("deep"), key("two"), index(1)], false, (4, 29)),
-            // What an anchor has stands at the anchor, also where a merge key brings it.
+            // A value from an anchor has the anchor's position, even through a merge key.
             (vec![key("f"), key("c")], false, (8, 6)),
             (vec![key("f"), key("d"), key("e")], true, (9, 7)),
             (vec![key("f"), key("g")], false, (12, 6)),
@@ -266,7 +266,7 @@ h:
         for (steps, of_key, expected) in cases {
             assert_eq!(place(&steps, of_key), Some(expected), "{steps:?} {of_key}");
         }
-        // What is not there stands where it would belong.
+        // A missing value has the position where it would belong.
         let absent = place(&[key("b"), index(1), key("none")], false);
         assert_eq!(absent, place(&[key("b"), index(1)], false));
         assert!(absent.is_some());

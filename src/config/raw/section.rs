@@ -1,4 +1,4 @@
-//! A mapping of the file that is read key by key; what is wrong with it is reported as it is read.
+//! A mapping in the file, read key by key; it reports problems as it is read.
 
 use std::cell::RefCell;
 
@@ -22,9 +22,9 @@ pub struct Section<'a> {
     name: String,
     is_unreadable: bool,
     known: RefCell<Vec<&'static str>>,
-    /// Keys that have to be there and are not, with what is said of it.
+    /// Required keys that are missing, each with its message.
     lacking: RefCell<Vec<(&'static str, String)>>,
-    /// Keys of this section that stand in the one above, where they are reported.
+    /// Keys of this section that stand in the section above, which reports them.
     strays: Vec<&'a str>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Section<'a> {
         Self::new(document, &document.root, YamlPath::default(), "the file".to_owned())
     }
 
-    /// A section that may be left out.
+    /// A section that may be missing.
     fn new(document: &'a Document<'a>, value: &'a Node, path: YamlPath, name: String) -> Self {
         let is_unreadable = !matches!(value, Node::Map(_) | Node::Null);
         Self::of(document, value, path, name, is_unreadable)
@@ -61,28 +61,28 @@ impl<'a> Section<'a> {
         Self { document, value, path, name, is_unreadable, known, lacking, strays }
     }
 
-    /// Whether this is no mapping at all. That was reported; nothing else is said of it.
+    /// True if this is not a mapping. That was reported, so nothing else is reported about it.
     pub fn is_unreadable(&self) -> bool {
         self.is_unreadable
     }
 
-    /// The value of `key`; None where it is left out or null.
+    /// The value of `key`; None if it is missing or null.
     fn value(&self, key: &'static str) -> Option<&'a Node> {
         self.known.borrow_mut().push(key);
         self.value.get(key).filter(|value| !matches!(value, Node::Null))
     }
 
-    /// Whether `key` is there with a value.
+    /// True if `key` is there with a value.
     pub fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Whether `key` is there without a value.
+    /// True if `key` is there without a value.
     pub fn is_empty(&self, key: &'static str) -> bool {
         matches!(self.value.get(key), Some(Node::Null))
     }
 
-    /// Whether keys stand here that belong to the section `home` below this one.
+    /// True if keys of the section `home` below stand in this section.
     pub fn has_strays_of(&self, home: &str) -> bool {
         !self.strays_of(home).is_empty()
     }
@@ -93,44 +93,44 @@ impl<'a> Section<'a> {
         keys.filter(|key| home_of(key, &self.name) == Some(home)).collect()
     }
 
-    /// Reports what is wrong with the value of `key`.
+    /// Reports a problem with the value of `key`.
     pub fn error(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), false);
     }
 
-    /// The same, where the environment variables `unset` would mend it.
+    /// The same, for a problem that the environment variables `unset` would solve.
     pub fn error_of_unset(&self, key: &str, message: impl Into<String>, unset: &[&str]) {
         let unset = unset.iter().map(ToString::to_string).collect();
         let (path, message) = (self.path.key(key), message.into());
         self.report_problem(RawProblem { path, message, is_warning: false, unset });
     }
 
-    /// Reports what is wrong with `key` itself, which may have no value.
+    /// Reports a problem with `key` itself, which may have no value.
     pub fn error_at_key(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key).itself(), message.into(), false);
     }
 
-    /// Reports what is wrong with the entry `name` in the mapping under `key`.
+    /// Reports a problem with the entry `name` in the mapping under `key`.
     pub fn error_in(&self, key: &str, name: &str, message: impl Into<String>) {
         self.report(self.path.key(key).key(name).itself(), message.into(), false);
     }
 
-    /// Reports what is wrong with one of the list under `key`.
+    /// Reports a problem with an element of the list under `key`.
     pub fn error_at(&self, key: &str, index: usize, message: impl Into<String>) {
         self.report(self.path.key(key).index(index), message.into(), false);
     }
 
-    /// Reports what is odd about the value of `key`.
+    /// Warns about the value of `key`.
     pub fn warn(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), true);
     }
 
-    /// Reports what is odd about the entry `name` in the mapping under `key`.
+    /// Warns about the entry `name` in the mapping under `key`.
     pub fn warn_in(&self, key: &str, name: &str, message: impl Into<String>) {
         self.report(self.path.key(key).key(name).itself(), message.into(), true);
     }
 
-    /// Reports that `key` has to be there, unless it is, or a key is there that is nearly it.
+    /// Reports that `key` is required, unless it is there or a similar key is.
     pub fn require(&self, key: &'static str, message: impl Into<String>) {
         if !self.has(key) && !self.strays.contains(&key) {
             self.lacking.borrow_mut().push((key, message.into()));
@@ -185,7 +185,7 @@ impl<'a> Section<'a> {
         default
     }
 
-    /// Whether the value of `key` can be read as a flag, or is left out.
+    /// True if the value of `key` is a flag or missing.
     pub fn is_flag(&self, key: &'static str) -> bool {
         self.value(key).is_none_or(|value| {
             value.scalar().is_some_and(|scalar| matches!(scalar.kind, ScalarKind::Flag(_)))
@@ -220,7 +220,7 @@ impl<'a> Section<'a> {
         self.known_choice(key, choices).unwrap_or(choices[0].1)
     }
 
-    /// The same; None where another word is there, which is reported: what follows from it is no mistake of its own.
+    /// The same; None for an unknown word, which is reported, so that its consequences are not.
     pub fn known_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let Some(value) = self.value(key) else { return Some(choices[0].1) };
         let word = value.scalar().filter(|scalar| scalar.kind == ScalarKind::Text);
@@ -244,7 +244,7 @@ impl<'a> Section<'a> {
         self.error(key, message);
     }
 
-    /// A list of texts; numbers and flags are taken as they are written.
+    /// A list of texts; numbers and flags count as written.
     pub fn texts(&self, key: &'static str) -> Vec<String> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let texts = match value {
@@ -259,7 +259,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A mapping of texts, in file order; numbers and flags are taken as they are written.
+    /// A mapping of texts, in file order; numbers and flags count as written.
     pub fn text_map(&self, key: &'static str) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for (name, text) in self.optional_text_map(key) {
@@ -294,7 +294,7 @@ impl<'a> Section<'a> {
         self.error_in(key, name, message);
     }
 
-    /// The section under `key`; an empty one where it is left out.
+    /// The section under `key`; an empty one if it is missing.
     pub fn section(&self, key: &'static str) -> Section<'a> {
         const LEFT_OUT: &Node = &Node::Null;
         let value = self.value(key).unwrap_or(LEFT_OUT);
@@ -302,7 +302,7 @@ impl<'a> Section<'a> {
         Section { strays: self.strays_of(key), ..section }
     }
 
-    /// The sections in the list under `key`, called `name`; None where it is no list, which is reported.
+    /// The sections in the list under `key`, called `name`; None if it is not a list, which is reported.
     pub fn sections(&self, key: &'static str, name: &str) -> Option<Vec<Section<'a>>> {
         let Some(value) = self.value(key) else { return Some(Vec::new()) };
         self.list(value, &self.path.key(key), key, name)
@@ -340,8 +340,7 @@ impl<'a> Section<'a> {
         Some(list.iter().enumerate().map(section).collect())
     }
 
-    /// Reports the keys that nobody asked for, `unused` ones as warnings, others as errors, and those that have to be
-    /// there.
+    /// Reports the unread keys, `unused` ones as warnings and others as errors, and the missing required keys.
     pub fn finish(&self, unused: &[&str]) {
         let mut meant = Vec::new();
         let mut homes = Vec::new();
@@ -359,7 +358,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The known key that is nearest to `key`, or that begins with its words: `client_id_env` for `client_id`.
+    /// The known key that is most similar to `key`, or that begins with its words: `client_id_env` for `client_id`.
     fn near(&self, key: &str) -> Option<&'static str> {
         let known = self.known.borrow();
         let begun =
@@ -370,8 +369,8 @@ impl<'a> Section<'a> {
         named.or(only).copied().or_else(|| nearest(key, known.iter().copied()))
     }
 
-    /// Reports a key that nobody asked for; returns the known one that is nearest to it. `homes` are the sections
-    /// of which a key was reported already: one mistake has all of these stand here.
+    /// Reports an unread key and returns the most similar known one. `homes` are the sections of keys that were
+    /// already reported: one mistake misplaces all of a section's keys.
     fn report_unknown(
         &self,
         key: &str,
@@ -414,12 +413,12 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The nearest of `known` to `word`, if it is near at all.
+/// The one of `known` that is most similar to `word`, if any is similar.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_lowercase());
     let near = known.map(|other| (distance(other), other)).min()?;
     let length = word.chars().count();
-    // A word of one letter is near to everything.
+    // A word of one letter is similar to everything.
     (near.0 <= length.max(3) / 3 && near.0 < length).then_some(near.1)
 }

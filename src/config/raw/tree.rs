@@ -1,4 +1,4 @@
-//! The YAML as a tree that keeps every scalar as it was written: `1.10` is a number and stays `1.10`.
+//! The YAML as a tree that keeps every scalar as written: `1.10` is a number and stays `1.10`.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 
-/// The key whose value is a mapping, or a list of mappings, to take keys from (<https://yaml.org/type/merge.html>).
+/// The key whose value is a mapping, or a list of mappings, that supplies keys (<https://yaml.org/type/merge.html>).
 pub(super) const MERGE_KEY: &str = "<<";
 
 /// A value.
@@ -21,7 +21,7 @@ pub(super) enum Node {
     Scalar(Scalar),
     /// A list.
     List(Vec<Node>),
-    /// Keys, as written, and their values, in file order.
+    /// Keys, as written, with their values, in file order.
     Map(Vec<(String, Node)>),
     /// A value with a tag (`!name`) that YAML does not define.
     Tagged,
@@ -30,13 +30,13 @@ pub(super) enum Node {
 /// A text, a number or a flag.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scalar {
-    /// As it was written, without quotes and escapes.
+    /// The text as written, without quotes and escapes.
     pub(super) text: String,
-    /// What YAML takes it for.
+    /// Its kind in YAML.
     pub(super) kind: ScalarKind,
 }
 
-/// What YAML takes a scalar for.
+/// The kind of a scalar in YAML.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum ScalarKind {
     /// A text.
@@ -59,13 +59,13 @@ impl Node {
         }
     }
 
-    /// The value of `key`, where this is a mapping that has it.
+    /// The value of `key`, if this is a mapping with that key.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Self::Map(entries) = self else { return None };
         entries.iter().find(|(own, _)| own == key).map(|(_, value)| value)
     }
 
-    /// The number as it is written, for a scalar of any kind.
+    /// The scalar, if this is one, of any kind.
     pub(super) fn scalar(&self) -> Option<&Scalar> {
         match self {
             Self::Scalar(scalar) => Some(scalar),
@@ -73,7 +73,7 @@ impl Node {
         }
     }
 
-    /// This tree with every merge key replaced by the keys that it brings; the error is the way to a merge key whose
+    /// This tree with every merge key replaced by the keys that it brings. The error is the path to a merge key whose
     /// value can't be merged.
     pub(super) fn merged(&self) -> Result<Self, Vec<PathStep>> {
         match self {
@@ -108,7 +108,7 @@ impl Node {
     }
 }
 
-/// The entries that a merge key with this value brings, the first of a list before the others.
+/// The entries that a merge key with this value brings; the first of a list takes precedence.
 fn entries_of(value: Node) -> Option<Vec<(String, Node)>> {
     match value {
         Node::Map(entries) => Some(entries),
@@ -131,13 +131,13 @@ fn below(step: PathStep, mut way: Vec<PathStep>) -> Vec<PathStep> {
 /// One step down into the document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathStep {
-    /// To the value of this key.
+    /// To the value under this key.
     Key(String),
-    /// To the element of this index.
+    /// To the element with this index.
     Index(usize),
 }
 
-/// Reads a tree in which scalars have their kinds and no texts: the parser tells one or the other.
+/// Reads a tree whose scalars have kinds but no texts, because the parser gives either one or the other.
 struct ByKind;
 
 impl<'de> DeserializeSeed<'de> for ByKind {
@@ -220,7 +220,7 @@ impl<'de> Visitor<'de> for ByKind {
     }
 }
 
-/// A key as it is written; an error where it stood before.
+/// A key as written; an error if the mapping already has it.
 #[derive(Clone, Copy)]
 struct Key<'a> {
     seen: Option<&'a RefCell<HashSet<String>>>,
@@ -247,7 +247,7 @@ impl Visitor<'_> for Key<'_> {
     }
 }
 
-/// What is said of a key that stands twice in one mapping.
+/// The message about a key that stands twice in one mapping.
 fn twice(key: &str) -> String {
     let dash = match key {
         "name" | "provider" => ", or put the dash before it that begins the next entry",
@@ -256,7 +256,7 @@ fn twice(key: &str) -> String {
     format!("the key '{key}' stands here a second time; remove one of the two{dash}")
 }
 
-/// Reads what [`ByKind`] read once more, with the text of each scalar.
+/// Reads the tree of [`ByKind`] once more, to get the text of each scalar.
 struct AsWritten<'a>(&'a Node);
 
 impl<'de> DeserializeSeed<'de> for AsWritten<'_> {
@@ -390,7 +390,7 @@ mod tests {
         let with = |text: &str| plain(&format!("{base}{text}")).get("x").cloned();
         assert_eq!(with("x: {b: 9, <<: *base}"), Some(plain("{b: 9, a: 1}")));
         assert_eq!(with("x: {<<: *base, b: 9}"), Some(plain("{b: 9, a: 1}")));
-        // A mapping that is itself merged, and a list, whose first one wins.
+        // A mapping with its own merge key, and a list, whose first element takes precedence.
         assert_eq!(with("x: {<<: *more}"), Some(plain("{c: 3, a: 1, b: 2}")));
         assert_eq!(with("x: {<<: [{c: 0}, *more]}"), Some(plain("{c: 0, a: 1, b: 2}")));
         assert_eq!(with("x: [{y: {<<: *base}}]"), Some(plain("[{y: {a: 1, b: 2}}]")));

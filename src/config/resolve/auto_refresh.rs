@@ -18,7 +18,7 @@ use crate::secret::Secret;
 const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
 
-/// Keys of `auto_refresh_config` that a `credentials_file` makes useless.
+/// Keys of `auto_refresh_config` that a `credentials_file` makes unnecessary.
 const REFRESH_KEYS: [&str; 20] = [
     "token_url",
     "client_id_env",
@@ -42,31 +42,31 @@ const REFRESH_KEYS: [&str; 20] = [
     "issuer",
 ];
 
-/// Where fresh tokens come from.
+/// The source of fresh tokens.
 pub(super) enum TokenSource {
     /// A token endpoint.
     Refreshed(Box<AutoRefresh>),
     /// A file that another program keeps.
     Owned(WatchedFile),
-    /// What is written is no section, which was reported.
+    /// The value is not a section, which was reported.
     Unreadable,
-    /// Refreshing is off: the token that is stored, if it began with this refresh token.
+    /// Refreshing is off: the stored token counts, if it began with this refresh token.
     Stored {
-        /// The configured refresh token, where it is there.
+        /// The configured refresh token, if it is there.
         seed: Option<Secret>,
-        /// Hash of the `token_url` and the client, where both are there.
+        /// Hash of the `token_url` and the client, if both are there.
         client: Option<String>,
     },
 }
 
-/// `auto_refresh_config`; None where it is left out, or would name a file and is not enabled. What is written is checked
-/// then too, but nothing is asked for.
+/// `auto_refresh_config`; None if it is missing, or if it names a file and is disabled. A disabled section is checked
+/// too, but nothing in it is required.
 pub(super) fn read_auto_refresh(
     provider: &Section<'_>,
     sources: &Sources<'_>,
 ) -> Option<TokenSource> {
     if !provider.has("auto_refresh_config") {
-        // Asked for all the same, so that it is a known key.
+        // Read anyway, so that the key is known.
         let _ = provider.section("auto_refresh_config");
         return None;
     }
@@ -134,13 +134,13 @@ pub(super) fn read_auto_refresh(
     })
 }
 
-/// The file of a secret; an empty name is none.
+/// The file with a secret; an empty name counts as none.
 fn secret_path(section: &Section<'_>, sources: &Sources<'_>, key: &'static str) -> Option<PathBuf> {
     section.text(key).filter(|path| !path.is_empty())?;
     sources.path(section, key)
 }
 
-/// `credentials_file`: with it nothing is refreshed here, so no other key has a meaning.
+/// `credentials_file`: with it evertoken refreshes nothing, so no other key has a meaning.
 fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
     let file = sources.path(section, "credentials_file");
     let fields = section.section("credentials_fields");
@@ -221,7 +221,7 @@ fn read_client_id(
     found.map(|id| id.expose().to_owned())
 }
 
-/// The first refresh token; where there is a way to log in, or nobody knows the grant, it may be left out.
+/// The first refresh token; it may be missing if there is a way to log in, or if the grant is unknown.
 fn read_seed(
     section: &Section<'_>,
     grant: Option<GrantType>,

@@ -1,4 +1,4 @@
-//! `proxy`, `tls_roots` and `ca_file`: of `settings` for all providers, and of one provider.
+//! `proxy`, `tls_roots` and `ca_file`, in `settings` for all providers and in one provider.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use crate::config::resolve::sources::Sources;
 use crate::config::{Egress, NoProxy, ProxyRule};
 use crate::secret::Secret;
 
-/// What the URL of a proxy begins with.
+/// The beginnings of a proxy's URL.
 const SCHEMES: [&str; 6] =
     ["http://", "https://", "socks4://", "socks4a://", "socks5://", "socks5h://"];
 
-/// Where systems keep the roots that they trust, in one file: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; older
-/// RHEL; Alpine without its package.
+/// The system's trusted roots in one file: Debian, Alpine and Arch; Fedora and RHEL; openSUSE; older RHEL; Alpine
+/// without its package.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -23,17 +23,17 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What a PEM file with certificates holds.
+/// The mark of a certificate in a PEM file.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// Which roots are trusted, besides those of a `ca_file`.
+/// The trusted roots, besides those in a `ca_file`.
 #[derive(Clone, Copy)]
 enum RootsChoice {
     BuiltIn,
     System,
 }
 
-/// Reads what `settings` say for all providers.
+/// Reads the keys in `settings` for all providers.
 pub(super) fn read_shared(section: &Section<'_>, sources: &Sources<'_>) -> Egress {
     let proxy = match section.text("proxy").as_deref() {
         None | Some("none") => ProxyRule::Direct,
@@ -55,7 +55,7 @@ pub(super) fn read_shared(section: &Section<'_>, sources: &Sources<'_>) -> Egres
     Egress { proxy, system_roots_pem, extra_roots_pem: None }
 }
 
-/// Reads what a provider has of its own; the rest is `shared`.
+/// Reads a provider's own keys; the rest comes from `shared`.
 pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, shared: &Egress) -> Egress {
     let proxy = match section.text("proxy").as_deref() {
         None => shared.proxy.clone(),
@@ -84,19 +84,19 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, shared: &Egress
 
 const WANTED: &str = "an http://… or socks5://… URL, \"env\" or \"none\"";
 
-/// Reports a URL that no proxy can have. It is not shown: there may be a password in it.
+/// Reports a wrong proxy URL, without showing it, because it may contain a password.
 fn check(section: &Section<'_>, url: &str, problem: &str) {
     if !SCHEMES.iter().any(|scheme| url.starts_with(scheme) && url.len() > scheme.len()) {
         section.error("proxy", problem);
     }
 }
 
-/// What the variables say that most programs follow.
+/// The proxies in the variables that most programs follow.
 fn of_environment(section: &Section<'_>, sources: &Sources<'_>) -> ProxyRule {
     let first = |names: &[&'static str]| {
         let found = names.iter().find_map(|name| Some((*name, sources.variable(name)?)));
         found.map(|(name, value)| {
-            // Without a scheme it is an HTTP proxy, as everywhere.
+            // A proxy without a scheme is an HTTP proxy, as everywhere.
             let url = if value.contains("://") { value } else { format!("http://{value}") };
             let problem =
                 format!("'proxy' is \"env\", but the variable '{name}' does not hold an http://… or socks5://… URL");
@@ -104,7 +104,7 @@ fn of_environment(section: &Section<'_>, sources: &Sources<'_>) -> ProxyRule {
             Secret::new(url)
         })
     };
-    // `HTTP_PROXY` is left out, as curl does: a web server sets it from a request's field `Proxy` for CGI programs.
+    // `HTTP_PROXY` is not read, as in curl: a web server sets it for CGI programs from a request's field `Proxy`.
     ProxyRule::Shared {
         https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
         http: first(&["http_proxy", "all_proxy", "ALL_PROXY"]),
@@ -117,7 +117,7 @@ fn exceptions(sources: &Sources<'_>) -> NoProxy {
     NoProxy::parse(&list.unwrap_or_default())
 }
 
-/// The roots that the system trusts, or those that whoever started the process names.
+/// The system's trusted roots, or those in `SSL_CERT_FILE`.
 fn read_system_roots(section: &Section<'_>, sources: &Sources<'_>) -> Option<Arc<str>> {
     const VARIABLE: &str = "SSL_CERT_FILE";
     if let Some(path) = sources.variable(VARIABLE).map(PathBuf::from) {
@@ -160,7 +160,7 @@ mod tests {
     use crate::config::resolve::resolve;
     use crate::config::resolve::tests::{PEM, document};
 
-    /// What comes of `settings` and the lines of a provider, with these variables and files.
+    /// The result for these `settings` and lines of a provider, with these variables and files.
     fn resolved(
         settings: &str,
         provider: &str,

@@ -1,9 +1,9 @@
-//! Endpoints of an issuer: URLs that secrets are sent to.
+//! Endpoints of an issuer: URLs that receive secrets.
 
 use crate::config::raw::Section;
 use crate::config::url::{self, split_url};
 
-/// Reports what is wrong with the `url` of an endpoint.
+/// Reports a problem with the `url` of an endpoint.
 pub(super) fn check_endpoint(section: &Section<'_>, key: &str, written: &str, why: &str) {
     match split_url(written) {
         None => section.error(key, url::problem(key, written, "an https URL")),

@@ -1,10 +1,10 @@
-//! The keys of `auto_refresh_config` that are for `evertoken login` alone.
+//! The keys of `auto_refresh_config` that only `evertoken login` uses.
 
 use crate::config::raw::Section;
 use crate::config::resolve::endpoint::check_endpoint;
 use crate::config::{GrantType, LoginEndpoints, Redirect};
 
-/// Reads the keys; what is wrong is reported.
+/// Reads the keys and reports their problems.
 pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
     let endpoint = |key, why| {
         let url = section.text(key);

@@ -15,7 +15,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<String> {
     origins
 }
 
-/// What is wrong with an origin; None where a browser could send it.
+/// The problem with an origin; None if a browser could send it.
 fn problem(origin: &str) -> Option<String> {
     if origin.contains('*') {
         return Some(
@@ -43,8 +43,8 @@ fn problem(origin: &str) -> Option<String> {
     ))
 }
 
-/// The origin of `url` as a browser sends it: lower case, without the usual port and what stands behind it; None where
-/// there is none.
+/// The origin of `url` as a browser sends it: lower case, without a default port and without path; None if it has
+/// none.
 fn as_sent(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');

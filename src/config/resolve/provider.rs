@@ -19,7 +19,7 @@ const IN_FLIGHT_MAX: u64 = 65_535;
 /// Keys of the original family of configuration files that evertoken does not use.
 const UNUSED: [&str; 1] = ["streaming_mode"];
 
-/// Reads one provider. What is wrong is reported; what is returned then is never used.
+/// Reads one provider. After a reported error, the result is never used.
 pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Settings) -> Provider {
     section.require("name", "a provider needs a 'name'");
     let name = section.text("name");
@@ -72,10 +72,10 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
     provider
 }
 
-/// Says where the credential can be read on its way.
+/// Warns if the credential could be read on its way.
 fn check_encrypted(section: &Section<'_>, provider: &Provider) {
     let url = &provider.base_url;
-    // Of what is no URL, nobody knows where it leads.
+    // The target of something that is not a URL is unknown.
     let is_plain =
         split_url(url).is_some_and(|(scheme, _, _)| scheme == "http") && !url::is_loopback(url);
     let has_none =
@@ -87,7 +87,7 @@ fn check_encrypted(section: &Section<'_>, provider: &Provider) {
     }
 }
 
-/// The slug that is written, else the one that the name makes.
+/// The written slug, else the one made from the name.
 fn read_slug(section: &Section<'_>, name: &str) -> String {
     let Some(written) = section.text("slug") else {
         let made = slug::of_name(name);
@@ -146,7 +146,7 @@ fn read_credential(
     let file = named.as_ref().and_then(|_| sources.path(section, "auth_value_file"));
     let source = read_auto_refresh(section, sources);
     if literal.is_none() && section.has("auth_value") {
-        // It is no text, which was reported.
+        // It is not a text, which was reported.
         return Credential::None;
     }
     let literal = literal.filter(|value| !value.is_empty());
@@ -190,14 +190,14 @@ fn read_credential(
                 missing: None,
             })
         }
-        // A mistake that was reported may be why there is none.
+        // A reported mistake may be the reason why there is none.
         (Some(TokenSource::Unreadable), None, None) => Credential::None,
         (None, None, None) if section.is_unreadable() || auth_type.is_none() => Credential::None,
-        // A provider that is not used may be left unfinished.
+        // A disabled provider may be unfinished.
         (None, None, None) if !section.flag("enabled", true) => Credential::None,
         (None, None, None) if section.is_empty("auto_refresh_config") => {
             let message = "'auto_refresh_config' is empty: its keys stand on the lines below, indented further";
-            // Keys of it that stand elsewhere are the mistake, which is reported.
+            // If its keys stand elsewhere, that is the mistake, which is reported.
             if !section.has_strays_of("auto_refresh_config") {
                 section.error_at_key("auto_refresh_config", message);
             }
@@ -207,7 +207,7 @@ fn read_credential(
     }
 }
 
-/// Reports a credential that can't be sent, at the key that it is from.
+/// Reports a credential that can't be sent, at its key.
 fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&SecretLookup>) {
     let is_visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     let found = named.and_then(|found| found.as_ref().ok()).map(Secret::expose);

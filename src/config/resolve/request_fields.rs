@@ -1,11 +1,11 @@
-//! What a provider's entry changes in each request: `auth_header`, `auth_prefix`, `headers` and `query`.
+//! A provider's changes to each request: `auth_header`, `auth_prefix`, `headers` and `query`.
 
 use crate::config::raw::Section;
 use crate::config::request_fields::{FieldValue, NoValue, Template};
 use crate::config::{AuthType, Credential, Provider};
 use crate::jwt;
 
-/// Header fields that frame a message or belong to a connection: nobody may configure them.
+/// Header fields that frame a message or belong to a connection, which can't be configured.
 const FORBIDDEN_FIELDS: [&str; 11] = [
     "host",
     "content-length",
@@ -74,7 +74,7 @@ fn has_control(text: &str) -> bool {
     text.chars().any(|character| character != '\t' && character.is_control())
 }
 
-/// The field that the credential goes into, where it is not the usual one of the type.
+/// The field for the credential, if it is not the type's usual one.
 pub(super) fn read_auth_header(section: &Section<'_>) -> Option<String> {
     let name = section.text("auth_header")?;
     if !is_field_name(&name) {
@@ -88,7 +88,7 @@ pub(super) fn read_auth_header(section: &Section<'_>) -> Option<String> {
     Some(name)
 }
 
-/// What stands before the credential, where that is not the usual.
+/// The text before the credential, if it is not the usual one.
 pub(super) fn read_auth_prefix(section: &Section<'_>) -> Option<String> {
     let prefix = section.text("auth_prefix")?;
     if prefix.bytes().any(|byte| !(0x20..=0x7e).contains(&byte)) {
@@ -116,7 +116,7 @@ pub(super) fn read_query(section: &Section<'_>) -> Vec<(String, String)> {
     query
 }
 
-/// Says which keys change nothing, with the credential that there is, and which claims its token lacks.
+/// Warns about keys without effect for this credential, and about claims that its token lacks.
 pub(super) fn check_use(section: &Section<'_>, provider: &Provider) {
     let why = match (provider.auth_type, &provider.credential) {
         (AuthType::None, _) => Some("'auth_type' is \"none\""),
@@ -153,7 +153,7 @@ mod tests {
     fn what_goes_into_each_request() {
         let lines = "auth_value: a\nauth_header: X-Goog-Api-Key\nauth_prefix: 'k='\n\
                      headers: {a: b, c: ~, d: 'x {token.claims.e.f}'}\nquery: {api-version: 1.10, b: ''}";
-        // The credential is no JWT, which is said.
+        // The credential is not a JWT, which is reported.
         let text = document("", lines);
         let (config, warnings) =
             crate::config::resolve::resolve(&text, "f", &crate::config::resolve::tests::sources())

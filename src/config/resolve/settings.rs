@@ -54,7 +54,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         .choice("server", &[("builtin", ServerKind::Builtin), ("tiny_http", ServerKind::TinyHttp)]);
     let auth = section.section("auth");
     let inbound_keys = read_auth(&auth, sources);
-    // Where `auth` can't be read, that is the one mistake.
+    // If `auth` can't be read, that is the only mistake.
     let has_keys = inbound_keys.is_some() || auth.is_unreadable() || !auth.is_flag("enabled");
     check_host(&section, &host, server, has_keys);
     let allowed_hosts = section.texts("allowed_hosts");
@@ -136,7 +136,7 @@ fn read_state_dir(section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
     PathBuf::new()
 }
 
-/// The path from the root on. Where evertoken is started in another folder, tokens in a relative one are not found.
+/// The absolute path. Tokens in a relative folder are not found if evertoken starts in another folder.
 fn whole_path(what: &str, path: &Path, section: &Section<'_>, sources: &Sources<'_>) -> PathBuf {
     let whole = sources.whole(path);
     if whole != path {
@@ -173,8 +173,8 @@ fn read_limits(section: &Section<'_>) -> Limits {
     limits
 }
 
-/// The keys that let a client in; None where `auth` is off. A file that asks for a key never runs
-/// open: a key that can't be found is an error here, unlike a provider's.
+/// The keys that let a client in; None if `auth` is off. A file with a key must never run open, so a missing key is
+/// an error here, unlike a provider's.
 fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>> {
     let written = section.text("api_key");
     let is_empty = written.as_ref().is_some_and(|key| key.trim().is_empty());
@@ -229,12 +229,12 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     Some(keys)
 }
 
-/// Warns where the key at `place` is not asked for, or is asked for without an `enabled`: a file that names a key never
-/// runs open by an oversight.
+/// Warns if the key at `place` is not required of clients, or is required without an `enabled`: a file with a key
+/// never runs open by an oversight.
 fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
     let message = match (section.has("enabled"), enabled, place) {
         (_, _, "enabled") => return,
-        // The name of the variable stands in the example and is the usual one.
+        // The example names the variable's usual name.
         (true, true, _) | (true, false, "api_key_env") => return,
         (_, false, _) => "'enabled' is false, so nobody is asked for this key",
         (false, true, _) => {
@@ -244,23 +244,23 @@ fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
     section.warn(place, message);
 }
 
-/// The keys in the variable that is read where `auth` names none.
+/// The keys in the default variable, if `auth` names none.
 fn default_key(sources: &Sources<'_>) -> SecretLookup {
     const VARIABLE: &str = "EVERTOKEN_API_KEY";
     let missing = || Missing::Variable(VARIABLE.to_owned());
     sources.variable(VARIABLE).map(Secret::new).ok_or_else(missing)
 }
 
-/// One key a line.
+/// One key per line.
 fn keys_in(text: &Secret) -> Vec<Secret> {
     let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(Secret::new).collect()
 }
 
-/// Where tokens are kept if the file does not say so.
+/// The default folder for tokens.
 fn default_state_dir(sources: &Sources<'_>) -> Option<PathBuf> {
     if let Some(given) = sources.variable("STATE_DIRECTORY") {
-        // systemd lists several with colons between them.
+        // systemd lists several folders with colons between them.
         return given.split(':').next().map(PathBuf::from);
     }
     if let Some(xdg) = sources.variable("XDG_STATE_HOME") {
@@ -419,11 +419,11 @@ mod tests {
         let cases = [
             ("enabled: false, api_key: one", None, vec![off(44)]),
             ("enabled: false, api_key_file: /token", None, vec![off(49)]),
-            // So it stands in the example: the variable is the one that would count.
+            // The example has this: it names the variable that would count.
             ("enabled: false, api_key_env: KEYS", None, vec![]),
             ("enabled: false, api_key: ''", None, vec![]),
             ("enabled: false", None, vec![]),
-            // A file that names a key, in whichever of the three ways, must never run open.
+            // A file that names a key, in any of the three ways, must never run open.
             ("api_key_env: KEYS", Some(2), vec![implied(32)]),
             ("api_key_file: /token", Some(1), vec![implied(33)]),
             ("api_key: one", Some(1), vec![implied(28)]),
@@ -466,7 +466,7 @@ mod tests {
         assert_eq!(dir(&[], false), None);
     }
 
-    /// Tokens that a login in one folder stored were not found from another.
+    /// Tokens that a login in one folder stored were not found from another folder.
     #[test]
     fn a_relative_state_folder_is_told_with_its_whole_path() {
         let found = |settings: &str, working_folder| {

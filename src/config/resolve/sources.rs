@@ -1,4 +1,4 @@
-//! What the configuration is resolved against: variables, files, and the secrets in them.
+//! The inputs of resolving: variables, files, and the secrets in them.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -8,27 +8,27 @@ use crate::config::secret_file::{Oddity, without_mark};
 use crate::config::{Missing, SecretLookup, secret_of_file};
 use crate::secret::Secret;
 
-/// What the configuration is resolved against.
+/// The inputs of resolving.
 pub struct Sources<'a> {
-    /// Looks a variable up.
+    /// Looks up a variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Reads a file.
     pub files: &'a dyn Fn(&Path) -> io::Result<String>,
-    /// The configuration file's own permissions, where they are known.
+    /// The configuration file's permissions, if they are known.
     pub file_mode: Option<u32>,
-    /// Whether the program runs as root.
+    /// True if the program runs as root.
     pub is_root: bool,
-    /// The folder that relative paths begin at, where it is known.
+    /// The folder for relative paths, if it is known.
     pub working_folder: Option<&'a Path>,
 }
 
 impl Sources<'_> {
-    /// Whether group or others can read the configuration file.
+    /// True if group or others can read the configuration file.
     pub(super) fn is_exposed(&self) -> bool {
         self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
     }
 
-    /// `path` from the root on, where the folder is known that it begins at.
+    /// The absolute path, if the working folder is known.
     pub(super) fn whole(&self, path: &Path) -> PathBuf {
         match self.working_folder {
             Some(folder) if path.is_relative() => folder.join(path).components().collect(),
@@ -36,14 +36,14 @@ impl Sources<'_> {
         }
     }
 
-    /// A variable that is set and not empty, without the white space around it.
+    /// A variable that is set and not empty, without surrounding white space.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         let value = (self.environment)(name)?;
         let value = without_mark(&value).trim();
         (!value.is_empty()).then(|| value.to_owned())
     }
 
-    /// The secret in `key_env` or `key_file`; None where neither is written.
+    /// The secret in `key_env` or `key_file`; None if neither key is there.
     pub(super) fn secret(
         &self,
         section: &Section<'_>,
@@ -51,7 +51,7 @@ impl Sources<'_> {
         file_key: &'static str,
         is_needed: bool,
     ) -> Option<SecretLookup> {
-        // It stands in for what is not known, so that this is not reported as missing too.
+        // This stands in for the unknown value, so that it is not also reported as missing.
         let unknown = || Some(Ok(Secret::new(env_key)));
         if section.has(env_key) && section.has(file_key) {
             section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
@@ -60,7 +60,7 @@ impl Sources<'_> {
         let file = self.path(section, file_key);
         if let Some(name) = variable.filter(|name| !name.is_empty()) {
             if !is_variable_name(&name) {
-                // Probably the secret itself: it is not said again.
+                // This is probably the secret itself, so it is not repeated.
                 let advice = "wants the name of a variable, not its value";
                 section.error(env_key, format!("'{env_key}' {advice}"));
                 return unknown();
@@ -71,7 +71,7 @@ impl Sources<'_> {
         if let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) {
             let read = (self.files)(&path);
             let oddity = read.as_deref().ok().and_then(Oddity::of);
-            // A header field can't hold a blank at all, which is an error.
+            // A header field can't contain a blank at all, which is an error.
             let is_refused = file_key == "auth_value_file" && oddity == Some(Oddity::Blanks);
             if let Some(oddity) = oddity.filter(|_| !is_refused) {
                 let message = format!("the secret in {} {oddity}", path.display());
@@ -111,8 +111,8 @@ impl Sources<'_> {
         }
     }
 
-    /// The file that `key` names. What does not begin with `/`, `./`, `../` or `~/` is the name of a credential where
-    /// the service manager handed credentials over (systemd's `LoadCredential=`).
+    /// The file that `key` names. A value that does not begin with `/`, `./`, `../` or `~/` is the name of a
+    /// credential, if the service manager handed over credentials (systemd's `LoadCredential=`).
     pub(super) fn path(&self, section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
         let path = self.plain_path(section, key)?;
         let is_name = matches!(path.components().next(), Some(Component::Normal(_)));
@@ -122,7 +122,7 @@ impl Sources<'_> {
         }
     }
 
-    /// The path that `key` names, in which `~/` is the home folder.
+    /// The path under `key`, in which `~/` is the home folder.
     pub(super) fn plain_path(&self, section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
         let written = section.text(key)?;
         let Some(rest) = written.strip_prefix('~') else { return Some(PathBuf::from(written)) };

@@ -1,5 +1,5 @@
-//! What is said of the whole file and of its providers: problems, defaults, both sides of every limit. Settings, logins and
-//! the token store have theirs beside their code.
+//! Problems of the whole file and of providers, defaults, and both sides of every limit. Settings, logins and the
+//! token store have their tests beside their code.
 
 use std::io;
 use std::path::Path;
@@ -55,7 +55,7 @@ pub(super) fn sources() -> Sources<'static> {
     }
 }
 
-/// The document with `settings` and one provider that has `provider` lines besides the usual ones.
+/// The document with `settings` and one provider with the additional lines `provider`.
 pub(super) fn document(settings: &str, provider: &str) -> String {
     format!(
         "settings: {{{settings}}}\nproviders:\n  - name: P\n    type: generic\n    base_url: https://x\n{}",
@@ -70,7 +70,7 @@ fn with_refresh(extra: &str) -> String {
     document("", &format!("auto_refresh_config:\n{all}"))
 }
 
-/// The document with a refresh that has no seed, and `extra` lines.
+/// The document with a refresh without a seed, and `extra` lines.
 pub(super) fn with_login(extra: &str) -> String {
     let lines = "token_url: https://i/t\nclient_id_env: ID\n";
     let all: String =
@@ -213,7 +213,7 @@ fn quotes_and_blanks_around_a_secret_are_warned_of_without_showing_it() {
         assert!(resolve(&with_login(key), "f", &sources()).is_ok(), "{key}");
         assert_eq!(told(&with_login(key)), [message], "{key}");
     }
-    // A header field can't hold a blank at all: that is one mistake, not two.
+    // A header field can't contain a blank at all: that is one mistake, not two.
     let text = document("", "auth_value_file: /blanks");
     let message = "the credential holds a blank or another byte that no header field may hold";
     assert_eq!(told(&text), [format!("f:6:22: {message}")]);
@@ -266,12 +266,12 @@ fn refreshing_that_is_turned_off_leaves_the_stored_token() {
         credential(&document("state_dir: /s", "auto_refresh_config: {enabled: false}")),
         stored(None)
     );
-    // A fixed credential beside it is what the guide says of turning it off.
+    // The guide shows a fixed credential beside disabled refreshing.
     assert_eq!(credential(&off("auth_value: v")), Credential::Static(Secret::new("v")));
     assert_eq!(credential(&off("auth_value: passthrough")), Credential::Passthrough);
     assert_eq!(credential(&off("auth_value_env: ID")), Credential::Static(Secret::new("the-id")));
     assert_eq!(credential(&off("auth_type: none")), Credential::None);
-    // What another program keeps is stored nowhere here.
+    // A token that another program keeps is not stored by evertoken.
     let owned = "auto_refresh_config: {enabled: false, credentials_file: /token}";
     let config = fine(&document("", owned));
     assert_eq!(config.providers[0].credential, Credential::Missing(Missing::Credential));
@@ -598,7 +598,7 @@ fn values_of_headers_and_parameters_stay_as_they_are_written() {
     let config = fine(&with_refresh(&format!("headers: {map}\nextra_params: {map}")));
     assert_eq!(values(&refresh(&config).headers), written);
     assert_eq!(values(&refresh(&config).extra_params), written);
-    // Patterns of models too.
+    // The same for patterns of models.
     let routes = "model_routes: {4.10: [{provider: P}]}\n";
     let config = fine(&format!("{}{routes}", document("", "auth_type: none")));
     assert_eq!(config.model_routes[0].pattern, "4.10");
@@ -628,7 +628,7 @@ providers:
     assert_eq!(config.providers[0].headers, [field]);
     assert_eq!(config.providers[1].auth_type, AuthType::None);
     assert!(matches!(config.providers[2].credential, Credential::Refreshed(_)));
-    // What is wrong stands where it is written, and is said once for each place.
+    // A mistake is reported at its place, and once for each place.
     refused(
         &text.replace("client_id_env: ID", "client_id_env: 5"),
         "f:4:55: 'client_id_env' must be a text in quotes",
@@ -649,7 +649,7 @@ providers:
     let bad = text.replace("<<: *oauth", "<<: oauth");
     assert!(told(&bad)[0].contains(":15:31: '<<' takes keys from a mapping"), "{:?}", told(&bad));
     assert_eq!(told(&bad).len(), 1);
-    // Inside a provider an unknown key stays an error.
+    // Inside a provider, an unknown key stays an error.
     refused(
         &document("", "auth_type: none\nx-note: a"),
         "f:7:5: unknown key 'x-note' in a provider",
@@ -729,7 +729,7 @@ fn names_of_credentials_and_paths() {
     ] {
         assert_eq!((found(path, true).as_str(), found(path, false).as_str()), (with, without));
     }
-    // Every key that ends in `_file`, and what is missing is said with its whole path.
+    // Every key that ends in `_file`; a missing file is named with its full path.
     let keys = "client_secret_file: cs\nrefresh_token_file: rt\nclient_id_file: id";
     let text = with_login(keys).replace("      client_id_env: ID\n", "");
     let sources = Sources { environment: &environment, ..sources() };
@@ -761,7 +761,7 @@ fn what_is_disabled_may_be_unfinished_but_not_wrong() {
         document("", "auth_type: none")
     );
     fine(&two);
-    // Without a credential it starts, and says so.
+    // Without a credential it starts, with a warning.
     let config = fine(&two.replace("enabled: false", "enabled: true"));
     let missing = lacks(&config);
     assert!(missing[0].starts_with("Q: There is no credential: give"), "{missing:?}");
@@ -783,7 +783,7 @@ fn a_broken_file_is_inspected_for_what_the_environment_lacks() {
     let (config, problems) = inspect(&format!("x: 1\n{text}"), "f", &sources());
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(lacks(&config.unwrap()), ["P: Missing environment variable: 'NONE'"],);
-    // The value in the place of the name was said already.
+    // A value instead of the name was already reported.
     let text = with_refresh("").replace("client_id_env: ID", "client_id_env: 'a value'");
     let (config, problems) = inspect(&text, "f", &sources());
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -841,7 +841,7 @@ fn providers_in_any_script_start() {
     assert_eq!(slugs(&[one("🚀", ", slug: rocket")]), ["rocket"]);
     let same = [one("A b", ""), one("a-B", ", slug: other")];
     assert_eq!(slugs(&same), ["a-b", "other"]);
-    // One that is disabled is in nobody's way, before or behind the other.
+    // A disabled provider conflicts with nobody, before or after the other.
     let off = one("A", ", enabled: false");
     assert_eq!(slugs(&[off.clone(), one("A", ""), off.clone()]), ["a", "a", "a"]);
     let text = format!("providers: [{}, {}]", off, one("A", ""));
@@ -959,7 +959,7 @@ fn a_credential_that_goes_over_the_network_as_it_is_is_said() {
         ("http://127.8.8.8", "auth_value: k", false),
         ("http://[::1]:4000", "auth_value: k", false),
         ("http://LocalHost:4000", "auth_value: k", false),
-        // No credential goes there.
+        // No credential is sent there.
         ("http://x", "auth_type: none", false),
         ("http://x", "enabled: true", false),
         ("http://x", "auth_value: k\nenabled: false", false),
@@ -989,7 +989,7 @@ fn the_example_is_valid_and_its_first_provider_is_the_guides() {
 
 #[test]
 fn the_example_documents_every_key() {
-    // The parser itself knows the keys: it asks for each of them by name.
+    // The parser itself knows the keys, because it reads each of them by name.
     let sources = [
         include_str!("settings.rs"),
         include_str!("provider.rs"),

@@ -1,4 +1,4 @@
-//! `token_fields`: where a token endpoint's answer keeps its values.
+//! `token_fields`: the places of values in a token answer.
 
 use crate::config::raw::Section;
 use crate::config::token_fields::{TOKEN_FIELDS, TokenFields};
@@ -12,7 +12,7 @@ pub(super) fn read(section: &Section<'_>) -> TokenFields {
     TokenFields::new(read)
 }
 
-/// The names that lead to a value, written with dots between them.
+/// The path to a value, written with dots between the names.
 fn path(fields: &Section<'_>, name: &'static str) -> Option<Vec<String>> {
     let path = fields.text(name)?;
     if path.split('.').any(str::is_empty) {

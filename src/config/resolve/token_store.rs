@@ -6,11 +6,11 @@ use crate::config::store_address::StoreAddress;
 use crate::config::{Fallback, SharedStore};
 use crate::secret::Secret;
 
-/// A key that is shorter is a word that can be guessed.
+/// A shorter key could be guessed.
 const KEY_MIN_CHARS: usize = 32;
 const PREFIX_MAX_BYTES: usize = 100;
 
-/// Reads the keys that begin with `token_store`; None where there is no `token_store`.
+/// Reads the keys that begin with `token_store`; None without a `token_store`.
 pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<SharedStore> {
     const BESIDE: [&str; 7] = [
         "token_store_password_env",
@@ -93,8 +93,8 @@ fn read_place(
     Some(place)
 }
 
-/// The secret in `token_store_<what>_env` or `_file`. One that is named and not there is an error: an
-/// instance must not run beside the others with something else.
+/// The secret in `token_store_<what>_env` or `_file`. A missing one is an error, because an instance must not run
+/// beside the others with another key.
 fn read_secret(section: &Section<'_>, sources: &Sources<'_>, what: &str) -> Option<Secret> {
     let (env_key, file_key) = keys_of(what);
     match sources.secret(section, env_key, file_key, true)? {

@@ -1,14 +1,14 @@
-//! Within a line that is no YAML: blanks of every kind, where a key ends, quotes and escapes. Pure.
+//! Mistakes within a line: blanks of every kind, ends of keys, quotes and escapes. Pure.
 
 use crate::config::raw::place::Position;
 
-/// Where something is wrong, and what.
+/// The place of a mistake, and its description.
 pub(in crate::config::raw) type Mistake = (Position, String);
 
-/// What is said of a tab.
+/// The description of a tab.
 pub(super) const TAB: &str = "a tab; YAML wants spaces";
 
-/// A line of otherwise right YAML that begins with a blank which is none there, but part of a key.
+/// A line of otherwise valid YAML that begins with a character which looks like a space but is part of a key.
 pub(in crate::config::raw) fn odd_blank(text: &str) -> Option<Mistake> {
     text.lines().enumerate().find_map(|(index, line)| {
         let chars: Vec<char> = line.chars().collect();
@@ -18,7 +18,7 @@ pub(in crate::config::raw) fn odd_blank(text: &str) -> Option<Mistake> {
     })
 }
 
-/// Blanks before the text of a line that are none for YAML.
+/// Characters before the text of a line that look like spaces but are none for YAML.
 pub(super) fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
     match chars[indent] {
         '\t' => Some(((number, indent + 1), TAB.to_owned())),
@@ -31,30 +31,30 @@ pub(super) fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mist
     }
 }
 
-/// A blank that is none for YAML, behind the dash at `at`.
+/// Such a character after the dash at `at`.
 pub(super) fn odd_blank_behind_mark(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
     let is_odd = chars[at] == '-' && chars.get(at + 1).is_some_and(|next| is_odd_blank(*next));
     is_odd.then(|| blank(number, chars, at + 1))?
 }
 
-/// A blank that is none for YAML, behind the first colon from `at` on.
+/// Such a character after the first colon from `at` on.
 pub(super) fn odd_blank_behind_colon(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
     let colon = (at..chars.len()).find(|index| chars[*index] == ':')?;
     chars.get(colon + 1).filter(|next| is_odd_blank(**next))?;
     blank(number, chars, colon + 1)
 }
 
-/// Whether this is a blank for people, but none for YAML.
+/// True for a character that looks like a space but is none for YAML.
 pub(in crate::config::raw) fn is_odd_blank(character: char) -> bool {
     character.is_whitespace() && !character.is_ascii()
 }
 
-/// What stands at `at`, up to the next blank.
+/// The text at `at`, up to the next blank.
 pub(super) fn word_at(chars: &[char], at: usize) -> String {
     chars[at..].iter().take_while(|one| !one.is_whitespace()).collect()
 }
 
-/// Where the colon is that ends the key which begins at `at`.
+/// The colon that ends the key which begins at `at`.
 pub(super) fn key_end(chars: &[char], at: usize) -> Option<usize> {
     let mut index = at;
     if let Some(quote @ ('"' | '\'')) = chars.get(at) {
@@ -81,7 +81,7 @@ pub(super) fn ends_key(chars: &[char], colon: usize) -> bool {
     matches!(chars.get(colon + 1), None | Some(' ' | '\t' | '\r'))
 }
 
-/// Where `quote` is closed, searched from `at`.
+/// The end of the `quote`, searched from `at`.
 pub(super) fn quote_end(chars: &[char], mut at: usize, quote: char) -> Option<usize> {
     while at < chars.len() {
         match chars[at] {
@@ -124,7 +124,7 @@ pub(super) fn escape(
     None
 }
 
-/// What may not follow a closing quote.
+/// Text that may not follow a closing quote.
 pub(super) fn behind_quote(
     number: usize,
     chars: &[char],

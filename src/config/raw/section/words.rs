@@ -1,12 +1,12 @@
-//! How a wrong key or value is described. Pure.
+//! Descriptions of wrong keys and values. Pure.
 
 use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::tree::{Node, ScalarKind};
 
-/// The longest wrong value that is shown: what is longer may be a secret in a wrong place.
+/// The longest wrong value that is shown; a longer one may be a misplaced secret.
 const SHOWN_MAX_CHARS: usize = 32;
 
-/// Where a key belongs, and the `others` beside it.
+/// The message that a key, and the `others` beside it, belong to another section.
 pub(super) fn belongs_to(home: &str, others: &[&str]) -> String {
     let names: Vec<_> = others.iter().map(|key| format!("'{key}'")).collect();
     match names.as_slice() {
@@ -19,7 +19,7 @@ pub(super) fn belongs_to(home: &str, others: &[&str]) -> String {
     }
 }
 
-/// A wrong value as it stands there, for keys whose values are no secrets.
+/// A wrong value as written, for keys whose values are not secret.
 pub(super) fn shown(value: &Node) -> String {
     match value {
         Node::Scalar(scalar) if scalar.text.chars().count() <= SHOWN_MAX_CHARS => {
@@ -33,13 +33,13 @@ pub(super) fn shown(value: &Node) -> String {
     }
 }
 
-/// A blank at the start or the end of `text` that is none for YAML, and so became part of it.
+/// A character at the start or end of `text` that looks like a space but became part of the text.
 pub(super) fn odd_blank_around(text: &str) -> Option<char> {
     let ends = [text.chars().next(), text.chars().next_back()];
     ends.into_iter().flatten().find(|one| is_odd_blank(*one))
 }
 
-/// What to write, where a text is meant to be a key and its value: `port:8080`, `port = 8080`.
+/// A hint for a text that is meant as a key and its value: `port:8080`, `port = 8080`.
 pub(super) fn pair_in(value: &Node) -> String {
     let text = value.scalar().map_or("", |scalar| scalar.text.as_str());
     let parts = text.split_once(':').or_else(|| text.split_once('='));
@@ -53,7 +53,7 @@ pub(super) fn pair_in(value: &Node) -> String {
     }
 }
 
-/// How a list is written, where keys and values stand in its place.
+/// A hint for writing a list, if keys and values stand in its place.
 pub(super) fn dash_for(value: &Node, name: &str) -> String {
     match value {
         Node::Map(_) => {
@@ -64,7 +64,7 @@ pub(super) fn dash_for(value: &Node, name: &str) -> String {
     }
 }
 
-/// That a character of `text` can't be seen.
+/// A hint that a character of `text` is invisible.
 pub(super) fn invisible_in(text: &str) -> String {
     let odd = |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     let found = text.chars().find(odd).map(u32::from);
@@ -73,7 +73,7 @@ pub(super) fn invisible_in(text: &str) -> String {
     })
 }
 
-/// The unit of the number under `key`, where `text` brings its own: `5m`, `32MB`.
+/// The unit of the number under `key`, if `text` has one: `5m`, `32MB`.
 pub(super) fn unit_in(key: &str, text: &str) -> String {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|one: char| !one.is_ascii_digit()).unwrap_or(text.len());
@@ -92,14 +92,14 @@ pub(super) fn unit_in(key: &str, text: &str) -> String {
     if is_of_bytes {
         return "; it counts bytes: write the number alone".to_owned();
     }
-    // These count something else.
+    // These keys have no unit.
     if key == "port" || key.starts_with("max_") {
         return String::new();
     }
     format!("; it counts seconds: write {}", number.saturating_mul(seconds))
 }
 
-/// What a wrong value is, without its text.
+/// The kind of a wrong value, without its text.
 pub(super) fn what_is(value: &Node) -> &'static str {
     match value {
         Node::Null => "nothing",
