@@ -14,7 +14,7 @@ use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
 use crate::token::state_file::{check_writable, exposures};
 
-/// A running proxy. Dropping it stops everything; [`App::stop`] does so with grace.
+/// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
 pub struct App {
     server: crate::ingress::Server,
     current: Arc<Current>,
@@ -23,7 +23,7 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the address, starts the refreshers, then takes connections.
+    /// Binds the address, starts the refreshers, then accepts connections.
     pub fn start(config: Config, environment: Environment, load: Load) -> Result<Self, StartError> {
         let settings = &config.settings;
         let address = format!("{}:{}", settings.host, settings.port);
@@ -61,28 +61,28 @@ impl App {
         Ok(Self { server, current, supervisor, watchdog })
     }
 
-    /// The address it listens on.
+    /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         self.server.local_addr()
     }
 
-    /// What obeys orders to reload and to refresh, on whichever thread.
+    /// The configuration in use, which obeys orders to reload and to refresh, on any thread.
     pub fn current(&self) -> Arc<Current> {
         self.current.clone()
     }
 
-    /// Reads the configuration again and uses it, see [`Current::reload`].
+    /// Reads the configuration again and uses it; see [`Current::reload`].
     pub fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         self.current.reload()
     }
 
-    /// What serves the requests at the moment.
+    /// The proxy that serves requests at the moment.
     pub fn proxy(&self) -> Arc<Proxy> {
         self.current.proxy()
     }
 
-    /// Stops: no new connections, requests in flight get the configured grace, a refresh under way
-    /// is stored. Returns how many connections were cut off.
+    /// Stops: accepts no new connections, gives requests in flight the configured grace, and stores a refresh in
+    /// flight. Returns the number of connections that were cut off.
     pub fn stop(self) -> usize {
         self.supervisor.tell(&Stage::Stopping);
         if let Some(watchdog) = &self.watchdog {

@@ -1,5 +1,5 @@
-//! Makes the parts of a run from its configuration: access rules, connections to providers, and what refreshers work
-//! with.
+//! Makes the parts of a run from its configuration: access rules, connections to providers, and the setup of
+//! refreshers.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,17 +30,17 @@ pub struct Environment {
     pub clock: Clock,
     /// Seeds the jitter.
     pub rng: Rng,
-    /// Makes the channels that refreshers wait on.
+    /// Makes the channels on which refreshers wait.
     pub timer: fn(Duration) -> Receiver<std::time::Instant>,
-    /// The service manager that hears when the run is ready, reloads and stops.
+    /// The service manager that is told about ready, reload and stop.
     pub supervisor: Supervisor,
 }
 
-/// Reads the configuration again: it and its warnings, or every problem, a line each.
+/// Reads the configuration again: the configuration and its warnings, or every problem, one per line.
 pub type Load =
     Box<dyn Fn() -> Result<(Config, Vec<String>), Vec<String>> + std::marker::Send + Sync>;
 
-/// Why a run could not start.
+/// The reason why a run could not start.
 #[derive(Debug)]
 pub enum StartError {
     /// The address is in use or can't be bound.
@@ -61,7 +61,7 @@ impl std::fmt::Display for StartError {
     }
 }
 
-/// Who may use a proxy that listens on `bound`.
+/// The access rules for a proxy that listens on `bound`.
 pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
     Access {
         keys: settings.inbound_keys.clone(),
@@ -70,9 +70,9 @@ pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
     }
 }
 
-/// The names that a client may call us by, besides the loopback ones.
+/// The names of this proxy for clients, besides the loopback ones.
 fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
-    // A name may be written as a `Host` shows it, with brackets or a port.
+    // A name may be written as in a `Host`, with brackets or a port.
     let name = |host: &String| match host.parse::<IpAddr>() {
         Ok(_) => host.clone(),
         Err(_) => host_name(host).to_owned(),
@@ -83,13 +83,13 @@ fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
     names
 }
 
-/// The way to `provider`, for requests that go to `base_url`.
+/// The connections to `provider`, for requests to `base_url`.
 pub fn upstream_to(
     base_url: &str,
     provider: &Provider,
     limits: &Limits,
 ) -> Result<Upstream, StartError> {
-    // No more can be under way, so no more need to be kept.
+    // No more requests can be in flight, so no more connections need to be kept.
     let idle_max = limits.max_connections;
     Upstream::new(base_url, &provider.egress, timeouts(limits), idle_max)
         .map_err(|why| StartError::Provider(provider.name.clone(), why))
@@ -99,19 +99,18 @@ pub(crate) fn timeouts(limits: &Limits) -> Timeouts {
     Timeouts { connect: limits.connect, response: limits.response, idle: limits.idle }
 }
 
-/// The name of the state file in which the tokens of `group` are, for a command that has no refresher of its
-/// own: it leaves them where they are.
+/// The name of `group`'s state file, for a command without a refresher: it does not move the file.
 pub fn place_of(group: &Group, config: &Config) -> String {
     places(group, config).1.slug().to_owned()
 }
 
-/// The state file that `group` would have, where that holds tokens of another issuer or client, and so another one is used.
+/// The default state file of `group`, if it holds tokens of another issuer or client, so that another file is used.
 pub fn foreign_place(group: &Group, config: &Config) -> Option<PathBuf> {
     let (own, used) = places(group, config);
     (own.slug() != used.slug()).then(|| own.path())
 }
 
-/// The state file that `group` would have, and the one that it uses.
+/// The default state file of `group`, and the one in use.
 fn places(group: &Group, config: &Config) -> (StateFile, StateFile) {
     let contents = Contents::read(&config.settings.state_dir);
     let found = contents.find(group, &groups(&config.providers), &[]);
@@ -121,8 +120,8 @@ fn places(group: &Group, config: &Config) -> (StateFile, StateFile) {
     (own, used)
 }
 
-/// What the refresher of `group` works with, whether or not one of its providers is enabled; its state file is
-/// called `place`.
+/// The setup for the refresher of `group`, whether or not one of its providers is enabled; its state file is called
+/// `place`.
 pub fn refresher_setup(
     posting: PostingKey,
     group: &Group,

@@ -1,4 +1,4 @@
-//! `evertoken check`: what the configuration alone can't tell, found without spending a token.
+//! `evertoken check`: finds, without spending a token, problems that the configuration alone does not show.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,23 +19,23 @@ pub mod sources;
 use judged::{Endpoint, EndpointAnswer, Finding, judge, needs_post};
 use sources::CredentialFindings;
 
-/// How far a server's clock may be off before it is a problem.
+/// The largest acceptable difference of a server's clock.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
-/// How long an endpoint may take to answer.
+/// The longest time for an endpoint's answer.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// What was found online.
+/// The findings of an online check.
 #[derive(Debug, Default)]
 pub struct OnlineReport {
-    /// One line for each endpoint that is fine.
+    /// One line for each working endpoint.
     pub fine: Vec<String>,
-    /// One line for each that may be wrong.
+    /// One line for each doubtful endpoint.
     pub warnings: Vec<String>,
     /// One line for each problem.
     pub problems: Vec<String>,
 }
 
-/// How tokens are shared with other hosts; None where they are not.
+/// The way tokens are shared with other hosts; None if they are not.
 pub fn sharing(config: &Config) -> Option<String> {
     let store = config.settings.token_store.as_ref()?;
     let sealed = if store.key.is_some() { "sealed with a key" } else { "not sealed" };
@@ -50,8 +50,7 @@ pub fn sharing(config: &Config) -> Option<String> {
     ))
 }
 
-/// Connects to the token store, as `check --online` does: whether it can be written to, and how far its clock
-/// is off.
+/// Connects to the token store as `check --online` does, and checks its write access and its clock.
 fn judge_store(store: &SharedStore, clock: &Clock, report: &mut OnlineReport) {
     let line = format!("token_store {}", store.place);
     let asked = Line::open(store).and_then(|mut server| {
@@ -73,14 +72,14 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut OnlineReport) {
     }
 }
 
-/// Problems of the environment and the state folder, beginning with those of the credentials.
+/// Problems of the environment and the state folder, after those of the credentials.
 pub fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<String> {
     let missing = resolve::missing_secrets(config);
     let mut problems: Vec<_> = missing.iter().map(ToString::to_string).collect();
     problems.extend(sources.problems.iter().cloned());
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {
-        // That there is none was found already.
+        // Its absence was already found.
         return problems;
     }
     if let Err(error) = would_be_writable(folder) {
@@ -94,7 +93,7 @@ pub fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<St
     problems
 }
 
-/// Providers whose proxy or roots can't be used; for a configuration without mistakes.
+/// Providers whose proxy or roots can't be used, for a configuration without mistakes.
 pub fn connection_problems(config: &Config) -> Vec<String> {
     let enabled = config.providers.iter().filter(|provider| provider.enabled);
     enabled
@@ -106,9 +105,9 @@ pub fn connection_problems(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares
-/// clocks. What is sent is a HEAD request without a credential, and an empty POST to a token endpoint that
-/// answers it with a redirect, as not found, or as failing.
+/// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares clocks. It sends a
+/// HEAD request without a credential, and an empty POST to a token endpoint that answers HEAD with a redirect, as not
+/// found, or as failing.
 pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
     let mut report = OnlineReport::default();
     if let Some(store) = &config.settings.token_store {
@@ -118,7 +117,7 @@ pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (endpoint, url) in endpoints(provider) {
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
-            // What keeps it from being made is found without going online.
+            // The offline check reports an upstream that can't be made.
             let Ok(upstream) = upstream_to(origin_of(&url), provider, &limits) else { continue };
             ask(&upstream, (&line, endpoint, &url), clock, &mut report);
         }
@@ -126,12 +125,12 @@ pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
     report
 }
 
-/// The limits of a check: a model may think for minutes, but nobody has to for a HEAD.
+/// The limits of a check: a model may think for minutes, but nobody needs that for a HEAD.
 fn patience(limits: &Limits) -> Limits {
     Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
 }
 
-/// In the order of their keys.
+/// The endpoints, in the order of their keys.
 fn endpoints(provider: &Provider) -> BTreeMap<Endpoint, String> {
     let mut endpoints = BTreeMap::from([(Endpoint::Base, format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
@@ -152,7 +151,7 @@ fn origin_of(url: &str) -> &str {
     url[authority..].find(['/', '?', '#']).map_or(url, |end| &url[..authority + end])
 }
 
-/// Asks an endpoint without a credential and reports what that tells; `line` names it.
+/// Asks an endpoint without a credential and reports the findings; `line` names it.
 fn ask(
     upstream: &Upstream,
     (line, endpoint, url): (&str, Endpoint, &str),
@@ -180,7 +179,7 @@ fn ask(
     let seen_first = seen(&answer);
     drop(answer);
     let post = needs_post(endpoint, &seen_first).then(|| {
-        // Nothing that could be spent: no client, no secret, no token.
+        // This spends nothing: no client, no secret, no token.
         let posted = upstream.send(
             &OutRequest { method: "POST", ..head },
             &mut OutBody::Held(b""),
@@ -202,7 +201,7 @@ fn seen(answer: &Answer) -> EndpointAnswer {
     EndpointAnswer { status: answer.head.status, location }
 }
 
-/// How many seconds the server's clock and ours are apart, where that is too many.
+/// The difference in seconds between the server's clock and this one, if it is too large.
 fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
     let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok())?;
     let date = httpdate::parse_http_date(date).ok()?;
@@ -210,7 +209,7 @@ fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
     (millis > CLOCK_DIFFERENCE_MAX_MS).then_some(millis / 1000)
 }
 
-/// What is left to try once an online check found nothing: the first provider whose refresh would show it.
+/// The test that remains after an online check without findings: the first provider whose refresh would show more.
 pub fn left_to_try(config: &Config) -> Option<String> {
     config.providers.iter().filter(|provider| provider.enabled).find_map(|provider| match &provider
         .credential

@@ -22,7 +22,7 @@ pub enum Command {
         files: Files,
         /// `HOST:PORT` instead of the configured one.
         listen: Option<(String, u16)>,
-        /// How to log.
+        /// The form of the log.
         log: logger::Options,
     },
     /// Validate the configuration, the environment and the state folder.
@@ -36,7 +36,7 @@ pub enum Command {
     Reload {
         /// The files that it reads, to find mistakes first.
         files: Files,
-        /// The process; None for the one that listens where the configuration says.
+        /// The process; None for the one that listens on the configured address.
         process: Option<u32>,
     },
     /// Refresh now, without the server.
@@ -45,7 +45,7 @@ pub enum Command {
         files: Files,
         /// The name or slug of one provider; None for all.
         provider: Option<String>,
-        /// How to log.
+        /// The form of the log.
         log: logger::Options,
     },
     /// Ask a running instance for its providers' status.
@@ -73,9 +73,9 @@ pub enum Command {
 /// The files that a command reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
-    /// The configuration.
+    /// The configuration file.
     pub config: PathBuf,
-    /// Variables besides those of the process.
+    /// A file with variables besides those of the process.
     pub environment: Option<PathBuf>,
 }
 
@@ -84,11 +84,11 @@ pub struct Files {
 pub enum Extent {
     /// The file, the environment and the state folder.
     Offline,
-    /// The endpoints too.
+    /// Also the endpoints.
     Online,
     /// Only the problems that would keep `run` from starting.
     Start,
-    /// Nothing: the slugs of the providers are printed, for completions.
+    /// Nothing: prints the providers' slugs, for completions.
     Names,
 }
 
@@ -104,7 +104,7 @@ const RELOAD_EXIT_CODES: &str = "\
 Exit codes: 0 the file is in use, 1 no evertoken runs there or it rejected the file, 2 usage,
 78 the file is wrong. After any code but 0, the old configuration stays in use.";
 
-/// The largest id of a process on Linux.
+/// The largest process id on Linux.
 const MAX_PROCESS: i64 = 4_194_304;
 
 const STATUS_EXIT_CODES: &str = "\
@@ -283,7 +283,7 @@ impl fmt::Display for UsageError {
     }
 }
 
-/// Reads the arguments, the program's own name left out.
+/// Parses the arguments, without the program's own name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.first().is_some_and(|first| first == "help") {

@@ -1,4 +1,4 @@
-//! The one door to time: wall clock for expiry, steady clock for waits, both injectable.
+//! The one door to time: a wall clock for expiry and a steady clock for waits, both injectable.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A wall-clock time before which this program did not exist, in seconds since 1970. A clock that
-/// shows less is wrong (a router without a clock battery starts in 1970). Moved at each release.
+/// A wall-clock time before which this program did not exist, in seconds since 1970. A clock that shows an earlier
+/// time is wrong (a router without a clock battery starts in 1970). Moved at each release.
 pub const RELEASED_AT: Timestamp = Timestamp::from_secs(1_795_478_400); // 2026-11-24T00:00:00Z
 
 /// A wall-clock time: milliseconds since 1970-01-01T00:00:00Z.
@@ -36,12 +36,12 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
-    /// Milliseconds from `earlier` to this time; negative where `earlier` is later.
+    /// Milliseconds from `earlier` to this time; negative if `earlier` is later.
     pub const fn millis_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The same as a `SystemTime`, for libraries that want one.
+    /// The time as a `SystemTime`, for libraries.
     pub fn to_system_time(self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
     }
@@ -52,7 +52,7 @@ impl Timestamp {
         Self(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
-    /// Parses what `Display` writes.
+    /// Parses the output of `Display`.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         humantime::parse_rfc3339(text).ok().map(Self::from_system_time)
     }
@@ -61,7 +61,7 @@ impl Timestamp {
 /// RFC 3339 in UTC with milliseconds, e.g. `2026-11-24T08:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // humantime covers the years up to 9999; what lies beyond is shown as the last of them.
+        // humantime covers the years up to 9999; later times are shown as the last of them.
         const LAST_MILLIS: i64 = 253_402_300_799_000;
         let shown = Timestamp(self.0.clamp(0, LAST_MILLIS)).to_system_time();
         write!(f, "{}", humantime::format_rfc3339_millis(shown))
@@ -84,14 +84,14 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Wall clock: what expiry times are compared with. It may be stepped in either direction.
+    /// The wall clock, for comparison with expiry times. It may be stepped in either direction.
     pub wall: Timestamp,
-    /// Milliseconds on the steady clock: never goes back, stands still while the machine sleeps.
+    /// Milliseconds on the steady clock, which never goes back and stands still while the machine sleeps.
     pub steady_ms: u64,
 }
 
-/// A point in time on both clocks; it has come once either has reached it. So neither a suspended
-/// machine (the steady clock stood still) nor a wall clock stepped back is taken for time left.
+/// A point in time on both clocks, which has come once either clock has reached it. So neither a suspended machine
+/// (its steady clock stood still) nor a wall clock that was stepped back appears to have time left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     /// On the wall clock.
@@ -112,33 +112,33 @@ impl Due {
         Self { wall, steady_ms: now.steady_ms.saturating_add(left) }
     }
 
-    /// So many milliseconds after this one.
+    /// The point `millis` after this one.
     #[must_use]
     pub fn plus(self, millis: u64) -> Self {
         let wall = self.wall.plus_millis(i64::try_from(millis).unwrap_or(i64::MAX));
         Self { wall, steady_ms: self.steady_ms.saturating_add(millis) }
     }
 
-    /// The one of the two that comes first, on each clock.
+    /// The earlier of the two, on each clock.
     #[must_use]
     pub fn earlier(self, other: Self) -> Self {
         let (wall, steady_ms) = (self.wall.min(other.wall), self.steady_ms.min(other.steady_ms));
         Self { wall, steady_ms }
     }
 
-    /// The one of the two that comes last, on each clock.
+    /// The later of the two, on each clock.
     #[must_use]
     pub fn later(self, other: Self) -> Self {
         let (wall, steady_ms) = (self.wall.max(other.wall), self.steady_ms.max(other.steady_ms));
         Self { wall, steady_ms }
     }
 
-    /// Whether it has come.
+    /// True once it has come.
     pub fn reached(self, now: Moment) -> bool {
         self.left_ms(now) == 0
     }
 
-    /// Milliseconds until it comes.
+    /// The milliseconds until it comes.
     pub fn left_ms(self, now: Moment) -> u64 {
         let by_wall = u64::try_from(self.wall.millis_since(now.wall)).unwrap_or(0);
         by_wall.min(self.steady_ms.saturating_sub(now.steady_ms))
@@ -160,7 +160,7 @@ impl Clock {
         })
     }
 
-    /// A clock that reads `source`: for tests.
+    /// A clock that reads `source`, for tests.
     pub fn from_fn(source: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         Self(Arc::new(source))
     }
@@ -191,11 +191,11 @@ impl Deadline {
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn after(allowed: Duration) -> Self {
         let now = Instant::now();
-        // A time too far away for `Instant` is as good as a year.
+        // A time too far away for `Instant` becomes about a year.
         Self(now.checked_add(allowed).unwrap_or(now + Duration::from_hours(24 * 365)))
     }
 
-    /// What is left, zero once it has passed.
+    /// The time left, zero once it has passed.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
@@ -207,18 +207,18 @@ impl Deadline {
         Self(self.0.min(other.0))
     }
 
-    /// Whether nothing is left.
+    /// True if no time is left.
     pub fn has_passed(self) -> bool {
         self.left().is_zero()
     }
 }
 
-/// Measures how long something took, for the log and for metrics.
+/// Measures a duration, for the log and for metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
-    /// Starts now.
+    /// Starts a measurement.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn start() -> Self {
         Self(Instant::now())
@@ -229,8 +229,8 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// How far the wall clock is ahead of this point on the steady one, which must be now, from an arbitrary base.
-    /// It changes where one of them jumps: the steady clock stands still while the machine sleeps.
+    /// The lead of the wall clock over this point on the steady clock, which must be now, from an arbitrary base. It
+    /// changes when one of them jumps: the steady clock stands still while the machine sleeps.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn wall_lead_ms(self) -> i64 {
         static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -239,13 +239,13 @@ impl Stopwatch {
         wall.as_millis().saturating_sub(i64::try_from(steady).unwrap_or(i64::MAX))
     }
 
-    /// One that is started so much later.
+    /// A stopwatch that started so much later.
     #[cfg(test)]
     pub fn later(self, by: Duration) -> Self {
         Self(self.0 + by)
     }
 
-    /// Time from its start to that of `later`.
+    /// The time from its start to that of `later`.
     pub fn until(self, later: Self) -> Duration {
         later.0.saturating_duration_since(self.0)
     }

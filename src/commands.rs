@@ -1,4 +1,4 @@
-//! The commands, one file each, and what they share: the configuration from disk, the log, exit codes.
+//! The commands, one file each, and their shared parts: the configuration from disk, the log, exit codes.
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,13 +34,13 @@ pub(crate) const BAD_CONFIG: u8 = 78;
 /// The stack of a thread that waits for a signal or stops the proxy.
 const SIGNAL_STACK_BYTES: usize = 128 * 1024;
 
-/// Has a write beyond the limit of a file's size (`ulimit -f`) fail, as on a full disk; by itself it ends the process.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail, as on a full disk; by default it ends the process.
 pub(crate) fn survive_file_size_limit() {
-    // What is heard is of no interest; where it can't be, the limit ends the process as before.
+    // The flag is never read; if it can't be registered, the limit ends the process as before.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
-/// A line on stderr; there is nobody left to tell where that fails.
+/// Prints a line on stderr; if that fails, nobody is left to tell.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -54,23 +54,23 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The variables of the process, and those of a file for names that the process has not set.
+/// The variables of the process, and those in a file for names that the process has not set.
 #[derive(Debug, Default)]
 pub(crate) struct Variables {
     file: HashMap<String, String>,
-    /// The file that was named for them.
+    /// The file that an option named.
     named: Option<String>,
-    /// The file beside the configuration that gave some, though nobody named it.
+    /// The file beside the configuration that gave some, without an option.
     pub(crate) beside: Option<String>,
-    /// What is to be known about the file.
+    /// Warnings about the file.
     pub(crate) warnings: Vec<String>,
-    /// Why the file beside the configuration can't be read, where it is there.
+    /// The reason why the file beside the configuration can't be read.
     pub(crate) unread: Option<Problem>,
 }
 
 impl Variables {
-    /// With the file that was named, else with the one beside the configuration, where it is there: a service's
-    /// variables are not in the shell that logs in for it. The error says why a named file can't be read.
+    /// With the named file, else with the file beside the configuration, if it exists: the shell of a login lacks a
+    /// service's variables. The error is the reason why a named file can't be read.
     pub(crate) fn of(files: &Files) -> Result<Self, Problem> {
         let beside = files.config.with_file_name(environment_file::USUAL_NAME);
         let path = files.environment.as_ref().unwrap_or(&beside);
@@ -95,7 +95,7 @@ impl Variables {
         }
     }
 
-    /// The same, where nobody named the file, of which its mode is of interest then.
+    /// The same without a named file, whose mode matters in that case.
     fn beside_configuration(mut self, path: &Path) -> Self {
         let shown = path.display().to_string();
         let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
@@ -108,7 +108,7 @@ impl Variables {
         Self { beside: Some(shown), ..self }
     }
 
-    /// With the file that was named, if one was.
+    /// With the named file, if any.
     pub(crate) fn of_named(files: &Files) -> Result<Self, Problem> {
         if files.environment.is_some() { Self::of(files) } else { Ok(Self::default()) }
     }
@@ -135,7 +135,7 @@ fn unreadable(path: &str, error: &io::Error) -> Problem {
     Problem::of(path, format!("can't be read: {error}"))
 }
 
-/// A folder in the way of the file is none of ours either.
+/// A folder in place of the file counts as no file.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -143,7 +143,7 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// Reads the configuration; the problems that keep it from use are printed.
+/// Reads the configuration, and prints the problems that keep it from use.
 pub(crate) fn load(files: &Files, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
     let variables = Variables::of(files).map_err(|problem| refuse(&[problem], log))?;
     let (config, mut warnings) =
@@ -160,7 +160,7 @@ pub(crate) fn refuse(problems: &[Problem], log: logger::Options) -> ExitCode {
     ExitCode::from(BAD_CONFIG)
 }
 
-/// Reads the configuration: it and its warnings, in words for lines of that level, or every problem.
+/// Reads the configuration: it and its warnings, in words for log lines of that level, or every problem.
 pub(crate) fn read(
     path: &Path,
     variables: &Variables,
@@ -173,7 +173,7 @@ pub(crate) fn read(
     }
 }
 
-/// The text of the configuration, or why there is none.
+/// The text of the configuration, or the reason why there is none.
 fn text_of(path: &Path) -> Result<String, (Option<Position>, String)> {
     let bytes = regular_file::read(path).map_err(|error| {
         let advice = match error.kind() {
@@ -197,7 +197,7 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
         }
     };
     let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
-    // Where it is not known, a relative path stays as it is.
+    // If it is unknown, a relative path stays as it is.
     let working_folder = std::env::current_dir().ok();
     let sources = resolve::Sources {
         environment: &|name| variables.get(name),
@@ -217,13 +217,13 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
     (config, problems)
 }
 
-/// That there is no provider of this name, and which there are.
+/// The message that no provider has this name, with the names that exist.
 pub(crate) fn nobody_called(name: &str, config: &Config) -> String {
     let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
     format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
 }
 
-/// Why nothing can be done about the tokens of `provider`.
+/// The reason why the tokens of `provider` are not refreshed.
 pub(crate) fn not_refreshed(provider: &Provider) -> String {
     let why = provider.credential.why_not_refreshed();
     if provider.enabled {
@@ -233,7 +233,7 @@ pub(crate) fn not_refreshed(provider: &Provider) -> String {
     }
 }
 
-/// How lines of the log are written.
+/// The form of log lines.
 fn line_form(log: logger::Options) -> logger::LineForm {
     let stream = variable("JOURNAL_STREAM");
     logger::LineForm::new(log.format, logger::goes_to_journal(stream.as_deref()))

@@ -1,4 +1,4 @@
-//! Which credential the requests to a provider get, where it comes from, and whether it is worth waiting for.
+//! The credential of requests to a provider: its source, and whether to wait for it.
 
 pub mod claims;
 mod source;

@@ -1,26 +1,25 @@
-//! A file with variables, a `NAME=value` a line, as systemd's `EnvironmentFile=` reads it. Pure.
+//! A file with variables, one `NAME=value` per line, in the format of systemd's `EnvironmentFile=`. Pure.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The name of the file beside the configuration that is read where none is named.
+/// The name of the default file beside the configuration.
 pub const USUAL_NAME: &str = "environment";
 
-/// The variables of the file, and the numbers of lines that hold none.
+/// The variables in the file, and the numbers of unclear lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct EnvironmentFile {
-    /// By name; of a name that is set twice, the last value.
+    /// By name; the last value counts for a name that is set twice.
     pub values: HashMap<String, String>,
-    /// From 1. What stands there is not shown: it may be a secret.
+    /// From 1. Their text is not shown, because it may be a secret.
     pub unclear_lines: Vec<usize>,
 }
 
-/// Reads the file's text.
+/// Parses the file's text.
 ///
-/// Comments begin with `#` or `;`. A value may stand in quotes and go over several lines there; a backslash takes
-/// the next character as it is, and joins two lines. `export` before the name is passed over, so that a file which
-/// a shell reads too is fine.
+/// Comments begin with `#` or `;`. A quoted value may span several lines; a backslash takes the next character
+/// literally, and joins two lines. `export` before the name is skipped, so that a file for shells works too.
 pub fn parse(text: &str) -> EnvironmentFile {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = EnvironmentFile::default();
@@ -40,11 +39,11 @@ pub fn parse(text: &str) -> EnvironmentFile {
     found
 }
 
-/// What a line begins with.
+/// The beginning of a line.
 enum LineStart {
-    /// Nothing, or a comment; the line is over.
+    /// Empty, or a comment; the line is over.
     None,
-    /// No variable; the line is over.
+    /// Not a variable; the line is over.
     Unclear,
     /// This name and an equals sign.
     Of(String),
@@ -64,7 +63,7 @@ impl Cursor<'_> {
         next
     }
 
-    /// Reads up to the first equals sign, or to the end of the line where there is none.
+    /// Reads up to the first equals sign, or to the end of the line.
     fn name(&mut self) -> LineStart {
         let mut name = String::new();
         loop {
@@ -91,7 +90,7 @@ impl Cursor<'_> {
     /// Reads to the end of the value's last line.
     fn value(&mut self) -> String {
         let mut value = String::new();
-        // Up to where the value must be kept: white space at the end of a line is not part of it.
+        // The end of the value so far: white space at the end of a line is not part of it.
         let mut kept = 0;
         loop {
             match self.next() {

@@ -1,20 +1,19 @@
-//! When a token ends, as issuers and other programs write it; the only file that knows `tz`.
+//! Expiry times in the forms of issuers and other programs; the only file that uses `tz`.
 
 use serde_json::Value;
 use tz::{DateTime, TimeZone, UtcDateTime};
 
 use crate::clock::Timestamp;
 
-/// Up to here a number is taken for seconds since 1970 (the year 5138), above for milliseconds (from 1973).
+/// Up to this number, a number means seconds since 1970 (the year 5138); above, milliseconds (from 1973).
 const SECONDS_MAX: f64 = 1e11;
-/// Up to here for milliseconds, up to the next for microseconds, up to the last for nanoseconds: each the year 5138.
+/// Up to this number, milliseconds; up to the next, microseconds; up to the last, nanoseconds: each the year 5138.
 const MILLIS_MAX: f64 = 1e14;
 const MICROS_MAX: f64 = 1e17;
 const NANOS_MAX: f64 = 1e20;
 
-/// The time that `value` stands for: seconds, milliseconds and so on since 1970, as a number or a text, or a date and time
-/// (RFC 3339, with any offset, or without one: then local time, in the zone that `zone` names as `TZ` does; or as in HTTP
-/// and mail).
+/// The time in `value`: seconds, milliseconds and so on since 1970, as a number or a text; or a date and time, as in
+/// RFC 3339 (with any offset, or without one as local time in the zone that `zone` names like `TZ`), HTTP or mail.
 pub(crate) fn read(value: &Value, zone: Option<&str>) -> Option<Timestamp> {
     match value {
         Value::Number(number) => of_number(number.as_f64()?),
@@ -42,7 +41,7 @@ fn of_number(number: f64) -> Option<Timestamp> {
     millis.map(Timestamp::from_millis)
 }
 
-/// A date and a time of day, `T` or a blank between them, and perhaps an offset.
+/// A date and a time of day, with `T` or a blank between them, and perhaps an offset.
 fn of_text(text: &str, zone: Option<&str>) -> Option<Timestamp> {
     let (date, rest) = text.split_at_checked("2026-11-24".len())?;
     let mut date = date.split('-');
@@ -71,7 +70,7 @@ fn of_text(text: &str, zone: Option<&str>) -> Option<Timestamp> {
     Some(Timestamp::from_secs(seconds).plus_millis(millis))
 }
 
-/// A date as HTTP has it (RFC 9110 §5.6.7), or mail, where an offset may stand in the place of `GMT`.
+/// A date as in HTTP (RFC 9110 §5.6.7) or mail, where an offset may replace `GMT`.
 fn of_mail(text: &str) -> Option<Timestamp> {
     let (date, offset) = text.rsplit_once(' ')?;
     let date = httpdate::parse_http_date(&format!("{date} GMT")).ok()?;
@@ -79,7 +78,7 @@ fn of_mail(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_system_time(date).plus_millis(-1000 * seconds))
 }
 
-/// An offset without what Go writes after it: `+0800 CST m=+0.01` has the name of the zone, and another clock.
+/// An offset without Go's additions: `+0800 CST m=+0.01` has the zone's name, and another clock.
 fn without_zone_name(offset: &str) -> Option<&str> {
     let mut words = offset.split_whitespace();
     let first = words.next().unwrap_or_default();
@@ -92,13 +91,13 @@ fn without_zone_name(offset: &str) -> Option<&str> {
     rest.is_none_or(|rest| has_name && rest.starts_with("m=")).then_some(first)
 }
 
-/// A number of so many digits.
+/// A number with this many digits.
 fn digits<T: std::str::FromStr>(text: &str, count: usize) -> Option<T> {
     let is_plain = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     is_plain.then(|| text.parse().ok()).flatten()
 }
 
-/// The milliseconds of a fraction of a second, which has any number of digits behind its point.
+/// The milliseconds in a fraction of a second with any number of digits.
 fn millis_of(fraction: &str) -> Option<i64> {
     let Some(fraction) = fraction.strip_prefix(['.', ',']) else { return Some(0) };
     if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -128,8 +127,8 @@ fn offset_seconds(offset: &str) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-/// A local date and time in seconds since 1970. Where the clocks are set back it is the first of the two, and where they
-/// are set forward over it the moment before: a token is given up rather early than late.
+/// A local date and time in seconds since 1970. If the clocks are set back, the first of the two counts; if they are
+/// set forward over it, the moment before counts, because it is better to give a token up early than late.
 fn local_seconds(
     (year, month, day): (i32, u8, u8),
     (hour, minute, second): (u8, u8, u8),
@@ -140,8 +139,8 @@ fn local_seconds(
     Some(found.earliest()?.unix_time())
 }
 
-/// The zone that `name` means as the variable `TZ`, else that of /etc/localtime; UTC where there is neither, as the C
-/// library has it.
+/// The zone that `name` means as the variable `TZ`, else the zone in /etc/localtime; UTC without either, as in the C
+/// library.
 fn local_zone(name: Option<&str>) -> TimeZone {
     let zone = match name {
         Some("") => Ok(TimeZone::utc()),

@@ -1,5 +1,5 @@
-//! HTTP/1 as bytes and values, for both sides: what clients send is held to the letter of RFC 9112, what providers send
-//! is taken with the liberties that real servers take. Opens no socket.
+//! HTTP/1 as bytes and values, for both sides: strict about clients' messages, to the letter of RFC 9112, and lenient
+//! about providers' messages, as real servers need. Opens no socket.
 
 pub mod body;
 pub mod buffer;

@@ -1,4 +1,4 @@
-//! What a JSON Web Token says of itself (RFC 7519), unverified: the token is for somebody else to verify. Pure.
+//! Reads a JSON Web Token (RFC 7519) without verifying it, which is its recipient's task. Pure.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -7,19 +7,19 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::expiry;
 
-/// When a token ends by its claim `exp` (RFC 7519 §4.1.4).
+/// The expiry in a token's claim `exp` (RFC 7519 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exp {
-    /// It is no JWT, or has no such claim.
+    /// The token is not a JWT, or has no such claim.
     Unnamed,
-    /// Then.
+    /// The token expires at this time.
     At(Timestamp),
-    /// The claim is there, and is no time that is known here.
+    /// The claim is there, but not in a known form.
     NotUnderstood,
 }
 
 impl Exp {
-    /// When it is, where that is known.
+    /// The time, if it is known.
     pub fn known(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
@@ -28,7 +28,7 @@ impl Exp {
     }
 }
 
-/// The claims of `token`; None where it is no JWT. Some issuers pad its parts, or write them in the common base64.
+/// The claims of `token`; None if it is not a JWT. Some issuers pad its parts, or use the common base64 alphabet.
 pub fn claims(token: &str) -> Option<Value> {
     let mut parts = token.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
@@ -37,7 +37,7 @@ pub fn claims(token: &str) -> Option<Value> {
     serde_json::from_slice(&payload).ok()
 }
 
-/// When `token` ends: in seconds, as is right, or in another form that is known, in UTC.
+/// The expiry of `token`: in seconds, as the RFC asks, or in another known form, in UTC.
 pub fn exp(token: &str) -> Exp {
     let claims = claims(token);
     match claims.as_ref().and_then(|claims| claims.get("exp")).filter(|exp| !exp.is_null()) {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn claims_in_each_kind_of_base64() {
-        // With both characters that the alphabets write apart, and a length that is padded.
+        // Contains both characters that differ between the alphabets, and has a length that needs padding.
         let text = r#"{"n":"ÿþ?>?>~~","exp":1800000120}"#;
         let engines =
             [BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, BASE64_STANDARD, BASE64_STANDARD_NO_PAD];

@@ -1,12 +1,10 @@
-//! evertoken: a small blocking forwarding proxy that always has a valid token.
+//! evertoken: a small blocking forwarding proxy that always has a valid OAuth token.
 //!
-//! The modules in reading order:
-//! values first ([`config`], [`secret`], [`clock`], [`http`], [`thread`], [`logger`]), then the life of a
-//! token ([`record`], [`token`]), the way out ([`upstream`]), the way in ([`ingress`]), which credential a request
-//! gets ([`credential`]), and the life of a request ([`proxy`]). [`assemble`] makes the parts, [`app`] starts them and
-//! stops them again; [`current`] is the configuration in use, and how another takes its place; [`login`] gets the first
-//! refresh token; [`supervisor`] is what systemd is told.
-//! ARCHITECTURE.md tells the same as a story.
+//! The modules in reading order: values first ([`config`], [`secret`], [`clock`], [`http`], [`thread`], [`logger`]),
+//! then the life of a token ([`record`], [`token`]), the way out ([`upstream`]), the way in ([`ingress`]), the
+//! credential of a request ([`credential`]), and the life of a request ([`proxy`]). [`assemble`] makes the parts, and
+//! [`app`] starts and stops them. [`current`] is the configuration in use, and replaces it. [`login`] gets the first
+//! refresh token, and [`supervisor`] talks to systemd. ARCHITECTURE.md tells the same as a story.
 
 pub mod app;
 pub mod assemble;

@@ -1,4 +1,4 @@
-//! Which process listens on a port, as far as `/proc` says it.
+//! Finds the process that listens on a port, as far as `/proc` shows it.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
-/// The longest name of a process that is shown.
+/// The longest process name that is shown.
 const NAME_MAX_CHARS: usize = 64;
 
 /// A process, for people and for signals.
@@ -15,7 +15,7 @@ const NAME_MAX_CHARS: usize = 64;
 pub struct Process {
     /// Its id.
     pub id: u32,
-    /// What it calls itself.
+    /// Its name for itself.
     pub name: String,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for Process {
     }
 }
 
-/// The process that listens on `port`, of whichever address; None where the system does not let us see it.
+/// The process that listens on `port`, on any address; None if the system does not show it.
 pub fn find(port: u16) -> Option<Process> {
     find_below(Path::new("/proc"), port)
 }
@@ -38,9 +38,9 @@ fn find_below(proc: &Path, port: u16) -> Option<Process> {
     let processes = fs::read_dir(proc).ok()?.flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let owners: Vec<u32> = ids.filter(|id| holds(&proc.join(id.to_string()), &sockets)).collect();
-    // A service manager that handed the socket over holds it too, and was there before.
+    // A service manager that handed over the socket also holds it, and is older.
     let mut id = *owners.iter().max()?;
-    // A process that it forked, such as a worker or one that is about to run another program, is not meant.
+    // A forked process, such as a worker or one that is about to run another program, is not meant.
     while let Some(parent) = parent_below(proc, id)
         && owners.contains(&parent)
         && program_below(proc, parent) == program_below(proc, id)
@@ -60,7 +60,7 @@ fn parent_below(proc: &Path, process: u32) -> Option<u32> {
     parent.trim().parse().ok().filter(|parent| *parent < process)
 }
 
-/// What the process calls itself; None where there is no such process, or we may not see it.
+/// The process's name for itself; None if there is no such process, or it is not visible.
 pub fn name_of(process: u32) -> Option<String> {
     name_below(Path::new("/proc"), process)
 }
@@ -71,7 +71,7 @@ fn name_below(proc: &Path, process: u32) -> Option<String> {
     Some(plain.take(NAME_MAX_CHARS).collect())
 }
 
-/// What links of descriptors to the listening sockets of this port look like.
+/// The links of descriptors to the listening sockets on this port.
 fn listening(table: &str, port: u16) -> Vec<String> {
     let ending = format!(":{port:04X}");
     let rows = table.lines().skip(1).filter_map(|row| {
@@ -82,7 +82,7 @@ fn listening(table: &str, port: u16) -> Vec<String> {
     rows.collect()
 }
 
-/// Whether the process has one of these sockets.
+/// True if the process has one of these sockets.
 fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
     let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     descriptors

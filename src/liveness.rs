@@ -1,4 +1,4 @@
-//! TCP's own checks that the other end is still there: probes on silent connections, and an end to waiting for
+//! TCP's own checks that the other end is still there: probes on silent connections, and a limit for
 //! acknowledgements. Both legs have them, the clients' and the providers'.
 
 use std::io;
@@ -8,38 +8,38 @@ use std::time::Duration;
 use log::debug;
 use socket2::{Socket, TcpKeepalive};
 
-/// How long a connection is silent before the other end is probed. NAT boxes forget silent connections after 4 to
-/// 5 minutes; the probes keep theirs in memory too.
+/// The silence after which the other end is probed. NAT boxes forget silent connections after 4 to 5 minutes; the
+/// probes also keep them in the boxes' memory.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 /// The time between two probes.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
-/// How many probes may stay unanswered. Linux counts them only where `UNACKNOWLEDGED_MAX` is not set; where it is,
-/// one unanswered probe ends the connection 10 s later.
+/// The number of probes that may stay unanswered. Linux counts them only if `UNACKNOWLEDGED_MAX` is not set; if it
+/// is, one unanswered probe ends the connection 10 s later.
 const PROBES_MAX: u32 = 3;
-/// How long sent data may stay unacknowledged before the connection ends.
+/// The longest time that sent data may stay unacknowledged.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 
-/// Where the other end of a connection is.
+/// The place of a connection's other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// Across a network, which may lose packets in silence.
+    /// Across a network, which may lose packets silently.
     Remote,
-    /// On this machine. No packet gets lost here, and the kernel says when a process ends. But it also takes a
-    /// process that reads nothing for `UNACKNOWLEDGED_MAX` for gone, such as one that is stopped by Ctrl-Z or in a
-    /// debugger, so that limit is left out.
+    /// On this machine. No packet gets lost here, and the kernel reports the end of a process. But the kernel also
+    /// considers a process gone that reads nothing for `UNACKNOWLEDGED_MAX`, such as one that Ctrl-Z or a debugger
+    /// stopped, so that limit is not set.
     Local,
 }
 
 impl Peer {
-    /// Where `address` is. A listening socket may be given its own: a loopback one has local clients only.
+    /// The place of `address`. A listening socket may pass its own: a loopback one has only local clients.
     pub fn at(address: IpAddr) -> Self {
         if address.to_canonical().is_loopback() { Self::Local } else { Self::Remote }
     }
 }
 
-/// Has `socket` notice that its other end is gone. Sockets accepted from a listening one inherit this on Linux.
+/// Makes `socket` notice that its other end is gone. Sockets accepted from a listening one inherit this on Linux.
 ///
-/// A system that knows none of these options is no reason to refuse a connection.
+/// A system without these options is no reason to refuse a connection.
 pub fn watch_peer(socket: &Socket, peer: Peer) {
     if let Err(error) = try_watch(socket, peer) {
         debug!("A dead connection may be noticed late: {error}");
@@ -55,8 +55,8 @@ fn try_watch(socket: &Socket, peer: Peer) -> io::Result<()> {
     socket.set_tcp_user_timeout((peer == Peer::Remote).then_some(UNACKNOWLEDGED_MAX))
 }
 
-/// What is set on `socket`, for tests: whether it probes, after how long, how often, how many times, and how long data
-/// may stay unacknowledged.
+/// The settings on `socket`, for tests: whether it probes, after how long, how often, how many times, and how long
+/// data may stay unacknowledged.
 #[cfg(test)]
 pub(crate) fn set_on(socket: &Socket) -> (bool, [u64; 3], Option<Duration>) {
     let probes = [

@@ -1,5 +1,5 @@
-//! The log on stderr: its lines as text or JSON, and the journal's priorities. A thread of its own writes
-//! them, so that logging never holds up anything else.
+//! The log on stderr: lines as text or JSON, and the journal's priorities. A separate thread writes them, so that
+//! logging never delays anything else.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -23,32 +23,32 @@ mod writer;
 
 use writer::Writer;
 
-/// How long the end of the process waits for a stderr that takes no more.
+/// The longest wait of the exiting process for a blocked stderr.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
-/// The writer of this process; none before the log has begun.
+/// The writer of this process; unset before the log has begun.
 static WRITER: OnceLock<Writer> = OnceLock::new();
 
-/// How a line is written.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `[LEVEL] message`.
     #[default]
     Text,
-    /// `{"time", "level", "message", …}`, one object a line, with what a request was as fields.
+    /// `{"time", "level", "message", …}`, one object per line, with the facts of a request as fields.
     Json,
 }
 
-/// What the command line says of the log.
+/// The command line's options for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// How a line is written.
+    /// The form of a line.
     pub format: Format,
     /// Warnings and errors only.
     pub is_quiet: bool,
 }
 
-/// Makes lines. What is put into them holds no secret: that is for the callers to see to.
+/// Makes lines. The callers keep secrets out of them.
 #[derive(Clone, Copy, Debug)]
 pub struct LineForm {
     format: Format,
@@ -56,13 +56,13 @@ pub struct LineForm {
 }
 
 impl LineForm {
-    /// For `format`, with the journal's manners where `to_journal`: a priority such as `<6>` before each
-    /// line (see sd-daemon(3)), and no timestamp before text, since the journal adds its own.
+    /// For `format`. With `to_journal`, lines have a priority such as `<6>` (see sd-daemon(3)), and text has no
+    /// timestamp, because the journal adds its own.
     pub const fn new(format: Format, to_journal: bool) -> Self {
         Self { format, to_journal }
     }
 
-    /// The line of a record, without its end.
+    /// The line for a record, without its end.
     pub fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
         let message = record.args().to_string();
         match self.format {
@@ -78,8 +78,8 @@ impl LineForm {
         }
     }
 
-    /// The line of a problem that keeps the log from beginning, such as one of the configuration: its
-    /// text stands for itself, without a level.
+    /// The line for a problem that keeps the log from beginning, such as one in the configuration: its text without a
+    /// level.
     pub fn of_problem(self, problem: &str, now: Timestamp) -> String {
         match self.format {
             Format::Text if self.to_journal => format!("{}{problem}", priority(Level::Error)),
@@ -100,7 +100,7 @@ impl LineForm {
     }
 }
 
-/// Begins the log. `RUST_LOG`, given as `filters`, wins over both `level` and `--quiet`.
+/// Begins the log. `RUST_LOG`, given as `filters`, overrides both `level` and `--quiet`.
 pub fn start(
     lines: LineForm,
     level: LevelFilter,
@@ -114,7 +114,7 @@ pub fn start(
         builder.parse_filters(filters);
     }
     let of_writer = clock.clone();
-    // Where the system has no thread left to give, each line is written by whoever logs it.
+    // If the system has no thread left, the logging thread writes each line itself.
     if let Ok(writer) = Writer::start(Stderr, move |count| notice(lines, count, of_writer.wall())) {
         let _ = WRITER.set(writer);
     }
@@ -134,39 +134,39 @@ pub fn start(
     // Every line goes to the writer.
     builder.target(env_logger::Target::Pipe(Box::new(io::sink())));
     builder.init();
-    // The default hook writes several lines, which are neither JSON nor of any priority.
+    // The default hook writes several lines, which are neither JSON nor have a priority.
     std::panic::set_hook(Box::new(|panic| {
         log::error!("A thread {panic}");
         flush();
     }));
 }
 
-/// Whether a line may wait for others: that of a request. What happens to tokens is rare, and the last that is
-/// known of it before a kill.
+/// True if a line may wait for others, as a request's line may. Lines about tokens are rare, and may be the last
+/// known facts before a kill.
 fn may_wait(record: &Record<'_>) -> bool {
     record.level() > Level::Warn && record.target().starts_with("evertoken::proxy")
 }
 
-/// The line that says that `count` lines were dropped.
+/// The line that `count` lines were dropped.
 fn notice(lines: LineForm, count: u64, now: Timestamp) -> String {
     let message = format_args!("{count} log lines were dropped, since stderr took no more");
     let record = Record::builder().level(Level::Warn).target("evertoken").args(message).build();
     lines.of_record(&record, now)
 }
 
-/// Waits until the lines so far are written, for at most half a second: before the process ends.
+/// Waits until the lines so far are written, for at most half a second, before the process ends.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush(FLUSH_MAX);
     }
 }
 
-/// How many lines were dropped since the start because stderr took no more.
+/// The number of lines dropped since the start because stderr was blocked.
 pub fn dropped_lines() -> u64 {
     WRITER.get().map_or(0, Writer::dropped_lines)
 }
 
-/// The process's stderr without the standard library's lock, which a write that hangs would hold.
+/// The process's stderr without the standard library's lock, which a hanging write would hold.
 struct Stderr;
 
 impl Write for Stderr {
@@ -176,7 +176,7 @@ impl Write for Stderr {
             match rustix::io::write(stderr.as_fd(), bytes) {
                 Ok(count) => return Ok(count),
                 Err(Errno::INTR) => {}
-                // Some supervisors hand over a pipe that does not block.
+                // Some supervisors hand over a non-blocking pipe.
                 Err(Errno::AGAIN) => {
                     poll(&mut [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)], None)?;
                 }
@@ -190,26 +190,25 @@ impl Write for Stderr {
     }
 }
 
-/// Whether stderr is the journal: `stream` is `$JOURNAL_STREAM`, which systemd sets to the device and
-/// inode of the socket it made. A child whose stderr was put elsewhere inherits the variable all the same,
-/// so it has to be compared with what stderr is.
+/// True if stderr is the journal: `stream` is `$JOURNAL_STREAM`, which systemd sets to the device and inode of its
+/// socket. A child with another stderr inherits the variable too, so this compares it with stderr.
 pub fn goes_to_journal(stream: Option<&str>) -> bool {
     let own = || -> io::Result<(u64, u64)> {
         let stderr = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let metadata = stderr.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
     };
-    // A stderr that is closed is not the journal.
+    // A closed stderr is not the journal.
     stream.is_some_and(|stream| own().is_ok_and(|own| is_stream(stream, own)))
 }
 
-/// Whether `stream`, as `DEVICE:INODE` in decimal, names this file.
+/// True if `stream`, as `DEVICE:INODE` in decimal, names this file.
 fn is_stream(stream: &str, (device, inode): (u64, u64)) -> bool {
     let named = stream.split_once(':');
     named.is_some_and(|(dev, ino)| (dev.parse(), ino.parse()) == (Ok(device), Ok(inode)))
 }
 
-/// syslog's priorities, as sd-daemon(3) writes them.
+/// syslog's priorities, in the form of sd-daemon(3).
 const fn priority(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",
@@ -219,8 +218,8 @@ const fn priority(level: Level) -> &'static str {
     }
 }
 
-/// `message` with line ends and other control characters escaped: whoever has a say in a message can't
-/// make it look like two, or talk to a terminal.
+/// `message` with line ends and other control characters escaped, so that no part of a message can look like two
+/// lines or control a terminal.
 fn on_one_line(message: &str) -> Cow<'_, str> {
     if !message.contains(char::is_control) {
         return message.into();
@@ -229,7 +228,7 @@ fn on_one_line(message: &str) -> Cow<'_, str> {
     message.chars().map(escape).collect::<String>().into()
 }
 
-/// One line of JSON, its keys in this order.
+/// One line of JSON, with its keys in this order.
 struct Object {
     time: Timestamp,
     level: Level,
@@ -250,7 +249,7 @@ impl Serialize for Object {
     }
 }
 
-/// The fields that a record was given beside its message.
+/// The fields of a record besides its message.
 fn fields(record: &Record<'_>) -> Vec<(String, Value)> {
     struct Gathered(Vec<(String, Value)>);
     impl<'kvs> VisitSource<'kvs> for Gathered {
@@ -262,12 +261,12 @@ fn fields(record: &Record<'_>) -> Vec<(String, Value)> {
         }
     }
     let mut gathered = Gathered(Vec::new());
-    // Neither of the two visitors fails.
+    // Neither of the two visitors can fail.
     let _ = record.key_values().visit(&mut gathered);
     gathered.0
 }
 
-/// A field's value as JSON: numbers and truth values as they are, all else as text.
+/// A field's value as JSON: numbers and booleans as they are, everything else as text.
 struct AsJson(Value);
 
 impl VisitValue<'_> for &mut AsJson {

@@ -39,19 +39,19 @@ use device::{DeviceAuthorization, DeviceError, Poll};
 pub use error::LoginError;
 use loopback::Listener;
 
-/// How long a person may take in the browser, or to paste something.
+/// The longest time for a person to use the browser or paste something.
 pub const PERSON_MAX: Duration = Duration::from_mins(10);
-/// How long a request to the issuer may take.
+/// The longest time for a request to the issuer.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// How often something may be pasted that makes no sense.
+/// The most pastes that make no sense.
 const PASTES_MAX: u32 = 3;
-/// Ports that nobody is expected to listen on, for a callback that is never to arrive.
+/// Ports on which nobody is expected to listen, for a callback that must never arrive.
 const UNUSED_PORTS: std::ops::Range<u16> = 49_152..65_535;
 
-/// Which way to log in, as the command line says.
+/// The way to log in, from the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginOptions {
-    /// Paste what the browser shows.
+    /// Paste the browser's text.
     pub paste: bool,
     /// Use a device code.
     pub device: bool,
@@ -62,30 +62,30 @@ pub struct LoginOptions {
 /// A way to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Method {
-    /// The browser comes back to us.
+    /// The browser returns to evertoken.
     Browser(String, Loopback),
-    /// The browser's address, or the code it shows, is pasted: to which URL, coming back where.
+    /// The browser's address, or the code that it shows, is pasted: the URL to open, and the redirect.
     Paste(String, Option<Redirect>),
-    /// A code is typed into a browser anywhere.
+    /// A code is typed into any browser.
     Device(String),
 }
 
-/// Reads a line, given so much time; None where none came.
+/// Reads a line within a time; None if none came.
 pub type ReadLine<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
 
-/// What a login needs of the world around it.
+/// The surroundings that a login needs.
 pub struct LoginIo<'a> {
-    /// Says something to the person at the terminal.
+    /// Prints a message for the person at the terminal.
     pub say: &'a mut dyn FnMut(&str),
-    /// Reads a line of theirs.
+    /// Reads the person's line.
     pub ask: ReadLine<'a>,
     /// Tries to open a browser.
     pub open: &'a mut dyn FnMut(&str),
-    /// Fills bytes that nobody can guess.
+    /// Fills the bytes with unpredictable values.
     pub random: &'a mut dyn FnMut(&mut [u8]) -> io::Result<()>,
 }
 
-/// Logs in to the provider of `setup` and stores the result; what to say about it.
+/// Logs in to the provider of `setup` and stores the result; returns the message about it.
 pub fn run(
     setup: &Setup,
     options: LoginOptions,
@@ -115,22 +115,22 @@ pub fn run(
     ))
 }
 
-/// What became of a login.
+/// The result of a login.
 struct Stored {
-    /// Where the tokens are.
+    /// The file with the tokens.
     path: PathBuf,
-    /// A line for the person where less was granted than asked for.
+    /// A line for the person, if less was granted than was asked for.
     narrowed: Option<String>,
 }
 
-/// Stores what a login brought.
+/// Stores a login's tokens.
 fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<Stored, LoginError> {
     let refresh_token = grant.refresh_token.clone().ok_or(LoginError::NoRefreshToken)?;
     let path = store_login(setup, &grant, &refresh_token, sent).map_err(LoginError::NotStored)?;
     Ok(Stored { path, narrowed: narrowed(setup.config.scope.as_deref(), grant.scope.as_deref()) })
 }
 
-/// What to say where the issuer granted less than was asked for.
+/// The message about a grant that is smaller than the request.
 fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
     let (asked, granted) = (asked?, granted?);
     scope::lacks(granted, asked).then(|| {
@@ -142,7 +142,7 @@ fn narrowed(asked: Option<&str>, granted: Option<&str>) -> Option<String> {
     })
 }
 
-/// The method that the configuration and the command line lead to; the error is the key that it needs.
+/// The method that the configuration and the command line choose; the error is the missing key.
 fn choose(endpoints: &LoginEndpoints, options: LoginOptions) -> Result<Method, &'static str> {
     let device = endpoints.device_authorization_url.clone();
     let browser = endpoints.authorization_url.clone();
@@ -263,7 +263,7 @@ fn send_to_browser(
     options: LoginOptions,
     io: &mut LoginIo<'_>,
 ) -> Result<(), LoginError> {
-    // Before the browser opens: a secret that is missing at the exchange would cost the code.
+    // Before the browser opens: a secret that is missing at the exchange would waste the code.
     if let Some(missing) = Missing::all(setup.config.missing_of_client()) {
         return Err(missing.into());
     }
@@ -310,7 +310,7 @@ fn by_device(
     let mut poll = Poll::new(pending.interval_ms);
     let mut wait_ms = poll.interval_ms();
     loop {
-        // The timer's end is all that is waited for.
+        // Only the timer's end matters.
         let _ = (setup.timer)(Duration::from_millis(wait_ms)).recv();
         if ends.reached(setup.clock.now()) {
             return Err(DeviceError::Expired.into());

@@ -1,4 +1,4 @@
-//! What is kept of a chain of refresh tokens between runs, on disk and in the token store alike.
+//! The stored state of a chain of refresh tokens, on disk and in the token store alike.
 
 mod mark;
 mod read;

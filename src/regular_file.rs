@@ -1,4 +1,4 @@
-//! Reads regular files, and nothing that could block: a pipe without a writer, a socket, a device, a folder.
+//! Reads regular files, and nothing that could block: no pipe without a writer, socket, device or folder.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -21,12 +21,12 @@ pub fn read_to_string(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Opens a regular file for reading. The error says what else it is.
+/// Opens a regular file for reading. The error names the kind of any other file.
 pub fn open(path: &Path) -> io::Result<File> {
     open_with(File::options().read(true), path)
 }
 
-/// Opens a regular file as `options` say. The error says what else it is.
+/// Opens a regular file with `options`. The error names the kind of any other file.
 pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = open_without_waiting(options, path)?;
     let file_type = file.metadata()?.file_type();
@@ -43,13 +43,13 @@ pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a file as `options` say. A pipe is opened too, and not waited for.
+/// Opens a file with `options`. It also opens a pipe, without waiting.
 pub fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     options.custom_flags(flags).open(path)
 }
 
-/// What it is, where it is no regular file.
+/// The kind of a file that is not regular.
 fn kind(file_type: FileType) -> Option<&'static str> {
     match file_type {
         _ if file_type.is_file() => None,
@@ -66,7 +66,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Makes a named pipe, without a process: a child would hold the locks of other tests until it runs something else.
+    /// Makes a named pipe without a child process, which would hold the locks of other tests until it runs another
+    /// program.
     pub(crate) fn make_pipe(path: &Path) {
         mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
     }

@@ -1,4 +1,4 @@
-//! How the outcome of a reload comes from the running evertoken to `evertoken reload`: by a file in the state folder.
+//! Passes the outcome of a reload from the running evertoken to `evertoken reload`, in a file in the state folder.
 //!
 //! A signal has no answer, and a request would need a key, which may be what has changed.
 
@@ -13,24 +13,24 @@ const FILE_NAME: &str = ".last-reload";
 /// The largest file to read.
 const FILE_MAX_BYTES: u64 = 256 * 1024;
 
-/// How a reload went.
+/// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadOutcome {
     /// The process that read the configuration again.
     pub process: u32,
-    /// How many times it has.
+    /// The number of its reloads.
     pub count: u64,
-    /// Whether the new configuration is in use.
+    /// True if the new configuration is in use.
     pub is_in_use: bool,
-    /// What there is to be known about it, or every mistake.
+    /// Its warnings, or every mistake.
     pub lines: Vec<String>,
-    /// The file that it read, where an older version did not leave that out.
+    /// The file that it read, unless an older version left that out.
     #[serde(default)]
     pub configuration: PathBuf,
 }
 
 impl ReloadOutcome {
-    /// Whether the process is known to read another file than `configuration`, whichever ways lead to the two.
+    /// True if the process is known to read another file than `configuration`, whatever paths lead to the two.
     pub fn is_of_another_than(&self, configuration: &Path) -> bool {
         let plain = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         self.configuration != Path::new("") && plain(&self.configuration) != plain(configuration)
@@ -41,7 +41,7 @@ fn path(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE_NAME)
 }
 
-/// Writes the outcome, in one step.
+/// Writes the outcome atomically.
 pub fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(FILE_NAME).tempfile_in(state_dir)?;
     file.write_all(&serde_json::to_vec(outcome)?)?;
@@ -49,7 +49,7 @@ pub fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()
     Ok(())
 }
 
-/// The last outcome; None where there is none that makes sense.
+/// The last outcome; None if there is none that makes sense.
 pub fn read_outcome(state_dir: &Path) -> Option<ReloadOutcome> {
     let path = path(state_dir);
     let metadata = fs::symlink_metadata(&path).ok()?;

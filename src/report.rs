@@ -1,4 +1,4 @@
-//! What `/-/status` says, as values: made by the proxy, shown by its page and by `evertoken status`.
+//! The content of `/-/status` as values: made by the proxy, shown by its page and by `evertoken status`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,77 +11,77 @@ use crate::token::waiting::Waiting;
 pub mod advice;
 pub mod words;
 
-/// How everything stands. The keys of the JSON are the names of the fields; times are RFC 3339 UTC.
+/// The status of everything. The JSON keys are the field names; times are RFC 3339 UTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Of evertoken.
+    /// The version of evertoken.
     pub version: String,
-    /// When it started.
+    /// The time of its start.
     pub started_at: Timestamp,
-    /// When this was said.
+    /// The time of this report.
     pub now: Timestamp,
-    /// By the steady clock.
+    /// The uptime by the steady clock.
     pub uptime_seconds: u64,
-    /// Requests under way to any provider.
+    /// Requests in flight to any provider.
     pub in_flight: u64,
-    /// Whether every enabled provider has a credential it can send.
+    /// True if every enabled provider has a credential that it can send.
     pub ready: bool,
-    /// The token store that is shared with other hosts; None where there is none.
+    /// The token store shared with other hosts; None without one.
     #[serde(default)]
     pub token_store: Option<StoreReport>,
-    /// How the last reload failed; None where it succeeded, and before the first.
+    /// The last reload, if it failed; None if it succeeded, and before the first.
     #[serde(default)]
     pub failed_reload: Option<FailedReload>,
-    /// In the order of the configuration.
+    /// The providers, in the order of the configuration.
     pub providers: Vec<ProviderReport>,
 }
 
 /// A reload that changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedReload {
-    /// When it failed.
+    /// The time of the failure.
     pub at: Timestamp,
-    /// When the configuration was read that stays in use.
+    /// The time when the configuration in use was read.
     pub in_use_since: Timestamp,
-    /// What is wrong with the new one, a line each.
+    /// The mistakes of the new one, one per line.
     pub problems: Vec<String>,
 }
 
-/// How one provider stands.
+/// The status of one provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProviderReport {
-    /// As written.
+    /// The name as written.
     pub name: String,
-    /// As in paths.
+    /// The name in paths.
     pub slug: String,
     /// `anthropic`, `openai` or `generic`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Where its requests go.
+    /// The target of its requests.
     pub base_url: String,
     /// False takes the provider out.
     pub enabled: bool,
-    /// In one word.
+    /// The state in one word.
     pub state: State,
-    /// The token in use; None for other credentials, and where there is none.
+    /// The token in use; None for other credentials, and without a token.
     pub token: Option<TokenReport>,
-    /// How refreshing goes.
+    /// The status of refreshing.
     pub refresh: RefreshStatus,
-    /// What the refresher has been waiting for, where that takes long.
+    /// The obstacle that the refresher waits for, if that takes long.
     pub waiting: Option<Waiting>,
-    /// What went over it.
+    /// The provider's requests.
     pub requests: RequestsReport,
-    /// Until when it is passed over.
+    /// The end of its cooldown.
     pub cooldown_until: Option<Timestamp>,
-    /// Where its credential comes from.
+    /// The kind of its credential.
     pub credential: CredentialKind,
-    /// What is wrong at the moment, in words.
+    /// The present problem, in words.
     pub problem: Option<String>,
-    /// What to do about it.
+    /// The advice for it.
     pub advice: Option<String>,
-    /// What would be lost at a restart, or what the next refresh will fail for, and why.
+    /// A loss at the next restart, or a failure of the next refresh, with the reason.
     pub warning: Option<String>,
-    /// The refresh token, where its issuer says when it ends.
+    /// The refresh token, if its issuer states its end.
     #[serde(default)]
     pub refresh_token: Option<RefreshTokenReport>,
 }
@@ -92,15 +92,15 @@ pub struct ProviderReport {
 pub enum State {
     /// It has a credential to send.
     Ready,
-    /// A refresh is under way.
+    /// A refresh is in flight.
     Refreshing,
     /// It has a valid token, but the last refresh failed.
     Failing,
     /// It has no credential to send.
     Unavailable,
-    /// It is passed over for a while.
+    /// It cools down.
     CoolingDown,
-    /// It takes no part.
+    /// It is disabled.
     Disabled,
 }
 
@@ -112,11 +112,11 @@ pub enum CredentialKind {
     Refreshed,
     /// A file that another program keeps.
     File,
-    /// The token that is stored, which is not refreshed any more.
+    /// The stored token, which is no longer refreshed.
     Stored,
     /// A fixed text.
     Static,
-    /// A fixed text that is not there.
+    /// A fixed text that is missing.
     Missing,
     /// The client's own.
     Passthrough,
@@ -127,53 +127,53 @@ pub enum CredentialKind {
 /// A token in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenReport {
-    /// `refresh`, `state_file`, `token_store` (another host got it) or `file`.
+    /// `refresh`, `state_file`, `token_store` (another host refreshed it) or `file`.
     pub source: String,
-    /// When it was asked for, where that is known.
+    /// The time when it was requested, if known.
     pub obtained_at: Option<Timestamp>,
-    /// When it expires, where it does.
+    /// Its expiry, if it has one.
     pub expires_at: Option<Timestamp>,
-    /// How long that is from now.
+    /// The time left until then.
     pub expires_in_seconds: Option<i64>,
-    /// When it is refreshed.
+    /// The time of its next refresh.
     pub refresh_due_at: Option<Timestamp>,
-    /// Its place in the row of tokens.
+    /// Its number in the sequence of tokens.
     pub generation: u64,
 }
 
 /// A refresh token whose end is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefreshTokenReport {
-    /// When it ends.
+    /// The time of its end.
     pub expires_at: Timestamp,
-    /// What to do about that, where it is soon.
+    /// The advice, if it ends soon.
     pub warning: Option<String>,
 }
 
-/// What went over the way to a provider, since the start.
+/// The requests to a provider since the start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RequestsReport {
     /// All types.
     pub total: u64,
-    /// Those under way.
+    /// Requests in flight.
     pub in_flight: u64,
-    /// Those without an answer, or with one of 500 and above.
+    /// Requests without an answer, or with a status of 500 and above.
     pub errors: u64,
-    /// From the request's head to the head of the answer; None before the first.
+    /// The time from the request's head to the answer's head; None before the first.
     pub first_byte: Option<Latency>,
 }
 
 /// Quantiles in milliseconds, estimated from the histogram of `/-/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Half of the answers came within this.
+    /// Half of the answers came within this time.
     pub p50_ms: u64,
-    /// Of a hundred answers 95 came within this.
+    /// 95 of 100 answers came within this time.
     pub p95_ms: u64,
 }
 
 impl State {
-    /// As in the JSON.
+    /// The word in the JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -185,7 +185,7 @@ impl State {
         }
     }
 
-    /// For people.
+    /// The words for people.
     pub const fn words(self) -> &'static str {
         match self {
             Self::CoolingDown => "cooling down",
@@ -195,7 +195,7 @@ impl State {
 }
 
 impl Report {
-    /// The same without what changes just because time passes, to tell whether something happened.
+    /// The report without values that change just because time passes, to tell whether something happened.
     pub fn at_rest(&self) -> Self {
         let mut report = self.clone();
         (report.now, report.uptime_seconds) = (Timestamp::default(), 0);
@@ -207,7 +207,7 @@ impl Report {
         report
     }
 
-    /// In a sentence.
+    /// A summary in a sentence.
     pub fn summary(&self) -> String {
         let enabled: Vec<_> = self.providers.iter().filter(|one| one.enabled).collect();
         let fine = enabled.iter().filter(|one| one.is_fine()).count();
@@ -225,7 +225,7 @@ impl Report {
 }
 
 impl FailedReload {
-    /// In a sentence.
+    /// A summary in a sentence.
     pub fn summary(&self, now: Timestamp) -> String {
         format!(
             "The last reload failed at {} UTC: the configuration from {} UTC stays in use",
@@ -236,7 +236,7 @@ impl FailedReload {
 }
 
 impl ProviderReport {
-    /// Whether nothing about it needs anybody's attention.
+    /// True if nothing about it needs attention.
     pub fn is_fine(&self) -> bool {
         self.problem.is_none()
             && self.warning.is_none()

@@ -1,4 +1,4 @@
-//! `Secret`: a text that cannot be printed, only handed over by name.
+//! `Secret`: a text that cannot be printed, only exposed by name.
 
 use std::fmt;
 
@@ -17,28 +17,28 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself: for a request header, a token request or the state file, nothing else.
+    /// The text itself, only for a request header, a token request or the state file.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// How many bytes it has.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is nothing in it.
+    /// True if it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// SHA-256 in lower-case hex: tells two secrets apart on disk without keeping either.
+    /// SHA-256 in lower-case hex, which distinguishes secrets on disk without storing them.
     pub fn hash(&self) -> String {
         let digest = digest(&SHA256, self.0.as_bytes());
         digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Equality in a time that depends on the lengths alone.
+    /// Compares in a time that depends only on the lengths.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
     }

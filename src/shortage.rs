@@ -1,4 +1,4 @@
-//! What this process, or the machine, has run out of: descriptors, threads, memory. No provider is to blame.
+//! Resources that this process or the machine has run out of: descriptors, threads, memory. No provider is to blame.
 
 use std::error::Error;
 use std::fmt;
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use crate::clock::Stopwatch;
 
-/// How often a shortage is said in the log.
+/// The time between two log lines about a shortage.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// What has run out.
+/// The exhausted resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// Descriptors of this process.
@@ -28,7 +28,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// What `error` says has run out; None where it says something else.
+    /// The resource whose exhaustion `error` reports; None for any other error.
     pub fn of(error: &io::Error) -> Option<Self> {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>());
         if inner.is_some() {
@@ -42,7 +42,7 @@ impl Shortage {
         }
     }
 
-    /// What `error`, of a thread that could not be started, says has run out.
+    /// The exhausted resource when a thread could not be started with `error`.
     pub fn of_thread(error: &io::Error) -> Option<Self> {
         match Errno::from_io_error(error)? {
             // The limit of threads, or no address space for the stack: pthread_create(3) has one code for both.
@@ -51,7 +51,7 @@ impl Shortage {
         }
     }
 
-    /// Says in the log what ran out and what that kept from being done; at most every ten seconds for all.
+    /// Logs the shortage and the operation that it prevented; at most every ten seconds for all.
     pub fn say(self, kept_from: &str) {
         static SAID: Mutex<Option<Stopwatch>> = Mutex::new(None);
         let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl fmt::Display for Shortage {
 
 impl Error for Shortage {}
 
-/// As the error of an operation that could not be done for want of it.
+/// The error of an operation that the shortage prevented.
 impl From<Shortage> for io::Error {
     fn from(shortage: Shortage) -> Self {
         Self::other(shortage)

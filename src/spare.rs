@@ -1,12 +1,12 @@
-//! Per-thread scratch buffers, borrowed by either side: one to read into, by the client's side while a request comes and
-//! by the provider's while it is answered, and one to write heads in.
+//! Per-thread scratch buffers, borrowed by either side: one for reading, by the client's side during a request and by
+//! the provider's side during the answer, and one for writing heads.
 
 use std::cell::Cell;
 
-/// What a buffer has: room for most heads and for an event of a stream.
+/// The size of a buffer: room for most heads and for an event of a stream.
 pub const BUFFER_BYTES: usize = 4 * 1024;
 
-/// The largest that a buffer for heads may be to be kept.
+/// The largest buffer for heads that is kept.
 const HEAD_KEPT_MAX_BYTES: usize = 4 * 1024;
 
 thread_local! {
@@ -14,13 +14,12 @@ thread_local! {
     static HEAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread's buffer, of [`BUFFER_BYTES`]; another where that one is lent. What it holds is of no
-/// meaning.
+/// This thread's buffer, of [`BUFFER_BYTES`]; a new one while it is lent. Its content has no meaning.
 pub fn take() -> Vec<u8> {
     SPARE.take().unwrap_or_else(|| vec![0; BUFFER_BYTES])
 }
 
-/// Gives a buffer back, which may have grown.
+/// Returns a buffer, which may have grown.
 pub fn give(mut buffer: Vec<u8>) {
     if buffer.len() < BUFFER_BYTES {
         return;
@@ -32,12 +31,12 @@ pub fn give(mut buffer: Vec<u8>) {
     SPARE.set(Some(buffer));
 }
 
-/// This thread's buffer for heads, empty; a new one where it is lent.
+/// This thread's buffer for heads, empty; a new one while it is lent.
 pub fn take_head() -> Vec<u8> {
     HEAD.take()
 }
 
-/// Gives it back, with whatever it holds, which may have made it grow.
+/// Returns a buffer for heads, with any content, which may have made it grow.
 pub fn give_head(mut buffer: Vec<u8>) {
     if (1..=HEAD_KEPT_MAX_BYTES).contains(&buffer.capacity()) {
         buffer.clear();

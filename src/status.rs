@@ -1,4 +1,4 @@
-//! `evertoken status`: asks a running instance how it stands.
+//! `evertoken status`: asks a running instance for its providers' status.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,27 +17,27 @@ pub mod table;
 
 use table::WIDTH_MAX;
 
-/// Where a running instance is, unless something else is said.
+/// The default address of a running instance.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The same, in parts.
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8080;
-/// How long each step may take: it is on this machine, or near.
+/// The time limit of each step: the instance is on this machine, or near.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(3),
     response: Duration::from_secs(5),
     idle: Duration::from_secs(5),
 };
-/// The largest answer that is taken.
+/// The largest answer that is accepted.
 const ANSWER_MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// How often a watched instance is asked.
+/// The time between two questions to a watched instance.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// To a screen of its own, without a cursor; and back to the one that was there before.
+/// Switches to a separate screen without a cursor, and back to the screen before.
 const ENTER_SCREEN: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
 
-/// What fits on the terminal.
+/// The size of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// Characters in a line.
@@ -46,50 +46,50 @@ pub struct Size {
     pub rows: usize,
 }
 
-/// In what form to tell, and how often.
+/// The form of the output, and whether to repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusOptions {
-    /// In what form.
+    /// The form of the output.
     pub form: OutputForm,
-    /// Again and again, until an interruption.
+    /// Repeats until an interruption.
     pub watches: bool,
 }
 
 /// See [`StatusOptions::form`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputForm {
-    /// For people.
+    /// A table for people.
     Table,
-    /// What `/-/status` says.
+    /// The JSON of `/-/status`.
     Json,
-    /// Nothing but whether it is ready.
+    /// Only the exit code.
     Quiet,
 }
 
-/// What the answers are told with.
+/// The outputs of the command.
 pub struct StatusIo<'a> {
     /// Prints a text.
     pub out: &'a mut dyn FnMut(&str),
-    /// Prints a line about what went wrong.
+    /// Prints a line about a failure.
     pub err: &'a mut dyn FnMut(&str),
-    /// How large the terminal is that the texts go to; None where they do not go to one.
+    /// The size of the terminal for the texts; None if they do not go to a terminal.
     pub size: &'a dyn Fn() -> Option<Size>,
-    /// Whether they may have colours.
+    /// True if the texts may have colours.
     pub is_coloured: bool,
     /// Disconnected by an interruption.
     pub interrupted: Receiver<()>,
 }
 
-/// Why nothing can be told of an instance; `Display` says what to do.
+/// The reason why an instance has no status to show; `Display` gives advice.
 #[derive(Debug)]
 pub enum StatusError {
     /// The configuration leaves the port to the system.
     PortUnknown,
-    /// Nothing can be asked at this URL.
+    /// This URL can't be asked.
     BadUrl(String),
     /// The instance at this URL could not be asked.
     Unasked(String, UpstreamError),
-    /// Its answer did not come whole.
+    /// The answer was cut.
     CutOff(String),
     /// It wants a key.
     WantsKey(String),
@@ -134,18 +134,18 @@ fn write_unasked(f: &mut fmt::Formatter<'_>, url: &str, error: &UpstreamError) -
     }
 }
 
-/// Whom to ask.
+/// The instance to ask.
 #[derive(Clone, Debug)]
 pub struct Instance {
-    /// Without a path.
+    /// The URL without a path.
     pub url: String,
-    /// To show, where one is needed.
+    /// The key to send, if needed.
     pub key: Option<Secret>,
 }
 
 impl Instance {
-    /// At `url`, else where `config` listens, else at the usual place; with a key of `config`, else with
-    /// the first line of `keys`.
+    /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
+    /// else with the first line of `keys`.
     pub fn choose(
         url: Option<&str>,
         config: Option<&Config>,
@@ -162,13 +162,13 @@ impl Instance {
     }
 }
 
-/// Where the instance listens whose configuration is `text`, which can't be parsed.
+/// The address of the instance whose configuration is `text`, which can't be parsed.
 pub fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
     url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
 }
 
-/// Where the instance with this configuration listens.
+/// The address of the instance with this configuration.
 fn listening(config: &Config) -> Result<String, StatusError> {
     url_of(&config.settings.host, config.settings.port)
 }
@@ -179,7 +179,7 @@ fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
     }
     let host = host.trim_matches(['[', ']']);
     let host = match host.parse::<IpAddr>() {
-        // What listens everywhere listens here too.
+        // A server on every address listens on this one too.
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
         Ok(IpAddr::V6(address)) if address.is_unspecified() => "[::1]".to_owned(),
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
@@ -188,7 +188,7 @@ fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
     Ok(format!("http://{host}:{port}"))
 }
 
-/// Asks and tells; whether every enabled provider was ready in the end.
+/// Asks and prints; returns whether every enabled provider was ready at the end.
 pub fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
     let redraws = options.watches && (io.size)().is_some() && options.form == OutputForm::Table;
     if redraws {
@@ -215,7 +215,7 @@ pub fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -
             && io.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
         if !goes_on {
             if redraws {
-                // What was seen last stays.
+                // The last output stays on the screen.
                 (io.out)(&format!("{LEAVE_SCREEN}{text}"));
             }
             return is_ready;
@@ -223,8 +223,8 @@ pub fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -
     }
 }
 
-/// From the top of the screen: each line and what is left of it, then what is left of the screen. What does not
-/// fit on so many rows would push the top out, so it is only counted.
+/// The text from the top of the screen, with the rest of each line and of the screen cleared. Lines beyond the rows
+/// would push the top out, so they are only counted.
 fn in_place(text: &str, rows: usize) -> String {
     let lines: Vec<_> = text.lines().collect();
     // The cursor stands in the line below the last.
@@ -237,7 +237,7 @@ fn in_place(text: &str, rows: usize) -> String {
     format!("\x1b[H{lines}\x1b[J")
 }
 
-/// Asks once: what to print, in lines of `width`, and whether every enabled provider is ready.
+/// Asks once: the text to print, in lines of `width`, and whether every enabled provider is ready.
 fn once(
     instance: &Instance,
     form: OutputForm,
@@ -256,7 +256,7 @@ fn once(
     Ok((text, is_ready))
 }
 
-/// Gets `/-/status`: its text, and what it says.
+/// Gets `/-/status`: its text, and its content.
 fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     let (status, text) = get(instance, "/-/status")?;
     match status {
@@ -269,7 +269,7 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     Ok((text, report))
 }
 
-/// Whether every enabled provider has a credential it can send. Needs no key.
+/// True if every enabled provider has a credential that it can send. Needs no key.
 fn is_ready(instance: &Instance) -> Result<bool, StatusError> {
     Ok(get(instance, "/-/ready")?.0 == 200)
 }
@@ -334,7 +334,7 @@ mod tests {
         let named = Instance::choose(Some("http://a:1"), Some(&config("port: 0")), None).unwrap();
         assert_eq!(named.url, "http://a:1");
         assert_eq!(Instance::choose(None, None, None).unwrap().url, DEFAULT_URL);
-        // Of what is no YAML, so much as can be read.
+        // Reads as much as possible of a text that is not YAML.
         assert_eq!(address_in("providers: [").unwrap(), DEFAULT_URL);
         let text = "settings: {host: '::', port: 81}\nproviders: [";
         assert_eq!(address_in(text).unwrap(), "http://[::1]:81");

@@ -1,4 +1,4 @@
-//! What systemd is told (`sd_notify`): ready, reloading, stopping, alive. Without systemd, nothing.
+//! Messages to systemd (`sd_notify`): ready, reloading, stopping, alive. Without systemd, it does nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,40 +8,40 @@ use sd_notify::NotifyState;
 
 pub mod watchdog;
 
-/// What is told.
+/// The message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Requests are served; this line says how. Also ends what `Reloading` began.
+    /// Requests are served, with this line of status. Also ends `Reloading`.
     Ready(String),
-    /// The configuration is read again.
+    /// The configuration is being read again.
     Reloading,
-    /// No more connections are taken; what is in flight is finished.
+    /// No new connections are accepted, and requests in flight are finished.
     Stopping,
-    /// The watchdog may wait on; the line is as with `Ready`.
+    /// evertoken is alive; the line is as with `Ready`.
     Alive(String),
 }
 
-/// Who is told, and how often it wants to hear that we are alive.
+/// The receiver of messages, and its interval for signs of life.
 #[derive(Clone)]
 pub struct Supervisor {
     tell: Arc<dyn Fn(&Stage) + Send + Sync>,
-    /// After this long without a word we are taken for dead; None where nobody waits for one.
+    /// The silence after which the service manager considers evertoken dead; None if nobody watches.
     pub watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// systemd, where it started us: it says so by `$NOTIFY_SOCKET`, and by `$WATCHDOG_USEC` with
-    /// `$WATCHDOG_PID` how often it wants to hear from us.
+    /// systemd, if it started this process: `$NOTIFY_SOCKET` says so, and `$WATCHDOG_USEC` with `$WATCHDOG_PID` set
+    /// the interval for signs of life.
     pub fn systemd() -> Self {
         Self::from_fn(tell_systemd, sd_notify::watchdog_enabled())
     }
 
-    /// Nobody.
+    /// A receiver that ignores everything.
     pub fn nobody() -> Self {
         Self::from_fn(|_| {}, None)
     }
 
-    /// Whatever `tell` is: for tests.
+    /// A receiver that calls `tell`, for tests.
     pub fn from_fn(
         tell: impl Fn(&Stage) + Send + Sync + 'static,
         watchdog: Option<Duration>,
@@ -49,7 +49,7 @@ impl Supervisor {
         Self { tell: Arc::new(tell), watchdog }
     }
 
-    /// Tells it.
+    /// Sends the message.
     pub fn tell(&self, stage: &Stage) {
         (self.tell)(stage);
     }
@@ -60,8 +60,8 @@ fn tell_systemd(stage: &Stage) {
         Stage::Ready(status) => {
             sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(status)])
         }
-        // Since systemd 253 the time is asked for (Type=notify-reload): it tells the READY=1 that ends
-        // this reload from one that was under way before.
+        // Since systemd 253 the message has the time (Type=notify-reload), which distinguishes the READY=1 of this
+        // reload from an earlier one.
         Stage::Reloading => NotifyState::monotonic_usec_now().and_then(|since| {
             let status = NotifyState::Status("Reading the configuration again");
             sd_notify::notify(&[NotifyState::Reloading, since, status])

@@ -1,4 +1,4 @@
-//! Named threads with an explicit stack, joined when their handle goes.
+//! Named threads with an explicit stack, joined when their handle is dropped.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -15,7 +15,7 @@ use thread_priority::{
 
 use crate::shortage::Shortage;
 
-/// The policy of threads that interrupt nobody; its niceness counts as that of any other (sched(7)).
+/// The policy of threads that interrupt nobody; its niceness counts as usual (sched(7)).
 const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
 
 /// A running thread. Dropping the handle waits for the thread's end, so close its inbox first.
@@ -24,7 +24,7 @@ pub struct Thread(Option<JoinHandle<()>>);
 
 /// Starts `body` on a thread called `name` with a stack of `stack_bytes`.
 ///
-/// Fails where the system has no thread left to give; the error holds a [`Shortage`] then.
+/// Fails if the system has no thread left; the error then holds a [`Shortage`].
 pub fn spawn(
     name: &str,
     stack_bytes: usize,
@@ -39,16 +39,16 @@ pub fn spawn(
     Ok(Thread(Some(handle)))
 }
 
-/// Runs `body` on a thread of its own and waits for what it gives: for work that takes much stack, or
-/// leaves much behind in this thread's share of the heap, which a thread that lives on would keep.
+/// Runs `body` on a separate thread and waits for its result, for work that takes much stack, or that leaves much in
+/// its thread's share of the heap, which a long-lived thread would keep.
 ///
-/// Where the system has no thread left to give, it runs on this one.
+/// If the system has no thread left, it runs on this one.
 pub fn aside<T: Send>(name: &str, stack_bytes: usize, body: impl FnOnce() -> T + Send) -> T {
     aside_telling(name, stack_bytes, Duration::MAX, &mut || {}, body)
 }
 
-/// As [`aside`], for work that may hang, as a call to a disk may: `tell` is called each time another `every` has
-/// passed before its end.
+/// Like [`aside`], for work that may hang, as a call to a disk may: calls `tell` after every `every` until the work
+/// ends.
 pub fn aside_telling<T: Send>(
     name: &str,
     stack_bytes: usize,
@@ -64,7 +64,7 @@ pub fn aside_telling<T: Send>(
     let (done, end) = bounded::<()>(0);
     let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
     let watched = || {
-        // Dropped at the end, a panic's too.
+        // Dropped at the end, even by a panic.
         let _done = done;
         run()
     };
@@ -79,10 +79,10 @@ pub fn aside_telling<T: Send>(
     })
 }
 
-/// Runs `body` for each of `items` at the same time, on threads of their own but for the last, which is done on this one, and
-/// waits for what they give, in the order of the items.
+/// Runs `body` for all `items` at the same time, the last one on this thread and the others on separate threads, and
+/// waits for their results, in the order of the items.
 ///
-/// Where the system has no thread left to give, the items that lack one are done on this one too.
+/// If the system has no thread left, this thread runs the remaining items too.
 pub fn together<I: Sync, T: Send>(
     name: &str,
     stack_bytes: usize,
@@ -108,17 +108,17 @@ pub fn together<I: Sync, T: Send>(
     })
 }
 
-/// Has this thread, and each that it starts, run after whoever runs when it is woken, and not at once
-/// in their place (`SCHED_BATCH`, sched(7)). Its share of the processor is the same, its niceness too.
+/// Makes this thread, and each thread that it starts, wait for its turn after waking, instead of interrupting the
+/// running thread (`SCHED_BATCH`, sched(7)). Its share of the processor and its niceness stay the same.
 ///
-/// Whoever sends bytes to a thread of ours is mostly about to send some to others or to go to sleep. It
-/// gets that done, and then several of ours run in a row.
+/// A thread that sends bytes to a worker is mostly about to send some to others or to sleep. It finishes that, and
+/// then several workers run in a row.
 pub fn wait_for_turn() -> Result<(), Error> {
     let niceness = getpriority_process(None).map_err(|error| Error::OS(error.raw_os_error()))?;
     set_thread_priority_and_policy(thread_native_id(), of_niceness(niceness)?, BATCH)
 }
 
-/// What stands for `niceness` in the library's scale, where it can't be said otherwise.
+/// The value for `niceness` in the library's scale.
 fn of_niceness(niceness: i32) -> Result<ThreadPriority, Error> {
     let values = (0..=u8::MAX).map_while(|value| ThreadPriorityValue::try_from(value).ok());
     let mut priorities = values.map(ThreadPriority::Crossplatform);
@@ -127,12 +127,12 @@ fn of_niceness(niceness: i32) -> Result<ThreadPriority, Error> {
 }
 
 impl Thread {
-    /// Whether the thread has ended.
+    /// True if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Lets the thread go on by itself: for connection workers, which end with their connection.
+    /// Lets the thread continue by itself, for connection workers, which end with their connection.
     pub fn detach(mut self) {
         self.0 = None;
     }
@@ -182,7 +182,7 @@ mod tests {
     fn a_thread_that_waits_for_its_turn_keeps_its_niceness_and_starts_others_like_it() {
         let how = || (thread_schedule_policy().unwrap(), getpriority_process(None).unwrap());
         let child = move || {
-            // On Linux a thread has a niceness of its own.
+            // On Linux, each thread has its own niceness.
             setpriority_process(None, 7).unwrap();
             wait_for_turn().unwrap();
             (how(), aside("t", STACK_BYTES, how))
@@ -212,7 +212,7 @@ mod tests {
     fn what_runs_aside_gives_its_value_and_its_panic_is_ours() {
         let here = std::thread::current().id();
         assert_ne!(aside("t", STACK_BYTES, || std::thread::current().id()), here);
-        // More stack than there is address space: no thread.
+        // More stack than address space: no thread.
         assert_eq!(aside("t", usize::MAX / 2, || std::thread::current().id()), here);
         let panicking = || aside("t", STACK_BYTES, || panic!("as it should"));
         assert!(std::panic::catch_unwind(panicking).is_err());

@@ -1,4 +1,4 @@
-//! What an endpoint's answers to requests without a credential tell of it. Pure.
+//! Judges endpoints by their answers to requests without a credential. Pure.
 
 use crate::http::message::reason_phrase;
 
@@ -30,32 +30,32 @@ impl Endpoint {
     }
 }
 
-/// An answer, as far as it is looked at.
+/// The parts of an answer that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndpointAnswer {
     /// Its status.
     pub(super) status: u16,
-    /// Where a redirect leads.
+    /// The target of a redirect.
     pub(super) location: Option<String>,
 }
 
-/// What is said of an endpoint.
+/// The finding about an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// Nothing speaks against it.
+    /// Nothing is wrong with it.
     Fine(String),
-    /// It may well be wrong, or not be so for long.
+    /// It may be wrong, perhaps only for now.
     Doubtful(String),
     /// It can't work.
     Wrong(String),
 }
 
-/// Whether a HEAD request leaves open what a POST would meet: some pages are there for one of the two alone.
+/// True if a HEAD request does not tell how a POST would be answered: some pages exist for only one of the two.
 pub(super) fn needs_post(endpoint: Endpoint, head: &EndpointAnswer) -> bool {
     endpoint == Endpoint::Token && matches!(head.status, 300..=399 | 404 | 500..=599)
 }
 
-/// What `endpoint` at `url` answered to a HEAD request and, where it needed one, to an empty POST.
+/// Judges `endpoint` at `url` by its answers to a HEAD request and, if needed, to an empty POST.
 pub(super) fn judge(
     endpoint: Endpoint,
     url: &str,
@@ -108,7 +108,7 @@ fn redirected(url: &str, seen: &EndpointAnswer) -> String {
     format!("answers {answer} to {target}: {why}; write that address")
 }
 
-/// `location` with the scheme and authority of `url`, where it has none.
+/// `location`, with the scheme and authority of `url` if it has none.
 fn absolute(url: &str, location: &str) -> String {
     let scheme = url.split("://").next().unwrap_or_default();
     let authority = url.split("://").nth(1).and_then(|rest| rest.split(['/', '?']).next());

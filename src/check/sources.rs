@@ -1,4 +1,4 @@
-//! Where the credential of each provider will come from, and what is missing for it.
+//! The source of each provider's credential, and missing secrets.
 
 use std::fmt;
 use std::io;
@@ -15,20 +15,20 @@ use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::state_file::StateFile;
 use crate::token::watched::Watched;
 
-/// What was found about the credentials of all enabled providers.
+/// The findings about the credentials of all enabled providers.
 #[derive(Debug, Default)]
 pub struct CredentialFindings {
-    /// `name: where it comes from`, a line each.
+    /// `name: source`, one per line.
     pub lines: Vec<String>,
-    /// What is missing, a line each.
+    /// The missing secrets, one per line.
     pub problems: Vec<String>,
-    /// What somebody should see to, a line each.
+    /// The warnings, one per line.
     pub warnings: Vec<String>,
-    /// The names of providers whose last refresh failed for good, of which a warning tells.
+    /// The names of providers whose last refresh failed permanently, which a warning reports.
     pub failing: Vec<String>,
 }
 
-/// Looks at the configuration and the state folder.
+/// Examines the configuration and the state folder.
 pub fn find(config: &Config, now: Moment) -> CredentialFindings {
     let mut found = CredentialFindings::default();
     let groups = groups(&config.providers);
@@ -67,7 +67,7 @@ impl CredentialFindings {
         }
     }
 
-    /// As the log of a run, which tells why tokens that are stored are not used.
+    /// Warns as the log of a run does about stored tokens that are not used.
     fn warn_of_foreign_tokens(&mut self, group: &Group, config: &Config) {
         self.warnings.extend(foreign_place(group, config).map(|path| {
             format!(
@@ -79,7 +79,7 @@ impl CredentialFindings {
         }));
     }
 
-    /// Reads a credential that somebody else keeps. One that refreshing was turned off for may be missing.
+    /// Reads a credential that another program keeps. It may be missing if refreshing was turned off.
     fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
         let watched = Watched::of(file, None);
@@ -101,14 +101,14 @@ impl CredentialFindings {
         }
     }
 
-    /// Says which headers the token that is there now has no claims for.
+    /// Names the headers for which the present token has no claims.
     fn warn_of_claims(&mut self, provider: &Provider, token: &Secret) {
         let lines = left_out(provider, token);
         self.warnings.extend(lines.iter().map(|line| format!("{}: {line}", provider.name)));
     }
 }
 
-/// None where the credential itself is missing, which [`crate::config::resolve::missing_secrets`] says.
+/// None if the credential itself is missing, which [`crate::config::resolve::missing_secrets`] reports.
 fn source_of(
     provider: &Provider,
     group: Option<&Group>,
@@ -132,17 +132,17 @@ fn source_of(
     }))
 }
 
-/// The stored access token of a provider that is refreshed.
+/// The stored access token of a provider with refreshes.
 fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> Option<Secret> {
     let (Credential::Refreshed(_), Some(group)) = (&provider.credential, group) else {
         return None;
     };
     let state = StateFile::new(&config.settings.state_dir, place_of(group, config));
-    // That it can't be read is a problem of its own, which is said.
+    // An unreadable file is a separate problem, which is reported.
     state.load_if_there().ok()??.access.map(|access| access.token)
 }
 
-/// Which refresh token the refresher would present.
+/// The refresh token that the refresher would present.
 fn refreshed(
     (refresh, slug): (&AutoRefresh, &str),
     stored: Option<Saved>,
@@ -153,7 +153,7 @@ fn refreshed(
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     match (machine.presented(), stored) {
         (Presented::Nothing, _) => Ok(Some(CredentialOrigin::ClientCredentials)),
-        // That there has to be a refresh token or a way to log in was reported.
+        // The lack of a refresh token and of a way to log in was already reported.
         (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
         (Presented::Missing, _) => Err(NoCredential::Missing(missing(refresh, slug))),
         (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
@@ -178,10 +178,10 @@ fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
     seed.unwrap_or_else(|| Missing::Login(refresh.call.login(slug)))
 }
 
-/// Why a credential can come from nowhere; `Display` goes on after the provider's name.
+/// The reason why there is no credential; `Display` continues after the provider's name.
 enum NoCredential {
     Missing(Missing),
-    /// The state file at this path can't be read, or makes no sense.
+    /// The state file at this path can't be read or understood.
     StateFile(PathBuf, io::Error),
 }
 
@@ -204,7 +204,7 @@ impl fmt::Display for NoCredential {
     }
 }
 
-/// Where a credential comes from; `Display` goes on after the provider's name.
+/// The source of a credential; `Display` continues after the provider's name.
 enum CredentialOrigin {
     Nothing,
     Client,
@@ -216,7 +216,7 @@ enum CredentialOrigin {
         not_needed: Option<Missing>,
         failed: Option<String>,
     },
-    /// The one of the configuration; `is_anothers` says that `place` holds the tokens of another.
+    /// The configured one; `is_anothers` says that `place` holds another provider's tokens.
     Seed {
         is_file: bool,
         place: PathBuf,

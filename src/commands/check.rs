@@ -1,4 +1,4 @@
-//! `evertoken check`: everything that is wrong with the file, the environment and the state folder.
+//! `evertoken check`: prints every problem of the file, the environment and the state folder.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use evertoken::token::group::collisions;
 
 use crate::commands::{BAD_CONFIG, Variables, inspect, say, say_out};
 
-/// Prints every problem, and what the configuration means.
+/// Prints every problem, and the meaning of the configuration.
 pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
     let variables = match Variables::of(files) {
         Ok(variables) => variables,
@@ -41,7 +41,7 @@ pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
     }
 }
 
-/// Prints the slugs of the providers, as far as the file can be read.
+/// Prints the providers' slugs, as far as the file can be read.
 fn names(config: Option<&Config>) -> ExitCode {
     for provider in config.iter().flat_map(|config| &config.providers) {
         say_out(&format!("{}\n", provider.slug));
@@ -49,7 +49,7 @@ fn names(config: Option<&Config>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Says what `run` would refuse.
+/// Prints the problems that would keep `run` from starting.
 fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
     let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
     let mut mistakes: Vec<_> = mistakes.collect();
@@ -62,7 +62,7 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
     if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) }
 }
 
-/// Looks into what `found` leaves open; `told` is how many lines were said of what is in the files.
+/// Checks everything that `found` leaves open; `told` is the number of lines printed about the files.
 fn whole(
     path: &Path,
     config: Option<Config>,
@@ -76,7 +76,7 @@ fn whole(
     let clock = Clock::system();
     let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {
-        // What the environment and the state folder lack is said in the same go.
+        // Problems of the environment and the state folder are printed in the same run.
         for problem in check::offline_problems(&config, &sources) {
             say(&problem);
         }
@@ -109,7 +109,7 @@ fn whole(
         say(problem);
     }
     if problems.is_empty() {
-        // The verdict tells of those that failed.
+        // The verdict names those that failed.
         let but = match told + warnings.len() - sources.failing.len() {
             0 => String::new(),
             1 => "one warning; otherwise ".to_owned(),
@@ -125,7 +125,7 @@ fn whole(
     ExitCode::from(BAD_CONFIG)
 }
 
-/// What is right, and what was not tried.
+/// The result, and the tests that were not made.
 fn verdict(config: &Config, failing: &[String], online: bool) -> String {
     let order = match (failing, online) {
         ([], false) => "everything is in order".to_owned(),

@@ -78,12 +78,12 @@ fn exit_code(error: &LoginError) -> u8 {
     }
 }
 
-/// Why the state file can't be read, which would leave what a login brings without a place.
+/// The reason why the state file can't be read, which would leave no place for the login's tokens.
 fn unreadable_state(setup: &Setup) -> Option<io::Error> {
     setup.state.load().err().filter(|error| error.kind() != io::ErrorKind::InvalidData)
 }
 
-/// Logs in with the terminal, the desktop and the system's random bytes; what to say in the end.
+/// Logs in with the terminal, the desktop and the system's random bytes; returns the final message.
 fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, LoginError> {
     let mut lines = None;
     let mut ask = |allowed| match &mut lines {

@@ -1,4 +1,4 @@
-//! `evertoken reload`: looks for mistakes, has the running evertoken read the file again, and says how that went.
+//! `evertoken reload`: checks the file, makes the running evertoken read it again, and prints the outcome.
 
 use std::fmt;
 use std::path::Path;
@@ -15,29 +15,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::commands::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
 
-/// How long the running evertoken may take to read its configuration again.
+/// The longest time for the running evertoken to read its configuration again.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked for.
+/// The time between two looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// What follows every refusal.
+/// The end of every refusal.
 const STAYS: &str = "the configuration in use stays";
 
-/// Why it is not known how a reload went, or none was begun.
+/// The reason why a reload has no known outcome, or was not begun.
 #[derive(Debug)]
 enum NoOutcome {
     /// The configuration leaves the port to the system.
     PortUnknown,
-    /// Nobody is seen to listen on this port.
+    /// No visible process listens on this port.
     NobodyListens(u16),
     /// Another program listens on it.
     OtherListens(u16, listener_owner::Process),
-    /// The process that was named is another program.
+    /// The named process is another program.
     OtherProgram(u32, String),
     /// No process has this id.
     NoProcess(u32),
     /// The process could not be sent a signal.
     Unsignalled(u32, Errno),
-    /// The process did not say how it went.
+    /// The process did not report an outcome.
     Silent(u32),
 }
 
@@ -110,8 +110,8 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
     }
 }
 
-/// The configuration, or what `run` would refuse about it. Whether a variable is missing that is not set here, the running
-/// evertoken has to say: it may have it.
+/// The configuration, or the problems that would keep `run` from starting. Only the running evertoken can tell
+/// whether it lacks a variable that is not set here.
 fn checked(files: &Files) -> Result<Config, Vec<String>> {
     let variables = Variables::of(files).map_err(|problem| vec![problem.to_string()])?;
     let (config, found) = inspect(&files.config, &variables);
@@ -122,7 +122,7 @@ fn checked(files: &Files) -> Result<Config, Vec<String>> {
     if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
-/// Has `process` reload, and waits for how that went.
+/// Makes `process` reload, and waits for the outcome.
 fn ask(config: &Config, process: Option<u32>) -> Result<ReloadOutcome, NoOutcome> {
     let process = match process {
         Some(named) => ours(named)?,
@@ -136,7 +136,7 @@ fn ask(config: &Config, process: Option<u32>) -> Result<ReloadOutcome, NoOutcome
     wait(state_dir, process, before.as_ref())
 }
 
-/// The process that was named, unless it is another program: the signal would end that.
+/// The named process, unless it is another program, which the signal would end.
 fn ours(process: u32) -> Result<u32, NoOutcome> {
     let own = listener_owner::name_of(std::process::id());
     match listener_owner::name_of(process) {
@@ -147,7 +147,7 @@ fn ours(process: u32) -> Result<u32, NoOutcome> {
     }
 }
 
-/// The process that listens where the configuration says.
+/// The process that listens on the configured address.
 fn find(config: &Config) -> Result<u32, NoOutcome> {
     let port = config.settings.port;
     if port == 0 {
@@ -174,7 +174,7 @@ fn wait(
         if end.try_recv().is_ok() {
             return Err(NoOutcome::Silent(process));
         }
-        // The timer's end is all that is waited for.
+        // Only the timer's end matters.
         let _ = crossbeam_channel::after(LOOK_EVERY).recv();
     }
 }

@@ -1,4 +1,4 @@
-//! `evertoken run`: the proxy in the foreground, and the signals that it obeys.
+//! `evertoken run`: the proxy in the foreground, and its signals.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const RELOAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs until a signal ends it.
 pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
-    // Absolute, since `evertoken reload` may be called elsewhere; where that can't be had, as it was given.
+    // Absolute, because `evertoken reload` may be called elsewhere; as it was given if that fails.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
     let load = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
@@ -48,7 +48,7 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
     raise_descriptor_limit(config.settings.limits.max_connections);
-    // Before anything starts, so that no signal finds its default action.
+    // Before anything starts, so that no signal takes its default action.
     let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("Signals can't be handled: {error}"), FAILED),
@@ -66,7 +66,7 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     }
 }
 
-/// What to do about an address that can't be bound, and who has it.
+/// Advice for an address that can't be bound, with the process that has it.
 fn bind_advice(error: &StartError, port: u16) -> String {
     let StartError::Bind(_, cause) = error else { return String::new() };
     match cause.kind() {
@@ -89,7 +89,7 @@ fn bind_advice(error: &StartError, port: u16) -> String {
     }
 }
 
-/// The configuration with the address of the command line, where one is given.
+/// The configuration with the address from the command line, if any.
 fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Config, Problem> {
     if let Some((host, port)) = listen {
         config.settings.host.clone_from(host);
@@ -99,7 +99,7 @@ fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Confi
     Ok(config)
 }
 
-/// What the configuration check says of a listening address, for one from the command line.
+/// The configuration's check of a listening address, for an address from the command line.
 fn check_listen(config: &Config) -> Result<(), &'static str> {
     let settings = &config.settings;
     if is_loopback_host(&settings.host) {
@@ -114,17 +114,17 @@ fn check_listen(config: &Config) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes as many descriptors as the system allows, and says where that is not enough.
+/// Raises the descriptor limit to the system's maximum, and warns if that is not enough.
 fn raise_descriptor_limit(max_connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
-    // None is no limit.
+    // None means no limit.
     if limit.current.is_some() {
         limit.current = limit.maximum;
-        // Where that is not allowed, the present limit stays.
+        // If that is not allowed, the present limit stays.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // Each connection may need one to its provider, and there are files, folders and refreshes.
+    // Each connection may need another one to its provider, and there are files, folders and refreshes.
     let wanted = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
     if allowed < wanted {
         warn!(
@@ -134,8 +134,7 @@ fn raise_descriptor_limit(max_connections: usize) {
     }
 }
 
-/// Obeys signals until the proxy has stopped. What may take long is done by other threads, so that a signal
-/// is always heard.
+/// Obeys signals until the proxy has stopped. Other threads do the slow work, so that a signal is always heard.
 fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: PathBuf) -> ExitCode {
     let handle = signals.handle();
     let stopper = Stopper::start(handle);
@@ -168,7 +167,7 @@ fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: Path
     ExitCode::SUCCESS
 }
 
-/// Stops the proxy on a thread that is there from the start: at the end the system may have none to give.
+/// Stops the proxy on a thread that exists from the start, because at the end the system may have none to give.
 struct Stopper {
     inbox: Option<Sender<App>>,
     handle: Handle,
@@ -185,7 +184,7 @@ impl Stopper {
         };
         match thread::spawn("stop", SIGNAL_STACK_BYTES, wait) {
             Ok(thread) => {
-                // Whoever asks a second time does not wait for it.
+                // A second signal does not wait for it.
                 thread.detach();
                 Self { inbox: Some(inbox), handle }
             }
@@ -217,7 +216,7 @@ fn stop(app: App, handle: &Handle) {
     handle.close();
 }
 
-/// Has reloads done on a thread that is made for the first: one may hang, as a disk may.
+/// Runs reloads on a thread that the first reload starts, because a reload may hang as a disk may.
 struct Reloads {
     current: Arc<Current>,
     state_dir: PathBuf,
@@ -236,7 +235,7 @@ impl Reloads {
             self.inbox = start_reloads(self.current.clone(), places);
         }
         if let Some(inbox) = &self.inbox {
-            // One that waits already will read what this one would.
+            // A waiting reload will read the same file.
             let _ = inbox.try_send(());
         }
     }
@@ -255,7 +254,7 @@ fn start_reloads(
             let (process, configuration) = (std::process::id(), configuration.clone());
             let told = reload::ReloadOutcome { process, count, is_in_use, lines, configuration };
             tell_outcome(&state_dir, &told);
-            // Whoever called has the new file, and looks where that says.
+            // The caller has the new file, and looks in the folder that it names.
             let moved_to = current.proxy().settings.state_dir.clone();
             if moved_to != state_dir {
                 tell_outcome(&moved_to, &told);
@@ -274,9 +273,9 @@ fn start_reloads(
     }
 }
 
-/// Leaves for `evertoken reload` how a reload went; what is wrong with the file is in the log already.
+/// Stores the outcome of a reload for `evertoken reload`; the log already has the file's mistakes.
 fn tell_outcome(state_dir: &Path, told: &reload::ReloadOutcome) {
-    // The folder is made where nobody has kept a token in it yet.
+    // Creates the folder if no token was stored in it yet.
     if let Err(error) =
         check_writable(state_dir).and_then(|()| reload::write_outcome(state_dir, told))
     {

@@ -19,8 +19,8 @@ use crate::commands::{
     FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, text_of, variable,
 };
 
-/// A configuration that was not named is read only where no address was. One that is broken does not keep the
-/// instance, which runs with what it read before, from being asked.
+/// Reads an unnamed configuration only if no address was given. A broken one does not keep it from asking the
+/// instance, which runs with an earlier one.
 pub(crate) fn run(
     config: Option<&Path>,
     url: Option<&str>,
@@ -40,9 +40,9 @@ pub(crate) fn run(
 #[derive(Default)]
 struct ConfigOnDisk {
     config: Option<Config>,
-    /// Its text, where that is no YAML.
+    /// Its text, if it is not YAML.
     text: Option<String>,
-    /// Why it can't be used, and that it can't.
+    /// The message that it can't be used, and why.
     mistakes: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl ConfigOnDisk {
         Self { config, text, mistakes }
     }
 
-    /// Whom to ask.
+    /// The instance to ask.
     fn instance(&self, url: Option<&str>) -> Result<Instance, StatusError> {
         let guessed = self.text.as_deref().filter(|_| url.is_none()).map(status::address_in);
         let guessed = guessed.transpose()?;
@@ -77,8 +77,8 @@ impl ConfigOnDisk {
     }
 }
 
-/// That the file names `variables` that are not set here, which is no mistake of the file's; `unread` says why the file
-/// with variables can't be read, where it is there.
+/// The message that the file names `variables` that are not set here, which is not a mistake in the file; `unread` is
+/// the reason why the file with variables can't be read.
 fn not_here(
     path: &Path,
     variables: &BTreeSet<&String>,
@@ -128,7 +128,7 @@ fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions
     ExitCode::from(if is_ready { 0 } else { FAILED })
 }
 
-/// How large the terminal is, or the usual size where it does not say.
+/// The size of the terminal, or a usual size if it is unknown.
 fn terminal_size() -> status::Size {
     let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
     match told.map(|size| (usize::from(size.ws_col), usize::from(size.ws_row))) {
@@ -137,7 +137,7 @@ fn terminal_size() -> status::Size {
     }
 }
 
-/// Is disconnected by the first SIGINT or SIGTERM.
+/// A channel that the first SIGINT or SIGTERM disconnects.
 fn interruption() -> std::io::Result<Receiver<()>> {
     let (held, interrupted) = crossbeam_channel::bounded(0);
     let mut signals = Signals::new([SIGTERM, SIGINT])?;

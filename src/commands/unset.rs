@@ -1,12 +1,12 @@
-//! What a reload says of variables that the running process has not: nobody can give it any. Pure.
+//! The message about variables that the running process lacks, which nobody can give to a running process. Pure.
 
 use std::path::Path;
 
 use evertoken::config::Config;
 use evertoken::config::resolve::{Problem, missing_secrets};
 
-/// What was loaded in the process `process`, in lines, with what it lacks, and where that can get it from; `file` is its
-/// `--environment-file`.
+/// The lines for process `process` after a load, with the variables that it lacks and where it can get them; `file`
+/// is its `--environment-file`.
 pub(crate) fn explained(
     loaded: Result<(Config, Vec<String>), Vec<Problem>>,
     file: Option<&Path>,
@@ -52,7 +52,7 @@ mod tests {
     fn a_reload_for_lack_of_a_variable_says_where_the_process_gets_it_from() {
         let told = |unset: &[&str], file: Option<&str>| {
             let unset = unset.iter().map(ToString::to_string).collect();
-            // That the words are those of a missing variable says nothing.
+            // The words of a missing variable in another message prove nothing.
             let words = "unknown key 'Missing environment variable: '";
             let problem = Problem { unset, ..Problem::of("f", words) };
             explained(Err(vec![problem]), file.map(Path::new), 7).unwrap_err()

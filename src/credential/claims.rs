@@ -1,4 +1,4 @@
-//! Header fields with claims of the access token, worked out once for each token.
+//! Header fields with claims of the access token, computed once for each token.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,10 +9,10 @@ use crate::config::request_fields::{FieldValue, NoValue};
 use crate::jwt;
 use crate::secret::Secret;
 
-/// One place for each of a provider's `headers`, with the value of those that hold claims.
+/// One entry for each of a provider's `headers`, with the value of those that contain claims.
 pub type ClaimValues = Arc<[Option<String>]>;
 
-/// The fields with claims of one provider, for the token that was used last.
+/// The fields with claims of one provider, for the last used token.
 #[derive(Debug, Default)]
 pub struct ClaimFields(Mutex<LastClaims>);
 
@@ -20,18 +20,18 @@ pub struct ClaimFields(Mutex<LastClaims>);
 struct LastClaims {
     token: Option<Secret>,
     values: ClaimValues,
-    /// What was said to be missing: it is said again only once it changes.
+    /// The missing claims that were logged, so that they are logged again only after a change.
     told: Vec<String>,
 }
 
 impl ClaimFields {
-    /// The values for `token`; None where none of the provider's fields holds a claim. A field whose claim is missing
+    /// The values for `token`; None if none of the provider's fields contains a claim. A field whose claim is missing
     /// has no value, and the log says so.
     pub fn of(&self, provider: &Provider, token: Option<&Secret>) -> Option<ClaimValues> {
         if !provider.headers.iter().any(|(_, value)| matches!(value, FieldValue::Claims(_))) {
             return None;
         }
-        // The values are replaced as a whole.
+        // The values are replaced as a whole, so a panic leaves no half of them.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if last.token.is_none() || last.token.as_ref() != token {
             let (values, missing) = work_out(provider, token);
@@ -44,7 +44,7 @@ impl ClaimFields {
     }
 }
 
-/// What is left out for `token`, a line for each of the provider's headers that lacks its claim.
+/// The headers left out for `token`, one line for each that lacks its claim.
 pub fn left_out(provider: &Provider, token: &Secret) -> Vec<String> {
     work_out(provider, Some(token)).1
 }

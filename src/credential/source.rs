@@ -1,4 +1,4 @@
-//! Where the credential of one provider comes from while evertoken runs: the answer to "which credential do I send?".
+//! The source of one provider's credential while evertoken runs: the answer to "which credential do I send?".
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::token::refresher::Inbox;
 use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
 use crate::token::watched::Watched;
 
-/// How long a request whose token was refused waits for a newer one.
+/// The longest wait of a request with a rejected token for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
 
 /// The source of a provider's credential.
 pub enum Source {
-    /// None is sent but what the client itself brings.
+    /// Only the client's own credential is sent, if it has one.
     Nothing,
     /// A fixed text.
     Fixed(Secret),
@@ -30,32 +30,32 @@ pub enum Source {
     Refreshed(RefreshedSource),
 }
 
-/// The tokens of a chain, as its refresher publishes them. Several providers may share it.
+/// The tokens of a chain, published by its refresher. Several providers may share it.
 pub struct RefreshedSource {
-    /// All that refreshers publish.
+    /// The postings of all refreshers.
     pub store: Arc<TokenStore>,
-    /// Which of it is this chain's.
+    /// The chain's key among them.
     pub chain: PostingKey,
     /// Its refresher; None for a disabled provider.
     pub inbox: Option<Inbox>,
-    /// The command by which a person refreshes it.
+    /// The command with which a person refreshes it.
     pub command: String,
 }
 
-/// The credential that one request is sent with.
+/// The credential of one request.
 pub enum InUse<'a> {
     /// No proxy.
     Nothing,
-    /// One that does not change.
+    /// A credential that does not change.
     Fixed(&'a Secret),
-    /// Out of a file that another program keeps.
+    /// From a file that another program keeps.
     OfFile(Secret, Generation),
-    /// The token of a posting, which has a valid one.
+    /// The valid token of a posting.
     Posted(Arc<Posting>),
 }
 
 impl InUse<'_> {
-    /// Its text.
+    /// The credential's text.
     pub fn secret(&self) -> Option<&Secret> {
         match self {
             Self::Nothing => None,
@@ -80,7 +80,7 @@ impl RefreshedSource {
         self.store.read(self.chain)
     }
 
-    /// A valid token, for which a request waits where one is on its way.
+    /// A valid token; waits for it if one is on its way.
     fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'static>, Refusal> {
         let known = self.posting();
         if known.valid_token(clock.now()).is_some() {
@@ -90,7 +90,7 @@ impl RefreshedSource {
         if let Some(inbox) = &self.inbox {
             let heard = inbox.wait_for_token();
             if !known.refreshing {
-                // What is known may be old: the next try may come sooner now that it is waited for.
+                // The posting may be old: the next try may come sooner now that a request waits.
                 let _ = heard.recv_timeout(deadline.left());
             }
         }
@@ -118,9 +118,9 @@ impl RefreshedSource {
             return false;
         }
         let deadline = Deadline::after(NEWER_TOKEN_WAIT);
-        // The refresher closes this end once the outcome is published.
+        // The refresher closes this end once it has published the outcome.
         let _ = outcome.recv_timeout(deadline.left());
-        // A failure that may pass is tried again soon; a client would rather wait than see that its token is no good.
+        // A transient failure is retried soon; the client would rather wait than see a rejected token.
         self.store.wait(self.chain, deadline, |posting| {
             let (now, left) = (clock.now(), deadline.left());
             !waiting::is_worth_it_for_newer(posting, generation, now, left)
@@ -130,7 +130,7 @@ impl RefreshedSource {
 }
 
 impl Source {
-    /// Of a credential that needs neither a file nor a refresher.
+    /// The source for a credential that needs neither a file nor a refresher.
     pub fn fixed(credential: &Credential) -> Self {
         match credential {
             Credential::Static(secret) => Self::Fixed(secret.clone()),
@@ -139,7 +139,7 @@ impl Source {
         }
     }
 
-    /// What the refresher last said; nothing for what is not refreshed.
+    /// The refresher's latest posting; an empty one for other sources.
     pub fn posting(&self) -> Arc<Posting> {
         match self {
             Self::Refreshed(refreshed) => refreshed.posting(),
@@ -147,7 +147,7 @@ impl Source {
         }
     }
 
-    /// The watched file; None for another source.
+    /// The watched file; None for other sources.
     pub fn file(&self) -> Option<&Arc<Watched>> {
         match self {
             Self::File(watched) => Some(watched),
@@ -155,7 +155,7 @@ impl Source {
         }
     }
 
-    /// The refresher; None where there is none.
+    /// The refresher; None for other sources.
     pub fn refresher(&self) -> Option<&Inbox> {
         match self {
             Self::Refreshed(refreshed) => refreshed.inbox.as_ref(),
@@ -163,7 +163,7 @@ impl Source {
         }
     }
 
-    /// Which chain's tokens it has; None where there is none.
+    /// The key of the chain; None for other sources.
     pub fn chain(&self) -> Option<PostingKey> {
         match self {
             Self::Refreshed(refreshed) => Some(refreshed.chain),
@@ -171,7 +171,7 @@ impl Source {
         }
     }
 
-    /// Whether there is a credential to send; `posting` is its own.
+    /// True if there is a credential to send; `posting` is this source's.
     pub fn has_one(&self, posting: &Posting, now: Moment) -> bool {
         match self {
             Self::Nothing | Self::Fixed(_) => true,
@@ -181,7 +181,7 @@ impl Source {
         }
     }
 
-    /// The credential for a request to the provider called `name`, for which it waits where the first token is on its way.
+    /// The credential for a request to the provider called `name`; waits if the first token is on its way.
     pub fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'_>, Refusal> {
         let unavailable = |why: &dyn Display| {
             Refusal::new(Code::TokenUnavailable, format!("No credential for {name}: {why}"))
@@ -198,13 +198,13 @@ impl Source {
         }
     }
 
-    /// Whether there is a valid token newer than `generation`, which the provider refused; where `may_wait`, after waiting
-    /// for a refresh.
+    /// True if there is a valid token newer than `generation`, which the provider rejected; waits for a refresh if
+    /// `may_wait` holds.
     pub fn has_newer(&self, generation: Generation, may_wait: bool, clock: &Clock) -> bool {
         match self {
             Self::Refreshed(refreshed) => refreshed.has_newer(generation, may_wait, clock),
             Self::File(watched) => {
-                // Its owner refreshes it; all there is to do is to look again.
+                // Its owner refreshes it; evertoken can only read it again.
                 let kept = watched.read(clock.now());
                 may_wait && kept.is_ok_and(|kept| kept.generation > generation)
             }
@@ -212,7 +212,7 @@ impl Source {
         }
     }
 
-    /// Why there is no credential; `posting` is its own.
+    /// The reason why there is no credential; `posting` is this source's.
     pub fn why_none(&self, posting: &Posting, now: Moment) -> String {
         let on_its_way = "the first token is still on its way";
         match self {

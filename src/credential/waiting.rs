@@ -1,4 +1,4 @@
-//! Whether a token is worth waiting for, and what a client is told where there is none. Pure.
+//! Decides whether to wait for a token, and words the answer if there is none. Pure.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::http::refusal::{Code, Refusal};
 use crate::token::history::Trouble;
 use crate::token::store::{Generation, Posting};
 
-/// The least that `Retry-After` says for a token that is not there.
+/// The shortest `Retry-After` for a missing token.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
-/// What the client is told where there is no valid token: since when, why, and when the next try is. Where only a
-/// person can get one it is a 403, since clients show that at once and try again after a 503; `refresh` is the
-/// command to run then, where the reason does not name another.
+/// The answer to the client without a valid token: since when, why, and when the next try is. If only a person can
+/// get one, it is a 403, because clients show a 403 at once but retry after a 503. `refresh` is the command to run,
+/// unless the reason names another.
 pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str) -> Refusal {
     let status = &posting.refresh;
     let last = posting.token.as_ref().map(|token| token.expires.wall);
@@ -27,7 +27,7 @@ pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str
         (_, None) => String::new(),
     };
     let message = format!("No valid token for {provider}: {last}{why}{when}");
-    // What is waited for, such as a lock or the token store, may come by itself.
+    // An obstacle such as a lock or the token store may vanish by itself.
     if status.is_permanent && posting.waiting.is_none() {
         return Refusal::new(Code::LoginNeeded, message + &remedy(&why, status.trouble, refresh));
     }
@@ -36,7 +36,7 @@ pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str
     Refusal::new(Code::TokenUnavailable, message).retry_in(wait)
 }
 
-/// What the client is told where the fixed credential of `provider` is missing: it does not come by itself.
+/// The answer to the client if the fixed credential of `provider` is missing, which does not come by itself.
 pub fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
     let what_to_do = match missing {
         Missing::Credential => "then start evertoken again",
@@ -46,7 +46,7 @@ pub fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
     Refusal::new(Code::LoginNeeded, message)
 }
 
-/// What to do about a failure for good, where `why` does not say it yet.
+/// The remedy for a permanent failure, unless `why` has one.
 fn remedy(why: &str, trouble: Option<Trouble>, refresh: &str) -> String {
     let names_command = why.contains("evertoken login");
     match trouble {
@@ -61,8 +61,7 @@ fn remedy(why: &str, trouble: Option<Trouble>, refresh: &str) -> String {
     }
 }
 
-/// Whether waiting for a token makes sense: there is none, and one is on its way, or will be tried
-/// for within `left`.
+/// True if waiting for a token makes sense: there is none, and one is on its way or will be tried for within `left`.
 pub fn is_worth_it(posting: &Posting, now: Moment, left: Duration) -> bool {
     if posting.valid_token(now).is_some() {
         return false;
@@ -70,8 +69,8 @@ pub fn is_worth_it(posting: &Posting, now: Moment, left: Duration) -> bool {
     posting.trouble().is_none() || posting.refreshing || is_tried_within(posting, now, left)
 }
 
-/// Whether waiting for a token newer than the one of generation `refused` makes sense: there is none, and a refresh runs, or
-/// one that failed is tried again within `left`.
+/// True if waiting for a token newer than generation `refused` makes sense: there is none, and a refresh runs, or a
+/// failed one is retried within `left`.
 pub fn is_worth_it_for_newer(
     posting: &Posting,
     refused: Generation,
@@ -84,7 +83,7 @@ pub fn is_worth_it_for_newer(
     posting.refreshing || (posting.trouble().is_some() && is_tried_within(posting, now, left))
 }
 
-/// Whether the next try for a token is within `left`.
+/// True if the next try for a token is within `left`.
 fn is_tried_within(posting: &Posting, now: Moment, left: Duration) -> bool {
     let next_try_ms = posting.refresh.next_attempt_at.map(|at| at.millis_since(now.wall));
     next_try_ms.is_some_and(|millis| u128::try_from(millis).unwrap_or(0) < left.as_millis())

@@ -2,33 +2,33 @@
 
 use std::mem;
 
-/// The most bytes of lines that wait; a line beyond that is dropped and counted.
+/// The most bytes of waiting lines; a line beyond that is dropped and counted.
 pub(super) const BACKLOG_MAX_BYTES: usize = 256 * 1024;
-/// From here on the lines are written without waiting for more.
+/// From this size on, lines are written without waiting for more.
 const BURST_BYTES: usize = 16 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     bytes: Vec<u8>,
-    /// Lines that were dropped and not reported yet.
+    /// Lines that were dropped and not yet reported.
     dropped_lines: u64,
     is_urgent: bool,
 }
 
-/// Whether a line was taken, and whether somebody must be woken to write it.
+/// The outcome of adding a line, and whether the writer must be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
-    /// It waits with others.
+    /// The line waits with others.
     Taken,
-    /// It waits, and the writer does not know of it.
+    /// The line waits, and the writer does not know of it.
     News,
-    /// There was no room for it.
+    /// There was no room for the line.
     Dropped,
 }
 
 impl Backlog {
-    /// Adds a line; an urgent one (a warning or an error) is to be written at once.
+    /// Adds a line; an urgent one (a warning or an error) is written at once.
     pub(super) fn push(&mut self, line: &str, is_urgent: bool) -> Pushed {
         if self.bytes.len() + line.len() + 1 > BACKLOG_MAX_BYTES {
             self.dropped_lines += 1;
@@ -42,31 +42,31 @@ impl Backlog {
         if is_first || (self.is_due() && !was_due) { Pushed::News } else { Pushed::Taken }
     }
 
-    /// Has everything written at once.
+    /// Makes everything be written at once.
     pub(super) fn hurry(&mut self) {
         self.is_urgent = true;
     }
 
-    /// Whether the lines are to be written without waiting for more.
+    /// True if the lines should be written without waiting for more.
     pub(super) fn is_due(&self) -> bool {
         self.is_urgent || self.bytes.len() >= BURST_BYTES
     }
 
-    /// Whether no line waits.
+    /// True if no line waits.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// All lines, in the place of `written`, whose room is used again.
+    /// All lines, in exchange for `written`, whose memory is reused.
     pub(super) fn take(&mut self, mut written: Vec<u8>) -> Vec<u8> {
         written.clear();
-        // What a burst needed is not kept.
+        // The memory for a burst is not kept.
         written.shrink_to(BURST_BYTES);
         self.is_urgent = false;
         mem::replace(&mut self.bytes, written)
     }
 
-    /// How many lines were dropped since the last call.
+    /// The number of lines dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> u64 {
         mem::take(&mut self.dropped_lines)
     }

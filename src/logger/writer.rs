@@ -1,4 +1,4 @@
-//! The thread that writes log lines, so that a stderr that takes no more holds up nobody else.
+//! The thread that writes log lines, so that a blocked stderr delays nobody else.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::logger::backlog::{Backlog, Pushed};
 use crate::thread;
 
-/// How long a line that is not urgent waits for others, so that a busy proxy writes in bursts.
+/// The longest wait of a line that is not urgent for others, so that a busy proxy writes in bursts.
 const GATHER_MAX: Duration = Duration::from_millis(20);
 /// The stack of the writing thread.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Takes lines from any thread, and never makes one wait.
+/// Takes lines from any thread, and never blocks one.
 #[derive(Clone)]
 pub(super) struct Writer(Arc<Queue>);
 
@@ -34,7 +34,7 @@ struct QueueState {
 }
 
 impl Writer {
-    /// Writes to `out` on a thread of its own. `notice` makes the line that says how many were dropped.
+    /// Writes to `out` on its own thread. `notice` makes the line about dropped lines.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         notice: impl Fn(u64) -> String + Send + 'static,
@@ -46,12 +46,12 @@ impl Writer {
             dropped_lines: AtomicU64::new(0),
         });
         let own = queue.clone();
-        // It ends with the process: a stop waits for its lines, and no longer than it may.
+        // The thread ends with the process: a stop waits for its lines, within a limit.
         thread::spawn("log", STACK_BYTES, move || own.run(out, &notice))?.detach();
         Ok(Self(queue))
     }
 
-    /// Has `line` written, an urgent one at once.
+    /// Queues `line`; an urgent one is written at once.
     pub(super) fn push(&self, line: &str, is_urgent: bool) {
         let pushed = self.0.state().backlog.push(line, is_urgent);
         match pushed {
@@ -72,7 +72,7 @@ impl Writer {
         drop(self.0.written.wait_timeout_while(state, time_max, is_busy));
     }
 
-    /// How many lines were dropped since the start.
+    /// The number of lines dropped since the start.
     pub(super) fn dropped_lines(&self) -> u64 {
         self.0.dropped_lines.load(Ordering::Relaxed)
     }
@@ -80,13 +80,13 @@ impl Writer {
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, QueueState> {
-        // Each change of it is complete in itself.
+        // Each change of the state is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, mut out: impl Write, notice: &impl Fn(u64) -> String) {
         let mut lines = Vec::new();
-        // What could not be written, and is not said yet.
+        // Lines that could not be written, and are not reported yet.
         let mut lost = 0;
         loop {
             lines = self.next_burst(lines);
@@ -108,7 +108,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, and for others that come right after them.
+    /// Waits for lines, and for others that follow at once.
     fn next_burst(&self, written: Vec<u8>) -> Vec<u8> {
         let unwrap = PoisonError::into_inner;
         let mut state = self.state();
@@ -134,7 +134,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Takes a write only where one is let through.
+    /// Accepts a write only when a test lets one through.
     struct Gate {
         open: Receiver<()>,
         wrote: Sender<String>,
@@ -166,7 +166,7 @@ mod tests {
         writer.push("first", true);
         open.send_timeout((), PATIENCE).unwrap();
         assert_eq!(written.recv_timeout(PATIENCE).unwrap(), "first\n");
-        // From here on nothing is taken, and this thread goes on all the same.
+        // From here on nothing is accepted, and this thread continues anyway.
         let long = "x".repeat(BACKLOG_MAX_BYTES / 8);
         for _ in 0..20 {
             writer.push(&long, false);
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(all.matches(&long).count() as u64, 20 - dropped);
     }
 
-    /// Takes nothing while it is full, as a disk or the limit of a file's size.
+    /// Accepts nothing while it is full, like a disk or a file at its size limit.
     struct Full(Arc<AtomicBool>, Sender<String>);
 
     impl Write for Full {

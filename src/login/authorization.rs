@@ -10,13 +10,13 @@ use crate::config::{AutoRefresh, Missing, RequestFormat};
 use crate::secret::Secret;
 use crate::token::grant::{TokenRequest, request_with};
 
-/// The verifier's bytes, as RFC 7636 §4.1 advises.
+/// The verifier's size, as RFC 7636 §4.1 advises.
 const VERIFIER_BYTES: usize = 32;
 const STATE_BYTES: usize = 24;
-/// What an attempt takes from a source that nobody can guess.
+/// The unpredictable bytes that an attempt needs.
 pub const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
 
-/// One try to log in: what ties the browser's answer to us.
+/// One attempt to log in, with the values that tie the browser's answer to it.
 #[derive(Debug)]
 pub struct AuthorizationRequest {
     verifier: Secret,
@@ -25,7 +25,7 @@ pub struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// An attempt made of random `bytes`; its [`AuthorizationRequest::port`] is one of `ports`.
+    /// An attempt from random `bytes`; its [`AuthorizationRequest::port`] is one of `ports`.
     pub fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
         let (verifier, rest) = bytes.split_at(VERIFIER_BYTES);
         let (state, port) = rest.split_at(STATE_BYTES);
@@ -37,12 +37,12 @@ impl AuthorizationRequest {
         }
     }
 
-    /// What the answer must hold again (RFC 6749 §10.12).
+    /// The value that the answer must repeat (RFC 6749 §10.12).
     pub fn state(&self) -> &str {
         &self.state
     }
 
-    /// A port for a redirect URI where nobody listens.
+    /// A port on which nobody listens, for a redirect URI.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -52,7 +52,7 @@ impl AuthorizationRequest {
         BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier.expose().as_bytes()))
     }
 
-    /// The address that a browser is sent to. The query of `endpoint` is kept (RFC 6749 §3.1).
+    /// The address for the browser. The query of `endpoint` is kept (RFC 6749 §3.1).
     pub fn url(
         &self,
         endpoint: &str,
@@ -77,11 +77,11 @@ impl AuthorizationRequest {
             Some((_, "")) => "",
             Some(_) => "&",
         };
-        // A plus for a blank is right in a form; in a URL %20 is what every server understands.
+        // A plus for a blank is right in a form; in a URL, every server understands %20.
         format!("{endpoint}{joint}{}", query.finish().replace('+', "%20"))
     }
 
-    /// The request that turns `code` into tokens (RFC 6749 §4.1.3).
+    /// The request that exchanges `code` for tokens (RFC 6749 §4.1.3).
     pub fn token_request(
         &self,
         config: &AutoRefresh,
@@ -95,7 +95,7 @@ impl AuthorizationRequest {
             ("code_verifier", self.verifier.expose()),
         ];
         if config.request_format == RequestFormat::Json {
-            // RFC 6749 knows forms alone; the issuers that take JSON want the state, too.
+            // RFC 6749 has only forms; the issuers that take JSON also want the state.
             params.push(("state", &self.state));
         }
         request_with(config, &config.token_url, params, None)

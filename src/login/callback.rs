@@ -1,29 +1,29 @@
-//! What a browser brings back (RFC 6749 §4.1.2): a code, a refusal, or nothing of ours.
+//! The browser's callback (RFC 6749 §4.1.2): a code, a refusal, or something unrelated.
 
 use crate::secret::Secret;
 
-/// The longest code that is taken.
+/// The longest code that is accepted.
 const CODE_MAX_BYTES: usize = 4096;
 /// The longest text of an issuer that is shown.
 const WORDS_MAX_CHARS: usize = 300;
 
-/// What the answer is held against.
+/// The values that an answer must match.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// The state that was sent.
     pub state: &'a str,
-    /// What `iss` must be (RFC 9207), where the configuration says it.
+    /// The required `iss` (RFC 9207), if the configuration names one.
     pub issuer: Option<&'a str>,
 }
 
-/// What a browser brought.
+/// The content of a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Callback {
     /// A code for this login.
     Code(Secret),
-    /// The login is over: why, in words.
+    /// The login failed, with the reason in words.
     Refused(String),
-    /// It has nothing to do with this login: why.
+    /// The callback has nothing to do with this login, for this reason.
     NotOurs(&'static str),
 }
 
@@ -34,7 +34,7 @@ pub fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
         Err(why) => return Callback::NotOurs(why),
     };
     match parameters.state.as_deref() {
-        // Anybody on this machine, and any page in its browser, can call back.
+        // Anyone on this machine, and any page in its browser, can send a callback.
         None => return Callback::NotOurs("it has no 'state'"),
         Some(state) if !Secret::new(state).matches(expected.state.as_bytes()) => {
             return Callback::NotOurs("its 'state' is not that of this login");
@@ -67,7 +67,7 @@ pub fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
     }
 }
 
-/// Reads what was pasted: the whole address, its query, `code#state`, or the code alone.
+/// Reads pasted text: the whole address, its query, `code#state`, or the code alone.
 pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
     let text = text.trim().trim_matches(['"', '\'', '<', '>']);
     if text.contains("://")
@@ -83,7 +83,7 @@ pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
             Callback::NotOurs("its 'state' is not that of this login")
         }
         Some((code, _)) => checked(code),
-        // Who pastes it vouches for it, and the verifier ties it to this login.
+        // The person who pastes it vouches for it, and the verifier ties it to this login.
         None => checked(text),
     }
 }
@@ -97,7 +97,7 @@ fn checked(code: &str) -> Callback {
     Callback::Code(Secret::new(code))
 }
 
-/// The parameters that mean something here.
+/// The parameters that matter here.
 #[derive(Default)]
 struct Parameters {
     code: Option<String>,
@@ -128,7 +128,7 @@ impl Parameters {
     }
 }
 
-/// Whether `line` is the address that the person is told to open, `url` with the parameters of the request.
+/// True if `line` is the address to open, `url` with the parameters of the request.
 pub fn is_address_to_open(line: &str, url: &str) -> bool {
     let base = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
     base(line.trim()) == base(url) && line.contains("response_type=")
@@ -156,7 +156,7 @@ fn refusal(error: &str, description: Option<&str>) -> String {
     told
 }
 
-/// A text of somebody else's, fit for a terminal: no control characters, and not too long.
+/// A foreign text made fit for a terminal: without control characters, and not too long.
 pub fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(WORDS_MAX_CHARS).collect()
 }
@@ -225,7 +225,7 @@ mod tests {
             let Callback::Refused(why) = answer(query) else { panic!("{query}") };
             assert!(why.contains(part), "{why}");
         }
-        // Without a configured issuer there is nothing to hold it against.
+        // Without a configured issuer there is nothing to compare.
         assert_eq!(of_query("state=s1&code=c&iss=x", &EXPECTED), code("c"));
     }
 
@@ -250,7 +250,7 @@ mod tests {
         ] {
             assert!(told(&format!("state=s1&error={error}")).contains(error));
         }
-        // An error wins over a code beside it.
+        // An error takes precedence over a code beside it.
         assert!(told("state=s1&error=server_error&code=c").contains("broken"));
         let long = told(&format!("state=s1&error=x&error_description={}", "y".repeat(400)));
         assert_eq!(

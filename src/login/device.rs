@@ -1,5 +1,4 @@
-//! The device grant (RFC 8628): what is asked, what is said to the person, and how the issuer is
-//! polled, as pure functions.
+//! The device grant (RFC 8628): its requests, its instructions for the person, and its polling, as pure functions.
 
 use std::fmt;
 
@@ -17,13 +16,13 @@ use crate::token::refresher::TokenAnswer;
 
 /// RFC 8628 §3.4.
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// RFC 8628 §3.5: where the issuer names no interval, and what `slow_down` adds.
+/// RFC 8628 §3.5: the default interval, and the step of `slow_down`.
 const INTERVAL_MS: u64 = 5_000;
 const SLOW_DOWN_MS: u64 = 5_000;
 /// The shortest and the longest time between two polls.
 const INTERVAL_MIN_MS: u64 = 1_000;
 const INTERVAL_MAX_MS: u64 = 60_000;
-/// How long a code lives where the issuer does not say, and at most.
+/// The default and the longest lifetime of a code.
 const LIFETIME_MS: u64 = 900_000;
 const LIFETIME_MAX_MS: u64 = 3_600_000;
 /// A device authorization response (RFC 8628 §3.2).
@@ -33,24 +32,24 @@ pub struct DeviceAuthorization {
     user_code: String,
     verification_uri: String,
     complete: Option<String>,
-    /// How long the codes live, in milliseconds from when they were asked for.
+    /// The lifetime of the codes, in milliseconds from their request.
     pub lifetime_ms: u64,
-    /// How long to wait between two polls, in milliseconds.
+    /// The wait between two polls, in milliseconds.
     pub interval_ms: u64,
 }
 
-/// Why a device grant brought no token.
+/// The reason why a device grant brought no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceError {
-    /// The issuer gives no code, for this reason where it tells one.
+    /// The issuer gives no code, with its reason if it states one.
     NoCode(Option<Failure>),
-    /// Its answer lacks this field.
+    /// The answer lacks this field.
     Lacks(&'static str),
     /// The code's lifetime ended.
     Expired,
     /// The person, or the issuer, refused (`access_denied`).
     Denied,
-    /// The issuer ended the login otherwise.
+    /// The issuer ended the login for another reason.
     Ended(What),
 }
 
@@ -122,7 +121,7 @@ impl DeviceAuthorization {
         })
     }
 
-    /// What the person is told (RFC 8628 §3.3).
+    /// The instructions for the person (RFC 8628 §3.3).
     pub fn instructions(&self) -> String {
         let mut told = format!(
             "Open this address in a browser, on any machine:\n\n  {}\n\nand type in this code: {}\n",
@@ -137,15 +136,15 @@ impl DeviceAuthorization {
         told + &format!("\nWaiting for that, at most {minutes} minutes.")
     }
 
-    /// The address to open, if it is one that a browser may be sent to.
+    /// The address to open, if a browser may be sent there.
     pub fn address(&self) -> Option<&str> {
         let address = self.complete.as_deref().unwrap_or(&self.verification_uri);
-        // What opens addresses opens other things, too.
+        // Programs that open addresses open other things, too.
         (address.starts_with("https://") || address.starts_with("http://")).then_some(address)
     }
 }
 
-/// How the issuer is polled.
+/// The polling of the issuer.
 #[derive(Debug)]
 pub struct Poll {
     interval_ms: u64,
@@ -157,18 +156,18 @@ impl Poll {
         Self { interval_ms }
     }
 
-    /// How long to wait before the next poll.
+    /// The wait before the next poll.
     pub fn interval_ms(&self) -> u64 {
         self.interval_ms
     }
 
-    /// A poll brought no token: how long to wait until the next, or why there is none (RFC 8628 §3.5).
+    /// After a poll without a token: the wait until the next poll, or the reason to stop (RFC 8628 §3.5).
     pub fn after_error(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
         let (status, code) = match &failure.what {
             What::Status(status, code) => (*status, code.as_deref().unwrap_or_default()),
             _ => (0, ""),
         };
-        // A refresh is tried again after a refusal that nobody knows; a person would wait for nothing.
+        // A refresh is retried after an unknown refusal; a person would wait in vain.
         let is_refused = matches!(status, 400..=499 if !matches!(status, 408 | 425 | 429))
             && !code.is_empty()
             && Meaning::of(code) == Meaning::Unknown;
@@ -187,7 +186,7 @@ impl Poll {
         }
     }
 
-    /// A poll got no answer: how long to wait until the next.
+    /// After a poll without an answer: the wait until the next poll.
     pub fn after_silence(&mut self) -> u64 {
         self.slower(self.interval_ms * 2)
     }

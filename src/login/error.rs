@@ -1,4 +1,4 @@
-//! Why a login came to nothing, and what to do about it. Pure.
+//! The reasons why a login failed, with advice. Pure.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use crate::login::refused;
 use crate::token::grant::Failure;
 use crate::token::refresher::NoAnswer;
 
-/// Why a login came to nothing; `Display` says what to do, and holds no secret.
+/// The reason why a login failed; `Display` gives advice, and holds no secret.
 #[derive(Debug)]
 pub enum LoginError {
     /// The configuration of this provider lacks a key that the login needs.
@@ -24,17 +24,17 @@ pub enum LoginError {
     Terminal(io::Error),
     /// The callback's listener ended.
     ListenerEnded,
-    /// The browser did not come back in time.
+    /// The browser did not return in time.
     BrowserLate,
     /// Nothing was pasted in time.
     PasteLate,
     /// The input ended before something was pasted.
     InputEnded,
-    /// What was pasted was not the code, each time.
+    /// The pasted text was never the code.
     NotTheCode,
     /// The issuer refused the authorization, in these words.
     Refused(String),
-    /// The issuer did not take the code.
+    /// The issuer rejected the code.
     CodeRefused(Failure),
     /// The issuer did not answer.
     Unanswered(NoAnswer),

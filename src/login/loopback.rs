@@ -1,4 +1,4 @@
-//! Listens on this machine for the browser that comes back (RFC 8252 §7.3), with `tiny_http`.
+//! Listens on this machine for the browser's return (RFC 8252 §7.3), with `tiny_http`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
@@ -13,10 +13,10 @@ use crate::thread::{self, Thread};
 
 /// The stack of a receiving thread.
 const STACK_BYTES: usize = 128 * 1024;
-/// Visits that may wait until somebody looks at them.
+/// The most visits that may wait.
 const VISITS_MAX: usize = 16;
-/// Above this declared length a request is left alone: `tiny_http` allocates what a client declares
-/// when an unread body is dropped, and the process would abort.
+/// A request with a larger declared length is not dropped: when `tiny_http` drops an unread body it allocates the
+/// declared length, and the process would abort.
 const DECLARED_MAX_BYTES: usize = 1024 * 1024;
 
 /// A listener for one callback address. Dropping it ends it.
@@ -35,7 +35,7 @@ pub struct Visit {
 }
 
 impl Listener {
-    /// Listens where `loopback` says, on its port or on a free one.
+    /// Listens on the address of `loopback`, on its port or on a free one.
     pub fn bind(loopback: &Loopback) -> io::Result<Self> {
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let named = loopback.host.parse::<IpAddr>().ok();
@@ -43,7 +43,7 @@ impl Listener {
         let port = first.local_addr()?.port();
         let mut listeners = vec![first];
         if named.is_none() {
-            // A browser may take `localhost` for either address. Without the other one it tries ours.
+            // A browser may resolve `localhost` to either address. Without the other address it tries this one.
             listeners.extend(TcpListener::bind((Ipv6Addr::LOCALHOST, port)));
         }
         let path = loopback.request_path().to_owned();
@@ -60,7 +60,7 @@ impl Listener {
         Ok(listening)
     }
 
-    /// The port it listens on.
+    /// The listening port.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -91,10 +91,10 @@ impl Visit {
 }
 
 fn receive(server: &Server, path: &str, visits: &Sender<Visit>) {
-    // `recv` fails once it is unblocked for the end.
+    // `recv` fails once it is unblocked at the end.
     while let Ok(request) = server.recv() {
         if request.body_length().unwrap_or(0) > DECLARED_MAX_BYTES {
-            // Not dropped in Rust's sense, which is what would abort the process.
+            // Forgotten rather than dropped, because the drop would abort the process.
             std::mem::forget(request);
             continue;
         }

@@ -1,6 +1,6 @@
-//! The page that a browser sees when it comes back: what happened, and nothing else.
+//! The page for the returning browser: the outcome, and nothing else.
 
-/// The header fields of every page: nothing is kept, run, embedded or told to anybody.
+/// The header fields of every page, which forbid storing, running and embedding anything, and referrers.
 pub const FIELDS: [(&str, &str); 6] = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-store"),
@@ -33,7 +33,7 @@ pub fn failed(why: &str) -> CallbackPage {
     page(400, "Not logged in", &format!("{why}."))
 }
 
-/// This was no answer to our question.
+/// The callback does not belong to this login.
 pub fn ignored(why: &str) -> CallbackPage {
     let text = format!("This has nothing to do with the login that evertoken waits for: {why}.");
     page(400, "Ignored", &text)

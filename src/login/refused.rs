@@ -1,9 +1,9 @@
-//! What to do where the issuer refuses a request of a login. Pure.
+//! Advice for a request of a login that the issuer refused. Pure.
 
 use crate::token::grant::Failure;
 use crate::token::history::{REQUEST_KEYS, Trouble};
 
-/// The failure in words, and what to do about it; `url` is the key that names where the request went.
+/// The failure in words, with advice; `url` is the configuration key of the request's endpoint.
 pub(super) fn with_advice(failure: &Failure, url: &str) -> String {
     let what = &failure.what;
     match advice(Trouble::of(failure, false), url) {

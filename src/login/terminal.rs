@@ -1,4 +1,4 @@
-//! The person's side of a login: lines from the terminal, a browser, and bytes nobody can guess.
+//! The person's side of a login: lines from the terminal, a browser, and unpredictable bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// The longest line that is taken: an address with a long code in it.
+/// The longest line that is accepted: an address with a long code.
 const LINE_MAX_BYTES: u64 = 16 * 1024;
 
-/// Reads lines, with a limit to the time that each may take.
+/// Reads lines, with a time limit for each.
 pub struct TerminalLines(BufReader<File>);
 
 impl TerminalLines {
@@ -23,7 +23,7 @@ impl TerminalLines {
         Ok(Self(BufReader::new(File::from(stdin))))
     }
 
-    /// The next line with its end; empty where the input has ended, None where nothing came in time.
+    /// The next line with its end; empty at the end of the input, None if nothing came in time.
     pub fn next(&mut self, allowed: Duration) -> io::Result<Option<String>> {
         if !self.0.buffer().contains(&b'\n') && !is_readable(self.0.get_ref(), allowed)? {
             return Ok(None);
@@ -46,7 +46,7 @@ fn is_readable(file: &File, allowed: Duration) -> io::Result<bool> {
     }
 }
 
-/// Opens `address` in the desktop's browser. Where that fails, the person has the address to open.
+/// Opens `address` in the desktop's browser. If that fails, the person has the address.
 pub fn open_browser(address: &str) {
     let mut command = Command::new("xdg-open");
     command.arg(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

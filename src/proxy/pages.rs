@@ -231,7 +231,7 @@ fn refresh(proxy: &Proxy, slug: &str) -> Result<Page, Refusal> {
         };
         return Err(Refusal::new(Code::UnknownProvider, message));
     };
-    // The refresher closes this end once the outcome is published.
+    // The refresher closes this end once it has published the outcome.
     let _ = inbox.force().recv_timeout(REFRESH_WAIT);
     let posting = provider.source.posting();
     let value = status::provider_report(proxy, provider, &posting, proxy.clock.now());

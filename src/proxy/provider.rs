@@ -21,7 +21,7 @@ pub struct Provider {
     pub key: PostingKey,
     /// What the configuration says of it.
     pub config: config::Provider,
-    /// Where its credential comes from.
+    /// The kind of its credential.
     pub source: Source,
     /// The connections to it.
     pub upstream: Upstream,

@@ -1,4 +1,4 @@
-//! Reads the text of a state file: what can be done without may be missing or make no sense. Pure.
+//! Reads the text of a state file, in which optional fields may be missing or wrong. Pure.
 
 use std::fmt;
 
@@ -10,39 +10,39 @@ use crate::clock::Timestamp;
 use crate::record::saved::{FORMAT, Saved, SavedAccess};
 use crate::secret::Secret;
 
-/// How long before its end a token is refreshed whose file does not say when.
+/// The assumed refresh lead of a token whose file names no time for its refresh.
 const LEAD_ASSUMED_MS: i64 = 300_000;
 
-/// What the text of a state file holds.
+/// The content of a state file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salvaged {
-    /// What could be read.
+    /// The readable fields.
     pub saved: Saved,
-    /// The format that the file says it has.
+    /// The format number in the file.
     pub format: u64,
-    /// The fields that are there and make no sense.
+    /// The fields that are there but make no sense.
     pub unread: Vec<&'static str>,
-    /// Hash of the file of a newer format that this one stands beside.
+    /// Hash of the file of a newer format beside which this one stands.
     pub beside: Option<String>,
 }
 
 impl Salvaged {
-    /// Whether the file is of a format that this version does not know.
+    /// True if this version does not know the file's format.
     pub fn is_newer(&self) -> bool {
         self.format > FORMAT
     }
 }
 
-/// Why a text is no record that can be used. Holds none of the text, which has tokens in it.
+/// The reason why a text is not a usable record. Holds none of the text, which contains tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRecord {
-    /// It is no JSON: the line, the column, and what kind of error the parser saw there.
+    /// It is not JSON: line, column, and kind of the parser's error.
     Json(usize, usize, Category),
-    /// It is JSON, but no object.
+    /// It is JSON, but not an object.
     NoObject,
-    /// It holds nothing of a state file.
+    /// It has no field of a state file.
     Empty,
-    /// This field can't be done without, and makes no sense.
+    /// This required field makes no sense.
     Field(&'static str),
     /// It has this format, of a newer version.
     NewerFormat(u64),
@@ -65,7 +65,7 @@ impl fmt::Display for BadRecord {
 
 impl std::error::Error for BadRecord {}
 
-/// Reads what can be read. The error says why nothing can.
+/// Reads the readable fields. The error is the reason why there are none.
 pub fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
     // The parser's own words may quote the text.
     let no_json =
@@ -86,7 +86,7 @@ pub fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
     Ok(Salvaged { saved, format: format.unwrap_or(FORMAT), unread: fields.unread, beside })
 }
 
-/// Reads a text that must be whole and of this format.
+/// Reads a text that must be complete and of this format.
 pub fn parse(text: &str) -> Result<Saved, BadRecord> {
     let read = salvage(text)?;
     if read.is_newer() {
@@ -135,7 +135,7 @@ impl Fields {
         };
         let of_origin = ["seed_hash", "login_hash", "superseded_seeds"];
         if of_origin.iter().any(|name| self.unread.contains(name)) {
-            // Half of what the chain began with could make a spent seed look new.
+            // Half of the chain's beginning could make a used seed look new.
             (saved.seed_hash, saved.login_hash) = (None, None);
             saved.superseded_seeds.clear();
         }
@@ -152,7 +152,7 @@ impl Fields {
         access
     }
 
-    /// Of an access token, what it is and when it ends can't be done without.
+    /// An access token's text and expiry are required.
     fn access_token(&mut self, saved_at: Timestamp) -> Option<SavedAccess> {
         let token = self.take("token").and_then(filled)?;
         let expires_at: Timestamp = self.take("expires_at")?;

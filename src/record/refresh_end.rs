@@ -1,27 +1,28 @@
-//! When a refresh token ends, where its issuer says so, and when that is worth a warning. Pure.
+//! The end of a refresh token, if its issuer states it, and the time to warn about it. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// How long before its end a refresh token is warned about.
+/// The lead of the warning about a refresh token's end.
 const WEEK_MS: i64 = 7 * DAY_MS;
 const DAY_MS: i64 = 24 * 3_600_000;
-/// Ends that are closer together are one: lifetimes are said in whole seconds, from a moment that is not known exactly.
+/// Ends that are closer together count as one: lifetimes are in whole seconds, from a moment that is not known
+/// exactly.
 const SAME_END_MS: i64 = 60_000;
 
 /// The end of the refresh token in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshEnd {
-    /// When it is.
+    /// The time of the end.
     pub at: Timestamp,
-    /// Since when that is known.
+    /// The time since when it is known.
     pub known_since: Timestamp,
-    /// A refresh has moved it: the next one will, too.
+    /// True if a refresh has moved it, so that the next one will, too.
     pub moves: bool,
 }
 
-/// How near the end is.
+/// The nearness of the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nearness {
     /// At most 7 days.
@@ -31,8 +32,8 @@ pub enum Nearness {
 }
 
 impl RefreshEnd {
-    /// The end after a grant that was asked for at `sent` and says that its refresh token lasts `lifetime_ms`. `before` is
-    /// the end of the refresh token that was presented; `is_kept` says that it is the one in use from now on, too.
+    /// The end after a grant that was requested at `sent` and whose refresh token lasts `lifetime_ms`. `before` is
+    /// the end of the presented refresh token; `is_kept` says that this token stays in use.
     pub fn after(
         before: Option<Self>,
         lifetime_ms: Option<i64>,
@@ -52,8 +53,8 @@ impl RefreshEnd {
         }
     }
 
-    /// How near the end is at `now`, where that is worth a warning. Where refreshes move the end, only those that
-    /// failed to come for a while let it come near: a token that lives half an hour is always near its end.
+    /// The nearness of the end at `now`, if it needs a warning. If refreshes move the end, it comes near only after
+    /// refreshes stopped for a while: a token that lives half an hour is always near its end.
     pub fn nearness(&self, now: Timestamp) -> Option<Nearness> {
         let left_ms = self.at.millis_since(now);
         let lifetime_ms = self.at.millis_since(self.known_since);
@@ -65,7 +66,7 @@ impl RefreshEnd {
         }
     }
 
-    /// The warning at `now`, without what to do; None where there is no need for one.
+    /// The warning at `now`, without advice; None if there is no need for one.
     pub fn warning(&self, name: &str, now: Timestamp) -> Option<String> {
         self.nearness(now)?;
         let left_s = u64::try_from(self.at.millis_since(now) / 1000).unwrap_or(0);

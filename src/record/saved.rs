@@ -1,4 +1,4 @@
-//! What is kept of a provider's token life between runs, and its JSON. Pure.
+//! The stored state of a provider's tokens between runs, and its JSON. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,45 +7,44 @@ use crate::record::mark::Mark;
 use crate::record::refresh_end::RefreshEnd;
 use crate::secret::Secret;
 
-/// The version of the format. A later one keeps the names of these fields, so that this one can go on with
-/// what it finds.
+/// The version of the format. A later version keeps the names of these fields, so that this version can still use
+/// them.
 pub(super) const FORMAT: u64 = 1;
-/// The most seeds that are remembered as superseded: a host that was away while there were as many others would
-/// begin a chain with its old one.
+/// The most seeds that are remembered as superseded. A host that was away during as many changes would begin a chain
+/// with its old seed.
 const SUPERSEDED_MAX_SEEDS: usize = 32;
 
-/// What is kept of a provider's tokens between runs.
+/// The stored state of a provider's tokens between runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// Counts the writes, so that a reader sees whether the file is newer than what it knows.
+    /// Counts the writes, so that a reader sees whether the file is newer than its own knowledge.
     pub revision: u64,
-    /// The fencing number of the lease it was written under; 0 where no other host has a part in it.
+    /// The fencing number of the lease under which it was written; 0 if no other host takes part.
     pub fence: u64,
-    /// When it was written.
+    /// The time of writing.
     pub saved_at: Timestamp,
-    /// Hash of the seed that the chain began with, where it began with one.
+    /// Hash of the seed with which the chain began, if it began with one.
     pub seed_hash: Option<String>,
-    /// Hash of the refresh token that a login brought, where the chain began with that.
+    /// Hash of a login's refresh token, if the chain began with a login.
     pub login_hash: Option<String>,
-    /// The scope that the login was granted; None where the chain began with a seed, or nobody knows.
+    /// The scope that the login was granted; None if the chain began with a seed, or the scope is unknown.
     pub granted_scope: Option<String>,
-    /// Hashes of the seeds that came before the login or the seed that the chain began with: they begin no
-    /// chain any more.
+    /// Hashes of the seeds before the login or seed with which the chain began: they begin no chain any more.
     pub superseded_seeds: Vec<String>,
-    /// Hash of the seed that this host's configuration named when this was written; never shared.
+    /// Hash of the seed in this host's configuration at the time of writing; never shared.
     pub configured_seed: Option<String>,
-    /// Hash of the `token_url` and the client that this host refreshes with: the same refresh token at another
-    /// issuer, or of another client, is another chain. Older versions did not write it; never shared.
+    /// Hash of this host's `token_url` and client: the same refresh token at another issuer, or of another client, is
+    /// another chain. Older versions did not write it; never shared.
     pub client: Option<String>,
-    /// What the token store's clock showed more than the writer's, in milliseconds; only in the store.
+    /// The token store's clock minus the writer's, in milliseconds; only in the store.
     pub store_offset_ms: Option<i64>,
     /// The refresh token to use next.
     pub refresh_token: Option<Secret>,
-    /// When that ends, where its issuer says so.
+    /// The end of the refresh token, if its issuer states it.
     pub refresh_end: Option<RefreshEnd>,
     /// The last access token.
     pub access: Option<SavedAccess>,
-    /// A refresh that was begun and whose outcome is not known.
+    /// A refresh with an unknown outcome.
     pub pending: Option<Marker>,
     /// A permanent failure.
     pub failure: Option<SavedFailure>,
@@ -56,43 +55,43 @@ pub struct Saved {
 pub struct SavedAccess {
     /// The token.
     pub token: Secret,
-    /// When the request that got it was sent.
+    /// The time when its request was sent.
     pub obtained_at: Timestamp,
-    /// When it expires.
+    /// The expiry.
     pub expires_at: Timestamp,
-    /// When to refresh it.
+    /// The time for its refresh.
     pub refresh_at: Timestamp,
-    /// How many refreshes in a row, each for a token that the provider refused, brought it.
+    /// The number of consecutive refreshes, each for a rejected token, up to this token.
     pub rejections: u32,
 }
 
-/// Written before a refresh and taken away by its outcome.
+/// Written before a refresh and removed by its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
-    /// Hash of the refresh token that is being used up.
+    /// Hash of the refresh token that is being used.
     pub refresh_token_hash: String,
-    /// When, in RFC 3339.
+    /// The time, in RFC 3339.
     pub at: Timestamp,
 }
 
-/// A permanent failure and what it belongs to.
+/// A permanent failure and the request that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFailure {
-    /// Hash of the refresh token that was refused.
+    /// Hash of the refused refresh token.
     pub refresh_token_hash: String,
     /// Hash of the rest of the request: a changed client ends the failure.
     pub client_hash: String,
-    /// What happened, as in the log.
+    /// The failure, as in the log.
     pub what: String,
-    /// When to try again.
+    /// The time of the next try.
     pub retry_at: Timestamp,
-    /// The answer to the refresh before had gone missing.
+    /// True if the answer to the refresh before was lost.
     #[serde(default, skip_serializing_if = "is_false")]
     pub answer_lost: bool,
-    /// The chain's refresh token was refused, and the seed is tried in its place.
+    /// True if the chain's refresh token was refused, and the seed is tried instead.
     #[serde(default, skip_serializing_if = "is_false")]
     pub seed_is_next: bool,
-    /// Hash of the chain's refresh token, where the seed was refused in its place: both are.
+    /// Hash of the chain's refresh token, if the seed was refused after it: both are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_hash: Option<String>,
 }
@@ -151,7 +150,7 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
 }
 
 impl Saved {
-    /// Where it stands in the row of what was written.
+    /// Its position among the written records.
     pub fn mark(&self) -> Mark {
         Mark { fence: self.fence, generation: self.revision }
     }
@@ -187,7 +186,7 @@ impl Saved {
         Secret::new(json)
     }
 
-    /// Moves every time by `ms`: they were written by another clock.
+    /// Moves every time by `ms`, because another clock wrote them.
     pub fn shift(&mut self, ms: i64) {
         let mut times = vec![&mut self.saved_at];
         if let Some(access) = &mut self.access {
@@ -203,7 +202,7 @@ impl Saved {
         }
     }
 
-    /// Notes that the chain begins with `seed`; the one before it is superseded.
+    /// Records that the chain begins with `seed`, and that the earlier seed is superseded.
     pub fn begin_with_seed(&mut self, seed: &Secret) {
         let hash = seed.hash();
         if let Some(before) = self.seed_hash.replace(hash.clone()) {
@@ -214,7 +213,7 @@ impl Saved {
         self.granted_scope = None;
     }
 
-    /// Notes that the seed with this hash begins no chain any more.
+    /// Records that the seed with this hash begins no chain any more.
     pub fn supersede_seed(&mut self, hash: String) {
         if !self.superseded_seeds.contains(&hash) {
             self.superseded_seeds.push(hash);
@@ -224,17 +223,17 @@ impl Saved {
         }
     }
 
-    /// Whether the seed with this hash began the chain, or came before what did.
+    /// True if the seed with this hash began the chain, or came before its beginning.
     pub fn knows_seed(&self, hash: &str) -> bool {
         self.seed_hash.as_deref() == Some(hash) || self.has_superseded(hash)
     }
 
-    /// Whether there is a chain that does not tell what it began with, as in a file that could be read in part.
+    /// True if there is a chain without a known beginning, as in a file that could be read only in part.
     pub fn has_no_beginning(&self) -> bool {
         self.refresh_token.is_some() && self.seed_hash.is_none() && self.login_hash.is_none()
     }
 
-    /// As [`Saved::knows_seed`]; or the seed with this hash was tried, and began no chain yet.
+    /// As [`Saved::knows_seed`]; or the seed with this hash was tried and began no chain yet.
     pub fn tells_of_seed(&self, hash: &str) -> bool {
         let is_begun = self.refresh_token.is_some() || self.login_hash.is_some();
         let is_marked =
@@ -248,14 +247,14 @@ impl Saved {
         self.has_no_beginning() || self.knows_seed(hash)
     }
 
-    /// Whether the seed with this hash came before what the chain began with.
+    /// True if the seed with this hash came before the beginning of the chain.
     pub fn has_superseded(&self, hash: &str) -> bool {
         self.superseded_seeds.iter().any(|one| one == hash)
     }
 }
 
 impl SavedFailure {
-    /// Whether the refresh token with this hash was refused.
+    /// True if the refresh token with this hash was refused.
     pub fn concerns(&self, hash: &str) -> bool {
         self.refresh_token_hash == hash || self.chain_hash.as_deref() == Some(hash)
     }
@@ -265,7 +264,7 @@ impl SavedFailure {
 pub(crate) mod tests {
     use super::*;
 
-    /// With a value in each place, for the tests of those who store one.
+    /// A record with every field set, for tests.
     pub(crate) fn full() -> Saved {
         let at = Timestamp::from_millis(1_800_000_000_123);
         Saved {

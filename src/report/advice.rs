@@ -8,7 +8,7 @@ use crate::token::history::{REQUEST_KEYS, Trouble};
 pub struct Commands {
     /// Logs in, if a login is configured.
     pub login: Option<String>,
-    /// Tries its endpoints.
+    /// Tests its endpoints.
     pub check_online: String,
 }
 

@@ -13,7 +13,7 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
-/// The time from `now` to `at`, zero where it has come.
+/// The time from `now` to `at`, zero if it has passed.
 pub fn until(at: Timestamp, now: Timestamp) -> String {
     duration(u64::try_from(at.millis_since(now)).unwrap_or(0) / 1000)
 }
@@ -56,7 +56,7 @@ pub fn time(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A provider in order, for the tests of those who show one.
+/// A provider without problems, for tests.
 #[cfg(test)]
 pub(crate) fn sample(name: &str) -> super::ProviderReport {
     use super::{CredentialKind, ProviderReport, RequestsReport, State};

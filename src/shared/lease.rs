@@ -83,7 +83,7 @@ struct Begun {
 /// The token in hand, as far as waiting goes.
 #[derive(Clone, Copy, Debug)]
 pub struct InHand {
-    /// When it expires.
+    /// The expiry.
     pub expires: Due,
     /// How long before that it was due to be refreshed, in milliseconds.
     pub lead_ms: u64,

@@ -1,15 +1,15 @@
-//! Where an instance listens, as far as a configuration tells that is no YAML any more. Pure.
+//! Finds an instance's address in a configuration that is no longer YAML. Pure.
 
-/// The address that `settings` of `text` names, as (host, port); what is not found is None.
+/// The address in `settings` of `text`, as (host, port), with None for a missing part.
 ///
-/// It goes by lines, since the parser gave up: a person has to judge the outcome, so a guess will do.
+/// It reads line by line, because the parser gave up; a guess is enough, because a person judges the outcome.
 pub fn listening(text: &str) -> (Option<String>, Option<u16>) {
     let section = section(text);
     let host = value(&section, "host").filter(|host| !host.is_empty());
     (host, value(&section, "port").and_then(|port| port.parse().ok()))
 }
 
-/// What stands in `settings`, without comments.
+/// The content of `settings`, without comments.
 fn section(text: &str) -> String {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().map(|line| match line.find('#') {
@@ -43,7 +43,7 @@ mod tests {
             ("\u{feff}settings: {host: 'a.b', port: 82}\nproviders: [\n", Some("a.b"), Some(82)),
             ("settings: {\n  port: 83,\n}\nx: \"\n", None, Some(83)),
             ("# port: 1\nsettings:\n\n# x\n  # port: 2\n  port: 84\n", None, Some(84)),
-            // Neither of another section, nor of a key that only ends or begins so.
+            // Neither of another section, nor of a key that only ends or begins the same.
             ("settings:\n  x: 1\nproviders:\n  - port: 5\n", None, None),
             ("settings:\n  ports: 5\n  support: 6\n", None, None),
             ("settings:\n  port: 65536\n  host: ''\n", None, None),

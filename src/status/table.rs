@@ -9,18 +9,18 @@ use crate::report::{CredentialKind, ProviderReport, Report, State};
 
 /// The widest line, unless a single word is wider.
 pub const WIDTH_MAX: usize = 80;
-/// How many columns there are at least, however narrow a line is: who it is, how it is, for how long.
+/// The fewest columns on a narrow terminal: name, state, time left.
 const COLUMNS_LEAST: usize = 3;
-/// Names are cut to what the other columns leave, but not to less.
+/// The shortest width to which names are cut.
 const NAME_LEAST: usize = 8;
-/// Between columns.
+/// The gap between columns.
 const GAP: &str = "  ";
-/// Before what is said about a provider.
+/// The indentation of remarks about a provider.
 const INDENT: &str = "  ";
 const HEADINGS: [&str; 7] =
     ["PROVIDER", "STATE", "TOKEN LEFT", "REFRESHES", "REQUESTS", "ERRORS", "P50"];
 
-/// How a piece of text looks, as an SGR parameter.
+/// The look of a piece of text, as an SGR parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     Plain,
@@ -133,7 +133,7 @@ fn write_all(
     Ok(())
 }
 
-/// The cells of a line, filled up to their columns; words to the left, numbers to the right.
+/// The cells of a line, padded to their columns; words to the left, numbers to the right.
 fn line(cells: &[String; 7], widths: &[usize; 7]) -> Vec<String> {
     let columns = cells.iter().zip(widths).enumerate();
     let fill = |(index, (cell, width)): (usize, (&String, &usize))| {
@@ -179,7 +179,7 @@ fn cells(provider: &ProviderReport) -> [String; 7] {
     ]
 }
 
-/// What else is to be said about a provider.
+/// The remarks about a provider.
 fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     let mut remarks = Vec::new();
     if let Some(problem) = &provider.problem {
@@ -200,7 +200,7 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     remarks
 }
 
-/// Without what a terminal would obey.
+/// The text without characters that a terminal would obey.
 fn plain(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
 }

@@ -1,8 +1,7 @@
-//! A thread that says we are alive as long as our own port answers.
+//! A thread that reports life as long as evertoken's own port answers.
 //!
-//! It asks `/-/healthy` as any client would, so the word is given by the accept loop, the pool and a
-//! worker, or by the refusal where every slot is taken; a thread that only says that it runs itself
-//! would go on saying so while all of these hang.
+//! It asks `/-/healthy` like any client, so the accept loop, the pool and a worker answer, or the refusal if every
+//! slot is taken. A thread that only reported its own life would keep reporting while all of these hang.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -20,24 +19,24 @@ use crate::thread::{self, Thread};
 
 /// The thread's stack.
 const STACK_BYTES: usize = 128 * 1024;
-/// How long it waits before it asks again where there was no answer.
+/// The wait before the next question after one without an answer.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
-/// What it asks. Any HTTP answer will do.
+/// The question. Any HTTP answer will do.
 const QUESTION: &[u8] = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// What an answer begins with.
+/// The beginning of an answer.
 const ANSWER_START: &[u8] = b"HTTP/1.";
 
 /// The running thread; dropping this ends it.
 pub struct Watchdog {
     is_draining: Arc<AtomicBool>,
-    // In this order: the thread ends once the inbox is closed.
+    // In this order, because the thread ends once the inbox is closed.
     _inbox: Sender<()>,
     _thread: Thread,
 }
 
 impl Watchdog {
-    /// Starts to tell `supervisor`, twice in each `period`, as long as `bound` answers; `status` makes the
-    /// line that goes with it.
+    /// Starts telling `supervisor`, twice in each `period`, as long as `bound` answers; `status` makes the line for
+    /// it.
     pub fn start(
         supervisor: Supervisor,
         period: Duration,
@@ -48,7 +47,8 @@ impl Watchdog {
         let (inbox, stopped) = bounded(0);
         let of_thread = is_draining.clone();
         let run = move || {
-            // A question may take a quarter, so that the word is there after three quarters at the latest.
+            // A question may take a quarter of the period, so that a sign of life comes after three quarters at the
+            // latest.
             let (every, allowed) = (period / 2, period / 4);
             let alive =
                 || of_thread.load(Ordering::Relaxed) || is_answered(reachable(bound), allowed);
@@ -58,14 +58,14 @@ impl Watchdog {
         Ok(Self { is_draining, _inbox: inbox, _thread: thread })
     }
 
-    /// From here on the port is closed and what is in flight is finished, for a bounded time: that counts
-    /// as being alive.
+    /// From here on the port is closed and requests in flight are finished within a limit, which counts as being
+    /// alive.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 }
 
-/// Calls `tell` `every` so often while `alive` says so, until `stopped` is closed.
+/// Calls `tell` every `every` while `alive` holds, until `stopped` is closed.
 fn beat(stopped: &Receiver<()>, every: Duration, mut alive: impl FnMut() -> bool, tell: impl Fn()) {
     let mut wait = every;
     while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
@@ -78,7 +78,7 @@ fn beat(stopped: &Receiver<()>, every: Duration, mut alive: impl FnMut() -> bool
     }
 }
 
-/// The address at which we reach our own port.
+/// The address at which this process reaches its own port.
 fn reachable(bound: SocketAddr) -> SocketAddr {
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -88,11 +88,11 @@ fn reachable(bound: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, bound.port())
 }
 
-/// Whether HTTP comes back from `address` within `allowed`.
+/// True if HTTP comes back from `address` within `allowed`.
 fn is_answered(address: SocketAddr, allowed: Duration) -> bool {
     match ask(address, Deadline::after(allowed)) {
         Ok(()) => true,
-        // Without a descriptor nothing can be asked; the accept loop lives with that, and so do we.
+        // Without a descriptor nothing can be asked; the accept loop survives that, and so does this.
         Err(error) if is_exhausted(&error) => true,
         Err(error) => {
             warn!("Our own port does not answer the watchdog: {error}");
@@ -107,7 +107,7 @@ fn is_exhausted(error: &io::Error) -> bool {
 }
 
 fn ask(address: SocketAddr, deadline: Deadline) -> io::Result<()> {
-    // A timeout of zero is an error to the standard library.
+    // The standard library rejects a timeout of zero.
     let left = || deadline.left().max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&address, left())?;
     stream.set_write_timeout(Some(left()))?;
@@ -181,7 +181,7 @@ mod tests {
             let _peer = thread::spawn("peer", 64 * 1024, answer).unwrap();
             assert_eq!(is_answered(address, ALLOWED), expected, "{sent}");
         }
-        // It takes the connection, and then nothing comes.
+        // The peer accepts the connection and sends nothing.
         assert!(!is_answered(address, Duration::from_millis(1)));
         drop(listener);
         assert!(!is_answered(address, ALLOWED));

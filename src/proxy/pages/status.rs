@@ -34,7 +34,7 @@ pub(super) fn report(proxy: &Proxy) -> Report {
     }
 }
 
-/// How one provider stands.
+/// The status of one provider.
 pub(super) fn provider_report(
     proxy: &Proxy,
     provider: &Provider,
