@@ -1,4 +1,4 @@
-//! Who may use the proxy: inbound keys, and where there are none, `Host` and `Origin`.
+//! Access to the proxy: inbound keys, or without keys, `Host` and `Origin`.
 
 use crate::config::is_loopback_host;
 use crate::http::message::RequestHead;
@@ -7,25 +7,25 @@ use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
 use crate::secret::Secret;
 
-/// Where a client may show its key.
+/// The places for a client's key.
 const PLACES: &str =
     "x-api-key, Authorization: Bearer, x-goog-api-key, api-key, or the parameter key of the query";
-/// How much of a Host or an Origin a message repeats.
+/// The longest part of a Host or an Origin that a message repeats.
 const SHOWN_MAX_BYTES: usize = 100;
 
 /// The rules of access.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Keys of which a request must show one; None where `auth` is off.
+    /// The keys, of which a request must show one; None if `auth` is off.
     pub keys: Option<Vec<Secret>>,
-    /// Names and addresses answered to where `auth` is off, lower case, besides the loopback ones.
+    /// Accepted names and addresses if `auth` is off, in lower case, besides the loopback ones.
     pub hosts: Vec<String>,
     /// Origins of web pages that may call.
     pub origins: Vec<String>,
 }
 
 impl Access {
-    /// Lets a request in, or says why not. `for_page` allows Basic authentication, for browsers.
+    /// Lets a request in, or returns the reason why not. `for_page` allows Basic authentication, for browsers.
     pub fn check(&self, head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
         if let Some(keys) = &self.keys {
             check_key(keys, head, for_page)?;
@@ -36,15 +36,15 @@ impl Access {
         }
     }
 
-    /// The path of a request as it may be logged: not one that holds a key.
+    /// The path of a request for the log, unless the path holds a key.
     pub fn shown_path<'a>(&self, head: &'a RequestHead) -> &'a str {
         let keys = self.keys.as_deref().unwrap_or_default();
         if inbound_keys::holds(head.path().as_bytes(), keys) { "/[key]" } else { head.path() }
     }
 
-    /// A browser that was led here by a name that resolves to us (DNS rebinding) shows that name.
+    /// DNS rebinding leads a browser here by a foreign name, which its `Host` shows.
     fn check_host(&self, host: Option<&str>) -> Result<(), Refusal> {
-        // An HTTP/1.0 client may send none; a browser always does.
+        // An HTTP/1.0 client may send no `Host`; a browser always does.
         let Some(host) = host else { return Ok(()) };
         let name = host_name(host);
         let is_listed = || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
@@ -68,8 +68,8 @@ pub fn host_name(host: &str) -> &str {
     host.split(':').next().unwrap_or(host)
 }
 
-/// A page of another origin may make a browser send requests here; those say where they come from. Those of `allowed`
-/// may.
+/// A page of another origin may make a browser send requests here, and such requests name their origin. Origins in
+/// `allowed` may do so.
 fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
     if cors::allowed(head, allowed).is_some() {
         return Ok(());
@@ -88,7 +88,7 @@ fn check_origin(head: &RequestHead, allowed: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Which web page is refused, and what lets it in.
+/// The refused web page, and the setting that lets it in.
 fn about_origin(head: &RequestHead) -> String {
     match head.headers.first("origin") {
         Some(b"null") => "A web page without an origin (Origin: null: a file, or a sandboxed frame) is refused; serve \
@@ -104,7 +104,7 @@ fn about_origin(head: &RequestHead) -> String {
     }
 }
 
-/// What a client sent, for a message: at most [`SHOWN_MAX_BYTES`] of it, and nothing that could be read as something else.
+/// A client's text for a message: at most [`SHOWN_MAX_BYTES`] of it, and nothing ambiguous.
 fn shown(text: &[u8]) -> String {
     let (start, end) = match text.split_at_checked(SHOWN_MAX_BYTES) {
         Some((start, _)) if text.len() > SHOWN_MAX_BYTES => (start, "…"),
@@ -113,7 +113,7 @@ fn shown(text: &[u8]) -> String {
     format!("'{}{end}'", start.escape_ascii())
 }
 
-/// A key in the path can't be taken out of it: what is left may be another path.
+/// A key can't be removed from a path, because the rest may be another path.
 fn check_path(keys: &[Secret], head: &RequestHead) -> Result<(), Refusal> {
     if !inbound_keys::holds(head.path().as_bytes(), keys) {
         return Ok(());
@@ -139,8 +139,8 @@ fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), 
         }
     }
     if by_browser {
-        // A browser adds what its user once typed to the requests of other pages too, of those that may call with a
-        // key of their own as well.
+        // A browser adds a password that its user once typed to other pages' requests too, even of pages that may
+        // call with their own key.
         return check_origin(head, &[]);
     }
     if found {
@@ -340,14 +340,14 @@ mod tests {
             let head = RequestHead { target: target.into(), ..head(&[]) };
             assert_eq!(access.check(&head, false).is_ok(), expected, "{target}");
         }
-        // What a browser kept is not good for the pages of others.
+        // A browser's stored password is not valid for the pages of others.
         let foreign = [BASIC, ("Host", "proxy"), ("Origin", "http://evil.example")];
         let refused = access.check(&head(&foreign), true).unwrap_err();
         assert_eq!(refused.code, Code::ForbiddenOrigin);
         assert!(lets_in(&[BASIC, ("Host", "proxy"), ("Origin", "http://proxy")], true));
         assert!(access.check(&head(&[]), true).unwrap_err().asks_browser);
         assert!(!access.check(&head(&[]), false).unwrap_err().asks_browser);
-        // With keys, the Host does not matter: whoever has the key may use any name.
+        // With keys, the Host does not matter: a client with a key may use any name.
         assert!(lets_in(&[("Host", "evil.example"), ("x-api-key", "one")], false));
     }
 }

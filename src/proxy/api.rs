@@ -1,4 +1,4 @@
-//! Which API a request belongs to, told by its path and its headers. Pure.
+//! Determines the API of a request by its path and its headers. Pure.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,9 @@ use percent_encoding::percent_decode_str;
 use crate::config::ProviderKind;
 use crate::http::message::Headers;
 
-/// The paths of Anthropic's API alone. Those that `OpenAI` has too are told apart by the header fields.
+/// The paths that only Anthropic's API has. Header fields decide about those that `OpenAI` has too.
 const ANTHROPIC_PATHS: [&str; 1] = ["/v1/messages"];
-/// The header fields that clients of Anthropic's API send, and nobody else.
+/// The header fields that only clients of Anthropic's API send.
 const ANTHROPIC_FIELDS: [&str; 2] = ["anthropic-version", "anthropic-beta"];
 /// The paths of `OpenAI`'s API.
 const OPENAI_PATHS: [&str; 16] = [
@@ -32,9 +32,9 @@ const OPENAI_PATHS: [&str; 16] = [
 ];
 /// The list of models, of either API.
 const MODELS_PATH: &str = "/v1/models";
-/// The paths of Gemini's API; files are uploaded to the second.
+/// The paths of Gemini's API; the second is for uploads.
 const GENERIC_PATHS: [&str; 2] = ["/v1beta", "/upload/v1beta"];
-/// The methods of Gemini's and Vertex AI's API, which stand after a colon at the end of a path.
+/// The methods of Gemini's and Vertex AI's API, after a colon at the end of a path.
 const GENERIC_METHODS: [&str; 14] = [
     "generateContent",
     "streamGenerateContent",
@@ -52,7 +52,7 @@ const GENERIC_METHODS: [&str; 14] = [
     "streamRawPredict",
 ];
 
-/// The API that a request for `path` with `headers` belongs to; None where it belongs to none.
+/// The API of a request for `path` with `headers`; None if it belongs to none.
 pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
     let path = normal(path);
     if is_within(&path, &ANTHROPIC_PATHS) {
@@ -61,7 +61,7 @@ pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
     if ANTHROPIC_FIELDS.iter().any(|field| headers.contains(field)) {
         return Some(ProviderKind::Anthropic);
     }
-    // Before OpenAI's, since `/v1/models/gemini-pro:generateContent` begins like one of those.
+    // Before OpenAI's, because `/v1/models/gemini-pro:generateContent` begins like one of those.
     let method = path.rsplit_once(':').map(|(_, method)| method);
     if method.is_some_and(|method| GENERIC_METHODS.contains(&method))
         || is_within(&path, &GENERIC_PATHS)
@@ -71,21 +71,21 @@ pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
     is_within(&path, &OPENAI_PATHS).then_some(ProviderKind::OpenAi)
 }
 
-/// Whether `path` is the list of models, and not one of them.
+/// True if `path` is the list of models, and not one model.
 pub fn is_models_list(path: &str) -> bool {
     normal(path).trim_end_matches('/') == MODELS_PATH
 }
 
-/// Whether `path` is one of `roots` or lies below it.
+/// True if `path` is one of `roots` or lies below one.
 fn is_within(path: &str, roots: &[&str]) -> bool {
     roots.iter().any(|root| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     })
 }
 
-/// `path` as most servers read it: percent-encoding decoded, doubled slashes and dot segments taken out
-/// (RFC 3986 §5.2.4, §6.2.2). It decides who gets a request, so that it is not told apart from what the
-/// provider will serve; what is sent on stays as it came.
+/// `path` as most servers read it: percent-encoding decoded, doubled slashes and dot segments removed (RFC 3986
+/// §5.2.4, §6.2.2). It decides about the provider as that provider will read the path; the path that is sent on stays
+/// as it came.
 fn normal(path: &str) -> Cow<'_, str> {
     let mut last = 0;
     let mut is_odd = false;

@@ -1,5 +1,5 @@
-//! One provider's turn at a request: its credential, its connection, and once more where its token is
-//! refused and there is a newer one.
+//! One provider's turn at a request: its credential, its connection, and a second try if its token is rejected and
+//! there is a newer one.
 
 use std::io::Read;
 use std::net::TcpStream;
@@ -18,46 +18,46 @@ use crate::proxy::state::Proxy;
 use crate::proxy::{cooldown, headers, rejection, target, verdict};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
 
-/// How long the start of a 403 may take to come, which tells whether it is about the token.
+/// The longest wait for the start of a 403, which tells whether it is about the token.
 const REFUSAL_READ_MAX: Duration = Duration::from_secs(5);
 
-/// What is sent to one provider.
+/// A request to one provider.
 pub(super) struct Outgoing<'p, 'a> {
-    /// Which.
+    /// The provider.
     pub(super) provider: &'p Provider,
     /// Path and query.
     pub(super) target: &'a str,
     /// The body.
     pub(super) body: &'a TakenBody,
-    /// How long the head of the answer may take, where that is less than usual.
+    /// The longest wait for the head of the answer, if shorter than usual.
     pub(super) response_max: Option<Duration>,
 }
 
 impl<'p, 'a> Outgoing<'p, 'a> {
-    /// For a request that may take as long as the provider's `timeouts` say.
+    /// A request with the provider's own `timeouts`.
     pub(super) fn usual(provider: &'p Provider, target: &'a str, body: &'a TakenBody) -> Self {
         Self { provider, target, body, response_max: None }
     }
 }
 
-/// A provider's answer. The request counts as under way until this is dropped.
+/// A provider's answer. The request counts as in flight until this is dropped.
 pub(super) struct Answered<'p> {
-    /// Whose it is.
+    /// The provider.
     pub(super) provider: &'p Provider,
-    /// What came.
+    /// Its answer.
     pub(super) answer: Answer<'p>,
-    /// Holds the place among the provider's requests.
+    /// Keeps the request counted among the provider's requests.
     pub(super) in_flight: InFlight<'p>,
 }
 
 impl Answered<'_> {
-    /// Whether another provider may do better.
+    /// True if another provider may do better.
     pub(super) fn is_failing(&self) -> bool {
         verdict::is_failing(self.answer.head.status)
     }
 }
 
-/// Sends a request to one provider, and has it cool down where it fails.
+/// Sends a request to one provider, which cools down if it fails.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub(super) fn attempt<'p>(
@@ -96,7 +96,7 @@ fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>,
     if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
         provider.counts.failed();
     }
-    // What a provider answers counts for every host; no connection may be this host's own trouble.
+    // A provider's answer counts for every host; a failed connection may be this host's own trouble.
     if let (Some(cooldown_sender), Ok(_)) = (&provider.cooldown_sender, outcome) {
         cooldown_sender.tell(length);
     }
@@ -108,7 +108,7 @@ fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>,
     }
 }
 
-/// Sends the request, and once more where its token is refused and there is a newer one.
+/// Sends the request, and again if its token is rejected and there is a newer one.
 pub(super) fn send<'p>(
     proxy: &Proxy,
     request: &mut Request<'_>,
@@ -189,7 +189,7 @@ fn send_once<'p>(
     })
 }
 
-/// Whether an answer says that the token is no good.
+/// True if an answer says that the token is rejected.
 fn refuses_token(answer: &mut Answer<'_>) -> bool {
     match rejection::of_head(&answer.head, answer.length) {
         rejection::Head::Rejects => true,

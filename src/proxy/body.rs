@@ -1,5 +1,4 @@
-//! A client's request body as it is taken: held where it can be sent again, streamed where it is
-//! larger, with the model it names.
+//! A client's request body: held if it can be sent again, streamed if it is larger, with the model that it names.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -7,42 +6,42 @@ use crate::http::message::BodyLength;
 use crate::proxy::held::{HeldBytes, Permit};
 use crate::proxy::model::{self, ModelField};
 
-/// How much of a body is read before its model is looked for, and by what that grows.
+/// The first part of a body that is read before a search for its model, and its growth.
 const FIRST_LOOK_BYTES: u64 = 16 * 1024;
 const LOOK_GROWTH: u64 = 8;
 
-/// A request's body, as it is sent.
+/// A request's body as it is sent.
 #[derive(Debug)]
 pub enum TakenBody {
-    /// There is none.
+    /// No body.
     Absent,
-    /// Whole, so it can be sent again.
+    /// The whole body, so that it can be sent again.
     Held(HeldBytes),
-    /// Its declared length, and what was read of it already.
+    /// The declared length, and the part that was already read.
     Streamed(Option<u64>, Vec<u8>),
-    /// Held as it came, compressed, with what it is inflated.
+    /// Compressed and held as it came, with the inflated bytes.
     Coded {
-        /// What is sent.
+        /// The bytes to send.
         sent: HeldBytes,
-        /// What it means.
+        /// The inflated bytes.
         plain: Vec<u8>,
-        /// Counts it where only what it means is over the limit.
+        /// Counts the body if only its inflated bytes exceed the limit.
         permit: Option<Permit>,
     },
-    /// Compressed, and sent as it came; its model stands in the part of it that was inflated.
+    /// Compressed and sent as it came; its model is in the inflated part of it.
     Glimpsed {
-        /// What is sent: held or streamed.
+        /// The body to send, held or streamed.
         sent: Box<Self>,
-        /// The model; its place is that in the inflated bytes.
+        /// The model; its place is in the inflated bytes.
         model: ModelField,
     },
-    /// Held, and compressed no more since its model was renamed.
+    /// Held, and no longer compressed because its model was renamed.
     Recoded(HeldBytes),
 }
 
 impl TakenBody {
-    /// Takes a body framed by `length` from `body`: held up to `held_max` bytes. Of a larger one as
-    /// much is read as it takes to find its model, where that is `wanted`. Errors carry a `BodyFault`.
+    /// Takes a body framed by `length` from `body`: held up to `held_max` bytes. Of a larger body it reads as much as
+    /// it needs to find the model, if that is `wanted`. Errors carry a `BodyFault`.
     pub fn take(
         length: BodyLength,
         body: &mut dyn Read,
@@ -92,17 +91,17 @@ impl TakenBody {
         }
     }
 
-    /// Whether it can be sent again.
+    /// True if it can be sent again.
     pub fn is_held(&self) -> bool {
         !matches!(self.sent(), Self::Streamed(..))
     }
 
-    /// What goes to the provider.
+    /// The body for the provider.
     pub fn sent(&self) -> &Self {
         if let Self::Glimpsed { sent, .. } = self { sent } else { self }
     }
 
-    /// The model it names.
+    /// The model that it names.
     pub fn model(&self) -> Option<ModelField> {
         match self {
             Self::Absent => None,
@@ -113,7 +112,7 @@ impl TakenBody {
         }
     }
 
-    /// The same with the model in `field` called `name`; None where that can't be done.
+    /// The body with the model in `field` renamed to `name`; None if that is not possible.
     pub fn renamed(&self, field: &ModelField, name: &str) -> Option<Self> {
         Some(match self {
             Self::Absent | Self::Glimpsed { .. } => return None,
@@ -135,12 +134,12 @@ fn renamed(bytes: &[u8], field: &ModelField, name: &str) -> HeldBytes {
     HeldBytes::joined(&parts).unwrap_or_else(|_| HeldBytes::Small(parts.concat()))
 }
 
-/// Whether `bytes` begin as a JSON object does.
+/// True if `bytes` begin like a JSON object.
 pub(super) fn is_object(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Whether a model may follow that is not in this first part of a body.
+/// True if a model may follow after this first part of a body.
 fn hides_model(start: &[u8]) -> bool {
     is_object(start) && model::find(start).is_none()
 }
@@ -206,7 +205,7 @@ mod tests {
             let Some(TakenBody::Held(renamed)) = taken.renamed(&field, "new") else { panic!() };
             assert_eq!(&*renamed, text.replace("\"old\"", "\"new\"").as_bytes());
         }
-        // What is no JSON object is not held for that.
+        // A body that is not a JSON object is not held for that.
         let file = "x".repeat(200_000);
         for length in [BodyLength::Sized(file.len() as u64), BodyLength::Chunked] {
             assert!(!take(length, &file, 1000).is_held());

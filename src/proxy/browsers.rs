@@ -1,4 +1,4 @@
-//! What a browser is answered besides pages: a preflight, and a redirect to the page for people.
+//! Answers for browsers besides pages: a preflight, and a redirect to the page for people.
 
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::proxy::access::Access;
@@ -7,7 +7,7 @@ use crate::proxy::pages;
 use crate::proxy::reply::Reply;
 use crate::proxy::state::Proxy;
 
-/// Answers a preflight, which no browser gives a key.
+/// Answers a preflight, for which no browser sends a key.
 #[cold]
 pub(super) fn answer_preflight(
     access: &Access,
@@ -25,7 +25,7 @@ pub(super) fn answer_preflight(
     reply.flush().map_err(|_| Stop::ClientGone)
 }
 
-/// Sends a person who opened the bare address to the page.
+/// Redirects a person who opened `/` to the page.
 #[cold]
 pub(super) fn to_people(
     proxy: &Proxy,

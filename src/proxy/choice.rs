@@ -1,4 +1,4 @@
-//! Which candidate is tried first, and which next.
+//! The order in which candidates are tried.
 
 use std::collections::VecDeque;
 
@@ -7,39 +7,39 @@ use crate::config::SelectionStrategy;
 /// A provider that may serve a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Candidate<'a, P> {
-    /// Which.
+    /// The provider.
     pub provider: &'a P,
     /// The model name to send; None keeps the client's.
     pub model: Option<&'a str>,
-    /// Lower is tried first; those of one priority share by the strategy.
+    /// The lowest is tried first; equal candidates share by the strategy.
     pub priority: i64,
 }
 
 impl<'a, P> Candidate<'a, P> {
-    /// A provider that gets the request as it is.
+    /// A provider that gets the request unchanged.
     pub fn alone(provider: &'a P) -> Self {
         Self { provider, model: None, priority: 0 }
     }
 }
 
-/// How a provider stands at the moment.
+/// A provider's present ability to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It has a credential and did not fail lately.
     Ready,
     /// Its first token is on its way.
     Waiting,
-    /// It failed lately; milliseconds until it is no longer passed over.
+    /// It failed lately; the milliseconds until its cooldown ends.
     Cooling(u64),
     /// It has no credential.
     Without,
 }
 
-/// The candidates of a request in the order in which they are tried: those that are ready first, then
-/// those that wait for a token, then those that cool down, soonest first.
+/// The candidates of a request in the order in which they are tried: those that are ready first, then those that wait
+/// for a token, then those that cool down, shortest remaining time first.
 ///
-/// How they stand is asked as late as it can be: where the first one by priority is ready, the others
-/// are not asked for unless it fails, however many there are.
+/// Their standing is asked as late as possible: if the first one by priority is ready, the others are asked only if
+/// it fails, however many there are.
 #[derive(Debug)]
 pub struct Queue<'a, P> {
     left: VecDeque<Candidate<'a, P>>,
@@ -49,28 +49,28 @@ pub struct Queue<'a, P> {
 }
 
 impl<'a, P> Queue<'a, P> {
-    /// `candidates` come in the order of their priority. `turn` differs from request to request: a
-    /// count for `RoundRobin`, anything for `Random`.
+    /// `candidates` come in the order of their priority. `turn` differs between requests: a count for `RoundRobin`,
+    /// any number for `Random`.
     pub fn new(candidates: Vec<Candidate<'a, P>>, strategy: SelectionStrategy, turn: u64) -> Self {
         Self { left: candidates.into(), strategy, turn, is_ordered: false }
     }
 
-    /// How many were not tried yet.
+    /// The number of untried candidates.
     pub fn len(&self) -> usize {
         self.left.len()
     }
 
-    /// Whether all were tried.
+    /// True if all were tried.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// Whether some candidate has the model renamed.
+    /// True if some candidate renames the model.
     pub fn renames(&self) -> bool {
         self.left.iter().any(|one| one.model.is_some())
     }
 
-    /// The next one to try; `standing` says how a provider stands.
+    /// The next candidate; `standing` returns a provider's standing.
     pub fn next(&mut self, standing: impl Fn(&P) -> Standing) -> Option<Candidate<'a, P>> {
         let by_priority = self.strategy == SelectionStrategy::Priority;
         let is_clear =

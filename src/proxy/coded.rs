@@ -1,5 +1,5 @@
-//! Request bodies that hide their model: compressed ones are inflated for it, and what can't be read is said.
-//! Only requests that `model_routes` decides about come here.
+//! Request bodies with a hidden model: compressed ones are inflated for it, and unreadable ones cause a warning. Only
+//! requests that depend on `model_routes` come here.
 
 use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
@@ -19,37 +19,37 @@ use crate::proxy::held::{BEYOND_MAX, HeldBytes, Permit};
 use crate::proxy::model;
 use crate::proxy::outcome::Stop;
 
-/// How often each reason is said.
+/// The time between two warnings with one reason.
 const SAID_EVERY: Duration = Duration::from_mins(1);
-/// How much of a client's text is shown.
+/// The longest part of a client's text that is shown.
 const SHOWN_MAX_CHARS: usize = 40;
 
-/// Why a body can't be read as far as it is needed.
+/// The reason why a body can't be read far enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unread {
-    /// Its encoding is none that is decoded here.
+    /// evertoken does not decode its encoding.
     Coding,
-    /// It is not what its encoding says, or is cut.
+    /// It does not match its encoding, or is cut.
     Broken,
-    /// It is too large once it is inflated.
+    /// Its inflated size exceeds the limit.
     Inflated,
     /// It is compressed and large, and enough large bodies are held.
     Crowded,
-    /// It is large, the model does not stand at its start, and enough large bodies are held.
+    /// It is large, its model is not at its start, and enough large bodies are held.
     Late,
 }
 
-/// What can't be done with a body that can't be read.
+/// The task that an unreadable body prevents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Undone {
-    /// To route it by its model.
+    /// Routing it by its model.
     Routing,
-    /// To rename its model.
+    /// Renaming its model.
     Renaming,
 }
 
-/// The request's body with its model readable, where that can be, and who may serve it: what `serving` says of
-/// its model.
+/// The request's body with its model readable, if possible, and its candidates: the result of `serving` for its
+/// model.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub(super) fn by_model<'p, P>(
@@ -67,20 +67,20 @@ pub(super) fn by_model<'p, P>(
     Ok((reader.for_renaming(body).map_err(Stop::of_body)?, candidates))
 }
 
-/// A look into the body of one request.
+/// Reads the body of one request.
 struct BodyReader<'a> {
     head: &'a RequestHead,
-    /// What is not yet read of the body.
+    /// The unread part of the body.
     rest: &'a mut dyn Read,
     limits: &'a Limits,
 }
 
-/// A body that is inflated whole, or as it was and why it is not.
+/// A body that is inflated whole, or the unchanged body and the reason.
 type Unpacked = Result<TakenBody, (Unread, TakenBody)>;
 
 impl BodyReader<'_> {
-    /// The body with its model readable, where that can be; it is sent as it came unless the model is renamed. A
-    /// request goes on with the body as it is where it can't, and the log says why.
+    /// The body with its model readable, if possible; it is sent as it came unless the model is renamed. Otherwise
+    /// the request continues with the unchanged body, and the log gives the reason.
     fn look_into(&mut self, body: TakenBody) -> io::Result<TakenBody> {
         let (start, is_whole) = match &body {
             TakenBody::Held(bytes) => (&**bytes, true),
@@ -97,7 +97,7 @@ impl BodyReader<'_> {
             self.say(Undone::Routing, Unread::Coding);
             return Ok(body);
         }
-        // Whether too short a start is compressed is not known yet.
+        // It is not yet known whether a start this short is compressed.
         let is_short = !is_whole && start.len() < inflate::MARK_BYTES;
         let most = usize::try_from(self.limits.replay_body_bytes).unwrap_or(usize::MAX);
         let found = inflate::beginning(start, most);
@@ -123,7 +123,7 @@ impl BodyReader<'_> {
         }
     }
 
-    /// The body as its route needs it, which renames the model: one that was inflated in part is inflated whole.
+    /// The body for a route that renames the model: a partly inflated one is inflated whole.
     fn for_renaming(&mut self, body: TakenBody) -> io::Result<TakenBody> {
         let TakenBody::Glimpsed { sent, model } = body else { return Ok(body) };
         Ok(match self.unpacked(*sent)? {
@@ -165,7 +165,7 @@ impl BodyReader<'_> {
         })
     }
 
-    /// A streamed body, held whole; None where enough large bodies are held.
+    /// A streamed body, held whole; None if enough large bodies are held.
     fn hold(&mut self, length: Option<u64>, start: &mut Vec<u8>) -> io::Result<Option<HeldBytes>> {
         let Some(length) = length else {
             return HeldBytes::beyond_of_any_length(start, self.rest);
@@ -174,7 +174,7 @@ impl BodyReader<'_> {
         HeldBytes::beyond(start, length, self.rest)
     }
 
-    /// How the body is encoded: the first that is said, where it means something.
+    /// The body's encoding: the first coding named, if it has a meaning.
     fn coding(&self) -> Option<&[u8]> {
         let mut codings = self.head.headers.all("content-encoding");
         codings.next().filter(|coding| !coding.eq_ignore_ascii_case(b"identity"))
@@ -200,7 +200,7 @@ impl BodyReader<'_> {
     }
 }
 
-/// Whether a body of this encoding is looked into.
+/// True if bodies with this encoding are inflated.
 fn is_known(coding: &[u8]) -> bool {
     ["gzip", "x-gzip", "zstd"].iter().any(|one| coding.eq_ignore_ascii_case(one.as_bytes()))
 }
@@ -277,7 +277,7 @@ mod tests {
         BodyReader { head: &head, rest: &mut rest, limits }.look_into(body).unwrap()
     }
 
-    /// The same, and made ready for a rename.
+    /// The same, also prepared for a rename.
     fn readied(codings: &[&str], body: TakenBody, mut rest: &[u8], limits: &Limits) -> TakenBody {
         let head = head(codings);
         let mut reader = BodyReader { head: &head, rest: &mut rest, limits };
@@ -297,7 +297,7 @@ mod tests {
             (&["gzip"], &packed, Some("old")),
             (&["X-GZIP"], &packed, Some("old")),
             (&["zstd"], zstd, Some("claude-x")),
-            // What the bytes are counts, as long as it is one of the two.
+            // The bytes decide, as long as the coding is one of the two.
             (&["gzip"], zstd, Some("claude-x")),
             (&["zstd"], &packed, Some("old")),
             (&["gzip"], PLAIN, Some("old")),
@@ -354,7 +354,7 @@ mod tests {
             let body = looked(&["gzip"], held(&packed), b"", &limits(1000, most));
             assert_eq!(name(&body).as_deref(), expected, "{most}");
         }
-        // What is no JSON object is not held and not inflated any further.
+        // A body that is not a JSON object is neither held nor inflated further.
         let file = gzip("x".repeat(5000).as_bytes());
         let (start, rest) = file.split_at(file.len() - 12);
         let streamed = TakenBody::Streamed(None, start.to_vec());
@@ -365,7 +365,7 @@ mod tests {
     fn a_streamed_body_is_routed_by_its_first_part_or_held() {
         let zstd = include_bytes!("../../tests/data/zstd/level-3.zst").as_slice();
         let plain = include_bytes!("../../tests/data/zstd/plain.json").as_slice();
-        // A decoder gives out nothing of a zstd frame that is cut within its first window; gzip gives all.
+        // A decoder gives nothing of a zstd frame that is cut within its first window; gzip gives everything.
         let cases = [("gzip", gzip(plain), true), ("zstd", zstd.to_vec(), false)];
         for (coding, packed, shows_start) in cases {
             for at in [0, 2, 200] {
@@ -385,7 +385,7 @@ mod tests {
                 }
             }
         }
-        // What only says that it is compressed goes on as it is.
+        // A body that only claims to be compressed passes unchanged.
         let streamed = TakenBody::Streamed(None, b"no such thing".to_vec());
         assert!(!looked(&["zstd"], streamed, b"", &limits(5, 100)).is_held());
         let streamed = TakenBody::Streamed(None, b"{\"model\":\"plain\",".to_vec());

@@ -1,4 +1,4 @@
-//! How long a failing provider is passed over.
+//! The cooldown of a failing provider.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::clock::{Due, Moment, Timestamp};
 use crate::http::message::Headers;
 
-/// A wait beyond this is taken for this: the provider is looked at once a day at least.
+/// The longest cooldown, so that each provider is tried at least once a day.
 pub const COOLDOWN_MAX: Duration = Duration::from_hours(24);
 
-/// Anthropic's limits, by what their fields begin with: `…-remaining` and `…-reset` (RFC 3339, or
-/// seconds since 1970).
+/// Anthropic's limits, by the beginnings of their fields: `…-remaining` and `…-reset` (RFC 3339, or seconds since
+/// 1970).
 const ANTHROPIC_LIMITS: [&str; 5] = [
     "anthropic-ratelimit-unified",
     "anthropic-ratelimit-requests",
@@ -22,8 +22,8 @@ const ANTHROPIC_LIMITS: [&str; 5] = [
 /// `OpenAI`'s limits: `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` (`6m0s`).
 const OPENAI_LIMITS: [&str; 2] = ["requests", "tokens"];
 
-/// How long a provider that answered with these `headers` is passed over: what `Retry-After` says,
-/// else the latest reset of a limit that is used up, else `otherwise`.
+/// The cooldown of a provider that answered with these `headers`: the wait in `Retry-After`, else the latest reset of
+/// a used-up limit, else `otherwise`.
 pub fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
     let asked = headers.retry_after_ms(now).map(Duration::from_millis);
     asked.or_else(|| reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
@@ -48,7 +48,7 @@ fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
     anthropic.chain(openai).max()
 }
 
-/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a number alone is seconds.
+/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a bare number means seconds.
 fn parse_duration(mut text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     while !text.is_empty() {
@@ -71,38 +71,38 @@ fn parse_duration(mut text: &str) -> Option<Duration> {
     Some(total)
 }
 
-/// Whether one provider cools down, and until when.
+/// One provider's cooldown.
 #[derive(Debug, Default)]
 pub struct Cooldown {
-    /// The number of the cooldown that was begun last, 0 once it was ended. While a provider is well, its
-    /// requests read this and nothing else, so that workers do not wait for each other here.
+    /// The number of the latest cooldown, 0 once it was ended. While a provider is well, its requests read only this,
+    /// so that workers do not wait for each other here.
     number: AtomicU64,
     cooling: Mutex<Cooling>,
 }
 
 #[derive(Debug, Default)]
 struct Cooling {
-    /// How many were begun.
+    /// The number of cooldowns so far.
     begun: u64,
     until: Option<Due>,
 }
 
-/// When a request was sent, as far as cooldowns go by that.
+/// The time of sending a request, in terms of cooldowns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentMark(u64);
 
 impl Cooldown {
     fn cooling(&self) -> MutexGuard<'_, Cooling> {
-        // It is changed whole; there is nothing half done to fear.
+        // It is replaced as a whole, so a panic leaves no half-made change.
         self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a request that is about to be sent.
+    /// The mark of a request that is about to be sent.
     pub fn mark(&self) -> SentMark {
         SentMark(self.number.load(Ordering::Acquire))
     }
 
-    /// When it ends; None where it has ended.
+    /// The end of the cooldown; None if it has ended.
     pub fn until(&self, now: Moment) -> Option<Due> {
         if self.mark() == SentMark(0) {
             return None;
@@ -110,8 +110,8 @@ impl Cooldown {
         self.cooling().until.filter(|until| !until.reached(now))
     }
 
-    /// A request failed at `now`: passed over for `length`, or longer where that was said already.
-    /// Returns whether the provider was not cooling down before.
+    /// A request failed at `now`: the provider cools down for `length`, or until a later end that is already set.
+    /// Returns true if the provider was not cooling down before.
     pub fn begin(&self, now: Moment, length: Duration) -> bool {
         let mut cooling = self.cooling();
         let before = cooling.until.filter(|until| !until.reached(now));
@@ -124,7 +124,7 @@ impl Cooldown {
         before.is_none() && !length.is_zero()
     }
 
-    /// A request that was sent at `sent` succeeded: what was begun before is over.
+    /// A request sent at `sent` succeeded, which ends any cooldown begun before it.
     pub fn succeeded(&self, sent: SentMark) {
         if self.mark() == SentMark(0) {
             return;

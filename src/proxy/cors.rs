@@ -1,19 +1,20 @@
-//! Web pages that may call (`settings.allowed_origins`): their preflights, and what lets them read an answer
-//! (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Pure.
+//! Web pages that may call (`settings.allowed_origins`): their preflights, and the fields that let them read an
+//! answer (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Pure.
 
 use crate::http::message::{Headers, RequestHead, ResponseHead};
 
-/// How long a browser may remember the answer to a preflight, in seconds: a changed configuration counts soon.
+/// The time for which a browser may remember the answer to a preflight, in seconds: short, so that a changed
+/// configuration counts soon.
 const PREFLIGHT_MAX_AGE_SECONDS: &str = "600";
 
-/// Fields of a provider's answer that ours take the place of.
+/// Fields of a provider's answer that evertoken's replace.
 const OURS: [&str; 3] = [
     "access-control-allow-origin",
     "access-control-allow-credentials",
     "access-control-expose-headers",
 ];
 
-/// Fields that every page may read, or that no page may.
+/// Fields that every page may read, or that no page may read.
 const NOT_EXPOSED: [&str; 9] = [
     "cache-control",
     "content-language",
@@ -26,7 +27,7 @@ const NOT_EXPOSED: [&str; 9] = [
     "vary",
 ];
 
-/// The one of `origins` that the request says it comes from.
+/// The request's own origin, if it is among `origins`.
 pub fn allowed<'a>(head: &RequestHead, origins: &'a [String]) -> Option<&'a str> {
     if origins.is_empty() {
         return None;
@@ -36,7 +37,7 @@ pub fn allowed<'a>(head: &RequestHead, origins: &'a [String]) -> Option<&'a str>
     origins.iter().map(String::as_str).find(|own| own.as_bytes() == origin)
 }
 
-/// The answer to a preflight of a page that may call; None for any other request.
+/// The answer to a preflight of an allowed page; None for any other request.
 pub fn preflight(head: &RequestHead, origins: &[String]) -> Option<ResponseHead> {
     if origins.is_empty() || head.method != "OPTIONS" {
         return None;
@@ -49,7 +50,7 @@ pub fn preflight(head: &RequestHead, origins: &[String]) -> Option<ResponseHead>
         headers.push("access-control-allow-headers", fields);
     }
     if head.headers.first("access-control-request-private-network") == Some(b"true") {
-        // https://wicg.github.io/private-network-access/: a page of the internet, and a server on this machine.
+        // https://wicg.github.io/private-network-access/: a page on the internet calls a server on this machine.
         headers.push("access-control-allow-private-network", "true");
     }
     headers.push("access-control-max-age", PREFLIGHT_MAX_AGE_SECONDS);
@@ -73,7 +74,7 @@ pub fn share(headers: &mut Headers, origin: &str) {
     }
 }
 
-/// The names of the fields that a page may read once they are listed, each once.
+/// The names of the fields that a page may read only if they are listed, each once.
 fn exposed(headers: &Headers) -> Vec<&[u8]> {
     let mut names: Vec<&[u8]> = Vec::new();
     for (name, _) in headers.iter() {

@@ -1,26 +1,26 @@
-//! Why an answer that had begun was cut, for the log line and the metrics. Pure.
+//! The reason why an answer was cut after its beginning, for the log line and the metrics. Pure.
 
 use std::io;
 
-/// What a provider did in the middle of an answer.
+/// A provider's fault in the middle of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// It ended the connection, or sent what is no HTTP.
+    /// It ended the connection, or sent something that is not HTTP.
     BrokeOff,
-    /// It sent nothing for longer than it may.
+    /// It sent nothing for longer than allowed.
     Silent,
 }
 
 impl Cut {
-    /// Of the error that reading the answer ended with.
+    /// The fault behind the error that ended reading the answer.
     pub(super) fn of(error: &io::Error) -> Self {
-        // The system says the same of a peer that no longer acknowledges anything, with a number of its own.
+        // The system reports a peer that no longer acknowledges data in the same way, with its own error number.
         let is_our_limit =
             error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none();
         if is_our_limit { Self::Silent } else { Self::BrokeOff }
     }
 
-    /// In words, for the log line.
+    /// The words for the log line.
     pub(super) const fn in_words(self) -> &'static str {
         match self {
             Self::BrokeOff => "the provider broke off",

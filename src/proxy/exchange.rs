@@ -60,7 +60,7 @@ impl Service for Proxy {
         let kind = head.map_or(ProviderKind::Generic, |head| kind(self, head, None));
         let mut reply = Reply::new(out, head, false);
         reply.share_with(head.and_then(|head| cors::allowed(head, &self.access.origins)));
-        // Whoever sends what can't be read may well be gone; there is nobody else to tell.
+        // A client that sends an unreadable request may be gone; nobody else needs to be told.
         let _ = refuse_with(refusal, kind, self.date(), &mut reply);
         debug!("Refused a request: {} ({})", refusal.message, refusal.code.as_str());
     }
@@ -110,7 +110,7 @@ fn answer<'p>(
     }
 }
 
-/// Answers with a page of our own.
+/// Answers with one of evertoken's own pages.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 fn send_page(
@@ -131,8 +131,8 @@ fn send_page(
     page.send(head, proxy.date(), reply)
 }
 
-/// The error shape for a request: that of its provider, also where it is refused before the
-/// provider is asked, or of the API that it belongs to.
+/// The error shape for a request: that of its provider, even if the request is refused before the provider is asked,
+/// or of its API.
 fn kind(proxy: &Proxy, head: &RequestHead, provider: Option<&Provider>) -> ProviderKind {
     let of = |one: &Provider| Some(one.config.kind);
     let kind = match (provider, route(&head.target, &proxy.providers)) {
@@ -153,7 +153,7 @@ fn refuse_with(
     reply: &mut Reply<'_>,
 ) -> io::Result<()> {
     if matches!(refusal.code, Code::BadRequest | Code::ClientTimeout | Code::BodyTooLarge) {
-        // Where the next request would start is not known, or too far away.
+        // The start of the next request is unknown, or too far away.
         reply.close_after();
     }
     let (mut head, body) = refusal.render(kind);
@@ -192,6 +192,6 @@ fn report(
     };
     let of_provider = record.provider.map(|one| &one.metrics);
     proxy.metrics.observe(&observed, of_provider);
-    // Supervisors ask for pages every few seconds; who is refused one is of interest.
+    // Supervisors request pages every few seconds; a refused one is of interest.
     summary.log(if record.is_page { Level::Debug } else { Level::Info });
 }

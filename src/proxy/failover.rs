@@ -1,4 +1,4 @@
-//! Who may serve a request, and what becomes of it when one of them fails: the next one tries.
+//! The candidates of a request, and failover: if one fails, the next one tries.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,20 +24,20 @@ use crate::proxy::{coded, headers, location, verdict};
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;
-/// How long reading it may take.
+/// The longest time to read it.
 const KEPT_READ_MAX: Duration = Duration::from_secs(5);
 
-/// A failing answer, whole, for the case that no other provider has a better one.
+/// A failing answer, whole, in case no other provider has a better one.
 struct FailedAnswer<'p> {
     provider: &'p Provider,
     head: ResponseHead,
     body: Vec<u8>,
 }
 
-/// The providers of a request, in the order in which they are tried.
+/// The providers for a request, in the order in which they are tried.
 pub(super) type Candidates<'p> = Queue<'p, Arc<Provider>>;
 
-/// The body, and who may serve the request, in the order in which they are tried.
+/// The body, and the candidates of the request in the order in which they are tried.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub(super) fn choose<'p>(
@@ -65,7 +65,7 @@ pub(super) fn choose<'p>(
     Ok((body, Queue::new(candidates, proxy.settings.selection_strategy, turn)))
 }
 
-/// Reads the body up to `replay_body_bytes`, so that it can be sent again; more is streamed.
+/// Reads the body up to `replay_body_bytes`, so that it can be sent again; a larger one is streamed.
 pub(super) fn take_body(
     proxy: &Proxy,
     request: &mut Request<'_>,
@@ -76,8 +76,8 @@ pub(super) fn take_body(
     taken.map_err(Stop::of_body)
 }
 
-/// Tries the candidates in turn until one answers well; the last answer is passed on as it is. The
-/// body is let go before that, since a stream may take long.
+/// Tries the candidates in turn until one answers well; otherwise the last answer is passed on unchanged. The body is
+/// freed before that, because a stream may take long.
 #[expect(clippy::too_many_arguments, reason = "they are what an exchange is made of")]
 pub(super) fn forward<'p>(
     proxy: &'p Proxy,
@@ -134,7 +134,7 @@ pub(super) fn forward<'p>(
     }
 }
 
-/// Reads a failing answer to its end and closes its exchange; None where it is too long or breaks.
+/// Reads a failing answer to its end and closes its exchange; None if it is too long or breaks off.
 fn keep(answered: Answered<'_>) -> Option<FailedAnswer<'_>> {
     let Answered { provider, mut answer, .. } = answered;
     let mut head = answer.head.clone();

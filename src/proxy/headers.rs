@@ -1,4 +1,5 @@
-//! Which header fields cross, each way: hop-by-hop out, client credentials out, the token in.
+//! The header fields that cross in each direction: hop-by-hop fields and client credentials are removed, and the
+//! token is added.
 
 use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, Provider, ProviderKind};
@@ -20,18 +21,18 @@ const HOP_BY_HOP: [&str; 10] = [
     "proxy-authenticate",
 ];
 
-/// Request fields that the proxy takes care of itself, besides the hop-by-hop ones.
+/// Request fields that the proxy sets itself, besides the hop-by-hop ones.
 const OURS: [&str; 3] = ["host", "content-length", "expect"];
 
-/// Request fields that hold a list, so that the client's members and the configured ones are merged.
+/// Request fields with a list, in which the client's and the configured members are merged.
 const LISTS: [&str; 1] = ["anthropic-beta"];
 
-/// What the proxy's own fields hold, mostly: a token.
+/// The usual size of the proxy's own fields: a token.
 const OWN_COMMON_BYTES: usize = 256;
 
-/// What may not cross: hop-by-hop by nature or because `Connection` names it.
+/// The fields that may not cross: hop-by-hop fields, and those that `Connection` names.
 struct HopByHop {
-    /// What `Connection` names.
+    /// The names in `Connection`.
     others: Vec<Vec<u8>>,
 }
 
@@ -52,29 +53,29 @@ impl HopByHop {
     }
 }
 
-/// The fields that a provider is sent.
+/// The header fields for a provider.
 #[derive(Debug)]
 pub struct OutgoingFields<'a> {
-    /// The client's, name and value, as they came.
+    /// The client's fields, name and value, as they came.
     pub passed_on: Vec<(&'a [u8], &'a [u8])>,
-    /// The proxy's own.
+    /// The proxy's own fields.
     pub own: Headers,
 }
 
 impl OutgoingFields<'_> {
-    /// Sets a field in the place of all that are called `name`.
+    /// Replaces all fields called `name` by one.
     fn set(&mut self, name: &str, value: &[&[u8]]) {
         self.remove(name);
         self.own.push_parts(name.as_bytes(), value);
     }
 
-    /// Takes out all fields that are called `name`.
+    /// Removes all fields called `name`.
     pub fn remove(&mut self, name: &str) {
         self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
         self.own.remove(name);
     }
 
-    /// Takes out fields that hold one of `keys`; of cookies those alone that do.
+    /// Removes fields that hold one of `keys`, and of cookies only those that do.
     fn take_out(&mut self, keys: &[Secret]) {
         let own = &mut self.own;
         self.passed_on.retain(|(name, value)| {
@@ -90,7 +91,7 @@ impl OutgoingFields<'_> {
     }
 }
 
-/// The credential field of `provider`: its name, and what stands before the credential in it.
+/// The credential field of `provider`: its name, and the text before the credential.
 pub fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
     let usual = match (provider.auth_type, provider.kind) {
         (AuthType::None, _) => return None,
@@ -103,11 +104,11 @@ pub fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
     Some((name, provider.auth_prefix.as_deref().unwrap_or(prefix)))
 }
 
-/// The fields to send to `provider` for a client's `headers`.
+/// The fields for `provider`, made from a client's `headers`.
 ///
-/// `credential` is the token to put in; None leaves the request without one, or with the client's
-/// own for a passthrough provider, but never with one of our `inbound_keys`. `claims` are the values of the
-/// provider's fields that hold claims of the token.
+/// `credential` is the token to add. With None, the request has no credential, or for a passthrough provider the
+/// client's own, but never one of the `inbound_keys`. `claims` are the values of the provider's fields with claims of
+/// the token.
 pub fn to_upstream<'a>(
     headers: &'a Headers,
     provider: &Provider,
@@ -151,7 +152,7 @@ pub fn to_upstream<'a>(
     sent
 }
 
-/// The client's members of the list and then those of `configured` that it lacks.
+/// The client's members of the list, followed by the members of `configured` that it lacks.
 fn merged(passed_on: &[(&[u8], &[u8])], name: &str, configured: &str) -> String {
     let mut lists = Headers::new();
     let is_called = |(own, _): &&(&[u8], &[u8])| own.eq_ignore_ascii_case(name.as_bytes());
@@ -168,8 +169,8 @@ fn merged(passed_on: &[(&[u8], &[u8])], name: &str, configured: &str) -> String 
     members.join(",")
 }
 
-/// Takes out what does not cross to the client. `Content-Length` stays; the reply corrects it where
-/// the framing needs that.
+/// Removes the fields that do not cross to the client. `Content-Length` stays; the reply corrects it if its framing
+/// differs.
 pub fn to_client(headers: &mut Headers) {
     let hop_by_hop = HopByHop::of(headers);
     headers.retain(|name, _| !hop_by_hop.holds(name));
@@ -209,7 +210,7 @@ mod tests {
         headers
     }
 
-    /// What is sent, in its order.
+    /// The fields that are sent, in order.
     fn to_upstream(
         headers: &Headers,
         provider: &Provider,

@@ -1,8 +1,7 @@
-//! The bytes of a request's body that are held: small ones on the heap, large ones in pages of their
-//! own.
+//! The held bytes of a request's body: small ones on the heap, large ones in their own memory pages.
 //!
-//! Pages go back to the system when the body is let go. glibc's heap would keep them for the next one:
-//! after the first large piece was freed it takes larger ones from the heap too, and gives back little.
+//! Pages go back to the system when the body is freed. glibc's heap would keep them for the next body: after the
+//! first large block is freed, glibc takes larger blocks from the heap too, and returns little.
 
 use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
@@ -10,36 +9,36 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 
-/// From this size on a body has pages of its own.
+/// From this size on, a body has its own pages.
 const LARGE_MIN_BYTES: usize = 64 * 1024;
 
-/// Bytes of a length that is known from the start.
+/// Bytes whose length is known from the start.
 #[derive(Debug)]
 pub enum HeldBytes {
     /// On the heap.
     Small(Vec<u8>),
-    /// In pages of their own.
+    /// In their own pages.
     Large(MmapMut),
-    /// In pages, though it is over `replay_body_bytes`.
+    /// In their own pages, although over `replay_body_bytes`.
     Beyond(MmapMut, Permit),
 }
 
-/// How many bodies over `replay_body_bytes` are held at a time, each of `max_body_bytes` at most, compressed and
-/// inflated: their model stands last and a route asks for it, or they are compressed and it is renamed.
+/// The most bodies over `replay_body_bytes` that are held at a time, each of `max_body_bytes` at most, compressed and
+/// inflated: bodies whose model comes last and decides the route, or compressed ones whose model is renamed.
 pub const BEYOND_MAX: usize = 8;
 static BEYOND: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts one of them while it lives.
+/// Counts one such body while it lives.
 #[derive(Debug)]
 pub struct Permit(&'static AtomicUsize);
 
 impl Permit {
-    /// One for a body over the limit; None where enough of them are held.
+    /// A permit for a body over the limit; None if enough of them are held.
     pub fn beyond() -> Option<Self> {
         Self::of(&BEYOND, BEYOND_MAX)
     }
 
-    /// One of at most `most` that `count` counts; None where there are so many.
+    /// One of at most `most` permits that `count` counts; None if all are taken.
     fn of(count: &'static AtomicUsize, most: usize) -> Option<Self> {
         let permit = Self(count);
         (count.fetch_add(1, Ordering::SeqCst) < most).then_some(permit)
@@ -53,8 +52,7 @@ impl Drop for Permit {
 }
 
 impl HeldBytes {
-    /// So many bytes, all zero. Of large ones no memory is taken before they are written. Fails where
-    /// there is no room for them.
+    /// This many bytes, all zero. Large ones take memory only when they are written. Fails if there is no room.
     pub fn zeroed(length: usize) -> io::Result<Self> {
         if length < LARGE_MIN_BYTES {
             return Ok(Self::Small(cleared(length)));
@@ -62,14 +60,14 @@ impl HeldBytes {
         MmapMut::map_anon(length).map(Self::Large)
     }
 
-    /// Reads `length` bytes from `body`, and no more. Fewer are an error.
+    /// Reads exactly `length` bytes from `body`. Fewer are an error.
     pub fn read(length: usize, body: &mut dyn Read) -> io::Result<Self> {
         let mut held = Self::zeroed(length)?;
         body.read_exact(&mut held)?;
         Ok(held)
     }
 
-    /// A body of `length` bytes over the limit, of which `start` was read. None where enough of them are held.
+    /// A body of `length` bytes over the limit, of which `start` was read. None if enough of them are held.
     pub fn beyond(start: &[u8], length: usize, body: &mut dyn Read) -> io::Result<Option<Self>> {
         let Some(permit) = Permit::beyond() else { return Ok(None) };
         let mut pages = MmapMut::map_anon(length)?;
@@ -78,7 +76,7 @@ impl HeldBytes {
         Ok(Some(Self::Beyond(pages, permit)))
     }
 
-    /// The same where the length is not known; the reader itself ends at `max_body_bytes`.
+    /// The same for an unknown length; the reader itself ends at `max_body_bytes`.
     pub fn beyond_of_any_length(
         start: &mut Vec<u8>,
         body: &mut dyn Read,
@@ -90,7 +88,7 @@ impl HeldBytes {
         Ok(Some(Self::Beyond(pages, permit)))
     }
 
-    /// The bytes of `parts`, one after the other.
+    /// The bytes of `parts`, concatenated.
     pub fn joined(parts: &[&[u8]]) -> io::Result<Self> {
         let mut held = Self::zeroed(parts.iter().map(|part| part.len()).sum())?;
         let mut start = 0;

@@ -1,4 +1,4 @@
-//! The keys of clients: where a request shows one, and where one stands that must not go upstream. Pure.
+//! The clients' keys: the places where a request shows one, and those where one must not go upstream. Pure.
 //!
 //! Every key is compared with every candidate, in constant time, so that the time does not tell which one it was.
 
@@ -17,13 +17,13 @@ pub const CREDENTIAL_FIELDS: [&str; 4] =
 /// The parameter that holds a client's credential, as Gemini's clients send it.
 pub const KEY_PARAMETER: &str = "key";
 
-/// What stands before a key in a `Sec-WebSocket-Protocol` of `OpenAI`'s clients in browsers.
+/// The text before a key in a `Sec-WebSocket-Protocol` of `OpenAI`'s browser clients.
 const WEBSOCKET_KEY_PREFIX: &[u8] = b"openai-insecure-api-key.";
-/// Keys from this length on are found within longer texts too. A shorter one, which could be a usual word, counts only
-/// where it stands between separators.
+/// Keys of at least this length are also found within longer texts. A shorter one could be a common word, and counts
+/// only between separators.
 const KEY_IN_TEXT_MIN_BYTES: usize = 16;
 
-/// What the request's credential fields and its parameter `key` hold, as they stand there.
+/// The values of the request's credential fields and of its parameter `key`, as they are.
 pub fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let fields = CREDENTIAL_FIELDS.iter().flat_map(|name| head.headers.all(name));
     let query = head.target.split_once('?').map_or("", |(_, query)| query);
@@ -32,7 +32,7 @@ pub fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
     fields.map(Cow::Borrowed).chain(keys.map(|(_, value)| decoded(value.as_bytes())))
 }
 
-/// The key in a credential field's value: what follows `Bearer `, or all of it.
+/// The key in a credential field's value: the text after `Bearer `, or the whole value.
 pub fn bare_key(value: &[u8]) -> &[u8] {
     let scheme = b"bearer ";
     match value.split_at_checked(scheme.len()) {
@@ -41,7 +41,7 @@ pub fn bare_key(value: &[u8]) -> &[u8] {
     }
 }
 
-/// Whether one of `keys` stands in `value`: as it is, after a scheme, percent-encoded, or in Basic authentication.
+/// True if one of `keys` is in `value`: as it is, after a scheme, percent-encoded, or in Basic authentication.
 pub fn holds(value: &[u8], keys: &[Secret]) -> bool {
     // Most values are too short for any key.
     if !keys.iter().any(|key| key.len() <= value.len()) {
@@ -57,7 +57,7 @@ pub fn holds(value: &[u8], keys: &[Secret]) -> bool {
     found
 }
 
-/// The value of a `Cookie` field without the cookies that hold one of `keys`; None where none is left.
+/// The value of a `Cookie` field without the cookies that hold one of `keys`; None if none is left.
 pub fn without_keys(cookies: &[u8], keys: &[Secret]) -> Option<Vec<u8>> {
     let pairs = cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let kept: Vec<_> = pairs.filter(|pair| !holds(pair, keys)).collect();
@@ -96,12 +96,12 @@ fn key_stands_in(value: &[u8], key: &Secret) -> bool {
     })
 }
 
-/// Whether a word goes on with this byte.
+/// True if a word continues with this byte.
 fn is_in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// Whether a piece between separators goes on with this byte.
+/// True if a piece between separators continues with this byte.
 fn is_in_piece(byte: u8) -> bool {
     !matches!(byte, b' ' | b'\t' | b',' | b';' | b':' | b'=' | b'&' | b'?' | b'"')
 }

@@ -1,5 +1,5 @@
-//! The body of a request as it is read: how much came, for the log line, and how much is left, which decides what becomes
-//! of the connection.
+//! Tracks the reading of a request's body: the bytes that came, for the log line, and the bytes that are left, which
+//! decide about the connection.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use crate::http::message::{BodyLength, RequestHead};
 use crate::ingress::conn::DRAIN_MAX_BYTES;
 
-/// How far a body was read.
+/// The progress of reading a body.
 #[derive(Debug, Default)]
 pub struct Progress {
     bytes: Cell<u64>,
@@ -15,19 +15,19 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How much of it was read.
+    /// The bytes read so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
-    /// Whether so much of the body of `head` is left that the connection closes rather than that somebody reads it. The
-    /// answer has to say so (RFC 9112 §9.6): else the client sends its next request on it.
+    /// True if so much of the body of `head` is left that the connection closes instead of reading it. The answer
+    /// must say so (RFC 9112 §9.6), or the client sends its next request on it.
     pub fn leaves_too_much(&self, head: &RequestHead) -> bool {
         match head.body {
             BodyLength::Absent => false,
             BodyLength::Sized(length) => {
                 let left = length.saturating_sub(self.bytes());
-                // Whether a body that was not asked for comes is not known (RFC 9110 §10.1.1).
+                // A body that was not asked for may or may not come (RFC 9110 §10.1.1).
                 let is_unasked = || self.bytes() == 0 && head.headers.contains("expect");
                 left > DRAIN_MAX_BYTES as u64 || (left > 0 && is_unasked())
             }
@@ -36,11 +36,11 @@ impl Progress {
     }
 }
 
-/// A body that notes its progress.
+/// A body that records its progress.
 pub(super) struct Counted<'a> {
-    /// What it is read from.
+    /// The source of the bytes.
     pub(super) body: &'a mut dyn Read,
-    /// How far.
+    /// The progress.
     pub(super) progress: &'a Progress,
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_connection_closes_where_more_of_a_body_is_left_than_is_drained() {
         let most = DRAIN_MAX_BYTES as u64;
-        // The body, whether it waits to be asked for, how much was read, and whether too much is left.
+        // The body, whether it waits for a 100, the bytes read, and whether too much is left.
         let cases = [
             (BodyLength::Absent, false, 0, false),
             (BodyLength::Sized(most), false, 0, false),

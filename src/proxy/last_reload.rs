@@ -1,22 +1,22 @@
-//! How the last reload failed, until one succeeds: for the status, the page and the metrics.
+//! The failure of the last reload, until one succeeds, for the status, the page and the metrics.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::Timestamp;
 use crate::report::FailedReload;
 
-/// How many of its mistakes are kept: the log has them all.
+/// The most mistakes that are kept; the log has all of them.
 const PROBLEMS_KEPT_MAX: usize = 20;
 
-/// The last reload, where it failed. It outlives reloads.
+/// The last reload, if it failed. It outlives reloads.
 #[derive(Debug, Default)]
 pub struct LastReload {
     failed: Mutex<Option<FailedReload>>,
 }
 
 impl LastReload {
-    /// Notes a reload that ended at `at`, with the problems that kept the new configuration from use, where the one from
-    /// `in_use_since` stays.
+    /// Records a reload that ended at `at`, with the problems that kept the new configuration from use; the
+    /// configuration from `in_use_since` stays in use.
     pub fn note(&self, problems: Option<&Vec<String>>, at: Timestamp, in_use_since: Timestamp) {
         let failed = problems.map(|all| {
             let mut problems: Vec<_> = all.iter().take(PROBLEMS_KEPT_MAX).cloned().collect();
@@ -28,7 +28,7 @@ impl LastReload {
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
-    /// How it failed.
+    /// The failure, if any.
     pub fn failed(&self) -> Option<FailedReload> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,8 +1,9 @@
-//! Where the answers of a provider lead a client: back here, as far as it is the provider's own origin. Pure.
+//! Maps the references in a provider's answers back to evertoken, within the provider's own origin. Pure.
 //!
-//! A reference (RFC 3986 §4.1) in `Location` or `Content-Location` is resolved as the provider means it. What lies below its
-//! `base_url` becomes a path of ours. What lies on the same origin beside that can't be reached through evertoken: it
-//! becomes the provider's own URL, so that no client takes it for a path of ours, which may be another provider's.
+//! A reference (RFC 3986 §4.1) in `Location` or `Content-Location` is resolved as the provider means it. A target
+//! below its `base_url` becomes a path on evertoken. Another target on the same origin can't be reached through
+//! evertoken and becomes the provider's own URL, so that no client takes it for a path on evertoken, which may belong
+//! to another provider.
 
 use std::borrow::Cow;
 
@@ -14,10 +15,10 @@ use crate::http::message::{Headers, RequestHead, path_of};
 use crate::proxy::api::api_of;
 use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 
-/// The fields that hold a reference to somewhere else.
+/// The fields that hold a reference to another place.
 const FIELDS: [&str; 2] = ["location", "content-location"];
 
-/// Has the references in an answer of `provider`, one of the table's, to the request with `head` lead back here.
+/// Maps the references in an answer of `provider`, one of the table's, to the request with `head` back to evertoken.
 pub fn lead_back<P: AsRef<Provider>>(
     headers: &mut Headers,
     table: Table<'_, P>,
@@ -41,7 +42,7 @@ pub fn lead_back<P: AsRef<Provider>>(
     }
 }
 
-/// The reference that a client of ours is given for `reference`; None where that is right as it is.
+/// The reference for the client instead of `reference`; None if `reference` is right as it is.
 fn led_back<P: AsRef<Provider>>(
     reference: &str,
     table: Table<'_, P>,
@@ -70,14 +71,14 @@ fn led_back<P: AsRef<Provider>>(
     Some(format!("/to/{segment}{rest}{suffix}"))
 }
 
-/// Whether a request for `path` that is otherwise as the one with `head` could go to `provider` alone.
+/// True if a request for `path` that otherwise equals the one with `head` could go only to `provider`.
 fn leads_to<P: AsRef<Provider>>(
     path: &str,
     table: Table<'_, P>,
     provider: &Provider,
     head: &RequestHead,
 ) -> bool {
-    // Two slashes at the start would name another server; the bare address has a browser sent to our page.
+    // Two slashes at the start would name another server; `/` sends a browser to the status page.
     let is_path = !path.starts_with("//")
         && path != "/"
         && matches!(route(path, table.providers), Ok(Route::Any));
@@ -87,14 +88,15 @@ fn leads_to<P: AsRef<Provider>>(
         && matches!(served().as_slice(), [only] if std::ptr::eq(only.provider.as_ref(), provider))
 }
 
-/// A `base_url`, as references are compared with it.
+/// A `base_url`, in the form in which references are compared with it.
 struct Base<'a> {
     /// Scheme and authority.
     origin: &'a str,
     scheme: &'a str,
     host: &'a str,
     port: u16,
-    /// What stands before each path of ours: its path, without the `/v1` at its end, which ours may have too.
+    /// The part of the base before each path: its path without the `/v1` at its end, which the request's path may
+    /// have too.
     start: &'a str,
     /// That `/v1`, or nothing.
     version: &'a str,
@@ -111,8 +113,8 @@ impl<'a> Base<'a> {
         Some(Self { origin, scheme, host, port, start, version: &path[start.len()..] })
     }
 
-    /// The path of the provider that `reference` means, in an answer to a request for our path `asked`, and its query
-    /// and fragment as they are; None where it leads to another origin, or not to another path.
+    /// The provider's path that `reference` means, in an answer to a request for the path `asked`, with its query and
+    /// fragment unchanged; None if it leads to another origin, or not to another path.
     fn resolve<'b>(&self, reference: &'b str, asked: &str) -> Option<(String, &'b str)> {
         let hierarchy = match scheme_of(reference) {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(self.scheme) => {
@@ -123,7 +125,7 @@ impl<'a> Base<'a> {
         };
         let Some(hierarchy) = hierarchy else {
             let (path, suffix) = reference.split_at(end_of(reference, &['?', '#']));
-            // A query alone leads to the path that was asked for; that may be another provider's now.
+            // A query alone refers to the requested path, which may be another provider's now.
             let same = path_of(asked).rsplit('/').next().unwrap_or_default();
             let path = if path.is_empty() { same } else { path };
             return Some((self.resolve_path(path, asked), suffix));
@@ -150,7 +152,7 @@ impl<'a> Base<'a> {
         without_dots(&format!("{folder}{path}"))
     }
 
-    /// Whether `authority` is the provider's own: name and port are as its are.
+    /// True if `authority` is the provider's own: the same name and port.
     fn is_own(&self, authority: &str) -> bool {
         let host = match authority.strip_prefix('[') {
             Some(rest) => rest.split(']').next(),
@@ -160,7 +162,7 @@ impl<'a> Base<'a> {
             && port_of(self.scheme, authority) == Some(self.port)
     }
 
-    /// What stands behind the start of the base URL in `path`; None where that is not below it.
+    /// The part of `path` below the start of the base URL; None if it is not below it.
     fn below<'b>(&self, path: &'b str) -> Option<&'b str> {
         let rest = path.strip_prefix(self.start)?;
         let below = rest.strip_prefix(self.version)?;
@@ -168,7 +170,7 @@ impl<'a> Base<'a> {
     }
 }
 
-/// The scheme of a reference and what follows its colon; None for one that is relative.
+/// The scheme of a reference and the rest after its colon; None for a relative one.
 fn scheme_of(reference: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = reference.split_once(':')?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -177,7 +179,7 @@ fn scheme_of(reference: &str) -> Option<(&str, &str)> {
     is_scheme.then_some((scheme, rest))
 }
 
-/// The port of an authority without a user, that of the scheme where there is none.
+/// The port of an authority without a user, by default that of the scheme.
 fn port_of(scheme: &str, authority: &str) -> Option<u16> {
     let behind = authority.rfind(']').map_or(0, |at| at + 1);
     match authority[behind..].split_once(':') {
@@ -190,7 +192,7 @@ fn end_of(text: &str, ends: &[char]) -> usize {
     text.find(ends).unwrap_or(text.len())
 }
 
-/// `path`, which starts with a slash, with its dot segments resolved (RFC 3986 §5.2.4), encoded ones too.
+/// `path`, which starts with a slash, with its dot segments resolved (RFC 3986 §5.2.4), including encoded ones.
 fn without_dots(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut ends_in_folder = false;
@@ -224,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Where the first of these providers' answers lead.
+    /// The mapped references of the first of these providers.
     #[track_caller]
     fn leads(providers: &str, target: &str, cases: &[(&str, &str)]) {
         let config = config(providers);
@@ -308,7 +310,7 @@ mod tests {
                 ("/api/../x", "http://h:81/x"),
                 ("//h:81/x", "http://h:81/x"),
                 ("http://h:81", "http://h:81/"),
-                // Below it all the same.
+                // Still below it.
                 ("../x", "/to/p/x"),
             ],
         );
@@ -345,7 +347,7 @@ mod tests {
                 ("http://h/v1/x/", "/v1/x/"),
                 ("y", "/v1/y"),
                 ("?a", "/v1/x?a"),
-                // These would lead to another server, to our pages, or to whoever is called so.
+                // These would lead to another server, to evertoken's own pages, or to a provider of that name.
                 ("http://h//evil/x", "/to/p//evil/x"),
                 ("/-/status", "/to/p/-/status"),
                 ("/to/q/x", "/to/p/to/q/x"),
@@ -364,7 +366,7 @@ mod tests {
                 ("/mcp/", "/to/p/mcp/"),
             ],
         );
-        // Another could serve it too.
+        // Another provider could serve it too.
         leads(
             &providers("http://h"),
             "/v1/files",

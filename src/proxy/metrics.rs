@@ -1,4 +1,4 @@
-//! What is counted and timed, as Prometheus text; the only file that knows `prometheus`.
+//! Counters and timers as Prometheus text; the only file that uses `prometheus`.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use prometheus::{
 use crate::clock::Timestamp;
 use crate::report::Latency;
 
-/// Upper bounds of the histograms, in seconds: from what a small answer takes to the longest streams.
+/// Upper bounds of the histograms, in seconds: from the time for a small answer to the longest streams.
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
@@ -36,12 +36,12 @@ pub struct Metrics {
     scraping: Mutex<()>,
 }
 
-/// One exchange, as far as it is counted.
+/// One exchange, in terms of the metrics.
 #[derive(Debug)]
 pub struct Observed<'a> {
-    /// The provider's name; None for what the proxy answered itself.
+    /// The provider's name; None for the proxy's own answers.
     pub provider: Option<&'a str>,
-    /// The status that was sent; None where the client had gone before.
+    /// The status that was sent; None if the client had gone before.
     pub status: Option<u16>,
     /// From the request head to the response head.
     pub first_byte: Option<Duration>,
@@ -49,40 +49,40 @@ pub struct Observed<'a> {
     pub total: Duration,
 }
 
-/// One provider's own metrics, looked up once rather than with every request.
+/// One provider's metrics, looked up once rather than with every request.
 #[derive(Clone, Debug)]
 pub struct OfProvider {
-    /// Requests that were answered with 200, which most are.
+    /// Requests answered with 200, which most are.
     fine: IntCounter,
     duration: Histogram,
     first_byte: Histogram,
 }
 
-/// How a provider stands when the metrics are asked for.
+/// One provider's state at the time of the scrape.
 #[derive(Debug)]
 pub struct ProviderNow<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Whether it has a credential to send.
+    /// True if it has a credential to send.
     pub is_ready: bool,
-    /// When its token expires, where it has one that does.
+    /// The expiry of its token, if it has one.
     pub expires_at: Option<Timestamp>,
-    /// When its refresh token ends, where that is known.
+    /// The end of its refresh token, if known.
     pub refresh_token_expires_at: Option<Timestamp>,
     /// Refreshes that succeeded since its thread began.
     pub successes: u64,
     /// Refreshes that failed since its thread began.
     pub failures: u64,
-    /// Requests under way.
+    /// Requests in flight.
     pub in_flight: u64,
 }
 
-/// The configuration in use when the metrics are asked for.
+/// The configuration in use at the time of the scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigurationNow {
-    /// When it was read.
+    /// The time when it was read.
     pub read_at: Timestamp,
-    /// Whether no later one was refused.
+    /// True if no later configuration was refused.
     pub is_last_reload_fine: bool,
 }
 
@@ -96,7 +96,7 @@ impl Metrics {
     /// The media type of [`Metrics::scrape`].
     pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
 
-    /// Nothing counted yet.
+    /// Metrics with nothing counted yet.
     pub fn new() -> Self {
         let registry = Registry::new();
         let build = Gauge::with_opts(
@@ -189,7 +189,7 @@ impl Metrics {
         }
     }
 
-    /// Counts an exchange that has ended, with the metrics of its provider.
+    /// Counts a finished exchange, with the metrics of its provider.
     pub fn observe(&self, observed: &Observed<'_>, of_provider: Option<&OfProvider>) {
         match (observed.status, of_provider) {
             (Some(200), Some(own)) => own.fine.inc(),
@@ -206,7 +206,7 @@ impl Metrics {
         }
     }
 
-    /// How long `provider` takes to begin an answer, by the histogram; None before the first.
+    /// The time until `provider` begins an answer, from the histogram; None before the first.
     pub fn first_byte(&self, provider: &str) -> Option<Latency> {
         let metric = self.first_byte.with_label_values(&[provider]).metric();
         let histogram = metric.get_histogram();
@@ -224,21 +224,21 @@ impl Metrics {
         self.upstream_errors.with_label_values(&[provider, kind]).inc();
     }
 
-    /// Counts connections that were opened or closed; how many there are now.
+    /// Counts opened or closed connections; returns their present number.
     pub fn connections_changed(&self, by: i64) -> usize {
         self.connections.add(by);
         usize::try_from(self.connections.get()).unwrap_or(0)
     }
 
-    /// Everything in the text format, version 0.0.4, with the providers as they stand now and the number of
-    /// log lines that were dropped since the start.
+    /// All metrics in the text format, version 0.0.4, with the providers' present state and the number of log lines
+    /// dropped since the start.
     pub fn scrape(
         &self,
         providers: &[ProviderNow<'_>],
         configuration: ConfigurationNow,
         log_lines_dropped: u64,
     ) -> String {
-        // One at a time, since it sets anew how the providers stand.
+        // One scrape at a time, because it sets the providers' state anew.
         let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         self.in_flight.set(0);
         self.ready.reset();
@@ -278,8 +278,8 @@ fn seconds_since_1970(at: Timestamp) -> f64 {
     Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0)).as_secs_f64()
 }
 
-/// The time within which `percent` of `total` came, in milliseconds, by linear interpolation within its
-/// bucket, as Prometheus does it; the last bound for what lies beyond. None where nothing came.
+/// The time within which `percent` of `total` came, in milliseconds, by linear interpolation within its bucket, as in
+/// Prometheus; the last bound for values beyond it. None without values.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -302,7 +302,7 @@ fn quantile_ms(buckets: &[(f64, u64)], total: u64, percent: u32) -> Option<u64> 
     Some((lower * 1000.0).round() as u64)
 }
 
-/// Puts a metric into the registry. Names and labels are literals of this file, and each is there once.
+/// Adds a metric to the registry. Names and labels are literals in this file, and each is used once.
 fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     metric: Result<C, prometheus::Error>,

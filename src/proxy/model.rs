@@ -1,5 +1,4 @@
-//! The `model` of a JSON request body: found without reading the rest as values, and changed without
-//! touching another byte.
+//! The `model` of a JSON request body: found without parsing other values, and changed without touching another byte.
 
 use std::ops::Range;
 
@@ -8,15 +7,15 @@ use std::ops::Range;
 pub struct ModelField {
     /// Its value.
     pub name: String,
-    /// Where the value stands in the bytes, quotes included.
+    /// The place of the value in the bytes, including its quotes.
     pub place: Range<usize>,
 }
 
-/// Finds the model in `bytes`, which may be the beginning of a body only. Of several the last one
-/// counts, as it does for the parsers that will read it.
+/// Finds the model in `bytes`, which may be only the beginning of a body. The last one of several counts, as in the
+/// parsers that will read it.
 pub fn find(bytes: &[u8]) -> Option<ModelField> {
     let mut found = None;
-    // What is cut off or no JSON ends the search; what was found before counts.
+    // A cut or invalid text ends the search; earlier findings count.
     let _ = Scanner { bytes, at: 0 }.object(&mut found);
     found
 }
@@ -26,17 +25,17 @@ pub fn rename(bytes: &[u8], field: &ModelField, name: &str) -> Vec<u8> {
     parts(bytes, field, &quoted(name)).concat()
 }
 
-/// What [`rename`] puts together; `value` is what [`quoted`] gives for the name.
+/// The parts that [`rename`] joins; `value` is the name from [`quoted`].
 pub fn parts<'a>(bytes: &'a [u8], field: &ModelField, value: &'a str) -> [&'a [u8]; 3] {
     [&bytes[..field.place.start], value.as_bytes(), &bytes[field.place.end..]]
 }
 
-/// `name` as it stands in JSON.
+/// `name` as a JSON string.
 pub fn quoted(name: &str) -> String {
     serde_json::Value::from(name).to_string()
 }
 
-/// Reads a JSON text from left to right, knowing just enough of it (RFC 8259) to skip values.
+/// Reads a JSON text from left to right, with just enough of RFC 8259 to skip values.
 struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -59,7 +58,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         while matches!(self.bytes.get(self.at)?, b' ' | b'\t' | b'\r' | b'\n') {
             self.at += 1;
@@ -71,7 +70,7 @@ impl Scanner<'_> {
         (self.peek()? == wanted).then(|| self.at += 1)
     }
 
-    /// Where the string that comes next stands, quotes included.
+    /// The place of the next string, including its quotes.
     fn string(&mut self) -> Option<Range<usize>> {
         if self.peek()? != b'"' {
             return None;

@@ -1,8 +1,8 @@
-//! `GET /v1/models` where several providers have the API: their lists as one, and the names that routes serve.
+//! `GET /v1/models` for several providers of one API: their merged lists, and the names that routes serve.
 //!
-//! A few providers are asked at a time, so that one that hangs holds up the list once, and not once more for each further
-//! one. A provider that fails is left out, and named in a header field; where all fail, the last answer is passed on.
-//! Neither cools a provider down: that it gives no list says nothing of other requests.
+//! A few providers are asked at a time, so that one that hangs delays the list once, and not again for each further
+//! one. A provider that fails is left out, and named in a header field; if all fail, the last answer is passed on. A
+//! failure here causes no cooldown, because it says nothing about other requests.
 
 use std::io;
 use std::net::TcpStream;
@@ -31,22 +31,22 @@ mod list;
 
 use list::{LIST_MAX_BYTES, Model, NoList, Paging};
 
-/// How long the head of a provider's answer may take, and how long its body.
+/// The longest time for the head of a provider's answer, and for its body.
 const HEAD_MAX: Duration = Duration::from_secs(5);
 const BODY_MAX: Duration = Duration::from_secs(5);
-/// Once this has passed nobody else is asked.
+/// The time after which no other provider is asked.
 const ALL_MAX: Duration = Duration::from_secs(20);
-/// The most answers that one provider's list may be spread over.
+/// The most pages of one provider's list.
 const PAGES_MAX: usize = 50;
 /// The most providers that are asked at once: each may send a list of [`LIST_MAX_BYTES`].
 const ASKED_AT_ONCE_MAX: usize = 4;
-/// The stack that asking a provider takes.
+/// The stack of a thread that asks a provider.
 const ASK_STACK_BYTES: usize = 256 * 1024;
-/// The stack that reading a list may take, nested as deep as a provider likes.
+/// The stack for reading a list, which may be nested as deep as a provider likes.
 const READ_STACK_BYTES: usize = 1024 * 1024;
-/// Names the providers that are left out, by their slugs as they stand in paths.
+/// Names the providers that are left out, by their slugs as in paths.
 const LEFT_OUT: &str = "x-evertoken-left-out";
-/// What would have the provider send less than its list, or send it in a form that can't be read here.
+/// Fields that would make the provider send only a part of its list, or a form that can't be read here.
 const NOT_PASSED_ON: [&str; 7] = [
     "accept-encoding",
     "range",
@@ -57,18 +57,18 @@ const NOT_PASSED_ON: [&str; 7] = [
     "if-unmodified-since",
 ];
 
-/// A list of several providers that a client asks for.
+/// A client's request for the list of several providers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted<'p, P> {
     kind: ProviderKind,
-    /// Those of the kind that are enabled.
+    /// The enabled providers of the type.
     providers: Vec<&'p P>,
     /// The names of models that routes serve.
     names: Vec<String>,
 }
 
 impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
-    /// Whether a request asks for a list that has to be put together; None where one provider has all of it.
+    /// The request's list, if it must be merged; None if one provider has all of it.
     pub(super) fn of(table: Table<'p, P>, head: &RequestHead) -> Option<Self> {
         if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(head.path()) {
             return None;
@@ -82,26 +82,26 @@ impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
     }
 }
 
-/// What is asked, and for whom.
+/// The question to the providers.
 struct Asked<'a> {
     kind: ProviderKind,
-    /// The head as it is sent to each provider.
+    /// The head for each provider.
     own: RequestHead,
     /// The client's query.
     query: &'a str,
     client: Option<&'a Arc<TcpStream>>,
     may_keep_alive: bool,
-    /// Once this has passed nobody else is asked.
+    /// The time after which no other provider is asked.
     deadline: Deadline,
 }
 
-/// Why a provider's list is not there.
+/// The reason why a provider's list is missing.
 enum Missed {
-    /// It answered with something else: its answer, where that came whole, and what is wrong with it.
+    /// It answered with something else: its answer, if it came whole, and the problem.
     Answered(Option<(ResponseHead, Vec<u8>)>, NoList),
     /// It gave no answer.
     Refused(Refusal),
-    /// The client went away, so that nobody else is asked.
+    /// The client went away, so no other provider is asked.
     Stopped(Stop),
 }
 
@@ -114,7 +114,7 @@ impl From<Stop> for Missed {
     }
 }
 
-/// Answers with the list that is `wanted`.
+/// Answers with the `wanted` list.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub(super) fn answer<'p>(
@@ -172,7 +172,7 @@ pub(super) fn answer<'p>(
     page.send(request.head, proxy.date(), reply)
 }
 
-/// What came of each of `providers`, in their order.
+/// The outcome for each of `providers`, in their order.
 fn ask_all(
     proxy: &Proxy,
     providers: &[&Arc<Provider>],
@@ -275,15 +275,15 @@ fn models_page(
     read.map_err(|why| Missed::Answered(Some((head, bytes.to_vec())), why))
 }
 
-/// Reads one list at a time, over all requests: as a tree of values a list may take many times its bytes.
+/// Reads one list at a time, over all requests, because a tree of values may take many times the list's bytes.
 fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::ListPage, NoList> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    // The lock guards no value that a panic could have left half done.
+    // The lock guards no value that a panic could leave half-made.
     let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     thread::aside("models", READ_STACK_BYTES, || list::read(headers, bytes))
 }
 
-/// The client's head as it is sent to each provider: a GET without a body, for the whole list in plain bytes.
+/// The client's head for each provider: a GET without a body, for the whole list in uncompressed bytes.
 fn own_head(head: &RequestHead) -> RequestHead {
     let mut own = head.clone();
     "GET".clone_into(&mut own.method);
@@ -295,7 +295,7 @@ fn own_head(head: &RequestHead) -> RequestHead {
     own
 }
 
-/// What follows the `?` of `target`.
+/// The part of `target` after the `?`.
 fn query_of(target: &str) -> &str {
     target.split_once('?').map_or("", |(_, query)| query)
 }

@@ -1,4 +1,4 @@
-//! How a request ends, and what its line in the log tells.
+//! The ends of a request, and the record for its log line.
 
 use std::io;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use crate::proxy::cut::Cut;
 use crate::proxy::provider::Provider;
 use crate::proxy::verdict;
 
-/// Why a request ends without a whole response.
+/// The reason why a request ends without a whole response.
 pub(super) enum Stop {
-    /// The client is told, if nothing was sent yet.
+    /// The client gets this refusal, if nothing was sent yet.
     Refused(Refusal),
     /// The client went away.
     ClientGone,
@@ -19,7 +19,7 @@ pub(super) enum Stop {
 }
 
 impl Stop {
-    /// For a request whose body can't be taken.
+    /// The end of a request whose body can't be taken.
     #[expect(clippy::needless_pass_by_value, reason = "it is used with `map_err`")]
     pub(super) fn of_body(error: io::Error) -> Self {
         match verdict::refusal_for_body(&error) {
@@ -38,7 +38,7 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// What the log line tells, gathered on the way.
+/// The facts for the log line, gathered on the way.
 #[derive(Default)]
 pub(super) struct RequestRecord<'p> {
     pub(super) provider: Option<&'p Provider>,
@@ -46,20 +46,20 @@ pub(super) struct RequestRecord<'p> {
     pub(super) first_byte: Option<Duration>,
     pub(super) attempts: u32,
     pub(super) received_bytes: u64,
-    /// One of our own pages was asked for.
+    /// The request is for one of evertoken's own pages.
     pub(super) is_page: bool,
-    /// Why we refused it ourselves, where we did.
+    /// The reason for evertoken's own refusal, if there was one.
     pub(super) refused: Option<Code>,
 }
 
 impl<'p> RequestRecord<'p> {
-    /// The answer of a provider is passed on.
+    /// A provider's answer is passed on.
     pub(super) fn answered_by(&mut self, provider: &'p Provider, status: u16) {
         self.provider = Some(provider);
         self.status = Some(status);
     }
 
-    /// The client is told of `refusal`, which names the provider only where that was asked, or could not be reached.
+    /// The client gets `refusal`; the provider is named only if it was asked, or could not be reached.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
         let code = refusal.code;
         self.status = Some(code.status());
@@ -68,7 +68,7 @@ impl<'p> RequestRecord<'p> {
         self.provider = self.provider.filter(|_| was_asked || verdict::cools_down(code));
     }
 
-    /// The client went away; a provider is named where the request was sent to it.
+    /// The client went away; a provider is named if the request was sent to it.
     pub(super) fn client_went(&mut self) {
         self.provider = self.provider.filter(|_| self.attempts > 0);
     }

@@ -1,4 +1,4 @@
-//! Answers that are there as a whole: pages of our own, and failing answers that were kept.
+//! Answers that exist as a whole: evertoken's own pages, and failing answers that were kept.
 
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::proxy::outcome::Stop;
@@ -14,7 +14,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// Sends it in answer to the request with `asked`; `date` is the field of that name.
+    /// Sends it in answer to the request with `asked`; `date` is the value of that field.
     pub(super) fn send(
         &self,
         asked: &RequestHead,
@@ -27,7 +27,7 @@ impl Page {
     }
 }
 
-/// Sends an answer whose whole body is there.
+/// Sends an answer whose whole body exists.
 pub(super) fn send_whole(
     mut head: ResponseHead,
     body: &[u8],

@@ -1,5 +1,5 @@
-//! The proxy's own pages under `/-/`: which there are, and the small ones. `status` gathers what the
-//! larger ones show, `html` is the page for people, [`events`] keeps it up to date.
+//! The proxy's own pages under `/-/`: the list, and the small ones. `status` gathers the values for the larger ones,
+//! `html` is the page for people, and [`events`] keeps it up to date.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,18 +22,18 @@ pub mod events;
 mod html;
 mod status;
 
-/// How long `POST /-/refresh/<slug>` waits for the outcome.
+/// The longest wait of `POST /-/refresh/<slug>` for the outcome.
 const REFRESH_WAIT: Duration = Duration::from_secs(40);
-/// What the page for people may load, and who may show it: its own style, script, icon and data, nobody.
+/// The policy of the page for people: it may load its own style, script, icon and data, and nobody may embed it.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// Whether `page` needs no key even where `auth` is on: what a supervisor asks for.
+/// True if `page` needs no key even with `auth` on: the pages for supervisors.
 pub fn is_open(page: &str) -> bool {
     matches!(page, "healthy" | "ready")
 }
 
-/// Answers a request for `page`, which is what follows `/-/`.
+/// Answers a request for `page`, the path after `/-/`.
 pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> {
     if let Some(slug) = page.strip_prefix("refresh/") {
         needs(method, &["POST"])?;
@@ -62,7 +62,7 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
     Ok(make(proxy))
 }
 
-/// Sends a browser on to the page for people.
+/// Redirects a browser to the page for people.
 pub fn to_people() -> Page {
     let mut page = page(302, "text/plain; charset=utf-8", "The page is at /-/\n".to_owned());
     page.head.headers.push("location", "/-/");
@@ -88,7 +88,7 @@ fn page(status: u16, content_type: &str, body: String) -> Page {
 }
 
 fn json_page(status: u16, value: &impl Serialize) -> Page {
-    // Texts, numbers and lists of them: there is nothing that JSON can't hold.
+    // Texts, numbers and lists of them: JSON can hold all of it.
     let text = serde_json::to_string(value).unwrap_or_default();
     page(status, "application/json", text + "\n")
 }
@@ -116,8 +116,8 @@ fn healthy(_: &Proxy) -> Page {
     page(200, "text/plain; charset=utf-8", "ok\n".to_owned())
 }
 
-/// 200 where every enabled provider has a credential to send, else 503 naming those that have none.
-/// What somebody should see to is named too, such as a state file that can't be written.
+/// 200 if every enabled provider has a credential to send, else 503 with the names of the others. Warnings are listed
+/// too, such as a state file that can't be written.
 fn ready(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
     let mut missing = Vec::new();
@@ -150,7 +150,7 @@ fn status(proxy: &Proxy) -> Page {
 /// Prometheus text.
 fn metrics(proxy: &Proxy) -> Page {
     let now = proxy.clock.now();
-    // A disabled provider may have another's name, and says nothing under it then.
+    // A disabled provider may have another one's name, and then reports nothing under it.
     let is_namesake = |one: &Provider| {
         let mut others = proxy.providers.iter().map(|other| &other.config);
         !one.config.enabled && others.any(|other| other.enabled && other.name == one.config.name)
@@ -186,8 +186,8 @@ fn metrics(proxy: &Proxy) -> Page {
     )
 }
 
-/// Reads the configuration again; 422 with every problem, and with the time of the one that stays, where it
-/// can't be used.
+/// Reads the configuration again; 422 with every problem, and with the time of the configuration in use, if it can't
+/// be used.
 fn reload(proxy: &Proxy) -> Page {
     match (proxy.reload)() {
         Ok(notes) => json_page(200, &json!({ "reloaded": true, "notes": notes })),
@@ -199,7 +199,8 @@ fn reload(proxy: &Proxy) -> Page {
     }
 }
 
-/// What is said of a slug that no provider has: those there are, the refreshed ones alone, since this is about them.
+/// The message about a slug that no provider has, with the slugs of the refreshed ones, because only those can be
+/// refreshed.
 fn no_such_provider(providers: &[Arc<Provider>]) -> String {
     let is_refreshed =
         |one: &&config::Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));

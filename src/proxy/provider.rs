@@ -1,4 +1,4 @@
-//! One provider while evertoken runs: its credential, its connections, its cooldown, and what went over it.
+//! One provider while evertoken runs: its credential, connections, cooldown and counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,11 +15,11 @@ use crate::shared::keeper::CooldownSender;
 use crate::token::store::PostingKey;
 use crate::upstream::Upstream;
 
-/// One provider. It outlives a reload that leaves it as it is.
+/// One provider. It outlives a reload that does not change it.
 pub struct Provider {
-    /// Its own number.
+    /// Its number in the token store.
     pub key: PostingKey,
-    /// What the configuration says of it.
+    /// Its configuration.
     pub config: config::Provider,
     /// The kind of its credential.
     pub source: Source,
@@ -27,17 +27,17 @@ pub struct Provider {
     pub upstream: Upstream,
     /// Its header fields with claims of its token.
     pub claims: ClaimFields,
-    /// Whether it is passed over.
+    /// Its cooldown.
     pub cooldown: Arc<Cooldown>,
-    /// Tells other hosts of its cooldowns; None where there are none.
+    /// Sends its cooldowns to other hosts; None without other hosts.
     pub cooldown_sender: Option<CooldownSender>,
-    /// Counts since the start; they go on where a reload changes the provider.
+    /// Counts since the start; they continue when a reload changes the provider.
     pub counts: Arc<Counts>,
     /// Its metrics.
     pub metrics: OfProvider,
 }
 
-/// As routing sees it.
+/// The configuration, for routing.
 impl AsRef<config::Provider> for Arc<Provider> {
     fn as_ref(&self) -> &config::Provider {
         &self.config
@@ -45,12 +45,12 @@ impl AsRef<config::Provider> for Arc<Provider> {
 }
 
 impl Provider {
-    /// Waits for its credential; the refusal says why there is none.
+    /// Waits for its credential; the refusal gives the reason why there is none.
     pub fn wait_for_credential(&self, clock: &Clock) -> Result<(), Refusal> {
         self.source.wait(&self.config.name, clock).map(drop)
     }
 
-    /// Takes a request in; the refusal says that as many are under way as may be.
+    /// Counts a request in; the refusal says that `max_in_flight` is reached.
     pub fn enter(&self) -> Result<InFlight<'_>, Refusal> {
         let most = self.config.max_in_flight;
         self.counts.enter(most).ok_or_else(|| {
@@ -60,7 +60,7 @@ impl Provider {
         })
     }
 
-    /// How it stands: what decides whether it is tried before others.
+    /// Its standing, which decides whether it is tried before others.
     pub fn standing(&self, now: Moment) -> Standing {
         if let Some(until) = self.cooldown.until(now) {
             return Standing::Cooling(until.left_ms(now));
@@ -84,20 +84,20 @@ impl Provider {
 /// Requests to one provider since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Those that had a credential: they were sent, or a connection was tried.
+    /// Requests that had a credential: they were sent, or a connection was tried.
     pub total: AtomicU64,
-    /// Those under way, and those that wait for a credential.
+    /// Requests in flight, and those that wait for a credential.
     pub in_flight: AtomicU64,
-    /// Those that got no answer, or one of 500 and above.
+    /// Requests that got no answer, or one of 500 and above.
     pub errors: AtomicU64,
 }
 
-/// Counts a request as under way while it lives.
+/// Counts a request as in flight while it lives.
 #[derive(Debug)]
 pub struct InFlight<'a>(&'a Counts);
 
 impl Counts {
-    /// Takes a request in; None where `most` are under way already.
+    /// Counts a request in; None if `most` are already in flight.
     pub fn enter(&self, most: u64) -> Option<InFlight<'_>> {
         let in_flight = InFlight(self);
         if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
@@ -106,12 +106,12 @@ impl Counts {
         Some(in_flight)
     }
 
-    /// Notes that one of them has its credential, and is about to be sent.
+    /// Records that a request has its credential, and is about to be sent.
     pub fn begun(&self) {
         self.total.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that one of them got no answer, or one of 500 and above.
+    /// Records that a request got no answer, or one of 500 and above.
     pub fn failed(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }

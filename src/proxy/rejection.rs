@@ -1,4 +1,4 @@
-//! Whether a provider's answer rejects the access token that came with the request. Pure.
+//! Decides whether a provider's answer rejects the request's access token. Pure.
 
 use serde_json::Value;
 
@@ -8,24 +8,24 @@ use crate::http::message::{AnswerLength, Headers, ResponseHead, members};
 mod markup;
 mod words;
 
-/// The largest body that is looked at, as it came and inflated.
+/// The largest body that is examined, as it came and inflated.
 pub const BODY_MAX_BYTES: usize = 64 * 1024;
-/// How deep the texts of a body are looked for.
+/// The depth to which a body is searched for texts.
 const DEPTH_MAX: u32 = 4;
 
-/// What the head of an answer says.
+/// The verdict from an answer's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// The token is rejected.
     Rejects,
-    /// It is not.
+    /// The token is accepted.
     Accepts,
     /// The body decides.
     AsksBody,
 }
 
-/// Judges by the head: a 401 rejects the token, a 403 where its `WWW-Authenticate` or its body says so. A body that is
-/// large or a stream is not held back for that.
+/// Judges by the head: a 401 rejects the token, a 403 if its `WWW-Authenticate` or its body says so. A large body or
+/// a stream is not held back for that.
 pub fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
     match head.status {
         401 => return Head::Rejects,
@@ -45,8 +45,8 @@ pub fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
     }
 }
 
-/// What a challenge says of the token by its `error` and `error_description` (RFC 6750 §3.1); None where it has no error and
-/// its description names no dead token.
+/// The verdict of a challenge by its `error` and `error_description` (RFC 6750 §3.1); None if it has no error and its
+/// description names no dead token.
 fn challenge(value: &[u8]) -> Option<bool> {
     let parts: Vec<(String, &str)> = members(value)
         .filter_map(|part| {
@@ -63,8 +63,8 @@ fn challenge(value: &[u8]) -> Option<bool> {
     (rejects || error.is_some()).then_some(rejects)
 }
 
-/// Whether the body of a 403, or the start of it, says that the token is no good. What is compressed is inflated for
-/// that; the client gets it as it came.
+/// True if the body of a 403, or its start, says that the token is rejected. A compressed body is inflated for that;
+/// the client gets it as it came.
 pub fn of_body(headers: &Headers, body: &[u8]) -> bool {
     let inflated = plain(headers, body, BODY_MAX_BYTES);
     if inflated.is_foreign {
@@ -79,13 +79,13 @@ pub fn of_body(headers: &Headers, body: &[u8]) -> bool {
             words::name_dead_token(&texts)
         }
         Err(_) if text.starts_with('<') => words::name_dead_token(&markup::texts(text)),
-        // What is half of a JSON text may quote anything.
+        // Half of a JSON text may quote anything.
         Err(_) if text.starts_with(['{', '[']) => false,
         Err(_) => words::name_dead_token(&[text]),
     }
 }
 
-/// Gathers the texts in which errors are told. Others may quote the request.
+/// Gathers the texts that describe errors. Other texts may quote the request.
 fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
     const MEMBERS: [&str; 20] = [
         "error",
@@ -265,7 +265,7 @@ mod tests {
             gzip(format!("{text}{}", " ".repeat(length - text.len())).as_bytes())
         };
         assert!(of_body(&Headers::new(), &body(BODY_MAX_BYTES)));
-        // The end is cut off, and what is there is whole all the same.
+        // The end is cut off, but the existing texts are whole.
         assert!(of_body(&Headers::new(), &body(BODY_MAX_BYTES + 1)));
         let long = format!(r#"{{"pad":"{}","error":"invalid_token"}}"#, "x".repeat(BODY_MAX_BYTES));
         assert!(!of_body(&Headers::new(), &gzip(long.as_bytes())));

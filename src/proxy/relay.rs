@@ -5,14 +5,14 @@ use std::io;
 use crate::proxy::reply::Reply;
 use crate::upstream::{Answer, Piece};
 
-/// How a copy ended.
+/// The end of a copy.
 #[derive(Debug)]
 pub enum Relayed {
     /// The body is complete.
     Complete,
     /// The upstream broke off.
     UpstreamBroke(io::Error),
-    /// The client did not take it.
+    /// The client stopped reading.
     ClientBroke(io::Error),
 }
 
@@ -21,7 +21,7 @@ pub trait Pieces {
     /// The next piece, as soon as it is there.
     fn piece(&mut self) -> io::Result<Piece<'_>>;
 
-    /// Whether it is there already.
+    /// True if the next piece is already there.
     fn has_more_at_hand(&self) -> bool;
 }
 
@@ -35,8 +35,8 @@ impl Pieces for Answer<'_> {
     }
 }
 
-/// Copies `from` to `to` until its end. What came is written before more is waited for, so that
-/// neither the head nor an event waits for the next.
+/// Copies `from` to `to` until its end. It writes each piece before it waits for more, so that neither the head nor
+/// an event waits for the next.
 pub fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>) -> Relayed {
     if !from.has_more_at_hand()
         && let Err(error) = to.flush()
@@ -47,7 +47,7 @@ pub fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>) -> Relayed {
         let (written, is_last) = match from.piece() {
             Ok(Piece { bytes, is_last: true }) => (to.last_piece(bytes), true),
             Ok(Piece { bytes, is_last: false }) => (to.piece(bytes), false),
-            // What did come is seen, and that it was cut.
+            // The client sees the pieces that came, and that the body was cut.
             Err(error) => {
                 return to
                     .flush()
@@ -90,7 +90,7 @@ mod tests {
         }
     }
 
-    /// Records each write; fails once there were `allowed`.
+    /// Records each write; fails after `allowed` of them.
     struct Writes(Vec<String>, usize);
 
     impl Write for Writes {

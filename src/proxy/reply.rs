@@ -10,23 +10,23 @@ use crate::proxy::cors;
 use crate::proxy::incoming::Progress;
 use crate::spare;
 
-/// How the body is delimited for the client.
+/// The end of the body for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Framing {
     /// No body follows the head.
     None,
-    /// So many bytes are still to come.
+    /// This many bytes are still to come.
     Sized(u64),
     /// Chunks.
     Chunked,
     /// The last chunk was written.
     ChunksEnded,
-    /// The end of the connection ends the body: HTTP/1.0 clients.
+    /// The end of the connection ends the body, for HTTP/1.0 clients.
     UntilClose,
 }
 
-/// One response on its way to the client. Each piece is one write, so that no event waits; the head
-/// goes out with the first piece, or at [`Reply::flush`].
+/// One response on its way to the client. Each piece is one write, so that no event waits; the head goes out with the
+/// first piece, or at [`Reply::flush`].
 pub struct Reply<'a> {
     out: &'a mut dyn Write,
     version: Version,
@@ -35,15 +35,15 @@ pub struct Reply<'a> {
     sent_bytes: u64,
     /// The origin of the web page that may read the answer.
     page: Option<&'a str>,
-    /// The request, and how far its body was read.
+    /// The request, and the progress of reading its body.
     asked: Option<(&'a RequestHead, &'a Progress)>,
-    /// A head that was not written yet.
+    /// A head that was not yet written.
     held_head: Vec<u8>,
 }
 
 impl<'a> Reply<'a> {
-    /// A reply to the request with `head`, None for one that could not be read. The connection is
-    /// kept where the client wants it and `may_keep_alive` holds.
+    /// A reply to the request with `head`; None for an unreadable request. The connection is kept if the client wants
+    /// it and `may_keep_alive` holds.
     pub fn new(out: &'a mut dyn Write, head: Option<&RequestHead>, may_keep_alive: bool) -> Self {
         Self {
             out,
@@ -57,23 +57,23 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Has the reply say that the connection closes where too much of the request's body is left by then: to be called
+    /// Makes the reply announce that the connection closes if too much of the request's body is left by then; call it
     /// before [`Reply::begin`].
     pub fn mind(&mut self, head: &'a RequestHead, progress: &'a Progress) {
         self.asked = Some((head, progress));
     }
 
-    /// Lets the web page of `origin` read the answer: to be called before [`Reply::begin`].
+    /// Lets the web page of `origin` read the answer; call it before [`Reply::begin`].
     pub fn share_with(&mut self, origin: Option<&'a str>) {
         self.page = origin;
     }
 
-    /// Whether there is a head: nothing else can be answered from then on.
+    /// True if there is a head, after which nothing else can be answered.
     pub fn has_begun(&self) -> bool {
         self.framing.is_some()
     }
 
-    /// The connection is not kept, whatever the client wants: to be called before [`Reply::begin`].
+    /// Closes the connection afterwards, whatever the client wants; call it before [`Reply::begin`].
     pub fn close_after(&mut self) {
         self.keeps_alive = false;
     }
@@ -83,7 +83,7 @@ impl<'a> Reply<'a> {
         self.sent_bytes
     }
 
-    /// Begins with `head`, which holds no hop-by-hop fields; those of the framing are set here.
+    /// Begins with `head`, which has no hop-by-hop fields; this sets the fields of the framing.
     pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) {
         let framing = match (length, self.version) {
             (AnswerLength::Absent, _) => Framing::None,
@@ -110,7 +110,7 @@ impl<'a> Reply<'a> {
         for part in ["HTTP/1.1 ", status, " ", reason_phrase(head.status), "\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
-        // The reply has a length of its own, and a 204 has none (RFC 9110 §8.6).
+        // The reply has its own length, and a 204 has none (RFC 9110 §8.6).
         let has_other_length = framing != Framing::None || head.status == 204;
         for (name, value) in head.headers.iter() {
             if has_other_length && name.eq_ignore_ascii_case(b"content-length") {
@@ -131,7 +131,7 @@ impl<'a> Reply<'a> {
         bytes.extend_from_slice(b"\r\n");
     }
 
-    /// Writes the head, where it was not written yet: the first piece is not there.
+    /// Writes the head, unless it was already written, because the first piece is not there.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.held_head.is_empty() { Ok(()) } else { self.write([b"", b"", b""]) }
     }
@@ -141,7 +141,7 @@ impl<'a> Reply<'a> {
         self.write_piece(bytes, false)
     }
 
-    /// Writes the last piece of the body, and with it what ends the body.
+    /// Writes the last piece of the body together with the end of the body.
     pub fn last_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_piece(bytes, true)
     }
@@ -173,7 +173,7 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
-    /// Writes what is held of the head and then `parts`, as one.
+    /// Writes the held head and then `parts`, as one.
     fn write(&mut self, [start, bytes, end]: [&[u8]; 3]) -> io::Result<()> {
         let head = std::mem::take(&mut self.held_head);
         let mut parts = [&head, start, bytes, end].map(IoSlice::new);
@@ -182,7 +182,7 @@ impl<'a> Reply<'a> {
         outcome
     }
 
-    /// Ends the response; what is to become of the connection.
+    /// Ends the response; returns the connection's further use.
     pub fn finish(mut self) -> After {
         let complete = match self.framing {
             None => false,
@@ -199,7 +199,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// Writes all of `parts`, in as few writes as the writer takes.
+/// Writes all of `parts`, in as few writes as the writer allows.
 fn write_all(out: &mut dyn Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
     // Empty parts at the start would look like a write of nothing.
     IoSlice::advance_slices(&mut parts, 0);

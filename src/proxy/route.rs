@@ -1,5 +1,4 @@
-//! From a request's target and model to the providers that may serve it, one of our own pages, or a
-//! refusal.
+//! From a request's target and model to its candidates, one of evertoken's own pages, or a refusal.
 
 use crate::config::{
     Config, ModelRoute, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug,
@@ -9,23 +8,23 @@ use crate::http::refusal::{Code, Refusal};
 use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route<'a, P> {
-    /// To this provider and no other, with this target (path and query, starting with `/`).
+    /// Only this provider, with this target (path and query, starting with `/`).
     Provider(&'a P, String),
-    /// To any of the [`candidates`], with the target as it is.
+    /// Any of the [`candidates`], with the target unchanged.
     Any,
-    /// To one of our own pages: what follows `/-/`, without the query.
+    /// One of evertoken's own pages: the path after `/-/`, without the query.
     Page(String),
 }
 
-/// What requests are routed by: the providers, and the routes by model.
+/// The routing table: the providers, and the routes by model.
 #[derive(Debug)]
 pub struct Table<'a, P> {
-    /// In the order of the configuration, the disabled ones too.
+    /// The providers in the order of the configuration, including disabled ones.
     pub providers: &'a [P],
-    /// As the configuration has them.
+    /// The routes in the order of the configuration.
     pub model_routes: &'a [ModelRoute],
 }
 
@@ -62,9 +61,9 @@ pub fn route<'a, P: AsRef<Provider>>(
     found.map(|found| Route::Provider(found, target)).ok_or_else(|| unknown(providers, slug))
 }
 
-/// The providers that may serve a request of an `api` and for `model`, in the order of their priority: those of the
-/// first route whose pattern matches the model; else those whose type is that API's and then the generic
-/// ones, in file order. One that is alone gets every request, and the API is not asked for.
+/// The candidates for a request of an `api` and for `model`, in the order of their priority: those of the first route
+/// whose pattern matches the model; else those whose type is that API's, then the generic ones, in file order. A
+/// provider that is alone gets every request, whatever its API.
 pub fn candidates<'a, P: AsRef<Provider>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
@@ -92,16 +91,16 @@ fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candi
     candidates.filter(|candidate| candidate.provider.as_ref().enabled).collect()
 }
 
-/// The names of models under which routes serve providers of `kind`: patterns that match one name alone.
+/// The names of models under which routes serve providers of `kind`: patterns that match only one name.
 pub fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
     let is_of_kind = |one: &Candidate<'_, P>| one.provider.as_ref().kind == kind;
-    // A route before it may have a pattern that matches the name too.
+    // An earlier route may have a pattern that matches the name too.
     let serves = |name: &&String| routed(table, name).iter().any(is_of_kind);
     let names = table.model_routes.iter().map(|route| &route.pattern);
     names.filter(|name| !name.contains('*')).filter(serves).cloned().collect()
 }
 
-/// The provider that is the only enabled one.
+/// The only enabled provider, if there is exactly one.
 pub fn only_enabled<P: AsRef<Provider>>(providers: &[P]) -> Option<&P> {
     let mut enabled = providers.iter().filter(|provider| provider.as_ref().enabled);
     let first = enabled.next()?;
@@ -122,21 +121,21 @@ fn by_type<P: AsRef<Provider>>(providers: &[P], api: ProviderKind) -> Vec<Candid
     all
 }
 
-/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `text`.
+/// True if `pattern`, in which `*` stands for any run of characters, matches all of `text`.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(start) else { return false };
     let mut pieces: Vec<_> = rest.split('*').collect();
     let end = pieces.pop().unwrap_or_default();
     for piece in pieces {
-        // The first place is as good as any later one, since a `*` follows.
+        // The first place is as good as any later one, because a `*` follows.
         let Some((_, after)) = left.split_once(piece) else { return false };
         left = after;
     }
     left.ends_with(end)
 }
 
-/// The routing table in words, a line each: what is asked for, and who serves it in which order.
+/// The routing table in words, one line for each kind of request, with the order of providers.
 pub fn explain(config: &Config) -> Vec<String> {
     const APIS: [(Option<ProviderKind>, &str); 4] = [
         (Some(ProviderKind::Anthropic), "/v1/messages, and what has anthropic-version"),
@@ -147,7 +146,7 @@ pub fn explain(config: &Config) -> Vec<String> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let table = Table::from(config);
     for route in &config.model_routes {
-        // No model of this name is needed: the pattern's own candidates are asked for.
+        // No model with this name is needed: only the pattern's own candidates matter.
         let own = Table { model_routes: std::slice::from_ref(route), ..table };
         let served = match candidates(own, || None, Some(&route.pattern)) {
             Ok(served)
@@ -172,7 +171,7 @@ pub fn explain(config: &Config) -> Vec<String> {
     rows.iter().map(|(what, served)| format!("{what:width$}  {served}")).collect()
 }
 
-/// `A, then B (as other-name)`; `A or B` where the strategy chooses between equals.
+/// `A, then B (as other-name)`; `A or B` if the strategy chooses between equals.
 fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
     let mut words = String::new();
     for (index, one) in candidates.iter().enumerate() {
@@ -191,8 +190,8 @@ fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
     words
 }
 
-/// The API whose error shape a request for `/to/<slug>/…` gets where the slug names no enabled provider: that
-/// of the disabled one, else what the rest of the path and the headers tell.
+/// The API whose error shape a request for `/to/<slug>/…` gets if the slug names no enabled provider: that of the
+/// disabled one, else the API of the rest of the path and the headers.
 pub fn kind_of_unknown<P: AsRef<Provider>>(
     head: &RequestHead,
     providers: &[P],
@@ -202,7 +201,7 @@ pub fn kind_of_unknown<P: AsRef<Provider>>(
     disabled.or_else(|| api_of(rest, &head.headers))
 }
 
-/// Whether a person opened the bare address in a browser.
+/// True if a person opened `/` in a browser.
 pub fn is_opened_in_browser(head: &RequestHead) -> bool {
     let is_html = |kind: &[u8]| {
         let name = kind.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -212,7 +211,7 @@ pub fn is_opened_in_browser(head: &RequestHead) -> bool {
     is_root && head.method == "GET" && head.headers.list("accept").any(is_html)
 }
 
-/// The slug, and what follows it, of a path that begins with `/to/`.
+/// The slug, and the rest, of a path that begins with `/to/`.
 pub(super) fn split_slug(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/to/")?;
     Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
@@ -226,7 +225,7 @@ fn find_disabled<'a, P: AsRef<Provider>>(
     providers.iter().map(AsRef::as_ref).find(|one| !one.enabled && one.slug == slug)
 }
 
-/// `/to/<slug>` names nobody, or somebody who is disabled.
+/// `/to/<slug>` names no provider, or a disabled one.
 fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
     let what = find_disabled(providers, segment).map_or_else(
         || "There is no provider of this slug".to_owned(),
@@ -241,7 +240,7 @@ fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
     Refusal::new(Code::UnknownProvider, message)
 }
 
-/// Nobody serves the API, or the request belongs to none and there are several who could be meant.
+/// No provider serves the API, or the request belongs to none and several providers could be meant.
 fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -> Refusal {
     let by_kind = |kind: ProviderKind| {
         let slugs: Vec<_> = providers
@@ -275,7 +274,7 @@ fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -
     Refusal::new(Code::NoProvider, message)
 }
 
-/// What `refusal` says, and that the base URL of the client lacks its `/v1` or has one too many, where that is so.
+/// `refusal` with a hint, if the client's base URL lacks its `/v1` or has one too many.
 pub fn with_hint(mut refusal: Refusal, head: &RequestHead) -> Refusal {
     let path = head.path();
     if refusal.code != Code::NoProvider || api_of(path, &head.headers).is_some() {
@@ -311,7 +310,7 @@ pub(crate) mod tests {
         resolve(text, "f", &sources).unwrap_or_else(|problems| panic!("{problems:?}")).0
     }
 
-    /// Providers of these names and types; a name in capitals is disabled.
+    /// Providers with these names and types; a name in capitals means disabled.
     fn with(providers: &[(&str, &str)], routes: &str) -> Config {
         let providers: String = providers
             .iter()
@@ -368,7 +367,7 @@ pub(crate) mod tests {
         assert_eq!(page("/anything?q=/to/a/"), Ok(Route::Any));
     }
 
-    /// The names of the candidates, with the model where it is renamed.
+    /// The names of the candidates, with the model if it is renamed.
     fn names(config: &Config, api: Option<ProviderKind>, model: Option<&str>) -> Vec<String> {
         let candidates = candidates(config.into(), || api, model).unwrap_or_default();
         let name = |one: &Candidate<'_, Provider>| {

@@ -1,4 +1,4 @@
-//! What all requests are served with.
+//! The state that all requests share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,38 +13,38 @@ use crate::proxy::route::Table;
 use crate::proxy::watchers::Watchers;
 use crate::shared::health::Health;
 
-/// Connections that are kept to a provider however few clients there are.
+/// Connections that are kept to a provider even with few clients.
 const IDLE_CONNECTIONS_MIN: usize = 64;
 
-/// Everything that serving a request needs; shared by all workers.
+/// The state that serving a request needs, shared by all workers.
 pub struct Proxy {
     /// `settings`.
     pub settings: Settings,
     /// `model_routes`.
     pub model_routes: Vec<ModelRoute>,
-    /// Who may use the proxy.
+    /// The rules of access.
     pub access: Access,
     /// The providers of the configuration, in its order.
     pub providers: Vec<Arc<Provider>>,
     /// The time.
     pub clock: Clock,
-    /// When the proxy started.
+    /// The time when the proxy started.
     pub started_at: Timestamp,
-    /// When its configuration was read.
+    /// The time when its configuration was read.
     pub configured_at: Timestamp,
-    /// How the last reload failed, where it did.
+    /// The last reload, if it failed.
     pub last_reload: Arc<LastReload>,
     /// Measures the time since the start.
     pub uptime: Stopwatch,
-    /// What is counted and timed.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Differs from request to request, for the selection strategy.
+    /// Differs between requests, for the selection strategy.
     pub turns: AtomicU64,
-    /// Reads the configuration again: what is to be known about it, or why it can't be used.
+    /// Reads the configuration again: its warnings, or the reasons why it can't be used.
     pub reload: Reload,
-    /// Who watches the status.
+    /// The watchers of the status.
     pub watchers: Watchers,
-    /// Whether the token store can be used; None where there is none.
+    /// The state of the token store; None without one.
     pub store_health: Option<Arc<Health>>,
 }
 
@@ -52,25 +52,25 @@ pub struct Proxy {
 pub type Reload = Box<dyn Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync>;
 
 impl Proxy {
-    /// What the configuration says of the providers.
+    /// The providers' configurations.
     pub fn configured(&self) -> Vec<config::Provider> {
         self.providers.iter().map(|one| one.config.clone()).collect()
     }
 
-    /// What requests are routed by.
+    /// The routing table.
     pub fn table(&self) -> Table<'_, Arc<Provider>> {
         Table { providers: &self.providers, model_routes: &self.model_routes }
     }
 
-    /// Some clients went away and `open` are left: no more requests than that can be under way, so
-    /// that many connections to a provider are kept.
+    /// Some clients went away and `open` are left. No more requests than that can be in flight, so at most that many
+    /// connections to a provider are kept.
     pub fn clients_left(&self, open: usize) {
         for provider in &self.providers {
             provider.upstream.trim(open.max(IDLE_CONNECTIONS_MIN));
         }
     }
 
-    /// For the field `date`.
+    /// The value of the field `date`.
     pub fn date(&self) -> String {
         httpdate::fmt_http_date(self.clock.wall().to_system_time())
     }

@@ -1,22 +1,22 @@
-//! The one log line of an exchange, made of safe fields only.
+//! The one log line of an exchange, made only of safe fields.
 
 use std::fmt;
 use std::time::Duration;
 
 use log::{Level, log};
 
-/// What is told of an exchange: nothing that could hold a secret (no query, no header).
+/// The facts about an exchange that can't hold a secret (no query, no header).
 #[derive(Debug)]
 pub struct Summary<'a> {
     /// The method.
     pub method: &'a str,
     /// The path without its query.
     pub path: &'a str,
-    /// The provider's name; None for what the proxy answered itself.
+    /// The provider's name; None for the proxy's own answers.
     pub provider: Option<&'a str>,
-    /// The status that was sent; None where the client had gone before.
+    /// The status that was sent; None if the client had gone before.
     pub status: Option<u16>,
-    /// Body bytes that came from the client.
+    /// Body bytes from the client.
     pub received_bytes: u64,
     /// Body bytes sent to the client.
     pub sent_bytes: u64,
@@ -24,16 +24,16 @@ pub struct Summary<'a> {
     pub first_byte: Option<Duration>,
     /// From the request head to the end.
     pub total: Duration,
-    /// How many times the request was sent.
+    /// The number of times that the request was sent.
     pub attempts: u32,
-    /// Why we answered ourselves instead of the provider, where we did.
+    /// The reason for evertoken's own answer, if it answered instead of the provider.
     pub refused: Option<&'a str>,
-    /// Why it ended early, where it did.
+    /// The reason for an early end, if there was one.
     pub cut: Option<&'a str>,
 }
 
 impl Summary<'_> {
-    /// Writes the line, with what it holds as fields beside it.
+    /// Writes the line, with its facts as fields beside it.
     pub fn log(&self, level: Level) {
         log!(
             level,

@@ -1,4 +1,4 @@
-//! The target that a provider is sent: the client's, without its keys and with the configured parameters. Pure.
+//! The target for a provider: the client's, without its keys and with the configured parameters. Pure.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use crate::config::{Credential, Provider};
 use crate::proxy::inbound_keys::{self, KEY_PARAMETER};
 use crate::secret::Secret;
 
-/// What a parameter may hold as it is: the unreserved characters (RFC 3986 §2.3).
+/// The characters that a parameter may hold unencoded: the unreserved ones (RFC 3986 §2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The target for `provider`. A configured parameter takes the place of the client's of that name; bytes that need
-/// not change stay as they are.
+/// The target for `provider`. A configured parameter replaces the client's of that name; other bytes stay as they
+/// are.
 pub fn to_upstream<'a>(target: &'a str, provider: &Provider, keys: &[Secret]) -> Cow<'a, str> {
     let has_key_parameter = takes_key(provider);
     if keys.is_empty() && provider.query.is_empty() && !has_key_parameter {
@@ -53,14 +53,14 @@ pub fn to_upstream<'a>(target: &'a str, provider: &Provider, keys: &[Secret]) ->
     Cow::Owned(format!("{path}?{}", parameters.join("&")))
 }
 
-/// Whether the provider's clients show their credential as the parameter `key`.
+/// True if the provider's clients send their credential as the parameter `key`.
 fn takes_key(provider: &Provider) -> bool {
     let field = provider.auth_header.as_deref().unwrap_or_default();
     field.eq_ignore_ascii_case("x-goog-api-key")
         && !matches!(provider.credential, Credential::Passthrough)
 }
 
-/// A name or a value as it is meant (`application/x-www-form-urlencoded`, as most servers read a query).
+/// A name or a value, decoded (`application/x-www-form-urlencoded`, as most servers read a query).
 fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
@@ -113,7 +113,7 @@ mod tests {
                 ),
             ],
         );
-        // What is there already stays where it stands.
+        // An existing parameter keeps its place.
         sent(
             "auth_value: v, query: {v: '1 2'}",
             &[

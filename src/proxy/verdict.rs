@@ -1,17 +1,16 @@
-//! What becomes of an upstream failure: pure decisions.
+//! Pure decisions after an upstream failure.
 
 use crate::http::body::BodyFault;
 use crate::http::refusal::{Code, Refusal};
 use crate::upstream::UpstreamError;
 
-/// Whether an answer of `status` lets a held request move on to another provider, and has this one
-/// cool down.
+/// True if an answer with `status` lets a held request move on to another provider, and makes this one cool down.
 pub fn is_failing(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504 | 529)
 }
 
-/// Whether a request that was refused with `code` may be tried elsewhere; `is_held` says that its
-/// whole body can be sent again.
+/// True if a request that was refused with `code` may be tried elsewhere; `is_held` says that its whole body can be
+/// sent again.
 pub fn may_move_on(code: Code, is_held: bool) -> bool {
     match code {
         // Nothing was sent, and nothing of the body was read.
@@ -21,17 +20,17 @@ pub fn may_move_on(code: Code, is_held: bool) -> bool {
     }
 }
 
-/// Whether a request that is refused with `code` was not sent to the provider, nor a connection tried.
+/// True if a request that is refused with `code` was not sent to the provider, and no connection was tried.
 pub fn is_before_sending(code: Code) -> bool {
     matches!(code, Code::TokenUnavailable | Code::LoginNeeded | Code::Overloaded)
 }
 
-/// Whether the provider itself failed with `code`, so that it cools down.
+/// True if the provider itself failed with `code`, so that it cools down.
 pub fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
 }
 
-/// What the client is told of an upstream failure; None where there is no client left to tell.
+/// The refusal for the client after an upstream failure; None if the client is gone.
 pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
     let refusal = match error {
         UpstreamError::ClientGone => return None,
@@ -56,7 +55,7 @@ pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
     Some(refusal)
 }
 
-/// What the client is told of its own body; None where it has gone away.
+/// The refusal for the client about its own body; None if the client is gone.
 pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     match BodyFault::of(error)? {
         BodyFault::Malformed(why) => {
@@ -74,8 +73,8 @@ pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     }
 }
 
-/// Whether the client is told the refusal of this candidate, `now`, and not the one of the candidates `before` it: not that
-/// a person is needed for one where another may serve in a moment.
+/// True if the client gets this candidate's refusal, `now`, and not that of the candidates `before` it: a message
+/// that a person is needed does not replace one from a provider that may serve in a moment.
 pub fn is_preferred(now: Code, before: Option<Code>) -> bool {
     before.is_none() || now != Code::LoginNeeded
 }
@@ -111,7 +110,7 @@ mod tests {
     fn what_moves_on_and_what_cools_down() {
         let failing: Vec<u16> = (100..600).filter(|status| is_failing(*status)).collect();
         assert_eq!(failing, [429, 500, 502, 503, 504, 529]);
-        // Code, moves on with a held body, and without one, cools down.
+        // Code, moves on with a held body, moves on without one, cools down.
         let cases = [
             (Code::UpstreamUnreachable, true, true, true),
             (Code::UpstreamBroken, true, false, true),
@@ -119,7 +118,7 @@ mod tests {
             (Code::TokenUnavailable, true, true, false),
             (Code::LoginNeeded, true, true, false),
             (Code::Overloaded, true, true, false),
-            // Our own lack is no failure of a provider.
+            // evertoken's own shortage is not a provider's failure.
             (Code::OutOfResources, false, false, false),
             (Code::BadRequest, false, false, false),
             (Code::BodyTooLarge, false, false, false),

@@ -1,4 +1,4 @@
-//! Who watches the status: few, and sent away when the configuration is replaced or the proxy stops.
+//! The watchers of the status: few, and sent away when the configuration is replaced or the proxy stops.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::http::refusal::{Code, Refusal};
 
-/// Streams of events at a time.
+/// The most streams of events at a time.
 pub const EVENT_STREAMS_MAX: usize = 16;
-/// The longest silence, so that what lies between does not take the connection for dead.
+/// The longest silence, so that devices in between do not consider the connection dead.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
 
-/// Who watches the status, as far as they must be counted and sent away.
+/// The watchers of the status, counted so that they can be sent away.
 #[derive(Debug)]
 pub struct Watchers {
     state: Mutex<Streams>,
@@ -32,7 +32,7 @@ struct Streams {
 pub(super) struct Watcher<'a>(&'a Watchers);
 
 impl Watchers {
-    /// Nobody yet. There will be [`EVENT_STREAMS_MAX`] at most, and half of `max_connections`.
+    /// No watchers yet. There will be [`EVENT_STREAMS_MAX`] at most, and half of `max_connections`.
     pub fn new(max_connections: usize) -> Self {
         let (hold, dismissed) = bounded(0);
         let state = Mutex::new(Streams { open: 0, hold: Some(hold) });
@@ -40,16 +40,16 @@ impl Watchers {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Streams> {
-        // A number and a flag: there is nothing half done to fear.
+        // A number and a flag, which a panic can't leave half-made.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends all of them away, and those that come later.
+    /// Sends all of them away, including later ones.
     pub fn dismiss(&self) {
         self.state().hold = None;
     }
 
-    /// Waits for `time`, or until they are sent away; whether they are.
+    /// Waits for `time`, or until they are sent away; returns true if they are.
     pub(super) fn are_dismissed_within(&self, time: Duration) -> bool {
         self.dismissed.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }

@@ -1,4 +1,4 @@
-//! Lists of models as values: read from the answers of providers, merged, and written in the shape of an API. Pure.
+//! Lists of models as values: read from providers' answers, merged, and written in an API's shape. Pure.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,17 +9,17 @@ use crate::config::ProviderKind;
 use crate::http::inflate;
 use crate::http::message::Headers;
 
-/// The largest list of one provider that is read, inflated: each answer, and all of them together.
+/// The largest list of one provider, inflated, for each answer and for all of them together.
 pub(super) const LIST_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The most models that Anthropic's API lists in one answer.
 pub(super) const PAGE_MAX_MODELS: usize = 1000;
 
-/// A model of a list.
+/// A model in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Model {
     /// Its name.
     id: String,
-    /// All that is said of it, as JSON: a tree of values that somebody else sent is not passed around.
+    /// Its whole entry as JSON, because a foreign tree of values is not passed around.
     entry: String,
 }
 
@@ -28,22 +28,22 @@ pub(super) struct Model {
 pub(super) struct ListPage {
     /// Its models.
     pub(super) models: Vec<Model>,
-    /// The model after which the next page begins; None where this is the last one.
+    /// The model after which the next page begins; None on the last page.
     pub(super) next_after: Option<String>,
 }
 
-/// What is wrong with an answer that should be a list; `Display` goes on after the provider's name.
+/// The problem with an answer that should be a list; `Display` continues after the provider's name.
 #[derive(Debug)]
 pub(super) enum NoList {
     /// Its status is not 200.
     Status(u16),
     /// It is too long.
     AnswerTooLong,
-    /// It did not come whole.
+    /// It was cut.
     CutOff,
     /// The list is too long, inflated or over all pages.
     ListTooLong,
-    /// It is no JSON.
+    /// It is not JSON.
     NoJson(serde_json::Error),
     /// It is JSON without a list of models.
     NoModels,
@@ -79,21 +79,21 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<ListPage, NoList> {
 }
 
 impl Model {
-    /// How much it takes.
+    /// The model's size.
     pub(super) fn bytes(&self) -> usize {
         self.id.len() + self.entry.len()
     }
 
-    /// Of an entry of a list; None where it has no name.
+    /// The model in an entry of a list; None if it has no name.
     fn of(entry: &Value) -> Option<Self> {
         let id = entry["id"].as_str().filter(|id| !id.is_empty())?;
         Some(Self { id: id.to_owned(), entry: entry.to_string() })
     }
 
-    /// One of which no more than its name is known.
+    /// A model of which only the name is known.
     fn named(name: &str, kind: ProviderKind) -> Self {
         let entry = match kind {
-            // An unknown day is the first one there is, as Anthropic's documentation has it.
+            // For an unknown day, Anthropic's documentation shows the first one there is.
             ProviderKind::Anthropic => json!({
                 "type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z",
             }),
@@ -105,7 +105,7 @@ impl Model {
     }
 }
 
-/// All models of `lists`, and `names` that are served under a route, each once: where several have one, the first counts.
+/// All models in `lists`, and `names` that routes serve, each once; the first of several counts.
 pub(super) fn merged(lists: Vec<Vec<Model>>, names: &[String], kind: ProviderKind) -> Vec<Model> {
     let mut known = HashSet::new();
     let own = names.iter().map(|name| Model::named(name, kind));
@@ -114,7 +114,7 @@ pub(super) fn merged(lists: Vec<Vec<Model>>, names: &[String], kind: ProviderKin
     all
 }
 
-/// Which part of the list a client asks for; Anthropic's API has pages, the other none.
+/// The part of the list that a client asks for; Anthropic's API has pages, the other has none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Paging {
     limit: Option<usize>,
@@ -122,11 +122,11 @@ pub(super) struct Paging {
     before: Option<String>,
 }
 
-/// The parameters that [`Paging`] is made of.
+/// The parameters of [`Paging`].
 const PAGING: [&str; 3] = ["limit", "after_id", "before_id"];
 
 impl Paging {
-    /// Of a query, without its `?`.
+    /// Reads it from a query without its `?`.
     pub(super) fn of(query: &str) -> Self {
         let mut paging = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -144,7 +144,7 @@ impl Paging {
     }
 }
 
-/// What a provider is asked with: the client's `query`, but for its paging, and the page after `after`.
+/// The query for a provider: the client's `query` without its paging, and the page after `after`.
 pub(super) fn query(kind: ProviderKind, query: &str, after: Option<&str>) -> String {
     if kind != ProviderKind::Anthropic {
         return query.to_owned();
@@ -159,7 +159,7 @@ pub(super) fn query(kind: ProviderKind, query: &str, after: Option<&str>) -> Str
     asked.finish()
 }
 
-/// The part of `models` that `paging` asks for, in the shape of the API; None where it begins at a model that is not there.
+/// The part of `models` that `paging` asks for, in the API's shape; None if it begins at an unknown model.
 pub(super) fn written(kind: ProviderKind, models: &[Model], paging: &Paging) -> Option<String> {
     if kind != ProviderKind::Anthropic {
         return Some(format!("{{\"object\":\"list\",\"data\":{}}}", array(models)));
@@ -211,7 +211,7 @@ mod tests {
         models.iter().map(|model| model.id.as_str()).collect()
     }
 
-    /// What a client reads.
+    /// The list that a client reads.
     fn page(kind: ProviderKind, models: &[Model], query: &str) -> Option<Value> {
         let written = written(kind, models, &Paging::of(query))?;
         Some(serde_json::from_str(&written).expect("JSON"))

@@ -1,4 +1,4 @@
-//! The last refreshes as a small chart, and one by one. Pure.
+//! The last refreshes as a small chart, and as a list. Pure.
 
 use std::fmt::{self, Write};
 
@@ -6,14 +6,14 @@ use crate::clock::Timestamp;
 use crate::report::words::{millis, time};
 use crate::token::history::{History, REFRESHES_KEPT_MAX, Refreshed, Trouble};
 
-/// Width of one refresh, and height of the chart, in its own units.
+/// Width of one refresh, and height of the chart, in the chart's own units.
 const SLOT: usize = 10;
 const HEIGHT: u64 = 40;
-/// The least height of a bar, so that a quick one is seen.
+/// The least height of a bar, so that a quick refresh is visible.
 const LEAST: u64 = 6;
 
-/// One bar a refresh, the newest at the right, as high as it took long; one that failed is of another
-/// colour and has a mark on top.
+/// One bar for each refresh, the newest at the right, with its duration as height; a failed one has another colour
+/// and a mark on top.
 pub(super) fn draw(out: &mut String, history: &History, now: Timestamp) -> fmt::Result {
     let longest = history.iter().map(|one| one.took_ms).max().unwrap_or(0);
     let width = SLOT * REFRESHES_KEPT_MAX;

@@ -1,8 +1,8 @@
-//! `/-/events`: the status as server-sent events, to whoever watches it.
+//! `/-/events`: the status as server-sent events, for its watchers.
 //!
-//! A watcher takes the thread of its connection. It looks at the status twice a second, and tells what
-//! changed; with nobody watching nothing runs. Watchers are few, and never more than half of all
-//! connections. They are sent away when the configuration is replaced or the proxy stops.
+//! A watcher takes the thread of its connection, reads the status twice a second, and sends changes; without watchers
+//! nothing runs. Watchers are few, and never more than half of all connections. They are sent away when the
+//! configuration is replaced or the proxy stops.
 
 use std::fmt::Write;
 use std::net::TcpStream;
@@ -21,11 +21,11 @@ use crate::proxy::state::Proxy;
 use crate::proxy::watchers::SILENCE_MAX;
 use crate::report::Report;
 
-/// How often the status is looked at for a watcher.
+/// The time between two looks at the status.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long a watcher may leave an event untaken.
+/// The longest time that a watcher may leave an event unread.
 const UNTAKEN_MAX: Duration = Duration::from_secs(5);
-/// When a watcher that was sent away may come again, in milliseconds.
+/// The wait before a watcher that was sent away may come again, in milliseconds.
 const COME_AGAIN_MS: u32 = 1000;
 
 /// Sends events until the client leaves or is sent away.
@@ -48,7 +48,7 @@ pub(in crate::proxy) fn stream(
     }
     let _place = proxy.watchers.enter()?;
     if let Some(client) = request.client {
-        // Where it can't be set, the longer one of the connection holds.
+        // If it can't be set, the connection's longer limit holds.
         let _ = client.set_write_timeout(Some(UNTAKEN_MAX));
     }
     reply.begin(&head, AnswerLength::Unknown);
@@ -76,10 +76,10 @@ pub(in crate::proxy) fn stream(
     }
 }
 
-/// JSON has no line ends of its own, so that one `data` field holds it.
+/// JSON has no line ends of its own, so one `data` field is enough.
 fn event(report: &Report) -> String {
     let mut text = String::from("event: status\ndata: ");
-    // Texts, numbers and lists of them: there is nothing that JSON can't hold.
+    // Texts, numbers and lists of them: JSON can hold all of it.
     let json = serde_json::to_string(report).unwrap_or_default();
     let _ = write!(text, "{json}\n\n");
     text

@@ -1,4 +1,4 @@
-//! From the running proxy to a report: what `/-/status`, the page and its events show.
+//! Makes a report of the running proxy, for `/-/status`, the page and its events.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::report::{
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
 
-/// How everything stands.
+/// The status of everything.
 pub(super) fn report(proxy: &Proxy) -> Report {
     let now = proxy.clock.now();
     let all = || proxy.providers.iter().map(|provider| (&**provider, provider.source.posting()));
@@ -148,7 +148,7 @@ fn state(provider: &Provider, posting: &Posting, now: Moment) -> State {
     }
 }
 
-/// What is wrong at the moment: why there is no credential, or why the last refresh failed.
+/// The present problem: the reason for a missing credential, or for the last refresh's failure.
 fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String> {
     if !provider.config.enabled {
         return None;
@@ -156,14 +156,14 @@ fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String
     let words = if provider.source.has_one(posting, now) {
         posting.trouble()?
     } else if posting.refreshing && posting.trouble().is_none() {
-        // The first token is coming.
+        // The first token is on its way.
         return None;
     } else {
         provider.source.why_none(posting, now)
     };
     match posting.refresh.trouble {
         _ if posting.waiting.is_some() => Some(words),
-        // What to do, which the log adds to these, is said by the advice.
+        // The log adds the remedy to these; here the advice has it.
         Some(
             Trouble::TokenDead | Trouble::AnswerLost | Trouble::Missing | Trouble::LoginNeeded,
         ) => words.split("; ").next().map(str::to_owned),
@@ -231,7 +231,7 @@ mod tests {
                  fail (provider: P); set them where evertoken is started, and restart; files are read again by \
                  themselves",
             ),
-            // Nothing stands behind what is to be run.
+            // Nothing follows after a command.
             (
                 login(),
                 "The next refresh will fail (provider: P): There is no refresh token yet; run: evertoken login \

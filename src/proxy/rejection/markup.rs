@@ -1,4 +1,4 @@
-//! The texts of XML and HTML pages in which refusals are told. Pure.
+//! The texts in XML and HTML pages that explain refusals. Pure.
 
 /// Elements with such texts: those of XML errors, and the headings and paragraphs of a page.
 const ELEMENTS: [&str; 18] = [
@@ -21,10 +21,10 @@ const ELEMENTS: [&str; 18] = [
     "body",
     "center",
 ];
-/// A longer page speaks to people.
+/// A longer page is meant for people.
 const PAGE_MAX_BYTES: usize = 4096;
 
-/// The texts of `page` that may tell why it refuses. A session that a page for people speaks of is theirs.
+/// The texts of `page` that may explain its refusal. A session mentioned on a page for people is theirs.
 pub(super) fn texts(page: &str) -> Vec<&str> {
     if page.len() > PAGE_MAX_BYTES {
         return Vec::new();

@@ -1,11 +1,11 @@
-//! Whether the words of a refusal say that the access token is over. Pure.
+//! Decides whether the words of a refusal say that the access token is dead. Pure.
 //!
-//! A code is taken as a whole: `token_expired` is about the token, `invite_token_expired` about something else. A message
-//! counts where it begins with the token: what mentions one on the way may speak of anything.
+//! A code counts as a whole: `token_expired` is about the token, `invite_token_expired` about something else. A
+//! message counts if it begins with the token: one that mentions a token later may be about anything.
 
-/// What is sent to a provider, under the names that it has there.
+/// The credential, under its names at providers.
 const TOKEN: [&str; 5] = ["token", "credential", "credentials", "jwt", "session"];
-/// What is said of one that is over.
+/// Words for a dead credential.
 const OVER: [&str; 9] = [
     "expired",
     "revoked",
@@ -17,7 +17,7 @@ const OVER: [&str; 9] = [
     "malformed",
     "blacklisted",
 ];
-/// With a word of [`VALID`]: `is no longer valid`, `could not be verified`.
+/// Together with a word of [`VALID`]: `is no longer valid`, `could not be verified`.
 const NOT: [&str; 8] = ["not", "cannot", "couldn", "isn", "longer", "unable", "failed", "failure"];
 const VALID: [&str; 9] = [
     "valid",
@@ -30,7 +30,7 @@ const VALID: [&str; 9] = [
     "accepted",
     "authenticate",
 ];
-/// What may stand in a code besides these, and in a message before its token: what is known to be no other subject.
+/// Other words that a code may contain, and a message before its token: words that name no other subject.
 const AROUND: [&str; 69] = [
     "",
     "the",
@@ -102,7 +102,7 @@ const AROUND: [&str; 69] = [
     "parse",
     "no",
 ];
-/// What is over instead of the token, or lacks.
+/// Other subjects that may be dead or missing instead of the token.
 const ELSE: [&str; 24] = [
     "scope",
     "scopes",
@@ -129,7 +129,7 @@ const ELSE: [&str; 24] = [
     "audience",
     "ip",
 ];
-/// What a code says of a refusal that is not about the token, whatever its message mentions.
+/// Words in a code for a refusal that is not about the token, whatever its message mentions.
 const ELSE_IN_CODES: [&str; 12] = [
     "scope",
     "scopes",
@@ -144,10 +144,10 @@ const ELSE_IN_CODES: [&str; 12] = [
     "safety",
     "region",
 ];
-/// The longest sentence that is taken for one about the token, in words.
+/// The longest sentence that may be about the token, in words.
 const SENTENCE_MAX_WORDS: usize = 32;
 
-/// Whether the texts of a refusal, codes and messages, say that the token is over. Codes come first.
+/// True if the texts of a refusal, codes and messages, say that the token is dead. Codes come first.
 pub(super) fn name_dead_token(texts: &[&str]) -> bool {
     let is_code = |text: &&&str| !text.contains(char::is_whitespace);
     let codes = || texts.iter().filter(is_code);
@@ -158,7 +158,7 @@ pub(super) fn name_dead_token(texts: &[&str]) -> bool {
     !codes().any(is_else) && texts.iter().any(|text| speaks_of_dead_token(text))
 }
 
-/// Whether a code, such as `token_expired` or `ExpiredTokenException`, names a token that is over, and nothing else.
+/// True if a code, such as `token_expired` or `ExpiredTokenException`, names a dead token and nothing else.
 fn is_dead_token(code: &str) -> bool {
     // A name space before it: `unauthenticated:bad-credentials`.
     let own = code.trim().rsplit([':', '#', '/']).next().unwrap_or_default();
@@ -170,8 +170,8 @@ fn is_dead_token(code: &str) -> bool {
     words.iter().all(is_known) && says_over(&words)
 }
 
-/// Whether a message says that the token is over, and begins with that. General sentences may come before:
-/// `Forbidden. The access token has expired.`
+/// True if a message begins by saying that the token is dead. General sentences may come before: `Forbidden. The
+/// access token has expired.`
 fn speaks_of_dead_token(message: &str) -> bool {
     if !message.is_ascii() && east_asian::speaks_of_dead_token(message) {
         return true;
@@ -208,7 +208,7 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split(". ").flat_map(|text| text.split([';', '!', '?', '\n']))
 }
 
-/// The words of a sentence in lower case; `TokenExpired` and `token_expired` are two.
+/// The words of a sentence in lower case; `TokenExpired` and `token_expired` have two.
 fn words(sentence: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = ' ';
@@ -295,12 +295,12 @@ mod east_asian {
         "refresh",
         "csrf",
     ];
-    /// The longest message that is taken for one about the token.
+    /// The longest message that may be about the token.
     const MESSAGE_MAX_CHARS: usize = 80;
     const CLAUSE_ENDS: [char; 12] =
         ['。', '；', '！', '？', '，', '、', ',', ';', '!', '?', '.', '\n'];
 
-    /// Whether the first part of a short message that names a token says that it is over.
+    /// True if the first part of a short message names a token and says that it is dead.
     pub(super) fn speaks_of_dead_token(message: &str) -> bool {
         let message = message.to_ascii_lowercase();
         let has = |text: &str, known: &[&str]| known.iter().any(|word| text.contains(word));
