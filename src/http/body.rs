@@ -7,7 +7,7 @@ use crate::http::chunked::BadFraming;
 use crate::http::framing::Framing;
 use crate::http::message::BodyLength;
 
-/// What is wrong with a request body; carried in an `io::Error`.
+/// A fault in a request body, carried in an `io::Error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
     /// Broken framing.
@@ -16,17 +16,17 @@ pub enum BodyFault {
     TooLarge,
     /// Silent for too long.
     Timeout,
-    /// The client went away, or ended early.
+    /// The client went away, or ended the body early.
     Gone,
 }
 
 impl BodyFault {
-    /// As an error of a read.
+    /// The fault as an error of a read.
     pub fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
 
-    /// The fault that `error` carries.
+    /// The fault inside `error`.
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
     }
@@ -54,23 +54,23 @@ impl fmt::Display for BodyFault {
 
 impl std::error::Error for BodyFault {}
 
-/// Takes the framing off. The reader it is given is read no further than the body goes.
+/// Removes the framing. It reads its reader no further than the body goes.
 #[derive(Debug)]
 pub struct BodyDecoder {
     framing: Framing,
-    /// How many more bytes a chunked body may have.
+    /// The bytes that a chunked body may still have.
     allowed: u64,
     /// What broke the body: where the next request starts is not known then.
     fault: Option<BodyFault>,
 }
 
 impl BodyDecoder {
-    /// A body of `length`, chunked ones of at most `max_bytes`.
+    /// A body of `length`, with at most `max_bytes` if it is chunked.
     pub fn new(length: BodyLength, max_bytes: u64) -> Self {
         Self { framing: Framing::of_request(length), allowed: max_bytes, fault: None }
     }
 
-    /// Whether everything was read.
+    /// True if everything was read.
     pub fn is_done(&self) -> bool {
         self.framing == Framing::Done
     }
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    /// The body and what is left after it.
+    /// The body and the rest after it.
     fn decode_cut(
         length: BodyLength,
         max: u64,

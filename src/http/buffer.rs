@@ -9,14 +9,14 @@ use crate::http::framing::Framing;
 use crate::http::head::HEAD_MAX_BYTES;
 use crate::spare::{self, BUFFER_BYTES};
 
-/// What a buffer grows to for a head.
+/// The size for a head.
 const HEAD_BYTES: usize = HEAD_MAX_BYTES;
-/// What it grows to while a large body fills it at every read.
+/// The size while a large body fills the buffer at every read.
 pub const BULK_BYTES: usize = 64 * 1024;
-/// How much larger it gets at once.
+/// The factor of one growth.
 const GROWTH: usize = 4;
 
-/// Bytes that were read and not used yet.
+/// Bytes that were read and not yet used.
 #[derive(Debug)]
 pub struct Buffer {
     /// The thread's, from the first read on.
@@ -34,18 +34,18 @@ impl Buffer {
         Self { bytes: read, start: 0, end, bulk_bytes }
     }
 
-    /// What was read and not used yet.
+    /// The bytes that were read and not yet used.
     pub fn held(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// So many bytes of it are used.
+    /// Marks this many bytes as used.
     pub fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
-    /// Uses what is held up to the last byte that `framing` takes, and puts the data in it together:
-    /// where they stand then. Broken framing is an error only where no data come before it.
+    /// Uses the held bytes up to the last one that `framing` takes, and joins the data in them; returns their place.
+    /// Broken framing is an error only if no data come before it.
     pub fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
         let mut data = self.start..self.start;
         loop {
@@ -71,22 +71,22 @@ impl Buffer {
         }
     }
 
-    /// Data that [`Buffer::take_data`] found; they are there until the next read.
+    /// Data that [`Buffer::take_data`] found; they stay until the next read.
     pub fn used(&self, data: Range<usize>) -> &[u8] {
         &self.bytes[data]
     }
 
-    /// Whether it holds as much as a head may have.
+    /// True if it holds as much as a head may have.
     pub fn is_full(&self) -> bool {
         self.end - self.start >= HEAD_BYTES
     }
 
-    /// Whether the last read filled it: there is probably more to read at once.
+    /// True if the last read filled it, so that there is probably more to read.
     pub fn was_filled(&self) -> bool {
         self.end == self.bytes.len() && self.end > 0
     }
 
-    /// Reads once from `from`, after what is held; 0 at the end of it.
+    /// Reads once from `from`, after the held bytes; 0 at its end.
     pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         self.make_room();
         let count = from.read(&mut self.bytes[self.end..])?;
@@ -144,7 +144,7 @@ mod tests {
         let mut from = bytes.as_slice();
         assert_eq!(buffer.fill(&mut from).unwrap(), BUFFER_BYTES);
         assert!(buffer.was_filled() && !buffer.is_full());
-        // A head that does not fit.
+        // The head does not fit.
         let grown = BUFFER_BYTES * GROWTH;
         assert_eq!(buffer.fill(&mut from).unwrap(), grown - BUFFER_BYTES);
         assert!(!buffer.is_full());

@@ -6,16 +6,16 @@ use crate::http::rules::Rules;
 
 /// The longest line within a chunked body: a chunk's size with its extensions, or a trailer field.
 pub const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
-/// All trailer fields together; they are read and dropped.
+/// The largest size of all trailer fields together; they are read and dropped.
 pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
 
-/// What comes next in a chunked body.
+/// The next part of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunks {
     at: At,
     /// [`Rules::blanks_after_size`].
     blanks_after_size: bool,
-    /// Bytes of the line that is being read.
+    /// Bytes of the present line.
     line_bytes: usize,
     /// Bytes of the trailer fields so far.
     trailer_bytes: usize,
@@ -23,15 +23,15 @@ pub struct Chunks {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// A chunk's size: its value so far, and whether there is a digit.
+    /// A chunk's size: its value so far, and true once there is a digit.
     Size(u64, bool),
     /// Blanks after the digits.
     Blanks(u64),
-    /// An extension, which nobody needs.
+    /// An extension, which is ignored.
     Extension(u64),
     /// The line feed after a size.
     SizeEnd(u64),
-    /// So many bytes are left of a chunk.
+    /// This many bytes are left of a chunk.
     Data(u64),
     /// The carriage return after a chunk.
     DataEnd,

@@ -5,12 +5,12 @@ use crate::http::chunked::{BadFraming, Chunks};
 use crate::http::message::BodyLength;
 use crate::http::rules::Rules;
 
-/// How a body is delimited, and how far it was read.
+/// The framing of a body, and the progress of reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// Nothing is left.
     Done,
-    /// So many bytes are left.
+    /// This many bytes are left.
     Sized(u64),
     /// Chunks.
     Chunked(Chunks),
@@ -73,7 +73,7 @@ impl Framing {
         }
     }
 
-    /// Whether a body that stops here, because the connection ended, is complete: RFC 9112 §8.
+    /// True if a body that stops here, because the connection ended, is complete (RFC 9112 §8).
     pub fn may_end_here(&self) -> bool {
         match self {
             Self::Done | Self::UntilClose => true,

@@ -14,7 +14,7 @@ pub mod response;
 /// The largest head, start line and fields together, of a request or a response.
 pub const HEAD_MAX_BYTES: usize = 64 * 1024;
 
-/// The fields that there is room for at first.
+/// The room for fields at first.
 const FIELDS_COMMON: usize = 16;
 
 /// Why some bytes are no head.
@@ -95,7 +95,7 @@ struct Lines<S> {
 struct Whole<S> {
     start_line: S,
     headers: Headers,
-    /// How many bytes it took.
+    /// The head's length in bytes.
     length: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Compressed bodies, recognised by their first bytes and inflated within a bound. Pure; the only file that knows
-//! `miniz_oxide`, as `zstd` is of `ruzstd`.
+//! Compressed bodies, recognised by their first bytes and inflated within a bound. Pure; the only file that uses
+//! `miniz_oxide`, as `zstd` is for `ruzstd`.
 
 use std::borrow::Cow;
 
@@ -13,36 +13,36 @@ use crate::http::message::Headers;
 
 mod zstd;
 
-/// How often a body may be compressed: by the server, and once more by a proxy on the way.
+/// The most layers of compression: by the server, and by a proxy on the way.
 const LAYERS_MAX: u32 = 2;
 /// The first room for inflated bytes, as a multiple of the compressed ones.
 const FIRST_ROOM_FACTOR: usize = 4;
 /// The first two bytes of a gzip member, and the only method there is (RFC 1952 §2.3.1).
 const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
-/// The bytes of a gzip member before its optional fields, and after its data (checksum and length).
+/// The size of a gzip member's head before its optional fields, and of its checksum and length after the data.
 const GZIP_HEAD_BYTES: usize = 10;
 const GZIP_TAIL_BYTES: usize = 8;
-/// So many bytes tell whether a body is compressed by gzip or zstd.
+/// The bytes that show whether a body is compressed by gzip or zstd.
 pub const MARK_BYTES: usize = 4;
-/// The first byte of a zlib stream with the window that every encoder uses (RFC 1950 §2.2).
+/// The first byte of a zlib stream with the window of every common encoder (RFC 1950 §2.2).
 const ZLIB_START: u8 = 0x78;
 
-/// A body as its reader wants it.
+/// A body for its reader.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plain<'a> {
-    /// Its bytes, inflated where they were compressed; of a broken stream those before the break.
+    /// Its bytes, inflated if they were compressed; of a broken stream, those before the break.
     pub bytes: Cow<'a, [u8]>,
-    /// Whether more bytes than the bound follow.
+    /// True if more bytes than the bound follow.
     pub is_over: bool,
-    /// Whether it is encoded in a way that can't be decoded here.
+    /// True if its encoding is unknown here.
     pub is_foreign: bool,
 }
 
 /// The `body` of a message with `headers`, inflated up to `most_bytes`.
 ///
-/// gzip and zlib are recognised by their first bytes, since some proxies compress an answer without saying so and
-/// others inflate it and leave the header. Only a bare deflate stream, which has no mark, is taken on the
-/// header's word. Checksums are not compared: what reads the bytes sees whether they make sense.
+/// gzip and zlib are recognised by their first bytes, because some proxies compress an answer without saying so, and
+/// others inflate it and leave the header. Only a bare deflate stream, which has no mark, is believed by its header.
+/// Checksums are not compared: the reader of the bytes sees whether they make sense.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<'a> {
@@ -77,7 +77,7 @@ pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<
     Plain { bytes, is_over, is_foreign }
 }
 
-/// How the compressed data is wrapped.
+/// The container of the compressed data.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Gzip,
@@ -86,8 +86,8 @@ enum Form {
     Zstd,
 }
 
-/// The first `most_bytes` of what `body`, compressed by gzip or zstd, is inflated; None where it begins as neither does.
-/// Of a zstd frame that is cut, up to one window of what stands before the cut is missing.
+/// The first `most_bytes` of `body`, compressed by gzip or zstd, inflated; None if it begins like neither. Of a cut
+/// zstd frame, up to one window before the cut is missing.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 pub fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
@@ -114,7 +114,7 @@ fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
         let (used, end) = inflate_stream(input, form == Form::Zlib, &mut output, most_bytes);
         let next = input.get(used + GZIP_TAIL_BYTES..).unwrap_or_default();
         match end {
-            // Without a mark, only a stream that is whole tells that this is one.
+            // Without a mark, only a whole stream proves its form.
             End::Broken if form == Form::Bare => return (Vec::new(), End::Broken),
             End::Whole if form == Form::Bare && used < input.len() => {
                 return (Vec::new(), End::Broken);
@@ -125,7 +125,7 @@ fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
     }
 }
 
-/// What follows the head of a gzip member (RFC 1952 §2.3).
+/// The data after the head of a gzip member (RFC 1952 §2.3).
 fn gzip_data(member: &[u8]) -> Option<&[u8]> {
     const HEAD_CHECKSUM: u8 = 2;
     const EXTRA: u8 = 4;
@@ -149,18 +149,18 @@ fn gzip_data(member: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// All of it is there.
+    /// The stream is complete.
     Whole,
-    /// It is cut, or not what it seems to be.
+    /// It is cut, or not the form that it seems to be.
     Broken,
     /// It has more bytes than the bound.
     Over,
 }
 
-/// Inflates one stream to the end of `output`; how much of `input` it took.
+/// Inflates one stream to the end of `output`; returns the bytes taken from `input`.
 fn inflate_stream(
     input: &[u8],
     has_zlib_head: bool,
@@ -169,10 +169,10 @@ fn inflate_stream(
 ) -> (usize, End) {
     let head = if has_zlib_head { TINFL_FLAG_PARSE_ZLIB_HEADER } else { 0 };
     let flags = head | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-    // In a box, since it takes 11 KB.
+    // On the heap, because it takes 11 KB.
     let mut state = Box::<DecompressorOxide>::default();
     let (mut used, mut length) = (0, output.len());
-    // One more than the bound, so that its reaching is told from its passing.
+    // One more than the bound, to distinguish reaching it from passing it.
     let most = most_bytes.saturating_add(1);
     let first = length.saturating_add(input.len().saturating_mul(FIRST_ROOM_FACTOR));
     output.resize(first.min(most), 0);

@@ -7,22 +7,22 @@ use crate::clock::Timestamp;
 
 /// Header fields in the order they came, names as written (RFC 9110 §5).
 ///
-/// What names and values are made of stands in one text; for a head that was parsed it is the text of
-/// the head as it came. So it costs two allocations and one copy, however many fields it has.
+/// One text holds all names and values; for a parsed head it is the head's text as it came. So the fields cost two
+/// allocations and one copy, whatever their number.
 #[derive(Clone, Default)]
 pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where the name and the value of a field stand in the text.
+/// The places of a field's name and value in the text.
 #[derive(Clone, Debug)]
 struct Field {
     name: Span,
     value: Span,
 }
 
-/// A part of the text, in half of the room that a `Range` takes.
+/// A part of the text, in half the size of a `Range`.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: u32,
@@ -40,27 +40,27 @@ impl Span {
     }
 }
 
-/// The fields that were found in the text of a head.
+/// The fields found in the text of a head.
 #[derive(Debug, Default)]
 pub struct FoundFields(Vec<Field>);
 
 impl FoundFields {
-    /// None yet, with room for `fields` of them.
+    /// No fields, with room for `fields` of them.
     pub fn with_room(fields: usize) -> Self {
         Self(Vec::with_capacity(fields))
     }
 
-    /// How many there are.
+    /// The number of fields.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// One more: where its name and its value stand.
+    /// Adds a field by the places of its name and value.
     pub fn push(&mut self, name: Range<usize>, value: Range<usize>) {
         self.0.push(Field { name: Span::new(name), value: Span::new(value) });
     }
 
-    /// The fields with the `text` that they were found in.
+    /// The fields with the `text` in which they were found.
     pub fn of(self, text: &[u8]) -> Headers {
         Headers { text: text.to_vec(), fields: self.0 }
     }
@@ -72,7 +72,7 @@ impl Headers {
         Self::default()
     }
 
-    /// No fields yet, with room for `fields` of them that hold `bytes`.
+    /// No fields, with room for `fields` of them that hold `bytes`.
     pub fn with_room(fields: usize, bytes: usize) -> Self {
         Self { text: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
     }
@@ -94,12 +94,12 @@ impl Headers {
         self.fields.push(Field { name: Span::new(start..between), value: Span::new(between..end) });
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no fields.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
@@ -112,19 +112,19 @@ impl Headers {
     /// Every field called `name`, whatever its case, in order.
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let is_called = move |field: &&Field| {
-            // Names of another length, which most are, are not looked at.
+            // Names of another length, as most are, need no comparison.
             (field.name.end - field.name.start) as usize == name.len()
                 && field.name.of(&self.text).eq_ignore_ascii_case(name.as_bytes())
         };
         self.fields.iter().filter(is_called).map(|field| field.value.of(&self.text))
     }
 
-    /// Whether there is a field called `name`.
+    /// True if there is a field called `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.first(name).is_some()
     }
 
-    /// Takes out every field called `name`.
+    /// Removes every field called `name`.
     pub fn remove(&mut self, name: &str) {
         self.retain(|own, _| !own.eq_ignore_ascii_case(name.as_bytes()));
     }
@@ -140,8 +140,8 @@ impl Headers {
         self.fields.iter().map(|field| (field.name.of(&self.text), field.value.of(&self.text)))
     }
 
-    /// The members of the comma-separated lists in every field called `name`, trimmed, empty ones
-    /// left out (RFC 9110 §5.6.1).
+    /// The members of the comma-separated lists in every field called `name`, trimmed and without empty ones (RFC
+    /// 9110 §5.6.1).
     pub fn list<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.all(name).flat_map(members)
     }
@@ -156,7 +156,7 @@ impl Headers {
         Some(u64::try_from(date.millis_since(now)).unwrap_or(0))
     }
 
-    /// Whether the list in the fields called `name` holds `member`, whatever its case.
+    /// True if the list in the fields called `name` contains `member`, whatever its case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
         self.all(name)
             .any(|value| members(value).any(|own| own.eq_ignore_ascii_case(member.as_bytes())))
@@ -184,11 +184,11 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// How many bytes at the start of `bytes` may stand anywhere within a line of a head: none that ends
-/// one, no other control byte but the tab (RFC 9110 §5.5).
+/// The number of bytes at the start of `bytes` that may stand anywhere within a line of a head: none that ends one,
+/// and no control byte but the tab (RFC 9110 §5.5).
 pub fn plain_prefix(bytes: &[u8]) -> usize {
-    // So many at a time that the compiler looks at them all at once; so there is no early exit. Lines
-    // are short: a longer step would leave most bytes to the loop after it.
+    // A step that the compiler checks at once, without an early exit. Lines are short: a longer step would leave most
+    // bytes to the loop after it.
     const STEP: usize = 16;
     let (steps, _) = bytes.as_chunks::<STEP>();
     let is_all_plain = |step: &&[u8; STEP]| {
@@ -203,7 +203,7 @@ pub fn plain_prefix(bytes: &[u8]) -> usize {
     start + rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len())
 }
 
-/// Which bytes may stand anywhere within a line.
+/// The bytes that may stand anywhere within a line.
 const PLAIN: [bool; 256] = {
     let mut table = [true; 256];
     let mut byte = 0;
@@ -215,12 +215,12 @@ const PLAIN: [bool; 256] = {
     table
 };
 
-/// Whether a field's name may hold the byte (RFC 9110 §5.6.2).
+/// True if a field's name may contain the byte (RFC 9110 §5.6.2).
 pub fn is_in_name(byte: u8) -> bool {
     IN_NAME[usize::from(byte)]
 }
 
-/// A table, since every byte of every name is looked up.
+/// A table, because every byte of every name is looked up.
 const IN_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut index = 0;
@@ -237,7 +237,7 @@ const IN_NAME: [bool; 256] = {
     table
 };
 
-/// Whether a field's value may be this (RFC 9110 §5.5).
+/// True if a field's value may be this (RFC 9110 §5.5).
 pub fn is_value(bytes: &[u8]) -> bool {
     plain_prefix(bytes) == bytes.len()
 }
@@ -251,7 +251,7 @@ pub enum Version {
     Http11,
 }
 
-/// How a request's body is delimited (RFC 9112 §6).
+/// The framing of a request's body (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
     /// Neither Content-Length nor Transfer-Encoding: no body.
@@ -262,12 +262,12 @@ pub enum BodyLength {
     Chunked,
 }
 
-/// How the body of a response is delimited for who reads it.
+/// The framing of a response's body for its reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerLength {
-    /// There is none (HEAD, 204, 304).
+    /// No body (HEAD, 204, 304).
     Absent,
-    /// So many bytes.
+    /// This many bytes.
     Sized(u64),
     /// Until it ends.
     Unknown,
@@ -276,14 +276,14 @@ pub enum AnswerLength {
 /// A request up to its body, checked by the ingress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    /// A token, case kept.
+    /// A token, with its case kept.
     pub method: String,
     /// Path and query in origin form, bytes unchanged; always starts with `/`.
     pub target: String,
     /// The client's version.
     pub version: Version,
-    /// The value of `Host`, or the authority of an absolute-form target, which wins
-    /// (RFC 9112 §3.2.2). None for an HTTP/1.0 client that sent none.
+    /// The value of `Host`, or the authority of an absolute-form target, which takes precedence (RFC 9112 §3.2.2).
+    /// None for an HTTP/1.0 client that sent none.
     pub host: Option<String>,
     /// All header fields as they came.
     pub headers: Headers,
@@ -311,13 +311,13 @@ pub fn keeps_alive(version: Version, headers: &Headers) -> bool {
 
 /// `target` up to its query.
 pub fn path_of(target: &str) -> &str {
-    // Byte by byte, which for so few is faster than the library's search for a character.
+    // Byte by byte, which is faster for so few than the library's search for a character.
     let end = target.bytes().position(|byte| byte == b'?').unwrap_or(target.len());
     &target[..end]
 }
 
-/// The reason phrase of `status` (RFC 9110 §15), empty where there is none. Providers' own phrases
-/// do not reach us, so this one is sent in their place.
+/// The reason phrase of `status` (RFC 9110 §15), empty if there is none. Providers' own phrases are not kept, so this
+/// one is sent instead.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

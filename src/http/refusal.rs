@@ -1,31 +1,31 @@
-//! What the proxy itself answers instead of forwarding: codes, statuses and the two error shapes.
+//! The proxy's own answers instead of forwarding: codes, statuses and the two error shapes.
 
 use std::time::Duration;
 
 use crate::config::ProviderKind;
 use crate::http::message::{Headers, ResponseHead};
 
-/// The most that `Retry-After` says: clients sleep for as long as it says, without a word to their user.
+/// The longest `Retry-After`: clients silently sleep for as long as it says.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
-/// Why a request is refused; the name is sent as `x-evertoken-error`.
+/// The reason for a refusal; its name is sent as `x-evertoken-error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Malformed head, conflicting or unknown framing, bytes a header may not hold.
+    /// Malformed head, conflicting or unknown framing, bytes that a header may not contain.
     BadRequest,
     /// Inbound key missing or wrong.
     Unauthorized,
-    /// A `Host` that is not ours.
+    /// A foreign `Host`.
     ForbiddenHost,
     /// A browser's cross-origin request.
     ForbiddenOrigin,
     /// `/to/<slug>` that does not exist or is disabled.
     UnknownProvider,
-    /// Nobody serves the API of the request, or it belongs to none.
+    /// No provider serves the API of the request, or it belongs to none.
     NoProvider,
-    /// A page of our own that does not exist.
+    /// A page under `/-/` that does not exist.
     NotFound,
-    /// A page of our own, asked for with a method it does not have.
+    /// A page under `/-/`, requested with a method that it does not have.
     MethodNotAllowed,
     /// The client took too long.
     ClientTimeout,
@@ -45,11 +45,11 @@ pub enum Code {
     LoginNeeded,
     /// No connection slot.
     Overloaded,
-    /// We ran out of descriptors, threads or memory: the same for the client.
+    /// Descriptors, threads or memory ran out; for the client, the same as [`Code::Overloaded`].
     OutOfResources,
     /// Draining.
     ShuttingDown,
-    /// A fault of our own.
+    /// A fault of evertoken.
     Internal,
 }
 
@@ -100,8 +100,7 @@ impl Code {
         }
     }
 
-    /// The `type` of the error in the provider's own vocabulary, so that SDKs raise the class of
-    /// error that fits.
+    /// The `type` of the error in the provider's own vocabulary, so that SDKs raise the right class of error.
     const fn error_type(self, kind: ProviderKind) -> &'static str {
         match (kind, self.status()) {
             (ProviderKind::Anthropic, 401) => "authentication_error",
@@ -117,36 +116,36 @@ impl Code {
     }
 }
 
-/// One refusal: what the client is told.
+/// A refusal for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
+    /// The reason.
     pub code: Code,
-    /// What happened and what to do, for a person. Holds no secret.
+    /// The event and the remedy, for a person. Holds no secret.
     pub message: String,
-    /// When it is worth trying again; always there for a 503.
+    /// The time after which another try makes sense; always set for a 503.
     pub retry_after: Option<Duration>,
-    /// Whether a browser may ask its user for the key (Basic authentication).
+    /// True if a browser may ask its user for the key (Basic authentication).
     pub asks_browser: bool,
-    /// The methods that there are, for [`Code::MethodNotAllowed`] (RFC 9110 §15.5.6).
+    /// The allowed methods, for [`Code::MethodNotAllowed`] (RFC 9110 §15.5.6).
     pub allowed: Option<String>,
 }
 
 impl Refusal {
-    /// A refusal; a 503 says to come back in a second unless [`Refusal::retry_in`] says otherwise.
+    /// A refusal; a 503 asks to come back in a second unless [`Refusal::retry_in`] sets another time.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let retry_after = (code.status() == 503).then_some(Duration::from_secs(1));
         Self { code, message: message.into(), retry_after, asks_browser: false, allowed: None }
     }
 
-    /// Says which methods there are.
+    /// Adds the allowed methods.
     #[must_use]
     pub fn allowing(mut self, methods: &[&str]) -> Self {
         self.allowed = Some(methods.join(", "));
         self
     }
 
-    /// Says when to come back: at most [`RETRY_AFTER_MAX`].
+    /// Sets the time to come back: at most [`RETRY_AFTER_MAX`].
     #[must_use]
     pub fn retry_in(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay.min(RETRY_AFTER_MAX));

@@ -10,20 +10,20 @@ use crate::shared::engine::{Engine, Line, Names, Seen, StoreError, Written};
 use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Tenancy, length_ms};
 
-/// How far the clocks of two hosts may be apart before one of them must be wrong.
+/// The difference between two hosts' clocks above which one of them must be wrong.
 const CLOCK_DIFFERENCE_MAX_MS: i64 = 60_000;
-/// How long a connection is kept without use: what lies between forgets silent ones after a few minutes, and
-/// then nobody answers on them.
+/// The longest time that a connection is kept without use: devices in between forget silent ones after a few minutes,
+/// and then nobody answers on them.
 const LINE_IDLE_MAX_MS: u64 = 60_000;
-/// How often clocks are compared at most until that was quick enough.
+/// The most measurements of the clocks until one was quick enough.
 const MEASUREMENTS_MAX: u32 = 3;
 
-/// A lease as the refresher that uses it and the keeper that renews it see it.
+/// A lease, shared by the refresher that uses it and the keeper that renews it.
 #[derive(Debug)]
 pub struct Held {
-    /// What it is called on the server.
+    /// Its names on the server.
     pub names: Names,
-    /// Who has it: another text for each refresher of each process.
+    /// The holder: a different text for each refresher of each process.
     pub holder: String,
     lease: Mutex<Option<Lease>>,
     newest: Mutex<Mark>,
@@ -31,7 +31,7 @@ pub struct Held {
 
 impl Held {
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Lease>> {
-        // It is swapped whole; there is nothing half done to fear.
+        // It is replaced as a whole, so a panic leaves no half-made change.
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,38 +45,38 @@ impl Held {
     }
 
     fn newest(&self) -> std::sync::MutexGuard<'_, Mark> {
-        // It is swapped whole.
+        // It is replaced as a whole.
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the refresher knows something newer than a record that stands at `mark`: the server went back in
-    /// time, and has to be told.
+    /// True if the refresher knows something newer than a record at `mark`: the server went back in time, and must be
+    /// told.
     pub fn knows_newer_than(&self, mark: Mark) -> bool {
         *self.newest() > mark
     }
 
-    /// What came of a renewal of `lease` that was sent at `sent`.
+    /// Takes the result of a renewal of `lease` that was sent at `sent`.
     pub fn renewed(&self, lease: Lease, sent: Moment, is_ours: bool) {
         let mut slot = self.slot();
-        // It may have been given back in the meantime.
+        // It may have been given back meanwhile.
         if slot.is_some_and(|own| own.fence == lease.fence) {
             *slot = is_ours.then(|| Lease::from(sent, lease.fence, lease.length_ms));
         }
     }
 }
 
-/// What the server has of the chain.
+/// The server's knowledge of the chain.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Where its record stands.
+    /// The mark of its record.
     pub mark: Mark,
-    /// The record; None where there is none.
+    /// The record, if there is one.
     pub saved: Option<Saved>,
-    /// Whether somebody holds the lease.
+    /// True if somebody holds the lease.
     pub is_held: bool,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Debug)]
 pub enum Put {
     /// It is the newest record now.
@@ -96,9 +96,9 @@ pub struct SharedChain {
     health: Arc<Health>,
     finder: Finder,
     held: Arc<Held>,
-    /// The connection, and when it was last of use.
+    /// The connection, and the time of its last use.
     line: Option<(Box<dyn Engine>, Moment)>,
-    /// Why the store could not be used, and for what, until that works.
+    /// The reason why the store could not be used, and for which use, until that works.
     trouble: Option<(StoreError, Use)>,
     tenancy: Tenancy,
     is_attended: bool,
@@ -114,7 +114,7 @@ impl SharedChain {
         Self::over(connect, store, slug, holder, clock)
     }
 
-    /// The same, by way of `connect`.
+    /// The same, with connections made by `connect`.
     pub fn over(
         connect: Connect,
         store: &SharedStore,
@@ -143,21 +143,21 @@ impl SharedChain {
         }
     }
 
-    /// The same once more, over a connection of its own.
+    /// The same chain over another connection.
     pub fn again(&self) -> Self {
         let Finder::Refresher(slug) = &self.finder else { unreachable!("a chain is no keeper") };
         let (holder, clock) = (self.held.holder.clone(), self.clock.clone());
         Self::over(self.connect.clone(), &self.store, slug, holder, clock)
     }
 
-    /// The lease for the keeper, which renews it from now on, and to whose `health` is told what is found.
+    /// The lease for the keeper, which renews it from now on; findings go to `health`.
     pub fn attend(&mut self, health: &Arc<Health>) -> Arc<Held> {
         self.is_attended = true;
         self.health = health.clone();
         self.held.clone()
     }
 
-    /// Why the store can't be used, where a refresh has to wait for it.
+    /// The reason why the store can't be used, if a refresh must wait for it.
     pub fn waits_for(&self) -> Option<String> {
         let (trouble, _) = self.trouble.as_ref().filter(|_| !self.may_go_alone())?;
         Some(trouble.to_string())
@@ -167,18 +167,18 @@ impl SharedChain {
         self.store.fallback == Fallback::Local
     }
 
-    /// The server can't be reached: whether this host may refresh for itself.
+    /// The server can't be reached: returns true if this host may refresh for itself.
     pub fn go_alone(&mut self) -> bool {
         self.is_alone = self.may_go_alone();
         self.is_alone
     }
 
-    /// Where the server is, without user and password.
+    /// The server's address, without user and password.
     pub fn place(&self) -> String {
         self.store.place.to_string()
     }
 
-    /// What the server has.
+    /// Reads the server's knowledge of the chain.
     pub fn look(&mut self) -> Result<Found, StoreError> {
         let names = self.held.names.clone();
         self.compare_clocks()?;
@@ -186,7 +186,7 @@ impl SharedChain {
         self.found(&seen)
     }
 
-    /// Compares clocks, where nobody has for a minute.
+    /// Compares clocks, unless somebody did within a minute.
     fn compare_clocks(&mut self) -> Result<(), StoreError> {
         for _ in 0..MEASUREMENTS_MAX {
             let sent = self.clock.now();
@@ -201,12 +201,12 @@ impl SharedChain {
         Ok(())
     }
 
-    /// How long what another host began is still waited for.
+    /// The remaining wait for a refresh that another host began.
     pub fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
         self.tenancy.patience_left_ms(in_hand, now)
     }
 
-    /// Takes the lease, with a fencing number above `least`: what the server has then. None where it is
+    /// Takes the lease, with a fencing number above `least`, and returns the server's knowledge. None if the lease is
     /// not free.
     pub fn take(
         &mut self,
@@ -232,8 +232,7 @@ impl SharedChain {
         }
     }
 
-    /// Puts `saved`, whose token is due `lead_ms` before its expiry, in the place of the record, unless
-    /// there is a newer one.
+    /// Replaces the record by `saved`, whose token is due `lead_ms` before its expiry, unless there is a newer one.
     pub fn write(&mut self, saved: &Saved, lead_ms: Option<u64>) -> Result<Put, StoreError> {
         let held = self.held.clone();
         let lease = held.lease();
@@ -244,7 +243,7 @@ impl SharedChain {
         }
         let sent = self.clock.now();
         let shared = Saved {
-            // What is configured here is no matter of others.
+            // This host's configuration does not concern others.
             configured_seed: None,
             client: None,
             store_offset_ms: self.health.offset(sent).map(|offset| offset.ms),
@@ -270,12 +269,12 @@ impl SharedChain {
         }
     }
 
-    /// Whether a token request may leave now.
+    /// True if a token request may leave now.
     pub fn may_send(&self, now: Moment) -> bool {
         self.is_alone || Tenancy::may_send(self.held.lease().as_ref(), now)
     }
 
-    /// Gives the lease back; where that fails, it runs out.
+    /// Gives the lease back; if that fails, it expires.
     pub fn release(&mut self) {
         let held = self.held.clone();
         if held.lease().is_some() {
@@ -285,7 +284,7 @@ impl SharedChain {
     }
 
     fn found(&mut self, seen: &Seen) -> Result<Found, StoreError> {
-        // Not when it was asked for: the process may have been halted in between.
+        // Not the time of the request: the process may have been halted in between.
         let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
         let mut saved = saved.map_err(StoreError::Record)?;
@@ -294,7 +293,7 @@ impl SharedChain {
             self.tell_by_own_clock(saved, now);
             let ahead_ms = saved.saved_at.millis_since(now.wall);
             if (0..CLOCK_DIFFERENCE_MAX_MS).contains(&ahead_ms) {
-                // Its writer's clock is a little ahead, which does not make ours wrong.
+                // The writer's clock is a little ahead, which does not make this one wrong.
                 saved.saved_at = now.wall;
             }
         }
@@ -305,7 +304,7 @@ impl SharedChain {
         Ok(Found { mark: seen.mark, saved, is_held: seen.is_held })
     }
 
-    /// The times of a record are told by its writer's clock.
+    /// Converts a record's times from its writer's clock to this one.
     fn tell_by_own_clock(&self, saved: &mut Saved, now: Moment) {
         let offsets = saved.store_offset_ms.take().zip(self.health.offset(now));
         if let Some((theirs, ours)) = offsets {
@@ -314,7 +313,7 @@ impl SharedChain {
         }
     }
 
-    /// Asks over the connection, which is made where there is none and given up after an error.
+    /// Asks over the connection, which is made if there is none and dropped after an error.
     fn ask<T>(
         &mut self,
         of: Use,
@@ -353,7 +352,7 @@ impl SharedChain {
     }
 }
 
-/// Whether nothing was asked for too long, by the clock that says more: the machine may have slept.
+/// True if the connection was unused for too long, by the clock that shows more, because the machine may have slept.
 fn is_idle_too_long(used: Moment, now: Moment) -> bool {
     let by_wall_ms = u64::try_from(now.wall.millis_since(used.wall)).unwrap_or(0);
     now.steady_ms.saturating_sub(used.steady_ms).max(by_wall_ms) >= LINE_IDLE_MAX_MS
@@ -374,7 +373,7 @@ mod tests {
     use crate::config::store_address::StoreAddress;
     use crate::secret::Secret;
 
-    /// A server that has nothing.
+    /// A server without any records.
     struct Empty;
 
     impl Engine for Empty {
@@ -406,7 +405,7 @@ mod tests {
         }
     }
 
-    /// Behind a router that forgets silent connections, the first question after an hour had no answer in time.
+    /// Behind a router that forgets silent connections, the first question after an hour got no answer in time.
     #[test]
     fn a_connection_that_was_silent_for_a_minute_is_made_anew() {
         let store = SharedStore {

@@ -1,37 +1,37 @@
-//! How far the token store's clock is from this machine's. Pure.
+//! The difference between the token store's clock and this machine's. Pure.
 //!
-//! Hosts that share a chain time its tokens by their own clocks. The store's clock is the one that all of them
-//! can ask: what a host writes goes with how far its clock was from that one, so that every other host can tell
-//! the times in its own.
+//! Hosts that share a chain time its tokens by their own clocks. All of them can ask the store's clock: a host writes
+//! its difference to that clock beside its times, so that every other host can convert them to its own.
 
 use crate::clock::{Moment, Timestamp};
 
-/// How far the clocks may be apart before that is said.
+/// The difference of the clocks above which it is reported.
 pub const DIFFERENCE_MAX_MS: u64 = 5_000;
-/// After how long the clocks are compared again.
+/// The time after which the clocks are compared again.
 pub const MEASURED_FOR_MS: u64 = 60_000;
-/// How long a measurement is of use where another one can't be made: a refresh may take a while.
+/// The time for which a measurement can be used if there is no newer one, because a refresh may take a while.
 pub const USABLE_FOR_MS: u64 = 600_000;
-/// How much a measurement may be wrong to be of use: not where the process was halted, or the answer slow.
+/// The largest error of a usable measurement: larger if the process was halted, or the answer slow.
 const UNCERTAIN_MAX_MS: u64 = 250;
-/// Times of another host are moved where they differ by more than measurements on one network do.
+/// Another host's times are moved if they differ by more than measurements on one network do.
 const SHIFT_OVER_MS: u64 = 50;
-/// How far the wall clock and the steady clock may part before the wall clock must have been set.
+/// The difference between the wall clock's and the steady clock's progress above which the wall clock must have been
+/// set.
 const STEP_MIN_MS: u64 = 1_000;
 
-/// The store's clock, measured by this machine's.
+/// A measurement of the store's clock by this machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offset {
-    /// What the store's clock showed more than this machine's; below zero where it showed less.
+    /// The store's clock minus this machine's.
     pub ms: i64,
-    /// By how much that may be wrong: half the time that the question took.
+    /// The possible error: half the time that the question took.
     uncertain_ms: u64,
     at: Moment,
 }
 
 impl Offset {
-    /// The store's clock showed `shown` in answer to a question that was sent at `sent` and answered at `at`. None
-    /// where that took too long, or the machine slept meanwhile.
+    /// The store's clock showed `shown` in answer to a question that was sent at `sent` and answered at `at`. None if
+    /// that took too long, or the machine slept meanwhile.
     pub fn measured(sent: Moment, shown: Timestamp, at: Moment) -> Option<Self> {
         let by_wall_ms = at.wall.millis_since(sent.wall).unsigned_abs();
         let took_ms = at.steady_ms.saturating_sub(sent.steady_ms).max(by_wall_ms);
@@ -41,17 +41,17 @@ impl Offset {
         (uncertain_ms <= UNCERTAIN_MAX_MS).then_some(offset)
     }
 
-    /// Whether the clocks are further apart than [`DIFFERENCE_MAX_MS`] for certain.
+    /// True if the clocks are certainly further apart than [`DIFFERENCE_MAX_MS`].
     pub fn is_too_far(&self) -> bool {
         self.ms.unsigned_abs().saturating_sub(self.uncertain_ms) > DIFFERENCE_MAX_MS
     }
 
-    /// Whether it is still good at `now`, so that the clocks need not be compared again.
+    /// True if it is recent enough at `now` that the clocks need not be compared again.
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.age_ms(now) < MEASURED_FOR_MS && self.holds(now)
     }
 
-    /// Whether it is of use at `now`: it is not old, and this machine's clock was not set since.
+    /// True if it can be used at `now`: it is not old, and this machine's clock was not set since.
     pub fn holds(&self, now: Moment) -> bool {
         let by_wall_ms = now.wall.millis_since(self.at.wall);
         let passed_ms = i64::try_from(self.age_ms(now)).unwrap_or(i64::MAX);
@@ -69,10 +69,10 @@ impl Offset {
     }
 }
 
-/// By how much times that another host wrote are to be moved to be told by this machine's clock: `theirs` and
-/// `ours` are what the store's clock showed more than each, and `age_max_ms` is how long ago they can have been
-/// written. Nothing comes to be written in the future: the store's own clock may have been set back since. Of
-/// clocks that agree as far as can be told, the times stay as they are, the same on all hosts.
+/// The correction for times that another host wrote: `theirs` and `ours` are the store's clock minus each host's, and
+/// `age_max_ms` is the largest possible age of the record. No time may move into the future, because the store's own
+/// clock may have been set back since. If the clocks agree within the measurements, the times stay as they are, the
+/// same on all hosts.
 pub fn shift_ms(theirs: i64, ours: i64, age_max_ms: i64) -> i64 {
     let apart = theirs.saturating_sub(ours);
     if apart.unsigned_abs() <= SHIFT_OVER_MS { 0 } else { apart.min(age_max_ms.max(0)) }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_limit_has_two_sides_and_half_the_round_trip_is_taken_off() {
-        // How long the question took, what the store showed, how far that is, whether it is too far.
+        // The duration of the question, the store's time, the difference, and whether it is too large.
         let cases = [
             (0, 0, 0, false),
             (0, 5_000, 5_000, false),
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn times_of_another_host_are_moved_but_not_into_the_future() {
-        // The other host is 10 s ahead of the store, and we are 2 s behind it.
+        // The other host is 10 s ahead of the store, and this one is 2 s behind it.
         assert_eq!(shift_ms(-10_000, 2_000, 60_000), -12_000);
-        // The other is behind.
+        // The other host is behind.
         assert_eq!(shift_ms(10_000, 0, 60_000), 10_000);
-        // The store's clock was set back by an hour since: what was written 3 s ago is 3 s old at the least.
+        // The store's clock was set back by an hour since: a record written 3 s ago is at least 3 s old.
         assert_eq!(shift_ms(3_600_000, 0, 3_000), 3_000);
         assert_eq!(shift_ms(10_000, 0, -5_000), 0);
         // Clocks that agree.

@@ -1,9 +1,9 @@
 //! The Valkey or Redis server: the only place that knows its client library and its commands.
 //!
-//! For each provider a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
-//! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, and
-//! a key `<prefix>cooldown:<slug>` that lasts as long as the cooldown. What changes is published on
-//! `<prefix>news`. Each step that must not be torn is one script.
+//! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
+//! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, and a key
+//! `<prefix>cooldown:<slug>` that lasts as long as the cooldown. Changes are published on `<prefix>news`. Each atomic
+//! step is one script.
 
 use std::time::Duration;
 
@@ -32,41 +32,41 @@ use reply::Reply;
 pub use reply::{ANSWER_MAX, StoreError};
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
-/// How long a record that nobody writes is kept: 90 days. Every host has a copy beside it.
+/// The time for which an unwritten record is kept: 90 days. Every host has its own copy.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
-/// What the server has of a provider.
+/// The server's knowledge of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Where its record stands.
+    /// The mark of its record.
     pub mark: Mark,
-    /// The record's text, opened; None where there is none.
+    /// The record's text, opened; None without a record.
     pub record: Option<Secret>,
     /// The highest fencing number given out.
     pub fence: u64,
-    /// Whether somebody holds the lease.
+    /// True if somebody holds the lease.
     pub is_held: bool,
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It is the newest record now; whether the lease is (still) the writer's.
+    /// It is the newest record now; true if the lease is (still) the writer's.
     Done(bool),
     /// There is a newer one.
     Refused(Seen),
 }
 
-/// One thing that was published.
+/// A published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     /// The record of this provider changed.
     Record(String),
-    /// This provider cools down for so many milliseconds, said the instance of this id.
+    /// This provider cools down for so many milliseconds, according to the instance with this id.
     Cooldown(String, u64, String),
 }
 
-/// What is to be asked for on one provider's behalf.
+/// The names of one provider's keys.
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
@@ -95,7 +95,7 @@ impl Names {
         news_channel(&self.prefix)
     }
 
-    /// What a sealed record is bound to.
+    /// The context to which a sealed record is bound.
     fn context(&self, mark: Mark) -> String {
         format!("{} {} {}", self.slug, mark.fence, mark.generation)
     }
@@ -105,7 +105,7 @@ fn news_channel(prefix: &str) -> String {
     format!("{prefix}news")
 }
 
-/// How long the probe's key stays.
+/// The lifetime of the probe's key.
 const PROBE_KEPT_MS: u64 = 1_000;
 
 /// A connection.
@@ -120,19 +120,19 @@ impl Line {
         Ok(Self { link: Link::open(store)?, key: store.key.clone() })
     }
 
-    /// Asks whether it is there, and lets it run a script; its kind and version.
+    /// Checks that the server answers and may run a script; returns its kind and version.
     pub fn ping(&mut self) -> Result<String, StoreError> {
         self.link.ask(&["PING"])?;
         self.link.ask(&["EVAL", "return 1", "0"])?;
-        // A user may be forbidden to ask for the version.
+        // The user's rights may not include the version.
         let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
         let valkey = info(&about, "valkey_version:").map(|version| format!("Valkey {version}"));
         let redis = || info(&about, "redis_version:").map(|version| format!("Redis {version}"));
         Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
     }
 
-    /// Has it write something, as a refresh would: a replica, a full server and one that can't save refuse
-    /// that, and answer all that is read.
+    /// Makes it write something, as a refresh would: a replica, a full server and one that can't save refuse writes,
+    /// and answer all reads.
     pub fn probe(&mut self, prefix: &str) -> Result<(), StoreError> {
         let (key, length) = (format!("{prefix}probe"), PROBE_KEPT_MS.to_string());
         self.link.ask(&["EVAL", PROBE, "1", &key, &length]).map(drop)
@@ -143,14 +143,14 @@ impl Line {
         self.link.listen(&news_channel(prefix)).map(Subscription)
     }
 
-    /// Renews the lease; whether it was still the holder's.
+    /// Renews the lease; returns true if it was still the holder's.
     pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, StoreError> {
         let length = length.to_string();
         let reply = self.link.ask(&["EVAL", RENEW, "1", &names.lease(), holder, &length])?;
         Ok(reply.number() == 1)
     }
 
-    /// Where the record of a provider stands.
+    /// The mark of a provider's record.
     pub fn mark(&mut self, names: &Names) -> Result<Mark, StoreError> {
         let reply = self.link.ask(&["HMGET", &names.token(), "by", "generation"])?;
         match reply.list() {
@@ -159,7 +159,7 @@ impl Line {
         }
     }
 
-    /// Says that a provider cools down; a longer cooldown that is known stays.
+    /// Publishes that a provider cools down; a longer known cooldown stays.
     pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), StoreError> {
         let (key, length) = (names.cooldown(), ms.to_string());
         if ms > 0 && self.cooldown_left_ms(names)? < ms {
@@ -169,9 +169,9 @@ impl Line {
         self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
     }
 
-    /// How long a provider still cools down, in milliseconds.
+    /// The rest of a provider's cooldown, in milliseconds.
     pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, StoreError> {
-        // Below zero where there is none.
+        // Below zero without a cooldown.
         self.link.ask(&["PTTL", &names.cooldown()]).map(|reply| reply.number())
     }
 
@@ -188,7 +188,7 @@ impl Line {
     }
 }
 
-/// A field of the answer to INFO.
+/// A field in the answer to INFO.
 fn info<'a>(about: &'a Reply, name: &str) -> Option<&'a str> {
     let mut lines = about.text()?.lines();
     lines.find_map(|line| line.strip_prefix(name)).map(str::trim)
@@ -198,12 +198,11 @@ fn at_micros(micros: u64) -> Option<Timestamp> {
     i64::try_from(micros / 1000).ok().map(Timestamp::from_millis)
 }
 
-/// What a chain asks of the server over a connection of its own.
+/// A chain's questions to the server, over its own connection.
 pub trait Engine: Send {
-    /// What it has of a provider.
+    /// The server's knowledge of a provider.
     fn look(&mut self, names: &Names) -> Result<Seen, StoreError>;
-    /// Takes the lease for so many milliseconds, with a fencing number above `fence_above`; None where it is
-    /// not free.
+    /// Takes the lease for so many milliseconds, with a fencing number above `fence_above`; None if it is not free.
     fn take(
         &mut self,
         names: &Names,
@@ -211,8 +210,8 @@ pub trait Engine: Send {
         length_ms: u64,
         fence_above: u64,
     ) -> Result<Option<Seen>, StoreError>;
-    /// Puts `record` in the place of the provider's, unless there is a newer one; how long the lease lasts
-    /// from now on, and how long none is given out where there was no record.
+    /// Replaces the provider's record by `record`, unless there is a newer one; with the lease's new length, and the
+    /// time for which no lease is given out if there was no record.
     fn write(
         &mut self,
         names: &Names,
@@ -223,7 +222,7 @@ pub trait Engine: Send {
     ) -> Result<Written, StoreError>;
     /// Gives the lease back.
     fn release(&mut self, names: &Names, holder: &str) -> Result<(), StoreError>;
-    /// What its clock shows; None where the user may not ask.
+    /// The server's clock; None if the user may not ask for it.
     fn time(&mut self) -> Result<Option<Timestamp>, StoreError>;
 }
 
@@ -305,7 +304,7 @@ impl Engine for Line {
                 [secs, micros, ..] => at_micros(secs.number() * 1_000_000 + micros.number()),
                 _ => None,
             }),
-            // A user with the rights that were enough before; newer servers tell the time there too.
+            // A user with the rights that older versions needed; newer servers tell the time in INFO too.
             Err(StoreError::Refused(words)) if words.starts_with("NOPERM") => {
                 let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
                 Ok(info(&about, "server_time_usec:").and_then(|usec| at_micros(usec.parse().ok()?)))
@@ -315,23 +314,23 @@ impl Engine for Line {
     }
 }
 
-/// A connection that hears what is published.
+/// A connection that receives published messages.
 pub struct Subscription<'a>(Hearing<'a>);
 
 impl Subscription<'_> {
-    /// What is published next, waiting for it at most for `allowed`.
+    /// The next message, waiting at most `allowed`.
     pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, StoreError> {
         let said = self.0.next(allowed)?;
         Ok(said.as_deref().and_then(read_news))
     }
 
-    /// Asks whether the connection still stands.
+    /// Checks that the connection still works.
     pub fn ping(&mut self) -> Result<(), StoreError> {
         self.0.ping()
     }
 }
 
-/// Reads `t <slug>` or `c <slug> <milliseconds> <instance>`; anything else is somebody else's.
+/// Parses `t <slug>` or `c <slug> <milliseconds> <instance>`; other messages are ignored.
 fn read_news(text: &str) -> Option<News> {
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {

@@ -1,5 +1,5 @@
-//! Whether the token store can be used, as the keeper and all refreshers of a process find it: one voice for
-//! all of them, so that the log has one line and not one for each provider and try.
+//! The usability of the token store, as the keeper and all refreshers of a process find it: one voice for all of
+//! them, so that the log has one line, not one for each provider and try.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,54 +12,54 @@ use crate::config::{Fallback, SharedStore};
 use crate::shared::clocks::Offset;
 use crate::shared::engine::StoreError;
 
-/// How often the log repeats that the store can't be used.
+/// The time after which the log repeats that the store can't be used.
 pub const REPEAT_MS: u64 = 60_000;
-/// How many reasons it gives within that time: a server's words may hold a number that differs each time.
+/// The most reasons within that time: a server's words may contain a number that differs each time.
 const REASONS_MAX: usize = 4;
-/// For how long nothing may be wrong before the log says that it is over.
+/// The time without trouble before the log says that it is over.
 pub const WELL_FOR_MS: u64 = 2_000;
 
-/// How the token store stands.
+/// The status of the token store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReport {
-    /// Where it is, without user and password.
+    /// Its address, without user and password.
     pub place: String,
-    /// What its clock showed more than this machine's, in milliseconds; None where that is not known.
+    /// Its clock minus this machine's, in milliseconds; None if unknown.
     pub clock_offset_ms: Option<i64>,
-    /// Why it can't be used.
+    /// The reason why it can't be used.
     pub problem: Option<String>,
-    /// That the clocks are too far apart.
+    /// A warning that the clocks are too far apart.
     pub warning: Option<String>,
 }
 
-/// Who found the store in trouble.
+/// The finder of a problem with the store.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finder {
-    /// The keeper: its words come first.
+    /// The keeper, whose words take precedence.
     Keeper,
     /// The refresher of the provider with this slug.
     Refresher(String),
 }
 
-/// What was asked of the store.
+/// The kind of use of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// A read, which a replica and a full server answer.
     Reading,
-    /// A write: it works only where reading does too.
+    /// A write, which works only if reading does too.
     Writing,
 }
 
-/// What is to be said.
+/// The message for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Said {
-    /// It can't be used, for this reason; and for how long that has been so.
+    /// The store can't be used, for this reason, and for this long.
     Away(String, u64),
-    /// It can be used again, after so long.
+    /// The store can be used again, after this long.
     Back(u64),
 }
 
-/// The troubles that are known, and what was said of them. Pure.
+/// The known troubles, and the log's lines about them. Pure.
 #[derive(Debug, Default)]
 struct Condition {
     troubles: BTreeMap<Finder, (String, Use)>,
@@ -68,7 +68,7 @@ struct Condition {
     clocks: Option<Offset>,
     /// The log said that the clocks are too far apart.
     is_far_said: bool,
-    /// Each reason, and when the log last had it.
+    /// Each reason, and the time of its last line.
     said: Vec<(String, Moment)>,
 }
 
@@ -77,7 +77,7 @@ fn millis(from: Moment, to: Moment) -> u64 {
 }
 
 impl Condition {
-    /// What is to be said of a trouble: the keeper's reason where it is in trouble itself.
+    /// The message about a trouble: the keeper's reason if the keeper has one.
     fn found(&mut self, finder: Finder, trouble: &str, of: Use, now: Moment) -> Option<Said> {
         self.troubles.insert(finder, (trouble.to_owned(), of));
         self.well_since = None;
@@ -100,7 +100,7 @@ impl Condition {
         self.note_well(now);
     }
 
-    /// The keeper wrote something: what others could not write, they could now.
+    /// The keeper wrote something, so others could write now, too.
     fn can_write(&mut self, now: Moment) {
         let stays = |finder: &Finder, of: Use| *finder != Finder::Keeper && of == Use::Reading;
         self.troubles.retain(|finder, (_, of)| stays(finder, *of));
@@ -113,7 +113,7 @@ impl Condition {
         }
     }
 
-    /// Notes how far the clocks are apart; whether that is to be said.
+    /// Records a measurement of the clocks; returns true if it must be reported.
     fn measured(&mut self, offset: Offset) -> bool {
         self.clocks = Some(offset);
         let is_news = offset.is_too_far() != self.is_far_said;
@@ -141,7 +141,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Of `store`, of which nothing is known yet.
+    /// For `store`, about which nothing is known yet.
     pub fn new(store: &SharedStore) -> Self {
         Self { place: store.place.to_string(), fallback: store.fallback, record: Mutex::default() }
     }
@@ -151,13 +151,13 @@ impl Health {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `finder` could not use it. Says so, where it is news or was last said a minute ago.
+    /// `finder` could not use the store. Logs it if it is new, or was last logged a minute ago.
     pub fn found(&self, finder: Finder, trouble: &StoreError, of: Use, now: Moment) {
         let said = self.record().found(finder, &trouble.to_string(), of, now);
         self.say(said);
     }
 
-    /// What `finder` asked for worked.
+    /// The use by `finder` worked.
     pub fn worked(&self, finder: &Finder, of: Use, now: Moment) {
         self.record().worked(finder, of, now);
     }
@@ -167,18 +167,18 @@ impl Health {
         self.record().can_write(now);
     }
 
-    /// What `finder` found counts no more: it has ended.
+    /// The findings of `finder` no longer count, because it has ended.
     pub fn forget(&self, finder: &Finder, now: Moment) {
         self.record().worked(finder, Use::Writing, now);
     }
 
-    /// Says that the trouble is over, once it has been for a moment.
+    /// Logs that the trouble is over, once it has been over for a moment.
     pub fn settle(&self, now: Moment) {
         let said = self.record().settle(now);
         self.say(said);
     }
 
-    /// The clocks were compared. Says so where they are too far apart, and once when they are not any more.
+    /// The clocks were compared. Logs it if they are too far apart, and once when they no longer are.
     pub fn measured(&self, offset: Offset) {
         let place = &self.place;
         match (self.record().measured(offset), offset.is_too_far()) {
@@ -190,12 +190,12 @@ impl Health {
         }
     }
 
-    /// How far the clocks are apart, where that was measured lately enough.
+    /// The difference of the clocks, if the measurement is recent enough.
     pub fn offset(&self, now: Moment) -> Option<Offset> {
         self.record().clocks.filter(|offset| offset.holds(now))
     }
 
-    /// How the store stands, for the status.
+    /// The store's status, for the status page.
     pub fn report(&self) -> StoreReport {
         let record = self.record();
         let far = record.clocks.filter(|_| record.is_far_said);
@@ -209,7 +209,7 @@ impl Health {
         }
     }
 
-    /// Whether anybody found it in trouble.
+    /// True if anybody found it in trouble.
     pub fn is_in_trouble(&self) -> bool {
         !self.record().troubles.is_empty()
     }
@@ -240,7 +240,7 @@ impl Health {
     }
 }
 
-/// What is said of clocks that are too far apart.
+/// The message about clocks that are too far apart.
 pub fn far_apart(place: &str, offset: Offset) -> String {
     format!(
         "The clock of this machine is {} that of the token store {place}. Hosts that share tokens time them by \
@@ -249,7 +249,7 @@ pub fn far_apart(place: &str, offset: Offset) -> String {
     )
 }
 
-/// ` for 61 s`, or nothing where it has just begun.
+/// ` for 61 s`, or nothing if it has just begun.
 fn lasting(ms: u64) -> String {
     if ms < 1000 { String::new() } else { format!(" for {} s", ms / 1000) }
 }
@@ -332,7 +332,7 @@ mod tests {
         );
     }
 
-    /// A replica answers what is read: between two refused writes that is no end.
+    /// A replica answers reads: between two refused writes that is no end of the trouble.
     #[test]
     fn what_can_be_read_says_nothing_of_what_can_be_written() {
         let mut record = Condition::default();

@@ -1,5 +1,5 @@
-//! The thread that keeps a process in touch with the shared store: it hears what other hosts publish and
-//! polls as well, wakes the refreshers, renews their leases, and passes cooldowns on both ways.
+//! The thread that keeps a process in touch with the shared store: it receives other hosts' messages and polls as
+//! well, wakes the refreshers, renews their leases, and passes cooldowns on in both directions.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,37 +18,37 @@ use crate::shared::engine::{Engine, Line, Names, News, StoreError, Subscription}
 use crate::shared::health::{Finder, Health, Use};
 use crate::thread::{self, Thread};
 
-/// A TLS handshake needs more than a forwarding worker's.
+/// A TLS handshake needs more stack than a forwarding worker has.
 const STACK_BYTES: usize = 256 * 1024;
-/// How long the thread listens before it looks after everything else.
+/// The time for which the thread listens before it does its other work.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How often the records are looked at, whatever was heard.
+/// The time between two looks at the records, regardless of messages.
 const POLL_MS: u64 = 500;
-/// How long to wait before the next try to connect.
+/// The wait before the next try to connect.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often it is made sure that the server can be written to: a refresh that is due in an hour would find
-/// that out too late.
+/// The time between two checks that the server accepts writes, because a refresh that is due in an hour would find
+/// out too late.
 const INSPECT_MS: u64 = 60_000;
-/// The same while somebody is in trouble with it.
+/// The same while somebody is in trouble with the server.
 const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
-/// Cooldowns that wait to be told; what comes beyond that is not.
+/// The most cooldowns that wait to be sent; further ones are dropped.
 const COOLDOWNS_MAX: usize = 64;
 
-/// What the keeper does for one provider.
+/// The keeper's tasks for one provider.
 pub struct Member {
-    /// Names it here.
+    /// Its name within this process.
     pub key: u64,
     /// Its name on all hosts.
     pub slug: String,
-    /// Wakes its refresher, since the record has changed; None where it has none.
+    /// Wakes its refresher after a change of the record; None without a refresher.
     pub wake: Option<Box<dyn Fn() + Send + Sync>>,
     /// The lease to renew while it is used.
     pub held: Option<Arc<Held>>,
-    /// Has it cool down for so many milliseconds.
+    /// Makes it cool down for so many milliseconds.
     pub rest: Box<dyn Fn(u64) + Send + Sync>,
 }
 
-/// Tells the other hosts of cooldowns.
+/// Sends cooldowns to the other hosts.
 #[derive(Clone, Debug)]
 pub struct CooldownSender {
     slug: String,
@@ -56,7 +56,7 @@ pub struct CooldownSender {
 }
 
 impl CooldownSender {
-    /// The provider cools down for `length`. Never waits: where too much is to be told, this is not.
+    /// The provider cools down for `length`. Never blocks: if too many messages wait, this one is dropped.
     pub fn tell(&self, length: Duration) {
         let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let _ = self.cooldowns.try_send((self.slug.clone(), ms));
@@ -71,7 +71,7 @@ pub struct Keeper {
     health: Arc<Health>,
     members: Members,
     cooldowns: Sender<(String, u64)>,
-    // Closed before the thread is waited for.
+    // Closed before the thread is joined.
     stop: Option<Sender<()>>,
     _thread: Thread,
 }
@@ -98,29 +98,29 @@ impl Keeper {
         Ok(Self { store, health, members, cooldowns, stop, _thread: thread })
     }
 
-    /// What is known of the store's health: for those who find it in trouble too.
+    /// The store's health, also for others who find it in trouble.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
     }
 
-    /// The store that it keeps in touch with.
+    /// The keeper's store.
     pub fn store(&self) -> &SharedStore {
         &self.store
     }
 
-    /// Does its work for `member` too, from the next poll on; in the place of the one with its key.
+    /// Adds `member` from the next poll on; it replaces the one with its key.
     pub fn add(&self, member: Member) {
         let mut members = lock(&self.members);
         members.retain(|known| known.key != member.key);
         members.push(Arc::new(member));
     }
 
-    /// Forgets all but those that `is_used` says.
+    /// Forgets all members except those for which `is_used` holds.
     pub fn retain(&self, is_used: impl Fn(u64) -> bool) {
         lock(&self.members).retain(|member| is_used(member.key));
     }
 
-    /// What tells the other hosts of cooldowns of the provider called `slug`.
+    /// A sender for cooldowns of the provider called `slug`.
     pub fn cooldown_sender(&self, slug: &str) -> CooldownSender {
         CooldownSender { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
     }
@@ -137,7 +137,7 @@ fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<Member>>> {
     members.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the thread works with.
+/// The thread's inputs.
 struct KeeperThread {
     store: SharedStore,
     health: Arc<Health>,
@@ -153,11 +153,11 @@ struct KeeperThread {
 struct Session<'a> {
     line: Line,
     subscription: Subscription<'a>,
-    /// Where each member's record stood when it was last looked at.
+    /// The mark of each member's record at the last look.
     marks: HashMap<u64, Mark>,
     polled: Option<Moment>,
     inspected: Option<Moment>,
-    /// It could not be written to at the last inspection.
+    /// It refused writes at the last inspection.
     is_unwritable: bool,
 }
 
@@ -176,7 +176,7 @@ impl KeeperThread {
         }
     }
 
-    /// Keeps in touch until it is told to stop, or something goes wrong.
+    /// Keeps in touch until the stop, or until something fails.
     fn session(&mut self) -> Result<(), StoreError> {
         let (line, mut other) = (Line::open(&self.store)?, Line::open(&self.store)?);
         let subscription = other.listen(&self.store.prefix)?;
@@ -235,7 +235,7 @@ impl KeeperThread {
         }
     }
 
-    /// Looks at every record, since a message may have been missed, or the server may be empty.
+    /// Looks at every record, because a message may have been lost, or the server may be empty.
     fn poll_when_due(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
         let now = self.clock.now();
         if session.polled.is_some_and(|polled| !has_passed(POLL_MS, polled, now)) {
@@ -281,8 +281,9 @@ impl KeeperThread {
         Ok(())
     }
 
-    /// Compares clocks, and makes sure that the server can be written to. Where it can't, the session goes on, since what others
-    /// wrote can still be read; at the second time another connection may lead to another server.
+    /// Compares clocks, and checks that the server accepts writes. If it does not, the session continues, because
+    /// other hosts' writes can still be read; after the second failure, another connection may lead to another
+    /// server.
     fn inspect_when_due(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
         let now = self.clock.now();
         self.health.settle(now);

@@ -1,73 +1,71 @@
-//! The lease on one provider's chain, seen from one holder: pure decisions, the time comes in.
+//! The lease on one provider's chain, seen from one holder: pure decisions, with the time as an argument.
 //!
-//! Who holds the lease may refresh. The server gives it out with a fencing number that only grows and
-//! forgets it after its length; a record written with a number below the newest given out is refused.
-//! That protects the record. The issuer knows nothing of fencing numbers, so two more rules protect the
-//! refresh token: right before the request the holder looks whether its lease still runs
-//! ([`Tenancy::may_send`]), and who finds the lease free but a refresh marked as begun gives its holder
-//! time to come back with the answer ([`Tenancy::patience_left_ms`]).
+//! The lease's holder may refresh. The server gives it out with a fencing number that only grows, and forgets it
+//! after its length; it refuses a record with a number below the newest given out. That protects the record. The
+//! issuer knows no fencing numbers, so two more rules protect the refresh token. Right before the request, the holder
+//! checks that its lease still runs ([`Tenancy::may_send`]). A host that finds the lease free but a refresh marked as
+//! begun gives its holder time to come back with the answer ([`Tenancy::patience_left_ms`]).
 
 use crate::clock::{Due, Moment};
 use crate::record::Mark;
 
-/// The least that a lease lasts.
+/// The shortest lease.
 pub const LEASE_MIN_MS: u64 = 500;
-/// The most that a lease lasts.
+/// The longest lease.
 pub const LEASE_MAX_MS: u64 = 10_000;
-/// How long a lease lasts where nobody renews it: longer than a token request may take.
+/// The length of a lease that nobody renews: longer than a token request may take.
 pub const LEASE_UNATTENDED_MS: u64 = 35_000;
-/// For how long a server that knows nothing of a provider gives out no lease: instances that know more
-/// tell it within that.
+/// The time for which a server that knows nothing of a provider gives out no lease: instances that know more tell it
+/// meanwhile.
 pub const GRACE_MS: u64 = 2_000;
-/// How long a refresh that somebody began is waited for while there is a token: as long as a token
-/// request may take, twice.
+/// The longest wait for another host's refresh while there is a token: twice the limit of a token request.
 pub const PATIENCE_MAX_MS: u64 = 60_000;
-/// The same where there is no token to wait with.
+/// The same without a token.
 pub const PATIENCE_BARE_MS: u64 = 5_000;
-/// Where nothing could be seen for so long, waiting begins anew: nobody could have brought the answer.
+/// After so long without sight of the store, the wait begins anew: nobody could have brought the answer.
 const UNSEEN_MAX_MS: u64 = 2_000;
-/// What of the token's time is kept back from waiting, a quarter of the lead within these bounds.
+/// The part of the token's time that is kept for the own refresh: a quarter of the lead, within these bounds.
 const RESERVE_MIN_MS: u64 = 500;
 const RESERVE_MAX_MS: u64 = 30_000;
 
-/// How long a lease lasts on a token that is refreshed `lead_ms` before its expiry: half of that, so
-/// that it ends before the token does whatever becomes of its holder.
+/// The length of a lease on a token that is refreshed `lead_ms` before its expiry: half of that, so that it ends
+/// before the token does, whatever happens to its holder.
 pub fn length_ms(lead_ms: Option<u64>) -> u64 {
     lead_ms.map_or(LEASE_MAX_MS, |lead| (lead / 2).clamp(LEASE_MIN_MS, LEASE_MAX_MS))
 }
 
-/// A lease that was given out to us.
+/// A lease that this holder was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its fencing number.
     pub fence: u64,
-    /// How long it lasts from each renewal, in milliseconds.
+    /// Its length from each renewal, in milliseconds.
     pub length_ms: u64,
-    /// When it ends, counted from before the server was asked: never later than the server thinks.
+    /// Its end, counted from before the question to the server: never later than the server's.
     until: Due,
 }
 
 impl Lease {
-    /// Given out, or renewed, in answer to a command that was sent at `sent`.
+    /// A lease that was given out or renewed in answer to a command sent at `sent`.
     pub fn from(sent: Moment, fence: u64, length_ms: u64) -> Self {
         Self { fence, length_ms, until: Due::after(sent, length_ms) }
     }
 
-    /// Whether nobody else can have it at `now`.
+    /// True if nobody else can have it at `now`.
     pub fn runs(&self, now: Moment) -> bool {
         !self.until.reached(now)
     }
 
-    /// Whether it is time to renew it: a third of it has passed.
+    /// True if it should be renewed, because a third of it has passed.
     pub fn is_to_be_renewed(&self, now: Moment) -> bool {
         self.until.left_ms(now) <= self.length_ms - self.length_ms / 3
     }
 }
 
-/// What a holder knows about its own leases and about refreshes that others began.
+/// A holder's knowledge of its own leases and of refreshes that others began.
 #[derive(Clone, Debug, Default)]
 pub struct Tenancy {
-    /// The fencing number of the last lease that was ours.
+    /// The fencing number of this holder's last lease.
     last_fence: u64,
     /// A refresh that is marked as begun.
     begun: Option<Begun>,
@@ -80,22 +78,22 @@ struct Begun {
     last_seen: Moment,
 }
 
-/// The token in hand, as far as waiting goes.
+/// The token in hand, for the wait.
 #[derive(Clone, Copy, Debug)]
 pub struct InHand {
     /// The expiry.
     pub expires: Due,
-    /// How long before that it was due to be refreshed, in milliseconds.
+    /// The lead of its refresh before that, in milliseconds.
     pub lead_ms: u64,
 }
 
 impl Tenancy {
-    /// A lease with this number was given to us.
+    /// This holder got a lease with this number.
     pub fn taken(&mut self, fence: u64) {
         self.last_fence = fence;
     }
 
-    /// The newest record was seen; `pending` says that a refresh is marked as begun in it.
+    /// The newest record was seen; `pending` says that it marks a refresh as begun.
     pub fn observe(&mut self, newest: Mark, pending: bool, now: Moment) {
         let known = self.begun.filter(|begun| {
             let unseen_ms = now.steady_ms.saturating_sub(begun.last_seen.steady_ms);
@@ -105,11 +103,11 @@ impl Tenancy {
         self.begun = pending.then_some(Begun { mark: newest, since, last_seen: now });
     }
 
-    /// How long the refresh that somebody else began is still waited for, once its lease is free.
+    /// The remaining wait for a refresh that another holder began, once its lease is free.
     ///
-    /// Its refresh token may be spent already, and the answer on its way: to present it again could end
-    /// the whole chain. While there is a token in hand, waiting costs nothing. What we began ourselves
-    /// is over: we know how it ended.
+    /// Its refresh token may be used already, and the answer on its way: presenting the token again could end the
+    /// whole chain. While there is a token in hand, waiting costs nothing. There is no wait for this holder's own
+    /// refresh, whose end it knows.
     pub fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
         let Some(Begun { mark, since, .. }) = self.begun else { return 0 };
         if mark.fence == self.last_fence {
@@ -127,7 +125,7 @@ impl Tenancy {
         }
     }
 
-    /// Whether a token request may leave now: the lease must run.
+    /// True if a token request may leave now: the lease must run.
     pub fn may_send(lease: Option<&Lease>, now: Moment) -> bool {
         lease.is_some_and(|lease| lease.runs(now))
     }
@@ -159,7 +157,7 @@ mod tests {
         for (lead, length) in cases {
             assert_eq!(length_ms(lead), length, "{lead:?}");
         }
-        // Where the lead is at least two of the least leases, the lease is shorter than it.
+        // If the lead is at least two of the shortest leases, the lease is shorter than the lead.
         assert!((1_000..20_000).all(|lead| length_ms(Some(lead)) < lead));
     }
 
@@ -189,7 +187,7 @@ mod tests {
         let theirs = Mark { fence: 4, generation: 9 };
         let token =
             |left: u64, lead_ms: u64| Some(InHand { expires: Due::after(NOW, left), lead_ms });
-        // In hand at the start, milliseconds since the marker was seen, patience that is left.
+        // In hand at the start, milliseconds since the marker was seen, remaining patience.
         let cases = [
             (None, 0, 5_000),
             (None, 4_999, 1),

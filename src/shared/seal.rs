@@ -1,8 +1,8 @@
-//! Records sealed with a key, so that who reads the server or its backups has no token.
+//! Records sealed with a key, so that a reader of the server or its backups gets no token.
 //!
-//! ChaCha20-Poly1305 with a random nonce; the key is SHA-256 of the configured text. What the record
-//! belongs to (provider, fencing number, generation) is authenticated with it, so that a record can't
-//! be passed off as another's, or an old one as a new one.
+//! ChaCha20-Poly1305 with a random nonce; the key is SHA-256 of the configured text. The record's place (provider,
+//! fencing number, generation) is authenticated with it, so that a record can't pass as another's, or an old one as a
+//! new one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,10 +12,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::secret::Secret;
 
-/// What a sealed record begins with; a record that is not sealed begins with `{`.
+/// The beginning of a sealed record; an unsealed one begins with `{`.
 const MARK: &str = "sealed:1:";
 
-/// Seals `text`, which belongs to `context`; without a key it stays as it is.
+/// Seals `text`, which belongs to `context`; without a key the text stays unsealed.
 pub fn seal(key: Option<&Secret>, context: &str, text: &Secret) -> Result<Secret, &'static str> {
     let Some(key) = key else { return Ok(text.clone()) };
     let mut nonce = [0; NONCE_LEN];
@@ -30,7 +30,7 @@ pub fn seal(key: Option<&Secret>, context: &str, text: &Secret) -> Result<Secret
     Ok(Secret::new(format!("{MARK}{}", STANDARD.encode(all))))
 }
 
-/// Opens what [`seal`] made. With a key, nothing that is not sealed is believed.
+/// Opens a text from [`seal`]. With a key, an unsealed text is rejected.
 pub fn open(key: Option<&Secret>, context: &str, text: &str) -> Result<Secret, &'static str> {
     const WRONG: &str = "its record can't be opened; do all hosts have the same token_store_key?";
     let (key, sealed) = match (key, text.strip_prefix(MARK)) {

@@ -22,8 +22,8 @@ struct RequestLine {
 pub struct HeadReader(Lines<RequestLine>);
 
 impl HeadReader {
-    /// Looks at `bytes`, which start with those of the last call. Once the head is whole: the head
-    /// and its length in bytes. None asks for more.
+    /// Scans `bytes`, which start with those of the last call. Returns the head and its length in bytes once it is
+    /// whole; None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {
         let whole = self.0.read(bytes, &Rules::STRICT, request_line)?;
         let Some(Whole { start_line: line, headers, length }) = whole else { return Ok(None) };
@@ -79,7 +79,7 @@ fn bad(what: &str) -> Refusal {
     Refusal::new(Code::BadRequest, format!("The request is malformed: {what}"))
 }
 
-/// Checks a head that was parsed by whichever server: target, host and framing.
+/// Checks a head that either server parsed: target, host and framing.
 pub fn check(
     method: String,
     target: &str,
@@ -98,11 +98,11 @@ pub fn check(
     Ok(RequestHead { method, target, version, host, headers, body })
 }
 
-/// Origin form as it is, absolute form as its authority and origin form (RFC 9112 §3.2).
+/// Origin form unchanged; absolute form as its authority and its origin form (RFC 9112 §3.2).
 fn split_target(method: &str, target: &str) -> Result<(Option<String>, String), Refusal> {
     let is_plain = |byte: u8| byte != b'#' && (0x21..=0x7e).contains(&byte);
     if !target.bytes().all(is_plain) {
-        // A provider's slug may hold letters of any script, and people type them as they are.
+        // A provider's slug may contain letters of any script, and people type them unencoded.
         let encoded = encode_slug(target).filter(|target| target.bytes().all(is_plain));
         let must = || bad("the target holds a byte that must be percent-encoded");
         return split_plain_target(method, &encoded.ok_or_else(must)?);
@@ -110,17 +110,17 @@ fn split_target(method: &str, target: &str) -> Result<(Option<String>, String), 
     split_plain_target(method, target)
 }
 
-/// Refuses the methods that must not reach a provider, whatever their target.
+/// Refuses methods that must not reach a provider, whatever their target.
 fn check_method(method: &str) -> Result<(), Refusal> {
     match method {
         "CONNECT" => Err(bad("CONNECT is not served; set the base URL to this proxy instead")),
-        // A server that knows it sends the request back, and with it the credential that was put in (RFC 9110 §9.3.8).
+        // A server that supports it sends the request back, including the added credential (RFC 9110 §9.3.8).
         "TRACE" => Err(bad("TRACE is not served: its answer would hold the provider's credential")),
         _ => Ok(()),
     }
 }
 
-/// `target` with the slug in it percent-encoded; None where there is no slug in it.
+/// `target` with its slug percent-encoded; None if it has no slug.
 #[cold]
 fn encode_slug(target: &str) -> Option<String> {
     let mut before = ["/to/", "/-/refresh/", "/-/token/"].into_iter();
@@ -186,7 +186,7 @@ fn is_authority(text: &str) -> bool {
     !host.is_empty() && host.bytes().all(plain) && port_fine
 }
 
-/// RFC 9112 §6, without the leniencies: what could be read in two ways is refused.
+/// RFC 9112 §6, without the leniencies: an ambiguous framing is refused.
 fn body_length(version: Version, headers: &Headers) -> Result<BodyLength, Refusal> {
     let mut codings = headers.all("transfer-encoding");
     let mut lengths = headers.all("content-length");

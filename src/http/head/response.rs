@@ -14,7 +14,7 @@ pub struct Parsed {
     pub head: ResponseHead,
     /// The provider's version.
     pub version: Version,
-    /// How many bytes it took.
+    /// The head's length in bytes.
     pub length: usize,
 }
 
@@ -30,7 +30,7 @@ impl Parsed {
 pub struct HeadReader(Lines<(Version, u16)>);
 
 impl HeadReader {
-    /// Looks at `bytes`, which start with those of the last call. None asks for more.
+    /// Scans `bytes`, which start with those of the last call. None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
         if !is_start(bytes) {
             return Err(BadHead::StatusLine);
@@ -45,14 +45,14 @@ impl HeadReader {
 }
 
 /// Counts the interim heads (RFC 9110 §15.2) before an answer: all of them together may be as large as one head.
-/// Else a provider that sends them for ever would hold a request for ever.
+/// Otherwise a provider that sends them endlessly would hold a request for ever.
 #[derive(Debug, Default)]
 pub struct Interims {
     bytes: usize,
 }
 
 impl Interims {
-    /// One more, of so many bytes.
+    /// Adds one of this size.
     pub fn add(&mut self, head_bytes: usize) -> Result<(), BadHead> {
         self.bytes += head_bytes;
         if self.bytes > HEAD_MAX_BYTES {
@@ -62,7 +62,7 @@ impl Interims {
     }
 }
 
-/// Whether `bytes` may be the start of an answer; what is not is known at its first byte.
+/// True if `bytes` may be the start of an answer; the first byte shows most others.
 fn is_start(bytes: &[u8]) -> bool {
     const START: &[u8] = b"HTTP/1.";
     let count = bytes.len().min(START.len());
@@ -87,8 +87,8 @@ fn status_line(bytes: &[u8], line: Range<usize>) -> Result<(Version, u16), BadHe
     }
 }
 
-/// How the body of an answer to a `method` request is delimited, on the wire and for who reads it
-/// (RFC 9112 §6.3). What could be read in two ways is refused.
+/// The framing of an answer to a `method` request, on the wire and for its reader (RFC 9112 §6.3). An ambiguous
+/// framing is refused.
 pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength), BadHead> {
     let headers = &parsed.head.headers;
     if method == "HEAD" || matches!(parsed.head.status, 204 | 304) {
@@ -96,8 +96,8 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
     }
     let mut codings = headers.list("transfer-encoding");
     if let Some(coding) = codings.next() {
-        // Some servers and proxies in front of them each add the field. Nobody chunks twice, so it is
-        // taken as one, as HAProxy does.
+        // Some servers and the proxies before them each add the field. Nobody chunks twice, so it counts once, as in
+        // HAProxy.
         let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
         let only_chunked = is_chunked(coding) && codings.all(is_chunked);
         if !only_chunked || parsed.version == Version::Http10 {
@@ -117,7 +117,7 @@ pub fn framing(method: &str, parsed: &Parsed) -> Result<(Framing, AnswerLength),
     }
 }
 
-/// The declared length; several must be the same (RFC 9110 §8.6).
+/// The declared length; several must be equal (RFC 9110 §8.6).
 fn content_length(headers: &Headers) -> Result<Option<u64>, BadHead> {
     let mut length = None;
     for field in headers.all("content-length") {
@@ -136,7 +136,7 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, BadHead> {
 mod tests {
     use super::*;
 
-    /// What a head comes to, however it is cut.
+    /// The result for a head, the same for every cut.
     #[track_caller]
     fn read(text: &[u8]) -> Result<Option<Parsed>, BadHead> {
         let whole = HeadReader::default().read(text);

@@ -6,20 +6,21 @@ use ruzstd::decoding::StreamingDecoder;
 
 use super::End;
 
-/// How a frame begins (RFC 8878 §3.1.1).
+/// The beginning of a frame (RFC 8878 §3.1.1).
 const FRAME_START: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// How a frame begins that holds no data, but for the low half of the first byte (RFC 8878 §3.1.2); its length follows.
+/// The beginning of a frame without data, except the low half of the first byte (RFC 8878 §3.1.2); its length
+/// follows.
 const SKIPPED_START: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
-/// The largest window that is decoded: what every decoder should support (RFC 8878 §3.1.1.1.2), and as much as every
-/// level up to 19 uses. It is held in memory while a frame is decoded.
+/// The largest window that is decoded: the one that every decoder should support (RFC 8878 §3.1.1.1.2), and that
+/// every level up to 19 uses. It is held in memory while a frame is decoded.
 const WINDOW_MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Whether `bytes` begin with a frame.
+/// True if `bytes` begin with a frame.
 pub(super) fn is_frame(bytes: &[u8]) -> bool {
     bytes.starts_with(&FRAME_START) || skipped(bytes).is_some()
 }
 
-/// What follows a frame without data, at the start of `bytes`.
+/// The rest after a frame without data at the start of `bytes`.
 fn skipped(bytes: &[u8]) -> Option<&[u8]> {
     let ([first, start @ ..], rest) = bytes.split_first_chunk::<4>()?;
     let is_one = first & 0xf0 == SKIPPED_START[0] && *start == SKIPPED_START[1..];
@@ -39,7 +40,7 @@ pub(super) fn inflate(mut input: &[u8], output: &mut Vec<u8>, most_bytes: usize)
         else {
             return End::Broken;
         };
-        // One more than the bound, so that its reaching is told from its passing.
+        // One more than the bound, to distinguish reaching it from passing it.
         let room = most_bytes.saturating_add(1) - output.len();
         let outcome = frame.by_ref().take(room as u64).read_to_end(output);
         if output.len() > most_bytes {
@@ -57,8 +58,8 @@ pub(super) fn inflate(mut input: &[u8], output: &mut Vec<u8>, most_bytes: usize)
 mod tests {
     use super::*;
 
-    /// `{"model":"claude-x","n":[0,1,…]}`, as Python's `zstandard` writes it at level 3, 19, without the size, and as the
-    /// program `zstd` does.
+    /// `{"model":"claude-x","n":[0,1,…]}`, written by Python's `zstandard` at level 3, at 19, without the size, and
+    /// by the program `zstd`.
     const FILES: [(&str, &[u8]); 4] = [
         ("level-3", include_bytes!("../../../tests/data/zstd/level-3.zst")),
         ("level-19", include_bytes!("../../../tests/data/zstd/level-19.zst")),

@@ -1,4 +1,4 @@
-//! The connection of a build without the feature `redis`: there is none.
+//! The connection of a build without the feature `redis`, which always fails.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::SharedStore;
 use crate::shared::engine::reply::{Reply, StoreError};
 
-/// A connection that can't be.
+/// A connection that can't exist.
 pub(super) enum Link {}
 
 impl Link {
@@ -25,7 +25,7 @@ impl Link {
     }
 }
 
-/// A subscription that can't be.
+/// A subscription that can't exist.
 pub(super) struct Hearing<'a>(Infallible, PhantomData<&'a ()>);
 
 impl Hearing<'_> {

@@ -1,4 +1,4 @@
-//! A connection of the `redis` crate: opening it by any of the ways, commands and published messages.
+//! A connection of the `redis` crate: opening, commands and published messages.
 
 use std::error::Error;
 use std::io;
@@ -15,14 +15,14 @@ use crate::config::store_address::Servers;
 use crate::shared::engine::reply::{ANSWER_MAX, Reply, StoreError};
 use crate::shared::engine::words::server_words;
 
-/// A connection. After an error it is of no use any more.
+/// A connection. After an error it can't be used any more.
 pub(super) struct Link {
     connection: Connection,
     store: SharedStore,
 }
 
 impl Link {
-    /// Connects, by way of the Sentinels where there are some.
+    /// Connects, through the Sentinels if there are some.
     pub(super) fn open(store: &SharedStore) -> Result<Self, StoreError> {
         match &store.place.servers {
             Servers::One(host, port) => Self::to_host(store, host, *port),
@@ -38,7 +38,7 @@ impl Link {
         Self::connect(store, address(store, host, port), Some(store.place.database))
     }
 
-    /// Asks one Sentinel after the other for the master, and that one whether it is one.
+    /// Asks one Sentinel after the other for the master, and checks with that server that it is the master.
     fn by_sentinels(
         store: &SharedStore,
         sentinels: &[(String, u16)],
@@ -67,22 +67,22 @@ impl Link {
         };
         let (host, port) = found.ok_or(StoreError::NoMaster)?;
         let mut master = Self::to_host(store, host, port)?;
-        // A master that was replaced may not know it yet.
+        // A replaced master may not know it yet.
         match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
             Some("master") => Ok(master),
             _ => Err(StoreError::Demoted(host.to_owned(), port)),
         }
     }
 
-    /// Connects to a server, or to a Sentinel where there is no database: those often ask for no
-    /// password, and refuse one then.
+    /// Connects to a server, or without a database to a Sentinel: Sentinels often ask for no password, and then
+    /// refuse one.
     fn connect(
         store: &SharedStore,
         address: ConnectionAddr,
         database: Option<u32>,
     ) -> Result<Self, StoreError> {
         let place = &store.place;
-        // The library would log in by itself, and say of every refusal that the password is wrong.
+        // The library would log in by itself, and report every refusal as a wrong password.
         let own = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = address.into_connection_info().map_err(|error| told(&error))?;
         let info = info.set_redis_settings(own);
@@ -103,7 +103,7 @@ impl Link {
         let mut link = Self { connection, store: store.clone() };
         let logged_in = link.log_in();
         let Some(database) = database else {
-            // A Sentinel without a password refuses one, and answers all the same.
+            // A Sentinel without a password refuses one, but still answers.
             return Ok(link);
         };
         logged_in?;
@@ -113,7 +113,7 @@ impl Link {
         Ok(link)
     }
 
-    /// Presents user and password, where there is a password.
+    /// Sends user and password, if there is a password.
     fn log_in(&mut self) -> Result<(), StoreError> {
         let Some(password) = self.store.place.password.clone() else { return Ok(()) };
         let user = self.store.place.user.clone();
@@ -124,16 +124,15 @@ impl Link {
         let refused = |error: StoreError| {
             let StoreError::Refused(words) = error else { return error };
             let words = words.replace(password.expose(), "…");
-            // Anything else it says (that it has too many clients) is not about the password.
+            // Any other refusal (such as too many clients) is not about the password.
             let is_wrong = words.starts_with("WRONGPASS") || words.contains("AUTH");
             if is_wrong { StoreError::LoginRefused(words) } else { StoreError::Refused(words) }
         };
         self.ask_here(&words).map(drop).map_err(refused)
     }
 
-    /// Sends a command and waits for its answer. One that broke off (the server was restarted, or the
-    /// process halted, since the last) is sent once more on a new connection: each command here may be
-    /// carried out twice.
+    /// Sends a command and waits for its answer. If the connection broke (the server was restarted, or the process
+    /// was halted, since the last command), the command is sent again on a new one: each command here may run twice.
     pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, StoreError> {
         match self.connection.req_command(&command(words)) {
             Ok(value) => read(value),
@@ -161,7 +160,7 @@ impl Link {
 pub(super) struct Hearing<'a>(PubSub<'a>);
 
 impl Hearing<'_> {
-    /// What is published next, waiting for it at most for `allowed`.
+    /// The next message, waiting at most `allowed`.
     pub(super) fn next(&mut self, allowed: Duration) -> Result<Option<String>, StoreError> {
         self.0.set_read_timeout(Some(allowed)).map_err(|error| told(&error))?;
         match self.0.get_message() {
@@ -171,7 +170,7 @@ impl Hearing<'_> {
         }
     }
 
-    /// Waits for an answer of the server.
+    /// Waits for an answer from the server.
     pub(super) fn ping(&mut self) -> Result<(), StoreError> {
         let answered = self.0.set_read_timeout(Some(ANSWER_MAX));
         answered.and_then(|()| self.0.ping::<Value>()).map(drop).map_err(|error| told(&error))
@@ -180,7 +179,7 @@ impl Hearing<'_> {
 
 fn address(store: &SharedStore, host: &str, port: u16) -> ConnectionAddr {
     if store.place.tls {
-        // The certificates are put in when the client is made.
+        // The certificates are added when the client is made.
         ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
     } else {
         ConnectionAddr::Tcp(host.to_owned(), port)
@@ -215,15 +214,15 @@ fn read(value: Value) -> Result<Reply, StoreError> {
 
 type Wrapped = Arc<dyn Error + Send + Sync>;
 
-/// Whether the process was halted and goes on.
+/// True if the process was halted and continues.
 fn is_interrupted(error: &RedisError) -> bool {
-    // The library wraps what it was told by the system.
+    // The library wraps the system's error.
     let wrapped = error.source().and_then(|cause| cause.downcast_ref::<Wrapped>());
     let cause = wrapped.and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::Interrupted)
 }
 
-/// The error in words: what the server says of itself, or what happened to the connection.
+/// The error in words: the server's own, or the connection's failure.
 fn told(error: &RedisError) -> StoreError {
     if error.is_timeout() {
         return StoreError::NoAnswer;

@@ -1,14 +1,14 @@
-//! What the server answers, and what can go wrong on the way to it.
+//! The server's answers, and the errors on the way.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::record::BadRecord;
 
-/// How long a connection, and an answer on it, may take.
+/// The time limit of a connection, and of an answer on it.
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// What is wrong with the server or the way to it; `Display` holds no secret.
+/// A problem with the server or the connection; `Display` holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
 pub enum StoreError {
@@ -16,11 +16,11 @@ pub enum StoreError {
     NoAnswer,
     /// The connection to it failed, in the words of the client library.
     Connection(String),
-    /// It refuses, in words of its own, which begin with a code (`READONLY`, `NOPERM`).
+    /// It refuses, in its own words, which begin with a code (`READONLY`, `NOPERM`).
     Refused(String),
-    /// It refuses the user or the password, in words of its own.
+    /// It refuses the user or the password, in its own words.
     LoginRefused(String),
-    /// Its answer is nothing that is known here.
+    /// Its answer is unknown here.
     Unexpected,
     /// Its record can't be opened, or one can't be sealed for it.
     Seal(&'static str),
@@ -30,7 +30,7 @@ pub enum StoreError {
     NoMaster,
     /// The server at this host and port is not the master any more.
     Demoted(String, u16),
-    /// None of the Sentinels leads to a master: the host and the port of each, and why.
+    /// None of the Sentinels leads to a master: the host and port of each, and the reason.
     Sentinels(Vec<(String, u16, StoreError)>),
     /// This program was built without a client.
     NotBuilt,
@@ -57,7 +57,7 @@ impl fmt::Display for StoreError {
     }
 }
 
-/// An answer of the server, as far as it is used here.
+/// An answer of the server, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
 pub(crate) enum Reply {

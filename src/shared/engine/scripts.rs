@@ -1,8 +1,7 @@
-//! The scripts: each is a step that must not be torn.
+//! The scripts, each of which is an atomic step.
 
-/// Gives out the lease. KEYS: token, lease. ARGV: holder, length, least fence, grace, kept (ms).
-/// Answers nothing where it is not free; a server that knows nothing of the provider first gives those
-/// who do the time to say so.
+/// Gives out the lease. KEYS: token, lease. ARGV: holder, length, least fence, grace, kept (ms). Returns nothing if
+/// the lease is not free. A server that knows nothing of the provider first gives others time to tell it.
 pub(super) const TAKE: &str = "
 local known = redis.call('HGET', KEYS[1], 'fence')
 local held = redis.call('GET', KEYS[2])
@@ -21,14 +20,13 @@ now[5] = 1
 return now
 ";
 
-/// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record,
-/// holder, length, grace, kept, channel, news. Answers 1 and whether the lease is the writer's, or 0 and
-/// what is there.
+/// Replaces the record unless there is a newer one. KEYS: token, lease. ARGV: fence, generation, record, holder,
+/// length, grace, kept, channel, news. Returns 1 and whether the lease is the writer's, or 0 and the present record.
 ///
-/// A writer whose number is not the highest given out is refused, unless the record is its own: whoever has
-/// a higher one has written nothing yet, and what they write will be refused for its generation. So the answer
-/// of an issuer is not lost for a lease that another host took and gave back meanwhile. A server that had no
-/// record may have lost a lease with it: none is given out for as long as that could have lasted.
+/// A writer whose number is not the highest given out is refused, unless the record is its own: the holder of a
+/// higher number has written nothing yet, and its write will be refused for its generation. So the issuer's answer is
+/// not lost because another host took the lease and gave it back meanwhile. A server without a record may have lost a
+/// lease with it: it gives out none for as long as that lease could have lasted.
 pub(super) const WRITE: &str = "
 local now = redis.call('HMGET', KEYS[1], 'fence', 'by', 'generation', 'record')
 local fence, by = tonumber(now[1] or '0'), tonumber(now[2] or '0')
@@ -52,19 +50,19 @@ redis.call('PUBLISH', ARGV[8], ARGV[9])
 return {1, ours and 1 or 0}
 ";
 
-/// Renews the lease where it is ours. KEYS: lease. ARGV: holder, length.
+/// Renews the lease if it is the holder's. KEYS: lease. ARGV: holder, length.
 pub(super) const RENEW: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 ";
 
-/// Gives the lease back where it is ours. KEYS: lease. ARGV: holder.
+/// Gives the lease back if it is the holder's. KEYS: lease. ARGV: holder.
 pub(super) const RELEASE: &str = "
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 ";
 
-/// Whether what the other scripts do would be allowed: it runs one that writes. KEYS: probe. ARGV: length.
+/// Checks that the other scripts would be allowed, by running one that writes. KEYS: probe. ARGV: length.
 pub(super) const PROBE: &str = "
 redis.call('HSET', KEYS[1], 'probe', '')
 return redis.call('PEXPIRE', KEYS[1], ARGV[1])

@@ -1,16 +1,16 @@
 //! An error of the server in its own words, made fit for a log line. Pure.
 
-/// The most of the server's words that is shown, in characters.
+/// The most characters of the server's words that are shown.
 const WORDS_MAX_CHARS: usize = 200;
-/// What an answer to an unknown command goes on with: it quotes the command, which may hold a password.
+/// The rest of an answer to an unknown command: it quotes the command, which may contain a password.
 const QUOTED_COMMAND: &str = ", with args beginning with";
-/// Where Redis 7 and Valkey say which script it was, and in which line.
+/// The place at which Redis 7 and Valkey name the script and its line.
 const SCRIPT_NAME: &str = " script: ";
-/// Where Redis 6 puts the error of a command into that of the script: `… @user_script: 9: -READONLY …`.
+/// The place at which Redis 6 puts a command's error into the script's: `… @user_script: 9: -READONLY …`.
 const NESTED_ERROR: &str = ": -";
 
-/// What the server said, from its code (`READONLY`, `OOM`, `ERR`, …) and the text after it: the first line,
-/// at most [`WORDS_MAX_CHARS`] characters, without what it quotes of a command.
+/// The server's words, from its code (`READONLY`, `OOM`, `ERR`, …) and the text after it: the first line, at most
+/// [`WORDS_MAX_CHARS`] characters, without quoted commands.
 pub(super) fn server_words(code: &str, text: &str) -> String {
     let all = format!("{code} {text}");
     let line = all.lines().next().unwrap_or_default();

@@ -11,7 +11,7 @@ fn feed(bytes: &[u8], cut: usize) -> Result<Option<(RequestHead, usize)>, Refusa
     reader.read(bytes)
 }
 
-/// The head of `text`, the same whatever way it is cut.
+/// The head in `text`, the same for every cut.
 #[track_caller]
 fn read(text: impl AsRef<[u8]>) -> Result<Option<RequestHead>, Code> {
     let bytes = text.as_ref();
