@@ -1,7 +1,7 @@
 //! The way in: the life of a client connection.
 //!
-//! What serves the requests is behind [`Service`], so that both servers (our own and `tiny_http`)
-//! feed the same exchange.
+//! Requests are served behind [`Service`], so that both servers (the built-in one and `tiny_http`) feed the same
+//! exchange.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Server {
         tiny::TinyServer::start(listener, limits, service).map(Self::Tiny)
     }
 
-    /// The address it listens on.
+    /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         match self {
             Self::Builtin(server) => server.local_addr(),

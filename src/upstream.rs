@@ -53,7 +53,7 @@ use origin::Origin;
 use watch::Watch;
 use wire::Wire;
 
-/// The way to one provider.
+/// The connections to one provider.
 #[derive(Debug)]
 pub struct Upstream {
     origin: Origin,
@@ -62,15 +62,15 @@ pub struct Upstream {
     timeouts: Timeouts,
 }
 
-/// A failed attempt, and whether a kept connection that had just been closed is to blame.
+/// A failed attempt, and true if a kept connection that had just been closed is to blame.
 struct Failed {
     fault: Fault,
     is_stale: bool,
 }
 
 impl Upstream {
-    /// Prepares the way to `base_url`, over which at most `idle_max` connections are kept; the error
-    /// says what is wrong with the URL, the proxy or the certificates.
+    /// Prepares connections to `base_url`, of which at most `idle_max` are kept; the error names the problem of the
+    /// URL, the proxy or the certificates.
     pub fn new(
         base_url: &str,
         egress: &Egress,
@@ -107,7 +107,7 @@ impl Upstream {
         outcome
     }
 
-    /// Closes connections that are kept beyond `max`.
+    /// Closes kept connections beyond `max`.
     pub fn trim(&self, max: usize) {
         self.idle.trim(max);
     }

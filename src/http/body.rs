@@ -60,7 +60,7 @@ pub struct BodyDecoder {
     framing: Framing,
     /// The bytes that a chunked body may still have.
     allowed: u64,
-    /// What broke the body: where the next request starts is not known then.
+    /// The fault that broke the body, after which the start of the next request is unknown.
     fault: Option<BodyFault>,
 }
 

@@ -1,5 +1,5 @@
-//! What was read from a connection and not used yet: a buffer of the thread's, small for most heads and for events, larger
-//! for a large head, and while a large body fills it.
+//! Bytes that were read from a connection and not yet used, in the thread's buffer: small for most heads and for
+//! events, larger for a large head and while a large body fills it.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -19,11 +19,11 @@ const GROWTH: usize = 4;
 /// Bytes that were read and not yet used.
 #[derive(Debug)]
 pub struct Buffer {
-    /// The thread's, from the first read on.
+    /// The thread's buffer, from the first read on.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// What it grows to for a body.
+    /// The size to which it grows for a body.
     bulk_bytes: usize,
 }
 
@@ -51,7 +51,7 @@ impl Buffer {
         loop {
             match framing.skip(&self.bytes[self.start..self.end]) {
                 Ok(skipped) => self.start += skipped,
-                // The next call says it again.
+                // The next call reports it again.
                 Err(_) if !data.is_empty() => return Ok(data),
                 Err(bad) => return Err(bad),
             }

@@ -47,7 +47,7 @@ enum At {
     Broken(BadFraming),
 }
 
-/// What is wrong with the framing of a body.
+/// The fault in a body's framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadFraming {
     /// A size without digits, or with something else among them.
@@ -87,30 +87,30 @@ impl Chunks {
         Self { at: At::Size(0, false), blanks_after_size, line_bytes: 0, trailer_bytes: 0 }
     }
 
-    /// How much data comes next, before any framing.
+    /// The data bytes that come next, before any framing.
     pub fn data_left(&self) -> u64 {
         if let At::Data(left) = self.at { left } else { 0 }
     }
 
-    /// So many bytes of the data that come next were taken.
+    /// Marks this many of the next data bytes as taken.
     pub fn take_data(&mut self, bytes: u64) {
         if let At::Data(left) = self.at {
             self.at = if left == bytes { At::DataEnd } else { At::Data(left - bytes) };
         }
     }
 
-    /// Whether the body has ended.
+    /// True if the body has ended.
     pub fn has_ended(&self) -> bool {
         self.at == At::End
     }
 
-    /// Whether the last chunk was there: only trailers, which nobody needs, could follow.
+    /// True if the last chunk was there: only trailers could follow, which are ignored.
     pub fn has_all_data(&self) -> bool {
         matches!(self.at, At::Trailer | At::TrailerEnd | At::End)
     }
 
-    /// Takes the framing at the start of `bytes`, up to data or the end of the body: how many bytes that is. After an
-    /// error, the same error again.
+    /// Takes the framing at the start of `bytes`, up to data or the end of the body; returns its size. After an
+    /// error, it returns the same error again.
     pub fn skip_framing(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
         let mut skipped = 0;
         while let Some(byte) = bytes.get(skipped)
@@ -122,7 +122,7 @@ impl Chunks {
         if let At::Broken(bad) = self.at { Err(bad) } else { Ok(skipped) }
     }
 
-    /// What comes after `byte`.
+    /// The state after `byte`.
     fn after(&mut self, byte: u8) -> At {
         match (self.at, byte) {
             (At::Size(value, _), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
@@ -179,14 +179,14 @@ impl Chunks {
     }
 }
 
-/// What ends a chunk.
+/// The end of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
-/// What ends a chunk and the body with it.
+/// The end of a chunk and of the body.
 pub const CHUNK_AND_BODY_END: &[u8] = b"\r\n0\r\n\r\n";
-/// What ends a body after a chunk that was ended.
+/// The end of a body after a chunk that was ended.
 pub const BODY_END: &[u8] = b"0\r\n\r\n";
 
-/// The largest a chunk's size line gets: a length in hexadecimal digits, CR LF.
+/// The longest size line of a chunk: a length in hexadecimal digits, CR LF.
 const SIZE_LINE_MAX_BYTES: usize = 18;
 
 /// The line before a chunk.
@@ -210,7 +210,7 @@ impl SizeLine {
         }
     }
 
-    /// Its bytes.
+    /// The line's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -247,7 +247,7 @@ mod tests {
         Ok(chunks.has_ended().then(|| (body, text[start..].to_owned())))
     }
 
-    /// The same whatever way it is cut.
+    /// The result, the same for every cut.
     #[track_caller]
     fn every_cut(rules: Rules, text: &str) -> Decoded {
         let whole = decode(rules, text, text.len().max(1));
@@ -262,7 +262,7 @@ mod tests {
         Ok(Some((body.into(), rest.into())))
     }
 
-    /// What each text comes to by strict rules, and by lenient ones.
+    /// The results for each text by strict rules, and by lenient ones.
     #[test]
     fn chunked_bodies_by_both_rules() {
         use BadFraming::{Extension, LineEnd, Overlong, Size, SizeTooLarge};

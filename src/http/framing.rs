@@ -1,5 +1,5 @@
-//! How a body is delimited: by its length, by chunks, or by the end of the connection (RFC 9112 §6). Pure: bytes come in
-//! as slices, however they are cut.
+//! The framing of a body: by its length, by chunks, or by the end of the connection (RFC 9112 §6). Pure: bytes come
+//! in as slices, cut anywhere.
 
 use crate::http::chunked::{BadFraming, Chunks};
 use crate::http::message::BodyLength;
@@ -19,7 +19,7 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// That of a request's body.
+    /// The framing of a request's body.
     pub fn of_request(length: BodyLength) -> Self {
         match length {
             BodyLength::Absent => Self::Done,
@@ -38,8 +38,8 @@ impl Framing {
         Self::Chunked(Chunks::new(rules))
     }
 
-    /// Takes the framing at the start of `bytes`, up to data or the end of the body: how many bytes that is. After an
-    /// error, the same error again.
+    /// Takes the framing at the start of `bytes`, up to data or the end of the body; returns its size. After an
+    /// error, it returns the same error again.
     pub fn skip(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
         let Self::Chunked(chunks) = self else { return Ok(0) };
         let skipped = chunks.skip_framing(bytes)?;
@@ -49,7 +49,7 @@ impl Framing {
         Ok(skipped)
     }
 
-    /// How many bytes of data come next, before any framing.
+    /// The data bytes that come next, before any framing.
     pub fn data_left(&self) -> u64 {
         match self {
             Self::Done => 0,
@@ -59,12 +59,12 @@ impl Framing {
         }
     }
 
-    /// How many bytes of data are next in `bytes`.
+    /// The number of data bytes that are next in `bytes`.
     pub fn data_in(&self, bytes: usize) -> usize {
         usize::try_from(self.data_left()).map_or(bytes, |left| left.min(bytes))
     }
 
-    /// So many bytes of the data that come next were taken.
+    /// Marks this many of the next data bytes as taken.
     pub fn take_data(&mut self, bytes: usize) {
         match self {
             Self::Done | Self::UntilClose => {}

@@ -80,12 +80,12 @@ impl fmt::Display for BadHead {
     }
 }
 
-/// Takes the lines of a head as they come, each byte once. `S` is what its start line says.
+/// Takes the lines of a head as they come, each byte once. `S` is its parsed start line.
 #[derive(Debug)]
 struct Lines<S> {
-    /// Where the line starts that is being read.
+    /// The start of the present line.
     at: usize,
-    /// How far it was looked at.
+    /// The end of the scanned part.
     seen: usize,
     start_line: Option<S>,
     fields: FoundFields,
@@ -135,7 +135,7 @@ impl<S> Lines<S> {
         if bytes.len() == HEAD_MAX_BYTES { Err(BadHead::TooLong) } else { Ok(None) }
     }
 
-    /// Where the next line stands, without its end. None where that has not come. Control bytes are an error at once.
+    /// The place of the next line, without its end. None if it has not come. Control bytes are an error at once.
     fn next_line(&mut self, bytes: &[u8], rules: &Rules) -> Result<Option<Range<usize>>, BadHead> {
         let end = self.seen + plain_prefix(&bytes[self.seen..]);
         self.seen = end;
@@ -153,7 +153,7 @@ impl<S> Lines<S> {
     }
 }
 
-/// Where name and value of the field in `line` stand (RFC 9112 §5). A line that goes on from the one before (§5.2) is none.
+/// The places of name and value of the field in `line` (RFC 9112 §5). A continuation line (§5.2) is not a field.
 fn field(
     bytes: &[u8],
     line: Range<usize>,
@@ -174,7 +174,7 @@ fn field(
     Ok((line.start..line.start + name, start..start + value.trim_ascii_end().len()))
 }
 
-/// The number that `digits` are.
+/// The number with these `digits`.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;

@@ -297,13 +297,13 @@ impl RequestHead {
         path_of(&self.target)
     }
 
-    /// Whether the client wants the connection kept.
+    /// True if the client wants the connection kept.
     pub fn wants_keep_alive(&self) -> bool {
         keeps_alive(self.version, &self.headers)
     }
 }
 
-/// Whether the connection may be used again after a message of `version` (RFC 9112 §9.3).
+/// True if the connection may be used again after a message of `version` (RFC 9112 §9.3).
 pub fn keeps_alive(version: Version, headers: &Headers) -> bool {
     let says = |what| headers.list_contains("connection", what);
     !says("close") && (version == Version::Http11 || says("keep-alive"))

@@ -22,7 +22,7 @@ use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
 use crate::spare::BUFFER_BYTES;
 
-/// The most of an unread body that is read and dropped so that the connection can be kept.
+/// The most bytes of an unread body that are read and dropped to keep the connection.
 pub(crate) const DRAIN_MAX_BYTES: usize = 64 * 1024;
 /// How long that may take.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
@@ -33,11 +33,11 @@ pub(super) const LINGER_MAX: Duration = Duration::from_secs(30);
 /// The longest silence in that time.
 pub(super) const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// How the service of a connection ended.
+/// The end of a connection's service.
 pub enum End {
     /// It is over.
     Over,
-    /// The connection gave way to another before its client was told anything. Perhaps its request was read.
+    /// The connection gave way to another before its client got an answer. Its request may have been read.
     GaveWay(Option<Box<RequestHead>>),
 }
 
@@ -46,7 +46,7 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> End {
     let Guest { stream, entry, read } = guest;
     let (stream, entry) = (&stream, &entry);
     let _counted = Counted::new(service);
-    // Where an option can't be set the connection is served all the same.
+    // If an option can't be set, the connection is still served.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
     let mut input = Input::new(stream.clone(), read, limits.client_idle);
@@ -85,7 +85,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// What becomes of the connection after a request.
+/// The connection's fate after a request.
 enum Then {
     Next,
     Close,
@@ -185,14 +185,13 @@ fn linger(input: &mut Input, entry: &Entry) {
     }
 }
 
-/// The client's socket with what was read from it and not used yet.
+/// The client's socket, with bytes that were read from it and not yet used.
 struct Input {
     stream: Arc<TcpStream>,
     buffer: Buffer,
     /// The longest silence within a body.
     silence_max: Duration,
-    /// The longest silence that the socket itself sees to, so that a read need not be preceded by a
-    /// wait for it.
+    /// The longest silence that the socket itself limits, so that a read needs no wait before it.
     socket_silence_max: Option<Duration>,
 }
 
@@ -245,7 +244,7 @@ impl Input {
         self.fill_now()
     }
 
-    /// The same with a limit of silence.
+    /// The same with a limit for silence.
     fn fill_after(&mut self, silence_max: Duration) -> io::Result<usize> {
         self.await_bytes(silence_max)?;
         self.fill_now()
@@ -301,7 +300,7 @@ fn body_fault(error: &io::Error) -> io::Error {
     }
 }
 
-/// For the body: what is held first, then the socket, each silence bounded.
+/// For the body: held bytes first, then the socket, with a limit for each silence.
 impl BufRead for Input {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.held().is_empty() {
@@ -351,11 +350,11 @@ impl<'a> ClientBody<'a> {
     }
 
     /// Reads and drops a small rest, so that the next request can be found; whether that worked.
-    // Not part of its caller, where its buffer would lie on the stack for the life of a stream.
+    // Not inlined: in its caller, its buffer would lie on the stack for the life of a stream.
     #[inline(never)]
     fn drain(&mut self) -> bool {
         if self.continue_due {
-            // The client may send the body or not: there is no telling where its next request starts.
+            // The client may or may not send the body, so the start of its next request is unknown.
             return false;
         }
         self.input.silence_max = self.input.silence_max.min(DRAIN_MAX);

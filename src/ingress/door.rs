@@ -27,15 +27,15 @@ use keeper::{Keeper, WAKE_ID};
 
 /// Descriptors besides those of connections: state files, refreshes, signals, the log.
 pub const OTHER_DESCRIPTORS: u64 = 64;
-/// The most connections that are at the door at once; most of them have their answer and are about to close.
+/// The most connections at the door at once; most of them have their answer and are about to close.
 const VISITORS_MAX: u64 = 1024;
-/// The same where descriptors are few.
+/// The same if descriptors are few.
 const VISITORS_MIN: u64 = 16;
 /// Connections that were accepted and that the thread has not seen yet.
 const UNSEEN_MAX: usize = 256;
 const STACK_BYTES: usize = 256 * 1024;
 
-/// The thread. Dropping this waits until everybody was told.
+/// The thread. Dropping this waits until every visitor has its answer.
 pub struct DoorThread {
     door: Door,
     _thread: Thread,
@@ -66,8 +66,7 @@ pub fn start(
     Ok((hosting, DoorThread { door, _thread: thread }))
 }
 
-/// How many connections may be at the door where `descriptors` are allowed: those that are served, and their
-/// providers, come first.
+/// The most connections at the door if `descriptors` are allowed: served connections and their providers come first.
 fn visitors_max(descriptors: Option<u64>, max_connections: usize) -> usize {
     let served = 2 * max_connections as u64 + OTHER_DESCRIPTORS;
     let left = descriptors.map_or(VISITORS_MAX, |all| all.saturating_sub(served));

@@ -25,7 +25,7 @@ impl Offer {
         Self(Arc::new(Mutex::new(Some(guest))))
     }
 
-    /// Takes the guest; None where somebody else did.
+    /// Takes the guest; None if another thread did.
     pub fn take(&self) -> Option<Guest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -1,4 +1,4 @@
-//! What connections are served with, and the way to the door for those that no worker is free for.
+//! The inputs for serving connections, and the way to the door for those without a free worker.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -13,14 +13,14 @@ use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::pool::Job;
 use crate::ingress::service::Service;
 
-/// What every connection is served with.
+/// The inputs for serving every connection.
 #[derive(Clone)]
 pub struct Hosting {
     /// Times and sizes.
     pub limits: Arc<Limits>,
-    /// What serves the requests.
+    /// The service for requests.
     pub service: Arc<dyn Service>,
-    /// Where a connection goes that gives way to another.
+    /// The destination of a connection that gives way to another.
     pub door: Door,
 }
 
@@ -39,7 +39,7 @@ impl Hosting {
     }
 }
 
-/// What the thread of the door is told.
+/// A message to the door's thread.
 pub(super) enum Word {
     /// There is no free worker for this one.
     Guest(Guest),
@@ -53,7 +53,7 @@ pub(super) enum Word {
     Stop,
 }
 
-/// The way to the thread of the door.
+/// The way to the door's thread.
 #[derive(Clone)]
 pub struct Door {
     pub(super) words: Sender<Word>,
@@ -61,7 +61,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Takes in a connection that no worker is free for.
+    /// Takes in a connection without a free worker.
     pub fn take_in(&self, guest: Guest) {
         self.say(Word::Guest(guest));
     }
@@ -77,9 +77,9 @@ impl Door {
     }
 
     pub(super) fn say(&self, word: Word) {
-        // The thread waits for nobody, so there is room soon. Once it has ended, the connection just closes.
+        // The thread never blocks, so there is room soon. Once it has ended, the connection just closes.
         if self.words.send(word).is_ok() {
-            // Where the counter is full the thread is awake anyway.
+            // If the counter is full, the thread is awake anyway.
             let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
         }
     }

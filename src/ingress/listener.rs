@@ -23,16 +23,16 @@ use crate::thread::{self, Thread};
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// How long to wait before the next accept where the system has nothing left to give.
+/// The wait before the next accept when the system has no resources left.
 const EXHAUSTED_WAIT: Duration = Duration::from_millis(50);
-/// How often that is said.
+/// The time between two log lines about that.
 const EXHAUSTED_SAID_EVERY: Duration = Duration::from_secs(10);
 /// The stack of the accepting thread.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// How long a handshake that has begun may take to be done when the listening socket is closed.
+/// The time for a begun handshake to finish when the listening socket closes.
 const HANDSHAKE_MAX: Duration = Duration::from_millis(50);
-/// How long what is in the queue then is accepted at most, and how often that is looked at.
+/// The longest time for accepting the queue then, and the time between two looks at it.
 const QUEUE_MAX: Duration = Duration::from_secs(1);
 const QUEUE_LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -116,7 +116,7 @@ impl BuiltinServer {
         })
     }
 
-    /// The address it listens on.
+    /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -125,20 +125,20 @@ impl BuiltinServer {
     pub fn stop(mut self, grace: Duration) -> usize {
         self.take_who_connects();
         self.close_listener();
-        // What was accepted last is among the live ones then.
+        // The last accepted connection is among the live ones then.
         self.accepting = None;
         let cut_off = self.live.drain(grace);
         self.door = None;
         cut_off
     }
 
-    /// Nobody new is let in, and who is half through the door is taken: closing the socket would reset
-    /// them, with a request that they may have sent already.
+    /// Lets in no new connection, but takes those that are connecting: closing the socket would reset them, together
+    /// with requests that they may have sent.
     fn take_who_connects(&self) {
         if let Err(error) = SockRef::from(&*self.listener).attach_filter(&NO_NEWCOMERS) {
             debug!("Connections that are made at this moment may be cut off: {error}");
         }
-        // The timers' ends are all that is waited for: the accepting thread is at work meanwhile.
+        // Only the timers' ends matter: the accepting thread works meanwhile.
         let _ = after(HANDSHAKE_MAX).recv();
         let deadline = Deadline::after(QUEUE_MAX);
         while self.has_queue() && !deadline.has_passed() {
@@ -146,7 +146,7 @@ impl BuiltinServer {
         }
     }
 
-    /// Whether connections wait to be accepted.
+    /// True if connections wait to be accepted.
     fn has_queue(&self) -> bool {
         let mut fds = [PollFd::new(&*self.listener, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
@@ -172,7 +172,7 @@ struct Acceptor {
     hosting: Hosting,
     /// Disconnected once a stop was asked for.
     stopped: Receiver<()>,
-    /// Whether the address is one that other machines reach.
+    /// True if other machines reach the address.
     has_remote_clients: bool,
     last_said: Option<Stopwatch>,
 }

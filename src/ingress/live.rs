@@ -1,5 +1,5 @@
-//! The connections that are open: who waits for a stop, who gives way to a newer one, and how many
-//! there are from one address.
+//! The open connections: which ones a stop waits for, which one gives way to a newer one, and their number from each
+//! address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, TcpStream};
@@ -46,10 +46,10 @@ const GAVE_WAY: u64 = u64::MAX;
 /// Of the head that is waited for some bytes are there.
 const IN_HEAD: u64 = 1;
 
-/// For how long a stop waits for the first request of a connection: whoever connects sends one.
+/// The time for which a stop waits for a connection's first request, because every client that connects sends one.
 const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Who shares a share of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
+/// The unit that shares a part of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Origin(IpAddr);
 
@@ -64,7 +64,7 @@ impl Origin {
     }
 }
 
-/// One connection's entry, taken out when it is dropped.
+/// One connection's entry, removed on drop.
 #[derive(Debug)]
 pub struct Entry {
     live: Arc<Live>,
@@ -95,7 +95,7 @@ impl Live {
         Entry { live: self.clone(), open, id }
     }
 
-    /// Has the connection that waits longest end, other than `newcomer`: false where none waits.
+    /// Ends the connection that waits longest, other than `newcomer`: false if none waits.
     pub fn give_way(&self, newcomer: Option<ConnectionId>) -> bool {
         self.longest_wait_ends(|id, _| Some(id) != newcomer)
     }
@@ -111,7 +111,7 @@ impl Live {
             let longest = waits.into_iter().find(|(wait, open)| !open.is_about_to_be_read(*wait));
             let Some((wait, open)) = longest else { return false };
             if open.exchange(wait, GAVE_WAY) {
-                // Its worker wakes up and finds nothing to read; it may still write a last word.
+                // Its worker wakes up and finds nothing to read; it may still write an answer.
                 let _ = open.stream.shutdown(Shutdown::Read);
                 return true;
             }
@@ -149,7 +149,7 @@ impl Live {
 }
 
 impl Open {
-    /// Whether it waits for a request of which nothing is there.
+    /// True if it waits for a request of which no byte has come.
     fn is_idle(&self) -> bool {
         let wait = self.wait.load(Ordering::SeqCst);
         wait != SERVING && wait & IN_HEAD == 0
@@ -159,7 +159,7 @@ impl Open {
         self.is_new.load(Ordering::SeqCst)
     }
 
-    /// Whether its first request has begun to come and its worker, which has just been woken, has not read it yet.
+    /// True if its first request has begun to come and its worker, which has just been woken, has not read it yet.
     fn is_about_to_be_read(&self, wait: u64) -> bool {
         if !self.is_new() || wait & IN_HEAD != 0 {
             return false;
@@ -181,7 +181,7 @@ fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
 }
 
 impl Entry {
-    /// Which connection it is.
+    /// The connection's number.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
@@ -215,23 +215,23 @@ impl Entry {
         wait != GAVE_WAY && (wait == SERVING || self.open.exchange(wait, SERVING))
     }
 
-    /// Whether no request has been read from it.
+    /// True if no request has been read from it.
     pub fn is_new(&self) -> bool {
         self.open.is_new()
     }
 
-    /// Whether the connection was ended for the sake of another.
+    /// True if the connection was ended for the sake of another.
     pub fn gave_way(&self) -> bool {
         self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
     }
 
-    /// Whether a stop was asked for.
+    /// True if a stop was requested.
     pub fn is_draining(&self) -> bool {
         self.live.draining.load(Ordering::SeqCst)
     }
 
-    /// Whether its address has its share of `max_connections_per_address`, or one of its own
-    /// connections gave way. This machine's own addresses are not counted.
+    /// True if its address has its share of `max_connections_per_address`, or one of its own connections gave way.
+    /// This machine's own addresses are not counted.
     pub fn has_share(&self, max_connections_per_address: usize) -> bool {
         let origin = self.open.origin;
         let count = self.live.state().by_origin.get(&origin).copied().unwrap_or(0);

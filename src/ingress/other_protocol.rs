@@ -8,14 +8,14 @@ use log::info;
 
 use crate::clock::Stopwatch;
 
-/// How often each is said.
+/// The time between two log lines about one protocol.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 /// A TLS record with a handshake message begins so (RFC 8446 §5.1): its type, and the first byte of its version.
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 /// A connection of HTTP/2 begins with this (RFC 9113 §3.4), and ours ends with its first line.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
-/// What a client speaks.
+/// The client's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OtherProtocol {
     /// TLS.
@@ -24,7 +24,7 @@ pub enum OtherProtocol {
     Http2,
 }
 
-/// What the first bytes of a connection are, where they are no head of HTTP/1.
+/// The protocol that the first bytes of a connection show, if they are not a head of HTTP/1.
 pub fn of(bytes: &[u8]) -> Option<OtherProtocol> {
     let is_tls = bytes.iter().zip(TLS_HANDSHAKE).all(|(one, other)| *one == other);
     if is_tls && !bytes.is_empty() {
@@ -34,7 +34,7 @@ pub fn of(bytes: &[u8]) -> Option<OtherProtocol> {
 }
 
 impl OtherProtocol {
-    /// Says in the log that `stream` is closed for it; at most once a minute for each protocol.
+    /// Logs that `stream` is closed because of it; at most once a minute for each protocol.
     pub fn say(self, stream: &TcpStream) {
         static SAID: [Mutex<Option<Stopwatch>>; 2] = [const { Mutex::new(None) }; 2];
         let mut said = SAID[self as usize].lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ mod tests {
         let cases: [(&[u8], Option<OtherProtocol>); 10] = [
             (b"\x16\x03\x01\x02\x00\x01\x00", Some(OtherProtocol::Tls)),
             (b"\x16\x03", Some(OtherProtocol::Tls)),
-            // The first byte may come alone, and no head begins so.
+            // The first byte may come alone, and no head begins with it.
             (b"\x16", Some(OtherProtocol::Tls)),
             (b"\x16\x04", None),
             (b"\x15\x03", None),

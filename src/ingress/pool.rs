@@ -10,12 +10,12 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbound
 
 use crate::thread;
 
-/// The stack of a worker: enough for a TLS handshake and the largest frames of the exchange.
+/// A worker's stack: enough for a TLS handshake and the largest frames of the exchange.
 pub const WORKER_STACK_BYTES: usize = 128 * 1024;
-/// How long a worker waits for its next job before it ends.
+/// The longest wait of a worker for its next job, after which it ends.
 pub const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// What a worker does.
+/// A worker's job.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// A pool of workers.
@@ -57,16 +57,16 @@ impl Pool {
         }
     }
 
-    /// How many workers there are.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.workers.load(Ordering::SeqCst)
     }
 
-    /// Has `job` done by a worker that waits, or by a new one. Where there is neither, whatever the job holds is
-    /// dropped, and the error says why: `WouldBlock` for a full pool.
+    /// Gives `job` to a waiting worker, or to a new one. With neither, the job and its values are dropped, and the
+    /// error gives the reason: `WouldBlock` for a full pool.
     pub fn run(&self, job: Job) -> io::Result<()> {
         if !self.promised.is_empty() {
-            // Whoever is free next has a job already.
+            // The next free worker already has a job.
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let job = match self.hand_over.try_send(job) {
@@ -83,7 +83,7 @@ impl Pool {
             let _counted = counted;
             let mut next = Some(job);
             while let Some(job) = next {
-                // The panic's message was printed by the hook; its connection is gone, nothing else.
+                // The hook printed the panic's message; only its connection is lost.
                 if catch_unwind(AssertUnwindSafe(job)).is_err() {
                     log::error!("A connection ended by a panic; please report this");
                 }
@@ -93,7 +93,7 @@ impl Pool {
         thread::spawn("worker", WORKER_STACK_BYTES, work).map(thread::Thread::detach)
     }
 
-    /// Has `job` done by the next worker that is free.
+    /// Gives `job` to the next free worker.
     pub fn promise(&self, job: Job) {
         // The pool itself holds the other end.
         let _ = self.promise.send(job);
@@ -125,7 +125,7 @@ mod tests {
         (job, release)
     }
 
-    /// Has a worker take a job, once one is free to.
+    /// Gives a worker a job, once one is free to take it.
     fn run_once_free(pool: &Pool) {
         let (began, beginnings) = bounded(9);
         loop {

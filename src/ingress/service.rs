@@ -1,4 +1,4 @@
-//! What a server serves: requests, one at a time a connection.
+//! The interface between a server and the exchange: requests, one at a time for each connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,25 +7,25 @@ use std::sync::Arc;
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
 
-/// One request as a server hands it over.
+/// One request from a server.
 pub struct Request<'a> {
     /// Everything up to the body, checked.
     pub head: &'a RequestHead,
     /// The body without its framing, to be read to its end (`Ok(0)`). Errors carry a `BodyFault`.
     /// An `Expect: 100-continue` is answered when it is first read.
     pub body: &'a mut dyn Read,
-    /// The client's socket, to notice that it went away; None where the server can't say.
+    /// The client's socket, to notice that the client went away; None if the server does not expose it.
     pub client: Option<&'a Arc<TcpStream>>,
-    /// Whether the connection may be kept after this: false while draining.
+    /// True if the connection may be kept after this: false while draining.
     pub may_keep_alive: bool,
 }
 
-/// What is left of a connection once a request was served.
+/// The further use of a connection after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// The response is complete and says that the connection stays.
+    /// The response is complete and announces that the connection stays.
     KeepAlive,
-    /// The response is complete and says that the connection closes.
+    /// The response is complete and announces that the connection closes.
     Close,
     /// The response was cut off: the connection must end without looking complete.
     Abort,

@@ -54,7 +54,7 @@ impl TinyServer {
         Ok(Self { address, server, ended, _receiving: receiving })
     }
 
-    /// The address it listens on.
+    /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
@@ -128,7 +128,7 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
     request::check(request.method().as_str().to_owned(), request.url(), version, headers)
 }
 
-/// The whole body; one over the limit is read to its end, since it can't be left.
+/// The whole body; one over the limit is read to its end, because it can't be left.
 fn read_body(request: &mut TinyRequest, max_bytes: u64) -> Result<Vec<u8>, Refusal> {
     let mut body = Vec::new();
     let reader = request.as_reader();

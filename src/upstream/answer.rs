@@ -19,27 +19,27 @@ use crate::upstream::wire::Wire;
 pub struct Answer<'a> {
     /// Status and header fields.
     pub head: ResponseHead,
-    /// How the body is delimited.
+    /// The framing of the body.
     pub length: AnswerLength,
-    /// What was read ahead of the body, and whether it was passed on.
+    /// Bytes that were read ahead of the body, and true once they were passed on.
     ahead: Vec<u8>,
     ahead_is_passed_on: bool,
     /// In a box, since an answer goes through several hands.
     rest: Box<Rest<'a>>,
 }
 
-/// What is still to come of a body.
+/// The rest of a body.
 #[derive(Debug)]
 pub(super) struct Rest<'a> {
     /// The connection; None once the body ended or broke.
     pub(super) wire: Option<Wire>,
-    /// What was read of it.
+    /// Bytes that were read from it.
     pub(super) buffer: Buffer,
-    /// How the body is delimited, and how far it was read.
+    /// The framing of the body, and the progress of reading it.
     pub(super) framing: Framing,
-    /// Where the connection goes at the end; None where it can't be kept.
+    /// The destination of the connection at the end; None if it can't be kept.
     pub(super) idle: Option<&'a Idle>,
-    /// Who is watched.
+    /// The watched client.
     pub(super) watch: Watch,
     /// The longest silence.
     pub(super) silence_max: Duration,
@@ -50,7 +50,7 @@ pub(super) struct Rest<'a> {
 pub struct Piece<'a> {
     /// Its bytes; none at the end of a body.
     pub bytes: &'a [u8],
-    /// Whether the body is known to end with it.
+    /// True if the body is known to end with it.
     pub is_last: bool,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Answer<'a> {
         Self { head, length, ahead: Vec::new(), ahead_is_passed_on: false, rest }
     }
 
-    /// The next piece of the body, as soon as there is one. An error where it breaks off.
+    /// The next piece of the body, as soon as there is one. An error if the body breaks off.
     pub fn piece(&mut self) -> io::Result<Piece<'_>> {
         if !self.ahead.is_empty() && !self.ahead_is_passed_on {
             self.ahead_is_passed_on = true;
@@ -72,7 +72,7 @@ impl<'a> Answer<'a> {
         Ok(self.rest.piece()?)
     }
 
-    /// Whether a piece, or the end of the body, is there without waiting for it.
+    /// True if a piece, or the end of the body, is there without waiting.
     pub fn has_more_at_hand(&self) -> bool {
         (!self.ahead.is_empty() && !self.ahead_is_passed_on)
             || self.rest.has_ended()
@@ -96,7 +96,7 @@ impl<'a> Answer<'a> {
                         break;
                     }
                 }
-                // The rest may still come to whoever has more time.
+                // The rest may still come for a caller with more time.
                 Err(Fault::TimedOut) => break,
                 Err(_) => {
                     self.rest.wire = None;
@@ -108,7 +108,7 @@ impl<'a> Answer<'a> {
         (&self.ahead, is_whole)
     }
 
-    /// Whether the client was seen to have gone away.
+    /// True if the client was seen to have gone away.
     pub fn client_is_gone(&self) -> bool {
         self.rest.watch.client_is_gone()
     }
@@ -132,7 +132,7 @@ impl Rest<'_> {
         }
     }
 
-    /// Where in the buffer the next data stand; nowhere at the end of the body.
+    /// The place of the next data in the buffer; empty at the end of the body.
     fn next_data(&mut self) -> Result<Range<usize>, Fault> {
         // Framing that comes byte by byte is silence too.
         let mut deadline: Option<Deadline> = None;
@@ -159,8 +159,7 @@ impl Rest<'_> {
         }
     }
 
-    /// The body has ended: the connection is kept, unless something followed that nobody asked for, or TLS said
-    /// that it ends.
+    /// The body has ended: the connection is kept, unless unsolicited bytes followed, or TLS announced its end.
     fn end(&mut self) {
         let Some(wire) = self.wire.take() else { return };
         if let Some(idle) = self.idle

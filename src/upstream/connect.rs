@@ -24,8 +24,8 @@ mod reach;
 
 use reach::reach;
 
-/// The stack of a TLS handshake. A quarter would do; but glibc keeps up to 40 MB of the stacks of threads that
-/// have ended, with what they took, and of larger ones that is fewer.
+/// The stack of a TLS handshake. A quarter would be enough, but glibc keeps up to 40 MB of the stacks of ended
+/// threads with their memory, and of larger stacks that is fewer.
 const HANDSHAKE_STACK_BYTES: usize = 512 * 1024;
 
 /// Makes connections to one provider.
@@ -34,14 +34,14 @@ pub(super) struct Connector {
     allowed: Duration,
     resolver: Resolver,
     proxy: ProxyRule,
-    /// To the proxy for https URLs.
+    /// The proxy for https URLs.
     tls_tunnel: Option<Tunnel>,
-    /// To the one for http URLs.
+    /// The proxy for http URLs.
     plain_tunnel: Option<Tunnel>,
     roots: Roots,
 }
 
-/// What a connection is made for: whose client is watched, and when it is too late.
+/// The purpose of a connection: the client to watch, and the deadline.
 #[derive(Clone, Copy)]
 struct Aim<'a> {
     watch: &'a Watch,
@@ -49,7 +49,7 @@ struct Aim<'a> {
 }
 
 impl Connector {
-    /// `allowed` is the time for a name, and again the time for a connection; the error says what is wrong with
+    /// `allowed` is the time for the name lookup, and again for the connection; the error names the problem of
     /// `egress`.
     pub(super) fn new(egress: &Egress, allowed: Duration) -> Result<Self, SetupError> {
         let tunnel = |is_tls| {
@@ -66,7 +66,7 @@ impl Connector {
         })
     }
 
-    /// A new connection to `origin`, ready for a request, by `end` where there is one.
+    /// A new connection to `origin`, ready for a request, by `end` if it is set.
     pub(super) fn connect(
         &self,
         origin: &Origin,
@@ -84,13 +84,13 @@ impl Connector {
         Ok(wire)
     }
 
-    /// The proxy that is used for `origin`.
+    /// The proxy for `origin`.
     fn tunnel(&self, origin: &Origin) -> Option<&Tunnel> {
         let tunnel = if origin.is_tls { &self.tls_tunnel } else { &self.plain_tunnel };
         tunnel.as_ref().filter(|_| self.proxy.is_for(&origin.host, origin.port))
     }
 
-    /// Connects to a proxy, and has it connect to `origin`.
+    /// Connects to a proxy, and makes it connect to `origin`.
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
     fn connect_through(
@@ -136,14 +136,14 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
         let config = self.roots.config();
-        // The worker would keep what this takes of its stack and heap, for the life of a stream.
+        // The worker would keep the stack and heap that this takes, for the life of a stream.
         thread::aside("handshake", HANDSHAKE_STACK_BYTES, || {
             Wire::shake_hands(wire, name, config, watch, deadline)
         })
     }
 
-    /// Looks `host` up and connects to it; what is left of the time is for what follows. A slow look-up takes
-    /// nothing of the connection's time.
+    /// Looks `host` up and connects to it; the rest of the time is for the next steps. A slow lookup does not shorten
+    /// the connection's time.
     fn reach(&self, host: &str, port: u16, aim: Aim<'_>) -> Result<(Wire, Deadline), Fault> {
         let target = self.resolver.find(host, port, aim.watch, self.deadline(aim))?;
         let deadline = self.deadline(aim);

@@ -1,5 +1,4 @@
-//! Clients that leave while their request is under way: one thread waits for them all, and ends what
-//! goes on for whoever left.
+//! Clients that leave during their request: one thread watches them all, and ends the exchange of each that left.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,11 +13,11 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use crate::thread;
 
 const STACK_BYTES: usize = 64 * 1024;
-/// How many departures are taken at once.
+/// The departures that are handled in one turn.
 const EVENTS_MAX: usize = 64;
 
-/// While this lives, the exchange ends when its client leaves: the connection to the provider is shut
-/// down then, so that whoever reads from it finds its end.
+/// While this lives, the exchange ends when its client leaves: the connection to the provider is then shut down, so
+/// that its reader finds the end.
 #[derive(Debug)]
 pub(super) struct Departure {
     watcher: Arc<Watcher>,
@@ -45,8 +44,7 @@ struct Watched {
 }
 
 impl Departure {
-    /// Watches `client`, for which something is read from `provider`. None where the system has no
-    /// thread or descriptor left for that.
+    /// Watches `client` while `provider` is read for it. None if the system has no thread or descriptor left.
     pub(super) fn of(client: &Arc<TcpStream>, provider: &Arc<TcpStream>) -> Option<Self> {
         static ONLY: Only = Mutex::new(None);
         let watcher = only(&ONLY, Watcher::start)?;
@@ -55,14 +53,13 @@ impl Departure {
     }
 }
 
-/// The place of the one watcher of the process, which is made when it is first needed.
+/// The process's one watcher, which is made when it is first needed.
 type Only = Mutex<Option<Arc<Watcher>>>;
 
-/// The watcher in `place`, which `start` makes where there is none; None where that fails, and the next caller tries
-/// again. Of many that come at once the first makes it and the others wait: a second one would never
-/// end.
+/// The watcher in `place`, which `start` makes if there is none; None if that fails, and the next caller tries again.
+/// Of several callers at once, the first makes it and the others wait, because a second watcher would never end.
 fn only(place: &Only, start: impl FnOnce() -> io::Result<Arc<Watcher>>) -> Option<Arc<Watcher>> {
-    // It is put in whole.
+    // It is set as a whole.
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
     if place.is_none() {
         match start() {
@@ -77,7 +74,7 @@ impl Drop for Departure {
     fn drop(&mut self) {
         let watched = self.watcher.state().watched.remove(&self.id);
         if let Some(watched) = watched {
-            // It is there until now.
+            // It is registered until now.
             let _ = epoll::delete(&self.watcher.epoll, watched.client.as_fd());
         }
     }
@@ -93,7 +90,7 @@ impl Watcher {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Entries are put in and taken out whole; there is nothing half done to fear.
+        // Entries are added and removed whole, so a panic leaves no half-made change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,7 +98,7 @@ impl Watcher {
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
-        // A client that has left already is told of at once.
+        // A client that has already left is reported at once.
         let interest = EventFlags::RDHUP | EventFlags::ONESHOT;
         epoll::add(&self.epoll, watched.client.as_fd(), EventData::new_u64(id), interest).ok()?;
         state.watched.insert(id, watched);
@@ -120,7 +117,7 @@ impl Watcher {
             }
             let state = self.state();
             for event in &events {
-                // Whatever ended meanwhile is not there any more.
+                // Exchanges that ended meanwhile are no longer there.
                 if let Some(watched) = state.watched.get(&event.data.u64()) {
                     let _ = watched.provider.shutdown(Shutdown::Both);
                 }
@@ -176,7 +173,7 @@ mod tests {
         assert_eq!(provider_peer.read(&mut [0]).unwrap(), 0, "the provider is told");
         drop(departure);
 
-        // One that left before it was watched.
+        // A client that left before it was watched.
         let (provider, _peer) = pair();
         let departure = Departure::of(&client, &provider).unwrap();
         assert_eq!((&*provider).read(&mut [0]).unwrap(), 0);

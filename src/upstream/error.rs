@@ -7,12 +7,12 @@ use rustls::pki_types::pem;
 
 use crate::shortage::Shortage;
 
-/// Why there is no response.
+/// The reason why there is no response.
 #[derive(Debug)]
 pub enum UpstreamError {
     /// No connection: nothing was sent.
     Unreachable(String),
-    /// We ran out of what it takes; the provider has no part in it.
+    /// evertoken ran out of a resource; the provider is not involved.
     Short(Shortage),
     /// A connection, but no HTTP response on it.
     Broken(String),

@@ -1,4 +1,4 @@
-//! One request sent and the head of its answer read, on one connection.
+//! Sends one request and reads the head of its answer, on one connection.
 
 use std::io::{ErrorKind, IoSlice, Write};
 use std::time::Duration;
@@ -16,46 +16,45 @@ use crate::upstream::timeouts::Timeouts;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::{Wire, is_not_now};
 
-/// How much of a streamed body is read before it is sent on.
+/// The piece of a streamed body that is read before it is sent on.
 const PIECE_BYTES: usize = 64 * 1024;
-/// How an interim answer begins (RFC 9110 §15.2).
+/// The beginning of an interim answer (RFC 9110 §15.2).
 const INTERIM: &[u8] = b"HTTP/1.1 1";
-/// Up to here after a request was sent, the end of a kept connection is taken for one that crossed the request
-/// on its way; later the provider may have worked on it.
+/// The time after the request within which the end of a kept connection counts as having crossed the request on its
+/// way; later, the provider may have worked on it.
 const CROSSING_MAX: Duration = Duration::from_millis(500);
 
-/// A connection with a request under way.
+/// A connection with a request in flight.
 #[derive(Debug)]
 pub(super) struct Exchange<'a> {
     wire: Wire,
-    /// What was read of the answer.
+    /// The bytes of the answer so far.
     buffer: Buffer,
-    /// The interim heads that came before it.
+    /// The interim heads before it.
     interims: Interims,
-    /// Whether the request was sent whole, so that another can follow it.
+    /// True if the request was sent whole, so that another can follow it.
     pub(super) sent_whole: bool,
-    /// Whether a byte of the answer came.
+    /// True if a byte of the answer came.
     received: bool,
-    /// Whether the streamed body was read from, so that it can't be sent again.
+    /// True if the streamed body was read from, so that it can't be sent again.
     body_touched: bool,
-    /// When the request was sent; None before that.
+    /// The time when the request was sent; None before that.
     sent_at: Option<Stopwatch>,
     watch: &'a Watch,
     timeouts: Timeouts,
 }
 
-/// How far sending got.
+/// The progress of sending.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
-    /// All of it.
+    /// Everything was sent.
     Whole,
-    /// An answer came before: the rest is not sent, so that the answer (413, 401) is read rather
-    /// than lost.
+    /// An answer came first: the rest is not sent, so that the answer (413, 401) is read rather than lost.
     Answered,
 }
 
 impl<'a> Exchange<'a> {
-    /// About to begin on `wire`.
+    /// An exchange that is about to begin on `wire`.
     pub(super) fn on(wire: Wire, watch: &'a Watch, timeouts: Timeouts) -> Self {
         Self {
             wire,
@@ -70,12 +69,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The connection, and what was read after the head.
+    /// The connection, and the bytes that were read after the head.
     pub(super) fn into_parts(self) -> (Wire, Buffer) {
         (self.wire, self.buffer)
     }
 
-    /// Sends a request whose head is written already, and reads the head of the answer.
+    /// Sends a request whose head is already written, and reads the head of the answer.
     pub(super) fn run(&mut self, head: &[u8], body: &mut OutBody<'_>) -> Result<Parsed, Fault> {
         let sent = match body {
             OutBody::Absent => self.send(&mut [IoSlice::new(head)])?,
@@ -101,7 +100,7 @@ impl<'a> Exchange<'a> {
             let room = left.map_or(piece.len(), |left| {
                 usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()))
             });
-            // The client may be slow, and the provider may have answered what it has seen of the body.
+            // The client may be slow, and the provider may have answered the part of the body that it has seen.
             if self.body_touched && self.take_early()? == Sent::Answered {
                 return Ok(Sent::Answered);
             }
@@ -133,8 +132,8 @@ impl<'a> Exchange<'a> {
 
     fn send(&mut self, mut parts: &mut [IoSlice<'_>]) -> Result<Sent, Fault> {
         IoSlice::advance_slices(&mut parts, 0);
-        // Bytes that come meanwhile do not count as progress: a provider that sends and never takes anything
-        // must not hold a request for ever.
+        // Bytes that come meanwhile do not count as progress: a provider that sends but never reads must not hold a
+        // request for ever.
         let mut stalled: Option<Deadline> = None;
         loop {
             let outcome = if parts.is_empty() {
@@ -167,7 +166,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Waits until more can be sent, or an answer is there.
+    /// Waits until more can be sent, or an answer has come.
     fn wait_to_send(&mut self, deadline: Deadline) -> Result<Sent, Fault> {
         let mut interest = PollFlags::OUT;
         if !self.buffer.is_full() {
@@ -181,8 +180,8 @@ impl<'a> Exchange<'a> {
         if ready.readable { self.take_early() } else { Ok(Sent::Whole) }
     }
 
-    /// Takes what came while the request was being sent; `Answered` where that is an answer rather
-    /// than an interim one. A provider that has ended its side without an answer can give none any more.
+    /// Reads the bytes that came while the request was being sent; `Answered` if they are an answer rather than an
+    /// interim one. A provider that ended its side without an answer can no longer give one.
     fn take_early(&mut self) -> Result<Sent, Fault> {
         let mut has_ended = false;
         while !self.buffer.is_full() && !has_ended {
@@ -200,7 +199,7 @@ impl<'a> Exchange<'a> {
         if has_ended { Err(Fault::Closed) } else { Ok(Sent::Whole) }
     }
 
-    /// Whether the start of an answer is there. Interim ones (RFC 9110 §15.2) before it are skipped.
+    /// True if the start of an answer is there. Interim ones (RFC 9110 §15.2) before it are skipped.
     fn holds_answer(&mut self) -> Result<bool, Fault> {
         loop {
             let held = self.buffer.held();
@@ -241,8 +240,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Whether the same request may go out again on another connection after `fault`: nothing of an answer
-    /// came, and either it can do no harm twice or nothing can have been worked on yet.
+    /// True if the same request may go out again on another connection after `fault`: nothing of an answer came, and
+    /// the provider can't have worked on it, or a repetition does no harm.
     pub(super) fn may_go_again(&self, fault: &Fault, method: &str, now: Stopwatch) -> bool {
         let is_untouched = !self.received && !self.body_touched && fault.is_of_connection();
         let is_early = || self.sent_at.is_none_or(|at| at.until(now) < CROSSING_MAX);
@@ -250,12 +249,12 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Whether more heads follow the one of `status`.
+/// True if more heads follow the one with `status`.
 fn is_interim(status: u16) -> bool {
     matches!(status, 100 | 102..=199)
 }
 
-/// Whether sending a request of `method` twice means the same as sending it once (RFC 9110 §9.2.2).
+/// True if sending a request of `method` twice means the same as sending it once (RFC 9110 §9.2.2).
 fn is_idempotent(method: &str) -> bool {
     matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
 }
@@ -280,7 +279,7 @@ fn receive_alone(
     watch: &Watch,
     limit: Duration,
 ) -> Result<(), Fault> {
-    // Where the last read filled the buffer there is more in the socket, most likely.
+    // If the last read filled the buffer, there is probably more in the socket.
     if (wire.holds_bytes() || buffer.was_filled()) && fill(wire, buffer, None)? == Filled::Bytes {
         return Ok(());
     }
@@ -306,7 +305,7 @@ fn receive_alone(
     }
 }
 
-/// The same where the client can't be watched by another thread: both ends are waited for.
+/// The same if another thread can't watch the client: waits for both ends.
 fn receive_together(
     wire: &mut Wire,
     buffer: &mut Buffer,
@@ -326,14 +325,13 @@ fn receive_together(
 enum Filled {
     /// There are more bytes to use.
     Bytes,
-    /// A part of a TLS record came, which is of no use without the rest.
+    /// A part of a TLS record came, which is useless without the rest.
     Part,
     /// Nothing came in time.
     Nothing,
 }
 
-/// Reads into `buffer`, waiting for `patience` where there is one. The end of the connection is an
-/// error.
+/// Reads into `buffer`, waiting for `patience` if it is set. The end of the connection is an error.
 fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Result<Filled, Fault> {
     wire.base().wait(patience)?;
     let outcome = buffer.fill(wire);
@@ -342,7 +340,7 @@ fn fill(wire: &mut Wire, buffer: &mut Buffer, patience: Option<Duration>) -> Res
         Ok(0) => Err(Fault::Closed),
         Ok(_) => Ok(Filled::Bytes),
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
-        // So says a signal too, after which the wait goes on.
+        // A signal causes this too, after which the wait continues.
         Err(error) if error.kind() == ErrorKind::Interrupted => Ok(Filled::Part),
         Err(error) => Err(error.into()),
     }
@@ -381,7 +379,7 @@ mod tests {
         assert!(matches!(outcome, Err(Fault::ClientGone)), "{outcome:?}");
     }
 
-    /// A method, when it was sent, the fault, and whether it goes out again.
+    /// A method, the time of sending, the fault, and whether it goes out again.
     type Case = (&'static str, Option<Stopwatch>, fn() -> Fault, bool);
 
     #[test]

@@ -1,4 +1,4 @@
-//! What goes wrong on the way to a provider, before it is told by where it happened.
+//! Faults on the way to a provider, before they are assigned to a phase.
 
 use std::io;
 
@@ -10,26 +10,26 @@ use crate::upstream::error::UpstreamError;
 /// A connection that could not be made in time, in words.
 pub(super) const TOO_LONG_TO_CONNECT: &str = "it took longer than timeouts.connect allows";
 
-/// What went wrong.
+/// The fault.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The client went away.
     ClientGone,
     /// It took too long.
     TimedOut,
-    /// The provider took nothing of the request for too long.
+    /// The provider read nothing of the request for too long.
     Untaken,
-    /// The provider ended the connection in order.
+    /// The provider ended the connection cleanly.
     Closed,
-    /// The connection ended without TLS saying so: what came last may be missing (RFC 9112 §9.8).
+    /// The connection ended without TLS announcing it: the last bytes may be missing (RFC 9112 §9.8).
     Cut,
     /// The socket failed.
     Io(io::Error),
     /// TLS failed.
     Tls(rustls::Error),
-    /// What came is not what HTTP asks for, or the way is no way: why.
+    /// The bytes are not HTTP, or the connection can't be made, for this reason.
     Bad(String),
-    /// We ran out of what it takes; the provider has no part in it.
+    /// evertoken ran out of a resource; the provider is not involved.
     Short(Shortage),
     /// The client's request body could not be read.
     RequestBody(io::Error),
@@ -38,7 +38,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The fault of a connection that was being made.
+    /// The fault during the making of a connection.
     pub(super) fn connecting(self) -> UpstreamError {
         match self {
             Self::ClientGone => UpstreamError::ClientGone,
@@ -48,7 +48,7 @@ impl Fault {
         }
     }
 
-    /// The fault of an exchange on a connection that stood.
+    /// The fault during an exchange on a connection.
     pub(super) fn exchanging(self) -> UpstreamError {
         match self {
             Self::ClientGone => UpstreamError::ClientGone,
@@ -64,12 +64,12 @@ impl Fault {
         }
     }
 
-    /// Whether it may come from a kept connection that the provider had just closed.
+    /// True if a kept connection that the provider had just closed may cause it.
     pub(super) fn is_of_connection(&self) -> bool {
         matches!(self, Self::Closed | Self::Cut | Self::Io(_))
     }
 
-    /// In words, without anything from the exchange itself.
+    /// The fault in words, without any content of the exchange.
     pub(super) fn in_words(&self) -> String {
         match self {
             Self::ClientGone => "the client went away".to_owned(),
@@ -88,12 +88,12 @@ impl Fault {
     }
 }
 
-/// A fault of TLS in words; where a certificate is not trusted, with what to do.
+/// A fault of TLS in words, with the remedy for an untrusted certificate.
 fn of_tls(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
     let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
     match bad {
-        // A signature is bad where an authority of the same name has another key now.
+        // A signature is also bad if an authority of the same name has another key now.
         Bad::UnknownIssuer | Bad::BadSignature => {
             "the certificate is not signed by an authority that is trusted. Where it is self-signed, or signed by an authority of \
              your own or by a proxy that looks into TLS, name the signer's PEM file as ca_file, or set settings.tls_roots: \
@@ -121,7 +121,7 @@ impl From<io::Error> for Fault {
             return Self::Short(shortage);
         }
         match error.kind() {
-            // rustls says so of a connection that ended without a close_notify.
+            // rustls reports a connection that ended without a close_notify like this.
             io::ErrorKind::UnexpectedEof => Self::Cut,
             _ => Self::Io(error),
         }
@@ -146,7 +146,7 @@ impl From<BadFraming> for Fault {
     }
 }
 
-/// As the error of a read of the answer.
+/// The fault as an error of reading the answer.
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         match fault {

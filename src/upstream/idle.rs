@@ -25,17 +25,17 @@ mod per_cpu;
 
 use per_cpu::{IdleConnection, PerCpu};
 
-/// How long an idle connection is kept; servers commonly close theirs after a minute.
+/// The longest time that an idle connection is kept; servers commonly close theirs after a minute.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(50);
-/// How often connections that are too old are looked for in all places.
+/// The time between two searches for old connections in all places.
 const TIDY_GAP: Duration = Duration::from_secs(5);
-/// How long a connection is idle before it is looked at whether this machine's address is still the same when it is
-/// used again. Under load none is idle for so long, so that it costs a busy proxy nothing.
+/// The idle time after which a connection's next use checks that this machine's address is still the same. Under load
+/// no connection is idle for so long, so the check costs a busy proxy nothing.
 const UNSEEN_MAX: Duration = Duration::from_secs(1);
-/// Places of processors; more of these share them.
+/// The most places for processors; further processors share them.
 const PLACES_MAX: usize = 16;
 
-/// How many places there are. It takes some files to find out, so it is once for all providers.
+/// The number of places. Reading it takes some files, so it is read once for all providers.
 static PLACES: LazyLock<usize> =
     LazyLock::new(|| available_parallelism().map_or(1, usize::from).min(PLACES_MAX));
 
@@ -46,15 +46,15 @@ pub(super) struct Idle {
     places: Box<[PerCpu]>,
     max: usize,
     since: Stopwatch,
-    /// When all places were tidied last, in milliseconds after `since`.
+    /// The time of the last tidying, in milliseconds after `since`.
     tidied_ms: AtomicU64,
     surroundings: Surroundings,
 }
 
 impl Idle {
-    /// Keeps at most `max` connections, and more than that for [`TIDY_GAP`] at most, where they lie in
-    /// several places. There are hardly ever more than requests were under way at once, since a new one is
-    /// made only where none is idle.
+    /// Keeps at most `max` connections, and more for at most [`TIDY_GAP`] if they lie in several places. There are
+    /// hardly ever more connections than requests were in flight at once, because a new one is made only if none is
+    /// idle.
     pub(super) fn new(max: usize) -> Self {
         Self::with_places(*PLACES, max, Surroundings::of_machine())
     }
@@ -80,8 +80,8 @@ impl Idle {
         }
     }
 
-    /// A kept connection that looks alive: one that has ended, or on which bytes came that nobody asked for,
-    /// is closed, since they would be taken for the next answer. None is left after a suspend or a change of network.
+    /// A kept connection that looks alive. A connection that has ended, or received unsolicited bytes, is closed,
+    /// because those bytes would be taken for the next answer. After a suspend or a change of network, none is left.
     pub(super) fn take(&self) -> Option<Wire> {
         self.take_at(sched_getcpu(), Stopwatch::start())
     }
@@ -111,12 +111,12 @@ impl Idle {
         true
     }
 
-    /// Closes those beyond `max`, the oldest first, so that their descriptors are free.
+    /// Closes those beyond `max`, the oldest first, to free their descriptors.
     pub(super) fn trim(&self, max: usize) {
         self.tidy(max, Stopwatch::start());
     }
 
-    /// Whether it is time to tidy all places, and this thread's task.
+    /// True if it is time to tidy all places, which is then this thread's task.
     fn is_tidying_due(&self, now: Stopwatch) -> bool {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let now_ms = millis(self.since.until(now));
@@ -126,7 +126,7 @@ impl Idle {
             && self.tidied_ms.compare_exchange(last_ms, now_ms, order, order).is_ok()
     }
 
-    /// Closes those that are too old, and the oldest beyond `max`.
+    /// Closes the ones that are too old, and the oldest beyond `max`.
     fn tidy(&self, max: usize, now: Stopwatch) {
         loop {
             let is_excess = self.count() > max;
@@ -139,15 +139,15 @@ impl Idle {
         }
     }
 
-    /// How many there are.
+    /// The number of connections.
     fn count(&self) -> usize {
         self.places.iter().map(PerCpu::len).sum()
     }
 }
 
-/// The processor on which the last packet came in (`SO_INCOMING_CPU`, socket(7)).
+/// The processor that received the last packet (`SO_INCOMING_CPU`, socket(7)).
 fn incoming_processor(socket: &TcpStream) -> usize {
-    // Any will do where the system does not say.
+    // Any processor will do if the system does not tell.
     let processor = socket_incoming_cpu(socket).unwrap_or_default();
     usize::try_from(processor).unwrap_or_default()
 }
@@ -174,7 +174,7 @@ mod tests {
         (Wire::Plain(Socket::new(stream).unwrap()), listener.accept().unwrap().0)
     }
 
-    /// On a machine that stays where it is.
+    /// A machine that keeps its address and its clocks.
     fn still(places: usize, max: usize) -> Idle {
         Idle::with_places(places, max, Surroundings::jumping(0))
     }
@@ -243,7 +243,7 @@ mod tests {
         for (answers, reads) in [(first, last), (last, first)] {
             let (wire, mut peer) = pair();
             let port = port(&wire);
-            // Loopback: it comes in on the processor that sends it.
+            // Loopback: the packet comes in on the processor that sends it.
             on(answers, || peer.write_all(b"x").unwrap());
             on(reads, || {
                 wire.socket().read_exact(&mut [0]).unwrap();
@@ -320,7 +320,7 @@ mod tests {
         peer.write_all(b"HTTP/1.1 408 X\r\n").unwrap();
         let (quiet, _peer) = pair();
         let quiet_port = port(&quiet);
-        // Loopback: what was sent or closed is there for the other end before the call returns.
+        // Loopback: bytes and closes reach the other end before the call returns.
         let now = Stopwatch::start();
         for wire in [quiet, ended, talking] {
             idle.put_at(0, wire, now);

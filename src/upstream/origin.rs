@@ -1,25 +1,25 @@
-//! Where requests to one provider go, taken from its base URL once; pure.
+//! The destination of requests to one provider, from its base URL; pure.
 
 use std::net::{IpAddr, SocketAddr};
 
 /// The parts of a base URL that a connection and a request need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
-    /// Whether TLS is spoken.
+    /// True for TLS.
     pub(super) is_tls: bool,
     /// A name or an address, without brackets.
     pub(super) host: String,
-    /// The port, that of the scheme where there is none.
+    /// The port, by default that of the scheme.
     pub(super) port: u16,
-    /// What stands in `Host`.
+    /// The value of `Host`.
     pub(super) authority: String,
-    /// What stands before each target: the base URL's path, without a slash at its end.
+    /// The text before each target: the base URL's path, without a slash at its end.
     pub(super) prefix: String,
 }
 
 impl Origin {
-    /// The parts of `url`, which is `http` or `https`, names no user and holds neither `?` nor `#`:
-    /// so much was checked when the configuration was read.
+    /// The parts of `url`, which is `http` or `https`, has no user and contains neither `?` nor `#`, as the
+    /// configuration's check ensures.
     pub(super) fn of(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
         let is_tls = match scheme {
@@ -46,8 +46,8 @@ impl Origin {
         })
     }
 
-    /// What stands before `target`, and what is left of it: a `/v1` at the end of the base URL and one at the start
-    /// of the target are one, since clients and providers each name it in either.
+    /// The text before `target`, and the rest of `target`: a `/v1` at the end of the base URL and one at the start of
+    /// the target become one, because clients and providers each write it in either.
     pub(super) fn join<'a>(&'a self, target: &'a str) -> (&'a str, &'a str) {
         const VERSION: &str = "/v1";
         let rest = target.strip_prefix(VERSION).filter(|_| self.prefix.ends_with(VERSION));
@@ -55,7 +55,7 @@ impl Origin {
         (&self.prefix, rest.filter(is_whole).unwrap_or(target))
     }
 
-    /// Host and port as one text, as a proxy wants them.
+    /// Host and port as one text, as proxies expect.
     pub(super) fn host_and_port(&self) -> String {
         match self.host.parse() {
             Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
@@ -68,7 +68,7 @@ fn default_port(is_tls: bool) -> u16 {
     if is_tls { 443 } else { 80 }
 }
 
-/// The address that `host` is, where it needs no look-up.
+/// The address in `host`, if it needs no lookup.
 pub(super) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
     host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, port))
 }

@@ -1,5 +1,5 @@
-//! Token requests: each on a new connection, its answer read whole; the only place that runs `ureq`.
-//! Every option that matters is set here.
+//! Token requests: each on a new connection, its answer read whole; the only file that runs `ureq`. It sets every
+//! option that matters.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use route::{Outcome, Route, Unresolved};
 
 /// The write buffer of a connection; a request with a longer header line gets a larger one.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
-/// What a request line or header field needs besides its own text.
+/// The bytes of a request line or header field besides its own text.
 const LINE_SLACK_BYTES: usize = 128;
 
 /// A request whose answer is read whole.
 pub struct Post<'a> {
-    /// Where to.
+    /// The URL.
     pub url: &'a str,
-    /// All header fields, without those that frame the body.
+    /// All header fields, except those that frame the body.
     pub headers: &'a [(String, Secret)],
     /// The body.
     pub body: &'a Secret,
-    /// The time for all of it.
+    /// The time for the whole request.
     pub allowed: Duration,
-    /// The largest body that is taken as an answer.
+    /// The largest answer body.
     pub answer_max_bytes: usize,
-    /// Whether a body that broke off is whole all the same.
+    /// Decides whether a body that broke off is still complete.
     pub is_whole: &'a dyn Fn(&Headers, &[u8]) -> bool,
 }
 
@@ -51,7 +51,7 @@ pub struct Poster {
 }
 
 impl Poster {
-    /// Prepares the way; the error says what is wrong with the proxy or the certificates.
+    /// Prepares the connections; the error names the problem of the proxy or the certificates.
     pub fn new(egress: &Egress, timeouts: Timeouts) -> Result<Self, SetupError> {
         let connector = Connector::new(egress, timeouts.connect)?;
         Ok(Self { connector: Arc::new(connector), timeouts })
@@ -105,8 +105,8 @@ impl Poster {
         }
     }
 
-    /// An agent for one request, so that nothing is kept: a kept connection may be closed at the
-    /// moment of the next request, and that one can't be repeated.
+    /// An agent for one request, so that nothing is kept: a kept connection may be closed at the moment of the next
+    /// request, which can't be repeated.
     fn agent(&self, allowed: Duration, line_bytes: usize, route: &Route) -> Agent {
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -140,7 +140,7 @@ fn describe(error: &Error, is_connected: bool) -> UpstreamError {
     }
 }
 
-/// The error in words, without anything from the exchange itself.
+/// The error in words, without any content of the exchange.
 fn plain(error: &Error) -> String {
     match error {
         Error::Io(error) => match error.kind() {

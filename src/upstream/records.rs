@@ -1,21 +1,21 @@
-//! Where the records of TLS begin and end in the bytes that come (RFC 8446 §5.1); pure.
+//! Finds the limits of TLS records in the bytes that come (RFC 8446 §5.1); pure.
 
-/// Type, version and length, of which the length is the last two bytes.
+/// Type, version and length; the length is the last two bytes.
 const HEADER_BYTES: usize = 5;
-/// Where the length begins.
+/// The start of the length.
 const LENGTH_AT: usize = 3;
 
-/// Follows the bytes of a connection. rustls does not say whether it holds a part of a record.
+/// Follows the bytes of a connection, because rustls does not tell whether it holds a part of a record.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// How much of the present record's header came.
+    /// The bytes of the present record's header so far.
     header_bytes: usize,
-    /// How much of the present record is still to come after the header, as far as its length came.
+    /// The bytes of the present record that are still to come after the header, as far as its length is known.
     left_bytes: usize,
 }
 
 impl Records {
-    /// These bytes came next.
+    /// Takes the next bytes.
     pub(super) fn follow(&mut self, mut bytes: &[u8]) {
         while let [first, rest @ ..] = bytes {
             if self.header_bytes < HEADER_BYTES {
@@ -35,7 +35,7 @@ impl Records {
         }
     }
 
-    /// Whether the last record came whole.
+    /// True if the last record came whole.
     pub(super) fn are_whole(&self) -> bool {
         self.header_bytes == 0
     }

@@ -16,15 +16,15 @@ pub struct OutRequest<'a> {
     pub target: &'a str,
     /// Header fields that a client sent, name and value, passed on as they are.
     pub passed_on: &'a [(&'a [u8], &'a [u8])],
-    /// Those that follow them. None of either are `Host` or frame the body.
+    /// The fields after them. Neither list contains `Host` or the body's framing.
     pub headers: &'a Headers,
-    /// How long the head of the response may take, where that is less than `timeouts.response`.
+    /// The longest wait for the head of the response, if shorter than `timeouts.response`.
     pub response_max: Option<Duration>,
 }
 
 /// A request's body.
 pub enum OutBody<'a> {
-    /// None at all.
+    /// No body.
     Absent,
     /// Held in memory.
     Held(&'a [u8]),
@@ -32,8 +32,8 @@ pub enum OutBody<'a> {
     Streamed(Option<u64>, &'a mut dyn Read),
 }
 
-/// Writes the head of `request` with the framing of `body` after what `head` holds; the error says
-/// what can't be sent.
+/// Writes the head of `request` with the framing of `body` after the content of `head`; the error names the part that
+/// can't be sent.
 pub(super) fn write_head(
     head: &mut Vec<u8>,
     origin: &Origin,

@@ -29,16 +29,16 @@ pub(super) use known::Family;
 
 use known::{Name, Reply, Verdict};
 
-/// How often the client is looked at while an answer is waited for.
+/// The time between two looks at the client during the wait for an answer.
 const SLICE: Duration = Duration::from_millis(250);
-/// Threads that ask the system's resolver at once: two for a name.
+/// The most threads that ask the system's resolver: two for a name.
 const ASKING_MAX: usize = 64;
 /// Names that are remembered; the configuration has fewer.
 const NAMES_MAX: usize = 1024;
 /// The stack of a thread that asks the system's resolver.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// Asks somebody for the addresses of a name in one family, and waits for the answer.
+/// Asks for the addresses of a name in one family, and waits for the answer.
 type Ask = Box<dyn Fn(&str, Family) -> Reply + Send + Sync>;
 
 /// Names and their addresses. Cloning shares them.
@@ -47,7 +47,7 @@ pub(super) struct Resolver(Arc<Shared>);
 
 struct Shared {
     names: Mutex<HashMap<String, Name>>,
-    /// Told of each answer.
+    /// Signals each answer.
     answered: Condvar,
     ask: Ask,
     stack_bytes: usize,
@@ -59,19 +59,19 @@ impl fmt::Debug for Resolver {
     }
 }
 
-/// A name that a connection is wanted to, and whose addresses may become more meanwhile.
+/// A name that a connection needs, with addresses that may become more meanwhile.
 #[derive(Debug)]
 pub(super) struct Target {
     resolver: Resolver,
     /// None for an address.
     name: Option<String>,
     port: u16,
-    /// The addresses that were known at first, in the order in which they are tried.
+    /// The addresses that were known at first, in the order of attempts.
     pub(super) addresses: Vec<SocketAddr>,
 }
 
 impl Resolver {
-    /// The one of this process, over the system's.
+    /// This process's resolver, which asks the system's.
     pub(super) fn of_process() -> Self {
         static ONLY: LazyLock<Resolver> = LazyLock::new(|| Resolver::over(system::ask));
         ONLY.clone()
@@ -93,7 +93,7 @@ impl Resolver {
         self.0.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Finds addresses of `host`, which may be one itself, without brackets, by `deadline`.
+    /// Finds addresses of `host`, a name or an address without brackets, by `deadline`.
     pub(super) fn find(
         &self,
         host: &str,
@@ -115,7 +115,7 @@ impl Resolver {
         Ok(Target { resolver: self.clone(), name: Some(name), port, addresses })
     }
 
-    /// Has the system asked for what is missing or old.
+    /// Asks the system for missing or old addresses.
     fn ask(&self, name: &str) -> Result<(), Fault> {
         let mut names = self.names();
         let now = Stopwatch::start();
@@ -145,7 +145,7 @@ impl Resolver {
             }
         }
         match shortage {
-            // What is known, or comes from the other thread, serves all the same.
+            // Known addresses, or those from the other thread, still serve.
             Some(error) if self.verdict(name) == Verdict::Unanswered => Err(error.into()),
             _ => Ok(()),
         }
@@ -203,7 +203,7 @@ impl Resolver {
 }
 
 impl Target {
-    /// All addresses that are known by now, and whether more may come.
+    /// All addresses known by now, and true if more may come.
     pub(super) fn news(&self) -> (Vec<SocketAddr>, bool) {
         let Some(name) = &self.name else { return (Vec::new(), false) };
         let names = self.resolver.names();
@@ -227,11 +227,11 @@ impl Target {
         self.note(Name::doubt);
     }
 
-    /// Has the name server asked for newer addresses.
+    /// Asks the name server for newer addresses.
     pub(super) fn ask_again(&self) {
         self.note(Name::doubt);
         if let Some(name) = &self.name {
-            // A shortage of threads leaves what is known.
+            // A shortage of threads leaves the known addresses.
             let _ = self.resolver.ask(name);
         }
     }
@@ -244,8 +244,8 @@ impl Target {
     }
 }
 
-/// That a name was not found, because of `why`. Without a descriptor the system's resolver can ask nobody, and says the same as
-/// of a name that does not exist.
+/// The fault that a name was not found, with the reason `why`. Without a descriptor, the system's resolver can ask
+/// nobody, and reports the same as for a name that does not exist.
 fn without_address(why: &str) -> Fault {
     let shortage = Socket::new(Domain::IPV4, Type::DGRAM, None).err();
     match shortage.and_then(|error| Shortage::of(&error)) {
@@ -264,7 +264,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_mins(1);
 
-    /// A resolver whose answers the test gives: IPv4 ones as they are sent, IPv6 ones never.
+    /// A resolver whose answers the test supplies: IPv4 ones as they are sent, IPv6 ones never.
     fn scripted() -> (Resolver, Sender<Reply>, Arc<AtomicUsize>) {
         let (send, replies): (_, Receiver<Reply>) = unbounded();
         let never: Receiver<Reply> = never();
@@ -344,7 +344,7 @@ mod tests {
     }
     #[test]
     fn without_a_thread_what_is_known_serves_and_both_families_are_asked_for_again() {
-        // More stack than there is address space: no thread.
+        // More stack than address space: no thread.
         let resolver = Resolver::with_stacks(|_, _| Reply::Nothing, usize::MAX / 2);
         for _ in 0..2 {
             let outcome = find(&resolver, LONG);

@@ -1,4 +1,4 @@
-//! Who is trusted over TLS: the public roots or the system's, and those of a `ca_file` beside them.
+//! The trusted roots of TLS: the public ones or the system's, and those of a `ca_file` besides.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -9,17 +9,17 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Egress;
 use crate::upstream::error::SetupError;
 
-/// Who is trusted.
+/// The trusted roots.
 #[derive(Clone, Debug)]
 pub(super) enum Roots {
     /// The public roots.
     Public,
-    /// Others.
+    /// Other roots.
     Own(Arc<ClientConfig>),
 }
 
 impl Roots {
-    /// Those for `egress`; the error says what is wrong with its certificates.
+    /// The roots for `egress`; the error names the problem of its certificates.
     pub(super) fn of(egress: &Egress) -> Result<Self, SetupError> {
         match (&egress.system_roots_pem, &egress.extra_roots_pem) {
             (None, None) => Ok(Self::Public),
@@ -35,7 +35,7 @@ impl Roots {
         }
     }
 
-    /// What a TLS session is made with.
+    /// The configuration of a TLS session.
     pub(super) fn config(&self) -> Arc<ClientConfig> {
         match self {
             Self::Public => public(),
@@ -44,8 +44,7 @@ impl Roots {
     }
 }
 
-/// Trusts the public roots. One for all providers, since it holds nothing of any of them; made when
-/// it is first needed.
+/// Trusts the public roots. One for all providers, because it holds nothing specific; made when it is first needed.
 fn public() -> Arc<ClientConfig> {
     static PUBLIC: OnceLock<Arc<ClientConfig>> = OnceLock::new();
     PUBLIC.get_or_init(|| Arc::new(trusting(public_roots()))).clone()
@@ -73,11 +72,11 @@ fn system_roots(pem: &str) -> Result<RootCertStore, SetupError> {
     Ok(roots)
 }
 
-/// Adds the certificates in `pem`, which is what is in `file`.
+/// Adds the certificates in `pem`, the content of `file`.
 fn add(roots: &mut RootCertStore, pem: &str, file: &'static str) -> Result<(), SetupError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let certificates = certificates.map_err(|error| SetupError::Certificates(file, error))?;
-    // A bundle may hold certificates of a kind that webpki does not know; the others count.
+    // A bundle may contain certificates of a kind that webpki does not know; the others count.
     let (added, _) = roots.add_parsable_certificates(certificates);
     if added == 0 {
         return Err(SetupError::NoCertificate(file));

@@ -1,11 +1,11 @@
-//! How long an answer may be silent.
+//! The longest silence of an answer.
 
 use std::time::Duration;
 
 use crate::http::message::ResponseHead;
 
-/// The silence of a stream that says something when there is something to say. TCP keep-alive tells whether its
-/// connection still stands.
+/// The limit for a stream that is silent until it has something to say. TCP keep-alive shows whether its connection
+/// still works.
 const UNLIMITED: Duration = Duration::from_hours(365 * 24);
 
 /// The longest silence within the answer to a request of `method`; `idle_max` unless it is a stream of events that

@@ -1,9 +1,8 @@
-//! A TCP connection to a provider: writes that never wait, and reads that wait for so long or not at
-//! all.
+//! A TCP connection to a provider: writes that never wait, and reads that wait for a limited time or not at all.
 //!
-//! A read that waits is one system call; waiting for both ends of an exchange and then reading is two,
-//! and one of them dear. So a read waits alone for a moment, in which most answers come, and only then
-//! is the client watched too.
+//! A read that waits is one system call; waiting for both ends of an exchange and then reading is two, and one of
+//! them is expensive. So a read waits alone for a moment, in which most answers come, and only afterwards is the
+//! client watched too.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
@@ -14,26 +13,26 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 
 use crate::upstream::departure::Departure;
 
-/// How long a read waits before the client is watched too.
+/// The wait of a read before the client is watched too.
 pub(super) const UNWATCHED_MAX: Duration = Duration::from_millis(100);
 
-/// The shortest wait that the system can be told of; none would be one without an end.
+/// The shortest wait that the system accepts; zero would mean one without an end.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
-    /// Whether reads wait.
+    /// True if reads wait.
     waits: bool,
-    /// How long they do; so much was said to the system.
+    /// The length of their wait, as set in the system.
     patience: Duration,
     /// Set while the client is watched.
     departure: Option<Departure>,
 }
 
 impl Socket {
-    /// Takes a connection that stands.
+    /// Takes an established connection.
     pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(UNWATCHED_MAX))?;
@@ -46,7 +45,7 @@ impl Socket {
         &self.stream
     }
 
-    /// From now on reads wait for so long, or not at all.
+    /// Sets the wait of reads from now on; None for no wait.
     pub(super) fn wait(&mut self, patience: Option<Duration>) -> io::Result<()> {
         self.waits = patience.is_some();
         let Some(patience) = patience.map(|one| one.max(PATIENCE_MIN)) else { return Ok(()) };
@@ -57,7 +56,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Has the connection end when `client` leaves; whether that can be.
+    /// Makes the connection end when `client` leaves; returns true if that is possible.
     pub(super) fn watch(&mut self, client: &Arc<TcpStream>) -> bool {
         if self.departure.is_none() {
             self.departure = Departure::of(client, &self.stream);
@@ -65,12 +64,12 @@ impl Socket {
         self.is_watched()
     }
 
-    /// Whether it ends when the client leaves.
+    /// True if it ends when the client leaves.
     pub(super) fn is_watched(&self) -> bool {
         self.departure.is_some()
     }
 
-    /// No client is watched any more: the exchange has ended.
+    /// Stops watching the client, because the exchange has ended.
     pub(super) fn unwatch(&mut self) {
         self.departure = None;
     }

@@ -1,5 +1,5 @@
-//! Whether this machine is still where it was: a suspend or another network leaves kept connections dead, and nobody
-//! says so.
+//! Detects that this machine slept or moved: a suspend or another network leaves kept connections dead without any
+//! notice.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,20 +7,21 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::clock::Stopwatch;
 use crate::upstream::source::source_towards;
 
-/// How far the wall clock may move against the steady one, which stands still while the machine sleeps.
+/// The change of the wall clock against the steady one, which stands still while the machine sleeps, that counts as a
+/// jump.
 const JUMP_MIN_MS: u64 = 2_000;
 
-/// What kept connections depend on.
+/// The conditions on which kept connections depend.
 #[derive(Debug)]
 pub(super) struct Surroundings {
-    /// How far the wall clock was ahead of the steady one when that was last seen to change.
+    /// The lead of the wall clock over the steady one at its last change.
     lead_ms: AtomicI64,
     lead_at: fn(Stopwatch) -> i64,
     source_towards: fn(SocketAddr) -> Option<IpAddr>,
 }
 
 impl Surroundings {
-    /// Those of this machine.
+    /// The conditions of this machine.
     pub(super) fn of_machine() -> Self {
         Self::seen_by(Stopwatch::wall_lead_ms, source_towards)
     }
@@ -33,7 +34,7 @@ impl Surroundings {
         Self { lead_ms, lead_at, source_towards }
     }
 
-    /// Whether one of the clocks has jumped since this was last asked.
+    /// True if one of the clocks has jumped since the last call.
     pub(super) fn have_slept(&self, now: Stopwatch) -> bool {
         let (before, lead) = (self.lead_ms.load(Ordering::Relaxed), (self.lead_at)(now));
         let has_jumped = lead.abs_diff(before) >= JUMP_MIN_MS;
@@ -43,7 +44,7 @@ impl Surroundings {
         has_jumped
     }
 
-    /// Whether packets to the other end of `stream` would come from another address by now, or find no way.
+    /// True if packets to the other end of `stream` would now come from another address, or find no route.
     pub(super) fn have_moved(&self, stream: &TcpStream) -> bool {
         let (Ok(here), Ok(there)) = (stream.local_addr(), stream.peer_addr()) else { return true };
         (self.source_towards)(there) != Some(here.ip())
@@ -52,14 +53,14 @@ impl Surroundings {
 
 #[cfg(test)]
 impl Surroundings {
-    /// Those of a machine whose wall clock has moved by so much since they were last looked at.
+    /// A machine whose wall clock has moved by so much since the last look.
     pub(super) fn jumping(by_ms: i64) -> Self {
         let surroundings = Self::seen_by(|_| 0, source_towards);
         surroundings.lead_ms.store(-by_ms, Ordering::Relaxed);
         surroundings
     }
 
-    /// Those of a machine that has another address by now.
+    /// A machine that has another address now.
     pub(super) fn elsewhere() -> Self {
         Self::seen_by(|_| 0, |_| "192.0.2.1".parse().ok())
     }
@@ -98,7 +99,7 @@ mod tests {
     fn the_wall_clock_leads_by_the_same_as_long_as_nobody_moves_it() {
         let start = Stopwatch::start();
         let later = start.later(Duration::from_secs(5));
-        // The steady clock five seconds on, and the wall clock not.
+        // The steady clock five seconds on, and the wall clock unchanged.
         let behind = start.wall_lead_ms() - later.wall_lead_ms();
         assert!((4_000..=5_000).contains(&behind), "{behind}");
     }

@@ -9,7 +9,7 @@ use crate::upstream::fault::Fault;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::{Wire, is_not_now};
 
-/// A connection, and until when all of the conversation may take.
+/// A connection, with the deadline of the whole conversation.
 pub(super) struct Talk<'a> {
     pub(super) wire: &'a mut Wire,
     pub(super) watch: &'a Watch,
@@ -33,7 +33,7 @@ impl Talk<'_> {
         Ok(())
     }
 
-    /// Receives so many bytes.
+    /// Receives this many bytes.
     pub(super) fn read_exact<const COUNT: usize>(&mut self) -> Result<[u8; COUNT], Fault> {
         let mut bytes = [0; COUNT];
         let mut count = 0;
@@ -46,7 +46,7 @@ impl Talk<'_> {
         Ok(bytes)
     }
 
-    /// Receives what comes next, and how much; 0 at the end.
+    /// Receives the next bytes; returns their number, 0 at the end.
     pub(super) fn hear_some(&mut self, room: &mut [u8]) -> Result<usize, Fault> {
         loop {
             match self.wire.read(room) {

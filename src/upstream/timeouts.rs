@@ -1,15 +1,15 @@
-//! How long the phases of an exchange may take.
+//! The time limits of an exchange's phases.
 
 use std::time::Duration;
 
-/// How long the phases of an exchange may take.
+/// The time limits of an exchange's phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// For the name, and again for TCP and TLS.
     pub connect: Duration,
     /// From the end of the request to the head of the response.
     pub response: Duration,
-    /// Longest silence within a response, or while the request is not taken.
+    /// Longest silence within a response, or without progress in sending the request.
     pub idle: Duration,
 }
 

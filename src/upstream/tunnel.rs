@@ -23,7 +23,7 @@ pub(super) struct Tunnel {
     protocol: ProxyProtocol,
     host: String,
     port: u16,
-    /// As messages name it: its URL without user and password.
+    /// Its name in messages: its URL without user and password.
     shown: String,
     wants_address: bool,
     user: Option<(Secret, Secret)>,
@@ -54,7 +54,7 @@ impl Tunnel {
         &self.host
     }
 
-    /// Makes of `fault`, which came up between us and the proxy, one that names the proxy and not the provider.
+    /// Turns `fault`, which occurred on the way to the proxy, into one that names the proxy and not the provider.
     pub(super) fn at_fault(&self, fault: Fault) -> Fault {
         let what = match fault {
             Fault::ClientGone | Fault::Short(_) => return fault,
@@ -69,17 +69,17 @@ impl Tunnel {
         self.port
     }
 
-    /// Whether TLS is spoken with the proxy itself.
+    /// True if the proxy itself is reached over TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.protocol == ProxyProtocol::Https
     }
 
-    /// Whether it takes an address rather than a name, so that we look the name up.
+    /// True if it takes an address rather than a name, so that evertoken looks the name up.
     pub(super) fn wants_address(&self) -> bool {
         self.wants_address
     }
 
-    /// Has the proxy at the other end of `wire` connect to `origin`, or to its `address`.
+    /// Makes the proxy at the other end of `wire` connect to `origin`, or to its `address`.
     pub(super) fn open(
         &self,
         wire: &mut Wire,
@@ -113,7 +113,7 @@ impl Tunnel {
         let mut reader = HeadReader::default();
         let mut interims = Interims::default();
         while head.len() <= HEAD_MAX_BYTES {
-            // Byte by byte: what follows the head belongs to the provider.
+            // Byte by byte, because the bytes after the head belong to the provider.
             head.push(talk.read_exact::<1>()?[0]);
             if let Some(answer) = reader.read(&head)? {
                 return match answer.head.status {
@@ -132,7 +132,7 @@ impl Tunnel {
         Err(refused("its answer is too long"))
     }
 
-    /// What a 407 asks for.
+    /// The remedy for a 407.
     fn wants_user(&self) -> &'static str {
         match self.user {
             Some(_) => "it answered 407: it does not take the user and the password of its URL",
@@ -192,7 +192,7 @@ impl Tunnel {
         if version != 5 || reply != 0 {
             return Err(refused(socks5_reply(reply)));
         }
-        // The address that it bound, and a port: nobody needs them.
+        // The address and port that it bound, which are not needed.
         let bound_bytes = match bound {
             1 => 4,
             3 => usize::from(talk.read_exact::<1>()?[0]),
@@ -216,7 +216,7 @@ fn socks4(talk: &mut Talk<'_>, origin: &Origin, address: Option<SocketAddr>) -> 
         }
         Some(SocketAddr::V6(_)) => return Err(refused("SOCKS 4 knows no IPv6")),
         None => {
-            // 4a: an address that is none asks for the name after the (empty) user.
+            // 4a: an invalid address announces the name after the (empty) user.
             request.extend_from_slice(&[0, 0, 0, 1, 0]);
             request.extend_from_slice(origin.host.as_bytes());
             request.push(0);

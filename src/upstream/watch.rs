@@ -1,4 +1,4 @@
-//! Waiting for a provider's socket with an eye on the client's: whoever goes away ends the exchange.
+//! Waits for a provider's socket while watching the client's: the exchange ends if either goes away.
 
 use std::io;
 use std::net::TcpStream;
@@ -12,14 +12,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::upstream::fault::Fault;
 use crate::upstream::socket::Socket;
 
-/// The client of an exchange, where there is one, and whether it went away.
+/// The client of an exchange, if there is one, and whether it went away.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     client: Option<Arc<TcpStream>>,
     gone: AtomicBool,
 }
 
-/// What a socket that was waited for is ready for.
+/// The readiness of a socket after a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
     /// It can be read, or has ended.
@@ -34,13 +34,13 @@ impl Watch {
         Self { client: client.cloned(), gone: AtomicBool::new(false) }
     }
 
-    /// Whether the client was seen to have gone away.
+    /// True if the client was seen to have gone away.
     pub(super) fn client_is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// Has the exchange over `provider` end when the client leaves, without anybody waiting for that;
-    /// whether that can be. There may be no client to watch.
+    /// Makes the exchange over `provider` end when the client leaves, without a waiting thread; returns true if that
+    /// is possible. There may be no client to watch.
     pub(super) fn covers(&self, provider: &mut Socket) -> bool {
         self.client.as_ref().is_none_or(|client| provider.watch(client))
     }

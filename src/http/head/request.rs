@@ -9,7 +9,7 @@ use crate::http::message::{BodyLength, Headers, RequestHead, Version, is_in_name
 use crate::http::refusal::{Code, Refusal};
 use crate::http::rules::Rules;
 
-/// What a request line says: where method and target stand, and the version.
+/// A parsed request line: the places of method and target, and the version.
 #[derive(Debug)]
 struct RequestLine {
     method: Range<usize>,

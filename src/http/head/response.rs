@@ -19,7 +19,7 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Whether the connection may be used again after the answer.
+    /// True if the connection may be used again after the answer.
     pub fn keeps_alive(&self) -> bool {
         keeps_alive(self.version, &self.head.headers)
     }
@@ -168,7 +168,7 @@ mod tests {
         }
         assert_eq!(read(b""), Ok(None));
         assert_eq!(read(b"HTTP/1.1 200 OK\r\na: b\r\n"), Ok(None));
-        // What is no answer is known at its first byte.
+        // The first byte shows that something is not an answer.
         for text in [
             "hello",
             "\0",

@@ -18,7 +18,7 @@ fn feed(rules: &Rules, bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outco
     Ok(None)
 }
 
-/// The same whatever way it is cut.
+/// The result, the same for every cut.
 #[track_caller]
 fn every_cut(rules: &Rules, bytes: &[u8]) -> Outcome {
     let whole = feed(rules, bytes, std::iter::once(bytes.len()));
@@ -35,7 +35,7 @@ fn fields(all: &[(&str, &str)]) -> Result<Vec<(String, String)>, BadHead> {
     Ok(all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
 }
 
-/// What lines behind a start line come to by strict rules, and by lenient ones.
+/// The results for lines after a start line by strict rules, and by lenient ones.
 #[test]
 fn fields_by_both_rules() {
     use BadHead::{CarriageReturn, Control, Field, LineEnd};
@@ -83,7 +83,7 @@ fn fields_by_both_rules() {
         let bytes = [b"the start line\r\n", text].concat();
         for (rules, expected) in [(Rules::STRICT, strictly), (Rules::LENIENT, leniently)] {
             let what = bytes.escape_ascii();
-            // What follows a head is left alone.
+            // Bytes after a head are left alone.
             let longer = [bytes.as_slice(), b"\0\n"].concat();
             match every_cut(&rules, &bytes) {
                 Ok(Some((all, length))) => {

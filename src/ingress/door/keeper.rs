@@ -1,4 +1,4 @@
-//! The thread at the door: it decides who gets a slot and who gets 503, and lets them go.
+//! The thread at the door: it decides which requests get a slot and which get a 503, and sends the visitors away.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, ErrorKind};
@@ -26,15 +26,15 @@ use crate::ingress::service::Request;
 
 /// The number of the wake-up call among those of the visitors.
 pub(super) const WAKE_ID: u64 = u64::MAX;
-/// How long the head of a request is waited for.
+/// The longest wait for the head of a request.
 const ASK_MAX: Duration = Duration::from_millis(50);
-/// How long the worker that is to make room may take.
+/// The longest wait for a worker that must make room.
 const OFFER_MAX: Duration = Duration::from_millis(30);
-/// How long a client may take nothing of its answer.
+/// The longest time that a client may leave its answer unread.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// How long those who have their answer may still stay once the server stops.
+/// The longest stay of answered visitors once the server stops.
 const STOP_MAX: Duration = Duration::from_millis(500);
-/// How many sockets are looked at in one turn.
+/// The sockets that are handled in one turn.
 const EVENTS_MAX: usize = 64;
 
 const NO_SLOT: &str = "All settings.max_connections are in use";
@@ -114,7 +114,7 @@ impl Keeper {
 
     fn hear(&mut self) {
         let _ = rustix::io::read(&*self.wake, &mut [0_u8; 8]);
-        // Those that come meanwhile have their own call.
+        // Visitors that come meanwhile have their own wake-up call.
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
                 Ok(Word::Guest(Guest { stream, entry, read })) => {
@@ -149,14 +149,14 @@ impl Keeper {
         self.go_on(id);
     }
 
-    /// Has the thread woken when `what` can be done with the socket.
+    /// Registers a wake-up for when `what` can be done with the socket.
     fn watch(&self, id: u64, visitor: &Visitor, what: EventFlags) -> bool {
         let (socket, data) = (visitor.stream.as_fd(), EventData::new_u64(id));
         let known = epoll::modify(&self.epoll, socket, data, what);
         known.or_else(|_| epoll::add(&self.epoll, socket, data, what)).is_ok()
     }
 
-    /// Takes or sends what can be taken or sent now.
+    /// Receives or sends as much as possible now.
     fn go_on(&mut self, id: u64) {
         let Some(mut visitor) = self.visitors.remove(&id) else { return };
         let stays = match &visitor.stage {
@@ -254,7 +254,7 @@ impl Keeper {
         answer
     }
 
-    /// One of [`PAGES`]; nothing where that fails, and the connection ends.
+    /// One of [`PAGES`]; empty if that fails, and the connection ends.
     fn page(&self, head: &RequestHead) -> Vec<u8> {
         let mut page = Vec::new();
         let mut body = Cursor::new([]);
@@ -283,7 +283,7 @@ impl Keeper {
             return self.watch(id, visitor, EventFlags::OUT);
         }
         visitor.begin_to_leave();
-        // What has come already is taken first, so that most connections end at once.
+        // Bytes that have already come are read first, so that most connections end at once.
         !visitor.drain() && self.watch(id, visitor, EventFlags::IN)
     }
 
@@ -339,7 +339,7 @@ impl Keeper {
         }
     }
 
-    /// The worker that was to come did not.
+    /// The expected worker did not come.
     fn take_back(&mut self, id: u64, visitor: &mut Visitor, guest: &Guest) -> bool {
         let head = match visitor::find(&guest.read) {
             Found::Head(head) => Some(head),
@@ -368,7 +368,7 @@ impl Keeper {
         self.forget(&visitor);
     }
 
-    /// Nobody new comes. Who is here is told, and has left soon.
+    /// No new visitors are accepted. The present ones get their answers and leave soon.
     fn stop(&mut self) {
         let until = Deadline::after(STOP_MAX);
         self.stopping = Some(until);
@@ -381,7 +381,7 @@ impl Keeper {
     }
 }
 
-/// Whether `head` asks for one of [`PAGES`].
+/// True if `head` asks for one of [`PAGES`].
 fn is_page(head: &RequestHead) -> bool {
     let reads = matches!(head.method.as_str(), "GET" | "HEAD");
     reads && head.body == BodyLength::Absent && PAGES.contains(&head.path())

@@ -14,12 +14,12 @@ use crate::ingress::guest::Offer;
 use crate::ingress::live::Entry;
 use crate::ingress::other_protocol::{self, OtherProtocol};
 
-/// How much of a head is waited for; a longer one is answered without having been read.
+/// The longest head that is awaited; a longer one is answered without having been read.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
-/// How much of what nobody uses is taken in one turn.
+/// The most unused bytes that are read in one turn.
 const TURN_MAX_BYTES: usize = 256 * 1024;
-/// How long a connection that a worker gave up stays. It can't be read to its end, since the end was put there to
-/// wake the worker.
+/// The time for which a connection that a worker gave up stays. It can't be read to its end, because its end was set
+/// to wake the worker.
 const GAVE_WAY_MAX: Duration = Duration::from_millis(100);
 
 /// A connection at the door.
@@ -30,24 +30,24 @@ pub(super) struct Visitor {
     pub(super) due: Deadline,
 }
 
-/// How far it came.
+/// The visitor's progress.
 pub(super) enum Stage {
-    /// Its head is waited for.
+    /// Its head is awaited.
     Asking {
-        /// Its place among the open connections; None where it gets no slot.
+        /// Its place among the open connections; None if it gets no slot.
         entry: Option<Entry>,
         read: Vec<u8>,
         why: &'static str,
     },
     /// A worker is to take it.
     Offered(Offer, &'static str),
-    /// Its answer is sent.
+    /// Its answer is being sent.
     Answering { answer: Vec<u8>, sent: usize },
     /// It has its answer. It may send so much more, for so long.
     Leaving { left_bytes: usize, until: Deadline },
 }
 
-/// What was found of a head.
+/// The findings in a head.
 pub(super) enum Found {
     Head(Box<RequestHead>),
     /// It is no head.
@@ -56,7 +56,7 @@ pub(super) enum Found {
     Other(OtherProtocol),
     /// It is longer than is looked at.
     TooLong,
-    /// The rest of it has not come.
+    /// The rest has not come.
     Nothing,
     /// The client left.
     Gone,
@@ -98,9 +98,9 @@ impl Visitor {
         true
     }
 
-    /// Has its answer and is to leave.
+    /// The visitor has its answer and must leave.
     pub(super) fn begin_to_leave(&mut self) {
-        // Where that fails the client has left.
+        // If that fails, the client has left.
         let _ = self.stream.shutdown(Shutdown::Write);
         let until = Deadline::after(LINGER_MAX);
         self.stage = Stage::Leaving { left_bytes: LINGER_MAX_BYTES, until };
@@ -137,13 +137,13 @@ impl Visitor {
         has_left || *left_bytes == 0
     }
 
-    /// How long a stage of `allowed` lasts from now.
+    /// Sets the end of a stage that may take `allowed` from now.
     pub(super) fn allow(&mut self, allowed: Duration) {
         self.due = Deadline::after(allowed);
     }
 }
 
-/// What `read` is, as far as it goes.
+/// The meaning of `read`, as far as it goes.
 pub(super) fn find(read: &[u8]) -> Found {
     match HeadReader::default().read(read) {
         Ok(Some((head, _))) => Found::Head(Box::new(head)),

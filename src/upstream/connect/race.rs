@@ -1,37 +1,37 @@
-//! Which address is connected to next, and when: each gets a head start before the next (RFC 8305 §5). Pure.
+//! The order and timing of connection attempts: each address gets a head start before the next (RFC 8305 §5). Pure.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long an attempt is alone before the next address is tried beside it.
+/// The time of one attempt alone, before the next address is tried beside it.
 pub(super) const HEAD_START: Duration = Duration::from_millis(250);
 /// The most addresses that are tried for one connection.
 const ADDRESSES_MAX: usize = 16;
 
-/// Attempts at a connection, of which the first that succeeds wins.
+/// Attempts at a connection; the first that succeeds wins.
 #[derive(Debug, Default)]
 pub(super) struct Race {
     seen: Vec<SocketAddr>,
     untried: VecDeque<SocketAddr>,
     under_way: usize,
-    /// When the next address is tried, from the start of the race.
+    /// The time for the next address, from the start of the race.
     next_at: Duration,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Begin to connect to this address.
     Begin(SocketAddr),
-    /// Wait for the attempts under way, for at most so long where there is a limit.
+    /// Wait for the running attempts, within a limit if there is one.
     Wait(Option<Duration>),
     /// All have failed.
     Lost,
 }
 
 impl Race {
-    /// Adds those of `addresses` that are new, behind the others; whether there are any.
+    /// Adds the new ones of `addresses` after the others; returns true if there are any.
     pub(super) fn add(&mut self, addresses: &[SocketAddr]) -> bool {
         let before = self.seen.len();
         for address in addresses {
@@ -43,7 +43,7 @@ impl Race {
         self.seen.len() > before
     }
 
-    /// What to do at `now`, from the start of the race.
+    /// The step at `now`, from the start of the race.
     pub(super) fn turn(&mut self, now: Duration) -> Turn {
         if now < self.next_at && !self.untried.is_empty() {
             return Turn::Wait(Some(self.next_at.saturating_sub(now)));

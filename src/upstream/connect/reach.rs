@@ -13,11 +13,11 @@ use crate::upstream::fault::Fault;
 use crate::upstream::resolver::Target;
 use crate::upstream::watch::Watch;
 
-/// How often new addresses are looked for while more of them may come.
+/// The time between two looks for new addresses while more may come.
 const NEWS_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the name server is asked again while no address answers, however fresh its last answer: this machine may
-/// have come into another network.
+/// The time after which the name server is asked again if no address answers, however fresh its last answer: this
+/// machine may have moved to another network.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An attempt that has begun.
@@ -99,7 +99,7 @@ fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fa
     Err(Fault::TimedOut)
 }
 
-/// Waits for one of `attempts`; those that have failed are taken out.
+/// Waits for one of `attempts`; failed ones are removed.
 fn wait(
     attempts: &mut Vec<Attempt>,
     race: &mut Race,
@@ -122,7 +122,7 @@ fn wait(
     Ok(None)
 }
 
-/// Begins to connect, and whether that is done already.
+/// Begins to connect; returns true if the connection is already made.
 fn begin(address: SocketAddr) -> Result<(TcpStream, bool), Fault> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -181,7 +181,7 @@ mod tests {
         let dead: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let mut target = target(&live);
         for listener in &dead {
-            // All that comes in is lost before TCP sees it.
+            // Everything that comes in is lost before TCP sees it.
             let nothing = socket2::SockFilter::new(0x06, 0, 0, 0);
             SockRef::from(listener).attach_filter(&[nothing]).unwrap();
             target.addresses.insert(0, listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! The idle connections whose answers came in on one processor, under a lock of their own.
+//! The idle connections whose answers came in on one processor, under their own lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Stopwatch;
 use crate::upstream::wire::Wire;
 
-/// Connections in the order in which they came, alone on their line of the processors' caches.
+/// Connections in the order of arrival, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct PerCpu(Mutex<Vec<IdleConnection>>);
@@ -15,27 +15,27 @@ pub(super) struct PerCpu(Mutex<Vec<IdleConnection>>);
 #[derive(Debug)]
 pub(super) struct IdleConnection {
     pub(super) wire: Wire,
-    /// Since when it is idle.
+    /// The time since when it is idle.
     pub(super) since: Stopwatch,
 }
 
 impl PerCpu {
     fn lock(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
-        // Connections are put in and taken out whole; there is nothing half done to fear.
+        // Connections are added and removed whole, so a panic leaves no half-made change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// For how long the oldest has been idle.
+    /// The idle time of the oldest.
     pub(super) fn age(&self, now: Stopwatch) -> Option<Duration> {
         self.lock().first().map(|one| one.since.until(now))
     }
 
-    /// Puts one in and returns how many there are.
+    /// Adds one and returns their number.
     pub(super) fn put(&self, one: IdleConnection) -> usize {
         let mut kept = self.lock();
         kept.push(one);
@@ -47,7 +47,7 @@ impl PerCpu {
         self.lock().pop()
     }
 
-    /// The one that came first, where it `goes`.
+    /// The one that came first, if `goes` holds for it.
     pub(super) fn take_oldest_if(
         &self,
         goes: impl FnOnce(&IdleConnection) -> bool,

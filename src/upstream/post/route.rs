@@ -1,4 +1,4 @@
-//! The connections of token requests: our own, under `ureq`.
+//! The connections of token requests: evertoken's own, under `ureq`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::upstream::talk::Talk;
 use crate::upstream::watch::Watch;
 use crate::upstream::wire::Wire;
 
-/// Makes the connection of one request, and keeps in mind what became of it.
+/// Makes the connection of one request, and remembers its outcome.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     connector: Arc<Connector>,
@@ -27,19 +27,19 @@ pub(super) struct Route {
     was_cut: Arc<AtomicBool>,
 }
 
-/// What became of the connection.
+/// The outcome of the connection.
 #[derive(Debug, Default)]
 pub(super) enum Outcome {
-    /// None was asked for yet.
+    /// It was not requested yet.
     #[default]
     None,
-    /// It stands.
+    /// It was made.
     Connected,
     /// It could not be made.
     Failed(Fault),
 }
 
-/// A connection, and since when it may be read and written for how long.
+/// A connection, with the start and length of its time for reading and writing.
 pub(super) struct Wired {
     wire: Wire,
     watch: Watch,
@@ -49,18 +49,18 @@ pub(super) struct Wired {
 }
 
 impl Route {
-    /// Over connections of `connector`.
+    /// Connections of `connector`.
     pub(super) fn over(connector: Arc<Connector>) -> Self {
         Self { connector, outcome: Arc::default(), was_cut: Arc::default() }
     }
 
-    /// What became of the connection; afterwards nobody knows.
+    /// The outcome of the connection, which is then reset.
     pub(super) fn take_outcome(&self) -> Outcome {
         std::mem::take(&mut *self.outcome.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the connection ended over TLS without a word: what `ureq` takes for the end of a body that ends with its
-    /// connection.
+    /// True if the connection ended over TLS without announcing it, which `ureq` takes for the end of a body that
+    /// ends with its connection.
     pub(super) fn was_cut(&self) -> bool {
         self.was_cut.load(Ordering::Relaxed)
     }
@@ -156,7 +156,7 @@ fn error_of(fault: Fault, timeout: NextTimeout) -> Error {
     }
 }
 
-/// Stands where `ureq` wants addresses: the connector finds them.
+/// A stand-in where `ureq` expects addresses: the connector finds them.
 #[derive(Debug)]
 pub(super) struct Unresolved;
 

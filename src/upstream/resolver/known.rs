@@ -1,19 +1,19 @@
-//! What is known of a name: the addresses of each family, their age, and who is being asked. Pure.
+//! The knowledge about a name: the addresses of each family, their age, and the questions in progress. Pure.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
 
-/// How long an answer is used without asking again.
+/// The time for which an answer is used without asking again.
 pub(super) const FRESH_FOR: Duration = Duration::from_mins(1);
-/// How long an answer is used while no newer one can be had.
+/// The time for which an answer is used while there is no newer one.
 pub(super) const OLD_MAX: Duration = Duration::from_hours(1);
-/// The time between a try that brought nothing and the next, where an old answer serves meanwhile.
+/// The time between a failed try and the next, if an old answer serves meanwhile.
 pub(super) const RETRY_GAP: Duration = Duration::from_secs(5);
-/// How long an IPv4 answer waits for the IPv6 one (RFC 8305 §3).
+/// The longest wait of an IPv4 answer for the IPv6 one (RFC 8305 §3).
 pub(super) const SECOND_ANSWER_MAX: Duration = Duration::from_millis(50);
-/// How long the family that worked last is tried first.
+/// The time for which the last working family is tried first.
 pub(super) const FAMILY_FOR: Duration = Duration::from_mins(10);
 /// The most addresses of a name and family that are kept.
 const ADDRESSES_MAX: usize = 8;
@@ -31,7 +31,7 @@ impl Family {
     /// Both.
     pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// That of `address`.
+    /// The family of `address`.
     pub(in crate::upstream) fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -41,27 +41,27 @@ impl Family {
     }
 }
 
-/// What the system's resolver says of one family.
+/// The system resolver's answer for one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// The addresses, at least one.
     Addresses(Vec<IpAddr>),
-    /// There is none of this family, or no such name.
+    /// The name has no address of this family, or does not exist.
     Nothing,
-    /// Nobody answered, or the name server failed.
+    /// No server answered, or the name server failed.
     Failed,
 }
 
-/// What to do with a name that addresses are wanted of.
+/// The next step for a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Use these.
     Use(Vec<IpAddr>),
-    /// Wait for an answer, for at most so long where there is a limit.
+    /// Wait for an answer, within a limit if there is one.
     Wait(Option<Duration>),
-    /// There are none.
+    /// The name has no addresses.
     Unknown,
-    /// Nobody has told.
+    /// No server answered.
     Unanswered,
 }
 
@@ -70,22 +70,22 @@ pub(super) enum Verdict {
 pub(super) struct Name {
     v4: Half,
     v6: Half,
-    /// The family of the last connection, and when it was made.
+    /// The family of the last connection, and its time.
     worked: Option<(Family, Stopwatch)>,
-    /// Whether none of the addresses could be connected to, so that they may be outdated.
+    /// True if none of the addresses could be connected to, so that they may be outdated.
     is_doubted: bool,
 }
 
-/// What is known of one family.
+/// The knowledge about one family.
 #[derive(Debug, Default)]
 struct Half {
     addresses: Vec<IpAddr>,
-    /// When the resolver last said what `addresses` says.
+    /// The time when the resolver last confirmed `addresses`.
     answered: Option<Stopwatch>,
-    /// When it was last done with an answer or without one.
+    /// The time of the last try, with or without an answer.
     tried: Option<Stopwatch>,
     is_asked: bool,
-    /// Whether the last try brought no answer.
+    /// True if the last try brought no answer.
     has_failed: bool,
 }
 
@@ -101,7 +101,7 @@ impl Name {
     /// The families to ask for, which from now on count as being asked for.
     pub(super) fn ask(&mut self, now: Stopwatch) -> Vec<Family> {
         let serves = !self.addresses(now).is_empty();
-        // Where one family is still being asked for, the answer that there is none of the other stands.
+        // While one family is still being asked for, the answer that the other has none stands.
         let is_suspect = self.is_doubted || !serves && !self.is_asked();
         let mut wanted = Vec::new();
         for family in Family::BOTH {
@@ -115,7 +115,7 @@ impl Name {
         wanted
     }
 
-    /// Takes what the resolver said of `family`.
+    /// Takes the resolver's answer for `family`.
     pub(super) fn answer(&mut self, family: Family, reply: Reply, now: Stopwatch) {
         let other_serves = !self.half(family.other()).addresses.is_empty();
         let half = self.half_mut(family);
@@ -128,7 +128,7 @@ impl Name {
                 half.addresses = addresses;
                 half.answered = Some(now);
             }
-            // A name that has vanished altogether mostly means a name server that is cut off itself.
+            // If a name vanishes altogether, the name server is mostly cut off itself.
             Reply::Nothing if other_serves || half.addresses.is_empty() => {
                 half.addresses.clear();
                 half.answered = Some(now);
@@ -137,7 +137,7 @@ impl Name {
         }
     }
 
-    /// What to do now.
+    /// The next step.
     pub(super) fn verdict(&self, now: Stopwatch) -> Verdict {
         let addresses = self.addresses(now);
         if addresses.is_empty() {
@@ -155,14 +155,14 @@ impl Name {
         }
     }
 
-    /// The addresses that may be used.
+    /// The usable addresses.
     pub(super) fn addresses(&self, now: Stopwatch) -> Vec<IpAddr> {
         let young = |half: &&Half| half.answered.is_some_and(|at| at.until(now) < OLD_MAX);
         let halves = [&self.v6, &self.v4].into_iter().filter(young);
         halves.flat_map(|half| half.addresses.iter().copied()).collect()
     }
 
-    /// Whether an answer is on its way.
+    /// True if an answer is on its way.
     pub(super) fn is_asked(&self) -> bool {
         self.v4.is_asked || self.v6.is_asked
     }
@@ -172,7 +172,7 @@ impl Name {
         self.worked = Some((family, now));
     }
 
-    /// No connection could be made: the next who wants one has the resolver asked, whatever the age of the answer.
+    /// No connection could be made: the next request for one asks the resolver, whatever the age of the answer.
     pub(super) fn doubt(&mut self) {
         self.is_doubted = true;
         self.worked = None;
@@ -184,14 +184,15 @@ impl Name {
         (since.until(now) < FAMILY_FOR).then_some(family)
     }
 
-    /// Whether nothing of it is of use any more.
+    /// True if nothing of it is useful any more.
     pub(super) fn is_over(&self, now: Stopwatch) -> bool {
         !self.is_asked() && self.addresses(now).is_empty()
     }
 }
 
 impl Half {
-    /// Whether to ask, where the name `serves` or not; one that `is_suspect` is asked for however fresh it is.
+    /// True if the resolver should be asked, where `serves` says that the name has an answer; if it `is_suspect`,
+    /// whatever the answer's age.
     fn is_due(&self, now: Stopwatch, serves: bool, is_suspect: bool) -> bool {
         let older = |at: Option<Stopwatch>, age| at.is_none_or(|at| at.until(now) >= age);
         let is_old = is_suspect || older(self.answered, FRESH_FOR);
@@ -218,7 +219,7 @@ mod tests {
         Verdict::Use(list(texts))
     }
 
-    /// A name with an IPv4 address and no IPv6 one, both just told.
+    /// A name with an IPv4 address and no IPv6 one, both answered just now.
     fn known(now: Stopwatch) -> Name {
         let mut name = Name::default();
         assert_eq!(name.ask(now), [V4, V6]);

@@ -1,4 +1,4 @@
-//! The order in which the addresses of a name are tried: RFC 6724 §6, then both families in turn (RFC 8305 §4). Pure.
+//! The order in which the addresses of a name are tried: RFC 6724 §6, then alternating families (RFC 8305 §4). Pure.
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,16 +18,16 @@ const POLICIES: [(Ipv6Addr, u32, u8, u8); 9] = [
     (Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16, 1, 12),
 ];
 
-/// The bits of an IPv6 address that name its network; longer common prefixes say nothing.
+/// The bits of an IPv6 address that name its network; longer common prefixes mean nothing.
 const NETWORK_BITS: u32 = 64;
 
-/// How far an address reaches (RFC 4007), as the numbers of RFC 6724 §3.1.
+/// The scope of an address (RFC 4007), as the numbers in RFC 6724 §3.1.
 const LINK_LOCAL: u8 = 2;
 const SITE_LOCAL: u8 = 5;
 const GLOBAL: u8 = 14;
 
-/// `addresses` in the order in which they are tried. `source_of` tells the address that packets to one would come
-/// from, None where it can't be reached; `first` is the family to begin with where there is a reason.
+/// `addresses` in the order of attempts. `source_of` returns the source address of packets to one, None if it can't
+/// be reached; `first` is a preferred family.
 pub(super) fn in_order(
     addresses: Vec<IpAddr>,
     source_of: &dyn Fn(IpAddr) -> Option<IpAddr>,
@@ -41,7 +41,7 @@ pub(super) fn in_order(
     in_turn(candidates.into_iter().map(|(address, _)| address).collect(), first)
 }
 
-/// Both families in turn, each in its order, beginning with `first` or the family of the first address.
+/// Alternates between the families, each in its order, beginning with `first` or the family of the first address.
 fn in_turn(sorted: Vec<IpAddr>, first: Option<Family>) -> Vec<IpAddr> {
     let first = first.unwrap_or_else(|| Family::of(sorted[0]));
     let (mut these, mut others): (Vec<_>, Vec<_>) =
@@ -54,12 +54,12 @@ fn in_turn(sorted: Vec<IpAddr>, first: Option<Family>) -> Vec<IpAddr> {
     all
 }
 
-/// An address, and that which packets to it would come from.
+/// An address, and the source address of packets to it.
 type Candidate = (IpAddr, Option<IpAddr>);
 
 /// The rules of RFC 6724 §6 that can be followed from outside the kernel; `Less` is tried first.
 fn compare((one, from_one): Candidate, (other, from_other): Candidate) -> Ordering {
-    // Rule 1: those that can't be reached come last.
+    // Rule 1: unreachable addresses come last.
     let (Some(from_one), Some(from_other)) = (from_one, from_other) else {
         return from_other.is_some().cmp(&from_one.is_some());
     };
@@ -76,8 +76,8 @@ fn compare((one, from_one): Candidate, (other, from_other): Candidate) -> Orderi
         .then_with(|| compare_prefixes((one, from_one), (other, from_other)))
 }
 
-/// Rule 9: the longer common prefix with the source. Not for IPv4, where it would undo the turns that name servers
-/// take with the addresses of a name.
+/// Rule 9: the longer common prefix with the source. Not for IPv4, where it would undo the rotation that name servers
+/// apply to a name's addresses.
 fn compare_prefixes(one: (IpAddr, IpAddr), other: (IpAddr, IpAddr)) -> Ordering {
     let common = |(address, source): (IpAddr, IpAddr)| match (address, source) {
         (IpAddr::V6(address), IpAddr::V6(source)) => {

@@ -1,4 +1,4 @@
-//! The system's resolver, asked for one family at a time; the only place that runs `dns_lookup`.
+//! The system's resolver, asked for one family at a time; the only file that uses `dns_lookup`.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,13 +9,13 @@ use socket2::{Domain, Type};
 use crate::regular_file;
 use crate::upstream::resolver::known::{Family, Reply};
 
-/// Where names have addresses that no name server is asked for (hosts(5)).
+/// The file of names whose addresses need no name server (hosts(5)).
 const HOSTS: &str = "/etc/hosts";
 
-/// Asks for the addresses of `host` in `family`. It waits for as long as the system's resolver does.
+/// Asks for the addresses of `host` in `family`. It waits as long as the system's resolver does.
 pub(super) fn ask(host: &str, family: Family) -> Reply {
-    // Asked for one family, libc passes over a name that /etc/hosts has in the other one alone and asks a name
-    // server. But who writes a name there wants no other address.
+    // Asked for one family, libc ignores a name that /etc/hosts has only in the other one, and asks a name server.
+    // But a person who writes a name there wants no other address.
     let is_pinned = regular_file::read_to_string(Path::new(HOSTS))
         .is_ok_and(|hosts| has_name(&hosts, host.trim_end_matches('.')));
     let domain = match family {
@@ -45,7 +45,7 @@ fn of_family(found: impl Iterator<Item = IpAddr>, family: Family) -> Reply {
     if found.is_empty() { Reply::Nothing } else { Reply::Addresses(found) }
 }
 
-/// Whether the text of a hosts file has `host`, in whichever family.
+/// True if the text of a hosts file has `host`, in any family.
 fn has_name(hosts: &str, host: &str) -> bool {
     let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
     lines

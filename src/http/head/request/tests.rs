@@ -181,7 +181,7 @@ fn a_head_over_a_limit_is_told_so() {
     }
 }
 
-/// Whether `httparse` takes the head at the start of `bytes`, which it lets hold bare line feeds.
+/// True if `httparse` accepts the head at the start of `bytes`, in which it allows bare line feeds.
 fn is_taken_by_httparse(bytes: &[u8]) -> bool {
     let mut fields = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut fields);
