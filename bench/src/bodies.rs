@@ -1,4 +1,4 @@
-//! Large bodies in both directions: how fast, and how much memory that takes.
+//! Large bodies in both directions: their speed, and the memory that they take.
 
 use crate::Outcome;
 use crate::http::ask;

@@ -1,4 +1,4 @@
-//! How throughput, latency and memory go as connections and providers grow.
+//! Throughput, latency and memory as connections and providers grow.
 
 use crate::mock::Mock;
 use crate::plain::{self, Round};
@@ -10,13 +10,13 @@ use crate::{Outcome, Plan};
 pub(crate) const CONNECTIONS: [usize; 12] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 2000];
 /// Providers in the configuration.
 pub(crate) const PROVIDERS: [usize; 6] = [1, 5, 20, 50, 100, 200];
-/// How many connections load each number of providers.
+/// The connections that load each number of providers.
 const LOAD_CONNECTIONS: usize = 32;
 
 /// One point of a curve.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Point {
-    /// What grows.
+    /// The growing number.
     pub(crate) x: f64,
     /// Requests a second.
     pub(crate) per_second: Figures,
@@ -62,10 +62,10 @@ pub(crate) fn by_connections(
     Ok(curves)
 }
 
-/// A path that generic providers serve in their turn.
+/// A path that generic providers serve in turn.
 pub(crate) const BY_API: &str = "/v1/embeddings";
 
-/// evertoken with ever more providers: asked by the name of the last one, and by the API alone.
+/// evertoken with more and more providers: asked by the name of the last one, and by the API alone.
 pub(crate) fn by_providers(plan: &Plan, mock: &Mock) -> Outcome<[Vec<Point>; 2]> {
     let mut curves = [Vec::new(), Vec::new()];
     for providers in PROVIDERS {

@@ -1,4 +1,4 @@
-//! Where the files of a run are: configurations, certificates, environments of other tools.
+//! The folders of a run's files: configurations, certificates, environments of other tools.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ pub(crate) fn root() -> PathBuf {
     own.parent().unwrap_or(own).to_owned()
 }
 
-/// `target/bench`, made where it is not there.
+/// `target/bench`, created if needed.
 pub(crate) fn scratch() -> Outcome<PathBuf> {
     let folder = root().join("target/bench");
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
 }
 
-/// The one that `make static` builds.
+/// The program that `make static` builds.
 pub(crate) fn static_evertoken() -> Outcome<PathBuf> {
     let path = root().join("target/static/evertoken");
     if path.exists() { Ok(path) } else { Err("make static builds it".into()) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::Outcome;
 
-/// How long anything may be silent.
+/// The longest silence.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A connection that gives up after a long silence.
@@ -18,8 +18,8 @@ pub(crate) fn connect(to: SocketAddr) -> Outcome<TcpStream> {
     Ok(stream)
 }
 
-/// Sends `head` and `body_bytes` of body; status, and how many bytes of body came. The answer must say
-/// its length, or be chunked.
+/// Sends `head` and `body_bytes` of body; returns the status, and the number of body bytes that came. The answer must
+/// have a length, or be chunked.
 pub(crate) fn ask(to: SocketAddr, head: &str, body_bytes: u64) -> Outcome<(u16, u64)> {
     let mut stream = connect(to)?;
     stream.write_all(format!("{head}\r\nhost: localhost\r\n").as_bytes())?;

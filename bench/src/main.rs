@@ -1,7 +1,7 @@
-//! Measures evertoken beside other proxies, each in turn, on this machine; `bench --help` lists what.
+//! Measures evertoken beside other proxies, each in turn, on this machine; `bench --help` lists the options.
 //!
-//! Everything is on 127.0.0.1 and bounded in time. The provider behind the proxies runs in a process of
-//! its own (`bench mock`), so that what is counted for a proxy is its own.
+//! Everything is on 127.0.0.1 and bounded in time. The provider behind the proxies runs in a separate process (`bench
+//! mock`), so that a proxy's cost is its own.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ mod streams;
 mod suite;
 mod time;
 
-/// What goes wrong ends the run with its words.
+/// An error ends the run with its words.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const HELP: &str = "\
@@ -36,20 +36,20 @@ bench check [--record]
 bench mock | bench path CASE REQUESTS | bench relay AT PROVIDER plain|tls
     the parts that run in processes of their own";
 
-/// How much is measured.
+/// The measurements to make.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Rounds of each figure, interleaved; medians are shown.
     pub(crate) rounds: usize,
     /// The length of a round under load.
     pub(crate) round: Duration,
-    /// Whether slow parts are left out.
+    /// Leaves out slow parts.
     pub(crate) is_short: bool,
-    /// Whether the documents are written.
+    /// Writes the documents.
     pub(crate) writes: bool,
-    /// Other gateways that are asked for.
+    /// Other gateways to measure.
     pub(crate) gateways: Vec<String>,
-    /// The sections to measure; all where it is empty.
+    /// The sections to measure; all if it is empty.
     pub(crate) only: Vec<String>,
 }
 
@@ -112,6 +112,6 @@ fn plan(options: &[&str]) -> Outcome<Plan> {
 
 /// Prints a line.
 fn say(line: &str) {
-    // Whoever closed our output does not want to know.
+    // A closed output means that nobody reads it.
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,7 +1,7 @@
-//! A fast provider: a thread a connection, answers that are there already, with TLS and without.
+//! A fast provider: one thread per connection and ready answers, with TLS and without.
 //!
-//! `POST /json` gives 1 KB, `POST /v1/…` the same as a completion, `POST /upload` takes any body, `GET /bytes/N` gives N bytes and
-//! `GET /stream/EVENTS/GAP_MS` events that hold the time at which they were sent.
+//! `POST /json` returns 1 KB, `POST /v1/…` the same as a completion, `POST /upload` takes any body, `GET /bytes/N`
+//! returns N bytes, and `GET /stream/EVENTS/GAP_MS` returns events with the time of their sending.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,17 +18,17 @@ use crate::{Outcome, folder, say};
 
 /// The size of a small answer.
 pub(crate) const SMALL_BYTES: usize = 1024;
-/// What an event holds beside its number and time: about what a piece of an answer has.
+/// The content of an event besides its number and time: about the size of a piece of an answer.
 const EVENT_PAD: &str = "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"several words\"}}";
 const BACKLOG: i32 = 4096;
 
-/// A provider in a process of its own.
+/// A provider in a separate process.
 pub(crate) struct Mock {
-    /// Where it listens without TLS.
+    /// The address without TLS.
     pub(crate) plain: SocketAddr,
-    /// Where it listens with TLS, as `localhost`.
+    /// The address with TLS, as `localhost`.
     pub(crate) tls: SocketAddr,
-    /// The authority that its certificate is from.
+    /// The authority of its certificate.
     pub(crate) authority: std::path::PathBuf,
     _running: Running,
 }
@@ -44,7 +44,7 @@ impl Mock {
     }
 }
 
-/// Runs until the process is ended.
+/// Runs until the process is killed.
 pub(crate) fn run() -> Outcome<()> {
     let config = certificate()?;
     let (plain, tls) = (listen()?, listen()?);
@@ -65,7 +65,7 @@ pub(crate) fn run() -> Outcome<()> {
 
 fn listen() -> Outcome<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    // Another call of listen() makes the queue longer: a burst would wait a second otherwise.
+    // A second call of listen() makes the queue longer; otherwise a burst would wait a second.
     SockRef::from(&listener).listen(BACKLOG)?;
     SockRef::from(&listener).set_tcp_nodelay(true)?;
     Ok(listener)
@@ -75,7 +75,7 @@ fn listen() -> Outcome<TcpListener> {
 fn certificate() -> Outcome<Arc<ServerConfig>> {
     let mut of_authority = rcgen::CertificateParams::new(Vec::new())?;
     of_authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    // A name of its own: OpenSSL takes a certificate whose issuer has its name for a self-signed one.
+    // A distinct name: OpenSSL takes a certificate whose issuer has the same name for a self-signed one.
     of_authority.distinguished_name.push(rcgen::DnType::CommonName, "authority of the benchmark");
     let authority_key = rcgen::KeyPair::generate()?;
     let pem = of_authority.self_signed(&authority_key)?.pem();
@@ -132,7 +132,7 @@ fn serve(stream: impl Read + Write) -> io::Result<()> {
     }
 }
 
-/// An answer of 1 KB that gateways which look into it understand.
+/// An answer of 1 KB that gateways which read answers understand.
 fn completion() -> String {
     let body = format!(
         "{{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\
@@ -205,7 +205,7 @@ fn send_events(out: &mut impl Write, events: u64, gap: Duration) -> io::Result<(
     )?;
     out.flush()?;
     let gap_nanos = u64::try_from(gap.as_nanos()).unwrap_or(0).max(1);
-    // Streams that begin together spread over the gap.
+    // Streams that begin together are spread over the gap.
     let mut next = nanos();
     next += (next / 1000).wrapping_mul(2_654_435_761) % gap_nanos;
     for index in 0..events {

@@ -1,8 +1,8 @@
 //! The hot path alone, so that its instructions can be counted.
 //!
-//! The client's requests are in the socket before they are read. The provider is a thread that reads a request and
-//! writes the answer, and no more: a kept connection on which an answer is there before the request is not used
-//! again. The counts of two runs of different length are subtracted, which leaves the requests between.
+//! The client's requests are in the socket before they are read. The provider is a thread that only reads a request
+//! and writes the answer: evertoken does not use a kept connection again if an answer is there before its request.
+//! The counts of two runs of different length are subtracted, which leaves the requests between.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -27,19 +27,19 @@ use crate::process::output;
 use crate::report::short;
 use crate::{Outcome, folder, say, time};
 
-/// What is counted.
+/// The counted cases.
 const CASES: [&str; 3] = ["json", "stream", "refused"];
-/// Requests of the two runs.
+/// The requests of the two runs.
 const FEW: u64 = 50;
 const MANY: u64 = 250;
-/// More than a request or an answer has.
+/// Larger than a request or an answer.
 const SINK_BYTES: usize = 8 * 1024;
-/// How much more than what was recorded is a regression.
+/// The factor over the recorded count that counts as a regression.
 const REGRESSION: f64 = 1.05;
-/// How much less is worth recording anew.
+/// The factor below which a new record is worthwhile.
 const GAIN: f64 = 0.95;
 
-/// Counts each case, and compares with what is recorded, or records it.
+/// Counts each case, and compares it with the record, or records it.
 pub(crate) fn check(records: bool) -> Outcome<()> {
     let file = folder::root().join("bench/instructions.txt");
     let recorded = std::fs::read_to_string(&file).unwrap_or_default();
@@ -102,7 +102,7 @@ fn collected(case: &str, requests: u64) -> Outcome<f64> {
     Ok(count.ok_or("valgrind counted nothing")?.trim().parse()?)
 }
 
-/// Serves so many requests of one kind.
+/// Serves this many requests of one kind.
 pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     let requests: usize = requests.parse()?;
     let provider = TcpListener::bind("127.0.0.1:0")?;
@@ -158,10 +158,10 @@ fn pair() -> Outcome<(TcpStream, TcpStream)> {
     Ok((client, listener.accept()?.0))
 }
 
-/// What an SDK sends.
+/// The request of an SDK.
 fn request(case: &str) -> Vec<u8> {
     let body = format!("{{\"model\":\"m\",\"stream\":true,\"messages\":\"{}\"}}", "x".repeat(983));
-    // One that is refused before anything is sent on.
+    // A request that is refused before anything is sent on.
     let path = if case == "refused" { "/to/nobody/v1/messages" } else { "/v1/messages?beta=true" };
     format!(
         "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: Anthropic/Python 0.76.0\r\nAccept: application/json\r\n\
@@ -193,13 +193,13 @@ fn answer(case: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The proxy, with the client's end of its connection in the same hands.
+/// The proxy, together with the client's end of its connection.
 struct Feeding {
     proxy: Arc<Proxy>,
     request: Vec<u8>,
     client: TcpStream,
     left: AtomicUsize,
-    /// What is read is dropped; the memory is there already, so that it costs nothing to have it.
+    /// Bytes that are read are dropped; the memory exists already, so that it costs nothing.
     sink: Mutex<Vec<u8>>,
 }
 
@@ -227,7 +227,7 @@ fn answer_all(provider: &TcpListener, answer: &[u8]) -> std::io::Result<()> {
 impl Service for Feeding {
     fn serve(&self, request: Request<'_>, out: &mut dyn Write) -> After {
         let after = self.proxy.serve(request, out);
-        // The answer is taken, and the next request sent, or the connection closed.
+        // The answer is taken, and the next request is sent, or the connection is closed.
         let taken = self.drain(&self.client);
         if taken.is_ok() && self.left.fetch_sub(1, Ordering::SeqCst) > 1 {
             let _ = self.send_next();

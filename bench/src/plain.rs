@@ -1,4 +1,4 @@
-//! Small requests by `wrk`: requests a second, their time, and what one costs the proxy.
+//! Small requests by `wrk`: requests a second, their time, and their cost for the proxy.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::{Outcome, folder};
 /// The size of a request's body.
 pub(crate) const BODY_BYTES: usize = 1024;
 
-/// What one round came to.
+/// The result of one round.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
     /// Requests a second.
@@ -22,7 +22,7 @@ pub(crate) struct Round {
     pub(crate) p99_us: f64,
     /// Processor time of the proxy for one.
     pub(crate) cpu_us: f64,
-    /// Of it, that which the kernel did not take.
+    /// The part of it that the kernel did not take.
     pub(crate) user_us: f64,
     /// Answers other than 2xx, and errors.
     pub(crate) errors: f64,
@@ -46,7 +46,7 @@ pub(crate) fn round(subject: &Subject, connections: usize, time: Duration) -> Ou
     Ok(round)
 }
 
-/// Loads whatever listens at `to`; `provider` is who Portkey's gateway is told to ask.
+/// Loads the server at `to`; `provider` is the provider for Portkey's gateway.
 pub(crate) fn load(
     to: SocketAddr,
     path: &str,
@@ -55,7 +55,7 @@ pub(crate) fn load(
     time: Duration,
 ) -> Outcome<Round> {
     let script = folder::scratch()?.join("post.lua");
-    // What LiteLLM and Portkey look for is there; the others do not look.
+    // Fields that LiteLLM and Portkey look for; the others ignore them.
     let pad = "x".repeat(BODY_BYTES - 64);
     let body =
         format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"{pad}\"}}]}}");

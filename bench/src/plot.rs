@@ -1,4 +1,4 @@
-//! Plots as SVG: lines over a logarithmic axis, and bars; written by hand, since they are few and plain.
+//! Plots as SVG: lines over a logarithmic axis, and bars; written by hand, because they are few and plain.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 120.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
-/// Colours that are told apart by those who see few, in the order of use.
+/// Colours that colour-blind people can distinguish, in the order of use.
 const COLOURS: [&str; 6] = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#999999"];
 
 /// Lines over a logarithmic x axis; y starts at 0.
@@ -50,7 +50,7 @@ pub(crate) fn lines(title: &str, x_name: &str, y_name: &str, lines: &[Line]) -> 
     svg
 }
 
-/// Bars side by side: for each group a bar of each name.
+/// Bars side by side: for each group, one bar for each name.
 pub(crate) fn bars(
     title: &str,
     y_name: &str,

@@ -8,19 +8,19 @@ use std::time::Duration;
 use crate::time::{now, sleep};
 use crate::{Outcome, folder};
 
-/// How long a program may take to end when it is asked to.
+/// The longest time for a program to end when asked.
 const END_MAX: Duration = Duration::from_secs(5);
 /// Ticks a second in `/proc`, the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 
-/// A running program. It is ended when this is dropped.
+/// A running program. Dropping it ends the program.
 pub(crate) struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Running {
-    /// Starts `command` with `arguments`; what it says goes to `target/bench/<name>.log`.
+    /// Starts `command` with `arguments`; its output goes to `target/bench/<name>.log`.
     pub(crate) fn start(name: &str, mut command: Command, arguments: &[&str]) -> Outcome<Self> {
         let log = std::fs::File::create(folder::scratch()?.join(format!("{name}.log")))?;
         let mut child = command
@@ -43,7 +43,7 @@ impl Running {
         Ok(line)
     }
 
-    /// Its process and all that came from it.
+    /// Its process and all descendants.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mut found = vec![self.child.id()];
         let mut index = 0;
@@ -56,7 +56,7 @@ impl Running {
         found
     }
 
-    /// What it has cost so far.
+    /// Its cost so far.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         for id in self.processes() {
@@ -84,20 +84,20 @@ impl Drop for Running {
     }
 }
 
-/// What a program has cost: all its processes together.
+/// A program's cost: all its processes together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// Seconds of processor time.
     pub(crate) cpu_s: f64,
-    /// Of it, that which the kernel did not take.
+    /// The part of it that the kernel did not take.
     pub(crate) user_s: f64,
     /// Resident memory.
     pub(crate) rss_kib: f64,
-    /// Resident memory, shared pages divided among those that share them.
+    /// Resident memory, with shared pages divided among their users.
     pub(crate) pss_kib: f64,
-    /// The most that was ever resident.
+    /// The peak of resident memory.
     pub(crate) peak_kib: f64,
-    /// Times that a thread went to sleep.
+    /// The number of times that a thread went to sleep.
     pub(crate) sleeps: f64,
     /// Threads.
     pub(crate) threads: f64,
@@ -134,7 +134,7 @@ fn to_number(text: &str) -> f64 {
     text.parse().unwrap_or(0.0)
 }
 
-/// Runs a program to its end; what it printed.
+/// Runs a program to its end; returns its output.
 pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {

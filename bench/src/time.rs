@@ -1,11 +1,11 @@
-//! Real time and plain threads, which a benchmark is about: the one place that asks for them.
+//! Real time and plain threads, which a benchmark needs: the only file that asks for them.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The stack of a thread: streams have one each, and a TLS handshake must fit in it.
+/// The stack of a thread: each stream has one, and a TLS handshake must fit in it.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// Nanoseconds on the steady clock, which is the same for all processes of the machine.

@@ -1,4 +1,4 @@
-//! Fuzzes what must hold for any body: see `tests/it/properties/holds.rs`.
+//! Fuzzes the properties of any body: see `tests/it/properties/holds.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Fuzzes what must hold for any configuration: see `tests/it/properties/holds.rs`.
+//! Fuzzes the properties of any configuration: see `tests/it/properties/holds.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Fuzzes what must hold for any request body with a model: see `tests/it/properties/holds.rs`.
+//! Fuzzes the properties of any request body with a model: see `tests/it/properties/holds.rs`.
 
 #![no_main]
 

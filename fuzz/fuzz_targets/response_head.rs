@@ -1,4 +1,4 @@
-//! Fuzzes what must hold for any response head: see `tests/it/properties/holds.rs`.
+//! Fuzzes the properties of any response head: see `tests/it/properties/holds.rs`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Shell completions from the definition of the command line; `--provider` completes what the configuration names.
+//! Shell completions from the definition of the command line; `--provider` completes the configured slugs.
 
 use clap_complete::{Shell, generate};
 use evertoken::cli;
@@ -65,7 +65,7 @@ pub(crate) fn of(shell: Shell) -> String {
     let mut out = Vec::new();
     generate(shell, &mut cli::definition(), "evertoken", &mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
-    // What is for these scripts alone is not offered; each shell has it in another way.
+    // Options for these scripts are not offered; each shell writes that in its own way.
     let offered =
         text.lines().filter(|line| !line.contains("--names[") && !line.contains(" -l names"));
     let text = offered
@@ -78,7 +78,7 @@ pub(crate) fn of(shell: Shell) -> String {
     }
 }
 
-/// Files are offered for every value; after `--provider` the slugs are instead.
+/// Files are offered for every value, but slugs after `--provider`.
 fn bash(text: &str) -> String {
     let mut is_provider = false;
     let line = |line: &str| {
@@ -93,7 +93,7 @@ fn bash(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-/// Its functions come before the line that runs the first of them.
+/// The functions come before the line that runs the first of them.
 fn zsh(text: &str) -> String {
     let text = text.replace(":NAME:_default", ":NAME:_evertoken_providers");
     let start = "if [ \"$funcstack[1]\"";

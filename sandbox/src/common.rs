@@ -8,12 +8,12 @@ pub const CLIENT_ID: &str = "sandbox-client";
 /// A status and a JSON body.
 pub(crate) type Answer = (u16, Value);
 
-/// A refusal as RFC 6749 §5.2 has it.
+/// A refusal as in RFC 6749 §5.2.
 pub(crate) fn refusal(status: u16, error: &str) -> Answer {
     (status, json!({ "error": error, "error_description": "said by the sandbox" }))
 }
 
-/// A token that begins with `prefix` and that nobody can guess from another.
+/// A token that begins with `prefix` and can't be guessed from another.
 pub(crate) fn random(rng: &mut fastrand::Rng, prefix: &str) -> String {
     let tail: String = std::iter::repeat_with(|| rng.alphanumeric()).take(40).collect();
     format!("{prefix}{tail}")

@@ -1,19 +1,19 @@
-//! The page on which a person agrees to the login of a device, or refuses (RFC 8628 §3.3). Pure.
+//! The page on which a person accepts or refuses the login of a device (RFC 8628 §3.3). Pure.
 
 use std::collections::HashMap;
 
 use crate::manners::answer::Answer;
 
-/// What a person does at the page.
+/// A person's action on the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// Looks at it, with this code filled in.
+    /// Opens it, with this code filled in.
     Look(String),
-    /// Agrees to the login with this code, or refuses it.
+    /// Accepts the login with this code, or refuses it.
     Decide(String, bool),
 }
 
-/// What a request to the page does: `query` is its URL's, `body` what a form sends.
+/// The action of a request to the page, from its URL's `query` and a form's `body`.
 pub fn visit(method: &str, query: &str, body: &[u8]) -> Visit {
     let text = if method == "POST" { body } else { query.as_bytes() };
     let params: HashMap<_, _> = form_urlencoded::parse(text).into_owned().collect();
@@ -32,7 +32,7 @@ pub fn form(code: &str) -> Answer {
     html(200, &format!("<p>Type in the code that evertoken shows.</p>{}", fields(code)))
 }
 
-/// The page after a decision; `is_known` says whether there is such a code.
+/// The page after a decision; `is_known` says whether the code exists.
 pub fn decided(code: &str, agreed: bool, is_known: bool) -> Answer {
     match (is_known, agreed) {
         (false, _) => html(404, &format!("<p>Nobody waits with this code.</p>{}", fields(code))),
@@ -41,7 +41,7 @@ pub fn decided(code: &str, agreed: bool, is_known: bool) -> Answer {
     }
 }
 
-/// `code` holds letters and digits alone.
+/// `code` contains only letters and digits.
 fn fields(code: &str) -> String {
     format!(
         "<form method=\"post\" action=\"/device\"><p><label>Code <input name=\"user_code\" value=\"{code}\" \

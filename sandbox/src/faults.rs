@@ -1,4 +1,4 @@
-//! What goes wrong on request: a queue of faults for the token endpoint and for the provider.
+//! Faults on request: a queue for the token endpoint and one for the provider.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use serde_json::Value;
 
 use crate::manners::answer::Answer;
 
-/// One fault. Everything that is left out goes as usual.
+/// One fault. Without a field, that part stays as usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// How long nothing happens before the answer.
+    /// The silence before the answer.
     pub stall: Duration,
-    /// This status in the place of the usual answer.
+    /// This status instead of the usual one.
     pub status: Option<u16>,
-    /// This body in the place of the usual one.
+    /// This body instead of the usual one.
     pub body: Option<Vec<u8>>,
-    /// Header fields; one that the usual answer has too takes its place.
+    /// Header fields, which replace the usual answer's fields with those names.
     pub headers: Vec<(String, String)>,
-    /// A stream ends after so many events, without its last chunk.
+    /// A stream ends after this many events, without its last chunk.
     pub stop_after_events: Option<usize>,
-    /// A stream says nothing for this long after its first event.
+    /// The silence of a stream after its first event.
     pub stall_in_stream: Duration,
-    /// The token endpoint does its work before the status above hides it: the answer is lost.
+    /// The token endpoint does its work before the status above hides it, so the answer is lost.
     pub after_processing: bool,
 }
 
 impl Fault {
-    /// `answer` in the place of the usual one.
+    /// A fault with `answer` instead of the usual one.
     pub fn of(answer: Answer) -> Self {
         Self {
             status: Some(answer.status),
@@ -37,7 +37,7 @@ impl Fault {
         }
     }
 
-    /// `answer`, as far as this fault leaves it.
+    /// `answer`, changed by this fault.
     pub fn instead_of(self, mut answer: Answer) -> Answer {
         answer.status = self.status.unwrap_or(answer.status);
         answer.body = self.body.unwrap_or(answer.body);
@@ -57,28 +57,28 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// The next request to the token endpoint meets `fault`, after those before it.
+    /// The next request to the token endpoint meets `fault`, after earlier faults.
     pub fn at_token(&mut self, fault: Fault) {
         self.token.push_back(fault);
     }
 
-    /// The next request to the provider meets `fault`, after those before it.
+    /// The next request to the provider meets `fault`, after earlier faults.
     pub fn at_provider(&mut self, fault: Fault) {
         self.provider.push_back(fault);
     }
 
-    /// What the next request to the token endpoint meets.
+    /// The fault for the next request to the token endpoint.
     pub fn next_at_token(&mut self) -> Option<Fault> {
         self.token.pop_front()
     }
 
-    /// What the next request to the provider meets.
+    /// The fault for the next request to the provider.
     pub fn next_at_provider(&mut self) -> Option<Fault> {
         self.provider.pop_front()
     }
 
-    /// Takes up what `POST /control/faults` was sent: a list of objects with `at` (`token` or
-    /// `provider`), `times`, and the fields of [`Fault`], durations in `…_ms`.
+    /// Adds the faults in a body of `POST /control/faults`: a list of objects with `at` (`token` or `provider`),
+    /// `times`, and the fields of [`Fault`], with durations in `…_ms`.
     pub fn take_up(&mut self, list: &Value) -> Result<usize, String> {
         let list = list.as_array().ok_or("a list of faults is needed")?;
         for entry in list {

@@ -1,23 +1,23 @@
-//! The folder in which a demo keeps its configuration and its state: one that no other demo uses.
+//! The folder of a demo's configuration and state, which no other demo uses.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How many demos may run from one folder.
+/// The most demos from one folder.
 const FOLDERS_MAX: u32 = 16;
-/// Locked for as long as a demo uses the folder.
+/// Locked while a demo uses the folder.
 const LOCK_FILE: &str = ".in-use";
 
-/// A folder that is in use until this is dropped, or its process ends.
+/// A folder in use until this is dropped, or its process ends.
 #[derive(Debug)]
 pub struct Claimed {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     _lock: File,
 }
 
-/// Claims `wanted`, or `wanted-2` and so on where that is in use.
+/// Claims `wanted`, or `wanted-2` and so on if it is in use.
 pub fn claim(wanted: &Path) -> io::Result<Claimed> {
     for number in 1..=FOLDERS_MAX {
         let path = match number {

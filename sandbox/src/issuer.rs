@@ -1,5 +1,5 @@
-//! The token endpoint's logic: which refresh tokens are good and what becomes of used ones (RFC 9700 §4.14), the
-//! client credentials grant, and which access tokens are valid. Pure.
+//! The token endpoint's logic: valid refresh tokens and the treatment of used ones (RFC 9700 §4.14), the client
+//! credentials grant, and valid access tokens. Pure.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,12 @@ use crate::manners::answer::Values;
 use crate::manners::request::{TokenRequest, Wrong};
 use crate::manners::{ClientAuth, Manners, UsedToken};
 
-/// What happened since the start.
+/// The counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Successful grants.
     pub granted: u64,
-    /// Refused ones.
+    /// Refused requests.
     pub refused: u64,
     /// Refresh tokens that were used again after a refresh had replaced them, and after the overlap.
     pub reused: u64,
@@ -37,14 +37,14 @@ pub struct Issuer {
     families: Vec<Family>,
     rng: fastrand::Rng,
     logins: Logins,
-    /// What happened since the start.
+    /// The counts since the start.
     pub counts: Counts,
 }
 
 #[derive(Debug)]
 struct Refresh {
     family: usize,
-    /// When it was used first.
+    /// The time of its first use.
     used_ms: Option<u64>,
     expires_ms: Option<u64>,
 }
@@ -60,26 +60,26 @@ struct Access {
 struct Family {
     began_ms: u64,
     revoked: bool,
-    /// The access token that was given last.
+    /// The latest access token.
     latest: Option<String>,
 }
 
-/// What comes of a token request.
+/// The outcome of a token request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Tokens.
     Granted(Values),
     /// The client is unknown, or may not authenticate like this.
     WrongClient,
-    /// The request is not as it must be.
+    /// The request has the wrong form.
     WrongRequest,
-    /// A header field that must be there is not.
+    /// A required header field is missing.
     HeaderMissing,
     /// The refresh token is unknown, expired or revoked.
     Dead,
     /// The refresh token was used before.
     Used,
-    /// Another OAuth error, of logins.
+    /// Another OAuth error, in a login.
     Other(Answer),
 }
 
@@ -103,12 +103,12 @@ impl Issuer {
         &self.client_secret
     }
 
-    /// How it behaves.
+    /// Its manners.
     pub fn manners(&self) -> &Manners {
         &self.manners
     }
 
-    /// The first refresh token of a new family, as a login would give.
+    /// The first refresh token of a new family, as after a login.
     pub fn login(&mut self, now_ms: u64) -> String {
         let family = self.new_family(now_ms);
         self.new_refresh(family, now_ms)
@@ -127,7 +127,7 @@ impl Issuer {
         token
     }
 
-    /// Whether `token` may be used at `now_ms`.
+    /// True if `token` may be used at `now_ms`.
     pub fn is_valid(&self, token: &str, now_ms: u64) -> bool {
         self.access
             .get(token)
@@ -139,14 +139,14 @@ impl Issuer {
         self.access.clear();
     }
 
-    /// Ends every login: no token that followed from one is good any more.
+    /// Ends every login and revokes all its tokens.
     pub fn revoke_logins(&mut self) {
         for family in &mut self.families {
             family.revoked = true;
         }
     }
 
-    /// What comes of a token request (RFC 6749 §5, §6).
+    /// The outcome of a token request (RFC 6749 §5, §6).
     pub fn token(
         &mut self,
         request: &TokenRequest,
@@ -197,13 +197,13 @@ impl Issuer {
             && secret.map_or(is_public, |secret| *secret == self.client_secret)
     }
 
-    /// The tokens that a login ends with.
+    /// The tokens at the end of a login.
     fn logged_in(&mut self, now_ms: u64) -> Outcome {
         let refresh = self.login(now_ms);
         self.grant(self.families.len() - 1, Some(refresh), now_ms)
     }
 
-    /// Answers an authorization request: where to send the browser, see [`Logins::authorize`].
+    /// Answers an authorization request with the browser's next address; see [`Logins::authorize`].
     pub fn authorize(
         &mut self,
         params: &HashMap<String, String>,
@@ -221,7 +221,7 @@ impl Issuer {
         self.logins.new_device(own, &mut self.rng, now_ms)
     }
 
-    /// The person at the device page agrees or refuses; false where the code is not known.
+    /// The person at the device page accepts or refuses; false for an unknown code.
     pub fn answer_device(&mut self, user_code: &str, agreed: bool) -> bool {
         self.logins.decide(user_code, agreed)
     }
@@ -299,7 +299,7 @@ impl Issuer {
     }
 }
 
-/// A JSON Web Token (RFC 7519) that nobody signed.
+/// An unsigned JSON Web Token (RFC 7519).
 fn jwt(id: &str, exp: u64, more: &Map<String, Value>) -> String {
     let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
     let mut claims = json!({ "exp": exp, "jti": id, "sub": "sandbox" });
@@ -484,7 +484,7 @@ mod tests {
         );
         assert_eq!(with("", &secret), Outcome::WrongRequest);
         assert_eq!(with("refresh_token", &secret), Outcome::Dead);
-        // A public client has no secret, and shows none.
+        // A public client has no secret, and sends none.
         issuer.manners.request.client_auth = vec![ClientAuth::None];
         let pairs = [("grant_type", "client_credentials"), ("client_id", CLIENT_ID)];
         granted(ask(&mut issuer, &pairs, 0));

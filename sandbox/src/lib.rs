@@ -1,9 +1,9 @@
-//! A local OAuth issuer and model provider to try and test evertoken against.
+//! A local OAuth issuer and model provider, for trying and testing evertoken.
 //!
-//! [`issuer`] is the token endpoint's logic, [`manners`] how real issuers differ, [`logins`] what comes before it, [`device_page`] where a person
-//! agrees, [`provider`] what the APIs answer, [`faults`] what goes wrong on request; [`server`] puts them on a port with `tiny_http`;
-//! [`folder`] is where a demo keeps what it has. Everything is on 127.0.0.1,
-//! and nothing here is meant for anything but trying and testing.
+//! [`issuer`] is the token endpoint's logic, [`manners`] the differences between real issuers, [`logins`] the steps
+//! before it, [`device_page`] the page for a person's consent, [`provider`] the APIs' answers, and [`faults`] the
+//! faults on request. [`server`] serves them on a port with `tiny_http`, and [`folder`] is a demo's folder.
+//! Everything is on 127.0.0.1, and nothing here is meant for anything but trying and testing.
 
 mod common;
 pub mod device_page;

@@ -1,5 +1,5 @@
-//! Logins at the issuer: authorization codes with PKCE (RFC 6749 §4.1, RFC 7636) and device codes (RFC
-//! 8628), without the person: the sandbox agrees, or refuses where it is told to.
+//! Logins at the issuer: authorization codes with PKCE (RFC 6749 §4.1, RFC 7636) and device codes (RFC 8628). There
+//! is no person: the sandbox accepts, or refuses if told to.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use serde_json::json;
 
 use crate::common::{Answer, CLIENT_ID, random, refusal};
 
-/// How long an authorization code can be used, in milliseconds.
+/// The lifetime of an authorization code, in milliseconds.
 const CODE_LIFETIME_MS: u64 = 60_000;
-/// How long a device code can be used, in seconds.
+/// The lifetime of a device code, in seconds.
 const DEVICE_LIFETIME_SECONDS: u64 = 600;
-/// How often a device may ask, in seconds.
+/// The interval of a device's polls, in seconds.
 const DEVICE_INTERVAL_SECONDS: u64 = 1;
 
-/// The logins that are under way.
+/// The logins in progress.
 #[derive(Debug, Default)]
 pub struct Logins {
     codes: HashMap<String, Code>,
@@ -40,8 +40,8 @@ struct Device {
 }
 
 impl Logins {
-    /// Answers an authorization request: where to send the browser, or what is wrong with it.
-    /// `deny` among the parameters has it refused.
+    /// Answers an authorization request with the browser's next address, or the request's mistake. The parameter
+    /// `deny` refuses it.
     pub fn authorize(
         &mut self,
         params: &HashMap<String, String>,
@@ -78,7 +78,7 @@ impl Logins {
         Ok(format!("{}{joint}{query}", get("redirect_uri")))
     }
 
-    /// Whether the code of a token request is good; it can be used once.
+    /// True if the code of a token request is valid; a code works once.
     pub fn redeem(&mut self, params: &HashMap<String, String>, now_ms: u64) -> bool {
         let get = |name: &str| params.get(name).map_or("", String::as_str);
         let Some(code) = self.codes.remove(get("code")) else { return false };
@@ -89,7 +89,7 @@ impl Logins {
             && now_ms < code.expires_ms
     }
 
-    /// Answers a device authorization request of a client that is known.
+    /// Answers a device authorization request of a known client.
     pub fn new_device(&mut self, issuer: &str, rng: &mut fastrand::Rng, now_ms: u64) -> Answer {
         let device_code = random(rng, "sandbox-dc-");
         let user_code: String = std::iter::repeat_with(|| rng.uppercase()).take(8).collect();
@@ -111,13 +111,13 @@ impl Logins {
         (200, body)
     }
 
-    /// The person agrees or refuses; false where the code is not known.
+    /// The person accepts or refuses; false for an unknown code.
     pub fn decide(&mut self, user_code: &str, agreed: bool) -> bool {
         let device = self.devices.values_mut().find(|device| device.user_code == user_code);
         device.map(|device| device.decided = Some(agreed)).is_some()
     }
 
-    /// Whether the device code of a token request is good by now; it can be used once.
+    /// Succeeds once the device code of a token request is valid; a code works once.
     pub fn poll(&mut self, device_code: &str, now_ms: u64) -> Result<(), Answer> {
         let Some(device) = self.devices.get_mut(device_code) else {
             return Err(refusal(400, "invalid_grant"));

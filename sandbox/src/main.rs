@@ -1,4 +1,4 @@
-//! The `sandbox` command: serve alone, or run evertoken against it as `make run` does.
+//! The `sandbox` command: serves alone, or runs evertoken against it as `make run` does.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,9 +27,9 @@ demo   the same with evertoken in front of it, and a curl line to try; a second 
           or a YAML file like those of sandbox/manners
 ";
 
-/// How long evertoken may take until it is ready.
+/// The longest time until evertoken is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
-/// How often that is looked at.
+/// The time between two looks.
 const READY_POLL: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
@@ -60,7 +60,7 @@ fn option<T: std::str::FromStr>(arguments: &[String], name: &str) -> Result<Opti
     value.map(Some).ok_or_else(|| format!("{name} needs a value"))
 }
 
-/// Those of `--manner`, or the sandbox's own with tokens of 30 s.
+/// The manners of `--manner`, or the sandbox's own with tokens of 30 s.
 fn manners(arguments: &[String]) -> Result<Manners, String> {
     let kind: Option<String> = option(arguments, "--manner")?;
     let mut manners = kind.as_deref().map_or_else(|| Ok(Manners::own()), Manners::find)?;
@@ -119,12 +119,12 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
         sandbox.url(),
         sandbox.lifetime().as_secs()
     ));
-    // Before evertoken starts, so that no signal ends this and leaves that.
+    // Before evertoken starts, so that no signal ends this process and leaves evertoken running.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| error.to_string())?;
     let mut child = Command::new(&binary)
         .args(["run", "--config"])
         .arg(&file)
-        // Ctrl-C reaches this process alone, so that evertoken is told once.
+        // Ctrl-C reaches only this process, so that evertoken is told once.
         .process_group(0)
         .env("SANDBOX_CLIENT_ID", CLIENT_ID)
         .env("SANDBOX_CLIENT_SECRET", sandbox.client_secret())
@@ -136,25 +136,25 @@ fn demo(arguments: &[String]) -> Result<ExitCode, String> {
     if wait_until_ready(port, &mut child) {
         print_examples(port);
     }
-    // Evertoken ends in order, and then so does this.
+    // evertoken ends cleanly, and then this process ends.
     let status = child.wait().map_err(|error| error.to_string())?;
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1)))
 }
 
-/// Whatever is to end this process ends `child`; a closed terminal too, which would have evertoken by
-/// itself read its configuration again.
+/// Any signal that ends this process ends `child`; so does a closed terminal, on which evertoken would only read its
+/// configuration again.
 #[expect(clippy::disallowed_methods, reason = "this thread ends with the process")]
 fn pass_on(mut signals: Signals, child: &Child) {
     let child = Pid::from_child(child);
     std::thread::spawn(move || {
         for _ in signals.forever() {
-            // One that has ended already needs no telling.
+            // An ended child needs no signal.
             let _ = kill_process(child, Signal::TERM);
         }
     });
 }
 
-/// `wanted`, or another where that is in use.
+/// `wanted`, or another port if it is in use.
 fn free_port(wanted: u16) -> u16 {
     let bind = |port: u16| {
         TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr())
@@ -165,7 +165,7 @@ fn free_port(wanted: u16) -> u16 {
 fn write_config(sandbox: &Sandbox, folder: &Path, port: u16) -> std::io::Result<PathBuf> {
     let state = std::path::absolute(folder)?.join("state");
     if state.exists() {
-        // Tokens of an earlier sandbox, which nobody knows any more.
+        // Tokens of an earlier sandbox, which are unknown now.
         std::fs::remove_dir_all(&state)?;
     }
     std::fs::create_dir_all(&state)?;

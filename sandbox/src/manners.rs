@@ -1,7 +1,7 @@
-//! The manners of an issuer, as data: what it insists on, what its answers look like, how its refresh tokens rotate.
+//! The manners of an issuer, as data: its requirements, its answers, and its rotation of refresh tokens.
 //!
-//! One YAML file a kind of issuer stands in `sandbox/manners`; [`answer`] fills their answers in, [`request`] holds
-//! requests against them, and [`crate::issuer`] keeps the tokens.
+//! Each kind of issuer has a YAML file in `sandbox/manners`. [`answer`] fills in their answers, [`request`] compares
+//! requests with them, and [`crate::issuer`] keeps the tokens.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,48 +32,48 @@ pub const KINDS: &[(&str, &str)] = &[
     ("zoho", include_str!("../manners/zoho.yaml")),
 ];
 
-/// The sandbox's own, where no kind is chosen.
+/// The sandbox's own manners, the default.
 const OWN: &str = include_str!("../manners/own/sandbox.yaml");
 
-/// How one kind of issuer behaves.
+/// The behaviour of one kind of issuer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manners {
-    /// Which issuer, and which of its ways to a token.
+    /// The issuer, and which of its grants.
     pub about: String,
-    /// Titles of the documents that say so.
+    /// Titles of the documents that describe it.
     pub sources: Vec<String>,
-    /// What no document says.
+    /// Assumptions that no document confirms.
     pub assumed: Vec<String>,
-    /// What a token request must be like.
+    /// The requirements of a token request.
     pub request: Request,
-    /// What its tokens are like.
+    /// The properties of its tokens.
     pub tokens: Tokens,
-    /// What becomes of a refresh token that was used.
+    /// The treatment of a used refresh token.
     pub rotation: Rotation,
-    /// What the token endpoint answers.
+    /// The answers of the token endpoint.
     pub answers: Answers,
-    /// What the API answers to a token that it refuses.
+    /// The API's answers to a rejected token.
     pub api: Api,
 }
 
-/// What a token request must be like.
+/// The requirements of a token request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// The encodings of the body that are taken.
+    /// The accepted encodings of the body.
     pub formats: Vec<Format>,
-    /// How the client may authenticate.
+    /// The accepted ways of client authentication.
     pub client_auth: Vec<ClientAuth>,
-    /// Header fields that must be there, in lower case.
+    /// Required header fields, in lower case.
     #[serde(default)]
     pub headers: Vec<String>,
-    /// Parameters that must have these values.
+    /// Parameters with required values.
     #[serde(default)]
     pub params: BTreeMap<String, String>,
 }
 
-/// How a body is encoded.
+/// The encoding of a body.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
@@ -81,11 +81,11 @@ pub enum Format {
     Form,
     /// `application/json`.
     Json,
-    /// JSON where `Accept` asks for it, else a form. For answers alone.
+    /// JSON if `Accept` asks for it, else a form. Only for answers.
     ByAccept,
 }
 
-/// How the client authenticates, in the words of `providers.yaml`.
+/// The client's authentication, in the words of `providers.yaml`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
@@ -97,51 +97,51 @@ pub enum ClientAuth {
     None,
 }
 
-/// What tokens are like.
+/// The properties of tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tokens {
-    /// What an access token begins with, unless it is a JWT.
+    /// The beginning of an access token, unless it is a JWT.
     #[serde(default)]
     pub access_token_prefix: Option<String>,
-    /// What a refresh token begins with.
+    /// The beginning of a refresh token.
     pub refresh_token_prefix: String,
-    /// Whether the access token is a JWT with an `exp`.
+    /// True if the access token is a JWT with an `exp`.
     #[serde(default)]
     pub jwt: bool,
     /// More claims of the JWT.
     #[serde(default)]
     pub claims: serde_json::Map<String, serde_json::Value>,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub lifetime_seconds: u64,
-    /// How long a refresh token lives; without end where this is missing.
+    /// The lifetime of a refresh token; unlimited if missing.
     #[serde(default)]
     pub refresh_token_lifetime_seconds: Option<u64>,
-    /// How long after the login the refresh tokens that followed from it end; never where this is missing.
+    /// The time from a login to the end of all its refresh tokens; unlimited if missing.
     #[serde(default)]
     pub session_seconds: Option<u64>,
-    /// Whether the same access token is handed out until its end.
+    /// True if the same access token is given out until it expires.
     #[serde(default)]
     pub repeats: bool,
 }
 
-/// What becomes of a refresh token that was used.
+/// The treatment of a used refresh token.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rotation {
-    /// Whether a refresh brings another refresh token.
+    /// True if a refresh brings another refresh token.
     pub rotates: bool,
-    /// How long a used refresh token is still taken.
+    /// The time for which a used refresh token still works.
     #[serde(default)]
     pub overlap_seconds: u64,
-    /// What happens to one that is used again later.
+    /// The treatment of a later reuse.
     pub used_token: UsedToken,
-    /// Whether a refresh ends the access token before.
+    /// True if a refresh revokes the previous access token.
     #[serde(default)]
     pub ends_access_token: bool,
 }
 
-/// What happens when a refresh token that was used up is used again.
+/// The reaction to the reuse of a used-up refresh token.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum UsedToken {
@@ -153,59 +153,59 @@ pub enum UsedToken {
     RevokesAll,
 }
 
-/// What the token endpoint answers.
+/// The answers of the token endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {
-    /// How `body` is encoded.
+    /// The encoding of `body`.
     pub format: Format,
-    /// What else is done to every answer.
+    /// Changes to every answer.
     #[serde(default)]
     pub wrapping: Vec<Wrapping>,
     /// A token.
     pub granted: Template,
     /// The refresh token is unknown, expired or revoked.
     pub dead_refresh_token: Template,
-    /// The refresh token was used before; as a dead one where this is missing.
+    /// The refresh token was used before; if missing, the answer for a dead one.
     #[serde(default)]
     pub used_refresh_token: Option<Template>,
     /// The client is unknown, or its secret is wrong.
     pub wrong_client: Template,
-    /// The request is not as it must be.
+    /// The request has the wrong form.
     pub wrong_request: Template,
-    /// A header field is not there; as a wrong request where this is missing.
+    /// A header field is missing; if missing, the answer for a wrong request.
     #[serde(default)]
     pub header_missing: Option<Template>,
     /// Too many requests.
     pub rate_limit: Template,
-    /// The issuer is unwell.
+    /// The issuer has an internal error.
     pub server_error: Template,
-    /// What stands in its place for a moment: pages of a firewall, a gateway, a maintenance.
+    /// Pages that replace it for a moment: of a firewall, a gateway, a maintenance.
     #[serde(default)]
     pub pages: Vec<Template>,
 }
 
-/// What is done to a body on its way.
+/// A change to a body on its way.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Wrapping {
-    /// A byte order mark stands before it.
+    /// A byte order mark precedes it.
     ByteOrderMark,
     /// It is compressed, and no header field says so.
     GzipWithoutHeader,
 }
 
-/// What the API answers to a token that it refuses.
+/// The API's answers to a rejected token.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Api {
-    /// Header fields that a request must have, in lower case, with a part of their value.
+    /// Required header fields of a request, in lower case, each with a part of its value.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// To an expired, revoked or unknown token; where this is missing, as the path's API does.
+    /// To an expired, revoked or unknown token; if missing, the usual answer of the path's API.
     #[serde(default)]
     pub stale_token: Option<Template>,
-    /// To a good token that may not do this.
+    /// To a valid token without the permission.
     #[serde(default)]
     pub forbidden: Option<Template>,
 }
@@ -220,10 +220,10 @@ pub struct Template {
     /// Header fields besides the type of the body.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// A body that is encoded as [`Answers::format`] says.
+    /// A body, encoded as [`Answers::format`] says.
     #[serde(default)]
     pub body: Option<Value>,
-    /// A body as it stands, such as a page.
+    /// A literal body, such as a page.
     #[serde(default)]
     pub text: Option<String>,
 }
@@ -233,12 +233,12 @@ fn ok() -> u16 {
 }
 
 impl Manners {
-    /// The sandbox's own: any request is taken, used refresh tokens revoke their family.
+    /// The sandbox's own manners: any request is accepted, and used refresh tokens revoke their family.
     pub fn own() -> Self {
         Self::parse(OWN).expect("a test reads this file")
     }
 
-    /// Those of a kind that comes with the sandbox, or of the file at the path `name`.
+    /// The manners of a kind that comes with the sandbox, or of the file at the path `name`.
     pub fn find(name: &str) -> Result<Self, String> {
         if let Some((_, text)) = KINDS.iter().find(|(kind, _)| *kind == name) {
             return Self::parse(text).map_err(|why| format!("{name}: {why}"));
@@ -253,13 +253,13 @@ impl Manners {
         Self::parse(&text).map_err(|why| format!("{name}: {why}"))
     }
 
-    /// Reads the text of a file; unknown keys and answers that can't be encoded are errors.
+    /// Parses the text of a file; unknown keys and answers that can't be encoded are errors.
     pub fn parse(text: &str) -> Result<Self, String> {
         let manners: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
         manners.check().map(|()| manners)
     }
 
-    /// All answers of the token endpoint, by the name of their key.
+    /// All answers of the token endpoint, by their keys.
     pub fn templates(&self) -> Vec<(&'static str, &Template)> {
         let answers = &self.answers;
         let mut all = vec![

@@ -1,4 +1,4 @@
-//! What the APIs answer: Anthropic Messages, `OpenAI` Responses, Chat Completions and Embeddings, as JSON and as events.
+//! The APIs' answers: Anthropic Messages, `OpenAI` Responses, Chat Completions and Embeddings, as JSON and as events.
 
 use serde_json::{Value, json};
 
@@ -7,10 +7,10 @@ mod embeddings;
 mod messages;
 mod responses;
 
-/// When everything here was made.
+/// The creation time of everything here.
 const CREATED: u64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
-/// What is sent for a request.
+/// The reply to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A JSON body.
@@ -19,7 +19,7 @@ pub enum Reply {
     Events(Vec<String>),
 }
 
-/// Which shape errors have.
+/// True for Anthropic's shape of errors.
 fn is_anthropic(path: &str) -> bool {
     path.starts_with("/v1/messages")
 }
@@ -41,7 +41,7 @@ pub fn unauthorized(path: &str) -> Reply {
     refusal(path, 401, kind, "invalid_api_key", message)
 }
 
-/// The answer to a request that would change the protocol: clients fall back to HTTP then.
+/// The answer to a request for another protocol, after which clients fall back to HTTP.
 pub fn no_websocket(path: &str) -> Reply {
     refusal(path, 426, "invalid_request_error", "websocket_off", "There is no WebSocket here")
 }
@@ -85,7 +85,7 @@ pub fn answer(method: &str, path: &str, body: &[u8]) -> Reply {
     }
 }
 
-/// The text that the user said last, said back.
+/// The user's last text, echoed.
 fn echo(said: &Value) -> String {
     let user = said.as_array().and_then(|all| {
         let mut from_end = all.iter().rev();
@@ -94,8 +94,8 @@ fn echo(said: &Value) -> String {
     format!("You said: {}", last_text(user.unwrap_or(said)).unwrap_or("nothing"))
 }
 
-/// The last text in `value`: a text itself, or that of the last block of a list that has one. Programs put what the
-/// person wrote last, after reminders of their own.
+/// The last text in `value`: a text itself, or that of the last block with one in a list. Programs put the person's
+/// text last, after their own reminders.
 fn last_text(value: &Value) -> Option<&str> {
     match value {
         Value::String(text) => Some(text),
@@ -108,12 +108,12 @@ fn last_text(value: &Value) -> Option<&str> {
     }
 }
 
-/// How many tokens the fields of a request have together.
+/// The number of tokens in these fields of a request.
 fn tokens_of(request: &Value, fields: &[&str]) -> usize {
     fields.iter().map(|field| tokens(&request[*field])).sum()
 }
 
-/// How many tokens a text, or all texts in a value, have: a word is one.
+/// The number of tokens in a text, or in all texts in a value: each word counts as one.
 fn tokens(value: &Value) -> usize {
     match value {
         Value::String(text) => text.split_whitespace().count(),
@@ -126,7 +126,7 @@ fn tokens(value: &Value) -> usize {
     }
 }
 
-/// The text in pieces of a word each.
+/// The text in pieces of one word each.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(' ')
 }

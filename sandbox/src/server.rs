@@ -18,31 +18,31 @@ use crate::manners::request::TokenRequest;
 use crate::manners::{Manners, Template};
 use crate::provider::{self, Reply};
 
-/// The largest request body that is taken.
+/// The largest accepted request body.
 const BODY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Time between the events of a stream, where nobody says another.
+/// The default time between the events of a stream.
 pub const EVENT_DELAY: Duration = Duration::from_millis(5);
 
-/// Tells the time in milliseconds since 1970; it never goes back.
+/// Returns the time in milliseconds since 1970; it never goes back.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// How a sandbox behaves.
+/// The behaviour of a sandbox.
 #[derive(Clone)]
 pub struct Options {
     /// The port; 0 lets the system choose.
     pub port: u16,
-    /// These manners, in the place of `lifetime`, `rotates` and `overlap`.
+    /// These manners, instead of `lifetime`, `rotates` and `overlap`.
     pub manners: Option<Manners>,
-    /// This clock, in the place of the system's.
+    /// This clock, instead of the system's.
     pub clock: Option<Clock>,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub lifetime: Duration,
     /// Time between the events of a stream.
     pub event_delay: Duration,
-    /// Whether refresh tokens can be used once only.
+    /// True if a refresh token works only once.
     pub rotates: bool,
-    /// How long a used refresh token is still taken.
+    /// The time for which a used refresh token still works.
     pub overlap: Duration,
 }
 
@@ -124,7 +124,7 @@ impl Sandbox {
         Ok(Self { address, state, server, receiving: Some(receiving) })
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -134,7 +134,7 @@ impl Sandbox {
         self.state.url.clone()
     }
 
-    /// How long its access tokens live.
+    /// The lifetime of its access tokens.
     pub fn lifetime(&self) -> Duration {
         Duration::from_secs(self.state.manners.tokens.lifetime_seconds)
     }
@@ -144,12 +144,12 @@ impl Sandbox {
         lock(&self.state.issuer).client_secret().to_owned()
     }
 
-    /// A first refresh token, as a login would give.
+    /// A first refresh token, as after a login.
     pub fn login(&self) -> String {
         self.state.login()
     }
 
-    /// Somebody types in the code of a device and agrees, or refuses; false where it is not known.
+    /// A person types in a device's code and accepts or refuses; false for an unknown code.
     pub fn answer_device(&self, user_code: &str, agreed: bool) -> bool {
         lock(&self.state.issuer).answer_device(user_code, agreed)
     }
@@ -159,33 +159,33 @@ impl Sandbox {
         lock(&self.state.issuer).revoke_access_tokens();
     }
 
-    /// Ends every login: no token that followed from one is good any more.
+    /// Ends every login and revokes all its tokens.
     pub fn revoke_logins(&self) {
         lock(&self.state.issuer).revoke_logins();
     }
 
-    /// What the next request to the API is answered, as `template` says.
+    /// Answers the next request to the API with `template`.
     pub fn answer_at_provider(&self, template: &Template) {
         self.faults().at_provider(Fault::of(of_api(template)));
     }
 
-    /// What the next token request is answered, as `template` says, before anything is done for it.
+    /// Answers the next token request with `template`, before anything is done for it.
     pub fn answer_at_token(&self, template: &Template) {
         let fault = self.state.fault(template);
         self.faults().at_token(fault);
     }
 
-    /// What is to go wrong.
+    /// The queued faults.
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.state.faults)
     }
 
-    /// What the issuer did.
+    /// The issuer's counts.
     pub fn counts(&self) -> Counts {
         lock(&self.state.issuer).counts
     }
 
-    /// Requests to the provider, and how many of them had no valid token.
+    /// Requests to the provider, and the number of them without a valid token.
     pub fn requests(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::SeqCst);
         (load(&self.state.requests), load(&self.state.refused))
@@ -201,7 +201,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// The wall clock as it was at the start, and from then on the steady one.
+/// The wall clock at the start, advanced by the steady one.
 #[expect(clippy::disallowed_methods, reason = "the sandbox lives in real time")]
 fn system_clock() -> Clock {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -230,7 +230,7 @@ impl State {
         lock(&self.issuer).login(self.now_ms())
     }
 
-    /// Has the next token requests meet the answers that the manners have under `name`; how many those are.
+    /// Makes the next token requests meet the answers under `name` in the manners; returns their number.
     fn queue(&self, name: &str) -> usize {
         let all = self.manners.templates().into_iter();
         let named: Vec<_> = all.filter(|(own, _)| *own == name).collect();
@@ -312,7 +312,7 @@ impl State {
         send(request, fault.instead_of(answer));
     }
 
-    /// An outcome in the words of the manners.
+    /// The manners' answer for an outcome.
     fn answer(&self, outcome: &Outcome, accept: &str) -> Answer {
         let answers = &self.manners.answers;
         let none = Values::default();
@@ -363,7 +363,7 @@ impl State {
     fn provider(&self, request: Request, path: &str, body: &[u8]) {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = lock(&self.faults).next_at_provider().unwrap_or_default();
-        // Before a stall, in which the token may end.
+        // Before a stall, during which the token may expire.
         let valid = credential(&request)
             .is_some_and(|token| lock(&self.issuer).is_valid(&token, self.now_ms()));
         stall(fault.stall);
@@ -393,13 +393,13 @@ impl State {
         }
     }
 
-    /// Whether the header fields are there that the API wants.
+    /// True if the request has the header fields that the API requires.
     fn has_headers(&self, request: &Request) -> bool {
         let mut wanted = self.manners.api.headers.iter();
         wanted.all(|(name, part)| field(request, name).is_some_and(|value| value.contains(part)))
     }
 
-    /// Events in chunks of our own: `tiny_http` would hold them back until it has 8 KiB.
+    /// Sends events in our own chunks, because `tiny_http` would hold them back until it has 8 KiB.
     fn stream(&self, request: Request, events: &[String], fault: &Fault) -> std::io::Result<()> {
         let mut out = request.into_writer();
         write!(
@@ -442,7 +442,7 @@ fn field<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     request.headers().iter().find(is_it).map(|header| header.value.as_str())
 }
 
-/// The token that a request shows.
+/// The token in a request.
 fn credential(request: &Request) -> Option<String> {
     let bearer = field(request, "authorization").and_then(|value| value.strip_prefix("Bearer "));
     bearer.or_else(|| field(request, "x-api-key")).map(str::to_owned)

@@ -1,4 +1,4 @@
-//! `sandbox demo` ends together with what it started, whoever ends it.
+//! `sandbox demo` ends together with the program that it started, however it is ended.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long anything that must happen may take before the test fails.
+/// The longest wait for anything that must happen before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Stands in for evertoken: says that it runs, and how often it was told to end.
+/// Stands in for evertoken: prints that it runs, and the number of signals to end.
 const PROGRAM: &str = "#!/bin/sh
 trap 'echo told >> told; exit 7' TERM
 trap 'echo reload >> told' HUP
@@ -62,7 +62,7 @@ fn a_second_demo_leaves_the_first_one_alone() {
         kill_process(Pid::from_child(&demo), Signal::TERM).unwrap();
         eventually("the demo ends", || demo.try_wait().unwrap());
     }
-    // What is left is used again.
+    // The rest is used again.
     let mut again = start(folder.path());
     eventually("its state is new", || (!token.exists()).then_some(()));
     kill_process(Pid::from_child(&again), Signal::TERM).unwrap();

@@ -1,4 +1,4 @@
-//! `sandbox serve --manner`: kinds and files that are there, and those that are not.
+//! `sandbox serve --manner`: existing kinds and files, and missing ones.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

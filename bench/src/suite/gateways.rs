@@ -1,5 +1,5 @@
-//! Gateways for language models beside evertoken. They look into each request and answer, so only the
-//! order of magnitude can be compared; and they come last, since they go on after a load has ended.
+//! Gateways for language models beside evertoken. They read each request and answer, so only the order of magnitude
+//! can be compared. They come last, because they keep working after a load has ended.
 
 use crate::mock::Mock;
 use crate::process::Running;
@@ -8,10 +8,10 @@ use crate::report::{Figures, Table};
 use crate::suite::Results;
 use crate::{Outcome, Plan, plain, say};
 
-/// Connections under which they are measured.
+/// The connections under which they are measured.
 const CONNECTIONS: [usize; 2] = [1, 32];
 
-/// Compares those that the plan asks for.
+/// Compares the gateways in the plan.
 pub(super) fn gateways(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<()> {
     let all = [(Kind::Litellm, "litellm"), (Kind::Portkey, "portkey")];
     let wanted = all.iter().filter(|(_, name)| plan.gateways.iter().any(|own| own == name));

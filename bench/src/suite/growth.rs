@@ -1,4 +1,4 @@
-//! Curves: what becomes of rates, times and memory as connections and providers grow.
+//! Curves: rates, times and memory as connections and providers grow.
 
 use crate::curves::{self, Point};
 use crate::mock::Mock;

@@ -1,4 +1,4 @@
-//! What evertoken takes at rest, and how large it is.
+//! evertoken's cost at rest, and its size.
 
 use crate::mock::Mock;
 use crate::proxies::Kind;
@@ -6,7 +6,7 @@ use crate::report::{Bound, Figures, Table, short};
 use crate::suite::Results;
 use crate::{Outcome, Plan, size};
 
-/// Looks at evertoken at rest.
+/// Measures evertoken at rest.
 pub(super) fn rest(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<()> {
     let mut table = Table::new(["idle", "RSS MB", "PSS MB", "threads", "wake-ups in 30 s"]);
     for kind in [Kind::Evertoken, Kind::Static] {
@@ -38,7 +38,7 @@ pub(super) fn rest(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome<(
     Ok(())
 }
 
-/// Looks at the binary, and builds it from nothing.
+/// Measures the binary, and builds it from nothing.
 pub(super) fn sizes(results: &mut Results) -> Outcome<()> {
     let [own, fixed] = size::binaries()?;
     let seconds = size::build()?;

@@ -7,11 +7,11 @@ use crate::report::{Bound, Figures, Table};
 use crate::suite::{Results, way};
 use crate::{Outcome, Plan, plot};
 
-/// Connections under which small requests are measured.
+/// The connections under which small requests are measured.
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
 
-/// How many times as many rounds as others these have. One start of a program differs from the next, by where its
-/// memory and its threads come to lie, more than most programs differ; so each round has starts of its own.
+/// The factor for the rounds of small requests. One start of a program differs from the next, by the placement of its
+/// memory and threads, more than most programs differ from each other, so each round has its own starts.
 const MORE: usize = 3;
 
 /// The rounds of each kind, in the same order.
@@ -59,7 +59,7 @@ pub(super) fn small(
     Ok(())
 }
 
-/// All rounds. Provider and proxies are started anew for each, and each is begun by another kind.
+/// All rounds. Provider and proxies are started anew for each round, and a different kind begins each time.
 fn measure(
     plan: &Plan,
     kinds: &[Kind],

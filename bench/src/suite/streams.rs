@@ -7,7 +7,7 @@ use crate::streams::{self, Shape};
 use crate::suite::{Results, of};
 use crate::{Outcome, Plan, plot};
 
-/// Streams that are compared, and how many evertoken alone has to hold.
+/// The compared streams, and the streams that evertoken alone must hold.
 const STREAMS: usize = 500;
 const MANY_STREAMS: usize = 2000;
 
@@ -16,7 +16,7 @@ fn shape(plan: &Plan, streams: usize) -> Shape {
     Shape { streams, events: if plan.is_short { 15 } else { 25 }, gap_ms }
 }
 
-/// Compares many streams, and has evertoken hold more of them.
+/// Compares many streams, and makes evertoken hold more of them.
 pub(super) fn many_streams(
     plan: &Plan,
     subjects: &[Subject],

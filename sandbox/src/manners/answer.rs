@@ -1,4 +1,4 @@
-//! From an answer's template to its bytes. Pure.
+//! Turns an answer's template into bytes. Pure.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ const PLACES: &[&str] = &[
     "issued_at_ms:text",
 ];
 
-/// What fills the places of a template. What is missing takes its member with it.
+/// The values for the places of a template. A missing value removes its member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Values {
     /// The access token.
@@ -30,7 +30,7 @@ pub struct Values {
     pub expires_in: Option<u64>,
     /// Seconds that the refresh token has left.
     pub refresh_expires_in: Option<u64>,
-    /// When it was issued, in milliseconds.
+    /// The time of its issue, in milliseconds.
     pub issued_at_ms: u64,
 }
 
@@ -45,7 +45,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// An answer of the token endpoint: fills `template` in and encodes it as `manners` says, for a client that accepts
+/// An answer of the token endpoint: fills in `template` and encodes it as `manners` say, for a client that accepts
 /// `accept`.
 pub fn fill(manners: &Manners, template: &Template, values: &Values, accept: &str) -> Answer {
     let mut answer = encoded(manners.answers.format, template, values, accept);
@@ -105,7 +105,7 @@ fn form(members: &Map<String, Value>) -> Vec<u8> {
     out.finish().into()
 }
 
-/// `body` with its places filled in; None where the value of a place is missing.
+/// `body` with its places filled in; None if the value of a place is missing.
 fn filled(body: &Value, values: &Values) -> Option<Value> {
     match body {
         Value::String(text) => match place(text) {
@@ -122,7 +122,7 @@ fn filled(body: &Value, values: &Values) -> Option<Value> {
     }
 }
 
-/// The place that a text is.
+/// The place that a text names.
 fn place(text: &str) -> Option<&str> {
     text.strip_prefix('{')?.strip_suffix('}')
 }
@@ -140,7 +140,7 @@ fn value(place: &str, values: &Values) -> Option<Value> {
     }
 }
 
-/// A place in `body` that no value fills.
+/// A place in `body` without a value.
 pub(super) fn unknown_place(body: &Value) -> Option<&str> {
     match body {
         Value::String(text) => place(text).filter(|place| !PLACES.contains(place)),

@@ -1,4 +1,4 @@
-//! A token request, and whether it is as an issuer's manners ask. Pure.
+//! A token request, compared with an issuer's manners. Pure.
 
 use std::collections::HashMap;
 
@@ -11,22 +11,22 @@ use super::{ClientAuth, Format, Manners};
 /// A token request as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
-    /// How its body is encoded.
+    /// The encoding of its body.
     pub format: Format,
-    /// How the client authenticates.
+    /// The client's authentication.
     pub client_auth: ClientAuth,
     /// Its parameters, with the client's Basic credentials mixed in.
     pub params: HashMap<String, String>,
 }
 
-/// What is wrong with a request.
+/// The mistake in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// The encoding, or a parameter.
     Request,
-    /// A header field is not there.
+    /// A header field is missing.
     Header,
-    /// The client authenticates in a way that is not taken.
+    /// The client's authentication is not accepted.
     Client,
 }
 
@@ -54,7 +54,7 @@ impl TokenRequest {
         Self { format, client_auth, params }
     }
 
-    /// What is wrong with it by `manners`; `has_header` tells whether a header field is there.
+    /// Its mistake according to `manners`; `has_header` tells whether a header field is there.
     pub fn wrong(&self, manners: &Manners, has_header: impl Fn(&str) -> bool) -> Option<Wrong> {
         let asked = &manners.request;
         if !asked.headers.iter().all(|name| has_header(name)) {
@@ -109,7 +109,7 @@ mod tests {
             (basic.params["client_id"].as_str(), basic.params["client_secret"].as_str()),
             ("id x", "s&")
         );
-        // JSON that does not say so is no JSON.
+        // JSON without its media type does not count as JSON.
         assert_eq!(TokenRequest::read(FORM, "", b"{}").format, Format::Form);
     }
 

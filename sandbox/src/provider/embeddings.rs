@@ -1,4 +1,4 @@
-//! `OpenAI`'s Embeddings: a vector of length one for each input, the same for the same input.
+//! `OpenAI`'s Embeddings: a unit vector for each input, the same for the same input.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::tokens;
 
-/// The numbers of a vector where the request does not say.
+/// The default number of a vector's dimensions.
 const DIMENSIONS: u64 = 16;
 const DIMENSIONS_MAX: u64 = 4096;
 const INPUTS_MAX: usize = 2048;
 
-/// The answer, or what is wrong with the request.
+/// The answer, or the request's mistake.
 pub(super) fn whole(model: &str, request: &Value) -> Result<Value, &'static str> {
     let inputs = inputs(&request["input"])?;
     let dimensions = request["dimensions"].as_u64().unwrap_or(DIMENSIONS);

@@ -9,7 +9,7 @@ pub(super) const INPUT: [&str; 3] = ["input", "instructions", "tools"];
 
 const ITEM_ID: &str = "msg_sandbox";
 
-/// What of a request is said back.
+/// The parts of a request that are echoed.
 const CHOSEN: [&str; 10] = [
     "instructions",
     "max_output_tokens",
@@ -39,7 +39,7 @@ pub(super) fn whole(model: &str, request: &Value) -> Value {
     response
 }
 
-/// The answer before anything of it is there. What the request chose is said back.
+/// The answer before any of its content. It echoes the request's choices.
 fn unfinished(model: &str, request: &Value) -> Value {
     let mut response = json!({
         "id": "resp_sandbox", "object": "response", "created_at": CREATED, "status": "in_progress",
