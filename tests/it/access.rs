@@ -1,4 +1,4 @@
-//! Who is let in, and each refusal of docs/reference.md: status, code and shape.
+//! Access to the proxy, and each refusal in docs/reference.md: status, code and shape.
 
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};

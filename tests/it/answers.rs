@@ -1,4 +1,4 @@
-//! What issuers answer to a refresh, and what it counts as: the cases of `tests/data/cases`, and more kinds of them.
+//! Issuers' answers to a refresh, and their meaning: the cases in `tests/data/cases`, and more kinds of them.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -76,7 +76,7 @@ impl Refreshed {
         serde_json::from_str(&file).unwrap()
     }
 
-    /// What came of the refresh, in the form in which a case says it.
+    /// The outcome of the refresh, in the form of a case.
     fn outcome(&self) -> Value {
         let status = self.status();
         if status["refresh"]["successes"] == 1 {
@@ -115,7 +115,7 @@ impl Refreshed {
     }
 }
 
-/// How long after the last refresh the next try is, in seconds.
+/// The time from the last refresh to the next try, in seconds.
 fn wait_until_next_try(status: &Value) -> i64 {
     let at = |value: &Value| Timestamp::parse_rfc3339(value.as_str().unwrap()).unwrap();
     let last = status["refresh"]["history"].as_array().unwrap().last().unwrap();
@@ -140,7 +140,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), &data, &[0; 8]].concat()
 }
 
-/// What is sent, and how: name, body, headers.
+/// A request: name, body, headers.
 type Case<'a> = (&'a str, &'a [u8], &'a [(&'a str, &'a str)]);
 
 const PLAIN: &str = r#"{"access_token":"at-1","refresh_token":"rt-1","expires_in":3600}"#;
@@ -345,7 +345,7 @@ fn refusing(refusal: Vec<u8>) -> Peer {
     })
 }
 
-/// What became of a request whose first provider answered with the refusal of a case.
+/// The outcome of a request whose first provider answered with the refusal of a case.
 fn action_after(case: &Value) -> String {
     let (issuer, refusing) = (numbering_issuer(), refusing(answer_of(case)));
     let second = Peer::answering(|_| answer(200, "from the second"));

@@ -1,4 +1,5 @@
-//! Whose fault it is, in the answer and in the log of the real binary: a proxy's, a silent provider's, a limit of our own.
+//! The blame for a failure, in the answer and in the log of the real binary: a proxy, a silent provider, a limit of
+//! evertoken's own.
 
 use std::net::TcpListener;
 

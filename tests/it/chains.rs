@@ -22,7 +22,7 @@ use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
 
-/// What a provider of these tests is made of: name, variable of the refresh token, more lines.
+/// A provider of these tests: name, variable of the refresh token, more lines.
 type Entry<'a> = (&'a str, &'a str, &'a str);
 
 const NO_MORE: &str = "";
@@ -254,7 +254,7 @@ fn the_command_refreshes_the_chain_of_either_provider_where_it_is() {
         assert_eq!(done.status.code(), Some(0), "{name}: {}", text(&done.stderr));
     }
     assert_eq!(refresh(&proxy, "b"), 200);
-    // What the last command got is taken up, or refreshed once more.
+    // The last command's token is used, or refreshed once more.
     assert!(issuer.presented().len() >= 5, "{:?}", issuer.presented());
     assert_eq!(issuer.revoked(), [""; 0]);
     assert_eq!(files(proxy.folder(), ".json"), ["a.json"]);

@@ -30,7 +30,7 @@ fn store(folder: &Path, saved: &Saved) {
     StateFile::new(folder.join("state"), "p").replace(saved).unwrap();
 }
 
-/// What it says, in which paths below the folder begin at it.
+/// The output, with paths below the folder starting there.
 fn check(folder: &Path, variables: &[(&str, &str)]) -> Output {
     let mut all = vec![("HOME", "/nonexistent"), ("ID", "id")];
     all.extend(variables);
@@ -64,7 +64,7 @@ fn a_relative_state_folder_is_a_warning_and_is_told_with_its_whole_path() {
     running.wait_for(warning.strip_prefix("warning: ").unwrap());
 }
 
-/// What a login left.
+/// The record of a login.
 fn login() -> Saved {
     Saved {
         login_hash: Some("l".into()),
@@ -272,7 +272,7 @@ fn check_online_says_what_it_tried_and_what_it_did_not() {
     }
 }
 
-/// What an endpoint answers to a method.
+/// An endpoint's answer to a method.
 type Answering = Box<dyn Fn(&str) -> String + Send + Sync>;
 
 /// Each of these was in order, and the first refresh failed.

@@ -1,10 +1,10 @@
-//! Which files of the program use each other: those below do not use those above.
+//! The uses between the program's files, which must not point upwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tidy::{code, program};
 
-/// Which modules each module uses.
+/// The modules that each module uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
 /// `token::grant` for `src/token/grant.rs`.
@@ -32,7 +32,7 @@ fn paths(before: &str, rest: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What stands between the commas of the braces that `text` begins with.
+/// The parts between commas in the braces at the beginning of `text`.
 fn members(text: &str) -> Vec<&str> {
     let (mut depth, mut start, mut all) = (0, 1, Vec::new());
     for (at, character) in text.char_indices() {

@@ -79,7 +79,7 @@ fn a_missing_variable_is_said_once_for_each_order_and_at_each_start() {
         for orders in 1..=3 {
             binary.signal(Signal::USR1);
             eventually("an order says it", || said() > orders);
-            // Whatever else there is to say has been said by then.
+            // Everything else was logged by then.
             eventually("the status tells it", || failures() > Some(orders as u64));
             assert_eq!((failures(), said()), (Some(orders as u64 + 1), orders + 1));
         }

@@ -1,4 +1,4 @@
-//! What people write into `providers.yaml`, and what the real binary does with it.
+//! Typical mistakes in `providers.yaml`, and the real binary's messages about them.
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::ask;

@@ -62,7 +62,7 @@ fn an_inbound_key_went_upstream_from_where_gemini_and_azure_clients_put_it() {
         let whole = whole(request);
         assert!(!whole.contains("4b4b") && !whole.contains(&basic), "{whole}");
     }
-    // What does not hold the key goes on.
+    // Requests without the key are forwarded.
     assert_eq!(seen[15].line, "GET /x?a=b&c HTTP/1.1");
     assert_eq!(seen[21].field("cookie"), Some("a=1"));
     for wrong in ["/to/token/x", "/to/token/x?key=inbound-key", "/to/token/x?k=inbound-key-4b4b"] {

@@ -12,7 +12,7 @@ const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n7\r\n, world\r\n0\r\n\r\n";
 const CLOSED: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello, world";
 
-/// How an answer ends early.
+/// The early end of an answer.
 #[derive(Clone, Copy, Debug)]
 enum End {
     Close,
@@ -35,8 +35,8 @@ fn cutting(answer: &'static str, end: End) -> Peer {
     })
 }
 
-/// What the client may see of an answer that was cut: a refusal, or a connection that ends early. Never
-/// something that looks whole.
+/// The client's view of a cut answer: a refusal, or a connection that ends early. Never an answer that looks
+/// complete.
 #[track_caller]
 fn is_seen_as_cut(came: &Answer, what: &str) {
     match came.status {
@@ -76,7 +76,7 @@ fn every_cut(answer: &'static str, end: End) {
     }
     assert!(refused > 0 && refused < clients.len());
     drop(clients);
-    // Whole, it is whole.
+    // A complete answer is complete.
     if !matches!(end, End::Stall) {
         let came = proxy.ask(get("/all"));
         assert!(
@@ -146,7 +146,7 @@ fn token_responses_cut_at_every_byte_cost_one_try_each_and_harm_nobody() {
         .provider("Other", "openai", &other.url(), "auth_value: fixed")
         .start();
     for _ in 0..=GRANT.len() {
-        // What is next is tried at once, rather than after the backoff.
+        // The next try comes at once, rather than after the backoff.
         proxy.ask(post("/-/refresh/p", ""));
         assert_eq!(proxy.ask(get("/v1/models")).body, "fine");
     }

@@ -1,4 +1,4 @@
-//! Which proxy and which roots are used: of `settings`, of the environment, of a provider.
+//! The choice of proxy and roots: from `settings`, from the environment, from a provider.
 
 use crate::support::client::get;
 use crate::support::peer::{Peer, answer};

@@ -178,7 +178,7 @@ fn status_does_not_call_a_file_broken_for_variables_that_it_can_not_read() {
     assert_eq!(code, 1);
     assert!(lines[0].contains("wants a key") && lines[1].starts_with(&file), "{told}");
     assert_eq!(lines.len(), 2, "{told}");
-    // What is broken whatever the variables are is said all the same.
+    // Mistakes that do not depend on variables are still reported.
     write(running.address().port(), "provders: []\n");
     let (_, _, told) = status(&[("EVERTOKEN_API_KEY", "the-inbound-key")]);
     assert!(
@@ -196,7 +196,7 @@ fn what_is_unclear_in_the_file_is_said_without_what_stands_there() {
     let told = text(&check.stderr);
     assert!(told.contains("environment:4: warning: this is no NAME=value"), "{told}");
     assert!(!told.contains("a-secret"), "{told}");
-    // Whoever may not read the file is told so.
+    // A user without the permission to read the file is told so.
     let file = folder.path().join("environment");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&file).is_err() {
@@ -229,7 +229,7 @@ fn status_does_not_call_a_file_broken_for_variables_that_are_not_set_here() {
     assert_eq!(code, 0, "{told}");
     let here = "providers.yaml: not set here, but the running evertoken may have it, which alone counts: 'KEY'\n";
     assert_eq!(told, here);
-    // What is wrong whoever reads it stays a mistake, even where its words hold the variable's name.
+    // A mistake for every reader stays a mistake, even if its words contain the variable's name.
     for odd in [", odd: 1", ", KEY: 1"] {
         write(port, odd);
         let (code, told) = status();

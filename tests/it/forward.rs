@@ -1,4 +1,4 @@
-//! What crosses, both ways, and every limit on both sides.
+//! The fields and bodies that cross in both directions, and every limit on both sides.
 
 use crate::support::client::{Client, get, post};
 use crate::support::peer::{Peer, answer};

@@ -1,4 +1,4 @@
-//! What hostile and broken clients send, as data: each case of `tests/data/hostile` as a whole.
+//! Hostile and broken clients' bytes, as data: each case in `tests/data/hostile` as a whole.
 
 use crate::properties::holds;
 use crate::support::cases::{self, play};

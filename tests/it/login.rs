@@ -15,7 +15,7 @@ use crate::support::client::{Answer, ask, get};
 use crate::support::peer::{Peer, answer};
 use crate::support::{eventually, unwritable};
 
-/// Has a running evertoken look for a login, and refresh where there is none.
+/// Makes a running evertoken look for a login, and refresh if there is none.
 const FORCED: &str =
     "POST /-/refresh/the-p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 
@@ -99,14 +99,14 @@ fn address_of(login: &Binary) -> String {
     login.wait_for("  http").trim().to_owned()
 }
 
-/// What a browser gets at `url`.
+/// A browser's answer from `url`.
 #[track_caller]
 fn visit(url: &str) -> Answer {
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     ask(authority.parse().unwrap(), get(&format!("/{path}")))
 }
 
-/// Where the issuer sends a browser that opens `address`.
+/// The issuer's redirect for a browser that opens `address`.
 #[track_caller]
 fn redirect_of(address: &str) -> String {
     let answer = visit(address);
@@ -133,7 +133,7 @@ fn a_browser_logs_in_and_the_running_evertoken_serves_with_it() {
     login.wait_for("Logging in to provider: The P");
     let target = redirect_of(&address_of(&login));
     assert!(target.starts_with("http://127.0.0.1:") && target.contains("/callback?"), "{target}");
-    // What others send is no answer, and does not end the waiting.
+    // Foreign callbacks are no answer, and do not end the wait.
     for wrong in [target.replace("state=", "state=x"), target.replace("state=", "other=")] {
         let page = visit(&wrong);
         assert!(page.status == 400 && page.body.contains("Ignored"), "{}", page.body);
@@ -200,7 +200,7 @@ fn a_login_wins_over_a_chain_that_is_fine_and_over_its_seed_but_not_over_a_new_o
     let address = running.address();
     let before = ask(address, get("/")).body;
     assert!(before.starts_with("Bearer sandbox-at-"), "{before}");
-    // Where a login is made, the service's environment is rarely there.
+    // A login's machine rarely has the service's environment.
     let seed = place.variables.pop().unwrap();
     let (mut login, _stdin) = place.login(&[]);
     assert_eq!(visit(&redirect_of(&address_of(&login))).status, 200);

@@ -22,10 +22,10 @@ use crate::support::proxy::{Builder, TestProxy};
 
 const DOCUMENTS: [&str; 2] = ["docs/token-refresh.md", "docs/token-refresh.zh-CN.md"];
 const LOST: &str = "the answer to the last refresh was probably lost; log in again";
-/// How long a refresher really sleeps; by the clock of these tests it may be hours.
+/// A refresher's real sleep; by the clock of these tests it may be hours.
 const SLEEP: Duration = Duration::from_millis(3);
-/// What is waited for after a permanent failure unless something changes. No kind's tokens end about then, when a
-/// request would wait for the next try.
+/// The wait after a permanent failure unless something changes. No kind's tokens end about then, when a request would
+/// wait for the next try.
 const RETRY_INTERVAL_SECONDS: u64 = 7_200;
 const MESSAGE: &str = r#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#;
 
@@ -52,7 +52,7 @@ fn rows(document: &str) -> Vec<Row> {
     rows.collect()
 }
 
-/// What stands between backticks.
+/// The texts in backticks.
 fn code(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -114,7 +114,7 @@ impl World {
         world
     }
 
-    /// What is written for this kind, with the addresses of this test.
+    /// The configuration for this kind, with the addresses of this test.
     fn described(&self) -> Builder {
         let own = format!("token_url: \"{}/oauth/token\"", self.relay.url());
         let has_secret = !self.row.refresh.iter().any(|line| line == "client_auth: \"none\"");
@@ -246,7 +246,7 @@ fn has_a_fresh_token(world: &World) {
     }
 }
 
-/// What passes by itself costs nothing while the token lasts, and is not taken for the end.
+/// A transient failure costs nothing while the token lasts, and does not count as the end.
 fn survives_what_passes(world: &World) {
     let answers = &world.manners.answers;
     let passing = [&answers.rate_limit, &answers.server_error].into_iter().chain(&answers.pages);
@@ -401,7 +401,7 @@ fn log_in(world: &mut World) {
     world.start(Some(folder));
 }
 
-/// What a browser gets at `url`.
+/// A browser's answer from `url`.
 fn visit(url: &str) -> Answer {
     let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     ask(authority.parse().unwrap(), get(&format!("/{path}")))
@@ -421,7 +421,7 @@ fn says_that_the_client_is_wrong(world: &World) {
     assert_eq!(world.order().status, 200, "an order tries at once");
 }
 
-/// What an error is called in the body.
+/// The error code in the body.
 fn error_code(template: &Template) -> String {
     let body = template.body.as_ref().unwrap();
     let error = &body["error"];

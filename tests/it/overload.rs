@@ -16,7 +16,7 @@ const MESSAGE: &str = r#"{"model":"m","messages":[]}"#;
 struct Full {
     binary: Binary,
     address: SocketAddr,
-    /// Has the provider answer.
+    /// Makes the provider answer.
     release: Sender<()>,
     held: Vec<Client>,
     _peer: Peer,
@@ -173,13 +173,13 @@ fn a_new_connection_without_a_request_that_gives_way_is_told_so() {
     assert_eq!((told.status, told.code(), told.whole), (503, "overloaded", true));
 }
 
-/// What a TLS client says first, and what one of HTTP/2 does.
+/// The first bytes of a TLS client, and of an HTTP/2 client.
 const OTHERS: [(&[u8], &str); 2] = [
     (b"\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03 and so on", "it speaks TLS"),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "it speaks HTTP/2"),
 ];
 
-/// Whether the connection ends in order, without an answer.
+/// True if the connection ends cleanly, without an answer.
 fn ends_without_a_word(address: SocketAddr, bytes: &[u8]) -> bool {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(bytes).unwrap();

@@ -121,7 +121,7 @@ fn a_change_is_told() {
     assert_eq!(history.len(), 2);
     assert_eq!(history[1]["trouble"], Value::Null);
     assert!(history[1]["took_ms"].is_u64());
-    // What the page shows is what /-/status says.
+    // The page shows the content of /-/status.
     let status = proxy.ask(get("/-/status")).json();
     assert_eq!(
         status["providers"][0]["refresh"]["history"],
@@ -288,7 +288,7 @@ fn status_asks_the_instance_that_runs_though_the_file_on_disk_is_broken() {
     assert!(code == 0 && shown.contains("PROVIDER") && said.ends_with(broken), "{said}");
     let quiet = asked(&[&named[..], &["--quiet"]].concat());
     assert_eq!(quiet, (0, String::new(), String::new()));
-    // Where nobody answers, both are said.
+    // If nobody answers, both are reported.
     let (code, _, said) = asked(&["status"]);
     assert_eq!(code, 1);
     assert!(

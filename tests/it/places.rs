@@ -1,5 +1,5 @@
-//! Where a chain's state file is looked for: two processes on one state folder that call the provider differently,
-//! one refresh token at two issuers, and files, folders and locks that can't be read.
+//! The search for a chain's state file: two processes on one state folder that name the provider differently, one
+//! refresh token at two issuers, and unreadable files, folders and locks.
 //!
 //! The judge is an issuer that revokes a family of refresh tokens when one of them comes twice.
 
@@ -17,7 +17,7 @@ fn token(number: usize) -> String {
     format!("Bearer access-the-seed-{number}")
 }
 
-/// What the refresher of the provider at `index` waits for, "" for nothing.
+/// The obstacle that the refresher of the provider at `index` waits for, "" for none.
 fn waits(proxy: &TestProxy, index: usize) -> String {
     let status = proxy.ask(get("/-/status")).json();
     status["providers"][index]["waiting"]["for"].as_str().unwrap_or_default().to_owned()
@@ -178,7 +178,7 @@ fn a_process_that_starts_while_another_refreshes_under_another_name_waits_for_it
         world.presented() == 2
     });
     let second = world.called(&["New"]).start();
-    // What is stored is good.
+    // The stored token is valid.
     assert_eq!(sent(&second, "new"), token(1));
     second.refresh_all();
     drop(held);

@@ -18,7 +18,7 @@ fn part_of<'a>(page: &'a str, heading: &str) -> &'a str {
     rest.split("\n#").next().unwrap()
 }
 
-/// What stands in backquotes in the column of that number of the tables of `part`; their headings do not.
+/// The texts in backquotes in the column with that number in the tables of `part`, without their headings.
 fn column(part: &str, number: usize) -> BTreeSet<String> {
     let rows = part.lines().filter_map(|line| line.strip_prefix("| "));
     let cells = rows.filter_map(|row| row.split(" | ").nth(number).map(str::to_owned));
@@ -106,7 +106,8 @@ fn every_code_metric_and_page_has_its_row() {
     );
 }
 
-/// How a reload had failed, what a refresher waited for, and one kind of trouble were in the JSON and not on the page.
+/// The failure of a reload, the obstacle that a refresher waited for, and one kind of trouble were in the JSON and
+/// not on the page.
 #[test]
 fn every_key_of_the_status_and_every_trouble_is_on_its_page() {
     let page = part_of(include_str!("../../docs/status.md"), "## The JSON");
@@ -115,7 +116,7 @@ fn every_key_of_the_status_and_every_trouble_is_on_its_page() {
     let report = include_str!("../../src/report.rs").split("impl State").next().unwrap();
     let history = include_str!("../../src/token/history.rs");
     let (status, rest) = history.split_once("pub enum Trouble").unwrap();
-    // What is told under another name, or not at all.
+    // Fields under another name, or not in the JSON.
     let others = ["kind", "is_permanent"];
     let fields = report.lines().chain(status.lines()).filter_map(|line| {
         let (name, _) = line.strip_prefix("    pub ")?.split_once(':')?;

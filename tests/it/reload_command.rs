@@ -48,7 +48,7 @@ fn a_good_file_is_in_use_once_the_command_ends() {
     let output = reload(folder.path(), &running, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(ask(address, get("/-/status")).status, 401);
-    // What needs a restart is said, and the rest is in use.
+    // Settings that need a restart are named, and the others are in use.
     configure(folder.path(), ", max_connections: 7", &["One"]);
     let output = reload(folder.path(), &running, &[]);
     assert_eq!(output.status.code(), Some(0));
@@ -100,13 +100,13 @@ fn a_variable_that_only_the_shell_lacks_keeps_no_reload_from_the_running_one() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "providers.yaml: in use now\n");
     assert_eq!(text(&output.stderr), "");
-    // What is wrong whoever reads it does not reach it.
+    // A mistake for every reader does not reach the running evertoken.
     configure(folder.path(), &format!("{auth}, prot: 1"), &["One"]);
     let output = reload();
     assert_eq!(output.status.code(), Some(78));
     let told = text(&output.stderr);
     assert!(told.contains("'prot'") && !told.contains("'KEY'"), "{told}");
-    // Where neither has it, the running one says so.
+    // If neither has it, the running one says so.
     configure(folder.path(), &auth.replace("KEY", "NONE"), &["One"]);
     let output = reload();
     assert_eq!(output.status.code(), Some(1));

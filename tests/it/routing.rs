@@ -1,4 +1,4 @@
-//! Which provider gets a request: told by the API that the request belongs to, not by the order of the file.
+//! The provider for a request depends on the request's API, not on the order of the file.
 
 use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, answer};
@@ -67,7 +67,7 @@ fn headers_tell_the_api_where_both_have_the_path() {
 fn discovery_and_registration_of_an_mcp_client_went_to_a_provider_with_its_token() {
     let (anthropic, openai) = (echo("A"), echo("O"));
     let proxy = two(&anthropic, &openai).start();
-    // What MCP's Python and TypeScript clients and Claude Code ask for after a 401.
+    // Requests of MCP's Python and TypeScript clients and of Claude Code after a 401.
     for (method, target) in [
         ("GET", "/.well-known/oauth-protected-resource"),
         ("GET", "/.well-known/oauth-protected-resource/to/a/mcp"),

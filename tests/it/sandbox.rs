@@ -102,7 +102,7 @@ fn every_transient_failure_of_the_token_endpoint_is_survived() {
     }
     let proxy = before(&sandbox).start();
     for _ in 0..count {
-        // What is next is tried at once, rather than after the backoff.
+        // The next try comes at once, rather than after the backoff.
         ask(proxy.address, post("/-/refresh/p", ""));
     }
     eventually("it recovers", || proxy.ask(get("/-/ready")).status == 200);

@@ -1,4 +1,4 @@
-//! What scope a refresh asks for after a login (RFC 6749 §5.1, §6): never more than was granted.
+//! The scope in refreshes after a login (RFC 6749 §5.1, §6): never more than was granted.
 
 use std::io::Write;
 use std::path::Path;

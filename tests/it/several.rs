@@ -398,7 +398,7 @@ fn a_new_refresh_token_in_its_file_ends_a_permanent_failure() {
     assert_eq!(ask(&proxy).body, "fine");
 }
 
-/// What a peer of the simulation does at the moment.
+/// The present behaviour of a peer in the simulation.
 const MODES: [&str; 7] = ["fine", "429", "500", "529", "reset", "close", "cut"];
 
 #[test]
@@ -466,7 +466,7 @@ fn simulate(seed: u64) {
             );
             assert_eq!(asked.len(), 3, "{what}");
         }
-        // Whoever sent a byte of a response is the last one that was asked.
+        // The provider that sent a byte of a response is the last one that was asked.
         let sent_bytes =
             asked.iter().filter(|index| matches!(now[**index], "fine" | "cut")).count();
         assert!(sent_bytes <= 1, "{what}");

@@ -82,7 +82,7 @@ fn a_first_request_that_comes_after_the_stop_is_served() {
     assert_eq!(cut_off.recv().unwrap(), 0);
 }
 
-/// What became of a new connection with one request.
+/// The outcome of a new connection with one request.
 fn asks(address: std::net::SocketAddr) -> Option<std::io::Result<String>> {
     // A connection that begins while nobody is let in any more is not answered at all.
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;

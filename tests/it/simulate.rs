@@ -21,11 +21,11 @@ const STEPS: usize = 400;
 const RETRY_INTERVAL_MS: u64 = 600_000;
 /// Virtual time within which a machine recovers once faults have stopped.
 const RECOVERY_MAX_MS: u64 = 2 * RETRY_INTERVAL_MS + 700_000;
-/// How far requests are apart, where they come.
+/// The time between requests, if there are any.
 const REQUEST_EVERY_MS: u64 = 1_000;
-/// How long after the end of a token an issuer that repeats itself still does so.
+/// The time after the end of a token for which an issuer may still repeat it.
 const REPEATED_TOO_LONG_MS: u64 = 2_000;
-/// How long a try is held off that another process kept off, and one that the token store did.
+/// The wait after a try that another process prevented, and after one that the token store prevented.
 const BUSY_MS: u64 = 250;
 const AWAY_MS: u64 = 500;
 /// The most failed tries in ten seconds that nobody asked for.
@@ -43,7 +43,7 @@ struct Issuer {
     last_access: String,
 }
 
-/// What came of a request at the issuer, before anything happens to the answer.
+/// The outcome of a request at the issuer, before anything happens to the answer.
 enum Issued {
     Granted(Grant),
     Refused,
@@ -116,7 +116,7 @@ struct World {
     refuses: bool,
     /// A variable is missing.
     lacks_secret: bool,
-    /// How long all tokens live; drawn for each where that is None.
+    /// The lifetime of all tokens; drawn for each if None.
     lifetime_ms: Option<u64>,
     /// When the last try was that nobody asked for, and whether somebody asked for the next one.
     tried_ms: Option<u64>,
@@ -228,7 +228,7 @@ impl World {
         self.lost = 0;
     }
 
-    /// What a refresher does at each look, under the lock, and before it writes what it could not write.
+    /// A refresher's steps at each look, under the lock, and before it writes delayed changes.
     fn take_up_login(&mut self) -> bool {
         let stored = self.disk.clone().filter(|stored| self.machine.is_other_login(stored));
         let Some(stored) = stored else { return false };
@@ -266,7 +266,7 @@ impl World {
             self.failures_ms.clear();
         }
         if !self.is_explained {
-            // What somebody asked for does not move what was planned.
+            // An order does not move the plan.
             self.tried_ms = Some(self.true_ms);
         }
         self.is_explained = false;
@@ -417,7 +417,7 @@ impl World {
         }
     }
 
-    /// What may go wrong before the issuer acts.
+    /// The faults before the issuer acts.
     fn fault_before(&mut self) -> Option<Failure> {
         if !self.one_in(4) {
             return None;

@@ -26,21 +26,21 @@ use crate::support::{eventually, unwritable};
 
 const SEEDS: u64 = 24;
 const STEPS: usize = 12;
-/// How many run at once.
+/// The number of parallel runs.
 const THREADS: u64 = 4;
 const LIFETIME_SECS: u64 = 3600;
-/// How soon a refresher looks at the clock again, in real time.
+/// The real time between a refresher's looks at the clock.
 const SLEEP: Duration = Duration::from_millis(5);
 /// The most providers that share the chain.
 const SHARING_MAX: usize = 3;
-/// What they may be called.
+/// The possible names.
 const NAMES: [&str; 5] = ["A", "克劳德官方", "Claude 官方", "Claude 备用", "Zweiter"];
 /// The provider with a chain of its own.
 const OTHER: &str = "Other";
 /// The two chains, by the refresh tokens that they begin with.
 const CHAINS: [&str; 2] = ["the-seed", "other-seed"];
 
-/// What may happen.
+/// The possible steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// A refresh is ordered for one of the sharing providers.
@@ -125,17 +125,17 @@ struct World {
     /// Up to which number the tokens of each chain are refused.
     dead: Arc<[AtomicU64; 2]>,
     proxy: Option<TestProxy>,
-    /// Where the state folder is, and what stands in for what can't be used.
+    /// The folder of the state, with stand-ins for unusable files.
     base: tempfile::TempDir,
     entries: Vec<Entry>,
     lacks_secret: bool,
     is_blocked: bool,
-    /// How many tokens there had been by then.
+    /// The number of tokens at that time.
     issued_before_block: u64,
     hidden: Vec<PathBuf>,
     /// The proxy was started while the state files could not be read, and has no token since.
     knows_nothing: bool,
-    /// How many tries, of both chains together, something explains.
+    /// The number of tries, of both chains together, that have an explanation.
     explained: u64,
 }
 
@@ -244,7 +244,7 @@ impl World {
 
     fn restart(&mut self) {
         self.knows_nothing = !self.hidden.is_empty();
-        // What is missing is looked for, and what ended meanwhile got again.
+        // A missing secret is looked for, and a token that expired meanwhile is refreshed.
         self.explained += 2;
         self.proxy.take().unwrap().stop();
         self.start();
@@ -306,7 +306,7 @@ impl World {
         !self.knows_nothing && self.issued(0) > self.dead[0].load(Ordering::SeqCst)
     }
 
-    /// Whether each request to `entry` must be answered by the provider.
+    /// True if the provider must answer each request to `entry`.
     fn serves(&self, entry: &Entry) -> bool {
         let is_disk_well = !self.is_blocked && self.hidden.is_empty();
         match (entry.enabled, entry.refreshes) {
@@ -316,7 +316,7 @@ impl World {
         }
     }
 
-    /// Whether the refresher has what could not be written, and so stays while no provider uses it.
+    /// True if the refresher holds unwritten changes, and so stays while no provider uses it.
     fn has_unsaved(&self) -> bool {
         self.is_blocked && self.issued(0) > self.issued_before_block
     }
@@ -338,7 +338,7 @@ impl World {
         self.rng.choice(free).unwrap()
     }
 
-    /// Has the proxy use what the world says since `change`, while requests are under way.
+    /// Makes the proxy use the world's configuration since `change`, while requests are in flight.
     fn reload(&mut self, change: impl FnOnce(&mut Self)) {
         let mut under_way = Vec::new();
         for entry in self.entries.iter().filter(|entry| entry.is_active() && self.serves(entry)) {
@@ -353,7 +353,7 @@ impl World {
         }
         let lacked_secret = self.lacks_secret;
         change(self);
-        // What is missing, or was, is looked for once.
+        // A secret that is or was missing is looked for once.
         self.explained += u64::from(self.lacks_secret || lacked_secret);
         let answer = self.proxy().reload(&self.described());
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -372,7 +372,7 @@ impl World {
             Step::OrderAll => {
                 self.explained += 2;
                 self.proxy().refresh_all();
-                // What is ordered after it is heard after it.
+                // Later orders are heard after it.
                 self.order();
                 self.order_of(OTHER);
             }
@@ -383,7 +383,7 @@ impl World {
                 }
                 self.pass(LIFETIME_SECS * 1000 + 1);
             }
-            // What could not be written is lost with the process.
+            // Unwritten changes are lost with the process.
             Step::Restart if self.is_blocked => return false,
             Step::Restart => self.restart(),
             Step::Overlap if !is_disk_well => return false,
@@ -400,7 +400,7 @@ impl World {
                 self.restart();
             }
             Step::HideFiles => return self.hide_or_show(),
-            // Whose a file is that can't be read, nothing but its name tells.
+            // Only its name tells the owner of an unreadable file.
             _ if !self.hidden.is_empty() => return false,
             Step::Lack => self.reload(|world| world.lacks_secret ^= true),
             Step::TurnOff if !is_disk_well => return false,
@@ -463,7 +463,7 @@ impl World {
                 self.issued(0) > before || self.stored(&newest)
             });
         } else {
-            // What a reload has its refresher do is done before; and somebody goes on with what is in memory.
+            // The refresher's work after a reload is done first; and a provider continues with the tokens in memory.
             if !self.order() {
                 return false;
             }
@@ -481,14 +481,14 @@ impl World {
         self.is_blocked = false;
     }
 
-    /// Has `path` be a link to `target`, in one step: nobody finds nothing there meanwhile.
+    /// Replaces `path` by a link to `target` in one step, so that nobody ever finds it missing.
     fn point_at(&self, path: &Path, target: &Path) {
         let link = self.base.path().join("link");
         symlink(target, &link).unwrap();
         std::fs::rename(link, path).unwrap();
     }
 
-    /// Whether a state file holds `text`.
+    /// True if a state file contains `text`.
     fn stored(&self, text: &str) -> bool {
         let holds = |path: &PathBuf| {
             std::fs::read_to_string(path).is_ok_and(|stored| stored.contains(text))
@@ -502,7 +502,7 @@ impl World {
         }
         let aside = self.base.path().join("aside");
         if self.hidden.is_empty() {
-            // What a reload has a refresher do, as to move its file or to keep still, is done before.
+            // A refresher's work after a reload, such as moving its file or keeping still, is done first.
             if !self.order() {
                 return false;
             }
@@ -532,7 +532,7 @@ impl World {
         true
     }
 
-    /// What holds after each step.
+    /// The invariants after each step.
     fn check(&self) {
         for entry in self.entries.iter().filter(|entry| self.serves(entry)) {
             let answer = self.ask_of(entry.name);

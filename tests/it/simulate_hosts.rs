@@ -22,24 +22,24 @@ use crate::support::lockstep::{At, Fleet, Step};
 
 const SEEDS: u64 = 120;
 const HOSTS: usize = 4;
-/// How long there are faults.
+/// The time with faults.
 const FAULTS_MS: u64 = 400_000;
 const LIFETIME_SECS: u64 = 60;
 const LIFETIME_MS: u64 = LIFETIME_SECS * 1000;
 const LEAD_SECS: u64 = 20;
 const RETRY_SECS: u64 = 600;
-/// How far the wall clocks of the hosts differ at most, either way: a little, or without measure.
+/// The largest difference of the hosts' wall clocks, in either direction: small, or without measure.
 const SKEWS_MAX_MS: [i64; 2] = [1_000, 600_000];
-/// How long after its end a token may be sent: as wrong as two measurements of the clocks may be.
+/// The longest time after its end at which a token may be sent: the error of two measurements of the clocks.
 const OVERDUE_MAX_MS: u64 = 500;
 /// The issuer's answer is slow once in so many refreshes, and otherwise comes within so many milliseconds.
 const SLOW_ONE_IN: u32 = 6;
 const ANSWER_MS: u64 = 200;
-/// How soon after a refresh every host that runs has its token.
+/// The longest time after a refresh until every running host has its token.
 const HEARD_WITHIN_MS: u64 = 3_000;
-/// How long a host may be at a refresh under a lease that the store has forgotten.
+/// The longest time that a host may refresh under a lease that the store has forgotten.
 const EMPTIED_MS: u64 = 40_000;
-/// How long an order may take, with a store and an issuer that answer.
+/// The longest time for an order, with a store and an issuer that answer.
 const ORDER_MAX_MS: u64 = 120_000;
 
 /// Refresh tokens that descend from one seed.
@@ -104,7 +104,7 @@ impl Issuer {
     }
 }
 
-/// What a host is doing, as far as others would miss it.
+/// A host's state, as far as other hosts depend on it.
 #[derive(Clone, Copy, Default)]
 struct Delicate {
     /// It sent a token request and has not slept since.
@@ -133,11 +133,11 @@ struct World {
     is_explained: bool,
     /// The owner of the account revoked the chain.
     was_revoked: bool,
-    /// What a plain course of events does not have: each may cost a token request.
+    /// Disturbances, each of which may cost a token request.
     disturbances: u64,
-    /// How often the store was asked something.
+    /// The number of questions to the store.
     asked: u64,
-    /// What a replica of the store has.
+    /// The content of the store's replica.
     replica: ModelEngine<Secret>,
     /// When the store was last emptied.
     emptied_ms: Option<u64>,
@@ -197,7 +197,7 @@ impl World {
         self.fleet.hosts[host].paused_until_ms <= self.now_ms()
     }
 
-    /// Where the newest record of the store stands, and what `host` has.
+    /// The mark of the store's newest record, and that of `host`.
     fn marks(&self, host: usize) -> (Mark, Mark) {
         let shared = self.fleet.store.lock().unwrap().engine.mark;
         (shared, self.fleet.stored(host).map(|saved| saved.mark()).unwrap_or_default())
@@ -336,7 +336,7 @@ impl World {
         }
     }
 
-    /// Whether it waits for the issuer under its lease, with a token in hand that lasts.
+    /// True if it waits for the issuer under its lease, with a token in hand that lasts.
     fn has_time(&self, host: usize) -> bool {
         let now = self.fleet.now(host);
         let holds_lease = {
@@ -436,7 +436,7 @@ impl World {
                 self.is_explained |= is_delicate;
                 self.read_only_until_ms = self.now_ms() + length_ms;
             }
-            // Who knows the seed alone can't tell an emptied store from a new one; the others tell it.
+            // A host that knows only the seed can't tell an emptied store from a new one; the others tell it.
             2 if all_know && !is_delicate => {
                 let newcomer = self.rng.usize(0..HOSTS);
                 if self.can_tell_without(newcomer) {
@@ -469,7 +469,7 @@ impl World {
         self.disturbances += 1;
     }
 
-    /// Whether somebody who knows the newest runs, and the store is there to be told.
+    /// True if a host that knows the newest record runs, and the store can be told.
     fn can_tell_without(&self, other: usize) -> bool {
         let tells = |host: usize| {
             let (shared, own) = self.marks(host);
@@ -479,8 +479,8 @@ impl World {
         is_there && (0..HOSTS).any(tells)
     }
 
-    /// Whether every host in the middle of a refresh runs, and has its answer before a lease that the store
-    /// forgot could have been given to another.
+    /// True if every host in the middle of a refresh runs, and has its answer before another host could get a lease
+    /// that the store forgot.
     fn is_outlasted(&self) -> bool {
         let soon_ms = self.now_ms() + 1_000;
         let in_time = |host: usize| {
@@ -490,7 +490,7 @@ impl World {
         self.can_tell_without(HOSTS) && (0..HOSTS).all(in_time)
     }
 
-    /// What holds at any time.
+    /// The invariants at any time.
     fn check(&mut self) {
         for host in 0..HOSTS {
             let posting = self.fleet.posting(host);
@@ -520,7 +520,7 @@ impl World {
         token.is_some_and(|token| token.secret.expose() == self.issuer.newest)
     }
 
-    /// Whether the answer to the first use of its seed was lost: somebody has to log in again.
+    /// True if the answer to the first use of its seed was lost, so that somebody must log in again.
     fn is_lost(&self, host: usize) -> bool {
         let seed = self.fleet.hosts[host].seed.as_ref();
         let family = seed.map(|seed| self.issuer.tokens[seed].0);

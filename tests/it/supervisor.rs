@@ -1,4 +1,4 @@
-//! What systemd is told: in order around a start, a reload and a stop, and by the real binary's socket.
+//! Messages to systemd: their order around a start, a reload and a stop, and on the real binary's socket.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;

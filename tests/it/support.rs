@@ -1,4 +1,4 @@
-//! What the tests share: a proxy to start, peers that follow a script, a raw client.
+//! The tests' shared parts: a proxy to start, peers that follow a script, a raw client.
 
 pub(crate) mod binary;
 pub(crate) mod cases;
@@ -12,7 +12,7 @@ pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
-/// How long anything that must happen may take before a test fails.
+/// The longest wait for anything that must happen before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `holds`, and fails the test where that does not come.

@@ -400,12 +400,12 @@ fn a_tls_record_that_trickles_in_does_not_extend_the_time_for_an_answer() {
     }
 }
 
-/// What follows an answer in the same write.
+/// The end after an answer, in the same write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     /// Nothing.
     Open,
-    /// That TLS ends.
+    /// TLS's own end (`close_notify`).
     Said,
     /// The first half of the record that says so.
     HalfSaid,
@@ -480,7 +480,7 @@ fn no_second_request_goes_out_on_a_connection_whose_end_came_together_with_its_a
             let answered = client.answer();
             assert_eq!((answered.status, answered.body.as_str()), (200, "ok"), "{ending:?}");
         }
-        // Whatever went out was told before its answer.
+        // Every record came before its answer.
         let seen: Vec<_> = told.try_iter().map(|(connection, _)| connection).collect();
         assert_eq!(seen, connections, "{ending:?}");
     }

@@ -11,7 +11,7 @@ providers:
     auth_type: \"none\"
 ";
 
-/// What `check` says about the file with these bytes; the variables `A` and `B` are set.
+/// The message of `check` about a file with these bytes; the variables `A` and `B` are set.
 fn told(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("providers.yaml"), bytes).unwrap();

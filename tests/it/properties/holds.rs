@@ -1,4 +1,4 @@
-//! What must hold for any bytes at all: used by the properties here and by the targets in `fuzz/`.
+//! The properties of any bytes: used by the tests here and by the targets in `fuzz/`.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
@@ -27,7 +27,7 @@ const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_m
 /// The largest chunked body that the properties take.
 const BODY_MAX_BYTES: u64 = 64;
 
-/// What a head's bytes came to.
+/// The outcome for a head's bytes.
 type Outcome = Result<Option<(RequestHead, usize)>, Code>;
 
 fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {

@@ -18,7 +18,7 @@ pub(crate) struct Chromium {
     answers: Receiver<Value>,
     session: String,
     next_id: u64,
-    /// What it complained about: errors of scripts, refused loads, violated policies.
+    /// Its complaints: errors of scripts, refused loads, violated policies.
     complaints: Vec<String>,
     _profile: tempfile::TempDir,
 }
@@ -137,9 +137,9 @@ impl Chromium {
         self.complaints.extend(complaint);
     }
 
-    /// What it complained about since the last call.
+    /// Its complaints since the last call.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
-        // Whatever was said before this is there now.
+        // All earlier messages have arrived now.
         self.evaluate("0");
         std::mem::take(&mut self.complaints)
     }

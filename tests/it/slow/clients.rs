@@ -129,7 +129,7 @@ fn clients_that_leave_or_reset_at_every_stage() {
             if reset {
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
             } else {
-                // Where the proxy has ended it already that is fine too.
+                // If the proxy has already ended it, that is fine too.
                 let _ = stream.shutdown(Shutdown::Write);
             }
         }
@@ -142,7 +142,7 @@ fn without_descriptors_it_recovers_by_itself() {
     let subject = Subject::start_by("ulimit -n 64;", "");
     let silent: Vec<_> = (0..200).map(|_| connect(&subject)).collect();
     subject.binary.wait_for("No connection can be accepted");
-    // Who says nothing gives way, although nobody leaves.
+    // A silent connection gives way, although nobody leaves.
     eventually("a normal request is served", || {
         Client::try_ask(subject.address, &get("/normal")) == Some(200)
     });

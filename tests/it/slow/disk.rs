@@ -216,7 +216,7 @@ fn a_state_file_of_another_user_is_not_overwritten_and_no_seed_is_spent() {
     assert_eq!((left.len(), sandbox.counts().granted), (2, 1), "{left:?}");
 }
 
-/// Whatever the system says of the open or the read: strace says it in its place.
+/// Any error of the open or the read, which strace injects.
 #[test]
 fn a_state_file_that_gives_an_error_costs_no_chain() {
     for error in ["EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "EACCES", "ETIMEDOUT"] {
@@ -237,7 +237,7 @@ fn a_state_file_that_gives_an_error_costs_no_chain() {
                 .unwrap();
             let said = text(&traced.stderr);
             assert_eq!(traced.status.code(), Some(1), "{call} {error}: {said}");
-            // What we ran out of ourselves is told as that.
+            // A shortage of our own is reported as such.
             let is_told = said.contains("p.json, which can't be read")
                 || said.contains("Provider P was not refreshed: waiting since");
             assert!(is_told, "{call} {error}: {said}");
@@ -269,7 +269,7 @@ impl Delayed {
         Self { binary, child: None }
     }
 
-    /// What a request is answered with that comes while the disk has not answered for 10 s.
+    /// The answer to a request that comes after the disk has not answered for 10 s.
     fn refusal(&mut self) -> String {
         self.binary.wait_for("The refresher of provider P is waiting since");
         self.child = Some(self.binary.traced());

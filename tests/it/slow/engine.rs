@@ -79,7 +79,7 @@ impl Server {
         self.tell_as("", words);
     }
 
-    /// How many commands it refused with this code.
+    /// The number of commands that it refused with this code.
     pub(super) fn refusals(&self, code: &str) -> u64 {
         let mut command = Command::new(program("valkey-cli", "redis-cli"));
         command.arg("-s").arg(self.socket()).args(["INFO", "errorstats"]);
@@ -290,7 +290,7 @@ fn a_user_with_the_rights_that_the_documents_name() {
     let line = guide.lines().find(|line| line.starts_with("ACL SETUSER")).unwrap();
     let rights: Vec<_> = line.split(' ').collect();
     assert!(rights.contains(&"+time"));
-    // Who was given the rights that the documents named before goes on, and newer servers tell the time in INFO.
+    // A user with the rights that older documents named keeps working, and newer servers tell the time in INFO.
     let before: Vec<_> = rights.iter().copied().filter(|right| *right != "+time").collect();
     server.tell(&before);
     let url = server.url().replace("unix://", "unix://evertoken:PASSWORD@");
@@ -429,7 +429,7 @@ fn what_another_host_got_is_in_the_own_state_folder_too() {
     let [first, second] = hosts;
     let (own, other) = if source(&first) == "refresh" { (first, second) } else { (second, first) };
     assert_eq!((source(&own), source(&other)), ("refresh".into(), "token_store".into()));
-    // Whoever refreshed it is gone for good, and so is what the server knew.
+    // The host that refreshed it is gone for good, and so is the server's knowledge.
     drop((own, server));
     let folder = other.into_folder();
     let alone = builder(&emptied).folder(folder).start();

@@ -16,7 +16,7 @@ use super::engine::Server;
 
 const NEW_CHAIN: &str = "access-s2-";
 
-/// What the hosts of a test share.
+/// The shared state of a test's hosts.
 struct Fleet {
     server: Server,
     provider: Peer,

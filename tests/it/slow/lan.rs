@@ -23,14 +23,14 @@ const SETUP: &str = "set -e; ip link set lo up; ip link add card type veth peer 
     ip -6 route show table local | grep -q \"^local $address \" && break; sleep 0.01; done; done; \
     mount --bind resolv.conf /etc/resolv.conf; ";
 
-/// Where providers listen: in a network of their own, where nobody else does.
+/// The providers' port, in a network where nobody else listens.
 pub(crate) const PORT: u16 = 8000;
 
 /// A binary in a network of its own, which the test's thread has entered.
 pub(crate) struct Lan {
     /// The process.
     pub(crate) binary: Binary,
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     _folder: tempfile::TempDir,
 }
@@ -85,7 +85,7 @@ pub(crate) fn lose_all(socket: &impl AsFd) {
     SockRef::from(socket).attach_filter(&[nothing]).expect("an option");
 }
 
-/// What the name server does with a question.
+/// The name server's reaction to a question.
 #[derive(Clone, Debug)]
 pub(crate) enum Say {
     /// Answers with these, which may be none.
@@ -141,7 +141,7 @@ impl Names {
         (state.v4, state.v6) = (v4, v6);
     }
 
-    /// How many questions came.
+    /// The number of questions.
     pub(crate) fn questions(&self) -> usize {
         self.state.lock().unwrap().questions
     }

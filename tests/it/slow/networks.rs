@@ -175,7 +175,7 @@ fn handing_over() -> (Peer, Receiver<TcpStream>) {
     (peer, given)
 }
 
-/// Where packets to the provider come from.
+/// The source address of packets to the provider.
 fn come_from(address: &str) {
     ip(&format!("route change local {LIVE} dev lo table local src {address}"));
 }

@@ -16,14 +16,14 @@ use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
-/// Has `evertoken login` be what helps.
+/// Makes `evertoken login` the remedy.
 const LOGIN: &str = "device_authorization_url: \"http://127.0.0.1:9/device\"";
-/// What the issuers' tokens live.
+/// The lifetime of the issuers' tokens.
 const HOUR_MS: u64 = 3_600_000;
 
 /// More than the least time between two successful refreshes.
 const GAP_MS: u64 = 11_000;
-/// How often it is looked whether a refresh has happened before the clock is moved on.
+/// The number of looks for a refresh before the clock is moved on.
 const LOOKS: usize = 200;
 
 /// A clock that stands still unless it is moved.
@@ -93,7 +93,7 @@ fn state_of(proxy: &TestProxy, slug: &str) -> String {
     found["state"].as_str().unwrap().to_owned()
 }
 
-/// How many there were, however they ended.
+/// The number of refreshes, whatever their outcome.
 fn refreshes(proxy: &TestProxy, slug: &str) -> u64 {
     let status = proxy.ask(get("/-/status")).json();
     let providers = status["providers"].as_array().unwrap();
@@ -138,7 +138,7 @@ impl Stage {
         stage
     }
 
-    /// Has a refresh happen, whether it was asked for or came by itself.
+    /// Makes a refresh happen, on order or by itself.
     fn refresh(&self, slug: &str) {
         let before = refreshes(&self.proxy, slug);
         eventually("a refresh", || {
@@ -186,7 +186,7 @@ impl Stage {
         for slug in [slugs[0], slugs[3]] {
             self.refresh(slug);
         }
-        // What is left of this one's token lies behind the next hour.
+        // The rest of this one's token lies after the next hour.
         self.refresh(slugs[1]);
         self.hand.forward(1_100_000);
         self.issuers[1].answers(503, "");
@@ -311,7 +311,7 @@ fn it_keeps_itself_up_to_date_and_its_buttons_work_by_keyboard() {
     browser.screen(360, "light");
     browser.open(&format!("http://{}/-/", proxy.address));
     browser.wait_for("document.getElementById('link').textContent === 'Live'");
-    // What it says is gone after a while, so that is noted.
+    // Its message vanishes after a while, so the test records it.
     browser.evaluate(
         "window.said = []; new MutationObserver(() => said.push(document.getElementById('told').textContent))\
          .observe(document.getElementById('told'), { childList: true })",
@@ -319,7 +319,7 @@ fn it_keeps_itself_up_to_date_and_its_buttons_work_by_keyboard() {
     let shows =
         |text: &str| format!("document.getElementById('h-one').innerText.includes('{text}')");
     browser.wait_for(&shows("1 succeeded, 0 failed"));
-    // What happens elsewhere is seen, without loading the page again.
+    // Events elsewhere show up without a new load of the page.
     browser.evaluate("window.mark = 1");
     hand.forward(60_000);
     assert_eq!(proxy.ask(post("/-/refresh/one", "")).status, 200);

@@ -140,12 +140,12 @@ fn without_a_thread_requests_get_503_and_a_stop_is_orderly() {
     let folder = folder([&named(&one), &named(&two)], &issuer.url());
     let mut binary = start_lonely(folder.path());
     let mut client = ready(&binary);
-    // Whichever of its threads end meanwhile, it may start no other.
+    // Even if some of its threads end meanwhile, it may start no other.
     limit(&binary, LONELY, "nproc", 1);
     for _ in 0..5 {
         refused(&mut client, "the system gives evertoken no more threads");
     }
-    // Whoever comes now finds no worker.
+    // New connections find no worker.
     let mut newcomers = Vec::new();
     eventually("there is no worker left", || {
         let mut newcomer = Client::connect(binary.address());

@@ -10,8 +10,8 @@ use crate::support::client::{Client, get};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
-/// How long a normal request may take while an attack goes on: less than the 15 s of `client_head`, after which
-/// the attackers' connections would end by themselves.
+/// The longest time for a normal request during an attack: less than the 15 s of `client_head`, after which the
+/// attackers' connections would end by themselves.
 pub(crate) const SERVED_MAX: Duration = Duration::from_secs(10);
 /// The most memory it may ever have had.
 const RSS_MAX_KIB: u64 = 64 * 1024;
@@ -23,7 +23,7 @@ const KEPT_MAX: usize = 64 + 2;
 pub(crate) struct Subject {
     /// The process.
     pub(crate) binary: Binary,
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     /// The provider behind it.
     pub(crate) peer: Peer,

@@ -11,7 +11,7 @@ use crate::support::client::{ask, get};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
-/// What a write came to.
+/// The outcome of a write.
 fn refused(server: &Server, user: &str) -> String {
     let url = server.url().replace("unix://", &format!("unix://{user}"));
     let asked = Line::open(&store(&url, None)).and_then(|mut line| line.probe("test:"));

@@ -29,7 +29,7 @@ pub(crate) fn run(folder: &Path, arguments: &[&str], variables: &[(&str, &str)])
     command(folder, arguments, variables).output().expect("the binary runs")
 }
 
-/// What was written, as text.
+/// The bytes as text.
 pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -104,7 +104,7 @@ impl Binary {
         children.trim().parse().ok().and_then(Pid::from_raw).expect("it has one child")
     }
 
-    /// What it wrote so far.
+    /// Its lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
@@ -120,7 +120,7 @@ impl Binary {
         found.unwrap()
     }
 
-    /// Where it listens.
+    /// Its address.
     #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.wait_for("Listening on http://");

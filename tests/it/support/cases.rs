@@ -5,13 +5,13 @@ use std::path::Path;
 
 use super::client::{Client, get};
 
-/// What a client sends, and what must come of it.
+/// A client's bytes, and the expected outcome.
 pub(crate) struct Case {
     /// File and name.
     pub(crate) name: String,
     /// The bytes that are sent.
     pub(crate) input: Vec<u8>,
-    /// Whether the client's side ends then.
+    /// True if the client's side ends then.
     ends: bool,
     /// The answers, one line each.
     pub(crate) expected: Vec<String>,

@@ -19,7 +19,7 @@ pub(crate) struct Answer {
     pub(crate) fields: Vec<(String, String)>,
     /// The body without its framing.
     pub(crate) body: String,
-    /// Whether the body came whole, by its own framing.
+    /// True if the body came whole, by its own framing.
     pub(crate) whole: bool,
 }
 
@@ -158,7 +158,7 @@ impl Client {
         let _ = self.reader.read_to_end(into);
     }
 
-    /// Whether an answer, or the connection's end, is there to be read.
+    /// True if an answer, or the connection's end, can be read.
     pub(crate) fn has_word(&self) -> bool {
         let stream = self.reader.get_ref();
         stream.set_nonblocking(true).expect("an option");
@@ -167,7 +167,7 @@ impl Client {
         !seen.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
-    /// Whether the proxy closes the connection now, with nothing more to say.
+    /// True if the proxy closes the connection now, without sending more.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.reader.read_to_end(&mut rest) {

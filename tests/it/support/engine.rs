@@ -4,16 +4,16 @@
 use evertoken::record::Mark;
 use evertoken::shared::lease::GRACE_MS;
 
-/// What it has of one provider.
+/// The store's knowledge of one provider.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelEngine<R> {
     /// The highest fencing number given out; None where it knows nothing.
     pub(crate) fence: Option<u64>,
-    /// Where the record stands.
+    /// The record's mark.
     pub(crate) mark: Mark,
     /// The record.
     pub(crate) record: Option<R>,
-    /// Who holds the lease, and until when; nobody in particular is "".
+    /// The holder of the lease, and its end; "" for no holder.
     lease: Option<(String, u64)>,
 }
 
@@ -23,7 +23,7 @@ impl<R: Clone> ModelEngine<R> {
         Self { fence: None, mark: Mark::default(), record: None, lease: None }
     }
 
-    /// Who holds the lease at `now_ms`.
+    /// The holder of the lease at `now_ms`.
     pub(crate) fn holder(&self, now_ms: u64) -> Option<&str> {
         self.lease.as_ref().filter(|(_, until)| *until > now_ms).map(|(holder, _)| holder.as_str())
     }

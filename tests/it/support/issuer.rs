@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::peer::{Peer, answer};
 
-/// How one token request is treated.
+/// The treatment of one token request.
 enum Manner {
     /// The answer comes once the other end is dropped.
     Hold(Receiver<()>),
@@ -15,7 +15,7 @@ enum Manner {
     Refuse(u16, String, Receiver<()>),
 }
 
-/// What became of one family of refresh tokens.
+/// The state of one family of refresh tokens.
 #[derive(Default)]
 struct Family {
     name: String,
@@ -27,7 +27,7 @@ struct Family {
 struct Book {
     lifetime_secs: u64,
     families: Vec<Family>,
-    /// Which family a refresh token belongs to, and whether it is the one to be used next.
+    /// The family of each refresh token, and true for the next one to use.
     tokens: HashMap<String, (usize, bool)>,
     manners: VecDeque<Manner>,
     presented: Vec<String>,
@@ -130,14 +130,14 @@ impl StrictIssuer {
         self.book().families.iter_mut().for_each(|family| family.is_revoked = true);
     }
 
-    /// Has it rotate at the next request, and answer once the sender is dropped.
+    /// Makes it rotate at the next request, and answer once the sender is dropped.
     pub(crate) fn hold_next(&self) -> Sender<()> {
         let (release, released) = bounded(0);
         self.book().manners.push_back(Manner::Hold(released));
         release
     }
 
-    /// Has it answer the next request like this, and rotate nothing.
+    /// Makes it answer the next request like this, and rotate nothing.
     pub(crate) fn refuse_next(&self, status: u16, body: &str) {
         drop(self.hold_and_refuse_next(status, body));
     }

@@ -32,7 +32,7 @@ use super::PATIENCE;
 use super::engine::ModelEngine;
 use super::proxy::TestProxy;
 
-/// What a thread is about to do.
+/// The next step of a thread.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Ask the token store something.
@@ -45,7 +45,7 @@ pub(crate) enum Step {
     Sleep(u64, Sender<Instant>),
 }
 
-/// What the issuer made of a token request: an answer, or that it never came.
+/// The issuer's reaction to a token request: an answer, or none.
 pub(crate) type Outcome = Result<(u16, String), ()>;
 
 enum Go {
@@ -53,7 +53,7 @@ enum Go {
     Die,
 }
 
-/// Where one host's thread stops.
+/// The gate at which one host's thread stops.
 #[derive(Clone)]
 struct Gate {
     host: usize,
@@ -80,9 +80,9 @@ pub(crate) struct Store {
     pub(crate) is_away: bool,
     /// It refuses writes.
     pub(crate) is_read_only: bool,
-    /// What it does next gets no answer.
+    /// Its next request gets no answer.
     pub(crate) loses_answer: bool,
-    /// How far its clock is ahead.
+    /// The lead of its clock.
     pub(crate) skew_ms: i64,
     now_ms: Arc<AtomicU64>,
 }
@@ -183,14 +183,14 @@ fn moment(true_ms: u64, skew_ms: i64) -> Moment {
     Moment { wall: wall.plus_millis(skew_ms), steady_ms: true_ms }
 }
 
-/// What one host's keeper knows.
+/// One host's keeper's knowledge.
 #[derive(Default)]
 struct Keeper {
     polled_ms: Option<u64>,
     mark: Option<Mark>,
 }
 
-/// What a host's thread waits for.
+/// The obstacle that a host's thread waits for.
 pub(crate) enum At {
     /// To be told to go on with this.
     Stopped(Step),
@@ -202,7 +202,7 @@ pub(crate) enum At {
 
 /// One host.
 pub(crate) struct Host {
-    /// What its thread waits for.
+    /// The obstacle that its thread waits for.
     pub(crate) at: At,
     /// From when on its thread can be told to go on.
     pub(crate) ready_ms: u64,
@@ -210,7 +210,7 @@ pub(crate) struct Host {
     pub(crate) paused_until_ms: u64,
     /// The refresh token that its configuration names.
     pub(crate) seed: Option<String>,
-    /// Who it is in the store.
+    /// Its name in the store.
     pub(crate) holder: String,
     folder: tempfile::TempDir,
     skew_ms: Arc<AtomicI64>,
@@ -229,9 +229,9 @@ pub(crate) struct Fleet {
     pub(crate) true_ms: u64,
     /// Theirs.
     pub(crate) hosts: Vec<Host>,
-    /// What they share.
+    /// The shared store.
     pub(crate) store: Arc<Mutex<Store>>,
-    /// Where everything that is random comes from.
+    /// The source of all randomness.
     pub(crate) rng: Rng,
     /// The configuration of all, but for the seed.
     text: String,
@@ -240,7 +240,7 @@ pub(crate) struct Fleet {
     to_leader: Sender<(usize, Step)>,
 }
 
-/// How often a keeper looks at the store.
+/// The time between a keeper's looks at the store.
 const POLL_MS: u64 = 500;
 /// A step of a host comes at most so much later than the one before.
 const LATENCY_MAX_MS: u64 = 20;
@@ -255,7 +255,7 @@ fn shared_store() -> SharedStore {
     }
 }
 
-/// Where files that are written very often are quick to write.
+/// A folder in which files that are written very often are quick to write.
 fn folder() -> tempfile::TempDir {
     let quick = PathBuf::from("/dev/shm");
     let made = if quick.is_dir() { tempfile::tempdir_in(quick) } else { tempfile::tempdir() };
@@ -309,7 +309,7 @@ impl Fleet {
         moment(self.true_ms, self.hosts[host].skew_ms.load(Ordering::SeqCst))
     }
 
-    /// Has the wall clock of `host` be so far ahead.
+    /// Sets the lead of the wall clock of `host`.
     pub(crate) fn set_skew(&self, host: usize, ms: i64) {
         self.hosts[host].skew_ms.store(ms, Ordering::SeqCst);
     }
@@ -320,12 +320,12 @@ impl Fleet {
         self.now_ms.store(self.true_ms, Ordering::SeqCst);
     }
 
-    /// What `host` published last.
+    /// The latest posting of `host`.
     pub(crate) fn posting(&self, host: usize) -> Arc<Posting> {
         self.hosts[host].store.read(0)
     }
 
-    /// What the state file of `host` has.
+    /// The content of the state file of `host`.
     pub(crate) fn stored(&self, host: usize) -> Option<Saved> {
         self.state(host).load().ok().flatten()
     }
@@ -339,7 +339,7 @@ impl Fleet {
         StateFile::new(self.hosts[host].folder.path(), "p")
     }
 
-    /// Whether `host` thinks that the lease is its own.
+    /// True if `host` believes that it holds the lease.
     pub(crate) fn has_lease(&self, host: usize) -> bool {
         self.hosts[host].held.as_ref().is_some_and(|held| held.lease().is_some())
     }
@@ -451,7 +451,7 @@ impl Fleet {
         }
     }
 
-    /// Has the thread of `host` go on; what it was about to do.
+    /// Lets the thread of `host` continue; returns the step that it was about to take.
     pub(crate) fn go_on(&mut self, host: usize) {
         match std::mem::replace(&mut self.hosts[host].at, At::Down) {
             At::Down => return,
@@ -461,7 +461,7 @@ impl Fleet {
         self.follow(host);
     }
 
-    /// Has the refresher of `host` told something by `tell`: it hears it at once where it sleeps.
+    /// Sends the refresher of `host` a message by `tell`: it hears it at once if it sleeps.
     pub(crate) fn tell<T>(&mut self, host: usize, tell: impl FnOnce(&Refresher) -> T) -> Option<T> {
         let own = &mut self.hosts[host];
         let told = tell(own.refresher.as_ref()?);
@@ -474,7 +474,7 @@ impl Fleet {
         Some(told)
     }
 
-    /// What the issuer made of the request that `host` sent, and when that is known.
+    /// The issuer's reaction to the request of `host`, and the time when it arrives.
     pub(crate) fn answer(&mut self, host: usize, outcome: Outcome, comes_ms: u64) {
         *self.hosts[host].outcome.lock().unwrap() = Some(outcome);
         self.hosts[host].ready_ms = comes_ms;
@@ -491,7 +491,7 @@ impl Fleet {
         running.filter(|(_, host)| !matches!(host.at, At::Down)).map(due).min_by_key(|(_, ms)| *ms)
     }
 
-    /// What the keeper of `host` does: it renews the lease, and tells of what is new.
+    /// The work of the keeper of `host`: it renews the lease, and passes news on.
     pub(crate) fn keep(&mut self, host: usize) {
         let (true_ms, now) = (self.true_ms, self.now(host));
         let own = &mut self.hosts[host];

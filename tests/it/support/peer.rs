@@ -16,7 +16,7 @@ pub(crate) struct Seen {
     pub(crate) fields: Vec<(String, String)>,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
-    /// Which connection it came on, from 0.
+    /// The number of its connection, from 0.
     pub(crate) connection: usize,
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn answer(status: u16, body: &str) -> String {
 
 /// A running peer.
 pub(crate) struct Peer {
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     stopped: Arc<AtomicBool>,

@@ -16,18 +16,18 @@ use evertoken::supervisor::Supervisor;
 
 use super::client::{Answer, ask};
 
-/// How many were started so far.
+/// The number of proxies started so far.
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
 /// A running proxy with its own state folder.
 pub(crate) struct TestProxy {
     app: Option<App>,
-    /// Where it listens.
+    /// Its address.
     pub(crate) address: SocketAddr,
     folder: tempfile::TempDir,
 }
 
-/// What a proxy is made of.
+/// The parts of a proxy.
 #[derive(Default)]
 pub(crate) struct Builder {
     settings: String,
@@ -41,13 +41,13 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// Has it take the time from `clock`.
+    /// Makes it take the time from `clock`.
     pub(crate) fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Has it sleep by `timer`.
+    /// Makes it sleep by `timer`.
     pub(crate) fn timer(mut self, timer: fn(Duration) -> Receiver<Instant>) -> Self {
         self.timer = Some(timer);
         self
@@ -80,7 +80,7 @@ impl Builder {
         self.provider(name, "anthropic", url, &lines)
     }
 
-    /// Has every provider so far reached through `proxy`.
+    /// Makes evertoken reach every provider so far through `proxy`.
     pub(crate) fn through(mut self, proxy: &str) -> Self {
         let line = format!("\n    proxy: \"{proxy}\"\n    base_url:");
         self.providers = self.providers.replace("\n    base_url:", &line);
@@ -111,7 +111,7 @@ impl Builder {
         self
     }
 
-    /// Has this one told how it goes.
+    /// Makes this one receive its messages.
     pub(crate) fn supervisor(mut self, supervisor: Supervisor) -> Self {
         self.supervisor = Some(supervisor);
         self
@@ -202,7 +202,7 @@ impl TestProxy {
         self.app.take().expect("it runs").stop()
     }
 
-    /// Has it use what `described` says from now on; the answer of `POST /-/reload`.
+    /// Makes it use `described` from now on; returns the answer of `POST /-/reload`.
     #[track_caller]
     pub(crate) fn reload(&self, described: &Builder) -> Answer {
         let file = self.folder.path().join("providers.yaml");

@@ -8,7 +8,7 @@ use crate::support::issuer::StrictIssuer;
 use crate::support::peer::Peer;
 use crate::support::proxy::{Builder, TestProxy};
 
-/// How long its tokens live.
+/// The lifetime of its tokens.
 pub(crate) const LIFETIME_SECS: u64 = 3600;
 
 pub(crate) struct World {
@@ -44,7 +44,7 @@ impl World {
         providers.iter().fold(self.described(), one)
     }
 
-    /// What the file `name` beside the state folder is from now on.
+    /// Replaces the file `name` beside the state folder.
     pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.base.path().join(name), text).unwrap();
     }
@@ -56,7 +56,7 @@ impl World {
         of_env(&self.issuer.url()).replace("refresh_token_env: REFRESH_TOKEN", &seed)
     }
 
-    /// What was sent to the provider.
+    /// The number of credentials that the provider saw.
     pub(crate) fn was_shown(&self) -> usize {
         self.provider.seen().len()
     }
