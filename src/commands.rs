@@ -116,10 +116,7 @@ impl Variables {
     fn of_file(path: &Path, text: &str) -> Self {
         let found = environment_file::parse(text);
         let unclear = |line| {
-            format!(
-                "{}:{line}: warning: this is no NAME=value, so it is passed over",
-                path.display()
-            )
+            format!("{}:{line}: warning: this is not NAME=value, so it is ignored", path.display())
         };
         let warnings = found.unclear_lines.into_iter().map(unclear).collect();
         Self { file: found.values, warnings, ..Self::default() }

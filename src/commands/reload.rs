@@ -50,7 +50,7 @@ impl fmt::Display for NoOutcome {
             }
             Self::NobodyListens(port) => write!(
                 f,
-                "No evertoken is seen to listen on port {port}; if it runs as another user, or settings.port has \
+                "No visible evertoken listens on port {port}; if it runs as another user, or settings.port has \
                  changed, {name_it}"
             ),
             Self::OtherListens(port, process) => {

@@ -13,7 +13,8 @@ pub fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
         let before = String::from_utf8_lossy(&bytes[..valid]);
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-        let message = format!("the byte {:#04x} is no UTF-8; save the file as UTF-8", bytes[valid]);
+        let message =
+            format!("the byte {:#04x} is not UTF-8; save the file as UTF-8", bytes[valid]);
         (Some((line, column)), message)
     })
 }
@@ -54,7 +55,7 @@ mod tests {
         }
         let latin_1: Vec<u8> =
             text.chars().map(|one| u8::try_from(u32::from(one)).unwrap()).collect();
-        let words = "the byte 0xfc is no UTF-8; save the file as UTF-8".to_owned();
+        let words = "the byte 0xfc is not UTF-8; save the file as UTF-8".to_owned();
         assert_eq!(text_of(latin_1), Err((Some((2, 9)), words)));
         assert!(text_of(vec![0x1f, 0x8b, 8]).unwrap_err().1.contains("gzip"));
         for fine in [text, "", "a", "\u{feff}a: b"] {

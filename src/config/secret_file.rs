@@ -83,7 +83,7 @@ impl Oddity {
 impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Blanks => "has blanks around it, which are sent with it",
+            Self::Blanks => "has spaces around it, which are sent with it",
             Self::Quotes => {
                 "stands in quotes, which are sent with it; a shell takes them away, docker's --env-file does not"
             }

@@ -180,7 +180,7 @@ fn read_database(text: &str) -> Result<u32, &'static str> {
 
 fn decode(text: &str) -> Result<String, &'static str> {
     let decoded = percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned);
-    decoded.map_err(|_| "what is written with '%' must be UTF-8")
+    decoded.map_err(|_| "percent-encoded text must be UTF-8")
 }
 
 #[cfg(test)]

@@ -68,10 +68,10 @@ fn slip_in(url: &str) -> String {
         return format!("; it holds a character that can't be seen (U+{code:04X}): type it anew");
     }
     if url.starts_with('$') || url.contains("${") {
-        return "; no variables are put in here: write the URL itself".to_owned();
+        return "; variables are not replaced here: write the URL itself".to_owned();
     }
     if split_url(url.trim()).is_some() {
-        return "; take out the blank before or behind it".to_owned();
+        return "; remove the space before or after it".to_owned();
     }
     let Some((scheme, rest)) = url.split_once("://") else { return String::new() };
     let distance = |meant: &str| strsim::damerau_levenshtein(&scheme.to_lowercase(), meant);
@@ -106,11 +106,11 @@ mod tests {
             ("“https://x”", "; “ is part of it: write plain quotes around it, \" or '"),
             ("https://x’", "; ’ is part of it: write plain quotes around it, \" or '"),
             ("https://x\u{200b}", "a character that can't be seen (U+200B): type it anew"),
-            ("${BASE}", "; no variables are put in here: write the URL itself"),
-            ("$BASE/v1", "; no variables are put in here: write the URL itself"),
-            ("https://x/${V}", "; no variables are put in here: write the URL itself"),
-            ("https://x ", "; take out the blank before or behind it"),
-            (" https://x", "; take out the blank before or behind it"),
+            ("${BASE}", "; variables are not replaced here: write the URL itself"),
+            ("$BASE/v1", "; variables are not replaced here: write the URL itself"),
+            ("https://x/${V}", "; variables are not replaced here: write the URL itself"),
+            ("https://x ", "; remove the space before or after it"),
+            (" https://x", "; remove the space before or after it"),
             ("https://u:p@x", " without a user or password before an '@'"),
             ("u:p@x.com", " without a user or password before an '@'"),
         ];

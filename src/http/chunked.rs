@@ -69,7 +69,7 @@ pub enum BadFraming {
 impl fmt::Display for BadFraming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Size => "a chunk size that is no number",
+            Self::Size => "a chunk size that is not a number",
             Self::SizeTooLarge => "a chunk size that is too large",
             Self::Extension => "a control byte in a chunk extension",
             Self::Overlong => "a chunk longer than its size",

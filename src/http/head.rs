@@ -74,7 +74,7 @@ impl fmt::Display for BadHead {
             }
             Self::Coding => "a Transfer-Encoding other than chunked",
             Self::CodingAndLength => "both Transfer-Encoding and Content-Length",
-            Self::Length => "a Content-Length that is no number",
+            Self::Length => "a Content-Length that is not a number",
             Self::Lengths => "more than one Content-Length",
         })
     }

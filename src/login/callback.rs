@@ -92,7 +92,7 @@ pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
 fn checked(code: &str) -> Callback {
     let visible = code.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
     if code.is_empty() || code.len() > CODE_MAX_BYTES || !visible {
-        return Callback::NotOurs("it is no code");
+        return Callback::NotOurs("it is not a code");
     }
     Callback::Code(Secret::new(code))
 }
@@ -195,8 +195,8 @@ mod tests {
                 Callback::NotOurs("its 'state' is not that of this login"),
             ),
             ("state=s1", Callback::NotOurs("it has no 'code'")),
-            ("state=s1&code=", Callback::NotOurs("it is no code")),
-            ("state=s1&code=a%20b", Callback::NotOurs("it is no code")),
+            ("state=s1&code=", Callback::NotOurs("it is not a code")),
+            ("state=s1&code=a%20b", Callback::NotOurs("it is not a code")),
             ("state=s1&state=s1&code=c", Callback::NotOurs("it names a parameter twice")),
             ("state=s1&code=c&code=d", Callback::NotOurs("it names a parameter twice")),
             ("", Callback::NotOurs("it has no 'state'")),
@@ -275,9 +275,9 @@ mod tests {
                 Callback::NotOurs("its 'state' is not that of this login"),
             ),
             ("http://x/?code=c1", Callback::NotOurs("it has no 'state'")),
-            ("two words", Callback::NotOurs("it is no code")),
-            ("   ", Callback::NotOurs("it is no code")),
-            ("#s1", Callback::NotOurs("it is no code")),
+            ("two words", Callback::NotOurs("it is not a code")),
+            ("   ", Callback::NotOurs("it is not a code")),
+            ("#s1", Callback::NotOurs("it is not a code")),
         ];
         for (text, expected) in cases {
             assert_eq!(of_pasted(text, &EXPECTED), expected, "{text:?}");

@@ -15,7 +15,7 @@ pub(super) fn with_advice(failure: &Failure, url: &str) -> String {
 fn advice(trouble: Trouble, url: &str) -> Option<String> {
     let advice = match trouble {
         Trouble::ClientRefused => {
-            "compare the client id, the client secret and client_auth with what is registered at the issuer"
+            "compare the client id, the client secret and client_auth with the issuer's registration"
         }
         Trouble::RequestRefused => REQUEST_KEYS,
         Trouble::ScopeRefused => "compare scope and extra_params with what the issuer grants",

@@ -50,7 +50,7 @@ mod tests {
             (Errno::TIMEDOUT.into(), Cut::BrokeOff),
             (Errno::CONNRESET.into(), Cut::BrokeOff),
             (io::ErrorKind::UnexpectedEof.into(), Cut::BrokeOff),
-            (io::Error::other("a chunk size that is no number"), Cut::BrokeOff),
+            (io::Error::other("a chunk size that is not a number"), Cut::BrokeOff),
         ];
         for (error, expected) in cases {
             assert_eq!(Cut::of(&error), expected, "{error:?}");

@@ -214,7 +214,7 @@ fn no_such_provider(providers: &[Arc<Provider>]) -> String {
         return "There is no such provider, or it is disabled; none is refreshed".to_owned();
     }
     format!(
-        "There is no such provider, or it is disabled; those that are refreshed: {}",
+        "There is no such provider, or it is disabled; the refreshed providers are: {}",
         slugs.join(", ")
     )
 }

@@ -138,7 +138,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 /// The routing table in words, one line for each kind of request, with the order of providers.
 pub fn explain(config: &Config) -> Vec<String> {
     const APIS: [(Option<ProviderKind>, &str); 4] = [
-        (Some(ProviderKind::Anthropic), "/v1/messages, and what has anthropic-version"),
+        (Some(ProviderKind::Anthropic), "/v1/messages, or with anthropic-version"),
         (Some(ProviderKind::OpenAi), "/v1/chat/completions, responses, embeddings, files, …"),
         (Some(ProviderKind::Generic), "/v1beta/…, …:generateContent"),
         (None, "any other path"),
@@ -228,7 +228,7 @@ fn find_disabled<'a, P: AsRef<Provider>>(
 /// `/to/<slug>` names no provider, or a disabled one.
 fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
     let what = find_disabled(providers, segment).map_or_else(
-        || "There is no provider of this slug".to_owned(),
+        || "There is no provider with this slug".to_owned(),
         |one| format!("{} is disabled in providers.yaml", one.name),
     );
     let enabled = providers.iter().map(AsRef::as_ref).filter(|one| one.enabled);
@@ -460,7 +460,7 @@ model_routes:
         let expected = [
             "model '*haiku*' a, then o (as small) or g",
             "model 'x' as without it, since none of its providers is enabled",
-            "/v1/messages, and what has anthropic-version a, then g",
+            "/v1/messages, or with anthropic-version a, then g",
             "/v1/chat/completions, responses, embeddings, files, … o, then g",
             "/v1beta/…, …:generateContent g",
             "any other path nobody (404)",

@@ -54,7 +54,7 @@ impl fmt::Display for BadRecord {
             Self::Json(line, column, kind) => {
                 write!(f, "line {line}, column {column}: {kind:?} error")
             }
-            Self::NoObject => f.write_str("it is no JSON object"),
+            Self::NoObject => f.write_str("it is not a JSON object"),
             Self::Empty => f.write_str("it holds nothing of a state file"),
             Self::Field("refresh_token") => f.write_str("its refresh token makes no sense"),
             Self::Field(name) => write!(f, "its {name} makes no sense"),

@@ -95,8 +95,7 @@ providers:
     );
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(folder.path().join("providers.yaml"), private).unwrap();
-    let warnings =
-        ["nobody is asked for this key", "the credential goes over the network unencrypted"];
+    let warnings = ["no client needs this key", "the credential goes over the network unencrypted"];
     let check = run(folder.path(), &["check"], &VARIABLES);
     let said = text(&check.stderr) + &text(&check.stdout);
     assert_eq!(check.status.code(), Some(0), "{said}");

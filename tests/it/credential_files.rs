@@ -176,7 +176,7 @@ fn secrets_as_editors_and_env_files_leave_them() {
     let (code, out, err) = check(folder.path(), lines, &[("ID", " the-id ")]);
     assert_eq!(code, Some(0), "{err}");
     assert!(err.contains("the secret in token stands in quotes"), "{err}");
-    assert!(err.contains("the value of the variable 'ID' has blanks around it"), "{err}");
+    assert!(err.contains("the value of the variable 'ID' has spaces around it"), "{err}");
     assert!(!format!("{out}{err}").contains("seed-value"), "{out}{err}");
     write(b"seed-value");
     let empty = format!("{lines}\nclient_secret_env: ''");

@@ -194,7 +194,7 @@ fn what_is_unclear_in_the_file_is_said_without_what_stands_there() {
     let check = run_on(folder.path(), &["check"], &[]);
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
     let told = text(&check.stderr);
-    assert!(told.contains("environment:4: warning: this is no NAME=value"), "{told}");
+    assert!(told.contains("environment:4: warning: this is not NAME=value"), "{told}");
     assert!(!told.contains("a-secret"), "{told}");
     // A user without the permission to read the file is told so.
     let file = folder.path().join("environment");

@@ -126,8 +126,11 @@ fn a_browser_logs_in_and_the_running_evertoken_serves_with_it() {
     let running = place.start();
     let address = running.address();
     running.wait_for(words);
-    let ready = ask(address, get("/-/ready"));
-    assert!(ready.status == 503 && ready.body.contains(words), "{}", ready.body);
+    // The log has the line a moment before the page.
+    eventually("the page says that a login is needed", || {
+        let ready = ask(address, get("/-/ready"));
+        ready.status == 503 && ready.body.contains(words)
+    });
 
     let (mut login, _stdin) = place.login(&[]);
     login.wait_for("Logging in to provider: The P");

@@ -266,7 +266,7 @@ fn a_refresh_of_nobody_names_those_there_are() {
         "",
     );
     let proxy = fixed(refreshed).start();
-    assert!(told(&proxy).contains("those that are refreshed: one, two\""), "{}", told(&proxy));
+    assert!(told(&proxy).contains("the refreshed providers are: one, two\""), "{}", told(&proxy));
     let proxy = fixed(TestProxy::builder()).start();
     assert!(told(&proxy).contains("; none is refreshed\""), "{}", told(&proxy));
 }

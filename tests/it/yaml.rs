@@ -60,7 +60,7 @@ fn a_file_in_another_encoding_is_named() {
     let latin_1 = [GOOD.as_bytes(), b"# Z\xfcrich\n"].concat();
     assert_eq!(
         told(&latin_1),
-        "providers.yaml:7:4: the byte 0xfc is no UTF-8; save the file as UTF-8\n"
+        "providers.yaml:7:4: the byte 0xfc is not UTF-8; save the file as UTF-8\n"
     );
 }
 
@@ -136,7 +136,7 @@ fn a_blank_of_another_kind_around_a_text_is_told() {
     {
         let told = told(GOOD.replacen("\"One\"", given, 1).as_bytes());
         let words = format!(
-            "providers.yaml:3:11: 'name' begins or ends with a blank of another kind (U+{code}); YAML wants plain spaces\n"
+            "providers.yaml:3:11: 'name' begins or ends with a space of another kind (U+{code}); YAML wants plain spaces\n"
         );
         assert_eq!(told, words);
     }

@@ -65,7 +65,7 @@ fn control(number: usize, line: &str) -> Option<Mistake> {
     let column = line.chars().position(is_wrong)?;
     let code = line.chars().nth(column).map_or(0, u32::from);
     let message =
-        format!("a control character (U+{code:04X}), which no text may hold; take it out");
+        format!("a control character (U+{code:04X}), which no text may contain; remove it");
     Some(((number, column + 1), message))
 }
 
@@ -333,8 +333,8 @@ impl Scan {
         }
         (is_end && self.text_below.is_none()).then(|| {
             let words =
-                "a key and its value need a colon and a blank between them, as in 'key: value'";
-            (here, format!("there is no colon and blank behind '{word}': {words}"))
+                "a key and its value need a colon and a space between them, as in 'key: value'";
+            (here, format!("there is no colon and space after '{word}': {words}"))
         })
     }
 
@@ -356,7 +356,7 @@ impl Scan {
                     .find(|index| chars[*index] == '#' && chars[*index - 1] == ' ');
                 let is_inside =
                     inner.is_some_and(|inner| comment.is_none_or(|comment| inner < comment));
-                let words = "a text with a colon and a blank in it needs quotes";
+                let words = "a text with a colon and a space in it needs quotes";
                 is_inside.then(|| ((number, at + 1), words.to_owned()))
             }
         }
@@ -459,10 +459,10 @@ providers:
         expect("  port", "\tport", (2, 1), "a tab; YAML wants spaces");
         expect("    type", "\t\n    type", (5, 1), "a tab; YAML wants spaces");
         expect("    type", "  \t \n    type", (5, 3), "a tab; YAML wants spaces");
-        expect("    type", "    \u{a0}type", (5, 5), "a blank of another kind (U+00A0)");
-        expect("    type", "    \u{3000}type", (5, 5), "a blank of another kind (U+3000)");
+        expect("    type", "    \u{a0}type", (5, 5), "a space of another kind (U+00A0)");
+        expect("    type", "    \u{3000}type", (5, 5), "a space of another kind (U+3000)");
         expect("One", "O\u{1}ne", (4, 13), "a control character (U+0001)");
-        let other = "a blank of another kind (U+00A0)";
+        let other = "a space of another kind (U+00A0)";
         expect("type: ", "type:\u{a0}", (5, 10), other);
         expect("type: \"generic\"", "type:\u{a0}", (5, 10), other);
         expect("settings:", "settings:\u{a0}", (1, 10), other);
@@ -526,7 +526,7 @@ providers:
             "\"One\"",
             "|\n      One\n    Two",
             (6, 5),
-            "there is no colon and blank behind 'Two'",
+            "there is no colon and space after 'Two'",
         );
     }
 
@@ -610,13 +610,13 @@ providers:
             "type: \"generic\"",
             "type \"generic\"",
             (5, 5),
-            "there is no colon and blank behind 'type'",
+            "there is no colon and space after 'type'",
         );
         expect(
             "\"One\"",
             "One: the first",
             (4, 11),
-            "a text with a colon and a blank in it needs quotes",
+            "a text with a colon and a space in it needs quotes",
         );
         for first in ['@', '`', '%', '*'] {
             let words = format!("a text that begins with '{first}' needs quotes");

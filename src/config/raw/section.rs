@@ -157,7 +157,7 @@ impl<'a> Section<'a> {
                     self.error(
                         key,
                         format!(
-                            "'{key}' begins or ends with a blank of another kind (U+{code:04X}); YAML wants plain spaces"
+                            "'{key}' begins or ends with a space of another kind (U+{code:04X}); YAML wants plain spaces"
                         ),
                     );
                 }

@@ -169,7 +169,7 @@ fn read_credential(
         return Credential::None;
     }
     if refreshes && has_fixed {
-        section.warn("auto_refresh_config", "this is used in the place of the auth_value");
+        section.warn("auto_refresh_config", "this is used instead of the auth_value");
     }
     match (source, literal, named) {
         (Some(TokenSource::Refreshed(refresh)), _, _) => Credential::Refreshed(refresh),

@@ -52,7 +52,7 @@ pub(super) fn read_field_values(section: &Section<'_>) -> Vec<(String, FieldValu
 
 fn check_field(section: &Section<'_>, name: &str, value: Option<&str>) {
     if !is_field_name(name) {
-        section.error_in("headers", name, format!("'{name}' is no name for a header field"));
+        section.error_in("headers", name, format!("'{name}' is not a valid header field name"));
     } else if is_forbidden(name) {
         section.error_in("headers", name, format!("'{name}' is set by evertoken itself"));
     } else if value.is_some_and(has_control) {
@@ -95,7 +95,7 @@ pub(super) fn read_auth_prefix(section: &Section<'_>) -> Option<String> {
         let message = "'auth_prefix' holds a character that no header field may hold";
         section.error("auth_prefix", message);
     } else if prefix.starts_with(' ') {
-        section.error("auth_prefix", "'auth_prefix' begins with a blank, which would be lost");
+        section.error("auth_prefix", "'auth_prefix' begins with a space, which would be lost");
     } else if prefix.ends_with(|last: char| last.is_ascii_alphanumeric()) {
         let message = format!(
             "the credential follows 'auth_prefix' at once; did you mean \"{prefix} \", with a blank at its end?"
@@ -223,7 +223,7 @@ mod tests {
             ),
             (
                 "auth_prefix: ' x '",
-                "f:7:18: 'auth_prefix' begins with a blank, which would be lost",
+                "f:7:18: 'auth_prefix' begins with a space, which would be lost",
             ),
             ("query: [a]", "f:7:12: 'query' must hold names and texts, not a list"),
             ("query: a=b", "f:7:12: 'query' must hold names and texts, not a text"),

@@ -236,7 +236,7 @@ fn check_switch(section: &Section<'_>, enabled: bool, place: &str) {
         (_, _, "enabled") => return,
         // The example names the variable's usual name.
         (true, true, _) | (true, false, "api_key_env") => return,
-        (_, false, _) => "'enabled' is false, so nobody is asked for this key",
+        (_, false, _) => "'enabled' is false, so no client needs this key",
         (false, true, _) => {
             "'enabled' is left out, and taken for true because of this key; write 'enabled: true'"
         }
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_key_that_the_switch_does_not_go_with_is_said() {
         let off = |place: u32| {
-            format!("f:1:{place}: warning: 'enabled' is false, so nobody is asked for this key")
+            format!("f:1:{place}: warning: 'enabled' is false, so no client needs this key")
         };
         let empty = |key: &str, place: u32| {
             format!("f:1:{place}: warning: '{key}' is empty, which is as if it were left out")

@@ -105,7 +105,7 @@ impl Sources<'_> {
         match Oddity::of(value) {
             None => {}
             Some(Oddity::Blanks) => {
-                section.warn(key, format!("{variable} has blanks around it, which are left out"));
+                section.warn(key, format!("{variable} has spaces around it, which are left out"));
             }
             Some(quotes) => section.warn(key, format!("{variable} {quotes}")),
         }

@@ -199,13 +199,13 @@ fn quotes_and_blanks_around_a_secret_are_warned_of_without_showing_it() {
         ),
         (
             "refresh_token_env: BLANKS",
-            "f:9:26: warning: the value of the variable 'BLANKS' has blanks around it, which are left out"
+            "f:9:26: warning: the value of the variable 'BLANKS' has spaces around it, which are left out"
                 .to_owned(),
         ),
         ("refresh_token_file: /quoted", format!("f:9:27: warning: the secret in /quoted {quotes}")),
         (
             "refresh_token_file: /blanks",
-            "f:9:27: warning: the secret in /blanks has blanks around it, which are sent with it"
+            "f:9:27: warning: the secret in /blanks has spaces around it, which are sent with it"
                 .to_owned(),
         ),
     ];
@@ -374,7 +374,7 @@ fn what_is_wrong_with_a_provider() {
             "auth_type: none\nheaders:\n  a: b\n  Host: a",
             "f:9:7: 'Host' is set by evertoken itself",
         ),
-        ("auth_type: none\nheaders: {'a b': a}", "f:7:15: 'a b' is no name for a header field"),
+        ("auth_type: none\nheaders: {'a b': a}", "f:7:15: 'a b' is not a valid header field name"),
         ("auth_type: none\nheaders: {a: [b]}", "f:7:15: 'a' in headers must be a text, not a list"),
         (
             "auth_type: none\nheaders: {a: \"b\\nc\"}",

@@ -56,7 +56,7 @@ impl fmt::Display for NoList {
             Self::AnswerTooLong => f.write_str("its answer is too long"),
             Self::CutOff => f.write_str("its answer broke off, or took too long"),
             Self::ListTooLong => write!(f, "its list is over {LIST_MAX_BYTES} bytes"),
-            Self::NoJson(error) => write!(f, "its answer is no JSON ({error})"),
+            Self::NoJson(error) => write!(f, "its answer is not JSON ({error})"),
             Self::NoModels => f.write_str("its answer holds no list of models"),
         }
     }

@@ -24,7 +24,7 @@ pub(super) fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mist
         '\t' => Some(((number, indent + 1), TAB.to_owned())),
         other if other.is_whitespace() => {
             let code = u32::from(other);
-            let words = format!("a blank of another kind (U+{code:04X}); YAML wants plain spaces");
+            let words = format!("a space of another kind (U+{code:04X}); YAML wants plain spaces");
             Some(((number, indent + 1), words))
         }
         _ => None,

@@ -48,7 +48,7 @@ pub(super) fn pair_in(value: &Node) -> String {
         !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     match parts.filter(|(key, _)| is_key(key)) {
-        Some((key, _)) => format!("; write a colon and a blank behind '{key}'"),
+        Some((key, _)) => format!("; write a colon and a space after '{key}'"),
         None => String::new(),
     }
 }
