@@ -1,4 +1,4 @@
-# evertoken. `make help` lists what there is.
+# evertoken. `make help` lists the targets.
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -6,7 +6,7 @@ CARGO ?= cargo
 SECONDS ?= 3600
 ROUNDS ?= 3
 OPTIONS ?= --write
-# What `make install` installs; target/static/evertoken after `make static`.
+# The program for `make install`; target/static/evertoken after `make static`.
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
@@ -16,8 +16,8 @@ SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manua
 help: ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
 
-# Built sooner than by `make build`, hardly optimized, and slower for it: to try things.
-run: ## run with ./providers.yaml, or against the sandbox where there is none
+# Builds faster than `make build`, with little optimization: for trying things.
+run: ## run with ./providers.yaml, or against the sandbox without one
 	@if [ -f providers.yaml ]; then \
 	    $(CARGO) build --profile quick --locked --bin evertoken && exec target/quick/evertoken run; \
 	else \
@@ -48,7 +48,7 @@ static: target/static/evertoken ## a program that needs no library of the system
 # more of them at once than there are cores.
 TESTS := $(CARGO) test --workspace --locked --features slow-tests
 
-test: ## all tests that need nothing but what builds it
+test: ## all tests that need no other program
 	RUST_TEST_THREADS=8 $(TESTS) -- --skip slow::
 
 # With every feature and with none.
@@ -74,7 +74,7 @@ test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUND
 	$(CARGO) build --release --locked --bin evertoken
 	tests/clients/run hosts.py $(ROUNDS)
 
-test-install: build static ## what is installed, under each init system, and the first hour (needs root, see tests/install/run)
+test-install: build static ## the installed files, each init system, and a newcomer's first hour (needs root, see tests/install/run)
 	tests/install/run
 	tests/clients/run first_hour.py
 
@@ -100,8 +100,8 @@ bench-record: ## records the instructions of the hot path
 install: $(BINARY) target/manual ## install under $(DESTDIR)$(PREFIX): program, manual, completions, init files
 	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" BINARY="$(BINARY)" contrib/install install
 
-uninstall: ## take away what `make install` put there
+uninstall: ## remove the files of `make install`
 	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" contrib/install uninstall
 
-clean: ## remove what was built
+clean: ## remove all built files
 	$(CARGO) clean
