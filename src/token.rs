@@ -17,6 +17,7 @@
 //! program keeps.
 
 pub mod backoff;
+pub mod failure_text;
 pub mod grant;
 pub mod group;
 pub mod hang;

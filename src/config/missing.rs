@@ -72,11 +72,13 @@ impl Missing {
     }
 }
 
+/// In words; the alternate form (`{:#}`) has no command in it.
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => write!(f, "Missing environment variable: '{name}'"),
             Self::File(path, why) => write!(f, "Missing secret file: '{path}' ({why})"),
+            Self::Login(_) if f.alternate() => f.write_str("There is no refresh token yet"),
             Self::Login(command) => write!(f, "There is no refresh token yet; run: {command}"),
             Self::Credential => f.write_str(
                 "There is no credential: give auto_refresh_config, auth_value, auth_value_env or \
@@ -97,7 +99,9 @@ fn write_several(f: &mut fmt::Formatter<'_>, all: &[Missing]) -> fmt::Result {
         }
         None => None,
     };
-    let others = all.iter().filter(|one| one.variable().is_none()).map(ToString::to_string);
+    let is_alternate = f.alternate();
+    let words = |one: &Missing| if is_alternate { format!("{one:#}") } else { one.to_string() };
+    let others = all.iter().filter(|one| one.variable().is_none()).map(words);
     let parts: Vec<_> = variables.into_iter().chain(others).collect();
     f.write_str(&parts.join("; "))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock::{Moment, Timestamp};
 use crate::config::Missing;
 use crate::http::refusal::{Code, Refusal};
-use crate::token::history::Trouble;
+use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::store::{Generation, Posting};
 
 /// The shortest `Retry-After` for a missing token.
@@ -29,7 +29,7 @@ pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str
     let message = format!("No valid token for {provider}: {last}{why}{when}");
     // An obstacle such as a lock or the token store may vanish by itself.
     if status.is_permanent && posting.waiting.is_none() {
-        return Refusal::new(Code::LoginNeeded, message + &remedy(&why, status.trouble, refresh));
+        return Refusal::new(Code::LoginNeeded, message + &remedy(status, refresh));
     }
     let wait = status.next_attempt_at.and_then(|at| u64::try_from(at.millis_since(now)).ok());
     let wait = Duration::from_millis(wait.unwrap_or(0)).max(RETRY_AFTER_MIN);
@@ -46,11 +46,10 @@ pub fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
     Refusal::new(Code::LoginNeeded, message)
 }
 
-/// The remedy for a permanent failure, unless `why` has one.
-fn remedy(why: &str, trouble: Option<Trouble>, refresh: &str) -> String {
-    let names_command = why.contains("evertoken login");
-    match trouble {
-        _ if names_command => String::new(),
+/// The remedy for a permanent failure, unless its text has one.
+fn remedy(status: &RefreshStatus, refresh: &str) -> String {
+    match status.trouble {
+        _ if status.last_error.as_ref().is_some_and(|error| error.names_login) => String::new(),
         Some(Trouble::Missing) => {
             format!("; once it is there, start evertoken again, or run: {refresh}")
         }
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
     use crate::clock::Due;
     use crate::secret::Secret;
-    use crate::token::history::RefreshStatus;
+    use crate::token::failure_text::FailureText;
     use crate::token::store::Token;
     use crate::token::waiting::Waiting;
 
@@ -105,7 +104,7 @@ mod tests {
         let failing = |next_in_ms: i64, refreshing: bool| Posting {
             refreshing,
             refresh: RefreshStatus {
-                last_error: Some("x".into()),
+                last_error: Some("x".to_owned().into()),
                 next_attempt_at: Some(now.wall.plus_millis(next_in_ms)),
                 ..RefreshStatus::default()
             },
@@ -150,7 +149,9 @@ mod tests {
         next: Option<Timestamp>,
     ) -> Posting {
         let mut refresh = RefreshStatus { next_attempt_at: next, ..RefreshStatus::default() };
-        refresh.fail(told.to_owned(), trouble, is_permanent);
+        let names_login = told.contains("evertoken login");
+        let error = FailureText { names_login, ..told.to_owned().into() };
+        refresh.fail(error, trouble, is_permanent);
         Posting { refresh, ..Posting::default() }
     }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::Missing;
+use crate::token::failure_text::FailureText;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{Class, Failure, Reached, What};
 
@@ -22,7 +23,7 @@ pub struct RefreshStatus {
     /// Those that failed since the last that succeeded.
     pub consecutive_failures: u32,
     /// The last failure in the words of the log; None once a refresh succeeds.
-    pub last_error: Option<String>,
+    pub last_error: Option<FailureText>,
     /// What kind of failure that was.
     pub trouble: Option<Trouble>,
     /// Whether it was one for good, which only a person can end.
@@ -97,8 +98,8 @@ pub const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), g
 
 impl RefreshStatus {
     /// A refresh failed, now or before the start; `is_permanent` says that trying again does not help.
-    pub fn fail(&mut self, told: String, trouble: Trouble, is_permanent: bool) {
-        self.last_error = Some(told);
+    pub fn fail(&mut self, error: FailureText, trouble: Trouble, is_permanent: bool) {
+        self.last_error = Some(error);
         self.trouble = Some(trouble);
         self.is_permanent = is_permanent;
     }

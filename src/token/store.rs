@@ -56,7 +56,7 @@ impl Posting {
     /// Why there is no token, or why it is not refreshed: what is waited for, else the last failure.
     pub fn trouble(&self) -> Option<String> {
         let waiting = self.waiting.as_ref().map(ToString::to_string);
-        waiting.or_else(|| self.refresh.last_error.clone())
+        waiting.or_else(|| self.refresh.last_error.as_ref().map(ToString::to_string))
     }
 
     /// The token, if it may be sent at `now`.

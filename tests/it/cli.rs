@@ -91,6 +91,22 @@ fn a_missing_variable_is_said_once_for_each_order_and_at_each_start() {
 }
 
 #[test]
+fn the_problem_is_all_that_is_missing_and_not_the_first_of_it_alone() {
+    let issuer = granting();
+    let folder = folder(&issuer.url(), "");
+    let file = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&file).unwrap();
+    let secret = "client_secret_env: \"CLAUDE_CLIENT_SECRET\"";
+    std::fs::write(&file, config.replace(secret, "client_secret_file: \"/none\"")).unwrap();
+    let binary = Binary::start(folder.path(), &["run"], &[("CLAUDE_REFRESH_TOKEN", "seed")]);
+    binary.wait_for("Missing environment variable");
+    let provider = &ask(binary.address(), get("/-/status")).json()["providers"][0];
+    let words = provider["problem"].as_str().unwrap();
+    assert!(words.starts_with("Missing environment variable: 'CLAUDE_CLIENT_ID'; "), "{words}");
+    assert!(words.contains("; Missing secret file: '/none' ("), "{words}");
+}
+
+#[test]
 fn all_missing_variables_are_named_in_one_line_without_a_time_for_the_next_try() {
     let issuer = granting();
     let folder = folder(&issuer.url(), "");

@@ -687,7 +687,7 @@ fn a_lost_chain_is_known_on_every_host_within_seconds() {
         world.revoke();
         let knows = |world: &World, host: usize| {
             let posting = world.fleet.posting(host);
-            let error = posting.refresh.last_error.as_deref().unwrap_or("");
+            let error = posting.refresh.last_error.clone().unwrap_or_default().whole;
             error.contains("invalid_grant") && error.contains("log in again") && !posting.refreshing
         };
         let before = world.issuer.presented;
@@ -738,7 +738,7 @@ fn a_store_that_refuses_writes_is_told_and_costs_nothing_once_it_takes_them() {
         let is_told = |world: &World| {
             (0..HOSTS).all(|host| {
                 let posting = world.fleet.posting(host);
-                let error = posting.refresh.last_error.as_deref().unwrap_or("");
+                let error = posting.refresh.last_error.clone().unwrap_or_default().whole;
                 error.contains("READONLY You can't write against a read only replica.")
             })
         };

@@ -161,12 +161,16 @@ fn problem(provider: &Provider, posting: &Posting, now: Moment) -> Option<String
     } else {
         provider.source.why_none(posting, now)
     };
-    match posting.refresh.trouble {
+    let refresh = &posting.refresh;
+    match (refresh.trouble, &refresh.last_error) {
         _ if posting.waiting.is_some() => Some(words),
         // The log adds the remedy to these; here the advice has it.
-        Some(
-            Trouble::TokenDead | Trouble::AnswerLost | Trouble::Missing | Trouble::LoginNeeded,
-        ) => words.split("; ").next().map(str::to_owned),
+        (
+            Some(
+                Trouble::TokenDead | Trouble::AnswerLost | Trouble::Missing | Trouble::LoginNeeded,
+            ),
+            Some(error),
+        ) => Some(error.what.clone()),
         _ => Some(words),
     }
 }

@@ -95,7 +95,10 @@ impl Actor {
             }
         }
         self.vault.save_before_the_end(&self.timer, &mut self.life);
-        let failed = self.life.told_of_store().or_else(|| self.life.status.last_error.take());
+        let failed = self
+            .life
+            .told_of_store()
+            .or_else(|| self.life.status.last_error.take().map(Into::into));
         match (failed, self.life.desk.draft.disk_error.take()) {
             (Some(error), _) => Err(error),
             (None, Some(why)) => Err(format!("The new token could not be stored: {why}")),
@@ -402,7 +405,7 @@ impl Actor {
         self.vault.save_again(life);
         if life.machine.token().is_none() {
             let gone = "its provider was taken out of the configuration, or disabled";
-            life.status.last_error.get_or_insert_with(|| gone.to_owned());
+            life.status.last_error.get_or_insert_with(|| gone.to_owned().into());
         }
         life.publish(false);
     }

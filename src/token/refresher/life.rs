@@ -199,7 +199,7 @@ impl Life {
         self.status.next_attempt_at = self.machine.next_attempt_at().filter(|_| tries);
         let mut refresh = self.status.clone();
         if let Some(told) = self.told_of_store() {
-            refresh.fail(told, Trouble::StoreAway, false);
+            refresh.fail(told.into(), Trouble::StoreAway, false);
         }
         let missing = self.missing_ahead();
         let draft = &mut self.desk.draft;

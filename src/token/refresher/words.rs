@@ -1,57 +1,71 @@
 //! What the log says of a refresh.
 
 use crate::record::SavedFailure;
+use crate::token::failure_text::FailureText;
 use crate::token::grant::{Class, Failure, What};
 use crate::token::history::{REQUEST_KEYS, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
 
 /// The failure in the words that the log fixes, and what to do about it; `login` is what to run for
 /// a new refresh token.
-pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) -> String {
-    let mut told = match &failure.what {
-        What::Missing(missing) => missing.to_string(),
-        what => format!("Failed to refresh token: {what}"),
+pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) -> FailureText {
+    let mut text = match &failure.what {
+        What::Missing(missing) => FailureText {
+            whole: missing.to_string(),
+            what: format!("{missing:#}"),
+            names_login: missing.ends_in_command(),
+        },
+        what => format!("Failed to refresh token: {what}").into(),
     };
     if after.falls_back_to_seed {
-        told.push_str("; trying the refresh token of the configuration");
-        return told;
+        text.whole.push_str("; trying the refresh token of the configuration");
+        return text;
     }
     if after.returns_to_newer_chain {
-        told.push_str("; that refresh token was superseded before, and the newer one goes on");
-        return told;
+        text.whole
+            .push_str("; that refresh token was superseded before, and the newer one goes on");
+        return text;
     }
     let needs_login = after.answer_lost || failure.class == Class::TokenDead;
-    let told = advise(told, needs_login, Trouble::of(failure, after.answer_lost));
-    match (login, &failure.what) {
-        (Some(login), _) if needs_login => told + " (run: " + login + ")",
-        (Some(login), What::Missing(_)) => told + "; or run: " + login,
-        _ => told,
+    advise(&mut text, needs_login, Trouble::of(failure, after.answer_lost));
+    if let Some(login) = login {
+        let is_missing = matches!(failure.what, What::Missing(_));
+        text.names_login |= needs_login || is_missing;
+        match needs_login {
+            true => text.whole.extend([" (run: ", login, ")"]),
+            false if is_missing => text.whole.extend(["; or run: ", login]),
+            false => {}
+        }
     }
+    text
 }
 
 /// A failure that is stored, whoever's it was, in the same words, and its kind.
-pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (String, Trouble) {
-    let told = format!("Failed to refresh token: {}", failure.what);
+pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (FailureText, Trouble) {
+    let mut text = FailureText::from(format!("Failed to refresh token: {}", failure.what));
     let trouble = match Trouble::recalled(&failure.what) {
         Trouble::TokenDead if failure.answer_lost => Trouble::AnswerLost,
         trouble => trouble,
     };
     let needs_login = matches!(trouble, Trouble::TokenDead | Trouble::AnswerLost);
-    let told = advise(told, needs_login, trouble);
-    let run = login.filter(|_| needs_login).map(|login| format!(" (run: {login})"));
-    (told + run.as_deref().unwrap_or_default(), trouble)
+    advise(&mut text, needs_login, trouble);
+    if let Some(login) = login.filter(|_| needs_login) {
+        text.whole.extend([" (run: ", login, ")"]);
+        text.names_login = true;
+    }
+    (text, trouble)
 }
 
-fn advise(told: String, needs_login: bool, trouble: Trouble) -> String {
+fn advise(text: &mut FailureText, needs_login: bool, trouble: Trouble) {
     match trouble {
-        Trouble::AnswerLost => told + "; " + ANSWER_LOST,
+        Trouble::AnswerLost => text.whole.extend(["; ", ANSWER_LOST]),
         _ if needs_login => {
-            told + "; the refresh token is no good any more, or somebody else uses it too: log in again"
+            text.whole += "; the refresh token is no good any more, or somebody else uses it too: log in again";
         }
         Trouble::RequestRefused => {
-            told + "; the issuer refuses the form of the request: " + REQUEST_KEYS
+            text.whole.extend(["; the issuer refuses the form of the request: ", REQUEST_KEYS]);
         }
-        _ => told,
+        _ => {}
     }
 }
 
@@ -128,7 +142,10 @@ mod tests {
             ),
         ];
         for (failure, after, login, end) in cases {
-            assert_eq!(tell(failure, after, login), format!("{start}{end}"));
+            let text = tell(failure, after, login);
+            assert_eq!(text.whole, format!("{start}{end}"));
+            assert_eq!(text.what, start.trim_end_matches("; "));
+            assert_eq!(text.names_login, text.whole.contains("evertoken login"));
         }
         let stored = |answer_lost| SavedFailure {
             refresh_token_hash: String::new(),
@@ -144,24 +161,51 @@ mod tests {
             assert_eq!(tell_stored(&stored(answer_lost), run), (told, trouble));
         }
         let back = AfterFailure { returns_to_newer_chain: true, ..after(false, false) };
-        assert!(tell(&dead, back, run).ends_with("superseded before, and the newer one goes on"));
-        assert_eq!(tell(&missing, after(false, false), None), "Missing environment variable: 'X'");
+        assert!(
+            tell(&dead, back, run).whole.ends_with("superseded before, and the newer one goes on")
+        );
         assert_eq!(
-            tell(&missing, after(false, false), run),
+            tell(&missing, after(false, false), None).whole,
+            "Missing environment variable: 'X'"
+        );
+        assert_eq!(
+            tell(&missing, after(false, false), run).whole,
             "Missing environment variable: 'X'; or run: evertoken login --provider p"
         );
         for code in ["invalid_request", "unsupported_grant_type"] {
             let what = What::Status(400, Some(code.into()));
             let form = Failure { class: Class::Permanent, what, ..dead.clone() };
             let told = tell(&form, after(false, false), run);
-            assert!(told.contains(r#"request_format ("json" or "form"), grant_type"#), "{told}");
-            assert!(!told.contains("log"), "a login does not help: {told}");
+            assert!(
+                told.whole.contains(r#"request_format ("json" or "form"), grant_type"#),
+                "{told}"
+            );
+            assert!(!told.whole.contains("log"), "a login does not help: {told}");
             let stored = SavedFailure { what: form.what.to_string(), ..stored(false) };
             assert_eq!(tell_stored(&stored, run), (told, Trouble::RequestRefused));
         }
+        // What happened, without what to run.
+        let file = || Missing::File("/f".into(), "it is empty".into());
+        let login = || Missing::Login("evertoken login".into());
+        for (missing, what, names_login) in [
+            (login(), "There is no refresh token yet", true),
+            (
+                Missing::Several(vec![file(), login()]),
+                "Missing secret file: '/f' (it is empty); There is no refresh token yet",
+                true,
+            ),
+            (
+                Missing::Several(vec![Missing::Variable("X".into()), file()]),
+                "Missing environment variable: 'X'; Missing secret file: '/f' (it is empty)",
+                false,
+            ),
+        ] {
+            let text = tell(&Failure::missing(missing), after(false, false), None);
+            assert_eq!((text.what.as_str(), text.names_login), (what, names_login));
+        }
         let transient = Failure::no_answer(Reached::No, "no connection");
         assert_eq!(
-            tell(&transient, after(false, false), run),
+            tell(&transient, after(false, false), run).whole,
             "Failed to refresh token: no connection"
         );
     }
