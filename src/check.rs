@@ -113,7 +113,7 @@ pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
     if let Some(store) = &config.settings.token_store {
         judge_store(store, clock, &mut report);
     }
-    let limits = patience(&config.settings.limits);
+    let limits = check_limits(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         for (endpoint, url) in endpoints(provider) {
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
@@ -126,7 +126,7 @@ pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
 }
 
 /// The limits of a check: a model may think for minutes, but nobody needs that for a HEAD.
-fn patience(limits: &Limits) -> Limits {
+fn check_limits(limits: &Limits) -> Limits {
     Limits { response: limits.response.min(ANSWER_MAX), ..limits.clone() }
 }
 
@@ -210,7 +210,7 @@ fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
 }
 
 /// The test that remains after an online check without findings: the first provider whose refresh would show more.
-pub fn left_to_try(config: &Config) -> Option<String> {
+pub fn untried_refresh(config: &Config) -> Option<String> {
     config.providers.iter().filter(|provider| provider.enabled).find_map(|provider| match &provider
         .credential
     {
@@ -241,8 +241,8 @@ mod tests {
         );
         let limits =
             |secs| Limits { response: Duration::from_secs(secs), ..config.settings.limits.clone() };
-        assert_eq!(patience(&limits(600)), limits(15));
-        assert_eq!(patience(&limits(14)), limits(14));
+        assert_eq!(check_limits(&limits(600)), limits(15));
+        assert_eq!(check_limits(&limits(14)), limits(14));
     }
 
     #[test]

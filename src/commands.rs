@@ -215,7 +215,7 @@ pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
 }
 
 /// The message that no provider has this name, with the names that exist.
-pub(crate) fn nobody_called(name: &str, config: &Config) -> String {
+pub(crate) fn unknown_provider(name: &str, config: &Config) -> String {
     let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
     format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
 }

@@ -31,7 +31,7 @@ pub(crate) mod url;
 pub use auto_refresh::{
     AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
 };
-pub use call::Call;
+pub use call::CommandLine;
 pub use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub use egress::{Egress, ProxyRule};
 pub use loopback::is_loopback_host;

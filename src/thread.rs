@@ -43,13 +43,17 @@ pub fn spawn(
 /// its thread's share of the heap, which a long-lived thread would keep.
 ///
 /// If the system has no thread left, it runs on this one.
-pub fn aside<T: Send>(name: &str, stack_bytes: usize, body: impl FnOnce() -> T + Send) -> T {
-    aside_telling(name, stack_bytes, Duration::MAX, &mut || {}, body)
+pub fn on_own_thread<T: Send>(
+    name: &str,
+    stack_bytes: usize,
+    body: impl FnOnce() -> T + Send,
+) -> T {
+    on_watched_thread(name, stack_bytes, Duration::MAX, &mut || {}, body)
 }
 
-/// Like [`aside`], for work that may hang, as a call to a disk may: calls `tell` after every `every` until the work
+/// Like [`on_own_thread`], for work that may hang, as a call to a disk may: calls `tell` after every `every` until the work
 /// ends.
-pub fn aside_telling<T: Send>(
+pub fn on_watched_thread<T: Send>(
     name: &str,
     stack_bytes: usize,
     every: Duration,
@@ -83,7 +87,7 @@ pub fn aside_telling<T: Send>(
 /// waits for their results, in the order of the items.
 ///
 /// If the system has no thread left, this thread runs the remaining items too.
-pub fn together<I: Sync, T: Send>(
+pub fn on_threads<I: Sync, T: Send>(
     name: &str,
     stack_bytes: usize,
     items: &[I],
@@ -165,8 +169,8 @@ mod tests {
             all.wait();
             item * 2
         };
-        assert_eq!(together("t", STACK_BYTES, &[1, 2, 3], double), [2, 4, 6]);
-        assert_eq!(together("t", STACK_BYTES, &[], double), [0; 0]);
+        assert_eq!(on_threads("t", STACK_BYTES, &[1, 2, 3], double), [2, 4, 6]);
+        assert_eq!(on_threads("t", STACK_BYTES, &[], double), [0; 0]);
     }
 
     #[test]
@@ -185,10 +189,10 @@ mod tests {
             // On Linux, each thread has its own niceness.
             setpriority_process(None, 7).unwrap();
             wait_for_turn().unwrap();
-            (how(), aside("t", STACK_BYTES, how))
+            (how(), on_own_thread("t", STACK_BYTES, how))
         };
         let before = how();
-        assert_eq!(aside("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
+        assert_eq!(on_own_thread("t", STACK_BYTES, child), ((BATCH, 7), (BATCH, 7)));
         assert_eq!(how(), before, "others are as they were");
     }
 
@@ -203,7 +207,7 @@ mod tests {
             }
         };
         let every = Duration::from_millis(1);
-        let outcome = aside_telling("t", STACK_BYTES, every, &mut tell, || held.recv());
+        let outcome = on_watched_thread("t", STACK_BYTES, every, &mut tell, || held.recv());
         assert_eq!(outcome, Ok(()));
         assert!(told >= 3);
     }
@@ -211,10 +215,10 @@ mod tests {
     #[test]
     fn what_runs_aside_gives_its_value_and_its_panic_is_ours() {
         let here = std::thread::current().id();
-        assert_ne!(aside("t", STACK_BYTES, || std::thread::current().id()), here);
+        assert_ne!(on_own_thread("t", STACK_BYTES, || std::thread::current().id()), here);
         // More stack than address space: no thread.
-        assert_eq!(aside("t", usize::MAX / 2, || std::thread::current().id()), here);
-        let panicking = || aside("t", STACK_BYTES, || panic!("as it should"));
+        assert_eq!(on_own_thread("t", usize::MAX / 2, || std::thread::current().id()), here);
+        let panicking = || on_own_thread("t", STACK_BYTES, || panic!("as it should"));
         assert!(std::panic::catch_unwind(panicking).is_err());
     }
 }

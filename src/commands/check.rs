@@ -135,7 +135,7 @@ fn verdict(config: &Config, failing: &[String], online: bool) -> String {
     if !online {
         return order + "; --online also tries the endpoints";
     }
-    match check::left_to_try(config) {
+    match check::untried_refresh(config) {
         Some(refresh) => {
             format!("{order}; `{refresh}` tries the rest, and uses the refresh token")
         }

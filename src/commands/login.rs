@@ -16,8 +16,8 @@ use evertoken::token::store::TokenStore;
 use evertoken::{assemble, logger};
 
 use crate::commands::{
-    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, nobody_called, not_refreshed,
-    say_out, start_log, variable,
+    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, not_refreshed, say_out,
+    start_log, unknown_provider, variable,
 };
 
 /// Logs in to the provider called `name`.
@@ -31,7 +31,7 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode 
     start_log(&config, warnings, log, &clock);
     let found = find_provider(&config.providers, name);
     let Some(index) = found else {
-        return fail(&nobody_called(name, &config), USAGE);
+        return fail(&unknown_provider(name, &config), USAGE);
     };
     if let Err(error) = check_writable(&config.settings.state_dir) {
         let folder = config.settings.state_dir.display();

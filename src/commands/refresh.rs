@@ -12,7 +12,7 @@ use evertoken::token::store::TokenStore;
 use evertoken::{assemble, logger};
 
 use crate::commands::{
-    BAD_CONFIG, USAGE, environment, fail, load, nobody_called, not_refreshed, start_log,
+    BAD_CONFIG, USAGE, environment, fail, load, not_refreshed, start_log, unknown_provider,
 };
 
 /// Refreshes one provider, or every enabled one.
@@ -27,7 +27,7 @@ pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> 
     let store = Arc::new(TokenStore::new());
     let meant = wanted.map(|name| find_provider(&config.providers, name));
     if let (Some(name), Some(None)) = (wanted, meant) {
-        return fail(&nobody_called(name, &config), USAGE);
+        return fail(&unknown_provider(name, &config), USAGE);
     }
     let is_meant = |group: &&Group| match meant {
         Some(meant) => meant.is_some_and(|index| group.members.contains(&index)),

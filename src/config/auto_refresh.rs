@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::call::Call;
+use crate::config::call::CommandLine;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
 use crate::config::token_fields::TokenFields;
@@ -43,7 +43,7 @@ pub struct AutoRefresh {
     /// The endpoints for `evertoken login`.
     pub login: LoginEndpoints,
     /// The form of commands for this configuration.
-    pub call: Call,
+    pub call: CommandLine,
 }
 
 impl AutoRefresh {

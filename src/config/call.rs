@@ -5,12 +5,12 @@ pub const USUAL_FILE: &str = "providers.yaml";
 
 /// The options that make a command read the same configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Call {
+pub struct CommandLine {
     /// ` --config FILE`, quoted for a shell, empty for the default file; ` --environment-file FILE` if one was named.
     config: String,
 }
 
-impl Call {
+impl CommandLine {
     /// The call for the configuration in `file`.
     pub fn of(file: &str) -> Self {
         let config = match file {
@@ -70,14 +70,14 @@ mod tests {
             ("it's $HOME", "p", r"evertoken login --config 'it'\''s $HOME' --provider p"),
             ("", "p", "evertoken login --config '' --provider p"),
         ] {
-            assert_eq!(Call::of(file).login(slug), expected);
+            assert_eq!(CommandLine::of(file).login(slug), expected);
         }
-        let with = Call::of("a").with_environment_file("my env");
+        let with = CommandLine::of("a").with_environment_file("my env");
         assert_eq!(
             with.login("p"),
             "evertoken login --config a --environment-file 'my env' --provider p"
         );
-        assert_eq!(Call::of("a").check_online(), "evertoken check --online --config a");
-        assert_eq!(Call::of("a").refresh("p"), "evertoken refresh --config a --provider p");
+        assert_eq!(CommandLine::of("a").check_online(), "evertoken check --online --config a");
+        assert_eq!(CommandLine::of("a").refresh("p"), "evertoken refresh --config a --provider p");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::config::raw::{Document, Position, Section, nearest};
 use crate::config::{
-    Call, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
+    CommandLine, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
 };
 
 mod auto_refresh;
@@ -85,7 +85,7 @@ pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>
     let mut config = read(&document, sources);
     for provider in &mut config.providers {
         if let Credential::Refreshed(refresh) = &mut provider.credential {
-            refresh.call = Call::of(file);
+            refresh.call = CommandLine::of(file);
         }
     }
     let mut problems: Vec<Problem> = document

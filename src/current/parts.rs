@@ -17,7 +17,7 @@ use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
-use crate::shared::keeper::{CooldownSender, Keeper, Member};
+use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider};
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
@@ -139,7 +139,7 @@ impl Parts {
             }
         };
         let rest = Box::new(rest);
-        keeper.add(Member { key, slug: slug.to_owned(), wake: None, held: None, rest });
+        keeper.add(KeptProvider { key, slug: slug.to_owned(), wake: None, held: None, rest });
         Some(keeper.cooldown_sender(slug))
     }
 

@@ -15,10 +15,10 @@ const STACK_BYTES: usize = 64 * 1024;
 
 /// Takes lines from any thread, and never blocks one.
 #[derive(Clone)]
-pub(super) struct Writer(Arc<Queue>);
+pub(super) struct Writer(Arc<LineQueue>);
 
-struct Queue {
-    state: Mutex<QueueState>,
+struct LineQueue {
+    state: Mutex<LineQueueState>,
     /// There is something to write.
     came: Condvar,
     /// Everything was written.
@@ -28,7 +28,7 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct QueueState {
+struct LineQueueState {
     backlog: Backlog,
     is_writing: bool,
 }
@@ -39,7 +39,7 @@ impl Writer {
         out: impl Write + Send + 'static,
         notice: impl Fn(u64) -> String + Send + 'static,
     ) -> io::Result<Self> {
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(LineQueue {
             state: Mutex::default(),
             came: Condvar::new(),
             written: Condvar::new(),
@@ -68,7 +68,7 @@ impl Writer {
         let mut state = self.0.state();
         state.backlog.hurry();
         self.0.came.notify_one();
-        let is_busy = |state: &mut QueueState| state.is_writing || !state.backlog.is_empty();
+        let is_busy = |state: &mut LineQueueState| state.is_writing || !state.backlog.is_empty();
         drop(self.0.written.wait_timeout_while(state, time_max, is_busy));
     }
 
@@ -78,8 +78,8 @@ impl Writer {
     }
 }
 
-impl Queue {
-    fn state(&self) -> MutexGuard<'_, QueueState> {
+impl LineQueue {
+    fn state(&self) -> MutexGuard<'_, LineQueueState> {
         // Each change of the state is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,7 +115,7 @@ impl Queue {
         while state.backlog.is_empty() {
             state = self.came.wait(state).unwrap_or_else(unwrap);
         }
-        let is_early = |state: &mut QueueState| !state.backlog.is_due();
+        let is_early = |state: &mut LineQueueState| !state.backlog.is_due();
         let waited = self.came.wait_timeout_while(state, GATHER_MAX, is_early);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         state.is_writing = true;

@@ -27,7 +27,7 @@ pub(super) fn answer_preflight(
 
 /// Redirects a person who opened `/` to the page.
 #[cold]
-pub(super) fn to_people(
+pub(super) fn redirect_to_page(
     proxy: &Proxy,
     head: &RequestHead,
     reply: &mut Reply<'_>,
@@ -35,7 +35,7 @@ pub(super) fn to_people(
 ) -> Result<(), Stop> {
     proxy.access.check(head, true)?;
     record.is_page = true;
-    let page = pages::to_people();
+    let page = pages::redirect_to_page();
     record.status = Some(page.head.status);
     page.send(head, proxy.date(), reply)
 }

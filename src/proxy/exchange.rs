@@ -13,7 +13,7 @@ use crate::proxy::api::api_of;
 use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::cut::Cut;
 use crate::proxy::failover::{choose, forward, take_body};
-use crate::proxy::incoming::{Counted, Progress};
+use crate::proxy::incoming::{CountingReader, Progress};
 use crate::proxy::metrics::Observed;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
@@ -31,7 +31,7 @@ impl Service for Proxy {
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
         reply.mind(head, &progress);
-        let mut body = Counted { body: request.body, progress: &progress };
+        let mut body = CountingReader { body: request.body, progress: &progress };
         let mut request = Request { body: &mut body, ..request };
         let outcome = answer(self, &mut request, &mut reply, &mut record, stopwatch);
         record.received_bytes = progress.bytes();
@@ -81,7 +81,7 @@ fn answer<'p>(
     let page = match &routed {
         Ok(Route::Page(page)) => Some(page.as_str()),
         Ok(Route::Any) if route::is_opened_in_browser(head) => {
-            return browsers::to_people(proxy, head, reply, record);
+            return browsers::redirect_to_page(proxy, head, reply, record);
         }
         _ => None,
     };

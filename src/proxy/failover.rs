@@ -121,7 +121,7 @@ pub(super) fn forward<'p>(
     match (kept, refused) {
         (Some(FailedAnswer { provider, mut head, body }), _) => {
             record.answered_by(provider, head.status);
-            location::lead_back(&mut head.headers, proxy.table(), &provider.config, request.head);
+            location::map_back(&mut head.headers, proxy.table(), &provider.config, request.head);
             send_whole(head, &body, request.head, reply)
         }
         (None, Some((provider, refusal))) => {
@@ -158,7 +158,7 @@ fn pass_on(
     record.first_byte = Some(stopwatch.elapsed());
     record.status = Some(answer.head.status);
     headers::to_client(&mut answer.head.headers);
-    location::lead_back(&mut answer.head.headers, proxy.table(), &provider.config, asked);
+    location::map_back(&mut answer.head.headers, proxy.table(), &provider.config, asked);
     reply.begin(&answer.head, answer.length);
     if answer.length == AnswerLength::Absent {
         return Ok(());

@@ -37,14 +37,14 @@ impl Progress {
 }
 
 /// A body that records its progress.
-pub(super) struct Counted<'a> {
+pub(super) struct CountingReader<'a> {
     /// The source of the bytes.
     pub(super) body: &'a mut dyn Read,
     /// The progress.
     pub(super) progress: &'a Progress,
 }
 
-impl Read for Counted<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.body.read(buffer)?;
         self.progress.bytes.set(self.progress.bytes() + count as u64);
@@ -102,7 +102,7 @@ mod tests {
     fn a_body_of_chunks_has_ended_once_its_end_was_read() {
         let (progress, head) = (Progress::default(), head(BodyLength::Chunked, false));
         let mut body = b"abc".as_slice();
-        let mut counted = Counted { body: &mut body, progress: &progress };
+        let mut counted = CountingReader { body: &mut body, progress: &progress };
         let mut buffer = [0; 3];
         assert_eq!(counted.read(&mut buffer).unwrap(), 3);
         assert_eq!(counted.read(&mut []).unwrap(), 0);

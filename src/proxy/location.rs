@@ -19,7 +19,7 @@ use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 const FIELDS: [&str; 2] = ["location", "content-location"];
 
 /// Maps the references in an answer of `provider`, one of the table's, to the request with `head` back to evertoken.
-pub fn lead_back<P: AsRef<Provider>>(
+pub fn map_back<P: AsRef<Provider>>(
     headers: &mut Headers,
     table: Table<'_, P>,
     provider: &Provider,
@@ -234,7 +234,7 @@ mod tests {
             let mut headers = Headers::new();
             headers.push("Location", *reference);
             headers.push("x-other", "a");
-            lead_back(&mut headers, (&config).into(), &config.providers[0], &head(target));
+            map_back(&mut headers, (&config).into(), &config.providers[0], &head(target));
             let led = headers.first("location").map(String::from_utf8_lossy);
             assert_eq!(led.as_deref(), Some(*expected), "{reference}");
             assert_eq!(headers.first("x-other"), Some(b"a".as_slice()));
@@ -386,7 +386,7 @@ mod tests {
         let mut headers = Headers::new();
         headers.push("content-location", b"/x\xe9".as_slice());
         let config = config(&providers("http://h"));
-        lead_back(&mut headers, (&config).into(), &config.providers[0], &head("/to/p/a"));
+        map_back(&mut headers, (&config).into(), &config.providers[0], &head("/to/p/a"));
         assert_eq!(headers.first("content-location"), Some(b"/to/p/x%E9".as_slice()));
     }
 }

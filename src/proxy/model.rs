@@ -16,7 +16,7 @@ pub struct ModelField {
 pub fn find(bytes: &[u8]) -> Option<ModelField> {
     let mut found = None;
     // A cut or invalid text ends the search; earlier findings count.
-    let _ = Scanner { bytes, at: 0 }.object(&mut found);
+    let _ = ModelScanner { bytes, at: 0 }.object(&mut found);
     found
 }
 
@@ -36,12 +36,12 @@ pub fn quoted(name: &str) -> String {
 }
 
 /// Reads a JSON text from left to right, with just enough of RFC 8259 to skip values.
-struct Scanner<'a> {
+struct ModelScanner<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Scanner<'_> {
+impl ModelScanner<'_> {
     fn object(&mut self, found: &mut Option<ModelField>) -> Option<()> {
         self.expect(b'{')?;
         loop {

@@ -185,7 +185,7 @@ fn ask_all(
     };
     let mut outcomes = Vec::new();
     for some in providers.chunks(ASKED_AT_ONCE_MAX) {
-        for (outcome, sent) in thread::together("models", ASK_STACK_BYTES, some, ask) {
+        for (outcome, sent) in thread::on_threads("models", ASK_STACK_BYTES, some, ask) {
             *attempts += sent;
             outcomes.push(outcome);
         }
@@ -280,7 +280,7 @@ fn read_list(headers: &Headers, bytes: &[u8]) -> Result<list::ListPage, NoList> 
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // The lock guards no value that a panic could leave half-made.
     let _mine = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::aside("models", READ_STACK_BYTES, || list::read(headers, bytes))
+    thread::on_own_thread("models", READ_STACK_BYTES, || list::read(headers, bytes))
 }
 
 /// The client's head for each provider: a GET without a body, for the whole list in uncompressed bytes.

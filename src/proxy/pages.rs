@@ -63,7 +63,7 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
 }
 
 /// Redirects a browser to the page for people.
-pub fn to_people() -> Page {
+pub fn redirect_to_page() -> Page {
     let mut page = page(302, "text/plain; charset=utf-8", "The page is at /-/\n".to_owned());
     page.head.headers.push("location", "/-/");
     page

@@ -29,7 +29,7 @@ struct Streams {
 
 /// The place of one watcher, free again once this is dropped.
 #[derive(Debug)]
-pub(super) struct Watcher<'a>(&'a Watchers);
+pub(super) struct EventStream<'a>(&'a Watchers);
 
 impl Watchers {
     /// No watchers yet. There will be [`EVENT_STREAMS_MAX`] at most, and half of `max_connections`.
@@ -55,18 +55,18 @@ impl Watchers {
     }
 
     /// A place for one more; the refusal says that there is none.
-    pub(super) fn enter(&self) -> Result<Watcher<'_>, Refusal> {
+    pub(super) fn enter(&self) -> Result<EventStream<'_>, Refusal> {
         let mut state = self.state();
         if state.open >= self.most {
             let message = format!("{} watch the status already, which is the most", state.open);
             return Err(Refusal::new(Code::Overloaded, message).retry_in(SILENCE_MAX));
         }
         state.open += 1;
-        Ok(Watcher(self))
+        Ok(EventStream(self))
     }
 }
 
-impl Drop for Watcher<'_> {
+impl Drop for EventStream<'_> {
     fn drop(&mut self) {
         self.0.state().open -= 1;
     }

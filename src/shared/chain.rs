@@ -67,7 +67,7 @@ impl Held {
 
 /// The server's knowledge of the chain.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct SharedRecord {
     /// The mark of its record.
     pub mark: Mark,
     /// The record, if there is one.
@@ -82,7 +82,7 @@ pub enum Put {
     /// It is the newest record now.
     Done,
     /// There is a newer one.
-    Refused(Box<Found>),
+    Refused(Box<SharedRecord>),
 }
 
 /// Makes a connection to the server.
@@ -179,7 +179,7 @@ impl SharedChain {
     }
 
     /// Reads the server's knowledge of the chain.
-    pub fn look(&mut self) -> Result<Found, StoreError> {
+    pub fn look(&mut self) -> Result<SharedRecord, StoreError> {
         let names = self.held.names.clone();
         self.compare_clocks()?;
         let seen = self.ask(Use::Reading, |line| line.look(&names))?;
@@ -212,7 +212,7 @@ impl SharedChain {
         &mut self,
         lead_ms: Option<u64>,
         least: u64,
-    ) -> Result<Option<(u64, Found)>, StoreError> {
+    ) -> Result<Option<(u64, SharedRecord)>, StoreError> {
         let length = if self.is_attended { length_ms(lead_ms) } else { LEASE_UNATTENDED_MS };
         let held = self.held.clone();
         let sent = self.clock.now();
@@ -283,7 +283,7 @@ impl SharedChain {
         }
     }
 
-    fn found(&mut self, seen: &Seen) -> Result<Found, StoreError> {
+    fn found(&mut self, seen: &Seen) -> Result<SharedRecord, StoreError> {
         // Not the time of the request: the process may have been halted in between.
         let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
@@ -301,7 +301,7 @@ impl SharedChain {
         self.tenancy.observe(seen.mark, pending, now);
         let newest = (*self.held.newest()).max(seen.mark);
         *self.held.newest() = newest;
-        Ok(Found { mark: seen.mark, saved, is_held: seen.is_held })
+        Ok(SharedRecord { mark: seen.mark, saved, is_held: seen.is_held })
     }
 
     /// Converts a record's times from its writer's clock to this one.

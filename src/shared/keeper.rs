@@ -35,7 +35,7 @@ const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
 const COOLDOWNS_MAX: usize = 64;
 
 /// The keeper's tasks for one provider.
-pub struct Member {
+pub struct KeptProvider {
     /// Its name within this process.
     pub key: u64,
     /// Its name on all hosts.
@@ -63,7 +63,7 @@ impl CooldownSender {
     }
 }
 
-type Members = Arc<Mutex<Vec<Arc<Member>>>>;
+type Members = Arc<Mutex<Vec<Arc<KeptProvider>>>>;
 
 /// The running keeper. Dropping it ends the thread.
 pub struct Keeper {
@@ -109,7 +109,7 @@ impl Keeper {
     }
 
     /// Adds `member` from the next poll on; it replaces the one with its key.
-    pub fn add(&self, member: Member) {
+    pub fn add(&self, member: KeptProvider) {
         let mut members = lock(&self.members);
         members.retain(|known| known.key != member.key);
         members.push(Arc::new(member));
@@ -132,7 +132,7 @@ impl Drop for Keeper {
     }
 }
 
-fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<Member>>> {
+fn lock(members: &Members) -> MutexGuard<'_, Vec<Arc<KeptProvider>>> {
     // Each change is complete in itself.
     members.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -202,7 +202,7 @@ impl KeeperThread {
         }
     }
 
-    fn members(&self) -> Vec<Arc<Member>> {
+    fn members(&self) -> Vec<Arc<KeptProvider>> {
         lock(&self.members).clone()
     }
 

@@ -152,7 +152,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::{
-        AutoRefresh, Call, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
+        AutoRefresh, ClientAuth, CommandLine, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
     };
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -175,7 +175,7 @@ pub(crate) mod tests {
             retry_interval: Duration::from_hours(1),
             files: SecretFiles::default(),
             login: LoginEndpoints::default(),
-            call: Call::default(),
+            call: CommandLine::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::clock::Clock;
-use crate::thread::aside_telling;
+use crate::thread::on_watched_thread;
 use crate::token::places::Contents;
 use crate::token::waiting::{Cause, SAID_AFTER_MS, Waits};
 
@@ -25,7 +25,7 @@ pub fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + S
         looks += 1;
         tell(looks >= LONG_LOOKS);
     };
-    aside_telling("disk", STACK_BYTES, LOOK_EVERY, &mut look, work)
+    on_watched_thread("disk", STACK_BYTES, LOOK_EVERY, &mut look, work)
 }
 
 /// What is in the state folder `folder`.

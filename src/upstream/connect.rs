@@ -137,7 +137,7 @@ impl Connector {
             .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
         let config = self.roots.config();
         // The worker would keep the stack and heap that this takes, for the life of a stream.
-        thread::aside("handshake", HANDSHAKE_STACK_BYTES, || {
+        thread::on_own_thread("handshake", HANDSHAKE_STACK_BYTES, || {
             Wire::shake_hands(wire, name, config, watch, deadline)
         })
     }

@@ -160,7 +160,7 @@ mod tests {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
     use super::*;
-    use crate::thread::aside;
+    use crate::thread::on_own_thread;
     use crate::upstream::socket::Socket;
 
     const STACK_BYTES: usize = 64 * 1024;
@@ -227,7 +227,7 @@ mod tests {
     fn on<T: Send>(processor: usize, act: impl FnOnce() -> T + Send) -> T {
         let mut only = CpuSet::new();
         only.set(processor);
-        aside("t", STACK_BYTES, || {
+        on_own_thread("t", STACK_BYTES, || {
             sched_setaffinity(None, &only).unwrap();
             act()
         })

@@ -9,8 +9,8 @@ use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{login_endpoints, token_fields};
 use crate::config::{
-    AutoRefresh, Call, ClientAuth, CredentialFields, FileFormat, GrantType, Missing, RequestFormat,
-    SecretFiles, SecretLookup, WatchedFile, secret_of_file,
+    AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, Missing,
+    RequestFormat, SecretFiles, SecretLookup, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -122,7 +122,7 @@ pub(super) fn read_auto_refresh(
             seed: secret_path(&section, sources, "refresh_token_file"),
         },
         login,
-        call: Call::default(),
+        call: CommandLine::default(),
     };
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);

@@ -11,7 +11,7 @@ use crate::assemble::timeouts;
 use crate::config::{AutoRefresh, Config, Egress, SharedStore};
 use crate::proxy::provider::Provider;
 use crate::shared::chain::Held;
-use crate::shared::keeper::{Keeper, Member};
+use crate::shared::keeper::{Keeper, KeptProvider};
 use crate::thread;
 use crate::token::group::Group;
 use crate::token::places::{OnChain, Seeker};
@@ -136,7 +136,7 @@ impl Running {
             return;
         }
         let inbox = self.refresher.inbox();
-        keeper.add(Member {
+        keeper.add(KeptProvider {
             key: self.key,
             slug: self.basis.location.shared_slug.clone(),
             wake: Some(Box::new(move || inbox.news())),

@@ -5,7 +5,7 @@ use log::{error, info, warn};
 
 use crate::clock::{Due, Moment};
 use crate::record::Saved;
-use crate::shared::chain::{Found, Put, SharedChain};
+use crate::shared::chain::{Put, SharedChain, SharedRecord};
 use crate::shared::engine::StoreError;
 use crate::shared::lease::InHand;
 use crate::token::lifecycle::Presented;
@@ -97,7 +97,7 @@ impl Shared {
     fn entered(
         &mut self,
         fence: u64,
-        found: Found,
+        found: SharedRecord,
         file: &mut File,
         life: &mut Life,
     ) -> Result<Entry, Hindrance> {
@@ -222,7 +222,7 @@ impl Shared {
 
     /// Takes up what was found where it is newer, and offers what is known here where that is. Whether it
     /// brought another token that is still good.
-    fn take_up(&mut self, found: Found, file: &mut File, life: &mut Life) -> bool {
+    fn take_up(&mut self, found: SharedRecord, file: &mut File, life: &mut Life) -> bool {
         let known = life.machine.saved();
         if found.mark < known.mark() {
             let known = known.clone();
@@ -249,7 +249,7 @@ impl Shared {
 }
 
 /// Goes by what was found, whatever is known here.
-fn adopt(found: Found, file: &mut File, life: &mut Life) {
+fn adopt(found: SharedRecord, file: &mut File, life: &mut Life) {
     if let Some(saved) = found.saved.filter(|saved| saved != life.machine.saved()) {
         let brought = life.machine.adopt_shared(saved, life.now());
         took_up(brought, file, life);
