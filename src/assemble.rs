@@ -41,24 +41,17 @@ pub type Load =
     Box<dyn Fn() -> Result<(Config, Vec<String>), Vec<String>> + std::marker::Send + Sync>;
 
 /// The reason why a run could not start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is in use or can't be bound.
+    #[error("can't listen on {0}: {1}")]
     Bind(String, io::Error),
     /// A provider's proxy or certificates can't be used.
+    #[error("provider {0}: {1}")]
     Provider(String, SetupError),
     /// The system refused a thread.
+    #[error("can't start a thread: {0}")]
     Thread(io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bind(address, error) => write!(f, "can't listen on {address}: {error}"),
-            Self::Provider(name, why) => write!(f, "provider {name}: {why}"),
-            Self::Thread(error) => write!(f, "can't start a thread: {error}"),
-        }
-    }
 }
 
 /// The access rules for a proxy that listens on `bound`.

@@ -1,7 +1,5 @@
 //! Reads the text of a state file, in which optional fields may be missing or wrong. Pure.
 
-use std::fmt;
-
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use serde_json::{Map, Value};
@@ -34,36 +32,24 @@ impl Salvaged {
 }
 
 /// The reason why a text is not a usable record. Holds none of the text, which contains tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
     /// It is not JSON: line, column, and kind of the parser's error.
+    #[error("line {0}, column {1}: {2:?} error")]
     Json(usize, usize, Category),
     /// It is JSON, but not an object.
+    #[error("it is not a JSON object")]
     NoObject,
     /// It has no field of a state file.
+    #[error("it holds nothing of a state file")]
     Empty,
     /// This required field makes no sense.
+    #[error("its {} makes no sense", if *.0 == "refresh_token" { "refresh token" } else { .0 })]
     Field(&'static str),
     /// It has this format, of a newer version.
+    #[error("format {0} is not known to this version")]
     NewerFormat(u64),
 }
-
-impl fmt::Display for BadRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Json(line, column, kind) => {
-                write!(f, "line {line}, column {column}: {kind:?} error")
-            }
-            Self::NoObject => f.write_str("it is not a JSON object"),
-            Self::Empty => f.write_str("it holds nothing of a state file"),
-            Self::Field("refresh_token") => f.write_str("its refresh token makes no sense"),
-            Self::Field(name) => write!(f, "its {name} makes no sense"),
-            Self::NewerFormat(format) => write!(f, "format {format} is not known to this version"),
-        }
-    }
-}
-
-impl std::error::Error for BadRecord {}
 
 /// Reads the readable fields. The error is the reason why there are none.
 pub fn salvage(text: &str) -> Result<Salvaged, BadRecord> {

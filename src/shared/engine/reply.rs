@@ -1,6 +1,5 @@
 //! The server's answers, and the errors on the way.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::record::BadRecord;
@@ -9,52 +8,49 @@ use crate::record::BadRecord;
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A problem with the server or the connection; `Display` holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
 pub enum StoreError {
     /// It does not answer in time.
+    #[error("it does not answer in time")]
     NoAnswer,
     /// The connection to it failed, in the words of the client library.
+    #[error("{0}")]
     Connection(String),
     /// It refuses, in its own words, which begin with a code (`READONLY`, `NOPERM`).
+    #[error("{0}")]
     Refused(String),
     /// It refuses the user or the password, in its own words.
+    #[error("it refuses the user or password: {0}")]
     LoginRefused(String),
     /// Its answer is unknown here.
+    #[error("it answered in a way that is not known here")]
     Unexpected,
     /// Its record can't be opened, or one can't be sealed for it.
+    #[error("{0}")]
     Seal(&'static str),
     /// Its record makes no sense.
+    #[error("its record makes no sense: {0}")]
     Record(BadRecord),
     /// A Sentinel knows no master of the name.
+    #[error("it knows no master of this name")]
     NoMaster,
     /// The server at this host and port is not the master any more.
+    #[error("{0}:{1} is not the master any more")]
     Demoted(String, u16),
     /// None of the Sentinels leads to a master: the host and port of each, and the reason.
+    #[error("no Sentinel leads to a master: {}", words_of_all(.0))]
     Sentinels(Vec<(String, u16, StoreError)>),
     /// This program was built without a client.
+    #[error("this evertoken was built without the feature 'redis'")]
     NotBuilt,
 }
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAnswer => f.write_str("it does not answer in time"),
-            Self::Connection(words) | Self::Refused(words) => f.write_str(words),
-            Self::LoginRefused(words) => write!(f, "it refuses the user or password: {words}"),
-            Self::Unexpected => f.write_str("it answered in a way that is not known here"),
-            Self::Seal(why) => f.write_str(why),
-            Self::Record(bad) => write!(f, "its record makes no sense: {bad}"),
-            Self::NoMaster => f.write_str("it knows no master of this name"),
-            Self::Demoted(host, port) => write!(f, "{host}:{port} is not the master any more"),
-            Self::Sentinels(all) => {
-                let why = all.iter().map(|(host, port, error)| format!("{host}:{port}: {error}"));
-                let why: Vec<_> = why.collect();
-                write!(f, "no Sentinel leads to a master: {}", why.join("; "))
-            }
-            Self::NotBuilt => f.write_str("this evertoken was built without the feature 'redis'"),
-        }
-    }
+/// Why each of `sentinels` leads to no master.
+fn words_of_all(sentinels: &[(String, u16, StoreError)]) -> String {
+    let why: Vec<_> =
+        sentinels.iter().map(|(host, port, error)| format!("{host}:{port}: {error}")).collect();
+    why.join("; ")
 }
 
 /// An answer of the server, as far as it matters here.

@@ -1,7 +1,6 @@
 //! Why a refresh failed, and whether to try again soon.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use crate::config::Missing;
 use crate::http::message::reason_phrase;
@@ -41,37 +40,31 @@ pub struct Failure {
 }
 
 /// What happened, in the words of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum What {
     /// An HTTP answer: its status and OAuth error code.
+    #[error("{}", status_words(*.0, .1.as_deref()))]
     Status(u16, Option<String>),
     /// A 200 that is no token response.
+    #[error("the answer is no token response: {0}")]
     NotAToken(Cow<'static, str>),
     /// No answer: DNS, connection, TLS, timeout.
+    #[error("{0}")]
     NoAnswer(String),
     /// A secret that is not there.
+    #[error("{0}")]
     Missing(Missing),
     /// We had run out of what a request takes; nothing was sent.
+    #[error("{0}")]
     Short(Shortage),
 }
 
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status, code) => {
-                write!(f, "{status}")?;
-                let reason = reason_phrase(*status);
-                if !reason.is_empty() {
-                    write!(f, " {reason}")?;
-                }
-                code.as_ref().map_or(Ok(()), |code| write!(f, " ({code})"))
-            }
-            Self::NotAToken(why) => write!(f, "the answer is no token response: {why}"),
-            Self::NoAnswer(why) => f.write_str(why),
-            Self::Missing(missing) => write!(f, "{missing}"),
-            Self::Short(shortage) => write!(f, "{shortage}"),
-        }
-    }
+/// An HTTP status with its reason and the OAuth error code, each where there is one.
+fn status_words(status: u16, code: Option<&str>) -> String {
+    let reason = reason_phrase(status);
+    let reason = if reason.is_empty() { String::new() } else { format!(" {reason}") };
+    let code = code.map_or_else(String::new, |code| format!(" ({code})"));
+    format!("{status}{reason}{code}")
 }
 
 impl Failure {

@@ -29,46 +29,34 @@ pub(super) enum Why {
     },
 }
 
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What is wrong with a file. Its words stand after the path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
+    #[error("can't be read: {0}")]
     Unreadable(String),
+    #[error("is no file of at most {WATCHED_FILE_MAX_BYTES} bytes")]
     NoSmallFile,
+    #[error("holds no credential")]
     NoCredential,
     /// The credential is empty, or with bytes that no header field may hold.
+    #[error("holds a credential that is empty, or with bytes no header may hold")]
     NoHeaderValue,
+    #[error("holds no JSON")]
     NoJson,
     /// No text stands at this path of the JSON.
+    #[error("has no text at '{0}'")]
     NoTextAt(String),
+    #[error("can't be used")]
     NoState,
+    #[error("holds a token that began with another refresh token")]
     OtherChain,
+    #[error("holds no access token")]
     NoAccessToken,
 }
 
 impl Fault {
     pub(super) fn unreadable(error: impl fmt::Display) -> Self {
         Self::Unreadable(error.to_string())
-    }
-}
-
-/// To stand after the path.
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(why) => write!(f, "can't be read: {why}"),
-            Self::NoSmallFile => write!(f, "is no file of at most {WATCHED_FILE_MAX_BYTES} bytes"),
-            Self::NoCredential => write!(f, "holds no credential"),
-            Self::NoHeaderValue => {
-                write!(f, "holds a credential that is empty, or with bytes no header may hold")
-            }
-            Self::NoJson => write!(f, "holds no JSON"),
-            Self::NoTextAt(place) => write!(f, "has no text at '{place}'"),
-            Self::NoState => write!(f, "can't be used"),
-            Self::OtherChain => {
-                write!(f, "holds a token that began with another refresh token")
-            }
-            Self::NoAccessToken => write!(f, "holds no access token"),
-        }
     }
 }
 
