@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TryRecvError, select};
 use fastrand::Rng;
-use log::{error, info, warn};
 
 use crate::clock::{Due, Moment};
 use crate::token::lifecycle::{Instruction, OnRejection, Policy};
@@ -111,10 +110,7 @@ impl Actor {
         let desk = &self.life.desk;
         let waiting = desk.told_wait().map_or_else(String::new, |waiting| format!(": {waiting}"));
         let told = format!("Provider {} was not refreshed{waiting}", desk.name);
-        error!(
-            provider = desk.name.as_str();
-            "{told}"
-        );
+        desk.error(format_args!("{told}"));
         told
     }
 
@@ -143,12 +139,11 @@ impl Actor {
         }
         self.vault.save_before_the_end(&self.timer, &mut self.life);
         if let Some(why) = &self.life.desk.draft.disk_error {
-            error!(
-                provider = self.life.desk.name.as_str();
+            self.life.desk.error(format_args!(
                 "The last token of provider: {} could not be stored before the end ({why}); \
                  log in again if the next start can't refresh",
                 self.life.desk.name
-            );
+            ));
         }
     }
 
@@ -308,11 +303,10 @@ impl Actor {
             OnRejection::Join => self.orders.join(done),
             OnRejection::Later(wait_ms) => {
                 let name = &self.life.desk.name;
-                info!(
-                    provider = name.as_str();
+                self.life.desk.info(format_args!(
                     "Provider {name} refused the new token too; the next refresh for that is in {} s",
                     wait_ms.div_ceil(1000)
-                );
+                ));
             }
             OnRejection::Nothing => {}
         }
@@ -354,10 +348,9 @@ impl Actor {
         self.orders.answer();
         if let Some(told) = self.life.told_of_store().filter(|_| was_ordered) {
             let name = &self.life.desk.name;
-            warn!(
-                provider = name.as_str();
-                "Provider {name} was not refreshed as ordered: {told}"
-            );
+            self.life
+                .desk
+                .warn(format_args!("Provider {name} was not refreshed as ordered: {told}"));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use log::{error, info, warn};
 
 use crate::clock::Moment;
 use crate::token::grant::{self, Class, Failure, Grant, What};
@@ -97,10 +96,9 @@ impl Attempt<'_> {
 
     /// Refreshes with what the machine presents.
     fn refresh(&mut self) -> Result<(), Hindrance> {
-        info!(
-            provider = self.life.desk.name.as_str();
-            "Starting token refresh for provider: {}", self.life.desk.name
-        );
+        self.life
+            .desk
+            .info(format_args!("Starting token refresh for provider: {}", self.life.desk.name));
         let presented = self.life.machine.presented();
         let began = self.life.now();
         let outcome = self.exchange(&presented);
@@ -164,19 +162,15 @@ impl Attempt<'_> {
         let name = &life.desk.name;
         let is_repeated = generation == Some(token.generation);
         if let Some(warning) = grant.warning.as_ref().filter(|_| !is_repeated) {
-            warn!(
-                provider = name.as_str();
-                "{warning} (provider: {name})"
-            );
+            life.desk.warn(format_args!("{warning} (provider: {name})"));
         }
-        info!(
-            provider = name.as_str();
+        life.desk.info(format_args!(
             "Successfully refreshed token for provider using client_id: {} (provider: {name}, {}valid for \
              {} s)",
             shortened(life.config.client_id.as_deref().unwrap_or_default()),
             if is_repeated { "the same token again, " } else { "" },
             token.expires.left_ms(sent) / 1000
-        );
+        ));
         life.warn_of_odd_refresh_end(grant);
         life.warn_of_refresh_end();
     }
@@ -199,10 +193,7 @@ impl Attempt<'_> {
             shortage.say(&format!("the token of provider {name} can't be refreshed"));
         } else {
             let next = next_try(trouble, life.is_single, wait_ms);
-            error!(
-                provider = name.as_str();
-                "{told} (provider: {name}{next})"
-            );
+            life.desk.error(format_args!("{told} (provider: {name}{next})"));
         }
         let goes_on = after.falls_back_to_seed || after.returns_to_newer_chain;
         life.status.fail(told, trouble, failure.class != Class::Transient && !goes_on);

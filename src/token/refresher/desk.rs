@@ -1,8 +1,9 @@
 //! The desk of a refresher: publishes its posting, and says what it waits for.
 
+use std::fmt::Arguments;
 use std::sync::Arc;
 
-use log::{Level, info, log};
+use log::{Level, log};
 
 use crate::clock::Clock;
 use crate::token::hang;
@@ -49,6 +50,23 @@ impl Desk {
         *self = Self { waits, draft, is_file_unread: self.is_file_unread, ..now };
     }
 
+    pub(super) fn info(&self, told: Arguments<'_>) {
+        self.log(Level::Info, told);
+    }
+
+    pub(super) fn warn(&self, told: Arguments<'_>) {
+        self.log(Level::Warn, told);
+    }
+
+    pub(super) fn error(&self, told: Arguments<'_>) {
+        self.log(Level::Error, told);
+    }
+
+    /// Says it in the log, where each line of a refresher has its provider as a field.
+    fn log(&self, level: Level, told: Arguments<'_>) {
+        log!(level, provider = self.name.as_str(); "{told}");
+    }
+
     pub(super) fn publish(&mut self, refreshing: bool) {
         self.draft.refreshing = refreshing;
         self.draft.waiting = self.waits.said();
@@ -78,10 +96,7 @@ impl Desk {
         if let Some(told) = self.waits.wait(cause, self.clock.now()) {
             if is_logged {
                 let level = if is_of_file { Level::Error } else { Level::Warn };
-                log!(
-                    level, provider = self.name.as_str();
-                    "The refresher of provider {} is {told}", self.name
-                );
+                self.log(level, format_args!("The refresher of provider {} is {told}", self.name));
             }
             self.publish(is_refreshing);
         }
@@ -104,10 +119,7 @@ impl Desk {
         let is_logged = !self.waits.is_said_for_all();
         if let Some(told) = self.waits.end(self.clock.now()) {
             if is_logged {
-                info!(
-                    provider = self.name.as_str();
-                    "For the refresher of provider {}, {told}", self.name
-                );
+                self.info(format_args!("For the refresher of provider {}, {told}", self.name));
             }
             self.publish(false);
         }

@@ -1,8 +1,6 @@
 //! The tokens of one chain as a refresher knows them, and what it says of them: to the log, once each, and in its
 //! posting. It touches neither disk nor network.
 
-use log::{error, info, warn};
-
 use crate::clock::{Moment, Timestamp};
 use crate::config::{AutoRefresh, Missing};
 use crate::record::refresh_end::Nearness;
@@ -218,10 +216,9 @@ impl Life {
         let name = &self.desk.name;
         if let Some(token) = self.machine.token() {
             let left = token.expires.left_ms(now) / 1000;
-            info!(
-                provider = name.as_str();
+            self.desk.info(format_args!(
                 "Using the stored token for provider: {name} (valid for {left} s)"
-            );
+            ));
         }
         self.say_missing();
         if let Some(failure) = self.machine.applicable_failure().cloned() {
@@ -232,10 +229,9 @@ impl Life {
             );
             let next = if self.is_single { "" } else { &next };
             let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
-            error!(
-                provider = name.as_str();
+            self.desk.error(format_args!(
                 "The last refresh for provider: {name} failed, and trying again does not help: {what}{lost}{next}"
-            );
+            ));
             let login = self.login_command(&self.machine.presented());
             let (told, trouble) = tell_stored(&failure, login.as_deref());
             self.status.fail(told, trouble, true);
@@ -265,11 +261,10 @@ impl Life {
         if self.status.last_error.as_ref() != Some(&told) {
             let wait_ms = failure.retry_at.millis_since(self.desk.clock.wall());
             let next = next_try(trouble, self.is_single, u64::try_from(wait_ms).unwrap_or(0));
-            error!(
-                provider = self.desk.name.as_str();
+            self.desk.error(format_args!(
                 "{told} (provider: {}; tried by another host or process{next})",
                 self.desk.name
-            );
+            ));
         }
         self.status.fail(told, trouble, true);
     }
@@ -279,14 +274,13 @@ impl Life {
         let wait_ms = self.machine.clock_wait_left_ms(now).filter(|_| !self.said.clock);
         let Some(wait_ms) = wait_ms else { return };
         self.said.clock = true;
-        warn!(
-            provider = self.desk.name.as_str();
+        self.desk.warn(format_args!(
             "The wall clock shows {}, earlier than the state file or this program; refreshing waits for it \
              to be set, for {} s at most or until a refresh is ordered (provider: {})",
             now.wall,
             wait_ms.div_ceil(1000),
             self.desk.name
-        );
+        ));
     }
 
     /// Says once a token that the provider refused it: while the token store is away, each request has the refresh
@@ -294,10 +288,7 @@ impl Life {
     pub(super) fn say_refused(&mut self, generation: Generation) {
         if self.said.refused.replace(generation) != Some(generation) {
             let name = &self.desk.name;
-            warn!(
-                provider = name.as_str();
-                "Provider {name} refused its token; refreshing"
-            );
+            self.desk.warn(format_args!("Provider {name} refused its token; refreshing"));
         }
     }
 
@@ -310,10 +301,10 @@ impl Life {
             return;
         }
         if let Some(missing) = &missing {
-            error!(
-                provider = self.desk.name.as_str();
-                "{missing} (provider: {}; the stored token serves until it ends)", self.desk.name
-            );
+            self.desk.error(format_args!(
+                "{missing} (provider: {}; the stored token serves until it ends)",
+                self.desk.name
+            ));
         }
         self.said.missing = missing;
     }
@@ -325,13 +316,12 @@ impl Life {
             return;
         }
         self.said.superseded = superseded;
-        warn!(
-            provider = self.desk.name.as_str();
+        self.desk.warn(format_args!(
             "The refresh token in the configuration of provider {} was superseded by a newer one, which \
              another host, another process or an earlier start of this one began with; going on with that. \
              Configure the newer one here too, or none",
             self.desk.name
-        );
+        ));
     }
 
     /// Says once that a changed file, with the refresh token of this `hash`, is not followed before a reload, since it
@@ -341,12 +331,11 @@ impl Life {
             return;
         }
         self.said.other_seed = hash;
-        warn!(
-            provider = self.desk.name.as_str();
+        self.desk.warn(format_args!(
             "One of the files with the refresh token that the providers {} share has another one now, and not all \
              have it: reload the configuration, so that each has a chain of its own",
             self.desk.name
-        );
+        ));
     }
 
     /// Says once that an issuer tells of the end of a refresh token in a way that is not understood.
@@ -354,10 +343,7 @@ impl Life {
         let told = grant.odd_refresh_end.as_ref().filter(|_| !self.said.odd_refresh_end);
         let Some(told) = told else { return };
         self.said.odd_refresh_end = true;
-        warn!(
-            provider = self.desk.name.as_str();
-            "{told} (provider: {})", self.desk.name
-        );
+        self.desk.warn(format_args!("{told} (provider: {})", self.desk.name));
     }
 
     /// Warns of a refresh token that ends soon: once within 7 days of its end, once within 1 day.
@@ -374,9 +360,6 @@ impl Life {
         let call = &self.config.call;
         let run = self.config.login.exist().then(|| call.login(&self.desk.called));
         let run = run.map_or_else(String::new, |command| format!(" (run: {command})"));
-        warn!(
-            provider = self.desk.name.as_str();
-            "{told}; log in again before requests fail{run}"
-        );
+        self.desk.warn(format_args!("{told}; log in again before requests fail{run}"));
     }
 }

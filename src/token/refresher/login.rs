@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::warn;
-
 use crate::clock::Moment;
 use crate::record::Saved;
 use crate::secret::Secret;
@@ -27,12 +25,13 @@ pub fn store_login(
 ) -> Result<PathBuf, String> {
     let path = setup.state.path();
     let failed = |why: String| format!("{} can't be written: {why}", path.display());
-    let _lock = wait_for_lock(setup).map_err(&failed)?;
-    let mut stored = load(&setup.state, &Desk::of(setup)).map_err(|why| {
+    let desk = Desk::of(setup);
+    let _lock = wait_for_lock(setup, &desk).map_err(&failed)?;
+    let mut stored = load(&setup.state, &desk).map_err(|why| {
         format!("{} can't be read ({why}), so it is left as it is", path.display())
     })?;
     let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);
-    let mut lease = wait_for_lease(setup, known_fence)?;
+    let mut lease = wait_for_lease(setup, known_fence, &desk)?;
     if let Some((_, _, shared)) = &mut lease {
         let is_newer =
             |shared: &Saved| stored.as_ref().is_none_or(|stored| shared.mark() > stored.mark());
@@ -46,7 +45,7 @@ pub fn store_login(
     }
     let saved = machine.logged_in(grant, refresh_token, sent, now, &mut setup.rng.clone());
     if let Some((chain, ..)) = &mut lease {
-        share(setup, chain, &saved);
+        share(chain, &saved, &desk);
     }
     setup.state.replace(&saved).map_err(|error| failed(error.to_string()))?;
     Ok(path)
@@ -56,7 +55,7 @@ pub fn store_login(
 /// is no such store, or it can't be used.
 type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 
-fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
+fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased, String> {
     let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
         match chain.take(None, known_fence) {
@@ -66,7 +65,7 @@ fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
             Err(trouble) => {
-                warn_of(setup, &chain, &trouble.to_string());
+                warn_of(&chain, &trouble.to_string(), desk);
                 return Ok(None);
             }
         }
@@ -75,25 +74,24 @@ fn wait_for_lease(setup: &Setup, known_fence: u64) -> Result<Leased, String> {
 }
 
 /// Puts the login into the shared store, for all hosts.
-fn share(setup: &Setup, chain: &mut SharedChain, saved: &Saved) {
+fn share(chain: &mut SharedChain, saved: &Saved, desk: &Desk) {
     match chain.write(saved, None) {
         Ok(Put::Done) => {}
-        Ok(Put::Refused(_)) => warn_of(setup, chain, "another host was faster"),
-        Err(trouble) => warn_of(setup, chain, &trouble.to_string()),
+        Ok(Put::Refused(_)) => warn_of(chain, "another host was faster", desk),
+        Err(trouble) => warn_of(chain, &trouble.to_string(), desk),
     }
     chain.release();
 }
 
-fn warn_of(setup: &Setup, chain: &SharedChain, why: &str) {
-    warn!(
-        provider = setup.name.as_str();
+fn warn_of(chain: &SharedChain, why: &str, desk: &Desk) {
+    desk.warn(format_args!(
         "The login can't be put into the token store {} ({why}); this host offers it once it can, and if \
          the others use another token then, log in again",
         chain.place()
-    );
+    ));
 }
 
-fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {
+fn wait_for_lock(setup: &Setup, desk: &Desk) -> Result<StateLock, String> {
     let mut waits = Waits::default();
     let path = setup.state.lock_path().display().to_string();
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
@@ -104,10 +102,7 @@ fn wait_for_lock(setup: &Setup) -> Result<StateLock, String> {
                 let holder =
                     if waits.is_to_be_said(now) { setup.state.lock_holder() } else { None };
                 if let Some(told) = waits.wait(Cause::Lock { path: path.clone(), holder }, now) {
-                    warn!(
-                        provider = setup.name.as_str();
-                        "The login is {told}"
-                    );
+                    desk.warn(format_args!("The login is {told}"));
                 }
                 // The timer's end is all that is waited for.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();

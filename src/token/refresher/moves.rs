@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crossbeam_channel::Sender;
-use log::{info, warn};
 
 use crate::record::Saved;
 use crate::token::refresher::life::Life;
@@ -142,28 +141,25 @@ fn is_copy(file: &StateFile, life: &Life) -> bool {
 }
 
 fn say_where(place: &StateFile, life: &Life) {
-    info!(
-        provider = life.desk.name.as_str();
+    life.desk.info(format_args!(
         "The tokens of provider {} are kept in {} now",
         life.desk.name,
         place.path().display()
-    );
+    ));
 }
 
 /// A file of another chain stands where ours is to be: it is kept beside.
 fn set_aside(place: &StateFile, life: &Life) {
     match place.set_aside(life.desk.clock.wall()) {
-        Ok(aside) => warn!(
-            provider = life.desk.name.as_str();
+        Ok(aside) => life.desk.warn(format_args!(
             "The state file {} is of another chain of tokens; it is kept as {}",
             place.path().display(),
             aside.display()
-        ),
-        Err(error) => warn!(
-            provider = life.desk.name.as_str();
+        )),
+        Err(error) => life.desk.warn(format_args!(
             "The state file {} is of another chain of tokens and can't be moved aside: {error}",
             place.path().display()
-        ),
+        )),
     }
 }
 
@@ -187,10 +183,10 @@ fn leave(old: &StateFile, leaving: &Sender<()>, new: &StateFile, life: &Life) {
     if is_copy(old, life) {
         match old.remove() {
             Ok(()) => say_where(new, life),
-            Err(error) => warn!(
-                provider = life.desk.name.as_str();
-                "The old state file {} can't be removed: {error}", old.path().display()
-            ),
+            Err(error) => life.desk.warn(format_args!(
+                "The old state file {} can't be removed: {error}",
+                old.path().display()
+            )),
         }
     }
     // Nobody may be waiting for it.

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use log::{info, warn};
-
 use crate::record::Saved;
 use crate::token::lifecycle::Presented;
 use crate::token::places::Seeker;
@@ -144,15 +142,11 @@ impl Vault {
         let brought = self.take_up(stored, life);
         let name = &life.desk.name;
         if is_login {
-            info!(
-                provider = name.as_str();
-                "Using the login that was stored for provider: {name}"
-            );
+            life.desk.info(format_args!("Using the login that was stored for provider: {name}"));
         } else if brought {
-            info!(
-                provider = name.as_str();
+            life.desk.info(format_args!(
                 "Using the token that another process stored for provider: {name}"
-            );
+            ));
         }
         brought
     }
@@ -201,11 +195,10 @@ impl Vault {
         }
         life.forget();
         self.file.give_up_unsaved(&mut life.desk);
-        warn!(
-            provider = life.desk.name.as_str();
+        life.desk.warn(format_args!(
             "The tokens of provider {} are of another token_url or client_id than it has now: they are not used",
             life.desk.name
-        );
+        ));
     }
 
     /// Takes the lock on the file in which the chain is, and takes up what that holds.

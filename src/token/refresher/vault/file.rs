@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use crossbeam_channel::Sender;
-use log::{error, info, warn};
 
 use crate::clock::Moment;
 use crate::record::Saved;
@@ -94,10 +93,10 @@ impl File {
         let lock = desk.on_disk(&file.state, StateFile::try_lock);
         let is_ours = matches!(lock, Ok(Locking::Ours(_)));
         if is_ours && let Err(error) = desk.on_disk(&file.state, StateFile::remove_leftovers) {
-            warn!(
-                provider = desk.name.as_str();
-                "Temporary files beside {} can't be removed: {error}", file.state.path().display()
-            );
+            desk.warn(format_args!(
+                "Temporary files beside {} can't be removed: {error}",
+                file.state.path().display()
+            ));
         }
         let stored = file.look(is_ours, desk).and_then(|look| look.stored);
         (file, stored)
@@ -166,12 +165,11 @@ impl File {
 
     fn go_to(&mut self, slug: String, desk: &Desk) {
         self.state = self.state.beside(slug);
-        info!(
-            provider = desk.name.as_str();
+        desk.info(format_args!(
             "The tokens of provider {} are in {}, where another process or provider keeps them; that file is used",
             desk.name,
             self.state.path().display()
-        );
+        ));
     }
 
     /// Keeps the tokens in another file.
@@ -181,27 +179,22 @@ impl File {
         let (before, now) = (before.display(), self.state.path());
         let (name, now) = (&desk.name, now.display());
         match by {
-            Displaced::ByProvider => info!(
-                provider = name.as_str();
+            Displaced::ByProvider => desk.info(format_args!(
                 "The state file {before} holds the chain of a refresh token that another provider has now; the tokens of \
                  provider {name} are kept in {now}"
-            ),
-            Displaced::ByStranger => warn!(
-                provider = name.as_str();
+            )),
+            Displaced::ByStranger => desk.warn(format_args!(
                 "The state file {before} holds tokens of another token_url or client_id than provider {name} has: they are \
                  neither used nor replaced, and its own are kept in {now}. Give each of two processes its own state_dir \
                  or slug"
-            ),
+            )),
         }
     }
 
     /// Notes that the file was read, or is not there; what is to be known about it is said once.
     fn note_read(&mut self, notes: Vec<String>, desk: &mut Desk) {
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
-            warn!(
-                provider = desk.name.as_str();
-                "{note} (provider: {})", desk.name
-            );
+            desk.warn(format_args!("{note} (provider: {})", desk.name));
         }
         self.notes = notes;
         if self.unread.take().is_some() {
@@ -255,7 +248,7 @@ impl File {
             Ok(Locking::Ours(lock)) => return Ok(Some(lock)),
             Ok(Locking::Theirs) => return Err(NoLock::Busy),
             Ok(Locking::Nobodys(error)) => {
-                self.locks.warn_of_no_lock(&self.state.path(), &error, &desk.name);
+                self.locks.warn_of_no_lock(&self.state.path(), &error, desk);
                 return Ok(None);
             }
             Err(error) => error,
@@ -288,23 +281,22 @@ impl File {
             Ok(()) => {
                 self.locks.clear();
                 if self.unsaved.is_some() {
-                    info!(
-                        provider = desk.name.as_str();
-                        "The state file of provider {} is written again", desk.name
-                    );
+                    desk.info(format_args!(
+                        "The state file of provider {} is written again",
+                        desk.name
+                    ));
                 }
                 self.give_up_unsaved(desk);
             }
             Err(error) => {
                 if self.unsaved.is_none() {
-                    error!(
-                        provider = desk.name.as_str();
+                    desk.error(format_args!(
                         "The state file {} can't be written ({error}); the token of provider {} is \
                          used from memory and would be lost at a restart; trying again every {} s",
                         self.state.path().display(),
                         desk.name,
                         TICK_MS / 1000
-                    );
+                    ));
                 }
                 self.note_unsaved(saved, error.to_string(), desk);
             }
@@ -371,18 +363,16 @@ pub(in crate::token::refresher) fn load(
 fn set_aside(state: &StateFile, error: &io::Error, desk: &Desk) {
     let path = state.path();
     match state.set_aside(desk.clock.wall()) {
-        Ok(aside) => error!(
-            provider = desk.name.as_str();
+        Ok(aside) => desk.error(format_args!(
             "The state file {} can't be used ({error}); it is kept as {}, and the refresh token \
              of the configuration is tried",
             path.display(),
             aside.display()
-        ),
-        Err(rename) => error!(
-            provider = desk.name.as_str();
+        )),
+        Err(rename) => desk.error(format_args!(
             "The state file {} can't be used ({error}) and can't be moved aside ({rename})",
             path.display()
-        ),
+        )),
     }
 }
 

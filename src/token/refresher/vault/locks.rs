@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use log::warn;
-
 use crate::token::refresher::desk::Desk;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
@@ -49,15 +47,15 @@ impl Locks {
     }
 
     /// Says once that the folder of the file at `path` can't hold locks.
-    pub(super) fn warn_of_no_lock(&mut self, path: &Path, error: &io::Error, name: &str) {
+    pub(super) fn warn_of_no_lock(&mut self, path: &Path, error: &io::Error, desk: &Desk) {
         if !self.is_warned {
             self.is_warned = true;
-            warn!(
-                provider = name;
+            desk.warn(format_args!(
                 "The state folder can't hold a lock for {} ({error}); another process could \
-                 refresh provider {name} at the same time",
-                path.display()
-            );
+                 refresh provider {} at the same time",
+                path.display(),
+                desk.name
+            ));
         }
     }
 }

@@ -1,14 +1,13 @@
 //! The chain of a refresher in the token store that several hosts share: the lease that is entered before a refresh, what
 //! is written through, and what other hosts wrote.
 
-use log::{error, info, warn};
-
 use crate::clock::{Due, Moment};
 use crate::record::Saved;
 use crate::shared::chain::{Put, SharedChain, SharedRecord};
 use crate::shared::engine::StoreError;
 use crate::shared::lease::InHand;
 use crate::token::lifecycle::Presented;
+use crate::token::refresher::desk::Desk;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::vault::file::File;
@@ -164,11 +163,10 @@ impl Shared {
         if self.chain.as_ref().is_none_or(|chain| chain.may_send(now)) {
             return Ok(());
         }
-        warn!(
-            provider = life.desk.name.as_str();
+        life.desk.warn(format_args!(
             "The lease on the tokens of provider {} ran out before the refresh was sent; trying again",
             life.desk.name
-        );
+        ));
         Err(Hindrance::Busy)
     }
 
@@ -183,30 +181,29 @@ impl Shared {
             Some(Ok(Put::Refused(found))) => {
                 self.is_behind = false;
                 if found.mark != saved.mark() {
-                    warn!(
-                        provider = life.desk.name.as_str();
+                    life.desk.warn(format_args!(
                         "Another host stored a newer token for provider {} in the meantime; using that",
                         life.desk.name
-                    );
+                    ));
                 }
                 adopt(*found, file, life);
                 life.machine.saved().clone()
             }
             Some(Err(trouble)) => {
-                self.say_behind(&trouble, &life.desk.name);
+                self.say_behind(&trouble, &life.desk);
                 saved
             }
         }
     }
 
-    fn say_behind(&mut self, trouble: &StoreError, name: &str) {
+    fn say_behind(&mut self, trouble: &StoreError, desk: &Desk) {
         let Some(chain) = self.chain.as_ref().filter(|_| !self.is_behind) else { return };
-        error!(
-            provider = name;
-            "What is newest of provider {name} can't be put into the token store {} \
+        desk.error(format_args!(
+            "What is newest of provider {} can't be put into the token store {} \
              ({trouble}); it is used from here and put there as soon as that works",
+            desk.name,
             chain.place()
-        );
+        ));
         self.is_behind = true;
     }
 
@@ -261,12 +258,11 @@ fn took_up(brought: bool, file: &mut File, life: &mut Life) {
     file.store(life.machine.saved().clone(), &mut life.desk);
     if brought {
         let left_ms = life.machine.token().map_or(0, |token| token.expires.left_ms(life.now()));
-        info!(
-            provider = life.desk.name.as_str();
+        life.desk.info(format_args!(
             "Using the token that another host got for provider: {} (valid for {} s)",
             life.desk.name,
             left_ms / 1000
-        );
+        ));
     }
     life.note_taken_up(brought);
 }
