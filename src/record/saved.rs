@@ -1,6 +1,6 @@
 //! The stored state of a provider's tokens between runs, and its JSON. Pure.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::clock::Timestamp;
 use crate::record::mark::Mark;
@@ -15,45 +15,59 @@ pub(super) const FORMAT: u64 = 1;
 const SUPERSEDED_MAX_SEEDS: usize = 32;
 
 /// The stored state of a provider's tokens between runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Saved {
     /// Counts the writes, so that a reader sees whether the file is newer than its own knowledge.
     pub revision: u64,
     /// The fencing number of the lease under which it was written; 0 if no other host takes part.
+    #[serde(skip_serializing_if = "is_zero")]
     pub fence: u64,
     /// The time of writing.
     pub saved_at: Timestamp,
     /// Hash of the seed with which the chain began, if it began with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed_hash: Option<String>,
     /// Hash of a login's refresh token, if the chain began with a login.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hash: Option<String>,
     /// The scope that the login was granted; None if the chain began with a seed, or the scope is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_scope: Option<String>,
     /// Hashes of the seeds before the login or seed with which the chain began: they begin no chain any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub superseded_seeds: Vec<String>,
     /// Hash of the seed in this host's configuration at the time of writing; never shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub configured_seed: Option<String>,
     /// Hash of this host's `token_url` and client: the same refresh token at another issuer, or of another client, is
     /// another chain. Older versions did not write it; never shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// The token store's clock minus the writer's, in milliseconds; only in the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub store_offset_ms: Option<i64>,
     /// The refresh token to use next.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain_texts")]
     pub refresh_token: Option<Secret>,
     /// The end of the refresh token, if its issuer states it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_end: Option<RefreshEnd>,
     /// The last access token.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<SavedAccess>,
     /// A refresh with an unknown outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<Marker>,
     /// A permanent failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<SavedFailure>,
 }
 
 /// The last access token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SavedAccess {
     /// The token.
+    #[serde(serialize_with = "plain_text")]
     pub token: Secret,
     /// The time when its request was sent.
     pub obtained_at: Timestamp,
@@ -62,6 +76,7 @@ pub struct SavedAccess {
     /// The time for its refresh.
     pub refresh_at: Timestamp,
     /// The number of consecutive refreshes, each for a rejected token, up to this token.
+    #[serde(skip_serializing_if = "is_zero")]
     pub rejections: u32,
 }
 
@@ -98,46 +113,19 @@ pub struct SavedFailure {
 
 /// The file's JSON. Secrets are plain text here and nowhere else.
 #[derive(Serialize)]
-struct Image {
+struct Image<'a> {
     format: u64,
-    revision: u64,
-    #[serde(skip_serializing_if = "is_zero")]
-    fence: u64,
-    saved_at: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed_hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    login_hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    granted_scope: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    superseded_seeds: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    configured_seed: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    store_offset_ms: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_end: Option<RefreshEnd>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    access: Option<ImageAccess>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pending: Option<Marker>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<SavedFailure>,
+    #[serde(flatten)]
+    saved: &'a Saved,
 }
 
-#[derive(Serialize)]
-struct ImageAccess {
-    token: String,
-    obtained_at: Timestamp,
-    expires_at: Timestamp,
-    refresh_at: Timestamp,
-    #[serde(skip_serializing_if = "is_zero")]
-    rejections: u32,
+fn plain_text<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(secret.expose())
+}
+
+#[expect(clippy::ref_option, reason = "serde calls it with a reference")]
+fn plain_texts<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(to)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -157,30 +145,7 @@ impl Saved {
 
     /// The file's text.
     pub fn to_json(&self) -> Secret {
-        let image = Image {
-            format: FORMAT,
-            revision: self.revision,
-            fence: self.fence,
-            saved_at: self.saved_at,
-            seed_hash: self.seed_hash.clone(),
-            login_hash: self.login_hash.clone(),
-            granted_scope: self.granted_scope.clone(),
-            superseded_seeds: self.superseded_seeds.clone(),
-            configured_seed: self.configured_seed.clone(),
-            client: self.client.clone(),
-            store_offset_ms: self.store_offset_ms,
-            refresh_token: self.refresh_token.as_ref().map(|token| token.expose().to_owned()),
-            refresh_end: self.refresh_end,
-            access: self.access.as_ref().map(|access| ImageAccess {
-                token: access.token.expose().to_owned(),
-                obtained_at: access.obtained_at,
-                expires_at: access.expires_at,
-                refresh_at: access.refresh_at,
-                rejections: access.rejections,
-            }),
-            pending: self.pending.clone(),
-            failure: self.failure.clone(),
-        };
+        let image = Image { format: FORMAT, saved: self };
         let json =
             serde_json::to_string_pretty(&image).expect("texts and numbers always serialize");
         Secret::new(json)
