@@ -1,6 +1,6 @@
 //! One provider's chain in the shared store: its connection, the lease on it, and its record.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
@@ -25,42 +25,39 @@ pub struct Held {
     pub names: Names,
     /// The holder: a different text for each refresher of each process.
     pub holder: String,
-    lease: Mutex<Option<Lease>>,
-    newest: Mutex<Mark>,
+    known: Mutex<Known>,
+}
+
+/// What is known of the chain's lease and record.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    lease: Option<Lease>,
+    newest: Mark,
 }
 
 impl Held {
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Lease>> {
-        // It is replaced as a whole, so a panic leaves no half-made change.
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each of the two is swapped whole; there is nothing half done to fear.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lease; None where there is none.
     pub fn lease(&self) -> Option<Lease> {
-        *self.slot()
-    }
-
-    fn set(&self, lease: Option<Lease>) {
-        *self.slot() = lease;
-    }
-
-    fn newest(&self) -> std::sync::MutexGuard<'_, Mark> {
-        // It is replaced as a whole.
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known().lease
     }
 
     /// True if the refresher knows something newer than a record at `mark`: the server went back in time, and must be
     /// told.
     pub fn knows_newer_than(&self, mark: Mark) -> bool {
-        *self.newest() > mark
+        self.known().newest > mark
     }
 
     /// Takes the result of a renewal of `lease` that was sent at `sent`.
     pub fn renewed(&self, lease: Lease, sent: Moment, is_ours: bool) {
-        let mut slot = self.slot();
-        // It may have been given back meanwhile.
-        if slot.is_some_and(|own| own.fence == lease.fence) {
-            *slot = is_ours.then(|| Lease::from(sent, lease.fence, lease.length_ms));
+        let mut known = self.known();
+        // It may have been given back in the meantime.
+        if known.lease.is_some_and(|own| own.fence == lease.fence) {
+            known.lease = is_ours.then(|| Lease::from(sent, lease.fence, lease.length_ms));
         }
     }
 }
@@ -129,12 +126,7 @@ impl SharedChain {
             clock,
             health: Arc::new(Health::new(store)),
             finder: Finder::Refresher(slug.to_owned()),
-            held: Arc::new(Held {
-                names,
-                holder,
-                lease: Mutex::default(),
-                newest: Mutex::default(),
-            }),
+            held: Arc::new(Held { names, holder, known: Mutex::default() }),
             line: None,
             trouble: None,
             tenancy: Tenancy::default(),
@@ -220,7 +212,7 @@ impl SharedChain {
             self.ask(Use::Writing, |line| line.take(&held.names, &held.holder, length, least))?;
         let Some(seen) = taken else { return Ok(None) };
         let fence = seen.fence;
-        held.set(Some(Lease::from(sent, fence, length)));
+        held.known().lease = Some(Lease::from(sent, fence, length));
         self.tenancy.taken(fence);
         self.is_alone = false;
         match self.found(&seen) {
@@ -259,11 +251,11 @@ impl SharedChain {
                     held.renewed(lease, sent, is_ours);
                 }
                 self.tenancy.observe(mark, saved.pending.is_some(), sent);
-                *held.newest() = mark;
+                held.known().newest = mark;
                 Ok(Put::Done)
             }
             Written::Refused(seen) => {
-                *held.newest() = seen.mark;
+                held.known().newest = seen.mark;
                 Ok(Put::Refused(Box::new(self.found(&seen)?)))
             }
         }
@@ -271,14 +263,14 @@ impl SharedChain {
 
     /// True if a token request may leave now.
     pub fn may_send(&self, now: Moment) -> bool {
-        self.is_alone || Tenancy::may_send(self.held.lease().as_ref(), now)
+        self.is_alone || self.held.lease().is_some_and(|lease| lease.runs(now))
     }
 
     /// Gives the lease back; if that fails, it expires.
     pub fn release(&mut self) {
         let held = self.held.clone();
-        if held.lease().is_some() {
-            held.set(None);
+        let lease = held.known().lease.take();
+        if lease.is_some() {
             let _ = self.ask(Use::Writing, |line| line.release(&held.names, &held.holder));
         }
     }
@@ -299,8 +291,9 @@ impl SharedChain {
         }
         let pending = saved.as_ref().is_some_and(|saved| saved.pending.is_some());
         self.tenancy.observe(seen.mark, pending, now);
-        let newest = (*self.held.newest()).max(seen.mark);
-        *self.held.newest() = newest;
+        let mut known = self.held.known();
+        known.newest = known.newest.max(seen.mark);
+        drop(known);
         Ok(SharedRecord { mark: seen.mark, saved, is_held: seen.is_held })
     }
 
@@ -360,7 +353,8 @@ fn is_idle_too_long(used: Moment, now: Moment) -> bool {
 
 impl Drop for SharedChain {
     fn drop(&mut self) {
-        self.health.forget(&self.finder, self.clock.now());
+        // What it found counts no more.
+        self.health.worked(&self.finder, Use::Writing, self.clock.now());
     }
 }
 

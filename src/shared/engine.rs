@@ -79,16 +79,9 @@ impl Names {
         Self { prefix: prefix.to_owned(), slug: slug.to_owned() }
     }
 
-    fn token(&self) -> String {
-        format!("{}token:{}", self.prefix, self.slug)
-    }
-
-    fn lease(&self) -> String {
-        format!("{}lease:{}", self.prefix, self.slug)
-    }
-
-    fn cooldown(&self) -> String {
-        format!("{}cooldown:{}", self.prefix, self.slug)
+    /// The key of its `token`, its `lease` or its `cooldown`.
+    fn key(&self, kind: &str) -> String {
+        format!("{}{kind}:{}", self.prefix, self.slug)
     }
 
     fn news(&self) -> String {
@@ -146,13 +139,13 @@ impl Line {
     /// Renews the lease; returns true if it was still the holder's.
     pub fn renew(&mut self, names: &Names, holder: &str, length: u64) -> Result<bool, StoreError> {
         let length = length.to_string();
-        let reply = self.link.ask(&["EVAL", RENEW, "1", &names.lease(), holder, &length])?;
+        let reply = self.link.ask(&["EVAL", RENEW, "1", &names.key("lease"), holder, &length])?;
         Ok(reply.number() == 1)
     }
 
     /// The mark of a provider's record.
     pub fn mark(&mut self, names: &Names) -> Result<Mark, StoreError> {
-        let reply = self.link.ask(&["HMGET", &names.token(), "by", "generation"])?;
+        let reply = self.link.ask(&["HMGET", &names.key("token"), "by", "generation"])?;
         match reply.list() {
             [by, generation] => Ok(Mark { fence: by.number(), generation: generation.number() }),
             _ => Err(StoreError::Unexpected),
@@ -161,7 +154,7 @@ impl Line {
 
     /// Publishes that a provider cools down; a longer known cooldown stays.
     pub fn cool_down(&mut self, names: &Names, ms: u64, from: &str) -> Result<(), StoreError> {
-        let (key, length) = (names.cooldown(), ms.to_string());
+        let (key, length) = (names.key("cooldown"), ms.to_string());
         if ms > 0 && self.cooldown_left_ms(names)? < ms {
             self.link.ask(&["SET", &key, from, "PX", &length])?;
         }
@@ -171,8 +164,8 @@ impl Line {
 
     /// The rest of a provider's cooldown, in milliseconds.
     pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, StoreError> {
-        // Below zero without a cooldown.
-        self.link.ask(&["PTTL", &names.cooldown()]).map(|reply| reply.number())
+        // Below zero where there is none.
+        self.link.ask(&["PTTL", &names.key("cooldown")]).map(|reply| reply.number())
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
@@ -228,9 +221,9 @@ pub trait Engine: Send {
 
 impl Engine for Line {
     fn look(&mut self, names: &Names) -> Result<Seen, StoreError> {
-        let token = names.token();
+        let token = names.key("token");
         let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
-        let held = self.link.ask(&["EXISTS", &names.lease()])?;
+        let held = self.link.ask(&["EXISTS", &names.key("lease")])?;
         self.seen(names, now.list(), held.number() > 0)
     }
 
@@ -243,7 +236,7 @@ impl Engine for Line {
     ) -> Result<Option<Seen>, StoreError> {
         let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
         let [length, above, grace, kept] = &numbers;
-        let (token, lease) = (names.token(), names.lease());
+        let (token, lease) = (names.key("token"), names.key("lease"));
         let reply = self
             .link
             .ask(&["EVAL", TAKE, "2", &token, &lease, holder, length, above, grace, kept])?;
@@ -266,7 +259,7 @@ impl Engine for Line {
         let sealed = sealed.map_err(StoreError::Seal)?;
         let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
         let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
-        let (token, lease) = (names.token(), names.lease());
+        let (token, lease) = (names.key("token"), names.key("lease"));
         let (channel, news) = (names.news(), format!("t {}", names.slug));
         let command = [
             "EVAL",
@@ -295,7 +288,7 @@ impl Engine for Line {
     }
 
     fn release(&mut self, names: &Names, holder: &str) -> Result<(), StoreError> {
-        self.link.ask(&["EVAL", RELEASE, "1", &names.lease(), holder]).map(drop)
+        self.link.ask(&["EVAL", RELEASE, "1", &names.key("lease"), holder]).map(drop)
     }
 
     fn time(&mut self) -> Result<Option<Timestamp>, StoreError> {
@@ -358,9 +351,9 @@ mod tests {
     #[test]
     fn names_hold_the_prefix_and_the_slug() {
         let names = Names::new("e:", "p");
-        assert_eq!(names.token(), "e:token:p");
-        assert_eq!(names.lease(), "e:lease:p");
-        assert_eq!(names.cooldown(), "e:cooldown:p");
+        assert_eq!(names.key("token"), "e:token:p");
+        assert_eq!(names.key("lease"), "e:lease:p");
+        assert_eq!(names.key("cooldown"), "e:cooldown:p");
         assert_eq!(names.news(), "e:news");
     }
 }

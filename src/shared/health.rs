@@ -167,11 +167,6 @@ impl Health {
         self.record().can_write(now);
     }
 
-    /// The findings of `finder` no longer count, because it has ended.
-    pub fn forget(&self, finder: &Finder, now: Moment) {
-        self.record().worked(finder, Use::Writing, now);
-    }
-
     /// Logs that the trouble is over, once it has been over for a moment.
     pub fn settle(&self, now: Moment) {
         let said = self.record().settle(now);

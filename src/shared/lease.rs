@@ -124,11 +124,6 @@ impl Tenancy {
             None => PATIENCE_BARE_MS.saturating_sub(waited),
         }
     }
-
-    /// True if a token request may leave now: the lease must run.
-    pub fn may_send(lease: Option<&Lease>, now: Moment) -> bool {
-        lease.is_some_and(|lease| lease.runs(now))
-    }
 }
 
 #[cfg(test)]
@@ -172,7 +167,6 @@ mod tests {
         // The wall clock was set back.
         let set_back = Moment { wall: NOW.wall.plus_millis(-9_000), ..later(900) };
         assert!(!lease.runs(set_back));
-        assert!(Tenancy::may_send(Some(&lease), NOW) && !Tenancy::may_send(None, NOW));
     }
 
     #[test]
