@@ -139,12 +139,16 @@ impl Source {
         }
     }
 
+    fn refreshed(&self) -> Option<&RefreshedSource> {
+        match self {
+            Self::Refreshed(refreshed) => Some(refreshed),
+            _ => None,
+        }
+    }
+
     /// The refresher's latest posting; an empty one for other sources.
     pub fn posting(&self) -> Arc<Posting> {
-        match self {
-            Self::Refreshed(refreshed) => refreshed.posting(),
-            _ => Arc::default(),
-        }
+        self.refreshed().map_or_else(Arc::default, RefreshedSource::posting)
     }
 
     /// The watched file; None for other sources.
@@ -157,18 +161,12 @@ impl Source {
 
     /// The refresher; None for other sources.
     pub fn refresher(&self) -> Option<&Inbox> {
-        match self {
-            Self::Refreshed(refreshed) => refreshed.inbox.as_ref(),
-            _ => None,
-        }
+        self.refreshed()?.inbox.as_ref()
     }
 
     /// The key of the chain; None for other sources.
     pub fn chain(&self) -> Option<PostingKey> {
-        match self {
-            Self::Refreshed(refreshed) => Some(refreshed.chain),
-            _ => None,
-        }
+        Some(self.refreshed()?.chain)
     }
 
     /// True if there is a credential to send; `posting` is this source's.

@@ -66,9 +66,7 @@ impl Plan {
         let step = self.steps.iter().find(|step| step.members.contains(&index));
         step.map(|step| step.key)
     }
-}
 
-impl Plan {
     /// Brings the state files to where the refreshers will look for them.
     fn settle(&self, environment: &Environment) {
         let wait = |length| {

@@ -116,11 +116,6 @@ impl Group {
         let seed = self.identity.as_ref()?.seed.as_ref().ok()?;
         Some(seed.hash())
     }
-
-    /// As [`AutoRefresh::client_hash`].
-    pub fn client(&self) -> Option<String> {
-        self.config.client_hash()
-    }
 }
 
 /// What is to be known of providers that share a chain, a line each.

@@ -10,10 +10,11 @@ use crate::shortage::Shortage;
 /// A wait is said once it has lasted for so long, unless it is for a state file.
 pub const SAID_AFTER_MS: u64 = 10_000;
 
-/// What a refresher waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a refresher waits for, in words that follow "waiting for".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// Another process holds the lock on a file.
+    #[error("another process, {}which holds the lock {path}", holder_words(holder.as_deref()))]
     Lock {
         /// The file.
         path: String,
@@ -21,8 +22,13 @@ pub enum Cause {
         holder: Option<String>,
     },
     /// Another host holds the lease, or may still come back with an answer.
+    #[error(
+        "another host, which is refreshing this provider or may still bring the answer to a refresh that \
+         it began"
+    )]
     Lease,
     /// The token store can't be used.
+    #[error("the token store {place}, which can't be used ({why})")]
     Store {
         /// Where it is.
         place: String,
@@ -30,6 +36,10 @@ pub enum Cause {
         why: String,
     },
     /// A lock file can't be opened. This is said at once.
+    #[error(
+        "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, for another \
+         process could be refreshing this provider"
+    )]
     LockFile {
         /// The file.
         path: String,
@@ -38,6 +48,10 @@ pub enum Cause {
     },
     /// What can't be read may hold the tokens of a provider that has no state file of its own. This is said at
     /// once.
+    #[error(
+        "{path}, which can't be read ({why}) and may hold the tokens of this provider, as after a change \
+         of its name; until it can, no refresh token is used"
+    )]
     Unseen {
         /// The state folder, or a file in it.
         path: String,
@@ -45,6 +59,10 @@ pub enum Cause {
         why: String,
     },
     /// The state file is there and can't be read. This is said at once.
+    #[error(
+        "the state file {path}, which can't be read ({why}); until it can, no refresh token is used and \
+         nothing is written there"
+    )]
     StateFile {
         /// Which.
         path: String,
@@ -52,6 +70,7 @@ pub enum Cause {
         why: String,
     },
     /// A call to the disk that holds the state file has not come back.
+    #[error("the disk of the state file {path}, which does not answer")]
     Disk {
         /// The state file.
         path: String,
@@ -59,8 +78,10 @@ pub enum Cause {
         is_long: bool,
     },
     /// We ran out of what it takes to read the state file. This is said at once.
+    #[error("what has run out: {0}")]
     Shortage(Shortage),
     /// The wall clock shows a time that has been already.
+    #[error("the wall clock to be set; it shows {shown}, a time that has been already")]
     Clock {
         /// What it shows.
         shown: Timestamp,
@@ -90,46 +111,12 @@ struct Wait {
     is_said: bool,
 }
 
-impl Cause {
-    /// What is waited for, to follow "waiting for".
-    fn what(&self) -> String {
-        match self {
-            Self::Lock { path, holder: Some(holder) } => {
-                format!("another process, {holder}, which holds the lock {path}")
-            }
-            Self::Lock { path, holder: None } => {
-                format!("another process, which holds the lock {path}")
-            }
-            Self::Lease => {
-                "another host, which is refreshing this provider or may still bring the \
-                            answer to a refresh that it began"
-                    .to_owned()
-            }
-            Self::Store { place, why } => {
-                format!("the token store {place}, which can't be used ({why})")
-            }
-            Self::StateFile { path, why } => format!(
-                "the state file {path}, which can't be read ({why}); until it can, no refresh token is \
-                 used and nothing is written there"
-            ),
-            Self::LockFile { path, why } => format!(
-                "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, for another \
-                 process could be refreshing this provider"
-            ),
-            Self::Unseen { path, why } => format!(
-                "{path}, which can't be read ({why}) and may hold the tokens of this provider, as after a change of \
-                 its name; until it can, no refresh token is used"
-            ),
-            Self::Disk { path, .. } => {
-                format!("the disk of the state file {path}, which does not answer")
-            }
-            Self::Shortage(shortage) => format!("what has run out: {shortage}"),
-            Self::Clock { shown } => {
-                format!("the wall clock to be set; it shows {shown}, a time that has been already")
-            }
-        }
-    }
+/// Which process it is, where that is known, to stand before "which".
+fn holder_words(holder: Option<&str>) -> String {
+    holder.map_or_else(String::new, |holder| format!("{holder}, "))
+}
 
+impl Cause {
     fn advice(&self) -> &'static str {
         match self {
             Self::Lock { .. } => {
@@ -160,9 +147,13 @@ impl Cause {
 
     /// Whether a file can't be used, which is said at once.
     pub fn is_of_file(&self) -> bool {
-        let is_shortage = matches!(self, Self::Shortage(_));
-        is_shortage
-            || matches!(self, Self::StateFile { .. } | Self::Unseen { .. } | Self::LockFile { .. })
+        matches!(
+            self,
+            Self::Shortage(_)
+                | Self::StateFile { .. }
+                | Self::Unseen { .. }
+                | Self::LockFile { .. }
+        )
     }
 
     fn is_same_kind(&self, other: &Self) -> bool {
@@ -200,7 +191,7 @@ impl Waits {
             return None;
         }
         (wait.cause, wait.is_said) = (cause, true);
-        Some(format!("waiting since {} for {}", wait.since.wall, wait.cause.what()))
+        Some(format!("waiting since {} for {}", wait.since.wall, wait.cause))
     }
 
     /// Whether a wait has just become long enough to be said.
@@ -213,7 +204,7 @@ impl Waits {
     pub fn end(&mut self, now: Moment) -> Option<String> {
         let wait = self.0.take().filter(|wait| wait.is_said)?;
         let waited_secs = wait.waited_ms(now) / 1000;
-        Some(format!("the wait for {} is over after {waited_secs} s", wait.cause.what()))
+        Some(format!("the wait for {} is over after {waited_secs} s", wait.cause))
     }
 
     /// Whether the log speaks of what is waited for once for all providers.
@@ -226,7 +217,7 @@ impl Waits {
     pub fn said(&self) -> Option<Waiting> {
         let wait = self.0.as_ref().filter(|wait| wait.is_said)?;
         Some(Waiting {
-            what: wait.cause.what(),
+            what: wait.cause.to_string(),
             since: wait.since.wall,
             advice: wait.cause.advice().to_owned(),
         })

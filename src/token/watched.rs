@@ -22,7 +22,7 @@ mod mount;
 mod stamp;
 
 use content::Content;
-use fault::{Detached, Fault, Why};
+use fault::{Fault, Why, detached};
 pub use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
 use stamp::{Seen, Stamp};
 
@@ -184,7 +184,7 @@ impl Watched {
                 failing.fault, failing.until.wall
             )
         });
-        let detached = last.is_detached.then(|| Detached(&last.path).to_string());
+        let detached = last.is_detached.then(|| detached(&last.path));
         let doubt = last.doubt.as_ref().map(|doubt| format!("{path} {doubt}"));
         failing.or(detached).or(doubt)
     }
@@ -240,7 +240,7 @@ impl Watched {
             stamp.links == 0 && mount::is_mount_point(&last.path),
         );
         if last.is_detached && !was_detached {
-            warn!("{}", Detached(&last.path));
+            warn!("{}", detached(&last.path));
         }
         Ok(())
     }

@@ -26,96 +26,112 @@ pub enum Meaning {
 /// Added to a code whose description says that the refresh token is no good.
 pub const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
 
-const TOKEN_DEAD: [&str; 11] = [
-    "invalid_grant",
-    "invalid_token",
-    "expired_token",
-    // Zoho
-    "invalid_code",
-    // Slack
-    "invalid_auth",
-    // Google: the organisation wants a login again
-    "invalid_rapt",
-    // OpenID Connect, Microsoft Entra: a person has to come by
-    "interaction_required",
-    "login_required",
-    "consent_required",
-    "account_selection_required",
-    // Facebook's number for it
-    "oauthexception.190",
-];
-
-const CLIENT: [&str; 17] = [
-    "invalid_client",
-    "unauthorized_client",
-    "invalid_client_id",
-    "invalid_client_secret",
-    "invalid_client_credentials",
-    "bad_client_id",
-    "bad_client_secret",
-    "client_not_found",
-    "deleted_client",
-    "disabled_client",
-    // GitHub
-    "incorrect_client_credentials",
-    "application_suspended",
-    "device_flow_disabled",
-    // Salesforce
-    "app_not_found",
-    "app_not_enabled",
-    "oauth_app_blocked",
-    "invalid_app_access",
-];
-
 /// A grant type that the issuer does not have: no other form of the request helps but another one.
 const GRANT_TYPE: [&str; 2] = ["unsupported_grant_type", "invalid_grant_type"];
 
-const FORM: [&str; 9] = [
-    "invalid_request",
-    "invalid_request_error",
-    "malformed_request",
-    "invalid_parameter",
-    "missing_parameter",
-    "missing_required_parameter",
-    "unsupported_media_type",
-    "invalid_content_type",
-    "invalid_json",
-];
-
-const SCOPE: [&str; 4] = ["invalid_scope", "invalid_target", "invalid_resource", "missing_scope"];
-
-const ACCOUNT: [&str; 10] = [
-    "access_denied",
-    "account_inactive",
-    "account_disabled",
-    "account_suspended",
-    "inactive_user",
-    "inactive_org",
-    "user_disabled",
-    "user_not_found",
-    "org_internal",
-    "admin_policy_enforced",
-];
-
-const THROTTLED: [&str; 6] = [
-    "slow_down",
-    "rate_limit_error",
-    "rate_limit_exceeded",
-    "rate_limited",
-    "ratelimited",
-    "too_many_requests",
-];
-
-const ISSUER: [&str; 9] = [
-    "temporarily_unavailable",
-    "server_error",
-    "overloaded_error",
-    "api_error",
-    "internal_error",
-    "internal_failure",
-    "fatal_error",
-    "service_unavailable",
-    "request_timeout",
+/// The codes that are known.
+const KNOWN: [(Meaning, &[&str]); 8] = [
+    (
+        Meaning::TokenDead,
+        &[
+            "invalid_grant",
+            "invalid_token",
+            "expired_token",
+            // Zoho
+            "invalid_code",
+            // Slack
+            "invalid_auth",
+            // Google: the organisation wants a login again
+            "invalid_rapt",
+            // OpenID Connect, Microsoft Entra: a person has to come by
+            "interaction_required",
+            "login_required",
+            "consent_required",
+            "account_selection_required",
+            // Facebook's number for it
+            "oauthexception.190",
+        ],
+    ),
+    (
+        Meaning::Client,
+        &[
+            "invalid_client",
+            "unauthorized_client",
+            "invalid_client_id",
+            "invalid_client_secret",
+            "invalid_client_credentials",
+            "bad_client_id",
+            "bad_client_secret",
+            "client_not_found",
+            "deleted_client",
+            "disabled_client",
+            // GitHub
+            "incorrect_client_credentials",
+            "application_suspended",
+            "device_flow_disabled",
+            // Salesforce
+            "app_not_found",
+            "app_not_enabled",
+            "oauth_app_blocked",
+            "invalid_app_access",
+        ],
+    ),
+    (Meaning::Form, &GRANT_TYPE),
+    (
+        Meaning::Form,
+        &[
+            "invalid_request",
+            "invalid_request_error",
+            "malformed_request",
+            "invalid_parameter",
+            "missing_parameter",
+            "missing_required_parameter",
+            "unsupported_media_type",
+            "invalid_content_type",
+            "invalid_json",
+        ],
+    ),
+    (Meaning::Scope, &["invalid_scope", "invalid_target", "invalid_resource", "missing_scope"]),
+    (
+        Meaning::Account,
+        &[
+            "access_denied",
+            "account_inactive",
+            "account_disabled",
+            "account_suspended",
+            "inactive_user",
+            "inactive_org",
+            "user_disabled",
+            "user_not_found",
+            "org_internal",
+            "admin_policy_enforced",
+        ],
+    ),
+    (
+        Meaning::Throttled,
+        &[
+            "slow_down",
+            "rate_limit_error",
+            "rate_limit_exceeded",
+            "rate_limited",
+            "ratelimited",
+            "too_many_requests",
+        ],
+    ),
+    (
+        Meaning::Issuer,
+        &[
+            "temporarily_unavailable",
+            "server_error",
+            "overloaded_error",
+            "api_error",
+            "internal_error",
+            "internal_failure",
+            "fatal_error",
+            "service_unavailable",
+            "request_timeout",
+        ],
+    ),
 ];
 
 /// What a code begins with, and ends with, that says a token or a session is over: `token_expired`,
@@ -144,23 +160,13 @@ impl Meaning {
     }
 
     fn of_part(code: &str) -> Self {
-        let tables = [
-            (TOKEN_DEAD.as_slice(), Self::TokenDead),
-            (CLIENT.as_slice(), Self::Client),
-            (GRANT_TYPE.as_slice(), Self::Form),
-            (FORM.as_slice(), Self::Form),
-            (SCOPE.as_slice(), Self::Scope),
-            (ACCOUNT.as_slice(), Self::Account),
-            (THROTTLED.as_slice(), Self::Throttled),
-            (ISSUER.as_slice(), Self::Issuer),
-        ];
-        let known = tables.into_iter().find(|(codes, _)| codes.contains(&code));
+        let known = KNOWN.iter().find(|(_, codes)| codes.contains(&code));
         let is_over = || {
             OVER_STARTS.iter().any(|start| code.starts_with(start))
                 && OVER_ENDS.iter().any(|end| code.ends_with(end))
         };
         match known {
-            Some((_, meaning)) => meaning,
+            Some((meaning, _)) => *meaning,
             // `bad_refresh_token`, `invalid_refresh_token`, `refresh_token_reused`, …
             None if code.contains("refresh_token") || is_over() => Self::TokenDead,
             None => Self::Unknown,

@@ -75,17 +75,14 @@ pub fn request_with<'a>(
     let (content_type, body) = encode(config.request_format, &params);
     headers.push(("content-type".to_owned(), Secret::new(content_type)));
     headers.push(("accept".to_owned(), Secret::new("application/json")));
-    headers.push((USER_AGENT.to_owned(), Secret::new(own_user_agent())));
+    // Some issuers refuse requests that don't say what sends them.
+    let user_agent = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
+    headers.push((USER_AGENT.to_owned(), Secret::new(user_agent)));
     for (name, value) in &config.headers {
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));
     }
     Ok(TokenRequest { url: url.to_owned(), headers, body })
-}
-
-/// Some issuers refuse requests that don't say what sends them.
-fn own_user_agent() -> String {
-    format!("evertoken/{}", env!("CARGO_PKG_VERSION"))
 }
 
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.

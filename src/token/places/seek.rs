@@ -209,7 +209,7 @@ impl Seeker {
     /// The lock that is held while the chain begins, whatever the file is called that it is going to be in.
     pub fn beginning(&self, own: &StateFile) -> Option<StateFile> {
         let (group, hash) = self.chain()?;
-        let all = format!("{}\n{hash}", group.client().unwrap_or_default());
+        let all = format!("{}\n{hash}", group.config.client_hash().unwrap_or_default());
         let mut name = Secret::new(all).hash();
         name.truncate(LOCK_NAME_CHARS);
         Some(own.beside(format!("begin-{name}")))
@@ -241,15 +241,14 @@ impl Seeker {
         }
     }
 
+    /// All groups with what is in their files now.
     fn all_now(&self) -> Vec<Group> {
-        self.all.iter().map(|one| self.as_now(one)).collect()
-    }
-
-    /// `one` of all groups with what is in its files now.
-    fn as_now(&self, one: &Group) -> Group {
         let own = self.group.as_ref().map(|group| group.lead);
-        let read = if own == Some(one.lead) { None } else { reread::read_again(&one.config) };
-        read.map_or_else(|| one.clone(), |config| one.reconfigured(config))
+        let as_now = |one: &Group| {
+            let read = if own == Some(one.lead) { None } else { reread::read_again(&one.config) };
+            read.map_or_else(|| one.clone(), |config| one.reconfigured(config))
+        };
+        self.all.iter().map(as_now).collect()
     }
 
     /// A file that can't be read, and of which nothing tells that it is another's.
@@ -314,7 +313,7 @@ mod tests {
             saved.begin_with_seed(&Secret::new(seed));
             saved
         };
-        let own = seeker.group.as_ref().unwrap().client();
+        let own = seeker.group.as_ref().unwrap().config.client_hash();
         let marker = Marker { refresh_token_hash: Secret::new("seed").hash(), ..marker() };
         for (stored, is_needed) in [
             (None, true),
@@ -332,7 +331,7 @@ mod tests {
     #[test]
     fn what_another_client_wrote_is_foreign_unless_it_tells_of_the_configured_seed() {
         let all = groups(&providers(&[("a", "seed", "id", "")]));
-        let own = all[0].client();
+        let own = all[0].config.client_hash();
         let seeker = Seeker { group: Some(all[0].clone()), all, ..Seeker::default() };
         let mut begun = Saved { refresh_token: Some(Secret::new("r")), ..Saved::default() };
         begun.begin_with_seed(&Secret::new("other"));

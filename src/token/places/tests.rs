@@ -19,7 +19,7 @@ fn saved(seed: &str, obtained_secs: i64) -> Saved {
 
 /// Of the client called `id`.
 fn client(id: &str) -> Option<String> {
-    groups(&providers(&[("a", "seed", id, "")]))[0].client()
+    groups(&providers(&[("a", "seed", id, "")]))[0].config.client_hash()
 }
 
 fn contents(files: &[(&str, Saved)]) -> Contents {

@@ -51,7 +51,7 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
 
 /// Whether `saved` is of the issuer and client of `group`; None where one of the two does not tell.
 pub(super) fn is_same_client(group: &Group, saved: &Saved) -> Option<bool> {
-    Some(group.client()? == *saved.client.as_ref()?)
+    Some(group.config.client_hash()? == *saved.client.as_ref()?)
 }
 
 /// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there

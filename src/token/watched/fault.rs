@@ -73,7 +73,7 @@ impl fmt::Display for Unavailable {
                 write!(f, "the stored token expired at {at}, and {OFF}, so it is not refreshed")
             }
             Why::Expired { at, is_detached: true } => {
-                write!(f, "the token in {path} expired at {at}; {}", Detached(&self.path))
+                write!(f, "the token in {path} expired at {at}; {}", detached(&self.path))
             }
             Why::Expired { at, is_detached: false } => write!(
                 f,
@@ -83,16 +83,11 @@ impl fmt::Display for Unavailable {
     }
 }
 
-/// The file at this path was replaced where its mount does not show it.
-pub(super) struct Detached<'a>(pub(super) &'a Path);
-
-impl fmt::Display for Detached<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder \
-             that holds it",
-            self.0.display()
-        )
-    }
+/// What is said of a file that was replaced where its mount does not show it.
+pub(super) fn detached(path: &Path) -> String {
+    format!(
+        "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder \
+         that holds it",
+        path.display()
+    )
 }
