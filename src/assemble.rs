@@ -15,10 +15,10 @@ use crate::config::{Config, Limits, Provider, Settings};
 use crate::proxy::access::{Access, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
-use crate::token::grant::{self, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
+use crate::token::grant::{self, Failure, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
 use crate::token::group::{Group, groups};
 use crate::token::places::{Contents, Seeker};
-use crate::token::refresher::{NoAnswer, Send, Setup, Timer, TokenAnswer};
+use crate::token::refresher::{Send, Setup, Timer, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
@@ -169,19 +169,17 @@ fn token_sender(poster: Poster) -> Send {
     })
 }
 
-fn no_answer(error: UpstreamError) -> NoAnswer {
+fn no_answer(error: UpstreamError) -> Failure {
     match error {
         UpstreamError::Unreachable(why) | UpstreamError::Unsendable(why) => {
-            NoAnswer::of(Reached::No, format!("no connection: {why}"))
+            Failure::no_answer(Reached::No, format!("no connection: {why}"))
         }
-        UpstreamError::Short(shortage) => {
-            NoAnswer { shortage: Some(shortage), ..NoAnswer::of(Reached::No, shortage.to_string()) }
-        }
+        UpstreamError::Short(shortage) => Failure::short(shortage),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
-            NoAnswer::of(Reached::Perhaps, format!("no answer: {why}"))
+            Failure::no_answer(Reached::Perhaps, format!("no answer: {why}"))
         }
         UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
-            NoAnswer::of(Reached::Perhaps, "no answer".to_owned())
+            Failure::no_answer(Reached::Perhaps, "no answer")
         }
     }
 }

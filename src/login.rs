@@ -21,7 +21,7 @@ use crate::config::redirect::Loopback;
 use crate::config::{LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
 use crate::token::grant::{self, Grant, TokenRequest};
-use crate::token::refresher::{NoAnswer, Setup, TICK_MS, TokenAnswer, store_login};
+use crate::token::refresher::{Setup, TICK_MS, TokenAnswer, store_login};
 use crate::token::scope;
 
 pub mod authorization;
@@ -325,7 +325,7 @@ fn by_device(
     }
 }
 
-fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, NoAnswer>, Moment) {
+fn send(setup: &Setup, request: &TokenRequest) -> (Result<TokenAnswer, grant::Failure>, Moment) {
     let sent = setup.clock.now();
     ((setup.send)(request, REQUEST_MAX), sent)
 }

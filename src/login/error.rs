@@ -7,7 +7,6 @@ use crate::config::Missing;
 use crate::login::device::DeviceError;
 use crate::login::refused;
 use crate::token::grant::Failure;
-use crate::token::refresher::NoAnswer;
 
 /// The reason why a login failed; `Display` gives advice, and holds no secret.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ pub enum LoginError {
     /// The issuer rejected the code.
     CodeRefused(Failure),
     /// The issuer did not answer.
-    Unanswered(NoAnswer),
+    Unanswered(Failure),
     /// The issuer gave no refresh token.
     NoRefreshToken,
     /// The tokens could not be stored.
@@ -71,8 +70,8 @@ impl fmt::Display for LoginError {
                 let what = refused::with_advice(failure, "token_url");
                 write!(f, "The issuer did not take the code: {what}")
             }
-            Self::Unanswered(no_answer) => {
-                write!(f, "The issuer can't be asked: {}", no_answer.why)
+            Self::Unanswered(failure) => {
+                write!(f, "The issuer can't be asked: {}", failure.what)
             }
             Self::NoRefreshToken => f.write_str(
                 "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with \

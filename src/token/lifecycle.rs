@@ -29,6 +29,10 @@ pub use policy::Policy;
 pub use rejection::OnRejection;
 pub use schedule::{Instruction, WRONG_CLOCK_WAIT_MS};
 
+/// Where a stored token came from, as [`Token::source`] has it.
+pub const STATE_FILE: &str = "state_file";
+/// The same of a token that another host got.
+pub const TOKEN_STORE: &str = "token_store";
 /// The words a lost answer is reported in.
 pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
 
@@ -70,7 +74,7 @@ impl Lifecycle {
         let mut machine = Self { schedule: Schedule::new(&policy, now), chain: Chain::new(policy) };
         if let Some(saved) = saved {
             machine.chain.compare_configured_seed(saved.configured_seed.clone());
-            machine.adopt(saved, now);
+            machine.adopt(STATE_FILE, saved, now);
         }
         machine
     }
@@ -192,7 +196,7 @@ impl Lifecycle {
     /// The chain and its token from before the configuration went back to a superseded seed are used again.
     fn go_on_with_chain(&mut self, now: Moment) -> (AfterFailure, Option<Saved>) {
         self.forget_failure();
-        self.take_up_access("state_file", now);
+        self.take_up_access(STATE_FILE, now);
         let after = AfterFailure::plain(self.schedule.planned_or_now(now));
         let after = AfterFailure { returns_to_newer_chain: true, ..after };
         (after, Some(self.chain.stamped(now.wall)))
@@ -232,38 +236,20 @@ impl Lifecycle {
         self.chain.failures.refused_chain = None;
     }
 
-    /// Takes up the record of the state file, where it is newer than the one known here, or comes from
+    /// Takes up the record of `source`, where it is newer than the one known here, or comes from
     /// another login. Returns whether it brought another access token that is still good.
-    pub fn take_up(&mut self, stored: Saved, now: Moment) -> bool {
-        self.take_up_from("state_file", stored, now)
-    }
-
-    /// As [`Lifecycle::take_up`], with the record of the shared store.
-    pub fn take_up_shared(&mut self, stored: Saved, now: Moment) -> bool {
-        self.take_up_from("token_store", stored, now)
-    }
-
-    fn take_up_from(&mut self, source: &'static str, mut stored: Saved, now: Moment) -> bool {
+    pub fn take_up(&mut self, source: &'static str, mut stored: Saved, now: Moment) -> bool {
         if self.is_other_login(&stored) {
             self.chain.supersede_seeds(&mut stored);
         } else if stored.mark() <= self.saved().mark() && *self.saved() != Saved::default() {
             return false;
         }
-        self.adopt_from(source, stored, now)
+        self.adopt(source, stored, now)
     }
 
-    /// Goes by the stored record from now on, newer or not: the one known here could not be
+    /// Goes by the record of `source` from now on, newer or not: the one known here could not be
     /// put in its place. Returns whether it brought another access token that is still good.
-    pub fn adopt(&mut self, stored: Saved, now: Moment) -> bool {
-        self.adopt_from("state_file", stored, now)
-    }
-
-    /// As [`Lifecycle::adopt`], with the record of the shared store.
-    pub fn adopt_shared(&mut self, stored: Saved, now: Moment) -> bool {
-        self.adopt_from("token_store", stored, now)
-    }
-
-    fn adopt_from(&mut self, source: &'static str, stored: Saved, now: Moment) -> bool {
+    pub fn adopt(&mut self, source: &'static str, stored: Saved, now: Moment) -> bool {
         let outlook = self.chain.adopt(stored);
         self.schedule.follow(&outlook, now);
         self.take_up_access(source, now)
@@ -301,7 +287,7 @@ impl Lifecycle {
         let has_failed = self.next_attempt_at().is_some();
         self.set_policy(policy);
         // A new seed may be another account's; one that is known again brings its token back.
-        self.take_up_access("state_file", now);
+        self.take_up_access(STATE_FILE, now);
         if other_client || has_failed {
             self.order(now);
         }

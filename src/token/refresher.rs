@@ -11,7 +11,7 @@ use crate::clock::Deadline;
 use crate::thread::{self, Thread};
 use crate::token::places::Seeker;
 use crate::token::refresher::actor::Actor;
-use crate::token::refresher::inbox::{Event, Orders, inbox};
+use crate::token::refresher::inbox::{Event, inbox};
 use crate::token::store::Posting;
 
 mod actor;
@@ -29,7 +29,7 @@ mod words;
 
 pub use inbox::{Change, Inbox};
 pub use login::store_login;
-pub use setup::{NoAnswer, Send, Setup, TICK_MS, Timer, TokenAnswer};
+pub use setup::{Send, Setup, TICK_MS, Timer, TokenAnswer};
 
 /// How often a stop looks whether a refresher has ended.
 const END_LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -47,41 +47,23 @@ pub struct Refresher {
 
 impl Refresher {
     /// Starts the thread, and waits until it has looked at what is stored: at most `FIRST_LOOK_MAX`, so that a disk
-    /// that hangs holds up no other provider.
-    pub fn start(setup: Setup) -> std::io::Result<Self> {
+    /// that hangs holds up no other provider. Where the state file is yet to be `left` by another refresher, the thread
+    /// reads nothing before it is told so, is not waited for, and ends where that never happens.
+    pub fn start(setup: Setup, left: Option<Receiver<()>>) -> std::io::Result<Self> {
         setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
+        let (inbox, orders) = inbox();
         let (looking, has_looked) = bounded::<()>(0);
-        let started = Self::spawn(|orders| {
-            move || {
+        let look_max = if left.is_none() { FIRST_LOOK_MAX } else { Duration::ZERO };
+        let body = move || {
+            if left.is_none_or(|left| left.recv().is_ok()) {
                 let actor = Actor::new(setup, orders, false);
                 drop(looking);
                 actor.run();
             }
-        })?;
+        };
+        let thread = thread::spawn("refresher", STACK_BYTES, body)?;
         // It is dropped once that is done, and nothing is sent.
-        let _ = has_looked.recv_timeout(FIRST_LOOK_MAX);
-        Ok(started)
-    }
-
-    /// Starts the thread, which reads nothing before it is told that the state file is `left` by another
-    /// refresher, and ends where that never happens.
-    pub fn start_after(setup: Setup, left: Receiver<()>) -> std::io::Result<Self> {
-        setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
-        Self::spawn(|orders| {
-            move || {
-                if left.recv().is_ok() {
-                    Actor::new(setup, orders, false).run();
-                }
-            }
-        })
-    }
-
-    fn spawn<Body>(body: impl FnOnce(Orders) -> Body) -> std::io::Result<Self>
-    where
-        Body: FnOnce() + std::marker::Send + 'static,
-    {
-        let (inbox, orders) = inbox();
-        let thread = thread::spawn("refresher", STACK_BYTES, body(orders))?;
+        let _ = has_looked.recv_timeout(look_max);
         Ok(Self { inbox, thread: Some(thread) })
     }
 

@@ -12,7 +12,7 @@ use evertoken::secret::Secret;
 use evertoken::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
 use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
 use evertoken::token::lifecycle::{
-    Instruction, Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS,
+    Instruction, Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, STATE_FILE,
 };
 use fastrand::Rng;
 
@@ -233,7 +233,7 @@ impl World {
         let stored = self.disk.clone().filter(|stored| self.machine.is_other_login(stored));
         let Some(stored) = stored else { return false };
         self.unsaved = None;
-        self.machine.take_up(stored, self.now());
+        self.machine.take_up(STATE_FILE, stored, self.now());
         (self.is_explained, self.failing_since_ms) = (true, None);
         true
     }

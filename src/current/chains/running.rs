@@ -90,10 +90,7 @@ impl Running {
     ) -> io::Result<Self> {
         let (key, on) = (setup.provider, setup.seeker.on());
         let held = attend(&mut setup, keeper);
-        let refresher = match left {
-            Some(left) => Refresher::start_after(setup, left),
-            None => Refresher::start(setup),
-        }?;
+        let refresher = Refresher::start(setup, left)?;
         Ok(Self { key, refresher, on, basis, held, users: Vec::new(), is_retired: false })
     }
 

@@ -70,31 +70,31 @@ fn status_words(status: u16, code: Option<&str>) -> String {
 impl Failure {
     /// No answer came.
     pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
-        let what = What::NoAnswer(why.into());
-        Self { class: Class::Transient, reached, retry_after_ms: None, what }
+        Self::passing(reached, What::NoAnswer(why.into()))
     }
 
     /// We had run out of what a request takes.
     pub fn short(shortage: Shortage) -> Self {
-        let what = What::Short(shortage);
-        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
+        Self::passing(Reached::No, What::Short(shortage))
     }
 
     /// A secret is not there.
     pub fn missing(missing: Missing) -> Self {
-        let what = What::Missing(missing);
-        Self { class: Class::Permanent, reached: Reached::No, retry_after_ms: None, what }
+        Self { class: Class::Permanent, ..Self::passing(Reached::No, What::Missing(missing)) }
     }
 
     /// The answer brings a token that has ended, and nothing newer.
     pub fn ended_token() -> Self {
-        let what = What::NotAToken("it repeats a token that has ended".into());
-        Self { class: Class::Transient, reached: Reached::No, retry_after_ms: None, what }
+        Self::passing(Reached::No, What::NotAToken("it repeats a token that has ended".into()))
     }
 
     pub(super) fn not_a_token(why: impl Into<Cow<'static, str>>) -> Self {
         // A 200 may well have used up the refresh token.
-        let what = What::NotAToken(why.into());
-        Self { class: Class::Transient, reached: Reached::Perhaps, retry_after_ms: None, what }
+        Self::passing(Reached::Perhaps, What::NotAToken(why.into()))
+    }
+
+    /// One that is tried again soon.
+    fn passing(reached: Reached, what: What) -> Self {
+        Self { class: Class::Transient, reached, retry_after_ms: None, what }
     }
 }

@@ -383,7 +383,7 @@ fn the_marker_of_another_process_outlives_a_try_that_reached_nobody() {
     let mut theirs = Lifecycle::new(policy(Some("s")), None, START);
     let marked = theirs.begin(&theirs.presented(), START).unwrap();
     let mut ours = Lifecycle::new(policy(Some("s")), None, START);
-    ours.take_up(marked.clone(), START);
+    ours.take_up(STATE_FILE, marked.clone(), START);
     let (_, saved) = fail(&mut ours, &failure(Class::Transient), later(START, 1_000));
     assert_eq!(saved.unwrap().pending, marked.pending);
     let (after, _) = fail(&mut ours, &failure(Class::TokenDead), later(START, 2_000));
@@ -429,12 +429,15 @@ fn what_another_process_stored_is_taken_up() {
     let mut second = Lifecycle::new(policy(Some("s")), None, START);
     let saved = succeed(&mut first, &grant("a", Some("r1"), 3_600_000), START);
     fail(&mut second, &failure(Class::Transient), START);
-    assert!(second.take_up(Saved { revision: 9, ..saved.clone() }, START));
+    assert!(second.take_up(STATE_FILE, Saved { revision: 9, ..saved.clone() }, START));
     assert_eq!((second.consecutive_failures(), presented(&second).as_str()), (0, "r1"));
     assert!(wait(&second, START) > 3_000_000);
     // Nothing older takes the place of what is known.
-    assert!(!second.take_up(Saved { revision: 8, ..saved.clone() }, START));
-    assert!(!second.take_up(Saved { revision: 10, ..saved }, START), "the same token is not news");
+    assert!(!second.take_up(STATE_FILE, Saved { revision: 8, ..saved.clone() }, START));
+    assert!(
+        !second.take_up(STATE_FILE, Saved { revision: 10, ..saved }, START),
+        "the same token is not news"
+    );
 }
 
 /// Seen with five hosts: each that tried the seed had another try the chain's token once more, and nobody said
@@ -448,23 +451,23 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     let (mut one, mut other) = (host(), host());
     let marked = gone.begin(&gone.presented(), now).unwrap();
     for host in [&mut one, &mut other] {
-        host.take_up_shared(marked.clone(), now);
+        host.take_up(TOKEN_STORE, marked.clone(), now);
         assert_eq!((host.next(now), presented(host).as_str()), (Instruction::Refresh, "r1"));
     }
     let marked = one.begin(&one.presented(), now).unwrap();
-    other.take_up_shared(marked, now);
+    other.take_up(TOKEN_STORE, marked, now);
     let (after, refused) = fail(&mut one, &failure(Class::TokenDead), now);
     assert!(after.falls_back_to_seed);
-    other.take_up_shared(refused.unwrap(), now);
+    other.take_up(TOKEN_STORE, refused.unwrap(), now);
     for host in [&one, &other] {
         assert_eq!((host.next(now), presented(host).as_str()), (Instruction::Refresh, "s"));
     }
     let marked = other.begin(&other.presented(), now).unwrap();
-    one.take_up_shared(marked, now);
+    one.take_up(TOKEN_STORE, marked, now);
     let (after, refused) = fail(&mut other, &failure(Class::TokenDead), now);
     assert!(after.answer_lost && !after.falls_back_to_seed, "it is said, whoever tried the chain");
     let refused = refused.unwrap();
-    one.take_up_shared(refused.clone(), now);
+    one.take_up(TOKEN_STORE, refused.clone(), now);
     assert_eq!((wait(&one, now), wait(&other, now)), (HOUR_MS, HOUR_MS));
     let restarted = Lifecycle::new(policy(Some("s")), Some(refused), now);
     assert_eq!(wait(&restarted, now), HOUR_MS);
@@ -478,10 +481,10 @@ fn a_marker_of_another_host_that_got_its_answer_tells_of_no_lost_one() {
     let host = || Lifecycle::new(policy(None), Some(saved.clone()), START);
     let (mut one, mut other) = (host(), host());
     let marked = one.begin(&one.presented(), START).unwrap();
-    other.take_up_shared(marked, START);
+    other.take_up(TOKEN_STORE, marked, START);
     let failed = failure(Class::TokenDead);
     let (_, refused) = one.failed(&one.presented(), &failed, START, &mut rng());
-    other.take_up_shared(refused.unwrap(), START);
+    other.take_up(TOKEN_STORE, refused.unwrap(), START);
     other.order(START);
     let (after, refused) = fail(&mut other, &failed, START);
     assert!(!after.answer_lost && !refused.unwrap().failure.unwrap().answer_lost);
@@ -506,9 +509,9 @@ fn hosts_that_are_configured_otherwise_do_not_have_each_other_try_for_ever() {
     let mut other = Lifecycle::new(other_client, None, START);
     for _ in 0..2 {
         let marked = one.begin(&one.presented(), START).unwrap();
-        other.take_up_shared(marked, START);
+        other.take_up(TOKEN_STORE, marked, START);
         let (_, refused) = fail(&mut one, &failure(Class::TokenDead), START);
-        other.take_up_shared(refused.unwrap(), START);
+        other.take_up(TOKEN_STORE, refused.unwrap(), START);
         std::mem::swap(&mut one, &mut other);
     }
     assert_eq!((wait(&one, START), wait(&other, START)), (HOUR_MS, HOUR_MS));
@@ -613,7 +616,7 @@ fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
     assert!(saved.revision < own.revision);
     assert!(machine.is_other_login(&saved));
     machine.order(START);
-    assert!(machine.take_up(saved.clone(), START));
+    assert!(machine.take_up(STATE_FILE, saved.clone(), START));
     assert_eq!(presented(&machine), "lr");
     assert_eq!(machine.token().unwrap().secret, Secret::new("login-access"));
     assert!(matches!(machine.next(START), Instruction::Wait(_)), "nothing is refreshed for it");
@@ -622,10 +625,10 @@ fn a_login_is_taken_up_whatever_its_revision_and_whatever_is_in_use() {
     let written = machine.begin(&machine.presented(), START).unwrap();
     assert!(written.knows_seed(&Secret::new("seed").hash()));
     // The same login again is no news, and another one is.
-    assert!(!machine.take_up(saved.clone(), START));
+    assert!(!machine.take_up(STATE_FILE, saved.clone(), START));
     let another = login(policy(None), Some(saved), "lr2");
     assert!(machine.is_other_login(&another));
-    machine.take_up(another, START);
+    machine.take_up(STATE_FILE, another, START);
     assert_eq!(presented(&machine), "lr2");
 }
 
@@ -635,6 +638,6 @@ fn a_login_ends_a_failure() {
     let missing = Failure::missing(crate::config::Missing::Login("p".into()));
     fail(&mut machine, &missing, START);
     assert!(matches!(machine.next(START), Instruction::Wait(HOUR_MS)));
-    assert!(machine.take_up(login(policy(None), None, "lr"), START));
+    assert!(machine.take_up(STATE_FILE, login(policy(None), None, "lr"), START));
     assert_eq!((machine.consecutive_failures(), machine.next_attempt_at()), (0, None));
 }

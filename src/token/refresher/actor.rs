@@ -191,7 +191,7 @@ impl Actor {
             self.vault.take_up_login(&mut self.life);
         }
         if self.vault.shared.is_behind() {
-            self.vault.compare_with_shared(&mut self.life);
+            self.vault.shared.compare(&mut self.vault.file, &mut self.life);
         }
         let now = self.life.now();
         if now.steady_ms.saturating_sub(self.ticked_at_ms) >= TICK_MS {
@@ -274,7 +274,7 @@ impl Actor {
                 }
             }
             Event::News => {
-                let brought = self.vault.compare_with_shared(&mut self.life);
+                let brought = self.vault.shared.compare(&mut self.vault.file, &mut self.life);
                 if brought || !self.life.is_due() {
                     // What is waited for has come from another host, or that there is no use in trying.
                     self.orders.answer();

@@ -62,7 +62,7 @@ impl Attempt<'_> {
             Err(Hindrance::Busy) if self.is_settled() => return Ok(()),
             beginning => beginning?,
         };
-        let outcome = match self.vault.enter(self.life) {
+        let outcome = match self.vault.shared.enter(&mut self.vault.file, self.life) {
             Ok(Entry::Ours) => self.refresh(),
             Ok(Entry::Settled) => Ok(()),
             Err(hindrance) => Err(hindrance),
@@ -121,15 +121,12 @@ impl Attempt<'_> {
 
     fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
         let request = self.life.token_request(presented)?;
-        self.vault.begin(presented, self.life).map_err(NoGrant::Withdrawn)?;
+        self.vault
+            .shared
+            .begin(presented, &mut self.vault.file, self.life)
+            .map_err(NoGrant::Withdrawn)?;
         let sent = self.life.now();
-        let answer =
-            (self.send)(&request, self.time_allowed(sent)).map_err(|no_answer| match no_answer
-                .shortage
-            {
-                Some(shortage) => Failure::short(shortage),
-                None => Failure::no_answer(no_answer.reached, no_answer.why),
-            })?;
+        let answer = (self.send)(&request, self.time_allowed(sent))?;
         let TokenAnswer { status, headers, body } = answer;
         let fields = &self.life.config.token_fields;
         let grant = grant::read(status, &headers, &body, fields, sent.wall)?;

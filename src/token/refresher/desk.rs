@@ -34,7 +34,7 @@ impl Desk {
             key: setup.provider,
             store: setup.store.clone(),
             name: setup.name.clone(),
-            called: setup.called().to_owned(),
+            called: setup.seeker.provider().unwrap_or(setup.state.slug()).to_owned(),
             clock: setup.clock.clone(),
             watches_disk: setup.watches_disk,
             waits: Waits::default(),

@@ -10,7 +10,6 @@ use crate::token::refresher::setup::Setup;
 use crate::token::store::Generation;
 
 /// What can wake a refresher besides its timer. `done` is dropped once the outcome is published.
-#[derive(Debug)]
 pub(super) enum Event {
     /// Refresh now.
     Force(Sender<()>),
@@ -39,12 +38,6 @@ pub struct Change {
     pub keeps_chain: bool,
     /// Told once nothing is kept in the place before.
     pub leaving: Sender<()>,
-}
-
-impl std::fmt::Debug for Change {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Change").field("name", &self.setup.name).finish_non_exhaustive()
-    }
 }
 
 /// Asks a refresher for something, from any thread.

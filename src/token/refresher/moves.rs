@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crossbeam_channel::Sender;
 
 use crate::record::Saved;
+use crate::token::lifecycle::STATE_FILE;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::vault::Vault;
 use crate::token::state_file::{Locking, StateFile, StateLock};
@@ -98,7 +99,7 @@ fn go_from(
             None
         }
         Ok(Some(stored)) if life.is_of_this_chain(&stored) => {
-            life.machine.take_up(stored, life.now());
+            life.machine.take_up(STATE_FILE, stored, life.now());
             None
         }
         Err(error) if error.kind() != ErrorKind::InvalidData => Some(error.to_string()),

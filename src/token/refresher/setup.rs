@@ -10,8 +10,7 @@ use crate::clock::Clock;
 use crate::config::AutoRefresh;
 use crate::http::message::Headers;
 use crate::shared::chain::SharedChain;
-use crate::shortage::Shortage;
-use crate::token::grant::{Reached, TokenRequest};
+use crate::token::grant::{Failure, TokenRequest};
 use crate::token::places::Seeker;
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
@@ -36,27 +35,9 @@ pub struct TokenAnswer {
     pub body: Vec<u8>,
 }
 
-/// No answer came: whether the request may have been acted on, and why, without any secret.
-#[derive(Debug)]
-pub struct NoAnswer {
-    /// Whether the request may have been acted on.
-    pub reached: Reached,
-    /// What happened.
-    pub why: String,
-    /// What we had run out of, where that is why: no fault of the issuer.
-    pub shortage: Option<Shortage>,
-}
-
-impl NoAnswer {
-    /// No answer of the issuer.
-    pub fn of(reached: Reached, why: String) -> Self {
-        Self { reached, why, shortage: None }
-    }
-}
-
-/// Sends a token request and gives it the time stated.
+/// Sends a token request and gives it the time stated. Fails where no answer came.
 pub type Send =
-    Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, NoAnswer> + std::marker::Send>;
+    Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, Failure> + std::marker::Send>;
 
 /// Makes a channel that is ready after a time: a test can hold the other end.
 pub type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
@@ -87,11 +68,4 @@ pub struct Setup {
     pub rng: Rng,
     /// Whether a disk that hangs is said: each call to it takes a thread then.
     pub watches_disk: bool,
-}
-
-impl Setup {
-    /// What a command calls the provider, wherever its tokens are.
-    pub(super) fn called(&self) -> &str {
-        self.seeker.provider().unwrap_or(self.state.slug())
-    }
 }

@@ -120,7 +120,7 @@ impl Asleep {
             Ok(TokenAnswer { status, headers: Headers::new(), body })
         });
         let setup = setup(folder.path(), config, (&clock, &store), &asleep, send);
-        let refresher = Refresher::start(setup).unwrap();
+        let refresher = Refresher::start(setup, None).unwrap();
         let (timer, going_to_sleep) = (None, asleep);
         Self { elapsed_ms, sleeps, timer, store, asked, refresher, folder, clock, going_to_sleep }
     }

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use crate::record::Saved;
-use crate::token::lifecycle::Presented;
+use crate::token::lifecycle::{Presented, STATE_FILE};
 use crate::token::places::Seeker;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::setup::{LOCK_RETRY_MS, Timer};
 use crate::token::refresher::vault::file::{Displaced, File};
 use crate::token::refresher::vault::locks::NoLock;
-use crate::token::refresher::vault::shared::{Entry, Shared};
+use crate::token::refresher::vault::shared::Shared;
 use crate::token::state_file::{StateFile, StateLock};
 
 pub(super) mod file;
@@ -108,14 +108,9 @@ impl Vault {
             return false;
         }
         // What another host has stored can be used all the same.
-        self.compare_with_shared(life);
+        self.shared.compare(&mut self.file, life);
         life.publish(false);
         true
-    }
-
-    /// As [`Shared::compare`].
-    pub(super) fn compare_with_shared(&mut self, life: &mut Life) -> bool {
-        self.shared.compare(&mut self.file, life)
     }
 
     /// Takes up a login that was stored since the last look, whether or not the token in use is
@@ -161,9 +156,9 @@ impl Vault {
         let before = life.machine.saved().mark();
         let brought = if life.begins_with(&stored) {
             // Another process began the chain, in a file that counts for itself.
-            life.machine.adopt(stored, now)
+            life.machine.adopt(STATE_FILE, stored, now)
         } else {
-            life.machine.take_up(stored, now)
+            life.machine.take_up(STATE_FILE, stored, now)
         };
         if life.machine.saved().mark() != before {
             life.note_taken_up(brought);
@@ -257,20 +252,6 @@ impl Vault {
             return Err(Hindrance::Busy);
         }
         Ok(lock.map(|lock| Beginning { place, _lock: lock }))
-    }
-
-    /// Takes the lease, where hosts share the chain.
-    pub(super) fn enter(&mut self, life: &mut Life) -> Result<Entry, Hindrance> {
-        self.shared.enter(&mut self.file, life)
-    }
-
-    /// As [`Shared::begin`].
-    pub(super) fn begin(
-        &mut self,
-        presented: &Presented,
-        life: &mut Life,
-    ) -> Result<(), Hindrance> {
-        self.shared.begin(presented, &mut self.file, life)
     }
 
     /// Gives the lease back, and the lock on the file unless something could not be written.

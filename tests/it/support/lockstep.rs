@@ -21,9 +21,9 @@ use evertoken::shared::chain::{Held, SharedChain};
 use evertoken::shared::engine::{Engine, Names, Seen, StoreError, Written};
 use evertoken::shared::health::Health;
 use evertoken::supervisor::Supervisor;
-use evertoken::token::grant::Reached;
+use evertoken::token::grant::{Failure, Reached};
 use evertoken::token::group::groups;
-use evertoken::token::refresher::{NoAnswer, Refresher, Setup, TokenAnswer};
+use evertoken::token::refresher::{Refresher, Setup, TokenAnswer};
 use evertoken::token::state_file::StateFile;
 use evertoken::token::store::{Posting, TokenStore};
 use fastrand::Rng;
@@ -399,7 +399,7 @@ impl Fleet {
                     Some(Ok((status, body))) => {
                         Ok(TokenAnswer { status, headers: Headers::new(), body: body.into_bytes() })
                     }
-                    _ => Err(NoAnswer::of(Reached::Perhaps, "no answer".to_owned())),
+                    _ => Err(Failure::no_answer(Reached::Perhaps, "no answer")),
                 }
             }),
             ..setup
@@ -412,7 +412,7 @@ impl Fleet {
         let gate = Gate { host, steps: self.to_leader.clone(), go: told };
         self.hosts[host].go = go;
         let setup = self.setup(host, gate);
-        self.hosts[host].refresher = Some(Refresher::start(setup).expect("a thread"));
+        self.hosts[host].refresher = Some(Refresher::start(setup, None).expect("a thread"));
         self.hosts[host].paused_until_ms = 0;
         self.follow(host);
     }

@@ -25,13 +25,13 @@ fn a_refusal_of_the_chain_has_the_seed_tried_at_once_and_only_once() {
     let stored = chain();
     let mut machine = host(&stored);
     let record = refused(&stored);
-    machine.take_up(record.clone(), START);
+    machine.take_up(STATE_FILE, record.clone(), START);
     assert_eq!(machine.next(START), Instruction::Refresh, "though the token is good for an hour");
     assert_eq!(presented(&machine), "s");
     let asked = Failure { retry_after_ms: Some(90_000), ..failure(Class::Transient) };
     fail(&mut machine, &asked, START);
     let again = Saved { revision: machine.saved().revision + 1, ..record };
-    machine.take_up(again, START);
+    machine.take_up(STATE_FILE, again, START);
     assert_eq!(wait(&machine, START), 90_000, "the same refusal is no news");
 }
 
@@ -44,7 +44,7 @@ fn a_refusal_of_the_chain_does_not_end_the_wait_after_one_of_the_seed() {
     fail(&mut machine, &failure(Class::TokenDead), START);
     machine.order(START);
     machine.withdrawn();
-    machine.take_up(Saved { revision: machine.saved().revision + 1, ..record }, START);
+    machine.take_up(STATE_FILE, Saved { revision: machine.saved().revision + 1, ..record }, START);
     assert_eq!((wait(&machine, START), presented(&machine).as_str()), (HOUR_MS, "s"));
 }
 
@@ -64,7 +64,7 @@ fn the_next_refresh_token_of_a_refused_chain_is_presented() {
     other.order(START);
     succeed(&mut other, &grant("b", Some("r2"), 3_600_000), START);
     let marked = other.begin(&other.presented(), START).unwrap();
-    machine.take_up(Saved { revision: 99, ..marked }, START);
+    machine.take_up(STATE_FILE, Saved { revision: 99, ..marked }, START);
     assert_eq!(presented(&machine), "r2");
 }
 
@@ -106,7 +106,7 @@ fn an_order_outlives_a_token_whose_next_refresh_is_under_way() {
         if begins_another {
             record = other.begin(&Presented::Token(Secret::new("x")), START).unwrap();
         }
-        assert!(machine.take_up(record, START));
+        assert!(machine.take_up(STATE_FILE, record, START));
         assert_eq!(machine.next(START) != Instruction::Refresh, is_over);
     }
 }
@@ -115,10 +115,10 @@ fn an_order_outlives_a_token_whose_next_refresh_is_under_way() {
 fn a_host_keeps_its_own_client_when_it_takes_up_a_record() {
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     machine.record_client(Some("ours".into()));
-    machine.take_up(Saved { client: Some("theirs".into()), ..chain() }, START);
+    machine.take_up(STATE_FILE, Saved { client: Some("theirs".into()), ..chain() }, START);
     assert_eq!(machine.saved().client.as_deref(), Some("ours"));
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
-    machine.take_up(Saved { client: Some("theirs".into()), ..chain() }, START);
+    machine.take_up(STATE_FILE, Saved { client: Some("theirs".into()), ..chain() }, START);
     assert_eq!(machine.saved().client.as_deref(), Some("theirs"));
 }
 

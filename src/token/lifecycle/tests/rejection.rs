@@ -25,7 +25,7 @@ fn a_refused_token_whose_refresh_token_was_refused_on_another_host_is_not_refres
     let now = later(START, 1_000);
     one.order(now);
     let (_, refused) = fail(&mut one, &failure(Class::TokenDead), now);
-    other.take_up_shared(refused.unwrap(), now);
+    other.take_up(TOKEN_STORE, refused.unwrap(), now);
     assert_eq!(refuse(&mut other, now), OnRejection::Nothing);
     assert!(matches!(other.next(now), Instruction::Wait(_)), "the plan stays");
     other.order(now);
@@ -188,19 +188,19 @@ fn a_refused_token_that_the_issuer_repeats_is_asked_for_ever_more_rarely() {
 fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
     let mut one = fresh();
     let mut other = Lifecycle::new(policy(Some("s")), None, START);
-    assert!(other.take_up_shared(one.saved().clone(), START));
+    assert!(other.take_up(TOKEN_STORE, one.saved().clone(), START));
     assert_eq!(other.token().unwrap().source, "token_store");
     assert_eq!(refuse(&mut one, START), OnRejection::Refresh);
     assert_eq!(refuse(&mut other, START), OnRejection::Refresh);
     let brought = succeed(&mut one, &grant("b", None, 3_600_000), START);
-    assert!(other.take_up_shared(brought, START));
+    assert!(other.take_up(TOKEN_STORE, brought, START));
     assert!(matches!(other.next(START), Instruction::Wait(_)), "it is refreshed already");
     // Refused in its turn, on both.
     let waits = OnRejection::Later(REJECTION_WAIT_FIRST_MS);
     assert_eq!((refuse(&mut one, START), refuse(&mut other, START)), (waits, waits));
     let now = later(START, REJECTION_WAIT_FIRST_MS);
     let brought = succeed(&mut other, &grant("c", None, 3_600_000), now);
-    assert!(one.take_up_shared(brought, now));
+    assert!(one.take_up(TOKEN_STORE, brought, now));
     let waits = OnRejection::Later(2 * REJECTION_WAIT_FIRST_MS);
     assert_eq!((refuse(&mut one, now), refuse(&mut other, now)), (waits, waits));
     one.order(now);
@@ -209,7 +209,7 @@ fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
     refuse(&mut other, now);
     let due = later(now, 2 * REJECTION_WAIT_FIRST_MS);
     let repeated = succeed(&mut one, &grant("c", None, 3_600_000), due);
-    assert!(!other.take_up_shared(repeated, due));
+    assert!(!other.take_up(TOKEN_STORE, repeated, due));
 }
 
 #[test]
@@ -218,14 +218,14 @@ fn a_repeated_token_is_repeated_for_all_hosts() {
     let (mut one, mut other) = (host(), host());
     let due = later(START, 3_300_000);
     let repeated = succeed(&mut one, &grant("a", None, 3_600_000), due);
-    other.take_up_shared(repeated, due);
+    other.take_up(TOKEN_STORE, repeated, due);
     assert_eq!((wait(&one, due), wait(&other, due)), (301_000, 301_000));
     for host in [&mut one, &mut other] {
         assert_eq!(refuse(host, due), OnRejection::Refresh);
     }
     let due = later(due, 1);
     let repeated = succeed(&mut one, &grant("a", None, 3_600_000), due);
-    other.take_up_shared(repeated, due);
+    other.take_up(TOKEN_STORE, repeated, due);
     assert!(matches!(other.next(due), Instruction::Wait(_)), "the refusal was followed");
     assert_eq!(refuse(&mut other, due), OnRejection::Later(REJECTION_WAIT_FIRST_MS));
 }

@@ -6,7 +6,7 @@ use super::*;
 fn host(seed: &str, stored: &Saved, now: Moment) -> Lifecycle {
     let mut host = Lifecycle::new(policy(Some(seed)), None, now);
     host.record_configured_seed();
-    host.take_up_shared(stored.clone(), now);
+    host.take_up(TOKEN_STORE, stored.clone(), now);
     host
 }
 
@@ -32,10 +32,10 @@ fn a_host_with_the_old_seed_uses_the_chain_of_the_new_one() {
     assert_eq!((one.superseded_seed(), presented(&one).as_str()), (None, "r-old"));
     assert_eq!((other.next(now), presented(&other).as_str()), (Instruction::Refresh, "s2"));
     let marked = other.begin(&other.presented(), now).unwrap();
-    one.take_up_shared(marked, now);
+    one.take_up(TOKEN_STORE, marked, now);
     assert!(one.token().is_some(), "its token is good until it is replaced");
     let begun = succeed(&mut other, &grant("a-new", Some("r-new"), 3_600_000), now);
-    assert!(one.take_up_shared(begun.clone(), now));
+    assert!(one.take_up(TOKEN_STORE, begun.clone(), now));
     assert_eq!(one.token().unwrap().secret, Secret::new("a-new"));
     assert_eq!(one.superseded_seed(), Some(Secret::new("s1").hash()));
     assert_eq!(presented(&one), "r-new");
@@ -44,14 +44,14 @@ fn a_host_with_the_old_seed_uses_the_chain_of_the_new_one() {
     let due = later(now, HOUR_MS);
     let next = succeed(&mut one, &grant("a-3", Some("r-3"), 3_600_000), due);
     assert_eq!(next.seed_hash, Some(Secret::new("s2").hash()));
-    other.take_up_shared(next.clone(), due);
+    other.take_up(TOKEN_STORE, next.clone(), due);
     assert_eq!((other.superseded_seed(), presented(&other).as_str()), (None, "r-3"));
     // A host that is started with the old seed, and an empty state folder, too.
     let late = host("s1", &next, due);
     assert_eq!(late.token().unwrap().secret, Secret::new("a-3"));
     // And one whose state file is of last week.
     let mut lagging = Lifecycle::new(policy(Some("s1")), Some(old), due);
-    assert!(lagging.take_up_shared(next, due));
+    assert!(lagging.take_up(TOKEN_STORE, next, due));
     assert_eq!(presented(&lagging), "r-3");
 }
 
@@ -65,7 +65,7 @@ fn a_seed_that_was_refused_or_whose_answer_was_lost_is_superseded_too() {
         let now = later(START, 60_000);
         let mut newer = host("s2", &record.unwrap(), now);
         let begun = succeed(&mut newer, &grant("a-2", Some("r-2"), 3_600_000), now);
-        assert!(old.take_up_shared(begun, now));
+        assert!(old.take_up(TOKEN_STORE, begun, now));
         assert_eq!(presented(&old), "r-2");
         assert!(wait(&old, now) > 3_000_000);
     }
@@ -114,11 +114,11 @@ fn a_seed_that_is_superseded_after_the_configuration_changed_to_it_is_not_gone_b
     let now = later(START, 60_000);
     let mut first = host("s2", &chain_of("s1"), now);
     let begun = succeed(&mut first, &grant("a-2", Some("r-2"), 3_600_000), now);
-    late.take_up_shared(begun.clone(), now);
+    late.take_up(TOKEN_STORE, begun.clone(), now);
     assert_eq!(presented(&late), "r-2");
     let mut newer = host("s3", &begun, now);
     let begun = succeed(&mut newer, &grant("a-3", Some("r-3"), 3_600_000), now);
-    late.take_up_shared(begun, now);
+    late.take_up(TOKEN_STORE, begun, now);
     assert_eq!(presented(&late), "r-3");
     assert!(late.superseded_seed().is_some());
 }
@@ -163,7 +163,7 @@ fn a_login_says_nothing_of_what_the_service_is_configured_with() {
     let mut login = Lifecycle::new(policy(Some("other")), Some(service.saved().clone()), START);
     let came = grant("a-l", None, 3_600_000);
     let saved = login.logged_in(&came, &Secret::new("r-l"), START, START, &mut rng());
-    service.take_up(saved.clone(), START);
+    service.take_up(STATE_FILE, saved.clone(), START);
     assert_eq!(presented(&restart(&service, "s1", START)), "r-l");
     let mut started = Lifecycle::new(policy(Some("s1")), Some(saved), START);
     started.record_configured_seed();
@@ -180,23 +180,23 @@ fn a_lost_chain_is_tried_with_its_own_seed_and_with_no_superseded_one() {
     for old_seed in [Some("s1"), None] {
         let [mut old, mut newer] = [old_seed, Some("s2")].map(|seed| {
             let mut host = Lifecycle::new(policy(seed), None, due);
-            host.take_up_shared(begun.clone(), due);
+            host.take_up(TOKEN_STORE, begun.clone(), due);
             host
         });
         let (after, refused) = fail(&mut old, &failure(Class::TokenDead), due);
         assert!(!after.falls_back_to_seed, "{old_seed:?}");
         assert_eq!(wait(&old, due), HOUR_MS);
         let refused = refused.unwrap();
-        newer.take_up_shared(refused, due);
+        newer.take_up(TOKEN_STORE, refused, due);
         assert_eq!((newer.next(due), presented(&newer).as_str()), (Instruction::Refresh, "s2"));
         let (_, refused) = fail(&mut newer, &failure(Class::TokenDead), due);
         let refused = refused.unwrap();
-        old.take_up_shared(refused.clone(), due);
+        old.take_up(TOKEN_STORE, refused.clone(), due);
         assert_eq!((wait(&old, due), wait(&newer, due)), (HOUR_MS, HOUR_MS));
         // Nor do hosts that are started later try either of them again.
         for seed in [old_seed, Some("s2")] {
             let mut late = Lifecycle::new(policy(seed), None, due);
-            late.take_up_shared(refused.clone(), due);
+            late.take_up(TOKEN_STORE, refused.clone(), due);
             assert_eq!(wait(&late, due), HOUR_MS, "{seed:?}");
             assert!(late.applicable_failure().is_some());
         }
@@ -210,12 +210,12 @@ fn a_new_seed_that_was_refused_is_not_tried_again_at_each_refresh_of_the_others(
     let mut one = host("s1", &record, START);
     let mut wrong = host("wrong", &record, START);
     let (_, refused) = fail(&mut wrong, &failure(Class::TokenDead), START);
-    one.take_up_shared(refused.unwrap(), START);
+    one.take_up(TOKEN_STORE, refused.unwrap(), START);
     assert_eq!(presented(&one), "r-old");
     assert!(one.token().is_some() && wait(&one, START) > 3_000_000);
     one.order(later(START, 20_000));
     record = succeed(&mut one, &grant("a-2", Some("r-2"), 3_600_000), later(START, 20_000));
-    wrong.take_up_shared(record, later(START, 20_000));
+    wrong.take_up(TOKEN_STORE, record, later(START, 20_000));
     assert_eq!(wait(&wrong, later(START, 20_000)), HOUR_MS - 20_000);
 }
 

@@ -90,12 +90,12 @@ fn an_order_outlives_a_refresh_of_another_process_that_was_over_before_it() {
     let ordered = later(START, 1);
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     machine.order(ordered);
-    assert!(machine.take_up(stored, ordered));
+    assert!(machine.take_up(STATE_FILE, stored, ordered));
     assert_eq!(machine.next(ordered), Instruction::Refresh);
     // One that ends after the order was running when it came.
     other.order(ordered);
     let stored = succeed(&mut other, &grant("b", None, 3_600_000), ordered);
-    assert!(machine.take_up(stored, ordered));
+    assert!(machine.take_up(STATE_FILE, stored, ordered));
     assert!(matches!(machine.next(ordered), Instruction::Wait(_)));
 }
 

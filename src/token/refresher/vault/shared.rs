@@ -6,7 +6,7 @@ use crate::record::Saved;
 use crate::shared::chain::{Put, SharedChain, SharedRecord};
 use crate::shared::engine::StoreError;
 use crate::shared::lease::InHand;
-use crate::token::lifecycle::Presented;
+use crate::token::lifecycle::{Presented, TOKEN_STORE};
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::life::Life;
@@ -68,7 +68,11 @@ impl Shared {
 
     /// Takes the lease on the chain; not while another host refreshes it, or may still bring the answer
     /// to a refresh that it began.
-    pub(super) fn enter(&mut self, file: &mut File, life: &mut Life) -> Result<Entry, Hindrance> {
+    pub(in crate::token::refresher) fn enter(
+        &mut self,
+        file: &mut File,
+        life: &mut Life,
+    ) -> Result<Entry, Hindrance> {
         let Some(found) = self.ask(life, SharedChain::look) else { return Ok(Entry::Ours) };
         let Ok(found) = found else { return self.go_alone(life) };
         let is_held = found.is_held;
@@ -134,7 +138,7 @@ impl Shared {
     }
 
     /// Marks a refresh as begun, in the store first, and has a last look at the lease.
-    pub(super) fn begin(
+    pub(in crate::token::refresher) fn begin(
         &mut self,
         presented: &Presented,
         file: &mut File,
@@ -209,7 +213,11 @@ impl Shared {
 
     /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
     /// brought another token that is still good.
-    pub(super) fn compare(&mut self, file: &mut File, life: &mut Life) -> bool {
+    pub(in crate::token::refresher) fn compare(
+        &mut self,
+        file: &mut File,
+        life: &mut Life,
+    ) -> bool {
         // Where it can't be reached, the keeper says so, and tells again once it can.
         let Some(Ok(found)) = self.ask(life, SharedChain::look) else { return false };
         let brought = self.take_up(found, file, life);
@@ -232,7 +240,7 @@ impl Shared {
         self.is_behind = false;
         let newer = found.saved.filter(|saved| saved.mark() > known.mark());
         let Some(saved) = newer else { return false };
-        let brought = life.machine.take_up_shared(saved, life.now());
+        let brought = life.machine.take_up(TOKEN_STORE, saved, life.now());
         took_up(brought, file, life);
         brought
     }
@@ -248,7 +256,7 @@ impl Shared {
 /// Goes by what was found, whatever is known here.
 fn adopt(found: SharedRecord, file: &mut File, life: &mut Life) {
     if let Some(saved) = found.saved.filter(|saved| saved != life.machine.saved()) {
-        let brought = life.machine.adopt_shared(saved, life.now());
+        let brought = life.machine.adopt(TOKEN_STORE, saved, life.now());
         took_up(brought, file, life);
     }
 }
