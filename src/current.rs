@@ -234,7 +234,7 @@ fn new_proxy(
     Proxy {
         access,
         watchers,
-        store_health: parts.keeper.as_ref().map(|keeper| keeper.health().clone()),
+        store_health: parts.keeper.as_ref().map(|keeper| keeper.health.clone()),
         settings,
         model_routes,
         providers,

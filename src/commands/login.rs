@@ -37,7 +37,7 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode 
         let folder = config.settings.state_dir.display();
         return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
     }
-    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::new()));
+    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::default()));
     let groups = groups(&config.providers);
     let Some(group) = groups.iter().find(|group| group.members.contains(&index)) else {
         return fail(&not_refreshed(&config.providers[index]), BAD_CONFIG);

@@ -24,7 +24,7 @@ pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> 
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
     let mut environment = environment(clock);
-    let store = Arc::new(TokenStore::new());
+    let store = Arc::new(TokenStore::default());
     let meant = wanted.map(|name| find_provider(&config.providers, name));
     if let (Some(name), Some(None)) = (wanted, meant) {
         return fail(&unknown_provider(name, &config), USAGE);

@@ -109,10 +109,9 @@ impl Chains {
                 Some(running) if running.basis == basis => {
                     Work::Keep(Box::new(Seeker::new(group, all.clone(), config)))
                 }
-                Some(running) => Work::Change(
-                    setup()?,
-                    running.basis.location.is_same_in_shared(&basis.location),
-                ),
+                Some(running) => {
+                    Work::Change(setup()?, running.basis.location.shared == basis.location.shared)
+                }
                 None => Work::Start(setup()?),
             };
             *next_key += u64::from(heir.is_none());

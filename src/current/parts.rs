@@ -49,7 +49,7 @@ impl Parts {
     pub(super) fn new(environment: Environment, settings: &Settings) -> Self {
         Self {
             environment,
-            store: Arc::new(TokenStore::new()),
+            store: Arc::new(TokenStore::default()),
             metrics: Arc::new(Metrics::new()),
             chains: Chains::default(),
             keeper: None,
@@ -67,7 +67,7 @@ impl Parts {
         old: Option<&Proxy>,
     ) -> Result<Vec<Arc<Provider>>, StartError> {
         let store = config.settings.token_store.as_ref();
-        if self.keeper.as_ref().map(Keeper::store) == store {
+        if self.keeper.as_ref().map(|keeper| &keeper.store) == store {
             return self.build_providers(config, old);
         }
         let keeper = self.keeper_for(store)?;

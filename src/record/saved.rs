@@ -14,13 +14,14 @@ pub(super) const FORMAT: u64 = 1;
 /// with its old seed.
 const SUPERSEDED_MAX_SEEDS: usize = 32;
 
-/// The stored state of a provider's tokens between runs.
+/// The stored state of a provider's tokens between runs. Its JSON holds them as plain text: [`Saved::to_json`] returns it
+/// as a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Saved {
     /// Counts the writes, so that a reader sees whether the file is newer than its own knowledge.
     pub revision: u64,
     /// The fencing number of the lease under which it was written; 0 if no other host takes part.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub fence: u64,
     /// The time of writing.
     pub saved_at: Timestamp,
@@ -76,7 +77,7 @@ pub struct SavedAccess {
     /// The time for its refresh.
     pub refresh_at: Timestamp,
     /// The number of consecutive refreshes, each for a rejected token, up to this token.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub rejections: u32,
 }
 
@@ -101,10 +102,10 @@ pub struct SavedFailure {
     /// The time of the next try.
     pub retry_at: Timestamp,
     /// True if the answer to the refresh before was lost.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub answer_lost: bool,
     /// True if the chain's refresh token was refused, and the seed is tried instead.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub seed_is_next: bool,
     /// Hash of the chain's refresh token, if the seed was refused after it: both are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,13 +129,8 @@ fn plain_texts<S: Serializer>(secret: &Option<Secret>, to: S) -> Result<S::Ok, S
     secret.as_ref().map(Secret::expose).serialize(to)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_false(it: &bool) -> bool {
-    !it
-}
-
-fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
-    *number == N::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Saved {

@@ -37,7 +37,7 @@ struct Known {
 
 impl Held {
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Each of the two is swapped whole; there is nothing half done to fear.
+        // Each of the two is replaced as a whole, so a panic leaves no half-made change.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -55,7 +55,7 @@ impl Held {
     /// Takes the result of a renewal of `lease` that was sent at `sent`.
     pub fn renewed(&self, lease: Lease, sent: Moment, is_ours: bool) {
         let mut known = self.known();
-        // It may have been given back in the meantime.
+        // It may have been given back meanwhile.
         if known.lease.is_some_and(|own| own.fence == lease.fence) {
             known.lease = is_ours.then(|| Lease::from(sent, lease.fence, lease.length_ms));
         }

@@ -257,25 +257,14 @@ impl Engine for Line {
     ) -> Result<Written, StoreError> {
         let sealed = seal::seal(self.key.as_ref(), &names.context(mark), record);
         let sealed = sealed.map_err(StoreError::Seal)?;
+        let record = sealed.expose();
         let numbers = [mark.fence, mark.generation, length_ms, grace_ms, RECORD_KEPT_MS];
         let [fence, generation, length, grace, kept] = &numbers.map(|n| n.to_string());
         let (token, lease) = (names.key("token"), names.key("lease"));
         let (channel, news) = (names.news(), format!("t {}", names.slug));
         let command = [
-            "EVAL",
-            WRITE,
-            "2",
-            &token,
-            &lease,
-            fence,
-            generation,
-            sealed.expose(),
-            holder,
-            length,
-            grace,
-            kept,
-            &channel,
-            &news,
+            "EVAL", WRITE, "2", &token, &lease, fence, generation, record, holder, length, grace,
+            kept, &channel, &news,
         ];
         let reply = self.link.ask(&command)?;
         match reply.list() {

@@ -67,8 +67,10 @@ type Members = Arc<Mutex<Vec<Arc<KeptProvider>>>>;
 
 /// The running keeper. Dropping it ends the thread.
 pub struct Keeper {
-    store: SharedStore,
-    health: Arc<Health>,
+    /// The keeper's store.
+    pub store: SharedStore,
+    /// The store's health, also for others who find it in trouble.
+    pub health: Arc<Health>,
     members: Members,
     cooldowns: Sender<(String, u64)>,
     // Closed before the thread is joined.
@@ -96,16 +98,6 @@ impl Keeper {
         let thread = thread::spawn("token-store", STACK_BYTES, move || work.run())?;
         let (store, stop) = (store.clone(), Some(stop));
         Ok(Self { store, health, members, cooldowns, stop, _thread: thread })
-    }
-
-    /// The store's health, also for others who find it in trouble.
-    pub fn health(&self) -> &Arc<Health> {
-        &self.health
-    }
-
-    /// The keeper's store.
-    pub fn store(&self) -> &SharedStore {
-        &self.store
     }
 
     /// Adds `member` from the next poll on; it replaces the one with its key.

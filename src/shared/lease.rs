@@ -3,7 +3,7 @@
 //! The lease's holder may refresh. The server gives it out with a fencing number that only grows, and forgets it
 //! after its length; it refuses a record with a number below the newest given out. That protects the record. The
 //! issuer knows no fencing numbers, so two more rules protect the refresh token. Right before the request, the holder
-//! checks that its lease still runs ([`Tenancy::may_send`]). A host that finds the lease free but a refresh marked as
+//! checks that its lease still runs ([`Lease::runs`]). A host that finds the lease free but a refresh marked as
 //! begun gives its holder time to come back with the answer ([`Tenancy::patience_left_ms`]).
 
 use crate::clock::{Due, Moment};

@@ -111,7 +111,8 @@ fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<
     if is_defective && !refresh_token.is_none_or(is_text) {
         return Err(Failure::not_a_token("its 'refresh_token' is damaged"));
     }
-    let (lifetime_ms, odd) = lifetime::of_access_token(answer, fields, access_token, sent);
+    let times = lifetime::Times { answer, fields, sent };
+    let (lifetime_ms, odd) = times.of_access_token(access_token);
     let in_time = |millis: &i64| (1..lifetime_ms).contains(millis);
     let refresh_in_ms =
         fields.value(answer, "refresh_in").and_then(lifetime::number).map(lifetime::to_millis);
@@ -127,11 +128,11 @@ fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<
         lifetime_ms,
         refresh_in_ms: refresh_in_ms.filter(in_time),
         earliest_refresh_in_ms: earliest_refresh_in_ms.filter(in_time),
-        has_ended: lifetime::has_ended(answer, fields, access_token, sent),
+        has_ended: times.has_ended(access_token),
         scope: fields.value(answer, "scope").and_then(scope::granted),
-        refresh_token_lifetime_ms: lifetime::of_refresh_token(answer, fields, sent),
+        refresh_token_lifetime_ms: times.of_refresh_token(),
         warning: (!warnings.is_empty()).then(|| warnings.join(". ")),
-        odd_refresh_end: lifetime::odd_refresh_end(answer, fields, sent),
+        odd_refresh_end: times.odd_refresh_end(),
     })
 }
 

@@ -127,14 +127,6 @@ impl History {
     }
 }
 
-impl FromIterator<Refreshed> for History {
-    fn from_iter<I: IntoIterator<Item = Refreshed>>(all: I) -> Self {
-        let mut history = Self::default();
-        all.into_iter().for_each(|one| history.push(one));
-        history
-    }
-}
-
 impl Trouble {
     /// Whether the next try is for no time, but for when somebody brings what is missing.
     pub const fn waits_for_somebody(self) -> bool {
@@ -260,7 +252,8 @@ mod tests {
     #[test]
     fn the_oldest_makes_room_and_what_is_not_known_yet_is_a_refusal() {
         let one = |took_ms| Refreshed { at: Timestamp::from_secs(0), took_ms, trouble: None };
-        let full: History = (0..REFRESHES_KEPT_MAX as u64).map(one).collect();
+        let mut full = History::default();
+        (0..REFRESHES_KEPT_MAX as u64).for_each(|took_ms| full.push(one(took_ms)));
         assert_eq!(full.iter().len(), REFRESHES_KEPT_MAX);
         assert_eq!(full.iter().next(), Some(&one(0)));
         let mut over = full;

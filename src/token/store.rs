@@ -74,11 +74,6 @@ pub struct TokenStore {
 }
 
 impl TokenStore {
-    /// An empty store.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Puts `posting` in the place of the provider's last one and wakes who waits for it.
     pub fn publish(&self, provider: PostingKey, posting: Posting) {
         // A poisoned lock is taken over: a posting is swapped whole, so it is never half done.

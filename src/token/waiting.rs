@@ -89,7 +89,8 @@ pub enum Cause {
 }
 
 /// A wait as it is published: for refusals, and as it is in the report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("waiting since {since} for {what}")]
 pub struct Waiting {
     /// What is waited for.
     #[serde(rename = "for")]
@@ -221,13 +222,6 @@ impl Waits {
             since: wait.since.wall,
             advice: wait.cause.advice().to_owned(),
         })
-    }
-}
-
-/// For people: `waiting since … for …`.
-impl std::fmt::Display for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "waiting since {} for {}", self.since, self.what)
     }
 }
 

@@ -38,9 +38,8 @@ pub(super) struct Location {
     folder: PathBuf,
     /// The name of its state file.
     pub(super) slug: String,
-    shared: Option<SharedStore>,
-    /// What it is called in the shared store.
-    shared_slug: String,
+    /// The shared store, and what it is called there.
+    pub(super) shared: (Option<SharedStore>, String),
 }
 
 /// A refresher that runs.
@@ -73,8 +72,7 @@ impl Basis {
             location: Location {
                 folder: settings.state_dir.clone(),
                 slug: slug.to_owned(),
-                shared: settings.token_store.clone(),
-                shared_slug: group.slug.clone(),
+                shared: (settings.token_store.clone(), group.slug.clone()),
             },
         }
     }
@@ -135,7 +133,7 @@ impl Running {
         let inbox = self.refresher.inbox();
         keeper.add(KeptProvider {
             key: self.key,
-            slug: self.basis.location.shared_slug.clone(),
+            slug: self.basis.location.shared.1.clone(),
             wake: Some(Box::new(move || inbox.news())),
             held: self.held.clone(),
             // Cooldowns are the providers' own.
@@ -144,15 +142,9 @@ impl Running {
     }
 }
 
-impl Location {
-    pub(super) fn is_same_in_shared(&self, other: &Self) -> bool {
-        (&self.shared_slug, &self.shared) == (&other.shared_slug, &other.shared)
-    }
-}
-
 /// The lease of the setup's chain, which the keeper renews from now on.
 fn attend(setup: &mut Setup, keeper: Option<&Keeper>) -> Option<Arc<Held>> {
-    Some(setup.chain.as_mut()?.attend(keeper?.health()))
+    Some(setup.chain.as_mut()?.attend(&keeper?.health))
 }
 
 /// Ends refreshers beside the reload: one may be waiting for its issuer.

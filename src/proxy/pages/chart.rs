@@ -137,13 +137,12 @@ mod tests {
 
     fn drawn(took: &[(u64, Option<Trouble>)]) -> String {
         let now = Timestamp::from_secs(1_800_000_000);
-        let history = took.iter().map(|(took_ms, trouble)| Refreshed {
-            at: now,
-            took_ms: *took_ms,
-            trouble: *trouble,
-        });
+        let mut history = History::default();
+        for &(took_ms, trouble) in took {
+            history.push(Refreshed { at: now, took_ms, trouble });
+        }
         let mut out = String::new();
-        draw(&mut out, &history.collect(), now).unwrap();
+        draw(&mut out, &history, now).unwrap();
         out
     }
 

@@ -22,124 +22,118 @@ const REFRESH_LIFETIMES: [&str; 3] =
     ["refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in"];
 const REFRESH_ENDS: [&str; 2] = ["refresh_token_expires_at", "refresh_expires_at"];
 
+/// Where the lifetimes of an answer's tokens are looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Times<'a> {
+    pub(super) answer: &'a Value,
+    /// Where its values stand.
+    pub(super) fields: &'a TokenFields,
+    /// When the request was sent.
+    pub(super) sent: Timestamp,
+}
+
 fn is_sane(millis: i64) -> bool {
     (1..=LIFETIME_MAX_MS).contains(&millis)
 }
 
-/// The access token's lifetime in milliseconds, and what was odd: by the answer, else by the token's own `exp`,
-/// else an hour.
-pub(super) fn of_access_token(
-    answer: &Value,
-    fields: &TokenFields,
-    access_token: &str,
-    sent: Timestamp,
-) -> (i64, Option<String>) {
-    if let Some(millis) = named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS) {
-        return (millis, None);
+impl<'a> Times<'a> {
+    fn value(self, name: &str) -> Option<&'a Value> {
+        self.fields.value(self.answer, name)
     }
-    let end = jwt::exp(access_token);
-    let exp = end.known();
-    let left = exp.map(|exp| exp.millis_since(sent));
-    let odd = senseless(answer, fields)
-        .map(|name| format!("The token response's '{name}' makes no sense"))
-        .or(match end {
-            Exp::At(at) if at <= sent => {
-                Some("The access token's own 'exp' is in the past; is the clock right?".to_owned())
-            }
-            Exp::NotUnderstood => Some("The access token's own 'exp' is not understood".to_owned()),
-            Exp::At(_) | Exp::Unnamed => None,
-        });
-    let iat = jwt::claims(access_token).and_then(|claims| point(claims.get("iat")?));
-    // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
-    let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
-    let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
-    let (millis, taken) = match (sane(left), sane(meant)) {
-        (Some(left), _) => (left, "the token's own 'exp' is taken"),
-        (None, Some(meant)) => (meant, "the time from its 'iat' to its 'exp' is taken"),
-        (None, None) => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
-    };
-    (millis, odd.map(|odd| format!("{odd}; {taken}")))
-}
 
-/// The first member that names the access token's end in a way that makes no sense. Some issuers write a point in time of
-/// zero, or an empty one, where they name none.
-fn senseless(answer: &Value, fields: &TokenFields) -> Option<&'static str> {
-    let is_none = |value: &Value| number(value) == Some(0.0) || value.as_str() == Some("");
-    let lifetime = LIFETIMES.into_iter().find(|name| fields.value(answer, name).is_some());
-    let end = || {
-        ENDS.into_iter()
-            .find(|name| fields.value(answer, name).is_some_and(|value| !is_none(value)))
-    };
-    lifetime.or_else(end)
-}
-
-/// Whether the answer, or else the access token itself, names an end that has come.
-pub(super) fn has_ended(
-    answer: &Value,
-    fields: &TokenFields,
-    access_token: &str,
-    sent: Timestamp,
-) -> bool {
-    if named_lifetime(answer, fields, sent, &LIFETIMES, &ENDS).is_some() {
-        return false;
+    /// The access token's lifetime in milliseconds, and what was odd: by the answer, else by the token's own `exp`,
+    /// else an hour.
+    pub(super) fn of_access_token(self, access_token: &str) -> (i64, Option<String>) {
+        let sent = self.sent;
+        if let Some(millis) = self.named(&LIFETIMES, &ENDS) {
+            return (millis, None);
+        }
+        let end = jwt::exp(access_token);
+        let exp = end.known();
+        let left = exp.map(|exp| exp.millis_since(sent));
+        let odd = self
+            .senseless()
+            .map(|name| format!("The token response's '{name}' makes no sense"))
+            .or(match end {
+                Exp::At(at) if at <= sent => Some(
+                    "The access token's own 'exp' is in the past; is the clock right?".to_owned(),
+                ),
+                Exp::NotUnderstood => {
+                    Some("The access token's own 'exp' is not understood".to_owned())
+                }
+                Exp::At(_) | Exp::Unnamed => None,
+            });
+        let iat = jwt::claims(access_token).and_then(|claims| point(claims.get("iat")?));
+        // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
+        let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
+        let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
+        let (millis, taken) = match (sane(left), sane(meant)) {
+            (Some(left), _) => (left, "the token's own 'exp' is taken"),
+            (None, Some(meant)) => (meant, "the time from its 'iat' to its 'exp' is taken"),
+            (None, None) => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
+        };
+        (millis, odd.map(|odd| format!("{odd}; {taken}")))
     }
-    let lifetime = LIFETIMES.iter().find_map(|name| number(fields.value(answer, name)?));
-    let mut ends = ENDS.iter().filter_map(|name| point(fields.value(answer, name)?));
-    let own = || jwt::exp(access_token).known();
-    lifetime.is_some_and(|secs| secs <= 0.0)
-        || ends.next().or_else(own).is_some_and(|end| end <= sent)
-}
 
-/// How long the refresh token lives, in milliseconds, where the answer says so. Zero (Keycloak, for one that does
-/// not end) and what makes no sense is as if nothing was said.
-pub(super) fn of_refresh_token(
-    answer: &Value,
-    fields: &TokenFields,
-    sent: Timestamp,
-) -> Option<i64> {
-    named_lifetime(answer, fields, sent, &REFRESH_LIFETIMES, &REFRESH_ENDS)
-}
-
-/// What is said of an end of the refresh token that is there and not understood.
-pub(super) fn odd_refresh_end(
-    answer: &Value,
-    fields: &TokenFields,
-    sent: Timestamp,
-) -> Option<String> {
-    if of_refresh_token(answer, fields, sent).is_some() {
-        return None;
+    /// The first member that names the access token's end in a way that makes no sense. Some issuers write a point in time of
+    /// zero, or an empty one, where they name none.
+    fn senseless(self) -> Option<&'static str> {
+        let is_none = |value: &Value| number(value) == Some(0.0) || value.as_str() == Some("");
+        let lifetime = LIFETIMES.into_iter().find(|name| self.value(name).is_some());
+        let end =
+            || ENDS.into_iter().find(|name| self.value(name).is_some_and(|value| !is_none(value)));
+        lifetime.or_else(end)
     }
-    let is_none = |value: &Value| {
-        number(value) == Some(0.0)
-            || value.as_str() == Some("")
-            || value.is_null()
-            || *value == Value::Bool(false)
-    };
-    let names = REFRESH_LIFETIMES.iter().chain(&REFRESH_ENDS);
-    let odd = names.copied().find(|name| {
-        let value = fields.value(answer, name);
-        value.is_some_and(|value| {
-            !is_none(value) && number(value).is_none() && point(value).is_none()
-        })
-    })?;
-    Some(format!(
-        "The token response's '{odd}' is not understood, so the end of the refresh token is not warned about"
-    ))
-}
 
-/// The first lifetime that makes sense among these members.
-fn named_lifetime(
-    answer: &Value,
-    fields: &TokenFields,
-    sent: Timestamp,
-    lifetimes: &[&str],
-    ends: &[&str],
-) -> Option<i64> {
-    let lifetimes =
-        lifetimes.iter().filter_map(|name| number(fields.value(answer, name)?).map(to_millis));
-    let ends =
-        ends.iter().filter_map(|name| Some(point(fields.value(answer, name)?)?.millis_since(sent)));
-    lifetimes.chain(ends).find(|millis| is_sane(*millis))
+    /// Whether the answer, or else the access token itself, names an end that has come.
+    pub(super) fn has_ended(self, access_token: &str) -> bool {
+        if self.named(&LIFETIMES, &ENDS).is_some() {
+            return false;
+        }
+        let lifetime = LIFETIMES.iter().find_map(|name| number(self.value(name)?));
+        let mut ends = ENDS.iter().filter_map(|name| point(self.value(name)?));
+        let own = || jwt::exp(access_token).known();
+        lifetime.is_some_and(|secs| secs <= 0.0)
+            || ends.next().or_else(own).is_some_and(|end| end <= self.sent)
+    }
+
+    /// How long the refresh token lives, in milliseconds, where the answer says so. Zero (Keycloak, for one that does
+    /// not end) and what makes no sense is as if nothing was said.
+    pub(super) fn of_refresh_token(self) -> Option<i64> {
+        self.named(&REFRESH_LIFETIMES, &REFRESH_ENDS)
+    }
+
+    /// What is said of an end of the refresh token that is there and not understood.
+    pub(super) fn odd_refresh_end(self) -> Option<String> {
+        if self.of_refresh_token().is_some() {
+            return None;
+        }
+        let is_none = |value: &Value| {
+            number(value) == Some(0.0)
+                || value.as_str() == Some("")
+                || value.is_null()
+                || *value == Value::Bool(false)
+        };
+        let names = REFRESH_LIFETIMES.iter().chain(&REFRESH_ENDS);
+        let odd = names.copied().find(|name| {
+            let value = self.value(name);
+            value.is_some_and(|value| {
+                !is_none(value) && number(value).is_none() && point(value).is_none()
+            })
+        })?;
+        Some(format!(
+            "The token response's '{odd}' is not understood, so the end of the refresh token is not warned about"
+        ))
+    }
+
+    /// The first lifetime that makes sense among these members.
+    fn named(self, lifetimes: &[&str], ends: &[&str]) -> Option<i64> {
+        let lifetimes =
+            lifetimes.iter().filter_map(|name| number(self.value(name)?).map(to_millis));
+        let ends =
+            ends.iter().filter_map(|name| Some(point(self.value(name)?)?.millis_since(self.sent)));
+        lifetimes.chain(ends).find(|millis| is_sane(*millis))
+    }
 }
 
 /// A number, or a number in a text.
@@ -163,6 +157,8 @@ pub(super) fn to_millis(secs: f64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use serde_json::json;
@@ -170,6 +166,11 @@ mod tests {
     use super::*;
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    fn times(answer: &Value) -> Times<'_> {
+        static FIELDS: LazyLock<TokenFields> = LazyLock::new(TokenFields::default);
+        Times { answer, fields: &FIELDS, sent: SENT }
+    }
 
     /// A JWT with these claims.
     fn jwt(claims: &Value) -> String {
@@ -228,7 +229,7 @@ mod tests {
             (json!({}), &jwt(&json!({"exp": 1_800_000_120_000_i64})), 120_000, false),
         ];
         for (answer, token, lifetime, warns) in cases {
-            let (millis, odd) = of_access_token(&answer, &TokenFields::default(), token, SENT);
+            let (millis, odd) = times(&answer).of_access_token(token);
             assert_eq!((millis, odd.is_some()), (lifetime, warns), "{answer} {token}: {odd:?}");
         }
     }
@@ -252,14 +253,14 @@ mod tests {
             (json!({"expires_in": 60}), None),
         ];
         for (answer, expected) in cases {
-            let millis = of_refresh_token(&answer, &TokenFields::default(), SENT);
+            let millis = times(&answer).of_refresh_token();
             assert_eq!(millis, expected, "{answer}");
         }
     }
 
     #[test]
     fn an_end_of_the_refresh_token_in_words_nobody_knows_is_told() {
-        let odd = |answer| odd_refresh_end(&answer, &TokenFields::default(), SENT);
+        let odd = |answer| times(&answer).odd_refresh_end();
         for (answer, name) in [
             (json!({"refresh_token_expires_in": "P30D"}), "refresh_token_expires_in"),
             (json!({"refresh_expires_at": "next month"}), "refresh_expires_at"),

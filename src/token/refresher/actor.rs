@@ -59,7 +59,7 @@ impl Actor {
         let now_ms = life.now().steady_ms;
         let mut actor = Self {
             life,
-            vault: Vault::new(file, Shared::new(chain)),
+            vault: Vault { file, shared: Shared::new(chain) },
             moves,
             orders,
             send,
@@ -123,7 +123,7 @@ impl Actor {
             };
             let timer = (self.timer)(Duration::from_millis(wait_ms));
             select! {
-                recv(self.orders.events()) -> event => match event {
+                recv(self.orders.events) -> event => match event {
                     Ok(Event::Stop) | Err(_) => break,
                     Ok(event) => self.hear(event),
                 },
@@ -320,7 +320,7 @@ impl Actor {
         // An order that comes after another configuration is about that one.
         let mut is_of_now = true;
         for _ in 0..self.orders.take_joined() {
-            match self.orders.events().try_recv() {
+            match self.orders.events.try_recv() {
                 Ok(Event::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Ok(Event::Force(done)) if is_of_now && self.life.falls_back => {
                     self.orders.join(done);

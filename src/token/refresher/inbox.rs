@@ -100,7 +100,7 @@ impl Inbox {
 
 /// The refresher's end of its inbox: what came in, and who waits.
 pub(super) struct Orders {
-    events: Receiver<Event>,
+    pub(super) events: Receiver<Event>,
     is_told_wanted: Arc<AtomicBool>,
     /// Those who wait for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
@@ -122,11 +122,6 @@ pub(super) fn inbox() -> (Inbox, Orders) {
 }
 
 impl Orders {
-    /// The events, to wait for.
-    pub(super) fn events(&self) -> &Receiver<Event> {
-        &self.events
-    }
-
     /// An event is being dealt with.
     pub(super) fn note(&self, event: &Event) {
         if matches!(event, Event::Wanted(None)) {

@@ -49,12 +49,9 @@ impl Moves {
     /// What of the move is still to be done. It does not begin before it is known what the file so far holds. Another
     /// process may use that too: it must not refresh there while the tokens are on their way.
     pub(super) fn go_on(&mut self, vault: &mut Vault, life: &mut Life) {
-        if !vault.file.is_unread() && self.next.is_some() {
-            self.go(vault, life);
+        if vault.file.is_unread() || self.next.is_none() {
+            return;
         }
-    }
-
-    fn go(&mut self, vault: &mut Vault, life: &mut Life) {
         let Ok(old_lock) = vault.lock_and_take_up(life) else { return };
         let Some((new, leaving)) = self.next.take() else { return };
         if vault.file.state.path() == new.path() {

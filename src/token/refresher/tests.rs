@@ -113,7 +113,7 @@ impl Asleep {
         let (asleep, sleeps) = unbounded();
         let asked: Arc<AtomicUsize> = Arc::default();
         let requests = asked.clone();
-        let store = Arc::new(TokenStore::new());
+        let store = Arc::new(TokenStore::default());
         let send: Send = Box::new(move |request, _| {
             requests.fetch_add(1, Ordering::SeqCst);
             let (status, body) = issuer(request);

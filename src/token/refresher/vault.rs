@@ -35,10 +35,6 @@ pub(super) struct Beginning {
 }
 
 impl Vault {
-    pub(super) fn new(file: File, shared: Shared) -> Self {
-        Self { file, shared }
-    }
-
     /// Puts `saved` into the token store, where there is one, and on disk; what can't be written is kept and tried again.
     pub(super) fn save(&mut self, saved: Saved, life: &mut Life) {
         life.draft();
@@ -49,7 +45,7 @@ impl Vault {
     /// Tries again to write what could not be written, unless what another process stored has taken its
     /// place. False where another process has the lock.
     pub(super) fn save_again(&mut self, life: &mut Life) -> bool {
-        let Some(saved) = self.file.unsaved().cloned() else { return true };
+        let Some(saved) = self.file.unsaved.clone() else { return true };
         // Under the lock nothing can be stored between the look and the write.
         let path = self.file.state.path();
         let Ok(lock) = self.file.lock(&mut life.desk) else { return false };

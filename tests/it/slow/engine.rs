@@ -540,7 +540,7 @@ fn a_login_on_one_host_reaches_the_others() {
         timer: crossbeam_channel::after,
         supervisor: Supervisor::nobody(),
     };
-    let (store, now) = (Arc::new(TokenStore::new()), environment.clock.now());
+    let (store, now) = (Arc::new(TokenStore::default()), environment.clock.now());
     let setup =
         refresher_setup(0, &groups(&config.providers)[0], "p", &config, &store, &mut environment);
     let grant = Grant {

@@ -285,7 +285,7 @@ impl Fleet {
             skew_ms: Arc::default(),
             outcome: Arc::default(),
             go: bounded(0).0,
-            store: Arc::new(TokenStore::new()),
+            store: Arc::new(TokenStore::default()),
             held: None,
             refresher: None,
             keeper: Keeper::default(),

@@ -21,18 +21,18 @@ const UNREAD_RETRY_MIN_MS: u64 = 1_000;
 /// The longest wait for it.
 const UNREAD_RETRY_MAX_MS: u64 = 30_000;
 
-pub(in crate::token::refresher) struct File {
-    pub(in crate::token::refresher) state: StateFile,
-    pub(in crate::token::refresher) seeker: Seeker,
+pub(crate) struct File {
+    pub(crate) state: StateFile,
+    pub(crate) seeker: Seeker,
     locks: Locks,
     /// It is there and can't be read.
     unread: Option<Unread>,
     /// The notes of the last look at it.
     notes: Vec<String>,
     /// What could not be written yet.
-    unsaved: Option<Saved>,
+    pub(super) unsaved: Option<Saved>,
     /// The files that reloads left, and who is told once they are removed.
-    pub(in crate::token::refresher) left: Vec<(StateFile, Sender<()>)>,
+    pub(crate) left: Vec<(StateFile, Sender<()>)>,
 }
 
 /// A state file that is there and can't be read.
@@ -76,11 +76,7 @@ impl Unread {
 
 impl File {
     /// The file at its first look, which removes what a kill left where no other process is at it.
-    pub(in crate::token::refresher) fn open(
-        state: StateFile,
-        seeker: Seeker,
-        desk: &mut Desk,
-    ) -> (Self, Option<Saved>) {
+    pub(crate) fn open(state: StateFile, seeker: Seeker, desk: &mut Desk) -> (Self, Option<Saved>) {
         let mut file = Self {
             state,
             seeker,
@@ -132,27 +128,14 @@ impl File {
         }
         let sought = desk.on_disk(&self.state, |state| seeker.look(state, stored.as_ref()));
         let usable = stored.filter(|stored| !seeker.is_foreign(stored));
-        let displaced = match sought {
+        let (slug, displaced) = match sought {
             Sought::Unseen(unseen) if usable.is_none() => return Err(unseen),
-            Sought::Nothing | Sought::Unseen(_) => {
-                return Ok(Look { stored: usable, displaced: None });
-            }
-            Sought::At(slug) if self.is_left(&slug) => {
-                return Ok(Look { stored: usable, displaced: None });
-            }
-            Sought::At(slug) => {
-                self.go_to(slug, desk);
-                None
-            }
-            Sought::Instead(slug) => {
-                let by = match usable {
-                    Some(_) => Displaced::ByProvider,
-                    None => Displaced::ByStranger,
-                };
-                self.go_instead(slug, by, desk);
-                Some(by)
-            }
+            Sought::At(slug) if !self.is_left(&slug) => (slug, None),
+            Sought::Instead(slug) if usable.is_some() => (slug, Some(Displaced::ByProvider)),
+            Sought::Instead(slug) => (slug, Some(Displaced::ByStranger)),
+            _ => return Ok(Look { stored: usable, displaced: None }),
         };
+        self.go_to(slug, displaced, desk);
         Ok(Look { stored: self.read(false, desk).0?, displaced })
     }
 
@@ -163,27 +146,21 @@ impl File {
         self.left.iter().any(|(left, _)| left.path() == path)
     }
 
-    fn go_to(&mut self, slug: String, desk: &Desk) {
-        self.state = self.state.beside(slug);
-        desk.info(format_args!(
-            "The tokens of provider {} are in {}, where another process or provider keeps them; that file is used",
-            desk.name,
-            self.state.path().display()
-        ));
-    }
-
-    /// Keeps the tokens in another file.
-    fn go_instead(&mut self, slug: String, by: Displaced, desk: &Desk) {
+    /// Keeps the tokens in another file: the one that the chain is in, or one of its own where it is `displaced`.
+    fn go_to(&mut self, slug: String, displaced: Option<Displaced>, desk: &Desk) {
         let before = self.state.path();
         self.state = self.state.beside(slug);
-        let (before, now) = (before.display(), self.state.path());
-        let (name, now) = (&desk.name, now.display());
-        match by {
-            Displaced::ByProvider => desk.info(format_args!(
+        let now = self.state.path();
+        let (before, name, now) = (before.display(), &desk.name, now.display());
+        match displaced {
+            None => desk.info(format_args!(
+                "The tokens of provider {name} are in {now}, where another process or provider keeps them; that file is used"
+            )),
+            Some(Displaced::ByProvider) => desk.info(format_args!(
                 "The state file {before} holds the chain of a refresh token that another provider has now; the tokens of \
                  provider {name} are kept in {now}"
             )),
-            Displaced::ByStranger => desk.warn(format_args!(
+            Some(Displaced::ByStranger) => desk.warn(format_args!(
                 "The state file {before} holds tokens of another token_url or client_id than provider {name} has: they are \
                  neither used nor replaced, and its own are kept in {now}. Give each of two processes its own state_dir \
                  or slug"
@@ -221,12 +198,12 @@ impl File {
         });
     }
 
-    pub(in crate::token::refresher) fn is_unread(&self) -> bool {
+    pub(crate) fn is_unread(&self) -> bool {
         self.unread.is_some()
     }
 
     /// How long until a file that can't be read is tried again.
-    pub(in crate::token::refresher) fn unread_wait_ms(&self, now: Moment) -> u64 {
+    pub(crate) fn unread_wait_ms(&self, now: Moment) -> u64 {
         self.unread
             .as_ref()
             .map_or(u64::MAX, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
@@ -239,7 +216,7 @@ impl File {
     }
 
     /// As [`File::lock`], for `state`.
-    pub(in crate::token::refresher) fn lock_of(
+    pub(crate) fn lock_of(
         &mut self,
         state: &StateFile,
         desk: &mut Desk,
@@ -263,11 +240,7 @@ impl File {
     }
 
     /// Gives the `lock` at `path` back, or keeps it until the file holds what is newest.
-    pub(in crate::token::refresher) fn keep_while_unsaved(
-        &mut self,
-        lock: Option<StateLock>,
-        path: PathBuf,
-    ) {
+    pub(crate) fn keep_while_unsaved(&mut self, lock: Option<StateLock>, path: PathBuf) {
         if self.unsaved.is_none() {
             self.locks.clear();
         } else {
@@ -276,7 +249,7 @@ impl File {
     }
 
     /// Writes `saved`; what can't be written is kept, to be tried again.
-    pub(in crate::token::refresher) fn store(&mut self, saved: Saved, desk: &mut Desk) {
+    pub(crate) fn store(&mut self, saved: Saved, desk: &mut Desk) {
         match desk.on_disk(&self.state, |state| state.replace(&saved)) {
             Ok(()) => {
                 self.locks.clear();
@@ -303,22 +276,13 @@ impl File {
         }
     }
 
-    pub(in crate::token::refresher) fn note_unsaved(
-        &mut self,
-        saved: Saved,
-        why: String,
-        desk: &mut Desk,
-    ) {
+    pub(crate) fn note_unsaved(&mut self, saved: Saved, why: String, desk: &mut Desk) {
         self.unsaved = Some(saved);
         desk.draft.disk_error = Some(why);
     }
 
-    pub(in crate::token::refresher) fn is_unsaved(&self) -> bool {
+    pub(crate) fn is_unsaved(&self) -> bool {
         self.unsaved.is_some()
-    }
-
-    pub(super) fn unsaved(&self) -> Option<&Saved> {
-        self.unsaved.as_ref()
     }
 
     /// What could not be written is of no use any more, or is written.
@@ -353,10 +317,7 @@ fn understand(
 }
 
 /// What `state` holds, for one who has its lock.
-pub(in crate::token::refresher) fn load(
-    state: &StateFile,
-    desk: &Desk,
-) -> io::Result<Option<Saved>> {
+pub(crate) fn load(state: &StateFile, desk: &Desk) -> io::Result<Option<Saved>> {
     understand(state, state.read(), true, desk).0
 }
 

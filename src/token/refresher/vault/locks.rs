@@ -7,7 +7,7 @@ use crate::token::refresher::desk::Desk;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
 #[derive(Default)]
-pub(in crate::token::refresher) struct Locks {
+pub(crate) struct Locks {
     /// Held for as long as the files lack what could not be written: whoever read one meanwhile would find a refresh
     /// token that was used.
     kept: Vec<(PathBuf, StateLock)>,
@@ -16,7 +16,7 @@ pub(in crate::token::refresher) struct Locks {
 
 /// Why a lock can't be had for now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::token::refresher) enum NoLock {
+pub(crate) enum NoLock {
     /// Another process holds it.
     Busy,
     /// It can't be told whether another process holds it.

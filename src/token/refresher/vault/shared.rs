@@ -12,7 +12,7 @@ use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::vault::file::File;
 
-pub(in crate::token::refresher) struct Shared {
+pub(crate) struct Shared {
     /// None where nothing is shared.
     chain: Option<SharedChain>,
     /// What is newest could not be put there yet.
@@ -21,7 +21,7 @@ pub(in crate::token::refresher) struct Shared {
 
 /// Whether a refresh may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::token::refresher) enum Entry {
+pub(crate) enum Entry {
     /// The lease is ours, or none is needed.
     Ours,
     /// Another host was faster; there is nothing to refresh.
@@ -29,22 +29,18 @@ pub(in crate::token::refresher) enum Entry {
 }
 
 impl Shared {
-    pub(in crate::token::refresher) fn new(chain: Option<SharedChain>) -> Self {
+    pub(crate) fn new(chain: Option<SharedChain>) -> Self {
         Self { chain, is_behind: false }
     }
 
     /// Goes on with another chain, if any.
-    pub(in crate::token::refresher) fn change(
-        &mut self,
-        chain: Option<SharedChain>,
-        life: &mut Life,
-    ) {
+    pub(crate) fn change(&mut self, chain: Option<SharedChain>, life: &mut Life) {
         *self = Self { is_behind: chain.is_some(), chain };
         life.store_trouble = None;
     }
 
     /// Whether what is newest could not be put there yet.
-    pub(in crate::token::refresher) fn is_behind(&self) -> bool {
+    pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }
 
@@ -68,11 +64,7 @@ impl Shared {
 
     /// Takes the lease on the chain; not while another host refreshes it, or may still bring the answer
     /// to a refresh that it began.
-    pub(in crate::token::refresher) fn enter(
-        &mut self,
-        file: &mut File,
-        life: &mut Life,
-    ) -> Result<Entry, Hindrance> {
+    pub(crate) fn enter(&mut self, file: &mut File, life: &mut Life) -> Result<Entry, Hindrance> {
         let Some(found) = self.ask(life, SharedChain::look) else { return Ok(Entry::Ours) };
         let Ok(found) = found else { return self.go_alone(life) };
         let is_held = found.is_held;
@@ -138,7 +130,7 @@ impl Shared {
     }
 
     /// Marks a refresh as begun, in the store first, and has a last look at the lease.
-    pub(in crate::token::refresher) fn begin(
+    pub(crate) fn begin(
         &mut self,
         presented: &Presented,
         file: &mut File,
@@ -213,11 +205,7 @@ impl Shared {
 
     /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
     /// brought another token that is still good.
-    pub(in crate::token::refresher) fn compare(
-        &mut self,
-        file: &mut File,
-        life: &mut Life,
-    ) -> bool {
+    pub(crate) fn compare(&mut self, file: &mut File, life: &mut Life) -> bool {
         // Where it can't be reached, the keeper says so, and tells again once it can.
         let Some(Ok(found)) = self.ask(life, SharedChain::look) else { return false };
         let brought = self.take_up(found, file, life);
