@@ -136,6 +136,7 @@ impl<S> Lines<S> {
     }
 
     /// The place of the next line, without its end. None if it has not come. Control bytes are an error at once.
+    #[inline]
     fn next_line(&mut self, bytes: &[u8], rules: &Rules) -> Result<Option<Range<usize>>, BadHead> {
         let end = self.seen + plain_prefix(&bytes[self.seen..]);
         self.seen = end;
@@ -154,6 +155,7 @@ impl<S> Lines<S> {
 }
 
 /// The places of name and value of the field in `line` (RFC 9112 §5). A continuation line (§5.2) is not a field.
+#[inline]
 fn field(
     bytes: &[u8],
     line: Range<usize>,

@@ -56,6 +56,7 @@ impl FoundFields {
     }
 
     /// Adds a field by the places of its name and value.
+    #[inline]
     pub fn push(&mut self, name: Range<usize>, value: Range<usize>) {
         self.0.push(Field { name: Span::new(name), value: Span::new(value) });
     }
@@ -186,6 +187,8 @@ impl fmt::Debug for Headers {
 
 /// The number of bytes at the start of `bytes` that may stand anywhere within a line of a head: none that ends one,
 /// and no control byte but the tab (RFC 9110 §5.5).
+// Inlined, and so are the others that see every byte or field: the compiler may put their callers into another unit.
+#[inline]
 pub fn plain_prefix(bytes: &[u8]) -> usize {
     // A step that the compiler checks at once, without an early exit. Lines are short: a longer step would leave most
     // bytes to the loop after it.
@@ -216,6 +219,7 @@ const PLAIN: [bool; 256] = {
 };
 
 /// True if a field's name may contain the byte (RFC 9110 §5.6.2).
+#[inline]
 pub fn is_in_name(byte: u8) -> bool {
     IN_NAME[usize::from(byte)]
 }
@@ -238,6 +242,7 @@ const IN_NAME: [bool; 256] = {
 };
 
 /// True if a field's value may be this (RFC 9110 §5.5).
+#[inline]
 pub fn is_value(bytes: &[u8]) -> bool {
     plain_prefix(bytes) == bytes.len()
 }
