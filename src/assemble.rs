@@ -37,7 +37,7 @@ pub struct Environment {
 }
 
 /// Reads the configuration again: the configuration and its warnings, or every problem, one per line.
-pub type Load =
+pub(crate) type Load =
     Box<dyn Fn() -> Result<(Config, Vec<String>), Vec<String>> + std::marker::Send + Sync>;
 
 /// The reason why a run could not start.
@@ -77,7 +77,7 @@ fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
 }
 
 /// The connections to `provider`, for requests to `base_url`.
-pub fn upstream_to(
+pub(crate) fn upstream_to(
     base_url: &str,
     provider: &Provider,
     limits: &Limits,
@@ -98,7 +98,7 @@ pub fn place_of(group: &Group, config: &Config) -> String {
 }
 
 /// The default state file of `group`, if it holds tokens of another issuer or client, so that another file is used.
-pub fn foreign_place(group: &Group, config: &Config) -> Option<PathBuf> {
+pub(crate) fn foreign_place(group: &Group, config: &Config) -> Option<PathBuf> {
     let (own, used) = places(group, config);
     (own.slug() != used.slug()).then(|| own.path())
 }

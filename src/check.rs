@@ -14,7 +14,7 @@ use crate::token::state_file::{exposures, would_be_writable};
 use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 
 mod judged;
-pub mod sources;
+pub(crate) mod sources;
 
 use judged::{Endpoint, EndpointAnswer, Finding, judge, needs_post};
 use sources::CredentialFindings;
@@ -26,7 +26,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 
 /// The findings of an online check.
 #[derive(Debug, Default)]
-pub struct OnlineReport {
+pub(crate) struct OnlineReport {
     /// One line for each working endpoint.
     pub fine: Vec<String>,
     /// One line for each doubtful endpoint.
@@ -36,7 +36,7 @@ pub struct OnlineReport {
 }
 
 /// The way tokens are shared with other hosts; None if they are not.
-pub fn sharing(config: &Config) -> Option<String> {
+pub(crate) fn sharing(config: &Config) -> Option<String> {
     let store = config.settings.token_store.as_ref()?;
     let sealed = if store.key.is_some() { "sealed with a key" } else { "not sealed" };
     let meanwhile = match store.fallback {
@@ -73,7 +73,7 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut OnlineReport) {
 }
 
 /// Problems of the environment and the state folder, after those of the credentials.
-pub fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<String> {
+pub(crate) fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<String> {
     let missing = resolve::missing_secrets(config);
     let mut problems: Vec<_> = missing.iter().map(ToString::to_string).collect();
     problems.extend(sources.problems.iter().cloned());
@@ -94,7 +94,7 @@ pub fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<St
 }
 
 /// Providers whose proxy or roots can't be used, for a configuration without mistakes.
-pub fn connection_problems(config: &Config) -> Vec<String> {
+pub(crate) fn connection_problems(config: &Config) -> Vec<String> {
     let enabled = config.providers.iter().filter(|provider| provider.enabled);
     enabled
         .filter_map(|provider| {
@@ -108,7 +108,7 @@ pub fn connection_problems(config: &Config) -> Vec<String> {
 /// Resolves, connects and shakes hands with every endpoint of the enabled providers, and compares clocks. It sends a
 /// HEAD request without a credential, and an empty POST to a token endpoint that answers HEAD with a redirect, as not
 /// found, or as failing.
-pub fn online(config: &Config, clock: &Clock) -> OnlineReport {
+pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
     let mut report = OnlineReport::default();
     if let Some(store) = &config.settings.token_store {
         judge_store(store, clock, &mut report);
@@ -210,7 +210,7 @@ fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
 }
 
 /// The test that remains after an online check without findings: the first provider whose refresh would show more.
-pub fn untried_refresh(config: &Config) -> Option<String> {
+pub(crate) fn untried_refresh(config: &Config) -> Option<String> {
     config.providers.iter().filter(|provider| provider.enabled).find_map(|provider| match &provider
         .credential
     {

@@ -1,266 +1,48 @@
-//! The commands, one file each, and their shared parts: the configuration from disk, the log, exit codes.
+//! The commands, one file each.
 
-use std::collections::HashMap;
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::ffi::OsString;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use evertoken::assemble::Environment;
-use evertoken::cli::Files;
-use evertoken::clock::Clock;
-use evertoken::config::raw::Position;
-use evertoken::config::resolve::{self, Problem};
-use evertoken::config::{Config, Credential, Provider, encoding, secret_file};
-use evertoken::supervisor::Supervisor;
-use evertoken::{environment_file, logger, regular_file};
-use log::{error, warn};
-use signal_hook::consts::SIGXFSZ;
+use crate::cli::{self, Command};
+use crate::commands::common::{USAGE, say, say_out, survive_file_size_limit};
+use crate::logger;
 
-pub(crate) mod check;
-pub(crate) mod login;
-pub(crate) mod refresh;
-pub(crate) mod reload;
-pub(crate) mod run;
-pub(crate) mod status;
+mod check;
+mod common;
+mod login;
+mod refresh;
+mod reload;
+mod run;
+mod status;
 mod unset;
 
-pub(crate) const FAILED: u8 = 1;
-pub(crate) const USAGE: u8 = 2;
-pub(crate) const CANT_BIND: u8 = 69;
-pub(crate) const BAD_CONFIG: u8 = 78;
-/// The stack of a thread that waits for a signal or stops the proxy.
-const SIGNAL_STACK_BYTES: usize = 128 * 1024;
-
-/// Makes a write beyond the file size limit (`ulimit -f`) fail, as on a full disk; by default it ends the process.
-pub(crate) fn survive_file_size_limit() {
-    // The flag is never read; if it can't be registered, the limit ends the process as before.
-    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
+/// Runs the command that `arguments` ask for, without the program's own name; its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    survive_file_size_limit();
+    let code = dispatch(arguments);
+    logger::flush();
+    code
 }
 
-/// Prints a line on stderr; if that fails, nobody is left to tell.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-pub(crate) fn say_out(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
-}
-
-#[expect(clippy::disallowed_methods, reason = "the environment enters the program here")]
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
-/// The variables of the process, and those in a file for names that the process has not set.
-#[derive(Debug, Default)]
-pub(crate) struct Variables {
-    file: HashMap<String, String>,
-    /// The file that an option named.
-    named: Option<String>,
-    /// The file beside the configuration that gave some, without an option.
-    pub(crate) beside: Option<String>,
-    /// Warnings about the file.
-    pub(crate) warnings: Vec<String>,
-    /// The reason why the file beside the configuration can't be read.
-    pub(crate) unread: Option<Problem>,
-}
-
-impl Variables {
-    /// With the named file, else with the file beside the configuration, if it exists: the shell of a login lacks a
-    /// service's variables. The error is the reason why a named file can't be read.
-    pub(crate) fn of(files: &Files) -> Result<Self, Problem> {
-        let beside = files.config.with_file_name(environment_file::USUAL_NAME);
-        let path = files.environment.as_ref().unwrap_or(&beside);
-        let shown = path.display().to_string();
-        match regular_file::read_to_string(path) {
-            Ok(text) => {
-                let found = Self::of_file(path, &text);
-                Ok(match files.environment {
-                    Some(_) => Self { named: Some(shown), ..found },
-                    None => found.beside_configuration(path),
-                })
-            }
-            Err(error) if files.environment.is_some() => Err(unreadable(&shown, &error)),
-            Err(error) if is_absent(&error) => Ok(Self::default()),
-            Err(error) => {
-                let warning = format!(
-                    "{shown}: warning: can't be read, so its variables are missing: {error}"
-                );
-                let unread = Some(unreadable(&shown, &error));
-                Ok(Self { warnings: vec![warning], unread, ..Self::default() })
-            }
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match cli::parse(arguments) {
+        Ok(Command::Run { files, listen, log }) => run::run(files, listen, log),
+        Ok(Command::Check { files, extent }) => check::run(&files, extent),
+        Ok(Command::Reload { files, process }) => reload::run(&files, process),
+        Ok(Command::Refresh { files, provider, log }) => {
+            refresh::run(&files, provider.as_deref(), log)
+        }
+        Ok(Command::Status { config, url, options }) => {
+            status::run(config.as_deref(), url.as_deref(), options)
+        }
+        Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
+        Ok(Command::Print(text)) => {
+            say_out(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(error.to_string().trim_end());
+            ExitCode::from(USAGE)
         }
     }
-
-    /// The same without a named file, whose mode matters in that case.
-    fn beside_configuration(mut self, path: &Path) -> Self {
-        let shown = path.display().to_string();
-        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-        if mode & 0o044 != 0 && !self.file.is_empty() {
-            self.warnings.push(format!(
-                "{shown}: warning: this file has mode {mode:o}, so group or others can read the secrets in it; \
-                 chmod 600 it"
-            ));
-        }
-        Self { beside: Some(shown), ..self }
-    }
-
-    /// With the named file, if any.
-    pub(crate) fn of_named(files: &Files) -> Result<Self, Problem> {
-        if files.environment.is_some() { Self::of(files) } else { Ok(Self::default()) }
-    }
-
-    fn of_file(path: &Path, text: &str) -> Self {
-        let found = environment_file::parse(text);
-        let unclear = |line| {
-            format!("{}:{line}: warning: this is not NAME=value, so it is ignored", path.display())
-        };
-        let warnings = found.unclear_lines.into_iter().map(unclear).collect();
-        Self { file: found.values, warnings, ..Self::default() }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
-        let of_process = variable(name).filter(|value| !value.is_empty());
-        of_process.or_else(|| self.file.get(name).cloned())
-    }
-}
-
-fn unreadable(path: &str, error: &io::Error) -> Problem {
-    Problem::of(path, format!("can't be read: {error}"))
-}
-
-/// A folder in place of the file counts as no file.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
-    )
-}
-
-/// Reads the configuration, and prints the problems that keep it from use.
-pub(crate) fn load(files: &Files, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
-    let variables = Variables::of(files).map_err(|problem| refuse(&[problem], log))?;
-    let (config, mut warnings) =
-        read(&files.config, &variables).map_err(|problems| refuse(&problems, log))?;
-    warnings.splice(0..0, variables.warnings);
-    Ok((config, warnings))
-}
-
-pub(crate) fn refuse(problems: &[Problem], log: logger::Options) -> ExitCode {
-    let (lines, now) = (line_form(log), Clock::system().wall());
-    for problem in problems {
-        say(&lines.of_problem(&problem.to_string(), now));
-    }
-    ExitCode::from(BAD_CONFIG)
-}
-
-/// Reads the configuration: it and its warnings, in words for log lines of that level, or every problem.
-pub(crate) fn read(
-    path: &Path,
-    variables: &Variables,
-) -> Result<(Config, Vec<String>), Vec<Problem>> {
-    match inspect(path, variables) {
-        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
-            Ok((config, problems.iter().map(Problem::in_log).collect()))
-        }
-        (_, problems) => Err(problems),
-    }
-}
-
-/// The text of the configuration, or the reason why there is none.
-fn text_of(path: &Path) -> Result<String, (Option<Position>, String)> {
-    let bytes = regular_file::read(path).map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "ask its owner or root, or name another file with --config"
-            }
-            _ => "copy providers.yaml.example to start with, or name another file with --config",
-        };
-        (None, format!("can't be read: {error}; {advice}"))
-    })?;
-    encoding::text_of(bytes)
-}
-
-/// See [`resolve::inspect`].
-pub(crate) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Vec<Problem>) {
-    let shown = path.display().to_string();
-    let text = match text_of(path) {
-        Ok(text) => text,
-        Err((position, message)) => {
-            return (None, vec![Problem { position, ..Problem::of(&shown, message) }]);
-        }
-    };
-    let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
-    // If it is unknown, a relative path stays as it is.
-    let working_folder = std::env::current_dir().ok();
-    let sources = resolve::Sources {
-        environment: &|name| variables.get(name),
-        files: &secret_file::read,
-        file_mode: mode,
-        is_root: rustix::process::geteuid().is_root(),
-        working_folder: working_folder.as_deref(),
-    };
-    let (mut config, problems) = resolve::inspect(&text, &shown, &sources);
-    for provider in config.iter_mut().flat_map(|config| &mut config.providers) {
-        if let (Credential::Refreshed(refresh), Some(file)) =
-            (&mut provider.credential, &variables.named)
-        {
-            refresh.call = refresh.call.clone().with_environment_file(file);
-        }
-    }
-    (config, problems)
-}
-
-/// The message that no provider has this name, with the names that exist.
-pub(crate) fn unknown_provider(name: &str, config: &Config) -> String {
-    let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
-    format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
-}
-
-/// The reason why the tokens of `provider` are not refreshed.
-pub(crate) fn not_refreshed(provider: &Provider) -> String {
-    let why = provider.credential.why_not_refreshed();
-    if provider.enabled {
-        format!("Provider {} is not refreshed: {why}", provider.name)
-    } else {
-        format!("Provider {} is disabled (its 'enabled' is false), and {why}", provider.name)
-    }
-}
-
-/// The form of log lines.
-fn line_form(log: logger::Options) -> logger::LineForm {
-    let stream = variable("JOURNAL_STREAM");
-    logger::LineForm::new(log.format, logger::goes_to_journal(stream.as_deref()))
-}
-
-/// Begins the log, with the warnings of the configuration.
-pub(crate) fn start_log(
-    config: &Config,
-    warnings: Vec<String>,
-    log: logger::Options,
-    clock: &Clock,
-) {
-    let filters = variable("RUST_LOG");
-    let level = config.settings.log_level;
-    logger::start(line_form(log), level, log, filters.as_deref(), clock.clone());
-    for warning in warnings {
-        warn!("{warning}");
-    }
-}
-
-pub(crate) fn environment(clock: Clock) -> Environment {
-    Environment {
-        clock,
-        rng: fastrand::Rng::new(),
-        timer: crossbeam_channel::after,
-        supervisor: Supervisor::systemd(),
-    }
-}
-
-pub(crate) fn fail(why: &str, code: u8) -> ExitCode {
-    error!("{why}");
-    ExitCode::from(code)
 }

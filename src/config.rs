@@ -10,36 +10,37 @@ use crate::secret::Secret;
 
 mod auto_refresh;
 mod base_url;
-pub mod call;
+pub(crate) mod call;
 mod credential;
-pub mod egress;
-pub mod encoding;
+pub(crate) mod egress;
+pub(crate) mod encoding;
 mod listen_host;
 mod loopback;
 mod missing;
-pub mod no_proxy;
-pub mod raw;
-pub mod redirect;
-pub mod request_fields;
-pub mod resolve;
-pub mod secret_file;
-pub mod slug;
-pub mod store_address;
-pub mod token_fields;
+pub(crate) mod no_proxy;
+pub(crate) mod raw;
+pub(crate) mod redirect;
+pub(crate) mod request_fields;
+pub(crate) mod resolve;
+pub(crate) mod secret_file;
+pub(crate) mod slug;
+pub(crate) mod store_address;
+pub(crate) mod token_fields;
 pub(crate) mod url;
 
-pub use auto_refresh::{
+pub(crate) use auto_refresh::{
     AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
 };
-pub use call::CommandLine;
-pub use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
-pub use egress::{Egress, ProxyRule};
-pub use loopback::is_loopback_host;
-pub use missing::{Missing, SecretLookup};
-pub use no_proxy::NoProxy;
-pub use redirect::Redirect;
+pub(crate) use call::CommandLine;
+pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
+pub(crate) use egress::{Egress, ProxyRule};
+pub(crate) use loopback::is_loopback_host;
+pub use missing::Missing;
+pub(crate) use missing::SecretLookup;
+pub(crate) use no_proxy::NoProxy;
+pub(crate) use redirect::Redirect;
 use request_fields::FieldValue;
-pub use secret_file::secret_of_file;
+pub(crate) use secret_file::secret_of_file;
 use store_address::StoreAddress;
 
 /// The configuration from `providers.yaml` and the environment.
@@ -54,7 +55,7 @@ pub struct Config {
 }
 
 /// The provider with the name or slug `wanted`, preferably an enabled one.
-pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
+pub(crate) fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
     let wanted = slug::composed(wanted);
     let is_meant =
         |provider: &&Provider| slug::composed(&provider.name) == wanted || provider.slug == wanted;
@@ -63,7 +64,10 @@ pub fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
 }
 
 /// The enabled provider whose slug is this segment of a path, percent-encoded or not.
-pub fn find_by_segment<'a, P: AsRef<Provider>>(providers: &'a [P], segment: &str) -> Option<&'a P> {
+pub(crate) fn find_by_segment<'a, P: AsRef<Provider>>(
+    providers: &'a [P],
+    segment: &str,
+) -> Option<&'a P> {
     let slug = slug::of_segment(segment)?;
     providers.iter().find(|one| one.as_ref().enabled && one.as_ref().slug == slug)
 }
@@ -263,4 +267,4 @@ pub enum AuthType {
 }
 
 /// The longest time that a request waits for a provider's first token.
-pub const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const FIRST_TOKEN_WAIT: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! The credential of requests to a provider: its source, and whether to wait for it.
 
-pub mod claims;
+pub(crate) mod claims;
 mod source;
-pub mod waiting;
+pub(crate) mod waiting;
 
-pub use source::{InUse, RefreshedSource, Source};
+pub(crate) use source::{InUse, RefreshedSource, Source};

@@ -5,11 +5,11 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// The name of the default file beside the configuration.
-pub const USUAL_NAME: &str = "environment";
+pub(crate) const USUAL_NAME: &str = "environment";
 
 /// The variables in the file, and the numbers of unclear lines.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct EnvironmentFile {
+pub(crate) struct EnvironmentFile {
     /// By name; the last value counts for a name that is set twice.
     pub values: HashMap<String, String>,
     /// From 1. Their text is not shown, because it may be a secret.
@@ -20,7 +20,7 @@ pub struct EnvironmentFile {
 ///
 /// Comments begin with `#` or `;`. A quoted value may span several lines; a backslash takes the next character
 /// literally, and joins two lines. `export` before the name is skipped, so that a file for shells works too.
-pub fn parse(text: &str) -> EnvironmentFile {
+pub(crate) fn parse(text: &str) -> EnvironmentFile {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut found = EnvironmentFile::default();
     let mut input = Cursor { chars: text.chars().peekable(), line: 1 };

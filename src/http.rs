@@ -1,12 +1,12 @@
 //! HTTP/1 as bytes and values, for both sides: strict about clients' messages, to the letter of RFC 9112, and lenient
 //! about providers' messages, as real servers need. Opens no socket.
 
-pub mod body;
-pub mod buffer;
-pub mod chunked;
-pub mod framing;
-pub mod head;
-pub mod inflate;
-pub mod message;
-pub mod refusal;
-pub mod rules;
+pub(crate) mod body;
+pub(crate) mod buffer;
+pub(crate) mod chunked;
+pub(crate) mod framing;
+pub(crate) mod head;
+pub(crate) mod inflate;
+pub(crate) mod message;
+pub(crate) mod refusal;
+pub(crate) mod rules;

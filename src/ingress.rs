@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use crate::config::Limits;
 
-pub mod conn;
-pub mod door;
-pub mod guest;
-pub mod hosting;
-pub mod listener;
-pub mod live;
-pub mod other_protocol;
-pub mod pool;
-pub mod service;
-pub mod tiny;
+pub(crate) mod conn;
+pub(crate) mod door;
+pub(crate) mod guest;
+pub(crate) mod hosting;
+pub(crate) mod listener;
+pub(crate) mod live;
+pub(crate) mod other_protocol;
+pub(crate) mod pool;
+pub(crate) mod service;
+pub(crate) mod tiny;
 
 pub use service::{After, Request, Service};
 

@@ -9,7 +9,7 @@ use crate::expiry;
 
 /// The expiry in a token's claim `exp` (RFC 7519 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exp {
+pub(crate) enum Exp {
     /// The token is not a JWT, or has no such claim.
     Unnamed,
     /// The token expires at this time.
@@ -20,7 +20,7 @@ pub enum Exp {
 
 impl Exp {
     /// The time, if it is known.
-    pub fn known(self) -> Option<Timestamp> {
+    pub(crate) fn known(self) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
             Self::Unnamed | Self::NotUnderstood => None,
@@ -29,7 +29,7 @@ impl Exp {
 }
 
 /// The claims of `token`; None if it is not a JWT. Some issuers pad its parts, or use the common base64 alphabet.
-pub fn claims(token: &str) -> Option<Value> {
+pub(crate) fn claims(token: &str) -> Option<Value> {
     let mut parts = token.split('.');
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     let payload = payload.trim_end_matches('=').replace('+', "-").replace('/', "_");
@@ -38,7 +38,7 @@ pub fn claims(token: &str) -> Option<Value> {
 }
 
 /// The expiry of `token`: in seconds, as the RFC asks, or in another known form, in UTC.
-pub fn exp(token: &str) -> Exp {
+pub(crate) fn exp(token: &str) -> Exp {
     let claims = claims(token);
     match claims.as_ref().and_then(|claims| claims.get("exp")).filter(|exp| !exp.is_null()) {
         None => Exp::Unnamed,

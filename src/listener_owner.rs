@@ -12,7 +12,7 @@ const NAME_MAX_CHARS: usize = 64;
 
 /// A process, for people and for signals.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its id.
     pub id: u32,
     /// Its name for itself.
@@ -27,7 +27,7 @@ impl fmt::Display for Process {
 }
 
 /// The process that listens on `port`, on any address; None if the system does not show it.
-pub fn find(port: u16) -> Option<Process> {
+pub(crate) fn find(port: u16) -> Option<Process> {
     find_below(Path::new("/proc"), port)
 }
 
@@ -61,7 +61,7 @@ fn parent_below(proc: &Path, process: u32) -> Option<u32> {
 }
 
 /// The process's name for itself; None if there is no such process, or it is not visible.
-pub fn name_of(process: u32) -> Option<String> {
+pub(crate) fn name_of(process: u32) -> Option<String> {
     name_below(Path::new("/proc"), process)
 }
 

@@ -21,7 +21,7 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 
 /// The place of a connection's other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// Across a network, which may lose packets silently.
     Remote,
     /// On this machine. No packet gets lost here, and the kernel reports the end of a process. But the kernel also
@@ -32,7 +32,7 @@ pub enum Peer {
 
 impl Peer {
     /// The place of `address`. A listening socket may pass its own: a loopback one has only local clients.
-    pub fn at(address: IpAddr) -> Self {
+    pub(crate) fn at(address: IpAddr) -> Self {
         if address.to_canonical().is_loopback() { Self::Local } else { Self::Remote }
     }
 }
@@ -40,7 +40,7 @@ impl Peer {
 /// Makes `socket` notice that its other end is gone. Sockets accepted from a listening one inherit this on Linux.
 ///
 /// A system without these options is no reason to refuse a connection.
-pub fn watch_peer(socket: &Socket, peer: Peer) {
+pub(crate) fn watch_peer(socket: &Socket, peer: Peer) {
     if let Err(error) = try_watch(socket, peer) {
         debug!("A dead connection may be noticed late: {error}");
     }

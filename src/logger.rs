@@ -50,7 +50,7 @@ pub struct Options {
 
 /// Makes lines. The callers keep secrets out of them.
 #[derive(Clone, Copy, Debug)]
-pub struct LineForm {
+pub(crate) struct LineForm {
     format: Format,
     to_journal: bool,
 }
@@ -58,12 +58,12 @@ pub struct LineForm {
 impl LineForm {
     /// For `format`. With `to_journal`, lines have a priority such as `<6>` (see sd-daemon(3)), and text has no
     /// timestamp, because the journal adds its own.
-    pub const fn new(format: Format, to_journal: bool) -> Self {
+    pub(crate) const fn new(format: Format, to_journal: bool) -> Self {
         Self { format, to_journal }
     }
 
     /// The line for a record, without its end.
-    pub fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
+    pub(crate) fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
         let message = record.args().to_string();
         match self.format {
             Format::Text if self.to_journal => {
@@ -80,7 +80,7 @@ impl LineForm {
 
     /// The line for a problem that keeps the log from beginning, such as one in the configuration: its text without a
     /// level.
-    pub fn of_problem(self, problem: &str, now: Timestamp) -> String {
+    pub(crate) fn of_problem(self, problem: &str, now: Timestamp) -> String {
         match self.format {
             Format::Text if self.to_journal => format!("{}{problem}", priority(Level::Error)),
             Format::Text => problem.to_owned(),
@@ -101,7 +101,7 @@ impl LineForm {
 }
 
 /// Begins the log. `RUST_LOG`, given as `filters`, overrides both `level` and `--quiet`.
-pub fn start(
+pub(crate) fn start(
     lines: LineForm,
     level: LevelFilter,
     options: Options,
@@ -155,14 +155,14 @@ fn notice(lines: LineForm, count: u64, now: Timestamp) -> String {
 }
 
 /// Waits until the lines so far are written, for at most half a second, before the process ends.
-pub fn flush() {
+pub(crate) fn flush() {
     if let Some(writer) = WRITER.get() {
         writer.flush(FLUSH_MAX);
     }
 }
 
 /// The number of lines dropped since the start because stderr was blocked.
-pub fn dropped_lines() -> u64 {
+pub(crate) fn dropped_lines() -> u64 {
     WRITER.get().map_or(0, Writer::dropped_lines)
 }
 
@@ -192,7 +192,7 @@ impl Write for Stderr {
 
 /// True if stderr is the journal: `stream` is `$JOURNAL_STREAM`, which systemd sets to the device and inode of its
 /// socket. A child with another stderr inherits the variable too, so this compares it with stderr.
-pub fn goes_to_journal(stream: Option<&str>) -> bool {
+pub(crate) fn goes_to_journal(stream: Option<&str>) -> bool {
     let own = || -> io::Result<(u64, u64)> {
         let stderr = std::fs::File::from(io::stderr().as_fd().try_clone_to_owned()?);
         let metadata = stderr.metadata()?;

@@ -24,23 +24,23 @@ use crate::token::grant::{self, Grant, TokenRequest};
 use crate::token::refresher::{Setup, TICK_MS, TokenAnswer, store_login};
 use crate::token::scope;
 
-pub mod authorization;
-pub mod callback;
-pub mod device;
+pub(crate) mod authorization;
+pub(crate) mod callback;
+pub(crate) mod device;
 mod error;
-pub mod loopback;
-pub mod page;
+pub(crate) mod loopback;
+pub(crate) mod page;
 mod refused;
-pub mod terminal;
+pub(crate) mod terminal;
 
 use authorization::AuthorizationRequest;
 use callback::{Callback, Expected};
 use device::{DeviceAuthorization, DeviceError, Poll};
-pub use error::LoginError;
+pub(crate) use error::LoginError;
 use loopback::Listener;
 
 /// The longest time for a person to use the browser or paste something.
-pub const PERSON_MAX: Duration = Duration::from_mins(10);
+pub(crate) const PERSON_MAX: Duration = Duration::from_mins(10);
 /// The longest time for a request to the issuer.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
 /// The most pastes that make no sense.
@@ -71,10 +71,10 @@ enum Method {
 }
 
 /// Reads a line within a time; None if none came.
-pub type ReadLine<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
+pub(crate) type ReadLine<'a> = &'a mut dyn FnMut(Duration) -> io::Result<Option<String>>;
 
 /// The surroundings that a login needs.
-pub struct LoginIo<'a> {
+pub(crate) struct LoginIo<'a> {
     /// Prints a message for the person at the terminal.
     pub say: &'a mut dyn FnMut(&str),
     /// Reads the person's line.
@@ -86,7 +86,7 @@ pub struct LoginIo<'a> {
 }
 
 /// Logs in to the provider of `setup` and stores the result; returns the message about it.
-pub fn run(
+pub(crate) fn run(
     setup: &Setup,
     options: LoginOptions,
     io: &mut LoginIo<'_>,

@@ -2,11 +2,13 @@
 
 mod mark;
 mod read;
-pub mod refresh_end;
+pub(crate) mod refresh_end;
 mod saved;
 
 pub use mark::Mark;
-pub use read::{BadRecord, Salvaged, parse, salvage};
+pub use read::parse;
+pub(crate) use read::{BadRecord, Salvaged, salvage};
+pub use saved::Saved;
 #[cfg(test)]
 pub(crate) use saved::tests::full;
-pub use saved::{Marker, Saved, SavedAccess, SavedFailure};
+pub(crate) use saved::{Marker, SavedAccess, SavedFailure};

@@ -8,26 +8,26 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 /// All bytes of a regular file.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// The whole text of a regular file.
-pub fn read_to_string(path: &Path) -> io::Result<String> {
+pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.read_to_string(&mut text)?;
     Ok(text)
 }
 
 /// Opens a regular file for reading. The error names the kind of any other file.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     open_with(File::options().read(true), path)
 }
 
 /// Opens a regular file with `options`. The error names the kind of any other file.
-pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+pub(crate) fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = open_without_waiting(options, path)?;
     let file_type = file.metadata()?.file_type();
     match kind(file_type) {
@@ -44,7 +44,7 @@ pub fn open_with(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Opens a file with `options`. It also opens a pipe, without waiting.
-pub fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+pub(crate) fn open_without_waiting(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     options.custom_flags(flags).open(path)
 }

@@ -15,7 +15,7 @@ const FILE_MAX_BYTES: u64 = 256 * 1024;
 
 /// The outcome of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadOutcome {
+pub(crate) struct ReloadOutcome {
     /// The process that read the configuration again.
     pub process: u32,
     /// The number of its reloads.
@@ -31,7 +31,7 @@ pub struct ReloadOutcome {
 
 impl ReloadOutcome {
     /// True if the process is known to read another file than `configuration`, whatever paths lead to the two.
-    pub fn is_of_another_than(&self, configuration: &Path) -> bool {
+    pub(crate) fn is_of_another_than(&self, configuration: &Path) -> bool {
         let plain = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         self.configuration != Path::new("") && plain(&self.configuration) != plain(configuration)
     }
@@ -42,7 +42,7 @@ fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// Writes the outcome atomically.
-pub fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()> {
+pub(crate) fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(FILE_NAME).tempfile_in(state_dir)?;
     file.write_all(&serde_json::to_vec(outcome)?)?;
     file.persist(path(state_dir)).map_err(|error| error.error)?;
@@ -50,7 +50,7 @@ pub fn write_outcome(state_dir: &Path, outcome: &ReloadOutcome) -> io::Result<()
 }
 
 /// The last outcome; None if there is none that makes sense.
-pub fn read_outcome(state_dir: &Path) -> Option<ReloadOutcome> {
+pub(crate) fn read_outcome(state_dir: &Path) -> Option<ReloadOutcome> {
     let path = path(state_dir);
     let metadata = fs::symlink_metadata(&path).ok()?;
     if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {

@@ -8,12 +8,12 @@ use crate::shared::health::StoreReport;
 use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
 
-pub mod advice;
-pub mod words;
+pub(crate) mod advice;
+pub(crate) mod words;
 
 /// The status of everything. The JSON keys are the field names; times are RFC 3339 UTC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The version of evertoken.
     pub version: String,
     /// The time of its start.
@@ -49,7 +49,7 @@ pub struct FailedReload {
 
 /// The status of one provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProviderReport {
+pub(crate) struct ProviderReport {
     /// The name as written.
     pub name: String,
     /// The name in paths.
@@ -89,7 +89,7 @@ pub struct ProviderReport {
 /// See [`ProviderReport::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// It has a credential to send.
     Ready,
     /// A refresh is in flight.
@@ -107,7 +107,7 @@ pub enum State {
 /// See [`ProviderReport::credential`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CredentialKind {
+pub(crate) enum CredentialKind {
     /// A token that evertoken keeps fresh.
     Refreshed,
     /// A file that another program keeps.
@@ -126,7 +126,7 @@ pub enum CredentialKind {
 
 /// A token in use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TokenReport {
+pub(crate) struct TokenReport {
     /// `refresh`, `state_file`, `token_store` (another host refreshed it) or `file`.
     pub source: String,
     /// The time when it was requested, if known.
@@ -143,7 +143,7 @@ pub struct TokenReport {
 
 /// A refresh token whose end is known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RefreshTokenReport {
+pub(crate) struct RefreshTokenReport {
     /// The time of its end.
     pub expires_at: Timestamp,
     /// The advice, if it ends soon.
@@ -152,7 +152,7 @@ pub struct RefreshTokenReport {
 
 /// The requests to a provider since the start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RequestsReport {
+pub(crate) struct RequestsReport {
     /// All types.
     pub total: u64,
     /// Requests in flight.
@@ -174,7 +174,7 @@ pub struct Latency {
 
 impl State {
     /// The word in the JSON.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Refreshing => "refreshing",
@@ -186,7 +186,7 @@ impl State {
     }
 
     /// The words for people.
-    pub const fn words(self) -> &'static str {
+    pub(crate) const fn words(self) -> &'static str {
         match self {
             Self::CoolingDown => "cooling down",
             other => other.as_str(),
@@ -196,7 +196,7 @@ impl State {
 
 impl Report {
     /// The report without values that change just because time passes, to tell whether something happened.
-    pub fn at_rest(&self) -> Self {
+    pub(crate) fn at_rest(&self) -> Self {
         let mut report = self.clone();
         (report.now, report.uptime_seconds) = (Timestamp::default(), 0);
         let tokens = report.providers.iter_mut().filter_map(|provider| provider.token.as_mut());
@@ -208,7 +208,7 @@ impl Report {
     }
 
     /// A summary in a sentence.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let enabled: Vec<_> = self.providers.iter().filter(|one| one.enabled).collect();
         let fine = enabled.iter().filter(|one| one.is_fine()).count();
         match (enabled.len(), enabled.len() - fine) {
@@ -237,7 +237,7 @@ impl FailedReload {
 
 impl ProviderReport {
     /// True if nothing about it needs attention.
-    pub fn is_fine(&self) -> bool {
+    pub(crate) fn is_fine(&self) -> bool {
         self.problem.is_none()
             && self.warning.is_none()
             && self.login_due().is_none()
@@ -245,7 +245,7 @@ impl ProviderReport {
     }
 
     /// The warning of a refresh token that ends soon.
-    pub fn login_due(&self) -> Option<&str> {
+    pub(crate) fn login_due(&self) -> Option<&str> {
         self.refresh_token.as_ref()?.warning.as_deref()
     }
 }

@@ -14,10 +14,10 @@
 //! instance keeps a copy of the newest in its state folder, so that a server that comes back empty
 //! is filled again.
 
-pub mod chain;
-pub mod clocks;
-pub mod engine;
-pub mod health;
-pub mod keeper;
-pub mod lease;
-pub mod seal;
+pub(crate) mod chain;
+pub(crate) mod clocks;
+pub(crate) mod engine;
+pub(crate) mod health;
+pub(crate) mod keeper;
+pub(crate) mod lease;
+pub(crate) mod seal;

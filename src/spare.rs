@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 /// The size of a buffer: room for most heads and for an event of a stream.
-pub const BUFFER_BYTES: usize = 4 * 1024;
+pub(crate) const BUFFER_BYTES: usize = 4 * 1024;
 
 /// The largest buffer for heads that is kept.
 const HEAD_KEPT_MAX_BYTES: usize = 4 * 1024;
@@ -15,12 +15,12 @@ thread_local! {
 }
 
 /// This thread's buffer, of [`BUFFER_BYTES`]; a new one while it is lent. Its content has no meaning.
-pub fn take() -> Vec<u8> {
+pub(crate) fn take() -> Vec<u8> {
     SPARE.take().unwrap_or_else(|| vec![0; BUFFER_BYTES])
 }
 
 /// Returns a buffer, which may have grown.
-pub fn give(mut buffer: Vec<u8>) {
+pub(crate) fn give(mut buffer: Vec<u8>) {
     if buffer.len() < BUFFER_BYTES {
         return;
     }
@@ -32,12 +32,12 @@ pub fn give(mut buffer: Vec<u8>) {
 }
 
 /// This thread's buffer for heads, empty; a new one while it is lent.
-pub fn take_head() -> Vec<u8> {
+pub(crate) fn take_head() -> Vec<u8> {
     HEAD.take()
 }
 
 /// Returns a buffer for heads, with any content, which may have made it grow.
-pub fn give_head(mut buffer: Vec<u8>) {
+pub(crate) fn give_head(mut buffer: Vec<u8>) {
     if (1..=HEAD_KEPT_MAX_BYTES).contains(&buffer.capacity()) {
         buffer.clear();
         HEAD.set(buffer);

@@ -12,13 +12,13 @@ use crate::report::Report;
 use crate::secret::Secret;
 use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
 
-pub mod broken;
-pub mod table;
+pub(crate) mod broken;
+pub(crate) mod table;
 
 use table::WIDTH_MAX;
 
 /// The default address of a running instance.
-pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+pub(crate) const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// The same, in parts.
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8080;
@@ -39,7 +39,7 @@ const LEAVE_SCREEN: &str = "\x1b[?25h\x1b[?1049l";
 
 /// The size of the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
+pub(crate) struct Size {
     /// Characters in a line.
     pub columns: usize,
     /// Lines.
@@ -67,7 +67,7 @@ pub enum OutputForm {
 }
 
 /// The outputs of the command.
-pub struct StatusIo<'a> {
+pub(crate) struct StatusIo<'a> {
     /// Prints a text.
     pub out: &'a mut dyn FnMut(&str),
     /// Prints a line about a failure.
@@ -82,7 +82,7 @@ pub struct StatusIo<'a> {
 
 /// The reason why an instance has no status to show; `Display` gives advice.
 #[derive(Debug)]
-pub enum StatusError {
+pub(crate) enum StatusError {
     /// The configuration leaves the port to the system.
     PortUnknown,
     /// This URL can't be asked.
@@ -136,7 +136,7 @@ fn write_unasked(f: &mut fmt::Formatter<'_>, url: &str, error: &UpstreamError) -
 
 /// The instance to ask.
 #[derive(Clone, Debug)]
-pub struct Instance {
+pub(crate) struct Instance {
     /// The URL without a path.
     pub url: String,
     /// The key to send, if needed.
@@ -146,7 +146,7 @@ pub struct Instance {
 impl Instance {
     /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
     /// else with the first line of `keys`.
-    pub fn choose(
+    pub(crate) fn choose(
         url: Option<&str>,
         config: Option<&Config>,
         keys: Option<&str>,
@@ -163,7 +163,7 @@ impl Instance {
 }
 
 /// The address of the instance whose configuration is `text`, which can't be parsed.
-pub fn address_in(text: &str) -> Result<String, StatusError> {
+pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
     url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
 }
@@ -189,7 +189,7 @@ fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
 }
 
 /// Asks and prints; returns whether every enabled provider was ready at the end.
-pub fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
+pub(crate) fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo<'_>) -> bool {
     let redraws = options.watches && (io.size)().is_some() && options.form == OutputForm::Table;
     if redraws {
         (io.out)(ENTER_SCREEN);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::warn;
 use sd_notify::NotifyState;
 
-pub mod watchdog;
+pub(crate) mod watchdog;
 
 /// The message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -43,7 +43,7 @@ pub fn spawn(
 /// its thread's share of the heap, which a long-lived thread would keep.
 ///
 /// If the system has no thread left, it runs on this one.
-pub fn on_own_thread<T: Send>(
+pub(crate) fn on_own_thread<T: Send>(
     name: &str,
     stack_bytes: usize,
     body: impl FnOnce() -> T + Send,
@@ -53,7 +53,7 @@ pub fn on_own_thread<T: Send>(
 
 /// Like [`on_own_thread`], for work that may hang, as a call to a disk may: calls `tell` after every `every` until the work
 /// ends.
-pub fn on_watched_thread<T: Send>(
+pub(crate) fn on_watched_thread<T: Send>(
     name: &str,
     stack_bytes: usize,
     every: Duration,
@@ -87,7 +87,7 @@ pub fn on_watched_thread<T: Send>(
 /// waits for their results, in the order of the items.
 ///
 /// If the system has no thread left, this thread runs the remaining items too.
-pub fn on_threads<I: Sync, T: Send>(
+pub(crate) fn on_threads<I: Sync, T: Send>(
     name: &str,
     stack_bytes: usize,
     items: &[I],

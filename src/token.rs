@@ -16,18 +16,18 @@
 //! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] is for tokens that another
 //! program keeps.
 
-pub mod backoff;
-pub mod failure_text;
-pub mod grant;
-pub mod group;
-pub mod hang;
-pub mod history;
-pub mod lifecycle;
-pub mod places;
-pub mod refresher;
-pub mod reread;
-pub mod scope;
-pub mod state_file;
-pub mod store;
-pub mod waiting;
-pub mod watched;
+pub(crate) mod backoff;
+pub(crate) mod failure_text;
+pub(crate) mod grant;
+pub(crate) mod group;
+pub(crate) mod hang;
+pub(crate) mod history;
+pub(crate) mod lifecycle;
+pub(crate) mod places;
+pub(crate) mod refresher;
+pub(crate) mod reread;
+pub(crate) mod scope;
+pub(crate) mod state_file;
+pub(crate) mod store;
+pub(crate) mod waiting;
+pub(crate) mod watched;

@@ -24,7 +24,7 @@ mod exchange;
 mod fault;
 mod idle;
 mod origin;
-pub mod post;
+pub(crate) mod post;
 mod records;
 mod request;
 mod resolver;
@@ -39,10 +39,10 @@ mod tunnel;
 mod watch;
 mod wire;
 
-pub use answer::{Answer, Piece};
-pub use error::{SetupError, UpstreamError};
-pub use request::{OutBody, OutRequest};
-pub use timeouts::Timeouts;
+pub(crate) use answer::{Answer, Piece};
+pub(crate) use error::{SetupError, UpstreamError};
+pub(crate) use request::{OutBody, OutRequest};
+pub(crate) use timeouts::Timeouts;
 
 use answer::Rest;
 use connect::Connector;

@@ -11,17 +11,17 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use evertoken::app::App;
-use evertoken::assemble::Environment;
-use evertoken::clock::Clock;
-use evertoken::config::resolve::{Sources, resolve};
-use evertoken::http::message::RequestHead;
-use evertoken::http::refusal::Refusal;
-use evertoken::ingress::guest::Guest;
-use evertoken::ingress::live::Live;
-use evertoken::ingress::{After, Request, Service, conn};
-use evertoken::proxy::state::Proxy;
-use evertoken::supervisor::Supervisor;
+use evertoken::testing::App;
+use evertoken::testing::Clock;
+use evertoken::testing::Environment;
+use evertoken::testing::Guest;
+use evertoken::testing::Live;
+use evertoken::testing::Proxy;
+use evertoken::testing::Refusal;
+use evertoken::testing::RequestHead;
+use evertoken::testing::Supervisor;
+use evertoken::testing::{After, Request, Service, serve_connection};
+use evertoken::testing::{Sources, resolve};
 
 use crate::process::output;
 use crate::report::short;
@@ -147,7 +147,7 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     let live = Arc::new(Live::default());
     let served = Arc::new(served);
     let entry = live.enter(served.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST));
-    conn::serve(Guest { stream: served, entry, read: Vec::new() }, &limits, &feeding);
+    serve_connection(Guest { stream: served, entry, read: Vec::new() }, &limits, &feeding);
     let left = feeding.left.load(Ordering::SeqCst);
     if left == 0 { Ok(()) } else { Err(format!("{left} requests were not served").into()) }
 }

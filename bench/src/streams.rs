@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use evertoken::http::framing::Framing;
-use evertoken::http::rules::Rules;
+use evertoken::testing::Framing;
+use evertoken::testing::Rules;
 use rustix::event::epoll;
 
 use crate::time::{nanos, now};

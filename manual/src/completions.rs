@@ -1,7 +1,7 @@
 //! Shell completions from the definition of the command line; `--provider` completes the configured slugs.
 
 use clap_complete::{Shell, generate};
-use evertoken::cli;
+use evertoken::testing::command_line;
 
 /// The shells, and the names of their files.
 pub(crate) const SHELLS: [(Shell, &str); 3] =
@@ -63,7 +63,7 @@ end
 /// The completions for a shell.
 pub(crate) fn of(shell: Shell) -> String {
     let mut out = Vec::new();
-    generate(shell, &mut cli::definition(), "evertoken", &mut out);
+    generate(shell, &mut command_line(), "evertoken", &mut out);
     let text = String::from_utf8_lossy(&out).into_owned();
     // Options for these scripts are not offered; each shell writes that in its own way.
     let offered =

@@ -97,14 +97,14 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
 
 #[cfg(test)]
 mod tests {
-    use evertoken::cli::{self, Command};
+    use evertoken::testing::{Command, command_line, parse_arguments};
 
     use super::*;
 
     #[test]
     fn every_command_has_examples_that_mean_what_they_say() {
         let mut names = vec!["evertoken".to_owned()];
-        names.extend(cli::definition().get_subcommands().map(|one| one.get_name().to_owned()));
+        names.extend(command_line().get_subcommands().map(|one| one.get_name().to_owned()));
         for name in names {
             let examples =
                 EXAMPLES.iter().find(|(own, _)| *own == name).map(|(_, examples)| *examples);
@@ -113,7 +113,7 @@ mod tests {
                 let words: Vec<_> = own.split_whitespace().collect();
                 assert_eq!(words[0], "evertoken", "{line}");
                 assert!(name == "evertoken" || words[1] == name, "{line} is an example for {name}");
-                let parsed = cli::parse(words[1..].iter().map(Into::into));
+                let parsed = parse_arguments(words[1..].iter().map(Into::into));
                 assert!(!matches!(parsed, Err(_) | Ok(Command::Print(_))), "{line}: {parsed:?}");
             }
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap_mangen::Man;
-use evertoken::cli;
+use evertoken::testing::command_line;
 use roff::{Roff, bold, roman};
 
 mod completions;
@@ -41,7 +41,7 @@ fn write_all(folder: &Path) -> io::Result<()> {
     for folder in [&commands, &files, &completions] {
         fs::create_dir_all(folder)?;
     }
-    let mut definition = cli::definition();
+    let mut definition = command_line();
     for (shell, name) in completions::SHELLS {
         fs::write(completions.join(name), completions::of(shell))?;
     }
@@ -120,7 +120,7 @@ impl Page {
             more.control("TP", []).text([bold(*name)]).text([roman(*what)]);
         }
         self.examples(&mut more);
-        let definition = cli::definition();
+        let definition = command_line();
         let names = definition.get_subcommands().map(clap::Command::get_name);
         let mut pages: Vec<String> = names.map(|one| format!("{}-{one}(1)", self.name)).collect();
         pages.push("providers.yaml(5)".to_owned());
@@ -133,7 +133,7 @@ impl Page {
 const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "RUST_LOG",
-        "The log filter, such as debug or evertoken::token=trace; overrides settings.log_level and --quiet.",
+        "The log filter, such as debug or evertoken::testing::token=trace; overrides settings.log_level and --quiet.",
     ),
     (
         "STATE_DIRECTORY",
@@ -204,7 +204,7 @@ mod tests {
         let completions = ["evertoken.bash", "_evertoken", "evertoken.fish"]
             .map(|name| read(&format!("completions/{name}")));
         let mut count = 0;
-        for command in cli::definition().get_subcommands() {
+        for command in command_line().get_subcommands() {
             let name = command.get_name();
             let page = read(&format!("man1/evertoken-{name}.1"));
             assert!(main.contains(&format!("evertoken-{name}(1)")), "{name}");

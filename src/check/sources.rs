@@ -17,7 +17,7 @@ use crate::token::watched::Watched;
 
 /// The findings about the credentials of all enabled providers.
 #[derive(Debug, Default)]
-pub struct CredentialFindings {
+pub(crate) struct CredentialFindings {
     /// `name: source`, one per line.
     pub lines: Vec<String>,
     /// The missing secrets, one per line.
@@ -29,7 +29,7 @@ pub struct CredentialFindings {
 }
 
 /// Examines the configuration and the state folder.
-pub fn find(config: &Config, now: Moment) -> CredentialFindings {
+pub(crate) fn find(config: &Config, now: Moment) -> CredentialFindings {
     let mut found = CredentialFindings::default();
     let groups = groups(&config.providers);
     for (index, provider) in config.providers.iter().enumerate().filter(|(_, one)| one.enabled) {

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use evertoken::check::{self, sources};
-use evertoken::cli::{Extent, Files};
-use evertoken::clock::Clock;
-use evertoken::config::Config;
-use evertoken::config::resolve::Problem;
-use evertoken::proxy::route;
-use evertoken::token::group::collisions;
+use crate::check::{self, sources};
+use crate::cli::{Extent, Files};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::resolve::Problem;
+use crate::proxy::route;
+use crate::token::group::collisions;
 
-use crate::commands::{BAD_CONFIG, Variables, inspect, say, say_out};
+use crate::commands::common::{BAD_CONFIG, Variables, inspect, say, say_out};
 
 /// Prints every problem, and the meaning of the configuration.
 pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {

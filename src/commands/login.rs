@@ -4,18 +4,19 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use evertoken::cli::Files;
-use evertoken::clock::Clock;
-use evertoken::config::find_provider;
-use evertoken::login::terminal::{self, TerminalLines};
-use evertoken::login::{self, LoginError, LoginOptions};
-use evertoken::token::group::groups;
-use evertoken::token::refresher::Setup;
-use evertoken::token::state_file::check_writable;
-use evertoken::token::store::TokenStore;
-use evertoken::{assemble, logger};
+use crate::assemble;
+use crate::cli::Files;
+use crate::clock::Clock;
+use crate::config::find_provider;
+use crate::logger;
+use crate::login::terminal::{self, TerminalLines};
+use crate::login::{self, LoginError, LoginOptions};
+use crate::token::group::groups;
+use crate::token::refresher::Setup;
+use crate::token::state_file::check_writable;
+use crate::token::store::TokenStore;
 
-use crate::commands::{
+use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, not_refreshed, say_out,
     start_log, unknown_provider, variable,
 };

@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use evertoken::cli::Files;
-use evertoken::clock::Clock;
-use evertoken::config::find_provider;
-use evertoken::token::group::{Group, groups};
-use evertoken::token::refresher::refresh_once;
-use evertoken::token::store::TokenStore;
-use evertoken::{assemble, logger};
+use crate::assemble;
+use crate::cli::Files;
+use crate::clock::Clock;
+use crate::config::find_provider;
+use crate::logger;
+use crate::token::group::{Group, groups};
+use crate::token::refresher::refresh_once;
+use crate::token::store::TokenStore;
 
-use crate::commands::{
+use crate::commands::common::{
     BAD_CONFIG, USAGE, environment, fail, load, not_refreshed, start_log, unknown_provider,
 };
 

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evertoken::cli::Files;
-use evertoken::config::Config;
-use evertoken::config::resolve::Problem;
-use evertoken::reload::{self, ReloadOutcome};
-use evertoken::{check, listener_owner};
+use crate::check;
+use crate::cli::Files;
+use crate::config::Config;
+use crate::config::resolve::Problem;
+use crate::listener_owner;
+use crate::reload::{self, ReloadOutcome};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::commands::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
+use crate::commands::common::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
 
 /// The longest time for the running evertoken to read its configuration again.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);

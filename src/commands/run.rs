@@ -5,26 +5,30 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::app::App;
+use crate::assemble::StartError;
+use crate::cli::Files;
+use crate::clock::Clock;
+use crate::config::resolve::Problem;
+use crate::config::{Config, ServerKind, is_loopback_host};
+use crate::current::Current;
+use crate::ingress::door::OTHER_DESCRIPTORS;
+use crate::listener_owner;
+use crate::logger;
+use crate::reload;
+use crate::thread;
+use crate::token::state_file::check_writable;
 use crossbeam_channel::{Sender, bounded};
-use evertoken::app::App;
-use evertoken::assemble::StartError;
-use evertoken::cli::Files;
-use evertoken::clock::Clock;
-use evertoken::config::resolve::Problem;
-use evertoken::config::{Config, ServerKind, is_loopback_host};
-use evertoken::current::Current;
-use evertoken::ingress::door::OTHER_DESCRIPTORS;
-use evertoken::token::state_file::check_writable;
-use evertoken::{listener_owner, logger, reload, thread};
 use log::{error, info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::commands::{
+use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, read, refuse,
-    start_log, unset,
+    start_log,
 };
+use crate::commands::unset;
 
 /// The stack of the thread that reads the configuration again.
 const RELOAD_STACK_BYTES: usize = 512 * 1024;

@@ -5,17 +5,17 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::cli::Files;
+use crate::config::Config;
+use crate::config::call::USUAL_FILE;
+use crate::config::resolve::Problem;
+use crate::status::{self, Instance, StatusError};
+use crate::thread;
 use crossbeam_channel::Receiver;
-use evertoken::cli::Files;
-use evertoken::config::Config;
-use evertoken::config::call::USUAL_FILE;
-use evertoken::config::resolve::Problem;
-use evertoken::status::{self, Instance, StatusError};
-use evertoken::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::commands::{
+use crate::commands::common::{
     FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, text_of, variable,
 };
 

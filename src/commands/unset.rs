@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use evertoken::config::Config;
-use evertoken::config::resolve::{Problem, missing_secrets};
+use crate::config::Config;
+use crate::config::resolve::{Problem, missing_secrets};
 
 /// The lines for process `process` after a load, with the variables that it lacks and where it can get them; `file`
 /// is its `--environment-file`.

@@ -1,7 +1,7 @@
 //! Commands for the configuration in use, for messages that tell people what to run. Pure.
 
 /// The default configuration file.
-pub const USUAL_FILE: &str = "providers.yaml";
+pub(crate) const USUAL_FILE: &str = "providers.yaml";
 
 /// The options that make a command read the same configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

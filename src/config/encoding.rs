@@ -3,7 +3,7 @@
 use crate::config::raw::Position;
 
 /// The text, or the mistake and its place.
-pub fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
+pub(crate) fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
     if let Some(name) = other_encoding(&bytes) {
         return Err((None, format!("this is {name}; save it as UTF-8")));
     }

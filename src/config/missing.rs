@@ -20,7 +20,7 @@ pub enum Missing {
 }
 
 /// A secret named in the configuration, found or missing.
-pub type SecretLookup = Result<Secret, Missing>;
+pub(crate) type SecretLookup = Result<Secret, Missing>;
 
 impl Missing {
     /// All missing ones as one, so that people are told once; None if nothing is missing.

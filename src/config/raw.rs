@@ -4,16 +4,15 @@
 //! [`Section`] is a mapping that is read key by key.
 
 mod document;
-mod homes;
+pub(super) mod homes;
 mod mistake;
 mod place;
 mod section;
 mod tree;
 
-pub use document::{Document, RawProblem};
-pub use homes::HOMES;
-pub use place::{Position, YamlPath};
-pub use section::{Section, nearest};
+pub(crate) use document::Document;
+pub(crate) use place::Position;
+pub(crate) use section::{Section, nearest};
 
 #[cfg(test)]
 mod tests {

@@ -75,7 +75,11 @@ pub fn resolve(
 
 /// Every problem of `text`, read from `file`, and the configuration as far as it can be read. With errors among the
 /// problems, that configuration is good only for finding more of them.
-pub fn inspect(text: &str, file: &str, sources: &Sources<'_>) -> (Option<Config>, Vec<Problem>) {
+pub(crate) fn inspect(
+    text: &str,
+    file: &str,
+    sources: &Sources<'_>,
+) -> (Option<Config>, Vec<Problem>) {
     let document = match Document::parse(text) {
         Ok(document) => document,
         Err((position, message)) => {
@@ -214,7 +218,7 @@ fn read_candidate(
 
 /// The secrets that the configuration names and that the environment or the disk lacks, for `check`; without the
 /// first refresh token, which a stored one makes unnecessary.
-pub fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
+pub(crate) fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         let mut report = |what| missing.push(MissingSecret { provider: &provider.name, what });
@@ -237,7 +241,7 @@ pub fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
 
 /// A secret that a provider lacks.
 #[derive(Clone, Copy, Debug)]
-pub struct MissingSecret<'a> {
+pub(crate) struct MissingSecret<'a> {
     /// The provider's name.
     pub provider: &'a str,
     /// The missing secret.

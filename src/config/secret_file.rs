@@ -9,7 +9,7 @@ use crate::regular_file;
 use crate::secret::Secret;
 
 /// The largest file to read.
-pub const SECRET_FILE_MAX_BYTES: u64 = 1024 * 1024;
+pub(crate) const SECRET_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The text of the regular file at `path`. Any other kind of file could block the reader for ever.
 pub fn read(path: &Path) -> io::Result<String> {
@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 }
 
 /// The file's bytes as text, without a byte order mark.
-pub fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     // Written by PowerShell 5's `>` and by Notepad's "Unicode".
     let has_mark = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
     if has_mark || bytes.contains(&0) {
@@ -39,12 +39,12 @@ fn invalid(why: &str) -> io::Error {
 }
 
 /// `text` without the byte order mark of some editors.
-pub fn without_mark(text: &str) -> &str {
+pub(crate) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The secret in the text that was `read` from `path`, without its line end.
-pub fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
+pub(crate) fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
     let missing = |why: String| Missing::File(path.display().to_string(), why);
     let text = read.map_err(|error| missing(error.to_string()))?;
     let text = without_mark(&text).trim_end_matches(['\r', '\n']);
@@ -57,7 +57,7 @@ pub fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLookup {
 /// A part of a text that probably does not belong to a secret. `Display` continues after the name of the file or
 /// variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Oddity {
+pub(crate) enum Oddity {
     /// Blanks around it.
     Blanks,
     /// Quotes around it.
@@ -66,7 +66,7 @@ pub enum Oddity {
 
 impl Oddity {
     /// The oddity of a text from a file or a variable; None if it looks like a secret.
-    pub fn of(text: &str) -> Option<Self> {
+    pub(crate) fn of(text: &str) -> Option<Self> {
         let text = text.trim_end_matches(['\r', '\n']);
         let is_in =
             |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);

@@ -12,10 +12,10 @@ use unicode_normalization::char::is_combining_mark;
 
 /// The longest slug. State files are named after it, and a file name may have 255 bytes: the name of a file that was
 /// set aside has 38 more than the slug.
-pub const SLUG_MAX_BYTES: usize = 200;
+pub(crate) const SLUG_MAX_BYTES: usize = 200;
 
 /// The end of a state file's name.
-pub const STATE_FILE_SUFFIX: &str = ".json";
+pub(crate) const STATE_FILE_SUFFIX: &str = ".json";
 
 /// The characters of a slug that a path may hold unencoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -36,12 +36,12 @@ pub fn of_name(name: &str) -> String {
 }
 
 /// The state file for `slug` in the state folder.
-pub fn state_file(folder: &Path, slug: &str) -> PathBuf {
+pub(crate) fn state_file(folder: &Path, slug: &str) -> PathBuf {
     folder.join(format!("{slug}{STATE_FILE_SUFFIX}"))
 }
 
 /// The problem with a configured `slug`; None if it can be used.
-pub fn problem(slug: &str) -> Option<String> {
+pub(crate) fn problem(slug: &str) -> Option<String> {
     let is_plain = |character: char| {
         character.is_alphanumeric() || is_combining_mark(character) || "-_".contains(character)
     };
@@ -60,12 +60,12 @@ pub fn problem(slug: &str) -> Option<String> {
 }
 
 /// `text` in Unicode's composed form.
-pub fn composed(text: &str) -> Cow<'_, str> {
+pub(crate) fn composed(text: &str) -> Cow<'_, str> {
     if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
 
 /// The slug in a segment of a path, which may be percent-encoded; None if the segment is not text.
-pub fn of_segment(segment: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn of_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
         return Some(composed(segment));
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The names in `token_fields`: those in RFC 6749 §5.1 and §5.2, and additions of issuers.
-pub const TOKEN_FIELDS: [&str; 7] = [
+pub(crate) const TOKEN_FIELDS: [&str; 7] = [
     "access_token",
     "refresh_token",
     "expires_in",

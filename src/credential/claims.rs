@@ -10,7 +10,7 @@ use crate::jwt;
 use crate::secret::Secret;
 
 /// One entry for each of a provider's `headers`, with the value of those that contain claims.
-pub type ClaimValues = Arc<[Option<String>]>;
+pub(crate) type ClaimValues = Arc<[Option<String>]>;
 
 /// The fields with claims of one provider, for the last used token.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl ClaimFields {
 }
 
 /// The headers left out for `token`, one line for each that lacks its claim.
-pub fn left_out(provider: &Provider, token: &Secret) -> Vec<String> {
+pub(crate) fn left_out(provider: &Provider, token: &Secret) -> Vec<String> {
     work_out(provider, Some(token)).1
 }
 

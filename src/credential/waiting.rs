@@ -14,7 +14,12 @@ const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// The answer to the client without a valid token: since when, why, and when the next try is. If only a person can
 /// get one, it is a 403, because clients show a 403 at once but retry after a 503. `refresh` is the command to run,
 /// unless the reason names another.
-pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str) -> Refusal {
+pub(crate) fn no_token(
+    provider: &str,
+    posting: &Posting,
+    now: Timestamp,
+    refresh: &str,
+) -> Refusal {
     let status = &posting.refresh;
     let last = posting.token.as_ref().map(|token| token.expires.wall);
     let on_its_way = if last.is_some() { "the next" } else { "the first" };
@@ -37,7 +42,7 @@ pub fn no_token(provider: &str, posting: &Posting, now: Timestamp, refresh: &str
 }
 
 /// The answer to the client if the fixed credential of `provider` is missing, which does not come by itself.
-pub fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
+pub(crate) fn no_fixed(provider: &str, missing: &Missing) -> Refusal {
     let what_to_do = match missing {
         Missing::Credential => "then start evertoken again",
         _ => "set it and start evertoken again",
@@ -61,7 +66,7 @@ fn remedy(status: &RefreshStatus, refresh: &str) -> String {
 }
 
 /// True if waiting for a token makes sense: there is none, and one is on its way or will be tried for within `left`.
-pub fn is_worth_it(posting: &Posting, now: Moment, left: Duration) -> bool {
+pub(crate) fn is_worth_it(posting: &Posting, now: Moment, left: Duration) -> bool {
     if posting.valid_token(now).is_some() {
         return false;
     }
@@ -70,7 +75,7 @@ pub fn is_worth_it(posting: &Posting, now: Moment, left: Duration) -> bool {
 
 /// True if waiting for a token newer than generation `refused` makes sense: there is none, and a refresh runs, or a
 /// failed one is retried within `left`.
-pub fn is_worth_it_for_newer(
+pub(crate) fn is_worth_it_for_newer(
     posting: &Posting,
     refused: Generation,
     now: Moment,

@@ -12,13 +12,13 @@ use crate::spare::{self, BUFFER_BYTES};
 /// The size for a head.
 const HEAD_BYTES: usize = HEAD_MAX_BYTES;
 /// The size while a large body fills the buffer at every read.
-pub const BULK_BYTES: usize = 64 * 1024;
+pub(crate) const BULK_BYTES: usize = 64 * 1024;
 /// The factor of one growth.
 const GROWTH: usize = 4;
 
 /// Bytes that were read and not yet used.
 #[derive(Debug)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     /// The thread's buffer, from the first read on.
     bytes: Vec<u8>,
     start: usize,
@@ -29,24 +29,24 @@ pub struct Buffer {
 
 impl Buffer {
     /// Holds `read`. While a body fills it, it grows to `bulk_bytes`; a head has it grow further.
-    pub fn holding(read: Vec<u8>, bulk_bytes: usize) -> Self {
+    pub(crate) fn holding(read: Vec<u8>, bulk_bytes: usize) -> Self {
         let end = read.len();
         Self { bytes: read, start: 0, end, bulk_bytes }
     }
 
     /// The bytes that were read and not yet used.
-    pub fn held(&self) -> &[u8] {
+    pub(crate) fn held(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
     /// Marks this many bytes as used.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
     }
 
     /// Uses the held bytes up to the last one that `framing` takes, and joins the data in them; returns their place.
     /// Broken framing is an error only if no data come before it.
-    pub fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
+    pub(crate) fn take_data(&mut self, framing: &mut Framing) -> Result<Range<usize>, BadFraming> {
         let mut data = self.start..self.start;
         loop {
             match framing.skip(&self.bytes[self.start..self.end]) {
@@ -72,22 +72,22 @@ impl Buffer {
     }
 
     /// Data that [`Buffer::take_data`] found; they stay until the next read.
-    pub fn used(&self, data: Range<usize>) -> &[u8] {
+    pub(crate) fn used(&self, data: Range<usize>) -> &[u8] {
         &self.bytes[data]
     }
 
     /// True if it holds as much as a head may have.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.end - self.start >= HEAD_BYTES
     }
 
     /// True if the last read filled it, so that there is probably more to read.
-    pub fn was_filled(&self) -> bool {
+    pub(crate) fn was_filled(&self) -> bool {
         self.end == self.bytes.len() && self.end > 0
     }
 
     /// Reads once from `from`, after the held bytes; 0 at its end.
-    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
         self.make_room();
         let count = from.read(&mut self.bytes[self.end..])?;
         self.end += count;
@@ -113,7 +113,7 @@ impl Buffer {
     }
 
     /// Gives the thread its buffer back for what comes next on it, unless something is held in it.
-    pub fn give_back(&mut self) {
+    pub(crate) fn give_back(&mut self) {
         if self.start == self.end {
             spare::give(std::mem::take(&mut self.bytes));
             self.start = 0;

@@ -5,9 +5,9 @@ use std::fmt;
 use crate::http::rules::Rules;
 
 /// The longest line within a chunked body: a chunk's size with its extensions, or a trailer field.
-pub const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
+pub(crate) const CHUNK_LINE_MAX_BYTES: usize = 4 * 1024;
 /// The largest size of all trailer fields together; they are read and dropped.
-pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
+pub(crate) const TRAILERS_MAX_BYTES: usize = 16 * 1024;
 
 /// The next part of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,24 +180,24 @@ impl Chunks {
 }
 
 /// The end of a chunk.
-pub const CHUNK_END: &[u8] = b"\r\n";
+pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 /// The end of a chunk and of the body.
-pub const CHUNK_AND_BODY_END: &[u8] = b"\r\n0\r\n\r\n";
+pub(crate) const CHUNK_AND_BODY_END: &[u8] = b"\r\n0\r\n\r\n";
 /// The end of a body after a chunk that was ended.
-pub const BODY_END: &[u8] = b"0\r\n\r\n";
+pub(crate) const BODY_END: &[u8] = b"0\r\n\r\n";
 
 /// The longest size line of a chunk: a length in hexadecimal digits, CR LF.
 const SIZE_LINE_MAX_BYTES: usize = 18;
 
 /// The line before a chunk.
-pub struct SizeLine {
+pub(crate) struct SizeLine {
     bytes: [u8; SIZE_LINE_MAX_BYTES],
     start: usize,
 }
 
 impl SizeLine {
     /// The line before a chunk of `len` bytes.
-    pub fn of(mut len: usize) -> Self {
+    pub(crate) fn of(mut len: usize) -> Self {
         let mut line = Self { bytes: [0; SIZE_LINE_MAX_BYTES], start: SIZE_LINE_MAX_BYTES - 2 };
         line.bytes[line.start..].copy_from_slice(b"\r\n");
         loop {
@@ -211,7 +211,7 @@ impl SizeLine {
     }
 
     /// The line's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 }

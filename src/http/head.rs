@@ -7,9 +7,9 @@ use std::ops::Range;
 use crate::http::message::{FoundFields, Headers, is_in_name, plain_prefix};
 use crate::http::rules::Rules;
 
-pub mod encode;
-pub mod request;
-pub mod response;
+pub(crate) mod encode;
+pub(crate) mod request;
+pub(crate) mod response;
 
 /// The largest head, start line and fields together, of a request or a response.
 pub const HEAD_MAX_BYTES: usize = 64 * 1024;

@@ -23,13 +23,13 @@ const GZIP_START: [u8; 3] = [0x1f, 0x8b, 8];
 const GZIP_HEAD_BYTES: usize = 10;
 const GZIP_TAIL_BYTES: usize = 8;
 /// The bytes that show whether a body is compressed by gzip or zstd.
-pub const MARK_BYTES: usize = 4;
+pub(crate) const MARK_BYTES: usize = 4;
 /// The first byte of a zlib stream with the window of every common encoder (RFC 1950 §2.2).
 const ZLIB_START: u8 = 0x78;
 
 /// A body for its reader.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Plain<'a> {
+pub(crate) struct Plain<'a> {
     /// Its bytes, inflated if they were compressed; of a broken stream, those before the break.
     pub bytes: Cow<'a, [u8]>,
     /// True if more bytes than the bound follow.
@@ -45,7 +45,7 @@ pub struct Plain<'a> {
 /// Checksums are not compared: the reader of the bytes sees whether they make sense.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-pub fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<'a> {
+pub(crate) fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) -> Plain<'a> {
     let says = |name: &str| headers.list_contains("content-encoding", name);
     let mut bytes = Cow::Borrowed(body);
     for layer in 0..LAYERS_MAX {
@@ -90,7 +90,7 @@ enum Form {
 /// zstd frame, up to one window before the cut is missing.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-pub fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
+pub(crate) fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
     let form = match body {
         [..] if body.starts_with(&GZIP_START) => Form::Gzip,
         [..] if zstd::is_frame(body) => Form::Zstd,
@@ -151,7 +151,7 @@ fn gzip_data(member: &[u8]) -> Option<&[u8]> {
 
 /// The end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The stream is complete.
     Whole,
     /// It is cut, or not the form that it seems to be.

@@ -42,27 +42,27 @@ impl Span {
 
 /// The fields found in the text of a head.
 #[derive(Debug, Default)]
-pub struct FoundFields(Vec<Field>);
+pub(crate) struct FoundFields(Vec<Field>);
 
 impl FoundFields {
     /// No fields, with room for `fields` of them.
-    pub fn with_room(fields: usize) -> Self {
+    pub(crate) fn with_room(fields: usize) -> Self {
         Self(Vec::with_capacity(fields))
     }
 
     /// The number of fields.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Adds a field by the places of its name and value.
     #[inline]
-    pub fn push(&mut self, name: Range<usize>, value: Range<usize>) {
+    pub(crate) fn push(&mut self, name: Range<usize>, value: Range<usize>) {
         self.0.push(Field { name: Span::new(name), value: Span::new(value) });
     }
 
     /// The fields with the `text` in which they were found.
-    pub fn of(self, text: &[u8]) -> Headers {
+    pub(crate) fn of(self, text: &[u8]) -> Headers {
         Headers { text: text.to_vec(), fields: self.0 }
     }
 }
@@ -165,7 +165,7 @@ impl Headers {
 }
 
 /// The members of one comma-separated list.
-pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let all = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     all.filter(|member| !member.is_empty())
 }
@@ -189,7 +189,7 @@ impl fmt::Debug for Headers {
 /// and no control byte but the tab (RFC 9110 §5.5).
 // Inlined, and so are the others that see every byte or field: the compiler may put their callers into another unit.
 #[inline]
-pub fn plain_prefix(bytes: &[u8]) -> usize {
+pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
     // A step that the compiler checks at once, without an early exit. Lines are short: a longer step would leave most
     // bytes to the loop after it.
     const STEP: usize = 16;
@@ -220,7 +220,7 @@ const PLAIN: [bool; 256] = {
 
 /// True if a field's name may contain the byte (RFC 9110 §5.6.2).
 #[inline]
-pub fn is_in_name(byte: u8) -> bool {
+pub(crate) fn is_in_name(byte: u8) -> bool {
     IN_NAME[usize::from(byte)]
 }
 
@@ -243,7 +243,7 @@ const IN_NAME: [bool; 256] = {
 
 /// True if a field's value may be this (RFC 9110 §5.5).
 #[inline]
-pub fn is_value(bytes: &[u8]) -> bool {
+pub(crate) fn is_value(bytes: &[u8]) -> bool {
     plain_prefix(bytes) == bytes.len()
 }
 
@@ -309,13 +309,13 @@ impl RequestHead {
 }
 
 /// True if the connection may be used again after a message of `version` (RFC 9112 §9.3).
-pub fn keeps_alive(version: Version, headers: &Headers) -> bool {
+pub(crate) fn keeps_alive(version: Version, headers: &Headers) -> bool {
     let says = |what| headers.list_contains("connection", what);
     !says("close") && (version == Version::Http11 || says("keep-alive"))
 }
 
 /// `target` up to its query.
-pub fn path_of(target: &str) -> &str {
+pub(crate) fn path_of(target: &str) -> &str {
     // Byte by byte, which is faster for so few than the library's search for a character.
     let end = target.bytes().position(|byte| byte == b'?').unwrap_or(target.len());
     &target[..end]
@@ -323,7 +323,7 @@ pub fn path_of(target: &str) -> &str {
 
 /// The reason phrase of `status` (RFC 9110 §15), empty if there is none. Providers' own phrases are not kept, so this
 /// one is sent instead.
-pub const fn reason_phrase(status: u16) -> &'static str {
+pub(crate) const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",

@@ -6,7 +6,7 @@ use crate::config::ProviderKind;
 use crate::http::message::{Headers, ResponseHead};
 
 /// The longest `Retry-After`: clients silently sleep for as long as it says.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// The reason for a refusal; its name is sent as `x-evertoken-error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

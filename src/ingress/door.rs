@@ -26,7 +26,7 @@ mod visitor;
 use keeper::{Keeper, WAKE_ID};
 
 /// Descriptors besides those of connections: state files, refreshes, signals, the log.
-pub const OTHER_DESCRIPTORS: u64 = 64;
+pub(crate) const OTHER_DESCRIPTORS: u64 = 64;
 /// The most connections at the door at once; most of them have their answer and are about to close.
 const VISITORS_MAX: u64 = 1024;
 /// The same if descriptors are few.
@@ -36,7 +36,7 @@ const UNSEEN_MAX: usize = 256;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// The thread. Dropping this waits until every visitor has its answer.
-pub struct DoorThread {
+pub(crate) struct DoorThread {
     door: Door,
     _thread: Thread,
 }
@@ -48,7 +48,7 @@ impl Drop for DoorThread {
 }
 
 /// Starts the thread.
-pub fn start(
+pub(crate) fn start(
     limits: Arc<Limits>,
     service: Arc<dyn Service>,
     live: Arc<Live>,

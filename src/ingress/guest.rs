@@ -17,16 +17,16 @@ pub struct Guest {
 
 /// A guest that is taken once: by a worker, or by whoever no longer waits for one.
 #[derive(Clone)]
-pub struct Offer(Arc<Mutex<Option<Guest>>>);
+pub(crate) struct Offer(Arc<Mutex<Option<Guest>>>);
 
 impl Offer {
     /// Offers `guest`.
-    pub fn of(guest: Guest) -> Self {
+    pub(crate) fn of(guest: Guest) -> Self {
         Self(Arc::new(Mutex::new(Some(guest))))
     }
 
     /// Takes the guest; None if another thread did.
-    pub fn take(&self) -> Option<Guest> {
+    pub(crate) fn take(&self) -> Option<Guest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

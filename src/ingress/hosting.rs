@@ -15,7 +15,7 @@ use crate::ingress::service::Service;
 
 /// The inputs for serving every connection.
 #[derive(Clone)]
-pub struct Hosting {
+pub(crate) struct Hosting {
     /// Times and sizes.
     pub limits: Arc<Limits>,
     /// The service for requests.
@@ -26,7 +26,7 @@ pub struct Hosting {
 
 impl Hosting {
     /// A worker's job: to serve the guest of `offer`.
-    pub fn job(&self, offer: Offer) -> Job {
+    pub(crate) fn job(&self, offer: Offer) -> Job {
         let hosting = self.clone();
         Box::new(move || {
             let Some(guest) = offer.take() else { return };
@@ -55,24 +55,24 @@ pub(super) enum Word {
 
 /// The way to the door's thread.
 #[derive(Clone)]
-pub struct Door {
+pub(crate) struct Door {
     pub(super) words: Sender<Word>,
     pub(super) wake: Arc<OwnedFd>,
 }
 
 impl Door {
     /// Takes in a connection without a free worker.
-    pub fn take_in(&self, guest: Guest) {
+    pub(crate) fn take_in(&self, guest: Guest) {
         self.say(Word::Guest(guest));
     }
 
     /// Takes in a connection that gets no slot.
-    pub fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
+    pub(crate) fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
         self.say(Word::Refused(stream, why));
     }
 
     /// Asks for a descriptor.
-    pub fn shed(&self) {
+    pub(crate) fn shed(&self) {
         self.say(Word::Shed);
     }
 

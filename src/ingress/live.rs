@@ -22,7 +22,7 @@ pub struct Live {
 }
 
 /// Tells connections apart, for as long as the proxy runs.
-pub type ConnectionId = u64;
+pub(crate) type ConnectionId = u64;
 
 #[derive(Debug, Default)]
 struct State {

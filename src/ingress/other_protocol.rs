@@ -17,7 +17,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// The client's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OtherProtocol {
+pub(crate) enum OtherProtocol {
     /// TLS.
     Tls,
     /// HTTP/2 without asking first ("prior knowledge").
@@ -25,7 +25,7 @@ pub enum OtherProtocol {
 }
 
 /// The protocol that the first bytes of a connection show, if they are not a head of HTTP/1.
-pub fn of(bytes: &[u8]) -> Option<OtherProtocol> {
+pub(crate) fn of(bytes: &[u8]) -> Option<OtherProtocol> {
     let is_tls = bytes.iter().zip(TLS_HANDSHAKE).all(|(one, other)| *one == other);
     if is_tls && !bytes.is_empty() {
         return Some(OtherProtocol::Tls);
@@ -35,7 +35,7 @@ pub fn of(bytes: &[u8]) -> Option<OtherProtocol> {
 
 impl OtherProtocol {
     /// Logs that `stream` is closed because of it; at most once a minute for each protocol.
-    pub fn say(self, stream: &TcpStream) {
+    pub(crate) fn say(self, stream: &TcpStream) {
         static SAID: [Mutex<Option<Stopwatch>>; 2] = [const { Mutex::new(None) }; 2];
         let mut said = SAID[self as usize].lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {

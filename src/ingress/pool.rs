@@ -11,16 +11,16 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, unbound
 use crate::thread;
 
 /// A worker's stack: enough for a TLS handshake and the largest frames of the exchange.
-pub const WORKER_STACK_BYTES: usize = 128 * 1024;
+pub(crate) const WORKER_STACK_BYTES: usize = 128 * 1024;
 /// The longest wait of a worker for its next job, after which it ends.
-pub const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
+pub(crate) const WORKER_IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// A worker's job.
-pub type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// A pool of workers.
 #[derive(Clone)]
-pub struct Pool {
+pub(crate) struct Pool {
     // A channel without room: a job is taken only by a worker that waits for one.
     hand_over: Sender<Job>,
     waiting: Receiver<Job>,
@@ -43,7 +43,7 @@ impl Drop for Counted {
 
 impl Pool {
     /// A pool of at most `workers_max` workers; each ends after `idle_max` without a job.
-    pub fn new(workers_max: usize, idle_max: Duration) -> Self {
+    pub(crate) fn new(workers_max: usize, idle_max: Duration) -> Self {
         let (hand_over, waiting) = bounded(0);
         let (promise, promised) = unbounded();
         Self {
@@ -57,14 +57,9 @@ impl Pool {
         }
     }
 
-    /// The number of workers.
-    pub fn workers(&self) -> usize {
-        self.workers.load(Ordering::SeqCst)
-    }
-
     /// Gives `job` to a waiting worker, or to a new one. With neither, the job and its values are dropped, and the
     /// error gives the reason: `WouldBlock` for a full pool.
-    pub fn run(&self, job: Job) -> io::Result<()> {
+    pub(crate) fn run(&self, job: Job) -> io::Result<()> {
         if !self.promised.is_empty() {
             // The next free worker already has a job.
             return Err(io::ErrorKind::WouldBlock.into());
@@ -94,7 +89,7 @@ impl Pool {
     }
 
     /// Gives `job` to the next free worker.
-    pub fn promise(&self, job: Job) {
+    pub(crate) fn promise(&self, job: Job) {
         // The pool itself holds the other end.
         let _ = self.promise.send(job);
     }
@@ -152,11 +147,11 @@ mod tests {
         beginnings.recv_timeout(PATIENCE).unwrap();
         let (third, _release_third) = held_job(&began);
         assert_eq!(pool.run(third).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(pool.workers(), 2);
+        assert_eq!(pool.workers.load(Ordering::SeqCst), 2);
         drop(release_first);
         // The first worker is about to wait for its next job; until then the pool is full.
         run_once_free(&pool);
-        assert_eq!(pool.workers(), 2);
+        assert_eq!(pool.workers.load(Ordering::SeqCst), 2);
     }
 
     #[test]
@@ -176,7 +171,7 @@ mod tests {
         assert_eq!(pool.run(late).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(release_second);
         beginnings.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(pool.workers(), 1);
+        assert_eq!(pool.workers.load(Ordering::SeqCst), 1);
     }
 
     #[test]
@@ -184,7 +179,7 @@ mod tests {
         let pool = Pool::new(1, PATIENCE);
         pool.run(Box::new(|| panic!("on purpose"))).unwrap();
         run_once_free(&pool);
-        assert_eq!(pool.workers(), 1);
+        assert_eq!(pool.workers.load(Ordering::SeqCst), 1);
     }
 
     #[test]
@@ -193,7 +188,7 @@ mod tests {
         let (done, ends) = bounded(1);
         pool.run(Box::new(move || done.send(()).unwrap())).unwrap();
         ends.recv_timeout(PATIENCE).unwrap();
-        while pool.workers() > 0 {
+        while pool.workers.load(Ordering::SeqCst) > 0 {
             std::thread::yield_now();
         }
     }

@@ -14,11 +14,11 @@ use crate::token::grant::{TokenRequest, request_with};
 const VERIFIER_BYTES: usize = 32;
 const STATE_BYTES: usize = 24;
 /// The unpredictable bytes that an attempt needs.
-pub const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
+pub(crate) const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
 
 /// One attempt to log in, with the values that tie the browser's answer to it.
 #[derive(Debug)]
-pub struct AuthorizationRequest {
+pub(crate) struct AuthorizationRequest {
     verifier: Secret,
     state: String,
     port: u16,
@@ -26,7 +26,7 @@ pub struct AuthorizationRequest {
 
 impl AuthorizationRequest {
     /// An attempt from random `bytes`; its [`AuthorizationRequest::port`] is one of `ports`.
-    pub fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
+    pub(crate) fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
         let (verifier, rest) = bytes.split_at(VERIFIER_BYTES);
         let (state, port) = rest.split_at(STATE_BYTES);
         let port = u16::from_be_bytes([port[0], port[1]]);
@@ -38,12 +38,12 @@ impl AuthorizationRequest {
     }
 
     /// The value that the answer must repeat (RFC 6749 §10.12).
-    pub fn state(&self) -> &str {
+    pub(crate) fn state(&self) -> &str {
         &self.state
     }
 
     /// A port on which nobody listens, for a redirect URI.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
@@ -53,7 +53,7 @@ impl AuthorizationRequest {
     }
 
     /// The address for the browser. The query of `endpoint` is kept (RFC 6749 §3.1).
-    pub fn url(
+    pub(crate) fn url(
         &self,
         endpoint: &str,
         client_id: &str,
@@ -82,7 +82,7 @@ impl AuthorizationRequest {
     }
 
     /// The request that exchanges `code` for tokens (RFC 6749 §4.1.3).
-    pub fn token_request(
+    pub(crate) fn token_request(
         &self,
         config: &AutoRefresh,
         code: &Secret,

@@ -9,7 +9,7 @@ const WORDS_MAX_CHARS: usize = 300;
 
 /// The values that an answer must match.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     /// The state that was sent.
     pub state: &'a str,
     /// The required `iss` (RFC 9207), if the configuration names one.
@@ -18,7 +18,7 @@ pub struct Expected<'a> {
 
 /// The content of a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Callback {
+pub(crate) enum Callback {
     /// A code for this login.
     Code(Secret),
     /// The login failed, with the reason in words.
@@ -28,7 +28,7 @@ pub enum Callback {
 }
 
 /// Reads the query of a callback.
-pub fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
+pub(crate) fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
     let parameters = match Parameters::read(query) {
         Ok(parameters) => parameters,
         Err(why) => return Callback::NotOurs(why),
@@ -68,7 +68,7 @@ pub fn of_query(query: &str, expected: &Expected<'_>) -> Callback {
 }
 
 /// Reads pasted text: the whole address, its query, `code#state`, or the code alone.
-pub fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
+pub(crate) fn of_pasted(text: &str, expected: &Expected<'_>) -> Callback {
     let text = text.trim().trim_matches(['"', '\'', '<', '>']);
     if text.contains("://")
         || text.starts_with('?')
@@ -129,7 +129,7 @@ impl Parameters {
 }
 
 /// True if `line` is the address to open, `url` with the parameters of the request.
-pub fn is_address_to_open(line: &str, url: &str) -> bool {
+pub(crate) fn is_address_to_open(line: &str, url: &str) -> bool {
     let base = |url: &str| url.split(['?', '#']).next().unwrap_or_default().to_owned();
     base(line.trim()) == base(url) && line.contains("response_type=")
 }
@@ -157,7 +157,7 @@ fn refusal(error: &str, description: Option<&str>) -> String {
 }
 
 /// A foreign text made fit for a terminal: without control characters, and not too long.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(WORDS_MAX_CHARS).collect()
 }
 

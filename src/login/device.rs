@@ -27,7 +27,7 @@ const LIFETIME_MS: u64 = 900_000;
 const LIFETIME_MAX_MS: u64 = 3_600_000;
 /// A device authorization response (RFC 8628 §3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceAuthorization {
+pub(crate) struct DeviceAuthorization {
     device_code: Secret,
     user_code: String,
     verification_uri: String,
@@ -40,7 +40,7 @@ pub struct DeviceAuthorization {
 
 /// The reason why a device grant brought no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceError {
+pub(crate) enum DeviceError {
     /// The issuer gives no code, with its reason if it states one.
     NoCode(Option<Failure>),
     /// The answer lacks this field.
@@ -73,12 +73,15 @@ impl fmt::Display for DeviceError {
 }
 
 /// The request for a device code (RFC 8628 §3.1).
-pub fn authorization_request(config: &AutoRefresh, url: &str) -> Result<TokenRequest, Missing> {
+pub(crate) fn authorization_request(
+    config: &AutoRefresh,
+    url: &str,
+) -> Result<TokenRequest, Missing> {
     request_with(config, url, Vec::new(), config.scope.as_deref())
 }
 
 /// The request that is repeated until the person is done (RFC 8628 §3.4).
-pub fn token_request(
+pub(crate) fn token_request(
     config: &AutoRefresh,
     pending: &DeviceAuthorization,
 ) -> Result<TokenRequest, Missing> {
@@ -88,7 +91,7 @@ pub fn token_request(
 
 impl DeviceAuthorization {
     /// Reads the answer to a request sent at `sent`.
-    pub fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, DeviceError> {
+    pub(crate) fn read(answer: &TokenAnswer, sent: Timestamp) -> Result<Self, DeviceError> {
         let json = grant::parse(&answer.headers, &answer.body).unwrap_or_default();
         let is_fine = (200..300).contains(&answer.status) && json.get("error").is_none();
         if !is_fine {
@@ -122,7 +125,7 @@ impl DeviceAuthorization {
     }
 
     /// The instructions for the person (RFC 8628 §3.3).
-    pub fn instructions(&self) -> String {
+    pub(crate) fn instructions(&self) -> String {
         let mut told = format!(
             "Open this address in a browser, on any machine:\n\n  {}\n\nand type in this code: {}\n",
             self.verification_uri, self.user_code
@@ -137,7 +140,7 @@ impl DeviceAuthorization {
     }
 
     /// The address to open, if a browser may be sent there.
-    pub fn address(&self) -> Option<&str> {
+    pub(crate) fn address(&self) -> Option<&str> {
         let address = self.complete.as_deref().unwrap_or(&self.verification_uri);
         // Programs that open addresses open other things, too.
         (address.starts_with("https://") || address.starts_with("http://")).then_some(address)
@@ -146,23 +149,23 @@ impl DeviceAuthorization {
 
 /// The polling of the issuer.
 #[derive(Debug)]
-pub struct Poll {
+pub(crate) struct Poll {
     interval_ms: u64,
 }
 
 impl Poll {
     /// Begins with the issuer's interval.
-    pub fn new(interval_ms: u64) -> Self {
+    pub(crate) fn new(interval_ms: u64) -> Self {
         Self { interval_ms }
     }
 
     /// The wait before the next poll.
-    pub fn interval_ms(&self) -> u64 {
+    pub(crate) fn interval_ms(&self) -> u64 {
         self.interval_ms
     }
 
     /// After a poll without a token: the wait until the next poll, or the reason to stop (RFC 8628 §3.5).
-    pub fn after_error(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
+    pub(crate) fn after_error(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
         let (status, code) = match &failure.what {
             What::Status(status, code) => (*status, code.as_deref().unwrap_or_default()),
             _ => (0, ""),
@@ -187,7 +190,7 @@ impl Poll {
     }
 
     /// After a poll without an answer: the wait until the next poll.
-    pub fn after_silence(&mut self) -> u64 {
+    pub(crate) fn after_silence(&mut self) -> u64 {
         self.slower(self.interval_ms * 2)
     }
 

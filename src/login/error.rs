@@ -10,7 +10,7 @@ use crate::token::grant::Failure;
 
 /// The reason why a login failed; `Display` gives advice, and holds no secret.
 #[derive(Debug)]
-pub enum LoginError {
+pub(crate) enum LoginError {
     /// The configuration of this provider lacks a key that the login needs.
     Unconfigured(String, &'static str),
     /// A secret that the configuration names is missing.

@@ -20,7 +20,7 @@ const VISITS_MAX: usize = 16;
 const DECLARED_MAX_BYTES: usize = 1024 * 1024;
 
 /// A listener for one callback address. Dropping it ends it.
-pub struct Listener {
+pub(crate) struct Listener {
     port: u16,
     visits: Receiver<Visit>,
     servers: Vec<Arc<Server>>,
@@ -29,14 +29,14 @@ pub struct Listener {
 }
 
 /// A browser at the callback address, waiting for its page.
-pub struct Visit {
+pub(crate) struct Visit {
     query: String,
     request: Request,
 }
 
 impl Listener {
     /// Listens on the address of `loopback`, on its port or on a free one.
-    pub fn bind(loopback: &Loopback) -> io::Result<Self> {
+    pub(crate) fn bind(loopback: &Loopback) -> io::Result<Self> {
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let named = loopback.host.parse::<IpAddr>().ok();
         let first = TcpListener::bind((named.unwrap_or(v4), loopback.port.unwrap_or(0)))?;
@@ -61,12 +61,12 @@ impl Listener {
     }
 
     /// The listening port.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Browsers at the callback address.
-    pub fn visits(&self) -> &Receiver<Visit> {
+    pub(crate) fn visits(&self) -> &Receiver<Visit> {
         &self.visits
     }
 }
@@ -80,12 +80,12 @@ impl Drop for Listener {
 
 impl Visit {
     /// The callback's query.
-    pub fn query(&self) -> &str {
+    pub(crate) fn query(&self) -> &str {
         &self.query
     }
 
     /// Sends the browser its page.
-    pub fn answer(self, page: &CallbackPage) {
+    pub(crate) fn answer(self, page: &CallbackPage) {
         send(self.request, page);
     }
 }

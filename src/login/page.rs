@@ -1,7 +1,7 @@
 //! The page for the returning browser: the outcome, and nothing else.
 
 /// The header fields of every page, which forbid storing, running and embedding anything, and referrers.
-pub const FIELDS: [(&str, &str); 6] = [
+pub(crate) const FIELDS: [(&str, &str); 6] = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Cache-Control", "no-store"),
     (
@@ -15,7 +15,7 @@ pub const FIELDS: [(&str, &str); 6] = [
 
 /// A page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallbackPage {
+pub(crate) struct CallbackPage {
     /// HTTP status.
     pub status: u16,
     /// HTML.
@@ -23,24 +23,24 @@ pub struct CallbackPage {
 }
 
 /// The login is done and stored.
-pub fn done(provider: &str) -> CallbackPage {
+pub(crate) fn done(provider: &str) -> CallbackPage {
     let text = format!("evertoken has its token for {provider}. You can close this page.");
     page(200, "Logged in", &text)
 }
 
 /// The login failed.
-pub fn failed(why: &str) -> CallbackPage {
+pub(crate) fn failed(why: &str) -> CallbackPage {
     page(400, "Not logged in", &format!("{why}."))
 }
 
 /// The callback does not belong to this login.
-pub fn ignored(why: &str) -> CallbackPage {
+pub(crate) fn ignored(why: &str) -> CallbackPage {
     let text = format!("This has nothing to do with the login that evertoken waits for: {why}.");
     page(400, "Ignored", &text)
 }
 
 /// Any other request.
-pub fn elsewhere() -> CallbackPage {
+pub(crate) fn elsewhere() -> CallbackPage {
     page(404, "Nothing here", "evertoken waits here for a login, at another address.")
 }
 

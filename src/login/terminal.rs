@@ -14,17 +14,17 @@ use rustix::rand::{GetRandomFlags, getrandom};
 const LINE_MAX_BYTES: u64 = 16 * 1024;
 
 /// Reads lines, with a time limit for each.
-pub struct TerminalLines(BufReader<File>);
+pub(crate) struct TerminalLines(BufReader<File>);
 
 impl TerminalLines {
     /// Lines of the standard input.
-    pub fn of_stdin() -> io::Result<Self> {
+    pub(crate) fn of_stdin() -> io::Result<Self> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Self(BufReader::new(File::from(stdin))))
     }
 
     /// The next line with its end; empty at the end of the input, None if nothing came in time.
-    pub fn next(&mut self, allowed: Duration) -> io::Result<Option<String>> {
+    pub(crate) fn next(&mut self, allowed: Duration) -> io::Result<Option<String>> {
         if !self.0.buffer().contains(&b'\n') && !is_readable(self.0.get_ref(), allowed)? {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ fn is_readable(file: &File, allowed: Duration) -> io::Result<bool> {
 }
 
 /// Opens `address` in the desktop's browser. If that fails, the person has the address.
-pub fn open_browser(address: &str) {
+pub(crate) fn open_browser(address: &str) {
     let mut command = Command::new("xdg-open");
     command.arg(address).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // It may live as long as the browser, so nobody waits for it.
@@ -55,7 +55,7 @@ pub fn open_browser(address: &str) {
 }
 
 /// Fills `bytes` from the system's source.
-pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {

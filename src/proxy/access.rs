@@ -61,7 +61,7 @@ impl Access {
 }
 
 /// `host` without its port and, for an IPv6 address, without its brackets.
-pub fn host_name(host: &str) -> &str {
+pub(crate) fn host_name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }

@@ -53,7 +53,7 @@ const GENERIC_METHODS: [&str; 14] = [
 ];
 
 /// The API of a request for `path` with `headers`; None if it belongs to none.
-pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
+pub(crate) fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
     let path = normal(path);
     if is_within(&path, &ANTHROPIC_PATHS) {
         return Some(ProviderKind::Anthropic);
@@ -72,7 +72,7 @@ pub fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
 }
 
 /// True if `path` is the list of models, and not one model.
-pub fn is_models_list(path: &str) -> bool {
+pub(crate) fn is_models_list(path: &str) -> bool {
     normal(path).trim_end_matches('/') == MODELS_PATH
 }
 

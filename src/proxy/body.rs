@@ -12,7 +12,7 @@ const LOOK_GROWTH: u64 = 8;
 
 /// A request's body as it is sent.
 #[derive(Debug)]
-pub enum TakenBody {
+pub(crate) enum TakenBody {
     /// No body.
     Absent,
     /// The whole body, so that it can be sent again.
@@ -26,6 +26,7 @@ pub enum TakenBody {
         /// The inflated bytes.
         plain: Vec<u8>,
         /// Counts the body if only its inflated bytes exceed the limit.
+        #[expect(dead_code, reason = "held until the body is sent")]
         permit: Option<Permit>,
     },
     /// Compressed and sent as it came; its model is in the inflated part of it.
@@ -42,7 +43,7 @@ pub enum TakenBody {
 impl TakenBody {
     /// Takes a body framed by `length` from `body`: held up to `held_max` bytes. Of a larger body it reads as much as
     /// it needs to find the model, if that is `wanted`. Errors carry a `BodyFault`.
-    pub fn take(
+    pub(crate) fn take(
         length: BodyLength,
         body: &mut dyn Read,
         held_max: u64,
@@ -92,17 +93,17 @@ impl TakenBody {
     }
 
     /// True if it can be sent again.
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         !matches!(self.sent(), Self::Streamed(..))
     }
 
     /// The body for the provider.
-    pub fn sent(&self) -> &Self {
+    pub(crate) fn sent(&self) -> &Self {
         if let Self::Glimpsed { sent, .. } = self { sent } else { self }
     }
 
     /// The model that it names.
-    pub fn model(&self) -> Option<ModelField> {
+    pub(crate) fn model(&self) -> Option<ModelField> {
         match self {
             Self::Absent => None,
             Self::Held(bytes) | Self::Recoded(bytes) => model::find(bytes),
@@ -113,7 +114,7 @@ impl TakenBody {
     }
 
     /// The body with the model in `field` renamed to `name`; None if that is not possible.
-    pub fn renamed(&self, field: &ModelField, name: &str) -> Option<Self> {
+    pub(crate) fn renamed(&self, field: &ModelField, name: &str) -> Option<Self> {
         Some(match self {
             Self::Absent | Self::Glimpsed { .. } => return None,
             Self::Held(bytes) => Self::Held(renamed(bytes, field, name)),

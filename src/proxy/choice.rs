@@ -6,7 +6,7 @@ use crate::config::SelectionStrategy;
 
 /// A provider that may serve a request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Candidate<'a, P> {
+pub(crate) struct Candidate<'a, P> {
     /// The provider.
     pub provider: &'a P,
     /// The model name to send; None keeps the client's.
@@ -17,7 +17,7 @@ pub struct Candidate<'a, P> {
 
 impl<'a, P> Candidate<'a, P> {
     /// A provider that gets the request unchanged.
-    pub fn alone(provider: &'a P) -> Self {
+    pub(crate) fn alone(provider: &'a P) -> Self {
         Self { provider, model: None, priority: 0 }
     }
 }
@@ -41,7 +41,7 @@ pub enum Standing {
 /// Their standing is asked as late as possible: if the first one by priority is ready, the others are asked only if
 /// it fails, however many there are.
 #[derive(Debug)]
-pub struct Queue<'a, P> {
+pub(crate) struct Queue<'a, P> {
     left: VecDeque<Candidate<'a, P>>,
     strategy: SelectionStrategy,
     turn: u64,
@@ -51,27 +51,26 @@ pub struct Queue<'a, P> {
 impl<'a, P> Queue<'a, P> {
     /// `candidates` come in the order of their priority. `turn` differs between requests: a count for `RoundRobin`,
     /// any number for `Random`.
-    pub fn new(candidates: Vec<Candidate<'a, P>>, strategy: SelectionStrategy, turn: u64) -> Self {
+    pub(crate) fn new(
+        candidates: Vec<Candidate<'a, P>>,
+        strategy: SelectionStrategy,
+        turn: u64,
+    ) -> Self {
         Self { left: candidates.into(), strategy, turn, is_ordered: false }
     }
 
     /// The number of untried candidates.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.left.len()
     }
 
-    /// True if all were tried.
-    pub fn is_empty(&self) -> bool {
-        self.left.is_empty()
-    }
-
     /// True if some candidate renames the model.
-    pub fn renames(&self) -> bool {
+    pub(crate) fn renames(&self) -> bool {
         self.left.iter().any(|one| one.model.is_some())
     }
 
     /// The next candidate; `standing` returns a provider's standing.
-    pub fn next(&mut self, standing: impl Fn(&P) -> Standing) -> Option<Candidate<'a, P>> {
+    pub(crate) fn next(&mut self, standing: impl Fn(&P) -> Standing) -> Option<Candidate<'a, P>> {
         let by_priority = self.strategy == SelectionStrategy::Priority;
         let is_clear =
             |first: &Candidate<'_, P>| by_priority && standing(first.provider) == Standing::Ready;
@@ -130,7 +129,7 @@ mod tests {
             tried.push(*one.provider);
             assert_eq!(queue.len() + tried.len(), of.len());
         }
-        assert!(queue.is_empty());
+        assert!(queue.len() == 0);
         tried
     }
 

@@ -8,7 +8,7 @@ use crate::clock::{Due, Moment, Timestamp};
 use crate::http::message::Headers;
 
 /// The longest cooldown, so that each provider is tried at least once a day.
-pub const COOLDOWN_MAX: Duration = Duration::from_hours(24);
+pub(crate) const COOLDOWN_MAX: Duration = Duration::from_hours(24);
 
 /// Anthropic's limits, by the beginnings of their fields: `…-remaining` and `…-reset` (RFC 3339, or seconds since
 /// 1970).
@@ -24,7 +24,7 @@ const OPENAI_LIMITS: [&str; 2] = ["requests", "tokens"];
 
 /// The cooldown of a provider that answered with these `headers`: the wait in `Retry-After`, else the latest reset of
 /// a used-up limit, else `otherwise`.
-pub fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
+pub(crate) fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
     let asked = headers.retry_after_ms(now).map(Duration::from_millis);
     asked.or_else(|| reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
 }

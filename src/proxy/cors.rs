@@ -28,7 +28,7 @@ const NOT_EXPOSED: [&str; 9] = [
 ];
 
 /// The request's own origin, if it is among `origins`.
-pub fn allowed<'a>(head: &RequestHead, origins: &'a [String]) -> Option<&'a str> {
+pub(crate) fn allowed<'a>(head: &RequestHead, origins: &'a [String]) -> Option<&'a str> {
     if origins.is_empty() {
         return None;
     }
@@ -38,7 +38,7 @@ pub fn allowed<'a>(head: &RequestHead, origins: &'a [String]) -> Option<&'a str>
 }
 
 /// The answer to a preflight of an allowed page; None for any other request.
-pub fn preflight(head: &RequestHead, origins: &[String]) -> Option<ResponseHead> {
+pub(crate) fn preflight(head: &RequestHead, origins: &[String]) -> Option<ResponseHead> {
     if origins.is_empty() || head.method != "OPTIONS" {
         return None;
     }
@@ -60,7 +60,7 @@ pub fn preflight(head: &RequestHead, origins: &[String]) -> Option<ResponseHead>
 }
 
 /// Lets the page of `origin` read an answer with these fields.
-pub fn share(headers: &mut Headers, origin: &str) {
+pub(crate) fn share(headers: &mut Headers, origin: &str) {
     for field in OURS {
         headers.remove(field);
     }

@@ -165,7 +165,7 @@ fn pass_on(
     }
     match relay(&mut answer, reply) {
         Relayed::Complete => Ok(()),
-        Relayed::ClientBroke(_) => Err(Stop::ClientGone),
+        Relayed::ClientBroke => Err(Stop::ClientGone),
         Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),
         Relayed::UpstreamBroke(error) => {
             let cut = Cut::of(&error);

@@ -55,7 +55,7 @@ impl HopByHop {
 
 /// The header fields for a provider.
 #[derive(Debug)]
-pub struct OutgoingFields<'a> {
+pub(crate) struct OutgoingFields<'a> {
     /// The client's fields, name and value, as they came.
     pub passed_on: Vec<(&'a [u8], &'a [u8])>,
     /// The proxy's own fields.
@@ -70,7 +70,7 @@ impl OutgoingFields<'_> {
     }
 
     /// Removes all fields called `name`.
-    pub fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.passed_on.retain(|(own, _)| !own.eq_ignore_ascii_case(name.as_bytes()));
         self.own.remove(name);
     }
@@ -92,7 +92,7 @@ impl OutgoingFields<'_> {
 }
 
 /// The credential field of `provider`: its name, and the text before the credential.
-pub fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
+pub(crate) fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
     let usual = match (provider.auth_type, provider.kind) {
         (AuthType::None, _) => return None,
         (AuthType::ApiKey, ProviderKind::Anthropic) => "x-api-key",
@@ -109,7 +109,7 @@ pub fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
 /// `credential` is the token to add. With None, the request has no credential, or for a passthrough provider the
 /// client's own, but never one of the `inbound_keys`. `claims` are the values of the provider's fields with claims of
 /// the token.
-pub fn to_upstream<'a>(
+pub(crate) fn to_upstream<'a>(
     headers: &'a Headers,
     provider: &Provider,
     credential: Option<&Secret>,
@@ -171,7 +171,7 @@ fn merged(passed_on: &[(&[u8], &[u8])], name: &str, configured: &str) -> String 
 
 /// Removes the fields that do not cross to the client. `Content-Length` stays; the reply corrects it if its framing
 /// differs.
-pub fn to_client(headers: &mut Headers) {
+pub(crate) fn to_client(headers: &mut Headers) {
     let hop_by_hop = HopByHop::of(headers);
     headers.retain(|name, _| !hop_by_hop.holds(name));
 }

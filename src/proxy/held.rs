@@ -14,27 +14,27 @@ const LARGE_MIN_BYTES: usize = 64 * 1024;
 
 /// Bytes whose length is known from the start.
 #[derive(Debug)]
-pub enum HeldBytes {
+pub(crate) enum HeldBytes {
     /// On the heap.
     Small(Vec<u8>),
     /// In their own pages.
     Large(MmapMut),
     /// In their own pages, although over `replay_body_bytes`.
-    Beyond(MmapMut, Permit),
+    Beyond(MmapMut, #[expect(dead_code, reason = "held until the body is sent")] Permit),
 }
 
 /// The most bodies over `replay_body_bytes` that are held at a time, each of `max_body_bytes` at most, compressed and
 /// inflated: bodies whose model comes last and decides the route, or compressed ones whose model is renamed.
-pub const BEYOND_MAX: usize = 8;
+pub(crate) const BEYOND_MAX: usize = 8;
 static BEYOND: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts one such body while it lives.
 #[derive(Debug)]
-pub struct Permit(&'static AtomicUsize);
+pub(crate) struct Permit(&'static AtomicUsize);
 
 impl Permit {
     /// A permit for a body over the limit; None if enough of them are held.
-    pub fn beyond() -> Option<Self> {
+    pub(crate) fn beyond() -> Option<Self> {
         Self::of(&BEYOND, BEYOND_MAX)
     }
 
@@ -53,7 +53,7 @@ impl Drop for Permit {
 
 impl HeldBytes {
     /// This many bytes, all zero. Large ones take memory only when they are written. Fails if there is no room.
-    pub fn zeroed(length: usize) -> io::Result<Self> {
+    pub(crate) fn zeroed(length: usize) -> io::Result<Self> {
         if length < LARGE_MIN_BYTES {
             return Ok(Self::Small(cleared(length)));
         }
@@ -61,14 +61,18 @@ impl HeldBytes {
     }
 
     /// Reads exactly `length` bytes from `body`. Fewer are an error.
-    pub fn read(length: usize, body: &mut dyn Read) -> io::Result<Self> {
+    pub(crate) fn read(length: usize, body: &mut dyn Read) -> io::Result<Self> {
         let mut held = Self::zeroed(length)?;
         body.read_exact(&mut held)?;
         Ok(held)
     }
 
     /// A body of `length` bytes over the limit, of which `start` was read. None if enough of them are held.
-    pub fn beyond(start: &[u8], length: usize, body: &mut dyn Read) -> io::Result<Option<Self>> {
+    pub(crate) fn beyond(
+        start: &[u8],
+        length: usize,
+        body: &mut dyn Read,
+    ) -> io::Result<Option<Self>> {
         let Some(permit) = Permit::beyond() else { return Ok(None) };
         let mut pages = MmapMut::map_anon(length)?;
         pages[..start.len()].copy_from_slice(start);
@@ -77,7 +81,7 @@ impl HeldBytes {
     }
 
     /// The same for an unknown length; the reader itself ends at `max_body_bytes`.
-    pub fn beyond_of_any_length(
+    pub(crate) fn beyond_of_any_length(
         start: &mut Vec<u8>,
         body: &mut dyn Read,
     ) -> io::Result<Option<Self>> {
@@ -89,7 +93,7 @@ impl HeldBytes {
     }
 
     /// The bytes of `parts`, concatenated.
-    pub fn joined(parts: &[&[u8]]) -> io::Result<Self> {
+    pub(crate) fn joined(parts: &[&[u8]]) -> io::Result<Self> {
         let mut held = Self::zeroed(parts.iter().map(|part| part.len()).sum())?;
         let mut start = 0;
         for part in parts {

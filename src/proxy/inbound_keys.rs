@@ -12,10 +12,10 @@ use crate::http::message::RequestHead;
 use crate::secret::Secret;
 
 /// Fields that hold a client's credential, in lower case.
-pub const CREDENTIAL_FIELDS: [&str; 4] =
+pub(crate) const CREDENTIAL_FIELDS: [&str; 4] =
     ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 /// The parameter that holds a client's credential, as Gemini's clients send it.
-pub const KEY_PARAMETER: &str = "key";
+pub(crate) const KEY_PARAMETER: &str = "key";
 
 /// The text before a key in a `Sec-WebSocket-Protocol` of `OpenAI`'s browser clients.
 const WEBSOCKET_KEY_PREFIX: &[u8] = b"openai-insecure-api-key.";
@@ -24,7 +24,7 @@ const WEBSOCKET_KEY_PREFIX: &[u8] = b"openai-insecure-api-key.";
 const KEY_IN_TEXT_MIN_BYTES: usize = 16;
 
 /// The values of the request's credential fields and of its parameter `key`, as they are.
-pub fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
+pub(crate) fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let fields = CREDENTIAL_FIELDS.iter().flat_map(|name| head.headers.all(name));
     let query = head.target.split_once('?').map_or("", |(_, query)| query);
     let parameters = query.split('&').filter_map(|one| one.split_once('='));
@@ -33,7 +33,7 @@ pub fn shown(head: &RequestHead) -> impl Iterator<Item = Cow<'_, [u8]>> {
 }
 
 /// The key in a credential field's value: the text after `Bearer `, or the whole value.
-pub fn bare_key(value: &[u8]) -> &[u8] {
+pub(crate) fn bare_key(value: &[u8]) -> &[u8] {
     let scheme = b"bearer ";
     match value.split_at_checked(scheme.len()) {
         Some((start, key)) if start.eq_ignore_ascii_case(scheme) => key.trim_ascii(),
@@ -42,7 +42,7 @@ pub fn bare_key(value: &[u8]) -> &[u8] {
 }
 
 /// True if one of `keys` is in `value`: as it is, after a scheme, percent-encoded, or in Basic authentication.
-pub fn holds(value: &[u8], keys: &[Secret]) -> bool {
+pub(crate) fn holds(value: &[u8], keys: &[Secret]) -> bool {
     // Most values are too short for any key.
     if !keys.iter().any(|key| key.len() <= value.len()) {
         return false;
@@ -58,7 +58,7 @@ pub fn holds(value: &[u8], keys: &[Secret]) -> bool {
 }
 
 /// The value of a `Cookie` field without the cookies that hold one of `keys`; None if none is left.
-pub fn without_keys(cookies: &[u8], keys: &[Secret]) -> Option<Vec<u8>> {
+pub(crate) fn without_keys(cookies: &[u8], keys: &[Secret]) -> Option<Vec<u8>> {
     let pairs = cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let kept: Vec<_> = pairs.filter(|pair| !holds(pair, keys)).collect();
     let kept = kept.join(b"; ".as_slice());
@@ -66,7 +66,7 @@ pub fn without_keys(cookies: &[u8], keys: &[Secret]) -> Option<Vec<u8>> {
 }
 
 /// User and password of Basic authentication (RFC 7617), with a colon between them.
-pub fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
     let (scheme, encoded) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;

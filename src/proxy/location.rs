@@ -19,7 +19,7 @@ use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 const FIELDS: [&str; 2] = ["location", "content-location"];
 
 /// Maps the references in an answer of `provider`, one of the table's, to the request with `head` back to evertoken.
-pub fn map_back<P: AsRef<Provider>>(
+pub(crate) fn map_back<P: AsRef<Provider>>(
     headers: &mut Headers,
     table: Table<'_, P>,
     provider: &Provider,

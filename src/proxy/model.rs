@@ -26,12 +26,12 @@ pub fn rename(bytes: &[u8], field: &ModelField, name: &str) -> Vec<u8> {
 }
 
 /// The parts that [`rename`] joins; `value` is the name from [`quoted`].
-pub fn parts<'a>(bytes: &'a [u8], field: &ModelField, value: &'a str) -> [&'a [u8]; 3] {
+pub(crate) fn parts<'a>(bytes: &'a [u8], field: &ModelField, value: &'a str) -> [&'a [u8]; 3] {
     [&bytes[..field.place.start], value.as_bytes(), &bytes[field.place.end..]]
 }
 
 /// `name` as a JSON string.
-pub fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     serde_json::Value::from(name).to_string()
 }
 

@@ -6,7 +6,7 @@ use crate::proxy::reply::Reply;
 
 /// A page, ready to be sent.
 #[derive(Debug)]
-pub struct Page {
+pub(crate) struct Page {
     /// Status and header fields without framing.
     pub head: ResponseHead,
     /// The body.

@@ -18,7 +18,7 @@ use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 
 mod chart;
-pub mod events;
+pub(crate) mod events;
 mod html;
 mod status;
 
@@ -29,12 +29,12 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'sel
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
 /// True if `page` needs no key even with `auth` on: the pages for supervisors.
-pub fn is_open(page: &str) -> bool {
+pub(crate) fn is_open(page: &str) -> bool {
     matches!(page, "healthy" | "ready")
 }
 
 /// Answers a request for `page`, the path after `/-/`.
-pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> {
+pub(crate) fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> {
     if let Some(slug) = page.strip_prefix("refresh/") {
         needs(method, &["POST"])?;
         return refresh(proxy, slug);
@@ -63,7 +63,7 @@ pub fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Refusal> 
 }
 
 /// Redirects a browser to the page for people.
-pub fn redirect_to_page() -> Page {
+pub(crate) fn redirect_to_page() -> Page {
     let mut page = page(302, "text/plain; charset=utf-8", "The page is at /-/\n".to_owned());
     page.head.headers.push("location", "/-/");
     page

@@ -9,13 +9,13 @@ mod markup;
 mod words;
 
 /// The largest body that is examined, as it came and inflated.
-pub const BODY_MAX_BYTES: usize = 64 * 1024;
+pub(crate) const BODY_MAX_BYTES: usize = 64 * 1024;
 /// The depth to which a body is searched for texts.
 const DEPTH_MAX: u32 = 4;
 
 /// The verdict from an answer's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub(crate) enum Head {
     /// The token is rejected.
     Rejects,
     /// The token is accepted.
@@ -26,7 +26,7 @@ pub enum Head {
 
 /// Judges by the head: a 401 rejects the token, a 403 if its `WWW-Authenticate` or its body says so. A large body or
 /// a stream is not held back for that.
-pub fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
+pub(crate) fn of_head(head: &ResponseHead, length: AnswerLength) -> Head {
     match head.status {
         401 => return Head::Rejects,
         403 => {}
@@ -65,7 +65,7 @@ fn challenge(value: &[u8]) -> Option<bool> {
 
 /// True if the body of a 403, or its start, says that the token is rejected. A compressed body is inflated for that;
 /// the client gets it as it came.
-pub fn of_body(headers: &Headers, body: &[u8]) -> bool {
+pub(crate) fn of_body(headers: &Headers, body: &[u8]) -> bool {
     let inflated = plain(headers, body, BODY_MAX_BYTES);
     if inflated.is_foreign {
         return false;

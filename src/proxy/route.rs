@@ -10,7 +10,7 @@ use crate::proxy::choice::Candidate;
 
 /// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route<'a, P> {
+pub(crate) enum Route<'a, P> {
     /// Only this provider, with this target (path and query, starting with `/`).
     Provider(&'a P, String),
     /// Any of the [`candidates`], with the target unchanged.
@@ -43,7 +43,7 @@ impl<'a> From<&'a Config> for Table<'a, Provider> {
 }
 
 /// Routes `target`, which starts with `/`.
-pub fn route<'a, P: AsRef<Provider>>(
+pub(crate) fn route<'a, P: AsRef<Provider>>(
     target: &str,
     providers: &'a [P],
 ) -> Result<Route<'a, P>, Refusal> {
@@ -64,7 +64,7 @@ pub fn route<'a, P: AsRef<Provider>>(
 /// The candidates for a request of an `api` and for `model`, in the order of their priority: those of the first route
 /// whose pattern matches the model; else those whose type is that API's, then the generic ones, in file order. A
 /// provider that is alone gets every request, whatever its API.
-pub fn candidates<'a, P: AsRef<Provider>>(
+pub(crate) fn candidates<'a, P: AsRef<Provider>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
@@ -92,7 +92,7 @@ fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candi
 }
 
 /// The names of models under which routes serve providers of `kind`: patterns that match only one name.
-pub fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
+pub(crate) fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
     let is_of_kind = |one: &Candidate<'_, P>| one.provider.as_ref().kind == kind;
     // An earlier route may have a pattern that matches the name too.
     let serves = |name: &&String| routed(table, name).iter().any(is_of_kind);
@@ -101,7 +101,7 @@ pub fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec
 }
 
 /// The only enabled provider, if there is exactly one.
-pub fn only_enabled<P: AsRef<Provider>>(providers: &[P]) -> Option<&P> {
+pub(crate) fn only_enabled<P: AsRef<Provider>>(providers: &[P]) -> Option<&P> {
     let mut enabled = providers.iter().filter(|provider| provider.as_ref().enabled);
     let first = enabled.next()?;
     enabled.next().is_none().then_some(first)
@@ -122,7 +122,7 @@ fn by_type<P: AsRef<Provider>>(providers: &[P], api: ProviderKind) -> Vec<Candid
 }
 
 /// True if `pattern`, in which `*` stands for any run of characters, matches all of `text`.
-pub fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut left) = text.strip_prefix(start) else { return false };
     let mut pieces: Vec<_> = rest.split('*').collect();
@@ -136,7 +136,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 }
 
 /// The routing table in words, one line for each kind of request, with the order of providers.
-pub fn explain(config: &Config) -> Vec<String> {
+pub(crate) fn explain(config: &Config) -> Vec<String> {
     const APIS: [(Option<ProviderKind>, &str); 4] = [
         (Some(ProviderKind::Anthropic), "/v1/messages, or with anthropic-version"),
         (Some(ProviderKind::OpenAi), "/v1/chat/completions, responses, embeddings, files, …"),
@@ -192,7 +192,7 @@ fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
 
 /// The API whose error shape a request for `/to/<slug>/…` gets if the slug names no enabled provider: that of the
 /// disabled one, else the API of the rest of the path and the headers.
-pub fn kind_of_unknown<P: AsRef<Provider>>(
+pub(crate) fn kind_of_unknown<P: AsRef<Provider>>(
     head: &RequestHead,
     providers: &[P],
 ) -> Option<ProviderKind> {
@@ -202,7 +202,7 @@ pub fn kind_of_unknown<P: AsRef<Provider>>(
 }
 
 /// True if a person opened `/` in a browser.
-pub fn is_opened_in_browser(head: &RequestHead) -> bool {
+pub(crate) fn is_opened_in_browser(head: &RequestHead) -> bool {
     let is_html = |kind: &[u8]| {
         let name = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(b"text/html")
@@ -275,7 +275,7 @@ fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -
 }
 
 /// `refusal` with a hint, if the client's base URL lacks its `/v1` or has one too many.
-pub fn with_hint(mut refusal: Refusal, head: &RequestHead) -> Refusal {
+pub(crate) fn with_hint(mut refusal: Refusal, head: &RequestHead) -> Refusal {
     let path = head.path();
     if refusal.code != Code::NoProvider || api_of(path, &head.headers).is_some() {
         return refusal;

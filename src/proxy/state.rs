@@ -49,7 +49,7 @@ pub struct Proxy {
 }
 
 /// See [`Proxy::reload`].
-pub type Reload = Box<dyn Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync>;
+pub(crate) type Reload = Box<dyn Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync>;
 
 impl Proxy {
     /// The providers' configurations.

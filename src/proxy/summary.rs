@@ -7,7 +7,7 @@ use log::{Level, log};
 
 /// The facts about an exchange that can't hold a secret (no query, no header).
 #[derive(Debug)]
-pub struct Summary<'a> {
+pub(crate) struct Summary<'a> {
     /// The method.
     pub method: &'a str,
     /// The path without its query.
@@ -34,7 +34,7 @@ pub struct Summary<'a> {
 
 impl Summary<'_> {
     /// Writes the line, with its facts as fields beside it.
-    pub fn log(&self, level: Level) {
+    pub(crate) fn log(&self, level: Level) {
         log!(
             level,
             method = self.method,

@@ -13,7 +13,11 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 
 /// The target for `provider`. A configured parameter replaces the client's of that name; other bytes stay as they
 /// are.
-pub fn to_upstream<'a>(target: &'a str, provider: &Provider, keys: &[Secret]) -> Cow<'a, str> {
+pub(crate) fn to_upstream<'a>(
+    target: &'a str,
+    provider: &Provider,
+    keys: &[Secret],
+) -> Cow<'a, str> {
     let has_key_parameter = takes_key(provider);
     if keys.is_empty() && provider.query.is_empty() && !has_key_parameter {
         return Cow::Borrowed(target);

@@ -5,13 +5,13 @@ use crate::http::refusal::{Code, Refusal};
 use crate::upstream::UpstreamError;
 
 /// True if an answer with `status` lets a held request move on to another provider, and makes this one cool down.
-pub fn is_failing(status: u16) -> bool {
+pub(crate) fn is_failing(status: u16) -> bool {
     matches!(status, 429 | 500 | 502 | 503 | 504 | 529)
 }
 
 /// True if a request that was refused with `code` may be tried elsewhere; `is_held` says that its whole body can be
 /// sent again.
-pub fn may_move_on(code: Code, is_held: bool) -> bool {
+pub(crate) fn may_move_on(code: Code, is_held: bool) -> bool {
     match code {
         // Nothing was sent, and nothing of the body was read.
         Code::UpstreamUnreachable => true,
@@ -21,17 +21,17 @@ pub fn may_move_on(code: Code, is_held: bool) -> bool {
 }
 
 /// True if a request that is refused with `code` was not sent to the provider, and no connection was tried.
-pub fn is_before_sending(code: Code) -> bool {
+pub(crate) fn is_before_sending(code: Code) -> bool {
     matches!(code, Code::TokenUnavailable | Code::LoginNeeded | Code::Overloaded)
 }
 
 /// True if the provider itself failed with `code`, so that it cools down.
-pub fn cools_down(code: Code) -> bool {
+pub(crate) fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
 }
 
 /// The refusal for the client after an upstream failure; None if the client is gone.
-pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
+pub(crate) fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
     let refusal = match error {
         UpstreamError::ClientGone => return None,
         UpstreamError::Unreachable(why) => {
@@ -56,7 +56,7 @@ pub fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
 }
 
 /// The refusal for the client about its own body; None if the client is gone.
-pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
+pub(crate) fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
     match BodyFault::of(error)? {
         BodyFault::Malformed(why) => {
             Some(Refusal::new(Code::BadRequest, format!("The request body is malformed: {why}")))
@@ -75,7 +75,7 @@ pub fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
 
 /// True if the client gets this candidate's refusal, `now`, and not that of the candidates `before` it: a message
 /// that a person is needed does not replace one from a provider that may serve in a moment.
-pub fn is_preferred(now: Code, before: Option<Code>) -> bool {
+pub(crate) fn is_preferred(now: Code, before: Option<Code>) -> bool {
     before.is_none() || now != Code::LoginNeeded
 }
 

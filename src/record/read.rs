@@ -13,7 +13,7 @@ const LEAD_ASSUMED_MS: i64 = 300_000;
 
 /// The content of a state file's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Salvaged {
+pub(crate) struct Salvaged {
     /// The readable fields.
     pub saved: Saved,
     /// The format number in the file.
@@ -26,7 +26,7 @@ pub struct Salvaged {
 
 impl Salvaged {
     /// True if this version does not know the file's format.
-    pub fn is_newer(&self) -> bool {
+    pub(crate) fn is_newer(&self) -> bool {
         self.format > FORMAT
     }
 }
@@ -52,7 +52,7 @@ pub enum BadRecord {
 }
 
 /// Reads the readable fields. The error is the reason why there are none.
-pub fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
+pub(crate) fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
     // The parser's own words may quote the text.
     let no_json =
         |error: serde_json::Error| BadRecord::Json(error.line(), error.column(), error.classify());

@@ -5,7 +5,7 @@ use crate::token::history::{REQUEST_KEYS, Trouble};
 
 /// The commands that help with a provider's problem.
 #[derive(Clone, Debug, Default)]
-pub struct Commands {
+pub(crate) struct Commands {
     /// Logs in, if a login is configured.
     pub login: Option<String>,
     /// Tests its endpoints.
@@ -13,7 +13,7 @@ pub struct Commands {
 }
 
 /// Advice for the provider's problem; None without a problem.
-pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> {
+pub(crate) fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> {
     let trouble = provider.refresh.trouble;
     if let Some(waiting) = provider.waiting.as_ref().filter(|_| provider.enabled) {
         return Some(waiting.advice.clone());
@@ -44,7 +44,7 @@ pub fn advice(provider: &ProviderReport, commands: &Commands) -> Option<String> 
 }
 
 /// Advice for a new refresh token; `login` is the command, if a login is configured.
-pub fn login_again(login: Option<&str>) -> String {
+pub(crate) fn login_again(login: Option<&str>) -> String {
     match login {
         Some(login) => format!("Log in again: `{login}`"),
         None => {

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 
 /// `12 s`, `4 min 05 s`, `2 h 07 min`, `3 d 04 h`.
-pub fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
@@ -14,12 +14,12 @@ pub fn duration(seconds: u64) -> String {
 }
 
 /// The time from `now` to `at`, zero if it has passed.
-pub fn until(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn until(at: Timestamp, now: Timestamp) -> String {
     duration(u64::try_from(at.millis_since(now)).unwrap_or(0) / 1000)
 }
 
 /// `240 ms`, `1.2 s`, `42 s`, and from a minute on as [`duration`].
-pub fn millis(millis: u64) -> String {
+pub(crate) fn millis(millis: u64) -> String {
     match millis {
         0..1000 => format!("{millis} ms"),
         1000..10_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
@@ -28,7 +28,7 @@ pub fn millis(millis: u64) -> String {
 }
 
 /// `1,234,567`.
-pub fn count(count: u64) -> String {
+pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -42,7 +42,7 @@ pub fn count(count: u64) -> String {
 
 /// `14:02:11` on the day of `now`, `25 Nov 14:02` within a year of it, else `2026-11-25`; in UTC, as the
 /// log has it.
-pub fn time(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn time(at: Timestamp, now: Timestamp) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const HALF_A_YEAR_MS: u64 = 180 * 86_400_000;

@@ -83,7 +83,7 @@ pub enum Put {
 }
 
 /// Makes a connection to the server.
-pub type Connect = Arc<dyn Fn() -> Result<Box<dyn Engine>, StoreError> + Send + Sync>;
+pub(crate) type Connect = Arc<dyn Fn() -> Result<Box<dyn Engine>, StoreError> + Send + Sync>;
 
 /// See the module's documentation.
 pub struct SharedChain {

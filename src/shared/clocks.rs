@@ -6,11 +6,11 @@
 use crate::clock::{Moment, Timestamp};
 
 /// The difference of the clocks above which it is reported.
-pub const DIFFERENCE_MAX_MS: u64 = 5_000;
+pub(crate) const DIFFERENCE_MAX_MS: u64 = 5_000;
 /// The time after which the clocks are compared again.
-pub const MEASURED_FOR_MS: u64 = 60_000;
+pub(crate) const MEASURED_FOR_MS: u64 = 60_000;
 /// The time for which a measurement can be used if there is no newer one, because a refresh may take a while.
-pub const USABLE_FOR_MS: u64 = 600_000;
+pub(crate) const USABLE_FOR_MS: u64 = 600_000;
 /// The largest error of a usable measurement: larger if the process was halted, or the answer slow.
 const UNCERTAIN_MAX_MS: u64 = 250;
 /// Another host's times are moved if they differ by more than measurements on one network do.
@@ -73,7 +73,7 @@ impl Offset {
 /// `age_max_ms` is the largest possible age of the record. No time may move into the future, because the store's own
 /// clock may have been set back since. If the clocks agree within the measurements, the times stay as they are, the
 /// same on all hosts.
-pub fn shift_ms(theirs: i64, ours: i64, age_max_ms: i64) -> i64 {
+pub(crate) fn shift_ms(theirs: i64, ours: i64, age_max_ms: i64) -> i64 {
     let apart = theirs.saturating_sub(ours);
     if apart.unsigned_abs() <= SHIFT_OVER_MS { 0 } else { apart.min(age_max_ms.max(0)) }
 }

@@ -29,7 +29,7 @@ mod words;
 
 use client::{Hearing, Link};
 use reply::Reply;
-pub use reply::{ANSWER_MAX, StoreError};
+pub use reply::StoreError;
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
 /// The time for which an unwritten record is kept: 90 days. Every host has its own copy.

@@ -13,11 +13,11 @@ use crate::shared::clocks::Offset;
 use crate::shared::engine::StoreError;
 
 /// The time after which the log repeats that the store can't be used.
-pub const REPEAT_MS: u64 = 60_000;
+pub(crate) const REPEAT_MS: u64 = 60_000;
 /// The most reasons within that time: a server's words may contain a number that differs each time.
 const REASONS_MAX: usize = 4;
 /// The time without trouble before the log says that it is over.
-pub const WELL_FOR_MS: u64 = 2_000;
+pub(crate) const WELL_FOR_MS: u64 = 2_000;
 
 /// The status of the token store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -236,7 +236,7 @@ impl Health {
 }
 
 /// The message about clocks that are too far apart.
-pub fn far_apart(place: &str, offset: Offset) -> String {
+pub(crate) fn far_apart(place: &str, offset: Offset) -> String {
     format!(
         "The clock of this machine is {} that of the token store {place}. Hosts that share tokens time them by \
          their own clocks: set both, by NTP",

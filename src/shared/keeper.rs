@@ -35,7 +35,7 @@ const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
 const COOLDOWNS_MAX: usize = 64;
 
 /// The keeper's tasks for one provider.
-pub struct KeptProvider {
+pub(crate) struct KeptProvider {
     /// Its name within this process.
     pub key: u64,
     /// Its name on all hosts.
@@ -66,7 +66,7 @@ impl CooldownSender {
 type Members = Arc<Mutex<Vec<Arc<KeptProvider>>>>;
 
 /// The running keeper. Dropping it ends the thread.
-pub struct Keeper {
+pub(crate) struct Keeper {
     /// The keeper's store.
     pub store: SharedStore,
     /// The store's health, also for others who find it in trouble.
@@ -80,7 +80,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Starts the thread; `instance` names this process among the others.
-    pub fn start(store: &SharedStore, instance: String, clock: Clock) -> io::Result<Self> {
+    pub(crate) fn start(store: &SharedStore, instance: String, clock: Clock) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
         let members = Members::default();
@@ -101,19 +101,19 @@ impl Keeper {
     }
 
     /// Adds `member` from the next poll on; it replaces the one with its key.
-    pub fn add(&self, member: KeptProvider) {
+    pub(crate) fn add(&self, member: KeptProvider) {
         let mut members = lock(&self.members);
         members.retain(|known| known.key != member.key);
         members.push(Arc::new(member));
     }
 
     /// Forgets all members except those for which `is_used` holds.
-    pub fn retain(&self, is_used: impl Fn(u64) -> bool) {
+    pub(crate) fn retain(&self, is_used: impl Fn(u64) -> bool) {
         lock(&self.members).retain(|member| is_used(member.key));
     }
 
     /// A sender for cooldowns of the provider called `slug`.
-    pub fn cooldown_sender(&self, slug: &str) -> CooldownSender {
+    pub(crate) fn cooldown_sender(&self, slug: &str) -> CooldownSender {
         CooldownSender { slug: slug.to_owned(), cooldowns: self.cooldowns.clone() }
     }
 }

@@ -10,18 +10,18 @@ use crate::clock::{Due, Moment};
 use crate::record::Mark;
 
 /// The shortest lease.
-pub const LEASE_MIN_MS: u64 = 500;
+pub(crate) const LEASE_MIN_MS: u64 = 500;
 /// The longest lease.
-pub const LEASE_MAX_MS: u64 = 10_000;
+pub(crate) const LEASE_MAX_MS: u64 = 10_000;
 /// The length of a lease that nobody renews: longer than a token request may take.
-pub const LEASE_UNATTENDED_MS: u64 = 35_000;
+pub(crate) const LEASE_UNATTENDED_MS: u64 = 35_000;
 /// The time for which a server that knows nothing of a provider gives out no lease: instances that know more tell it
 /// meanwhile.
 pub const GRACE_MS: u64 = 2_000;
 /// The longest wait for another host's refresh while there is a token: twice the limit of a token request.
-pub const PATIENCE_MAX_MS: u64 = 60_000;
+pub(crate) const PATIENCE_MAX_MS: u64 = 60_000;
 /// The same without a token.
-pub const PATIENCE_BARE_MS: u64 = 5_000;
+pub(crate) const PATIENCE_BARE_MS: u64 = 5_000;
 /// After so long without sight of the store, the wait begins anew: nobody could have brought the answer.
 const UNSEEN_MAX_MS: u64 = 2_000;
 /// The part of the token's time that is kept for the own refresh: a quarter of the lead, within these bounds.
@@ -30,7 +30,7 @@ const RESERVE_MAX_MS: u64 = 30_000;
 
 /// The length of a lease on a token that is refreshed `lead_ms` before its expiry: half of that, so that it ends
 /// before the token does, whatever happens to its holder.
-pub fn length_ms(lead_ms: Option<u64>) -> u64 {
+pub(crate) fn length_ms(lead_ms: Option<u64>) -> u64 {
     lead_ms.map_or(LEASE_MAX_MS, |lead| (lead / 2).clamp(LEASE_MIN_MS, LEASE_MAX_MS))
 }
 
@@ -64,7 +64,7 @@ impl Lease {
 
 /// A holder's knowledge of its own leases and of refreshes that others began.
 #[derive(Clone, Debug, Default)]
-pub struct Tenancy {
+pub(crate) struct Tenancy {
     /// The fencing number of this holder's last lease.
     last_fence: u64,
     /// A refresh that is marked as begun.
@@ -89,12 +89,12 @@ pub struct InHand {
 
 impl Tenancy {
     /// This holder got a lease with this number.
-    pub fn taken(&mut self, fence: u64) {
+    pub(crate) fn taken(&mut self, fence: u64) {
         self.last_fence = fence;
     }
 
     /// The newest record was seen; `pending` says that it marks a refresh as begun.
-    pub fn observe(&mut self, newest: Mark, pending: bool, now: Moment) {
+    pub(crate) fn observe(&mut self, newest: Mark, pending: bool, now: Moment) {
         let known = self.begun.filter(|begun| {
             let unseen_ms = now.steady_ms.saturating_sub(begun.last_seen.steady_ms);
             begun.mark == newest && unseen_ms <= UNSEEN_MAX_MS
@@ -108,7 +108,7 @@ impl Tenancy {
     /// Its refresh token may be used already, and the answer on its way: presenting the token again could end the
     /// whole chain. While there is a token in hand, waiting costs nothing. There is no wait for this holder's own
     /// refresh, whose end it knows.
-    pub fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
+    pub(crate) fn patience_left_ms(&self, in_hand: Option<InHand>, now: Moment) -> u64 {
         let Some(Begun { mark, since, .. }) = self.begun else { return 0 };
         if mark.fence == self.last_fence {
             return 0;

@@ -16,7 +16,11 @@ use crate::secret::Secret;
 const MARK: &str = "sealed:1:";
 
 /// Seals `text`, which belongs to `context`; without a key the text stays unsealed.
-pub fn seal(key: Option<&Secret>, context: &str, text: &Secret) -> Result<Secret, &'static str> {
+pub(crate) fn seal(
+    key: Option<&Secret>,
+    context: &str,
+    text: &Secret,
+) -> Result<Secret, &'static str> {
     let Some(key) = key else { return Ok(text.clone()) };
     let mut nonce = [0; NONCE_LEN];
     SystemRandom::new().fill(&mut nonce).map_err(|_| "the system gives no random numbers")?;
@@ -31,7 +35,11 @@ pub fn seal(key: Option<&Secret>, context: &str, text: &Secret) -> Result<Secret
 }
 
 /// Opens a text from [`seal`]. With a key, an unsealed text is rejected.
-pub fn open(key: Option<&Secret>, context: &str, text: &str) -> Result<Secret, &'static str> {
+pub(crate) fn open(
+    key: Option<&Secret>,
+    context: &str,
+    text: &str,
+) -> Result<Secret, &'static str> {
     const WRONG: &str = "its record can't be opened; do all hosts have the same token_store_key?";
     let (key, sealed) = match (key, text.strip_prefix(MARK)) {
         (None, None) => return Ok(Secret::new(text)),

@@ -3,7 +3,7 @@
 /// The address in `settings` of `text`, as (host, port), with None for a missing part.
 ///
 /// It reads line by line, because the parser gave up; a guess is enough, because a person judges the outcome.
-pub fn listening(text: &str) -> (Option<String>, Option<u16>) {
+pub(crate) fn listening(text: &str) -> (Option<String>, Option<u16>) {
     let section = section(text);
     let host = value(&section, "host").filter(|host| !host.is_empty());
     (host, value(&section, "port").and_then(|port| port.parse().ok()))

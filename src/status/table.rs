@@ -8,7 +8,7 @@ use crate::report::words::{count, duration, millis, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State};
 
 /// The widest line, unless a single word is wider.
-pub const WIDTH_MAX: usize = 80;
+pub(crate) const WIDTH_MAX: usize = 80;
 /// The fewest columns on a narrow terminal: name, state, time left.
 const COLUMNS_LEAST: usize = 3;
 /// The shortest width to which names are cut.
@@ -57,7 +57,7 @@ impl Style {
 }
 
 /// The report of the instance at `url` in lines of `width`; with colours where `is_coloured` holds.
-pub fn render(report: &Report, url: &str, is_coloured: bool, width: usize) -> String {
+pub(crate) fn render(report: &Report, url: &str, is_coloured: bool, width: usize) -> String {
     let paint = |text: &str, look: Style| match look.parameter() {
         parameter if is_coloured && !parameter.is_empty() => {
             format!("\x1b[{parameter}m{text}\x1b[0m")

@@ -27,7 +27,7 @@ const QUESTION: &[u8] = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnecti
 const ANSWER_START: &[u8] = b"HTTP/1.";
 
 /// The running thread; dropping this ends it.
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     is_draining: Arc<AtomicBool>,
     // In this order, because the thread ends once the inbox is closed.
     _inbox: Sender<()>,
@@ -37,7 +37,7 @@ pub struct Watchdog {
 impl Watchdog {
     /// Starts telling `supervisor`, twice in each `period`, as long as `bound` answers; `status` makes the line for
     /// it.
-    pub fn start(
+    pub(crate) fn start(
         supervisor: Supervisor,
         period: Duration,
         bound: SocketAddr,
@@ -60,7 +60,7 @@ impl Watchdog {
 
     /// From here on the port is closed and requests in flight are finished within a limit, which counts as being
     /// alive.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Relaxed);
     }
 }

@@ -3,24 +3,24 @@
 use fastrand::Rng;
 
 /// The first failure waits up to this long.
-pub const FIRST_MAX_MS: u64 = 1_000;
+pub(crate) const FIRST_MAX_MS: u64 = 1_000;
 /// No failure waits longer than this, unless the server asks for it.
-pub const DELAY_MAX_MS: u64 = 300_000;
+pub(crate) const DELAY_MAX_MS: u64 = 300_000;
 /// No failure waits less than this, so that a refusing server is not asked in a tight loop.
 pub const DELAY_MIN_MS: u64 = 250;
 /// The longest `Retry-After` that is believed.
-pub const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
+pub(crate) const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
 
 /// No failure waits longer than this while requests come and there is no token, unless the server asks for it.
 pub const WANTED_DELAY_MAX_MS: u64 = 10_000;
 /// How long after it came a token is refreshed for being refused that the refresh of a refused token brought.
-pub const REJECTION_WAIT_FIRST_MS: u64 = 10_000;
+pub(crate) const REJECTION_WAIT_FIRST_MS: u64 = 10_000;
 /// The same, at most: each further one in a row waits twice as long.
-pub const REJECTION_WAIT_MAX_MS: u64 = 300_000;
+pub(crate) const REJECTION_WAIT_MAX_MS: u64 = 300_000;
 
 /// What a wait has to fit into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub(crate) enum Room {
     /// The token in hand is good for so many milliseconds: at least three tries fit in before its end.
     Before(u64),
     /// There is no token, and requests come.
@@ -33,7 +33,7 @@ pub enum Room {
 /// server asks for none.
 ///
 /// Full jitter: anywhere between the least and a bound that doubles with each failure and fits into `room`.
-pub fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
+pub(crate) fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
     let doublings = failures.saturating_sub(1).min(20);
     let most = match room {
         Room::Before(left_ms) => DELAY_MAX_MS.min(left_ms / 3),
@@ -45,7 +45,7 @@ pub fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
 
 /// How long after it came the token is refreshed for being refused that `in_a_row` refreshes of refused
 /// tokens brought.
-pub fn rejection_wait_ms(in_a_row: u32) -> u64 {
+pub(crate) fn rejection_wait_ms(in_a_row: u32) -> u64 {
     let Some(doublings) = in_a_row.checked_sub(1) else { return 0 };
     (REJECTION_WAIT_FIRST_MS << doublings.min(10)).min(REJECTION_WAIT_MAX_MS)
 }

@@ -9,20 +9,21 @@ use crate::secret::Secret;
 use crate::token::scope;
 
 mod answer;
-pub mod codes;
+pub(crate) mod codes;
 mod failure;
 mod lifetime;
 mod refusal;
 mod request;
 mod tolerant;
 
+pub use answer::TOKEN_ANSWER_MAX_BYTES;
 use answer::{Answer, Form};
-pub use answer::{TOKEN_ANSWER_MAX_BYTES, is_whole, parse};
+pub(crate) use answer::{is_whole, parse};
 use codes::Meaning;
 pub use failure::{Class, Failure, Reached, What};
-pub use lifetime::{LIFETIME_ASSUMED_MS, LIFETIME_MAX_MS};
+pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
-pub use request::{TokenRequest, request, request_with};
+pub(crate) use request::{TokenRequest, request, request_with};
 
 /// A token response that can be used (RFC 6749 §5.1).
 #[derive(Debug)]

@@ -119,7 +119,7 @@ impl Group {
 }
 
 /// What is to be known of providers that share a chain, a line each.
-pub fn sharing(providers: &[Provider]) -> Vec<String> {
+pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
     let mut lines = Vec::new();
     for group in groups(providers) {
         let members = group.members.iter().map(|index| &providers[*index]);
@@ -147,7 +147,7 @@ pub fn sharing(providers: &[Provider]) -> Vec<String> {
 }
 
 /// Providers that have one refresh token and can't share its chain, a line each.
-pub fn collisions(providers: &[Provider]) -> Vec<String> {
+pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
     let groups: Vec<Group> =
         groups(providers).into_iter().filter(|group| group.is_enabled(providers)).collect();
     let mut lines = Vec::new();

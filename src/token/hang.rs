@@ -19,7 +19,7 @@ const LONG_LOOKS: u64 = SAID_AFTER_MS / 1000;
 const STACK_BYTES: usize = 128 * 1024;
 
 /// Does `work`, and each second that it has not come back calls `tell`, with whether it takes long.
-pub fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + Send) -> T {
     let mut looks = 0;
     let mut look = || {
         looks += 1;
@@ -29,7 +29,7 @@ pub fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + S
 }
 
 /// What is in the state folder `folder`.
-pub fn read_folder(folder: &Path, clock: &Clock) -> Contents {
+pub(crate) fn read_folder(folder: &Path, clock: &Clock) -> Contents {
     let mut waits = Waits::default();
     let mut tell = |is_long| {
         let cause = Cause::Disk { path: folder.display().to_string(), is_long };

@@ -11,7 +11,7 @@ use crate::token::grant::codes::Meaning;
 use crate::token::grant::{Class, Failure, Reached, What};
 
 /// How many refreshes are remembered.
-pub const REFRESHES_KEPT_MAX: usize = 32;
+pub(crate) const REFRESHES_KEPT_MAX: usize = 32;
 
 /// How refreshing went since the start: for refusals, and as it is in the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ pub struct Refreshed {
 pub struct History(VecDeque<Refreshed>);
 
 /// What the configuration can change about a token request that the issuer refuses for its form.
-pub const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), grant_type, client_auth, scope and \
+pub(crate) const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), grant_type, client_auth, scope and \
                                 extra_params with what the issuer's documentation asks for";
 
 impl RefreshStatus {

@@ -23,18 +23,19 @@ mod rejection;
 mod schedule;
 mod seed;
 
-pub use access::{REFRESH_GAP_MIN_MS, REFRESH_IN_MIN_MS, REPEATED_RETRY_MS};
+pub use access::REFRESH_GAP_MIN_MS;
 pub use chain::Presented;
 pub use policy::Policy;
 pub use rejection::OnRejection;
-pub use schedule::{Instruction, WRONG_CLOCK_WAIT_MS};
+pub use schedule::Instruction;
 
 /// Where a stored token came from, as [`Token::source`] has it.
 pub const STATE_FILE: &str = "state_file";
 /// The same of a token that another host got.
-pub const TOKEN_STORE: &str = "token_store";
+pub(crate) const TOKEN_STORE: &str = "token_store";
 /// The words a lost answer is reported in.
-pub const ANSWER_LOST: &str = "the answer to the last refresh was probably lost; log in again";
+pub(crate) const ANSWER_LOST: &str =
+    "the answer to the last refresh was probably lost; log in again";
 
 /// The consequences of a failure, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

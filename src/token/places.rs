@@ -12,11 +12,12 @@ mod settle;
 mod stored;
 mod whose;
 
-pub use contents::{Contents, Found};
-pub use homes::Homes;
-pub use seek::{OnChain, Seeker, Sought, Unseen};
-pub use settle::Move;
-pub use stored::of_stored;
+pub(crate) use contents::{Contents, Found};
+pub(crate) use homes::Homes;
+pub use seek::Seeker;
+pub(crate) use seek::{OnChain, Sought, Unseen};
+pub(crate) use settle::Move;
+pub(crate) use stored::of_stored;
 
 #[cfg(test)]
 mod tests;

@@ -27,9 +27,10 @@ mod setup;
 mod vault;
 mod words;
 
-pub use inbox::{Change, Inbox};
+pub(crate) use inbox::{Change, Inbox};
 pub use login::store_login;
-pub use setup::{Send, Setup, TICK_MS, Timer, TokenAnswer};
+pub(crate) use setup::{Send, Timer};
+pub use setup::{Setup, TICK_MS, TokenAnswer};
 
 /// How often a stop looks whether a refresher has ended.
 const END_LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -116,7 +117,7 @@ impl Drop for Refresher {
 }
 
 /// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
-pub fn refresh_once(mut setup: Setup) -> Result<(), String> {
+pub(crate) fn refresh_once(mut setup: Setup) -> Result<(), String> {
     // Somebody waits in front of it.
     setup.watches_disk = false;
     // Nobody tells it anything.

@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::config::{AutoRefresh, SecretFiles, SecretLookup, secret_file, secret_of_file};
 
 /// What is in the secret file `path` now.
-pub fn secret_in(path: &Path) -> SecretLookup {
+pub(crate) fn secret_in(path: &Path) -> SecretLookup {
     secret_of_file(path, secret_file::read(path))
 }
 
 /// `config` with what is in its files now; None where its secrets come from none.
-pub fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
+pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     if config.files == SecretFiles::default() {
         return None;
     }

@@ -7,7 +7,7 @@ const SCOPE_MAX_BYTES: usize = 16 * 1024;
 
 /// The value of `scope` in a token answer: a text, or, as some issuers write it, a list of texts. None where it
 /// says nothing.
-pub fn granted(scope: &Value) -> Option<String> {
+pub(crate) fn granted(scope: &Value) -> Option<String> {
     let words: Vec<_> = match scope {
         Value::String(text) => text.split_whitespace().collect(),
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
@@ -26,12 +26,12 @@ pub fn granted(scope: &Value) -> Option<String> {
 }
 
 /// Whether two scopes hold the same words; their order has no meaning.
-pub fn is_same(one: &str, other: &str) -> bool {
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
     sorted(one) == sorted(other)
 }
 
 /// Whether `granted` lacks a word of `asked`.
-pub fn lacks(granted: &str, asked: &str) -> bool {
+pub(crate) fn lacks(granted: &str, asked: &str) -> bool {
     let granted = sorted(granted);
     asked.split_whitespace().any(|word| granted.binary_search(&word).is_err())
 }

@@ -10,9 +10,10 @@ mod read;
 mod write;
 
 pub use file::StateFile;
-pub use folder::{check_writable, exposures, would_be_writable};
-pub use lock::{Locking, StateLock};
-pub use read::Found;
+pub(crate) use folder::{check_writable, exposures, would_be_writable};
+pub use lock::Locking;
+pub(crate) use lock::StateLock;
+pub(crate) use read::Found;
 
 #[cfg(test)]
 mod tests;

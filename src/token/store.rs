@@ -11,10 +11,10 @@ use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
 
 /// Names a refresher's place in the store; never used again for another.
-pub type PostingKey = u64;
+pub(crate) type PostingKey = u64;
 
 /// Counts the tokens a refresher published; a later token has a larger one.
-pub type Generation = u64;
+pub(crate) type Generation = u64;
 
 /// What a refresher last said about its provider.
 #[derive(Clone, Debug, Default)]

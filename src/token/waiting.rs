@@ -8,11 +8,11 @@ use crate::clock::{Moment, Timestamp};
 use crate::shortage::Shortage;
 
 /// A wait is said once it has lasted for so long, unless it is for a state file.
-pub const SAID_AFTER_MS: u64 = 10_000;
+pub(crate) const SAID_AFTER_MS: u64 = 10_000;
 
 /// What a refresher waits for, in words that follow "waiting for".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// Another process holds the lock on a file.
     #[error("another process, {}which holds the lock {path}", holder_words(holder.as_deref()))]
     Lock {
@@ -103,7 +103,7 @@ pub struct Waiting {
 
 /// The wait of one refresher.
 #[derive(Debug, Default)]
-pub struct Waits(Option<Wait>);
+pub(crate) struct Waits(Option<Wait>);
 
 #[derive(Debug)]
 struct Wait {
@@ -147,7 +147,7 @@ impl Cause {
     }
 
     /// Whether a file can't be used, which is said at once.
-    pub fn is_of_file(&self) -> bool {
+    pub(crate) fn is_of_file(&self) -> bool {
         matches!(
             self,
             Self::Shortage(_)
@@ -178,7 +178,7 @@ impl Wait {
 impl Waits {
     /// Notes that `cause` is waited for. Returns what the log is to say, once for each wait, when it
     /// has lasted for [`SAID_AFTER_MS`].
-    pub fn wait(&mut self, cause: Cause, now: Moment) -> Option<String> {
+    pub(crate) fn wait(&mut self, cause: Cause, now: Moment) -> Option<String> {
         let wait = match &mut self.0 {
             Some(wait) if wait.cause.is_same_kind(&cause) => wait,
             place => place.insert(Wait { cause: cause.clone(), since: now, is_said: false }),
@@ -196,26 +196,26 @@ impl Waits {
     }
 
     /// Whether a wait has just become long enough to be said.
-    pub fn is_to_be_said(&self, now: Moment) -> bool {
+    pub(crate) fn is_to_be_said(&self, now: Moment) -> bool {
         self.0.as_ref().is_some_and(|wait| !wait.is_said && wait.is_long(now))
     }
 
     /// Notes that nothing is waited for. Returns what the log is to say, where it said that there
     /// was a wait.
-    pub fn end(&mut self, now: Moment) -> Option<String> {
+    pub(crate) fn end(&mut self, now: Moment) -> Option<String> {
         let wait = self.0.take().filter(|wait| wait.is_said)?;
         let waited_secs = wait.waited_ms(now) / 1000;
         Some(format!("the wait for {} is over after {waited_secs} s", wait.cause))
     }
 
     /// Whether the log speaks of what is waited for once for all providers.
-    pub fn is_said_for_all(&self) -> bool {
+    pub(crate) fn is_said_for_all(&self) -> bool {
         let cause = self.0.as_ref().map(|wait| &wait.cause);
         matches!(cause, Some(Cause::Store { .. } | Cause::Shortage(_)))
     }
 
     /// The wait, where it has lasted long enough to be said.
-    pub fn said(&self) -> Option<Waiting> {
+    pub(crate) fn said(&self) -> Option<Waiting> {
         let wait = self.0.as_ref().filter(|wait| wait.is_said)?;
         Some(Waiting {
             what: wait.cause.to_string(),

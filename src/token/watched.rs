@@ -23,11 +23,11 @@ mod stamp;
 
 use content::Content;
 use fault::{Fault, Why, detached};
-pub use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
+pub(crate) use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
 use stamp::{Seen, Stamp};
 
 /// How long the last credential serves where its file is gone or can't be read.
-pub const GONE_FILE_GRACE_MS: u64 = 60_000;
+pub(crate) const GONE_FILE_GRACE_MS: u64 = 60_000;
 
 /// A credential as the file has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 const LINE_SLACK_BYTES: usize = 128;
 
 /// A request whose answer is read whole.
-pub struct Post<'a> {
+pub(crate) struct Post<'a> {
     /// The URL.
     pub url: &'a str,
     /// All header fields, except those that frame the body.
@@ -42,23 +42,23 @@ pub struct Post<'a> {
 }
 
 /// A whole answer: status, header fields, body.
-pub type WholeAnswer = (u16, Headers, Vec<u8>);
+pub(crate) type WholeAnswer = (u16, Headers, Vec<u8>);
 
 /// Sends token requests of one provider.
-pub struct Poster {
+pub(crate) struct Poster {
     connector: Arc<Connector>,
     timeouts: Timeouts,
 }
 
 impl Poster {
     /// Prepares the connections; the error names the problem of the proxy or the certificates.
-    pub fn new(egress: &Egress, timeouts: Timeouts) -> Result<Self, SetupError> {
+    pub(crate) fn new(egress: &Egress, timeouts: Timeouts) -> Result<Self, SetupError> {
         let connector = Connector::new(egress, timeouts.connect)?;
         Ok(Self { connector: Arc::new(connector), timeouts })
     }
 
     /// Posts on a new connection and reads the whole answer. Redirects are not followed.
-    pub fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
+    pub(crate) fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
         let route = Route::over(self.connector.clone());
         self.run(post, &route).map_err(|error| match route.take_outcome() {
             Outcome::Failed(fault) => fault.connecting(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use evertoken::clock::{Clock, Timestamp};
+use evertoken::testing::{Clock, Timestamp};
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, get, post};

@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use evertoken::assemble::{Environment, place_of, refresher_setup};
-use evertoken::clock::Clock;
-use evertoken::config::token_fields::TokenFields;
-use evertoken::http::message::Headers;
-use evertoken::secret::Secret;
-use evertoken::supervisor::Supervisor;
-use evertoken::token::grant;
-use evertoken::token::group::groups;
-use evertoken::token::refresher::store_login;
-use evertoken::token::store::TokenStore;
+use evertoken::testing::Clock;
+use evertoken::testing::Headers;
+use evertoken::testing::Secret;
+use evertoken::testing::Supervisor;
+use evertoken::testing::TokenFields;
+use evertoken::testing::TokenStore;
+use evertoken::testing::groups;
+use evertoken::testing::read_grant;
+use evertoken::testing::store_login;
+use evertoken::testing::{Environment, place_of, refresher_setup};
 
 use crate::support::binary::{run, text};
 use crate::support::client::{get, post};
@@ -279,7 +279,7 @@ fn a_login_to_either_provider_is_one_to_both() {
     let setup = refresher_setup(0, of_b, &place, &config, &store, &mut environment).unwrap();
     let brought = r#"{"access_token":"by-login","expires_in":3600}"#;
     let fields = TokenFields::default();
-    let grant = grant::read(200, &Headers::new(), brought.as_bytes(), &fields, now.wall).unwrap();
+    let grant = read_grant(200, &Headers::new(), brought.as_bytes(), &fields, now.wall).unwrap();
     store_login(&setup, &grant, &Secret::new("by-login"), now).unwrap();
     assert_eq!(refresh(&proxy, "a"), 200);
     for slug in ["a", "b"] {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Output;
 
-use evertoken::record::Saved;
-use evertoken::secret::Secret;
-use evertoken::token::state_file::StateFile;
+use evertoken::testing::Saved;
+use evertoken::testing::Secret;
+use evertoken::testing::StateFile;
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::peer::{Peer, answer};

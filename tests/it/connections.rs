@@ -82,7 +82,7 @@ fn reading_no_further(act: impl Fn(TcpStream) + Send + 'static) -> String {
             act(stream);
         }
     };
-    evertoken::thread::spawn("deaf", 128 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("deaf", 128 * 1024, run).unwrap().detach();
     url
 }
 

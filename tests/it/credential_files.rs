@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evertoken::clock::{Clock, Moment, Timestamp};
+use evertoken::testing::{Clock, Moment, Timestamp};
 
 use crate::support::binary::{run, text};
 use crate::support::client::get;

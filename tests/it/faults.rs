@@ -53,7 +53,7 @@ fn a_head_over_the_limit_is_502() {
         let frame = "HTTP/1.1 200 X\r\ncontent-length: 0\r\nx: \r\n\r\n".len();
         format!("HTTP/1.1 200 X\r\ncontent-length: 0\r\nx: {}\r\n\r\n", "y".repeat(bytes - frame))
     };
-    let limit = evertoken::http::head::HEAD_MAX_BYTES;
+    let limit = evertoken::testing::HEAD_MAX_BYTES;
     for (bytes, status) in [(limit - 1, 200), (limit + 1, 502)] {
         let text = head(bytes);
         let peer = Peer::answering(move |_| text.clone());

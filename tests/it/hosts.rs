@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evertoken::clock::{Clock, Moment};
+use evertoken::testing::{Clock, Moment};
 
 use crate::support::client::get;
 use crate::support::eventually;

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evertoken::config::Limits;
-use evertoken::http::message::{AnswerLength, Headers, RequestHead, ResponseHead};
-use evertoken::http::refusal::Refusal;
-use evertoken::ingress::{After, Request, Server, Service, listener};
-use evertoken::proxy::reply::Reply;
+use evertoken::testing::Limits;
+use evertoken::testing::Refusal;
+use evertoken::testing::Reply;
+use evertoken::testing::{After, Request, Server, Service, bind_listener};
+use evertoken::testing::{AnswerLength, Headers, RequestHead, ResponseHead};
 
 use crate::support::client::{Client, ask, get};
 
@@ -27,7 +27,7 @@ impl Service for Panicky {
     }
 
     fn refuse(&self, refusal: &Refusal, head: Option<&RequestHead>, out: &mut dyn Write) {
-        let (answer, _) = refusal.render(evertoken::config::ProviderKind::Generic);
+        let (answer, _) = refusal.render(evertoken::testing::ProviderKind::Generic);
         let mut reply = Reply::new(out, head, false);
         reply.begin(&answer, AnswerLength::Sized(0));
         reply.flush().unwrap();
@@ -49,7 +49,7 @@ fn limits(max_connections: usize) -> Limits {
 }
 
 fn start(max_connections: usize) -> Server {
-    let listener = listener::bind("localhost", 0).unwrap();
+    let listener = bind_listener("localhost", 0).unwrap();
     Server::start(listener, limits(max_connections), Arc::new(Panicky)).unwrap()
 }
 
@@ -85,7 +85,7 @@ fn workers_wait_for_their_turn() {
 
         fn refuse(&self, _: &Refusal, _: Option<&RequestHead>, _: &mut dyn Write) {}
     }
-    let listener = listener::bind("localhost", 0).unwrap();
+    let listener = bind_listener("localhost", 0).unwrap();
     let server = Server::start(listener, limits(1), Arc::new(Scheduled)).unwrap();
     let answer = ask(server.local_addr(), get("/"));
     assert_eq!(answer.body, "Ok(Normal(Batch))");

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ChildStdin;
 
-use evertoken::token::state_file::{Locking, StateFile};
+use evertoken::testing::{Locking, StateFile};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
@@ -436,7 +436,7 @@ fn a_refresh_of_another_process_is_waited_for() {
     let Locking::Ours(lock) = place.state_file().try_lock().unwrap() else { panic!() };
     let (mut login, _stdin) = place.login(&[]);
     let target = redirect_of(&address_of(&login));
-    let asking = evertoken::thread::spawn("browser", 256 * 1024, move || {
+    let asking = evertoken::testing::spawn("browser", 256 * 1024, move || {
         assert_eq!(visit(&target).status, 200);
     });
     eventually("the code was taken", || place.sandbox.counts().granted == 1);

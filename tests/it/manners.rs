@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use evertoken::clock::{Clock, Moment, Timestamp};
+use evertoken::testing::{Clock, Moment, Timestamp};
 use sandbox::issuer::CLIENT_ID;
 use sandbox::manners::{Format, KINDS, Manners, Template, UsedToken};
 use sandbox::{Options, Sandbox};

@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// The number of streams that are served at a time.
-const MOST: usize = evertoken::proxy::watchers::EVENT_STREAMS_MAX;
+const MOST: usize = evertoken::testing::EVENT_STREAMS_MAX;
 
 /// An issuer whose tokens live too short for two refreshes to need a gap.
 fn issuer() -> Peer {

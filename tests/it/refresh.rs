@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::bounded;
-use evertoken::record;
+use evertoken::testing::parse_record;
 
 use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, Seen, answer};
@@ -262,7 +262,7 @@ fn a_stored_token_serves_though_the_clock_was_set_back_and_an_order_ends_the_wai
     assert_eq!(proxy.ask(get("/")).body, "Bearer access-1");
     let folder = proxy.into_folder();
     let file = folder.path().join("p.json");
-    let mut saved = record::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let mut saved = parse_record(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let access = saved.access.as_mut().unwrap();
     let times = [&mut saved.saved_at, &mut access.obtained_at, &mut access.expires_at];
     for time in times.into_iter().chain([&mut access.refresh_at]) {
@@ -429,7 +429,7 @@ fn a_token_response_over_the_limit_is_refused() {
         let frame = r#"{"access_token":"a","x":""}"#.len();
         answer(200, &format!(r#"{{"access_token":"a","x":"{}"}}"#, "y".repeat(bytes - frame)))
     };
-    let limit = evertoken::token::grant::TOKEN_ANSWER_MAX_BYTES;
+    let limit = evertoken::testing::TOKEN_ANSWER_MAX_BYTES;
     for (bytes, ready) in [(limit, true), (limit + 1, false)] {
         let text = answer_of(bytes);
         let issuer = Peer::answering(move |_| text.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evertoken::clock::{Clock, Moment, RELEASED_AT};
+use evertoken::testing::{Clock, Moment, RELEASED_AT};
 
 use crate::support::binary::{run, text};
 use crate::support::client::{Client, get, post};

@@ -26,7 +26,7 @@ fn held() -> (Peer, crossbeam_channel::Sender<()>) {
 fn stop(mut proxy: TestProxy) -> crossbeam_channel::Receiver<usize> {
     let (done, cut_off) = bounded(1);
     let run = move || done.send(proxy.stop()).expect("somebody waits for it");
-    evertoken::thread::spawn("stop", 256 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("stop", 256 * 1024, run).unwrap().detach();
     cut_off
 }
 
@@ -105,7 +105,7 @@ fn who_could_connect_is_served_whenever_the_stop_comes() {
                     let _ = say.send(answer);
                 }
             };
-            evertoken::thread::spawn("client", 256 * 1024, run).unwrap().detach();
+            evertoken::testing::spawn("client", 256 * 1024, run).unwrap().detach();
         }
         drop(say);
         // All are at it.

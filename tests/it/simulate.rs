@@ -5,15 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use evertoken::clock::{Moment, Timestamp};
-use evertoken::config::Missing;
-use evertoken::record::Saved;
-use evertoken::secret::Secret;
-use evertoken::token::backoff::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
-use evertoken::token::grant::{Class, Failure, Grant, Reached, What};
-use evertoken::token::lifecycle::{
+use evertoken::testing::Missing;
+use evertoken::testing::Saved;
+use evertoken::testing::Secret;
+use evertoken::testing::{Class, Failure, Grant, Reached, What};
+use evertoken::testing::{DELAY_MIN_MS, WANTED_DELAY_MAX_MS};
+use evertoken::testing::{
     Instruction, Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, STATE_FILE,
 };
+use evertoken::testing::{Moment, Timestamp};
 use fastrand::Rng;
 
 const SEEDS: u64 = 256;

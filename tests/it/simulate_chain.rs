@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use evertoken::clock::{Clock, Moment, Timestamp};
-use evertoken::config::slug;
-use evertoken::token::refresher::TICK_MS;
+use evertoken::testing::TICK_MS;
+use evertoken::testing::{Clock, Moment, Timestamp};
+use evertoken::testing::{slug_in_path, slug_of_name};
 use fastrand::Rng;
 
 use crate::support::client::{Answer, Client, get, post};
@@ -156,7 +156,7 @@ fn token_of(seen: &Seen) -> Option<(usize, u64)> {
 }
 
 fn path_of(name: &str) -> String {
-    slug::in_path(&slug::of_name(name))
+    slug_in_path(&slug_of_name(name))
 }
 
 impl World {

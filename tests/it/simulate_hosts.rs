@@ -12,9 +12,9 @@
 use std::collections::{HashMap, HashSet};
 
 use crossbeam_channel::{Receiver, TryRecvError};
-use evertoken::record::Mark;
-use evertoken::secret::Secret;
-use evertoken::token::places::Seeker;
+use evertoken::testing::Mark;
+use evertoken::testing::Secret;
+use evertoken::testing::Seeker;
 use fastrand::Rng;
 
 use crate::support::engine::ModelEngine;

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
-use evertoken::supervisor::{Stage, Supervisor};
+use evertoken::testing::{Stage, Supervisor};
 use rustix::process::Signal;
 
 use crate::support::binary::Binary;
@@ -81,7 +81,7 @@ fn the_watchdog_hears_from_us_while_the_port_answers_and_while_draining() {
     assert!(matches!(next(&stages), Stage::Alive(_)));
     let (done, ended) = crossbeam_channel::bounded(1);
     let stop = move || done.send(proxy.stop()).unwrap();
-    evertoken::thread::spawn("stop", 256 * 1024, stop).unwrap().detach();
+    evertoken::testing::spawn("stop", 256 * 1024, stop).unwrap().detach();
     while next(&stages) != Stage::Stopping {}
     assert!(matches!(next(&stages), Stage::Alive(_)));
     release.send(()).unwrap();

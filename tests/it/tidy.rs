@@ -83,7 +83,7 @@ fn the_clock_is_asked_in_one_place() {
     }
     assert_eq!(holding("thread::sleep"), [""; 0]);
     assert_eq!(holding("process::exit"), [""; 0]);
-    assert_eq!(holding("env::var"), ["src/commands.rs"]);
+    assert_eq!(holding("env::var"), ["src/commands/common.rs"]);
 }
 
 #[test]
@@ -147,8 +147,9 @@ fn every_file_begins_with_what_it_is_for() {
     }
 }
 
-/// The rooms of the library, the highest first: each may use those below it alone. The commands are above all.
-const LAYERS: [&str; 31] = [
+/// The rooms of the library, the highest first: each may use those below it alone. `testing` is the door to them.
+const LAYERS: [&str; 32] = [
+    "commands",
     "cli",
     "check",
     "login",
@@ -202,7 +203,7 @@ fn rooms_use_only_those_below_them() {
     let (mut uses, mut upward) = (0, Vec::new());
     for (name, text) in program() {
         let own = room(&name);
-        if ["main", "commands", "lib"].contains(&own) {
+        if ["main", "lib", "testing"].contains(&own) {
             continue;
         }
         let Some(height_of_own) = height(own) else { panic!("{name}: {own} is in no layer") };

@@ -71,10 +71,10 @@ fn front(config: Arc<ServerConfig>, peer: SocketAddr) -> SocketAddr {
         for stream in listener.incoming().map_while(Result::ok) {
             let config = config.clone();
             let serve = move || drop(pipe(stream, config, peer));
-            evertoken::thread::spawn("tls", 512 * 1024, serve).unwrap().detach();
+            evertoken::testing::spawn("tls", 512 * 1024, serve).unwrap().detach();
         }
     };
-    evertoken::thread::spawn("front", 256 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("front", 256 * 1024, run).unwrap().detach();
     address
 }
 
@@ -145,7 +145,7 @@ fn answering_early(config: Arc<ServerConfig>, status: u16, closing: Receiver<()>
     };
     let run =
         move || listener.incoming().map_while(Result::ok).for_each(|stream| drop(talk(stream)));
-    evertoken::thread::spawn("early", 512 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("early", 512 * 1024, run).unwrap().detach();
     address
 }
 
@@ -303,7 +303,7 @@ fn talking(
     };
     let run =
         move || listener.incoming().map_while(Result::ok).for_each(|stream| drop(talk(stream)));
-    evertoken::thread::spawn("talking", 512 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("talking", 512 * 1024, run).unwrap().detach();
     address
 }
 
@@ -459,10 +459,10 @@ fn in_one_write(
         for (index, stream) in listener.incoming().map_while(Result::ok).enumerate() {
             let talk = talk.clone();
             let serve = move || drop(talk(index, stream));
-            evertoken::thread::spawn("one", 512 * 1024, serve).unwrap().detach();
+            evertoken::testing::spawn("one", 512 * 1024, serve).unwrap().detach();
         }
     };
-    evertoken::thread::spawn("ones", 256 * 1024, run).unwrap().detach();
+    evertoken::testing::spawn("ones", 256 * 1024, run).unwrap().detach();
     (address, told)
 }
 

@@ -11,7 +11,7 @@ use crate::config::raw::tree::Node;
 
 /// A problem whose position is still to be found.
 #[derive(Clone, Debug)]
-pub struct RawProblem {
+pub(crate) struct RawProblem {
     /// The place.
     pub path: YamlPath,
     /// The problem in words.
@@ -23,7 +23,7 @@ pub struct RawProblem {
 }
 
 /// A document with its problems so far.
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     text: &'a str,
     /// The tree as it is written.
     written: Node,
@@ -34,7 +34,7 @@ pub struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Parses `text`. The error is the mistake and its place.
-    pub fn parse(text: &'a str) -> Result<Self, (Option<Position>, String)> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, (Option<Position>, String)> {
         // Some editors begin a file with a byte order mark, which the parser would read as a document.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let told = |error: serde_yaml::Error| {
@@ -58,12 +58,12 @@ impl<'a> Document<'a> {
     }
 
     /// The problems found so far.
-    pub fn problems(&self) -> Vec<RawProblem> {
+    pub(crate) fn problems(&self) -> Vec<RawProblem> {
         self.problems.borrow().clone()
     }
 
     /// The position of `path`, or of the nearest value above it.
-    pub fn locate(&self, path: &YamlPath) -> Option<Position> {
+    pub(crate) fn locate(&self, path: &YamlPath) -> Option<Position> {
         place::locate(self.text, &self.written, path)
     }
 

@@ -1,7 +1,7 @@
 //! The section of a key that stands in another section, usually because its line is indented wrongly. Pure.
 
 /// Keys by section, without those that several sections have.
-pub const HOMES: [(&str, &[&str]); 5] = [
+pub(crate) const HOMES: [(&str, &[&str]); 5] = [
     (
         "settings",
         &[

@@ -13,7 +13,7 @@ use crate::config::raw::tree::{MERGE_KEY, Node, PathStep};
 
 /// The way to a value, or to a key itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct YamlPath {
+pub(crate) struct YamlPath {
     pub(super) steps: Vec<PathStep>,
     /// True if the path means the last key itself, not its value.
     pub(super) of_key: bool,
@@ -43,7 +43,7 @@ impl YamlPath {
 }
 
 /// Line and column, from 1.
-pub type Position = (usize, usize);
+pub(crate) type Position = (usize, usize);
 
 /// The position of `path` in `text`, whose tree is `tree`, or of the nearest value above it.
 pub(super) fn locate(text: &str, tree: &Node, path: &YamlPath) -> Option<Position> {

@@ -15,7 +15,7 @@ use words::{
 };
 
 /// A mapping that is read key by key.
-pub struct Section<'a> {
+pub(crate) struct Section<'a> {
     document: &'a Document<'a>,
     value: &'a Node,
     path: YamlPath,
@@ -30,7 +30,7 @@ pub struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The document itself; an empty one is an empty section.
-    pub fn root(document: &'a Document<'a>) -> Self {
+    pub(crate) fn root(document: &'a Document<'a>) -> Self {
         Self::new(document, &document.root, YamlPath::default(), "the file".to_owned())
     }
 
@@ -62,7 +62,7 @@ impl<'a> Section<'a> {
     }
 
     /// True if this is not a mapping. That was reported, so nothing else is reported about it.
-    pub fn is_unreadable(&self) -> bool {
+    pub(crate) fn is_unreadable(&self) -> bool {
         self.is_unreadable
     }
 
@@ -73,17 +73,17 @@ impl<'a> Section<'a> {
     }
 
     /// True if `key` is there with a value.
-    pub fn has(&self, key: &'static str) -> bool {
+    pub(crate) fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()
     }
 
     /// True if `key` is there without a value.
-    pub fn is_empty(&self, key: &'static str) -> bool {
+    pub(crate) fn is_empty(&self, key: &'static str) -> bool {
         matches!(self.value.get(key), Some(Node::Null))
     }
 
     /// True if keys of the section `home` below stand in this section.
-    pub fn has_strays_of(&self, home: &str) -> bool {
+    pub(crate) fn has_strays_of(&self, home: &str) -> bool {
         !self.strays_of(home).is_empty()
     }
 
@@ -94,44 +94,44 @@ impl<'a> Section<'a> {
     }
 
     /// Reports a problem with the value of `key`.
-    pub fn error(&self, key: &str, message: impl Into<String>) {
+    pub(crate) fn error(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), false);
     }
 
     /// The same, for a problem that the environment variables `unset` would solve.
-    pub fn error_of_unset(&self, key: &str, message: impl Into<String>, unset: &[&str]) {
+    pub(crate) fn error_of_unset(&self, key: &str, message: impl Into<String>, unset: &[&str]) {
         let unset = unset.iter().map(ToString::to_string).collect();
         let (path, message) = (self.path.key(key), message.into());
         self.report_problem(RawProblem { path, message, is_warning: false, unset });
     }
 
     /// Reports a problem with `key` itself, which may have no value.
-    pub fn error_at_key(&self, key: &str, message: impl Into<String>) {
+    pub(crate) fn error_at_key(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key).itself(), message.into(), false);
     }
 
     /// Reports a problem with the entry `name` in the mapping under `key`.
-    pub fn error_in(&self, key: &str, name: &str, message: impl Into<String>) {
+    pub(crate) fn error_in(&self, key: &str, name: &str, message: impl Into<String>) {
         self.report(self.path.key(key).key(name).itself(), message.into(), false);
     }
 
     /// Reports a problem with an element of the list under `key`.
-    pub fn error_at(&self, key: &str, index: usize, message: impl Into<String>) {
+    pub(crate) fn error_at(&self, key: &str, index: usize, message: impl Into<String>) {
         self.report(self.path.key(key).index(index), message.into(), false);
     }
 
     /// Warns about the value of `key`.
-    pub fn warn(&self, key: &str, message: impl Into<String>) {
+    pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), true);
     }
 
     /// Warns about the entry `name` in the mapping under `key`.
-    pub fn warn_in(&self, key: &str, name: &str, message: impl Into<String>) {
+    pub(crate) fn warn_in(&self, key: &str, name: &str, message: impl Into<String>) {
         self.report(self.path.key(key).key(name).itself(), message.into(), true);
     }
 
     /// Reports that `key` is required, unless it is there or a similar key is.
-    pub fn require(&self, key: &'static str, message: impl Into<String>) {
+    pub(crate) fn require(&self, key: &'static str, message: impl Into<String>) {
         if !self.has(key) && !self.strays.contains(&key) {
             self.lacking.borrow_mut().push((key, message.into()));
         }
@@ -148,7 +148,7 @@ impl<'a> Section<'a> {
     }
 
     /// A text.
-    pub fn text(&self, key: &'static str) -> Option<String> {
+    pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         let value = self.value(key)?;
         match value.scalar() {
             Some(scalar) if scalar.kind == ScalarKind::Text => {
@@ -169,7 +169,7 @@ impl<'a> Section<'a> {
     }
 
     /// `true` or `false`.
-    pub fn flag(&self, key: &'static str, default: bool) -> bool {
+    pub(crate) fn flag(&self, key: &'static str, default: bool) -> bool {
         let Some(value) = self.value(key) else { return default };
         let scalar = value.scalar();
         if let Some(ScalarKind::Flag(flag)) = scalar.map(|scalar| scalar.kind) {
@@ -186,14 +186,14 @@ impl<'a> Section<'a> {
     }
 
     /// True if the value of `key` is a flag or missing.
-    pub fn is_flag(&self, key: &'static str) -> bool {
+    pub(crate) fn is_flag(&self, key: &'static str) -> bool {
         self.value(key).is_none_or(|value| {
             value.scalar().is_some_and(|scalar| matches!(scalar.kind, ScalarKind::Flag(_)))
         })
     }
 
     /// A whole number from `least` to `most`.
-    pub fn integer(&self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
+    pub(crate) fn integer(&self, key: &'static str, default: u64, least: u64, most: u64) -> u64 {
         let Some(value) = self.value(key) else { return default };
         let is_fine = |number: &u64| (least..=most).contains(number);
         let scalar = value.scalar();
@@ -216,12 +216,16 @@ impl<'a> Section<'a> {
     }
 
     /// One of several words, each with its meaning; the first is the default.
-    pub fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> T {
+    pub(crate) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> T {
         self.known_choice(key, choices).unwrap_or(choices[0].1)
     }
 
     /// The same; None for an unknown word, which is reported, so that its consequences are not.
-    pub fn known_choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn known_choice<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
         let Some(value) = self.value(key) else { return Some(choices[0].1) };
         let word = value.scalar().filter(|scalar| scalar.kind == ScalarKind::Text);
         let chosen = word.and_then(|word| choices.iter().find(|(name, _)| *name == word.text));
@@ -234,7 +238,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports that the value of `key` is none of `names`.
-    pub fn not_one_of(&self, key: &'static str, names: &[&str]) {
+    pub(crate) fn not_one_of(&self, key: &'static str, names: &[&str]) {
         let Some(value) = self.value(key) else { return };
         let near = value.scalar().and_then(|word| nearest(&word.text, names.iter().copied()));
         let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
@@ -245,7 +249,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts; numbers and flags count as written.
-    pub fn texts(&self, key: &'static str) -> Vec<String> {
+    pub(crate) fn texts(&self, key: &'static str) -> Vec<String> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let texts = match value {
             Node::List(list) => {
@@ -260,7 +264,7 @@ impl<'a> Section<'a> {
     }
 
     /// A mapping of texts, in file order; numbers and flags count as written.
-    pub fn text_map(&self, key: &'static str) -> Vec<(String, String)> {
+    pub(crate) fn text_map(&self, key: &'static str) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for (name, text) in self.optional_text_map(key) {
             match text {
@@ -272,7 +276,7 @@ impl<'a> Section<'a> {
     }
 
     /// A mapping of texts as [`Section::text_map`] reads it, with None for null.
-    pub fn optional_text_map(&self, key: &'static str) -> Vec<(String, Option<String>)> {
+    pub(crate) fn optional_text_map(&self, key: &'static str) -> Vec<(String, Option<String>)> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let Node::Map(entries) = value else {
             self.error(key, format!("'{key}' must hold names and texts, not {}", what_is(value)));
@@ -295,7 +299,7 @@ impl<'a> Section<'a> {
     }
 
     /// The section under `key`; an empty one if it is missing.
-    pub fn section(&self, key: &'static str) -> Section<'a> {
+    pub(crate) fn section(&self, key: &'static str) -> Section<'a> {
         const LEFT_OUT: &Node = &Node::Null;
         let value = self.value(key).unwrap_or(LEFT_OUT);
         let section = Section::new(self.document, value, self.path.key(key), key.to_owned());
@@ -303,13 +307,13 @@ impl<'a> Section<'a> {
     }
 
     /// The sections in the list under `key`, called `name`; None if it is not a list, which is reported.
-    pub fn sections(&self, key: &'static str, name: &str) -> Option<Vec<Section<'a>>> {
+    pub(crate) fn sections(&self, key: &'static str, name: &str) -> Option<Vec<Section<'a>>> {
         let Some(value) = self.value(key) else { return Some(Vec::new()) };
         self.list(value, &self.path.key(key), key, name)
     }
 
     /// Each key of the section under `key`, as written, with the sections in its list.
-    pub fn lists(&self, key: &'static str, name: &str) -> Vec<(String, Vec<Section<'a>>)> {
+    pub(crate) fn lists(&self, key: &'static str, name: &str) -> Vec<(String, Vec<Section<'a>>)> {
         let section = self.section(key);
         let Node::Map(entries) = section.value else { return Vec::new() };
         let path = self.path.key(key);
@@ -341,7 +345,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports the unread keys, `unused` ones as warnings and others as errors, and the missing required keys.
-    pub fn finish(&self, unused: &[&str]) {
+    pub(crate) fn finish(&self, unused: &[&str]) {
         let mut meant = Vec::new();
         let mut homes = Vec::new();
         if let Node::Map(entries) = self.value {
@@ -414,7 +418,7 @@ impl<'a> Section<'a> {
 }
 
 /// The one of `known` that is most similar to `word`, if any is similar.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_lowercase());
     let near = known.map(|other| (distance(other), other)).min()?;

@@ -1063,7 +1063,7 @@ fn the_recipes_for_files_of_other_programs_are_valid() {
 
 #[test]
 fn keys_are_known_where_a_hint_says_that_they_belong() {
-    use crate::config::raw::HOMES;
+    use crate::config::raw::homes::HOMES;
 
     let written = |section: &str, key: &str| match section {
         "settings" => document(&format!("{key}: null"), "auth_type: none"),

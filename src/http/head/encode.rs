@@ -3,7 +3,7 @@
 /// Writes a field. Nothing is checked.
 // Part by part rather than in a loop: a copy of a known length is no call.
 #[inline]
-pub fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     head.extend_from_slice(name);
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
@@ -11,7 +11,7 @@ pub fn field(head: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Writes how a body is framed: by its length, or by chunks where that is not known (RFC 9112 §6).
-pub fn framing(head: &mut Vec<u8>, length: Option<u64>) {
+pub(crate) fn framing(head: &mut Vec<u8>, length: Option<u64>) {
     match length {
         // `write!` to a Vec is a long way round for a number.
         Some(length) => {

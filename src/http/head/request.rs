@@ -80,7 +80,7 @@ fn bad(what: &str) -> Refusal {
 }
 
 /// Checks a head that either server parsed: target, host and framing.
-pub fn check(
+pub(crate) fn check(
     method: String,
     target: &str,
     version: Version,

@@ -47,13 +47,13 @@ impl HeadReader {
 /// Counts the interim heads (RFC 9110 §15.2) before an answer: all of them together may be as large as one head.
 /// Otherwise a provider that sends them endlessly would hold a request for ever.
 #[derive(Debug, Default)]
-pub struct Interims {
+pub(crate) struct Interims {
     bytes: usize,
 }
 
 impl Interims {
     /// Adds one of this size.
-    pub fn add(&mut self, head_bytes: usize) -> Result<(), BadHead> {
+    pub(crate) fn add(&mut self, head_bytes: usize) -> Result<(), BadHead> {
         self.bytes += head_bytes;
         if self.bytes > HEAD_MAX_BYTES {
             return Err(BadHead::InterimsTooLong);

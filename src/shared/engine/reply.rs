@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::record::BadRecord;
 
 /// The time limit of a connection, and of an answer on it.
-pub const ANSWER_MAX: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A problem with the server or the connection; `Display` holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -45,7 +45,7 @@ pub(super) enum Form {
 }
 
 /// The values of an answer, as `read` has them, where it is whole.
-pub fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
+pub(crate) fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     let answer = read(headers, body)?;
     if answer.form == Form::Cut { Err(NOT_JSON) } else { Ok(answer.value) }
 }
@@ -77,7 +77,7 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
 }
 
 /// Whether `body` is the whole of an answer, though its connection broke off: for JSON its braces say so.
-pub fn is_whole(headers: &Headers, body: &[u8]) -> bool {
+pub(crate) fn is_whole(headers: &Headers, body: &[u8]) -> bool {
     read(headers, body).is_ok_and(|answer| matches!(answer.form, Form::Json | Form::Defective))
 }
 

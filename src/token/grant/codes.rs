@@ -4,7 +4,7 @@ use crate::token::grant::failure::Class;
 
 /// What an error code says is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub(crate) enum Meaning {
     /// The refresh token, or the login that it stands for, is over.
     TokenDead,
     /// The client's id or secret, or what it may do.
@@ -24,7 +24,7 @@ pub enum Meaning {
 }
 
 /// Added to a code whose description says that the refresh token is no good.
-pub const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
+pub(crate) const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
 
 /// A grant type that the issuer does not have: no other form of the request helps but another one.
 const GRANT_TYPE: [&str; 2] = ["unsupported_grant_type", "invalid_grant_type"];
@@ -152,7 +152,7 @@ const OVER_ENDS: [&str; 10] = [
 
 impl Meaning {
     /// Of a code as [`crate::token::grant::What::Status`] has it: `invalid_grant`, or `invalid_grant/invalid_rapt`.
-    pub fn of(code: &str) -> Self {
+    pub(crate) fn of(code: &str) -> Self {
         let code = code.to_ascii_lowercase();
         let mut parts = code.split('/').map(Self::of_part);
         let first = parts.next().unwrap_or(Self::Unknown);
@@ -174,7 +174,7 @@ impl Meaning {
     }
 
     /// Whether to try again soon, where the answer had this `status`.
-    pub fn class(self, status: u16, code: Option<&str>) -> Class {
+    pub(crate) fn class(self, status: u16, code: Option<&str>) -> Class {
         match self {
             Self::TokenDead => Class::TokenDead,
             Self::Client | Self::Scope | Self::Account => Class::Permanent,

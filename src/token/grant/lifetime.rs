@@ -8,7 +8,7 @@ use crate::expiry;
 use crate::jwt::{self, Exp};
 
 /// A lifetime assumed where nothing names one.
-pub const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
+pub(crate) const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
 /// A lifetime beyond this is taken for a mistake.
 pub const LIFETIME_MAX_MS: i64 = 10 * 366 * 24 * 3_600_000;
 /// The zone of a date and time without an offset, as the variable `TZ` has it: UTC, since an issuer is elsewhere.

@@ -24,7 +24,7 @@ pub struct TokenRequest {
 /// The request that gets the next token, with `refresh_token` for the refresh grant, and `scope`.
 ///
 /// Fails with what is missing where the client's id or secret is not there.
-pub fn request(
+pub(crate) fn request(
     config: &AutoRefresh,
     refresh_token: Option<&Secret>,
     scope: Option<&str>,
@@ -43,7 +43,7 @@ pub fn request(
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
 ///
 /// Fails with what is missing where the client's id or secret is not there.
-pub fn request_with<'a>(
+pub(crate) fn request_with<'a>(
     config: &'a AutoRefresh,
     url: &str,
     mut params: Vec<(&'a str, &'a str)>,

@@ -11,9 +11,9 @@ use crate::token::store::{Generation, Token};
 /// The next scheduled refresh is at least this far from the last one, however short tokens live.
 pub const REFRESH_GAP_MIN_MS: u64 = 250;
 /// The least that an issuer's `refresh_in` is taken for.
-pub const REFRESH_IN_MIN_MS: u64 = 1_000;
+pub(crate) const REFRESH_IN_MIN_MS: u64 = 1_000;
 /// The wait from the end of a token that the issuer repeated to the next try.
-pub const REPEATED_RETRY_MS: u64 = 1_000;
+pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
 
 /// The access token in hand, if there is one.
 #[derive(Debug)]

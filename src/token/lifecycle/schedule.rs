@@ -11,7 +11,7 @@ use crate::token::lifecycle::outlook::Outlook;
 use crate::token::lifecycle::policy::Policy;
 
 /// The longest wait for a wrong wall clock to be set.
-pub const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
+pub(crate) const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
 /// The wait after this machine had run out of something that a request takes.
 const SHORTAGE_RETRY_MS: u64 = 1_000;
 

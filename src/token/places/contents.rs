@@ -10,7 +10,7 @@ use crate::token::state_file::StateFile;
 
 /// The state files of a folder, as far as they can be read.
 #[derive(Debug, Default)]
-pub struct Contents {
+pub(crate) struct Contents {
     pub(super) folder: PathBuf,
     /// The name of each, and what it holds.
     pub(super) files: Vec<(String, Saved)>,
@@ -22,7 +22,7 @@ pub struct Contents {
 
 /// What was found of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The name of its file, which may be that of a provider that is no more; None where there is none.
     pub slug: Option<String>,
     /// Older files of its providers, to be moved aside.
@@ -36,7 +36,7 @@ pub(super) fn numbered(slug: &str) -> impl Iterator<Item = String> {
 
 impl Contents {
     /// Reads the state files in `folder`. What is wrong with one is said by the refresher that needs it.
-    pub fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         let mut contents = Self { folder: folder.to_owned(), ..Self::default() };
         let all = StateFile::all_in(folder).unwrap_or_else(|error| {
             contents.unlisted = Some(error);
@@ -62,7 +62,7 @@ impl Contents {
 
     /// Where the chain of `group` is, which is one of `all`. Files called as in `in_use` belong to refreshers
     /// that run.
-    pub fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
+    pub(crate) fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
         let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
         if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
             // It may hold the newest tokens: it is waited for rather than passed over.
@@ -77,7 +77,13 @@ impl Contents {
 
     /// The same for a chain whose refresher runs with the file called `own`, and moves it itself. Another process
     /// may have moved it already: only what is older than that file is stale.
-    pub fn find_beside(&self, group: &Group, all: &[Group], in_use: &[&str], own: &str) -> Found {
+    pub(crate) fn find_beside(
+        &self,
+        group: &Group,
+        all: &[Group],
+        in_use: &[&str],
+        own: &str,
+    ) -> Found {
         let own = self.files.iter().find(|(slug, _)| slug == own);
         let Some(own) = own.map(|(_, saved)| freshness(saved)) else { return Found::default() };
         let mut stale = self.of_chain(group, all, in_use);

@@ -7,7 +7,7 @@ use crate::token::places::contents::{Contents, numbered};
 
 /// Hands out names for state files, none of them twice.
 #[derive(Debug, Default)]
-pub struct Homes {
+pub(crate) struct Homes {
     /// Used by refreshers that run, or given out.
     pub taken: BTreeSet<String>,
     /// Used by refreshers that run, which are about to leave them.
@@ -17,7 +17,7 @@ pub struct Homes {
 impl Homes {
     /// A name for the chain of `group`: that of one of its providers that nobody uses; `found`, where that is
     /// one. Only where it `may_wait` one that is being left.
-    pub fn give(
+    pub(crate) fn give(
         &mut self,
         group: &Group,
         found: Option<&str>,

@@ -14,7 +14,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(250);
 
 /// What is to be done with the files of one chain.
 #[derive(Clone, Debug)]
-pub struct Move {
+pub(crate) struct Move {
     /// The names of its providers.
     pub name: String,
     /// Its files.
@@ -25,7 +25,7 @@ pub struct Move {
 
 impl Contents {
     /// Sorts the folder out: moves older files aside, and those of the chains to their names.
-    pub fn settle(&self, moves: &[Move], now: Timestamp, wait: &dyn Fn(Duration)) {
+    pub(crate) fn settle(&self, moves: &[Move], now: Timestamp, wait: &dyn Fn(Duration)) {
         let file = |slug: &str| StateFile::new(&self.folder, slug);
         for one in moves {
             for slug in &one.found.stale {

@@ -9,7 +9,7 @@ use crate::token::state_file::StateFile;
 
 /// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider
 /// whose chain began with the same refresh token, at the same issuer.
-pub fn of_stored(own: &Path, seed: Option<&Secret>, client: Option<&str>) -> PathBuf {
+pub(crate) fn of_stored(own: &Path, seed: Option<&Secret>, client: Option<&str>) -> PathBuf {
     let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
     let hash = seed.hash();
     let contents = Contents::read(folder);

@@ -36,11 +36,11 @@ pub struct TokenAnswer {
 }
 
 /// Sends a token request and gives it the time stated. Fails where no answer came.
-pub type Send =
+pub(crate) type Send =
     Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, Failure> + std::marker::Send>;
 
 /// Makes a channel that is ready after a time: a test can hold the other end.
-pub type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
+pub(crate) type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
 
 /// Everything a refresher works with.
 pub struct Setup {

@@ -28,14 +28,14 @@ pub(super) fn give_to_owner(file: &File, folder: &Path) {
 }
 
 /// Whether files can be made in `folder`; it is made where it is not there yet.
-pub fn check_writable(folder: &Path) -> io::Result<()> {
+pub(crate) fn check_writable(folder: &Path) -> io::Result<()> {
     make_folder(folder)?;
     tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
 }
 
 /// The same as far as it can be told without making `folder`: where it is not there yet, whether it could be made. A
 /// check by root must not leave a folder of root's to a service that runs as another user.
-pub fn would_be_writable(folder: &Path) -> io::Result<()> {
+pub(crate) fn would_be_writable(folder: &Path) -> io::Result<()> {
     match fs::metadata(folder) {
         Ok(_) => check_writable(folder),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -66,7 +66,7 @@ fn could_hold(folder: &Path) -> io::Result<()> {
 }
 
 /// Who besides us could read the tokens in `folder`, or put others in their place: one line each.
-pub fn exposures(folder: &Path) -> Vec<String> {
+pub(crate) fn exposures(folder: &Path) -> Vec<String> {
     let mut exposures = Vec::new();
     exposures.extend(exposure(folder, (0o022, "700")));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

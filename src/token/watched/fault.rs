@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::clock::Timestamp;
 
 /// The largest file that is read.
-pub const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
+pub(crate) const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// There is no credential to send.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,23 +3,23 @@
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use evertoken::clock::{Moment, Timestamp};
-use evertoken::config::resolve::{self, Sources};
-use evertoken::config::token_fields::TokenFields;
-use evertoken::http::body::{BodyDecoder, BodyFault};
-use evertoken::http::chunked::BadFraming;
-use evertoken::http::framing::Framing;
-use evertoken::http::head::request::HeadReader;
-use evertoken::http::head::response::{self, HeadReader as ResponseReader, Parsed};
-use evertoken::http::head::{BadHead, HEAD_MAX_BYTES};
-use evertoken::http::message::{AnswerLength, BodyLength, Headers, RequestHead, Version};
-use evertoken::http::refusal::Code;
-use evertoken::http::rules::Rules;
-use evertoken::proxy::model;
-use evertoken::record;
-use evertoken::secret::Secret;
-use evertoken::token::grant::{self, LIFETIME_MAX_MS};
-use evertoken::token::lifecycle::{Lifecycle, Policy};
+use evertoken::testing::BadFraming;
+use evertoken::testing::Code;
+use evertoken::testing::Framing;
+use evertoken::testing::RequestHeadReader;
+use evertoken::testing::Rules;
+use evertoken::testing::Secret;
+use evertoken::testing::TokenFields;
+use evertoken::testing::parse_record;
+use evertoken::testing::{AnswerLength, BodyLength, Headers, RequestHead, Version};
+use evertoken::testing::{BadHead, HEAD_MAX_BYTES};
+use evertoken::testing::{BodyDecoder, BodyFault};
+use evertoken::testing::{LIFETIME_MAX_MS, read_grant};
+use evertoken::testing::{Lifecycle, Policy};
+use evertoken::testing::{Moment, Timestamp};
+use evertoken::testing::{Parsed, ResponseHeadReader, response_framing};
+use evertoken::testing::{Sources, resolve};
+use evertoken::testing::{find_model, rename_model};
 use serde_json::Value;
 
 /// Some time after this program was made.
@@ -31,7 +31,7 @@ const BODY_MAX_BYTES: u64 = 64;
 type Outcome = Result<Option<(RequestHead, usize)>, Code>;
 
 fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {
-    let mut reader = HeadReader::default();
+    let mut reader = RequestHeadReader::default();
     for end in ends {
         let read = reader.read(&bytes[..end]).map_err(|refusal| refusal.code)?;
         if read.is_some() {
@@ -174,7 +174,7 @@ fn read_response(
     bytes: &[u8],
     ends: impl Iterator<Item = usize>,
 ) -> Result<Option<Parsed>, BadHead> {
-    let mut reader = ResponseReader::default();
+    let mut reader = ResponseHeadReader::default();
     for end in ends {
         let read = reader.read(&bytes[..end])?;
         if read.is_some() {
@@ -201,7 +201,7 @@ pub(crate) fn response_head(bytes: &[u8]) {
     assert_eq!(other.version, Some(u8::from(parsed.version == Version::Http11)));
     assert!(parsed.head.headers.iter().eq(theirs(other.headers)), "{:?}", parsed.head.headers);
     for method in ["GET", "HEAD"] {
-        let Ok((wire, length)) = response::framing(method, &parsed) else { continue };
+        let Ok((wire, length)) = response_framing(method, &parsed) else { continue };
         let coded = parsed.head.headers.contains("transfer-encoding");
         let sized = parsed.head.headers.contains("content-length");
         match length {
@@ -286,7 +286,7 @@ pub(crate) fn response_body(bytes: &[u8]) {
 pub(crate) fn token_response(bytes: &[u8]) {
     let Some((status, body)) = bytes.split_first_chunk::<2>() else { return };
     let status = 100 + u16::from_be_bytes(*status) % 500;
-    match grant::read(status, &Headers::new(), body, &TokenFields::default(), NOW.wall) {
+    match read_grant(status, &Headers::new(), body, &TokenFields::default(), NOW.wall) {
         Ok(grant) => {
             assert!((200..300).contains(&status));
             assert!(!grant.access_token.expose().is_empty());
@@ -309,8 +309,8 @@ pub(crate) fn token_response(bytes: &[u8]) {
 /// holds, a life begun with it offers no expired token.
 pub(crate) fn state_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(saved) = record::parse(text) else { return };
-    assert_eq!(record::parse(saved.to_json().expose()).as_ref(), Ok(&saved));
+    let Ok(saved) = parse_record(text) else { return };
+    assert_eq!(parse_record(saved.to_json().expose()).as_ref(), Ok(&saved));
     let policy = Policy {
         refresh_before_ms: 300_000,
         retry_interval_ms: 3_600_000,
@@ -339,7 +339,7 @@ pub(crate) fn configuration(bytes: &[u8]) {
         is_root: false,
         working_folder: None,
     };
-    match resolve::resolve(text, "f", &sources) {
+    match resolve(text, "f", &sources) {
         Ok((config, warnings)) => {
             assert!(warnings.iter().all(|problem| problem.is_warning));
             let mut slugs: Vec<_> = config.providers.iter().map(|one| &one.slug).collect();
@@ -353,7 +353,7 @@ pub(crate) fn configuration(bytes: &[u8]) {
 
 /// The model that is found is the one that a JSON parser sees, and a rename changes it alone.
 pub(crate) fn model(bytes: &[u8]) {
-    let found = model::find(bytes);
+    let found = find_model(bytes);
     if let Ok(Value::Object(object)) = serde_json::from_slice(bytes) {
         let seen = object.get("model").and_then(Value::as_str);
         let name = found.as_ref().map(|field| field.name.as_str());
@@ -361,8 +361,8 @@ pub(crate) fn model(bytes: &[u8]) {
         assert!(seen.is_none() || name == seen, "{name:?} {seen:?}");
     }
     let Some(field) = found else { return };
-    let renamed = model::rename(bytes, &field, "new \"name\"");
-    let again = model::find(&renamed).expect("it stands there still");
+    let renamed = rename_model(bytes, &field, "new \"name\"");
+    let again = find_model(&renamed).expect("it stands there still");
     assert_eq!((again.name.as_str(), again.place.start), ("new \"name\"", field.place.start));
     assert_eq!(renamed[..field.place.start], bytes[..field.place.start]);
     assert_eq!(renamed[again.place.end..], bytes[field.place.end..]);

@@ -221,7 +221,7 @@ fn listen(pipe: &Path) -> Receiver<Value> {
             }
         }
     };
-    evertoken::thread::spawn("chromium", 512 * 1024, read).expect("a thread").detach();
+    evertoken::testing::spawn("chromium", 512 * 1024, read).expect("a thread").detach();
     answers
 }
 

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use evertoken::clock::{Clock, Moment};
+use evertoken::testing::{Clock, Moment};
 
 use crate::support::binary::Binary;
 use crate::support::client::{Answer, ask, get, post};

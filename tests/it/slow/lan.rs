@@ -131,7 +131,7 @@ impl Names {
                 }
             }
         };
-        evertoken::thread::spawn("names", 128 * 1024, serve).unwrap().detach();
+        evertoken::testing::spawn("names", 128 * 1024, serve).unwrap().detach();
         Self { socket, state }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evertoken::clock::{Clock, Moment, RELEASED_AT};
+use evertoken::testing::{Clock, Moment, RELEASED_AT};
 
 use super::alone;
 use super::chromium::Chromium;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
 
-use evertoken::shared::engine::Line;
+use evertoken::testing::Line;
 
 use super::engine::{Server, program, store};
 use crate::support::binary::Binary;

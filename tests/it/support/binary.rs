@@ -42,7 +42,7 @@ fn collect(output: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) 
             lines.lock().unwrap().push(line);
         }
     };
-    evertoken::thread::spawn("output", 256 * 1024, read).unwrap().detach();
+    evertoken::testing::spawn("output", 256 * 1024, read).unwrap().detach();
 }
 
 impl Binary {

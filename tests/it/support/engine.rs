@@ -1,8 +1,8 @@
 //! The rules of the shared store's scripts once more, in plain code and in a time of its own: what the
 //! simulation of several hosts runs against, and what a real server is compared with.
 
-use evertoken::record::Mark;
-use evertoken::shared::lease::GRACE_MS;
+use evertoken::testing::GRACE_MS;
+use evertoken::testing::Mark;
 
 /// The store's knowledge of one provider.
 #[derive(Clone, Debug)]

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use evertoken::app::App;
-use evertoken::assemble::Environment;
-use evertoken::clock::Clock;
-use evertoken::config::Config;
-use evertoken::config::resolve::{Problem, Sources, resolve};
-use evertoken::supervisor::Supervisor;
+use evertoken::testing::App;
+use evertoken::testing::Clock;
+use evertoken::testing::Config;
+use evertoken::testing::Environment;
+use evertoken::testing::Supervisor;
+use evertoken::testing::{Problem, Sources, resolve};
 
 use super::client::{Answer, ask};
 
@@ -145,7 +145,7 @@ impl Builder {
         let variables = &self.variables;
         let sources = Sources {
             environment: &|name| variables.get(name).cloned(),
-            files: &evertoken::config::secret_file::read,
+            files: &evertoken::testing::read_secret_file,
             file_mode: None,
             is_root: false,
             working_folder: None,

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::config::Missing;
+use crate::token::lifecycle::access::REFRESH_IN_MIN_MS;
+use crate::token::lifecycle::schedule::WRONG_CLOCK_WAIT_MS;
 
 fn missing() -> Failure {
     Failure::missing(Missing::Variable("X".into()))
