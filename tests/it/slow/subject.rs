@@ -63,7 +63,7 @@ impl Subject {
         let binary = Binary::start_shell(
             folder.path(),
             &script,
-            &[("RUST_LOG", "warn,evertoken::testing::app=info")],
+            &[("RUST_LOG", "warn,evertoken::app=info")],
         );
         let address = binary.address();
         let mut subject = Self { binary, address, peer, before: (0, 0), alone, _folder: folder };
