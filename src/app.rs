@@ -7,8 +7,9 @@ use log::{info, warn};
 
 use crate::assemble::{Environment, Load, StartError};
 use crate::clock::Deadline;
-use crate::config::{Config, ServerKind};
+use crate::config::Config;
 use crate::current::Current;
+use crate::ingress::{Server, Service, listener};
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
@@ -16,7 +17,8 @@ use crate::token::state_file::{check_writable, exposures};
 
 /// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
 pub struct App {
-    server: crate::ingress::Server,
+    address: SocketAddr,
+    server: Server,
     current: Arc<Current>,
     supervisor: Supervisor,
     watchdog: Option<Watchdog>,
@@ -28,8 +30,7 @@ impl App {
         let settings = &config.settings;
         let address = format!("{}:{}", settings.host, settings.port);
         let bind_error = |error| StartError::Bind(address.clone(), error);
-        let listener =
-            crate::ingress::listener::bind(&settings.host, settings.port).map_err(bind_error)?;
+        let listener = listener::bind(&settings.host, settings.port).map_err(bind_error)?;
         let bound = listener.local_addr().map_err(bind_error)?;
         if let Err(error) = check_writable(&settings.state_dir) {
             warn!(
@@ -45,11 +46,8 @@ impl App {
         let server_kind = settings.server;
         let supervisor = environment.supervisor.clone();
         let current = Current::start(config, bound, environment, load)?;
-        let service: Arc<dyn crate::ingress::Service> = current.clone();
-        let server = match server_kind {
-            ServerKind::Builtin => crate::ingress::Server::start(listener, limits, service),
-            ServerKind::TinyHttp => crate::ingress::Server::start_tiny(listener, limits, service),
-        };
+        let service: Arc<dyn Service> = current.clone();
+        let server = Server::start(server_kind, listener, limits, service);
         let server = server.map_err(StartError::Thread)?;
         info!("Listening on http://{bound}");
         supervisor.tell(&Stage::Ready(current.status_line()));
@@ -58,12 +56,12 @@ impl App {
             Watchdog::start(supervisor.clone(), period, bound, move || of_status.status_line())
         });
         let watchdog = watchdog.transpose().map_err(StartError::Thread)?;
-        Ok(Self { server, current, supervisor, watchdog })
+        Ok(Self { address: bound, server, current, supervisor, watchdog })
     }
 
     /// The listening address.
     pub fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
+        self.address
     }
 
     /// The configuration in use, which obeys orders to reload and to refresh, on any thread.

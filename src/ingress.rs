@@ -3,11 +3,11 @@
 //! Requests are served behind [`Service`], so that both servers (the built-in one and `tiny_http`) feed the same
 //! exchange.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::{Limits, ServerKind};
 
 pub(crate) mod conn;
 pub(crate) mod door;
@@ -31,29 +31,20 @@ pub enum Server {
 }
 
 impl Server {
-    /// Starts our own server.
+    /// Starts a server of `kind`.
     pub fn start(
+        kind: ServerKind,
         listener: TcpListener,
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> std::io::Result<Self> {
-        listener::BuiltinServer::start(listener, limits, service).map(Self::Builtin)
-    }
-
-    /// Starts `tiny_http`.
-    pub fn start_tiny(
-        listener: TcpListener,
-        limits: Limits,
-        service: Arc<dyn Service>,
-    ) -> std::io::Result<Self> {
-        tiny::TinyServer::start(listener, limits, service).map(Self::Tiny)
-    }
-
-    /// The listening address.
-    pub fn local_addr(&self) -> SocketAddr {
-        match self {
-            Self::Builtin(server) => server.local_addr(),
-            Self::Tiny(server) => server.local_addr(),
+        match kind {
+            ServerKind::Builtin => {
+                listener::BuiltinServer::start(listener, limits, service).map(Self::Builtin)
+            }
+            ServerKind::TinyHttp => {
+                tiny::TinyServer::start(listener, limits, service).map(Self::Tiny)
+            }
         }
     }
 

@@ -3,9 +3,11 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use log::debug;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Socket, TcpKeepalive};
 
 /// The silence after which the other end is probed. NAT boxes forget silent connections after 4 to 5 minutes; the
@@ -55,23 +57,28 @@ fn try_watch(socket: &Socket, peer: Peer) -> io::Result<()> {
     socket.set_tcp_user_timeout((peer == Peer::Remote).then_some(UNACKNOWLEDGED_MAX))
 }
 
-/// The settings on `socket`, for tests: whether it probes, after how long, how often, how many times, and how long
-/// data may stay unacknowledged.
-#[cfg(test)]
-pub(crate) fn set_on(socket: &Socket) -> (bool, [u64; 3], Option<Duration>) {
-    let probes = [
-        socket.tcp_keepalive_time().unwrap().as_secs(),
-        socket.tcp_keepalive_interval().unwrap().as_secs(),
-        u64::from(socket.tcp_keepalive_retries().unwrap()),
-    ];
-    (socket.keepalive().unwrap(), probes, socket.tcp_user_timeout().unwrap())
+/// True if `event` has happened on `socket`, without waiting for it.
+pub(crate) fn has_event(socket: impl AsFd, event: PollFlags) -> bool {
+    let mut fds = [PollFd::new(&socket, event)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use socket2::{Domain, Type};
 
     use super::*;
+
+    /// The settings on `socket`: whether it probes, after how long, how often, how many times, and how long
+    /// data may stay unacknowledged.
+    pub(crate) fn set_on(socket: &Socket) -> (bool, [u64; 3], Option<Duration>) {
+        let probes = [
+            socket.tcp_keepalive_time().unwrap().as_secs(),
+            socket.tcp_keepalive_interval().unwrap().as_secs(),
+            u64::from(socket.tcp_keepalive_retries().unwrap()),
+        ];
+        (socket.keepalive().unwrap(), probes, socket.tcp_user_timeout().unwrap())
+    }
 
     #[test]
     fn loopback_addresses_are_this_machine() {

@@ -10,7 +10,7 @@ pub use crate::config::secret_file::read as read_secret_file;
 pub use crate::config::slug::{in_path as slug_in_path, of_name as slug_of_name};
 pub use crate::config::store_address::StoreAddress;
 pub use crate::config::token_fields::TokenFields;
-pub use crate::config::{Config, Fallback, Limits, Missing, ProviderKind, SharedStore};
+pub use crate::config::{Config, Fallback, Limits, Missing, ProviderKind, ServerKind, SharedStore};
 pub use crate::http::body::{BodyDecoder, BodyFault};
 pub use crate::http::chunked::BadFraming;
 pub use crate::http::framing::Framing;

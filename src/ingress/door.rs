@@ -4,6 +4,7 @@
 //! where its head is whole, and after 50 ms where it is not. The pages that say how evertoken is doing are answered as
 //! ever. No read or write of the thread waits, so a client that sends or takes nothing holds up nobody.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -58,10 +59,21 @@ pub(crate) fn start(
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, wake.as_fd(), EventData::new_u64(WAKE_ID), EventFlags::IN)?;
-    let most = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
+    let visitors_max = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
     let door = Door { words, wake: wake.clone() };
     let hosting = Hosting { limits, service, door: door.clone() };
-    let keeper = Keeper::new(inbox, wake, epoll, hosting.clone(), live, pool, most);
+    let keeper = Keeper {
+        inbox,
+        wake,
+        epoll,
+        hosting: hosting.clone(),
+        live,
+        pool,
+        visitors_max,
+        visitors: BTreeMap::new(),
+        next_id: 0,
+        stopping: None,
+    };
     let thread = thread::spawn("door", STACK_BYTES, move || keeper.run())?;
     Ok((hosting, DoorThread { door, _thread: thread }))
 }

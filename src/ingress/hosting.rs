@@ -61,21 +61,6 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Takes in a connection without a free worker.
-    pub(crate) fn take_in(&self, guest: Guest) {
-        self.say(Word::Guest(guest));
-    }
-
-    /// Takes in a connection that gets no slot.
-    pub(crate) fn refuse(&self, stream: Arc<TcpStream>, why: &'static str) {
-        self.say(Word::Refused(stream, why));
-    }
-
-    /// Asks for a descriptor.
-    pub(crate) fn shed(&self) {
-        self.say(Word::Shed);
-    }
-
     pub(super) fn say(&self, word: Word) {
         // The thread never blocks, so there is room soon. Once it has ended, the connection just closes.
         if self.words.send(word).is_ok() {

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::{debug, warn};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
 use crate::ingress::door::{self, DoorThread};
 use crate::ingress::guest::{Guest, Offer};
-use crate::ingress::hosting::Hosting;
+use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::service::Service;
-use crate::liveness::{Peer, watch_peer};
+use crate::liveness::{Peer, has_event, watch_peer};
 use crate::thread::{self, Thread};
 
 /// Connections that the system holds until they are accepted.
@@ -74,7 +74,6 @@ fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Our own server: an accepting thread, and a worker for each connection.
 pub struct BuiltinServer {
-    address: SocketAddr,
     listener: Arc<TcpListener>,
     live: Arc<Live>,
     stopping: Option<Sender<()>>,
@@ -90,7 +89,7 @@ impl BuiltinServer {
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> io::Result<Self> {
-        let address = listener.local_addr()?;
+        let has_remote_clients = Peer::at(listener.local_addr()?.ip()) == Peer::Remote;
         let listener = Arc::new(listener);
         let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
@@ -102,23 +101,17 @@ impl BuiltinServer {
             live: live.clone(),
             hosting,
             stopped,
-            has_remote_clients: Peer::at(address.ip()) == Peer::Remote,
+            has_remote_clients,
             last_said: None,
         };
         let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
         Ok(Self {
-            address,
             listener,
             live,
             stopping: Some(stopping),
             accepting: Some(accepting),
             door: Some(door),
         })
-    }
-
-    /// The listening address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
     }
 
     /// Stops: see [`crate::ingress::Server::stop`].
@@ -141,15 +134,9 @@ impl BuiltinServer {
         // Only the timers' ends matter: the accepting thread works meanwhile.
         let _ = after(HANDSHAKE_MAX).recv();
         let deadline = Deadline::after(QUEUE_MAX);
-        while self.has_queue() && !deadline.has_passed() {
+        while has_event(&*self.listener, PollFlags::IN) && !deadline.has_passed() {
             let _ = after(QUEUE_LOOK_EVERY).recv();
         }
-    }
-
-    /// True if connections wait to be accepted.
-    fn has_queue(&self) -> bool {
-        let mut fds = [PollFd::new(&*self.listener, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn close_listener(&mut self) {
@@ -205,15 +192,17 @@ impl Acceptor {
         let entry = self.live.enter(stream.clone(), from);
         let door = &self.hosting.door;
         if !entry.has_share(self.hosting.limits.max_connections_per_address) {
-            return door.refuse(stream, "All settings.max_connections_per_address are in use");
+            let why = "All settings.max_connections_per_address are in use";
+            return door.say(Word::Refused(stream, why));
         }
         let offer = Offer::of(Guest { stream, entry, read: Vec::new() });
         let Err(error) = self.pool.run(self.hosting.job(offer.clone())) else { return };
         let Some(guest) = offer.take() else { return };
         if error.kind() == io::ErrorKind::WouldBlock {
-            return door.take_in(guest);
+            return door.say(Word::Guest(guest));
         }
-        door.refuse(guest.stream, "There is no worker thread for this connection");
+        let why = "There is no worker thread for this connection";
+        door.say(Word::Refused(guest.stream, why));
         self.say(&format!("No worker thread can be made: {error}"));
     }
 
@@ -227,8 +216,8 @@ impl Acceptor {
         );
         if !of_the_connection {
             self.say(&format!("No connection can be accepted: {error}; trying again"));
-            self.live.give_way(None);
-            self.hosting.door.shed();
+            self.live.give_way();
+            self.hosting.door.say(Word::Shed);
             let _ = self.stopped.recv_timeout(EXHAUSTED_WAIT);
         }
     }
@@ -244,7 +233,7 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::liveness::set_on;
+    use crate::liveness::tests::set_on;
 
     const LIMIT: Duration = Duration::from_secs(20);
 

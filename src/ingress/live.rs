@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::clock::Deadline;
+use crate::liveness::has_event;
 
 /// All open connections.
 #[derive(Debug, Default)]
@@ -78,10 +79,6 @@ impl Live {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn number_of_wait(&self) -> u64 {
-        self.next_wait.fetch_add(2, Ordering::SeqCst) + 2
-    }
-
     /// Puts a new connection in. It gives way to no other until [`Entry::begin_wait`].
     pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> Entry {
         let origin = Origin::of(from);
@@ -95,9 +92,9 @@ impl Live {
         Entry { live: self.clone(), open, id }
     }
 
-    /// Ends the connection that waits longest, other than `newcomer`: false if none waits.
-    pub fn give_way(&self, newcomer: Option<ConnectionId>) -> bool {
-        self.longest_wait_ends(|id, _| Some(id) != newcomer)
+    /// Ends the connection that waits longest: false if none waits.
+    pub(crate) fn give_way(&self) -> bool {
+        self.longest_wait_ends(|_, _| true)
     }
 
     fn longest_wait_ends(&self, eligible: impl Fn(ConnectionId, &Open) -> bool) -> bool {
@@ -161,11 +158,7 @@ impl Open {
 
     /// True if its first request has begun to come and its worker, which has just been woken, has not read it yet.
     fn is_about_to_be_read(&self, wait: u64) -> bool {
-        if !self.is_new() || wait & IN_HEAD != 0 {
-            return false;
-        }
-        let mut fds = [PollFd::new(&*self.stream, PollFlags::IN)];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        self.is_new() && wait & IN_HEAD == 0 && has_event(&*self.stream, PollFlags::IN)
     }
 
     fn exchange(&self, from: u64, to: u64) -> bool {
@@ -181,16 +174,11 @@ fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
 }
 
 impl Entry {
-    /// The connection's number.
-    pub fn id(&self) -> ConnectionId {
-        self.id
-    }
-
     /// Notes that the connection waits, for a request or for its client to close, and may be ended
     /// for the sake of another; `in_head` says that some of the head is there. Returns false where it
     /// is to end instead.
     pub fn begin_wait(&self, in_head: bool) -> bool {
-        let number = self.live.number_of_wait();
+        let number = self.live.next_wait.fetch_add(2, Ordering::SeqCst) + 2;
         let number = if in_head { number | IN_HEAD } else { number };
         let renew = |wait| (wait != GAVE_WAY).then_some(number);
         // A connection that gave way before its worker came to it stays so.
@@ -281,17 +269,15 @@ mod tests {
         let (second, _d) = enter(&live, "127.0.0.1");
         let (third, _e) = enter(&live, "127.0.0.1");
         assert!(first.end_wait());
-        assert!(live.give_way(Some(first.id())));
+        assert!(live.give_way());
         assert!(second.gave_way() && !second.end_wait());
         assert_eq!((&*second.open.stream).read(&mut [0]).unwrap(), 0, "its worker wakes up");
         assert!(first.begin_wait(false), "it waits again, now for a shorter time than the third");
         assert!(second.begin_wait(false) && second.gave_way(), "it gave way for good");
-        assert!(live.give_way(None));
+        assert!(live.give_way());
         assert!(third.gave_way() && !first.gave_way());
         assert!(first.end_wait());
-        assert!(!live.give_way(None), "nobody waits");
-        let (newcomer, _f) = enter(&live, "127.0.0.1");
-        assert!(!live.give_way(Some(newcomer.id())), "it does not end itself");
+        assert!(!live.give_way(), "nobody waits");
     }
 
     #[test]
@@ -300,7 +286,7 @@ mod tests {
         let (entry, mut client) = enter(&live, "127.0.0.1");
         client.write_all(b"GET").unwrap();
         assert_eq!(entry.open.stream.peek(&mut [0]).unwrap(), 1, "it has come");
-        assert!(!live.give_way(None));
+        assert!(!live.give_way());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! whole before they are sent on.
 
 use std::io::{Cursor, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,6 @@ const STACK_BYTES: usize = 128 * 1024;
 
 /// A running `tiny_http`.
 pub struct TinyServer {
-    address: SocketAddr,
     server: Arc<Server>,
     /// Disconnected once the receive loop and every worker have ended.
     ended: Receiver<()>,
@@ -44,19 +43,13 @@ impl TinyServer {
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> std::io::Result<Self> {
-        let address = listener.local_addr()?;
         let server = Server::from_listener(listener, None).map_err(std::io::Error::other)?;
         let server = Arc::new(server);
         let (alive, ended) = bounded(0);
         let of_thread = server.clone();
         let receive = move || receive(&of_thread, &limits, &service, &alive);
         let receiving = thread::spawn("receive", STACK_BYTES, receive)?;
-        Ok(Self { address, server, ended, _receiving: receiving })
-    }
-
-    /// The listening address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        Ok(Self { server, ended, _receiving: receiving })
     }
 
     /// Stops receiving and waits at most `grace` for requests in flight; 1 where some are left,

@@ -1,12 +1,14 @@
 //! The server under a service of our own: what a panic costs, and what a slow reader meets.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evertoken::testing::Limits;
 use evertoken::testing::Refusal;
 use evertoken::testing::Reply;
+use evertoken::testing::ServerKind;
 use evertoken::testing::{After, Request, Server, Service, bind_listener};
 use evertoken::testing::{AnswerLength, Headers, RequestHead, ResponseHead};
 
@@ -48,23 +50,26 @@ fn limits(max_connections: usize) -> Limits {
     }
 }
 
-fn start(max_connections: usize) -> Server {
+fn start(max_connections: usize, service: impl Service) -> (Server, SocketAddr) {
     let listener = bind_listener("localhost", 0).unwrap();
-    Server::start(listener, limits(max_connections), Arc::new(Panicky)).unwrap()
+    let address = listener.local_addr().unwrap();
+    let limits = limits(max_connections);
+    let server = Server::start(ServerKind::Builtin, listener, limits, Arc::new(service));
+    (server.unwrap(), address)
 }
 
 #[test]
 fn a_panic_costs_one_connection_and_its_slot_comes_back() {
-    let server = start(1);
+    let (_server, address) = start(1, Panicky);
     for _ in 0..3 {
         // With one slot, a connection may come while the last one's worker is still ending.
         crate::support::eventually("a panic ends its connection without an answer", || {
-            let mut client = Client::connect(server.local_addr());
+            let mut client = Client::connect(address);
             client.send(get("/panic"));
             client.is_closed()
         });
         crate::support::eventually("the slot comes back", || {
-            ask(server.local_addr(), get("/fine")).status == 200
+            ask(address, get("/fine")).status == 200
         });
     }
 }
@@ -85,28 +90,27 @@ fn workers_wait_for_their_turn() {
 
         fn refuse(&self, _: &Refusal, _: Option<&RequestHead>, _: &mut dyn Write) {}
     }
-    let listener = bind_listener("localhost", 0).unwrap();
-    let server = Server::start(listener, limits(1), Arc::new(Scheduled)).unwrap();
-    let answer = ask(server.local_addr(), get("/"));
+    let (_server, address) = start(1, Scheduled);
+    let answer = ask(address, get("/"));
     assert_eq!(answer.body, "Ok(Normal(Batch))");
 }
 
 #[test]
 fn a_full_pool_ends_the_connection_that_waits_longest() {
-    let server = start(3);
-    let mut held: Vec<_> = (0..2).map(|_| Client::connect(server.local_addr())).collect();
+    let (server, address) = start(3, Panicky);
+    let mut held: Vec<_> = (0..2).map(|_| Client::connect(address)).collect();
     for client in &mut held {
         client.send(get("/held"));
         assert_eq!(client.answer().body, "/held");
     }
-    let mut in_head = Client::connect(server.local_addr());
+    let mut in_head = Client::connect(address);
     in_head.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n");
     // Of the idle connections and those in their head the oldest gives way to each new one.
     let mut newer = Vec::new();
     for _ in 0..20 {
         // One whose answer was just read may not be waiting yet.
         crate::support::eventually("a new one is served", || {
-            let mut client = Client::connect(server.local_addr());
+            let mut client = Client::connect(address);
             client.send(get("/new"));
             let fine = client.answer().status == 200;
             newer.push(client);
@@ -123,12 +127,12 @@ fn a_full_pool_ends_the_connection_that_waits_longest() {
 
 #[test]
 fn a_rest_of_a_body_that_nobody_read_is_drained_or_the_connection_closes() {
-    let server = start(4);
+    let (_server, address) = start(4, Panicky);
     let with_body = |length: usize| {
         let body = "x".repeat(length);
         format!("POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
     };
-    let mut client = Client::connect(server.local_addr());
+    let mut client = Client::connect(address);
     client.send(with_body(900));
     assert_eq!(client.answer().body, "/a");
     client.send(get("/next"));

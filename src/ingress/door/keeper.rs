@@ -45,44 +45,21 @@ const TOO_SLOW: &str = "All settings.max_connections are in use, and this reques
 const PAGES: [&str; 4] = ["/-/healthy", "/-/ready", "/-/status", "/-/metrics"];
 
 pub(super) struct Keeper {
-    inbox: Receiver<Word>,
-    wake: Arc<OwnedFd>,
-    epoll: OwnedFd,
-    hosting: Hosting,
-    live: Arc<Live>,
-    pool: Pool,
-    visitors_max: usize,
+    pub(super) inbox: Receiver<Word>,
+    pub(super) wake: Arc<OwnedFd>,
+    pub(super) epoll: OwnedFd,
+    pub(super) hosting: Hosting,
+    pub(super) live: Arc<Live>,
+    pub(super) pool: Pool,
+    pub(super) visitors_max: usize,
     /// By number, so the first one came first.
-    visitors: BTreeMap<u64, Visitor>,
-    next_id: u64,
+    pub(super) visitors: BTreeMap<u64, Visitor>,
+    pub(super) next_id: u64,
     /// Set by a stop: whoever is here then has left by it.
-    stopping: Option<Deadline>,
+    pub(super) stopping: Option<Deadline>,
 }
 
 impl Keeper {
-    pub(super) fn new(
-        inbox: Receiver<Word>,
-        wake: Arc<OwnedFd>,
-        epoll: OwnedFd,
-        hosting: Hosting,
-        live: Arc<Live>,
-        pool: Pool,
-        visitors_max: usize,
-    ) -> Self {
-        Self {
-            inbox,
-            wake,
-            epoll,
-            hosting,
-            live,
-            pool,
-            visitors_max,
-            visitors: BTreeMap::new(),
-            next_id: 0,
-            stopping: None,
-        }
-    }
-
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while !self.has_stopped() {
@@ -138,7 +115,7 @@ impl Keeper {
         let mut visitor = Visitor { stream, stage, due: Deadline::after(ASK_MAX) };
         let id = self.next_id;
         self.next_id += 1;
-        if visitor::never_wait(&visitor.stream).is_err() {
+        if visitor.stream.set_nonblocking(true).is_err() {
             return;
         }
         if !self.watch(id, &visitor, EventFlags::IN) {
@@ -165,6 +142,10 @@ impl Keeper {
             Stage::Answering { .. } => self.go_on_answering(id, &mut visitor),
             Stage::Leaving { .. } => !visitor.drain(),
         };
+        self.keep_or_forget(id, visitor, stays);
+    }
+
+    fn keep_or_forget(&mut self, id: u64, visitor: Visitor, stays: bool) {
         if stays {
             self.visitors.insert(id, visitor);
         } else {
@@ -225,7 +206,7 @@ impl Keeper {
             && match self.pool.run(self.hosting.job(offer.clone())) {
                 Ok(()) => true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.live.give_way(None) && {
+                    self.live.give_way() && {
                         self.pool.promise(self.hosting.job(offer.clone()));
                         true
                     }
@@ -269,7 +250,7 @@ impl Keeper {
 
     fn answer(&mut self, id: u64, visitor: &mut Visitor, answer: Vec<u8>) -> bool {
         // A worker may have been about to have it.
-        if visitor::never_wait(&visitor.stream).is_err() {
+        if visitor.stream.set_nonblocking(true).is_err() {
             return false;
         }
         visitor.stage = Stage::Answering { answer, sent: 0 };
@@ -291,7 +272,7 @@ impl Keeper {
         if self.visitors.len() >= self.visitors_max {
             self.make_room();
         }
-        if visitor::never_wait(&stream).is_err() {
+        if stream.set_nonblocking(true).is_err() {
             return;
         }
         let answer = self.refusal(TOO_SLOW, head);
@@ -306,12 +287,8 @@ impl Keeper {
     }
 
     fn end_what_is_due(&mut self) {
-        let due: Vec<u64> = self
-            .visitors
-            .iter()
-            .filter(|(_, visitor)| visitor.due.has_passed())
-            .map(|(id, _)| *id)
-            .collect();
+        let is_due = |(_, visitor): &(&u64, &Visitor)| visitor.due.has_passed();
+        let due: Vec<u64> = self.visitors.iter().filter(is_due).map(|(id, _)| *id).collect();
         for id in due {
             self.end_stage(id);
         }
@@ -332,11 +309,7 @@ impl Keeper {
                 false
             }
         };
-        if stays {
-            self.visitors.insert(id, visitor);
-        } else {
-            self.forget(&visitor);
-        }
+        self.keep_or_forget(id, visitor, stays);
     }
 
     /// The expected worker did not come.

@@ -1,6 +1,6 @@
 //! One connection at the door, read and written without waiting.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,9 +153,4 @@ pub(super) fn find(read: &[u8]) -> Found {
             None => Found::Bad(refusal),
         },
     }
-}
-
-/// From now on no read or write of `stream` waits.
-pub(super) fn never_wait(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nonblocking(true)
 }

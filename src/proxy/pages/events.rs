@@ -4,16 +4,14 @@
 //! nothing runs. Watchers are few, and never more than half of all connections. They are sent away when the
 //! configuration is replaced or the proxy stops.
 
-use std::fmt::Write;
-use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 
 use crate::clock::Stopwatch;
 use crate::http::message::{AnswerLength, Headers, ResponseHead};
 use crate::ingress::Request;
+use crate::liveness::has_event;
 use crate::proxy::outcome::Stop;
 use crate::proxy::pages::{needs, status};
 use crate::proxy::reply::Reply;
@@ -70,7 +68,7 @@ pub(in crate::proxy) fn stream(
         if proxy.watchers.are_dismissed_within(LOOK_EVERY) {
             return Ok(());
         }
-        if request.client.is_some_and(|client| has_left(client)) {
+        if request.client.is_some_and(|client| has_event(client, PollFlags::RDHUP)) {
             return Err(Stop::ClientGone);
         }
     }
@@ -78,15 +76,7 @@ pub(in crate::proxy) fn stream(
 
 /// JSON has no line ends of its own, so one `data` field is enough.
 fn event(report: &Report) -> String {
-    let mut text = String::from("event: status\ndata: ");
     // Texts, numbers and lists of them: JSON can hold all of it.
     let json = serde_json::to_string(report).unwrap_or_default();
-    let _ = write!(text, "{json}\n\n");
-    text
-}
-
-/// Whether the client has ended its side.
-fn has_left(client: &TcpStream) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)];
-    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    format!("event: status\ndata: {json}\n\n")
 }

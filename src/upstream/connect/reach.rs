@@ -141,7 +141,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::liveness::set_on;
+    use crate::liveness::tests::set_on;
     use crate::upstream::resolver::Resolver;
 
     const LONG: Duration = Duration::from_mins(1);
