@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::proxy::reply::Reply;
-use crate::upstream::{Answer, Piece};
+use crate::upstream::{Piece, Pieces};
 
 /// The end of a copy.
 #[derive(Debug)]
@@ -14,25 +14,6 @@ pub(crate) enum Relayed {
     UpstreamBroke(io::Error),
     /// The client stopped reading.
     ClientBroke,
-}
-
-/// A body that comes in pieces.
-pub(crate) trait Pieces {
-    /// The next piece, as soon as it is there.
-    fn piece(&mut self) -> io::Result<Piece<'_>>;
-
-    /// True if the next piece is already there.
-    fn has_more_at_hand(&self) -> bool;
-}
-
-impl Pieces for Answer<'_> {
-    fn piece(&mut self) -> io::Result<Piece<'_>> {
-        Answer::piece(self)
-    }
-
-    fn has_more_at_hand(&self) -> bool {
-        Answer::has_more_at_hand(self)
-    }
 }
 
 /// Copies `from` to `to` until its end. It writes each piece before it waits for more, so that neither the head nor

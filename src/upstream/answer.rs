@@ -47,11 +47,20 @@ pub(super) struct Rest<'a> {
 
 /// A piece of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece<'a> {
+pub(crate) struct Piece<'a> {
     /// Its bytes; none at the end of a body.
     pub bytes: &'a [u8],
     /// True if the body is known to end with it.
     pub is_last: bool,
+}
+
+/// A body that comes in pieces.
+pub(crate) trait Pieces {
+    /// The next piece, as soon as it is there. An error if the body breaks off.
+    fn piece(&mut self) -> io::Result<Piece<'_>>;
+
+    /// True if a piece, or the end of the body, is there without waiting.
+    fn has_more_at_hand(&self) -> bool;
 }
 
 impl<'a> Answer<'a> {
@@ -61,22 +70,6 @@ impl<'a> Answer<'a> {
             rest.end();
         }
         Self { head, length, ahead: Vec::new(), ahead_is_passed_on: false, rest }
-    }
-
-    /// The next piece of the body, as soon as there is one. An error if the body breaks off.
-    pub fn piece(&mut self) -> io::Result<Piece<'_>> {
-        if !self.ahead.is_empty() && !self.ahead_is_passed_on {
-            self.ahead_is_passed_on = true;
-            return Ok(Piece { bytes: &self.ahead, is_last: self.rest.has_ended() });
-        }
-        Ok(self.rest.piece()?)
-    }
-
-    /// True if a piece, or the end of the body, is there without waiting.
-    pub fn has_more_at_hand(&self) -> bool {
-        (!self.ahead.is_empty() && !self.ahead_is_passed_on)
-            || self.rest.has_ended()
-            || !self.rest.buffer.held().is_empty()
     }
 
     /// Reads up to `most_bytes` of the body ahead, as far as they come within `time_max`, however many
@@ -111,6 +104,22 @@ impl<'a> Answer<'a> {
     /// True if the client was seen to have gone away.
     pub fn client_is_gone(&self) -> bool {
         self.rest.watch.client_is_gone()
+    }
+}
+
+impl Pieces for Answer<'_> {
+    fn piece(&mut self) -> io::Result<Piece<'_>> {
+        if !self.ahead.is_empty() && !self.ahead_is_passed_on {
+            self.ahead_is_passed_on = true;
+            return Ok(Piece { bytes: &self.ahead, is_last: self.rest.has_ended() });
+        }
+        Ok(self.rest.piece()?)
+    }
+
+    fn has_more_at_hand(&self) -> bool {
+        (!self.ahead.is_empty() && !self.ahead_is_passed_on)
+            || self.rest.has_ended()
+            || !self.rest.buffer.held().is_empty()
     }
 }
 

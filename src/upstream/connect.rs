@@ -99,7 +99,7 @@ impl Connector {
         origin: &Origin,
         aim: Aim<'_>,
     ) -> Result<(Wire, Deadline), Fault> {
-        let address = if tunnel.wants_address() {
+        let address = if tunnel.wants_address {
             let until = self.deadline(aim);
             let target = self.resolver.find(&origin.host, origin.port, aim.watch, until)?;
             target.addresses.first().copied()
@@ -116,9 +116,9 @@ impl Connector {
         address: Option<SocketAddr>,
         aim: Aim<'_>,
     ) -> Result<(Wire, Deadline), Fault> {
-        let (mut wire, deadline) = self.reach(tunnel.host(), tunnel.port(), aim)?;
+        let (mut wire, deadline) = self.reach(&tunnel.host, tunnel.port, aim)?;
         if tunnel.is_tls() {
-            wire = self.shake_hands(wire, tunnel.host(), aim.watch, deadline)?;
+            wire = self.shake_hands(wire, &tunnel.host, aim.watch, deadline)?;
         }
         tunnel.open(&mut wire, origin, address, aim.watch, deadline)?;
         Ok((wire, deadline))

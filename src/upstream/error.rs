@@ -1,6 +1,5 @@
 //! Why there is no way to a provider, and why there is no response.
 
-use std::fmt;
 use std::io;
 
 use rustls::pki_types::pem;
@@ -27,52 +26,18 @@ pub enum UpstreamError {
 }
 
 /// What of a configuration leaves no way to a provider.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A `base_url` without a host, or of another scheme.
+    #[error("the base_url can't be used")]
     BaseUrl,
     /// The URL of a proxy; it may hold a password and is not shown.
+    #[error("the proxy URL can't be used")]
     ProxyUrl,
     /// A file of certificates that is no PEM: which one, and why.
+    #[error("the {0}: {1}")]
     Certificates(&'static str, pem::Error),
     /// A file without a certificate that can be used: which one.
+    #[error("there is no certificate in the {0}")]
     NoCertificate(&'static str),
-}
-
-impl fmt::Display for SetupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BaseUrl => f.write_str("the base_url can't be used"),
-            Self::ProxyUrl => f.write_str("the proxy URL can't be used"),
-            Self::Certificates(file, error) => write!(f, "the {file}: {error}"),
-            Self::NoCertificate(file) => write!(f, "there is no certificate in the {file}"),
-        }
-    }
-}
-
-impl std::error::Error for SetupError {}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use crate::config::Egress;
-    use crate::upstream::{Timeouts, Upstream};
-
-    #[test]
-    fn each_setup_error_says_what_can_not_be_used() {
-        let second = Duration::from_secs(1);
-        let timeouts = Timeouts { connect: second, response: second, idle: second };
-        let failing = |url: &str, egress: &Egress| {
-            Upstream::new(url, egress, timeouts, 0).err().map(|error| error.to_string())
-        };
-        let with = |pem: &str| Egress { extra_roots_pem: Some(pem.into()), ..Egress::default() };
-        assert_eq!(failing("http://h", &Egress::default()), None);
-        let wrong = failing("ftp://h", &Egress::default());
-        assert_eq!(wrong.as_deref(), Some("the base_url can't be used"));
-        let empty = failing("https://h", &with("no PEM"));
-        assert_eq!(empty.as_deref(), Some("there is no certificate in the ca_file"));
-        let cut = failing("https://h", &with("-----BEGIN CERTIFICATE-----\nAAAA\n"));
-        assert!(cut.is_some_and(|words| words.starts_with("the ca_file: ")));
-    }
 }

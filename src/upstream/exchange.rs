@@ -172,12 +172,12 @@ impl<'a> Exchange<'a> {
         if !self.buffer.is_full() {
             interest |= PollFlags::IN;
         }
-        let ready = self.watch.wait(self.wire.socket(), interest, deadline.left());
-        let ready = ready.map_err(|fault| match fault {
-            Fault::TimedOut => Fault::Untaken,
-            other => other,
-        })?;
-        if ready.readable { self.take_early() } else { Ok(Sent::Whole) }
+        match self.watch.wait(self.wire.socket(), interest, deadline.left()) {
+            Ok(true) => self.take_early(),
+            Ok(false) => Ok(Sent::Whole),
+            Err(Fault::TimedOut) => Err(Fault::Untaken),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Reads the bytes that came while the request was being sent; `Answered` if they are an answer rather than an

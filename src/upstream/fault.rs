@@ -11,29 +11,41 @@ use crate::upstream::error::UpstreamError;
 pub(super) const TOO_LONG_TO_CONNECT: &str = "it took longer than timeouts.connect allows";
 
 /// The fault.
-#[derive(Debug)]
+/// In words it contains nothing of the exchange.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// The client went away.
+    #[error("the client went away")]
     ClientGone,
     /// It took too long.
+    #[error("it took too long")]
     TimedOut,
     /// The provider read nothing of the request for too long.
+    #[error("it took nothing of the request for longer than timeouts.idle allows")]
     Untaken,
     /// The provider ended the connection cleanly.
+    #[error("the connection was closed")]
     Closed,
     /// The connection ended without TLS announcing it: the last bytes may be missing (RFC 9112 §9.8).
+    #[error("the connection was cut: TLS did not say that it ends")]
     Cut,
     /// The socket failed.
+    #[error("{0}")]
     Io(io::Error),
     /// TLS failed.
-    Tls(rustls::Error),
+    #[error("TLS: {}", of_tls(.0))]
+    Tls(#[from] rustls::Error),
     /// The bytes are not HTTP, or the connection can't be made, for this reason.
+    #[error("{0}")]
     Bad(String),
     /// evertoken ran out of a resource; the provider is not involved.
+    #[error("{0}")]
     Short(Shortage),
     /// The client's request body could not be read.
+    #[error("{0}")]
     RequestBody(io::Error),
     /// The request holds something that can't be sent.
+    #[error("{0}")]
     Unsendable(&'static str),
 }
 
@@ -44,7 +56,7 @@ impl Fault {
             Self::ClientGone => UpstreamError::ClientGone,
             Self::TimedOut => UpstreamError::Unreachable(TOO_LONG_TO_CONNECT.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
-            other => UpstreamError::Unreachable(other.in_words()),
+            other => UpstreamError::Unreachable(other.to_string()),
         }
     }
 
@@ -56,35 +68,17 @@ impl Fault {
                 let why = "no response came within timeouts.response";
                 UpstreamError::TimedOut(why.to_owned())
             }
-            Self::Untaken => UpstreamError::TimedOut(self.in_words()),
+            Self::Untaken => UpstreamError::TimedOut(self.to_string()),
             Self::RequestBody(error) => UpstreamError::RequestBody(error),
             Self::Unsendable(what) => UpstreamError::Unsendable(what.to_owned()),
             Self::Short(shortage) => UpstreamError::Short(shortage),
-            other => UpstreamError::Broken(other.in_words()),
+            other => UpstreamError::Broken(other.to_string()),
         }
     }
 
     /// True if a kept connection that the provider had just closed may cause it.
     pub(super) fn is_of_connection(&self) -> bool {
         matches!(self, Self::Closed | Self::Cut | Self::Io(_))
-    }
-
-    /// The fault in words, without any content of the exchange.
-    pub(super) fn in_words(&self) -> String {
-        match self {
-            Self::ClientGone => "the client went away".to_owned(),
-            Self::TimedOut => "it took too long".to_owned(),
-            Self::Untaken => {
-                "it took nothing of the request for longer than timeouts.idle allows".to_owned()
-            }
-            Self::Closed => "the connection was closed".to_owned(),
-            Self::Cut => "the connection was cut: TLS did not say that it ends".to_owned(),
-            Self::Io(error) | Self::RequestBody(error) => error.to_string(),
-            Self::Tls(error) => format!("TLS: {}", of_tls(error)),
-            Self::Bad(why) => why.clone(),
-            Self::Short(shortage) => shortage.to_string(),
-            Self::Unsendable(what) => (*what).to_owned(),
-        }
     }
 }
 
@@ -128,12 +122,6 @@ impl From<io::Error> for Fault {
     }
 }
 
-impl From<rustls::Error> for Fault {
-    fn from(error: rustls::Error) -> Self {
-        Self::Tls(error)
-    }
-}
-
 impl From<BadHead> for Fault {
     fn from(bad: BadHead) -> Self {
         Self::Bad(bad.to_string())
@@ -154,7 +142,7 @@ impl From<Fault> for io::Error {
             Fault::Closed | Fault::Cut => io::ErrorKind::UnexpectedEof.into(),
             Fault::Io(error) => error,
             Fault::Short(shortage) => shortage.into(),
-            other => io::Error::other(other.in_words()),
+            other => io::Error::other(other.to_string()),
         }
     }
 }

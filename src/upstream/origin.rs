@@ -34,7 +34,8 @@ impl Origin {
         };
         let port = match port.strip_prefix(':') {
             Some(digits) => digits.parse().ok()?,
-            None if port.is_empty() => default_port(is_tls),
+            None if port.is_empty() && is_tls => 443,
+            None if port.is_empty() => 80,
             None => return None,
         };
         (!host.is_empty()).then(|| Self {
@@ -62,10 +63,6 @@ impl Origin {
             _ => format!("{}:{}", self.host, self.port),
         }
     }
-}
-
-fn default_port(is_tls: bool) -> u16 {
-    if is_tls { 443 } else { 80 }
 }
 
 /// The address in `host`, if it needs no lookup.

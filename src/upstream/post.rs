@@ -90,14 +90,11 @@ impl Poster {
         }
         let ends_with_connection =
             !headers.contains("content-length") && !headers.contains("transfer-encoding");
+        let is_broken = || !(post.is_whole)(&headers, &bytes);
         match end {
-            Err(error) if !(post.is_whole)(&headers, &bytes) => Err(Error::from(error)),
+            Err(error) if is_broken() => Err(Error::from(error)),
             // RFC 9112 §9.8.
-            Ok(_)
-                if ends_with_connection
-                    && route.was_cut()
-                    && !(post.is_whole)(&headers, &bytes) =>
-            {
+            Ok(_) if ends_with_connection && route.was_cut() && is_broken() => {
                 Err(Error::Io(io::ErrorKind::UnexpectedEof.into()))
             }
             // A server that cuts the connection too early may have used up the refresh token.

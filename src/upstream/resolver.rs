@@ -73,15 +73,12 @@ pub(super) struct Target {
 impl Resolver {
     /// This process's resolver, which asks the system's.
     pub(super) fn of_process() -> Self {
-        static ONLY: LazyLock<Resolver> = LazyLock::new(|| Resolver::over(system::ask));
+        static ONLY: LazyLock<Resolver> =
+            LazyLock::new(|| Resolver::over(system::ask, STACK_BYTES));
         ONLY.clone()
     }
 
-    fn over(ask: impl Fn(&str, Family) -> Reply + Send + Sync + 'static) -> Self {
-        Self::with_stacks(ask, STACK_BYTES)
-    }
-
-    fn with_stacks(
+    fn over(
         ask: impl Fn(&str, Family) -> Reply + Send + Sync + 'static,
         stack_bytes: usize,
     ) -> Self {
@@ -146,14 +143,9 @@ impl Resolver {
         }
         match shortage {
             // Known addresses, or those from the other thread, still serve.
-            Some(error) if self.verdict(name) == Verdict::Unanswered => Err(error.into()),
+            Some(error) if verdict(&self.names(), name) == Verdict::Unanswered => Err(error.into()),
             _ => Ok(()),
         }
-    }
-
-    fn verdict(&self, name: &str) -> Verdict {
-        let names = self.names();
-        names.get(name).map_or(Verdict::Unknown, |one| one.verdict(Stopwatch::start()))
     }
 
     fn take(&self, name: &str, family: Family, reply: Reply) {
@@ -169,8 +161,7 @@ impl Resolver {
     fn wait(&self, name: &str, watch: &Watch, deadline: Deadline) -> Result<Vec<IpAddr>, Fault> {
         let mut names = self.names();
         loop {
-            let known = names.get(name);
-            match known.map_or(Verdict::Unknown, |one| one.verdict(Stopwatch::start())) {
+            match verdict(&names, name) {
                 Verdict::Use(addresses) => return Ok(addresses),
                 Verdict::Unknown => return Err(without_address("the host name is not known")),
                 Verdict::Unanswered => {
@@ -244,6 +235,10 @@ impl Target {
     }
 }
 
+fn verdict(names: &HashMap<String, Name>, name: &str) -> Verdict {
+    names.get(name).map_or(Verdict::Unknown, |one| one.verdict(Stopwatch::start()))
+}
+
 /// The fault that a name was not found, with the reason `why`. Without a descriptor, the system's resolver can ask
 /// nobody, and reports the same as for a name that does not exist.
 fn without_address(why: &str) -> Fault {
@@ -270,11 +265,12 @@ mod tests {
         let never: Receiver<Reply> = never();
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        let resolver = Resolver::over(move |_, family| {
+        let ask = move |_: &str, family| {
             let replies = if family == Family::V4 { &replies } else { &never };
             counted.fetch_add(usize::from(family == Family::V4), Ordering::SeqCst);
             replies.recv().unwrap_or(Reply::Failed)
-        });
+        };
+        let resolver = Resolver::over(ask, STACK_BYTES);
         (resolver, send, count)
     }
 
@@ -322,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_address_is_none_that_anybody_is_asked_for() {
-        let resolver = Resolver::over(|_, _| panic!("nobody is asked"));
+        let resolver = Resolver::over(|_, _| panic!("nobody is asked"), STACK_BYTES);
         for (host, expected) in [("::1", "[::1]:8"), ("192.0.2.1", "192.0.2.1:8")] {
             let target = resolver.find(host, 8, &Watch::default(), Deadline::after(LONG)).unwrap();
             assert_eq!(target.addresses, [expected.parse().unwrap()]);
@@ -345,7 +341,7 @@ mod tests {
     #[test]
     fn without_a_thread_what_is_known_serves_and_both_families_are_asked_for_again() {
         // More stack than address space: no thread.
-        let resolver = Resolver::with_stacks(|_, _| Reply::Nothing, usize::MAX / 2);
+        let resolver = Resolver::over(|_, _| Reply::Nothing, usize::MAX / 2);
         for _ in 0..2 {
             let outcome = find(&resolver, LONG);
             assert!(matches!(outcome, Err(Fault::Short(_) | Fault::Io(_))), "{outcome:?}");

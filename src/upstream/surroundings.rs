@@ -52,26 +52,25 @@ impl Surroundings {
 }
 
 #[cfg(test)]
-impl Surroundings {
-    /// A machine whose wall clock has moved by so much since the last look.
-    pub(super) fn jumping(by_ms: i64) -> Self {
-        let surroundings = Self::seen_by(|_| 0, source_towards);
-        surroundings.lead_ms.store(-by_ms, Ordering::Relaxed);
-        surroundings
-    }
-
-    /// A machine that has another address now.
-    pub(super) fn elsewhere() -> Self {
-        Self::seen_by(|_| 0, |_| "192.0.2.1".parse().ok())
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
     use super::*;
+
+    impl Surroundings {
+        /// A machine whose wall clock has moved by so much since the last look.
+        pub(in crate::upstream) fn jumping(by_ms: i64) -> Self {
+            let surroundings = Self::seen_by(|_| 0, source_towards);
+            surroundings.lead_ms.store(-by_ms, Ordering::Relaxed);
+            surroundings
+        }
+
+        /// A machine that has another address now.
+        pub(in crate::upstream) fn elsewhere() -> Self {
+            Self::seen_by(|_| 0, |_| "192.0.2.1".parse().ok())
+        }
+    }
 
     #[test]
     fn a_jump_of_a_clock_is_noticed_once() {

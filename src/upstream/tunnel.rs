@@ -21,11 +21,12 @@ use crate::upstream::wire::Wire;
 #[derive(Debug)]
 pub(super) struct Tunnel {
     protocol: ProxyProtocol,
-    host: String,
-    port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
     /// Its name in messages: its URL without user and password.
     shown: String,
-    wants_address: bool,
+    /// True if it takes an address rather than a name, so that evertoken looks the name up.
+    pub(super) wants_address: bool,
     user: Option<(Secret, Secret)>,
 }
 
@@ -49,34 +50,19 @@ impl Tunnel {
         })
     }
 
-    /// The proxy's name or address.
-    pub(super) fn host(&self) -> &str {
-        &self.host
-    }
-
     /// Turns `fault`, which occurred on the way to the proxy, into one that names the proxy and not the provider.
     pub(super) fn at_fault(&self, fault: Fault) -> Fault {
         let what = match fault {
             Fault::ClientGone | Fault::Short(_) => return fault,
             Fault::TimedOut => TOO_LONG_TO_CONNECT.to_owned(),
-            other => other.in_words(),
+            other => other.to_string(),
         };
         Fault::Bad(format!("the proxy {}: {what}", self.shown))
-    }
-
-    /// Its port.
-    pub(super) fn port(&self) -> u16 {
-        self.port
     }
 
     /// True if the proxy itself is reached over TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.protocol == ProxyProtocol::Https
-    }
-
-    /// True if it takes an address rather than a name, so that evertoken looks the name up.
-    pub(super) fn wants_address(&self) -> bool {
-        self.wants_address
     }
 
     /// Makes the proxy at the other end of `wire` connect to `origin`, or to its `address`.

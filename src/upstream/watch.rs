@@ -19,15 +19,6 @@ pub(super) struct Watch {
     gone: AtomicBool,
 }
 
-/// The readiness of a socket after a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ready {
-    /// It can be read, or has ended.
-    pub(super) readable: bool,
-    /// It can be written, or has failed.
-    pub(super) writable: bool,
-}
-
 impl Watch {
     /// Watches `client`.
     pub(super) fn new(client: Option<&Arc<TcpStream>>) -> Self {
@@ -45,27 +36,24 @@ impl Watch {
         self.client.as_ref().is_none_or(|client| provider.watch(client))
     }
 
-    /// Waits until `socket` is ready for `interest`: `ClientGone` where the client goes away,
-    /// `TimedOut` after `limit`.
+    /// Waits until `socket` is ready for `interest`; returns true if it can be read, or has ended. `ClientGone` if the
+    /// client goes away, `TimedOut` after `limit`.
     pub(super) fn wait(
         &self,
         socket: &TcpStream,
         interest: PollFlags,
         limit: Duration,
-    ) -> Result<Ready, Fault> {
+    ) -> Result<bool, Fault> {
         let of_socket = PollFd::from_borrowed_fd(socket.as_fd(), interest);
         let Some(client) = &self.client else {
             let mut fds = [of_socket];
             poll_all(&mut fds, limit)?;
-            return ready(&fds[0]);
+            return is_readable(&fds[0]);
         };
         let mut fds = [of_socket, of_client(client)];
         poll_all(&mut fds, limit)?;
-        if is_gone(&fds[1]) {
-            self.gone.store(true, Ordering::Relaxed);
-            return Err(Fault::ClientGone);
-        }
-        ready(&fds[0])
+        self.note(&fds[1])?;
+        is_readable(&fds[0])
     }
 
     /// Waits until one of `sockets` can be written or has failed, `limit` at most: the indices of those, in order.
@@ -80,9 +68,8 @@ impl Watch {
             .collect();
         fds.extend(self.client.as_ref().map(|client| of_client(client)));
         poll_all(&mut fds, limit)?;
-        if fds.get(sockets.len()).is_some_and(is_gone) {
-            self.gone.store(true, Ordering::Relaxed);
-            return Err(Fault::ClientGone);
+        if let Some(client) = fds.get(sockets.len()) {
+            self.note(client)?;
         }
         let ready = (0..sockets.len()).filter(|index| !fds[*index].revents().is_empty());
         Ok(ready.collect())
@@ -93,7 +80,13 @@ impl Watch {
         let Some(client) = &self.client else { return Ok(()) };
         let mut fds = [of_client(client)];
         poll_all(&mut fds, Duration::ZERO)?;
-        if is_gone(&fds[0]) {
+        self.note(&fds[0])
+    }
+
+    /// Notes that `client`, which was polled, has gone away.
+    fn note(&self, client: &PollFd<'_>) -> Result<(), Fault> {
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        if client.revents().intersects(gone) {
             self.gone.store(true, Ordering::Relaxed);
             return Err(Fault::ClientGone);
         }
@@ -118,19 +111,12 @@ fn of_client(client: &TcpStream) -> PollFd<'_> {
     PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP)
 }
 
-fn is_gone(client: &PollFd<'_>) -> bool {
-    let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    client.revents().intersects(gone)
-}
-
-fn ready(socket: &PollFd<'_>) -> Result<Ready, Fault> {
+/// True if `socket`, which was polled, can be read or has ended; `TimedOut` if nothing happened.
+fn is_readable(socket: &PollFd<'_>) -> Result<bool, Fault> {
     let events = socket.revents();
     if events.is_empty() {
         return Err(Fault::TimedOut);
     }
-    let broken = events.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
-    Ok(Ready {
-        readable: broken || events.intersects(PollFlags::IN | PollFlags::RDHUP),
-        writable: broken || events.intersects(PollFlags::OUT),
-    })
+    let ended = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL | PollFlags::RDHUP;
+    Ok(events.intersects(PollFlags::IN | ended))
 }

@@ -98,14 +98,8 @@ impl Wire {
         let mut tls =
             Tls { lower, session, decrypted: 0, has_ended: false, records: Records::default() };
         while tls.session.is_handshaking() {
-            while tls.session.wants_write() {
-                match tls.session.write_tls(&mut tls.lower) {
-                    Ok(_) => {}
-                    Err(error) if is_not_now(&error) => {
-                        watch.wait(tls.lower.socket(), PollFlags::OUT, deadline.left())?;
-                    }
-                    Err(error) => return Err(error.into()),
-                }
+            while !tls.send_held()? {
+                watch.wait(tls.lower.socket(), PollFlags::OUT, deadline.left())?;
             }
             if !tls.session.is_handshaking() {
                 break;
@@ -128,15 +122,10 @@ impl Wire {
 
     /// Sends what TLS holds back; false where the socket takes no more at the moment.
     pub(super) fn send_held(&mut self) -> io::Result<bool> {
-        let Self::Tls(tls) = self else { return Ok(true) };
-        while tls.session.wants_write() {
-            match tls.session.write_tls(&mut tls.lower) {
-                Ok(_) => {}
-                Err(error) if is_not_now(&error) => return Ok(false),
-                Err(error) => return Err(error),
-            }
+        match self {
+            Self::Plain(_) => Ok(true),
+            Self::Tls(tls) => tls.send_held(),
         }
-        tls.lower.send_held()
     }
 }
 
@@ -154,6 +143,17 @@ fn tls_fault(error: io::Error) -> Fault {
 }
 
 impl Tls {
+    fn send_held(&mut self) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut self.lower) {
+                Ok(_) => {}
+                Err(error) if is_not_now(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.lower.send_held()
+    }
+
     /// Takes what the socket has; 0 at its end. rustls' errors are inside of the `io::Error`.
     fn receive(&mut self) -> io::Result<usize> {
         let mut lower = Followed { wire: &mut self.lower, records: &mut self.records };
@@ -222,14 +222,13 @@ impl Write for Wire {
     fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write_vectored(parts),
-            Self::Tls(_) => {
+            Self::Tls(tls) => {
                 // No more is encrypted than the socket takes.
-                if !self.send_held()? {
+                if !tls.send_held()? {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
-                let Self::Tls(tls) = self else { return Ok(0) };
                 let count = tls.session.writer().write_vectored(parts)?;
-                self.send_held()?;
+                tls.send_held()?;
                 Ok(count)
             }
         }

@@ -91,16 +91,12 @@ fn compare_prefixes(one: (IpAddr, IpAddr), other: (IpAddr, IpAddr)) -> Ordering 
     }
 }
 
-fn as_v6(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
-        IpAddr::V6(address) => address,
-    }
-}
-
 /// Precedence and label of `address`: those of the longest prefix.
 fn policy(address: IpAddr) -> (u8, u8) {
-    let bits = as_v6(address).to_bits();
+    let bits = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
     let fits = |prefix: Ipv6Addr, length: u32| {
         length == 0 || (bits ^ prefix.to_bits()) >> (u128::BITS - length) == 0
     };
