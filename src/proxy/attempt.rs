@@ -2,8 +2,6 @@
 //! there is a newer one.
 
 use std::io::Read;
-use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -33,13 +31,6 @@ pub(super) struct Outgoing<'p, 'a> {
     pub(super) response_max: Option<Duration>,
 }
 
-impl<'p, 'a> Outgoing<'p, 'a> {
-    /// A request with the provider's own `timeouts`.
-    pub(super) fn usual(provider: &'p Provider, target: &'a str, body: &'a TakenBody) -> Self {
-        Self { provider, target, body, response_max: None }
-    }
-}
-
 /// A provider's answer. The request counts as in flight until this is dropped.
 pub(super) struct Answered<'p> {
     /// The provider.
@@ -48,13 +39,6 @@ pub(super) struct Answered<'p> {
     pub(super) answer: Answer<'p>,
     /// Keeps the request counted among the provider's requests.
     pub(super) in_flight: InFlight<'p>,
-}
-
-impl Answered<'_> {
-    /// True if another provider may do better.
-    pub(super) fn is_failing(&self) -> bool {
-        verdict::is_failing(self.answer.head.status)
-    }
 }
 
 /// Sends a request to one provider, which cools down if it fails.
@@ -165,7 +149,7 @@ fn send_once<'p>(
         headers: &headers.own,
         response_max: outgoing.response_max,
     };
-    let client: Option<&Arc<TcpStream>> = request.client;
+    let client = request.client;
     let sent = match outgoing.body.sent() {
         TakenBody::Absent | TakenBody::Glimpsed { .. } => {
             upstream.send(&out, &mut OutBody::Absent, client, attempts)

@@ -35,7 +35,5 @@ pub(super) fn redirect_to_page(
 ) -> Result<(), Stop> {
     proxy.access.check(head, true)?;
     record.is_page = true;
-    let page = pages::redirect_to_page();
-    record.status = Some(page.head.status);
-    page.send(head, proxy.date(), reply)
+    pages::redirect_to_page().send(proxy, head, reply, record)
 }

@@ -14,7 +14,6 @@ use crate::proxy::choice::{Candidate, Queue};
 use crate::proxy::cut::Cut;
 use crate::proxy::failover::{choose, forward, take_body};
 use crate::proxy::incoming::{CountingReader, Progress};
-use crate::proxy::metrics::Observed;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
@@ -126,9 +125,7 @@ fn send_page(
     }
     record.is_page = true;
     let head = request.head;
-    let page = pages::answer(proxy, &head.method, page)?;
-    record.status = Some(page.head.status);
-    page.send(head, proxy.date(), reply)
+    pages::answer(proxy, &head.method, page)?.send(proxy, head, reply, record)
 }
 
 /// The error shape for a request: that of its provider, even if the request is refused before the provider is asked,
@@ -184,14 +181,8 @@ fn report(
         refused: record.refused.map(Code::as_str),
         cut,
     };
-    let observed = Observed {
-        provider: summary.provider,
-        status: summary.status,
-        first_byte: summary.first_byte,
-        total: summary.total,
-    };
-    let of_provider = record.provider.map(|one| &one.metrics);
-    proxy.metrics.observe(&observed, of_provider);
+    let provider = record.provider.map(|one| (one.config.name.as_str(), &one.metrics));
+    proxy.metrics.observe(provider, summary.status, summary.first_byte, summary.total);
     // Supervisors request pages every few seconds; a refused one is of interest.
     summary.log(if record.is_page { Level::Debug } else { Level::Info });
 }

@@ -100,9 +100,14 @@ pub(super) fn forward<'p>(
             (Some(name), Some(field)) => body.renamed(field, name),
             _ => None,
         };
-        let outgoing = Outgoing::usual(provider, target, renamed.as_ref().unwrap_or(&body));
+        let sent = renamed.as_ref().unwrap_or(&body);
+        let outgoing = Outgoing { provider, target, body: sent, response_max: None };
         match attempt(proxy, request, &outgoing, record) {
-            Ok(answered) if left > 0 && body.is_held() && answered.is_failing() => {
+            Ok(answered)
+                if left > 0
+                    && body.is_held()
+                    && verdict::is_failing(answered.answer.head.status) =>
+            {
                 kept = keep(answered).or(kept);
             }
             Ok(answered) => {
@@ -122,7 +127,7 @@ pub(super) fn forward<'p>(
         (Some(FailedAnswer { provider, mut head, body }), _) => {
             record.answered_by(provider, head.status);
             location::map_back(&mut head.headers, proxy.table(), &provider.config, request.head);
-            send_whole(head, &body, request.head, reply)
+            send_whole(head, &body, &request.head.method, reply)
         }
         (None, Some((provider, refusal))) => {
             record.provider = Some(provider);

@@ -12,6 +12,7 @@ use percent_encoding::{CONTROLS, percent_encode};
 use crate::config::url::split_url;
 use crate::config::{Provider, slug};
 use crate::http::message::{Headers, RequestHead, path_of};
+use crate::proxy::access::host_name;
 use crate::proxy::api::api_of;
 use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 
@@ -154,11 +155,7 @@ impl<'a> Base<'a> {
 
     /// True if `authority` is the provider's own: the same name and port.
     fn is_own(&self, authority: &str) -> bool {
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next(),
-            None => authority.split(':').next(),
-        };
-        host.is_some_and(|host| host.eq_ignore_ascii_case(self.host))
+        host_name(authority).eq_ignore_ascii_case(self.host)
             && port_of(self.scheme, authority) == Some(self.port)
     }
 

@@ -1,12 +1,11 @@
 //! Counters and timers as Prometheus text; the only file that uses `prometheus`.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Metric};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGauge, Opts, Registry, TextEncoder,
 };
 
 use crate::clock::Timestamp;
@@ -16,37 +15,15 @@ use crate::report::Latency;
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
-/// All metrics of a run. They outlive a reload.
+/// What is counted during a run. It outlives a reload.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    in_flight: IntGauge,
     duration: HistogramVec,
     first_byte: HistogramVec,
     upstream_errors: IntCounterVec,
-    refreshes: IntCounterVec,
-    expiry: GaugeVec,
-    refresh_token_expiry: GaugeVec,
-    ready: IntGaugeVec,
     connections: IntGauge,
-    log_lines_dropped: IntCounter,
-    last_reload_fine: IntGauge,
-    configured_at: Gauge,
-    scraping: Mutex<()>,
-}
-
-/// One exchange, in terms of the metrics.
-#[derive(Debug)]
-pub struct Observed<'a> {
-    /// The provider's name; None for the proxy's own answers.
-    pub provider: Option<&'a str>,
-    /// The status that was sent; None if the client had gone before.
-    pub status: Option<u16>,
-    /// From the request head to the response head.
-    pub first_byte: Option<Duration>,
-    /// From the request head to the end.
-    pub total: Duration,
 }
 
 /// One provider's metrics, looked up once rather than with every request.
@@ -99,83 +76,33 @@ impl Metrics {
     /// Metrics with nothing counted yet.
     pub fn new() -> Self {
         let registry = Registry::new();
-        let build = Gauge::with_opts(
-            Opts::new("evertoken_build_info", "Always 1; the version is a label")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        );
-        let build = registered(&registry, build);
-        build.set(1.0);
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            registered(&registry, IntCounterVec::new(Opts::new(name, help), labels))
-        };
-        let gauge = |name: &str, help: &str| registered(&registry, IntGauge::new(name, help));
-        let times = |name: &str, help: &str| {
-            registered(&registry, GaugeVec::new(Opts::new(name, help), &["provider"]))
-        };
-        let histogram = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-            registered(&registry, HistogramVec::new(options, &["provider"]))
-        };
         Self {
             requests: counter(
+                &registry,
                 "evertoken_requests_total",
                 "Requests by provider (empty for evertoken's own answers) and status sent (0: the client left)",
-                &["provider", "code"],
+                "code",
             ),
-            in_flight: gauge("evertoken_requests_in_flight", "Requests under way"),
             duration: histogram(
+                &registry,
                 "evertoken_request_duration_seconds",
                 "From the request's head to the end of the answer",
             ),
             first_byte: histogram(
+                &registry,
                 "evertoken_time_to_first_byte_seconds",
                 "From the request's head to the head of the provider's answer",
             ),
             upstream_errors: counter(
+                &registry,
                 "evertoken_upstream_errors_total",
                 "Failures of a provider: no connection, no HTTP, no answer in time, a cut stream, a failing status",
-                &["provider", "kind"],
+                "kind",
             ),
-            refreshes: counter(
-                "evertoken_refreshes_total",
-                "Token refreshes by outcome",
-                &["provider", "outcome"],
-            ),
-            expiry: times(
-                "evertoken_token_expiry_timestamp_seconds",
-                "When the token in use expires, in seconds since 1970",
-            ),
-            refresh_token_expiry: times(
-                "evertoken_refresh_token_expiry_timestamp_seconds",
-                "When the refresh token in use ends, where its issuer says so, in seconds since 1970",
-            ),
-            ready: registered(
+            connections: registered(
                 &registry,
-                IntGaugeVec::new(
-                    Opts::new("evertoken_provider_ready", "1 where there is a credential to send"),
-                    &["provider"],
-                ),
+                IntGauge::new("evertoken_connections", "Open client connections"),
             ),
-            connections: gauge("evertoken_connections", "Open client connections"),
-            last_reload_fine: gauge(
-                "evertoken_config_last_reload_successful",
-                "1, or 0 where the last reload failed and an earlier configuration stays in use",
-            ),
-            configured_at: registered(
-                &registry,
-                Gauge::new(
-                    "evertoken_config_last_reload_success_timestamp_seconds",
-                    "When the configuration in use was read",
-                ),
-            ),
-            log_lines_dropped: registered(
-                &registry,
-                IntCounter::new(
-                    "evertoken_log_lines_dropped_total",
-                    "Log lines that were dropped because stderr took no more",
-                ),
-            ),
-            scraping: Mutex::default(),
             registry,
         }
     }
@@ -189,19 +116,27 @@ impl Metrics {
         }
     }
 
-    /// Counts a finished exchange, with the metrics of its provider.
-    pub fn observe(&self, observed: &Observed<'_>, of_provider: Option<&OfProvider>) {
-        match (observed.status, of_provider) {
-            (Some(200), Some(own)) => own.fine.inc(),
+    /// Counts a finished exchange, with the metrics of its provider; None for the proxy's own answers. `status` was
+    /// sent, unless the client had gone before; the times are from the request's head to the response head and to the
+    /// end.
+    pub fn observe(
+        &self,
+        provider: Option<(&str, &OfProvider)>,
+        status: Option<u16>,
+        first_byte: Option<Duration>,
+        total: Duration,
+    ) {
+        match (status, provider) {
+            (Some(200), Some((_, own))) => own.fine.inc(),
             (status, _) => {
-                let provider = observed.provider.unwrap_or("");
+                let name = provider.map_or("", |(name, _)| name);
                 let code = status.unwrap_or(0).to_string();
-                self.requests.with_label_values(&[provider, &code]).inc();
+                self.requests.with_label_values(&[name, &code]).inc();
             }
         }
-        let Some(own) = of_provider else { return };
-        own.duration.observe(observed.total.as_secs_f64());
-        if let Some(first_byte) = observed.first_byte {
+        let Some((_, own)) = provider else { return };
+        own.duration.observe(total.as_secs_f64());
+        if let Some(first_byte) = first_byte {
             own.first_byte.observe(first_byte.as_secs_f64());
         }
     }
@@ -238,40 +173,70 @@ impl Metrics {
         configuration: ConfigurationNow,
         log_lines_dropped: u64,
     ) -> String {
-        // One scrape at a time, because it sets the providers' state anew.
-        let _scraping = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
-        self.in_flight.set(0);
-        self.ready.reset();
-        self.expiry.reset();
-        self.refresh_token_expiry.reset();
-        self.refreshes.reset();
-        self.last_reload_fine.set(i64::from(configuration.is_last_reload_fine));
-        self.configured_at.set(seconds_since_1970(configuration.read_at));
-        self.log_lines_dropped.reset();
-        self.log_lines_dropped.inc_by(log_lines_dropped);
-        for provider in providers {
-            self.stands(provider);
-        }
+        let mut families = self.registry.gather();
+        families.extend(state(providers, configuration, log_lines_dropped).gather());
+        families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut bytes = Vec::new();
-        // Writing to memory does not fail, and the families come from the registry itself.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut bytes);
+        // Writing to memory does not fail, and the families come from the registries themselves.
+        let _ = TextEncoder::new().encode(&families, &mut bytes);
         String::from_utf8(bytes).unwrap_or_default()
     }
+}
 
-    fn stands(&self, now: &ProviderNow<'_>) {
-        self.in_flight.add(i64::try_from(now.in_flight).unwrap_or(i64::MAX));
-        self.ready.with_label_values(&[now.name]).set(i64::from(now.is_ready));
-        let times = [
-            (&self.expiry, now.expires_at),
-            (&self.refresh_token_expiry, now.refresh_token_expires_at),
-        ];
-        for (gauge, at) in times {
-            let Some(at) = at else { continue };
-            gauge.with_label_values(&[now.name]).set(seconds_since_1970(at));
+/// The state at the time of a scrape.
+fn state(
+    providers: &[ProviderNow<'_>],
+    configuration: ConfigurationNow,
+    log_lines_dropped: u64,
+) -> Registry {
+    let now = Registry::new();
+    let build = Opts::new("evertoken_build_info", "Always 1; the version is a label");
+    let build = build.const_label("version", env!("CARGO_PKG_VERSION"));
+    registered(&now, Gauge::with_opts(build)).set(1.0);
+    let in_flight = IntGauge::new("evertoken_requests_in_flight", "Requests under way");
+    let in_flight = registered(&now, in_flight);
+    let fine = IntGauge::new(
+        "evertoken_config_last_reload_successful",
+        "1, or 0 where the last reload failed and an earlier configuration stays in use",
+    );
+    registered(&now, fine).set(i64::from(configuration.is_last_reload_fine));
+    let read_at = Gauge::new(
+        "evertoken_config_last_reload_success_timestamp_seconds",
+        "When the configuration in use was read",
+    );
+    registered(&now, read_at).set(seconds_since_1970(configuration.read_at));
+    let dropped = IntCounter::new(
+        "evertoken_log_lines_dropped_total",
+        "Log lines that were dropped because stderr took no more",
+    );
+    registered(&now, dropped).inc_by(log_lines_dropped);
+    let refreshes =
+        counter(&now, "evertoken_refreshes_total", "Token refreshes by outcome", "outcome");
+    let ready = gauge(&now, "evertoken_provider_ready", "1 where there is a credential to send");
+    let expiry = gauge(
+        &now,
+        "evertoken_token_expiry_timestamp_seconds",
+        "When the token in use expires, in seconds since 1970",
+    );
+    let refresh_token_expiry = gauge(
+        &now,
+        "evertoken_refresh_token_expiry_timestamp_seconds",
+        "When the refresh token in use ends, where its issuer says so, in seconds since 1970",
+    );
+    for provider in providers {
+        let name = provider.name;
+        in_flight.add(i64::try_from(provider.in_flight).unwrap_or(i64::MAX));
+        ready.with_label_values(&[name]).set(f64::from(u8::from(provider.is_ready)));
+        if let Some(at) = provider.expires_at {
+            expiry.with_label_values(&[name]).set(seconds_since_1970(at));
         }
-        self.refreshes.with_label_values(&[now.name, "success"]).inc_by(now.successes);
-        self.refreshes.with_label_values(&[now.name, "failure"]).inc_by(now.failures);
+        if let Some(at) = provider.refresh_token_expires_at {
+            refresh_token_expiry.with_label_values(&[name]).set(seconds_since_1970(at));
+        }
+        refreshes.with_label_values(&[name, "success"]).inc_by(provider.successes);
+        refreshes.with_label_values(&[name, "failure"]).inc_by(provider.failures);
     }
+    now
 }
 
 fn seconds_since_1970(at: Timestamp) -> f64 {
@@ -302,6 +267,22 @@ fn quantile_ms(buckets: &[(f64, u64)], total: u64, percent: u32) -> Option<u64> 
     Some((lower * 1000.0).round() as u64)
 }
 
+/// A counter for each provider and each value of `label`.
+fn counter(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), &["provider", label]))
+}
+
+/// A value for each provider.
+fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    registered(registry, GaugeVec::new(Opts::new(name, help), &["provider"]))
+}
+
+/// Durations for each provider.
+fn histogram(registry: &Registry, name: &str, help: &str) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    registered(registry, HistogramVec::new(options, &["provider"]))
+}
+
 /// Adds a metric to the registry. Names and labels are literals in this file, and each is used once.
 fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
@@ -326,13 +307,8 @@ mod tests {
         assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
         let metrics = Metrics::new();
         assert_eq!(metrics.first_byte("A"), None);
-        let observed = Observed {
-            provider: Some("A"),
-            status: Some(200),
-            first_byte: Some(Duration::from_millis(70)),
-            total: Duration::from_secs(2),
-        };
-        metrics.observe(&observed, Some(&metrics.of_provider("A")));
+        let (first_byte, total) = (Duration::from_millis(70), Duration::from_secs(2));
+        metrics.observe(Some(("A", &metrics.of_provider("A"))), Some(200), Some(first_byte), total);
         assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
     }
 
@@ -341,17 +317,10 @@ mod tests {
         let metrics = Metrics::new();
         let own = metrics.of_provider("A \"b\"");
         for status in [200, 404] {
-            let observed = Observed {
-                provider: Some("A \"b\""),
-                status: Some(status),
-                first_byte: Some(Duration::from_millis(30)),
-                total: Duration::from_secs(2),
-            };
-            metrics.observe(&observed, Some(&own));
+            let (first_byte, total) = (Duration::from_millis(30), Duration::from_secs(2));
+            metrics.observe(Some(("A \"b\"", &own)), Some(status), Some(first_byte), total);
         }
-        let refused =
-            Observed { provider: None, status: Some(403), first_byte: None, total: Duration::ZERO };
-        metrics.observe(&refused, None);
+        metrics.observe(None, Some(403), None, Duration::ZERO);
         metrics.upstream_error("A", "cut");
         metrics.connections_changed(1);
         let now = || ProviderNow {

@@ -90,7 +90,6 @@ struct Asked<'a> {
     /// The client's query.
     query: &'a str,
     client: Option<&'a Arc<TcpStream>>,
-    may_keep_alive: bool,
     /// The time after which no other provider is asked.
     deadline: Deadline,
 }
@@ -129,7 +128,6 @@ pub(super) fn answer<'p>(
         own: own_head(request.head),
         query: query_of(&request.head.target),
         client: request.client,
-        may_keep_alive: request.may_keep_alive,
         deadline: Deadline::after(ALL_MAX),
     };
     let outcomes = ask_all(proxy, &wanted.providers, &asked, &mut record.attempts);
@@ -162,14 +160,12 @@ pub(super) fn answer<'p>(
     if lists.is_empty() {
         if let Some((provider, (head, bytes))) = answered {
             record.answered_by(provider, head.status);
-            return send_whole(head, &bytes, request.head, reply);
+            return send_whole(head, &bytes, &request.head.method, reply);
         }
         let nobody = || Refusal::new(Code::UpstreamBroken, "No provider sent a list of models");
         return Err(refused.unwrap_or_else(nobody).into());
     }
-    let page = page(wanted, lists, &left_out, request.head)?;
-    record.answered_here(page.head.status);
-    page.send(request.head, proxy.date(), reply)
+    page(wanted, lists, &left_out, request.head)?.send(proxy, request.head, reply, record)
 }
 
 /// The outcome for each of `providers`, in their order.
@@ -238,7 +234,7 @@ fn models_page(
         head: &asked.own,
         body: &mut io::empty(),
         client: asked.client,
-        may_keep_alive: asked.may_keep_alive,
+        may_keep_alive: false,
     };
     let body = TakenBody::Absent;
     let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };

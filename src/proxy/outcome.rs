@@ -72,9 +72,4 @@ impl<'p> RequestRecord<'p> {
     pub(super) fn client_went(&mut self) {
         self.provider = self.provider.filter(|_| self.attempts > 0);
     }
-
-    /// The proxy itself answers.
-    pub(super) fn answered_here(&mut self, status: u16) {
-        self.status = Some(status);
-    }
 }

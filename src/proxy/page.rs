@@ -1,8 +1,9 @@
 //! Answers that exist as a whole: evertoken's own pages, and failing answers that were kept.
 
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
-use crate::proxy::outcome::Stop;
+use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::reply::Reply;
+use crate::proxy::state::Proxy;
 
 /// A page, ready to be sent.
 #[derive(Debug)]
@@ -14,27 +15,28 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// Sends it in answer to the request with `asked`; `date` is the value of that field.
+    /// Sends it in answer to the request with `asked`.
     pub(super) fn send(
-        &self,
+        mut self,
+        proxy: &Proxy,
         asked: &RequestHead,
-        date: String,
         reply: &mut Reply<'_>,
+        record: &mut RequestRecord<'_>,
     ) -> Result<(), Stop> {
-        let mut head = self.head.clone();
-        head.headers.push("date", date);
-        send_whole(head, &self.body, asked, reply)
+        record.status = Some(self.head.status);
+        self.head.headers.push("date", proxy.date());
+        send_whole(self.head, &self.body, &asked.method, reply)
     }
 }
 
-/// Sends an answer whose whole body exists.
+/// Sends an answer to a request of `method` whose whole body exists.
 pub(super) fn send_whole(
     mut head: ResponseHead,
     body: &[u8],
-    asked: &RequestHead,
+    method: &str,
     reply: &mut Reply<'_>,
 ) -> Result<(), Stop> {
-    let length = if asked.method == "HEAD" {
+    let length = if method == "HEAD" {
         head.headers.remove("content-length");
         head.headers.push("content-length", body.len().to_string());
         AnswerLength::Absent

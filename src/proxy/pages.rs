@@ -8,13 +8,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::{self, Credential, find_by_segment};
+use crate::config::{Credential, find_by_segment};
 use crate::http::message::{Headers, ResponseHead};
 use crate::http::refusal::{Code, Refusal};
 use crate::logger;
 use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
 use crate::proxy::page::Page;
 use crate::proxy::provider::Provider;
+use crate::proxy::route::slugs;
 use crate::proxy::state::Proxy;
 
 mod chart;
@@ -43,14 +44,14 @@ pub(crate) fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Re
         needs(method, &["POST"])?;
         return Ok(reload(proxy));
     }
-    let make = match page {
+    let make: fn(&Proxy) -> Page = match page {
         "" => people,
-        "style.css" => style,
-        "script.js" => script,
-        "icon.svg" => icon,
-        "healthy" => healthy,
+        "style.css" => |_| text("text/css; charset=utf-8", include_str!("pages/style.css")),
+        "script.js" => |_| text("text/javascript; charset=utf-8", include_str!("pages/script.js")),
+        "icon.svg" => |_| text("image/svg+xml", include_str!("pages/icon.svg")),
+        "healthy" => |_| text("text/plain; charset=utf-8", "ok\n"),
         "ready" => ready,
-        "status" => status,
+        "status" => |proxy| json_page(200, &status::report(proxy)),
         "metrics" => metrics,
         _ => {
             let message = "There are /-/, /-/healthy, /-/ready, /-/status, /-/events, /-/metrics, \
@@ -100,20 +101,9 @@ fn people(proxy: &Proxy) -> Page {
     page
 }
 
-fn style(_: &Proxy) -> Page {
-    page(200, "text/css; charset=utf-8", include_str!("pages/style.css").to_owned())
-}
-
-fn script(_: &Proxy) -> Page {
-    page(200, "text/javascript; charset=utf-8", include_str!("pages/script.js").to_owned())
-}
-
-fn icon(_: &Proxy) -> Page {
-    page(200, "image/svg+xml", include_str!("pages/icon.svg").to_owned())
-}
-
-fn healthy(_: &Proxy) -> Page {
-    page(200, "text/plain; charset=utf-8", "ok\n".to_owned())
+/// A page that is always the same.
+fn text(content_type: &str, body: &str) -> Page {
+    page(200, content_type, body.to_owned())
 }
 
 /// 200 if every enabled provider has a credential to send, else 503 with the names of the others. Warnings are listed
@@ -141,10 +131,6 @@ fn ready(proxy: &Proxy) -> Page {
         page.head.headers.push("retry-after", "1");
     }
     page
-}
-
-fn status(proxy: &Proxy) -> Page {
-    json_page(200, &status::report(proxy))
 }
 
 /// Prometheus text.
@@ -202,21 +188,12 @@ fn reload(proxy: &Proxy) -> Page {
 /// The message about a slug that no provider has, with the slugs of the refreshed ones, because only those can be
 /// refreshed.
 fn no_such_provider(providers: &[Arc<Provider>]) -> String {
-    let is_refreshed =
-        |one: &&config::Provider| one.enabled && matches!(one.credential, Credential::Refreshed(_));
-    let slugs: Vec<_> = providers
-        .iter()
-        .map(|one| &one.config)
-        .filter(is_refreshed)
-        .map(|one| one.slug.as_str())
-        .collect();
-    if slugs.is_empty() {
-        return "There is no such provider, or it is disabled; none is refreshed".to_owned();
+    match slugs(providers, |one| matches!(one.credential, Credential::Refreshed(_))) {
+        None => "There is no such provider, or it is disabled; none is refreshed".to_owned(),
+        Some(slugs) => format!(
+            "There is no such provider, or it is disabled; the refreshed providers are: {slugs}"
+        ),
     }
-    format!(
-        "There is no such provider, or it is disabled; the refreshed providers are: {}",
-        slugs.join(", ")
-    )
 }
 
 /// Refreshes now and waits for the outcome.

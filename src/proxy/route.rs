@@ -225,17 +225,25 @@ fn find_disabled<'a, P: AsRef<Provider>>(
     providers.iter().map(AsRef::as_ref).find(|one| !one.enabled && one.slug == slug)
 }
 
+/// The slugs of the enabled providers for which `is_meant` holds, as a list; None if there are none.
+pub(super) fn slugs<P: AsRef<Provider>>(
+    providers: &[P],
+    is_meant: impl Fn(&Provider) -> bool,
+) -> Option<String> {
+    let meant = providers.iter().map(AsRef::as_ref).filter(|one| one.enabled && is_meant(one));
+    let slugs: Vec<_> = meant.map(|one| one.slug.as_str()).collect();
+    (!slugs.is_empty()).then(|| slugs.join(", "))
+}
+
 /// `/to/<slug>` names no provider, or a disabled one.
 fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
     let what = find_disabled(providers, segment).map_or_else(
         || "There is no provider with this slug".to_owned(),
         |one| format!("{} is disabled in providers.yaml", one.name),
     );
-    let enabled = providers.iter().map(AsRef::as_ref).filter(|one| one.enabled);
-    let slugs: Vec<_> = enabled.map(|one| one.slug.as_str()).collect();
-    let message = match slugs.as_slice() {
-        [] => format!("{what}, and none is enabled"),
-        slugs => format!("{what}; there are: {}", slugs.join(", ")),
+    let message = match slugs(providers, |_| true) {
+        None => format!("{what}, and none is enabled"),
+        Some(slugs) => format!("{what}; there are: {slugs}"),
     };
     Refusal::new(Code::UnknownProvider, message)
 }
@@ -243,13 +251,8 @@ fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
 /// No provider serves the API, or the request belongs to none and several providers could be meant.
 fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -> Refusal {
     let by_kind = |kind: ProviderKind| {
-        let slugs: Vec<_> = providers
-            .iter()
-            .map(AsRef::as_ref)
-            .filter(|one| one.enabled && one.kind == kind)
-            .map(|one| one.slug.as_str())
-            .collect();
-        (!slugs.is_empty()).then(|| format!("{}: {}", kind.as_str(), slugs.join(", ")))
+        let slugs = slugs(providers, |one| one.kind == kind)?;
+        Some(format!("{}: {slugs}", kind.as_str()))
     };
     let there_are: Vec<_> = ProviderKind::ALL.into_iter().filter_map(by_kind).collect();
     let there_are = there_are.join("; ");

@@ -32,43 +32,38 @@ pub(crate) fn cools_down(code: Code) -> bool {
 
 /// The refusal for the client after an upstream failure; None if the client is gone.
 pub(crate) fn refusal_for(error: &UpstreamError, provider: &str) -> Option<Refusal> {
-    let refusal = match error {
+    let (code, message) = match error {
         UpstreamError::ClientGone => return None,
+        UpstreamError::RequestBody(error) => return refusal_for_body(error),
         UpstreamError::Unreachable(why) => {
-            Refusal::new(Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
+            (Code::UpstreamUnreachable, format!("No connection to {provider}: {why}"))
         }
         UpstreamError::Short(shortage) => {
-            Refusal::new(Code::OutOfResources, format!("No connection to {provider}: {shortage}"))
+            (Code::OutOfResources, format!("No connection to {provider}: {shortage}"))
         }
-        UpstreamError::Broken(why) => Refusal::new(
-            Code::UpstreamBroken,
-            format!("{provider} did not answer as HTTP asks for: {why}"),
-        ),
+        UpstreamError::Broken(why) => {
+            (Code::UpstreamBroken, format!("{provider} did not answer as HTTP asks for: {why}"))
+        }
         UpstreamError::TimedOut(why) => {
-            Refusal::new(Code::UpstreamTimeout, format!("{provider} did not answer: {why}"))
+            (Code::UpstreamTimeout, format!("{provider} did not answer: {why}"))
         }
         UpstreamError::Unsendable(why) => {
-            Refusal::new(Code::BadRequest, format!("The request can't be sent on: {why}"))
+            (Code::BadRequest, format!("The request can't be sent on: {why}"))
         }
-        UpstreamError::RequestBody(error) => return refusal_for_body(error),
     };
-    Some(refusal)
+    Some(Refusal::new(code, message))
 }
 
 /// The refusal for the client about its own body; None if the client is gone.
 pub(crate) fn refusal_for_body(error: &std::io::Error) -> Option<Refusal> {
+    let too_large = "The request body is over settings.max_body_bytes";
+    let too_late = "The request body did not come within settings.timeouts.client_idle";
     match BodyFault::of(error)? {
         BodyFault::Malformed(why) => {
             Some(Refusal::new(Code::BadRequest, format!("The request body is malformed: {why}")))
         }
-        BodyFault::TooLarge => Some(Refusal::new(
-            Code::BodyTooLarge,
-            "The request body is over settings.max_body_bytes",
-        )),
-        BodyFault::Timeout => Some(Refusal::new(
-            Code::ClientTimeout,
-            "The request body did not come within settings.timeouts.client_idle",
-        )),
+        BodyFault::TooLarge => Some(Refusal::new(Code::BodyTooLarge, too_large)),
+        BodyFault::Timeout => Some(Refusal::new(Code::ClientTimeout, too_late)),
         BodyFault::Gone => None,
     }
 }

@@ -1,7 +1,6 @@
 //! Lists of models as values: read from providers' answers, merged, and written in an API's shape. Pure.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -32,34 +31,27 @@ pub(super) struct ListPage {
     pub(super) next_after: Option<String>,
 }
 
-/// The problem with an answer that should be a list; `Display` continues after the provider's name.
-#[derive(Debug)]
+/// The problem with an answer that should be a list, in words that continue after the provider's name.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum NoList {
     /// Its status is not 200.
+    #[error("it answered {0}")]
     Status(u16),
     /// It is too long.
+    #[error("its answer is too long")]
     AnswerTooLong,
     /// It was cut.
+    #[error("its answer broke off, or took too long")]
     CutOff,
     /// The list is too long, inflated or over all pages.
+    #[error("its list is over {LIST_MAX_BYTES} bytes")]
     ListTooLong,
     /// It is not JSON.
+    #[error("its answer is not JSON ({0})")]
     NoJson(serde_json::Error),
     /// It is JSON without a list of models.
+    #[error("its answer holds no list of models")]
     NoModels,
-}
-
-impl fmt::Display for NoList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "it answered {status}"),
-            Self::AnswerTooLong => f.write_str("its answer is too long"),
-            Self::CutOff => f.write_str("its answer broke off, or took too long"),
-            Self::ListTooLong => write!(f, "its list is over {LIST_MAX_BYTES} bytes"),
-            Self::NoJson(error) => write!(f, "its answer is not JSON ({error})"),
-            Self::NoModels => f.write_str("its answer holds no list of models"),
-        }
-    }
 }
 
 /// Reads an answer with a list. Nested values take much of the stack.

@@ -45,6 +45,7 @@ pub(super) fn provider_report(
     // Once a refresh has failed for it, it is the problem.
     let has_failed = posting.refresh.trouble.is_some_and(Trouble::waits_for_somebody);
     let missing = posting.missing.as_ref().filter(|_| !has_failed);
+    let commands = commands(config);
     let mut report = ProviderReport {
         name: config.name.clone(),
         slug: config.slug.clone(),
@@ -66,18 +67,19 @@ pub(super) fn provider_report(
         problem: problem(provider, posting, now),
         advice: None,
         warning: warning(provider, posting, missing, now),
-        refresh_token: refresh_token(config, posting, now),
+        refresh_token: refresh_token(config, posting, &commands, now),
     };
-    let refreshed = match &config.credential {
-        Credential::Refreshed(refresh) => Some(&**refresh),
-        _ => None,
-    };
-    let commands = refreshed.map(|refresh| Commands {
-        login: refresh.login.exist().then(|| refresh.call.login(&config.slug)),
-        check_online: refresh.call.check_online(),
-    });
-    report.advice = advice(&report, &commands.unwrap_or_default());
+    report.advice = advice(&report, &commands);
     report
+}
+
+/// The commands that a message may name.
+fn commands(provider: &config::Provider) -> Commands {
+    let Credential::Refreshed(refresh) = &provider.credential else { return Commands::default() };
+    Commands {
+        login: refresh.login.exist().then(|| refresh.call.login(&provider.slug)),
+        check_online: refresh.call.check_online(),
+    }
 }
 
 /// The token in use: a refreshed one, or one that another program keeps.
@@ -108,13 +110,13 @@ fn token_report(provider: &Provider, posting: &Posting, now: Moment) -> Option<T
 fn refresh_token(
     provider: &config::Provider,
     posting: &Posting,
+    commands: &Commands,
     now: Moment,
 ) -> Option<RefreshTokenReport> {
-    let Credential::Refreshed(config) = &provider.credential else { return None };
     let end = posting.refresh_end?;
-    let login = config.login.exist().then(|| config.call.login(&provider.slug));
+    let login = commands.login.as_deref();
     let warning = end.warning(&provider.name, now.wall);
-    let warning = warning.map(|told| format!("{told}. {}", login_again(login.as_deref())));
+    let warning = warning.map(|told| format!("{told}. {}", login_again(login)));
     Some(RefreshTokenReport { expires_at: end.at, warning })
 }
 
