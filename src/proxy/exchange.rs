@@ -1,12 +1,12 @@
 //! One request from start to end: the only file that sees both sides.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use log::{Level, debug};
 
 use crate::clock::Stopwatch;
 use crate::config::{ProviderKind, SelectionStrategy};
-use crate::http::message::{AnswerLength, RequestHead};
+use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::{After, Request, Service};
 use crate::proxy::api::api_of;
@@ -15,6 +15,7 @@ use crate::proxy::cut::Cut;
 use crate::proxy::failover::{choose, forward, take_body};
 use crate::proxy::incoming::{CountingReader, Progress};
 use crate::proxy::outcome::{RequestRecord, Stop};
+use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
 use crate::proxy::route::{self, Route, route};
@@ -39,7 +40,7 @@ impl Service for Proxy {
             Err(Stop::Refused(refusal)) if !reply.has_begun() => {
                 let kind = kind(self, head, record.provider);
                 record.refused(&refusal);
-                let sent = refuse_with(&refusal, kind, self.date(), &mut reply);
+                let sent = refuse_with(&refusal, kind, self.date(), &head.method, &mut reply);
                 sent.err().map(|_| "the client went away")
             }
             Err(Stop::ClientGone) => {
@@ -60,7 +61,8 @@ impl Service for Proxy {
         let mut reply = Reply::new(out, head, false);
         reply.share_with(head.and_then(|head| cors::allowed(head, &self.access.origins)));
         // A client that sends an unreadable request may be gone; nobody else needs to be told.
-        let _ = refuse_with(refusal, kind, self.date(), &mut reply);
+        let method = head.map_or("", |head| &head.method);
+        let _ = refuse_with(refusal, kind, self.date(), method, &mut reply);
         debug!("Refused a request: {} ({})", refusal.message, refusal.code.as_str());
     }
 }
@@ -147,17 +149,17 @@ fn refuse_with(
     refusal: &Refusal,
     kind: ProviderKind,
     date: String,
+    method: &str,
     reply: &mut Reply<'_>,
-) -> io::Result<()> {
+) -> Result<(), Stop> {
     if matches!(refusal.code, Code::BadRequest | Code::ClientTimeout | Code::BodyTooLarge) {
         // The start of the next request is unknown, or too far away.
         reply.close_after();
     }
     let (mut head, body) = refusal.render(kind);
     head.headers.push("date", date);
-    reply.begin(&head, AnswerLength::Sized(body.len() as u64));
-    reply.piece(&body)?;
-    reply.flush()
+    send_whole(head, &body, method, reply)?;
+    reply.flush().map_err(|_| Stop::ClientGone)
 }
 
 fn report(

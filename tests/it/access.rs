@@ -255,3 +255,19 @@ fn own_pages() {
     client.send(get("/-/healthy"));
     assert_eq!(client.answer().body, "ok\n");
 }
+
+#[test]
+fn a_refused_head_request_got_a_body_that_was_taken_for_the_next_answer() {
+    let peer = fine();
+    let proxy = TestProxy::before(&peer.url());
+    let mut client = Client::connect(proxy.address);
+    for target in ["/-/none", "/to/nobody/a"] {
+        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let refused = client.head();
+        assert_eq!(refused.status, 404, "{target}");
+        let length = refused.field("content-length").unwrap();
+        assert!(length.parse::<usize>().unwrap() > 0, "{target}: that of a GET");
+        client.send(get("/-/healthy"));
+        assert_eq!(client.answer().body, "ok\n", "{target}");
+    }
+}
