@@ -87,11 +87,7 @@ pub(crate) fn by_providers(plan: &Plan, mock: &Mock) -> Outcome<[Vec<Point>; 2]>
                 let Some(running) = &subject.running else { continue };
                 let before = running.usage().cpu_s;
                 let mut round = plain::load(
-                    subject.address,
-                    &path,
-                    subject.provider,
-                    LOAD_CONNECTIONS,
-                    plan.round,
+                    subject.address, &path, subject.provider, LOAD_CONNECTIONS, plan.round,
                 )?;
                 let requests = round.per_second * plan.round.as_secs_f64();
                 round.cpu_us = (running.usage().cpu_s - before) * 1e6 / requests.max(1.0);

@@ -361,11 +361,13 @@ fn portkey() -> Outcome<PathBuf> {
     if !path.exists() {
         std::fs::create_dir_all(&folder)?;
         say(&format!("installing @portkey-ai/gateway into {}", folder.display()));
-        output(Command::new("npm").arg("install").arg("--prefix").arg(&folder).args([
-            "--no-audit",
-            "--no-fund",
-            "@portkey-ai/gateway",
-        ]))?;
+        output(
+            Command::new("npm")
+                .arg("install")
+                .arg("--prefix")
+                .arg(&folder)
+                .args(["--no-audit", "--no-fund", "@portkey-ai/gateway"]),
+        )?;
     }
     Ok(path)
 }

@@ -102,11 +102,11 @@ fn machine(kinds: &[Kind]) -> Outcome<String> {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let commit = output(std::process::Command::new("git").current_dir(folder::root()).args([
-        "rev-parse",
-        "--short",
-        "HEAD",
-    ]))
+    let commit = output(
+        std::process::Command::new("git")
+            .current_dir(folder::root())
+            .args(["rev-parse", "--short", "HEAD"]),
+    )
     .unwrap_or_default();
     let mut text = format!(
         "{cores} cores ({}), Linux {}, everything on 127.0.0.1; commit {}.\n",

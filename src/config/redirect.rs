@@ -104,15 +104,8 @@ mod tests {
             assert_eq!(Redirect::parse(text), expected, "{text}");
         }
         for text in [
-            "",
-            "callback",
-            ":x",
-            "a b:c",
-            "http://issuer.example/cb",
-            "http://user@localhost/",
-            "https://x/#a",
-            "https://x/a b",
-            "http://localhost:99999/",
+            "", "callback", ":x", "a b:c", "http://issuer.example/cb", "http://user@localhost/",
+            "https://x/#a", "https://x/a b", "http://localhost:99999/",
         ] {
             assert!(Redirect::parse(text).is_err(), "{text}");
         }

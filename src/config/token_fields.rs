@@ -4,13 +4,8 @@ use serde_json::Value;
 
 /// The names in `token_fields`: those in RFC 6749 §5.1 and §5.2, and additions of issuers.
 pub(crate) const TOKEN_FIELDS: [&str; 7] = [
-    "access_token",
-    "refresh_token",
-    "expires_in",
-    "expires_at",
-    "refresh_token_expires_in",
-    "error",
-    "error_description",
+    "access_token", "refresh_token", "expires_in", "expires_at", "refresh_token_expires_in",
+    "error", "error_description",
 ];
 
 /// The places of values in an answer: for each name, the path of member names.

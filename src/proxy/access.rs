@@ -265,12 +265,7 @@ mod tests {
                 &with_key,
                 &[],
                 &[
-                    "No key",
-                    "settings.auth",
-                    "x-api-key",
-                    "Bearer",
-                    "x-goog-api-key",
-                    " api-key",
+                    "No key", "settings.auth", "x-api-key", "Bearer", "x-goog-api-key", " api-key",
                     "the parameter key",
                 ],
             ),

@@ -13,22 +13,9 @@ const ANTHROPIC_PATHS: [&str; 1] = ["/v1/messages"];
 const ANTHROPIC_FIELDS: [&str; 2] = ["anthropic-version", "anthropic-beta"];
 /// The paths of `OpenAI`'s API.
 const OPENAI_PATHS: [&str; 16] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/embeddings",
-    "/v1/files",
-    "/v1/uploads",
-    "/v1/batches",
-    "/v1/audio",
-    "/v1/images",
-    "/v1/moderations",
-    "/v1/fine_tuning",
-    "/v1/vector_stores",
-    "/v1/realtime",
-    "/v1/assistants",
-    "/v1/threads",
-    MODELS_PATH,
+    "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/files",
+    "/v1/uploads", "/v1/batches", "/v1/audio", "/v1/images", "/v1/moderations", "/v1/fine_tuning",
+    "/v1/vector_stores", "/v1/realtime", "/v1/assistants", "/v1/threads", MODELS_PATH,
 ];
 /// The list of models, of either API.
 const MODELS_PATH: &str = "/v1/models";
@@ -36,20 +23,9 @@ const MODELS_PATH: &str = "/v1/models";
 const GENERIC_PATHS: [&str; 2] = ["/v1beta", "/upload/v1beta"];
 /// The methods of Gemini's and Vertex AI's API, after a colon at the end of a path.
 const GENERIC_METHODS: [&str; 14] = [
-    "generateContent",
-    "streamGenerateContent",
-    "batchGenerateContent",
-    "bidiGenerateContent",
-    "countTokens",
-    "computeTokens",
-    "embedContent",
-    "batchEmbedContents",
-    "asyncBatchEmbedContent",
-    "generateAnswer",
-    "predict",
-    "predictLongRunning",
-    "rawPredict",
-    "streamRawPredict",
+    "generateContent", "streamGenerateContent", "batchGenerateContent", "bidiGenerateContent",
+    "countTokens", "computeTokens", "embedContent", "batchEmbedContents", "asyncBatchEmbedContent",
+    "generateAnswer", "predict", "predictLongRunning", "rawPredict", "streamRawPredict",
 ];
 
 /// The API of a request for `path` with `headers`; None if it belongs to none.

@@ -16,15 +16,8 @@ const OURS: [&str; 3] = [
 
 /// Fields that every page may read, or that no page may read.
 const NOT_EXPOSED: [&str; 9] = [
-    "cache-control",
-    "content-language",
-    "content-length",
-    "content-type",
-    "expires",
-    "last-modified",
-    "pragma",
-    "set-cookie",
-    "vary",
+    "cache-control", "content-language", "content-length", "content-type", "expires",
+    "last-modified", "pragma", "set-cookie", "vary",
 ];
 
 /// The request's own origin, if it is among `origins`.

@@ -9,16 +9,8 @@ use crate::secret::Secret;
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), or to a proxy's own authentication.
 const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "trailer",
-    "trailers",
-    "proxy-authorization",
-    "proxy-authenticate",
+    "connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade",
+    "trailer", "trailers", "proxy-authorization", "proxy-authenticate",
 ];
 
 /// Request fields that the proxy sets itself, besides the hop-by-hop ones.

@@ -144,16 +144,8 @@ mod tests {
             assert!(holds(value.as_bytes(), &keys()), "{value}");
         }
         for value in [
-            "",
-            "shor",
-            "shorts",
-            "a-short-one",
-            "User/short",
-            "long-key-01234567890",
-            "xlong-key-0123456789",
-            "Basic short!",
-            "Basic dTpz",
-            "none",
+            "", "shor", "shorts", "a-short-one", "User/short", "long-key-01234567890",
+            "xlong-key-0123456789", "Basic short!", "Basic dTpz", "none",
         ] {
             assert!(!holds(value.as_bytes(), &keys()), "{value}");
         }

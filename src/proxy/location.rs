@@ -278,17 +278,8 @@ mod tests {
             &providers("http://h/api"),
             "/to/p/mcp",
             &[
-                "https://h/api/x",
-                "http://h:81/api/x",
-                "http://h.example/api",
-                "http://u@h/api",
-                "http://h@evil/api",
-                "//evil/api",
-                "mailto:a@h",
-                "http:/api",
-                "?a=b",
-                "#c",
-                "",
+                "https://h/api/x", "http://h:81/api/x", "http://h.example/api", "http://u@h/api",
+                "http://h@evil/api", "//evil/api", "mailto:a@h", "http:/api", "?a=b", "#c", "",
             ]
             .map(same),
         );

@@ -48,12 +48,7 @@ const READ_STACK_BYTES: usize = 1024 * 1024;
 const LEFT_OUT: &str = "x-evertoken-left-out";
 /// Fields that would make the provider send only a part of its list, or a form that can't be read here.
 const NOT_PASSED_ON: [&str; 7] = [
-    "accept-encoding",
-    "range",
-    "if-range",
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
+    "accept-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since",
     "if-unmodified-since",
 ];
 

@@ -88,26 +88,9 @@ pub(crate) fn of_body(headers: &Headers, body: &[u8]) -> bool {
 /// Gathers the texts that describe errors. Other texts may quote the request.
 fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
     const MEMBERS: [&str; 20] = [
-        "error",
-        "errors",
-        "code",
-        "type",
-        "status",
-        "reason",
-        "message",
-        "msg",
-        "detail",
-        "details",
-        "title",
-        "description",
-        "error_code",
-        "errorCode",
-        "error_message",
-        "errorMessage",
-        "error_description",
-        "Message",
-        "__type",
-        "fault",
+        "error", "errors", "code", "type", "status", "reason", "message", "msg", "detail",
+        "details", "title", "description", "error_code", "errorCode", "error_message",
+        "errorMessage", "error_description", "Message", "__type", "fault",
     ];
     match json {
         _ if depth == 0 => {}

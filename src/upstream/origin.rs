@@ -101,12 +101,7 @@ mod tests {
             let origin = Origin::of(url)?;
             let together = origin.host_and_port();
             Some((
-                origin.is_tls,
-                origin.host,
-                origin.port,
-                origin.authority,
-                origin.prefix,
-                together,
+                origin.is_tls, origin.host, origin.port, origin.authority, origin.prefix, together,
             ))
         };
         let of = |tls, host: &str, port, authority: &str, prefix: &str, together: &str| {

@@ -57,13 +57,8 @@ fn the_page_is_there_with_a_strict_policy_and_loads_nothing_from_elsewhere() {
     assert_eq!(page.status, 200);
     let policy = page.field("content-security-policy").unwrap();
     for part in [
-        "default-src 'none'",
-        "style-src 'self'",
-        "script-src 'self'",
-        "connect-src 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
+        "default-src 'none'", "style-src 'self'", "script-src 'self'", "connect-src 'self'",
+        "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'",
     ] {
         assert!(policy.split("; ").any(|own| own == part), "{part}: {policy}");
     }

@@ -27,12 +27,9 @@ fn closed() -> String {
 }
 
 fn two(first: &str, second: &str) -> Builder {
-    TestProxy::builder().provider("A", "anthropic", first, "auth_value: key-a").provider(
-        "B",
-        "anthropic",
-        second,
-        "auth_value: key-b",
-    )
+    TestProxy::builder()
+        .provider("A", "anthropic", first, "auth_value: key-a")
+        .provider("B", "anthropic", second, "auth_value: key-b")
 }
 
 fn ask(proxy: &TestProxy) -> crate::support::client::Answer {

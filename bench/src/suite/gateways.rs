@@ -16,12 +16,7 @@ pub(super) fn gateways(plan: &Plan, mock: &Mock, results: &mut Results) -> Outco
     let all = [(Kind::Litellm, "litellm"), (Kind::Portkey, "portkey")];
     let wanted = all.iter().filter(|(_, name)| plan.gateways.iter().any(|own| own == name));
     let mut table = Table::new([
-        "through",
-        "connections",
-        "requests/s",
-        "p50 µs",
-        "CPU µs a request",
-        "RSS MB",
+        "through", "connections", "requests/s", "p50 µs", "CPU µs a request", "RSS MB",
     ]);
     let mut versions = Vec::new();
     for kind in [Kind::Evertoken].into_iter().chain(wanted.map(|(kind, _)| *kind)) {

@@ -12,12 +12,7 @@ pub(super) fn growth(plan: &Plan, mock: &Mock, results: &mut Results) -> Outcome
     let compared = [start(Kind::Evertoken, mock, false, "")?, start(Kind::Nginx, mock, false, "")?];
     let curves = curves::by_connections(plan, &compared)?;
     let mut table = Table::new([
-        "connections",
-        "through",
-        "requests/s",
-        "p50 µs",
-        "CPU µs a request",
-        "RSS MB",
+        "connections", "through", "requests/s", "p50 µs", "CPU µs a request", "RSS MB",
     ]);
     for index in 0..curves::CONNECTIONS.len() {
         for (kind, curve) in &curves {

@@ -30,12 +30,7 @@ pub(super) fn large(
         }
     }
     let mut table = Table::new([
-        "through",
-        "answer MB/s",
-        "of nginx's",
-        "request MB/s",
-        "of nginx's",
-        "peak RSS grew by MB",
+        "through", "answer MB/s", "of nginx's", "request MB/s", "of nginx's", "peak RSS grew by MB",
     ]);
     for (index, subject) in
         subjects.iter().enumerate().filter(|(index, _)| !down[*index].1.0.is_empty())

@@ -26,15 +26,8 @@ pub(super) fn small(
 ) -> Outcome<()> {
     let way = way(with_tls);
     let mut table = Table::new([
-        "connections",
-        "through",
-        "requests/s",
-        "of nginx's",
-        "p50 µs",
-        "p99 µs",
-        "CPU µs a request",
-        "of nginx's",
-        "of it user's",
+        "connections", "through", "requests/s", "of nginx's", "p50 µs", "p99 µs",
+        "CPU µs a request", "of nginx's", "of it user's",
     ]);
     let mut groups = Vec::new();
     for connections in CONNECTIONS {

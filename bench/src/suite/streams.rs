@@ -42,12 +42,7 @@ pub(super) fn many_streams(
         }
     }
     let mut table = Table::new([
-        "through",
-        "event delay p50 µs",
-        "p99 µs",
-        "RSS MB",
-        "PSS MB",
-        "all open after ms",
+        "through", "event delay p50 µs", "p99 µs", "RSS MB", "PSS MB", "all open after ms",
         "streams intact",
     ]);
     for (index, subject) in subjects.iter().enumerate() {

@@ -10,13 +10,8 @@ use super::{Format, Manners, Template, Wrapping};
 
 /// The values that a template can name, in braces.
 const PLACES: &[&str] = &[
-    "access_token",
-    "refresh_token",
-    "expires_in",
-    "expires_in:text",
-    "refresh_in",
-    "refresh_expires_in",
-    "issued_at_ms:text",
+    "access_token", "refresh_token", "expires_in", "expires_in:text", "refresh_in",
+    "refresh_expires_in", "issued_at_ms:text",
 ];
 
 /// The values for the places of a template. A missing value removes its member.

@@ -11,16 +11,8 @@ const ITEM_ID: &str = "msg_sandbox";
 
 /// The parts of a request that are echoed.
 const CHOSEN: [&str; 10] = [
-    "instructions",
-    "max_output_tokens",
-    "parallel_tool_calls",
-    "previous_response_id",
-    "prompt_cache_key",
-    "store",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "metadata",
+    "instructions", "max_output_tokens", "parallel_tool_calls", "previous_response_id",
+    "prompt_cache_key", "store", "temperature", "tool_choice", "tools", "metadata",
 ];
 
 /// The whole answer.

@@ -20,26 +20,10 @@ const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
 
 /// Keys of `auto_refresh_config` that a `credentials_file` makes unnecessary.
 const REFRESH_KEYS: [&str; 20] = [
-    "token_url",
-    "client_id_env",
-    "client_id_file",
-    "client_secret_env",
-    "client_secret_file",
-    "refresh_token_env",
-    "refresh_token_file",
-    "grant_type",
-    "client_auth",
-    "request_format",
-    "scope",
-    "extra_params",
-    "headers",
-    "token_fields",
-    "refresh_before_expiry",
-    "retry_interval",
-    "authorization_url",
-    "device_authorization_url",
-    "redirect_uri",
-    "issuer",
+    "token_url", "client_id_env", "client_id_file", "client_secret_env", "client_secret_file",
+    "refresh_token_env", "refresh_token_file", "grant_type", "client_auth", "request_format",
+    "scope", "extra_params", "headers", "token_fields", "refresh_before_expiry", "retry_interval",
+    "authorization_url", "device_authorization_url", "redirect_uri", "issuer",
 ];
 
 /// The source of fresh tokens.
@@ -104,18 +88,12 @@ pub(super) fn read_auto_refresh(
         extra_params: section.text_map("extra_params"),
         headers: read_headers(&section),
         token_fields: token_fields::read(&section),
-        refresh_before_expiry: Duration::from_secs(section.integer(
-            "refresh_before_expiry",
-            300,
-            0,
-            REFRESH_BEFORE_MAX_SECONDS,
-        )),
-        retry_interval: Duration::from_secs(section.integer(
-            "retry_interval",
-            3600,
-            1,
-            RETRY_INTERVAL_MAX_SECONDS,
-        )),
+        refresh_before_expiry: Duration::from_secs(
+            section.integer("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS),
+        ),
+        retry_interval: Duration::from_secs(
+            section.integer("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS),
+        ),
         files: SecretFiles {
             client_id: secret_path(&section, sources, "client_id_file"),
             client_secret: secret_path(&section, sources, "client_secret_file"),
@@ -246,14 +224,8 @@ fn read_seed(
 
 fn check_extra_params(section: &Section<'_>, params: &[(String, String)]) {
     const OWN: [&str; 8] = [
-        "grant_type",
-        "refresh_token",
-        "client_id",
-        "client_secret",
-        "scope",
-        "code",
-        "code_verifier",
-        "redirect_uri",
+        "grant_type", "refresh_token", "client_id", "client_secret", "scope", "code",
+        "code_verifier", "redirect_uri",
     ];
     for (name, _) in params {
         if OWN.contains(&name.as_str()) {

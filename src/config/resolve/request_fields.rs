@@ -7,17 +7,8 @@ use crate::jwt;
 
 /// Header fields that frame a message or belong to a connection, which can't be configured.
 const FORBIDDEN_FIELDS: [&str; 11] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-connection",
-    "proxy-authorization",
+    "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer",
+    "upgrade", "expect", "proxy-connection", "proxy-authorization",
 ];
 
 /// The header fields of token requests.

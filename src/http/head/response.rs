@@ -170,20 +170,9 @@ mod tests {
         assert_eq!(read(b"HTTP/1.1 200 OK\r\na: b\r\n"), Ok(None));
         // The first byte shows that something is not an answer.
         for text in [
-            "hello",
-            "\0",
-            "http/1.1",
-            "HTTP/9",
-            "HTTP/2 200",
-            "\r\nHTTP/1.1 200 OK",
-            "HTTP/1.2 200 X\r\n",
-            "HTTP/1.1 20 X\r\n",
-            "HTTP/1.1 2000 X\r\n",
-            "HTTP/1.1 099 X\r\n",
-            "HTTP/1.1 abc\r\n",
-            "HTTP/1.1\r\n",
-            "HTTP/1.1  200 X\r\n",
-            "HTTP/1.1 200\tX\r\n",
+            "hello", "\0", "http/1.1", "HTTP/9", "HTTP/2 200", "\r\nHTTP/1.1 200 OK",
+            "HTTP/1.2 200 X\r\n", "HTTP/1.1 20 X\r\n", "HTTP/1.1 2000 X\r\n", "HTTP/1.1 099 X\r\n",
+            "HTTP/1.1 abc\r\n", "HTTP/1.1\r\n", "HTTP/1.1  200 X\r\n", "HTTP/1.1 200\tX\r\n",
         ] {
             assert_eq!(read(text.as_bytes()), Err(BadHead::StatusLine), "{text:?}");
         }

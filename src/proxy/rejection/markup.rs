@@ -2,24 +2,8 @@
 
 /// Elements with such texts: those of XML errors, and the headings and paragraphs of a page.
 const ELEMENTS: [&str; 18] = [
-    "code",
-    "message",
-    "error",
-    "errorcode",
-    "errormessage",
-    "error_description",
-    "reason",
-    "detail",
-    "faultcode",
-    "faultstring",
-    "title",
-    "h1",
-    "h2",
-    "h3",
-    "p",
-    "pre",
-    "body",
-    "center",
+    "code", "message", "error", "errorcode", "errormessage", "error_description", "reason",
+    "detail", "faultcode", "faultstring", "title", "h1", "h2", "h3", "p", "pre", "body", "center",
 ];
 /// A longer page is meant for people.
 const PAGE_MAX_BYTES: usize = 4096;

@@ -95,40 +95,23 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
     (
         Meaning::Account,
         &[
-            "access_denied",
-            "account_inactive",
-            "account_disabled",
-            "account_suspended",
-            "inactive_user",
-            "inactive_org",
-            "user_disabled",
-            "user_not_found",
-            "org_internal",
+            "access_denied", "account_inactive", "account_disabled", "account_suspended",
+            "inactive_user", "inactive_org", "user_disabled", "user_not_found", "org_internal",
             "admin_policy_enforced",
         ],
     ),
     (
         Meaning::Throttled,
         &[
-            "slow_down",
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            "rate_limited",
-            "ratelimited",
+            "slow_down", "rate_limit_error", "rate_limit_exceeded", "rate_limited", "ratelimited",
             "too_many_requests",
         ],
     ),
     (
         Meaning::Issuer,
         &[
-            "temporarily_unavailable",
-            "server_error",
-            "overloaded_error",
-            "api_error",
-            "internal_error",
-            "internal_failure",
-            "fatal_error",
-            "service_unavailable",
+            "temporarily_unavailable", "server_error", "overloaded_error", "api_error",
+            "internal_error", "internal_failure", "fatal_error", "service_unavailable",
             "request_timeout",
         ],
     ),
@@ -138,16 +121,8 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
 /// `app_session_terminated`.
 const OVER_STARTS: [&str; 5] = ["token_", "session_", "app_session_", "auth_session_", "grant_"];
 const OVER_ENDS: [&str; 10] = [
-    "_expired",
-    "_revoked",
-    "_invalid",
-    "_invalidated",
-    "_terminated",
-    "_reused",
-    "_already_used",
-    "_inactive",
-    "_not_found",
-    "_not_active",
+    "_expired", "_revoked", "_invalid", "_invalidated", "_terminated", "_reused", "_already_used",
+    "_inactive", "_not_found", "_not_active",
 ];
 
 impl Meaning {

@@ -19,13 +19,7 @@ const NUMBERED: &str = "errcode";
 const NO_ERROR: [&str; 8] = ["", "0", "ok", "success", "none", "null", "false", "no_error"];
 /// Members that hold a description.
 const DESCRIPTIONS: [&str; 7] = [
-    "error_description",
-    "message",
-    "msg",
-    "error_message",
-    "errorSummary",
-    "description",
-    "errmsg",
+    "error_description", "message", "msg", "error_message", "errorSummary", "description", "errmsg",
 ];
 
 /// The code in the member that RFC 6749 names for it, or at its configured place.
@@ -144,29 +138,13 @@ fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
 /// invalid`, `The refresh token has expired`; and not how the request must be written.
 fn names_dead_token(description: &str) -> bool {
     const OVER: [&str; 8] = [
-        "invalid",
-        "expired",
-        "revoked",
-        "unknown",
-        "not found",
-        "already",
-        "not valid",
+        "invalid", "expired", "revoked", "unknown", "not found", "already", "not valid",
         "no longer",
     ];
     // The words for a request, and for a part of one that is not the token.
     const FORM: [&str; 12] = [
-        "grant type",
-        "content type",
-        "content-type",
-        "parameter name",
-        "missing",
-        "required",
-        "must be",
-        "must not be",
-        "should be",
-        "expected",
-        "not supported",
-        "unsupported",
+        "grant type", "content type", "content-type", "parameter name", "missing", "required",
+        "must be", "must not be", "should be", "expected", "not supported", "unsupported",
     ];
     let description = description.to_ascii_lowercase().replace('_', " ");
     let description = description.replace("invalid request", "");

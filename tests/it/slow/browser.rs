@@ -63,11 +63,7 @@ impl Browser {
         let profile = tempfile::tempdir().unwrap();
         let child = Command::new("chromium")
             .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             ])
             .args([
                 "--disable-background-networking",

@@ -41,11 +41,7 @@ impl Chromium {
             .args(["-c", script, "sh"])
             .args([&commands, &answers])
             .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-quic",
+                "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
             ])
             .args([
                 "--disable-background-networking",

@@ -346,12 +346,8 @@ impl Fleet {
 
     fn setup(&mut self, host: usize, gate: Gate) -> Setup {
         let own = &mut self.hosts[host];
-        let mut builder = TestProxy::builder().refreshed(
-            "P",
-            "http://127.0.0.1:1",
-            "http://127.0.0.1:1",
-            &self.text,
-        );
+        let mut builder = TestProxy::builder()
+            .refreshed("P", "http://127.0.0.1:1", "http://127.0.0.1:1", &self.text);
         if let Some(seed) = &own.seed {
             builder = builder.variable("REFRESH_TOKEN", seed);
         } else {
