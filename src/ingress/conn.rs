@@ -17,7 +17,7 @@ use crate::http::head::request::HeadReader;
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::guest::Guest;
-use crate::ingress::live::Entry;
+use crate::ingress::live::LiveConnection;
 use crate::ingress::other_protocol;
 use crate::ingress::service::{After, Request, Service};
 use crate::spare::BUFFER_BYTES;
@@ -34,7 +34,7 @@ pub(super) const LINGER_MAX: Duration = Duration::from_secs(30);
 pub(super) const LINGER_SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// The end of a connection's service.
-pub enum End {
+pub enum ConnectionEnd {
     /// It is over.
     Over,
     /// The connection gave way to another before its client got an answer. Its request may have been read.
@@ -42,10 +42,10 @@ pub enum End {
 }
 
 /// Serves the connection until it ends.
-pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> End {
+pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> ConnectionEnd {
     let Guest { stream, entry, read } = guest;
     let (stream, entry) = (&stream, &entry);
-    let _counted = Counted::new(service);
+    let _counted = CountedService::new(service);
     // If an option can't be set, the connection is still served.
     let _ = stream.set_nodelay(true);
     let _ = stream.set_write_timeout(Some(limits.idle));
@@ -63,23 +63,23 @@ pub fn serve(guest: Guest, limits: &Limits, service: &dyn Service) -> End {
                 let _ = SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
                 break;
             }
-            Then::GiveWay(head) => return End::GaveWay(head),
+            Then::GiveWay(head) => return ConnectionEnd::GaveWay(head),
         }
     }
-    End::Over
+    ConnectionEnd::Over
 }
 
 /// Tells of a connection that is open while this lives.
-struct Counted<'a>(&'a dyn Service);
+struct CountedService<'a>(&'a dyn Service);
 
-impl<'a> Counted<'a> {
+impl<'a> CountedService<'a> {
     fn new(service: &'a dyn Service) -> Self {
         service.connections_changed(1);
         Self(service)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for CountedService<'_> {
     fn drop(&mut self) {
         self.0.connections_changed(-1);
     }
@@ -97,7 +97,12 @@ enum Then {
     GiveWay(Option<Box<RequestHead>>),
 }
 
-fn next_request(input: &mut Input, limits: &Limits, service: &dyn Service, entry: &Entry) -> Then {
+fn next_request(
+    input: &mut Input,
+    limits: &Limits,
+    service: &dyn Service,
+    entry: &LiveConnection,
+) -> Then {
     let in_head = !input.held().is_empty();
     if !entry.begin_wait(in_head) || !input.wait_for_first_byte(limits.client_idle) {
         // A kept connection may end at any time (RFC 9112 §9.5); a client that has just come expects an answer.
@@ -139,7 +144,11 @@ fn refuse_head(refusal: &Refusal, input: &Input, service: &dyn Service) -> Then 
     Then::Linger
 }
 
-fn refusal_before_body(head: &RequestHead, limits: &Limits, entry: &Entry) -> Option<Refusal> {
+fn refusal_before_body(
+    head: &RequestHead,
+    limits: &Limits,
+    entry: &LiveConnection,
+) -> Option<Refusal> {
     // A client that connected before the stop could know nothing of it.
     if !entry.is_first() && entry.is_draining() {
         return Some(Refusal::new(Code::ShuttingDown, "evertoken is shutting down"));
@@ -170,7 +179,7 @@ fn after_response(after: After, head: &RequestHead, mut body: ClientBody<'_>) ->
 }
 
 /// Ends our side, and takes what still comes for a moment.
-fn linger(input: &mut Input, entry: &Entry) {
+fn linger(input: &mut Input, entry: &LiveConnection) {
     if input.stream.shutdown(Shutdown::Write).is_err() || !entry.begin_wait(false) {
         return;
     }

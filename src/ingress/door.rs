@@ -24,7 +24,7 @@ use crate::thread::{self, Thread};
 mod keeper;
 mod visitor;
 
-use keeper::{Keeper, WAKE_ID};
+use keeper::{DoorThread, WAKE_ID};
 
 /// Descriptors besides those of connections: state files, refreshes, signals, the log.
 pub(crate) const OTHER_DESCRIPTORS: u64 = 64;
@@ -37,12 +37,12 @@ const UNSEEN_MAX: usize = 256;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// The thread. Dropping this waits until every visitor has its answer.
-pub(crate) struct DoorThread {
+pub(crate) struct DoorHandle {
     door: Door,
     _thread: Thread,
 }
 
-impl Drop for DoorThread {
+impl Drop for DoorHandle {
     fn drop(&mut self) {
         self.door.say(Word::Stop);
     }
@@ -54,7 +54,7 @@ pub(crate) fn start(
     service: Arc<dyn Service>,
     live: Arc<Live>,
     pool: Pool,
-) -> io::Result<(Hosting, DoorThread)> {
+) -> io::Result<(Hosting, DoorHandle)> {
     let (words, inbox) = bounded(UNSEEN_MAX);
     let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -62,7 +62,7 @@ pub(crate) fn start(
     let visitors_max = visitors_max(getrlimit(Resource::Nofile).current, limits.max_connections);
     let door = Door { words, wake: wake.clone() };
     let hosting = Hosting { limits, service, door: door.clone() };
-    let keeper = Keeper {
+    let keeper = DoorThread {
         inbox,
         wake,
         epoll,
@@ -75,7 +75,7 @@ pub(crate) fn start(
         stopping: None,
     };
     let thread = thread::spawn("door", STACK_BYTES, move || keeper.run())?;
-    Ok((hosting, DoorThread { door, _thread: thread }))
+    Ok((hosting, DoorHandle { door, _thread: thread }))
 }
 
 /// The most connections at the door if `descriptors` are allowed: served connections and their providers come first.

@@ -3,14 +3,14 @@
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::ingress::live::Entry;
+use crate::ingress::live::LiveConnection;
 
 /// A connection that wants to be served, with what was read of it already.
 pub struct Guest {
     /// The socket.
     pub stream: Arc<TcpStream>,
     /// Its place among the open connections.
-    pub entry: Entry,
+    pub entry: LiveConnection,
     /// The first bytes of its request.
     pub read: Vec<u8>,
 }

@@ -31,7 +31,8 @@ impl Hosting {
         Box::new(move || {
             let Some(guest) = offer.take() else { return };
             let stream = guest.stream.clone();
-            if let conn::End::GaveWay(head) = conn::serve(guest, &hosting.limits, &*hosting.service)
+            if let conn::ConnectionEnd::GaveWay(head) =
+                conn::serve(guest, &hosting.limits, &*hosting.service)
             {
                 hosting.door.say(Word::GaveWay(stream, head));
             }

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
-use crate::ingress::door::{self, DoorThread};
+use crate::ingress::door::{self, DoorHandle};
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
@@ -79,7 +79,7 @@ pub struct BuiltinServer {
     stopping: Option<Sender<()>>,
     accepting: Option<Thread>,
     /// Ends after it: the accepting thread talks to it.
-    door: Option<DoorThread>,
+    door: Option<DoorHandle>,
 }
 
 impl BuiltinServer {

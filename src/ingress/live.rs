@@ -18,7 +18,7 @@ pub struct Live {
     draining: AtomicBool,
     /// Numbers the waits, so that the longest is found.
     next_wait: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<LiveState>,
     changed: Condvar,
 }
 
@@ -26,16 +26,16 @@ pub struct Live {
 pub(crate) type ConnectionId = u64;
 
 #[derive(Debug, Default)]
-struct State {
+struct LiveState {
     next_id: ConnectionId,
     open: HashMap<ConnectionId, Arc<Open>>,
-    by_origin: HashMap<Origin, usize>,
+    by_origin: HashMap<PeerNetwork, usize>,
 }
 
 #[derive(Debug)]
 struct Open {
     stream: Arc<TcpStream>,
-    origin: Origin,
+    origin: PeerNetwork,
     /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
     wait: AtomicU64,
     /// No request has been read from it: its first may be on the way.
@@ -52,9 +52,9 @@ const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The unit that shares a part of the pool: an IPv4 address, or the /64 that an IPv6 host commonly has to itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Origin(IpAddr);
+struct PeerNetwork(IpAddr);
 
-impl Origin {
+impl PeerNetwork {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(v6) if !v6.is_loopback() => {
@@ -67,21 +67,21 @@ impl Origin {
 
 /// One connection's entry, removed on drop.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LiveConnection {
     live: Arc<Live>,
     open: Arc<Open>,
     id: ConnectionId,
 }
 
 impl Live {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LiveState> {
         // Entries are put in and taken out whole; there is nothing half done to fear.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a new connection in. It gives way to no other until [`Entry::begin_wait`].
-    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> Entry {
-        let origin = Origin::of(from);
+    /// Puts a new connection in. It gives way to no other until [`LiveConnection::begin_wait`].
+    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> LiveConnection {
+        let origin = PeerNetwork::of(from);
         let wait = AtomicU64::new(SERVING);
         let open = Arc::new(Open { stream, origin, wait, is_new: AtomicBool::new(true) });
         let mut state = self.state();
@@ -89,7 +89,7 @@ impl Live {
         state.next_id += 1;
         state.open.insert(id, open.clone());
         *state.by_origin.entry(origin).or_default() += 1;
-        Entry { live: self.clone(), open, id }
+        LiveConnection { live: self.clone(), open, id }
     }
 
     /// Ends the connection that waits longest: false if none waits.
@@ -131,9 +131,9 @@ impl Live {
 
     fn wait_for_none<'a>(
         &'a self,
-        mut state: MutexGuard<'a, State>,
+        mut state: MutexGuard<'a, LiveState>,
         deadline: Deadline,
-    ) -> MutexGuard<'a, State> {
+    ) -> MutexGuard<'a, LiveState> {
         while !state.open.is_empty() && !deadline.has_passed() {
             state = self
                 .changed
@@ -167,13 +167,13 @@ impl Open {
 }
 
 /// Closes those for which `which` holds and counts them.
-fn close(state: &State, which: impl Fn(&Open) -> bool) -> usize {
+fn close(state: &LiveState, which: impl Fn(&Open) -> bool) -> usize {
     let chosen = state.open.values().filter(|open| which(open));
     // A failure means that the client closed it first.
     chosen.map(|open| drop(open.stream.shutdown(Shutdown::Both))).count()
 }
 
-impl Entry {
+impl LiveConnection {
     /// Notes that the connection waits, for a request or for its client to close, and may be ended
     /// for the sake of another; `in_head` says that some of the head is there. Returns false where it
     /// is to end instead.
@@ -229,7 +229,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for LiveConnection {
     fn drop(&mut self) {
         let mut state = self.live.state();
         state.open.remove(&self.id);
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     /// A connection that entered `live` from `address`, and its client's end.
-    fn enter(live: &Arc<Live>, address: &str) -> (Entry, TcpStream) {
+    fn enter(live: &Arc<Live>, address: &str) -> (LiveConnection, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Arc::new(listener.accept().unwrap().0);

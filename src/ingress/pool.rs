@@ -33,9 +33,9 @@ pub(crate) struct Pool {
 }
 
 /// Counts a worker while it lives, however it ends.
-struct Counted(Arc<AtomicUsize>);
+struct ThreadCount(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for ThreadCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -69,7 +69,7 @@ impl Pool {
             Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => job,
         };
         let count = self.workers.fetch_add(1, Ordering::SeqCst);
-        let counted = Counted(self.workers.clone());
+        let counted = ThreadCount(self.workers.clone());
         if count >= self.workers_max {
             return Err(io::ErrorKind::WouldBlock.into());
         }

@@ -12,7 +12,7 @@ use crate::spare;
 
 /// The end of the body for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
+enum ReplyFraming {
     /// No body follows the head.
     None,
     /// This many bytes are still to come.
@@ -31,7 +31,7 @@ pub struct Reply<'a> {
     out: &'a mut dyn Write,
     version: Version,
     keeps_alive: bool,
-    framing: Option<Framing>,
+    framing: Option<ReplyFraming>,
     sent_bytes: u64,
     /// The origin of the web page that may read the answer.
     page: Option<&'a str>,
@@ -86,22 +86,22 @@ impl<'a> Reply<'a> {
     /// Begins with `head`, which has no hop-by-hop fields; this sets the fields of the framing.
     pub fn begin(&mut self, head: &ResponseHead, length: AnswerLength) {
         let framing = match (length, self.version) {
-            (AnswerLength::Absent, _) => Framing::None,
-            (AnswerLength::Sized(bytes), _) => Framing::Sized(bytes),
-            (AnswerLength::Unknown, Version::Http11) => Framing::Chunked,
-            (AnswerLength::Unknown, Version::Http10) => Framing::UntilClose,
+            (AnswerLength::Absent, _) => ReplyFraming::None,
+            (AnswerLength::Sized(bytes), _) => ReplyFraming::Sized(bytes),
+            (AnswerLength::Unknown, Version::Http11) => ReplyFraming::Chunked,
+            (AnswerLength::Unknown, Version::Http10) => ReplyFraming::UntilClose,
         };
         self.framing = Some(framing);
         let leaves_too_much =
             self.asked.is_some_and(|(head, progress)| progress.leaves_too_much(head));
-        self.keeps_alive &= framing != Framing::UntilClose && !leaves_too_much;
+        self.keeps_alive &= framing != ReplyFraming::UntilClose && !leaves_too_much;
         let Some(origin) = self.page else { return self.hold_head(head, framing) };
         let mut head = head.clone();
         cors::share(&mut head.headers, origin);
         self.hold_head(&head, framing);
     }
 
-    fn hold_head(&mut self, head: &ResponseHead, framing: Framing) {
+    fn hold_head(&mut self, head: &ResponseHead, framing: ReplyFraming) {
         self.held_head = spare::take_head();
         let bytes = &mut self.held_head;
         // `write!` to a Vec is a long way round for a number.
@@ -111,7 +111,7 @@ impl<'a> Reply<'a> {
             bytes.extend_from_slice(part.as_bytes());
         }
         // The reply has its own length, and a 204 has none (RFC 9110 §8.6).
-        let has_other_length = framing != Framing::None || head.status == 204;
+        let has_other_length = framing != ReplyFraming::None || head.status == 204;
         for (name, value) in head.headers.iter() {
             if has_other_length && name.eq_ignore_ascii_case(b"content-length") {
                 continue;
@@ -119,9 +119,9 @@ impl<'a> Reply<'a> {
             encode::field(bytes, name, value);
         }
         match framing {
-            Framing::Sized(length) => encode::framing(bytes, Some(length)),
-            Framing::Chunked => encode::framing(bytes, None),
-            Framing::None | Framing::ChunksEnded | Framing::UntilClose => {}
+            ReplyFraming::Sized(length) => encode::framing(bytes, Some(length)),
+            ReplyFraming::Chunked => encode::framing(bytes, None),
+            ReplyFraming::None | ReplyFraming::ChunksEnded | ReplyFraming::UntilClose => {}
         }
         match (self.keeps_alive, self.version) {
             (false, _) => encode::field(bytes, b"connection", b"close"),
@@ -148,26 +148,26 @@ impl<'a> Reply<'a> {
 
     fn write_piece(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
         match &mut self.framing {
-            None | Some(Framing::None | Framing::ChunksEnded) => return Ok(()),
-            Some(Framing::Chunked) if bytes.is_empty() && !is_last => return Ok(()),
-            Some(Framing::Chunked) if bytes.is_empty() => {
-                self.framing = Some(Framing::ChunksEnded);
+            None | Some(ReplyFraming::None | ReplyFraming::ChunksEnded) => return Ok(()),
+            Some(ReplyFraming::Chunked) if bytes.is_empty() && !is_last => return Ok(()),
+            Some(ReplyFraming::Chunked) if bytes.is_empty() => {
+                self.framing = Some(ReplyFraming::ChunksEnded);
                 return self.write([b"", b"", BODY_END]);
             }
-            Some(Framing::Chunked) => {
+            Some(ReplyFraming::Chunked) => {
                 if is_last {
-                    self.framing = Some(Framing::ChunksEnded);
+                    self.framing = Some(ReplyFraming::ChunksEnded);
                 }
                 let end = if is_last { CHUNK_AND_BODY_END } else { CHUNK_END };
                 self.write([SizeLine::of(bytes.len()).as_bytes(), bytes, end])?;
             }
-            Some(Framing::Sized(left)) => {
+            Some(ReplyFraming::Sized(left)) => {
                 *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
                     io::Error::new(io::ErrorKind::InvalidData, "more bytes than declared")
                 })?;
                 self.write([b"", bytes, b""])?;
             }
-            Some(Framing::UntilClose) => self.write([b"", bytes, b""])?,
+            Some(ReplyFraming::UntilClose) => self.write([b"", bytes, b""])?,
         }
         self.sent_bytes += bytes.len() as u64;
         Ok(())
@@ -186,10 +186,12 @@ impl<'a> Reply<'a> {
     pub fn finish(mut self) -> After {
         let complete = match self.framing {
             None => false,
-            Some(Framing::None | Framing::UntilClose | Framing::Sized(0)) => self.flush().is_ok(),
-            Some(Framing::ChunksEnded) => true,
-            Some(Framing::Sized(_)) => false,
-            Some(Framing::Chunked) => self.last_piece(b"").is_ok(),
+            Some(ReplyFraming::None | ReplyFraming::UntilClose | ReplyFraming::Sized(0)) => {
+                self.flush().is_ok()
+            }
+            Some(ReplyFraming::ChunksEnded) => true,
+            Some(ReplyFraming::Sized(_)) => false,
+            Some(ReplyFraming::Chunked) => self.last_piece(b"").is_ok(),
         };
         match (complete, self.keeps_alive) {
             (false, _) => After::Abort,

@@ -17,7 +17,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use crate::clock::Deadline;
 use crate::http::message::{BodyLength, RequestHead};
 use crate::http::refusal::{Code, Refusal};
-use crate::ingress::door::visitor::{self, Found, Stage, Visitor};
+use crate::ingress::door::visitor::{self, HandshakeStage, Readiness, Visitor};
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
@@ -44,7 +44,7 @@ const TOO_SLOW: &str = "All settings.max_connections are in use, and this reques
 /// must not take a busy process for a dead one.
 const PAGES: [&str; 4] = ["/-/healthy", "/-/ready", "/-/status", "/-/metrics"];
 
-pub(super) struct Keeper {
+pub(super) struct DoorThread {
     pub(super) inbox: Receiver<Word>,
     pub(super) wake: Arc<OwnedFd>,
     pub(super) epoll: OwnedFd,
@@ -59,7 +59,7 @@ pub(super) struct Keeper {
     pub(super) stopping: Option<Deadline>,
 }
 
-impl Keeper {
+impl DoorThread {
     pub(super) fn run(mut self) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while !self.has_stopped() {
@@ -95,10 +95,13 @@ impl Keeper {
         for _ in 0..self.inbox.len() {
             match self.inbox.try_recv() {
                 Ok(Word::Guest(Guest { stream, entry, read })) => {
-                    self.ask(stream, Stage::Asking { entry: Some(entry), read, why: NO_SLOT });
+                    self.ask(
+                        stream,
+                        HandshakeStage::Asking { entry: Some(entry), read, why: NO_SLOT },
+                    );
                 }
                 Ok(Word::Refused(stream, why)) => {
-                    self.ask(stream, Stage::Asking { entry: None, read: Vec::new(), why });
+                    self.ask(stream, HandshakeStage::Asking { entry: None, read: Vec::new(), why });
                 }
                 Ok(Word::GaveWay(stream, head)) => self.tell_who_gave_way(stream, head.as_deref()),
                 Ok(Word::Shed) => self.make_room(),
@@ -108,7 +111,7 @@ impl Keeper {
         }
     }
 
-    fn ask(&mut self, stream: Arc<TcpStream>, stage: Stage) {
+    fn ask(&mut self, stream: Arc<TcpStream>, stage: HandshakeStage) {
         if self.visitors.len() >= self.visitors_max {
             self.make_room();
         }
@@ -137,10 +140,10 @@ impl Keeper {
     fn go_on(&mut self, id: u64) {
         let Some(mut visitor) = self.visitors.remove(&id) else { return };
         let stays = match &visitor.stage {
-            Stage::Asking { .. } => self.go_on_asking(id, &mut visitor),
-            Stage::Offered(..) => true,
-            Stage::Answering { .. } => self.go_on_answering(id, &mut visitor),
-            Stage::Leaving { .. } => !visitor.drain(),
+            HandshakeStage::Asking { .. } => self.go_on_asking(id, &mut visitor),
+            HandshakeStage::Offered(..) => true,
+            HandshakeStage::Answering { .. } => self.go_on_answering(id, &mut visitor),
+            HandshakeStage::Leaving { .. } => !visitor.drain(),
         };
         self.keep_or_forget(id, visitor, stays);
     }
@@ -161,16 +164,16 @@ impl Keeper {
     /// Decides what becomes of it once its head is there; whether it stays.
     fn go_on_asking(&mut self, id: u64, visitor: &mut Visitor) -> bool {
         match visitor.look() {
-            Found::Nothing => true,
-            Found::Gone => false,
-            Found::TooLong => self.decide(id, visitor, None),
-            Found::Head(head) => self.decide(id, visitor, Some(&head)),
-            Found::Bad(refusal) => {
+            Readiness::Nothing => true,
+            Readiness::Gone => false,
+            Readiness::TooLong => self.decide(id, visitor, None),
+            Readiness::Head(head) => self.decide(id, visitor, Some(&head)),
+            Readiness::Bad(refusal) => {
                 let mut answer = Vec::new();
                 self.hosting.service.refuse(&refusal, None, &mut answer);
                 self.answer(id, visitor, answer)
             }
-            Found::Other(protocol) => {
+            Readiness::Other(protocol) => {
                 protocol.say(&visitor.stream);
                 self.answer(id, visitor, Vec::new())
             }
@@ -192,7 +195,7 @@ impl Keeper {
     /// Offers it to a worker: one that has become free, or the one whose connection waits longest, which ends then.
     /// Whether that can be.
     fn offer(&mut self, visitor: &mut Visitor) -> bool {
-        let Stage::Asking { entry, read, why } = &mut visitor.stage else { return false };
+        let HandshakeStage::Asking { entry, read, why } = &mut visitor.stage else { return false };
         let Some(guest_entry) = entry.take().filter(|_| self.stopping.is_none()) else {
             return false;
         };
@@ -214,7 +217,7 @@ impl Keeper {
                 Err(_) => false,
             };
         if is_taken {
-            visitor.stage = Stage::Offered(offer, why);
+            visitor.stage = HandshakeStage::Offered(offer, why);
             visitor.allow(OFFER_MAX);
         }
         is_taken
@@ -222,8 +225,8 @@ impl Keeper {
 
     fn refuse(&mut self, id: u64, visitor: &mut Visitor, head: Option<&RequestHead>) -> bool {
         let why = match &visitor.stage {
-            Stage::Asking { why, .. } | Stage::Offered(_, why) => *why,
-            Stage::Answering { .. } | Stage::Leaving { .. } => NO_SLOT,
+            HandshakeStage::Asking { why, .. } | HandshakeStage::Offered(_, why) => *why,
+            HandshakeStage::Answering { .. } | HandshakeStage::Leaving { .. } => NO_SLOT,
         };
         let answer = self.refusal(why, head);
         self.answer(id, visitor, answer)
@@ -253,7 +256,7 @@ impl Keeper {
         if visitor.stream.set_nonblocking(true).is_err() {
             return false;
         }
-        visitor.stage = Stage::Answering { answer, sent: 0 };
+        visitor.stage = HandshakeStage::Answering { answer, sent: 0 };
         visitor.allow(ANSWER_MAX);
         self.go_on_answering(id, visitor)
     }
@@ -276,7 +279,7 @@ impl Keeper {
             return;
         }
         let answer = self.refusal(TOO_SLOW, head);
-        let stage = Stage::Answering { answer, sent: 0 };
+        let stage = HandshakeStage::Answering { answer, sent: 0 };
         let mut visitor = Visitor { stream, stage, due: Deadline::after(ANSWER_MAX) };
         // A client whose socket takes no more than this has not read its earlier answers.
         visitor.send();
@@ -297,14 +300,14 @@ impl Keeper {
     fn end_stage(&mut self, id: u64) {
         let Some(mut visitor) = self.visitors.remove(&id) else { return };
         let stays = match &mut visitor.stage {
-            Stage::Asking { .. } => self.decide(id, &mut visitor, None),
-            Stage::Offered(offer, _) => match offer.take() {
+            HandshakeStage::Asking { .. } => self.decide(id, &mut visitor, None),
+            HandshakeStage::Offered(offer, _) => match offer.take() {
                 Some(guest) => self.take_back(id, &mut visitor, &guest),
                 // A worker has it.
                 None => return,
             },
-            Stage::Answering { .. } => false,
-            Stage::Leaving { .. } => {
+            HandshakeStage::Answering { .. } => false,
+            HandshakeStage::Leaving { .. } => {
                 visitor.drain();
                 false
             }
@@ -315,7 +318,7 @@ impl Keeper {
     /// The expected worker did not come.
     fn take_back(&mut self, id: u64, visitor: &mut Visitor, guest: &Guest) -> bool {
         let head = match visitor::find(&guest.read) {
-            Found::Head(head) => Some(head),
+            Readiness::Head(head) => Some(head),
             _ => None,
         };
         self.refuse(id, visitor, head.as_deref())
@@ -324,19 +327,19 @@ impl Keeper {
     /// Lets one go: of those that have their answer the first, else the first of all, which is told at last.
     fn make_room(&mut self) {
         let mut all = self.visitors.iter();
-        let leaving = all.find(|(_, one)| matches!(one.stage, Stage::Leaving { .. }));
+        let leaving = all.find(|(_, one)| matches!(one.stage, HandshakeStage::Leaving { .. }));
         let first = leaving.or_else(|| self.visitors.first_key_value()).map(|(id, _)| *id);
         let Some(mut visitor) = first.and_then(|id| self.visitors.remove(&id)) else { return };
         match &visitor.stage {
-            Stage::Asking { why, .. } => {
+            HandshakeStage::Asking { why, .. } => {
                 let answer = self.refusal(why, None);
-                visitor.stage = Stage::Answering { answer, sent: 0 };
+                visitor.stage = HandshakeStage::Answering { answer, sent: 0 };
                 visitor.send();
                 visitor.begin_to_leave();
                 visitor.drain();
             }
-            Stage::Leaving { .. } => drop(visitor.drain()),
-            Stage::Offered(..) | Stage::Answering { .. } => {}
+            HandshakeStage::Leaving { .. } => drop(visitor.drain()),
+            HandshakeStage::Offered(..) | HandshakeStage::Answering { .. } => {}
         }
         self.forget(&visitor);
     }
@@ -347,7 +350,7 @@ impl Keeper {
         self.stopping = Some(until);
         for visitor in self.visitors.values_mut() {
             visitor.due = match visitor.stage {
-                Stage::Asking { .. } => Deadline::after(Duration::ZERO),
+                HandshakeStage::Asking { .. } => Deadline::after(Duration::ZERO),
                 _ => visitor.due.min(until),
             };
         }

@@ -11,7 +11,7 @@ use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::ingress::conn::{LINGER_MAX, LINGER_MAX_BYTES, LINGER_SILENCE_MAX};
 use crate::ingress::guest::Offer;
-use crate::ingress::live::Entry;
+use crate::ingress::live::LiveConnection;
 use crate::ingress::other_protocol::{self, OtherProtocol};
 
 /// The longest head that is awaited; a longer one is answered without having been read.
@@ -25,17 +25,17 @@ const GAVE_WAY_MAX: Duration = Duration::from_millis(100);
 /// A connection at the door.
 pub(super) struct Visitor {
     pub(super) stream: Arc<TcpStream>,
-    pub(super) stage: Stage,
+    pub(super) stage: HandshakeStage,
     /// When the stage ends by itself.
     pub(super) due: Deadline,
 }
 
 /// The visitor's progress.
-pub(super) enum Stage {
+pub(super) enum HandshakeStage {
     /// Its head is awaited.
     Asking {
         /// Its place among the open connections; None if it gets no slot.
-        entry: Option<Entry>,
+        entry: Option<LiveConnection>,
         read: Vec<u8>,
         why: &'static str,
     },
@@ -48,7 +48,7 @@ pub(super) enum Stage {
 }
 
 /// The findings in a head.
-pub(super) enum Found {
+pub(super) enum Readiness {
     Head(Box<RequestHead>),
     /// It is no head.
     Bad(Refusal),
@@ -64,29 +64,31 @@ pub(super) enum Found {
 
 impl Visitor {
     /// Reads what came of the head.
-    pub(super) fn look(&mut self) -> Found {
-        let Stage::Asking { read, .. } = &mut self.stage else { return Found::Nothing };
+    pub(super) fn look(&mut self) -> Readiness {
+        let HandshakeStage::Asking { read, .. } = &mut self.stage else {
+            return Readiness::Nothing;
+        };
         let mut buffer = [0; 4096];
         while read.len() < HEAD_MAX_BYTES {
             match (&*self.stream).read(&mut buffer) {
-                Ok(0) => return Found::Gone,
+                Ok(0) => return Readiness::Gone,
                 Ok(count) => read.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return Found::Gone,
+                Err(_) => return Readiness::Gone,
             }
             // A body may follow, which is not for us.
             match find(read) {
-                Found::Nothing => {}
+                Readiness::Nothing => {}
                 found => return found,
             }
         }
-        if read.len() < HEAD_MAX_BYTES { find(read) } else { Found::TooLong }
+        if read.len() < HEAD_MAX_BYTES { find(read) } else { Readiness::TooLong }
     }
 
     /// Sends what is left of the answer; whether it is out, or can't be sent.
     pub(super) fn send(&mut self) -> bool {
-        let Stage::Answering { answer, sent } = &mut self.stage else { return true };
+        let HandshakeStage::Answering { answer, sent } = &mut self.stage else { return true };
         while *sent < answer.len() {
             match (&*self.stream).write(&answer[*sent..]) {
                 Ok(count) => *sent += count,
@@ -103,14 +105,14 @@ impl Visitor {
         // If that fails, the client has left.
         let _ = self.stream.shutdown(Shutdown::Write);
         let until = Deadline::after(LINGER_MAX);
-        self.stage = Stage::Leaving { left_bytes: LINGER_MAX_BYTES, until };
+        self.stage = HandshakeStage::Leaving { left_bytes: LINGER_MAX_BYTES, until };
         self.due = until.min(Deadline::after(LINGER_SILENCE_MAX));
     }
 
     /// Stays for a moment, without being read, and leaves then.
     pub(super) fn begin_to_wait(&mut self) {
         let until = Deadline::after(GAVE_WAY_MAX);
-        self.stage = Stage::Leaving { left_bytes: LINGER_MAX_BYTES, until };
+        self.stage = HandshakeStage::Leaving { left_bytes: LINGER_MAX_BYTES, until };
         self.due = until;
     }
 
@@ -129,7 +131,9 @@ impl Visitor {
                 break false;
             }
         };
-        let Stage::Leaving { left_bytes, until } = &mut self.stage else { return has_left };
+        let HandshakeStage::Leaving { left_bytes, until } = &mut self.stage else {
+            return has_left;
+        };
         *left_bytes = left_bytes.saturating_sub(taken);
         if taken > 0 {
             self.due = until.min(Deadline::after(LINGER_SILENCE_MAX));
@@ -144,13 +148,13 @@ impl Visitor {
 }
 
 /// The meaning of `read`, as far as it goes.
-pub(super) fn find(read: &[u8]) -> Found {
+pub(super) fn find(read: &[u8]) -> Readiness {
     match HeadReader::default().read(read) {
-        Ok(Some((head, _))) => Found::Head(Box::new(head)),
-        Ok(None) => Found::Nothing,
+        Ok(Some((head, _))) => Readiness::Head(Box::new(head)),
+        Ok(None) => Readiness::Nothing,
         Err(refusal) => match other_protocol::of(read) {
-            Some(other) => Found::Other(other),
-            None => Found::Bad(refusal),
+            Some(other) => Readiness::Other(other),
+            None => Readiness::Bad(refusal),
         },
     }
 }
