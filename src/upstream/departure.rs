@@ -20,25 +20,25 @@ const EVENTS_MAX: usize = 64;
 /// that its reader finds the end.
 #[derive(Debug)]
 pub(super) struct Departure {
-    watcher: Arc<Watcher>,
+    watcher: Arc<DepartureWatcher>,
     id: u64,
 }
 
 #[derive(Debug)]
-struct Watcher {
+struct DepartureWatcher {
     epoll: OwnedFd,
-    state: Mutex<State>,
+    state: Mutex<DepartureState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DepartureState {
     next_id: u64,
-    watched: HashMap<u64, Watched>,
+    watched: HashMap<u64, WatchedSocket>,
 }
 
 /// Both ends of an exchange.
 #[derive(Debug)]
-struct Watched {
+struct WatchedSocket {
     client: Arc<TcpStream>,
     provider: Arc<TcpStream>,
 }
@@ -47,18 +47,21 @@ impl Departure {
     /// Watches `client` while `provider` is read for it. None if the system has no thread or descriptor left.
     pub(super) fn of(client: &Arc<TcpStream>, provider: &Arc<TcpStream>) -> Option<Self> {
         static ONLY: Only = Mutex::new(None);
-        let watcher = only(&ONLY, Watcher::start)?;
-        let ends = Watched { client: client.clone(), provider: provider.clone() };
+        let watcher = only(&ONLY, DepartureWatcher::start)?;
+        let ends = WatchedSocket { client: client.clone(), provider: provider.clone() };
         watcher.add(ends).map(|id| Self { watcher, id })
     }
 }
 
 /// The process's one watcher, which is made when it is first needed.
-type Only = Mutex<Option<Arc<Watcher>>>;
+type Only = Mutex<Option<Arc<DepartureWatcher>>>;
 
 /// The watcher in `place`, which `start` makes if there is none; None if that fails, and the next caller tries again.
 /// Of several callers at once, the first makes it and the others wait, because a second watcher would never end.
-fn only(place: &Only, start: impl FnOnce() -> io::Result<Arc<Watcher>>) -> Option<Arc<Watcher>> {
+fn only(
+    place: &Only,
+    start: impl FnOnce() -> io::Result<Arc<DepartureWatcher>>,
+) -> Option<Arc<DepartureWatcher>> {
     // It is set as a whole.
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
     if place.is_none() {
@@ -80,7 +83,7 @@ impl Drop for Departure {
     }
 }
 
-impl Watcher {
+impl DepartureWatcher {
     fn start() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watcher = Arc::new(Self { epoll, state: Mutex::default() });
@@ -89,12 +92,12 @@ impl Watcher {
         Ok(watcher)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DepartureState> {
         // Entries are added and removed whole, so a panic leaves no half-made change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, watched: Watched) -> Option<u64> {
+    fn add(&self, watched: WatchedSocket) -> Option<u64> {
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
@@ -152,7 +155,7 @@ mod tests {
             together.wait();
             only(&PLACE, || {
                 started.fetch_add(1, Ordering::SeqCst);
-                Watcher::start()
+                DepartureWatcher::start()
             })
         };
         std::thread::scope(|scope| {

@@ -18,7 +18,7 @@ use crate::upstream::timeouts::Timeouts;
 
 mod route;
 
-use route::{Outcome, Route, Unresolved};
+use route::{HopOutcome, ProxyHop, Unresolved};
 
 /// The write buffer of a connection; a request with a longer header line gets a larger one.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
@@ -59,15 +59,15 @@ impl Poster {
 
     /// Posts on a new connection and reads the whole answer. Redirects are not followed.
     pub(crate) fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
-        let route = Route::over(self.connector.clone());
+        let route = ProxyHop::over(self.connector.clone());
         self.run(post, &route).map_err(|error| match route.take_outcome() {
-            Outcome::Failed(fault) => fault.connecting(),
-            Outcome::Connected => describe(&error, true),
-            Outcome::None => describe(&error, false),
+            HopOutcome::Failed(fault) => fault.connecting(),
+            HopOutcome::Connected => describe(&error, true),
+            HopOutcome::None => describe(&error, false),
         })
     }
 
-    fn run(&self, post: &Post<'_>, route: &Route) -> Result<WholeAnswer, Error> {
+    fn run(&self, post: &Post<'_>, route: &ProxyHop) -> Result<WholeAnswer, Error> {
         let mut builder = Request::builder().method("POST").uri(post.url);
         let mut longest_line = post.url.len();
         for (name, value) in post.headers {
@@ -104,7 +104,7 @@ impl Poster {
 
     /// An agent for one request, so that nothing is kept: a kept connection may be closed at the moment of the next
     /// request, which can't be repeated.
-    fn agent(&self, allowed: Duration, line_bytes: usize, route: &Route) -> Agent {
+    fn agent(&self, allowed: Duration, line_bytes: usize, route: &ProxyHop) -> Agent {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)

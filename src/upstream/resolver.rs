@@ -27,7 +27,7 @@ mod system;
 
 pub(super) use known::Family;
 
-use known::{Name, Reply, Verdict};
+use known::{LookupReply, Name, Verdict};
 
 /// The time between two looks at the client during the wait for an answer.
 const SLICE: Duration = Duration::from_millis(250);
@@ -39,13 +39,13 @@ const NAMES_MAX: usize = 1024;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// Asks for the addresses of a name in one family, and waits for the answer.
-type Ask = Box<dyn Fn(&str, Family) -> Reply + Send + Sync>;
+type Ask = Box<dyn Fn(&str, Family) -> LookupReply + Send + Sync>;
 
 /// Names and their addresses. Cloning shares them.
 #[derive(Clone)]
-pub(super) struct Resolver(Arc<Shared>);
+pub(super) struct Resolver(Arc<ResolverState>);
 
-struct Shared {
+struct ResolverState {
     names: Mutex<HashMap<String, Name>>,
     /// Signals each answer.
     answered: Condvar,
@@ -61,7 +61,7 @@ impl fmt::Debug for Resolver {
 
 /// A name that a connection needs, with addresses that may become more meanwhile.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct ResolvedTarget {
     resolver: Resolver,
     /// None for an address.
     name: Option<String>,
@@ -79,11 +79,11 @@ impl Resolver {
     }
 
     fn over(
-        ask: impl Fn(&str, Family) -> Reply + Send + Sync + 'static,
+        ask: impl Fn(&str, Family) -> LookupReply + Send + Sync + 'static,
         stack_bytes: usize,
     ) -> Self {
         let (names, answered) = Default::default();
-        Self(Arc::new(Shared { names, answered, ask: Box::new(ask), stack_bytes }))
+        Self(Arc::new(ResolverState { names, answered, ask: Box::new(ask), stack_bytes }))
     }
 
     fn names(&self) -> MutexGuard<'_, HashMap<String, Name>> {
@@ -97,10 +97,10 @@ impl Resolver {
         port: u16,
         watch: &Watch,
         deadline: Deadline,
-    ) -> Result<Target, Fault> {
+    ) -> Result<ResolvedTarget, Fault> {
         if let Some(address) = literal(host, port) {
             let (resolver, addresses) = (self.clone(), vec![address]);
-            return Ok(Target { resolver, name: None, port, addresses });
+            return Ok(ResolvedTarget { resolver, name: None, port, addresses });
         }
         let name = host.to_ascii_lowercase();
         self.ask(&name)?;
@@ -109,7 +109,7 @@ impl Resolver {
         let source_of = |address| source_towards(SocketAddr::new(address, port));
         let addresses = order::in_order(addresses, &source_of, first);
         let addresses = addresses.into_iter().map(|one| SocketAddr::new(one, port)).collect();
-        Ok(Target { resolver: self.clone(), name: Some(name), port, addresses })
+        Ok(ResolvedTarget { resolver: self.clone(), name: Some(name), port, addresses })
     }
 
     /// Asks the system for missing or old addresses.
@@ -136,7 +136,7 @@ impl Resolver {
             match thread::spawn("resolver", self.0.stack_bytes, run) {
                 Ok(thread) => thread.detach(),
                 Err(error) => {
-                    self.take(name, family, Reply::Failed);
+                    self.take(name, family, LookupReply::Failed);
                     shortage = Some(error);
                 }
             }
@@ -148,7 +148,7 @@ impl Resolver {
         }
     }
 
-    fn take(&self, name: &str, family: Family, reply: Reply) {
+    fn take(&self, name: &str, family: Family, reply: LookupReply) {
         if let Some(name) = self.names().get_mut(name) {
             name.answer(family, reply, Stopwatch::start());
         }
@@ -193,7 +193,7 @@ impl Resolver {
     }
 }
 
-impl Target {
+impl ResolvedTarget {
     /// All addresses known by now, and true if more may come.
     pub(super) fn news(&self) -> (Vec<SocketAddr>, bool) {
         let Some(name) = &self.name else { return (Vec::new(), false) };
@@ -260,15 +260,15 @@ mod tests {
     const LONG: Duration = Duration::from_mins(1);
 
     /// A resolver whose answers the test supplies: IPv4 ones as they are sent, IPv6 ones never.
-    fn scripted() -> (Resolver, Sender<Reply>, Arc<AtomicUsize>) {
-        let (send, replies): (_, Receiver<Reply>) = unbounded();
-        let never: Receiver<Reply> = never();
+    fn scripted() -> (Resolver, Sender<LookupReply>, Arc<AtomicUsize>) {
+        let (send, replies): (_, Receiver<LookupReply>) = unbounded();
+        let never: Receiver<LookupReply> = never();
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         let ask = move |_: &str, family| {
             let replies = if family == Family::V4 { &replies } else { &never };
             counted.fetch_add(usize::from(family == Family::V4), Ordering::SeqCst);
-            replies.recv().unwrap_or(Reply::Failed)
+            replies.recv().unwrap_or(LookupReply::Failed)
         };
         let resolver = Resolver::over(ask, STACK_BYTES);
         (resolver, send, count)
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn a_resolver_that_drops_ipv6_questions_costs_nothing() {
         let (resolver, send, count) = scripted();
-        send.send(Reply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
+        send.send(LookupReply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
         for _ in 0..2 {
             let found = find(&resolver, LONG).unwrap();
             assert_eq!(found, ["192.0.2.1:443".parse().unwrap()]);
@@ -295,7 +295,7 @@ mod tests {
         let (resolver, send, count) = scripted();
         let outcome = find(&resolver, Duration::ZERO);
         assert!(matches!(&outcome, Err(Fault::Bad(why)) if why.contains("in time")), "{outcome:?}");
-        send.send(Reply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
+        send.send(LookupReply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
         assert_eq!(find(&resolver, LONG).unwrap().len(), 1);
         assert_eq!(count.load(Ordering::SeqCst), 1, "the second joined the first");
     }
@@ -303,13 +303,13 @@ mod tests {
     #[test]
     fn news_come_to_who_is_connecting_already() {
         let (resolver, send, _) = scripted();
-        send.send(Reply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
+        send.send(LookupReply::Addresses(vec!["192.0.2.1".parse().unwrap()])).unwrap();
         let watch = Watch::default();
         let target = resolver.find("x", 1, &watch, Deadline::after(LONG)).unwrap();
         target.note_failure();
         let deadline = Deadline::after(LONG);
         assert_eq!(target.news(), (target.addresses.clone(), true), "IPv6 is still asked for");
-        resolver.take("x", Family::V6, Reply::Addresses(vec!["::1".parse().unwrap()]));
+        resolver.take("x", Family::V6, LookupReply::Addresses(vec!["::1".parse().unwrap()]));
         while target.news().0.len() < 2 && !deadline.has_passed() {
             target.wait(deadline.left());
         }
@@ -341,13 +341,13 @@ mod tests {
     #[test]
     fn without_a_thread_what_is_known_serves_and_both_families_are_asked_for_again() {
         // More stack than address space: no thread.
-        let resolver = Resolver::over(|_, _| Reply::Nothing, usize::MAX / 2);
+        let resolver = Resolver::over(|_, _| LookupReply::Nothing, usize::MAX / 2);
         for _ in 0..2 {
             let outcome = find(&resolver, LONG);
             assert!(matches!(outcome, Err(Fault::Short(_) | Fault::Io(_))), "{outcome:?}");
             assert!(!resolver.names()["api.example"].is_asked());
         }
-        let known = Reply::Addresses(vec!["192.0.2.1".parse().unwrap()]);
+        let known = LookupReply::Addresses(vec!["192.0.2.1".parse().unwrap()]);
         resolver.take("api.example", Family::V4, known);
         resolver.names().get_mut("api.example").unwrap().doubt();
         assert_eq!(find(&resolver, LONG).unwrap().len(), 1);

@@ -10,7 +10,7 @@ use crate::clock::{Deadline, Stopwatch};
 use crate::liveness::{Peer, watch_peer};
 use crate::upstream::connect::race::{Race, Turn};
 use crate::upstream::fault::Fault;
-use crate::upstream::resolver::Target;
+use crate::upstream::resolver::ResolvedTarget;
 use crate::upstream::watch::Watch;
 
 /// The time between two looks for new addresses while more may come.
@@ -25,7 +25,7 @@ type Attempt = (TcpStream, SocketAddr);
 
 /// Connects to `target` by `deadline`.
 pub(super) fn reach(
-    target: &Target,
+    target: &ResolvedTarget,
     watch: &Watch,
     deadline: Deadline,
 ) -> Result<TcpStream, Fault> {
@@ -43,7 +43,7 @@ pub(super) fn reach(
 
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-fn run(target: &Target, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fault> {
+fn run(target: &ResolvedTarget, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fault> {
     let began = Stopwatch::start();
     let mut race = Race::default();
     race.add(&target.addresses);
@@ -146,7 +146,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_mins(1);
 
-    fn target(listener: &TcpListener) -> Target {
+    fn target(listener: &TcpListener) -> ResolvedTarget {
         let address = listener.local_addr().unwrap();
         let (host, watch) = (address.ip().to_string(), Watch::default());
         let deadline = Deadline::after(LONG);

@@ -21,15 +21,15 @@ use crate::upstream::wire::Wire;
 
 /// Makes the connection of one request, and remembers its outcome.
 #[derive(Clone, Debug)]
-pub(super) struct Route {
+pub(super) struct ProxyHop {
     connector: Arc<Connector>,
-    outcome: Arc<Mutex<Outcome>>,
+    outcome: Arc<Mutex<HopOutcome>>,
     was_cut: Arc<AtomicBool>,
 }
 
 /// The outcome of the connection.
 #[derive(Debug, Default)]
-pub(super) enum Outcome {
+pub(super) enum HopOutcome {
     /// It was not requested yet.
     #[default]
     None,
@@ -48,14 +48,14 @@ pub(super) struct Wired {
     was_cut: Arc<AtomicBool>,
 }
 
-impl Route {
+impl ProxyHop {
     /// Connections of `connector`.
     pub(super) fn over(connector: Arc<Connector>) -> Self {
         Self { connector, outcome: Arc::default(), was_cut: Arc::default() }
     }
 
     /// The outcome of the connection, which is then reset.
-    pub(super) fn take_outcome(&self) -> Outcome {
+    pub(super) fn take_outcome(&self) -> HopOutcome {
         std::mem::take(&mut *self.outcome.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -65,12 +65,12 @@ impl Route {
         self.was_cut.load(Ordering::Relaxed)
     }
 
-    fn note(&self, outcome: Outcome) {
+    fn note(&self, outcome: HopOutcome) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
     }
 }
 
-impl<In: Transport> UreqConnector<In> for Route {
+impl<In: Transport> UreqConnector<In> for ProxyHop {
     type Out = Wired;
 
     fn connect(
@@ -83,7 +83,7 @@ impl<In: Transport> UreqConnector<In> for Route {
         let end = details.timeout.not_zero().map(|left| Deadline::after(*left));
         match self.connector.connect(&origin, &watch, end) {
             Ok(wire) => {
-                self.note(Outcome::Connected);
+                self.note(HopOutcome::Connected);
                 let config = details.config;
                 let buffers =
                     LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
@@ -91,7 +91,7 @@ impl<In: Transport> UreqConnector<In> for Route {
                 Ok(Some(Wired { wire, watch, buffers, is_tls, was_cut }))
             }
             Err(fault) => {
-                self.note(Outcome::Failed(fault));
+                self.note(HopOutcome::Failed(fault));
                 Err(Error::ConnectionFailed)
             }
         }

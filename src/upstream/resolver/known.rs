@@ -43,7 +43,7 @@ impl Family {
 
 /// The system resolver's answer for one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum LookupReply {
     /// The addresses, at least one.
     Addresses(Vec<IpAddr>),
     /// The name has no address of this family, or does not exist.
@@ -116,24 +116,24 @@ impl Name {
     }
 
     /// Takes the resolver's answer for `family`.
-    pub(super) fn answer(&mut self, family: Family, reply: Reply, now: Stopwatch) {
+    pub(super) fn answer(&mut self, family: Family, reply: LookupReply, now: Stopwatch) {
         let other_serves = !self.half(family.other()).addresses.is_empty();
         let half = self.half_mut(family);
         half.is_asked = false;
         half.tried = Some(now);
-        half.has_failed = reply == Reply::Failed;
+        half.has_failed = reply == LookupReply::Failed;
         match reply {
-            Reply::Addresses(mut addresses) => {
+            LookupReply::Addresses(mut addresses) => {
                 addresses.truncate(ADDRESSES_MAX);
                 half.addresses = addresses;
                 half.answered = Some(now);
             }
             // If a name vanishes altogether, the name server is mostly cut off itself.
-            Reply::Nothing if other_serves || half.addresses.is_empty() => {
+            LookupReply::Nothing if other_serves || half.addresses.is_empty() => {
                 half.addresses.clear();
                 half.answered = Some(now);
             }
-            Reply::Nothing | Reply::Failed => {}
+            LookupReply::Nothing | LookupReply::Failed => {}
         }
     }
 
@@ -211,8 +211,8 @@ mod tests {
         texts.split(' ').map(|text| text.parse().unwrap()).collect()
     }
 
-    fn addresses(texts: &str) -> Reply {
-        Reply::Addresses(list(texts))
+    fn addresses(texts: &str) -> LookupReply {
+        LookupReply::Addresses(list(texts))
     }
 
     fn usable(texts: &str) -> Verdict {
@@ -224,7 +224,7 @@ mod tests {
         let mut name = Name::default();
         assert_eq!(name.ask(now), [V4, V6]);
         name.answer(V4, addresses("192.0.2.1"), now);
-        name.answer(V6, Reply::Nothing, now);
+        name.answer(V6, LookupReply::Nothing, now);
         name
     }
 
@@ -277,7 +277,7 @@ mod tests {
         let mut name = known(start);
         let mut now = start.later(FRESH_FOR);
         for family in name.ask(now) {
-            name.answer(family, Reply::Failed, now);
+            name.answer(family, LookupReply::Failed, now);
         }
         assert_eq!(name.verdict(now), usable("192.0.2.1"));
         now = now.later(RETRY_GAP.saturating_sub(NANOSECOND));
@@ -286,15 +286,15 @@ mod tests {
         let mut unknown = Name::default();
         for _ in 0..2 {
             for family in unknown.ask(start) {
-                unknown.answer(family, Reply::Failed, start);
+                unknown.answer(family, LookupReply::Failed, start);
             }
             assert_eq!(unknown.verdict(start), Verdict::Unanswered);
         }
         assert_eq!(unknown.ask(start), [V4, V6]);
-        unknown.answer(V4, Reply::Nothing, start);
-        unknown.answer(V6, Reply::Failed, start);
+        unknown.answer(V4, LookupReply::Nothing, start);
+        unknown.answer(V6, LookupReply::Failed, start);
         assert_eq!(unknown.verdict(start), Verdict::Unanswered, "it may have an IPv6 address");
-        unknown.answer(V6, Reply::Nothing, start);
+        unknown.answer(V6, LookupReply::Nothing, start);
         assert_eq!(unknown.verdict(start), Verdict::Unknown);
     }
 
@@ -303,13 +303,13 @@ mod tests {
         let start = Stopwatch::start();
         let mut name = Name::default();
         name.ask(start);
-        name.answer(V6, Reply::Nothing, start);
+        name.answer(V6, LookupReply::Nothing, start);
         assert!(name.ask(start).is_empty());
         assert_eq!(name.ask(start.later(FRESH_FOR)), [V6]);
-        name.answer(V6, Reply::Failed, start.later(FRESH_FOR));
+        name.answer(V6, LookupReply::Failed, start.later(FRESH_FOR));
         assert_eq!(name.ask(start.later(FRESH_FOR)), [V6], "nobody has told");
-        name.answer(V6, Reply::Nothing, start);
-        name.answer(V4, Reply::Nothing, start);
+        name.answer(V6, LookupReply::Nothing, start);
+        name.answer(V4, LookupReply::Nothing, start);
         assert_eq!(name.ask(start), [V4, V6], "the next request asks anew");
     }
 
@@ -318,9 +318,9 @@ mod tests {
         let start = Stopwatch::start();
         let mut both = known(start);
         both.answer(V6, addresses("2001:db8::1"), start);
-        both.answer(V4, Reply::Nothing, start);
+        both.answer(V4, LookupReply::Nothing, start);
         assert_eq!(both.verdict(start), usable("2001:db8::1"));
-        both.answer(V6, Reply::Nothing, start);
+        both.answer(V6, LookupReply::Nothing, start);
         assert_eq!(both.verdict(start), usable("2001:db8::1"));
         assert_eq!(both.verdict(start.later(OLD_MAX)), Verdict::Unknown);
     }
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(name.ask(now), [V4, V6]);
         assert_eq!(name.verdict(now), usable("192.0.2.1"), "they serve meanwhile");
         name.answer(V4, addresses("192.0.2.2"), now);
-        name.answer(V6, Reply::Nothing, now);
+        name.answer(V6, LookupReply::Nothing, now);
         assert_eq!(name.verdict(now), usable("192.0.2.2"));
         assert!(name.ask(now.later(RETRY_GAP)).is_empty());
     }
@@ -358,7 +358,7 @@ mod tests {
         let start = Stopwatch::start();
         let mut name = known(start);
         let many = |count: usize| {
-            Reply::Addresses((0..count).map(|_| IpAddr::from([192, 0, 2, 7])).collect())
+            LookupReply::Addresses((0..count).map(|_| IpAddr::from([192, 0, 2, 7])).collect())
         };
         for (told, kept) in [(ADDRESSES_MAX, ADDRESSES_MAX), (ADDRESSES_MAX + 1, ADDRESSES_MAX)] {
             name.answer(V4, many(told), start);

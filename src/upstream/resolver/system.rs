@@ -7,13 +7,13 @@ use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
 use socket2::{Domain, Type};
 
 use crate::regular_file;
-use crate::upstream::resolver::known::{Family, Reply};
+use crate::upstream::resolver::known::{Family, LookupReply};
 
 /// The file of names whose addresses need no name server (hosts(5)).
 const HOSTS: &str = "/etc/hosts";
 
 /// Asks for the addresses of `host` in `family`. It waits as long as the system's resolver does.
-pub(super) fn ask(host: &str, family: Family) -> Reply {
+pub(super) fn ask(host: &str, family: Family) -> LookupReply {
     // Asked for one family, libc ignores a name that /etc/hosts has only in the other one, and asks a name server.
     // But a person who writes a name there wants no other address.
     let is_pinned = regular_file::read_to_string(Path::new(HOSTS))
@@ -34,15 +34,15 @@ pub(super) fn ask(host: &str, family: Family) -> Reply {
             of_family(found, family)
         }
         Err(error) => match error.kind() {
-            LookupErrorKind::NoName | LookupErrorKind::NoData => Reply::Nothing,
-            _ => Reply::Failed,
+            LookupErrorKind::NoName | LookupErrorKind::NoData => LookupReply::Nothing,
+            _ => LookupReply::Failed,
         },
     }
 }
 
-fn of_family(found: impl Iterator<Item = IpAddr>, family: Family) -> Reply {
+fn of_family(found: impl Iterator<Item = IpAddr>, family: Family) -> LookupReply {
     let found: Vec<_> = found.filter(|address| Family::of(*address) == family).collect();
-    if found.is_empty() { Reply::Nothing } else { Reply::Addresses(found) }
+    if found.is_empty() { LookupReply::Nothing } else { LookupReply::Addresses(found) }
 }
 
 /// True if the text of a hosts file has `host`, in any family.
@@ -79,8 +79,8 @@ mod tests {
     fn addresses_of_the_other_family_are_none() {
         let found = ["192.0.2.1", "::1"].map(|text| text.parse::<IpAddr>().unwrap());
         let of = |family| of_family(found.into_iter(), family);
-        assert_eq!(of(Family::V4), Reply::Addresses(vec![found[0]]));
-        assert_eq!(of(Family::V6), Reply::Addresses(vec![found[1]]));
-        assert_eq!(of_family(found.into_iter().take(1), Family::V6), Reply::Nothing);
+        assert_eq!(of(Family::V4), LookupReply::Addresses(vec![found[0]]));
+        assert_eq!(of(Family::V6), LookupReply::Addresses(vec![found[1]]));
+        assert_eq!(of_family(found.into_iter().take(1), Family::V6), LookupReply::Nothing);
     }
 }
