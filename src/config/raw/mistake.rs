@@ -8,8 +8,8 @@ use crate::config::raw::place::Position;
 mod marks;
 
 use marks::{
-    Mistake, TAB, behind_quote, blank, ends_key, escape, key_end, odd_blank_behind_colon,
-    odd_blank_behind_mark, quote_end, word_at,
+    Checked, Mistake, TAB, behind_quote, check_blank, check_odd_blank, ends_key, escape, key_end,
+    quote_end, word_at,
 };
 pub(super) use marks::{is_odd_blank, odd_blank};
 
@@ -39,7 +39,7 @@ pub(super) fn explain(
 ) -> (Option<Position>, String) {
     let control = text.lines().enumerate().find_map(|(index, line)| control(index + 1, line));
     let last = given_up.map_or(usize::MAX, |(line, _)| line);
-    let found = control.or_else(|| Scan::new(last).read(text));
+    let found = control.or_else(|| Scan::new(last).read(text).err());
     match found.or_else(|| line_of_tabs(text, last)) {
         Some((position, message)) => (Some(position), message),
         None => (given_up, format!("this can't be read as YAML: {said}")),
@@ -70,6 +70,7 @@ fn control(number: usize, line: &str) -> Option<Mistake> {
 }
 
 /// Reads the lines as the parser does, and stops at the first mistake.
+#[derive(Default)]
 struct Scan {
     /// The line at which the parser gave up.
     last: usize,
@@ -102,121 +103,95 @@ struct Outdented {
 
 impl Scan {
     fn new(last: usize) -> Self {
-        Self {
-            last,
-            quote: None,
-            brackets: Vec::new(),
-            text_below: None,
-            blocks: Vec::new(),
-            valued: None,
-            bare_key: None,
-            outdented: None,
-            text_wanted: None,
-        }
+        Self { last, ..Self::default() }
     }
 
-    fn read(mut self, text: &str) -> Option<Mistake> {
-        for (index, line) in text.lines().enumerate() {
-            let number = index + 1;
+    fn read(mut self, text: &str) -> Checked {
+        for (index, line) in text.lines().enumerate().take(self.last) {
             let chars: Vec<char> = line.chars().collect();
-            if number > self.last {
-                break;
-            }
-            if let Some(mistake) = self.line(number, &chars) {
-                return Some(mistake);
-            }
+            self.line(index + 1, &chars)?;
         }
         self.left_open()
     }
 
     /// The construct that is still open where the parser gave up.
-    fn left_open(&self) -> Option<Mistake> {
+    fn left_open(&self) -> Checked {
         if let Some((_, at)) = self.quote {
-            return Some((at, format!("the quote opened at {}:{} is not closed", at.0, at.1)));
+            return Err(not_closed("quote", at));
         }
-        let (bracket, at) = self.brackets.last()?;
-        Some((*at, format!("the '{bracket}' opened at {}:{} is not closed", at.0, at.1)))
+        match self.brackets.last() {
+            Some((bracket, at)) => Err(not_closed(&format!("'{bracket}'"), *at)),
+            None => Ok(()),
+        }
     }
 
-    fn line(&mut self, number: usize, chars: &[char]) -> Option<Mistake> {
+    fn line(&mut self, number: usize, chars: &[char]) -> Checked {
         if let Some((_, opened)) = self.quote {
-            let mistake = self.inline(number, chars, 0);
+            let is_fine = self.inline(number, chars, 0).is_ok();
             // A text over several lines is possible, but this is a forgotten quote.
-            let is_wrong = mistake.is_some() || (self.quote.is_none() && number == self.last);
-            let words = format!("the quote opened at {}:{} is not closed", opened.0, opened.1);
-            return is_wrong.then_some((opened, words));
+            let is_wrong = !is_fine || (self.quote.is_none() && number == self.last);
+            return if is_wrong { Err(not_closed("quote", opened)) } else { Ok(()) };
         }
         let indent = chars.iter().take_while(|character| **character == ' ').count();
         let is_empty = chars[indent..].iter().all(|character| character.is_whitespace())
             || chars.get(indent) == Some(&'#');
-        if let Some(base) = self.text_below {
-            if is_empty {
-                return None;
-            }
-            if indent > base {
-                self.text_wanted = None;
-                return None;
-            }
-            self.text_below = None;
-        }
         if is_empty {
-            return None;
+            return Ok(());
         }
-        if let Some(mistake) = blank(number, chars, indent) {
-            return Some(mistake);
+        if self.text_below.is_some_and(|base| indent > base) {
+            self.text_wanted = None;
+            return Ok(());
         }
+        self.text_below = None;
+        check_blank(number, chars, indent)?;
         if !self.brackets.is_empty() {
             return self.inline(number, chars, indent);
         }
         if chars.starts_with(&['-', '-', '-']) {
-            let is_first = self.blocks.is_empty();
             let words = "'---' begins a second document; write one";
-            return (!is_first).then(|| ((number, 1), words.to_owned()));
+            let is_first = self.blocks.is_empty();
+            return if is_first { Ok(()) } else { Err(((number, 1), words.to_owned())) };
         }
         self.block_line(number, chars, indent)
     }
 
     /// A line of a block: dashes, a key, a value.
-    fn block_line(&mut self, number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
+    fn block_line(&mut self, number: usize, chars: &[char], indent: usize) -> Checked {
         let mut at = indent;
-        if let Some(mistake) = odd_blank_behind_mark(number, chars, at) {
-            return Some(mistake);
+        if chars[at] == '-' {
+            check_odd_blank(number, chars, at + 1)?;
         }
         while chars.get(at) == Some(&'-') && matches!(chars.get(at + 1), None | Some(' ' | '\t')) {
-            if let Some(mistake) = self.enter(number, at, Kind::Entry, chars) {
-                return Some(mistake);
-            }
+            self.enter(number, at, Kind::Entry, chars)?;
             at += 1;
             while chars.get(at) == Some(&' ') {
                 at += 1;
             }
             if chars.get(at) == Some(&'\t') {
-                return Some(((number, at + 1), TAB.to_owned()));
+                return Err(((number, at + 1), TAB.to_owned()));
             }
         }
         if at >= chars.len() || chars[at] == '#' {
             self.valued = None;
-            return None;
+            return Ok(());
         }
         let Some(colon) = key_end(chars, at) else {
             return self.without_key(number, chars, at);
         };
         if chars[at] == '*' {
-            return Some(((number, at + 1), quotes('*')));
+            return Err(((number, at + 1), quotes('*')));
         }
         if is_glued_dash(chars, at) && number + 1 >= self.last {
-            return Some(((number, at + 1), DASH.to_owned()));
+            return Err(((number, at + 1), DASH.to_owned()));
         }
-        if let Some(mistake) = self.enter(number, at, Kind::Key, chars) {
-            return Some(mistake);
-        }
+        self.enter(number, at, Kind::Key, chars)?;
         self.bare_key = None;
         let value = (colon + 1..chars.len()).find(|index| !matches!(chars[*index], ' ' | '\t'));
         match value.filter(|value| chars[*value] != '#') {
             None => {
                 self.valued = None;
                 self.bare_key = Some(at);
-                None
+                Ok(())
             }
             Some(value) => {
                 self.valued = Some(at);
@@ -226,24 +201,24 @@ impl Scan {
     }
 
     /// Records a line of this kind at this indentation.
-    fn enter(&mut self, number: usize, at: usize, kind: Kind, chars: &[char]) -> Option<Mistake> {
+    fn enter(&mut self, number: usize, at: usize, kind: Kind, chars: &[char]) -> Checked {
         let here = (number, at + 1);
         self.text_wanted = None;
         let deepest = self.blocks.last().map(|block| block.indent);
         if deepest.is_none_or(|deepest| at > deepest) {
             if self.valued.is_some_and(|valued| at > valued) {
-                return Some(self.too_deep(here));
+                return Err(self.too_deep(here));
             }
             self.blocks.push(Block { indent: at, kind, began: here });
             self.valued = None;
             self.outdented = None;
-            return None;
+            return Ok(());
         }
         let closed =
             self.blocks.iter().rposition(|block| block.indent <= at).map_or(0, |last| last + 1);
         let above: Vec<Block> = self.blocks.drain(closed..).collect();
         let Some(block) = self.blocks.last().filter(|block| block.indent == at) else {
-            return Some(self.misplaced(here, kind, &above, chars));
+            return Err(self.misplaced(here, kind, &above, chars));
         };
         let follows_bare_key = above.is_empty() && self.bare_key == Some(at);
         if kind == Kind::Key && (!above.is_empty() || follows_bare_key) {
@@ -258,10 +233,10 @@ impl Scan {
             && self.valued.is_none()
             && above.is_empty();
         if block.kind != kind && !is_list_of_key && number == self.last {
-            return Some((here, among(kind)));
+            return Err((here, among(kind)));
         }
         self.valued = None;
-        None
+        Ok(())
     }
 
     /// A line that is indented deeper than the line above, which has a value, so one of the two is wrong. If this
@@ -311,17 +286,17 @@ impl Scan {
     }
 
     /// A line that is neither a key nor an entry, outside brackets.
-    fn without_key(&mut self, number: usize, chars: &[char], at: usize) -> Option<Mistake> {
+    fn without_key(&mut self, number: usize, chars: &[char], at: usize) -> Checked {
         let here = (number, at + 1);
         let word = word_at(chars, at);
-        if let Some(mistake) = odd_blank_behind_colon(number, chars, at) {
-            return Some(mistake);
+        if let Some(colon) = (at..chars.len()).find(|index| chars[*index] == ':') {
+            check_odd_blank(number, chars, colon + 1)?;
         }
         if matches!(chars[at], '"' | '\'' | '[' | '{' | ']' | '}') {
             return self.inline(number, chars, at);
         }
         if is_glued_dash(chars, at) {
-            return Some((here, DASH.to_owned()));
+            return Err((here, DASH.to_owned()));
         }
         let is_end = self.last == usize::MAX || number + 1 >= self.last;
         if let Some((mark, opened)) = self.text_wanted.filter(|_| is_end) {
@@ -329,26 +304,27 @@ impl Scan {
                 "the text that the '{mark}' at {}:{} begins must be indented further than its key",
                 opened.0, opened.1
             );
-            return Some((here, words));
+            return Err((here, words));
         }
-        (is_end && self.text_below.is_none()).then(|| {
+        if is_end && self.text_below.is_none() {
             let words =
                 "a key and its value need a colon and a space between them, as in 'key: value'";
-            (here, format!("there is no colon and space after '{word}': {words}"))
-        })
+            return Err((here, format!("there is no colon and space after '{word}': {words}")));
+        }
+        Ok(())
     }
 
     /// Reads the text after a key.
-    fn value(&mut self, number: usize, chars: &[char], key: usize, at: usize) -> Option<Mistake> {
+    fn value(&mut self, number: usize, chars: &[char], key: usize, at: usize) -> Checked {
         match chars[at] {
             mark @ ('|' | '>') => {
                 self.text_below = Some(key);
                 self.text_wanted = Some((mark, (number, at + 1)));
-                None
+                Ok(())
             }
             '"' | '\'' | '[' | '{' => self.inline(number, chars, at),
-            first @ ('@' | '`' | '%') => Some(((number, at + 1), quotes(first))),
-            '*' if number == self.last => Some(((number, at + 1), quotes('*'))),
+            first @ ('@' | '`' | '%') => Err(((number, at + 1), quotes(first))),
+            '*' if number == self.last => Err(((number, at + 1), quotes('*'))),
             _ => {
                 let inner =
                     (at..chars.len()).find(|index| chars[*index] == ':' && ends_key(chars, *index));
@@ -357,31 +333,25 @@ impl Scan {
                 let is_inside =
                     inner.is_some_and(|inner| comment.is_none_or(|comment| inner < comment));
                 let words = "a text with a colon and a space in it needs quotes";
-                is_inside.then(|| ((number, at + 1), words.to_owned()))
+                if is_inside { Err(((number, at + 1), words.to_owned())) } else { Ok(()) }
             }
         }
     }
 
     /// Reads quotes and brackets from `at` to the end of the line.
-    fn inline(&mut self, number: usize, chars: &[char], mut at: usize) -> Option<Mistake> {
+    fn inline(&mut self, number: usize, chars: &[char], mut at: usize) -> Checked {
         while at < chars.len() {
             let here = (number, at + 1);
             if let Some((quote, opened)) = self.quote {
-                let end = quote_end(chars, at, quote)?;
-                if let Some(mistake) = escape(quote, number, chars, at, end) {
-                    return Some(mistake);
-                }
+                let Some(end) = quote_end(chars, at, quote) else { return Ok(()) };
+                escape(quote, number, chars, at, end)?;
                 self.quote = None;
                 at = end + 1;
-                if let Some(mistake) =
-                    behind_quote(number, chars, at, self.brackets.is_empty(), opened)
-                {
-                    return Some(mistake);
-                }
+                behind_quote(number, chars, at, self.brackets.is_empty(), opened)?;
                 continue;
             }
             match chars[at] {
-                '#' if at == 0 || chars[at - 1].is_whitespace() => return None,
+                '#' if at == 0 || chars[at - 1].is_whitespace() => return Ok(()),
                 quote @ ('"' | '\'') if at == 0 || !chars[at - 1].is_alphanumeric() => {
                     self.quote = Some((quote, here));
                 }
@@ -389,17 +359,15 @@ impl Scan {
                 bracket @ (']' | '}') => {
                     let fits = |open: &(char, Position)| (open.0 == '[') == (bracket == ']');
                     if self.brackets.pop().as_ref().is_none_or(|one| !fits(one)) {
-                        return Some((
-                            here,
-                            format!("nothing is open that this '{bracket}' could close"),
-                        ));
+                        let words = format!("nothing is open that this '{bracket}' could close");
+                        return Err((here, words));
                     }
                 }
                 _ => {}
             }
             at += 1;
         }
-        None
+        Ok(())
     }
 }
 
@@ -408,6 +376,10 @@ const DASH: &str = "the dash needs a blank behind it, as in '- name: …'";
 /// True if a dash stands directly before a word.
 fn is_glued_dash(chars: &[char], at: usize) -> bool {
     chars[at] == '-' && chars.get(at + 1).is_some_and(|next| next.is_alphabetic())
+}
+
+fn not_closed(what: &str, opened: Position) -> Mistake {
+    (opened, format!("the {what} opened at {}:{} is not closed", opened.0, opened.1))
 }
 
 fn among(kind: Kind) -> String {

@@ -7,9 +7,11 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
-use crate::config::raw::tree::{MERGE_KEY, Node, PathStep};
+use crate::config::raw::tree::{MERGE_KEY, Node, PathStep, ReadKey};
 
 /// The way to a value, or to a key itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,9 +69,10 @@ fn through_merges(tree: &Node, steps: &[PathStep]) -> Vec<PathStep> {
     let mut node = Some(tree);
     for step in steps {
         let below = match (node, step) {
-            (Some(node), PathStep::Key(key)) => steps_to_key(node, key),
-            (_, step) => vec![step.clone()],
+            (Some(node), PathStep::Key(key)) => find_key(node, key),
+            _ => None,
         };
+        let below = below.unwrap_or_else(|| vec![step.clone()]);
         for step in &below {
             node = node.and_then(|node| child(node, step));
         }
@@ -79,10 +82,6 @@ fn through_merges(tree: &Node, steps: &[PathStep]) -> Vec<PathStep> {
 }
 
 /// The steps from `node` to the value of `key`, through merge keys if `node` lacks it.
-fn steps_to_key(node: &Node, key: &str) -> Vec<PathStep> {
-    find_key(node, key).unwrap_or_else(|| vec![PathStep::Key(key.to_owned())])
-}
-
 fn find_key(node: &Node, key: &str) -> Option<Vec<PathStep>> {
     match node {
         Node::Map(_) if node.get(key).is_some() => Some(vec![PathStep::Key(key.to_owned())]),
@@ -108,13 +107,8 @@ fn child<'a>(node: &'a Node, step: &PathStep) -> Option<&'a Node> {
     }
 }
 
-/// The visitor's failure at the wanted place, to which the parser adds the position.
-fn here<E: serde::de::Error>(is_found: &Cell<bool>) -> E {
-    is_found.set(true);
-    E::custom("this is the place")
-}
-
-/// Walks down the steps and fails at their end.
+/// Walks down the steps and fails at their end, which it notes in `is_found`: at the last key itself, or at its value,
+/// where it accepts no kind of value.
 #[derive(Clone, Copy)]
 struct Locator<'a> {
     steps: &'a [PathStep],
@@ -126,6 +120,7 @@ impl<'de> DeserializeSeed<'de> for Locator<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        self.is_found.set(self.steps.is_empty());
         from.deserialize_any(self)
     }
 }
@@ -134,18 +129,20 @@ impl<'de> Visitor<'de> for Locator<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
+        f.write_str("the place")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Some((PathStep::Key(wanted), rest)) = self.steps.split_first() else {
-            return Err(here(self.is_found));
+            return Err(A::Error::custom("a mapping"));
         };
-        let stop_at_key = rest.is_empty() && self.of_key;
-        while let Some(matched) =
-            map.next_key_seed(KeyLocator { wanted, stop_at_key, is_found: self.is_found })?
-        {
-            if matched {
+        let is_wanted = |key: &str| {
+            let is_target = key == wanted && rest.is_empty() && self.of_key;
+            self.is_found.set(is_target);
+            if is_target { Err("the place".to_owned()) } else { Ok(key == wanted) }
+        };
+        while let Some(is_wanted) = map.next_key_seed(ReadKey(is_wanted))? {
+            if is_wanted {
                 return map.next_value_seed(Locator { steps: rest, ..self });
             }
             map.next_value::<IgnoredAny>()?;
@@ -155,67 +152,12 @@ impl<'de> Visitor<'de> for Locator<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let Some((PathStep::Index(wanted), rest)) = self.steps.split_first() else {
-            return Err(here(self.is_found));
+            return Err(A::Error::custom("a list"));
         };
         for _ in 0..*wanted {
             seq.next_element::<IgnoredAny>()?;
         }
         seq.next_element_seed(Locator { steps: rest, ..self }).map(drop)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
-        Err(here(self.is_found))
-    }
-}
-
-/// Compares a key with the wanted one, and fails on purpose if the key itself is the target.
-#[derive(Clone, Copy)]
-struct KeyLocator<'a> {
-    wanted: &'a str,
-    stop_at_key: bool,
-    is_found: &'a Cell<bool>,
-}
-
-impl<'de> DeserializeSeed<'de> for KeyLocator<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
-        from.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for KeyLocator<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<bool, E> {
-        if key == self.wanted && self.stop_at_key {
-            return Err(here(self.is_found));
-        }
-        Ok(key == self.wanted)
     }
 }
 
@@ -270,5 +212,16 @@ h:
         let absent = place(&[key("b"), index(1), key("none")], false);
         assert_eq!(absent, place(&[key("b"), index(1)], false));
         assert!(absent.is_some());
+    }
+
+    /// These were reported at the mapping around them.
+    #[test]
+    fn a_value_with_a_tag_or_a_number_of_more_than_64_bits_has_its_own_place() {
+        let text = "a: {b: !x c, d: 18446744073709551616}";
+        let tree = Node::read(text).unwrap();
+        for (key, column) in [("b", 8), ("d", 17)] {
+            let path = YamlPath::default().key("a").key(key);
+            assert_eq!(locate(text, &tree, &path), Some((1, column)), "{key}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! The YAML as a tree that keeps every scalar as written: `1.10` is a number and stays `1.10`.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -160,9 +159,12 @@ impl<'de> Visitor<'de> for ByKind {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
-        let seen = RefCell::default();
+        let mut seen = HashSet::new();
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key_seed(Key { seen: Some(&seen) })? {
+        let mut new = |key: &str| {
+            if seen.insert(key.to_owned()) { Ok(key.to_owned()) } else { Err(twice(key)) }
+        };
+        while let Some(key) = map.next_key_seed(ReadKey(&mut new))? {
             entries.push((key, map.next_value_seed(Self)?));
         }
         Ok(Node::Map(entries))
@@ -220,30 +222,26 @@ impl<'de> Visitor<'de> for ByKind {
     }
 }
 
-/// A key as written; an error if the mapping already has it.
-#[derive(Clone, Copy)]
-struct Key<'a> {
-    seen: Option<&'a RefCell<HashSet<String>>>,
-}
+/// Reads a key as written and hands it to the function inside, whose error gets the key's position.
+pub(super) struct ReadKey<F>(pub(super) F);
 
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = String;
+impl<'de, T, F: FnOnce(&str) -> Result<T, String>> DeserializeSeed<'de> for ReadKey<F> {
+    type Value = T;
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<String, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<T, D::Error> {
         from.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Key<'_> {
-    type Value = String;
+impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for ReadKey<F> {
+    type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key that is a text")
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<String, E> {
-        let is_new = self.seen.is_none_or(|seen| seen.borrow_mut().insert(key.to_owned()));
-        if is_new { Ok(key.to_owned()) } else { Err(E::custom(twice(key))) }
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<T, E> {
+        (self.0)(key).map_err(E::custom)
     }
 }
 
@@ -286,7 +284,7 @@ impl<'de> Visitor<'de> for AsWritten<'_> {
         let Node::Map(guide) = self.0 else { return Err(A::Error::custom("no mapping")) };
         let mut entries = Vec::new();
         for (_, value) in guide {
-            let Some(key) = map.next_key_seed(Key { seen: None })? else { break };
+            let Some(key) = map.next_key()? else { break };
             entries.push((key, map.next_value_seed(AsWritten(value))?));
         }
         // Reads the end of the mapping.

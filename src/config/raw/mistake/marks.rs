@@ -5,6 +5,9 @@ use crate::config::raw::place::Position;
 /// The place of a mistake, and its description.
 pub(in crate::config::raw) type Mistake = (Position, String);
 
+/// Nothing, or the first mistake.
+pub(in crate::config::raw) type Checked = Result<(), Mistake>;
+
 /// The description of a tab.
 pub(super) const TAB: &str = "a tab; YAML wants spaces";
 
@@ -13,35 +16,29 @@ pub(in crate::config::raw) fn odd_blank(text: &str) -> Option<Mistake> {
     text.lines().enumerate().find_map(|(index, line)| {
         let chars: Vec<char> = line.chars().collect();
         let indent = chars.iter().take_while(|character| **character == ' ').count();
-        let is_odd = chars.get(indent).is_some_and(|first| is_odd_blank(*first));
-        is_odd.then(|| blank(index + 1, &chars, indent))?
+        check_odd_blank(index + 1, &chars, indent).err()
     })
 }
 
-/// Characters before the text of a line that look like spaces but are none for YAML.
-pub(super) fn blank(number: usize, chars: &[char], indent: usize) -> Option<Mistake> {
-    match chars[indent] {
-        '\t' => Some(((number, indent + 1), TAB.to_owned())),
-        other if other.is_whitespace() => {
-            let code = u32::from(other);
-            let words = format!("a space of another kind (U+{code:04X}); YAML wants plain spaces");
-            Some(((number, indent + 1), words))
-        }
-        _ => None,
+/// Finds a character at `at` that looks like a space but is none for YAML.
+pub(super) fn check_odd_blank(number: usize, chars: &[char], at: usize) -> Checked {
+    match chars.get(at) {
+        Some(one) if is_odd_blank(*one) => check_blank(number, chars, at),
+        _ => Ok(()),
     }
 }
 
-/// Such a character after the dash at `at`.
-pub(super) fn odd_blank_behind_mark(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
-    let is_odd = chars[at] == '-' && chars.get(at + 1).is_some_and(|next| is_odd_blank(*next));
-    is_odd.then(|| blank(number, chars, at + 1))?
-}
-
-/// Such a character after the first colon from `at` on.
-pub(super) fn odd_blank_behind_colon(number: usize, chars: &[char], at: usize) -> Option<Mistake> {
-    let colon = (at..chars.len()).find(|index| chars[*index] == ':')?;
-    chars.get(colon + 1).filter(|next| is_odd_blank(**next))?;
-    blank(number, chars, colon + 1)
+/// The same where a tab may not stand either.
+pub(super) fn check_blank(number: usize, chars: &[char], at: usize) -> Checked {
+    match chars[at] {
+        '\t' => Err(((number, at + 1), TAB.to_owned())),
+        other if other.is_whitespace() => {
+            let code = u32::from(other);
+            let words = format!("a space of another kind (U+{code:04X}); YAML wants plain spaces");
+            Err(((number, at + 1), words))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// True for a character that looks like a space but is none for YAML.
@@ -101,7 +98,7 @@ pub(super) fn escape(
     chars: &[char],
     from: usize,
     to: usize,
-) -> Option<Mistake> {
+) -> Checked {
     const KNOWN: &str = "0abtnvfre \"/\\N_LPxuU\t";
     const DIGITS: [(char, usize); 3] = [('x', 2), ('u', 4), ('U', 8)];
     let mut at = from;
@@ -117,11 +114,11 @@ pub(super) fn escape(
                 == digits;
         if !KNOWN.contains(kind) || !is_hex {
             let words = "in double quotes a backslash begins an escape: write it twice, or use single quotes";
-            return Some(((number, at + 1), words.to_owned()));
+            return Err(((number, at + 1), words.to_owned()));
         }
         at += 2;
     }
-    None
+    Ok(())
 }
 
 /// Text that may not follow a closing quote.
@@ -131,14 +128,12 @@ pub(super) fn behind_quote(
     at: usize,
     is_block: bool,
     opened: Position,
-) -> Option<Mistake> {
-    if let Some(odd) = (at..chars.len()).find(|index| is_odd_blank(chars[*index])) {
-        let is_next = chars[at..odd].iter().all(|character| character.is_whitespace());
-        if let Some(mistake) = blank(number, chars, odd).filter(|_| is_next) {
-            return Some(mistake);
-        }
+) -> Checked {
+    let next = (at..chars.len()).find(|index| !chars[*index].is_whitespace());
+    for index in at..next.unwrap_or(chars.len()) {
+        check_odd_blank(number, chars, index)?;
     }
-    let next = (at..chars.len()).find(|index| !chars[*index].is_whitespace())?;
+    let Some(next) = next else { return Ok(()) };
     let is_fine = match chars[next] {
         '#' => next > at,
         ':' => true,
@@ -149,5 +144,5 @@ pub(super) fn behind_quote(
         "the quote opened at {}:{} is closed before this; a quote inside a text needs another kind around it",
         opened.0, opened.1
     );
-    (!is_fine).then_some(((number, next + 1), words))
+    if is_fine { Ok(()) } else { Err(((number, next + 1), words)) }
 }
