@@ -1,8 +1,7 @@
 //! The source of each provider's credential, and missing secrets.
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::assemble::{foreign_place, place_of};
 use crate::clock::Moment;
@@ -58,11 +57,11 @@ pub(crate) fn find(config: &Config, now: Moment) -> CredentialFindings {
 
 impl CredentialFindings {
     fn tell(&mut self, name: &str, source: &CredentialOrigin) {
-        self.lines.push(format!("{name}: {source}"));
-        if let CredentialOrigin::Stored { failed: Some(what), .. }
-        | CredentialOrigin::Seed { failed: Some(what), .. } = source
-        {
-            self.warnings.push(format!("{name}: its last refresh failed: {what}"));
+        let failed = source.failed.as_ref().map(|what| format!("its last refresh failed: {what}"));
+        let end = failed.as_ref().map(|failed| format!("; {failed}")).unwrap_or_default();
+        self.lines.push(format!("{name}: {}{end}", source.words));
+        if let Some(failed) = failed {
+            self.warnings.push(format!("{name}: {failed}"));
             self.failing.push(name.to_owned());
         }
     }
@@ -108,17 +107,18 @@ impl CredentialFindings {
     }
 }
 
-/// None if the credential itself is missing, which [`crate::config::resolve::missing_secrets`] reports.
+/// None if the credential itself is missing, which [`crate::config::resolve::missing_secrets`] reports. The error is
+/// the reason why it can't be found.
 fn source_of(
     provider: &Provider,
     group: Option<&Group>,
     config: &Config,
     now: Moment,
-) -> Result<Option<CredentialOrigin>, NoCredential> {
+) -> Result<Option<CredentialOrigin>, String> {
     Ok(Some(match &provider.credential {
-        Credential::None => CredentialOrigin::Nothing,
-        Credential::Passthrough => CredentialOrigin::Client,
-        Credential::Static(_) => CredentialOrigin::Fixed,
+        Credential::None => "nothing is sent".into(),
+        Credential::Passthrough => "the client's own".into(),
+        Credential::Static(_) => "a fixed one of the configuration".into(),
         Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
         Credential::Refreshed(refresh) => {
             let place =
@@ -126,8 +126,8 @@ fn source_of(
             let refresh = group.map_or(&**refresh, |group| &group.config);
             let state = StateFile::new(&config.settings.state_dir, place);
             let stored = state.load_if_there();
-            let stored = stored.map_err(|error| NoCredential::StateFile(state.path(), error))?;
-            return refreshed((refresh, &provider.slug), stored, &state, now);
+            let stored = stored.map_err(|error| unusable(&state.path(), &error))?;
+            return refreshed((refresh, &provider.slug), stored, &state.path(), now);
         }
     }))
 }
@@ -146,31 +146,27 @@ fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> 
 fn refreshed(
     (refresh, slug): (&AutoRefresh, &str),
     stored: Option<Saved>,
-    state: &StateFile,
+    path: &Path,
     now: Moment,
-) -> Result<Option<CredentialOrigin>, NoCredential> {
+) -> Result<Option<CredentialOrigin>, String> {
     let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
-    match (machine.presented(), stored) {
-        (Presented::Nothing, _) => Ok(Some(CredentialOrigin::ClientCredentials)),
-        // The lack of a refresh token and of a way to log in was already reported.
-        (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => Ok(None),
-        (Presented::Missing, _) => Err(NoCredential::Missing(missing(refresh, slug))),
-        (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
-            Ok(Some(CredentialOrigin::Stored {
-                path: state.path(),
-                by_login: saved.login_hash.is_some(),
-                not_needed: refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()).cloned(),
-                failed: machine.applicable_failure().map(|failure| failure.what.clone()),
-            }))
+    let words = match (machine.presented(), stored) {
+        (Presented::Nothing, _) => {
+            return Ok(Some("the client's own id and secret (client_credentials)".into()));
         }
-        (Presented::Token(_), stored) => Ok(Some(CredentialOrigin::Seed {
-            is_file: refresh.files.seed.is_some(),
-            place: state.path(),
-            is_anothers: stored.is_some(),
-            failed: machine.applicable_failure().map(|failure| failure.what.clone()),
-        })),
-    }
+        // The lack of a refresh token and of a way to log in was already reported.
+        (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => {
+            return Ok(None);
+        }
+        (Presented::Missing, _) => return Err(missing(refresh, slug).to_string()),
+        (Presented::Token(token), Some(saved)) if saved.refresh_token.as_ref() == Some(&token) => {
+            in_state_file(path, &saved, refresh)
+        }
+        (Presented::Token(_), stored) => in_configuration(path, refresh, stored.is_some()),
+    };
+    let failed = machine.applicable_failure().map(|failure| failure.what.clone());
+    Ok(Some(CredentialOrigin { words, failed }))
 }
 
 fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
@@ -178,93 +174,51 @@ fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
     seed.unwrap_or_else(|| Missing::Login(refresh.call.login(slug)))
 }
 
-/// The reason why there is no credential; `Display` continues after the provider's name.
-enum NoCredential {
-    Missing(Missing),
-    /// The state file at this path can't be read or understood.
-    StateFile(PathBuf, io::Error),
+/// A state file that can't be read or understood.
+fn unusable(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    if error.kind() == io::ErrorKind::InvalidData {
+        return format!(
+            "the state file {path} can't be used: {error}; it would be kept aside, and the refresh token of the \
+             configuration tried"
+        );
+    }
+    format!("the state file {path} can't be read: {error}; nothing is refreshed until it can be")
 }
 
-impl fmt::Display for NoCredential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(missing) => write!(f, "{missing}"),
-            Self::StateFile(path, error) if error.kind() == io::ErrorKind::InvalidData => write!(
-                f,
-                "the state file {} can't be used: {error}; it would be kept aside, and the refresh token of the \
-                 configuration tried",
-                path.display()
-            ),
-            Self::StateFile(path, error) => write!(
-                f,
-                "the state file {} can't be read: {error}; nothing is refreshed until it can be",
-                path.display()
-            ),
-        }
+/// The source of a credential, in words that continue after the provider's name.
+struct CredentialOrigin {
+    words: String,
+    /// The permanent failure of its last refresh.
+    failed: Option<String>,
+}
+
+impl From<&str> for CredentialOrigin {
+    fn from(words: &str) -> Self {
+        Self { words: words.to_owned(), failed: None }
     }
 }
 
-/// The source of a credential; `Display` continues after the provider's name.
-enum CredentialOrigin {
-    Nothing,
-    Client,
-    Fixed,
-    ClientCredentials,
-    Stored {
-        path: PathBuf,
-        by_login: bool,
-        not_needed: Option<Missing>,
-        failed: Option<String>,
-    },
-    /// The configured one; `is_anothers` says that `place` holds another provider's tokens.
-    Seed {
-        is_file: bool,
-        place: PathBuf,
-        is_anothers: bool,
-        failed: Option<String>,
-    },
+/// A stored refresh token, and that a configured one which is missing is not needed.
+fn in_state_file(path: &Path, saved: &Saved, refresh: &AutoRefresh) -> String {
+    let is_by_login = saved.login_hash.is_some();
+    let began = if is_by_login { "a login began" } else { "began with the configured one" };
+    let not_needed = match refresh.seed.as_ref().and_then(|seed| seed.as_ref().err()) {
+        Some(Missing::Variable(name)) => format!(" ({name} is not set, and not needed)"),
+        Some(Missing::File(file, _)) => format!(" ({file} can't be read, and is not needed)"),
+        Some(Missing::Login(_) | Missing::Credential | Missing::Several(_)) | None => String::new(),
+    };
+    format!("the refresh token stored in {}, which {began}{not_needed}", path.display())
 }
 
-impl fmt::Display for CredentialOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("nothing is sent"),
-            Self::Client => f.write_str("the client's own"),
-            Self::Fixed => f.write_str("a fixed one of the configuration"),
-            Self::ClientCredentials => {
-                f.write_str("the client's own id and secret (client_credentials)")
-            }
-            Self::Stored { path, by_login, not_needed, failed } => {
-                let began =
-                    if *by_login { "a login began" } else { "began with the configured one" };
-                write!(f, "the refresh token stored in {}, which {began}", path.display())?;
-                match not_needed {
-                    Some(Missing::Variable(name)) => {
-                        write!(f, " ({name} is not set, and not needed)")?;
-                    }
-                    Some(Missing::File(file, _)) => {
-                        write!(f, " ({file} can't be read, and is not needed)")?;
-                    }
-                    Some(Missing::Login(_) | Missing::Credential | Missing::Several(_)) | None => {}
-                }
-                write_failure(f, failed.as_deref())
-            }
-            Self::Seed { is_file, place, is_anothers, failed } => {
-                let key = if *is_file { "refresh_token_file" } else { "refresh_token_env" };
-                write!(f, "the configured refresh token ({key})")?;
-                if *is_anothers {
-                    let place = place.display();
-                    write!(f, ", which is new: it takes the place of the one stored in {place}")?;
-                } else {
-                    let folder = place.parent().unwrap_or(place).display();
-                    write!(f, "; nothing is stored yet in {folder}")?;
-                }
-                write_failure(f, failed.as_deref())
-            }
-        }
-    }
-}
-
-fn write_failure(f: &mut fmt::Formatter<'_>, failed: Option<&str>) -> fmt::Result {
-    failed.map_or(Ok(()), |what| write!(f, "; its last refresh failed: {what}"))
+/// The configured refresh token; `is_anothers` says that the state file holds another provider's tokens.
+fn in_configuration(path: &Path, refresh: &AutoRefresh, is_anothers: bool) -> String {
+    let is_file = refresh.files.seed.is_some();
+    let key = if is_file { "refresh_token_file" } else { "refresh_token_env" };
+    let stored = if is_anothers {
+        format!(", which is new: it takes the place of the one stored in {}", path.display())
+    } else {
+        format!("; nothing is stored yet in {}", path.parent().unwrap_or(path).display())
+    };
+    format!("the configured refresh token ({key}){stored}")
 }
