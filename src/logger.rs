@@ -13,7 +13,7 @@ use log::{Level, LevelFilter, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
@@ -64,17 +64,13 @@ impl LineForm {
 
     /// The line for a record, without its end.
     pub(crate) fn of_record(self, record: &Record<'_>, now: Timestamp) -> String {
-        let message = record.args().to_string();
+        let (level, message) = (record.level(), record.args().to_string());
         match self.format {
             Format::Text if self.to_journal => {
-                let (priority, level) = (priority(record.level()), record.level());
-                format!("{priority}[{level}] {}", on_one_line(&message))
+                format!("{}[{level}] {}", priority(level), on_one_line(&message))
             }
-            Format::Text => format!("{now} [{}] {}", record.level(), on_one_line(&message)),
-            Format::Json => {
-                let fields = fields(record);
-                self.object(&Object { time: now, level: record.level(), message, fields })
-            }
+            Format::Text => format!("{now} [{level}] {}", on_one_line(&message)),
+            Format::Json => self.object(now, level, message, fields(record)),
         }
     }
 
@@ -84,18 +80,23 @@ impl LineForm {
         match self.format {
             Format::Text if self.to_journal => format!("{}{problem}", priority(Level::Error)),
             Format::Text => problem.to_owned(),
-            Format::Json => self.object(&Object {
-                time: now,
-                level: Level::Error,
-                message: problem.to_owned(),
-                fields: Vec::new(),
-            }),
+            Format::Json => self.object(now, Level::Error, problem.to_owned(), Vec::new()),
         }
     }
 
-    fn object(self, object: &Object) -> String {
-        let priority = if self.to_journal { priority(object.level) } else { "" };
-        let text = serde_json::to_string(object).expect("names and plain values are always JSON");
+    /// One line of JSON, with its keys in this order.
+    fn object(
+        self,
+        now: Timestamp,
+        level: Level,
+        message: String,
+        fields: Vec<(String, Value)>,
+    ) -> String {
+        let own = [("time", now.to_string()), ("level", level.to_string()), ("message", message)];
+        let own = own.into_iter().map(|(name, text)| (name.to_owned(), text.into()));
+        let object = Members(own.chain(fields).collect());
+        let priority = if self.to_journal { priority(level) } else { "" };
+        let text = serde_json::to_string(&object).expect("names and plain values are always JSON");
         format!("{priority}{text}")
     }
 }
@@ -228,24 +229,12 @@ fn on_one_line(message: &str) -> Cow<'_, str> {
     message.chars().map(escape).collect::<String>().into()
 }
 
-/// One line of JSON, with its keys in this order.
-struct Object {
-    time: Timestamp,
-    level: Level,
-    message: String,
-    fields: Vec<(String, Value)>,
-}
+/// The members of a JSON object, in order.
+struct Members(Vec<(String, Value)>);
 
-impl Serialize for Object {
+impl Serialize for Members {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(3 + self.fields.len()))?;
-        map.serialize_entry("time", &self.time.to_string())?;
-        map.serialize_entry("level", self.level.as_str())?;
-        map.serialize_entry("message", &self.message)?;
-        for (name, value) in &self.fields {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
@@ -271,32 +260,15 @@ struct AsJson(Value);
 
 impl VisitValue<'_> for &mut AsJson {
     fn visit_any(&mut self, value: KeyedValue<'_>) -> Result<(), kv::Error> {
-        self.0 = value.to_string().into();
+        let integer = value.to_u64().map(Value::from).or_else(|| value.to_i64().map(Value::from));
+        let number = integer.or_else(|| value.to_f64().map(Value::from));
+        let plain = number.or_else(|| value.to_bool().map(Value::from));
+        self.0 = plain.unwrap_or_else(|| value.to_string().into());
         Ok(())
     }
 
     fn visit_null(&mut self) -> Result<(), kv::Error> {
         self.0 = Value::Null;
-        Ok(())
-    }
-
-    fn visit_u64(&mut self, value: u64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_i64(&mut self, value: i64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_f64(&mut self, value: f64) -> Result<(), kv::Error> {
-        self.0 = value.into();
-        Ok(())
-    }
-
-    fn visit_bool(&mut self, value: bool) -> Result<(), kv::Error> {
-        self.0 = value.into();
         Ok(())
     }
 }
