@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::config::url::split_port;
+
 /// The entries of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NoProxy(Vec<Exception>);
@@ -57,7 +59,7 @@ impl Hosts {
 
 /// One entry; None if it matches nothing.
 fn entry(text: &str) -> Option<Exception> {
-    let (host, port) = split_port(text)?;
+    let (host, port) = host_and_port(text)?;
     let hosts = match host {
         "*" => Hosts::All,
         _ => network(host)
@@ -68,18 +70,12 @@ fn entry(text: &str) -> Option<Exception> {
 }
 
 /// Host and port of an entry; an IPv6 address without a port needs no brackets.
-fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
-    if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        return match rest.strip_prefix(':') {
-            Some(port) => Some((host, Some(port.parse().ok()?))),
-            None => rest.is_empty().then_some((host, None)),
-        };
+fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    if !text.starts_with('[') && text.matches(':').count() > 1 {
+        return Some((text, None));
     }
-    match text.split_once(':') {
-        Some((host, port)) if !port.contains(':') => Some((host, Some(port.parse().ok()?))),
-        _ => Some((text, None)),
-    }
+    let (host, port) = split_port(text)?;
+    Some((host, port.map(str::parse).transpose().ok()?))
 }
 
 fn network(text: &str) -> Option<(IpAddr, u32)> {

@@ -2,6 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
+use crate::config::url::split_port;
 use crate::secret::Secret;
 
 /// The default port.
@@ -145,24 +146,14 @@ fn split_user(rest: &str) -> Result<UserAndRest<'_>, &'static str> {
 }
 
 fn split_host(authority: &str, default: u16) -> Result<(String, u16), &'static str> {
-    const WRONG: &str = WRONG_ADDRESS;
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or(WRONG)?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(WRONG)?) })
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
+    let (host, port) = split_port(authority).ok_or(WRONG_ADDRESS)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
     let port = match port {
         None => default,
-        Some(digits) => digits.parse().ok().filter(|port| *port > 0).ok_or(WRONG)?,
+        Some(digits) => digits.parse().ok().filter(|port| *port > 0).ok_or(WRONG_ADDRESS)?,
     };
     if host.is_empty() || !host.bytes().all(plain) {
-        return Err(WRONG);
+        return Err(WRONG_ADDRESS);
     }
     Ok((host.to_owned(), port))
 }

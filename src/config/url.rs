@@ -17,13 +17,21 @@ pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     if !matches!(scheme, "http" | "https") || authority.contains('@') || !url.bytes().all(plain) {
         return None;
     }
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?,
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_fine = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|digits| digits.parse::<u16>().is_ok());
+    let (host, port) = split_port(authority)?;
+    let port_fine = port.is_none_or(|digits| digits.parse::<u16>().is_ok());
     (!host.is_empty() && port_fine).then_some((scheme, host, path))
+}
+
+/// The host of an authority, without brackets, and the text after its first colon, if there is one; None for brackets
+/// that are not closed, or not followed by a colon or the end.
+pub(crate) fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    let Some(rest) = authority.strip_prefix('[') else {
+        let parts = authority.split_once(':').map(|(host, port)| (host, Some(port)));
+        return Some(parts.unwrap_or((authority, None)));
+    };
+    let (host, rest) = rest.split_once(']')?;
+    let port = rest.strip_prefix(':');
+    (port.is_some() || rest.is_empty()).then_some((host, port))
 }
 
 /// True if `url` leads to this machine.

@@ -1,7 +1,15 @@
 //! The section of a key that stands in another section, usually because its line is indented wrongly. Pure.
 
+/// Keys of `auto_refresh_config` that a `credentials_file` makes unnecessary, without those that other sections have.
+pub(crate) const REFRESH_KEYS: [&str; 18] = [
+    "token_url", "client_id_env", "client_id_file", "client_secret_env", "client_secret_file",
+    "refresh_token_env", "refresh_token_file", "grant_type", "client_auth", "request_format",
+    "scope", "extra_params", "refresh_before_expiry", "retry_interval", "authorization_url",
+    "device_authorization_url", "redirect_uri", "issuer",
+];
+
 /// Keys by section, without those that several sections have.
-pub(crate) const HOMES: [(&str, &[&str]); 5] = [
+pub(crate) const HOMES: [(&str, &[&str]); 6] = [
     (
         "settings",
         &[
@@ -19,16 +27,8 @@ pub(crate) const HOMES: [(&str, &[&str]); 5] = [
             "auth_header", "auth_prefix", "query",
         ],
     ),
-    (
-        "auto_refresh_config",
-        &[
-            "token_url", "client_id_env", "client_id_file", "client_secret_env",
-            "client_secret_file", "refresh_token_env", "refresh_token_file", "grant_type",
-            "client_auth", "request_format", "scope", "extra_params", "refresh_before_expiry",
-            "retry_interval", "authorization_url", "device_authorization_url", "redirect_uri",
-            "issuer", "credentials_file", "credentials_fields",
-        ],
-    ),
+    ("auto_refresh_config", &REFRESH_KEYS),
+    ("auto_refresh_config", &["credentials_file", "credentials_fields"]),
 ];
 
 /// The section that has `key`, if it is not `section`.

@@ -1,6 +1,7 @@
 //! A mapping in the file, read key by key; it reports problems as it is read.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use crate::config::raw::document::{Document, RawProblem};
 use crate::config::raw::homes::home_of;
@@ -213,6 +214,17 @@ impl<'a> Section<'a> {
         );
         self.error(key, message);
         default
+    }
+
+    /// A whole number of seconds from `least` to `most`.
+    pub(crate) fn seconds(
+        &self,
+        key: &'static str,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Duration {
+        Duration::from_secs(self.integer(key, default, least, most))
     }
 
     /// One of several words, each with its meaning; the first is the default.

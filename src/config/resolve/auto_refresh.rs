@@ -1,30 +1,19 @@
 //! `auto_refresh_config` of a provider.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use crate::config::raw::Section;
-use crate::config::resolve::endpoint::check_endpoint;
+use crate::config::raw::homes::REFRESH_KEYS;
 use crate::config::resolve::request_fields::read_headers;
-use crate::config::resolve::sources::Sources;
-use crate::config::resolve::{login_endpoints, token_fields};
+use crate::config::resolve::sources::{NamedSecret, Sources};
+use crate::config::resolve::{endpoint, login_endpoints, token_fields};
 use crate::config::{
-    AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, Missing,
-    RequestFormat, SecretFiles, SecretLookup, WatchedFile, secret_of_file,
+    AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, RequestFormat,
+    SecretFiles, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
 
 /// Bounds of the numbers, each with its unit.
 const REFRESH_BEFORE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 const RETRY_INTERVAL_MAX_SECONDS: u64 = 30 * 24 * 3600;
-
-/// Keys of `auto_refresh_config` that a `credentials_file` makes unnecessary.
-const REFRESH_KEYS: [&str; 20] = [
-    "token_url", "client_id_env", "client_id_file", "client_secret_env", "client_secret_file",
-    "refresh_token_env", "refresh_token_file", "grant_type", "client_auth", "request_format",
-    "scope", "extra_params", "headers", "token_fields", "refresh_before_expiry", "retry_interval",
-    "authorization_url", "device_authorization_url", "redirect_uri", "issuer",
-];
 
 /// The source of fresh tokens.
 pub(super) enum TokenSource {
@@ -73,11 +62,26 @@ pub(super) fn read_auto_refresh(
     let grant_type = known_grant.unwrap_or(GrantType::RefreshToken);
     let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
     let login = login_endpoints::read(&section, grant_type);
+    let client_id = read_client_id(&section, sources, enabled);
+    let seed = read_seed(&section, known_grant, !enabled || login.exist(), sources);
+    if enabled {
+        section.require("token_url", "auto_refresh_config needs a 'token_url'");
+    }
+    let file_of = |secret: &Option<NamedSecret>| secret.as_ref()?.file.clone();
     let refresh = AutoRefresh {
-        token_url: read_token_url(&section, enabled),
-        client_id: read_client_id(&section, sources, enabled),
-        client_secret: client_secret.filter(|_| client_auth != ClientAuth::None),
-        seed: read_seed(&section, known_grant, !enabled || login.exist(), sources),
+        files: SecretFiles {
+            client_id: file_of(&client_id),
+            client_secret: file_of(&client_secret),
+            seed: file_of(&seed),
+        },
+        token_url: endpoint::read(&section, "token_url", "secrets are sent there")
+            .unwrap_or_default(),
+        client_id: client_id
+            .map_or_else(|| Ok(String::new()), |id| Ok(id.found?.expose().to_owned())),
+        client_secret: client_secret
+            .map(|secret| secret.found)
+            .filter(|_| client_auth != ClientAuth::None),
+        seed: seed.map(|seed| seed.found),
         grant_type,
         client_auth,
         request_format: section.choice(
@@ -88,17 +92,9 @@ pub(super) fn read_auto_refresh(
         extra_params: section.text_map("extra_params"),
         headers: read_headers(&section),
         token_fields: token_fields::read(&section),
-        refresh_before_expiry: Duration::from_secs(
-            section.integer("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS),
-        ),
-        retry_interval: Duration::from_secs(
-            section.integer("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS),
-        ),
-        files: SecretFiles {
-            client_id: secret_path(&section, sources, "client_id_file"),
-            client_secret: secret_path(&section, sources, "client_secret_file"),
-            seed: secret_path(&section, sources, "refresh_token_file"),
-        },
+        refresh_before_expiry: section
+            .seconds("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS),
+        retry_interval: section.seconds("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS),
         login,
         call: CommandLine::default(),
     };
@@ -112,26 +108,16 @@ pub(super) fn read_auto_refresh(
     })
 }
 
-/// The file with a secret; an empty name counts as none.
-fn secret_path(section: &Section<'_>, sources: &Sources<'_>, key: &'static str) -> Option<PathBuf> {
-    section.text(key).filter(|path| !path.is_empty())?;
-    sources.path(section, key)
-}
-
 /// `credentials_file`: with it evertoken refreshes nothing, so no other key has a meaning.
 fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSource> {
     let file = sources.path(section, "credentials_file");
     let fields = section.section("credentials_fields");
-    let path = |key, otherwise: &str| -> Vec<String> {
-        let path = fields.text(key).unwrap_or_else(|| otherwise.to_owned());
-        if path.split('.').any(str::is_empty) {
-            fields.error(key, format!("'{key}' must be names with dots between them"));
-        }
-        path.split('.').map(str::to_owned).collect()
+    let path = |key, otherwise: [&str; 2]| {
+        token_fields::path_in(&fields, key).unwrap_or_else(|| otherwise.map(str::to_owned).into())
     };
     let form = FileFormat::Json(CredentialFields {
-        access_token: path("access_token", "claudeAiOauth.accessToken"),
-        expires_at: path("expires_at", "claudeAiOauth.expiresAt"),
+        access_token: path("access_token", ["claudeAiOauth", "accessToken"]),
+        expires_at: path("expires_at", ["claudeAiOauth", "expiresAt"]),
         expires_at_is_written: fields.has("expires_at"),
         zone: (sources.environment)("TZ"),
     });
@@ -142,18 +128,9 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
         }
         return None;
     };
-    section.finish(&REFRESH_KEYS);
+    section.finish(&[&REFRESH_KEYS[..], &["headers", "token_fields"]].concat());
     let missing = secret_of_file(&file, (sources.files)(&file)).err();
     Some(TokenSource::Owned(WatchedFile { path: file, form, missing }))
-}
-
-fn read_token_url(section: &Section<'_>, is_needed: bool) -> String {
-    if is_needed {
-        section.require("token_url", "auto_refresh_config needs a 'token_url'");
-    }
-    let Some(url) = section.text("token_url") else { return String::new() };
-    check_endpoint(section, "token_url", &url, "secrets are sent there");
-    url
 }
 
 fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {
@@ -189,14 +166,12 @@ fn read_client_id(
     section: &Section<'_>,
     sources: &Sources<'_>,
     is_needed: bool,
-) -> Result<String, Missing> {
-    let Some(found) = sources.secret(section, "client_id_env", "client_id_file", is_needed) else {
-        if is_needed {
-            section.require("client_id_env", "auto_refresh_config needs a 'client_id_env'");
-        }
-        return Ok(String::new());
-    };
-    found.map(|id| id.expose().to_owned())
+) -> Option<NamedSecret> {
+    let client_id = sources.secret(section, "client_id_env", "client_id_file", is_needed);
+    if is_needed && client_id.is_none() {
+        section.require("client_id_env", "auto_refresh_config needs a 'client_id_env'");
+    }
+    client_id
 }
 
 /// The first refresh token; it may be missing if there is a way to log in, or if the grant is unknown.
@@ -205,7 +180,7 @@ fn read_seed(
     grant: Option<GrantType>,
     may_lack: bool,
     sources: &Sources<'_>,
-) -> Option<SecretLookup> {
+) -> Option<NamedSecret> {
     let is_needed = grant == Some(GrantType::RefreshToken) && !may_lack;
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file", is_needed);
     match (grant, &seed) {

@@ -24,7 +24,7 @@ const BUNDLES: [&str; 5] = [
 ];
 
 /// The mark of a certificate in a PEM file.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+pub(super) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// The trusted roots, besides those in a `ca_file`.
 #[derive(Clone, Copy)]

@@ -1,25 +1,20 @@
 //! The keys of `auto_refresh_config` that only `evertoken login` uses.
 
 use crate::config::raw::Section;
-use crate::config::resolve::endpoint::check_endpoint;
+use crate::config::resolve::endpoint;
 use crate::config::{GrantType, LoginEndpoints, Redirect};
 
 /// Reads the keys and reports their problems.
 pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
-    let endpoint = |key, why| {
-        let url = section.text(key);
-        if let Some(url) = &url {
-            check_endpoint(section, key, url, why);
-        }
-        url
-    };
     let redirect = section.text("redirect_uri").map(|text| Redirect::parse(&text));
     if let Some(Err(why)) = &redirect {
         section.error("redirect_uri", format!("'redirect_uri' {why}"));
     }
     let login = LoginEndpoints {
-        authorization_url: endpoint("authorization_url", "you log in there"),
-        device_authorization_url: endpoint("device_authorization_url", "secrets are sent there"),
+        authorization_url: endpoint::read(section, "authorization_url", "you log in there"),
+        device_authorization_url: endpoint::read(
+            section, "device_authorization_url", "secrets are sent there",
+        ),
         redirect_uri: redirect.and_then(Result::ok),
         issuer: section.text("issuer"),
     };

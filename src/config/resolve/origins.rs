@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use crate::config::raw::Section;
+use crate::config::url::split_port;
 
 /// The origins, as browsers send them.
 pub(super) fn read(section: &Section<'_>) -> Vec<String> {
@@ -54,24 +55,21 @@ fn as_sent(url: &str) -> Option<String> {
         return None;
     }
     let authority = rest.split(['/', '?', '#']).next()?;
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (address, port) = rest.split_once(']')?;
-        (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port)
+    let (host, port) = split_port(authority)?;
+    let host = if authority.starts_with('[') {
+        format!("[{}]", host.parse::<Ipv6Addr>().ok()?)
     } else {
-        let (name, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if name.is_empty() || !name.bytes().all(is_name) {
+        if host.is_empty() || !host.bytes().all(is_name) {
             return None;
         }
-        (name.to_ascii_lowercase(), port)
+        host.to_ascii_lowercase()
     };
     let scheme = scheme.to_ascii_lowercase();
-    let port = match port.strip_prefix(':') {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            digits.parse::<u16>().ok()?
-        }
-        None if port.is_empty() => 0,
-        _ => return None,
+    let port = match port {
+        Some(digits) if digits.starts_with('+') => return None,
+        Some(digits) => digits.parse::<u16>().ok()?,
+        None => 0,
     };
     let is_usual = matches!((scheme.as_str(), port), (_, 0) | ("http", 80) | ("https", 443));
     let port = if is_usual { String::new() } else { format!(":{port}") };

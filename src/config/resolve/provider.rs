@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
-use crate::config::resolve::sources::Sources;
+use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::resolve::{egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, FileFormat, Missing, Provider, ProviderKind, SecretLookup, Settings,
-    WatchedFile, base_url, slug,
+    AuthType, Credential, FileFormat, Missing, Provider, ProviderKind, Settings, WatchedFile,
+    base_url, slug,
 };
 use crate::secret::Secret;
 
@@ -28,14 +28,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
     }
     let name = name.unwrap_or_default();
     let slug = read_slug(section, &name);
-    let kind = section.choice(
-        "type",
-        &[
-            ("anthropic", ProviderKind::Anthropic),
-            ("openai", ProviderKind::OpenAi),
-            ("generic", ProviderKind::Generic),
-        ],
-    );
+    let kind = section.choice("type", &ProviderKind::ALL.map(|kind| (kind.as_str(), kind)));
     section.require("type", "a provider needs a 'type': anthropic, openai or generic");
     let auth_type = section.known_choice(
         "auth_type",
@@ -143,7 +136,6 @@ fn read_credential(
 ) -> Credential {
     let literal = section.text("auth_value");
     let named = sources.secret(section, "auth_value_env", "auth_value_file", false);
-    let file = named.as_ref().and_then(|_| sources.path(section, "auth_value_file"));
     let source = read_auto_refresh(section, sources);
     if literal.is_none() && section.has("auth_value") {
         // It is not a text, which was reported.
@@ -155,10 +147,8 @@ fn read_credential(
     }
     check_visible(section, literal.as_deref(), named.as_ref());
     let is_passthrough = literal.as_deref() == Some("passthrough");
-    if literal.is_some() && !is_passthrough && sources.is_exposed() {
-        let advice =
-            "this file can be read by group or others; chmod 600 it, or use auth_value_env";
-        section.warn("auth_value", advice);
+    if literal.is_some() && !is_passthrough {
+        sources.warn_if_exposed(section, "auth_value", "auth_value_env");
     }
     let refreshes = matches!(source, Some(TokenSource::Refreshed(_) | TokenSource::Owned(_)));
     let has_fixed = literal.is_some() || named.is_some();
@@ -176,7 +166,7 @@ fn read_credential(
         (Some(TokenSource::Owned(file)), _, _) => Credential::Watched(file),
         (_, Some(_), _) if is_passthrough => Credential::Passthrough,
         (_, Some(value), _) => Credential::Static(Secret::new(value)),
-        (_, None, Some(found)) => match file {
+        (_, None, Some(NamedSecret { found, file, .. })) => match file {
             Some(path) => {
                 let missing = found.err();
                 Credential::Watched(WatchedFile { path, form: FileFormat::Text, missing })
@@ -208,13 +198,12 @@ fn read_credential(
 }
 
 /// Reports a credential that can't be sent, at its key.
-fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&SecretLookup>) {
+fn check_visible(section: &Section<'_>, literal: Option<&str>, named: Option<&NamedSecret>) {
     let is_visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-    let found = named.and_then(|found| found.as_ref().ok()).map(Secret::expose);
-    let named_key =
-        if section.has("auth_value_env") { "auth_value_env" } else { "auth_value_file" };
-    for (key, text) in [("auth_value", literal), (named_key, found)] {
-        if text.is_some_and(|text| !is_visible(text)) {
+    let literal = literal.map(|text| ("auth_value", text));
+    let named = named.and_then(|named| Some((named.key, named.found.as_ref().ok()?.expose())));
+    for (key, text) in literal.into_iter().chain(named) {
+        if !is_visible(text) {
             let message =
                 "the credential holds a blank or another byte that no header field may hold";
             section.error(key, message);

@@ -86,7 +86,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
 }
 
 fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -> Duration {
-    Duration::from_secs(section.integer(key, default, least, SECONDS_MAX))
+    section.seconds(key, default, least, SECONDS_MAX)
 }
 
 fn check_host(section: &Section<'_>, host: &str, server: ServerKind, has_keys: bool) {
@@ -186,15 +186,13 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     if has_literal && has_source {
         section.error("api_key", "give one of api_key, api_key_env and api_key_file");
     }
-    if has_literal && sources.is_exposed() {
-        let advice = "this file can be read by group or others; chmod 600 it, or use api_key_env";
-        section.warn("api_key", advice);
+    if has_literal {
+        sources.warn_if_exposed(section, "api_key", "api_key_env");
     }
-    let key_names = if section.has("api_key_file") { "api_key_file" } else { "api_key_env" };
-    let place = match (has_literal, has_source) {
-        (true, _) => "api_key",
-        (false, true) => key_names,
-        (false, false) => "enabled",
+    let place = match (&literal, &named) {
+        (Some(_), _) => "api_key",
+        (None, Some(named)) => named.key,
+        (None, None) => "enabled",
     };
     check_switch(section, enabled, place);
     if !enabled {
@@ -203,7 +201,7 @@ fn read_auth(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>
     }
     let found = match (literal, named) {
         (Some(key), _) => Ok(Secret::new(key)),
-        (None, Some(found)) => found,
+        (None, Some(named)) => named.found,
         (None, None) if is_empty => {
             section.error("api_key", "auth is enabled, but there is no key: 'api_key' is empty");
             section.finish(&UNUSED_AUTH);

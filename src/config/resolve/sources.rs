@@ -22,10 +22,23 @@ pub struct Sources<'a> {
     pub working_folder: Option<&'a Path>,
 }
 
+/// A secret that a `…_env` or `…_file` names.
+pub(super) struct NamedSecret {
+    /// The key that names it.
+    pub(super) key: &'static str,
+    /// Its file; None for a variable.
+    pub(super) file: Option<PathBuf>,
+    pub(super) found: SecretLookup,
+}
+
 impl Sources<'_> {
-    /// True if group or others can read the configuration file.
-    pub(super) fn is_exposed(&self) -> bool {
-        self.file_mode.is_some_and(|mode| mode & 0o044 != 0)
+    /// Warns about a secret under `key` if group or others can read the configuration file; `instead` is the better
+    /// key.
+    pub(super) fn warn_if_exposed(&self, section: &Section<'_>, key: &str, instead: &str) {
+        if self.file_mode.is_some_and(|mode| mode & 0o044 != 0) {
+            let advice = "this file can be read by group or others; chmod 600 it, or use";
+            section.warn(key, format!("{advice} {instead}"));
+        }
     }
 
     /// The absolute path, if the working folder is known.
@@ -50,9 +63,10 @@ impl Sources<'_> {
         env_key: &'static str,
         file_key: &'static str,
         is_needed: bool,
-    ) -> Option<SecretLookup> {
+    ) -> Option<NamedSecret> {
+        let named = |key, file, found| Some(NamedSecret { key, file, found });
         // This stands in for the unknown value, so that it is not also reported as missing.
-        let unknown = || Some(Ok(Secret::new(env_key)));
+        let unknown = |key| named(key, None, Ok(Secret::new(key)));
         if section.has(env_key) && section.has(file_key) {
             section.error(file_key, format!("give '{env_key}' or '{file_key}', not both"));
         }
@@ -63,10 +77,11 @@ impl Sources<'_> {
                 // This is probably the secret itself, so it is not repeated.
                 let advice = "wants the name of a variable, not its value";
                 section.error(env_key, format!("'{env_key}' {advice}"));
-                return unknown();
+                return unknown(env_key);
             }
             self.warn_of_variable(section, env_key, &name);
-            return Some(self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name)));
+            let found = self.variable(&name).map(Secret::new).ok_or(Missing::Variable(name));
+            return named(env_key, None, found);
         }
         if let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) {
             let read = (self.files)(&path);
@@ -77,21 +92,21 @@ impl Sources<'_> {
                 let message = format!("the secret in {} {oddity}", path.display());
                 section.warn(file_key, message);
             }
-            return Some(secret_of_file(&path, read));
+            let found = secret_of_file(&path, read);
+            return named(file_key, Some(path), found);
         }
         let is_empty = |key| section.text(key).is_some_and(|text| text.is_empty());
         let empty = [env_key, file_key].into_iter().find(|key| is_empty(key));
         match empty {
             Some(key) if is_needed => {
                 section.error(key, format!("'{key}' is empty, and there has to be one"));
-                unknown()
+                unknown(key)
             }
             Some(key) => {
                 section.warn(key, format!("'{key}' is empty, which is as if it were left out"));
                 None
             }
-            None if section.has(env_key) || section.has(file_key) => unknown(),
-            None => None,
+            None => [env_key, file_key].into_iter().find(|key| section.has(key)).and_then(unknown),
         }
     }
 

@@ -6,14 +6,14 @@ use crate::config::token_fields::{TOKEN_FIELDS, TokenFields};
 /// Reads the section.
 pub(super) fn read(section: &Section<'_>) -> TokenFields {
     let fields = section.section("token_fields");
-    let read = |name| path(&fields, name).map(|path| (name, path));
+    let read = |name| path_in(&fields, name).map(|path| (name, path));
     let read = TOKEN_FIELDS.into_iter().filter_map(read).collect();
     fields.finish(&[]);
     TokenFields::new(read)
 }
 
 /// The path to a value, written with dots between the names.
-fn path(fields: &Section<'_>, name: &'static str) -> Option<Vec<String>> {
+pub(super) fn path_in(fields: &Section<'_>, name: &'static str) -> Option<Vec<String>> {
     let path = fields.text(name)?;
     if path.split('.').any(str::is_empty) {
         fields.error(name, format!("'{name}' must be names with dots between them"));

@@ -1,6 +1,7 @@
 //! `settings.token_store` and the keys beside it.
 
 use crate::config::raw::Section;
+use crate::config::resolve::egress::CERTIFICATE;
 use crate::config::resolve::sources::Sources;
 use crate::config::store_address::StoreAddress;
 use crate::config::{Fallback, SharedStore};
@@ -32,14 +33,16 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Share
     if !cfg!(feature = "redis") {
         section.error("token_store", "this evertoken was built without the feature 'redis'");
     }
-    let password = read_secret(section, sources, "password");
-    let key = read_secret(section, sources, "key");
-    if key.as_ref().is_some_and(|key| key.expose().chars().count() < KEY_MIN_CHARS) {
+    let password =
+        read_secret(section, sources, "token_store_password_env", "token_store_password_file");
+    let key = read_secret(section, sources, "token_store_key_env", "token_store_key_file");
+    let is_short = |key: &Secret| key.expose().chars().count() < KEY_MIN_CHARS;
+    if let Some((place, _)) = key.as_ref().filter(|(_, key)| is_short(key)) {
         let message = format!(
             "the key for the token store needs at least {KEY_MIN_CHARS} characters; \
              'openssl rand -base64 32' makes one"
         );
-        section.error(place_of(section, "key"), message);
+        section.error(place, message);
     }
     let place = read_place(section, sources, &url, password);
     if key.is_none() && place.as_ref().is_some_and(StoreAddress::is_open_on_the_way) {
@@ -53,7 +56,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Share
     }
     let store = SharedStore {
         prefix: read_prefix(section),
-        key,
+        key: key.map(|(_, key)| key),
         ca_pem,
         fallback: section.choice(
             "token_store_fallback",
@@ -68,7 +71,7 @@ fn read_place(
     section: &Section<'_>,
     sources: &Sources<'_>,
     url: &str,
-    password: Option<Secret>,
+    password: Option<(&str, Secret)>,
 ) -> Option<StoreAddress> {
     let mut place = match StoreAddress::parse(url) {
         Ok(place) => place,
@@ -78,45 +81,32 @@ fn read_place(
         }
     };
     if place.password.is_some() {
-        if password.is_some() {
-            let key = place_of(section, "password");
+        if let Some((key, _)) = password {
             section.error(key, "the URL in 'token_store' has a password already");
         }
-        if sources.is_exposed() {
-            let advice = "this file can be read by group or others; chmod 600 it, or use \
-                          token_store_password_env";
-            section.warn("token_store", advice);
-        }
+        sources.warn_if_exposed(section, "token_store", "token_store_password_env");
     } else {
-        place.password = password;
+        place.password = password.map(|(_, password)| password);
     }
     Some(place)
 }
 
-/// The secret in `token_store_<what>_env` or `_file`. A missing one is an error, because an instance must not run
-/// beside the others with another key.
-fn read_secret(section: &Section<'_>, sources: &Sources<'_>, what: &str) -> Option<Secret> {
-    let (env_key, file_key) = keys_of(what);
-    match sources.secret(section, env_key, file_key, true)? {
-        Ok(secret) => Some(secret),
+/// The secret of the token store that `env_key` or `file_key` names, and the key that names it. A missing one is an
+/// error, because an instance must not run beside the others with another key.
+fn read_secret(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    env_key: &'static str,
+    file_key: &'static str,
+) -> Option<(&'static str, Secret)> {
+    let named = sources.secret(section, env_key, file_key, true)?;
+    match named.found {
+        Ok(secret) => Some((named.key, secret)),
         Err(missing) => {
-            let place = place_of(section, what);
-            section.error_of_unset(place, missing.to_string(), &missing.variables());
+            section.error_of_unset(named.key, missing.to_string(), &missing.variables());
             None
         }
     }
-}
-
-fn keys_of(what: &str) -> (&'static str, &'static str) {
-    match what {
-        "password" => ("token_store_password_env", "token_store_password_file"),
-        _ => ("token_store_key_env", "token_store_key_file"),
-    }
-}
-
-fn place_of(section: &Section<'_>, what: &str) -> &'static str {
-    let (env_key, file_key) = keys_of(what);
-    if section.has(env_key) { env_key } else { file_key }
 }
 
 fn read_prefix(section: &Section<'_>) -> String {
@@ -133,20 +123,17 @@ fn read_prefix(section: &Section<'_>) -> String {
 }
 
 fn read_ca_file(section: &Section<'_>, sources: &Sources<'_>) -> Option<String> {
-    let path = sources.plain_path(section, "token_store_ca_file")?;
+    const KEY: &str = "token_store_ca_file";
+    let path = sources.plain_path(section, KEY)?;
     let shown = path.display();
-    match (sources.files)(&path) {
-        Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => Some(text),
-        Ok(_) => {
-            section
-                .error("token_store_ca_file", format!("there is no PEM certificate in '{shown}'"));
-            None
-        }
-        Err(error) => {
-            section.error("token_store_ca_file", format!("'{shown}' can't be read: {error}"));
-            None
-        }
-    }
+    let read = (sources.files)(&path);
+    let why = match &read {
+        Ok(text) if text.contains(CERTIFICATE) => return read.ok(),
+        Ok(_) => format!("there is no PEM certificate in '{shown}'"),
+        Err(error) => format!("'{shown}' can't be read: {error}"),
+    };
+    section.error(KEY, why);
+    None
 }
 
 #[cfg(test)]
