@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::cli::{self, Command};
-use crate::commands::common::{USAGE, say, say_out, survive_file_size_limit};
+use crate::commands::common::{Done, USAGE, say_out, survive_file_size_limit, tell};
 use crate::logger;
 
 mod check;
@@ -19,12 +19,12 @@ mod unset;
 /// Runs the command that `arguments` ask for, without the program's own name; its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     survive_file_size_limit();
-    let code = dispatch(arguments);
+    let done = dispatch(arguments);
     logger::flush();
-    code
+    done.err().unwrap_or(ExitCode::SUCCESS)
 }
 
-fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
     match cli::parse(arguments) {
         Ok(Command::Run { files, listen, log }) => run::run(files, listen, log),
         Ok(Command::Check { files, extent }) => check::run(&files, extent),
@@ -38,11 +38,8 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
         Ok(Command::Print(text)) => {
             say_out(&text);
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Err(error) => {
-            say(error.to_string().trim_end());
-            ExitCode::from(USAGE)
-        }
+        Err(error) => Err(tell(error.to_string().trim_end(), USAGE)),
     }
 }

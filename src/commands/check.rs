@@ -11,17 +11,11 @@ use crate::config::resolve::Problem;
 use crate::proxy::route;
 use crate::token::group::collisions;
 
-use crate::commands::common::{BAD_CONFIG, Variables, inspect, say, say_out};
+use crate::commands::common::{BAD_CONFIG, Done, Variables, inspect, say, say_out, tell};
 
 /// Prints every problem, and the meaning of the configuration.
-pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
-    let variables = match Variables::of(files) {
-        Ok(variables) => variables,
-        Err(problem) => {
-            say(&problem.to_string());
-            return ExitCode::from(BAD_CONFIG);
-        }
-    };
+pub(crate) fn run(files: &Files, extent: Extent) -> Done {
+    let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
     let (config, found) = inspect(&files.config, &variables);
     match extent {
         Extent::Names => names(config.as_ref()),
@@ -42,15 +36,15 @@ pub(crate) fn run(files: &Files, extent: Extent) -> ExitCode {
 }
 
 /// Prints the providers' slugs, as far as the file can be read.
-fn names(config: Option<&Config>) -> ExitCode {
+fn names(config: Option<&Config>) -> Done {
     for provider in config.iter().flat_map(|config| &config.providers) {
         say_out(&format!("{}\n", provider.slug));
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// Prints the problems that would keep `run` from starting.
-fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
+fn can_start(config: Option<&Config>, found: &[Problem]) -> Done {
     let mistakes = found.iter().filter(|problem| !problem.is_warning).map(ToString::to_string);
     let mut mistakes: Vec<_> = mistakes.collect();
     if mistakes.is_empty() {
@@ -59,7 +53,7 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> ExitCode {
     for mistake in &mistakes {
         say(mistake);
     }
-    if mistakes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) }
+    if mistakes.is_empty() { Ok(()) } else { Err(ExitCode::from(BAD_CONFIG)) }
 }
 
 /// Checks everything that `found` leaves open; `told` is the number of lines printed about the files.
@@ -68,8 +62,8 @@ fn whole(
     config: Option<Config>,
     (found, told): (&[Problem], usize),
     online: bool,
-) -> ExitCode {
-    let Some(config) = config else { return ExitCode::from(BAD_CONFIG) };
+) -> Done {
+    let config = config.ok_or(ExitCode::from(BAD_CONFIG))?;
     for warning in collisions(&config.providers) {
         say(&warning);
     }
@@ -80,7 +74,7 @@ fn whole(
         for problem in check::offline_problems(&config, &sources) {
             say(&problem);
         }
-        return ExitCode::from(BAD_CONFIG);
+        return Err(ExitCode::from(BAD_CONFIG));
     }
     say_out("Requests go to:\n");
     for line in route::explain(&config) {
@@ -120,9 +114,9 @@ fn whole(
             path.display(),
             verdict(&config, &sources.failing, online)
         ));
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    ExitCode::from(BAD_CONFIG)
+    Err(ExitCode::from(BAD_CONFIG))
 }
 
 /// The result, and the tests that were not made.

@@ -1,6 +1,7 @@
 //! What the commands share: the configuration from disk, the environment, the log, exit codes.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -8,18 +9,24 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::assemble::Environment;
+use crate::assemble::{self, Environment};
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::raw::Position;
 use crate::config::resolve::{self, Problem};
-use crate::config::{Config, Credential, Provider, encoding, secret_file};
+use crate::config::{Config, Credential, Provider, encoding, find_provider, secret_file};
 use crate::environment_file;
 use crate::logger;
 use crate::regular_file;
 use crate::supervisor::Supervisor;
+use crate::token::group::Group;
+use crate::token::refresher::Setup;
+use crate::token::store::{PostingKey, TokenStore};
 use log::{error, warn};
 use signal_hook::consts::SIGXFSZ;
+
+/// The end of a command: success, or the exit code of a failure that people were told.
+pub(super) type Done = Result<(), ExitCode>;
 
 pub(super) const FAILED: u8 = 1;
 pub(super) const USAGE: u8 = 2;
@@ -55,17 +62,17 @@ pub(super) struct Variables {
     /// The file that an option named.
     named: Option<String>,
     /// The file beside the configuration that gave some, without an option.
-    pub(crate) beside: Option<String>,
+    pub(super) beside: Option<String>,
     /// Warnings about the file.
-    pub(crate) warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
     /// The reason why the file beside the configuration can't be read.
-    pub(crate) unread: Option<Problem>,
+    pub(super) unread: Option<Problem>,
 }
 
 impl Variables {
     /// With the named file, else with the file beside the configuration, if it exists: the shell of a login lacks a
     /// service's variables. The error is the reason why a named file can't be read.
-    pub(crate) fn of(files: &Files) -> Result<Self, Problem> {
+    pub(super) fn of(files: &Files) -> Result<Self, Problem> {
         let beside = files.config.with_file_name(environment_file::USUAL_NAME);
         let path = files.environment.as_ref().unwrap_or(&beside);
         let shown = path.display().to_string();
@@ -103,7 +110,7 @@ impl Variables {
     }
 
     /// With the named file, if any.
-    pub(crate) fn of_named(files: &Files) -> Result<Self, Problem> {
+    pub(super) fn of_named(files: &Files) -> Result<Self, Problem> {
         if files.environment.is_some() { Self::of(files) } else { Ok(Self::default()) }
     }
 
@@ -116,31 +123,46 @@ impl Variables {
         Self { file: found.values, warnings, ..Self::default() }
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         let of_process = variable(name).filter(|value| !value.is_empty());
         of_process.or_else(|| self.file.get(name).cloned())
     }
 }
 
-pub(super) fn unreadable(path: &str, error: &io::Error) -> Problem {
+fn unreadable(path: &str, error: &io::Error) -> Problem {
     Problem::of(path, format!("can't be read: {error}"))
 }
 
 /// A folder in place of the file counts as no file.
-pub(super) fn is_absent(error: &io::Error) -> bool {
+fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
     )
 }
 
-/// Reads the configuration, and prints the problems that keep it from use.
-pub(super) fn load(files: &Files, log: logger::Options) -> Result<(Config, Vec<String>), ExitCode> {
-    let variables = Variables::of(files).map_err(|problem| refuse(&[problem], log))?;
-    let (config, mut warnings) =
-        read(&files.config, &variables).map_err(|problems| refuse(&problems, log))?;
-    warnings.splice(0..0, variables.warnings);
+/// The configuration and its warnings, in words for log lines of that level, or every problem.
+pub(super) fn load(
+    files: &Files,
+    variables: Result<Variables, Problem>,
+) -> Result<(Config, Vec<String>), Vec<Problem>> {
+    let variables = variables.map_err(|problem| vec![problem])?;
+    let (config, problems) = resolve::usable(inspect(&files.config, &variables))?;
+    let mut warnings = variables.warnings;
+    warnings.extend(problems.iter().map(Problem::in_log));
     Ok((config, warnings))
+}
+
+/// Reads the configuration and begins the log, or prints the problems that keep the configuration from use.
+pub(super) fn begin(
+    files: &Files,
+    log: logger::Options,
+) -> Result<(Config, Environment), ExitCode> {
+    let loaded = load(files, Variables::of(files));
+    let (config, warnings) = loaded.map_err(|problems| refuse(&problems, log))?;
+    let clock = Clock::system();
+    start_log(&config, warnings, log, &clock);
+    Ok((config, environment(clock)))
 }
 
 pub(super) fn refuse(problems: &[Problem], log: logger::Options) -> ExitCode {
@@ -149,19 +171,6 @@ pub(super) fn refuse(problems: &[Problem], log: logger::Options) -> ExitCode {
         say(&lines.of_problem(&problem.to_string(), now));
     }
     ExitCode::from(BAD_CONFIG)
-}
-
-/// Reads the configuration: it and its warnings, in words for log lines of that level, or every problem.
-pub(super) fn read(
-    path: &Path,
-    variables: &Variables,
-) -> Result<(Config, Vec<String>), Vec<Problem>> {
-    match inspect(path, variables) {
-        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
-            Ok((config, problems.iter().map(Problem::in_log).collect()))
-        }
-        (_, problems) => Err(problems),
-    }
 }
 
 /// The text of the configuration, or the reason why there is none.
@@ -208,10 +217,24 @@ pub(super) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
     (config, problems)
 }
 
-/// The message that no provider has this name, with the names that exist.
-pub(super) fn unknown_provider(name: &str, config: &Config) -> String {
-    let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
-    format!("There is no provider '{name}'; there are: {}", slugs.join(", "))
+/// The index of the provider called `name`, or a failure with the names that exist.
+pub(super) fn provider_called(name: &str, config: &Config) -> Result<usize, ExitCode> {
+    find_provider(&config.providers, name).ok_or_else(|| {
+        let slugs: Vec<_> = config.providers.iter().map(|one| one.slug.as_str()).collect();
+        fail(format!("There is no provider '{name}'; there are: {}", slugs.join(", ")), USAGE)
+    })
+}
+
+/// A refresher of `group` without the server.
+pub(super) fn refresher(
+    posting: PostingKey,
+    group: &Group,
+    config: &Config,
+    environment: &mut Environment,
+) -> Result<Setup, ExitCode> {
+    let (place, store) = (assemble::place_of(group, config), Arc::new(TokenStore::default()));
+    assemble::refresher_setup(posting, group, &place, config, &store, environment)
+        .map_err(|error| fail(error, BAD_CONFIG))
 }
 
 /// The reason why the tokens of `provider` are not refreshed.
@@ -225,7 +248,7 @@ pub(super) fn not_refreshed(provider: &Provider) -> String {
 }
 
 /// The form of log lines.
-pub(super) fn line_form(log: logger::Options) -> logger::LineForm {
+fn line_form(log: logger::Options) -> logger::LineForm {
     let stream = variable("JOURNAL_STREAM");
     logger::LineForm::new(log.format, logger::goes_to_journal(stream.as_deref()))
 }
@@ -254,7 +277,14 @@ pub(super) fn environment(clock: Clock) -> Environment {
     }
 }
 
-pub(super) fn fail(why: &str, code: u8) -> ExitCode {
+/// Logs why a command failed.
+pub(super) fn fail(why: impl Display, code: u8) -> ExitCode {
     error!("{why}");
+    ExitCode::from(code)
+}
+
+/// Prints why a command without a log failed.
+pub(super) fn tell(why: impl Display, code: u8) -> ExitCode {
+    say(&why.to_string());
     ExitCode::from(code)
 }

@@ -1,74 +1,43 @@
 //! `evertoken login`: a provider's first refresh token, with the terminal and the desktop.
 
 use std::io;
-use std::process::ExitCode;
-use std::sync::Arc;
 
-use crate::assemble;
 use crate::cli::Files;
-use crate::clock::Clock;
-use crate::config::find_provider;
 use crate::logger;
 use crate::login::terminal::{self, TerminalLines};
 use crate::login::{self, LoginError, LoginOptions};
 use crate::token::group::groups;
 use crate::token::refresher::Setup;
 use crate::token::state_file::check_writable;
-use crate::token::store::TokenStore;
 
 use crate::commands::common::{
-    BAD_CONFIG, CANT_BIND, FAILED, USAGE, environment, fail, load, not_refreshed, say_out,
-    start_log, unknown_provider, variable,
+    BAD_CONFIG, CANT_BIND, Done, FAILED, begin, fail, not_refreshed, provider_called, refresher,
+    say_out, variable,
 };
 
 /// Logs in to the provider called `name`.
-pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> ExitCode {
-    let log = logger::Options::default();
-    let (config, warnings) = match load(files, log) {
-        Ok(loaded) => loaded,
-        Err(code) => return code,
-    };
-    let clock = Clock::system();
-    start_log(&config, warnings, log, &clock);
-    let found = find_provider(&config.providers, name);
-    let Some(index) = found else {
-        return fail(&unknown_provider(name, &config), USAGE);
-    };
-    if let Err(error) = check_writable(&config.settings.state_dir) {
+pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> Done {
+    let (config, mut environment) = begin(files, logger::Options::default())?;
+    let index = provider_called(name, &config)?;
+    check_writable(&config.settings.state_dir).map_err(|error| {
         let folder = config.settings.state_dir.display();
-        return fail(&format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG);
-    }
-    let (mut environment, store) = (environment(clock), Arc::new(TokenStore::default()));
+        fail(format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG)
+    })?;
     let groups = groups(&config.providers);
-    let Some(group) = groups.iter().find(|group| group.members.contains(&index)) else {
-        return fail(&not_refreshed(&config.providers[index]), BAD_CONFIG);
-    };
-    let setup = match assemble::refresher_setup(
-        0,
-        group,
-        &assemble::place_of(group, &config),
-        &config,
-        &store,
-        &mut environment,
-    ) {
-        Ok(setup) => setup,
-        Err(error) => return fail(&error.to_string(), BAD_CONFIG),
-    };
+    let group = groups.iter().find(|group| group.members.contains(&index));
+    let group = group.ok_or_else(|| fail(not_refreshed(&config.providers[index]), BAD_CONFIG))?;
+    let setup = refresher(0, group, &config, &mut environment)?;
     if let Some(error) = unreadable_state(&setup) {
         let path = setup.state.path();
         let path = path.display();
         let why = format!(
             "The state file {path} can't be read ({error}), so a login could not be stored; mend that first"
         );
-        return fail(&why, FAILED);
+        return Err(fail(why, FAILED));
     }
-    match log_in(&setup, options) {
-        Ok(done) => {
-            say_out(&done);
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error.to_string(), exit_code(&error)),
-    }
+    let done = log_in(&setup, options).map_err(|error| fail(&error, exit_code(&error)))?;
+    say_out(&done);
+    Ok(())
 }
 
 fn exit_code(error: &LoginError) -> u8 {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::check;
@@ -14,14 +13,12 @@ use crate::reload::{self, ReloadOutcome};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::commands::common::{BAD_CONFIG, FAILED, Variables, inspect, say, say_out};
+use crate::commands::common::{BAD_CONFIG, Done, FAILED, Variables, inspect, say, say_out, tell};
 
 /// The longest time for the running evertoken to read its configuration again.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
 /// The time between two looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The end of every refusal.
-const STAYS: &str = "the configuration in use stays";
 
 /// The reason why a reload has no known outcome, or was not begun.
 #[derive(Debug)]
@@ -74,41 +71,28 @@ impl fmt::Display for NoOutcome {
 }
 
 /// Reloads; a file with mistakes does not reach the running evertoken.
-pub(crate) fn run(files: &Files, process: Option<u32>) -> ExitCode {
-    let config = match checked(files) {
-        Ok(config) => config,
-        Err(mistakes) => {
-            for mistake in &mistakes {
-                say(mistake);
-            }
-            say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
-            return ExitCode::from(BAD_CONFIG);
-        }
-    };
-    match ask(&config, process) {
-        Ok(outcome) if outcome.is_of_another_than(&files.config) => {
-            say(&format!(
-                "{}: not reloaded: process {} uses {}, and has read that again; its log says how that went",
-                files.config.display(),
-                outcome.process,
-                outcome.configuration.display()
-            ));
-            ExitCode::from(FAILED)
-        }
-        Ok(outcome) => {
-            outcome.lines.iter().for_each(|line| say(line));
-            if outcome.is_in_use {
-                say_out(&format!("{}: in use now\n", files.config.display()));
-                return ExitCode::SUCCESS;
-            }
-            say(&format!("{}: not reloaded, {STAYS}", files.config.display()));
-            ExitCode::from(FAILED)
-        }
-        Err(no_outcome) => {
-            say(&no_outcome.to_string());
-            ExitCode::from(FAILED)
-        }
+pub(crate) fn run(files: &Files, process: Option<u32>) -> Done {
+    let shown = files.config.display();
+    let stays = format!("{shown}: not reloaded, the configuration in use stays");
+    let config = checked(files).map_err(|mistakes| {
+        mistakes.iter().for_each(|mistake| say(mistake));
+        tell(&stays, BAD_CONFIG)
+    })?;
+    let outcome = ask(&config, process).map_err(|no_outcome| tell(no_outcome, FAILED))?;
+    if outcome.is_of_another_than(&files.config) {
+        let why = format!(
+            "{shown}: not reloaded: process {} uses {}, and has read that again; its log says how that went",
+            outcome.process,
+            outcome.configuration.display()
+        );
+        return Err(tell(why, FAILED));
     }
+    outcome.lines.iter().for_each(|line| say(line));
+    if !outcome.is_in_use {
+        return Err(tell(stays, FAILED));
+    }
+    say_out(&format!("{shown}: in use now\n"));
+    Ok(())
 }
 
 /// The configuration, or the problems that would keep `run` from starting. Only the running evertoken can tell

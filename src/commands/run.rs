@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::app::App;
@@ -25,8 +24,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::commands::common::{
-    BAD_CONFIG, CANT_BIND, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, read, refuse,
-    start_log,
+    BAD_CONFIG, CANT_BIND, Done, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, load,
+    refuse, start_log,
 };
 use crate::commands::unset;
 
@@ -34,45 +33,38 @@ use crate::commands::unset;
 const RELOAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs until a signal ends it.
-pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> ExitCode {
+pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> Done {
     // Absolute, because `evertoken reload` may be called elsewhere; as it was given if that fails.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
-    let load = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
-        let variables = Variables::of_named(&files).map_err(|problem| vec![problem])?;
-        let (config, mut warnings) = read(&files.config, &variables)?;
+    let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
+        let (config, warnings) = load(&files, Variables::of_named(&files))?;
         let config = listen_on(config, listen.as_ref()).map_err(|problem| vec![problem])?;
-        warnings.splice(0..0, variables.warnings);
         Ok((config, warnings))
     };
-    let (config, warnings) = match load() {
-        Ok(loaded) => loaded,
-        Err(problems) => return refuse(&problems, log),
-    };
+    let (config, warnings) = read().map_err(|problems| refuse(&problems, log))?;
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
     raise_descriptor_limit(config.settings.limits.max_connections);
     // Before anything starts, so that no signal takes its default action.
-    let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]) {
-        Ok(signals) => signals,
-        Err(error) => return fail(&format!("Signals can't be handled: {error}"), FAILED),
-    };
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+        .map_err(|error| fail(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let state_dir = config.settings.state_dir.clone();
     let port = config.settings.port;
-    let reload = Box::new(move || unset::explained(load(), named.as_deref(), std::process::id()));
-    match App::start(config, environment(clock), reload) {
-        Ok(app) => serve(app, signals, state_dir, configuration),
-        Err(error @ StartError::Bind(..)) => {
-            fail(&format!("{error}{}", bind_advice(&error, port)), CANT_BIND)
+    let reload = Box::new(move || unset::explained(read(), named.as_deref(), std::process::id()));
+    let app = App::start(config, environment(clock), reload).map_err(|error| match &error {
+        StartError::Bind(_, cause) => {
+            fail(format_args!("{error}{}", bind_advice(cause, port)), CANT_BIND)
         }
-        Err(error @ StartError::Provider(..)) => fail(&error.to_string(), BAD_CONFIG),
-        Err(error @ StartError::Thread(_)) => fail(&error.to_string(), FAILED),
-    }
+        StartError::Provider(..) => fail(error, BAD_CONFIG),
+        StartError::Thread(_) => fail(error, FAILED),
+    })?;
+    serve(app, signals, state_dir, configuration);
+    Ok(())
 }
 
 /// Advice for an address that can't be bound, with the process that has it.
-fn bind_advice(error: &StartError, port: u16) -> String {
-    let StartError::Bind(_, cause) = error else { return String::new() };
+fn bind_advice(cause: &io::Error, port: u16) -> String {
     match cause.kind() {
         io::ErrorKind::AddrInUse => {
             let owner = listener_owner::find(port).map_or_else(
@@ -139,7 +131,7 @@ fn raise_descriptor_limit(max_connections: usize) {
 }
 
 /// Obeys signals until the proxy has stopped. Other threads do the slow work, so that a signal is always heard.
-fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: PathBuf) -> ExitCode {
+fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: PathBuf) {
     let handle = signals.handle();
     let stopper = Stopper::start(handle);
     let current = app.current();
@@ -153,7 +145,7 @@ fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: Path
             }
             (SIGTERM | SIGINT, None) => {
                 warn!("Stopping at once");
-                return ExitCode::SUCCESS;
+                return;
             }
             (SIGUSR1, Some(app)) => {
                 info!("Refreshing every provider");
@@ -168,7 +160,6 @@ fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: Path
         }
     }
     info!("Stopped");
-    ExitCode::SUCCESS
 }
 
 /// Stops the proxy on a thread that exists from the start, because at the end the system may have none to give.

@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::commands::common::{
-    FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, text_of, variable,
+    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, tell, text_of,
+    variable,
 };
 
 /// Reads an unnamed configuration only if no address was given. A broken one does not keep it from asking the
@@ -25,15 +26,15 @@ pub(crate) fn run(
     config: Option<&Path>,
     url: Option<&str>,
     options: status::StatusOptions,
-) -> ExitCode {
+) -> Done {
     let usual = Path::new(USUAL_FILE);
     let found = (url.is_none() && usual.exists()).then_some(usual);
     let written = config.or(found).map(ConfigOnDisk::read).unwrap_or_default();
-    let code = ask(&written, url, options);
+    let done = ask(&written, url, options);
     if options.form != status::OutputForm::Quiet {
         written.mistakes.iter().for_each(|mistake| say(mistake));
     }
-    code
+    done
 }
 
 /// The configuration on disk, as far as it can be read.
@@ -100,21 +101,10 @@ fn not_here(
     ))
 }
 
-fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions) -> ExitCode {
-    let instance = match written.instance(url) {
-        Ok(instance) => instance,
-        Err(error) => {
-            say(&error.to_string());
-            return ExitCode::from(USAGE);
-        }
-    };
-    let interrupted = match interruption() {
-        Ok(interrupted) => interrupted,
-        Err(error) => {
-            say(&format!("Signals can't be handled: {error}"));
-            return ExitCode::from(FAILED);
-        }
-    };
+fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions) -> Done {
+    let instance = written.instance(url).map_err(|error| tell(error, USAGE))?;
+    let interrupted = interruption()
+        .map_err(|error| tell(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let size = || std::io::stdout().is_terminal().then(terminal_size);
     let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut io = status::StatusIo {
@@ -125,7 +115,7 @@ fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions
         interrupted,
     };
     let is_ready = status::run(&instance, options, &mut io);
-    ExitCode::from(if is_ready { 0 } else { FAILED })
+    if is_ready { Ok(()) } else { Err(ExitCode::from(FAILED)) }
 }
 
 /// The size of the terminal, or a usual size if it is unknown.

@@ -65,11 +65,16 @@ pub fn resolve(
     file: &str,
     sources: &Sources<'_>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    match inspect(text, file, sources) {
-        (Some(config), problems) if problems.iter().all(|one| one.is_warning) => {
-            Ok((config, problems))
-        }
-        (_, problems) => Err(problems),
+    usable(inspect(text, file, sources))
+}
+
+/// What [`inspect`] found, as an error if the configuration can't be used.
+pub fn usable(
+    (config, problems): (Option<Config>, Vec<Problem>),
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    match config.filter(|_| problems.iter().all(|one| one.is_warning)) {
+        Some(config) => Ok((config, problems)),
+        None => Err(problems),
     }
 }
 
