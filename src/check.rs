@@ -75,7 +75,8 @@ fn judge_store(store: &SharedStore, clock: &Clock, report: &mut OnlineReport) {
 /// Problems of the environment and the state folder, after those of the credentials.
 pub(crate) fn offline_problems(config: &Config, sources: &CredentialFindings) -> Vec<String> {
     let missing = resolve::missing_secrets(config);
-    let mut problems: Vec<_> = missing.iter().map(ToString::to_string).collect();
+    let mut problems: Vec<_> =
+        missing.iter().map(|(name, what)| format!("{name}: {what}")).collect();
     problems.extend(sources.problems.iter().cloned());
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {

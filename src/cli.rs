@@ -150,9 +150,7 @@ pub fn definition() -> clap::Command {
                 )
                 .args(files_arguments())
                 .arg(
-                    Arg::new("pid")
-                        .long("pid")
-                        .value_name("PID")
+                    option("pid", "PID")
                         .value_parser(value_parser!(u32).range(1..=MAX_PROCESS))
                         .help("The process id [default: of the evertoken on the address in FILE]"),
                 )
@@ -189,10 +187,8 @@ fn status_command() -> clap::Command {
              if it exists]",
         ))
         .arg(
-            Arg::new("url")
+            option("url", "URL")
                 .short('u')
-                .long("url")
-                .value_name("URL")
                 .value_hint(ValueHint::Url)
                 .value_parser(http_url)
                 .help("The address of the instance, such as http://127.0.0.1:8080"),
@@ -209,10 +205,8 @@ fn status_command() -> clap::Command {
 }
 
 fn run_arguments() -> [Arg; 5] {
-    let address = Arg::new("listen")
+    let address = option("listen", "HOST:PORT")
         .short('l')
-        .long("listen")
-        .value_name("HOST:PORT")
         .value_parser(listen)
         .help("Listen on this address instead of settings.host and settings.port");
     let [format, quiet] = log_arguments();
@@ -223,9 +217,7 @@ fn run_arguments() -> [Arg; 5] {
 }
 
 fn files_arguments() -> [Arg; 2] {
-    let environment = Arg::new("environment-file")
-        .long("environment-file")
-        .value_name("FILE")
+    let environment = option("environment-file", "FILE")
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
         .help(
@@ -236,9 +228,7 @@ fn files_arguments() -> [Arg; 2] {
 }
 
 fn log_arguments() -> [Arg; 2] {
-    let format = Arg::new("log-format")
-        .long("log-format")
-        .value_name("FORMAT")
+    let format = option("log-format", "FORMAT")
         .value_parser(["text", "json"])
         .default_value("text")
         .help("The form of log lines");
@@ -248,10 +238,8 @@ fn log_arguments() -> [Arg; 2] {
 }
 
 fn config_argument() -> Arg {
-    Arg::new("config")
+    option("config", "FILE")
         .short('c')
-        .long("config")
-        .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .value_hint(ValueHint::FilePath)
         .default_value(USUAL_FILE)
@@ -259,7 +247,11 @@ fn config_argument() -> Arg {
 }
 
 fn provider_argument() -> Arg {
-    Arg::new("provider").short('p').long("provider").value_name("NAME")
+    option("provider", "NAME").short('p')
+}
+
+fn option(name: &'static str, value: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value)
 }
 
 fn flag(name: &'static str) -> Arg {

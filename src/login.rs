@@ -11,7 +11,6 @@
 //! issuer come in from outside.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::select;
@@ -106,28 +105,21 @@ pub(crate) fn run(
         ),
         Some(Ok(_)) | None => String::new(),
     };
-    Ok(format!(
-        "Logged in. The tokens are in {}; an evertoken that runs on this state folder uses them within \
-         {} seconds.\n{}{unseen}",
-        stored.path.display(),
-        TICK_MS / 1000,
-        stored.narrowed.unwrap_or_default()
-    ))
+    Ok(stored + &unseen)
 }
 
-/// The result of a login.
-struct Stored {
-    /// The file with the tokens.
-    path: PathBuf,
-    /// A line for the person, if less was granted than was asked for.
-    narrowed: Option<String>,
-}
-
-/// Stores a login's tokens.
-fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<Stored, LoginError> {
+/// Stores a login's tokens; returns the message about it.
+fn store(setup: &Setup, (grant, sent): (Grant, Moment)) -> Result<String, LoginError> {
     let refresh_token = grant.refresh_token.clone().ok_or(LoginError::NoRefreshToken)?;
     let path = store_login(setup, &grant, &refresh_token, sent).map_err(LoginError::NotStored)?;
-    Ok(Stored { path, narrowed: narrowed(setup.config.scope.as_deref(), grant.scope.as_deref()) })
+    let narrowed = narrowed(setup.config.scope.as_deref(), grant.scope.as_deref());
+    Ok(format!(
+        "Logged in. The tokens are in {}; an evertoken that runs on this state folder uses them within \
+         {} seconds.\n{}",
+        path.display(),
+        TICK_MS / 1000,
+        narrowed.unwrap_or_default()
+    ))
 }
 
 /// The message about a grant that is smaller than the request.
@@ -167,10 +159,10 @@ fn by_browser(
     loopback: &Loopback,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, LoginError> {
+) -> Result<String, LoginError> {
     let listener = Listener::bind(loopback)
         .map_err(|error| LoginError::Bind(loopback.uri(loopback.port.unwrap_or(0)), error))?;
-    let redirect_uri = loopback.uri(listener.port());
+    let redirect_uri = loopback.uri(listener.port);
     let attempt = begin(io)?;
     send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
     (io.say)(&format!(
@@ -182,10 +174,10 @@ fn by_browser(
     let deadline = (setup.timer)(PERSON_MAX);
     loop {
         let visit = select! {
-            recv(listener.visits()) -> visit => visit.map_err(|_| LoginError::ListenerEnded)?,
+            recv(listener.visits) -> visit => visit.map_err(|_| LoginError::ListenerEnded)?,
             recv(deadline) -> _ => return Err(LoginError::BrowserLate),
         };
-        let outcome = match callback::of_query(visit.query(), &expected) {
+        let outcome = match callback::of_query(&visit.query, &expected) {
             Callback::NotOurs(why) => {
                 (io.say)(&format!("A callback was ignored: {why}"));
                 visit.answer(&page::ignored(why));
@@ -209,12 +201,12 @@ fn by_paste(
     redirect: Option<Redirect>,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, LoginError> {
+) -> Result<String, LoginError> {
     let attempt = begin(io)?;
     let redirect_uri = match redirect {
         Some(Redirect::Elsewhere(uri)) => uri,
-        Some(Redirect::Loopback(loopback)) => loopback.uri(loopback.port.unwrap_or(attempt.port())),
-        None => Loopback::default().uri(attempt.port()),
+        Some(Redirect::Loopback(loopback)) => loopback.uri(loopback.port.unwrap_or(attempt.port)),
+        None => Loopback::default().uri(attempt.port),
     };
     send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
     (io.say)(&format!(
@@ -252,7 +244,7 @@ fn begin(io: &mut LoginIo<'_>) -> Result<AuthorizationRequest, LoginError> {
 }
 
 fn expected<'a>(setup: &'a Setup, attempt: &'a AuthorizationRequest) -> Expected<'a> {
-    Expected { state: attempt.state(), issuer: setup.config.login.issuer.as_deref() }
+    Expected { state: &attempt.state, issuer: setup.config.login.issuer.as_deref() }
 }
 
 fn send_to_browser(
@@ -295,9 +287,10 @@ fn by_device(
     url: &str,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
-) -> Result<Stored, LoginError> {
+) -> Result<String, LoginError> {
     let config = &setup.config;
-    let request = device::authorization_request(config, url)?;
+    // RFC 8628 §3.1.
+    let request = grant::request_with(config, url, Vec::new(), config.scope.as_deref())?;
     let (answer, asked) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
     let pending = DeviceAuthorization::read(&answer, asked.wall)?;
@@ -307,8 +300,8 @@ fn by_device(
     }
     let request = device::token_request(config, &pending)?;
     let ends = Due::after(asked, pending.lifetime_ms);
-    let mut poll = Poll::new(pending.interval_ms);
-    let mut wait_ms = poll.interval_ms();
+    let mut poll = Poll { interval_ms: pending.interval_ms };
+    let mut wait_ms = poll.interval_ms;
     loop {
         // Only the timer's end matters.
         let _ = (setup.timer)(Duration::from_millis(wait_ms)).recv();

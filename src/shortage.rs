@@ -1,7 +1,5 @@
 //! Resources that this process or the machine has run out of: descriptors, threads, memory. No provider is to blame.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,15 +13,19 @@ use crate::clock::Stopwatch;
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// The exhausted resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortage {
     /// Descriptors of this process.
+    #[error("evertoken has no descriptors left")]
     Descriptors,
     /// Descriptors of the machine.
+    #[error("the machine has no descriptors left")]
     DescriptorsOfAll,
     /// Threads.
+    #[error("the system gives evertoken no more threads")]
     Threads,
     /// The system's memory for sockets and files.
+    #[error("the system has no memory left")]
     Memory,
 }
 
@@ -75,19 +77,6 @@ impl Shortage {
         }
     }
 }
-
-impl fmt::Display for Shortage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Descriptors => "evertoken has no descriptors left",
-            Self::DescriptorsOfAll => "the machine has no descriptors left",
-            Self::Threads => "the system gives evertoken no more threads",
-            Self::Memory => "the system has no memory left",
-        })
-    }
-}
-
-impl Error for Shortage {}
 
 /// The error of an operation that the shortage prevented.
 impl From<Shortage> for io::Error {

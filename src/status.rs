@@ -1,6 +1,5 @@
 //! `evertoken status`: asks a running instance for its providers' status.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -81,55 +80,41 @@ pub(crate) struct StatusIo<'a> {
 }
 
 /// The reason why an instance has no status to show; `Display` gives advice.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum StatusError {
     /// The configuration leaves the port to the system.
+    #[error("settings.port is 0, so the address is only in the log; name it with --url")]
     PortUnknown,
     /// This URL can't be asked.
+    #[error("{0} is no URL to ask")]
     BadUrl(String),
     /// The instance at this URL could not be asked.
+    #[error("{}", unasked(.0, .1))]
     Unasked(String, UpstreamError),
     /// The answer was cut.
+    #[error("{0} breaks off its answer")]
     CutOff(String),
     /// It wants a key.
+    #[error("{0} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config")]
     WantsKey(String),
     /// It answers with this status.
+    #[error("{0} answers {1}; is it evertoken?")]
     Answers(String, u16),
     /// Its answer is no report.
+    #[error("{0} does not answer as evertoken does")]
     NoReport(String),
 }
 
-impl fmt::Display for StatusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PortUnknown => f.write_str(
-                "settings.port is 0, so the address is only in the log; name it with --url",
-            ),
-            Self::BadUrl(url) => write!(f, "{url} is no URL to ask"),
-            Self::Unasked(url, error) => write_unasked(f, url, error),
-            Self::CutOff(url) => write!(f, "{url} breaks off its answer"),
-            Self::WantsKey(url) => write!(
-                f,
-                "{url} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config"
-            ),
-            Self::Answers(url, status) => write!(f, "{url} answers {status}; is it evertoken?"),
-            Self::NoReport(url) => write!(f, "{url} does not answer as evertoken does"),
-        }
-    }
-}
-
-fn write_unasked(f: &mut fmt::Formatter<'_>, url: &str, error: &UpstreamError) -> fmt::Result {
+fn unasked(url: &str, error: &UpstreamError) -> String {
     match error {
-        UpstreamError::Unreachable(why) => {
-            write!(f, "{url} can't be reached: {why}; is it running?")
-        }
-        UpstreamError::Short(shortage) => write!(f, "{shortage}"),
-        UpstreamError::Unsendable(why) => write!(f, "{url} is no URL to ask: {why}"),
+        UpstreamError::Unreachable(why) => format!("{url} can't be reached: {why}; is it running?"),
+        UpstreamError::Short(shortage) => shortage.to_string(),
+        UpstreamError::Unsendable(why) => format!("{url} is no URL to ask: {why}"),
         UpstreamError::Broken(why) | UpstreamError::TimedOut(why) => {
-            write!(f, "{url} gives no answer: {why}")
+            format!("{url} gives no answer: {why}")
         }
         UpstreamError::ClientGone | UpstreamError::RequestBody(_) => {
-            write!(f, "{url} gives no answer")
+            format!("{url} gives no answer")
         }
     }
 }
@@ -153,7 +138,7 @@ impl Instance {
     ) -> Result<Self, StatusError> {
         let url = match (url, config) {
             (Some(url), _) => url.to_owned(),
-            (None, Some(config)) => listening(config)?,
+            (None, Some(config)) => url_of(&config.settings.host, config.settings.port)?,
             (None, None) => DEFAULT_URL.to_owned(),
         };
         let own = config.and_then(|config| config.settings.inbound_keys.as_ref()?.first().cloned());
@@ -166,11 +151,6 @@ impl Instance {
 pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
     url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
-}
-
-/// The address of the instance with this configuration.
-fn listening(config: &Config) -> Result<String, StatusError> {
-    url_of(&config.settings.host, config.settings.port)
 }
 
 fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
@@ -245,7 +225,8 @@ fn once(
     width: usize,
 ) -> Result<(String, bool), StatusError> {
     if form == OutputForm::Quiet {
-        return Ok((String::new(), is_ready(instance)?));
+        // This needs no key.
+        return Ok((String::new(), get(instance, "/-/ready")?.0 == 200));
     }
     let (text, report) = ask(instance)?;
     let is_ready = report.ready;
@@ -267,11 +248,6 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     let no_report = |_| StatusError::NoReport(instance.url.clone());
     let report = serde_json::from_str(&text).map_err(no_report)?;
     Ok((text, report))
-}
-
-/// True if every enabled provider has a credential that it can send. Needs no key.
-fn is_ready(instance: &Instance) -> Result<bool, StatusError> {
-    Ok(get(instance, "/-/ready")?.0 == 200)
 }
 
 fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {

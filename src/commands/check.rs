@@ -50,9 +50,7 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> Done {
     if mistakes.is_empty() {
         mistakes.extend(config.iter().flat_map(|config| check::connection_problems(config)));
     }
-    for mistake in &mistakes {
-        say(mistake);
-    }
+    mistakes.iter().for_each(|mistake| say(mistake));
     if mistakes.is_empty() { Ok(()) } else { Err(ExitCode::from(BAD_CONFIG)) }
 }
 
@@ -64,25 +62,19 @@ fn whole(
     online: bool,
 ) -> Done {
     let config = config.ok_or(ExitCode::from(BAD_CONFIG))?;
-    for warning in collisions(&config.providers) {
-        say(&warning);
-    }
+    collisions(&config.providers).iter().for_each(|warning| say(warning));
     let clock = Clock::system();
     let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {
         // Problems of the environment and the state folder are printed in the same run.
-        for problem in check::offline_problems(&config, &sources) {
-            say(&problem);
-        }
+        check::offline_problems(&config, &sources).iter().for_each(|problem| say(problem));
         return Err(ExitCode::from(BAD_CONFIG));
     }
     say_out("Requests go to:\n");
-    for line in route::explain(&config) {
-        say_out(&format!("  {line}\n"));
-    }
+    route::explain(&config).iter().for_each(|line| say_out(&format!("  {line}\n")));
     if !sources.lines.is_empty() {
         say_out("Credentials come from:\n");
-        say_out(&sources.lines.iter().map(|line| format!("  {line}\n")).collect::<String>());
+        sources.lines.iter().for_each(|line| say_out(&format!("  {line}\n")));
     }
     if let Some(line) = check::sharing(&config) {
         say_out(&format!("{line}\n"));
@@ -92,16 +84,12 @@ fn whole(
     problems.extend(check::connection_problems(&config));
     if online {
         let report = check::online(&config, &clock);
-        say_out(&report.fine.iter().map(|line| format!("{line}\n")).collect::<String>());
+        report.fine.iter().for_each(|line| say_out(&format!("{line}\n")));
         problems.extend(report.problems);
         warnings.extend(report.warnings);
     }
-    for warning in &warnings {
-        say(&format!("warning: {warning}"));
-    }
-    for problem in &problems {
-        say(problem);
-    }
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    problems.iter().for_each(|problem| say(problem));
     if problems.is_empty() {
         // The verdict names those that failed.
         let but = match told + warnings.len() - sources.failing.len() {

@@ -1,6 +1,5 @@
 //! `evertoken reload`: checks the file, makes the running evertoken read it again, and prints the outcome.
 
-use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,53 +20,37 @@ const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The reason why a reload has no known outcome, or was not begun.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum NoOutcome {
     /// The configuration leaves the port to the system.
+    #[error(
+        "settings.port is 0, so the running evertoken can't be found; name its process with --pid"
+    )]
     PortUnknown,
     /// No visible process listens on this port.
+    #[error(
+        "No visible evertoken listens on port {0}; if it runs as another user, or settings.port has changed, name its \
+         process with --pid"
+    )]
     NobodyListens(u16),
     /// Another program listens on it.
+    #[error("Port {0} is in use by {1}, which is no evertoken; name its process with --pid")]
     OtherListens(u16, listener_owner::Process),
     /// The named process is another program.
+    #[error("Process {0} is {1}, which is no evertoken")]
     OtherProgram(u32, String),
     /// No process has this id.
+    #[error("{0} is the id of no process")]
     NoProcess(u32),
     /// The process could not be sent a signal.
+    #[error("Process {0} can't be told to reload: {1}")]
     Unsignalled(u32, Errno),
     /// The process did not report an outcome.
+    #[error(
+        "Process {0} was told to reload and did not say within {max} s how it went; its log does",
+        max = OUTCOME_WAIT_MAX.as_secs()
+    )]
     Silent(u32),
-}
-
-impl fmt::Display for NoOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name_it = "name its process with --pid";
-        match self {
-            Self::PortUnknown => {
-                write!(f, "settings.port is 0, so the running evertoken can't be found; {name_it}")
-            }
-            Self::NobodyListens(port) => write!(
-                f,
-                "No visible evertoken listens on port {port}; if it runs as another user, or settings.port has \
-                 changed, {name_it}"
-            ),
-            Self::OtherListens(port, process) => {
-                write!(f, "Port {port} is in use by {process}, which is no evertoken; {name_it}")
-            }
-            Self::OtherProgram(process, name) => {
-                write!(f, "Process {process} is {name}, which is no evertoken")
-            }
-            Self::NoProcess(process) => write!(f, "{process} is the id of no process"),
-            Self::Unsignalled(process, error) => {
-                write!(f, "Process {process} can't be told to reload: {error}")
-            }
-            Self::Silent(process) => write!(
-                f,
-                "Process {process} was told to reload and did not say within {} s how it went; its log does",
-                OUTCOME_WAIT_MAX.as_secs()
-            ),
-        }
-    }
 }
 
 /// Reloads; a file with mistakes does not reach the running evertoken.

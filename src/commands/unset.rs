@@ -18,8 +18,8 @@ pub(crate) fn explained(
     match loaded {
         Ok((config, mut warnings)) => {
             let mut missing = missing_secrets(&config);
-            missing.retain(|secret| !secret.what.variables().is_empty());
-            warnings.extend(missing.iter().map(ToString::to_string));
+            missing.retain(|(_, what)| !what.variables().is_empty());
+            warnings.extend(missing.iter().map(|(name, what)| format!("{name}: {what}")));
             explain(&mut warnings, !missing.is_empty());
             Ok((config, warnings))
         }

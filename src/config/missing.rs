@@ -72,6 +72,8 @@ impl Missing {
     }
 }
 
+impl std::error::Error for Missing {}
+
 /// In words; the alternate form (`{:#}`) has no command in it.
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,5 @@
 //! Values of configured header fields: a text, a text with claims of the access token in it, or none. Pure.
 
-use std::fmt;
-
 use serde_json::Value;
 
 /// The beginning of every placeholder for a claim.
@@ -31,58 +29,43 @@ enum Part {
 }
 
 /// The reason why a template has no value for a token; `Display` names the claim, never its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoValue {
     /// There is no token.
+    #[error("there is no access token whose claims could be used")]
     NoToken,
     /// The token is not a JWT.
+    #[error("the access token is not a JWT, so it has no claims")]
     NoJwt,
     /// The token has no such claim.
+    #[error("the access token has no claim '{0}'")]
     Missing(String),
     /// The claim is an object, a list or null.
+    #[error("the claim '{0}' of the access token is not a text, number or flag")]
     NotText(String),
     /// The claim is empty, or contains a byte that no header field may contain.
+    #[error(
+        "the claim '{0}' of the access token is empty, or holds a character that no header may hold"
+    )]
     Unsendable(String),
 }
 
-impl fmt::Display for NoValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoToken => f.write_str("there is no access token whose claims could be used"),
-            Self::NoJwt => f.write_str("the access token is not a JWT, so it has no claims"),
-            Self::Missing(name) => write!(f, "the access token has no claim '{name}'"),
-            Self::NotText(name) => {
-                write!(f, "the claim '{name}' of the access token is not a text, number or flag")
-            }
-            Self::Unsendable(name) => write!(
-                f,
-                "the claim '{name}' of the access token is empty, or holds a character that no header may hold"
-            ),
-        }
-    }
-}
-
 /// The mistake in a placeholder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPlaceholder {
     /// Its brace is not closed.
+    #[error("a placeholder is not closed with '}}'")]
     Open,
     /// The text between its braces is unknown.
+    #[error("{}", unknown(.0))]
     Unknown(String),
 }
 
-impl fmt::Display for BadPlaceholder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Unknown(inner) = self else {
-            return f.write_str("a placeholder is not closed with '}'");
-        };
-        let shown: String = inner.chars().take(SHOWN_MAX_CHARS).collect();
-        write!(f, "there is no placeholder '{{{shown}}}', only {{token.claims.NAME}}")?;
-        if inner.eq_ignore_ascii_case("token") {
-            f.write_str("; the token itself is sent in 'auth_header'")?;
-        }
-        Ok(())
-    }
+fn unknown(inner: &str) -> String {
+    let shown: String = inner.chars().take(SHOWN_MAX_CHARS).collect();
+    let is_token = inner.eq_ignore_ascii_case("token");
+    let hint = if is_token { "; the token itself is sent in 'auth_header'" } else { "" };
+    format!("there is no placeholder '{{{shown}}}', only {{token.claims.NAME}}{hint}")
 }
 
 impl Template {

@@ -69,7 +69,7 @@ pub fn resolve(
 }
 
 /// What [`inspect`] found, as an error if the configuration can't be used.
-pub fn usable(
+pub(crate) fn usable(
     (config, problems): (Option<Config>, Vec<Problem>),
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     match config.filter(|_| problems.iter().all(|one| one.is_warning)) {
@@ -221,12 +221,12 @@ fn read_candidate(
     })
 }
 
-/// The secrets that the configuration names and that the environment or the disk lacks, for `check`; without the
+/// The secrets that the configuration names, each with its provider's name, and that the environment or the disk lacks, for `check`; without the
 /// first refresh token, which a stored one makes unnecessary.
-pub(crate) fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
+pub(crate) fn missing_secrets(config: &Config) -> Vec<(&str, &Missing)> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
-        let mut report = |what| missing.push(MissingSecret { provider: &provider.name, what });
+        let mut report = |what| missing.push((provider.name.as_str(), what));
         match &provider.credential {
             Credential::Missing(what) => report(what),
             Credential::Refreshed(refresh) => {
@@ -242,22 +242,6 @@ pub(crate) fn missing_secrets(config: &Config) -> Vec<MissingSecret<'_>> {
         }
     }
     missing
-}
-
-/// A secret that a provider lacks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MissingSecret<'a> {
-    /// The provider's name.
-    pub provider: &'a str,
-    /// The missing secret.
-    pub what: &'a Missing,
-}
-
-/// `provider: missing secret`.
-impl fmt::Display for MissingSecret<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.provider, self.what)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Reads files that hold a secret.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -56,11 +55,15 @@ pub(crate) fn secret_of_file(path: &Path, read: io::Result<String>) -> SecretLoo
 
 /// A part of a text that probably does not belong to a secret. `Display` continues after the name of the file or
 /// variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Oddity {
     /// Blanks around it.
+    #[error("has spaces around it, which are sent with it")]
     Blanks,
     /// Quotes around it.
+    #[error(
+        "stands in quotes, which are sent with it; a shell takes them away, docker's --env-file does not"
+    )]
     Quotes,
 }
 
@@ -77,17 +80,6 @@ impl Oddity {
         } else {
             None
         }
-    }
-}
-
-impl fmt::Display for Oddity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Blanks => "has spaces around it, which are sent with it",
-            Self::Quotes => {
-                "stands in quotes, which are sent with it; a shell takes them away, docker's --env-file does not"
-            }
-        })
     }
 }
 

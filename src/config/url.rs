@@ -66,13 +66,11 @@ pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
 
 /// The likely mistake in a URL: a typing error, or something that evertoken does not support.
 fn slip_in(url: &str) -> String {
-    let invisible =
-        |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}');
     if let Some(quote) = url.chars().find(|one| matches!(one, '“' | '”' | '„' | '‘' | '’'))
     {
         return format!("; {quote} is part of it: write plain quotes around it, \" or '");
     }
-    if let Some(code) = url.chars().find(invisible).map(u32::from) {
+    if let Some(code) = url.chars().find(|one| is_invisible(*one)).map(u32::from) {
         return format!("; it holds a character that can't be seen (U+{code:04X}): type it anew");
     }
     if url.starts_with('$') || url.contains("${") {
@@ -89,6 +87,11 @@ fn slip_in(url: &str) -> String {
         Some(meant) if split_url(&meant).is_some() => format!("; did you mean \"{meant}\"?"),
         _ => String::new(),
     }
+}
+
+/// True for a character that cannot be seen.
+pub(in crate::config) fn is_invisible(one: char) -> bool {
+    matches!(one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 #[cfg(test)]

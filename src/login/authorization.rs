@@ -20,12 +20,14 @@ pub(crate) const RANDOM_BYTES: usize = VERIFIER_BYTES + STATE_BYTES + 2;
 #[derive(Debug)]
 pub(crate) struct AuthorizationRequest {
     verifier: Secret,
-    state: String,
-    port: u16,
+    /// The value that the answer must repeat (RFC 6749 §10.12).
+    pub(crate) state: String,
+    /// A port on which nobody listens, for a redirect URI.
+    pub(crate) port: u16,
 }
 
 impl AuthorizationRequest {
-    /// An attempt from random `bytes`; its [`AuthorizationRequest::port`] is one of `ports`.
+    /// An attempt from random `bytes`; its `port` is one of `ports`.
     pub(crate) fn new(bytes: &[u8; RANDOM_BYTES], ports: Range<u16>) -> Self {
         let (verifier, rest) = bytes.split_at(VERIFIER_BYTES);
         let (state, port) = rest.split_at(STATE_BYTES);
@@ -35,16 +37,6 @@ impl AuthorizationRequest {
             state: BASE64_URL_SAFE_NO_PAD.encode(state),
             port: ports.start + port % (ports.end - ports.start),
         }
-    }
-
-    /// The value that the answer must repeat (RFC 6749 §10.12).
-    pub(crate) fn state(&self) -> &str {
-        &self.state
-    }
-
-    /// A port on which nobody listens, for a redirect URI.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     /// RFC 7636 §4.2, S256.
@@ -124,14 +116,14 @@ mod tests {
     fn what_is_random_is_long_enough_and_fits() {
         let attempt = attempt();
         assert_eq!(attempt.verifier.expose().len(), 43);
-        assert_eq!(attempt.state().len(), 32);
+        assert_eq!(attempt.state.len(), 32);
         let plain =
             |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-        assert!(plain(attempt.verifier.expose()) && plain(attempt.state()));
+        assert!(plain(attempt.verifier.expose()) && plain(&attempt.state));
         for (bytes, port) in [([0, 0], 100), ([0, 99], 199), ([0, 100], 100), ([255, 255], 135)] {
             let mut random = [7; RANDOM_BYTES];
             random[RANDOM_BYTES - 2..].copy_from_slice(&bytes);
-            assert_eq!(AuthorizationRequest::new(&random, 100..200).port(), port);
+            assert_eq!(AuthorizationRequest::new(&random, 100..200).port, port);
         }
         assert!(!format!("{attempt:?}").contains(attempt.verifier.expose()));
     }
@@ -142,7 +134,7 @@ mod tests {
         let tail = format!(
             "response_type=code&client_id=a%26b&redirect_uri=http%3A%2F%2F127.0.0.1%3A1%2Fcb&scope=a%20b\
              &state={}&code_challenge={}&code_challenge_method=S256",
-            attempt.state(),
+            attempt.state,
             attempt.challenge()
         );
         for (endpoint, joint) in [
@@ -172,7 +164,7 @@ mod tests {
         let json = AutoRefresh { request_format: RequestFormat::Json, ..config() };
         let made = attempt.token_request(&json, &Secret::new("c"), "x:y").unwrap();
         let body: serde_json::Value = serde_json::from_str(made.body.expose()).unwrap();
-        assert_eq!((&body["state"], &body["code"]), (&attempt.state().into(), &"c".into()));
+        assert_eq!((&body["state"], &body["code"]), (&attempt.state.as_str().into(), &"c".into()));
         let missing = AutoRefresh { client_id: Err(Missing::Variable("X".into())), ..config() };
         assert!(attempt.token_request(&missing, &Secret::new("c"), "x:y").is_err());
     }

@@ -1,7 +1,5 @@
 //! The device grant (RFC 8628): its requests, its instructions for the person, and its polling, as pure functions.
 
-use std::fmt;
-
 use serde_json::Value;
 
 use crate::clock::Timestamp;
@@ -39,45 +37,27 @@ pub(crate) struct DeviceAuthorization {
 }
 
 /// The reason why a device grant brought no token.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeviceError {
     /// The issuer gives no code, with its reason if it states one.
+    #[error("The issuer gives no device code: {}", with_advice(.0.as_ref()))]
     NoCode(Option<Failure>),
     /// The answer lacks this field.
+    #[error("The issuer's answer has no '{0}'; is device_authorization_url right?")]
     Lacks(&'static str),
     /// The code's lifetime ended.
+    #[error("The code expired before it was typed in; try again")]
     Expired,
     /// The person, or the issuer, refused (`access_denied`).
+    #[error("The login was refused, by you or by the issuer")]
     Denied,
     /// The issuer ended the login for another reason.
+    #[error("The issuer ended the login: {0}")]
     Ended(What),
 }
 
-impl fmt::Display for DeviceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCode(failure) => {
-                let what = failure.as_ref();
-                let what =
-                    what.map(|failure| refused::with_advice(failure, "device_authorization_url"));
-                write!(f, "The issuer gives no device code: {}", what.unwrap_or_default())
-            }
-            Self::Lacks(key) => {
-                write!(f, "The issuer's answer has no '{key}'; is device_authorization_url right?")
-            }
-            Self::Expired => f.write_str("The code expired before it was typed in; try again"),
-            Self::Denied => f.write_str("The login was refused, by you or by the issuer"),
-            Self::Ended(what) => write!(f, "The issuer ended the login: {what}"),
-        }
-    }
-}
-
-/// The request for a device code (RFC 8628 §3.1).
-pub(crate) fn authorization_request(
-    config: &AutoRefresh,
-    url: &str,
-) -> Result<TokenRequest, Missing> {
-    request_with(config, url, Vec::new(), config.scope.as_deref())
+fn with_advice(failure: Option<&Failure>) -> String {
+    failure.map_or_else(String::new, |one| refused::with_advice(one, "device_authorization_url"))
 }
 
 /// The request that is repeated until the person is done (RFC 8628 §3.4).
@@ -150,20 +130,11 @@ impl DeviceAuthorization {
 /// The polling of the issuer.
 #[derive(Debug)]
 pub(crate) struct Poll {
-    interval_ms: u64,
+    /// The wait before the next poll, which begins with the issuer's.
+    pub(crate) interval_ms: u64,
 }
 
 impl Poll {
-    /// Begins with the issuer's interval.
-    pub(crate) fn new(interval_ms: u64) -> Self {
-        Self { interval_ms }
-    }
-
-    /// The wait before the next poll.
-    pub(crate) fn interval_ms(&self) -> u64 {
-        self.interval_ms
-    }
-
     /// After a poll without a token: the wait until the next poll, or the reason to stop (RFC 8628 §3.5).
     pub(crate) fn after_error(&mut self, failure: &Failure) -> Result<u64, DeviceError> {
         let (status, code) = match &failure.what {
@@ -289,7 +260,8 @@ mod tests {
     fn requests() {
         let mut config = config();
         config.scope = Some("a b".into());
-        let asked = authorization_request(&config, "https://i/d").unwrap();
+        let asked =
+            request_with(&config, "https://i/d", Vec::new(), config.scope.as_deref()).unwrap();
         assert_eq!(asked.url, "https://i/d");
         assert_eq!(asked.body.expose(), "client_id=id+with+space&client_secret=s%26cret&scope=a+b");
         let poll = token_request(&config, &with("")).unwrap();
@@ -309,8 +281,8 @@ mod tests {
 
     #[test]
     fn polls_go_on_slow_down_and_end() {
-        let mut poll = Poll::new(5_000);
-        assert_eq!(poll.interval_ms(), 5_000);
+        let mut poll = Poll { interval_ms: 5_000 };
+        assert_eq!(poll.interval_ms, 5_000);
         assert_eq!(poll.after_error(&failure(400, "authorization_pending")), Ok(5_000));
         assert_eq!(poll.after_error(&failure(400, "slow_down")), Ok(10_000));
         assert_eq!(poll.after_error(&failure(400, "authorization_pending")), Ok(10_000));
@@ -326,7 +298,7 @@ mod tests {
         let github =
             poll.after_error(&failure(400, "incorrect_device_code")).unwrap_err().to_string();
         assert!(github.ends_with("(incorrect_device_code)"), "{github}");
-        let mut poll = Poll::new(1_000);
+        let mut poll = Poll { interval_ms: 1_000 };
         let asked = Failure { retry_after_ms: Some(9_000), ..failure(429, "x") };
         assert_eq!(poll.after_error(&asked), Ok(9_000));
         let not_a_token =

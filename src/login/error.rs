@@ -1,6 +1,5 @@
 //! The reasons why a login failed, with advice. Pure.
 
-use std::fmt;
 use std::io;
 
 use crate::config::Missing;
@@ -9,89 +8,60 @@ use crate::login::refused;
 use crate::token::grant::Failure;
 
 /// The reason why a login failed; `Display` gives advice, and holds no secret.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
     /// The configuration of this provider lacks a key that the login needs.
+    #[error(
+        "Provider {0}: auto_refresh_config needs {1} for this login; providers.yaml.example shows where it stands"
+    )]
     Unconfigured(String, &'static str),
     /// A secret that the configuration names is missing.
-    Missing(Missing),
+    #[error("{0}")]
+    Missing(#[from] Missing),
     /// The address of the callback can't be bound.
+    #[error("can't listen on {0} for the browser: {1}; end what uses the port, or use --paste")]
     Bind(String, io::Error),
     /// The system gives no random bytes.
+    #[error("The system gives no random bytes: {0}")]
     Random(io::Error),
     /// The terminal can't be read.
+    #[error("Nothing can be read from the terminal: {0}")]
     Terminal(io::Error),
     /// The callback's listener ended.
+    #[error("The listener ended")]
     ListenerEnded,
     /// The browser did not return in time.
+    #[error("The browser did not come back in time; try again")]
     BrowserLate,
     /// Nothing was pasted in time.
+    #[error("Nothing was pasted in time; try again")]
     PasteLate,
     /// The input ended before something was pasted.
+    #[error("Nothing was pasted: the input has ended")]
     InputEnded,
     /// The pasted text was never the code.
+    #[error("What was pasted was not the code; try again")]
     NotTheCode,
     /// The issuer refused the authorization, in these words.
+    #[error("{0}")]
     Refused(String),
     /// The issuer rejected the code.
+    #[error("The issuer did not take the code: {}", refused::with_advice(.0, "token_url"))]
     CodeRefused(Failure),
     /// The issuer did not answer.
+    #[error("The issuer can't be asked: {}", .0.what)]
     Unanswered(Failure),
     /// The issuer gave no refresh token.
+    #[error(
+        "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with 'scope' (offline_access, \
+         for many), or in the query of 'authorization_url' (prompt=consent where the issuer wants the consent for \
+         offline_access to be given again; access_type=offline for Google)"
+    )]
     NoRefreshToken,
     /// The tokens could not be stored.
+    #[error("{0}")]
     NotStored(String),
     /// The device grant failed.
-    Device(DeviceError),
-}
-
-impl fmt::Display for LoginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unconfigured(provider, key) => write!(
-                f,
-                "Provider {provider}: auto_refresh_config needs {key} for this login; providers.yaml.example shows \
-                 where it stands"
-            ),
-            Self::Missing(missing) => write!(f, "{missing}"),
-            Self::Bind(address, error) => write!(
-                f,
-                "can't listen on {address} for the browser: {error}; end what uses the port, or use --paste"
-            ),
-            Self::Random(error) => write!(f, "The system gives no random bytes: {error}"),
-            Self::Terminal(error) => write!(f, "Nothing can be read from the terminal: {error}"),
-            Self::ListenerEnded => f.write_str("The listener ended"),
-            Self::BrowserLate => f.write_str("The browser did not come back in time; try again"),
-            Self::PasteLate => f.write_str("Nothing was pasted in time; try again"),
-            Self::InputEnded => f.write_str("Nothing was pasted: the input has ended"),
-            Self::NotTheCode => f.write_str("What was pasted was not the code; try again"),
-            Self::Refused(words) | Self::NotStored(words) => f.write_str(words),
-            Self::CodeRefused(failure) => {
-                let what = refused::with_advice(failure, "token_url");
-                write!(f, "The issuer did not take the code: {what}")
-            }
-            Self::Unanswered(failure) => {
-                write!(f, "The issuer can't be asked: {}", failure.what)
-            }
-            Self::NoRefreshToken => f.write_str(
-                "The issuer gave no refresh token, so nothing was stored. It has to be asked for: with \
-                 'scope' (offline_access, for many), or in the query of 'authorization_url' \
-                 (prompt=consent where the issuer wants the consent for offline_access to be given again; \
-                 access_type=offline for Google)",
-            ),
-            Self::Device(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl From<Missing> for LoginError {
-    fn from(missing: Missing) -> Self {
-        Self::Missing(missing)
-    }
-}
-
-impl From<DeviceError> for LoginError {
-    fn from(error: DeviceError) -> Self {
-        Self::Device(error)
-    }
+    #[error("{0}")]
+    Device(#[from] DeviceError),
 }

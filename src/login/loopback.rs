@@ -21,8 +21,10 @@ const DECLARED_MAX_BYTES: usize = 1024 * 1024;
 
 /// A listener for one callback address. Dropping it ends it.
 pub(crate) struct Listener {
-    port: u16,
-    visits: Receiver<Visit>,
+    /// The listening port.
+    pub(crate) port: u16,
+    /// Browsers at the callback address.
+    pub(crate) visits: Receiver<Visit>,
     servers: Vec<Arc<Server>>,
     /// Joined after `drop` has ended the servers.
     receiving: Vec<Thread>,
@@ -30,7 +32,8 @@ pub(crate) struct Listener {
 
 /// A browser at the callback address, waiting for its page.
 pub(crate) struct Visit {
-    query: String,
+    /// The callback's query.
+    pub(crate) query: String,
     request: Request,
 }
 
@@ -59,16 +62,6 @@ impl Listener {
         }
         Ok(listening)
     }
-
-    /// The listening port.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Browsers at the callback address.
-    pub(crate) fn visits(&self) -> &Receiver<Visit> {
-        &self.visits
-    }
 }
 
 impl Drop for Listener {
@@ -79,11 +72,6 @@ impl Drop for Listener {
 }
 
 impl Visit {
-    /// The callback's query.
-    pub(crate) fn query(&self) -> &str {
-        &self.query
-    }
-
     /// Sends the browser its page.
     pub(crate) fn answer(self, page: &CallbackPage) {
         send(self.request, page);
@@ -146,16 +134,16 @@ mod tests {
     fn a_visit_gets_its_page_and_others_get_none() {
         let loopback = Loopback { host: "localhost".into(), port: None, path: "/cb?x=1".into() };
         let listener = Listener::bind(&loopback).unwrap();
-        let port = listener.port();
+        let port = listener.port;
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         for request in [get("/"), get("/cb/"), get("/cb").replace("GET", "POST")] {
             assert!(ask((v4, port), &request).starts_with("HTTP/1.1 404 "), "{request}");
         }
-        assert!(listener.visits().is_empty());
+        assert!(listener.visits.is_empty());
         let asking = std::thread::Builder::new();
         let asking = asking.spawn(move || ask((v4, port), &get("/cb?x=1&code=c"))).unwrap();
-        let visit = listener.visits().recv_timeout(Duration::from_secs(20)).unwrap();
-        assert_eq!(visit.query(), "x=1&code=c");
+        let visit = listener.visits.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(visit.query, "x=1&code=c");
         visit.answer(&page::done("P"));
         let answer = asking.join().unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("Logged in"), "{answer}");

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use ring::rand::{SecureRandom, SystemRandom};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 /// The longest line that is accepted: an address with a long code.
 const LINE_MAX_BYTES: u64 = 16 * 1024;
@@ -56,15 +56,7 @@ pub(crate) fn open_browser(address: &str) {
 
 /// Fills `bytes` from the system's source.
 pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
-            Ok(count) => filled += count,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    SystemRandom::new().fill(bytes).map_err(|error| io::Error::other(error.to_string()))
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
-use rustix::io::Errno;
 
 use crate::clock::Deadline;
+use crate::shortage::Shortage;
 use crate::supervisor::{Stage, Supervisor};
 use crate::thread::{self, Thread};
 
@@ -93,17 +93,12 @@ fn is_answered(address: SocketAddr, allowed: Duration) -> bool {
     match ask(address, Deadline::after(allowed)) {
         Ok(()) => true,
         // Without a descriptor nothing can be asked; the accept loop survives that, and so does this.
-        Err(error) if is_exhausted(&error) => true,
+        Err(error) if Shortage::of(&error).is_some() => true,
         Err(error) => {
             warn!("Our own port does not answer the watchdog: {error}");
             false
         }
     }
-}
-
-fn is_exhausted(error: &io::Error) -> bool {
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
 fn ask(address: SocketAddr, deadline: Deadline) -> io::Result<()> {
@@ -185,6 +180,5 @@ mod tests {
         assert!(!is_answered(address, Duration::from_millis(1)));
         drop(listener);
         assert!(!is_answered(address, ALLOWED));
-        assert!(is_exhausted(&Errno::MFILE.into()) && !is_exhausted(&Errno::CONNREFUSED.into()));
     }
 }

@@ -243,27 +243,22 @@ impl Scan {
     /// line is indented like the lines before, the line above is the wrong one.
     fn too_deep(&self, here: Position) -> Mistake {
         let at = here.1 - 1;
-        match &self.outdented {
-            Some(Outdented { at: place, word, above }) if above.contains(&at) => {
-                let words = format!(
-                    "'{word}' is indented by {}, but the lines above and below it by {at}: indent all of them alike",
-                    place.1 - 1
-                );
-                (*place, words)
-            }
-            Some(Outdented { at: place, word, above }) if above.is_empty() => {
-                let words = format!(
-                    "'{word}' is indented by {}, but the line below it by {at}: indent both alike",
-                    place.1 - 1
-                );
-                (*place, words)
-            }
-            _ => {
-                let words =
-                    "this line is indented deeper than the one above, which has a value already";
-                (here, words.to_owned())
-            }
-        }
+        let Some(Outdented { at: place, word, above }) =
+            self.outdented.as_ref().filter(|one| one.above.is_empty() || one.above.contains(&at))
+        else {
+            let words =
+                "this line is indented deeper than the one above, which has a value already";
+            return (here, words.to_owned());
+        };
+        let (others, all) = match above.as_slice() {
+            [] => ("line below it", "both"),
+            _ => ("lines above and below it", "all of them"),
+        };
+        let own = place.1 - 1;
+        (
+            *place,
+            format!("'{word}' is indented by {own}, but the {others} by {at}: indent {all} alike"),
+        )
     }
 
     /// A line whose indentation belongs to no open block.

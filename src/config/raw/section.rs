@@ -151,22 +151,17 @@ impl<'a> Section<'a> {
     /// A text.
     pub(crate) fn text(&self, key: &'static str) -> Option<String> {
         let value = self.value(key)?;
-        match value.scalar() {
-            Some(scalar) if scalar.kind == ScalarKind::Text => {
-                if let Some(odd) = odd_blank_around(&scalar.text) {
-                    let code = u32::from(odd);
-                    self.error(
-                        key,
-                        format!(
-                            "'{key}' begins or ends with a space of another kind (U+{code:04X}); YAML wants plain spaces"
-                        ),
-                    );
-                }
-                return Some(scalar.text.trim_matches(is_odd_blank).to_owned());
-            }
-            _ => self.error(key, format!("'{key}' must be a text in quotes")),
+        let Some(scalar) = value.scalar().filter(|scalar| scalar.kind == ScalarKind::Text) else {
+            self.error(key, format!("'{key}' must be a text in quotes"));
+            return None;
+        };
+        if let Some(code) = odd_blank_around(&scalar.text).map(u32::from) {
+            let message = format!(
+                "'{key}' begins or ends with a space of another kind (U+{code:04X}); YAML wants plain spaces"
+            );
+            self.error(key, message);
         }
-        None
+        Some(scalar.text.trim_matches(is_odd_blank).to_owned())
     }
 
     /// `true` or `false`.

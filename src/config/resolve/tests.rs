@@ -79,7 +79,7 @@ pub(super) fn with_login(extra: &str) -> String {
 }
 
 fn lacks(config: &Config) -> Vec<String> {
-    missing_secrets(config).iter().map(ToString::to_string).collect()
+    missing_secrets(config).iter().map(|(name, what)| format!("{name}: {what}")).collect()
 }
 
 #[track_caller]

@@ -2,6 +2,7 @@
 
 use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::tree::{Node, ScalarKind};
+use crate::config::url::is_invisible;
 
 /// The longest wrong value that is shown; a longer one may be a misplaced secret.
 const SHOWN_MAX_CHARS: usize = 32;
@@ -66,8 +67,7 @@ pub(super) fn dash_for(value: &Node, name: &str) -> String {
 
 /// A hint that a character of `text` is invisible.
 pub(super) fn invisible_in(text: &str) -> String {
-    let odd = |one: &char| matches!(*one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
-    let found = text.chars().find(odd).map(u32::from);
+    let found = text.chars().find(|one| is_invisible(*one)).map(u32::from);
     found.map_or_else(String::new, |code| {
         format!("; it holds a character that can't be seen (U+{code:04X}): type the key anew")
     })
@@ -79,19 +79,17 @@ pub(super) fn unit_in(key: &str, text: &str) -> String {
     let digits = text.find(|one: char| !one.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let Ok(number) = number.parse::<u64>() else { return String::new() };
-    let is_of_bytes = key.ends_with("_bytes");
-    let seconds = match unit.trim() {
+    let unit = unit.trim();
+    if key.ends_with("_bytes") && !unit.is_empty() {
+        return "; it counts bytes: write the number alone".to_owned();
+    }
+    let seconds = match unit {
         "s" | "sec" | "secs" | "second" | "seconds" => 1,
         "m" | "min" | "mins" | "minute" | "minutes" => 60,
         "h" | "hour" | "hours" => 3600,
         "d" | "day" | "days" => 24 * 3600,
-        "" => return String::new(),
-        _ if is_of_bytes => return "; it counts bytes: write the number alone".to_owned(),
         _ => return String::new(),
     };
-    if is_of_bytes {
-        return "; it counts bytes: write the number alone".to_owned();
-    }
     // These keys have no unit.
     if key == "port" || key.starts_with("max_") {
         return String::new();
