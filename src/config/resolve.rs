@@ -7,6 +7,7 @@ use crate::config::{
     CommandLine, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
 };
 
+mod auth;
 mod auto_refresh;
 mod egress;
 mod endpoint;
@@ -16,6 +17,7 @@ mod provider;
 mod request_fields;
 mod settings;
 mod sources;
+mod state_dir;
 mod token_fields;
 mod token_store;
 

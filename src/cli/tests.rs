@@ -1,0 +1,154 @@
+//! Tests of `cli`.
+
+use super::*;
+
+fn parsed(line: &str) -> Result<Command, String> {
+    parse(line.split_whitespace().map(Into::into)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn command_lines() {
+    let files = |config: &str| Files { config: config.into(), environment: None };
+    let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
+        files: files(config),
+        listen: listen.map(|(host, port)| (host.into(), port)),
+        log: logger::Options::default(),
+    };
+    let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {
+        config: config.map(Into::into),
+        url: url.map(Into::into),
+        options: status::StatusOptions { form, watches },
+    };
+    let check = |extent| Command::Check { files: files("providers.yaml"), extent };
+    let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
+    let cases = [
+        ("", run("providers.yaml", None)),
+        ("run", run("providers.yaml", None)),
+        ("--config a.yaml", run("a.yaml", None)),
+        ("run -c a.yaml --listen=[::1]:0", run("a.yaml", Some(("::1", 0)))),
+        ("--listen localhost:80", run("providers.yaml", Some(("localhost", 80)))),
+        ("check --online", check(Extent::Online)),
+        ("check --start", check(Extent::Start)),
+        ("check --names", check(Extent::Names)),
+        ("check", check(Extent::Offline)),
+        (
+            "reload --pid 7 -c x --environment-file e",
+            Command::Reload {
+                files: Files { config: "x".into(), environment: Some("e".into()) },
+                process: Some(7),
+            },
+        ),
+        ("reload", Command::Reload { files: files("providers.yaml"), process: None }),
+        (
+            "refresh --provider P -c x",
+            Command::Refresh {
+                files: files("x"),
+                provider: Some("P".into()),
+                log: logger::Options::default(),
+            },
+        ),
+        (
+            "--log-format json -q",
+            Command::Run { files: files("providers.yaml"), listen: None, log: json_and_quiet },
+        ),
+        (
+            "refresh --quiet --log-format=json",
+            Command::Refresh {
+                files: files("providers.yaml"),
+                provider: None,
+                log: json_and_quiet,
+            },
+        ),
+        ("status", status(None, None, status::OutputForm::Table, false)),
+        (
+            "status --url http://h:1 --json -w",
+            status(None, Some("http://h:1"), status::OutputForm::Json, true),
+        ),
+        ("status -qc x", status(Some("x"), None, status::OutputForm::Quiet, false)),
+        (
+            "login -p P --paste --no-browser",
+            Command::Login {
+                files: files("providers.yaml"),
+                provider: "P".into(),
+                options: LoginOptions { paste: true, device: false, no_browser: true },
+            },
+        ),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(parsed(line), Ok(expected), "{line}");
+    }
+}
+
+#[test]
+fn help_and_version_on_every_level() {
+    for (line, start) in [
+        ("--help", "A small forwarding proxy"),
+        ("-h", "A small forwarding proxy"),
+        ("run --help", "Run the proxy"),
+        ("check --help", "Validate"),
+        ("refresh -h", "Refresh now"),
+        ("status -h", "Ask a running instance"),
+        ("reload --help", "Check the file, then"),
+        ("login --help", "Get a provider's first"),
+        ("check --version", "evertoken-check 0."),
+        ("-V", "evertoken 0."),
+    ] {
+        let Ok(Command::Print(text)) = parsed(line) else { panic!("{line}") };
+        assert!(text.starts_with(start), "{line}: {text}");
+    }
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (line, part) in [
+        ("serve", "'serve'"),
+        ("run now", "now"),
+        ("--tokn x", "--tokn"),
+        ("check --listen 127.0.0.1:1", "--listen"),
+        ("run --online", "--online"),
+        ("--provider x", "--provider"),
+        ("login", "--provider"),
+        ("check --online --start", "--start"),
+        ("reload --pid 0", "--pid"),
+        ("reload --pid 4194305", "--pid"),
+        ("login -p P --paste --device", "--device"),
+        ("--listen [::1]:0 check", "check"),
+        ("run --log-format xml", "json"),
+        ("check --quiet", "--quiet"),
+        ("--listen 8080", "HOST:PORT"),
+        ("--listen :8080", "HOST:PORT"),
+        ("--listen a:99999", "HOST:PORT"),
+        ("--config", "--config"),
+        ("status --url 127.0.0.1", "http://"),
+        ("status --url ftp://127.0.0.1:8080", "http://"),
+        ("status --quiet --json", "--json"),
+        ("status --key x", "--key"),
+        ("--config x check", "Did you mean: evertoken check --config x\n"),
+        ("-l [::1]:0 run --quiet", "Did you mean: evertoken run -l [::1]:0 --quiet\n"),
+        ("check other.yaml", "Did you mean: evertoken check --config other.yaml\n"),
+        ("other.yaml", "Did you mean: evertoken --config other.yaml\n"),
+        ("check --online other.yml", "evertoken check --online --config other.yml\n"),
+    ] {
+        let error = parsed(line).unwrap_err();
+        assert!(error.contains(part), "{line}: {error}");
+    }
+}
+
+#[test]
+fn calls_that_people_try_first() {
+    let printed = |line: &str| match parsed(line) {
+        Ok(Command::Print(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(printed("help"), printed("--help"));
+    assert_eq!(printed("help check"), printed("check --help"));
+    let url = |line: &str| match parsed(line) {
+        Ok(Command::Status { url, .. }) => url,
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(url("status -u 127.0.0.1:8082").as_deref(), Some("http://127.0.0.1:8082"));
+    assert_eq!(url("status -u [::1]:8082").as_deref(), Some("http://[::1]:8082"));
+    // A correct part gets no other proposal.
+    let named = parsed("check --config a.yaml --environment-file b.yaml --no-such").unwrap_err();
+    assert!(!named.contains("Did you mean: evertoken"), "{named}");
+}
