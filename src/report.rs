@@ -9,6 +9,7 @@ use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
 
 pub(crate) mod advice;
+pub(crate) mod html;
 pub(crate) mod words;
 
 /// The status of everything. The JSON keys are the field names; times are RFC 3339 UTC.

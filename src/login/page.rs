@@ -1,5 +1,7 @@
 //! The page for the returning browser: the outcome, and nothing else.
 
+use crate::report::html::Text;
+
 /// The header fields of every page, which forbid storing, running and embedding anything, and referrers.
 pub(crate) const FIELDS: [(&str, &str); 6] = [
     ("Content-Type", "text/html; charset=utf-8"),
@@ -45,7 +47,7 @@ pub(crate) fn elsewhere() -> CallbackPage {
 }
 
 fn page(status: u16, title: &str, text: &str) -> CallbackPage {
-    let (title, text) = (escaped(title), escaped(text));
+    let (title, text) = (Text(title), Text(text));
     let html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
@@ -53,21 +55,6 @@ fn page(status: u16, title: &str, text: &str) -> CallbackPage {
          </head>\n<body>\n<h1>{title}</h1>\n<p>{text}</p>\n</body>\n</html>\n"
     );
     CallbackPage { status, html }
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for character in text.chars() {
-        match character {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,29 +5,11 @@ use std::fmt::{self, Display, Write};
 use crate::clock::Timestamp;
 use crate::config::slug::in_path;
 use crate::proxy::pages::chart;
+use crate::report::html::Text;
 use crate::report::words::{count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
 
 const PAGE: &str = include_str!("page.html");
-
-/// A text between tags or in a quoted attribute.
-pub(super) struct Text<'a>(pub(super) &'a str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                other => f.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
 
 /// The whole page.
 pub(super) fn render(report: &Report) -> String {
