@@ -18,6 +18,7 @@ mod listen_host;
 mod loopback;
 mod missing;
 pub(crate) mod no_proxy;
+pub(crate) mod problem;
 pub(crate) mod raw;
 pub(crate) mod redirect;
 pub(crate) mod request_fields;

@@ -78,7 +78,7 @@ pub(crate) struct LoginIo<'a> {
     pub say: &'a mut dyn FnMut(&str),
     /// Reads the person's line.
     pub ask: ReadLine<'a>,
-    /// Tries to open a browser.
+    /// Tries to open a browser, if the person wants that.
     pub open: &'a mut dyn FnMut(&str),
     /// Fills the bytes with unpredictable values.
     pub random: &'a mut dyn FnMut(&mut [u8]) -> io::Result<()>,
@@ -94,9 +94,9 @@ pub(crate) fn run(
         .map_err(|key| LoginError::Unconfigured(setup.name.clone(), key))?;
     (io.say)(&format!("Logging in to provider: {}", setup.name));
     let stored = match method {
-        Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, options, io)?,
-        Method::Paste(url, redirect) => by_paste(setup, &url, redirect, options, io)?,
-        Method::Device(url) => by_device(setup, &url, options, io)?,
+        Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, io)?,
+        Method::Paste(url, redirect) => by_paste(setup, &url, redirect, io)?,
+        Method::Device(url) => by_device(setup, &url, io)?,
     };
     let unseen = match &setup.config.seed {
         Some(Err(missing)) => format!(
@@ -157,14 +157,13 @@ fn by_browser(
     setup: &Setup,
     url: &str,
     loopback: &Loopback,
-    options: LoginOptions,
     io: &mut LoginIo<'_>,
 ) -> Result<String, LoginError> {
     let listener = Listener::bind(loopback)
         .map_err(|error| LoginError::Bind(loopback.uri(loopback.port.unwrap_or(0)), error))?;
     let redirect_uri = loopback.uri(listener.port);
     let attempt = begin(io)?;
-    send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
+    send_to_browser(setup, url, &attempt, &redirect_uri, io)?;
     (io.say)(&format!(
         "Waiting until the browser comes back to {redirect_uri}, at most {} minutes. Where it runs \
          on another machine, end this with Ctrl-C and use --paste.",
@@ -199,7 +198,6 @@ fn by_paste(
     setup: &Setup,
     url: &str,
     redirect: Option<Redirect>,
-    options: LoginOptions,
     io: &mut LoginIo<'_>,
 ) -> Result<String, LoginError> {
     let attempt = begin(io)?;
@@ -208,7 +206,7 @@ fn by_paste(
         Some(Redirect::Loopback(loopback)) => loopback.uri(loopback.port.unwrap_or(attempt.port)),
         None => Loopback::default().uri(attempt.port),
     };
-    send_to_browser(setup, url, &attempt, &redirect_uri, options, io)?;
+    send_to_browser(setup, url, &attempt, &redirect_uri, io)?;
     (io.say)(&format!(
         "Log in there. At the end the browser shows a code, or goes to an address that begins with \
          {redirect_uri} and may not load. Paste the code, or the whole address, here:"
@@ -252,7 +250,6 @@ fn send_to_browser(
     url: &str,
     attempt: &AuthorizationRequest,
     redirect_uri: &str,
-    options: LoginOptions,
     io: &mut LoginIo<'_>,
 ) -> Result<(), LoginError> {
     // Before the browser opens: a secret that is missing at the exchange would waste the code.
@@ -264,9 +261,7 @@ fn send_to_browser(
     let scope = setup.config.scope.as_deref();
     let address = attempt.url(url, client_id, redirect_uri, scope);
     (io.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
-    if !options.no_browser {
-        (io.open)(&address);
-    }
+    (io.open)(&address);
     Ok(())
 }
 
@@ -282,12 +277,7 @@ fn exchange_code(
     Ok((read(setup, &answer, sent).map_err(LoginError::CodeRefused)?, sent))
 }
 
-fn by_device(
-    setup: &Setup,
-    url: &str,
-    options: LoginOptions,
-    io: &mut LoginIo<'_>,
-) -> Result<String, LoginError> {
+fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, LoginError> {
     let config = &setup.config;
     // RFC 8628 §3.1.
     let request = grant::request_with(config, url, Vec::new(), config.scope.as_deref())?;
@@ -295,7 +285,7 @@ fn by_device(
     let answer = answer.map_err(LoginError::Unanswered)?;
     let pending = DeviceAuthorization::read(&answer, asked.wall)?;
     (io.say)(&pending.instructions());
-    if let Some(address) = pending.address().filter(|_| !options.no_browser) {
+    if let Some(address) = pending.address() {
         (io.open)(address);
     }
     let request = device::token_request(config, &pending)?;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::assemble::{self, Environment};
 use crate::cli::Files;
 use crate::clock::Clock;
-use crate::config::raw::Position;
+use crate::config::problem::Position;
 use crate::config::resolve::{self, Problem};
 use crate::config::{Config, Credential, Provider, encoding, find_provider, secret_file};
 use crate::environment_file;

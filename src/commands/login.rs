@@ -62,8 +62,9 @@ fn log_in(setup: &Setup, options: LoginOptions) -> Result<String, LoginError> {
     };
     let is_set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
     let has_display = is_set("DISPLAY") || is_set("WAYLAND_DISPLAY");
+    let opens = has_display && !options.no_browser;
     let mut open = |address: &str| {
-        if has_display {
+        if opens {
             terminal::open_browser(address);
         }
     };

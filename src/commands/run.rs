@@ -135,7 +135,7 @@ fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: Path
     let handle = signals.handle();
     let stopper = Stopper::start(handle);
     let current = app.current();
-    let mut reloads = Reloads::of(current.clone(), state_dir, configuration);
+    let mut reloads = Reloads { current: current.clone(), state_dir, configuration, inbox: None };
     let mut running = Some(app);
     for signal in signals.forever() {
         match (signal, running.take()) {
@@ -220,10 +220,6 @@ struct Reloads {
 }
 
 impl Reloads {
-    fn of(current: Arc<Current>, state_dir: PathBuf, configuration: PathBuf) -> Self {
-        Self { current, state_dir, configuration, inbox: None }
-    }
-
     fn order(&mut self) {
         if self.inbox.is_none() {
             let places = (self.state_dir.clone(), self.configuration.clone());

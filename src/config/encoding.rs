@@ -1,6 +1,6 @@
 //! The configuration's bytes as text: UTF-8, or an error that names the likely encoding. Pure.
 
-use crate::config::raw::Position;
+use crate::config::problem::Position;
 
 /// The text, or the mistake and its place.
 pub(crate) fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {

@@ -11,7 +11,6 @@ mod section;
 mod tree;
 
 pub(crate) use document::Document;
-pub(crate) use place::Position;
 pub(crate) use section::{Section, nearest};
 
 #[cfg(test)]
@@ -25,7 +24,7 @@ mod tests {
         root.text("token_url");
         root.text("scope");
         root.finish(&["reload"]);
-        let problems = document.problems();
+        let problems = document.problems("f");
         let messages: Vec<_> =
             problems.iter().map(|p| (p.message.as_str(), p.is_warning)).collect();
         assert_eq!(
@@ -36,7 +35,7 @@ mod tests {
                 ("'reload' in the file is not used by evertoken", true),
             ]
         );
-        assert_eq!(document.locate(&problems[1].path), Some((2, 1)));
+        assert_eq!(problems[1].position, Some((2, 1)));
     }
 
     #[test]

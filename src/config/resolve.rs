@@ -1,8 +1,6 @@
 //! From the YAML and the environment to a checked `Config`, or to the full list of problems.
 
-use std::fmt;
-
-use crate::config::raw::{Document, Position, Section, nearest};
+use crate::config::raw::{Document, Section, nearest};
 use crate::config::{
     CommandLine, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
 };
@@ -21,45 +19,8 @@ mod state_dir;
 mod token_fields;
 mod token_store;
 
+pub use crate::config::problem::Problem;
 pub use sources::Sources;
-
-/// A problem in a configuration file, or in an option that adds to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problem {
-    /// The file's name as given, or the option.
-    pub source: String,
-    /// Line and column, from 1; None for the source as a whole.
-    pub position: Option<Position>,
-    /// The mistake and the correction. Holds no secret.
-    pub message: String,
-    /// True if the file can still be used.
-    pub is_warning: bool,
-    /// The unset environment variables that would solve it.
-    pub unset: Vec<String>,
-}
-
-impl Problem {
-    /// A mistake in `source` as a whole.
-    pub fn of(source: &str, message: impl Into<String>) -> Self {
-        Self { source: source.to_owned(), message: message.into(), ..Self::default() }
-    }
-
-    /// The words for a log line, whose level shows a warning.
-    pub fn in_log(&self) -> String {
-        Self { is_warning: false, ..self.clone() }.to_string()
-    }
-}
-
-/// `file:line:column: message`.
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)?;
-        if let Some((line, column)) = self.position {
-            write!(f, ":{line}:{column}")?;
-        }
-        write!(f, ": {}{}", if self.is_warning { "warning: " } else { "" }, self.message)
-    }
-}
 
 /// Resolves `text`, read from `file`: the configuration and its warnings, or every problem.
 pub fn resolve(
@@ -99,17 +60,7 @@ pub(crate) fn inspect(
             refresh.call = CommandLine::of(file);
         }
     }
-    let mut problems: Vec<Problem> = document
-        .problems()
-        .into_iter()
-        .map(|problem| Problem {
-            source: file.to_owned(),
-            position: document.locate(&problem.path),
-            message: problem.message,
-            is_warning: problem.is_warning,
-            unset: problem.unset,
-        })
-        .collect();
+    let mut problems = document.problems(file);
     problems.sort_by_key(|problem| problem.position);
     problems.dedup();
     (Some(config), problems)

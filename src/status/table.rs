@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::report::words::{count, duration, millis, until};
-use crate::report::{CredentialKind, ProviderReport, Report, State};
+use crate::report::{CredentialKind as Kind, ProviderReport, Report, State};
 
 /// The widest line, unless a single word is wider.
 pub(crate) const WIDTH_MAX: usize = 80;
@@ -150,20 +150,14 @@ fn cells(provider: &ProviderReport) -> [String; 7] {
             Some(_) => "expired".to_owned(),
             None => "no expiry".to_owned(),
         },
-        (
-            None,
-            CredentialKind::Refreshed
-            | CredentialKind::File
-            | CredentialKind::Stored
-            | CredentialKind::Missing,
-        ) => "none".to_owned(),
-        (None, CredentialKind::Static) => "fixed".to_owned(),
-        (None, CredentialKind::Passthrough) => "client's".to_owned(),
-        (None, CredentialKind::None) => "-".to_owned(),
+        (None, Kind::Refreshed | Kind::File | Kind::Stored | Kind::Missing) => "none".to_owned(),
+        (None, Kind::Static) => "fixed".to_owned(),
+        (None, Kind::Passthrough) => "client's".to_owned(),
+        (None, Kind::None) => "-".to_owned(),
     };
     let refreshes = match (provider.credential, provider.refresh.failures) {
-        (CredentialKind::Refreshed, 0) => count(provider.refresh.successes),
-        (CredentialKind::Refreshed, failures) => {
+        (Kind::Refreshed, 0) => count(provider.refresh.successes),
+        (Kind::Refreshed, failures) => {
             format!("{}, {} bad", count(provider.refresh.successes), count(failures))
         }
         _ => "-".to_owned(),
@@ -278,7 +272,7 @@ mod tests {
         dead.advice = Some("Log in again: evertoken login --provider backup. ".repeat(2));
         dead.refresh.next_attempt_at = Some(Timestamp::from_secs(1_800_000_660));
         let mut fixed = sample("A name that is longer than its column");
-        (fixed.credential, fixed.state) = (CredentialKind::Static, State::CoolingDown);
+        (fixed.credential, fixed.state) = (Kind::Static, State::CoolingDown);
         fixed.cooldown_until = Some(Timestamp::from_secs(1_800_000_605));
         vec![ready, dead, fixed]
     }

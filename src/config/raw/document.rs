@@ -5,22 +5,10 @@ use std::cell::RefCell;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::config::problem::{Position, Problem};
 use crate::config::raw::mistake;
-use crate::config::raw::place::{self, Position, YamlPath};
+use crate::config::raw::place::{self, YamlPath};
 use crate::config::raw::tree::Node;
-
-/// A problem whose position is still to be found.
-#[derive(Clone, Debug)]
-pub(crate) struct RawProblem {
-    /// The place.
-    pub path: YamlPath,
-    /// The problem in words.
-    pub message: String,
-    /// True if the file can still be used.
-    pub is_warning: bool,
-    /// The unset environment variables that would solve it.
-    pub unset: Vec<String>,
-}
 
 /// A document with its problems so far.
 pub(crate) struct Document<'a> {
@@ -29,7 +17,7 @@ pub(crate) struct Document<'a> {
     written: Node,
     /// The tree with the keys that merge keys bring.
     pub(super) root: Node,
-    problems: RefCell<Vec<RawProblem>>,
+    problems: RefCell<Vec<(YamlPath, Problem)>>,
 }
 
 impl<'a> Document<'a> {
@@ -57,13 +45,18 @@ impl<'a> Document<'a> {
         Ok(Self { text, written, root, problems: RefCell::default() })
     }
 
-    /// The problems found so far.
-    pub(crate) fn problems(&self) -> Vec<RawProblem> {
-        self.problems.borrow().clone()
+    /// The problems found so far, with their places in `file`.
+    pub(crate) fn problems(&self, file: &str) -> Vec<Problem> {
+        let place = |(path, problem): &(YamlPath, Problem)| Problem {
+            source: file.to_owned(),
+            position: self.locate(path),
+            ..problem.clone()
+        };
+        self.problems.borrow().iter().map(place).collect()
     }
 
     /// The position of `path`, or of the nearest value above it.
-    pub(crate) fn locate(&self, path: &YamlPath) -> Option<Position> {
+    fn locate(&self, path: &YamlPath) -> Option<Position> {
         place::locate(self.text, &self.written, path)
     }
 
@@ -90,8 +83,8 @@ impl<'a> Document<'a> {
         line.chars().nth(column - 1) == Some('&')
     }
 
-    pub(super) fn report(&self, problem: RawProblem) {
-        self.problems.borrow_mut().push(problem);
+    pub(super) fn report(&self, path: YamlPath, problem: Problem) {
+        self.problems.borrow_mut().push((path, problem));
     }
 }
 

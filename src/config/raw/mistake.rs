@@ -3,7 +3,7 @@
 //! The parser reports the place where it could not continue, often a line or more after the mistake, in words for
 //! authors of parsers. This looks through the lines before that place for common mistakes.
 
-use crate::config::raw::place::Position;
+use crate::config::problem::Position;
 
 mod marks;
 

@@ -11,6 +11,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use crate::config::problem::Position;
 use crate::config::raw::tree::{MERGE_KEY, Node, PathStep, ReadKey};
 
 /// The way to a value, or to a key itself.
@@ -43,9 +44,6 @@ impl YamlPath {
         Self { steps, of_key: false }
     }
 }
-
-/// Line and column, from 1.
-pub(crate) type Position = (usize, usize);
 
 /// The position of `path` in `text`, whose tree is `tree`, or of the nearest value above it.
 pub(super) fn locate(text: &str, tree: &Node, path: &YamlPath) -> Option<Position> {

@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::config::raw::document::{Document, RawProblem};
+use crate::config::problem::Problem;
+use crate::config::raw::document::Document;
 use crate::config::raw::homes::home_of;
 use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::place::YamlPath;
@@ -54,8 +55,7 @@ impl<'a> Section<'a> {
                 what_is(value),
                 pair_in(value)
             );
-            let path = path.clone();
-            document.report(RawProblem { path, message, is_warning: false, unset: Vec::new() });
+            document.report(path.clone(), Problem { message, ..Problem::default() });
         }
         let (known, lacking) = (RefCell::default(), RefCell::default());
         let strays = Vec::new();
@@ -102,8 +102,8 @@ impl<'a> Section<'a> {
     /// The same, for a problem that the environment variables `unset` would solve.
     pub(crate) fn error_of_unset(&self, key: &str, message: impl Into<String>, unset: &[&str]) {
         let unset = unset.iter().map(ToString::to_string).collect();
-        let (path, message) = (self.path.key(key), message.into());
-        self.report_problem(RawProblem { path, message, is_warning: false, unset });
+        let problem = Problem { message: message.into(), unset, ..Problem::default() };
+        self.report_problem(self.path.key(key), problem);
     }
 
     /// Reports a problem with `key` itself, which may have no value.
@@ -139,12 +139,12 @@ impl<'a> Section<'a> {
     }
 
     fn report(&self, path: YamlPath, message: String, is_warning: bool) {
-        self.report_problem(RawProblem { path, message, is_warning, unset: Vec::new() });
+        self.report_problem(path, Problem { message, is_warning, ..Problem::default() });
     }
 
-    fn report_problem(&self, problem: RawProblem) {
+    fn report_problem(&self, path: YamlPath, problem: Problem) {
         if !self.is_unreadable {
-            self.document.report(problem);
+            self.document.report(path, problem);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Mistakes within a line: blanks of every kind, ends of keys, quotes and escapes. Pure.
 
-use crate::config::raw::place::Position;
+use crate::config::problem::Position;
 
 /// The place of a mistake, and its description.
 pub(in crate::config::raw) type Mistake = (Position, String);

@@ -1,6 +1,7 @@
 //! Tests of `mistake`.
 
-use crate::config::raw::{Document, Position};
+use crate::config::problem::Position;
+use crate::config::raw::Document;
 
 const GOOD: &str = "\
 settings:
