@@ -1,4 +1,4 @@
-//! Tests of `cli`.
+//! Tests of the command line.
 
 use super::*;
 

@@ -11,14 +11,17 @@ use crate::config::resolve::Problem;
 use crate::proxy::route;
 use crate::token::group::collisions;
 
-use crate::commands::common::{BAD_CONFIG, Done, Variables, inspect, say, say_out, tell};
+use crate::commands::common::{BAD_CONFIG, Done, Variables, inspect, say, say_all, say_out, tell};
 
 /// Prints every problem, and the meaning of the configuration.
 pub(crate) fn run(files: &Files, extent: Extent) -> Done {
     let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
     let (config, found) = inspect(&files.config, &variables);
     match extent {
-        Extent::Names => names(config.as_ref()),
+        Extent::Names => {
+            names(config.as_ref());
+            Ok(())
+        }
         Extent::Start => can_start(config.as_ref(), &found),
         Extent::Offline | Extent::Online => {
             let told = found.iter().map(ToString::to_string);
@@ -36,11 +39,10 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
 }
 
 /// Prints the providers' slugs, as far as the file can be read.
-fn names(config: Option<&Config>) -> Done {
+fn names(config: Option<&Config>) {
     for provider in config.iter().flat_map(|config| &config.providers) {
         say_out(&format!("{}\n", provider.slug));
     }
-    Ok(())
 }
 
 /// Prints the problems that would keep `run` from starting.
@@ -50,7 +52,7 @@ fn can_start(config: Option<&Config>, found: &[Problem]) -> Done {
     if mistakes.is_empty() {
         mistakes.extend(config.iter().flat_map(|config| check::connection_problems(config)));
     }
-    mistakes.iter().for_each(|mistake| say(mistake));
+    say_all(&mistakes);
     if mistakes.is_empty() { Ok(()) } else { Err(ExitCode::from(BAD_CONFIG)) }
 }
 
@@ -62,16 +64,18 @@ fn whole(
     online: bool,
 ) -> Done {
     let config = config.ok_or(ExitCode::from(BAD_CONFIG))?;
-    collisions(&config.providers).iter().for_each(|warning| say(warning));
+    say_all(&collisions(&config.providers));
     let clock = Clock::system();
     let sources = sources::find(&config, clock.now());
     if found.iter().any(|problem| !problem.is_warning) {
         // Problems of the environment and the state folder are printed in the same run.
-        check::offline_problems(&config, &sources).iter().for_each(|problem| say(problem));
+        say_all(&check::offline_problems(&config, &sources));
         return Err(ExitCode::from(BAD_CONFIG));
     }
     say_out("Requests go to:\n");
-    route::explain(&config).iter().for_each(|line| say_out(&format!("  {line}\n")));
+    for line in route::explain(&config) {
+        say_out(&format!("  {line}\n"));
+    }
     if !sources.lines.is_empty() {
         say_out("Credentials come from:\n");
         sources.lines.iter().for_each(|line| say_out(&format!("  {line}\n")));
@@ -88,8 +92,10 @@ fn whole(
         problems.extend(report.problems);
         warnings.extend(report.warnings);
     }
-    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
-    problems.iter().for_each(|problem| say(problem));
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    say_all(&problems);
     if problems.is_empty() {
         // The verdict names those that failed.
         let but = match told + warnings.len() - sources.failing.len() {

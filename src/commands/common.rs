@@ -46,6 +46,12 @@ pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+pub(super) fn say_all(lines: &[String]) {
+    for line in lines {
+        say(line);
+    }
+}
+
 pub(super) fn say_out(text: &str) {
     let _ = write!(std::io::stdout(), "{text}");
 }

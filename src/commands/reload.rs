@@ -12,7 +12,9 @@ use crate::reload::{self, ReloadOutcome};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::commands::common::{BAD_CONFIG, Done, FAILED, Variables, inspect, say, say_out, tell};
+use crate::commands::common::{
+    BAD_CONFIG, Done, FAILED, Variables, inspect, say_all, say_out, tell,
+};
 
 /// The longest time for the running evertoken to read its configuration again.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -58,7 +60,7 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> Done {
     let shown = files.config.display();
     let stays = format!("{shown}: not reloaded, the configuration in use stays");
     let config = checked(files).map_err(|mistakes| {
-        mistakes.iter().for_each(|mistake| say(mistake));
+        say_all(&mistakes);
         tell(&stays, BAD_CONFIG)
     })?;
     let outcome = ask(&config, process).map_err(|no_outcome| tell(no_outcome, FAILED))?;
@@ -70,7 +72,7 @@ pub(crate) fn run(files: &Files, process: Option<u32>) -> Done {
         );
         return Err(tell(why, FAILED));
     }
-    outcome.lines.iter().for_each(|line| say(line));
+    say_all(&outcome.lines);
     if !outcome.is_in_use {
         return Err(tell(stays, FAILED));
     }

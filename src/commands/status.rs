@@ -16,8 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::commands::common::{
-    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_out, tell, text_of,
-    variable,
+    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_all, say_out, tell,
+    text_of, variable,
 };
 
 /// Reads an unnamed configuration only if no address was given. A broken one does not keep it from asking the
@@ -32,7 +32,7 @@ pub(crate) fn run(
     let written = config.or(found).map(ConfigOnDisk::read).unwrap_or_default();
     let done = ask(&written, url, options);
     if options.form != status::OutputForm::Quiet {
-        written.mistakes.iter().for_each(|mistake| say(mistake));
+        say_all(&written.mistakes);
     }
     done
 }

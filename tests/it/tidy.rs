@@ -89,10 +89,10 @@ fn the_clock_is_asked_in_one_place() {
 #[test]
 fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
     let expected = [
+        "src/config/resolve/auth.rs",
         "src/config/resolve/auto_refresh.rs",
         "src/config/resolve/provider.rs",
         "src/config/resolve/request_fields.rs",
-        "src/config/resolve/settings.rs",
         "src/config/resolve/token_store.rs",
         "src/credential/claims.rs",
         "src/login/authorization.rs",

@@ -1,4 +1,4 @@
-//! Tests of `issuer`.
+//! Tests of the token endpoint.
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! The page for people, from a report. Pure. Every text of a report is escaped on its way in.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 
 use crate::clock::Timestamp;
 use crate::config::slug::in_path;

@@ -1,4 +1,4 @@
-//! Tests of `mistake`.
+//! Tests of the words about a text that is not YAML.
 
 use crate::config::problem::Position;
 use crate::config::raw::Document;
