@@ -6,7 +6,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::support::client::get;
+use crate::support::client::{Client, get, post};
 use crate::support::issuer::StrictIssuer;
 use crate::support::proxy::TestProxy;
 use crate::support::world::{LIFETIME_SECS, World, of_env, order, sent};
@@ -23,13 +23,28 @@ fn is_ready(proxy: &TestProxy) {
 
 /// Makes a chain of `file` that of a login.
 fn log_in(file: &Path) {
-    let text = std::fs::read_to_string(file).unwrap();
-    let mut saved: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let object = saved.as_object_mut().unwrap();
-    let hash = object.remove("seed_hash").unwrap();
-    object.remove("configured_seed");
-    object.insert("login_hash".to_owned(), hash);
-    std::fs::write(file, saved.to_string()).unwrap();
+    let mut saved = saved_in(file);
+    let hash = saved.remove("seed_hash").unwrap();
+    saved.remove("configured_seed");
+    saved.insert("login_hash".to_owned(), hash);
+    save(file, saved);
+}
+
+/// As [`log_in`], where the refresh token that was configured then still is.
+fn log_in_and_supersede(file: &Path) {
+    let mut saved = saved_in(file);
+    let hash = saved.remove("seed_hash").unwrap();
+    saved["superseded_seeds"].as_array_mut().unwrap().push(hash.clone());
+    saved.insert("login_hash".to_owned(), hash);
+    save(file, saved);
+}
+
+fn saved_in(file: &Path) -> serde_json::Map<String, serde_json::Value> {
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+fn save(file: &Path, saved: serde_json::Map<String, serde_json::Value>) {
+    std::fs::write(file, serde_json::Value::Object(saved).to_string()).unwrap();
 }
 
 #[test]
@@ -165,6 +180,53 @@ fn a_reload_leaves_a_provider_the_chain_that_its_changed_file_began() {
     }
     let revoked = world.issuer.revoked();
     assert!(!revoked.contains(&"other-seed".to_owned()), "{:?}", world.issuer.presented());
+}
+
+#[test]
+fn a_chain_is_left_to_the_provider_that_has_it_by_one_whose_refresh_token_it_superseded() {
+    for (restarts, logs_in) in [(false, false), (true, false), (false, true), (true, true)] {
+        let what = format!("restarts: {restarts}, logs in: {logs_in}");
+        let world = World::new();
+        world.issuer.knows("other-seed");
+        world.write("a", "the-seed");
+        let (of_a, third) = (world.of_file("a"), of_env(&world.issuer.url()));
+        let with = |name| world.with(&[("B", &third), (name, &of_a)]);
+        let mut proxy = world.with(&[("A", &of_a)]).start();
+        is_ready(&proxy);
+        world.write("a", "other-seed");
+        assert_eq!(order(&proxy, "a"), 200);
+        if logs_in {
+            drop(proxy);
+            log_in_and_supersede(&world.state().join("a.json"));
+            proxy = world.with(&[("A", &of_a)]).start();
+        }
+        if restarts {
+            drop(proxy);
+            proxy = with("C").start();
+        } else {
+            assert_eq!(proxy.reload(&with("A")).status, 200);
+            let failures = || {
+                proxy.ask(get("/-/status")).json()["providers"][0]["refresh"]["failures"].as_u64()
+            };
+            eventually("it is refused", || failures() == Some(1));
+            // The file keeps its name for as long as a refresh is under way.
+            let held = world.issuer.hold_next();
+            let mut client = Client::connect(proxy.address);
+            client.send(post("/-/refresh/a", ""));
+            eventually("it is held", || {
+                world.issuer.presented().last().is_some_and(|one| one == "refresh-other-seed-1")
+            });
+            assert_eq!(proxy.reload(&with("C")).status, 200);
+            eventually("a reload has it try again", || failures() == Some(2));
+            drop(held);
+        }
+        eventually("it serves", || sent(&proxy, "c").contains("access-other-seed"));
+        for _ in 0..2 {
+            assert_ne!(order(&proxy, "b"), 200, "{what}: {:?}", world.issuer.presented());
+            assert_eq!(order(&proxy, "c"), 200, "{what}: {:?}", world.issuer.presented());
+        }
+        assert_eq!(world.issuer.revoked(), ["the-seed"], "{what}: {:?}", world.issuer.presented());
+    }
 }
 
 #[test]

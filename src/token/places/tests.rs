@@ -140,6 +140,36 @@ fn a_file_is_taken_from_nobody_who_owns_it() {
 }
 
 #[test]
+fn a_chain_is_that_of_the_refresh_token_that_is_nearest_to_it_whatever_its_file_is_called() {
+    let hash = |seed: &str| Some(Secret::new(seed).hash());
+    let mut begun = saved("seed", 1);
+    begun.begin_with_seed(&Secret::new("other"));
+    let mut of_login = Saved { configured_seed: hash("other"), ..begun.clone() };
+    let began_with = of_login.seed_hash.take().unwrap();
+    of_login.supersede_seed(began_with);
+    of_login.login_hash = Some("l".into());
+    let both: &[_] = &[("a", "seed"), ("c", "other")];
+    for (what, saved) in [("begun", &begun), ("of a login", &of_login)] {
+        for name in ["a", "c", "gone"] {
+            let files = contents(&[(name, saved.clone())]);
+            assert_eq!(find(&files, both, &[]), found("", &[]), "{what}, {name}");
+            assert_eq!(find(&files, &[both[1], both[0]], &[]), found(name, &[]), "{what}, {name}");
+            assert_eq!(find(&files, &both[..1], &[]), found(name, &[]), "alone: {what}, {name}");
+        }
+    }
+    // Where none of them is nearer, its name tells.
+    begun.begin_with_seed(&Secret::new("third"));
+    for (name, is_own) in [("a", true), ("c", false)] {
+        let files = contents(&[(name, begun.clone())]);
+        assert_eq!(find(&files, both, &[]), found(if is_own { name } else { "" }, &[]), "{name}");
+    }
+    // A configured one that has not begun it yet has no part in it.
+    let fallback = Saved { configured_seed: hash("new"), ..saved("seed", 1) };
+    let all = [("a", "seed"), ("c", "new")];
+    assert_eq!(find(&contents(&[("c", fallback)]), &all, &[]), found("c", &[]));
+}
+
+#[test]
 fn a_file_that_does_not_tell_what_its_chain_began_with_is_its_names() {
     let mut lost = saved("seed", 1);
     lost.seed_hash = None;

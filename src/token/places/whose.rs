@@ -33,7 +33,13 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
         return None;
     }
     let others = || all.iter().filter(|other| other.identity != group.identity);
-    let is_owned = || others().any(|other| is_owner(other, slug, saved));
+    let own = nearness(group, saved);
+    if others().any(|other| nearness(other, saved) > own) {
+        // The other one spends what is in it, whatever the file is called: its name changes some time after a reload.
+        return None;
+    }
+    let is_owned =
+        || others().any(|other| is_owner(other, slug, saved) && nearness(other, saved) == own);
     match (is_same_client(group, saved), by_name) {
         (None | Some(true), true) => Some(Claim::Own),
         (Some(true), false) => (!is_owned()).then_some(Claim::Own),
@@ -47,6 +53,18 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
         }
         (Some(false), false) => None,
     }
+}
+
+/// How near the refresh token of `group` is to the chain that it tells of: whether the chain began with it, and whether it
+/// was the configured one when the file was written. Else it came before the beginning, as another group's may have too.
+fn nearness(group: &Group, saved: &Saved) -> (bool, bool) {
+    let tells_of = |hash: &String| saved.tells_of_seed(hash);
+    let Some(hash) = group.seed_hash().filter(tells_of) else { return (false, false) };
+    if is_same_client(group, saved) == Some(false) {
+        return (false, false);
+    }
+    let is_hash = |known: &Option<String>| known.as_ref() == Some(&hash);
+    (is_hash(&saved.seed_hash), is_hash(&saved.configured_seed))
 }
 
 /// Whether `saved` is of the issuer and client of `group`; None where one of the two does not tell.
