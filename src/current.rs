@@ -1,4 +1,4 @@
-//! The configuration in use, and how another takes its place without a request being dropped.
+//! The configuration in use, and its replacement by another one without a dropped request.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -28,20 +28,20 @@ mod chains;
 mod changes;
 mod parts;
 
-/// How long a stop waits for a reload to end, and how often it looks.
+/// The longest wait of a stop for a reload to end, and the time between two looks.
 const RELOAD_END_MAX: Duration = Duration::from_secs(3);
 const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Why a reload changes nothing any more.
+/// The reason why a reload changes nothing any more.
 const STOPPING: &str = "evertoken is stopping";
 
-/// What serves requests at the moment, and what it takes to replace it. A request keeps the proxy that
-/// it began with to its end.
+/// The parts that serve requests at the moment, and the means to replace them. A request keeps the proxy that it began
+/// with to its end.
 pub struct Current {
     proxy: RwLock<Arc<Proxy>>,
-    /// Held for the whole of a reload, so that none overtakes another.
+    /// Held for the whole of a reload, so that reloads run one after another.
     reloading: Mutex<()>,
     parts: Mutex<Parts>,
-    /// What a reload brings now comes too late.
+    /// Set by a stop: the result of a reload comes too late from now on.
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
     bound: SocketAddr,
@@ -52,7 +52,7 @@ pub struct Current {
 }
 
 impl Current {
-    /// Starts what `config` asks for.
+    /// Starts the parts that `config` asks for.
     pub fn start(
         config: Config,
         bound: SocketAddr,
@@ -81,7 +81,7 @@ impl Current {
         }))
     }
 
-    /// What serves requests now.
+    /// The proxy that serves requests now.
     pub fn proxy(&self) -> Arc<Proxy> {
         self.proxy.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,9 +91,9 @@ impl Current {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the configuration again and uses it. Providers that are as they were keep their token, their
-    /// thread and their connections; requests in flight go on with what they began with. Returns what is
-    /// to be known about it, or every problem, with nothing changed.
+    /// Reads the configuration again and uses it. Unchanged providers keep their token, their thread and their
+    /// connections; requests in flight go on with the configuration that they began with. Returns the notes about the
+    /// reload, or every problem, with nothing changed.
     pub fn reload(&self) -> Result<Vec<String>, Vec<String>> {
         let outcome = self.replace();
         match &outcome {
@@ -117,7 +117,7 @@ impl Current {
         let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let supervisor = self.parts().environment.supervisor.clone();
         supervisor.tell(&Stage::Reloading);
-        // A file may be on a disk that hangs: nothing that a stop needs is held meanwhile.
+        // A file may be on a disk that hangs, so a stop needs none of the locks held here.
         let outcome = (self.load)().and_then(|(config, notes)| self.replace_with(config, notes));
         let proxy = self.proxy();
         proxy.last_reload.note(outcome.as_ref().err(), proxy.clock.wall(), proxy.configured_at);
@@ -146,7 +146,7 @@ impl Current {
         let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
         in_use.extend(parts.chains.in_use());
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
-        // They come again, and see the new one.
+        // Watchers connect again, and see the new configuration.
         old.watchers.dismiss();
         if let Some(keeper) = &parts.keeper {
             keeper.retain(|key| in_use.contains(&key));
@@ -176,9 +176,10 @@ impl Current {
         }
     }
 
-    /// Ends all refreshers, once what they have is on disk; one that is still refreshing at the `deadline` is left behind.
+    /// Ends all refreshers once their tokens are on disk; leaves a refresher behind that is still refreshing at the
+    /// `deadline`.
     ///
-    /// A reload that hangs, as a disk may, is left behind, with what it holds.
+    /// A reload that hangs, for example on a disk, is left behind with all it holds.
     pub fn stop(&self, deadline: Deadline) {
         self.is_stopping.store(true, Ordering::SeqCst);
         let Some(mut parts) = self.parts_before(Deadline::after(RELOAD_END_MAX)) else {
@@ -195,7 +196,7 @@ impl Current {
                 Ok(parts) => return Some(parts),
                 Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) if deadline.has_passed() => return None,
-                // The timer's end is all that is waited for.
+                // Only the end of the timer matters.
                 Err(TryLockError::WouldBlock) => drop(after(RELOAD_LOOK_EVERY).recv()),
             }
         }

@@ -1,8 +1,8 @@
-//! The refreshers that run, and how they go on when another configuration takes the place of the one in use.
+//! The running refreshers, and how they go on when another configuration replaces the one in use.
 //!
-//! A chain of refresh tokens has one refresher for as long as this process runs: a reload changes what it
-//! works with, and never starts a second one beside it. One that no provider uses any more keeps still, with
-//! what it has, until nobody can need that.
+//! A chain of refresh tokens has one refresher for as long as this process runs: a reload changes the refresher's
+//! setup, and never starts a second one for the same chain. A refresher that no provider uses any more stays idle, with
+//! its tokens, until nobody can need them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,52 +25,51 @@ use crate::token::watched::Unsaved;
 
 mod running;
 
-/// How long a stop waits for the refreshers at least, whenever the requests in flight ended: for a last write.
+/// The least time that a stop gives the refreshers for a last write, whenever the requests in flight ended.
 const END_MIN: Duration = Duration::from_secs(2);
 
-/// See the module's documentation.
+/// The running refreshers; see the module's documentation.
 #[derive(Default)]
 pub(super) struct Chains {
     running: Vec<Running>,
 }
 
-/// What is to be done for one group of a configuration.
+/// The plan for one group of a configuration.
 struct Step {
     key: PostingKey,
     members: Vec<usize>,
     basis: Basis,
-    /// What is in the state folder of it.
+    /// The files of the group in the state folder.
     found: Found,
     work: Work,
 }
 
 enum Work {
-    /// The refresher with this key goes on as it is, but for where it would look for its file.
+    /// The refresher with this key goes on unchanged, except for the places where it would look for its file.
     Keep(Box<Seeker>),
-    /// The refresher with this key goes on with another setup; whether its chain in the shared store is the
-    /// one it has.
+    /// The refresher with this key goes on with another setup; true if it keeps its chain in the shared store.
     Change(Box<Setup>, bool),
-    /// A refresher is started.
+    /// A new refresher starts.
     Start(Box<Setup>),
 }
 
-/// What is to be done for a configuration. Nothing is done yet, and it may be dropped.
+/// The plan for a configuration. Nothing is done yet, and a plan may be dropped.
 pub(super) struct Plan {
     steps: Vec<Step>,
     contents: Contents,
 }
 
 impl Plan {
-    /// Where the token of the provider at `index` is to be published; None where it has none to refresh.
+    /// The key under which the token of the provider at `index` will be published; None if it has none to refresh.
     pub(super) fn posting(&self, index: usize) -> Option<PostingKey> {
         let step = self.steps.iter().find(|step| step.members.contains(&index));
         step.map(|step| step.key)
     }
 
-    /// Brings the state files to where the refreshers will look for them.
+    /// Moves the state files to the places where the refreshers will look for them.
     fn settle(&self, environment: &Environment) {
         let wait = |length| {
-            // The timer's end is all that is waited for.
+            // Only the end of the timer matters.
             let _ = (environment.timer)(length).recv();
         };
         let moves = self.steps.iter().map(|step| Move {
@@ -84,8 +83,7 @@ impl Plan {
 }
 
 impl Chains {
-    /// Finds out what is to be done for `config`, without doing any of it. New refreshers are numbered
-    /// from `next_key` on.
+    /// Plans the steps for `config` without taking any. New refreshers are numbered from `next_key` on.
     pub(super) fn plan(
         &self,
         config: &Config,
@@ -120,8 +118,8 @@ impl Chains {
         Ok(Plan { steps, contents })
     }
 
-    /// The running refresher that each group goes on with: the one of the same chain; else the one that has
-    /// the group's place in the state folder, as after a restart.
+    /// The running refresher that each group goes on with: the one of the same chain; else the one that has the group's
+    /// place in the state folder, as after a restart.
     fn heirs(&self, groups: &[&Group]) -> Vec<Option<&Running>> {
         let mut heirs: Vec<Option<&Running>> = vec![None; groups.len()];
         for fits in [Running::has_chain_of, Running::has_place_of] {
@@ -135,8 +133,8 @@ impl Chains {
         heirs
     }
 
-    /// The name of each group's state file, and what is in the state folder of it. A refresher that runs stays
-    /// where it is, if that is the name of one of its providers.
+    /// The name of each group's state file, and the group's files in the state folder. A running refresher keeps its
+    /// file if the name is one of its providers'.
     fn homes(
         &self,
         groups: &[&Group],
@@ -157,7 +155,7 @@ impl Chains {
         let slugs =
             |all: Vec<&Running>| all.iter().map(|one| one.basis.location.slug.clone()).collect();
         let mut homes = Homes { taken: slugs(staying), leaving: slugs(leaving) };
-        // Those that leave a place come first: they wait for nobody.
+        // Groups whose refresher leaves its place come first, because they wait for nobody.
         let mut given = Vec::new();
         for (group, heir) in groups.iter().zip(heirs) {
             given.push(heir.map(|heir| {
@@ -176,7 +174,7 @@ impl Chains {
         groups.iter().zip(given).map(of_new).collect()
     }
 
-    /// Does what was planned. Where a refresher can't be started, no other one is changed.
+    /// Carries out the plan. If a refresher can't be started, no other one is changed.
     pub(super) fn carry_out(
         &mut self,
         plan: Plan,
@@ -206,7 +204,7 @@ impl Chains {
             match Running::start(basis, setup, left, keeper) {
                 Ok(running) => started.push(running),
                 Err(error) => {
-                    // Those that wait for a place end when it is never left.
+                    // Refreshers that wait for a place end if it is never left.
                     drop(changed);
                     return Err(StartError::Thread(error));
                 }
@@ -228,8 +226,8 @@ impl Chains {
         Ok(())
     }
 
-    /// Where the token of `provider` is published, if its refreshing was turned off and a refresher runs that has its
-    /// chain: that may not have been able to store the newest one.
+    /// The posting of `provider`'s chain, if its refreshing was turned off while a refresher of the chain still runs:
+    /// that refresher may have been unable to store the newest token.
     pub(super) fn unsaved(&self, provider: &Provider, store: &Arc<TokenStore>) -> Option<Unsaved> {
         let Credential::Watched(file) = &provider.credential else { return None };
         let FileFormat::Stored { seed, client } = &file.form else { return None };
@@ -249,13 +247,13 @@ impl Chains {
         Some(Unsaved { store: store.clone(), key: found.key })
     }
 
-    /// Whom to ask for the token that is published under `key`.
+    /// The inbox of the refresher that publishes under `key`.
     pub(super) fn inbox(&self, key: PostingKey) -> Option<Inbox> {
         let running = self.running.iter().find(|one| one.key == key);
         running.map(|one| one.refresher.inbox())
     }
 
-    /// Those whose chain other hosts may share.
+    /// The refreshers whose chain other hosts may share.
     pub(super) fn in_use(&self) -> impl Iterator<Item = PostingKey> {
         self.running.iter().filter(|one| !one.is_retired).map(|one| one.key)
     }
@@ -269,8 +267,7 @@ impl Chains {
         }
     }
 
-    /// Ends those that are not needed any more: no request can come for their token, and all that they have
-    /// is on disk.
+    /// Ends unneeded refreshers: no request can come for their token, and all their tokens are on disk.
     pub(super) fn end_unused(&mut self, store: &Arc<TokenStore>) {
         let is_idle = |key| {
             let posting = store.read(key);
@@ -294,9 +291,9 @@ impl Chains {
         }
     }
 
-    /// Ends all, once what they have is on disk; one that is still refreshing at the `deadline` is left behind.
+    /// Ends all refreshers once their tokens are on disk; leaves one behind that is still refreshing at the `deadline`.
     pub(super) fn stop(self, deadline: Deadline) {
-        // All are told before the first is waited for, so that slow answers are waited for at once.
+        // All are told before the first is awaited, so that slow answers are awaited at the same time.
         self.running.iter().for_each(|one| one.refresher.stop());
         let deadline = Deadline::after(deadline.left().max(END_MIN));
         for running in self.running {

@@ -1,4 +1,4 @@
-//! What a reload changes, and what it leaves as it was at the start. Pure.
+//! The differences that a reload makes, and the settings that it leaves as they were at the start. Pure.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::config::{self, Config, Settings};
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
 
-/// The provider of `old` that is as it was, and is reached as it was.
+/// The provider of `old` whose configuration and route to its endpoint are unchanged.
 pub(super) fn unchanged(
     old: &Proxy,
     provider: &config::Provider,
@@ -20,7 +20,7 @@ pub(super) fn unchanged(
     old.providers.iter().find(|own| own.config == *provider).filter(|_| same_place).cloned()
 }
 
-/// The counts of requests to a provider, which go on where it was changed: a slug names it, whatever else is new.
+/// The request counts of a provider, which continue after a change: the slug identifies it, whatever else is new.
 pub(super) fn counts_of(
     provider: &config::Provider,
     config: &Config,
@@ -36,7 +36,7 @@ pub(super) fn counts_of(
     before.map_or_else(Arc::default, |own| own.counts.clone())
 }
 
-/// The settings of the listening side, which a reload leaves as they were at the start.
+/// The settings of the listener, which a reload leaves as they were at the start.
 pub(super) struct Listening([(&'static str, String); 9]);
 
 impl Listening {
@@ -55,7 +55,7 @@ impl Listening {
         ])
     }
 
-    /// What is to be said of `new`, where `old` was read before it: each value that differs from the start's, once.
+    /// The notes about `new`, which was read after `old`: each value that differs from the start's, once.
     pub(super) fn needs_restart(&self, old: &Settings, new: &Settings) -> Vec<String> {
         let (old, new) = (Self::of(old), Self::of(new));
         let values = self.0.iter().zip(&old.0).zip(&new.0);

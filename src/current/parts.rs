@@ -1,5 +1,5 @@
-//! What only a reload touches: the refreshers, the keeper of leases, and how the providers of a configuration are made of
-//! those that run.
+//! The parts that only a reload touches (the refreshers and the keeper of leases), and how a configuration's providers
+//! are made from the running ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,13 @@ use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 use crate::upstream::Upstream;
 
-/// What only a reload touches.
+/// The parts that only a reload touches.
 pub(super) struct Parts {
     pub(super) environment: Environment,
     pub(super) store: Arc<TokenStore>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) chains: Chains,
-    /// Ends after the refreshers, whose leases it renews.
+    /// Ends after the refreshers, because it renews their leases.
     pub(super) keeper: Option<Keeper>,
     next_key: PostingKey,
     /// The settings that stay as they were at the start.
@@ -37,11 +37,11 @@ pub(super) struct Parts {
     pub(super) last_reload: Arc<LastReload>,
 }
 
-/// What is made for one provider of a configuration before anything is changed.
+/// One provider of a configuration, prepared before anything is changed.
 enum Prepared {
-    /// It goes on as it is.
+    /// An unchanged provider.
     Same(Arc<Provider>),
-    /// It is made anew, with these connections.
+    /// A new provider, with these connections.
     New(Box<Upstream>),
 }
 
@@ -59,8 +59,8 @@ impl Parts {
         }
     }
 
-    /// The providers of `config`: of `old` those that are as they were, and new ones. Refreshers are
-    /// started and changed once nothing else can go wrong.
+    /// The providers of `config`: the unchanged ones of `old`, and new ones. Refreshers are started and changed once
+    /// nothing else can go wrong.
     pub(super) fn providers(
         &mut self,
         config: &Config,
@@ -119,7 +119,7 @@ impl Parts {
         started.transpose().map_err(StartError::Thread)
     }
 
-    /// How the cooldowns of the provider called `slug` are told to other hosts; it hears of theirs too.
+    /// Shares the cooldowns of the provider called `slug` with other hosts, in both directions.
     fn share_cooldown(
         &self,
         key: PostingKey,
@@ -197,13 +197,13 @@ impl Parts {
     }
 }
 
-/// The watcher that `file` had before: it knows what the file held.
+/// The earlier watcher of `file`, which remembers the file's content.
 fn watched_before(file: &WatchedFile, providers: &[Arc<Provider>]) -> Option<Arc<Watched>> {
     let mut before = providers.iter().filter_map(|one| one.source.file());
     before.find(|watched| watched.is_of(file)).cloned()
 }
 
-/// The providers that go on, and the connections of the others.
+/// The unchanged providers, and connections for the others.
 fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prepared>, StartError> {
     let settings = &config.settings;
     let providers = config.providers.iter().enumerate();
@@ -219,7 +219,7 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
     providers.map(prepare).collect()
 }
 
-/// Says which providers share a chain of refresh tokens, unless that was so before too.
+/// Logs which providers share a chain of refresh tokens, unless they did before.
 fn say_what_is_shared(providers: &[config::Provider], before: Option<Vec<config::Provider>>) {
     let (shared, alone) = (sharing(providers), collisions(providers));
     let known =

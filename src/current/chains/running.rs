@@ -1,4 +1,4 @@
-//! A refresher that runs, and how it goes on under another configuration.
+//! A running refresher, and how it goes on under another configuration.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use crate::token::refresher::{Change, Refresher, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::Timeouts;
 
-/// The stack of the thread that waits for refreshers which are not needed any more.
+/// The stack of the thread that waits for unneeded refreshers to end.
 const ENDING_STACK_BYTES: usize = 128 * 1024;
 
-/// All that a refresher's work depends on: where it is as it was, the refresher is left alone.
+/// Everything that a refresher's work depends on: while it is unchanged, the refresher is left alone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Basis {
     pub(super) name: String,
@@ -32,30 +32,30 @@ pub(super) struct Basis {
     pub(super) location: Location,
 }
 
-/// Where a chain is kept.
+/// The place of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Location {
     folder: PathBuf,
-    /// The name of its state file.
+    /// The name of the state file.
     pub(super) slug: String,
-    /// The shared store, and what it is called there.
+    /// The shared store, and the chain's name there.
     pub(super) shared: (Option<SharedStore>, String),
 }
 
-/// A refresher that runs.
+/// A running refresher.
 pub(super) struct Running {
     pub(super) key: PostingKey,
     pub(super) refresher: Refresher,
     pub(super) on: OnChain,
     pub(super) basis: Basis,
-    /// Its lease in the shared store, which the keeper renews.
+    /// The chain's lease in the shared store, which the keeper renews.
     held: Option<Arc<Held>>,
-    /// The providers that use its token; some are of configurations before.
+    /// The providers that use its token, including some of earlier configurations.
     pub(super) users: Vec<Weak<Provider>>,
     pub(super) is_retired: bool,
 }
 
-/// What a running refresher is told.
+/// An order to a running refresher.
 pub(super) enum Task {
     Keep(Box<Seeker>),
     Change(Box<Change>),
@@ -79,7 +79,7 @@ impl Basis {
 }
 
 impl Running {
-    /// Starts a refresher, once the place that it needs is `left` by another one.
+    /// Starts a refresher, which begins once another one has `left` the place that it needs.
     pub(super) fn start(
         basis: Basis,
         mut setup: Setup,
@@ -100,7 +100,7 @@ impl Running {
         group.slugs.contains(&self.basis.location.slug)
     }
 
-    /// Goes on for another configuration: with another setup, or as it is.
+    /// Goes on under another configuration, with another setup or unchanged.
     pub(super) fn go_on(&mut self, basis: Basis, task: Task, keeper: Option<&Keeper>) {
         (self.basis, self.is_retired) = (basis, false);
         match task {
@@ -125,7 +125,7 @@ impl Running {
         }
     }
 
-    /// Has the keeper wake it when other hosts write, and renew its lease.
+    /// Registers the refresher with the keeper, which wakes it when other hosts write and renews its lease.
     pub(super) fn share(&self, keeper: &Keeper) {
         if self.is_retired {
             return;
@@ -136,18 +136,18 @@ impl Running {
             slug: self.basis.location.shared.1.clone(),
             wake: Some(Box::new(move || inbox.news())),
             held: self.held.clone(),
-            // Cooldowns are the providers' own.
+            // Cooldowns belong to the providers.
             rest: Box::new(|_| {}),
         });
     }
 }
 
-/// The lease of the setup's chain, which the keeper renews from now on.
+/// Registers the chain's lease with the keeper, which renews it from now on.
 fn attend(setup: &mut Setup, keeper: Option<&Keeper>) -> Option<Arc<Held>> {
     Some(setup.chain.as_mut()?.attend(&keeper?.health))
 }
 
-/// Ends refreshers beside the reload: one may be waiting for its issuer.
+/// Ends refreshers on another thread, because one may be waiting for its issuer.
 pub(super) fn end(ended: Vec<Running>, store: Arc<TokenStore>) {
     for one in &ended {
         one.refresher.stop();
