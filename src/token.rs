@@ -1,4 +1,4 @@
-//! The life of a token: got, kept on disk, published, refreshed in time, and never sent expired.
+//! The life of a token: obtained, stored on disk, published, refreshed in time, and never sent expired.
 //!
 //! ```text
 //!            start                      due, forced, rejected
@@ -12,9 +12,9 @@
 //!                    └──────────── publish ◄── state file ◄──── granted
 //! ```
 //!
-//! [`lifecycle`] decides which refresh token is presented and when, [`refresher`] obeys on one thread a
-//! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] is for tokens that another
-//! program keeps.
+//! [`lifecycle`] decides which refresh token is presented and when, and [`refresher`] obeys it on one thread for each
+//! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] handles tokens that another program
+//! keeps.
 
 pub(crate) mod backoff;
 pub(crate) mod failure_text;

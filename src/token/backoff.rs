@@ -1,27 +1,28 @@
-//! How long to wait after a transient failure: exponential, full jitter, bounded on every side.
+//! The wait after a transient failure: exponential, full jitter, bounded on every side.
 
 use fastrand::Rng;
 
-/// The first failure waits up to this long.
+/// The longest wait after the first failure.
 pub(crate) const FIRST_MAX_MS: u64 = 1_000;
-/// No failure waits longer than this, unless the server asks for it.
+/// The longest wait after any failure, unless the server asks for a longer one.
 pub(crate) const DELAY_MAX_MS: u64 = 300_000;
-/// No failure waits less than this, so that a refusing server is not asked in a tight loop.
+/// The shortest wait after a failure, so that a refusing server is not asked in a tight loop.
 pub const DELAY_MIN_MS: u64 = 250;
 /// The longest `Retry-After` that is believed.
 pub(crate) const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
 
-/// No failure waits longer than this while requests come and there is no token, unless the server asks for it.
+/// The longest wait while requests come and there is no token, unless the server asks for a longer one.
 pub const WANTED_DELAY_MAX_MS: u64 = 10_000;
-/// How long after it came a token is refreshed for being refused that the refresh of a refused token brought.
+/// The first wait before a refused token is refreshed, if the refresh of another refused token brought it. Counted from
+/// the token's arrival.
 pub(crate) const REJECTION_WAIT_FIRST_MS: u64 = 10_000;
-/// The same, at most: each further one in a row waits twice as long.
+/// The longest such wait; each further refresh in a row doubles it.
 pub(crate) const REJECTION_WAIT_MAX_MS: u64 = 300_000;
 
-/// What a wait has to fit into.
+/// The bound that a wait has to fit into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// The token in hand is good for so many milliseconds: at least three tries fit in before its end.
+    /// The token in hand is valid for this many milliseconds: at least three tries fit in before its end.
     Before(u64),
     /// There is no token, and requests come.
     Wanted,
@@ -29,8 +30,8 @@ pub(crate) enum Room {
     Unwanted,
 }
 
-/// The wait in milliseconds before the try that follows `failures` (at least 1) in a row, as far as the
-/// server asks for none.
+/// The wait in milliseconds before the try that follows `failures` (at least 1) in a row, if the server asks for no
+/// wait of its own.
 ///
 /// Full jitter: anywhere between the least and a bound that doubles with each failure and fits into `room`.
 pub(crate) fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
@@ -43,8 +44,8 @@ pub(crate) fn delay_ms(failures: u32, room: Room, rng: &mut Rng) -> u64 {
     rng.u64(0..=(FIRST_MAX_MS << doublings).min(most)).max(DELAY_MIN_MS)
 }
 
-/// How long after it came the token is refreshed for being refused that `in_a_row` refreshes of refused
-/// tokens brought.
+/// The wait from a token's arrival until it is refreshed for a refusal, if `in_a_row` refreshes of refused tokens
+/// brought it.
 pub(crate) fn rejection_wait_ms(in_a_row: u32) -> u64 {
     let Some(doublings) = in_a_row.checked_sub(1) else { return 0 };
     (REJECTION_WAIT_FIRST_MS << doublings.min(10)).min(REJECTION_WAIT_MAX_MS)
@@ -54,7 +55,7 @@ pub(crate) fn rejection_wait_ms(in_a_row: u32) -> u64 {
 mod tests {
     use super::*;
 
-    /// The least and the largest of many draws.
+    /// The smallest and the largest of many draws.
     fn range(failures: u32, room: Room) -> (u64, u64) {
         let mut rng = Rng::with_seed(7);
         let draws: Vec<u64> = (0..4000).map(|_| delay_ms(failures, room, &mut rng)).collect();

@@ -1,18 +1,18 @@
-//! A failed refresh in words: what happened, and what the log says to do about it. Pure.
+//! A failed refresh in words: the failure, and the log's advice about it. Pure.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A failed refresh in words. As JSON it is a text, as in the log.
+/// A failed refresh in words. Its JSON is a text, as in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct FailureText {
-    /// What happened, and what to do about it: as in the log.
+    /// The failure and the advice, as in the log.
     pub whole: String,
-    /// What happened alone.
+    /// The failure alone.
     pub what: String,
-    /// Whether the command for a login is in it.
+    /// True if the text contains the command for a login.
     pub names_login: bool,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for FailureText {
     }
 }
 
-/// Of a text that says what happened and no more.
+/// A text without advice.
 impl From<String> for FailureText {
     fn from(what: String) -> Self {
         Self { whole: what.clone(), what, names_login: false }

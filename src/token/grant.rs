@@ -1,4 +1,4 @@
-//! What the answer to a token request is (RFC 6749 §5): a grant, or a failure and what it leads to. Pure.
+//! Reads the answer to a token request (RFC 6749 §5): a grant, or a failure and its consequence. Pure.
 
 use serde_json::Value;
 
@@ -25,36 +25,35 @@ pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
 pub(crate) use request::{TokenRequest, request, request_with};
 
-/// A token response that can be used (RFC 6749 §5.1).
+/// A usable token response (RFC 6749 §5.1).
 #[derive(Debug)]
 pub struct Grant {
-    /// The access token.
     pub access_token: Secret,
-    /// The next refresh token, where the issuer rotates.
+    /// The next refresh token, if the issuer rotates.
     pub refresh_token: Option<Secret>,
-    /// How long the access token lives, in milliseconds from when the request was sent.
+    /// The lifetime of the access token, in milliseconds from when the request was sent.
     pub lifetime_ms: i64,
-    /// When the issuer wants the next refresh, in milliseconds from when the request was sent.
+    /// The time of the next refresh that the issuer wants, in milliseconds from when the request was sent.
     pub refresh_in_ms: Option<i64>,
-    /// Before when the issuer wants no refresh, in milliseconds from when the request was sent.
+    /// The time before which the issuer wants no refresh, in milliseconds from when the request was sent.
     pub earliest_refresh_in_ms: Option<i64>,
-    /// It names an end that has come: the access token has ended, unless it is a new one.
+    /// The answer names an end in the past: the access token has ended, unless it is a new one.
     pub has_ended: bool,
-    /// The granted scope, where the answer names it.
+    /// The granted scope, if the answer names it.
     pub scope: Option<String>,
-    /// How long the refresh token lives, in milliseconds from when the request was sent, where the issuer says so.
+    /// The lifetime of the refresh token, in milliseconds from when the request was sent, if the issuer names it.
     pub refresh_token_lifetime_ms: Option<i64>,
-    /// What was odd about the answer, for the log.
+    /// A defect of the answer, for the log.
     pub warning: Option<String>,
-    /// That its words for the end of the refresh token are not understood.
+    /// A note that the end of the refresh token is in an unknown form.
     pub odd_refresh_end: Option<String>,
 }
 
-/// Said of an answer whose tokens are taken in spite of it.
+/// The warning about an answer whose tokens are used in spite of its defect.
 const DEFECTIVE: &str = "The token response is no proper JSON; its tokens are whole and are taken";
 
-/// Reads the answer to a request sent at `sent`: its status, headers and whole body; `fields` says where its
-/// values stand.
+/// Reads the answer to a request sent at `sent`: its status, headers and whole body. `fields` names the places of its
+/// values.
 pub fn read(
     status: u16,
     headers: &Headers,
@@ -83,7 +82,7 @@ pub fn read(
     })
 }
 
-/// A gateway that got no answer, or none that it understood, says nothing of what the issuer did.
+/// A gateway that got no answer, or none that it understood, says nothing about the issuer's action.
 fn reached(status: u16, code: Option<&str>) -> Reached {
     match (status, code) {
         (502 | 504, None) => Reached::Perhaps,
@@ -107,7 +106,7 @@ fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<
         return Err(Failure::not_a_token("its 'access_token' holds bytes no header may hold"));
     }
     let refresh_token = text(answer, fields, "refresh_token");
-    // What is stored is presented as it is: it must not be half of a token, or what is left of one.
+    // A stored token is presented unchanged, so it must not be half a token or the rest of one.
     let is_text = |token: &str| token.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if is_defective && !refresh_token.is_none_or(is_text) {
         return Err(Failure::not_a_token("its 'refresh_token' is damaged"));
@@ -141,8 +140,8 @@ fn text<'a>(answer: &'a Value, fields: &TokenFields, name: &str) -> Option<&'a s
     fields.value(answer, name).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// Whether an answer that is cut has all that a rotation must not lose. Where its values have places of their own, there
-/// may be another token where one is looked for second.
+/// True if a cut answer has everything that a rotation must not lose. A value with a configured place does not
+/// count, because another token may stand at the place that is searched second.
 fn holds_both_tokens(answer: &Value, fields: &TokenFields) -> bool {
     let holds = |name| fields.path(name).is_none() && text(answer, fields, name).is_some();
     holds("access_token") && holds("refresh_token")
@@ -245,7 +244,7 @@ pub(crate) mod tests {
         assert_eq!(said("}"), None);
         assert_eq!(said(",}").as_deref(), Some(DEFECTIVE));
         assert_eq!(said(",").as_deref(), Some(DEFECTIVE));
-        // Without the end of the answer nobody knows whether the token of that place is still to come.
+        // Without the end of the answer, the token at the configured place may still be to come.
         let path = ["data", "access_token"].map(str::to_owned).to_vec();
         let fields = TokenFields::new(vec![("access_token", path)]);
         let other = r#"{"refresh_token":"other","data":{"access_token":"a","expires_in":60"#;

@@ -1,38 +1,37 @@
-//! Which providers share one chain of refresh tokens, and so one refresher. Pure.
+//! Groups the providers that share one chain of refresh tokens, and so one refresher. Pure.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::config::{AutoRefresh, Credential, Missing, Provider, SecretLookup};
 
-/// What tells one chain of refresh tokens from another: providers with the same one share theirs.
+/// The identity of a chain of refresh tokens: providers with the same identity share a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     token_url: String,
     client_id: Result<String, Missing>,
-    /// By value, whichever variable or file it came from; where it is missing, by that name.
+    /// Compared by value, whichever variable or file it came from; a missing seed is compared by that name.
     seed: SecretLookup,
 }
 
 /// Providers that share one refresher; most often a single one.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Their indices in the configuration, in its order, those of disabled providers too.
+    /// Their indices in the configuration, in its order, including disabled providers.
     pub members: Vec<usize>,
     /// The member whose `auto_refresh_config` is used: the first enabled one, else the first.
     pub lead: usize,
-    /// The `auto_refresh_config` of that member.
     pub config: AutoRefresh,
-    /// Names the state file: the members' first slug in the alphabet, so that their order in the file does
-    /// not matter.
+    /// The name of the state file: the members' first slug in the alphabet, so that their order in the file does not
+    /// matter.
     pub slug: String,
-    /// The slugs of its members, but for those that an enabled stranger has.
+    /// The slugs of its members, except those that an enabled provider of another group has.
     pub slugs: BTreeSet<String>,
     /// The names of the enabled members, for the log.
     pub name: String,
-    /// None for a chain that only a login can begin, and where no refresh token is used.
+    /// None for a chain that only a login can begin, and for a grant without a refresh token.
     pub identity: Option<Identity>,
-    /// The files that its members have the refresh token from; None for those that have it from elsewhere.
+    /// The files with its members' refresh token; None for a member whose refresh token is elsewhere.
     pub seed_files: BTreeSet<Option<PathBuf>>,
 }
 
@@ -51,7 +50,7 @@ impl Identity {
     }
 }
 
-/// The groups of `providers`, those of disabled ones too.
+/// The groups of `providers`, including groups of disabled ones.
 pub fn groups(providers: &[Provider]) -> Vec<Group> {
     let mut groups: Vec<(Option<Identity>, Vec<Member<'_>>)> = Vec::new();
     for (index, provider) in providers.iter().enumerate() {
@@ -75,7 +74,7 @@ impl Group {
         let names: Vec<&str> =
             members.iter().filter(is_named).map(|one| one.provider.name.as_str()).collect();
         let indices: Vec<usize> = members.iter().map(|one| one.index).collect();
-        // A disabled member may have the slug of an enabled provider that is none.
+        // A disabled member may have the slug of an enabled provider outside the group.
         let is_own = |slug: &&String| {
             let others = providers.iter().enumerate().filter(|(index, _)| !indices.contains(index));
             others.filter(|(_, other)| other.enabled).all(|(_, other)| other.slug != **slug)
@@ -94,31 +93,31 @@ impl Group {
         }
     }
 
-    /// Whether one of its providers takes part.
+    /// True if one of its providers is enabled.
     pub fn is_enabled(&self, providers: &[Provider]) -> bool {
         providers[self.lead].enabled
     }
 
-    /// The same with what `config` says now, whose secrets may come from files. A refresh token that can't be read
-    /// does not change the chain.
+    /// The group under a re-read `config`, whose secrets may come from files. An unreadable refresh token does not
+    /// change the chain.
     pub fn reconfigured(&self, config: AutoRefresh) -> Self {
         let identity = Identity::of(&config).filter(|identity| identity.seed.is_ok());
         Self { identity: identity.or_else(|| self.identity.clone()), config, ..self.clone() }
     }
 
-    /// Whether its refresh token is `seed`.
+    /// True if its refresh token is `seed`.
     pub fn has_seed(&self, seed: &SecretLookup) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.seed == *seed)
     }
 
-    /// Hash of the refresh token that the configuration names; None where there is none, or it is missing.
+    /// The hash of the configured refresh token; None if there is none, or it is missing.
     pub fn seed_hash(&self) -> Option<String> {
         let seed = self.identity.as_ref()?.seed.as_ref().ok()?;
         Some(seed.hash())
     }
 }
 
-/// What is to be known of providers that share a chain, a line each.
+/// Notes about providers that share a chain, a line each.
 pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
     let mut lines = Vec::new();
     for group in groups(providers) {
@@ -146,7 +145,7 @@ pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
     lines
 }
 
-/// Providers that have one refresh token and can't share its chain, a line each.
+/// Providers that have the same refresh token but can't share a chain, a line each.
 pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
     let groups: Vec<Group> =
         groups(providers).into_iter().filter(|group| group.is_enabled(providers)).collect();
@@ -170,7 +169,7 @@ pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
     lines
 }
 
-/// The keys that shape a token request, or its time, and in which two providers of a group differ.
+/// The keys that shape a token request or its time, and in which two providers of a group differ.
 fn differences(one: &Provider, other: &Provider) -> Vec<&'static str> {
     let (Credential::Refreshed(own), Credential::Refreshed(theirs)) =
         (&one.credential, &other.credential)
@@ -238,11 +237,11 @@ pub(crate) mod tests {
         assert_eq!(shown(&[seed("b"), seed("a")]), ["[0, 1] 0 a b, a"]);
         assert_eq!(shown(&[seed("-a"), seed("b")]), ["[0, 1] 1 a b"]);
         assert_eq!(shown(&[seed("-a"), seed("-b")]), ["[0, 1] 0 a a, b"]);
-        // By value, and where it is missing by name.
+        // Seeds are compared by value, and missing ones by name.
         assert_eq!(shown(&[("a", "seed1", "id1", ""), ("b", "seed2", "id2", "")]).len(), 1);
         assert_eq!(shown(&[("a", "SEED", "id", ""), ("b", "SEED", "id", "")]).len(), 1);
         assert_eq!(shown(&[("a", "SEED", "id", ""), ("b", "DEED", "id", "")]).len(), 2);
-        // Another client, another token, or none.
+        // A different client or token, or no token.
         assert_eq!(shown(&[seed("a"), ("b", "seed", "other", "")]).len(), 2);
         assert_eq!(shown(&[seed("a"), ("b", "need", "id", "")]).len(), 2);
         assert_eq!(shown(&[("a", "", "id", ""), ("b", "", "id", "")]).len(), 2);

@@ -1,5 +1,5 @@
-//! Calls to a disk that may hang, as a network mount does: each is done on a thread of its own, so that who waits for
-//! it can say so.
+//! Calls to a disk that may hang, such as a network mount: each runs on a thread of its own, so that its waiting caller
+//! can report the wait.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::thread::on_watched_thread;
 use crate::token::places::Contents;
 use crate::token::waiting::{Cause, SAID_AFTER_MS, Waits};
 
-/// How often it is looked whether a call has come back.
+/// The time between two looks at a call.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// After how many looks a call takes long: 10 s, as for any other wait.
+/// The number of looks after which a call counts as long: 10 s, as for any other wait.
 const LONG_LOOKS: u64 = SAID_AFTER_MS / 1000;
 /// The stack of the thread that makes the call.
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Does `work`, and each second that it has not come back calls `tell`, with whether it takes long.
+/// Does `work`, and calls `tell` each second until it returns; the argument is true once the call takes long.
 pub(crate) fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -> T + Send) -> T {
     let mut looks = 0;
     let mut look = || {
@@ -28,7 +28,7 @@ pub(crate) fn on_disk<T: Send>(tell: &mut dyn FnMut(bool), work: impl FnOnce() -
     on_watched_thread("disk", STACK_BYTES, LOOK_EVERY, &mut look, work)
 }
 
-/// What is in the state folder `folder`.
+/// The content of the state folder `folder`.
 pub(crate) fn read_folder(folder: &Path, clock: &Clock) -> Contents {
     let mut waits = Waits::default();
     let mut tell = |is_long| {

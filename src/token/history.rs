@@ -1,4 +1,4 @@
-//! How refreshing a provider's token went so far, and what kinds of failure there are. Pure.
+//! The history of a provider's refreshes, and the kinds of failure. Pure.
 
 use std::collections::VecDeque;
 
@@ -10,42 +10,42 @@ use crate::token::failure_text::FailureText;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{Class, Failure, Reached, What};
 
-/// How many refreshes are remembered.
+/// The number of refreshes that are remembered.
 pub(crate) const REFRESHES_KEPT_MAX: usize = 32;
 
-/// How refreshing went since the start: for refusals, and as it is in the report.
+/// The refreshes since the start, for refusals and for the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RefreshStatus {
-    /// Refreshes that succeeded.
+    /// Successful refreshes.
     pub successes: u64,
-    /// Refreshes that failed.
+    /// Failed refreshes.
     pub failures: u64,
-    /// Those that failed since the last that succeeded.
+    /// Failed refreshes since the last success.
     pub consecutive_failures: u32,
     /// The last failure in the words of the log; None once a refresh succeeds.
     pub last_error: Option<FailureText>,
-    /// What kind of failure that was.
+    /// The kind of the last failure.
     pub trouble: Option<Trouble>,
-    /// Whether it was one for good, which only a person can end.
+    /// True if the failure is permanent, which only a person can end.
     #[serde(skip)]
     pub is_permanent: bool,
-    /// When the next try is, where the last one failed.
+    /// The time of the next try, if the last one failed.
     pub next_attempt_at: Option<Timestamp>,
     /// The last refreshes, the newest last.
     pub history: History,
 }
 
-/// What kind of failure it was, as far as that decides what to do about it.
+/// The kind of a failure, which decides about the advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
-    /// A variable or file with a secret is not there.
+    /// A variable or file with a secret is missing.
     Missing,
     /// There is no refresh token before a login.
     LoginNeeded,
     /// No connection to the issuer.
     Unreachable,
-    /// We ran out of descriptors, threads or memory.
+    /// Descriptors, threads or memory ran out.
     OutOfResources,
     /// The issuer did not answer.
     NoAnswer,
@@ -53,15 +53,15 @@ pub enum Trouble {
     NotAToken,
     /// The issuer is asked too often.
     Throttled,
-    /// A fault of the issuer's own.
+    /// A fault of the issuer.
     IssuerFails,
-    /// The refresh token is no good any more.
+    /// The refresh token is not valid any more.
     TokenDead,
-    /// The same, after the answer to a refresh had got lost.
+    /// The refresh token is not valid any more, after the answer to a refresh was lost.
     AnswerLost,
     /// The client's id or secret is refused.
     ClientRefused,
-    /// The form of the request is refused: how it is written, or which parameters it has.
+    /// The form of the request is refused: its format or its set of parameters.
     RequestRefused,
     /// The scope or audience is refused.
     ScopeRefused,
@@ -71,19 +71,19 @@ pub enum Trouble {
     StoreAway,
     /// A refusal without a code: a firewall's page, or an issuer that gives no reason.
     NoReason,
-    /// Any other refusal, and what later versions may tell.
+    /// Any other refusal, and kinds of later versions.
     #[serde(other)]
     Refused,
 }
 
-/// One refresh that has ended.
+/// A finished refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refreshed {
-    /// When it began.
+    /// The time at which it began.
     pub at: Timestamp,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     pub took_ms: u64,
-    /// How it failed; None where it succeeded.
+    /// The kind of failure; None if it succeeded.
     pub trouble: Option<Trouble>,
 }
 
@@ -92,19 +92,19 @@ pub struct Refreshed {
 #[serde(transparent)]
 pub struct History(VecDeque<Refreshed>);
 
-/// What the configuration can change about a token request that the issuer refuses for its form.
+/// The keys of the configuration that change a token request whose form the issuer refuses.
 pub(crate) const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), grant_type, client_auth, scope and \
                                 extra_params with what the issuer's documentation asks for";
 
 impl RefreshStatus {
-    /// A refresh failed, now or before the start; `is_permanent` says that trying again does not help.
+    /// Notes a failed refresh, now or before the start; `is_permanent` says that trying again does not help.
     pub fn fail(&mut self, error: FailureText, trouble: Trouble, is_permanent: bool) {
         self.last_error = Some(error);
         self.trouble = Some(trouble);
         self.is_permanent = is_permanent;
     }
 
-    /// The last failure is over.
+    /// Notes that the last failure is over.
     pub fn settle(&mut self) {
         self.last_error = None;
         self.trouble = None;
@@ -113,7 +113,7 @@ impl RefreshStatus {
 }
 
 impl History {
-    /// Adds one; the oldest makes room.
+    /// Adds a refresh, and drops the oldest one if the history is full.
     pub fn push(&mut self, refreshed: Refreshed) {
         if self.0.len() == REFRESHES_KEPT_MAX {
             self.0.pop_front();
@@ -128,12 +128,12 @@ impl History {
 }
 
 impl Trouble {
-    /// Whether the next try is for no time, but for when somebody brings what is missing.
+    /// True if the next try waits for somebody to provide something missing, instead of for a point in time.
     pub const fn waits_for_somebody(self) -> bool {
         matches!(self, Self::LoginNeeded | Self::Missing)
     }
 
-    /// Of a failure; `answer_lost` says that the answer to the refresh before it never came.
+    /// The kind of `failure`; `answer_lost` says that the answer to the refresh before it never came.
     pub fn of(failure: &Failure, answer_lost: bool) -> Self {
         match (&failure.what, failure.reached) {
             (What::Missing(Missing::Login(_)), _) => Self::LoginNeeded,
@@ -148,7 +148,7 @@ impl Trouble {
         }
     }
 
-    /// Of a failure that the state file remembers by its words alone: `400 Bad Request (invalid_grant)`.
+    /// The kind of a failure that the state file remembers only by its words: `400 Bad Request (invalid_grant)`.
     pub fn recalled(what: &str) -> Self {
         if what.starts_with("Missing ") {
             return Self::Missing;
@@ -156,14 +156,14 @@ impl Trouble {
         let status = what.get(..3).and_then(|start| start.parse().ok()).unwrap_or(0);
         let code =
             what.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, code)| code);
-        // Only failures for good are remembered, so this one was about the refresh token.
+        // Only permanent failures are remembered, so this one was about the refresh token.
         if Meaning::of(code.unwrap_or("")).class(status, code) == Class::TokenDead {
             return Self::TokenDead;
         }
         Self::of_status(status, code)
     }
 
-    /// Of an answer that is not about the refresh token.
+    /// The kind of an answer that is not about the refresh token.
     fn of_status(status: u16, code: Option<&str>) -> Self {
         match (Meaning::of(code.unwrap_or("")), status) {
             (Meaning::TokenDead, _) => Self::TokenDead,

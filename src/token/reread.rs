@@ -1,15 +1,15 @@
-//! Reads the files that a provider's secrets come from once more.
+//! Reads the files with a provider's secrets again.
 
 use std::path::Path;
 
 use crate::config::{AutoRefresh, SecretFiles, SecretLookup, secret_file, secret_of_file};
 
-/// What is in the secret file `path` now.
+/// The current content of the secret file `path`.
 pub(crate) fn secret_in(path: &Path) -> SecretLookup {
     secret_of_file(path, secret_file::read(path))
 }
 
-/// `config` with what is in its files now; None where its secrets come from none.
+/// `config` with the current content of its files; None if its secrets come from no file.
 pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     if config.files == SecretFiles::default() {
         return None;

@@ -1,12 +1,12 @@
-//! Scopes as texts (RFC 6749 §3.3): what an answer grants, and whether two are the same. Pure.
+//! Scopes as texts (RFC 6749 §3.3): the granted scope of an answer, and the comparison of two scopes. Pure.
 
 use serde_json::Value;
 
 /// The longest granted scope that is remembered; words beyond it count as not granted.
 const SCOPE_MAX_BYTES: usize = 16 * 1024;
 
-/// The value of `scope` in a token answer: a text, or, as some issuers write it, a list of texts. None where it
-/// says nothing.
+/// The value of `scope` in a token answer: a text, or, as some issuers write it, a list of texts. None if it says
+/// nothing.
 pub(crate) fn granted(scope: &Value) -> Option<String> {
     let words: Vec<_> = match scope {
         Value::String(text) => text.split_whitespace().collect(),
@@ -25,12 +25,12 @@ pub(crate) fn granted(scope: &Value) -> Option<String> {
     (!scope.is_empty()).then_some(scope)
 }
 
-/// Whether two scopes hold the same words; their order has no meaning.
+/// True if two scopes hold the same words; their order has no meaning.
 pub(crate) fn is_same(one: &str, other: &str) -> bool {
     sorted(one) == sorted(other)
 }
 
-/// Whether `granted` lacks a word of `asked`.
+/// True if `granted` lacks a word of `asked`.
 pub(crate) fn lacks(granted: &str, asked: &str) -> bool {
     let granted = sorted(granted);
     asked.split_whitespace().any(|word| granted.binary_search(&word).is_err())

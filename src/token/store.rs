@@ -1,4 +1,4 @@
-//! Where refreshers and the forwarding path meet: one posting a provider, in an `RwLock`ed map.
+//! The meeting place of refreshers and the forwarding path: a map with one posting for each provider.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -10,50 +10,50 @@ use crate::secret::Secret;
 use crate::token::history::RefreshStatus;
 use crate::token::waiting::Waiting;
 
-/// Names a refresher's place in the store; never used again for another.
+/// The key of a refresher's posting; never used again for another refresher.
 pub(crate) type PostingKey = u64;
 
-/// Counts the tokens a refresher published; a later token has a larger one.
+/// The number of a token in its refresher's sequence; a later token has a larger one.
 pub(crate) type Generation = u64;
 
-/// What a refresher last said about its provider.
+/// The latest state that a refresher published.
 #[derive(Clone, Debug, Default)]
 pub struct Posting {
     /// The newest token, valid or not.
     pub token: Option<Token>,
-    /// Whether a refresh is under way, or about to start.
+    /// True if a refresh is under way, or about to start.
     pub refreshing: bool,
-    /// How refreshing went so far.
+    /// The history of refreshes.
     pub refresh: RefreshStatus,
-    /// Why the state file could not be written, where that is so.
+    /// The error of writing the state file, if there was one.
     pub disk_error: Option<String>,
-    /// What the refresher has been waiting for, where that takes long.
+    /// The refresher's wait, if it is long.
     pub waiting: Option<Waiting>,
-    /// When the refresh token ends, where its issuer says so.
+    /// The end of the refresh token, if its issuer names it.
     pub refresh_end: Option<RefreshEnd>,
-    /// What the next refresh will fail for the lack of, though there is a token now.
+    /// The secret whose lack will fail the next refresh, though there is a token now.
     pub missing: Option<Missing>,
 }
 
 /// A published access token.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// What is sent.
+    /// The token's text.
     pub secret: Secret,
-    /// Its place in the row of tokens.
+    /// Its number in the sequence of tokens.
     pub generation: Generation,
-    /// When it must not be sent any more.
+    /// The time from which it must not be sent.
     pub expires: Due,
-    /// When it was asked for.
+    /// The time at which it was requested.
     pub obtained_at: Timestamp,
-    /// When it is refreshed.
+    /// The time of its refresh.
     pub refresh_due_at: Timestamp,
-    /// `refresh`, `state_file`, or `token_store` where another host got it.
+    /// `refresh`, `state_file`, or `token_store` if another host obtained it.
     pub source: &'static str,
 }
 
 impl Posting {
-    /// Why there is no token, or why it is not refreshed: what is waited for, else the last failure.
+    /// The reason why there is no token, or why it is not refreshed: the wait, else the last failure.
     pub fn trouble(&self) -> Option<String> {
         let waiting = self.waiting.as_ref().map(ToString::to_string);
         waiting.or_else(|| self.refresh.last_error.as_ref().map(ToString::to_string))
@@ -74,7 +74,7 @@ pub struct TokenStore {
 }
 
 impl TokenStore {
-    /// Puts `posting` in the place of the provider's last one and wakes who waits for it.
+    /// Replaces the provider's last posting with `posting`, and wakes its waiters.
     pub fn publish(&self, provider: PostingKey, posting: Posting) {
         // A poisoned lock is taken over: a posting is swapped whole, so it is never half done.
         let mut postings = self.postings.write().unwrap_or_else(PoisonError::into_inner);
@@ -84,19 +84,19 @@ impl TokenStore {
         self.published.notify_all();
     }
 
-    /// Forgets what was published for a provider that is no more.
+    /// Forgets the posting of a removed provider.
     pub fn forget(&self, provider: PostingKey) {
         self.postings.write().unwrap_or_else(PoisonError::into_inner).remove(&provider);
     }
 
-    /// The provider's last posting; an empty one before its refresher said anything.
+    /// The provider's last posting; an empty one before its refresher published anything.
     pub fn read(&self, provider: PostingKey) -> Arc<Posting> {
         let postings = self.postings.read().unwrap_or_else(PoisonError::into_inner);
         postings.get(&provider).cloned().unwrap_or_default()
     }
 
-    /// Waits until `enough` holds for the provider's posting, at most up to `deadline`, and returns
-    /// the last posting either way.
+    /// Waits until `enough` holds for the provider's posting, at most until `deadline`, and returns the last posting
+    /// either way.
     pub fn wait(
         &self,
         provider: PostingKey,

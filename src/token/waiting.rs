@@ -1,4 +1,4 @@
-//! What a refresher waits for before it can go on, since when, and when the log says so. Pure.
+//! The waits of a refresher: the cause, the start, and the time to log them. Pure.
 
 use std::mem;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Moment, Timestamp};
 use crate::shortage::Shortage;
 
-/// A wait is said once it has lasted for so long, unless it is for a state file.
+/// A wait is logged once it has lasted this long; a wait for a state file is logged at once.
 pub(crate) const SAID_AFTER_MS: u64 = 10_000;
 
-/// What a refresher waits for, in words that follow "waiting for".
+/// The cause of a wait, in words that follow "waiting for".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Cause {
     /// Another process holds the lock on a file.
     #[error("another process, {}which holds the lock {path}", holder_words(holder.as_deref()))]
     Lock {
-        /// The file.
+        /// The lock file.
         path: String,
-        /// Which process, where the system tells.
+        /// The holding process, if the system tells.
         holder: Option<String>,
     },
     /// Another host holds the lease, or may still come back with an answer.
@@ -30,24 +30,23 @@ pub(crate) enum Cause {
     /// The token store can't be used.
     #[error("the token store {place}, which can't be used ({why})")]
     Store {
-        /// Where it is.
+        /// The store's address.
         place: String,
-        /// What happened there.
+        /// The error.
         why: String,
     },
-    /// A lock file can't be opened. This is said at once.
+    /// A lock file can't be opened. Logged at once.
     #[error(
         "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, for another \
          process could be refreshing this provider"
     )]
     LockFile {
-        /// The file.
+        /// The lock file.
         path: String,
-        /// Why.
+        /// The error.
         why: String,
     },
-    /// What can't be read may hold the tokens of a provider that has no state file of its own. This is said at
-    /// once.
+    /// An unreadable file or folder may hold the tokens of a provider without a state file of its own. Logged at once.
     #[error(
         "{path}, which can't be read ({why}) and may hold the tokens of this provider, as after a change \
          of its name; until it can, no refresh token is used"
@@ -55,18 +54,18 @@ pub(crate) enum Cause {
     Unseen {
         /// The state folder, or a file in it.
         path: String,
-        /// Why it can't be read.
+        /// The error.
         why: String,
     },
-    /// The state file is there and can't be read. This is said at once.
+    /// The state file exists and can't be read. Logged at once.
     #[error(
         "the state file {path}, which can't be read ({why}); until it can, no refresh token is used and \
          nothing is written there"
     )]
     StateFile {
-        /// Which.
+        /// The state file.
         path: String,
-        /// Why.
+        /// The error.
         why: String,
     },
     /// A call to the disk that holds the state file has not come back.
@@ -74,30 +73,30 @@ pub(crate) enum Cause {
     Disk {
         /// The state file.
         path: String,
-        /// Whether that takes long, by the time that a call takes and not by the clock of tokens.
+        /// True if the call takes long, measured by the call itself and not by the clock of tokens.
         is_long: bool,
     },
-    /// We ran out of what it takes to read the state file. This is said at once.
+    /// A resource ran out that reading the state file needs. Logged at once.
     #[error("what has run out: {0}")]
     Shortage(Shortage),
-    /// The wall clock shows a time that has been already.
+    /// The wall clock shows a time that has passed already.
     #[error("the wall clock to be set; it shows {shown}, a time that has been already")]
     Clock {
-        /// What it shows.
+        /// The time it shows.
         shown: Timestamp,
     },
 }
 
-/// A wait as it is published: for refusals, and as it is in the report.
+/// A published wait, for refusals and for the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("waiting since {since} for {what}")]
 pub struct Waiting {
-    /// What is waited for.
+    /// The cause.
     #[serde(rename = "for")]
     pub what: String,
-    /// Since when.
+    /// The start of the wait.
     pub since: Timestamp,
-    /// What to do about it.
+    /// The advice.
     pub advice: String,
 }
 
@@ -112,7 +111,7 @@ struct Wait {
     is_said: bool,
 }
 
-/// Which process it is, where that is known, to stand before "which".
+/// The words for the process, if it is known, to stand before "which".
 fn holder_words(holder: Option<&str>) -> String {
     holder.map_or_else(String::new, |holder| format!("{holder}, "))
 }
@@ -146,7 +145,7 @@ impl Cause {
         }
     }
 
-    /// Whether a file can't be used, which is said at once.
+    /// True if the cause is an unusable file, which is logged at once.
     pub(crate) fn is_of_file(&self) -> bool {
         matches!(
             self,
@@ -176,8 +175,8 @@ impl Wait {
 }
 
 impl Waits {
-    /// Notes that `cause` is waited for. Returns what the log is to say, once for each wait, when it
-    /// has lasted for [`SAID_AFTER_MS`].
+    /// Notes a wait for `cause`. Returns the log line, once for each wait, when the wait has lasted for
+    /// [`SAID_AFTER_MS`].
     pub(crate) fn wait(&mut self, cause: Cause, now: Moment) -> Option<String> {
         let wait = match &mut self.0 {
             Some(wait) if wait.cause.is_same_kind(&cause) => wait,
@@ -195,26 +194,25 @@ impl Waits {
         Some(format!("waiting since {} for {}", wait.since.wall, wait.cause))
     }
 
-    /// Whether a wait has just become long enough to be said.
+    /// True if a wait has just become long enough for the log.
     pub(crate) fn is_to_be_said(&self, now: Moment) -> bool {
         self.0.as_ref().is_some_and(|wait| !wait.is_said && wait.is_long(now))
     }
 
-    /// Notes that nothing is waited for. Returns what the log is to say, where it said that there
-    /// was a wait.
+    /// Notes the end of a wait. Returns the log line, if the log reported the wait.
     pub(crate) fn end(&mut self, now: Moment) -> Option<String> {
         let wait = self.0.take().filter(|wait| wait.is_said)?;
         let waited_secs = wait.waited_ms(now) / 1000;
         Some(format!("the wait for {} is over after {waited_secs} s", wait.cause))
     }
 
-    /// Whether the log speaks of what is waited for once for all providers.
+    /// True if the log reports the cause once for all providers.
     pub(crate) fn is_said_for_all(&self) -> bool {
         let cause = self.0.as_ref().map(|wait| &wait.cause);
         matches!(cause, Some(Cause::Store { .. } | Cause::Shortage(_)))
     }
 
-    /// The wait, where it has lasted long enough to be said.
+    /// The wait, if it has lasted long enough for the log.
     pub(crate) fn said(&self) -> Option<Waiting> {
         let wait = self.0.as_ref().filter(|wait| wait.is_said)?;
         Some(Waiting {

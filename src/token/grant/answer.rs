@@ -11,48 +11,48 @@ use crate::token::grant::tolerant;
 /// The largest answer, compressed or inflated.
 pub const TOKEN_ANSWER_MAX_BYTES: usize = 1024 * 1024;
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// What is said of JSON that nothing can be taken from.
+/// The words for JSON without a readable value.
 pub(super) const NOT_JSON: &str = "it is not JSON, or not all of it";
 
-/// What some frameworks write before JSON.
+/// Prefixes that some frameworks write before JSON.
 const GUARDS: [&str; 6] = [")]}',", ")]}'", ")]}", "while(1);", "while (1);", "for(;;);"];
 /// The media type of a form.
 const FORM_TYPE: &[u8] = b"application/x-www-form-urlencoded";
-/// Members that tell a form from a text with a `=` in it.
+/// Members that distinguish a form from a text with a `=` in it.
 const KNOWN_MEMBERS: [&str; 3] = ["access_token", "refresh_token", "error"];
-/// Members whose values hold no blanks: a plus in them is one, though nobody encoded it.
+/// Members whose values hold no blanks: a plus in them is a plus, though it should have been encoded.
 const TOKENS: [&str; 2] = ["access_token", "refresh_token"];
 
-/// What the body of an answer holds.
+/// The content of an answer's body.
 #[derive(Debug, PartialEq)]
 pub(super) struct Answer {
-    /// Its values: an object.
+    /// The values, as an object.
     pub(super) value: Value,
     pub(super) form: Form,
 }
 
-/// How a body holds its values.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As proper JSON.
+    /// Proper JSON.
     Json,
-    /// As JSON with a defect beside the values.
+    /// JSON with a defect outside the values.
     Defective,
-    /// As JSON that is cut off, or can't be read on: there may have been more values.
+    /// JSON that is cut off or unreadable from some point on: there may have been more values.
     Cut,
-    /// As a form.
+    /// A form.
     Urlencoded,
 }
 
-/// The values of an answer, as `read` has them, where it is whole.
+/// The values of a complete answer, as `read` returns them.
 pub(crate) fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     let answer = read(headers, body)?;
     if answer.form == Form::Cut { Err(NOT_JSON) } else { Ok(answer.value) }
 }
 
-/// Reads `body` as JSON where it begins as that does, else as a form; the error says what it is not.
+/// Reads `body` as JSON if it begins like JSON, else as a form; the error names the form that it lacks.
 ///
-/// The media type of JSON is no help: issuers send JSON as `text/html` and forms as JSON.
+/// The media type of JSON does not help: issuers send JSON as `text/html` and forms as JSON.
 pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static str> {
     let inflated = plain(headers, body, TOKEN_ANSWER_MAX_BYTES);
     if inflated.is_over {
@@ -76,17 +76,17 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
     Ok(Answer { value, form: Form::Urlencoded })
 }
 
-/// Whether `body` is the whole of an answer, though its connection broke off: for JSON its braces say so.
+/// True if `body` is a complete answer though its connection broke off: the braces of JSON show that.
 pub(crate) fn is_whole(headers: &Headers, body: &[u8]) -> bool {
     read(headers, body).is_ok_and(|answer| matches!(answer.form, Form::Json | Form::Defective))
 }
 
-/// The text of a body: UTF-8, or UTF-16, which some frameworks write where nobody looks.
+/// The text of a body: UTF-8, or UTF-16, which some frameworks write by mistake.
 fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     let unit: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] | [b'{', 0, ..] => u16::from_le_bytes,
         [0xfe, 0xff, ..] | [0, b'{', ..] => u16::from_be_bytes,
-        // A description in another encoding must not cost the token beside it.
+        // A description in another encoding must not cost the token next to it.
         _ => return String::from_utf8_lossy(bytes),
     };
     let (pairs, _) = bytes.as_chunks::<2>();
@@ -94,13 +94,13 @@ fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     units.map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
-/// `text` without what some frameworks write before JSON, so that no page can run it as a script.
+/// `text` without the prefix that some frameworks write before JSON to keep pages from running it as a script.
 fn without_guard(text: &str) -> &str {
     let rest = GUARDS.iter().find_map(|guard| text.strip_prefix(guard)).map(str::trim_start);
     rest.filter(|rest| rest.starts_with(['{', '['])).unwrap_or(text)
 }
 
-/// An object, or the only one of a list.
+/// Parses an object, or the only object of a list.
 fn json(text: &str) -> Option<Answer> {
     let (value, form) = match serde_json::from_str(text) {
         Ok(value) => (value, Form::Json),
@@ -116,8 +116,9 @@ fn json(text: &str) -> Option<Answer> {
     value.is_object().then_some(Answer { value, form })
 }
 
-/// A form as an object of texts. Where its type does not say that it is one, it must hold nothing but what a form may, or
-/// begin as one and have a member that is known: a page or a sentence is none. What nobody encoded is taken as it is.
+/// Parses a form as an object of texts. If its type does not say that it is a form, it must hold only characters of a
+/// form, or begin like one and have a known member: a page or a sentence is no form. Unencoded characters are taken as
+/// they are.
 fn form(text: &str, is_said: bool) -> Option<Value> {
     if !text.contains('=') || text.starts_with(['<', '"']) {
         return None;
@@ -185,7 +186,7 @@ mod tests {
         ] {
             assert!(parsed(body).is_err(), "{body}");
         }
-        // JSON with a defect, and forms that nobody encoded.
+        // JSON with a defect, and unencoded forms.
         for body in ["{\"a\":\"1\",}", "{\"a\":\"1\"}x", "[{\"a\":\"1\"}]"] {
             assert_eq!(parsed(body).as_ref(), Ok(&json), "{body}");
         }

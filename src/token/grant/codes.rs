@@ -1,15 +1,15 @@
-//! What an issuer's error codes mean, RFC 6749 §5.2 and beyond. Pure.
+//! The meanings of issuers' error codes, in RFC 6749 §5.2 and beyond. Pure.
 
 use crate::token::grant::failure::Class;
 
-/// What an error code says is wrong.
+/// The fault that an error code names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// The refresh token, or the login that it stands for, is over.
+    /// The refresh token, or the login behind it, has ended.
     TokenDead,
-    /// The client's id or secret, or what it may do.
+    /// The client's id, secret or permissions.
     Client,
-    /// The form of the request: how its parameters are written, or which they are.
+    /// The form of the request: its format or its set of parameters.
     Form,
     /// The scope or audience.
     Scope,
@@ -17,19 +17,19 @@ pub(crate) enum Meaning {
     Account,
     /// Too many requests.
     Throttled,
-    /// The issuer itself.
+    /// A fault of the issuer.
     Issuer,
-    /// The code is not known, or there is none.
+    /// An unknown code, or none.
     Unknown,
 }
 
-/// Added to a code whose description says that the refresh token is no good.
+/// Added to a code whose description says that the refresh token is invalid.
 pub(crate) const DEAD_BY_DESCRIPTION: &str = "refresh_token_invalid";
 
-/// A grant type that the issuer does not have: no other form of the request helps but another one.
+/// A grant type that the issuer does not support: the same request in another format fails too.
 const GRANT_TYPE: [&str; 2] = ["unsupported_grant_type", "invalid_grant_type"];
 
-/// The codes that are known.
+/// The known codes.
 const KNOWN: [(Meaning, &[&str]); 8] = [
     (
         Meaning::TokenDead,
@@ -43,12 +43,12 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
             "invalid_auth",
             // Google: the organisation wants a login again
             "invalid_rapt",
-            // OpenID Connect, Microsoft Entra: a person has to come by
+            // OpenID Connect, Microsoft Entra: a person has to act
             "interaction_required",
             "login_required",
             "consent_required",
             "account_selection_required",
-            // Facebook's number for it
+            // Facebook's number for `invalid_grant`
             "oauthexception.190",
         ],
     ),
@@ -117,8 +117,7 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
     ),
 ];
 
-/// What a code begins with, and ends with, that says a token or a session is over: `token_expired`,
-/// `app_session_terminated`.
+/// Beginnings and endings of codes for an ended token or session: `token_expired`, `app_session_terminated`.
 const OVER_STARTS: [&str; 5] = ["token_", "session_", "app_session_", "auth_session_", "grant_"];
 const OVER_ENDS: [&str; 10] = [
     "_expired", "_revoked", "_invalid", "_invalidated", "_terminated", "_reused", "_already_used",
@@ -126,7 +125,8 @@ const OVER_ENDS: [&str; 10] = [
 ];
 
 impl Meaning {
-    /// Of a code as [`crate::token::grant::What::Status`] has it: `invalid_grant`, or `invalid_grant/invalid_rapt`.
+    /// The meaning of a code in the form of [`crate::token::grant::What::Status`]: `invalid_grant`, or
+    /// `invalid_grant/invalid_rapt`.
     pub(crate) fn of(code: &str) -> Self {
         let code = code.to_ascii_lowercase();
         let mut parts = code.split('/').map(Self::of_part);
@@ -148,20 +148,20 @@ impl Meaning {
         }
     }
 
-    /// Whether to try again soon, where the answer had this `status`.
+    /// The class of a failure with this meaning, from an answer with this `status`.
     pub(crate) fn class(self, status: u16, code: Option<&str>) -> Class {
         match self {
             Self::TokenDead => Class::TokenDead,
             Self::Client | Self::Scope | Self::Account => Class::Permanent,
             // The same request gets the same answer until somebody changes the configuration.
             Self::Form if status == 400 || code.is_some_and(is_grant_type) => Class::Permanent,
-            // A firewall's page, a captive portal, a code that nobody knows: it may pass.
+            // A firewall's page, a captive portal or an unknown code may pass.
             Self::Form | Self::Throttled | Self::Issuer | Self::Unknown => Class::Transient,
         }
     }
 }
 
-/// Whether `code` says that the issuer does not have the grant type.
+/// True if `code` says that the issuer does not support the grant type.
 fn is_grant_type(code: &str) -> bool {
     let first = code.split('/').next().unwrap_or_default().to_ascii_lowercase();
     GRANT_TYPE.contains(&first.as_str())

@@ -1,4 +1,4 @@
-//! Why a refresh failed, and whether to try again soon.
+//! The reason for a failed refresh, and when to try again.
 
 use std::borrow::Cow;
 
@@ -6,40 +6,39 @@ use crate::config::Missing;
 use crate::http::message::reason_phrase;
 use crate::shortage::Shortage;
 
-/// Whether it makes sense to try again soon.
+/// The kind of next try that makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Tried again with backoff.
+    /// The refresh is tried again with backoff.
     Transient,
-    /// Tried again after `retry_interval`: somebody has to do something.
+    /// The refresh is tried again after `retry_interval`, because somebody has to act.
     Permanent,
-    /// Permanent, and it is the refresh token that is no good.
+    /// Permanent, because the refresh token is invalid.
     TokenDead,
 }
 
-/// What is known about the issuer having acted on the request.
+/// The issuer's knowledge of the request, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// The request never left, or the issuer's answer says that it failed: the refresh token is unused.
     No,
-    /// It left and no answer of the issuer came: the refresh token may have been used up.
+    /// The request left and the issuer did not answer: the refresh token may have been used up.
     Perhaps,
 }
 
-/// Why a refresh failed.
+/// The reason for a failed refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Whether to try again soon.
     pub class: Class,
-    /// Whether the refresh token may have been used up.
+    /// Tells whether the refresh token may have been used up.
     pub reached: Reached,
-    /// What the server asked to wait, in milliseconds.
+    /// The wait that the server asked for, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// What happened, without any secret: `401 Unauthorized (invalid_client)`.
+    /// The failure without any secret: `401 Unauthorized (invalid_client)`.
     pub what: What,
 }
 
-/// What happened, in the words of the log.
+/// The failure in the words of the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum What {
     /// An HTTP answer: its status and OAuth error code.
@@ -48,18 +47,18 @@ pub enum What {
     /// A 200 that is no token response.
     #[error("the answer is no token response: {0}")]
     NotAToken(Cow<'static, str>),
-    /// No answer: DNS, connection, TLS, timeout.
+    /// No answer, because of DNS, connection, TLS or a timeout.
     #[error("{0}")]
     NoAnswer(String),
-    /// A secret that is not there.
+    /// A missing secret.
     #[error("{0}")]
     Missing(Missing),
-    /// We had run out of what a request takes; nothing was sent.
+    /// A resource of this machine ran out before the request could be sent.
     #[error("{0}")]
     Short(Shortage),
 }
 
-/// An HTTP status with its reason and the OAuth error code, each where there is one.
+/// An HTTP status with its reason and OAuth error code, if it has them.
 fn status_words(status: u16, code: Option<&str>) -> String {
     let reason = reason_phrase(status);
     let reason = if reason.is_empty() { String::new() } else { format!(" {reason}") };
@@ -73,7 +72,7 @@ impl Failure {
         Self::passing(reached, What::NoAnswer(why.into()))
     }
 
-    /// We had run out of what a request takes.
+    /// A resource ran out that a request needs.
     pub fn short(shortage: Shortage) -> Self {
         Self::passing(Reached::No, What::Short(shortage))
     }
@@ -89,11 +88,11 @@ impl Failure {
     }
 
     pub(super) fn not_a_token(why: impl Into<Cow<'static, str>>) -> Self {
-        // A 200 may well have used up the refresh token.
+        // A 200 may have used up the refresh token.
         Self::passing(Reached::Perhaps, What::NotAToken(why.into()))
     }
 
-    /// One that is tried again soon.
+    /// A failure that is tried again soon.
     fn passing(reached: Reached, what: What) -> Self {
         Self { class: Class::Transient, reached, retry_after_ms: None, what }
     }

@@ -1,4 +1,4 @@
-//! How long the tokens of an answer live, by its own words or by the token's. Pure.
+//! The lifetimes of an answer's tokens, by the answer or by the token. Pure.
 
 use serde_json::Value;
 
@@ -7,28 +7,29 @@ use crate::config::token_fields::TokenFields;
 use crate::expiry;
 use crate::jwt::{self, Exp};
 
-/// A lifetime assumed where nothing names one.
+/// The assumed lifetime if none is named.
 pub(crate) const LIFETIME_ASSUMED_MS: i64 = 3_600_000;
-/// A lifetime beyond this is taken for a mistake.
+/// A longer lifetime counts as a mistake.
 pub const LIFETIME_MAX_MS: i64 = 10 * 366 * 24 * 3_600_000;
-/// The zone of a date and time without an offset, as the variable `TZ` has it: UTC, since an issuer is elsewhere.
+/// The zone of a date and time without an offset, in the form of the variable `TZ`: UTC, because an issuer is
+/// elsewhere.
 const ISSUERS_ZONE: &str = "";
 
-/// Members with a lifetime in seconds, and with a point in time.
+/// Members with a lifetime in seconds (here), and with a point in time (below).
 const LIFETIMES: [&str; 1] = ["expires_in"];
 const ENDS: [&str; 2] = ["expires_at", "expires_on"];
-/// The same of the refresh token: most issuers', Keycloak's, Intuit's.
+/// The same for the refresh token: most issuers', Keycloak's, Intuit's.
 const REFRESH_LIFETIMES: [&str; 3] =
     ["refresh_token_expires_in", "refresh_expires_in", "x_refresh_token_expires_in"];
 const REFRESH_ENDS: [&str; 2] = ["refresh_token_expires_at", "refresh_expires_at"];
 
-/// Where the lifetimes of an answer's tokens are looked for.
+/// The sources of the lifetimes of an answer's tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Times<'a> {
     pub(super) answer: &'a Value,
-    /// Where its values stand.
+    /// The places of the answer's values.
     pub(super) fields: &'a TokenFields,
-    /// When the request was sent.
+    /// The time at which the request was sent.
     pub(super) sent: Timestamp,
 }
 
@@ -41,8 +42,8 @@ impl<'a> Times<'a> {
         self.fields.value(self.answer, name)
     }
 
-    /// The access token's lifetime in milliseconds, and what was odd: by the answer, else by the token's own `exp`,
-    /// else an hour.
+    /// The access token's lifetime in milliseconds, and a defect if there is one: by the answer, else by the token's
+    /// own `exp`, else an hour.
     pub(super) fn of_access_token(self, access_token: &str) -> (i64, Option<String>) {
         let sent = self.sent;
         if let Some(millis) = self.named(&LIFETIMES, &ENDS) {
@@ -64,7 +65,7 @@ impl<'a> Times<'a> {
                 Exp::At(_) | Exp::Unnamed => None,
             });
         let iat = jwt::claims(access_token).and_then(|claims| point(claims.get("iat")?));
-        // With a clock that is wrong, the time from `iat` to `exp` is what the issuer meant.
+        // If a clock is wrong, the issuer still meant the time from `iat` to `exp`.
         let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
         let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
         let (millis, taken) = match (sane(left), sane(meant)) {
@@ -75,8 +76,8 @@ impl<'a> Times<'a> {
         (millis, odd.map(|odd| format!("{odd}; {taken}")))
     }
 
-    /// The first member that names the access token's end in a way that makes no sense. Some issuers write a point in time of
-    /// zero, or an empty one, where they name none.
+    /// The first member with a senseless end of the access token. Some issuers write a zero or empty point in time if
+    /// there is no end.
     fn senseless(self) -> Option<&'static str> {
         let is_none = |value: &Value| number(value) == Some(0.0) || value.as_str() == Some("");
         let lifetime = LIFETIMES.into_iter().find(|name| self.value(name).is_some());
@@ -85,7 +86,7 @@ impl<'a> Times<'a> {
         lifetime.or_else(end)
     }
 
-    /// Whether the answer, or else the access token itself, names an end that has come.
+    /// True if the answer, or else the access token itself, names an end in the past.
     pub(super) fn has_ended(self, access_token: &str) -> bool {
         if self.named(&LIFETIMES, &ENDS).is_some() {
             return false;
@@ -97,13 +98,13 @@ impl<'a> Times<'a> {
             || ends.next().or_else(own).is_some_and(|end| end <= self.sent)
     }
 
-    /// How long the refresh token lives, in milliseconds, where the answer says so. Zero (Keycloak, for one that does
-    /// not end) and what makes no sense is as if nothing was said.
+    /// The lifetime of the refresh token in milliseconds, if the answer names it. Zero (Keycloak's word for a token
+    /// without end) and senseless values count as no lifetime.
     pub(super) fn of_refresh_token(self) -> Option<i64> {
         self.named(&REFRESH_LIFETIMES, &REFRESH_ENDS)
     }
 
-    /// What is said of an end of the refresh token that is there and not understood.
+    /// The note about an end of the refresh token in an unknown form.
     pub(super) fn odd_refresh_end(self) -> Option<String> {
         if self.of_refresh_token().is_some() {
             return None;
@@ -126,7 +127,7 @@ impl<'a> Times<'a> {
         ))
     }
 
-    /// The first lifetime that makes sense among these members.
+    /// The first sensible lifetime among these members.
     fn named(self, lifetimes: &[&str], ends: &[&str]) -> Option<i64> {
         let lifetimes =
             lifetimes.iter().filter_map(|name| number(self.value(name)?).map(to_millis));
@@ -145,7 +146,7 @@ pub(super) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A point in time in any form that is known.
+/// A point in time in any known form.
 pub(super) fn point(value: &Value) -> Option<Timestamp> {
     expiry::read(value, Some(ISSUERS_ZONE))
 }
@@ -212,13 +213,13 @@ mod tests {
             (json!({}), &jwt(&json!({"exp": 1_800_000_000})), hour, true),
             (json!({}), &jwt(&json!({"exp": 1_800_000_001})), 1_000, false),
             (json!({}), "aa.bb.cc", hour, false),
-            // In the forms that credential files have too.
+            // The forms of credential files.
             (json!({"expires_at": "2027-01-15T08:01:30+0000"}), plain, 90_000, false),
             (json!({"expires_at": "2027-01-15 08:01:30"}), plain, 90_000, false),
             (json!({"expires_at": "Fri, 15 Jan 2027 08:01:30 GMT"}), plain, 90_000, false),
             (json!({"expires_at": "2027-01-15 16:01:30 +0800 CST"}), plain, 90_000, false),
             (json!({"expires_at": 1_800_000_090_000_000_i64}), plain, 90_000, false),
-            // What is not understood is said.
+            // An unknown form is reported.
             (json!({"expires_at": "soon"}), plain, hour, true),
             (json!({"expires_at": [1]}), plain, hour, true),
             (json!({"expires_at": "soon"}), &lives_two_minutes, 120_000, true),

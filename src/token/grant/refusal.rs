@@ -1,4 +1,4 @@
-//! Where an issuer's answer names an error: RFC 6749 §5.2, and the places that issuers chose instead. Pure.
+//! Finds the error in an issuer's answer: RFC 6749 §5.2, and the places that issuers chose instead. Pure.
 
 use serde_json::Value;
 
@@ -7,15 +7,15 @@ use crate::token::grant::codes::{DEAD_BY_DESCRIPTION, Meaning};
 
 /// The longest code that is shown.
 const CODE_MAX_BYTES: usize = 48;
-/// What is shown of an error that is no code: nothing else of an answer may reach the log.
+/// Shown for an error without a code, because nothing else of an answer may reach the log.
 const UNNAMED: &str = "unnamed";
-/// How a code of Microsoft's begins, in the description.
+/// The beginning of Microsoft's codes in a description.
 const AADSTS: &str = "AADSTS";
 /// Members besides `error` that hold a code.
 const OTHER_MEMBERS: [&str; 5] = ["errorCode", "error_code", "code", "status", "errorType"];
-/// Members whose number is a code, and 0 for none (`WeChat`, `DingTalk`).
+/// A member whose number is a code, with 0 for success (`WeChat`, `DingTalk`).
 const NUMBERED: &str = "errcode";
-/// What stands in `error` where there is none.
+/// Values of `error` that mean success.
 const NO_ERROR: [&str; 8] = ["", "0", "ok", "success", "none", "null", "false", "no_error"];
 /// Members that hold a description.
 const DESCRIPTIONS: [&str; 7] = [
@@ -24,8 +24,8 @@ const DESCRIPTIONS: [&str; 7] = [
 
 /// The code in the member that RFC 6749 names for it, or at its configured place.
 ///
-/// `error` is a text, or an object with `code` or `type`. Some issuers fill in every member, so an empty one
-/// is none: the token beside it must not be lost.
+/// `error` is a text, or an object with `code` or `type`. Some issuers fill in every member, so an empty one is no
+/// error: the token next to it must not be lost.
 pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<String> {
     let error = fields.value(answer, "error")?;
     let code = match error {
@@ -41,7 +41,7 @@ pub(super) fn standard_code(answer: &Value, fields: &TokenFields) -> Option<Stri
     Some(detailed(code, answer, fields))
 }
 
-/// The code wherever it stands; in an answer that is a success by its status only one that is known.
+/// The code from any place; if the status is a success, only a known code.
 pub(super) fn any_code(answer: &Value, fields: &TokenFields, is_success: bool) -> Option<String> {
     if let Some(code) = standard_code(answer, fields) {
         return Some(code);
@@ -70,7 +70,7 @@ fn numbered(value: &Value) -> Option<String> {
     number.filter(|number| *number != 0).map(|number| number.to_string())
 }
 
-/// The first code that says more than that the request is wrong, else the first that means something, else the first.
+/// The first code that says more than that the request is wrong, else the first with a meaning, else the first.
 fn best(codes: Vec<String>) -> Option<String> {
     let find =
         |vague: &[Meaning]| codes.iter().position(|code| !vague.contains(&Meaning::of(code)));
@@ -91,20 +91,19 @@ fn codes_in_error(error: &Value) -> Vec<String> {
     {
         codes.extend(shown(&format!("{kind}.{number}")));
     }
-    // Firebase writes its code where others have a sentence.
+    // Firebase writes its code in the place of a sentence.
     let message = text(error, "message").and_then(shown);
     codes.extend(message.filter(|code| Meaning::of(code) != Meaning::Unknown));
     codes
 }
 
-/// `code` with what else says why: a code of the issuer's own, or that the description speaks of a dead
-/// refresh token.
+/// Adds details to `code`: the issuer's own code, or a note that the description speaks of a dead refresh token.
 fn detailed(code: String, answer: &Value, fields: &TokenFields) -> String {
     let own = text(answer, "error_subtype").or_else(|| microsoft_code(answer));
     if let Some(own) = own.and_then(shown) {
         return format!("{code}/{own}");
     }
-    // A code that says what is wrong is believed; these are used for one thing and the other.
+    // A precise code is believed; these codes are used for several faults.
     let is_vague = matches!(
         code.as_str(),
         "unauthorized_client" | "invalid_request" | "invalid_request_error" | "access_denied"
@@ -124,7 +123,7 @@ fn microsoft_code(answer: &Value) -> Option<&str> {
     description.split(is_end).next().filter(|code| code.len() > AADSTS.len())
 }
 
-/// Whether a description says that the refresh token is no good.
+/// True if a description says that the refresh token is invalid.
 fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
     let error = fields.value(answer, "error");
     let first = answer.get("errors").and_then(|errors| errors.get(0));
@@ -134,14 +133,14 @@ fn description_names_dead_token(answer: &Value, fields: &TokenFields) -> bool {
     inner.chain(configured).chain(error.and_then(Value::as_str)).any(names_dead_token)
 }
 
-/// Whether one part of a sentence says that the refresh token is no good: `Invalid refresh token`, `refresh_token is
-/// invalid`, `The refresh token has expired`; and not how the request must be written.
+/// True if one part of a sentence says that the refresh token is invalid (`Invalid refresh token`, `refresh_token is
+/// invalid`, `The refresh token has expired`), and not how the request must be written.
 fn names_dead_token(description: &str) -> bool {
     const OVER: [&str; 8] = [
         "invalid", "expired", "revoked", "unknown", "not found", "already", "not valid",
         "no longer",
     ];
-    // The words for a request, and for a part of one that is not the token.
+    // Words for a request, and for parts of one other than the token.
     const FORM: [&str; 12] = [
         "grant type", "content type", "content-type", "parameter name", "missing", "required",
         "must be", "must not be", "should be", "expected", "not supported", "unsupported",
@@ -159,7 +158,7 @@ fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// What looks like a code, so that nothing else from an answer reaches the log.
+/// Returns `code` if it looks like a code, so that nothing else from an answer reaches the log.
 fn shown(code: &str) -> Option<String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     (code.len() <= CODE_MAX_BYTES && code.bytes().all(plain)).then(|| code.to_owned())
@@ -256,7 +255,7 @@ mod tests {
                 r#"{"error":"invalid_request","error_description":"The provided refresh token is invalid"}"#,
                 Some("invalid_request/refresh_token_invalid"),
             ),
-            // Said of something else
+            // About another fault
             (
                 r#"{"error":"unauthorized_client","error_description":"Invalid grant type refresh_token for the client"}"#,
                 Some("unauthorized_client"),

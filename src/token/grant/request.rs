@@ -13,7 +13,7 @@ pub(in crate::token) const USER_AGENT: &str = "user-agent";
 /// A request to a token endpoint, ready to be posted.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// Where to.
+    /// The token endpoint's URL.
     pub url: String,
     /// Header fields; values may hold the client's secret.
     pub headers: Vec<(String, Secret)>,
@@ -21,9 +21,9 @@ pub struct TokenRequest {
     pub body: Secret,
 }
 
-/// The request that gets the next token, with `refresh_token` for the refresh grant, and `scope`.
+/// The request for the next token, with `refresh_token` for the refresh grant, and `scope`.
 ///
-/// Fails with what is missing where the client's id or secret is not there.
+/// The error names the missing client id or secret.
 pub(crate) fn request(
     config: &AutoRefresh,
     refresh_token: Option<&Secret>,
@@ -42,7 +42,7 @@ pub(crate) fn request(
 
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
 ///
-/// Fails with what is missing where the client's id or secret is not there.
+/// The error names the missing client id or secret.
 pub(crate) fn request_with<'a>(
     config: &'a AutoRefresh,
     url: &str,
@@ -75,7 +75,7 @@ pub(crate) fn request_with<'a>(
     let (content_type, body) = encode(config.request_format, &params);
     headers.push(("content-type".to_owned(), Secret::new(content_type)));
     headers.push(("accept".to_owned(), Secret::new("application/json")));
-    // Some issuers refuse requests that don't say what sends them.
+    // Some issuers refuse requests without a User-Agent.
     let user_agent = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
     headers.push((USER_AGENT.to_owned(), Secret::new(user_agent)));
     for (name, value) in &config.headers {

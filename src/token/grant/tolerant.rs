@@ -1,19 +1,19 @@
-//! JSON with defects that some issuers write: what can be read of it. For texts that strict parsing refuses. Pure.
+//! Reads defective JSON that some issuers write, after strict parsing has refused it. Pure.
 //!
-//! A refresh token that was rotated is lost with its answer, so a defect in another place must not cost it. A value
-//! counts only where it is whole: a text that is closed, and followed by what may follow it.
+//! A rotated refresh token is lost with its answer, so a defect elsewhere must not cost it. A value counts only if it
+//! is complete: a closed text with a valid successor.
 
 use serde_json::{Map, Value};
 
-/// How deep containers are read; what is below is passed over.
+/// The deepest level of containers that is read; deeper ones are skipped.
 const DEPTH_MAX: u32 = 16;
-/// Stands in a text that holds what no JSON text may: no token that holds it is taken.
+/// Replaces characters that a JSON text may not hold: a token with this character is not used.
 const DAMAGED: char = char::REPLACEMENT_CHARACTER;
-/// What may stand between values.
+/// The blanks that may stand between values.
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// What can be read of `text`, which begins with a brace or a bracket, and whether it is cut: it ends, or can't be
-/// read on, before its last brace. What follows that is passed over.
+/// The readable values of `text`, which begins with a brace or a bracket, and true if `text` is cut: it ends, or
+/// becomes unreadable, before its last brace. Anything after that brace is skipped.
 pub(super) fn read(text: &str) -> (Value, bool) {
     let mut scanner = Scanner { rest: text, is_cut: false };
     let value = scanner.value(DEPTH_MAX).unwrap_or_default();
@@ -26,7 +26,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// The next value; None where it is not whole.
+    /// Parses the next value; None if it is incomplete.
     fn value(&mut self, depth: u32) -> Option<Value> {
         self.rest = self.rest.trim_start_matches(BLANKS);
         match self.rest.chars().next()? {
@@ -58,7 +58,7 @@ impl Scanner<'_> {
         values
     }
 
-    /// Reads members with `read` up to the bracket `end`, or to where the text can't be read on.
+    /// Reads members with `read` up to the bracket `end`, or to the point where the text becomes unreadable.
     fn each<T>(&mut self, end: char, mut read: impl FnMut(&mut Self) -> Option<T>) {
         self.rest = &self.rest[1..];
         while !self.is_cut {
@@ -72,13 +72,13 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether a comma, the bracket `end` or nothing follows; else the value was not as it seemed.
+    /// True if a comma, the bracket `end` or nothing follows; else the value was misread.
     fn is_followed_by(&mut self, end: char) -> bool {
         self.rest = self.rest.trim_start_matches(BLANKS);
         self.rest.is_empty() || self.rest.starts_with([',', end])
     }
 
-    /// A text in quotes, with anything in it.
+    /// Parses a text in quotes, with any content.
     fn text(&mut self) -> Option<String> {
         let mut is_escaped = true; // the first quote
         let is_end = |character: char| {
@@ -92,8 +92,8 @@ impl Scanner<'_> {
         Some(text.unwrap_or_else(|_| format!("{DAMAGED}{}", &whole[1..whole.len() - 1])))
     }
 
-    /// A number, `true`, `false` or `null`; anything else, such as `NaN`, is null. At the end of the text it may be
-    /// half of one.
+    /// Parses a number, `true`, `false` or `null`; anything else, such as `NaN`, is null. At the end of the text the
+    /// word may be incomplete.
     fn word(&mut self) -> Option<Value> {
         let is_end =
             |character: char| BLANKS.contains(&character) || ",:}]{[\"".contains(character);
@@ -102,7 +102,7 @@ impl Scanner<'_> {
         (!word.is_empty()).then(|| serde_json::from_str(word).unwrap_or_default())
     }
 
-    /// Passes over a container, however deep it is.
+    /// Skips a container, however deep it is.
     fn pass_over(&mut self) -> Option<Value> {
         let mut open = 0_u32;
         loop {
