@@ -1,8 +1,8 @@
-//! The state machine of one chain's tokens: it decides from the events and the time what to do next.
+//! The state machine of one chain's tokens: decides the next step from the events and the time.
 //!
-//! It opens nothing, asks no clock and logs nothing. The refresher tells it of each event
-//! ([`Lifecycle::granted`], [`Lifecycle::failed`], [`Lifecycle::take_up`], …) and obeys
-//! [`Lifecycle::next`]. `chain` knows which refresh token is presented, `schedule` knows when; they meet here alone.
+//! It opens nothing, reads no clock and logs nothing. The refresher tells it of each event ([`Lifecycle::granted`],
+//! [`Lifecycle::failed`], [`Lifecycle::take_up`], …) and obeys [`Lifecycle::next`]. `chain` chooses the refresh token,
+//! `schedule` the time; they meet only here.
 
 use fastrand::Rng;
 
@@ -29,11 +29,11 @@ pub use policy::Policy;
 pub use rejection::OnRejection;
 pub use schedule::Instruction;
 
-/// Where a stored token came from, as [`Token::source`] has it.
+/// The value of [`Token::source`] for a stored token.
 pub const STATE_FILE: &str = "state_file";
-/// The same of a token that another host got.
+/// The value for a token that another host obtained.
 pub(crate) const TOKEN_STORE: &str = "token_store";
-/// The words a lost answer is reported in.
+/// The words for a lost answer.
 pub(crate) const ANSWER_LOST: &str =
     "the answer to the last refresh was probably lost; log in again";
 
@@ -51,7 +51,7 @@ pub struct AfterFailure {
 }
 
 impl AfterFailure {
-    /// Nothing but another try.
+    /// Only another try.
     fn plain(next_attempt: Due) -> Self {
         Self {
             next_attempt,
@@ -62,7 +62,7 @@ impl AfterFailure {
     }
 }
 
-/// The machine. See the module's documentation.
+/// The state machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Lifecycle {
     chain: Chain,
@@ -70,7 +70,7 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Starts with what the state file holds, or nothing.
+    /// Starts with the record in the state file, if there is one.
     pub fn new(policy: Policy, saved: Option<Saved>, now: Moment) -> Self {
         let mut machine = Self { schedule: Schedule::new(&policy, now), chain: Chain::new(policy) };
         if let Some(saved) = saved {
@@ -80,12 +80,12 @@ impl Lifecycle {
         machine
     }
 
-    /// Returns what to do at `now`.
+    /// Returns the instruction at `now`.
     pub fn next(&self, now: Moment) -> Instruction {
         self.schedule.next(self.chain.saved.saved_at, now)
     }
 
-    /// A refresh that is due waits so many milliseconds for a wrong wall clock to be set; None where it does not wait.
+    /// The rest of a due refresh's wait for a wrong wall clock to be set, in milliseconds; None if it does not wait.
     pub fn clock_wait_left_ms(&self, now: Moment) -> Option<u64> {
         self.schedule.clock_wait_left_ms(self.chain.saved.saved_at, now)
     }
@@ -105,19 +105,19 @@ impl Lifecycle {
         self.chain.begin(presented, now.wall)
     }
 
-    /// Nothing was sent after all: `before` is the record from before [`Lifecycle::begin`].
+    /// Undoes a begin after which nothing was sent: `before` is the record from before [`Lifecycle::begin`].
     pub fn undo_begin(&mut self, before: Saved) {
         self.chain.undo_begin(before);
     }
 
-    /// A try was given up before anything was sent, and not for another process or host: whoever asked
-    /// for it has to ask again. Returns whether it was ordered.
+    /// Notes that a try was given up before anything was sent, and not because of another process or host: an order has
+    /// to be given again. Returns true if the try was ordered.
     pub fn withdrawn(&mut self) -> bool {
         self.schedule.withdrawn()
     }
 
-    /// A refresh with `presented`, sent at `sent`, brought `grant`. Returns the record that must be on disk
-    /// before the token is used.
+    /// A refresh with `presented`, sent at `sent`, brought `grant`. Returns the record that must be on disk before the
+    /// token is used.
     pub fn granted(
         &mut self,
         presented: &Presented,
@@ -135,7 +135,7 @@ impl Lifecycle {
         self.chain.extend(presented, grant, sent);
     }
 
-    /// A login brought `grant` and with it `refresh_token`, with which a chain begins. Returns the record that must be on disk.
+    /// A login brought `grant`, whose `refresh_token` begins a chain. Returns the record that must be on disk.
     pub fn logged_in(
         &mut self,
         grant: &Grant,
@@ -148,22 +148,22 @@ impl Lifecycle {
         self.accept(grant, sent, now, rng)
     }
 
-    /// Takes the access token of `grant` into use.
+    /// Starts to use the access token of `grant`.
     fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> Saved {
         let access = self.schedule.granted(grant, sent, now, rng);
         self.chain.succeeded(access);
         self.chain.stamped(now.wall)
     }
 
-    /// `grant`, asked for at `sent`, brings a known token that has ended, and says so itself.
+    /// True if `grant`, requested at `sent`, brings a known token that has ended by the answer's own words.
     pub fn repeats_an_ended_token(&self, grant: &Grant, sent: Moment) -> bool {
         let known = self.saved().access.as_ref();
         let is_known = known.is_some_and(|access| access.token == grant.access_token);
         grant.has_ended && is_known && self.schedule.access.repeated_by(grant, sent).is_none()
     }
 
-    /// A refresh with `presented` failed. Returns the consequences and, where something is to be
-    /// remembered, the record to put on disk.
+    /// A refresh with `presented` failed. Returns the consequences, and the record to write if there is something to
+    /// remember.
     pub fn failed(
         &mut self,
         presented: &Presented,
@@ -172,7 +172,7 @@ impl Lifecycle {
         rng: &mut Rng,
     ) -> (AfterFailure, Option<Saved>) {
         if matches!(failure.what, What::Missing(_)) {
-            // Nothing was sent, and the next start looks again: there is nothing to remember.
+            // Nothing was sent, and the next start looks again, so there is nothing to remember.
             let next_attempt = self.schedule.plan_after(failure, false, now, rng);
             return (AfterFailure::plain(next_attempt), None);
         }
@@ -194,7 +194,7 @@ impl Lifecycle {
         (after, is_of_token.then(|| self.chain.stamped(now.wall)))
     }
 
-    /// The chain and its token from before the configuration went back to a superseded seed are used again.
+    /// Uses the chain and its token again that were in use before the configuration went back to a superseded seed.
     fn go_on_with_chain(&mut self, now: Moment) -> (AfterFailure, Option<Saved>) {
         self.forget_failure();
         self.take_up_access(STATE_FILE, now);
@@ -214,7 +214,7 @@ impl Lifecycle {
         if self.token().is_none_or(|token| token.generation != generation) {
             return OnRejection::Nothing;
         }
-        // The client that was refused has no token that it could use.
+        // The refused client has no usable token.
         self.wanted(now);
         let was_due = self.next(now) == Instruction::Refresh;
         let is_refused_elsewhere = self.chain.is_refused_elsewhere(now.wall);
@@ -226,19 +226,19 @@ impl Lifecycle {
         }
     }
 
-    /// A request found no token that it could use. Returns whether that brings the next try forward.
+    /// A request found no usable token. Returns true if that brings the next try forward.
     pub fn wanted(&mut self, now: Moment) -> bool {
         self.schedule.wanted(now)
     }
 
-    /// Somebody wants a refresh now, whatever delays the next one.
+    /// Orders a refresh now, in spite of any delay.
     pub fn order(&mut self, now: Moment) {
         self.schedule.order(now);
         self.chain.failures.refused_chain = None;
     }
 
-    /// Takes up the record of `source`, where it is newer than the one known here, or comes from
-    /// another login. Returns whether it brought another access token that is still good.
+    /// Takes up the record of `source` if it is newer than the known one, or comes from another login. Returns true if
+    /// it brought a different access token that is still valid.
     pub fn take_up(&mut self, source: &'static str, mut stored: Saved, now: Moment) -> bool {
         if self.is_other_login(&stored) {
             self.chain.supersede_seeds(&mut stored);
@@ -248,27 +248,27 @@ impl Lifecycle {
         self.adopt(source, stored, now)
     }
 
-    /// Goes by the record of `source` from now on, newer or not: the one known here could not be
-    /// put in its place. Returns whether it brought another access token that is still good.
+    /// Uses the record of `source` from now on, newer or not, because the known one could not replace it. Returns true
+    /// if it brought a different access token that is still valid.
     pub fn adopt(&mut self, source: &'static str, stored: Saved, now: Moment) -> bool {
         let outlook = self.chain.adopt(stored);
         self.schedule.follow(&outlook, now);
         self.take_up_access(source, now)
     }
 
-    /// Takes up the stored access token. Returns whether it is another one that is still good.
+    /// Takes up the stored access token. Returns true if it is a different one that is still valid.
     fn take_up_access(&mut self, source: &'static str, now: Moment) -> bool {
         let record = &self.chain.saved;
         if record.access.is_some() && self.chain.begins_with_seed() {
-            // A new seed may belong to another account: the old account's token is not used.
+            // A new seed may belong to another account, so the old account's token is not used.
             self.schedule.access.token = None;
             return false;
         }
         self.schedule.take_up(record, source, now)
     }
 
-    /// The configuration has changed: secrets come from files that were read again. A failure of the old ones does
-    /// not delay the next try. Returns whether a new seed is to begin a chain.
+    /// The configuration has changed: secrets come from files that were read again. A failure of the old secrets does
+    /// not delay the next try. Returns true if a new seed is to begin a chain.
     pub fn set_policy(&mut self, policy: Policy) -> bool {
         let has_failed = self.chain.saved.failure.is_some() || self.schedule.lacks_a_secret();
         let is_stuck = has_failed || self.chain.seed.token().is_none();
@@ -281,60 +281,59 @@ impl Lifecycle {
         other_seed && self.chain.begins_with_seed()
     }
 
-    /// A reload brought `policy`. The chain and its token go on under it. Where the request has changed, or the
-    /// last try failed, one try is made at once; a good token that was got in the same way is kept.
+    /// A reload brought `policy`. The chain and its token continue under it. If the request has changed, or the last
+    /// try failed, one try is made at once; a valid token that was obtained in the same way is kept.
     pub fn reconfigure(&mut self, policy: Policy, now: Moment) {
         let other_client = self.has_other_client(&policy);
         let has_failed = self.next_attempt_at().is_some();
         self.set_policy(policy);
-        // A new seed may be another account's; one that is known again brings its token back.
+        // A new seed may belong to another account; a known one brings its token back.
         self.take_up_access(STATE_FILE, now);
         if other_client || has_failed {
             self.order(now);
         }
     }
 
-    /// `policy` changes more of the request than its refresh token.
+    /// True if `policy` changes more of the request than its refresh token.
     fn has_other_client(&self, policy: &Policy) -> bool {
         policy.client_hash != self.chain.failures.client_hash
     }
 
-    /// Forgets its tokens, and the failures that delayed the next try: they are of another issuer or client.
+    /// Forgets the tokens, and the failures that delayed the next try, because they belong to another issuer or client.
     pub fn forget(&mut self, now: Moment) {
         self.chain.forget();
         self.schedule.settle();
         self.schedule.access.forget(now);
     }
 
-    /// Records from now on say which seed is configured here; without one, they keep the one they named. Not for
-    /// a login, which may be made where the service's environment can't be seen.
+    /// From now on, records name the seed that is configured here; without a seed, they keep the one they named. Not
+    /// for a login, which may be made without the service's environment.
     pub fn record_configured_seed(&mut self) {
         self.chain.record_configured_seed();
     }
 
-    /// Records from now on say which client refreshes the chain; without one, they keep the one they named.
+    /// From now on, records name the client that refreshes the chain; without a client, they keep the one they named.
     pub fn record_client(&mut self, client: Option<String>) {
         let saved = &mut self.chain.saved;
         saved.client = client.or_else(|| saved.client.take());
     }
 
-    /// Records from now on are written under the lease of this fencing number.
+    /// From now on, records carry this fencing number of the lease.
     pub fn set_fence(&mut self, fence: u64) {
         self.chain.saved.fence = fence;
     }
 
-    /// The newest record, as it is to be stored.
+    /// The newest record, in its stored form.
     pub fn saved(&self) -> &Saved {
         &self.chain.saved
     }
 
-    /// `stored` began with a login that is not known here: it wins over the chain in use, since somebody wanted it.
+    /// True if `stored` began with an unknown login: a person made it, so it wins over the chain in use.
     pub fn is_other_login(&self, stored: &Saved) -> bool {
         stored.login_hash.is_some() && stored.login_hash != self.chain.saved.login_hash
     }
 
-    /// The hash of the configured seed, where it was superseded by another seed, and the chain of that one is
-    /// used.
+    /// The hash of the configured seed, if another seed superseded it and that seed's chain is used.
     pub fn superseded_seed(&self) -> Option<String> {
         self.chain.seed.superseded(&self.chain.saved).map(str::to_owned)
     }
@@ -354,7 +353,7 @@ impl Lifecycle {
         self.schedule.failures
     }
 
-    /// The time of the next try, where the last one failed.
+    /// The time of the next try, if the last one failed.
     pub fn next_attempt_at(&self) -> Option<Timestamp> {
         self.schedule.next_attempt.map(|due| due.wall)
     }

@@ -10,7 +10,7 @@ use crate::token::store::{Generation, Token};
 
 /// The next scheduled refresh is at least this far from the last one, however short tokens live.
 pub const REFRESH_GAP_MIN_MS: u64 = 250;
-/// The least that an issuer's `refresh_in` is taken for.
+/// The shortest `refresh_in` of an issuer that counts.
 pub(crate) const REFRESH_IN_MIN_MS: u64 = 1_000;
 /// The wait from the end of a token that the issuer repeated to the next try.
 pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
@@ -39,27 +39,28 @@ impl Access {
         }
     }
 
-    /// The token can be used for so many milliseconds; None where it has ended or was refused.
+    /// The milliseconds for which the token can be used; None if it has ended or was refused.
     pub(super) fn usable_ms(&self, now: Moment) -> Option<u64> {
         let left_ms = self.token.as_ref()?.expires.left_ms(now);
         (left_ms > 0 && !self.rejection.is_known).then_some(left_ms)
     }
 
-    /// The time at which the token is refreshed; None without one.
+    /// The time at which the token is refreshed; None without a token.
     pub(super) fn refresh_due(&self) -> Option<Due> {
         self.token.as_ref().map(|_| self.refresh_due)
     }
 
-    /// The token is of another issuer or client, and so was the time of its refresh.
+    /// Forgets the token and the time of its refresh, because they belong to another issuer or client.
     pub(super) fn forget(&mut self, now: Moment) {
         self.token = None;
         self.refresh_due = Due::after(now, 0);
     }
 
-    /// Takes the access token of `grant`, asked for at `sent`, into use; `is_ordered` says that the refresh was
-    /// ordered. Returns the record of the token.
+    /// Starts to use the access token of `grant`, requested at `sent`; `is_ordered` says that the refresh was ordered.
+    /// Returns the record of the token.
     ///
-    /// Where the issuer repeats the token in hand, its end stays, and right after that there must be another one.
+    /// If the issuer repeats the token in hand, the token's end stays, and a different token is requested right after
+    /// it.
     pub(super) fn take(
         &mut self,
         grant: &Grant,
@@ -91,8 +92,8 @@ impl Access {
         access
     }
 
-    /// The end of the token of `grant`, and the time of its refresh: at the lead before its expiry, or earlier where
-    /// the issuer wishes so, and in no case before the issuer allows it.
+    /// The end of the token of `grant`, and the time of its refresh: the lead before its expiry, or earlier if the
+    /// issuer wishes so, and never before the issuer allows it.
     fn times_of(&self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> (Due, Due) {
         let millis = |wish: Option<i64>| wish.and_then(|wish| u64::try_from(wish).ok());
         let lifetime_ms = u64::try_from(grant.lifetime_ms).unwrap_or(0);
@@ -104,22 +105,22 @@ impl Access {
         (Due::after(sent, lifetime_ms), refresh_due)
     }
 
-    /// The time before expiry at which to refresh: the configured one, at most half the lifetime,
-    /// with up to a tenth more so that several instances spread out.
+    /// The time from the refresh to the expiry: the configured one, at most half the lifetime, with up to a tenth more
+    /// so that several instances spread out.
     fn lead_ms(&self, lifetime_ms: u64, rng: &mut Rng) -> u64 {
         let lead = self.refresh_before_ms.min(lifetime_ms / 2);
         (lead + rng.u64(0..=lead / 10)).min(lifetime_ms)
     }
 
-    /// The token in hand, if `grant`, asked for at `sent`, brings it once more. One that had ended by
-    /// then is not in hand: an issuer that gives it out again says that it lives.
+    /// The token in hand, if `grant`, requested at `sent`, brings it once more. A token that had ended by then is not
+    /// in hand: by giving it out again, the issuer says that it lives.
     pub(super) fn repeated_by(&self, grant: &Grant, sent: Moment) -> Option<&Token> {
         let token = self.token.as_ref()?;
         (token.secret == grant.access_token && !token.expires.reached(sent)).then_some(token)
     }
 
-    /// Takes up the token of `record`, which came from `source`. Returns whether it is another one that is
-    /// still good.
+    /// Takes up the token of `record`, which came from `source`. Returns true if it is a different one that is still
+    /// valid.
     pub(super) fn take_up(&mut self, record: &Saved, source: &'static str, now: Moment) -> bool {
         let Some(access) = &record.access else { return false };
         let times @ (expires, refresh_due) = ends_of(access, record.saved_at, now);
@@ -127,7 +128,8 @@ impl Access {
         let rejection = Rejection::begun(access.rejections, age_ms, now);
         match &self.token {
             Some(token) if token.secret == access.token => {
-                // Where another process or host had it repeated, there is no other one for us either.
+                // If the issuer repeated the token for another process or host, there is no other token for this one
+                // either.
                 if token.obtained_at < access.obtained_at {
                     self.move_refresh(refresh_due, access.obtained_at);
                     self.rejection = rejection;
@@ -143,7 +145,7 @@ impl Access {
         }
     }
 
-    /// The token in hand was asked for again, at `obtained_at`, and is refreshed at another time for that.
+    /// Notes that the token in hand was requested again at `obtained_at`, which moves its refresh.
     fn move_refresh(&mut self, refresh_due: Due, obtained_at: Timestamp) {
         self.refresh_due = refresh_due;
         if let Some(token) = &mut self.token {
@@ -151,7 +153,7 @@ impl Access {
         }
     }
 
-    /// Takes another token into use than the one in hand; `times` are its end and its refresh.
+    /// Replaces the token in hand; `times` are the new token's end and the time of its refresh.
     fn replace(&mut self, access: &SavedAccess, times: (Due, Due), source: &'static str) {
         let (expires, refresh_due) = times;
         self.generation += 1;
@@ -169,9 +171,9 @@ impl Access {
 
 /// The end of a stored token, and the time of its refresh.
 ///
-/// It may have been stored by another wall clock. By this one it ends when it was said to; by the steady
-/// clock it lives no longer than it did when it was got, or when it was last stored. Where it had ended before that,
-/// the clock was ahead when it was stored, or is wrong now: the present one counts (a token that has ended is refused).
+/// Another wall clock may have stored it. By this wall clock, it ends at the stored time; by the steady clock, it lives
+/// no longer than it did when it was obtained, or when it was last stored. If it had ended before that, the clock was
+/// fast when it was stored, or is wrong now: the present clock counts (a token that has ended is refused).
 fn ends_of(access: &SavedAccess, stored_at: Timestamp, now: Moment) -> (Due, Due) {
     let stored_at = Some(stored_at).filter(|at| *at < access.expires_at);
     let known_at = now.wall.max(access.obtained_at).max(stored_at.unwrap_or(now.wall));

@@ -1,4 +1,4 @@
-//! The chain of refresh tokens: it chooses the one that is presented next, and keeps the record of the chain.
+//! The chain of refresh tokens: chooses the one to present next, and keeps the record of the chain.
 
 use crate::clock::Timestamp;
 use crate::record::refresh_end::RefreshEnd;
@@ -40,14 +40,14 @@ impl Presented {
 pub(super) struct Chain {
     pub(super) seed: Seed,
     pub(super) failures: Failures,
-    /// The record, as it is to be stored.
+    /// The record, in its stored form.
     pub(super) saved: Saved,
     without_refresh_token: bool,
     scope: Option<String>,
 }
 
 impl Chain {
-    /// There is no chain yet.
+    /// A chain before its first token.
     pub(super) fn new(policy: Policy) -> Self {
         Self {
             seed: Seed::new(policy.seed),
@@ -58,7 +58,7 @@ impl Chain {
         }
     }
 
-    /// The state file says that the configuration named the seed of this hash before.
+    /// Compares the configured seed with the hash of the one that the configuration named before, by the state file.
     pub(super) fn compare_configured_seed(&mut self, before: Option<String>) {
         self.seed.compare(before.as_deref());
         self.saved.configured_seed = before;
@@ -71,15 +71,15 @@ impl Chain {
         self.saved.clone()
     }
 
-    /// Records from now on say which seed is configured here; without one, they keep the one they named.
+    /// From now on, records name the seed that is configured here; without a seed, they keep the one they named.
     pub(super) fn record_configured_seed(&mut self) {
         if let Some(hash) = self.seed.hash() {
             self.saved.configured_seed = Some(hash.to_owned());
         }
     }
 
-    /// The credential of the next token request: the seed where it is to begin a chain or the chain's refresh
-    /// token was refused, else the chain's, else the seed.
+    /// The credential of the next token request: the seed if it is to begin a chain or the chain's refresh token was
+    /// refused, else the chain's, else the seed.
     pub(super) fn presented(&self) -> Presented {
         if self.without_refresh_token {
             return Presented::Nothing;
@@ -94,8 +94,8 @@ impl Chain {
         token.map_or(Presented::Missing, |token| Presented::Token(token.clone()))
     }
 
-    /// The scope of a request with `presented`. The refresh token of a login may not ask for more than
-    /// the login was granted (RFC 6749 §6), and without a scope it asks for just that.
+    /// The scope of a request with `presented`. The refresh token of a login may not ask for more than the login was
+    /// granted (RFC 6749 §6), and a request without a scope asks for exactly that.
     pub(super) fn scope(&self, presented: &Presented) -> Option<&str> {
         let configured = self.scope.as_deref();
         if self.saved.login_hash.is_none() || !self.is_of_chain(presented) {
@@ -105,17 +105,17 @@ impl Chain {
         configured.filter(|configured| scope::is_same(configured, granted))
     }
 
-    /// `presented` is the chain's refresh token.
+    /// True if `presented` is the chain's refresh token.
     fn is_of_chain(&self, presented: &Presented) -> bool {
         presented.token().is_some_and(|token| self.saved.refresh_token.as_ref() == Some(token))
     }
 
-    /// The configured seed is to begin a chain.
+    /// True if the configured seed is to begin a chain.
     pub(super) fn begins_with_seed(&self) -> bool {
         self.seed.begins_chain(&self.saved)
     }
 
-    /// The configuration has changed. Returns whether it names another seed.
+    /// The configuration has changed. Returns true if it names another seed.
     pub(super) fn set_policy(&mut self, policy: Policy) -> bool {
         let other_seed = policy.seed.as_ref() != self.seed.token();
         if other_seed {
@@ -136,7 +136,7 @@ impl Chain {
         Some(self.stamped(now))
     }
 
-    /// Nothing was sent after all: `before` is the record from before [`Chain::begin`].
+    /// Undoes a begin after which nothing was sent: `before` is the record from before [`Chain::begin`].
     pub(super) fn undo_begin(&mut self, before: Saved) {
         self.saved = before;
         self.failures.marker_before = None;
@@ -155,8 +155,8 @@ impl Chain {
         self.saved.refresh_token = Some(next.clone());
     }
 
-    /// The chain begins with `seed`, the configured one, from now on. Another host's seed that was tried is
-    /// superseded too.
+    /// From now on, the chain begins with `seed`, the configured one, which also supersedes another host's seed that
+    /// was tried.
     fn begin_with(&mut self, seed: &Secret) {
         let tried = self.tried_seeds(self.failures.marker_before.as_ref());
         self.saved.begin_with_seed(seed);
@@ -166,8 +166,8 @@ impl Chain {
         }
     }
 
-    /// The refresh tokens other than the chain's that failed, or whose outcome is not known, by `marker`: each may be
-    /// a seed that never began a chain.
+    /// The refresh tokens other than the chain's that failed, or, by `marker`, have no known outcome: each may be a
+    /// seed that never began a chain.
     fn tried_seeds(&self, marker: Option<&Marker>) -> Vec<String> {
         let failed = self.saved.failure.as_ref().map(|failure| &failure.refresh_token_hash);
         let unsure = marker.map(|marker| &marker.refresh_token_hash);
@@ -185,8 +185,8 @@ impl Chain {
 
     /// A login brought `grant` and with it `refresh_token`.
     ///
-    /// A chain of the login's own begins. The seed that is configured, and those that were used
-    /// before, do not begin another one from now on; a seed that was never seen still does.
+    /// A chain of the login's own begins. From now on, neither the configured seed nor an earlier one begins another
+    /// chain; a new seed still does.
     pub(super) fn begin_with_login(
         &mut self,
         grant: &Grant,
@@ -196,7 +196,7 @@ impl Chain {
         let mut begun = Saved {
             login_hash: Some(refresh_token.hash()),
             refresh_token: Some(refresh_token.clone()),
-            // RFC 6749 §5.1: an answer without a scope grants what was asked for.
+            // RFC 6749 §5.1: an answer without a scope grants the requested one.
             granted_scope: grant.scope.clone().or_else(|| self.scope.clone()),
             revision: self.saved.revision,
             fence: self.saved.fence,
@@ -209,10 +209,10 @@ impl Chain {
         self.saved = begun;
     }
 
-    /// Notes in `begun`, which a login began, the seeds that are known here.
+    /// Notes the seeds that are known here in `begun`, which a login began.
     ///
-    /// One of them may never have begun a chain: the login may have been made where the service's environment can't
-    /// be seen. Where the issuer does not rotate, the chain's token is the seed itself.
+    /// One of them may never have begun a chain, because the login may have been made without the service's
+    /// environment. If the issuer does not rotate, the chain's token is the seed itself.
     pub(super) fn supersede_seeds(&self, begun: &mut Saved) {
         let known = &self.saved;
         let begun_with = known.superseded_seeds.iter().chain(&known.seed_hash).cloned();
@@ -223,27 +223,27 @@ impl Chain {
         }
     }
 
-    /// A refresh with `presented` failed. Returns whether an answer was lost before, as [`Failures::failed`].
+    /// A refresh with `presented` failed. Returns true if an answer was lost before, as [`Failures::failed`].
     pub(super) fn failed(&mut self, presented: &Presented, failure: &Failure) -> bool {
         self.failures.failed(failure, presented.hash(), &mut self.saved.pending)
     }
 
-    /// `presented` was refused. Returns whether the chain goes on that superseded it: it is a seed that the
-    /// configuration went back to.
+    /// `presented` was refused. Returns true if it is a seed that the configuration went back to; the chain that
+    /// superseded it is then used again.
     pub(super) fn returns_from_seed(&mut self, presented: &Presented) -> bool {
         let token = presented.token();
         token.is_some_and(|token| self.seed.is_given_up(token, &self.saved))
     }
 
-    /// `presented` was refused. Returns whether the seed is to be tried in its place: it is the chain's, and this is the
-    /// first time.
+    /// `presented` was refused. Returns true if the seed is to be tried in its place: `presented` is the chain's, and
+    /// this is its first refusal.
     pub(super) fn falls_back(&mut self, presented: &Presented) -> bool {
         let is_fallback = self.is_of_chain(presented) && self.has_fallback();
         let refused = presented.hash().filter(|_| is_fallback);
         refused.is_some_and(|hash| self.failures.refuse_chain(hash))
     }
 
-    /// The seed may be tried where the chain's refresh token was refused, and is another one.
+    /// True if the seed may be tried in place of the chain's refused refresh token, and differs from it.
     fn has_fallback(&self) -> bool {
         self.seed.token() != self.saved.refresh_token.as_ref()
             && self.seed.may_replace_chain(&self.saved)
@@ -259,7 +259,7 @@ impl Chain {
         retry_at: Timestamp,
     ) {
         let hash = presented.hash();
-        // Another host may have a seed to try in the place of the chain's refresh token.
+        // Another host may have a seed to try in place of the chain's refresh token.
         let seed_is_elsewhere = failure.class == Class::TokenDead
             && self.is_of_chain(presented)
             && self.saved.seed_hash != hash
@@ -275,16 +275,16 @@ impl Chain {
         self.failures.settle();
     }
 
-    /// Forgets the chain: it is of another issuer or client.
+    /// Forgets the chain, because it belongs to another issuer or client.
     pub(super) fn forget(&mut self) {
         self.saved = Saved::default();
         self.failures.settle();
         self.record_configured_seed();
     }
 
-    /// Goes by the stored record from now on.
+    /// Uses the stored record from now on.
     pub(super) fn adopt(&mut self, stored: Saved) -> Outlook {
-        // The refreshes of others with the chain say nothing about a seed that is to begin another one.
+        // The refreshes of other hosts with the chain say nothing about a seed that is to begin another chain.
         let new_seed = self.seed.hash().filter(|_| self.begins_with_seed()).map(str::to_owned);
         let configured_seed = self.saved.configured_seed.take();
         let client = self.saved.client.take().or_else(|| stored.client.clone());
@@ -294,7 +294,7 @@ impl Chain {
         let all_well = self.saved.pending.is_none() && self.saved.failure.is_none();
         let is_settled = self.saved.refresh_token != before.refresh_token || all_well;
         if is_settled {
-            // Another chain, the next refresh token of ours, or a refresh that went well.
+            // Another chain, the next refresh token of this one, or a successful refresh.
             self.failures.settle_all_but(new_seed.as_deref());
         }
         let seed_is_next = self.recall_failure();
@@ -307,8 +307,8 @@ impl Chain {
         Outlook { is_settled, retry_at, is_due }
     }
 
-    /// Goes on from the stored failure, whoever stored it. Returns whether it is news that the chain's refresh token was
-    /// refused, and the seed is to be tried.
+    /// Takes over the stored failure, whoever stored it. Returns true if it brings the news that the chain's refresh
+    /// token was refused, and the seed is to be tried.
     fn recall_failure(&mut self) -> bool {
         let Some(stored) = &self.saved.failure else { return false };
         let chain = self.saved.refresh_token.as_ref().map(Secret::hash);
@@ -333,8 +333,8 @@ impl Chain {
         known.find(|failure| failure.concerns(&hash))
     }
 
-    /// Another host, another process or an earlier start was told that the refresh token to present next is no good:
-    /// all of them together try it once.
+    /// True if another host, another process or an earlier start was told that the refresh token to present next is
+    /// invalid: all of them together try it once.
     pub(super) fn is_refused_elsewhere(&self, now: Timestamp) -> bool {
         let failure = self.applicable_failure().filter(|failure| failure.retry_at > now);
         failure.is_some() && failure != self.failures.own.as_ref()

@@ -4,30 +4,29 @@ use crate::clock::Timestamp;
 use crate::record::{Marker, SavedFailure};
 use crate::token::grant::{Class, Failure, Reached};
 
-/// The failures and lost answers that are known of a chain.
+/// The known failures and lost answers of a chain.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// Hash of the request besides its refresh token: a failure with another one says nothing of the next try.
+    /// The hash of the request without its refresh token: a failure of another request says nothing about the next try.
     pub(super) client_hash: String,
-    /// Hash of a refresh token whose last use got no answer.
+    /// The hash of a refresh token whose last use got no answer.
     unanswered: Option<String>,
-    /// The marker that the refresh under way found: of an earlier one that got no answer.
+    /// The marker of an earlier refresh without an answer, which the refresh under way found.
     pub(super) marker_before: Option<Marker>,
-    /// Hash of the chain's refresh token that was refused, where the seed is tried in its place.
+    /// The hash of the chain's refused refresh token, while the seed is tried in its place.
     pub(super) refused_chain: Option<String>,
-    /// The chain's refresh token was refused after an answer had gone missing.
+    /// True if the chain's refresh token was refused after an answer had gone missing.
     answer_lost: bool,
-    /// The last permanent failure that was our own: others may store theirs in its place.
+    /// The last permanent failure of this host: other hosts may replace it in the record with theirs.
     pub(super) own: Option<SavedFailure>,
 }
 
 impl Failures {
-    /// There was none yet.
     pub(super) fn new(client_hash: String) -> Self {
         Self { client_hash, ..Self::default() }
     }
 
-    /// They delay the next try no longer.
+    /// Ends their delay of the next try.
     pub(super) fn settle(&mut self) {
         self.unanswered = None;
         self.refused_chain = None;
@@ -35,16 +34,16 @@ impl Failures {
         self.own = None;
     }
 
-    /// The same, but for our own failure with the refresh token of `hash`.
+    /// The same, except for our own failure with the refresh token of `hash`.
     pub(super) fn settle_all_but(&mut self, hash: Option<&str>) {
         let own = self.own.take().filter(|own| Some(own.refresh_token_hash.as_str()) == hash);
         self.settle();
         self.own = own;
     }
 
-    /// A refresh with the token of `hash` failed, whose marker is `pending`. Returns whether an answer was lost before:
-    /// of the chain, where the refresh token was refused now, else of this refresh token. A refusal of the client
-    /// says nothing of an answer that was lost before.
+    /// A refresh failed that presented the token of `hash` and had the marker `pending`. Returns true if an answer was
+    /// lost before: of the chain, if the refresh token was refused now, else of this refresh token. A refusal of the
+    /// client says nothing about an earlier lost answer.
     pub(super) fn failed(
         &mut self,
         failure: &Failure,
@@ -55,10 +54,10 @@ impl Failures {
         let before = self.marker_before.take();
         match (failure.reached, failure.class) {
             (Reached::Perhaps, _) => self.unanswered = hash,
-            // Of the earlier refresh this says nothing: the issuer was not reached, or did not look at the
-            // refresh token.
+            // This says nothing about the earlier refresh: the issuer was not reached, or did not look at the refresh
+            // token.
             (Reached::No, Class::Transient) => *pending = before,
-            // The stored failure tells what is known of the refresh token; nothing is known of another one.
+            // The stored failure says everything known about the refresh token; nothing is known about any other.
             (Reached::No, Class::Permanent | Class::TokenDead) => {
                 *pending =
                     before.filter(|marker| Some(&marker.refresh_token_hash) != hash.as_ref());
@@ -71,15 +70,15 @@ impl Failures {
         self.answer_lost
     }
 
-    /// The chain's refresh token, of `hash`, was refused, and the seed is tried in its place. Returns whether that is
+    /// The chain's refresh token, of `hash`, was refused, and the seed is tried in its place. Returns true if that is
     /// news.
     pub(super) fn refuse_chain(&mut self, hash: String) -> bool {
         let known = self.refused_chain.replace(hash);
         known != self.refused_chain
     }
 
-    /// A refresh with the token of `hash` failed permanently, and is tried again at `retry_at`. Returns the
-    /// failure to store.
+    /// A refresh with the token of `hash` failed permanently, and is tried again at `retry_at`. Returns the failure to
+    /// store.
     pub(super) fn remember(
         &mut self,
         failure: &Failure,
@@ -101,8 +100,8 @@ impl Failures {
         self.own.clone()
     }
 
-    /// Another process or host stored `stored`; the chain's refresh token is the one of `chain`. Returns the failure
-    /// that is known since: where `stored` is about another client (a host that is configured otherwise), ours.
+    /// Another process or host stored `stored`; `chain` is the hash of the chain's refresh token. Returns the failure
+    /// that counts now: ours, if `stored` is about another client (of a host with another configuration).
     pub(super) fn recall(
         &mut self,
         stored: &SavedFailure,
@@ -115,9 +114,9 @@ impl Failures {
         known
     }
 
-    /// The record has the marker `pending`, and the refresh token of `presented` is the next one. Returns whether an
-    /// earlier refresh with that has no known outcome. A marker that is gone had its answer: where that was
-    /// lost, the stored failure says so.
+    /// The record has the marker `pending`, and `presented` is the hash of the next refresh token. Returns true if an
+    /// earlier refresh with that token has no known outcome. A missing marker had its answer: if that was lost, the
+    /// stored failure says so.
     pub(super) fn recall_marker(
         &mut self,
         pending: Option<&Marker>,
@@ -128,13 +127,13 @@ impl Failures {
         self.unanswered.is_some()
     }
 
-    /// The stored failure, and our own: others store theirs in its place, or a success.
+    /// The stored failure, and our own, which others replace with theirs or with a success.
     pub(super) fn of_this_client<'a>(
         &'a self,
         stored: Option<&'a SavedFailure>,
     ) -> impl Iterator<Item = &'a SavedFailure> {
         let both = [stored, self.own.as_ref()].into_iter().flatten();
-        // Older versions stored that a secret was missing, which each start looks at anew.
+        // Older versions stored a missing secret as a failure; each start looks for the secret anew.
         both.filter(|failure| {
             !failure.what.starts_with("Missing ") && failure.client_hash == self.client_hash
         })

@@ -1,13 +1,13 @@
-//! What the chain tells the schedule of a record that was taken up.
+//! The consequences of a new record, which the chain passes to the schedule.
 
 use crate::clock::Timestamp;
 
-/// The consequences of a record that was taken up for the next try.
+/// The consequences of a new record for the next try.
 pub(super) struct Outlook {
-    /// The failures that delayed it are over.
+    /// The failures that delayed the next try are over.
     pub(super) is_settled: bool,
-    /// A stored failure delays it until then.
+    /// A stored failure delays the next try until this time.
     pub(super) retry_at: Option<Timestamp>,
-    /// It is made at once.
+    /// The next try is made at once.
     pub(super) is_due: bool,
 }

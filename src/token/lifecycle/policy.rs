@@ -13,7 +13,7 @@ pub struct Policy {
     pub refresh_before_ms: u64,
     /// The wait after a permanent failure, in milliseconds.
     pub retry_interval_ms: u64,
-    /// The configured refresh token; None where there is none, or it is missing.
+    /// The configured refresh token; None if there is none, or it is missing.
     pub seed: Option<Secret>,
     /// The grant uses no refresh token (client credentials).
     pub without_refresh_token: bool,
@@ -27,11 +27,11 @@ impl Policy {
     /// The policy of `config`.
     pub fn of(config: &AutoRefresh) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        // With a placeholder for the refresh token, the request is everything else about it.
+        // With a placeholder for the refresh token, the hash covers the rest of the request.
         let client_hash = grant::request(config, None, config.scope.as_deref())
             .map(|request| {
                 let mut all = format!("{}\n{}", request.url, request.body.expose());
-                // Another version of this program is no other client.
+                // A new version of this program is the same client.
                 let headers = request.headers.iter().filter(|(name, _)| name != grant::USER_AGENT);
                 for (name, value) in headers {
                     all.push_str(name);

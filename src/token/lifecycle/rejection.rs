@@ -1,10 +1,9 @@
-//! The provider refused the access token in hand: the time of its next refresh.
+//! Refusals of the access token by the provider, and the time of the refresh that follows.
 //!
-//! A refused token is refreshed at once. Where the provider refuses the new token too, another one would
-//! hardly be better: the next refresh waits, twice as long each time. The doubling ends with a token that
-//! came for another reason (by schedule, by an order, by a login), or with one that was not refused for as
-//! long as the longest wait. The count is stored with the token, so that it survives a restart and all
-//! hosts of a chain share it.
+//! A refused token is refreshed at once. If the provider refuses the new token too, another one would hardly be better:
+//! the next refresh waits, twice as long each time. The doubling ends with a token that came for another reason (the
+//! schedule, an order, a login), or with one that was not refused for as long as the longest wait. The count is stored
+//! with the token, so that it survives a restart and all hosts of a chain share it.
 
 use crate::clock::{Due, Moment};
 use crate::token::backoff::{REJECTION_WAIT_MAX_MS, rejection_wait_ms};
@@ -16,22 +15,22 @@ pub enum OnRejection {
     Refresh,
     /// A refresh is due anyway; this refusal adds none.
     Join,
-    /// A refresh begins in so many milliseconds, and no request waits for it.
+    /// A refresh begins in this many milliseconds, and no request waits for it.
     Later(u64),
-    /// None: the token was replaced since, or its refusal is known.
+    /// Nothing happens: the token was replaced since, or its refusal is known.
     Nothing,
 }
 
 /// The refusals of the token in hand and of those before it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rejection {
-    /// So many refreshes of refused tokens in a row brought this one.
+    /// The number of refreshes of refused tokens in a row that brought this one.
     in_a_row: u32,
     /// The time at which a refresh brought it.
     since: Option<Due>,
-    /// It was refused.
+    /// True if it was refused.
     pub(super) is_known: bool,
-    /// The time at which it is refreshed for that; None once that was tried.
+    /// The time at which it is refreshed for its refusal; None after the try.
     pub(super) refresh_due: Option<Due>,
 }
 
@@ -47,7 +46,7 @@ impl Rejection {
         Self { in_a_row, since: Some(Due::after(since, 0)), ..Self::default() }
     }
 
-    /// The token was refused. Returns false where that was known.
+    /// The token was refused. Returns false if that was known.
     pub(super) fn note(&mut self, now: Moment) -> bool {
         if self.is_known {
             return false;
@@ -71,12 +70,12 @@ impl Rejection {
         due
     }
 
-    /// So many refreshes of refused tokens in a row bring the next token, if this one is refreshed for its refusal.
+    /// The number of refreshes in a row for the next token, if this token is refreshed for its refusal.
     pub(super) fn in_a_row_with_next(self) -> u32 {
         if self.is_known { self.in_a_row.saturating_add(1) } else { 0 }
     }
 
-    /// The refresh could not be tried: the next refusal counts.
+    /// The refresh could not be tried, so the next refusal counts.
     pub(super) fn withdrawn(&mut self) {
         (self.is_known, self.refresh_due) = (false, None);
     }

@@ -12,51 +12,51 @@ use crate::token::lifecycle::policy::Policy;
 
 /// The longest wait for a wrong wall clock to be set.
 pub(crate) const WRONG_CLOCK_WAIT_MS: u64 = 600_000;
-/// The wait after this machine had run out of something that a request takes.
+/// The wait after a resource of this machine ran out that a request needs.
 const SHORTAGE_RETRY_MS: u64 = 1_000;
 
 /// The next action of the refresher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instruction {
-    /// Nothing for so many milliseconds, unless something happens.
+    /// Nothing for this many milliseconds, unless something happens.
     Wait(u64),
-    /// The wall clock must be wrong: nothing for so many milliseconds.
+    /// Nothing for this many milliseconds, because the wall clock must be wrong.
     WaitForClock(u64),
     /// Refresh now.
     Refresh,
 }
 
-/// A try that failed.
+/// A failed try.
 #[derive(Clone, Copy, Debug)]
 struct Try {
     at: Moment,
     class: Class,
-    /// A secret was not there.
+    /// True if a secret was missing.
     is_missing: bool,
-    /// The issuer asked to be left alone until then.
+    /// The time until which the issuer asked to be left alone.
     asked_until: Option<Due>,
 }
 
-/// The access token in hand, and when the next refresh is.
+/// The access token in hand, and the time of the next refresh.
 #[derive(Debug)]
 pub(super) struct Schedule {
     pub(super) access: Access,
     /// The wait after a permanent failure, in milliseconds.
     retry_interval_ms: u64,
     started: Moment,
-    /// A wrong wall clock is not waited for any more: a refresh succeeded, or somebody asked for one.
+    /// True after a successful or ordered refresh: a wrong wall clock is not awaited any more.
     ignores_clock: bool,
     /// Failures since the last success.
     pub(super) failures: u32,
-    /// Of these, the last in a row that requests without a token waited for.
+    /// The last of these in a row, for which requests without a token waited.
     failures_while_wanted: u32,
     /// The time of the next try after a failure, or after a refresh whose answer is missing.
     pub(super) next_attempt: Option<Due>,
     /// The last try that failed; None once one succeeds.
     last_failure: Option<Try>,
-    /// The time of the last order, if it has not been tried yet.
+    /// The time of the last order, until it is tried.
     ordered: Option<Moment>,
-    /// A request found no token that it could use since the last try.
+    /// True if a request found no usable token since the last try.
     is_wanted: bool,
 }
 
@@ -82,7 +82,7 @@ impl Schedule {
         self.retry_interval_ms = policy.retry_interval_ms;
     }
 
-    /// Returns what to do at `now`, where the newest record was written at `saved_at`.
+    /// Returns the instruction at `now`; `saved_at` is the time at which the newest record was written.
     pub(super) fn next(&self, saved_at: Timestamp, now: Moment) -> Instruction {
         let wait_ms = self.due(now).left_ms(now);
         if wait_ms > 0 {
@@ -94,7 +94,7 @@ impl Schedule {
         }
     }
 
-    /// The time at which the next refresh is due, whether or not the wall clock is right.
+    /// The time of the next refresh, whether or not the wall clock is right.
     fn due(&self, now: Moment) -> Due {
         if self.ordered.is_some() {
             return Due::after(now, 0);
@@ -103,24 +103,24 @@ impl Schedule {
         self.access.rejection.refresh_due.map_or(planned, |due| due.earlier(planned))
     }
 
-    /// The time of the next refresh that nobody asked for.
+    /// The time of the next refresh without an order.
     pub(super) fn planned_or_now(&self, now: Moment) -> Due {
         self.planned().unwrap_or(Due::after(now, 0))
     }
 
-    /// The same; None where there is nothing to wait for.
+    /// The same; None if there is nothing to wait for.
     fn planned(&self) -> Option<Due> {
         self.next_attempt.or_else(|| self.access.refresh_due())
     }
 
-    /// Somebody wants a refresh now, whatever delays the next one.
+    /// Orders a refresh now, in spite of any delay.
     pub(super) fn order(&mut self, now: Moment) {
         self.ordered = Some(now);
         self.ignores_clock = true;
     }
 
-    /// A request found no token that it could use. While such requests come, a failure that may pass is tried
-    /// again soon. Returns whether that brings the next try forward.
+    /// A request found no usable token. While such requests come, a transient failure is soon followed by a try.
+    /// Returns true if that brings the next try forward.
     pub(super) fn wanted(&mut self, now: Moment) -> bool {
         if self.access.usable_ms(now).is_some() {
             return false;
@@ -137,8 +137,8 @@ impl Schedule {
         brought != next
     }
 
-    /// The provider refused the token in hand. Returns the wait until it is refreshed for that, in milliseconds:
-    /// None where its refusal is known, or `is_refused_elsewhere`.
+    /// The provider refused the token in hand. Returns the wait until it is refreshed for that, in milliseconds; None
+    /// if its refusal is known, or `is_refused_elsewhere`.
     pub(super) fn rejected(&mut self, is_refused_elsewhere: bool, now: Moment) -> Option<u64> {
         let is_news = self.access.rejection.note(now);
         if !is_news || is_refused_elsewhere {
@@ -150,8 +150,8 @@ impl Schedule {
         Some(due.left_ms(now))
     }
 
-    /// A try was given up before anything was sent, and not for another process or host: whoever asked
-    /// for it has to ask again. Returns whether it was ordered.
+    /// Notes that a try was given up before anything was sent, and not because of another process or host: an order has
+    /// to be given again. Returns true if the try was ordered.
     pub(super) fn withdrawn(&mut self) -> bool {
         self.access.rejection.withdrawn();
         self.ordered.take().is_some()
@@ -172,10 +172,11 @@ impl Schedule {
         self.access.take(grant, is_ordered, sent, now, rng)
     }
 
-    /// Takes up the token of `record`, which came from `source`. Returns whether it is another one that is still good.
+    /// Takes up the token of `record`, which came from `source`. Returns true if it is a different one that is still
+    /// valid.
     pub(super) fn take_up(&mut self, record: &Saved, source: &'static str, now: Moment) -> bool {
         let brought = self.access.take_up(record, source, now);
-        // What was stored before the order, or while a refresh was under way, is not what was ordered.
+        // A token that was stored before the order, or while a refresh was under way, does not fulfil the order.
         let came_after = |ordered: Moment| record.saved_at >= ordered.wall;
         if brought && record.pending.is_none() && self.ordered.is_some_and(came_after) {
             self.ordered = None;
@@ -191,14 +192,14 @@ impl Schedule {
         self.last_failure = None;
     }
 
-    /// Plans the next try by a record that was taken up.
+    /// Plans the next try by a new record.
     pub(super) fn follow(&mut self, outlook: &Outlook, now: Moment) {
         if outlook.is_settled {
             self.settle();
         }
         if let Some(retry_at) = outlook.retry_at {
             self.failures = self.failures.max(1);
-            // A clock that was ahead when it was stored does not make the wait longer.
+            // A clock that was fast at the time of storing does not lengthen the wait.
             let longest = Due::after(now, self.retry_interval_ms);
             self.next_attempt = Some(Due::at(retry_at, now).earlier(longest));
         }
@@ -220,7 +221,7 @@ impl Schedule {
         let is_transient = failure.class == Class::Transient;
         let delay_ms = match failure.class {
             _ if falls_back_to_seed => 0,
-            // It tells nothing of the issuer, so nothing grows.
+            // It says nothing about the issuer, so the wait does not grow.
             Class::Transient if is_ours => SHORTAGE_RETRY_MS,
             Class::Transient => {
                 let room = self.room(now);
@@ -228,8 +229,8 @@ impl Schedule {
             }
             Class::Permanent | Class::TokenDead => self.retry_interval_ms,
         };
-        // A try that somebody asked for does not delay the planned one. A plan to try again soon is over where
-        // this failure says that it does not help.
+        // An ordered try does not delay the planned one. A plan for a try soon ends if this failure says that such a
+        // try does not help.
         let was_transient = self.last_failure.is_some_and(|last| last.class == Class::Transient);
         let is_over = is_ours || was_transient && !is_transient;
         let planned = self.planned().filter(|planned| !is_over && !planned.reached(now));
@@ -247,13 +248,14 @@ impl Schedule {
         self.next_attempt = Some(next);
         self.ordered = None;
         self.is_wanted = false;
-        // The refresh of a refused token was tried: the backoff decides about the next one.
+        // The refresh of a refused token was tried, so the backoff decides about the next one.
         self.access.rejection.refresh_due = None;
         next
     }
 
-    /// The number of failures in a row that the next delay counts. The doubling begins anew when requests begin to wait:
-    /// earlier failures, with a token or with nobody waiting, say nothing of how long requests should wait.
+    /// The number of failures in a row that the next delay counts. The doubling begins anew when requests begin to
+    /// wait: earlier failures, with a token or without a waiting request, say nothing about how long requests should
+    /// wait.
     fn failures_in(&mut self, room: Room) -> u32 {
         if room != Room::Wanted {
             self.failures_while_wanted = 0;
@@ -272,9 +274,9 @@ impl Schedule {
         }
     }
 
-    /// A refresh that is due waits so many milliseconds for a wrong wall clock to be set: None once it is right, after
-    /// [`WRONG_CLOCK_WAIT_MS`], once somebody asked for a refresh, and once one succeeded, since tokens are timed by
-    /// both clocks. A wall clock is wrong that is behind this program, or behind the record written at `saved_at`.
+    /// The rest of a due refresh's wait for a wrong wall clock to be set, in milliseconds. None once the clock is
+    /// right, after [`WRONG_CLOCK_WAIT_MS`], after an order, and after a successful refresh, because tokens are timed
+    /// by both clocks. A wall clock is wrong if it is behind this program, or behind the record written at `saved_at`.
     pub(super) fn clock_wait_left_ms(&self, saved_at: Timestamp, now: Moment) -> Option<u64> {
         let lag_ms = u64::try_from(RELEASED_AT.max(saved_at).millis_since(now.wall)).unwrap_or(0);
         let waited_ms = now.steady_ms.saturating_sub(self.started.steady_ms);
@@ -282,7 +284,7 @@ impl Schedule {
         (wait_ms > 0 && !self.ignores_clock).then_some(wait_ms)
     }
 
-    /// The last try failed for the lack of a secret.
+    /// True if the last try failed because a secret was missing.
     pub(super) fn lacks_a_secret(&self) -> bool {
         self.last_failure.is_some_and(|last| last.is_missing)
     }

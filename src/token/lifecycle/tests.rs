@@ -1,4 +1,4 @@
-//! Tables of what the machine decides, rule by rule.
+//! Tables of the machine's decisions, rule by rule.
 
 use super::*;
 use crate::clock::Timestamp;
@@ -62,7 +62,7 @@ fn presented(machine: &Lifecycle) -> String {
     }
 }
 
-/// Refreshes at `now`; what is to be on disk.
+/// Refreshes at `now`, and returns the record to write.
 fn succeed(machine: &mut Lifecycle, granted: &Grant, now: Moment) -> Saved {
     assert_eq!(machine.next(now), Instruction::Refresh);
     let presented = machine.presented();
@@ -398,7 +398,7 @@ fn a_stored_refusal_of_the_client_is_not_tried_again_for_a_marker_before_it() {
     let (_, saved) = fail(&mut machine, &failure(Class::Permanent), START);
     let restarted = Lifecycle::new(policy(Some("s")), saved.clone(), START);
     assert_eq!(wait(&restarted, START), HOUR_MS);
-    // The client is mended, and then the refresh token turns out to be dead.
+    // The client is corrected, and then the refresh token turns out to be dead.
     let mended = Policy { client_hash: "other".into(), ..policy(Some("s")) };
     let mut restarted = Lifecycle::new(mended, saved, START);
     assert_eq!(restarted.next(START), Instruction::Refresh);
@@ -432,7 +432,7 @@ fn what_another_process_stored_is_taken_up() {
     assert!(second.take_up(STATE_FILE, Saved { revision: 9, ..saved.clone() }, START));
     assert_eq!((second.consecutive_failures(), presented(&second).as_str()), (0, "r1"));
     assert!(wait(&second, START) > 3_000_000);
-    // Nothing older takes the place of what is known.
+    // An older record does not replace the known one.
     assert!(!second.take_up(STATE_FILE, Saved { revision: 8, ..saved.clone() }, START));
     assert!(
         !second.take_up(STATE_FILE, Saved { revision: 10, ..saved }, START),
@@ -440,8 +440,8 @@ fn what_another_process_stored_is_taken_up() {
     );
 }
 
-/// Seen with five hosts: each that tried the seed had another try the chain's token once more, and nobody said
-/// that the answer was lost.
+/// Seen with five hosts: each host that tried the seed made another one try the chain's token once more, and nobody
+/// reported the lost answer.
 #[test]
 fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once() {
     let mut gone = Lifecycle::new(policy(Some("s")), None, START);
@@ -473,7 +473,7 @@ fn a_chain_that_was_lost_is_tried_once_by_all_hosts_together_and_its_seed_once()
     assert_eq!(wait(&restarted, now), HOUR_MS);
 }
 
-/// Seen with two hosts: the second one, asked after the first had been refused, said that an answer was lost.
+/// Seen with two hosts: the second one, asked after the first had been refused, reported a lost answer.
 #[test]
 fn a_marker_of_another_host_that_got_its_answer_tells_of_no_lost_one() {
     let mut gone = Lifecycle::new(policy(None), None, START);
@@ -500,7 +500,7 @@ fn a_failure_that_is_not_about_the_chain_leads_to_no_seed() {
     assert_eq!((wait(&restarted, now), presented(&restarted).as_str()), (HOUR_MS, "r1"));
 }
 
-/// Seen with five hosts of which each had a header of its own: 75 token requests a second, for ever.
+/// Seen with five hosts, each with a header of its own: 75 token requests a second, for ever.
 #[test]
 fn hosts_that_are_configured_otherwise_do_not_have_each_other_try_for_ever() {
     let mut one = Lifecycle::new(policy(None), None, START);
@@ -528,7 +528,7 @@ fn generations_rise() {
     }
 }
 
-/// What is on disk after a login that saw `policy` and found `stored`.
+/// The record after a login that saw `policy` and found `stored`.
 fn login(policy: Policy, stored: Option<Saved>, refresh: &str) -> Saved {
     let granted = grant("login-access", Some(refresh), 3_600_000);
     let mut machine = Lifecycle::new(policy, stored, START);
@@ -559,7 +559,7 @@ fn after_a_login_seeds_that_were_known_begin_no_chain_and_a_new_one_does() {
         let presented = machine.presented();
         machine.begin(&presented, START)
     };
-    // What the login saw of the seed: in its environment, or in the state file, or both.
+    // The login's knowledge of the seed: from its environment, from the state file, or from both.
     let cases = [
         (Some("seed"), None),
         (Some("seed"), Some(begun.clone())),

@@ -1,4 +1,4 @@
-//! Records of other hosts, other processes and earlier starts, and what they change about the next try.
+//! Records of other hosts, other processes and earlier starts, and their effect on the next try.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Tables of what refusals of a token lead to, and tokens that the issuer repeats.
+//! Tables of the consequences of a token's refusals, and tokens that the issuer repeats.
 
 use super::*;
 
-/// A token that was refused within ten seconds of having been got was not refreshed.
+/// A token that was refused within ten seconds of its arrival was not refreshed.
 #[test]
 fn a_refused_token_is_refreshed_at_once_whatever_its_age() {
     for age_ms in [0, 1, 9_999, 10_000, 60_000] {
@@ -59,7 +59,7 @@ fn one_that_is_refused_after_its_wait_is_refreshed_at_once_and_the_doubling_goes
     assert_eq!(refuse(&mut machine, now), OnRejection::Later(2 * REJECTION_WAIT_FIRST_MS));
 }
 
-/// How the token after one that was refused came, and what a refusal of it leads to.
+/// The ways in which the token after a refused one came, and the consequence of its own refusal.
 #[test]
 fn what_ends_the_doubling() {
     let refused = || {
@@ -147,7 +147,7 @@ fn a_token_that_is_repeated_lives_no_longer_and_the_next_try_is_a_second_after_i
             // Another start sees the same.
             let again = Lifecycle::new(policy(Some("s")), Some(machine.saved().clone()), due);
             assert_eq!(wait(&again, due), 301_000);
-            // And the next one is used as any other.
+            // The next token is used like any other.
             let after = later(due, 301_000);
             succeed(&mut machine, &grant("b", None, 3_600_000), after);
             assert_eq!(generation(&machine), 2);
@@ -205,7 +205,7 @@ fn several_hosts_refresh_a_refused_token_once_and_obey_orders_at_once() {
     assert_eq!((refuse(&mut one, now), refuse(&mut other, now)), (waits, waits));
     one.order(now);
     assert_eq!(one.next(now), Instruction::Refresh);
-    // The issuer repeats the token: that is the outcome for the other host too.
+    // The issuer repeats the token, which is the outcome for the other host too.
     refuse(&mut other, now);
     let due = later(now, 2 * REJECTION_WAIT_FIRST_MS);
     let repeated = succeed(&mut one, &grant("c", None, 3_600_000), due);

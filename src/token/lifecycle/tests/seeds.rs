@@ -10,7 +10,7 @@ fn host(seed: &str, stored: &Saved, now: Moment) -> Lifecycle {
     host
 }
 
-/// A restart with another seed: what the state file says was configured before.
+/// A restart with another seed; the state file names the seed that was configured before.
 fn restart(before: &Lifecycle, seed: &str, now: Moment) -> Lifecycle {
     let mut again = Lifecycle::new(policy(Some(seed)), Some(before.saved().clone()), now);
     again.record_configured_seed();
@@ -100,7 +100,7 @@ fn a_configuration_that_goes_back_to_a_superseded_seed_is_obeyed() {
     assert!(back.token().is_none());
     let saved = succeed(&mut back, &grant("a-1", Some("r-1"), 3_600_000), now);
     assert_eq!(presented(&back), "r-1");
-    // From now on it is the other one that is superseded.
+    // From now on, the other seed is superseded.
     assert_eq!(presented(&host("s2", &saved, now)), "r-1");
     // While it runs, a file with the secret may change too.
     back.set_policy(policy(Some("s2")));
@@ -137,7 +137,7 @@ fn where_the_superseded_seed_is_refused_the_chain_goes_on() {
     let saved = saved.unwrap();
     assert_eq!((saved.failure.clone(), saved.pending.clone()), (None, None));
     assert_eq!(presented(&restart(&back, "s1", now)), "r-2", "and it is tried once");
-    // An issuer that is away says nothing about it.
+    // A failing issuer says nothing about the seed.
     let mut away = restart(&own, "s1", now);
     let (after, _) = fail(&mut away, &failure(Class::Transient), now);
     assert!(!after.returns_to_newer_chain);
@@ -156,7 +156,7 @@ fn a_variable_that_is_missing_for_a_while_is_no_change() {
     assert_eq!(presented(&restart(&without, "s1", now)), "r-2");
 }
 
-/// The environment of who logs in may not be the service's.
+/// A login may be made without the service's environment.
 #[test]
 fn a_login_says_nothing_of_what_the_service_is_configured_with() {
     let mut service = host("s1", &chain_of("s1"), START);

@@ -1,4 +1,4 @@
-//! Tables of when the machine refreshes: orders, refusals, schedules, delays and clocks.
+//! Tables of the times of refreshes: orders, refusals, schedules, delays and clocks.
 
 use super::*;
 use crate::config::Missing;
@@ -49,7 +49,7 @@ fn a_missing_secret_is_looked_for_at_each_start() {
             (Instruction::Refresh, None)
         );
     }
-    // And once it is there, the wait is over.
+    // Once the secret is there, the wait is over.
     machine.set_policy(Policy { client_hash: "complete".into(), ..policy(Some("s")) });
     assert_eq!(machine.next(START), Instruction::Refresh);
 }
@@ -94,7 +94,7 @@ fn an_order_outlives_a_refresh_of_another_process_that_was_over_before_it() {
     machine.order(ordered);
     assert!(machine.take_up(STATE_FILE, stored, ordered));
     assert_eq!(machine.next(ordered), Instruction::Refresh);
-    // One that ends after the order was running when it came.
+    // A refresh that ends after the order was running when the order came.
     other.order(ordered);
     let stored = succeed(&mut other, &grant("b", None, 3_600_000), ordered);
     assert!(machine.take_up(STATE_FILE, stored, ordered));
@@ -126,7 +126,7 @@ fn a_scheduled_refresh_waits_for_nothing_else() {
         succeed(&mut machine, &grant("a", None, lifetime_ms), START);
         let half = u64::try_from(lifetime_ms).unwrap() / 2;
         assert!(wait(&machine, START) <= half, "{lifetime_ms}");
-        // Nor for what is held back because tokens are refused in turn.
+        // Nor for a refresh that is delayed because tokens are refused in turn.
         refuse(&mut machine, START);
         succeed(&mut machine, &grant("b", None, lifetime_ms), START);
         refuse(&mut machine, START);
@@ -151,7 +151,7 @@ fn a_try_that_was_ordered_and_fails_delays_no_scheduled_one() {
         let (after, _) = fail(&mut machine, &failure(class), now);
         assert!(after.next_attempt.left_ms(now) <= 5_000, "{class:?}");
     }
-    // But where nothing helps by itself any more, no backoff goes on.
+    // If nothing but a person can help, no backoff goes on.
     let mut machine = Lifecycle::new(policy(Some("s")), None, START);
     fail(&mut machine, &failure(Class::Transient), START);
     machine.order(START);
