@@ -1,9 +1,9 @@
 //! Finds the state file of each chain before a refresher begins with it.
 //!
-//! A chain is kept under the name of one of its providers. Where that one was renamed or taken out, or where
-//! each of several had a file of its own once, the tokens are not where they are looked for first, and to
-//! begin without them would spend a refresh token a second time, which many issuers take for theft. A file
-//! tells whose it is by the seed that its chain began with, and by its issuer and client.
+//! A chain is kept under the name of one of its providers. If that provider was renamed or removed, or if several
+//! providers once had a file each, the tokens are not where they are looked for first. Beginning without them would
+//! spend a refresh token a second time, which many issuers take for theft. The seed that its chain began with, and its
+//! issuer and client, tell which chain a file belongs to.
 
 mod contents;
 mod homes;

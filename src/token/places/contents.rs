@@ -1,4 +1,4 @@
-//! The state files of a folder, and which of them a chain's are. Pure, but for reading them.
+//! The state files of a folder, and the chains they belong to. Pure, except for reading them.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -8,34 +8,34 @@ use crate::token::group::Group;
 use crate::token::places::whose::{Claim, claim, freshness};
 use crate::token::state_file::StateFile;
 
-/// The state files of a folder, as far as they can be read.
+/// The readable state files of a folder, and the unreadable ones by name.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(super) folder: PathBuf,
-    /// The name of each, and what it holds.
+    /// The name and the content of each file.
     pub(super) files: Vec<(String, Saved)>,
-    /// The names of those that are there and can't be read for now.
+    /// The names of files that exist and can't be read for now.
     pub(super) unreadable: Vec<String>,
-    /// Why the folder can't be listed, where it can't.
+    /// The error of listing the folder, if there was one.
     pub(super) unlisted: Option<io::Error>,
 }
 
-/// What was found of a chain.
+/// The files of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The name of its file, which may be that of a provider that is no more; None where there is none.
+    /// The name of its file, possibly that of a removed provider; None if there is no file.
     pub slug: Option<String>,
     /// Older files of its providers, to be moved aside.
     pub stale: Vec<String>,
 }
 
-/// Names of which one is surely free.
+/// Candidate names, of which at least one is free.
 pub(super) fn numbered(slug: &str) -> impl Iterator<Item = String> {
     (2_u32..).map(move |number| format!("{slug}-{number}"))
 }
 
 impl Contents {
-    /// Reads the state files in `folder`. What is wrong with one is said by the refresher that needs it.
+    /// Reads the state files in `folder`. The refresher that needs a file reports its faults.
     pub(crate) fn read(folder: &Path) -> Self {
         let mut contents = Self { folder: folder.to_owned(), ..Self::default() };
         let all = StateFile::all_in(folder).unwrap_or_else(|error| {
@@ -60,12 +60,12 @@ impl Contents {
             || self.unreadable.iter().any(|known| known == slug)
     }
 
-    /// Where the chain of `group` is, which is one of `all`. Files called as in `in_use` belong to refreshers
-    /// that run.
+    /// Finds the file of the chain of `group`, which is one of `all`. Files with the names `in_use` belong to running
+    /// refreshers.
     pub(crate) fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
         let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
         if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
-            // It may hold the newest tokens: it is waited for rather than passed over.
+            // It may hold the newest tokens, so the refresher waits for it instead of skipping it.
             return Found { slug: Some(slug.clone()), stale: Vec::new() };
         }
         let known = self.of_chain(group, all, in_use);
@@ -75,8 +75,8 @@ impl Contents {
         Found { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
     }
 
-    /// The same for a chain whose refresher runs with the file called `own`, and moves it itself. Another process
-    /// may have moved it already: only what is older than that file is stale.
+    /// Finds the files of a chain whose refresher runs with the file called `own`, and moves it itself. Another process
+    /// may have moved it already: only files older than that one are stale.
     pub(crate) fn find_beside(
         &self,
         group: &Group,
@@ -91,7 +91,7 @@ impl Contents {
         Found { slug: None, stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect() }
     }
 
-    /// The files of the chain of `group` that are the surest ones, of those that nobody uses.
+    /// The unused files with the strongest claim to be of the chain of `group`.
     fn of_chain(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Vec<(&str, &Saved)> {
         let files = self.files.iter().map(|(slug, saved)| (slug.as_str(), saved));
         let free = files.filter(|(slug, _)| !in_use.contains(slug));

@@ -1,22 +1,22 @@
-//! Hands out the names of state files. Pure.
+//! Assigns the names of state files. Pure.
 
 use std::collections::BTreeSet;
 
 use crate::token::group::Group;
 use crate::token::places::contents::{Contents, numbered};
 
-/// Hands out names for state files, none of them twice.
+/// Assigns names of state files, none of them twice.
 #[derive(Debug, Default)]
 pub(crate) struct Homes {
-    /// Used by refreshers that run, or given out.
+    /// Names of running refreshers' files, and assigned names.
     pub taken: BTreeSet<String>,
-    /// Used by refreshers that run, which are about to leave them.
+    /// Names that running refreshers are about to give up.
     pub leaving: BTreeSet<String>,
 }
 
 impl Homes {
-    /// A name for the chain of `group`: that of one of its providers that nobody uses; `found`, where that is
-    /// one. Only where it `may_wait` one that is being left.
+    /// A name for the chain of `group`: a provider's name that nobody uses, preferably `found`. Only if it `may_wait`,
+    /// the name may be one that is about to be given up.
     pub(crate) fn give(
         &mut self,
         group: &Group,

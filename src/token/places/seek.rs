@@ -15,32 +15,32 @@ use crate::token::places::whose::{Claim, claim, is_same_client};
 use crate::token::reread;
 use crate::token::state_file::StateFile;
 
-/// How much of a hash names a lock.
+/// The number of characters of a hash in a lock's name.
 const LOCK_NAME_CHARS: usize = 16;
-/// How many other names are tried for a file whose place is another chain's.
+/// The number of other names that are tried for a file if its place has another chain's file.
 const PLACES_TRIED_MAX: usize = 8;
-/// Why it has no place then.
+/// The reason if none of them is free.
 const IS_FOREIGN: &str =
     "it holds tokens of another token_url or client_id, as do the files numbered beside it";
 
-/// Looks for the state file of one chain, for its refresher. The default one finds nothing.
+/// Looks for the state file of one chain, on behalf of its refresher. The default one finds nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Seeker {
     group: Option<Group>,
     /// All groups of the configuration.
     all: Vec<Group>,
-    /// The slugs of all providers of the configuration but its own.
+    /// The slugs of all other providers of the configuration.
     others: BTreeSet<String>,
     on: OnChain,
 }
 
-/// Which chain a refresher is on. A reload gives refreshers to providers by it; a refresh token in a file may have
-/// changed since the last one.
+/// The chain that a refresher is on. A reload assigns refreshers to providers by it, because a refresh token in a file
+/// may have changed since the last reload.
 #[derive(Clone, Debug, Default)]
 pub struct OnChain(Arc<Mutex<Option<Identity>>>);
 
 impl OnChain {
-    /// Whether it is the chain of `group`.
+    /// True if it is the chain of `group`.
     pub fn is_of(&self, group: &Group) -> bool {
         let on = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         on.is_some() && *on == group.identity
@@ -51,25 +51,26 @@ impl OnChain {
     }
 }
 
-/// What a look came to.
+/// The outcome of a look.
 #[derive(Debug)]
 pub enum Sought {
     /// There is no other file of the chain.
     Nothing,
     /// The chain is in the file of this name.
     At(String),
-    /// There may be one, and that can't be told.
+    /// There may be another file, which can't be read.
     Unseen(Unseen),
-    /// There is none, its own place has another chain's, and it is to be kept in the file of this name.
+    /// There is no other file, the chain's own place has another chain's, and the chain is to be kept in the file of
+    /// this name.
     Instead(String),
 }
 
-/// What can't be read, and may hold the tokens of a chain.
+/// An unreadable file or folder that may hold the tokens of a chain.
 #[derive(Debug)]
 pub struct Unseen {
-    /// Where, if not at the refresher's own file.
+    /// Its path, unless it is the refresher's own file.
     pub elsewhere: Option<PathBuf>,
-    /// Why.
+    /// The error.
     pub error: io::Error,
 }
 
@@ -89,12 +90,12 @@ impl Seeker {
         Self { group: Some(group.clone()), all, others, on }
     }
 
-    /// Which chain its refresher is on.
+    /// The chain that its refresher is on.
     pub fn on(&self) -> OnChain {
         self.on.clone()
     }
 
-    /// Goes by `config` from now on, whose secrets may have changed in their files.
+    /// Uses `config` from now on, whose secrets may have changed in their files.
     pub fn reconfigure(&mut self, config: &AutoRefresh) {
         let Some(group) = &mut self.group else { return };
         let changed = group.reconfigured(config.clone());
@@ -105,8 +106,8 @@ impl Seeker {
         self.on.set(group);
     }
 
-    /// Whether all members of its group have `seed`, which is in the file of one of them; otherwise the chain
-    /// would end for the others.
+    /// True if all members of its group have `seed`, which is in the file of one of them; otherwise the chain would end
+    /// for the others.
     pub fn is_seed_of_all(&self, seed: Option<&SecretLookup>) -> bool {
         let (Some(group), Some(seed @ Ok(_))) = (&self.group, seed) else { return true };
         let has_it = |file: &Option<PathBuf>| {
@@ -115,19 +116,19 @@ impl Seeker {
         group.seed_files.len() < 2 || group.has_seed(seed) || group.seed_files.iter().all(has_it)
     }
 
-    /// What a command that names the provider calls it; None where that is not known.
+    /// The provider's name in commands; None if it is unknown.
     pub fn provider(&self) -> Option<&str> {
         self.group.as_ref().map(|group| group.slug.as_str())
     }
 
-    /// The chain, where a refresh token begins it that would be spent twice if its file were overlooked.
+    /// The chain, if it begins with a refresh token that would be spent twice if the chain's file were overlooked.
     fn chain(&self) -> Option<(&Group, String)> {
         let group = self.group.as_ref()?;
         Some((group, group.seed_hash()?))
     }
 
-    /// Whether the chain may be elsewhere than in a file that holds `stored`: nothing, or another chain, as where two
-    /// providers changed names.
+    /// True if the chain may be in another file than the one that holds `stored`: nothing, or another chain, for
+    /// example after two providers exchanged names.
     pub fn is_needed(&self, stored: Option<&Saved>) -> bool {
         if stored.is_some_and(|stored| self.is_foreign(stored)) {
             return true;
@@ -139,8 +140,8 @@ impl Seeker {
         !stored.may_know_seed(&hash) || is_same_client(group, stored) == Some(false)
     }
 
-    /// Whether `stored` is of another issuer or client, and not of a chain that began with the configured refresh token
-    /// before these were corrected: its tokens must not be sent to this one.
+    /// True if `stored` belongs to another issuer or client, and not to a chain that began with the configured refresh
+    /// token before the issuer or client was corrected: its tokens must not be sent to this issuer.
     pub fn is_foreign(&self, stored: &Saved) -> bool {
         let Some(group) = &self.group else { return false };
         let is_known = || group.seed_hash().is_some_and(|hash| stored.tells_of_seed(&hash));
@@ -150,10 +151,10 @@ impl Seeker {
         holds_any && is_same_client(group, stored) == Some(false) && !is_known()
     }
 
-    /// Where the tokens are to be kept, if `own` is the place for them: another one where that is another chain's.
+    /// The place for the tokens: `own`, or another one if `own` has another chain's file.
     pub fn place(&self, own: &StateFile) -> StateFile {
         if !own.path().exists() {
-            // To read it would make its folder.
+            // Reading it would create its folder.
             return own.clone();
         }
         match own.load() {
@@ -165,7 +166,7 @@ impl Seeker {
         }
     }
 
-    /// Where the tokens are to be kept while `own` holds `stored`, which is another chain.
+    /// The place for the tokens while `own` holds `stored`, which is another chain.
     fn instead_of(&self, own: &StateFile, stored: &Saved) -> Sought {
         if stored.refresh_token.is_none() && stored.pending.is_none() {
             return Sought::Nothing;
@@ -183,7 +184,7 @@ impl Seeker {
         }
     }
 
-    /// Whether `stored` is its own, as far as the client and the seed tell.
+    /// True if `stored` is its own, by the client and the seed.
     fn is_own(&self, stored: &Saved) -> bool {
         let Some(group) = &self.group else { return false };
         let has_beginning = match group.seed_hash() {
@@ -193,12 +194,12 @@ impl Seeker {
         has_beginning && is_same_client(group, stored) == Some(true)
     }
 
-    /// Whether others that look for the chain see by `stored` whose it is.
+    /// True if other seekers can tell by `stored` which chain it belongs to.
     pub fn is_told_by(&self, stored: &Saved) -> bool {
         self.chain().is_some_and(|(_, hash)| stored.tells_of_seed(&hash))
     }
 
-    /// Whether the file called `slug`, which holds `stored`, is that of another chain of the configuration.
+    /// True if the file called `slug`, which holds `stored`, belongs to another chain of the configuration.
     pub fn is_anothers(&self, slug: &str, stored: &Saved) -> bool {
         let own = self.group.as_ref().and_then(|group| group.identity.as_ref());
         let all = self.all_now();
@@ -206,7 +207,7 @@ impl Seeker {
         others.any(|other| claim(other, &all, slug, stored) == Some(Claim::Own))
     }
 
-    /// The lock that is held while the chain begins, whatever the file is called that it is going to be in.
+    /// The lock that is held while the chain begins, whatever the name of its file will be.
     pub fn beginning(&self, own: &StateFile) -> Option<StateFile> {
         let (group, hash) = self.chain()?;
         let all = format!("{}\n{hash}", group.config.client_hash().unwrap_or_default());
@@ -215,7 +216,7 @@ impl Seeker {
         Some(own.beside(format!("begin-{name}")))
     }
 
-    /// Looks into the folder of `own`, the file in which the chain is looked for first, and is not: that holds `stored`.
+    /// Searches the folder of `own`, the chain's first place, which holds `stored` instead of the chain.
     pub fn look(&self, own: &StateFile, stored: Option<&Saved>) -> Sought {
         match (self.look_around(own), stored) {
             (Sought::Nothing, Some(stored))
@@ -241,7 +242,7 @@ impl Seeker {
         }
     }
 
-    /// All groups with what is in their files now.
+    /// All groups, with the current content of their secret files.
     fn all_now(&self) -> Vec<Group> {
         let own = self.group.as_ref().map(|group| group.lead);
         let as_now = |one: &Group| {
@@ -251,7 +252,7 @@ impl Seeker {
         self.all.iter().map(as_now).collect()
     }
 
-    /// A file that can't be read, and of which nothing tells that it is another's.
+    /// An unreadable file, unless something tells that it belongs to another chain.
     fn unseen(&self, contents: &Contents, own: &StateFile) -> Option<Unseen> {
         let strange = contents.unreadable.iter().filter(|slug| !self.others.contains(*slug));
         let mut files = strange.map(|slug| own.beside(slug.as_str()));
@@ -297,7 +298,7 @@ mod tests {
             let lines = [one, (other, "other", "id", "")];
             assert!(matches!(look(&state, &lines), Sought::Nothing), "{other}");
         }
-        // Beside a file of a newer format.
+        // Next to a file of a newer format.
         let older = tempfile::tempdir().unwrap();
         std::fs::create_dir(older.path().join("old.format-1.json")).unwrap();
         assert!(matches!(look(older.path(), &[one]), Sought::Unseen(_)));

@@ -1,4 +1,4 @@
-//! Brings the state files of chains to their names, each under its lock.
+//! Moves the state files of chains to their names, each under its lock.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use crate::clock::Timestamp;
 use crate::token::places::contents::{Contents, Found, numbered};
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
-/// How often the lock of a file that is to be moved is tried for, and how long to wait between.
+/// The number of tries for the lock of a file to be moved, and the wait between them.
 const LOCK_TRIES_MAX: u32 = 20;
 const LOCK_RETRY: Duration = Duration::from_millis(250);
 
-/// What is to be done with the files of one chain.
+/// The move of one chain's files.
 #[derive(Clone, Debug)]
 pub(crate) struct Move {
     /// The names of its providers.
     pub name: String,
     /// Its files.
     pub found: Found,
-    /// What its file is to be called.
+    /// The new name of its file.
     pub home: String,
 }
 
 impl Contents {
-    /// Sorts the folder out: moves older files aside, and those of the chains to their names.
+    /// Sorts the folder: moves older files aside, and the chains' files to their names.
     pub(crate) fn settle(&self, moves: &[Move], now: Timestamp, wait: &dyn Fn(Duration)) {
         let file = |slug: &str| StateFile::new(&self.folder, slug);
         for one in moves {
@@ -32,7 +32,7 @@ impl Contents {
                 set_aside(&file(slug), &one.name, now);
             }
         }
-        // Two chains may change places: all are taken away before the first is put down.
+        // Two chains may exchange places, so all files are taken away before the first is put down.
         let mut carried = Vec::new();
         for one in moves {
             let from = one.found.slug.as_ref().filter(|slug| **slug != one.home);
@@ -61,7 +61,7 @@ impl Contents {
     }
 }
 
-/// Renames a state file under its lock; where that fails it is said, and false returned.
+/// Renames a state file under its lock; logs a failure and returns false.
 fn rename(from: &StateFile, to: &StateFile, name: &str, wait: &dyn Fn(Duration)) -> bool {
     let Ok(_lock) = lock(from, wait) else { return false };
     let renamed = from.rename_to(to);
@@ -94,10 +94,10 @@ fn set_aside(file: &StateFile, name: &str, now: Timestamp) {
     }
 }
 
-/// Another process has the lock, or nobody knows. It is said.
+/// Another process has the lock, or the holder is unknown. The log says so.
 struct NotLocked;
 
-/// The lock; None where nobody can hold one there.
+/// Takes the lock; None if nobody can hold one there.
 fn lock(file: &StateFile, wait: &dyn Fn(Duration)) -> Result<Option<StateLock>, NotLocked> {
     for _ in 0..LOCK_TRIES_MAX {
         match file.try_lock() {

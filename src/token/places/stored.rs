@@ -1,4 +1,4 @@
-//! Where the token is that a provider uses without refreshing it.
+//! Finds the token of a provider that uses one without refreshing it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,8 @@ use crate::token::places::contents::Contents;
 use crate::token::places::whose::{Claim, freshness};
 use crate::token::state_file::StateFile;
 
-/// Where the token is that a provider uses without refreshing it: in the file `own`, or in that of another provider
-/// whose chain began with the same refresh token, at the same issuer.
+/// The file with the token of a provider that does not refresh it: `own`, or the file of another provider whose chain
+/// began with the same refresh token, at the same issuer.
 pub(crate) fn of_stored(own: &Path, seed: Option<&Secret>, client: Option<&str>) -> PathBuf {
     let (Some(seed), Some(folder)) = (seed, own.parent()) else { return own.to_owned() };
     let hash = seed.hash();

@@ -1,4 +1,4 @@
-//! Which file is whose, and where it goes.
+//! The owner and the place of each state file.
 
 use super::*;
 use crate::clock::Timestamp;
@@ -17,7 +17,7 @@ fn saved(seed: &str, obtained_secs: i64) -> Saved {
     saved
 }
 
-/// Of the client called `id`.
+/// The hash of the client called `id`.
 fn client(id: &str) -> Option<String> {
     groups(&providers(&[("a", "seed", id, "")]))[0].config.client_hash()
 }
@@ -27,13 +27,13 @@ fn contents(files: &[(&str, Saved)]) -> Contents {
     Contents { files, ..Contents::default() }
 }
 
-/// The name of the file that was found, "" for none, and those of stale ones.
+/// The expected result: the name of the file, "" for none, and the names of stale ones.
 fn found(slug: &str, stale: &[&str]) -> Found {
     let stale = stale.iter().map(|slug| (*slug).to_owned()).collect();
     Found { slug: Some(slug.to_owned()).filter(|slug| !slug.is_empty()), stale }
 }
 
-/// What is found for the first group of these providers, each with its seed.
+/// The result for the first group of these providers, each with its seed.
 fn find(contents: &Contents, all: &[(&str, &str)], in_use: &[&str]) -> Found {
     let lines: Vec<_> = all.iter().map(|(name, seed)| (*name, *seed, "id", "")).collect();
     let groups = groups(&providers(&lines));
@@ -64,7 +64,7 @@ fn the_newest_file_of_a_chain_is_found_under_whichever_name() {
     assert_eq!(newest, found("b", &["a"]), "what was refused is no good, however new");
 }
 
-/// As [`saved`], of the client called `id`; of an older version, where that is "".
+/// As [`saved`], of the client called `id`; an `id` of "" stands for an older version.
 fn of_client(id: &str, obtained_secs: i64) -> Saved {
     Saved {
         client: Some(id).filter(|id| !id.is_empty()).and_then(client),
@@ -225,7 +225,7 @@ fn chains_may_change_places() {
         StateFile::new(folder.path(), slug).replace(&saved(seed, 1)).unwrap();
     }
     let one = |from, to: &str| Move { name: "P".into(), found: found(from, &[]), home: to.into() };
-    // The third is of nobody, and in the way.
+    // The third belongs to nobody, and is in the way.
     let moves = [one("a", "b"), one("b", "c"), one("", "a")];
     Contents::read(folder.path()).settle(&moves, Timestamp::from_secs(0), &|_| {});
     let now = Contents::read(folder.path()).files.into_iter();

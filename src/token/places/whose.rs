@@ -1,32 +1,33 @@
-//! Whose a state file is: by its name, the refresh token that its chain began with, and its issuer and client. Pure.
+//! The owner of a state file, by its name, the refresh token that its chain began with, and its issuer and client.
+//! Pure.
 
 use crate::clock::Timestamp;
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::group::Group;
 
-/// How sure it is that a file is of a chain; the surest comes last.
+/// The strength of the claim that a file belongs to a chain; the strongest comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Claim {
-    /// An older version wrote it, which did not note the issuer and the client, and it has another name.
+    /// A file of another name, from an older version, which did not note the issuer and the client.
     Perhaps,
-    /// It has the name of one of its providers, though another issuer or client: that was corrected.
+    /// A file with the name of one of its providers, but of another issuer or client, which was corrected since.
     ByName,
-    /// Its own.
+    /// The chain's own file.
     Own,
 }
 
-/// Whether the file called `slug` is of the chain of `group`, which is one of `all`.
+/// The claim of the chain of `group`, which is one of `all`, to the file called `slug`.
 pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> Option<Claim> {
     group.identity.as_ref()?;
     let by_name = group.slugs.contains(slug);
     let Some(hash) = group.seed_hash() else {
-        // Without the seed nothing but the name and the client tells whose it is.
+        // Without the seed, only the name and the client tell the owner.
         let is_own = by_name && is_same_client(group, saved) != Some(false);
         return (is_own && saved.refresh_token.is_some()).then_some(Claim::Own);
     };
     if saved.has_no_beginning() {
-        // Nor does anything else where the file does not say how its chain began.
+        // The same holds if the file does not say how its chain began.
         return by_name.then_some(Claim::Own);
     }
     if !saved.tells_of_seed(&hash) {
@@ -55,8 +56,9 @@ pub(super) fn claim(group: &Group, all: &[Group], slug: &str, saved: &Saved) -> 
     }
 }
 
-/// How near the refresh token of `group` is to the chain that it tells of: whether the chain began with it, and whether it
-/// was the configured one when the file was written. Else it came before the beginning, as another group's may have too.
+/// The nearness of `group`'s refresh token to the chain of the file that tells of it: true if the chain began with it, and
+/// true if it was the configured one when the file was written. Otherwise it came before the beginning, which may hold for
+/// another group's too.
 fn nearness(group: &Group, saved: &Saved) -> (bool, bool) {
     let tells_of = |hash: &String| saved.tells_of_seed(hash);
     let Some(hash) = group.seed_hash().filter(tells_of) else { return (false, false) };
@@ -67,13 +69,13 @@ fn nearness(group: &Group, saved: &Saved) -> (bool, bool) {
     (is_hash(&saved.seed_hash), is_hash(&saved.configured_seed))
 }
 
-/// Whether `saved` is of the issuer and client of `group`; None where one of the two does not tell.
+/// True if `saved` is of the issuer and client of `group`; None if one of the two does not name them.
 pub(super) fn is_same_client(group: &Group, saved: &Saved) -> Option<bool> {
     Some(group.config.client_hash()? == *saved.client.as_ref()?)
 }
 
-/// Whether a file is of a group that has a provider of its name: it tells of that one's seed, or, where there
-/// is none, of a login.
+/// True if a file belongs to a group with a provider of its name: it names that provider's seed, or a login if the
+/// provider has none.
 fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
     let tells_of_it = match group.seed_hash() {
         Some(hash) => saved.has_no_beginning() || saved.tells_of_seed(&hash),
@@ -82,7 +84,7 @@ fn is_owner(group: &Group, slug: &str, saved: &Saved) -> bool {
     group.slugs.contains(slug) && tells_of_it && is_same_client(group, saved) != Some(false)
 }
 
-/// Orders files of one chain: those whose refresh token was not refused, then by when they got a token last.
+/// Orders the files of one chain: first by whether the refresh token was refused, then by the time of the last token.
 pub(super) fn freshness(saved: &Saved) -> (bool, Option<Timestamp>, u64, u64) {
     let hash = saved.refresh_token.as_ref().map(Secret::hash);
     let refused = saved.failure.as_ref().map(|failure| failure.refresh_token_hash.clone());
