@@ -1,7 +1,7 @@
-//! A provider's place on disk: how its state file is read, replaced and locked, and who else could read it.
+//! The place of a provider on disk: reads, replaces and locks its state file, and finds others who could read it.
 //!
-//! One JSON file a provider, `<state_dir>/<slug>.json`, mode 0600 in a folder of mode 0700; it is
-//! replaced as a whole: temporary file, fsync, rename, fsync of the folder.
+//! Each provider has one JSON file, `<state_dir>/<slug>.json`, with mode 0600 in a folder of mode 0700. It is replaced
+//! as a whole: temporary file, fsync, rename, fsync of the folder.
 
 mod file;
 mod folder;

@@ -1,6 +1,7 @@
-//! A credential in a file that somebody else keeps: read again whenever the file changes, never written, never refreshed.
+//! A credential in a file that another program keeps: read again whenever the file changes, never written, never
+//! refreshed.
 //!
-//! What is in the file is told by `content`, when a token ends by `expiry`.
+//! `content` parses the file, and `expiry` the end of the token.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,41 +27,41 @@ use fault::{Fault, Why, detached};
 pub(crate) use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
 use stamp::{Seen, Stamp};
 
-/// How long the last credential serves where its file is gone or can't be read.
+/// The time for which the last credential serves after its file is gone or unreadable.
 pub(crate) const GONE_FILE_GRACE_MS: u64 = 60_000;
 
-/// A credential as the file has it now.
+/// The current credential of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// What is sent.
+    /// The credential itself.
     pub secret: Secret,
-    /// When it must not be sent any more.
+    /// The time from which it must not be sent.
     pub expires_at: Option<Timestamp>,
-    /// Rises with each change of the file.
+    /// Grows with each change of the file.
     pub generation: Generation,
 }
 
 /// A watched file.
 #[derive(Debug)]
 pub struct Watched {
-    /// Where the configuration says that it is.
+    /// The configured path.
     own: PathBuf,
     form: FileFormat,
     unsaved: Option<Unsaved>,
     last: Mutex<Last>,
 }
 
-/// Where a refresher publishes the token that it could not store, of a provider that is not refreshed any more.
+/// The posting of a refresher that could not store its token, for a provider that is not refreshed any more.
 #[derive(Debug)]
 pub struct Unsaved {
-    /// All that refreshers publish.
+    /// The postings of all refreshers.
     pub store: Arc<TokenStore>,
-    /// That of the refresher.
+    /// The key of that refresher.
     pub key: PostingKey,
 }
 
 impl Unsaved {
-    /// The token, as long as the file lacks it.
+    /// The token, until the file holds it.
     fn content(&self) -> Option<Content> {
         let posting = self.store.read(self.key);
         let token = posting.token.as_ref().filter(|_| posting.disk_error.is_some())?;
@@ -69,27 +70,27 @@ impl Unsaved {
     }
 }
 
-/// What is known of the file.
+/// The last state of the file.
 #[derive(Debug, Default)]
 struct Last {
-    /// Where the file is; a stored token may be in the file of another provider that shares its chain.
+    /// The path of the file; a stored token may be in the file of another provider that shares its chain.
     path: PathBuf,
-    /// The state of the file that was read last.
+    /// The stamp of the file that was read last.
     seen: Option<Seen>,
     kept: Option<Kept>,
     generation: Generation,
-    /// What is odd about its content.
+    /// The oddity of its content, if there is one.
     doubt: Option<String>,
-    /// The file was replaced where that can't be seen from here.
+    /// True if the file was replaced and its mount does not show that here.
     is_detached: bool,
     failing: Option<Failing>,
 }
 
-/// The file can't be read, and something was read before.
+/// A failure to read the file after an earlier success.
 #[derive(Debug)]
 struct Failing {
     fault: Fault,
-    /// Up to when that serves.
+    /// The time until which the earlier content serves.
     until: Due,
     is_over: bool,
 }
@@ -102,25 +103,25 @@ impl Watched {
         Self { own, form, unsaved: None, last: Mutex::new(last) }
     }
 
-    /// Watches the file of a provider's credential. A stored token is looked for where its chain is.
+    /// Watches the file of a provider's credential. A stored token is looked for in its chain's file.
     pub fn of(file: &WatchedFile, unsaved: Option<Unsaved>) -> Self {
         let watched = Self { unsaved, ..Self::new(&file.path, file.form.clone()) };
         watched.find_again(&mut watched.last());
         watched
     }
 
-    /// Whether it watches `file`.
+    /// True if it watches `file`.
     pub fn is_of(&self, file: &WatchedFile) -> bool {
         (&self.own, &self.form) == (&file.path, &file.form)
     }
 
-    /// Which file it is.
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
         self.last().path.clone()
     }
 
-    /// Looks where a stored token is now: its chain moves to another file where a provider is renamed, or refreshed no more.
-    /// Whether that is elsewhere than before.
+    /// Looks for the current file of a stored token: its chain moves to another file if a provider is renamed, or not
+    /// refreshed any more. Returns true if the file has changed.
     fn find_again(&self, last: &mut Last) -> bool {
         let FileFormat::Stored { seed, client } = &self.form else { return false };
         let path = places::of_stored(&self.own, seed.as_ref(), client.as_deref());
@@ -130,11 +131,11 @@ impl Watched {
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
-        // Every change of it is complete in itself.
+        // Each change under the lock is complete in itself, so a poisoned lock can be taken over.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The credential at `now`. A file that is just being written, or is gone, leaves what was read before for a while.
+    /// The credential at `now`. While a file is being written, or is gone, the earlier content serves for a while.
     pub fn read(&self, now: Moment) -> Result<Kept, Unavailable> {
         let kept = self.newest(now)?;
         match kept.expires_at {
@@ -147,11 +148,11 @@ impl Watched {
         }
     }
 
-    /// As [`Watched::read`], whether or not the credential has expired.
+    /// As [`Watched::read`], even if the credential has expired.
     pub fn newest(&self, now: Moment) -> Result<Kept, Unavailable> {
         let mut last = self.last();
         if let Some(content) = self.unsaved.as_ref().and_then(Unsaved::content) {
-            // Once it is stored, the file is read anew.
+            // Once the token is stored, the file is read anew.
             last.seen = None;
             Self::take(&mut last, content);
             Self::note(&mut last, None, now);
@@ -174,7 +175,7 @@ impl Watched {
         Unavailable { path: last.path.clone(), is_stored, why }
     }
 
-    /// What somebody should see to though there is a credential to send; as of the last [`Watched::read`].
+    /// A fault that somebody should mend though there is a credential to send; as of the last [`Watched::read`].
     pub fn warning(&self) -> Option<String> {
         let last = self.last();
         let path = last.path.display();
@@ -189,7 +190,7 @@ impl Watched {
         failing.or(detached).or(doubt)
     }
 
-    /// Notes whether the file could be read, and says when that changes.
+    /// Notes whether the file could be read, and logs a change of that.
     fn note(last: &mut Last, fault: Option<Fault>, now: Moment) {
         let path = last.path.display();
         let Some(fault) = fault else {
@@ -215,7 +216,7 @@ impl Watched {
         }
     }
 
-    /// Reads the file if it may be another than the one that was read last.
+    /// Reads the file if it may differ from the one that was read last.
     fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), Fault> {
         let metadata = fs::metadata(&last.path).map_err(Fault::unreadable)?;
         let stamp = Stamp::of(&metadata);

@@ -1,4 +1,4 @@
-//! A provider's place in the state folder: what its files are called.
+//! The place of a provider in the state folder: the names of its files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::slug::{self, STATE_FILE_SUFFIX};
 
-/// How the name of what is stored beside a state file of a newer format ends.
+/// The end of the file name for tokens that are stored next to a state file of a newer format.
 const OLDER_SUFFIX: &str = ".format-1.json";
 
 /// One provider's place in the state folder.
@@ -43,12 +43,12 @@ impl StateFile {
         slug::state_file(&self.folder, &self.slug)
     }
 
-    /// Where tokens are stored while the file itself is of a newer format, and so is left as it is.
+    /// The file for tokens while the state file is of a newer format, and so stays unchanged.
     pub fn older_path(&self) -> PathBuf {
         self.folder.join(format!("{}{OLDER_SUFFIX}", self.slug))
     }
 
-    /// All state files of a folder; none where there is no folder.
+    /// All state files of a folder; none if there is no folder.
     pub fn all_in(folder: &Path) -> io::Result<Vec<Self>> {
         let slug = |entry: fs::DirEntry| {
             let name = entry.file_name();
@@ -67,7 +67,7 @@ impl StateFile {
         Ok(slugs.into_iter().map(|slug| Self::new(folder, slug)).collect())
     }
 
-    /// The file that is locked.
+    /// The lock file.
     pub fn lock_path(&self) -> PathBuf {
         self.folder.join(format!("{}.lock", self.slug))
     }

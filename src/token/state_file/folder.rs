@@ -1,4 +1,4 @@
-//! The state folder: made where it is missing, and looked at for who else could read or write it.
+//! The state folder: creates it, and finds others who could read or write it.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-/// Makes the state folder, mode 0700, where it is not there yet.
+/// Creates the state folder with mode 0700 if it is missing.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -15,26 +15,26 @@ pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Gives a file that root made in somebody's state folder to that somebody: a login by root for a
-/// service that runs as another user must leave files which that user can read.
+/// Gives a file that root created to the owner of the state folder: after a login by root, the service, which runs as
+/// that user, must be able to read the file.
 pub(super) fn give_to_owner(file: &File, folder: &Path) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // Where root may not give files away, a file of root's is better than none.
+    // If root may not give files away, a file of root's is better than none.
     if let Ok(owner) = fs::metadata(folder) {
         let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
 }
 
-/// Whether files can be made in `folder`; it is made where it is not there yet.
+/// Succeeds if files can be created in `folder`; creates a missing folder.
 pub(crate) fn check_writable(folder: &Path) -> io::Result<()> {
     make_folder(folder)?;
     tempfile::Builder::new().prefix(".check-").tempfile_in(folder).map(drop)
 }
 
-/// The same as far as it can be told without making `folder`: where it is not there yet, whether it could be made. A
-/// check by root must not leave a folder of root's to a service that runs as another user.
+/// The same, as far as it can be told without creating `folder`: for a missing folder, succeeds if it could be created.
+/// A check by root must not leave a folder of root's to a service that runs as another user.
 pub(crate) fn would_be_writable(folder: &Path) -> io::Result<()> {
     match fs::metadata(folder) {
         Ok(_) => check_writable(folder),
@@ -49,7 +49,7 @@ pub(crate) fn would_be_writable(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a folder could be made in `folder`, or in the nearest one above that is there.
+/// Succeeds if a folder could be created in `folder`, or in its nearest existing parent.
 fn could_hold(folder: &Path) -> io::Result<()> {
     match fs::metadata(folder) {
         Ok(metadata) if metadata.is_dir() => {
@@ -65,7 +65,7 @@ fn could_hold(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Who besides us could read the tokens in `folder`, or put others in their place: one line each.
+/// Others who could read the tokens in `folder`, or replace them: one line each.
 pub(crate) fn exposures(folder: &Path) -> Vec<String> {
     let mut exposures = Vec::new();
     exposures.extend(exposure(folder, (0o022, "700")));
@@ -79,14 +79,14 @@ pub(crate) fn exposures(folder: &Path) -> Vec<String> {
 }
 
 fn exposure(path: &Path, rule: (u32, &str)) -> Option<String> {
-    // What a symbolic link leads to counts; links have no rights of their own.
+    // The target of a symbolic link counts; links have no rights of their own.
     let metadata = fs::metadata(path).ok()?;
     let own = rustix::process::geteuid().as_raw();
     exposure_of(path, (metadata.mode(), metadata.uid()), own, rule)
 }
 
-/// What is wrong with the mode and owner of `path` for the user `own`; `others` are the bits of the mode that others
-/// must not have.
+/// The fault of the mode and owner of `path` for the user `own`; `others` are the bits of the mode that others must not
+/// have.
 pub(super) fn exposure_of(
     path: &Path,
     (mode, owner): (u32, u32),
@@ -94,7 +94,7 @@ pub(super) fn exposure_of(
     (others, wanted): (u32, &str),
 ) -> Option<String> {
     let (mode, shown) = (mode & 0o7777, path.display());
-    // To root, who gives files away to the owner of the folder, that is the user of the service.
+    // For root, which gives files to the owner of the folder, the owner is the service's user.
     if own != 0 && owner != own && owner != 0 {
         return Some(format!("{shown} belongs to user {owner}, not to {own}"));
     }

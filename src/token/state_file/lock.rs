@@ -1,4 +1,4 @@
-//! The lock that keeps two processes from refreshing one provider at once, and who holds it.
+//! The lock that keeps two processes from refreshing one provider at once, and its holder.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -15,22 +15,22 @@ use crate::token::state_file::write::remove_if_there;
 
 /// The mode of the lock file.
 const LOCK_MODE: u32 = 0o600;
-/// Where Linux lists all locks; other systems have no such list.
+/// Linux's list of all locks; other systems have none.
 const ALL_LOCKS: &str = "/proc/locks";
 
-/// Held while a refresh runs, so that two processes never refresh one provider at once. Released
-/// when it and its copies are dropped, or by the system when the process ends.
+/// The lock of a refresh, so that two processes never refresh one provider at once. Released when it and its copies are
+/// dropped, or by the system when the process ends.
 #[derive(Clone, Debug)]
 pub struct StateLock(#[expect(dead_code, reason = "held for its lock")] Arc<File>);
 
-/// What a try for the lock came to.
+/// The outcome of a try for the lock.
 #[derive(Debug)]
 pub enum Locking {
-    /// It is ours.
+    /// This process has it.
     Ours(StateLock),
     /// Another process is refreshing.
     Theirs,
-    /// Nobody can hold it here: the disk is full or read-only, or knows no locks.
+    /// Nobody can hold it here: the disk is full or read-only, or does not support locks.
     Nobodys(io::Error),
 }
 
@@ -41,19 +41,19 @@ impl StateFile {
         try_lock(&self.lock_path(), &self.folder)
     }
 
-    /// Removes the file that is locked. Only where nobody needs the lock any more: who has the file open already
-    /// could hold it beside another who makes it anew.
+    /// Removes the lock file. Only for a lock that nobody needs any more: a process that has the file open could hold
+    /// the lock while another process creates the file anew and locks it too.
     pub fn remove_lock(&self) -> io::Result<()> {
         remove_if_there(&self.lock_path())
     }
 
-    /// Which process holds the lock, where the system tells.
+    /// The process that holds the lock, if the system tells.
     pub fn lock_holder(&self) -> Option<String> {
         holder(&self.lock_path())
     }
 }
 
-/// Tries for the lock on the file `path` without waiting; the file is made where there is none.
+/// Tries for the lock on the file `path` without waiting; creates a missing file.
 fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
     let file = match open(path) {
         Ok(file) => file,
@@ -64,17 +64,17 @@ fn try_lock(path: &Path, folder: &Path) -> io::Result<Locking> {
     match file.try_lock() {
         Ok(()) => Ok(Locking::Ours(StateLock(Arc::new(file)))),
         Err(TryLockError::WouldBlock) => Ok(Locking::Theirs),
-        // The file is there and open: its file system knows no locks.
+        // The file is open, so its file system does not support locks.
         Err(TryLockError::Error(error)) => Ok(Locking::Nobodys(error)),
     }
 }
 
-/// Whether an `error` at opening the lock file `path` says that no process can hold it. Any other may hide a lock
-/// that another process holds.
+/// True if an `error` at opening the lock file `path` says that no process can hold the lock. Any other error may hide
+/// another process's lock.
 fn can_be_locked_by_nobody(path: &Path, error: &io::Error) -> bool {
     match error.kind() {
         ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded => true,
-        // It can't be made in a folder that may not be written, and is not there.
+        // A missing file that can't be created because its folder is read-only for us.
         ErrorKind::PermissionDenied | ErrorKind::NotFound => {
             let there = fs::symlink_metadata(path);
             there.is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -87,7 +87,7 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).write(true).truncate(false).mode(LOCK_MODE);
     let file = match regular_file::open_with(&mut options, path) {
-        // One that is there can be locked all the same.
+        // An existing file can still be locked.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
             regular_file::open(path).map_err(|_| error)?
         }
@@ -95,14 +95,14 @@ fn open(path: &Path) -> io::Result<File> {
     };
     let mode = file.metadata()?.mode() & 0o7777;
     if mode & !LOCK_MODE != 0 {
-        // Whoever can open it can hold it. Where it is somebody else's file, its owner sees to it.
+        // A process that can open the file can lock it. If the file is somebody else's, its mode is its owner's
+        // business.
         let _ = file.set_permissions(Permissions::from_mode(LOCK_MODE));
     }
     Ok(file)
 }
 
-/// The process that holds the lock on the file `path`, `process 123 (evertoken)`; None where the system does
-/// not tell.
+/// The process that holds the lock on the file `path`, `process 123 (evertoken)`; None if the system does not tell.
 fn holder(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let device = (major(metadata.dev()), minor(metadata.dev()));
@@ -114,13 +114,13 @@ fn holder(path: &Path) -> Option<String> {
     })
 }
 
-/// The id of the process that holds the lock on a file, out of Linux's list of all locks (proc(5)).
+/// The id of the process that holds the lock on a file, from Linux's list of all locks (proc(5)).
 ///
-/// A process of another PID namespace is listed as 0, or as −1: nobody could find it by that.
+/// A process of another PID namespace is listed as 0 or −1, by which nobody could find it.
 fn holder_in(locks: &str, (major, minor): (u32, u32), inode: u64) -> Option<u32> {
     let file = format!("{major:02x}:{minor:02x}:{inode}");
     locks.lines().find_map(|line| {
-        // 1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF; who waits for a lock has an arrow before FLOCK.
+        // 1: FLOCK ADVISORY WRITE 123 08:01:456 0 EOF; a waiting process has an arrow before FLOCK.
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             [_, "FLOCK", _, _, id, place, ..] if place == file => {

@@ -1,5 +1,5 @@
-//! Reads the state file: tells one that is not there from one that can't be read, and from one that makes no
-//! sense; goes on with what a newer version wrote.
+//! Reads the state file: distinguishes a missing file, an unreadable one and a senseless one, and continues with the
+//! tokens of a newer version.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
@@ -15,25 +15,25 @@ use crate::token::state_file::folder::make_folder;
 /// The largest state file that is read.
 const STATE_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
-/// What a file of a newer format lacks that can't be used.
+/// The words for a file of a newer format whose refresh token this version can't find.
 const NO_REFRESH_TOKEN: &str = "no refresh token where this version looks for it";
 
-/// What a look at the state file came to.
+/// The outcome of a look at the state file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// What is stored; None where there is no file.
+    /// The stored record; None if there is no file.
     pub saved: Option<Saved>,
-    /// What is to be known about it.
+    /// Notes about the file.
     pub notes: Vec<String>,
 }
 
 impl StateFile {
-    /// Reads what is stored; None where nothing is. See [`StateFile::read`] for the errors.
+    /// Reads the stored record; None if there is none. See [`StateFile::read`] for the errors.
     pub fn load(&self) -> io::Result<Option<Saved>> {
         self.read().map(|found| found.saved)
     }
 
-    /// The same for who only looks: the folder is not made where it is not there.
+    /// The same for a caller that only looks: a missing folder is not created.
     pub fn load_if_there(&self) -> io::Result<Option<Saved>> {
         if fs::symlink_metadata(&self.folder)
             .is_err_and(|error| error.kind() == ErrorKind::NotFound)
@@ -43,8 +43,8 @@ impl StateFile {
         self.load()
     }
 
-    /// Reads what is stored. The error is `InvalidData` where the file was read whole and makes no sense; any
-    /// other says that there is, or may be, one that can't be read.
+    /// Reads the stored record. The error is `InvalidData` if the file was read whole and makes no sense; any other
+    /// error says that there is, or may be, an unreadable file.
     pub fn read(&self) -> io::Result<Found> {
         let (main, main_hash) = salvage_and_hash(&self.path())?;
         if main.is_none() {
@@ -69,7 +69,7 @@ impl StateFile {
             found.notes.push(self.note_of_newer(newer));
         }
         let main_at = main.as_ref().map(|main| main.saved.saved_at);
-        // What was stored beside this very file came after it, whatever the clock was then.
+        // A record that was stored next to this very file came after it, whatever the clock was then.
         let is_later = |older: &Salvaged| match &older.beside {
             Some(beside) if main_hash.is_some() => Some(beside) == main_hash.as_ref(),
             _ => Some(older.saved.saved_at) >= main_at,
@@ -82,8 +82,8 @@ impl StateFile {
         Ok(found)
     }
 
-    /// The hash of the file, where it is of a newer format and what is stored now is to be written beside it. An error
-    /// says that what is there can't be read, and so must not be replaced.
+    /// The hash of the file, if it is of a newer format and the next record is to be written next to it. An error says
+    /// that the file can't be read, and so must not be replaced.
     pub(super) fn of_newer_format(&self) -> io::Result<Option<String>> {
         if let Err(error) = salvage_file(&self.older_path())
             && error.kind() != ErrorKind::InvalidData
@@ -98,7 +98,7 @@ impl StateFile {
         }
     }
 
-    /// The error of what is stored beside a file of a newer format.
+    /// The error about the record next to a file of a newer format.
     fn of_older(&self, error: &io::Error) -> io::Error {
         match Shortage::of(error) {
             Some(shortage) => io::Error::other(shortage),
@@ -106,8 +106,8 @@ impl StateFile {
         }
     }
 
-    /// Whether the file can be taken for one that was never there: not where a link to it leads nowhere, or
-    /// its folder can't be made. What they stand for may come back, a mount for example.
+    /// Succeeds if the file can count as never written. It can't if a link to it leads nowhere, or if its folder can't
+    /// be created: the target, such as a mount, may come back.
     fn check_absence(&self) -> io::Result<()> {
         if fs::symlink_metadata(self.path()).is_ok() {
             return Err(io::Error::other("it is a link that leads nowhere"));
@@ -153,7 +153,7 @@ fn salvage_and_hash(path: &Path) -> io::Result<(Option<Salvaged>, Option<String>
     Ok((Some(read), hash))
 }
 
-/// The whole file; None where there is none.
+/// The whole file; None if it is missing.
 fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match regular_file::open(path) {
         Ok(file) => file,
@@ -185,7 +185,7 @@ mod tests {
         (dir, file)
     }
 
-    /// Whether it counts as there and not to be read; nothing is written over it then.
+    /// True if the file counts as present and unreadable; nothing is written over it then.
     #[track_caller]
     fn is_unread(file: &StateFile) -> bool {
         match file.read() {
@@ -284,11 +284,11 @@ mod tests {
         file.replace(&rotated).unwrap();
         assert_eq!(std::fs::read_to_string(file.path()).unwrap(), text);
         assert_eq!(file.load().unwrap(), Some(rotated.clone()));
-        // The newer version came back and wrote again.
+        // The newer version ran again and wrote.
         let later = Saved { saved_at: full().saved_at.plus_millis(2), ..full() };
         newer(&file, &later);
         assert_eq!(file.load().unwrap(), Some(later));
-        // Without its file, what was stored beside it counts, and moves to its place.
+        // Without the file, the record next to it counts, and moves to its place.
         std::fs::remove_file(file.path()).unwrap();
         assert_eq!(file.load().unwrap(), Some(rotated.clone()));
         file.replace(&rotated).unwrap();
@@ -314,7 +314,7 @@ mod tests {
         let rotated = stored("rotated", at.plus_millis(-3_600_000));
         file.replace(&rotated).unwrap();
         assert_eq!(file.load().unwrap(), Some(rotated));
-        // The newer version wrote again, by a clock that is right.
+        // The newer version wrote again, with a correct clock.
         let again = stored("again", at.plus_millis(-7_200_000));
         newer(&file, &again);
         assert_eq!(file.load().unwrap(), Some(again));
@@ -332,7 +332,7 @@ mod tests {
         std::fs::remove_file(file.older_path()).unwrap();
         std::fs::create_dir(file.older_path()).unwrap();
         assert!(is_unread(&file), "it may hold the newest tokens");
-        // Whether or not the newer file is still there.
+        // With and without the newer file.
         std::fs::remove_file(file.path()).unwrap();
         assert!(is_unread(&file));
     }

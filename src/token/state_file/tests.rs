@@ -1,4 +1,4 @@
-//! What is written, renamed and left behind in a state folder.
+//! Writes, renames and leftovers in a state folder.
 
 use std::fs;
 use std::io;

@@ -10,12 +10,13 @@ use crate::secret::Secret;
 use crate::token::state_file::file::StateFile;
 use crate::token::state_file::folder::give_to_owner;
 
-/// A temporary file is `.<slug>-`, so many random characters, and this.
+/// The name of a temporary file is `.<slug>-`, this many random characters, and the suffix.
 const TEMPORARY_RANDOM_CHARS: usize = 6;
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
 impl StateFile {
-    /// Replaces the file by `saved`. One that can't be read, or is of a newer format, is not replaced.
+    /// Replaces the file by `saved`. Fails if the file can't be read; a file of a newer format stays, and `saved` goes
+    /// next to it.
     pub fn replace(&self, saved: &Saved) -> io::Result<()> {
         let beside = self.of_newer_format()?;
         let target = if beside.is_some() { self.older_path() } else { self.path() };
@@ -45,7 +46,7 @@ impl StateFile {
         format!(".{}-", self.slug)
     }
 
-    /// Removes temporary files that a kill in the middle of a write left; they hold tokens.
+    /// Removes temporary files, which hold tokens, that a kill in the middle of a write left.
     pub fn remove_leftovers(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
@@ -60,26 +61,26 @@ impl StateFile {
         Ok(())
     }
 
-    /// Moves a file that can't be understood out of the way and says where to.
+    /// Moves an incomprehensible file out of the way, and returns its new path.
     pub fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
         let aside = self.folder.join(format!("{}.json.corrupt-{now}", self.slug));
         fs::rename(self.path(), &aside)?;
         Ok(aside)
     }
 
-    /// Moves the file out of the way, with what is stored beside one of a newer format, for there is a newer
-    /// one of its chain. Says where to.
+    /// Moves the file out of the way, with the record next to a file of a newer format, because there is a newer file
+    /// of its chain. Returns its new path.
     pub fn set_aside_as_superseded(&self, now: Timestamp) -> io::Result<PathBuf> {
         let aside = Self::new(&self.folder, format!("{}.superseded-{now}", self.slug));
         self.rename_to(&aside)?;
         Ok(aside.path())
     }
 
-    /// Renames the file to that of `other`, which must be in the same folder and is replaced.
+    /// Renames the file to `other`, which must be in the same folder and is replaced.
     pub fn rename_to(&self, other: &Self) -> io::Result<()> {
         let has_older = rename_if_there(&self.older_path(), &other.older_path())?;
         if !has_older {
-            // What stood beside the one that is replaced is no part of this.
+            // The record next to the replaced file has nothing to do with this one.
             remove_if_there(&other.older_path())?;
         }
         if !rename_if_there(&self.path(), &other.path())? && !has_older {
@@ -88,7 +89,6 @@ impl StateFile {
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Removes the file.
     pub fn remove(&self) -> io::Result<()> {
         fs::remove_file(self.path())?;
         remove_if_there(&self.older_path())?;
@@ -96,7 +96,7 @@ impl StateFile {
     }
 }
 
-/// Whether there was something to rename.
+/// Returns true if there was something to rename.
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<bool> {
     match fs::rename(from, to) {
         Ok(()) => Ok(true),

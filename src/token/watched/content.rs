@@ -1,4 +1,4 @@
-//! What is in a watched file: the credential and when it ends. Pure.
+//! The content of a watched file: the credential and its end. Pure.
 
 use serde_json::Value;
 
@@ -10,18 +10,17 @@ use crate::record::salvage;
 use crate::secret::Secret;
 use crate::token::watched::fault::Fault;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Content {
     /// The credential.
     pub(super) secret: Secret,
-    /// When it must not be sent any more.
+    /// The time from which it must not be sent.
     pub(super) expires_at: Option<Timestamp>,
-    /// What is odd about it.
+    /// An oddity, if there is one.
     pub(super) doubt: Option<String>,
 }
 
-/// Reads `text`.
 pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, Fault> {
     match form {
         FileFormat::Text => {
@@ -33,7 +32,7 @@ pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, Fault> {
     }
 }
 
-/// `text`, where a header field may hold it.
+/// Returns `text` if a header field may hold it.
 fn credential(text: &str) -> Result<Secret, Fault> {
     if text.is_empty() || !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
         return Err(Fault::NoHeaderValue);
@@ -130,7 +129,7 @@ mod tests {
                 "{text}"
             );
         }
-        // Nobody said that there is one.
+        // No end is configured.
         assert_eq!(parse(r#"{"a":{"token":"t"}}"#, &fields(false)).unwrap().doubt, None);
         // {"exp":"1800000120"}, {"exp":1800000120000}, with padding, {"exp":"soon"}
         let tokens = [

@@ -1,4 +1,4 @@
-//! Why a watched file gives no credential. Nothing in it is of the file's content.
+//! The reasons why a watched file gives no credential. None of them holds any of the file's content.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub(crate) const WATCHED_FILE_MAX_BYTES: u64 = 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unavailable {
     pub(super) path: PathBuf,
-    /// The file is the state file of a provider that is not refreshed.
+    /// True if the file is the state file of a provider that is not refreshed.
     pub(super) is_stored: bool,
     pub(super) why: Why,
 }
@@ -24,12 +24,12 @@ pub(super) enum Why {
     /// Its credential has expired.
     Expired {
         at: Timestamp,
-        /// A newer one can't be seen behind the mount.
+        /// True if the mount may hide a newer credential.
         is_detached: bool,
     },
 }
 
-/// What is wrong with a file. Its words stand after the path.
+/// The fault of a file, in words that follow the path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("can't be read: {0}")]
@@ -38,12 +38,12 @@ pub(super) enum Fault {
     NoSmallFile,
     #[error("holds no credential")]
     NoCredential,
-    /// The credential is empty, or with bytes that no header field may hold.
+    /// The credential is empty, or has bytes that no header field may hold.
     #[error("holds a credential that is empty, or with bytes no header may hold")]
     NoHeaderValue,
     #[error("holds no JSON")]
     NoJson,
-    /// No text stands at this path of the JSON.
+    /// There is no text at this path of the JSON.
     #[error("has no text at '{0}'")]
     NoTextAt(String),
     #[error("can't be used")]
@@ -83,7 +83,7 @@ impl fmt::Display for Unavailable {
     }
 }
 
-/// What is said of a file that was replaced where its mount does not show it.
+/// The words for a file that was replaced although its mount does not show that.
 pub(super) fn detached(path: &Path) -> String {
     format!(
         "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder \

@@ -1,21 +1,21 @@
-//! Whether a single file is mounted: then a file that is renamed into its place elsewhere can't be seen here.
+//! Tells whether a single file is mounted: a file that is renamed into its place elsewhere can't be seen here.
 
 use std::fs;
 use std::path::Path;
 
-/// Whether something is mounted on `path` itself.
+/// True if something is mounted on `path` itself.
 pub(super) fn is_mount_point(path: &Path) -> bool {
     let Ok(path) = fs::canonicalize(path) else { return false };
     fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| lists(&table, &path))
 }
 
-/// Whether `table`, in the form of `/proc/self/mountinfo`, has `path` as a mount point.
+/// True if `table`, in the form of `/proc/self/mountinfo`, has `path` as a mount point.
 fn lists(table: &str, path: &Path) -> bool {
     let mut points = table.lines().filter_map(|line| line.split(' ').nth(4));
     points.any(|point| Path::new(&plain(point)) == path)
 }
 
-/// The text with its octal escapes (`\040` for a blank) undone; they stand for ASCII alone.
+/// Decodes the octal escapes (`\040` for a blank), which stand only for ASCII.
 fn plain(escaped: &str) -> String {
     let mut pieces = escaped.split('\\');
     let mut text = pieces.next().unwrap_or_default().to_owned();

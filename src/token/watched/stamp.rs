@@ -1,12 +1,12 @@
-//! Tells one state of a file from another by its metadata.
+//! Distinguishes the states of a file by its metadata.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 use crate::clock::Timestamp;
 
-/// A file may be written twice within what its times can tell apart (2 s on FAT, 1 s on some network disks). So long it is
-/// read again though it looks the same.
+/// The resolution of file times (2 s on FAT, 1 s on some network disks). Two writes within it look the same, so a file
+/// is read again for this long though it looks unchanged.
 const TIMES_SETTLE_MS: i64 = 2_000;
 
 /// One state of a file.
@@ -32,13 +32,13 @@ impl Stamp {
         }
     }
 
-    /// When the file was last written, by its own times.
+    /// The time of the last write, by the file's own times.
     fn written_at(&self) -> Timestamp {
         Timestamp::from_secs(self.modified.0.max(self.changed.0).saturating_add(1))
     }
 }
 
-/// A state of a file that was read.
+/// The state of a file that was read.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) stamp: Stamp,
@@ -47,7 +47,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Whether a file that looks as it did then is the same: so long after its times that a later write would have others.
+    /// True if an unchanged look means an unchanged file: the file was seen so long after its times that a later write
+    /// would have other times.
     pub(super) fn is_settled(&self) -> bool {
         let since = |earlier: Timestamp| self.read_at.millis_since(earlier);
         since(self.first_at) >= TIMES_SETTLE_MS && since(self.stamp.written_at()) >= TIMES_SETTLE_MS
@@ -77,13 +78,13 @@ mod tests {
             first_at: at(first),
             read_at: at(read),
         };
-        // Old, and looked at for two seconds.
+        // Old, and seen for two seconds.
         assert!(!seen(start - 100, 0, 1_999).is_settled());
         assert!(seen(start - 100, 0, 2_000).is_settled());
-        // Written at the start: its times may say the same for a write up to a second later.
+        // Written at the start: its times may be the same for a write up to a second later.
         assert!(!seen(start, 0, 2_999).is_settled());
         assert!(seen(start, 0, 3_000).is_settled());
-        // A server whose clock is ahead.
+        // A server with a fast clock.
         assert!(!seen(start + 10, 0, 12_000).is_settled());
     }
 }

@@ -1,11 +1,11 @@
-//! What a watched file gives as it changes.
+//! The credential of a watched file as the file changes.
 
 use super::*;
 use crate::config::CredentialFields;
 
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-/// So many milliseconds after the start, by both clocks.
+/// This many milliseconds after the start, by both clocks.
 fn at(millis: u64) -> Moment {
     let wall = START.plus_millis(i64::try_from(millis).unwrap());
     Moment { wall, steady_ms: millis }
@@ -76,7 +76,7 @@ fn a_credential_whose_file_is_gone_serves_a_minute_longer_and_no_more() {
         assert_eq!(sent(&watched, 1_000 + GONE_FILE_GRACE_MS - 1), "one", "{what}");
         let why = watched.read(at(1_000 + GONE_FILE_GRACE_MS)).unwrap_err().to_string();
         assert!(why.contains(part), "{what}: {why}");
-        // The wall clock alone, stepped back, brings nothing back.
+        // A backward step of the wall clock alone brings nothing back.
         let stepped = Moment { wall: START, ..at(2_000 + GONE_FILE_GRACE_MS) };
         assert!(watched.read(stepped).is_err(), "{what}");
         // It is there again.
@@ -118,7 +118,7 @@ fn a_file_that_is_written_twice_within_its_times_is_read_twice() {
     write("two");
     assert_eq!(sent(&watched, 900), "two");
     assert_eq!(sent(&watched, 2_000), "two");
-    // It was looked at for longer than such writes take.
+    // The file was seen for longer than the times of such writes last.
     write("six");
     assert_eq!(sent(&watched, 2_001), "two");
 }
@@ -132,7 +132,7 @@ fn claude_codes_file_until_it_expires() {
     assert_eq!(sent(&watched, 0), "a");
     let why = watched.read(at(1)).unwrap_err().to_string();
     assert!(why.contains("expired at 2027-01-15T08:00:00.001Z"), "{why}");
-    // Its owner refreshes it; half of the write is not taken for all of it.
+    // Its owner refreshes it; half a write does not count as a whole one.
     let whole = claude_file("bb", "\"2027-01-15T09:00:00Z\"");
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert_eq!(sent(&watched, 0), "a");
@@ -202,7 +202,7 @@ fn a_stored_token_is_followed_to_the_file_that_its_chain_moved_to() {
     watched.read(at(0)).unwrap();
     fs::rename(&own, &other).unwrap();
     watched.read(at(1)).unwrap();
-    // Long after what was read before would have served.
+    // Long after the earlier content would have served.
     watched.read(at(2 * GONE_FILE_GRACE_MS)).unwrap();
     assert_eq!(watched.path(), other);
     fs::rename(&other, &own).unwrap();
