@@ -1,7 +1,7 @@
 //! The handle of the thread that keeps the tokens of one chain fresh.
 //!
-//! `actor` is the thread: it hears (`inbox`), asks `life`, which has the lifecycle and says what happens, has an
-//! `attempt` made, and keeps the outcome in the `vault`.
+//! `actor` is the thread: it receives events (`inbox`), asks `life`, which holds the lifecycle and reports events,
+//! makes each `attempt`, and keeps the outcome in the `vault`.
 
 use std::time::Duration;
 
@@ -32,9 +32,9 @@ pub use login::store_login;
 pub(crate) use setup::{Send, Timer};
 pub use setup::{Setup, TICK_MS, TokenAnswer};
 
-/// How often a stop looks whether a refresher has ended.
+/// The time between two looks of a stop at an ending refresher.
 const END_LOOK_EVERY: Duration = Duration::from_millis(5);
-/// How long a start waits for a refresher to look at what is stored.
+/// The longest wait of a start for a refresher's first look at its stored record.
 const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 /// The stack of a refresher: a TLS handshake needs more than a forwarding worker's.
 const STACK_BYTES: usize = 256 * 1024;
@@ -47,9 +47,9 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    /// Starts the thread, and waits until it has looked at what is stored: at most `FIRST_LOOK_MAX`, so that a disk
-    /// that hangs holds up no other provider. Where the state file is yet to be `left` by another refresher, the thread
-    /// reads nothing before it is told so, is not waited for, and ends where that never happens.
+    /// Starts the thread, and waits for its first look at the stored record: at most `FIRST_LOOK_MAX`, so that a
+    /// hanging disk holds up no other provider. If another refresher has yet to leave the state file, the thread reads
+    /// nothing before `left` says so, the start does not wait for it, and it ends if that never happens.
     pub fn start(setup: Setup, left: Option<Receiver<()>>) -> std::io::Result<Self> {
         setup.store.publish(setup.provider, Posting { refreshing: true, ..Posting::default() });
         let (inbox, orders) = inbox();
@@ -63,22 +63,22 @@ impl Refresher {
             }
         };
         let thread = thread::spawn("refresher", STACK_BYTES, body)?;
-        // It is dropped once that is done, and nothing is sent.
+        // The thread drops its end after the look, without sending anything.
         let _ = has_looked.recv_timeout(look_max);
         Ok(Self { inbox, thread: Some(thread) })
     }
 
-    /// Tells it to end, without waiting for that.
+    /// Tells the refresher to end, without waiting.
     pub fn stop(&self) {
         self.inbox.tell(Event::Stop);
     }
 
-    /// Waits until it has ended, at most up to `deadline`; else it is left behind. Whether it has ended.
+    /// Waits for the refresher's end, at most until `deadline`; then leaves it behind. Returns true if it has ended.
     pub fn end_before(mut self, deadline: Deadline) -> bool {
         self.stop();
         let has_ended = |thread: &Option<Thread>| thread.as_ref().is_none_or(Thread::is_finished);
         while !has_ended(&self.thread) && !deadline.has_passed() {
-            // The timer's end is all that is waited for.
+            // Only the end of the timer matters.
             let _ = after(END_LOOK_EVERY.min(deadline.left())).recv();
         }
         let ended = has_ended(&self.thread);
@@ -88,22 +88,22 @@ impl Refresher {
         ended
     }
 
-    /// Tells it that the configuration was read again and is as it was.
+    /// Tells the refresher that a reload left its configuration unchanged.
     pub fn reloaded(&self, seeker: Seeker) {
         self.inbox.tell(Event::Reloaded(Box::new(seeker)));
     }
 
-    /// Has it go on with what another configuration says, after a refresh under way.
+    /// Changes the refresher's setup, after a refresh under way.
     pub fn change(&self, change: Change) {
         self.inbox.tell(Event::Change(Box::new(change)));
     }
 
-    /// Tells it that no provider uses it any more.
+    /// Tells the refresher that no provider uses it any more.
     pub fn retire(&self) {
         self.inbox.tell(Event::Retire);
     }
 
-    /// A way to ask it for something.
+    /// The refresher's inbox, for requests.
     pub fn inbox(&self) -> Inbox {
         self.inbox.clone()
     }
@@ -116,11 +116,11 @@ impl Drop for Refresher {
     }
 }
 
-/// Refreshes once without a thread, for `evertoken refresh`; the error is what the log says too.
+/// Refreshes once without a thread, for `evertoken refresh`; the error is the text of the log.
 pub(crate) fn refresh_once(mut setup: Setup) -> Result<(), String> {
-    // Somebody waits in front of it.
+    // A person is waiting for the command.
     setup.watches_disk = false;
-    // Nobody tells it anything.
+    // Nobody sends it events.
     let (_inbox, orders) = inbox();
     Actor::new(setup, orders, true).refresh_once()
 }

@@ -24,14 +24,14 @@ use crate::token::refresher::vault::shared::Shared;
 use crate::token::store::Generation;
 use crate::token::waiting::Cause;
 
-/// The longest sleep while there is no token to send: what may be waited for is a login.
+/// The longest sleep while there is no token to send, because a login may come.
 const LOOK_MS: u64 = 5_000;
-/// How long to wait before the shared store is tried again.
+/// The wait before the next try of the shared store.
 const AWAY_RETRY_MS: u64 = 500;
-/// How often a wrong wall clock is looked at.
+/// The time between two looks at a wrong wall clock.
 const CLOCK_RETRY_MS: u64 = 2_000;
 
-/// One provider's refresher at work.
+/// The working refresher of one chain.
 pub(super) struct Actor {
     life: Life,
     vault: Vault,
@@ -40,16 +40,16 @@ pub(super) struct Actor {
     send: Send,
     timer: Timer,
     rng: Rng,
-    /// Until when a refresh is not tried again that another process, another host or the shared store kept
-    /// off, whatever is heard meanwhile.
+    /// The time before which no refresh is tried, whatever event comes, because another process, another host or the
+    /// shared store prevented the last try.
     hold_off: Option<Due>,
-    /// When the last look and the last tick were, on the steady clock.
+    /// The times of the last look and the last tick, on the steady clock.
     looked_at_ms: u64,
     ticked_at_ms: u64,
 }
 
 impl Actor {
-    /// Begins with what is stored, and publishes it.
+    /// Loads the stored record and publishes its state.
     pub(super) fn new(setup: Setup, orders: Orders, is_single: bool) -> Self {
         let mut desk = Desk::of(&setup);
         let Setup { config, state, seeker, chain, timer, send, rng, .. } = setup;
@@ -74,7 +74,7 @@ impl Actor {
         actor
     }
 
-    /// Refreshes once, waiting for another process that is at it.
+    /// Refreshes once; waits while another process refreshes.
     pub(super) fn refresh_once(mut self) -> Result<(), String> {
         let began = self.life.now();
         self.life.machine.order(began);
@@ -88,7 +88,7 @@ impl Actor {
                     if now.steady_ms.saturating_sub(began.steady_ms) >= BUSY_WAIT_MAX_MS {
                         return Err(self.give_up());
                     }
-                    // The timer's end is all that is waited for.
+                    // Only the end of the timer matters.
                     let _ = (self.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
                 }
             }
@@ -105,7 +105,7 @@ impl Actor {
         }
     }
 
-    /// Says what a single refresh would have had to wait for.
+    /// Logs and returns the hindrance of a single refresh.
     fn give_up(&self) -> String {
         let desk = &self.life.desk;
         let waiting = desk.told_wait().map_or_else(String::new, |waiting| format!(": {waiting}"));
@@ -133,7 +133,7 @@ impl Actor {
                 }
             }
             if self.looked_ms_ago() >= LOOK_MS {
-                // Whoever comes again and again does not keep it from looking.
+                // Frequent events do not keep it from looking.
                 self.look();
             }
         }
@@ -147,7 +147,7 @@ impl Actor {
         }
     }
 
-    /// Does what is due; how long to sleep then, or None after a refresh.
+    /// Does what is due. Returns the time to sleep afterwards, or None after a refresh.
     fn act(&mut self) -> Option<u64> {
         let now = self.life.now();
         self.life.warn_of_clock(now);
@@ -170,7 +170,7 @@ impl Actor {
         Some(if self.vault.shared.is_behind() { wait_ms.min(AWAY_RETRY_MS) } else { wait_ms })
     }
 
-    /// How long nothing is tried, for `hindrance`.
+    /// Delays the next try because of `hindrance`, and returns the delay.
     fn hold_off_for(&mut self, hindrance: Hindrance, now: Moment) -> u64 {
         let wait_ms = match hindrance {
             Hindrance::Busy => LOCK_RETRY_MS,
@@ -184,7 +184,7 @@ impl Actor {
         wait_ms
     }
 
-    /// What is due after every sleep, whether or not a refresh is.
+    /// The work that follows each sleep, whether or not a refresh is due.
     fn look(&mut self) {
         self.looked_at_ms = self.life.now().steady_ms;
         if !self.life.is_retired {
@@ -219,7 +219,7 @@ impl Actor {
 
     fn tick(&mut self) {
         let (vault, life) = (&mut self.vault, &mut self.life);
-        // Where another process is at it, the next tick is soon enough.
+        // If another process holds the lock, the next tick is soon enough.
         vault.save_again(life);
         self.moves.go_on(vault, life);
         leave_old_places(vault, life);
@@ -229,14 +229,14 @@ impl Actor {
         secrets::read_again(vault, life);
         life.say_missing();
         if life.status.last_error.is_some() && !vault.file.is_unsaved() {
-            // Another process may have stored what ends the failure.
+            // Another process may have stored a record that ends the failure.
             vault.take_up_stored(life);
         }
         life.warn_of_refresh_end();
         life.publish(false);
     }
 
-    /// Refreshes, unless another process or another host is at it.
+    /// Refreshes, unless another process or another host is refreshing.
     fn refresh(&mut self) -> Result<(), Hindrance> {
         let attempt = Attempt {
             life: &mut self.life,
@@ -249,7 +249,7 @@ impl Actor {
     }
 }
 
-/// What it does about what it is told.
+/// The reactions to events.
 impl Actor {
     fn hear(&mut self, event: Event) {
         self.orders.note(&event);
@@ -263,12 +263,12 @@ impl Actor {
                 self.reloaded(*seeker);
             }
             Event::Retire => self.retire(),
-            // Whoever asks is told by what was published last.
+            // The last posting answers the caller.
             _ if self.life.is_retired => {}
             Event::Force(done) => self.ordered(done),
             Event::Rejected(generation, done) => self.rejected(generation, done),
             Event::Wanted(_) => {
-                // The clocks are looked at right after this, whether or not it brings the next try forward.
+                // The clocks are read right after this, whether or not it brings the next try forward.
                 if self.life.machine.wanted(self.life.now()) {
                     self.life.publish(false);
                 }
@@ -276,7 +276,7 @@ impl Actor {
             Event::News => {
                 let brought = self.vault.shared.compare(&mut self.vault.file, &mut self.life);
                 if brought || !self.life.is_due() {
-                    // What is waited for has come from another host, or that there is no use in trying.
+                    // Another host brought the awaited token, or the news that trying is useless.
                     self.orders.answer();
                 }
             }
@@ -286,7 +286,7 @@ impl Actor {
 
     fn ordered(&mut self, done: Sender<()>) {
         if self.vault.take_up_login(&mut self.life) && self.life.has_valid_token() {
-            // The login that was just stored is what was asked for.
+            // The login that was just stored fulfils the order.
             return;
         }
         self.life.machine.order(self.life.now());
@@ -312,12 +312,12 @@ impl Actor {
         }
     }
 
-    /// A refresh has ended. Who asked for one while it ran has joined it; false where it is time to end.
+    /// A refresh has ended. Callers that ordered one meanwhile have joined it. Returns false if the thread is to end.
     fn hear_who_joined(&mut self) -> bool {
         if !self.life.falls_back {
             self.orders.answer();
         }
-        // An order that comes after another configuration is about that one.
+        // An order that comes after a change of the configuration is about the new one.
         let mut is_of_now = true;
         for _ in 0..self.orders.take_joined() {
             match self.orders.events.try_recv() {
@@ -330,7 +330,7 @@ impl Actor {
                     is_of_now = false;
                     self.hear(Event::Change(change));
                 }
-                // A reload that changed nothing of it is an order too.
+                // A reload without a change for this chain is an order too.
                 Ok(Event::Reloaded(seeker)) => {
                     self.life.is_retired = false;
                     self.vault.seek_by(*seeker, &self.life);
@@ -342,7 +342,7 @@ impl Actor {
         true
     }
 
-    /// A refresh could not even be tried: who waits for it learns so.
+    /// Tells the waiting callers that a refresh could not even be tried.
     fn give_up_waiting(&mut self) {
         let was_ordered = self.life.machine.withdrawn();
         self.orders.answer();
@@ -354,14 +354,14 @@ impl Actor {
         }
     }
 
-    /// Goes on with what another configuration says. The tokens in memory count: the state file may lack
-    /// what could not be written.
+    /// Changes to another configuration. The tokens in memory count, because the state file may lack them after a
+    /// failed write.
     fn change(&mut self, change: Change) {
         let (vault, life) = (&mut self.vault, &mut self.life);
         life.is_retired = false;
         let Change { setup, keeps_chain, leaving } = change;
         if setup.seeker.is_foreign(life.machine.saved()) {
-            // What could not be written belongs to the chain before, and is given up after this.
+            // An unwritten record belongs to the earlier chain, and is dropped after this try.
             vault.save_again(life);
         }
         life.desk.change(&setup);
@@ -378,23 +378,22 @@ impl Actor {
         life.publish(false);
     }
 
-    /// The configuration is as it was; that it was read again is an order to try, where the last try
-    /// failed.
+    /// The configuration is unchanged; the reload is an order to try, if the last try failed.
     fn reloaded(&mut self, seeker: Seeker) {
         self.life.is_retired = false;
-        // A file may hold another refresh token by now, or the old one again.
+        // A file may hold another refresh token by now, or the earlier one again.
         self.vault.seek_by(seeker, &self.life);
         if self.life.machine.next_attempt_at().is_some() {
             self.life.machine.order(self.life.now());
         }
     }
 
-    /// No provider uses it any more. Who waits for a token is told so.
+    /// No provider uses the chain any more. Requests that wait for a token are told so.
     fn retire(&mut self) {
         let life = &mut self.life;
         life.is_retired = true;
         self.orders.answer();
-        // Where another process has the lock, the next tick is soon enough.
+        // If another process holds the lock, the next tick is soon enough.
         self.vault.save_again(life);
         if life.machine.token().is_none() {
             let gone = "its provider was taken out of the configuration, or disabled";

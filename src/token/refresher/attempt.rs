@@ -1,4 +1,4 @@
-//! One refresh: the locks and the lease that it is made under, the request, its answer, and what both are kept and told as.
+//! One refresh: its locks and lease, the request and its answer, and the record and the log line of the outcome.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::token::refresher::vault::shared::Entry;
 use crate::token::refresher::words::{next_try, shortened, tell};
 use crate::token::waiting::Cause;
 
-/// The least and the most time a token request may take.
+/// The shortest and the longest time for a token request.
 const REQUEST_MIN_MS: u64 = 2_000;
 const REQUEST_MAX_MS: u64 = 30_000;
 
-/// What a refresh is made with.
+/// The parts that a refresh uses.
 pub(super) struct Attempt<'a> {
     pub(super) life: &'a mut Life,
     pub(super) vault: &'a mut Vault,
@@ -31,10 +31,10 @@ pub(super) struct Attempt<'a> {
     pub(super) rng: &'a mut Rng,
 }
 
-/// Why an attempt brought no grant.
+/// The reason why an attempt brought no grant.
 enum NoGrant {
     Failed(Failure),
-    /// It was given up before anything was sent.
+    /// The attempt was given up before anything was sent.
     Withdrawn(Hindrance),
 }
 
@@ -45,7 +45,7 @@ impl From<Failure> for NoGrant {
 }
 
 impl Attempt<'_> {
-    /// Refreshes, unless another process or another host is at it.
+    /// Refreshes, unless another process or another host is refreshing.
     pub(super) fn make(mut self) -> Result<(), Hindrance> {
         if self.vault.is_held_up(self.life) {
             return Err(Hindrance::Unread);
@@ -58,7 +58,7 @@ impl Attempt<'_> {
         };
         secrets::read_again(self.vault, self.life);
         let beginning = match self.vault.lock_beginning(self.life) {
-            // What another one stored was taken up on the way.
+            // The attempt took up a record that another process or host stored.
             Err(Hindrance::Busy) if self.is_settled() => return Ok(()),
             beginning => beginning?,
         };
@@ -68,7 +68,7 @@ impl Attempt<'_> {
             Err(hindrance) => Err(hindrance),
         };
         self.vault.leave(lock, self.life);
-        // Once the outcome is published, an order is about what comes after it.
+        // After the outcome is published, an order is about the next refresh.
         self.orders.end_at_last();
         match outcome {
             Err(Hindrance::Busy) => self.life.wait_for(Cause::Lease),
@@ -83,7 +83,7 @@ impl Attempt<'_> {
         outcome
     }
 
-    /// Whether there is nothing to refresh any more; then that is published, and who waits for it is heard.
+    /// Returns true if nothing is left to refresh; then publishes that, and answers the waiting callers.
     fn is_settled(&mut self) -> bool {
         let is_settled = !self.life.is_due();
         if is_settled {
@@ -94,7 +94,7 @@ impl Attempt<'_> {
         is_settled
     }
 
-    /// Refreshes with what the machine presents.
+    /// Refreshes with the credential that the lifecycle presents.
     fn refresh(&mut self) -> Result<(), Hindrance> {
         self.life
             .desk
@@ -137,7 +137,7 @@ impl Attempt<'_> {
         Ok((grant, sent))
     }
 
-    /// A third of what is left of the token, so that a hanging endpoint leaves time for other tries.
+    /// A third of the token's remaining time, so that a hanging endpoint leaves time for other tries.
     fn time_allowed(&self, now: Moment) -> Duration {
         let left = self.life.machine.token().map_or(0, |token| token.expires.left_ms(now));
         let allowed = if left == 0 { REQUEST_MAX_MS } else { left / 3 };
@@ -153,7 +153,7 @@ impl Attempt<'_> {
         life.falls_back = false;
         life.status.settle();
         self.orders.end();
-        // Whoever reads the line below finds the token in use.
+        // The token is in use before the log line below says so.
         life.publish(false);
         let Some(token) = life.machine.token() else { return };
         let name = &life.desk.name;

@@ -1,4 +1,4 @@
-//! The desk of a refresher: publishes its posting, and says what it waits for.
+//! The desk of a refresher: publishes its posting, and reports its waits.
 
 use std::fmt::Arguments;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub(super) struct Desk {
     store: Arc<TokenStore>,
     /// The provider's name, for the log.
     pub(super) name: String,
-    /// What a command calls the provider.
+    /// The provider's name in commands.
     pub(super) called: String,
     pub(super) clock: Clock,
     watches_disk: bool,
     waits: Waits,
-    /// The state file can't be read, which stands before every other cause of a wait.
+    /// The state file can't be read, which comes before every other cause of a wait.
     pub(super) is_file_unread: bool,
-    /// What is published next.
+    /// The next posting.
     pub(super) draft: Posting,
 }
 
@@ -43,7 +43,7 @@ impl Desk {
         }
     }
 
-    /// Goes on under another configuration.
+    /// Takes over the names of another configuration.
     pub(super) fn change(&mut self, setup: &Setup) {
         let now = Self::of(setup);
         let (waits, draft) = (std::mem::take(&mut self.waits), std::mem::take(&mut self.draft));
@@ -62,7 +62,7 @@ impl Desk {
         self.log(Level::Error, told);
     }
 
-    /// Says it in the log, where each line of a refresher has its provider as a field.
+    /// Logs a line, which has its provider as a field like all lines of a refresher.
     fn log(&self, level: Level, told: Arguments<'_>) {
         log!(level, provider = self.name.as_str(); "{told}");
     }
@@ -73,13 +73,13 @@ impl Desk {
         self.store.publish(self.key, self.draft.clone());
     }
 
-    /// What is waited for, where that takes long.
+    /// The cause of the wait, if it is long.
     pub(super) fn told_wait(&self) -> Option<String> {
         self.waits.said().map(|waiting| waiting.to_string())
     }
 
-    /// Notes that `cause` is waited for before anything else can be done: in the log once it takes long, and in what
-    /// is published.
+    /// Notes that `cause` is awaited before anything else can be done: in the log once the wait is long, and in the
+    /// posting.
     pub(super) fn wait_for(&mut self, cause: Cause) {
         let is_of_file = cause.is_of_file();
         let is_of_disk = matches!(cause, Cause::Disk { .. });
@@ -91,7 +91,7 @@ impl Desk {
             Cause::Disk { .. } => self.draft.refreshing,
             _ => false,
         };
-        // Of the token store, and of what ran out, the log speaks once for all providers.
+        // The log reports the token store and resources that ran out once for all providers.
         let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
         if let Some(told) = self.waits.wait(cause, self.clock.now()) {
             if is_logged {
@@ -105,13 +105,13 @@ impl Desk {
     /// Notes that another process has the lock of `state`.
     pub(super) fn wait_for_lock(&mut self, state: &StateFile) {
         let path = state.lock_path().display().to_string();
-        // The list of all locks is read when the holder is to be named.
+        // The list of all locks is read only when the holder is to be named.
         let is_to_be_said = self.waits.is_to_be_said(self.clock.now());
         let holder = if is_to_be_said { state.lock_holder() } else { None };
         self.wait_for(Cause::Lock { path, holder });
     }
 
-    /// Notes that nothing is waited for any more.
+    /// Notes the end of the wait.
     pub(super) fn wait_is_over(&mut self) {
         if self.is_file_unread {
             return;
@@ -125,7 +125,7 @@ impl Desk {
         }
     }
 
-    /// Does `work` with `state`. A disk that hangs is a wait like any other.
+    /// Does `work` with `state`. A hanging disk counts as a wait.
     pub(super) fn on_disk<T: Send>(
         &mut self,
         state: &StateFile,

@@ -1,11 +1,11 @@
-//! What keeps a refresh off before anything is sent.
+//! The hindrances of a refresh before anything is sent.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hindrance {
-    /// Another process or host is at it.
+    /// Another process or host is refreshing.
     Busy,
-    /// The shared store can't be used, and nothing is refreshed without it.
+    /// The shared store can't be used, and nothing may be refreshed without it.
     StoreAway,
-    /// The state file is there and can't be read.
+    /// The state file exists and can't be read.
     Unread,
 }

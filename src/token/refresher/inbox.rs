@@ -1,4 +1,4 @@
-//! What a refresher is told, by whom, and who waits for the outcome.
+//! The events of a refresher, their senders, and the callers that wait for an outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,22 +9,21 @@ use crate::token::places::Seeker;
 use crate::token::refresher::setup::Setup;
 use crate::token::store::Generation;
 
-/// What can wake a refresher besides its timer. `done` is dropped once the outcome is published.
+/// An event that wakes a refresher, besides its timer. `done` is dropped once the outcome is published.
 pub(super) enum Event {
     /// Refresh now.
     Force(Sender<()>),
     /// The provider refused the token of this generation.
     Rejected(Generation, Sender<()>),
-    /// A request found no token that it could use; None where it does not wait for one.
+    /// A request found no usable token; None if it does not wait for one.
     Wanted(Option<Sender<()>>),
     /// Another host changed what is stored, or the shared store is back.
     News,
-    /// The configuration was read again, and what it says of this token life is as it was; of others it may say
-    /// something else.
+    /// The configuration was read again. The part about this chain is unchanged; other parts may have changed.
     Reloaded(Box<Seeker>),
-    /// Go on with what another configuration says.
+    /// Continue under another configuration.
     Change(Box<Change>),
-    /// No provider uses it any more: refresh nothing, but keep what could not be written yet.
+    /// No provider uses the chain any more: refresh nothing, but write any unwritten record.
     Retire,
     /// End, after a refresh under way has been stored.
     Stop,
@@ -32,19 +31,19 @@ pub(super) enum Event {
 
 /// A reload's orders to a running refresher.
 pub struct Change {
-    /// Everything that it works with from now on, but for its jitter.
+    /// The whole new setup, except for its jitter.
     pub setup: Setup,
-    /// Whether its chain in the shared store is the one that it has already.
+    /// True if its chain in the shared store stays the same.
     pub keeps_chain: bool,
-    /// Told once nothing is kept in the place before.
+    /// Told once the earlier place is empty.
     pub leaving: Sender<()>,
 }
 
-/// Asks a refresher for something, from any thread.
+/// Sends requests to a refresher, from any thread.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     events: Sender<Event>,
-    /// The refresher was told that its token is wanted, and has not heard it yet.
+    /// True if the refresher has an unread event that its token is wanted.
     is_told_wanted: Arc<AtomicBool>,
 }
 
@@ -59,34 +58,33 @@ impl Inbox {
         self.ask(|done| Event::Rejected(generation, done))
     }
 
-    /// Reports that a request waits for a token, so that a clock that jumped is noticed at once and a long
-    /// wait for the next try cut short. The receiver is closed once the refresher has published what it
-    /// does about it.
+    /// Reports that a request waits for a token, so that a clock that jumped is noticed at once and a long wait for the
+    /// next try is cut short. The receiver is closed once the refresher has published its reaction.
     pub fn wait_for_token(&self) -> Receiver<()> {
         self.ask(|done| Event::Wanted(Some(done)))
     }
 
-    /// Reports that a request was not given to the provider, for it has no token.
+    /// Reports that the provider was skipped for a request because it has no token.
     pub fn passed_over(&self) {
-        // Many requests in a row are told once, lest the inbox grow while the refresher waits for an answer.
+        // Many requests in a row send one event, or the inbox would grow while the refresher waits for an answer.
         if !self.is_told_wanted.swap(true, Ordering::Relaxed) {
             self.tell(Event::Wanted(None));
         }
     }
 
-    /// Reports that there may be something else in the shared store.
+    /// Reports that the shared store may have changed.
     pub fn news(&self) {
         self.tell(Event::News);
     }
 
-    /// How many events it has not heard yet: for tests that lead a refresher step by step.
+    /// The number of unread events, for tests that step a refresher.
     pub fn unheard(&self) -> usize {
         self.events.len()
     }
 
-    /// Tells it something, without waiting for that.
+    /// Sends an event, without waiting for its effect.
     pub(super) fn tell(&self, event: Event) {
-        // A refresher that has ended has nothing to do about it.
+        // A refresher that has ended needs no event.
         let _ = self.events.send(event);
     }
 
@@ -98,17 +96,17 @@ impl Inbox {
     }
 }
 
-/// The refresher's end of its inbox: what came in, and who waits.
+/// The refresher's end of its inbox: the events and the waiting callers.
 pub(super) struct Orders {
     pub(super) events: Receiver<Event>,
     is_told_wanted: Arc<AtomicBool>,
-    /// Those who wait for the outcome of the next refresh.
+    /// The callers that wait for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
-    /// How many events came before the last refresh ended.
+    /// The number of events that came before the last refresh ended.
     joined: Option<usize>,
 }
 
-/// An inbox, and its other end.
+/// An inbox, and the refresher's end of it.
 pub(super) fn inbox() -> (Inbox, Orders) {
     let (sender, events) = unbounded();
     let is_told_wanted: Arc<AtomicBool> = Arc::default();
@@ -122,39 +120,39 @@ pub(super) fn inbox() -> (Inbox, Orders) {
 }
 
 impl Orders {
-    /// An event is being dealt with.
+    /// Notes that an event has been read.
     pub(super) fn note(&self, event: &Event) {
         if matches!(event, Event::Wanted(None)) {
             self.is_told_wanted.store(false, Ordering::Relaxed);
         }
     }
 
-    /// `done` waits for the outcome of the next refresh.
+    /// Lets `done` wait for the outcome of the next refresh.
     pub(super) fn join(&mut self, done: Sender<()>) {
         self.waiting.push(done);
     }
 
-    /// Tells all who wait that there is an outcome.
+    /// Tells all waiting callers that there is an outcome.
     pub(super) fn answer(&mut self) {
         self.waiting.clear();
     }
 
-    /// A refresh begins.
+    /// Notes that a refresh begins.
     pub(super) fn begin(&mut self) {
         self.joined = None;
     }
 
-    /// The refresh has come to its outcome: an order that comes now is about the next one.
+    /// Notes the outcome of the refresh: a later order is about the next one.
     pub(super) fn end(&mut self) {
         self.joined = Some(self.events.len());
     }
 
-    /// As [`Orders::end`], unless the outcome came before.
+    /// As [`Orders::end`], unless the outcome was noted before.
     pub(super) fn end_at_last(&mut self) {
         self.joined.get_or_insert(self.events.len());
     }
 
-    /// How many events came while the last refresh was under way.
+    /// The number of events that came while the last refresh was under way.
     pub(super) fn take_joined(&mut self) -> usize {
         self.joined.take().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! The tokens of one chain as a refresher knows them, and what it says of them: to the log, once each, and in its
+//! The tokens of one chain as a refresher knows them, and its reports about them: log lines, once each, and its
 //! posting. It touches neither disk nor network.
 
 use crate::clock::{Moment, Timestamp};
@@ -19,36 +19,36 @@ pub(super) struct Life {
     pub(super) config: AutoRefresh,
     pub(super) machine: Lifecycle,
     pub(super) status: RefreshStatus,
-    /// The next try follows at once, with the refresh token of the configuration.
+    /// The next try follows at once, with the configured refresh token.
     pub(super) falls_back: bool,
-    /// No provider uses the tokens: nothing is refreshed.
+    /// True if no provider uses the tokens: nothing is refreshed.
     pub(super) is_retired: bool,
-    /// One refresh is all there is: no try of its own comes after that.
+    /// True for a single refresh, after which the refresher makes no further try.
     pub(super) is_single: bool,
-    /// Where the token store is, and why a refresh has to wait for it.
+    /// The address of the token store, and the reason why a refresh has to wait for it.
     pub(super) store_trouble: Option<(String, String)>,
     said: Said,
 }
 
-/// What the log has said, so that it says it once.
+/// Messages that the log has already, so that each appears once.
 #[derive(Default)]
 struct Said {
     clock: bool,
-    /// What the next refresh will lack.
+    /// The secret that the next refresh will lack.
     missing: Option<Missing>,
     /// The last token that the provider refused.
     refused: Option<Generation>,
-    /// The end of a refresh token, and how near it was.
+    /// The end of a refresh token, and its nearness.
     refresh_end: Option<(Timestamp, Nearness)>,
     odd_refresh_end: bool,
-    /// Hash of the configured seed that is superseded.
+    /// The hash of the superseded configured seed.
     superseded: Option<String>,
-    /// Hash of the seed in a file that is not used before a reload.
+    /// The hash of the seed in a file that is not used before a reload.
     other_seed: Option<String>,
 }
 
 impl Life {
-    /// Begins with what is `stored`.
+    /// Begins with the `stored` record.
     pub(super) fn new(
         desk: Desk,
         config: AutoRefresh,
@@ -84,13 +84,13 @@ impl Life {
         self.machine.token().is_some_and(|token| !token.expires.reached(now))
     }
 
-    /// Its tokens are of another issuer or client.
+    /// Forgets the tokens, because they belong to another issuer or client.
     pub(super) fn forget(&mut self) {
         self.machine.forget(self.now());
         self.machine.record_client(self.config.client_hash());
     }
 
-    /// Whether `stored` is the chain of the configured seed, which is not known here yet.
+    /// True if `stored` is the chain of the configured seed, which is not known here yet.
     pub(super) fn begins_with(&self, stored: &Saved) -> bool {
         let knows =
             |saved: &Saved, hash: &str| saved.refresh_token.is_some() && saved.may_know_seed(hash);
@@ -98,7 +98,7 @@ impl Life {
         self.seed().map(Secret::hash).is_some_and(brings) && !self.machine.is_other_login(stored)
     }
 
-    /// Whether `stored` tells of the chain that is in use.
+    /// True if `stored` is about the chain in use.
     pub(super) fn is_of_this_chain(&self, stored: &Saved) -> bool {
         let known = self.machine.saved();
         let seed_hash = known.seed_hash.clone().or_else(|| self.seed().map(Secret::hash));
@@ -111,7 +111,7 @@ impl Life {
         self.config.seed.as_ref()?.as_ref().ok()
     }
 
-    /// The request that presents `presented`; not where a secret is missing.
+    /// The request that presents `presented`; the error names a missing secret.
     pub(super) fn token_request(&self, presented: &Presented) -> Result<TokenRequest, Failure> {
         let refresh_token = self.refresh_token(presented);
         let of_client = self.config.missing_of_client();
@@ -137,16 +137,16 @@ impl Life {
         }
     }
 
-    /// What to run where a login is configured and would help.
+    /// The command for a login, if one is configured and would help.
     pub(super) fn login_command(&self, presented: &Presented) -> Option<String> {
         let config = &self.config;
-        // Without a seed in the configuration, the failure itself says what to run; a login needs the client too.
+        // Without a configured seed, the failure itself names the command; a login needs the client too.
         let helps = (*presented != Presented::Missing || config.seed.is_some())
             && config.missing_of_client().is_empty();
         (config.login.exist() && helps).then(|| config.call.login(&self.desk.called))
     }
 
-    /// The secret for the lack of which the next refresh will fail, though there is a token.
+    /// The secret whose lack will fail the next refresh, though there is a token.
     fn missing_ahead(&self) -> Option<Missing> {
         if self.is_retired || self.machine.token().is_none() {
             return None;
@@ -157,14 +157,14 @@ impl Life {
         }
     }
 
-    /// That a refresh which is due waits for the token store.
+    /// The message that a due refresh waits for the token store.
     pub(super) fn told_of_store(&self) -> Option<String> {
         let (place, why) = self.store_trouble.as_ref().filter(|_| self.is_due())?;
         Some(format!("The token store {place} can't be used ({why}); waiting for it"))
     }
 }
 
-/// What is published.
+/// Publishing.
 impl Life {
     pub(super) fn publish(&mut self, refreshing: bool) {
         self.draft();
@@ -176,7 +176,7 @@ impl Life {
         self.desk.wait_for(cause);
     }
 
-    /// A refresh that is due waits for the token store.
+    /// Notes that a due refresh waits for the token store.
     pub(super) fn wait_for_store(&mut self) {
         if let Some((place, why)) = self.store_trouble.clone().filter(|_| self.is_due()) {
             self.wait_for(Cause::Store { place, why });
@@ -188,7 +188,7 @@ impl Life {
         self.desk.wait_is_over();
     }
 
-    /// Has the next posting say what is known now.
+    /// Brings the draft of the next posting up to date.
     pub(super) fn draft(&mut self) {
         self.status.consecutive_failures = self.machine.consecutive_failures();
         // A try has nothing to present before that.
@@ -208,9 +208,9 @@ impl Life {
     }
 }
 
-/// What the log says.
+/// Log lines.
 impl Life {
-    /// Says what was stored when it was first read.
+    /// Logs the stored record when it was first read.
     pub(super) fn report_start(&mut self) {
         let now = self.now();
         let name = &self.desk.name;
@@ -240,7 +240,7 @@ impl Life {
         self.warn_of_refresh_end();
     }
 
-    /// Something was taken up from elsewhere; `brought` says that it brought another token that is still good.
+    /// Notes a record that was taken up; `brought` says that it brought a different token that is still valid.
     pub(super) fn note_taken_up(&mut self, brought: bool) {
         match self.machine.applicable_failure().cloned() {
             Some(failure) => self.failed_elsewhere(&failure),
@@ -248,13 +248,13 @@ impl Life {
             None => {}
         }
         if !self.is_due() {
-            // The refresh token of the configuration was tried there too.
+            // The configured refresh token was tried there too.
             self.falls_back = false;
         }
         self.say_superseded_seed();
     }
 
-    /// A refresh elsewhere failed for good, and there is no use in trying here: said as one of our own.
+    /// A refresh elsewhere failed permanently, and a try here would be useless: logged as one of our own.
     fn failed_elsewhere(&mut self, failure: &SavedFailure) {
         let login = self.login_command(&self.machine.presented());
         let (told, trouble) = tell_stored(failure, login.as_deref());
@@ -269,7 +269,7 @@ impl Life {
         self.status.fail(told, trouble, true);
     }
 
-    /// Says once that a refresh waits for the wall clock to be set, or would.
+    /// Logs once that a refresh waits for the wall clock to be set, or would wait.
     pub(super) fn warn_of_clock(&mut self, now: Moment) {
         let wait_ms = self.machine.clock_wait_left_ms(now).filter(|_| !self.said.clock);
         let Some(wait_ms) = wait_ms else { return };
@@ -283,8 +283,8 @@ impl Life {
         ));
     }
 
-    /// Says once a token that the provider refused it: while the token store is away, each request has the refresh
-    /// tried.
+    /// Logs once for each token that the provider refused it, because each request orders a refresh while the token
+    /// store is away.
     pub(super) fn say_refused(&mut self, generation: Generation) {
         if self.said.refused.replace(generation) != Some(generation) {
             let name = &self.desk.name;
@@ -292,8 +292,8 @@ impl Life {
         }
     }
 
-    /// Says what the next refresh will lack, where that is new and no refresh has failed for it, which was said. It is not
-    /// needed before the token is due, and there is time to mend it.
+    /// Logs a secret that the next refresh will lack, if that is new and no refresh has failed for it, which was
+    /// logged. The secret is not needed before the token is due, so there is time to mend it.
     pub(super) fn say_missing(&mut self) {
         let has_failed = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
         let missing = self.missing_ahead().filter(|_| !has_failed);
@@ -309,7 +309,7 @@ impl Life {
         self.said.missing = missing;
     }
 
-    /// Says once that the configuration names a refresh token that a newer one has superseded.
+    /// Logs once that a newer refresh token has superseded the configured one.
     fn say_superseded_seed(&mut self) {
         let superseded = self.machine.superseded_seed();
         if superseded.is_none() || superseded == self.said.superseded {
@@ -324,8 +324,8 @@ impl Life {
         ));
     }
 
-    /// Says once that a changed file, with the refresh token of this `hash`, is not followed before a reload, since it
-    /// would part providers.
+    /// Logs once that a changed file, with the refresh token of this `hash`, is not followed before a reload, because
+    /// it would separate providers that share a chain.
     pub(super) fn say_others_stay(&mut self, hash: Option<String>) {
         if hash == self.said.other_seed {
             return;
@@ -338,7 +338,7 @@ impl Life {
         ));
     }
 
-    /// Says once that an issuer tells of the end of a refresh token in a way that is not understood.
+    /// Logs once that an issuer names the end of a refresh token in an unknown form.
     pub(super) fn warn_of_odd_refresh_end(&mut self, grant: &Grant) {
         let told = grant.odd_refresh_end.as_ref().filter(|_| !self.said.odd_refresh_end);
         let Some(told) = told else { return };

@@ -1,4 +1,4 @@
-//! Puts what a login brought into the state folder, under the lock that refreshes take.
+//! Stores the tokens of a login in the state folder, under the lock that refreshes take.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::token::refresher::vault::file::load;
 use crate::token::state_file::{Locking, StateLock};
 use crate::token::waiting::{Cause, Waits};
 
-/// Stores `grant`, asked for at `sent`, with its refresh token, and in the shared store too, where there is
-/// one; where to, or why that failed.
+/// Stores `grant`, requested at `sent`, with its refresh token, and in the shared store too, if there is one. Returns
+/// the place, or the reason of a failure.
 pub fn store_login(
     setup: &Setup,
     grant: &Grant,
@@ -51,8 +51,8 @@ pub fn store_login(
     Ok(path)
 }
 
-/// The chain in the shared store, with its lease, the lease's number, and what is there; None where there
-/// is no such store, or it can't be used.
+/// The chain in the shared store, with its lease, the lease's number, and the stored record; None if there is no such
+/// store, or it can't be used.
 type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 
 fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased, String> {
@@ -60,7 +60,7 @@ fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
         match chain.take(None, known_fence) {
             Ok(Some((fence, found))) => return Ok(Some((chain, fence, found.saved))),
-            // The timer's end is all that is waited for.
+            // Only the end of the timer matters.
             Ok(None) => {
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
@@ -73,7 +73,7 @@ fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased
     Err("another host has been refreshing this provider for too long; try again".to_owned())
 }
 
-/// Puts the login into the shared store, for all hosts.
+/// Writes the login to the shared store, for all hosts.
 fn share(chain: &mut SharedChain, saved: &Saved, desk: &Desk) {
     match chain.write(saved, None) {
         Ok(Put::Done) => {}
@@ -104,7 +104,7 @@ fn wait_for_lock(setup: &Setup, desk: &Desk) -> Result<StateLock, String> {
                 if let Some(told) = waits.wait(Cause::Lock { path: path.clone(), holder }, now) {
                     desk.warn(format_args!("The login is {told}"));
                 }
-                // The timer's end is all that is waited for.
+                // Only the end of the timer matters.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
             Ok(Locking::Nobodys(error)) | Err(error) => return Err(error.to_string()),

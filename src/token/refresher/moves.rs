@@ -1,4 +1,4 @@
-//! The move of a state file to the place that a reload gave it.
+//! Moves a state file to the place that a reload chose.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -12,9 +12,9 @@ use crate::token::refresher::vault::Vault;
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
 pub(super) struct Moves {
-    /// Where the configuration has the tokens kept, whether or not another process keeps them elsewhere.
+    /// The configured place of the tokens, even if another process keeps them elsewhere.
     home: PathBuf,
-    /// Where they are to be kept since a reload, and who is told once nothing is kept in the place before.
+    /// The place that a reload chose, and the channel that is told once the earlier place is empty.
     next: Option<(StateFile, Sender<()>)>,
 }
 
@@ -23,7 +23,7 @@ impl Moves {
         Self { home, next: None }
     }
 
-    /// Keeps the tokens in `place` from now on, as a reload says.
+    /// Keeps the tokens in `place` from now on, after a reload.
     pub(super) fn begin(
         &mut self,
         place: StateFile,
@@ -36,7 +36,7 @@ impl Moves {
         if path == vault.file.state.path() {
             return;
         }
-        // Where another process keeps them elsewhere they stay there, unless they are to move.
+        // If another process keeps the tokens elsewhere, they stay there, unless they are to move.
         if path != self.home {
             self.next = Some((place, leaving));
             self.go_on(vault, life);
@@ -46,8 +46,8 @@ impl Moves {
         }
     }
 
-    /// What of the move is still to be done. It does not begin before it is known what the file so far holds. Another
-    /// process may use that too: it must not refresh there while the tokens are on their way.
+    /// Does the rest of the move. It does not begin before the content of the current file is known. Another process
+    /// may use that file too, and must not refresh there while the tokens are on their way.
     pub(super) fn go_on(&mut self, vault: &mut Vault, life: &mut Life) {
         if vault.file.is_unread() || self.next.is_none() {
             return;
@@ -55,7 +55,7 @@ impl Moves {
         let Ok(old_lock) = vault.lock_and_take_up(life) else { return };
         let Some((new, leaving)) = self.next.take() else { return };
         if vault.file.state.path() == new.path() {
-            // Another process moved them there.
+            // Another process moved the tokens there.
             let _ = leaving.send(());
             return;
         }
@@ -68,20 +68,20 @@ impl Moves {
             return;
         }
         if vault.file.state.path() != self.home {
-            // Another process keeps them elsewhere: nobody waits for that.
+            // Another process keeps the tokens elsewhere, so nobody waits for the move.
             let _ = leaving.send(());
         }
         self.next = Some((new, leaving));
     }
 }
 
-/// Whether the file at `place` is that of another chain which is configured.
+/// True if the file at `place` belongs to another configured chain.
 fn is_anothers(place: &StateFile, vault: &Vault, life: &mut Life) -> bool {
     let stored = life.desk.on_disk(place, StateFile::load);
     matches!(stored, Ok(Some(stored)) if vault.file.seeker.is_anothers(place.slug(), &stored))
 }
 
-/// Goes on in the place that is new, under the locks of both.
+/// Continues in the new place, under the locks of both.
 fn go_from(
     old: StateFile,
     old_lock: Option<StateLock>,
@@ -111,7 +111,7 @@ fn go_from(
         None => vault.file.store(saved, &mut life.desk),
         Some(why) => vault.file.note_unsaved(saved, why, &mut life.desk),
     }
-    // Where the tokens came back to a place before it was left.
+    // Drops a place to which the tokens came back before it was left.
     vault.file.left.retain(|(left, _)| left.path() != state.path());
     let old_lock_path = old.lock_path();
     if old_lock.is_some() && !vault.file.is_unsaved() {
@@ -123,7 +123,7 @@ fn go_from(
     leave_old_places(vault, life);
 }
 
-/// Renames the file: that needs no room on the disk, and there is no moment with two copies.
+/// Renames the file, which needs no room on the disk and never leaves two copies.
 fn carry(old: &StateFile, new: &StateFile, life: &Life) {
     let is_beside = old.folder() == new.folder();
     if is_beside && is_copy(old, life) && old.rename_to(new).is_ok() {
@@ -131,7 +131,7 @@ fn carry(old: &StateFile, new: &StateFile, life: &Life) {
     }
 }
 
-/// Whether a file holds nothing that is not known here.
+/// True if a file holds nothing that is unknown here.
 fn is_copy(file: &StateFile, life: &Life) -> bool {
     let known = life.machine.saved().mark();
     let is_known = |stored: &Saved| life.is_of_this_chain(stored) && stored.mark() <= known;
@@ -146,7 +146,7 @@ fn say_where(place: &StateFile, life: &Life) {
     ));
 }
 
-/// A file of another chain stands where ours is to be: it is kept beside.
+/// Moves a file of another chain aside that stands in the place for ours.
 fn set_aside(place: &StateFile, life: &Life) {
     match place.set_aside(life.desk.clock.wall()) {
         Ok(aside) => life.desk.warn(format_args!(
@@ -161,12 +161,12 @@ fn set_aside(place: &StateFile, life: &Life) {
     }
 }
 
-/// Removes the state files that reloads left, once all they had is stored in the new one. A copy would
-/// spend its refresh token again if a provider of that name came back.
+/// Removes the state files that reloads left, once everything in them is stored in the new file. A copy would spend its
+/// refresh token again if a provider of that name came back.
 pub(super) fn leave_old_places(vault: &mut Vault, life: &Life) {
     if !vault.file.is_unsaved() {
         let state = &vault.file.state;
-        // One that another process uses is tried again at the next tick.
+        // A file that another process uses is tried again at the next tick.
         vault.file.left.retain(|(old, leaving)| match old.try_lock() {
             Ok(Locking::Ours(_lock)) => {
                 leave(old, leaving, state, life);
@@ -187,6 +187,6 @@ fn leave(old: &StateFile, leaving: &Sender<()>, new: &StateFile, life: &Life) {
             )),
         }
     }
-    // Nobody may be waiting for it.
+    // There may be no waiting receiver.
     let _ = leaving.send(());
 }

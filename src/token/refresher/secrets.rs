@@ -1,4 +1,4 @@
-//! Reads the files that secrets came from again: they may change at any time.
+//! Reads the files with secrets again, because they may change at any time.
 
 use crate::secret::Secret;
 use crate::token::lifecycle::Policy;
@@ -20,7 +20,7 @@ pub(super) fn read_again(vault: &mut Vault, life: &mut Life) {
     vault.forget_tokens_of_others(life);
     life.machine.record_client(life.config.client_hash());
     if is_new {
-        // As at a start: it may be of another account.
+        // As at a start: the refresh token may belong to another account.
         life.machine.order(life.now());
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that a refresher works with, as the program or a test hands it over.
+//! The whole setup of a refresher, from the program or a test.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,12 @@ use crate::token::places::Seeker;
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 
-/// The longest sleep of a refresher: after this at the latest a login that was stored meanwhile, a
-/// suspended machine or a stepped clock is noticed, and a state file that could not be written is
-/// tried again.
+/// The longest sleep of a refresher. After it at the latest, a new login, a suspended machine or a stepped clock is
+/// noticed, and an unwritten state file is tried again.
 pub const TICK_MS: u64 = 30_000;
-/// How long to wait while another process refreshes the same provider.
+/// The wait while another process refreshes the same provider.
 pub(super) const LOCK_RETRY_MS: u64 = 250;
-/// How long a command waits for another process or host: longer than a token request may take.
+/// The longest wait of a command for another process or host: longer than a token request may take.
 pub(super) const BUSY_WAIT_MAX_MS: u64 = 45_000;
 
 /// A token endpoint's whole answer.
@@ -35,30 +34,29 @@ pub struct TokenAnswer {
     pub body: Vec<u8>,
 }
 
-/// Sends a token request and gives it the time stated. Fails where no answer came.
+/// Sends a token request, within the given time. Fails if no answer comes.
 pub(crate) type Send =
     Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, Failure> + std::marker::Send>;
 
-/// Makes a channel that is ready after a time: a test can hold the other end.
+/// Makes a channel that becomes ready after a time: a test can hold the other end.
 pub(crate) type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
 
-/// Everything a refresher works with.
+/// The whole setup of a refresher.
 pub struct Setup {
-    /// Where its token is published.
+    /// The key of its posting.
     pub provider: PostingKey,
     /// The provider's name, for the log.
     pub name: String,
-    /// What to ask for and how.
+    /// The configuration of its token requests.
     pub config: AutoRefresh,
-    /// Where tokens are kept.
+    /// The state file.
     pub state: StateFile,
-    /// Looks for them where they are not there.
+    /// Looks for the chain in other files.
     pub seeker: Seeker,
-    /// What is shared with other hosts; None where nothing is.
+    /// The chain in the shared store; None without one.
     pub chain: Option<SharedChain>,
-    /// Where tokens are published.
+    /// The store of postings.
     pub store: Arc<TokenStore>,
-    /// The time.
     pub clock: Clock,
     /// For waits.
     pub timer: Timer,
@@ -66,6 +64,6 @@ pub struct Setup {
     pub send: Send,
     /// For jitter.
     pub rng: Rng,
-    /// Whether a disk that hangs is said: each call to it takes a thread then.
+    /// True if a hanging disk is reported, for which each call to the disk takes a thread.
     pub watches_disk: bool,
 }

@@ -1,4 +1,4 @@
-//! How long a refresher sleeps at most: the clock and the timer are held by the test.
+//! The longest sleep of a refresher: the test holds the clock and the timer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -125,10 +125,10 @@ impl Asleep {
         Self { elapsed_ms, sleeps, timer, store, asked, refresher, folder, clock, going_to_sleep }
     }
 
-    /// Lets the time pass and the timer fire; how long the refresher sleeps next, in milliseconds.
+    /// Lets the time pass and the timer fire. Returns the length of the refresher's next sleep, in milliseconds.
     ///
-    /// A process that another test has just forked holds our locks too, until it runs its own program: that wait
-    /// is passed over.
+    /// A process that another test has just forked holds our locks too, until it runs its own program: such a wait is
+    /// skipped.
     fn sleeps_after(&mut self, passed_ms: u64) -> u64 {
         let mut sleeps_ms = self.sleeps_or_waits_for_lock_after(passed_ms);
         // After a failure it is the backoff.
@@ -254,7 +254,7 @@ fn a_lock_that_another_process_holds_for_10_s_is_said_until_it_is_free() {
     assert!(posting.waiting.is_none() && posting.token.is_some());
 }
 
-/// A busy issuer whose answers nobody waits for: how long until the next try, once the wait is a minute or
+/// A busy issuer whose answers nobody waits for. Returns the time until the next try, once the wait is a minute or
 /// more.
 fn in_a_long_wait() -> (Asleep, u64) {
     let mut asleep = Asleep::before(HOUR_MS, &[(503, "")]);
@@ -275,7 +275,7 @@ fn in_a_long_wait() -> (Asleep, u64) {
     panic!("no wait is long");
 }
 
-/// Out for 83 seconds after an outage of 4.6 was seen.
+/// 83 seconds without a token were seen after an outage of 4.6.
 #[test]
 fn a_request_in_the_middle_of_a_long_wait_brings_the_next_try_forward() {
     let (asleep, left) = in_a_long_wait();
@@ -284,7 +284,7 @@ fn a_request_in_the_middle_of_a_long_wait_brings_the_next_try_forward() {
     asleep.elapsed_ms.fetch_add(20_000, Ordering::SeqCst);
     let inbox = asleep.refresher.inbox();
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err(), "it was heard");
-    // The try follows at once; what is sent after it is heard after it.
+    // The try follows at once; its request is read after it.
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
     assert_eq!(asleep.store.read(0).refresh.failures, failures + 1);
 }
@@ -299,7 +299,7 @@ fn requests_that_are_given_to_others_are_told_once_until_they_are_heard() {
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
     assert_eq!(asleep.store.read(0).refresh.failures, failures + 1);
-    // Heard once, they are told again.
+    // The event is read once, and then sent again.
     asleep.elapsed_ms.fetch_add(10_000, Ordering::SeqCst);
     inbox.passed_over();
     assert!(inbox.wait_for_token().recv_timeout(PATIENCE).is_err());
@@ -350,7 +350,7 @@ fn orders_that_come_while_a_refresh_runs_join_it() {
         }
     };
     joins(5);
-    // One that comes after it is a refresh of its own.
+    // An order that comes after it is a refresh of its own.
     let after = inbox.force();
     joins(3);
     assert!(after.recv_timeout(PATIENCE).is_err());

@@ -1,5 +1,5 @@
-//! Where a refresher keeps its chain: the state file, the record in the token store, and what could not be written yet.
-//! It takes up what other processes and hosts stored, and leads a refresh through their locks and leases.
+//! The store of a refresher's chain: the state file, the record in the token store, and any unwritten record. It takes
+//! up records of other processes and hosts, and takes the locks and leases of a refresh.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(super) mod file;
 mod locks;
 pub(super) mod shared;
 
-/// How often the lock is tried for before the end.
+/// The number of tries for the lock before the end.
 const LOCK_TRIES_AT_END: u32 = 20;
-/// How often in a row a file is followed to where other processes moved it.
+/// The most moves in a row by other processes after which a refresher still follows its file.
 const MOVES_FOLLOWED_MAX: u32 = 4;
 
 pub(super) struct Vault {
@@ -28,30 +28,30 @@ pub(super) struct Vault {
     pub(super) shared: Shared,
 }
 
-/// Held while a chain begins.
+/// Locks that are held while a chain begins.
 pub(super) struct Beginning {
     place: StateFile,
     _lock: StateLock,
 }
 
 impl Vault {
-    /// Puts `saved` into the token store, where there is one, and on disk; what can't be written is kept and tried again.
+    /// Writes `saved` to the token store, if there is one, and to disk; keeps an unwritten record for the next try.
     pub(super) fn save(&mut self, saved: Saved, life: &mut Life) {
         life.draft();
         let newest = self.shared.put(saved, &mut self.file, life);
         self.file.store(newest, &mut life.desk);
     }
 
-    /// Tries again to write what could not be written, unless what another process stored has taken its
-    /// place. False where another process has the lock.
+    /// Tries again to write an unwritten record, unless another process stored a record in its place. Returns false if
+    /// another process has the lock.
     pub(super) fn save_again(&mut self, life: &mut Life) -> bool {
         let Some(saved) = self.file.unsaved.clone() else { return true };
-        // Under the lock nothing can be stored between the look and the write.
+        // Under the lock, nothing can be stored between the look and the write.
         let path = self.file.state.path();
         let Ok(lock) = self.file.lock(&mut life.desk) else { return false };
         let is_over = self.take_up_login(life);
         if self.file.state.path() != path {
-            // It was moved: that is not the file that is locked.
+            // The file was moved, so the lock is on another file.
             return false;
         }
         if !is_over {
@@ -64,25 +64,26 @@ impl Vault {
         true
     }
 
-    /// The last try to write what could not be written; another process is waited for.
+    /// Tries for the last time to write an unwritten record; waits for another process.
     pub(super) fn save_before_the_end(&mut self, timer: &Timer, life: &mut Life) {
         for _ in 0..LOCK_TRIES_AT_END {
             if self.save_again(life) {
                 return;
             }
-            // The timer's end is all that is waited for.
+            // Only the end of the timer matters.
             let _ = timer(Duration::from_millis(LOCK_RETRY_MS)).recv();
         }
     }
 
-    /// What the state file holds; None where it can't be read, too. `may_set_aside` says that nobody can be writing it now.
+    /// The record in the state file; None also if the file can't be read. `may_set_aside` says that nobody can be
+    /// writing it now.
     fn look(&mut self, may_set_aside: bool, life: &mut Life) -> Option<Saved> {
         life.draft();
         let look = self.file.look(may_set_aside, &mut life.desk)?;
         if look.displaced == Some(Displaced::ByProvider)
             && self.file.seeker.is_needed(Some(life.machine.saved()))
         {
-            // The chain in memory is that of another provider from now on.
+            // From now on, the chain in memory is another provider's.
             life.forget();
         }
         if look.displaced.is_some() && look.stored.is_none() {
@@ -91,8 +92,8 @@ impl Vault {
         look.stored
     }
 
-    /// Whether a refresh must wait for the state file, which is tried again: without it, a refresh token that
-    /// was used already could be sent. A grant without a refresh token needs no file.
+    /// True if a refresh must wait for the state file, which is tried again: without it, a used refresh token could be
+    /// sent again. A grant without a refresh token needs no file.
     pub(super) fn is_held_up(&mut self, life: &mut Life) -> bool {
         if self.file.is_unread()
             && let Some(stored) = self.look(false, life)
@@ -103,14 +104,14 @@ impl Vault {
         if !self.file.is_unread() || life.machine.presented() == Presented::Nothing {
             return false;
         }
-        // What another host has stored can be used all the same.
+        // Records of other hosts can be used all the same.
         self.shared.compare(&mut self.file, life);
         life.publish(false);
         true
     }
 
-    /// Takes up a login that was stored since the last look, whether or not the token in use is
-    /// still good; false where there is none.
+    /// Takes up a login that was stored since the last look, even if the token in use is still valid. Returns false if
+    /// there is none.
     pub(super) fn take_up_login(&mut self, life: &mut Life) -> bool {
         let Some(stored) = self.look(false, life) else { return false };
         if !life.machine.is_other_login(&stored) || self.shared.is_newer_than(&stored, life) {
@@ -122,7 +123,7 @@ impl Vault {
         true
     }
 
-    /// Reads the state file again; whether it brought another valid token. That is said.
+    /// Reads the state file again, and logs the outcome. Returns true if it brought a different valid token.
     pub(super) fn take_up_stored(&mut self, life: &mut Life) -> bool {
         let stored = self.look(true, life);
         stored.is_some_and(|stored| self.take_up_and_say(stored, life))
@@ -144,14 +145,14 @@ impl Vault {
 
     fn take_up(&mut self, stored: Saved, life: &mut Life) -> bool {
         if life.machine.is_other_login(&stored) {
-            // What could not be written belongs to a chain that is over.
+            // The unwritten record belongs to a chain that is over.
             self.file.give_up_unsaved(&mut life.desk);
             life.status.last_error = None;
         }
         let now = life.now();
         let before = life.machine.saved().mark();
         let brought = if life.begins_with(&stored) {
-            // Another process began the chain, in a file that counts for itself.
+            // Another process began the chain, in a file that counts on its own.
             life.machine.adopt(STATE_FILE, stored, now)
         } else {
             life.machine.take_up(STATE_FILE, stored, now)
@@ -162,7 +163,7 @@ impl Vault {
         brought
     }
 
-    /// Another process has taken the place of the tokens in memory: they are stored in the new one.
+    /// Another process uses the place of the tokens in memory, so they are stored in the new place.
     fn store_in_new_place(&mut self, life: &mut Life) {
         let saved = life.machine.saved().clone();
         if saved.refresh_token.is_some()
@@ -172,13 +173,13 @@ impl Vault {
         }
     }
 
-    /// Goes by `seeker` from now on, with the secrets of the configuration as they are.
+    /// Uses `seeker` from now on, with the secrets as they are configured now.
     pub(super) fn seek_by(&mut self, seeker: Seeker, life: &Life) {
         self.file.seeker = seeker;
         self.file.seeker.reconfigure(&life.config);
     }
 
-    /// Forgets the tokens of the chain in use where the configuration or a file has changed its issuer or client: they
+    /// Forgets the tokens of the chain in use if the configuration or a file has changed its issuer or client: they
     /// must not be sent to the new one, and stay in their file.
     pub(super) fn forget_tokens_of_others(&mut self, life: &mut Life) {
         if !self.file.seeker.is_foreign(life.machine.saved()) {
@@ -192,7 +193,7 @@ impl Vault {
         ));
     }
 
-    /// Takes the lock on the file in which the chain is, and takes up what that holds.
+    /// Locks the chain's file, and takes up its record.
     pub(super) fn lock_and_take_up(
         &mut self,
         life: &mut Life,
@@ -222,13 +223,13 @@ impl Vault {
         Hindrance::Busy
     }
 
-    /// A chain that begins has a lock besides that of its file: two processes may keep it under different names. The
-    /// other one may just have begun it.
+    /// A beginning chain has a lock besides that of its file, because two processes may keep it under different names.
+    /// The other process may just have begun it.
     pub(super) fn lock_beginning(
         &mut self,
         life: &mut Life,
     ) -> Result<Option<Beginning>, Hindrance> {
-        // Where a secret is missing nothing is sent.
+        // Without a secret, nothing is sent.
         let is_needed = self.file.seeker.is_needed(Some(life.machine.saved()))
             && life.token_request(&life.machine.presented()).is_ok();
         let place = self.file.seeker.beginning(&self.file.state).filter(|_| is_needed);
@@ -250,17 +251,17 @@ impl Vault {
         Ok(lock.map(|lock| Beginning { place, _lock: lock }))
     }
 
-    /// Gives the lease back, and the lock on the file unless something could not be written.
+    /// Gives back the lease, and the lock on the file unless something is unwritten.
     pub(super) fn leave(&mut self, lock: Option<StateLock>, life: &mut Life) {
         self.shared.leave(life);
         self.file.keep_while_unsaved(lock, self.file.state.lock_path());
     }
 
-    /// The chain has begun, or not: other processes see that by its file.
+    /// The chain has begun, or not: its file tells other processes.
     pub(super) fn has_begun(&mut self, beginning: Option<Beginning>, life: &mut Life) {
         let Some(beginning) = beginning else { return };
         if self.file.seeker.is_told_by(life.machine.saved()) && !self.file.is_unsaved() {
-            // Where it can't be removed it is in nobody's way.
+            // A leftover lock file disturbs nobody.
             let _ = life.desk.on_disk(&beginning.place, StateFile::remove_lock);
         }
     }

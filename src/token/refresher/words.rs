@@ -1,4 +1,4 @@
-//! What the log says of a refresh.
+//! The log's words for a refresh.
 
 use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
@@ -6,8 +6,7 @@ use crate::token::grant::{Class, Failure, What};
 use crate::token::history::{REQUEST_KEYS, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
 
-/// The failure in the words that the log fixes, and what to do about it; `login` is what to run for
-/// a new refresh token.
+/// The failure in the fixed words of the log, with advice; `login` is the command for a new refresh token.
 pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) -> FailureText {
     let mut text = match &failure.what {
         What::Missing(missing) => FailureText {
@@ -40,7 +39,7 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
     text
 }
 
-/// A failure that is stored, whoever's it was, in the same words, and its kind.
+/// A stored failure, whoever stored it, in the same words, and its kind.
 pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (FailureText, Trouble) {
     let mut text = FailureText::from(format!("Failed to refresh token: {}", failure.what));
     let trouble = match Trouble::recalled(&failure.what) {
@@ -69,7 +68,7 @@ fn advise(text: &mut FailureText, needs_login: bool, trouble: Trouble) {
     }
 }
 
-/// When it is tried again, to stand after the name of the provider; nothing after a single refresh.
+/// The time of the next try, in words that follow the provider's name; nothing after a single refresh.
 pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> String {
     match trouble {
         Trouble::LoginNeeded => return "; waiting for a login".to_owned(),
@@ -98,7 +97,7 @@ mod tests {
         let said = |trouble, is_single| next_try(trouble, is_single, 3_599_960);
         assert_eq!(said(Trouble::TokenDead, false), "; next try in 3599.9 s");
         assert_eq!(said(Trouble::TokenDead, true), "");
-        // What is missing has no time at which it comes.
+        // A missing secret has no time at which it comes.
         assert_eq!(said(Trouble::Missing, false), "; tried again once nothing is missing");
         assert_eq!(said(Trouble::Missing, true), "");
         assert_eq!(said(Trouble::LoginNeeded, false), "; waiting for a login");
@@ -184,7 +183,7 @@ mod tests {
             let stored = SavedFailure { what: form.what.to_string(), ..stored(false) };
             assert_eq!(tell_stored(&stored, run), (told, Trouble::RequestRefused));
         }
-        // What happened, without what to run.
+        // The failure without a command.
         let file = || Missing::File("/f".into(), "it is empty".into());
         let login = || Missing::Login("evertoken login".into());
         for (missing, what, names_login) in [

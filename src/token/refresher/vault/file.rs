@@ -1,5 +1,5 @@
-//! The state file of a refresher: which it is, what it holds, and what could not be written to it yet. A file that makes
-//! no sense is moved aside; one that can't be read is waited for, and nothing is refreshed or written meanwhile.
+//! The state file of a refresher: its path, its content, and any unwritten record. A senseless file is moved aside; for
+//! an unreadable one, the refresher waits, and nothing is refreshed or written meanwhile.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -16,53 +16,53 @@ use crate::token::refresher::vault::locks::{Locks, NoLock};
 use crate::token::state_file::{Found, Locking, StateFile, StateLock};
 use crate::token::waiting::Cause;
 
-/// The first wait for a state file that can't be read; each is twice as long as the one before.
+/// The first wait for an unreadable state file; each wait is twice as long as the one before.
 const UNREAD_RETRY_MIN_MS: u64 = 1_000;
-/// The longest wait for it.
+/// The longest such wait.
 const UNREAD_RETRY_MAX_MS: u64 = 30_000;
 
 pub(crate) struct File {
     pub(crate) state: StateFile,
     pub(crate) seeker: Seeker,
     locks: Locks,
-    /// It is there and can't be read.
+    /// The file exists and can't be read.
     unread: Option<Unread>,
     /// The notes of the last look at it.
     notes: Vec<String>,
-    /// What could not be written yet.
+    /// The unwritten record.
     pub(super) unsaved: Option<Saved>,
-    /// The files that reloads left, and who is told once they are removed.
+    /// The files that reloads left, and the channels that are told of their removal.
     pub(crate) left: Vec<(StateFile, Sender<()>)>,
 }
 
-/// A state file that is there and can't be read.
+/// A state file that exists and can't be read.
 #[derive(Debug)]
 struct Unread {
-    /// How often it could not be read.
+    /// The number of failed reads.
     tries: u32,
-    /// When it is tried again, on the steady clock.
+    /// The time of the next read, on the steady clock.
     retry_at_ms: u64,
 }
 
-/// What a look came to.
+/// The outcome of a look.
 pub(super) struct Look {
-    /// The chain in the file; None where there is none.
+    /// The chain in the file; None if there is none.
     pub(super) stored: Option<Saved>,
-    /// Another chain has the file; the tokens are kept in another one from now on.
+    /// Another chain uses the file; the tokens are kept in another file from now on.
     pub(super) displaced: Option<Displaced>,
 }
 
-/// Whose the chain is that has the file.
+/// The owner of the chain in the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Displaced {
-    /// Another issuer's or client's.
+    /// A chain of another issuer or client.
     ByStranger,
-    /// Another provider's, which has the refresh token that it began with now.
+    /// A chain of another provider, which now has the refresh token that the chain began with.
     ByProvider,
 }
 
 impl Unread {
-    /// After one more try at `now`. Tries before the time was up do not make the next wait longer.
+    /// The state after one more try at `now`. A try before its time does not make the next wait longer.
     fn again(before: Option<&Self>, now: Moment) -> Self {
         let tries = match before {
             Some(unread) if now.steady_ms < unread.retry_at_ms => unread.tries,
@@ -75,7 +75,7 @@ impl Unread {
 }
 
 impl File {
-    /// The file at its first look, which removes what a kill left where no other process is at it.
+    /// The file at its first look, which removes leftovers of a kill unless another process uses the file.
     pub(crate) fn open(state: StateFile, seeker: Seeker, desk: &mut Desk) -> (Self, Option<Saved>) {
         let mut file = Self {
             state,
@@ -98,8 +98,8 @@ impl File {
         (file, stored)
     }
 
-    /// Reads the file. Where it is there and can't be read, that is noted, and None returned.
-    /// `may_set_aside` says that nobody can be writing it now.
+    /// Reads the file. If it exists and can't be read, notes that and returns None. `may_set_aside` says that nobody
+    /// can be writing it now.
     pub(super) fn look(&mut self, may_set_aside: bool, desk: &mut Desk) -> Option<Look> {
         let (read, notes) = self.read(may_set_aside, desk);
         let followed = read.map_err(Unseen::from).and_then(|stored| self.follow(stored, desk));
@@ -120,7 +120,8 @@ impl File {
         understand(&self.state, read, may_set_aside, desk)
     }
 
-    /// The chain, which is elsewhere where the file holds `stored`, none or another one; that other file is used from now on.
+    /// Finds the chain, which is in another file if the own file holds nothing or another chain; that other file is
+    /// used from now on.
     fn follow(&mut self, stored: Option<Saved>, desk: &mut Desk) -> Result<Look, Unseen> {
         let seeker = &self.seeker;
         if !seeker.is_needed(stored.as_ref()) {
@@ -139,14 +140,14 @@ impl File {
         Ok(Look { stored: self.read(false, desk).0?, displaced })
     }
 
-    /// Whether the file called `slug` is our own of before a reload: what is in memory is newer, and goes to its new
-    /// place.
+    /// True if the file called `slug` is our own from before a reload: the tokens in memory are newer, and go to the
+    /// new place.
     fn is_left(&self, slug: &str) -> bool {
         let path = self.state.beside(slug).path();
         self.left.iter().any(|(left, _)| left.path() == path)
     }
 
-    /// Keeps the tokens in another file: the one that the chain is in, or one of its own where it is `displaced`.
+    /// Keeps the tokens in another file: the chain's, or a new one if the chain is `displaced`.
     fn go_to(&mut self, slug: String, displaced: Option<Displaced>, desk: &Desk) {
         let before = self.state.path();
         self.state = self.state.beside(slug);
@@ -168,7 +169,7 @@ impl File {
         }
     }
 
-    /// Notes that the file was read, or is not there; what is to be known about it is said once.
+    /// Notes that the file was read, or is missing; logs each of its notes once.
     fn note_read(&mut self, notes: Vec<String>, desk: &mut Desk) {
         for note in notes.iter().filter(|note| !self.notes.contains(note)) {
             desk.warn(format_args!("{note} (provider: {})", desk.name));
@@ -180,12 +181,12 @@ impl File {
         }
     }
 
-    /// Notes that the file is there and can't be read, or that there may be one.
+    /// Notes that the file, or one that may exist, can't be read.
     fn note_unread(&mut self, unseen: &Unseen, desk: &mut Desk) {
         let now = desk.clock.now();
         desk.is_file_unread = true;
         if let Some(shortage) = Shortage::of(&unseen.error) {
-            // It passes, and tells nothing of the file: the waits do not grow.
+            // The shortage passes and says nothing about the file, so the waits do not grow.
             self.unread = Some(Unread::again(None, now));
             shortage.say(&format!("provider {} can't be refreshed", desk.name));
             return desk.wait_for(Cause::Shortage(shortage));
@@ -202,14 +203,14 @@ impl File {
         self.unread.is_some()
     }
 
-    /// How long until a file that can't be read is tried again.
+    /// The time until the next read of an unreadable file.
     pub(crate) fn unread_wait_ms(&self, now: Moment) -> u64 {
         self.unread
             .as_ref()
             .map_or(u64::MAX, |unread| unread.retry_at_ms.saturating_sub(now.steady_ms))
     }
 
-    /// The lock of the file; None where the state folder can't hold one.
+    /// The lock of the file; None if the state folder can't hold locks.
     pub(super) fn lock(&mut self, desk: &mut Desk) -> Result<Option<StateLock>, NoLock> {
         let state = self.state.clone();
         self.lock_of(&state, desk)
@@ -239,7 +240,7 @@ impl File {
         Err(NoLock::Unknown)
     }
 
-    /// Gives the `lock` at `path` back, or keeps it until the file holds what is newest.
+    /// Gives back the `lock` at `path`, or keeps it until the file holds the newest record.
     pub(crate) fn keep_while_unsaved(&mut self, lock: Option<StateLock>, path: PathBuf) {
         if self.unsaved.is_none() {
             self.locks.clear();
@@ -248,7 +249,7 @@ impl File {
         }
     }
 
-    /// Writes `saved`; what can't be written is kept, to be tried again.
+    /// Writes `saved`; keeps an unwritten record for the next try.
     pub(crate) fn store(&mut self, saved: Saved, desk: &mut Desk) {
         match desk.on_disk(&self.state, |state| state.replace(&saved)) {
             Ok(()) => {
@@ -285,7 +286,7 @@ impl File {
         self.unsaved.is_some()
     }
 
-    /// What could not be written is of no use any more, or is written.
+    /// Forgets the unwritten record, which is useless by now, or written.
     pub(super) fn give_up_unsaved(&mut self, desk: &mut Desk) {
         self.locks.clear();
         self.unsaved = None;
@@ -293,10 +294,10 @@ impl File {
     }
 }
 
-/// What is stored, or why that can't be read; and what is to be known about it.
+/// The stored record or the error of reading it, and notes about it.
 type Read = (io::Result<Option<Saved>>, Vec<String>);
 
-/// One that was read whole and makes no sense counts as none. It is moved aside where nobody can be writing it now.
+/// A complete file that makes no sense counts as missing. It is moved aside if nobody can be writing it now.
 fn understand(
     state: &StateFile,
     read: io::Result<Found>,
@@ -316,7 +317,7 @@ fn understand(
     (Ok(None), Vec::new())
 }
 
-/// What `state` holds, for one who has its lock.
+/// Reads the record in `state`, for the holder of its lock.
 pub(crate) fn load(state: &StateFile, desk: &Desk) -> io::Result<Option<Saved>> {
     understand(state, state.read(), true, desk).0
 }
@@ -349,7 +350,7 @@ mod tests {
         let mut unread = Unread::again(None, at(now_ms));
         for wait_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert_eq!(unread.retry_at_ms - now_ms, wait_ms);
-            // Somebody asks in between.
+            // An event comes in between.
             unread = Unread::again(Some(&unread), at(now_ms + 1));
             assert_eq!(unread.retry_at_ms - now_ms, wait_ms + 1);
             now_ms = unread.retry_at_ms;

@@ -8,18 +8,18 @@ use crate::token::state_file::{Locking, StateFile, StateLock};
 
 #[derive(Default)]
 pub(crate) struct Locks {
-    /// Held for as long as the files lack what could not be written: whoever read one meanwhile would find a refresh
-    /// token that was used.
+    /// Held while the files lack an unwritten record: a process that read one meanwhile would find a used refresh
+    /// token.
     kept: Vec<(PathBuf, StateLock)>,
     is_warned: bool,
 }
 
-/// Why a lock can't be had for now.
+/// The reason why a lock can't be had for now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoLock {
     /// Another process holds it.
     Busy,
-    /// It can't be told whether another process holds it.
+    /// It is unknown whether another process holds it.
     Unknown,
 }
 
@@ -33,7 +33,7 @@ impl Locks {
         }
     }
 
-    /// Keeps `lock`, whose file is at `path`.
+    /// Keeps `lock` on the file at `path`.
     pub(super) fn keep(&mut self, lock: Option<StateLock>, path: PathBuf) {
         let is_kept = self.kept.iter().any(|(kept, _)| *kept == path);
         if let Some(lock) = lock.filter(|_| !is_kept) {
@@ -41,12 +41,12 @@ impl Locks {
         }
     }
 
-    /// Gives all back.
+    /// Gives all locks back.
     pub(super) fn clear(&mut self) {
         self.kept.clear();
     }
 
-    /// Says once that the folder of the file at `path` can't hold locks.
+    /// Logs once that the folder of the file at `path` can't hold locks.
     pub(super) fn warn_of_no_lock(&mut self, path: &Path, error: &io::Error, desk: &Desk) {
         if !self.is_warned {
             self.is_warned = true;

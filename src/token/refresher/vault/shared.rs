@@ -1,5 +1,5 @@
-//! The chain of a refresher in the token store that several hosts share: the lease that is entered before a refresh, what
-//! is written through, and what other hosts wrote.
+//! The chain of a refresher in the token store that several hosts share: the lease of a refresh, writes, and the
+//! records of other hosts.
 
 use crate::clock::{Due, Moment};
 use crate::record::Saved;
@@ -13,18 +13,18 @@ use crate::token::refresher::life::Life;
 use crate::token::refresher::vault::file::File;
 
 pub(crate) struct Shared {
-    /// None where nothing is shared.
+    /// None without a shared store.
     chain: Option<SharedChain>,
-    /// What is newest could not be put there yet.
+    /// True if the newest record could not be written there yet.
     is_behind: bool,
 }
 
-/// Whether a refresh may begin.
+/// The permission to begin a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// The lease is ours, or none is needed.
     Ours,
-    /// Another host was faster; there is nothing to refresh.
+    /// Another host was faster, so there is nothing to refresh.
     Settled,
 }
 
@@ -33,23 +33,23 @@ impl Shared {
         Self { chain, is_behind: false }
     }
 
-    /// Goes on with another chain, if any.
+    /// Changes to another chain, if there is one.
     pub(crate) fn change(&mut self, chain: Option<SharedChain>, life: &mut Life) {
         *self = Self { is_behind: chain.is_some(), chain };
         life.store_trouble = None;
     }
 
-    /// Whether what is newest could not be put there yet.
+    /// True if the newest record could not be written there yet.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }
 
-    /// What is newest is not there yet.
+    /// Notes that the newest record is not there yet.
     pub(super) fn fall_behind(&mut self) {
         self.is_behind = self.chain.is_some();
     }
 
-    /// Has the chain do something, and notes whether it can be used; None where nothing is shared.
+    /// Uses the chain for `what`, and notes whether that worked; None without a shared store.
     fn ask<T>(&mut self, life: &mut Life, what: impl FnOnce(&mut SharedChain) -> T) -> Option<T> {
         let chain = self.chain.as_mut()?;
         let answer = what(chain);
@@ -62,8 +62,8 @@ impl Shared {
         self.ask(life, |chain| chain.write(saved, lead_ms))
     }
 
-    /// Takes the lease on the chain; not while another host refreshes it, or may still bring the answer
-    /// to a refresh that it began.
+    /// Takes the lease on the chain, unless another host refreshes it, or may still bring the answer to a refresh that
+    /// it began.
     pub(crate) fn enter(&mut self, file: &mut File, life: &mut Life) -> Result<Entry, Hindrance> {
         let Some(found) = self.ask(life, SharedChain::look) else { return Ok(Entry::Ours) };
         let Ok(found) = found else { return self.go_alone(life) };
@@ -76,7 +76,7 @@ impl Shared {
             return Err(Hindrance::Busy);
         }
         if life.token_request(&life.machine.presented()).is_err() {
-            // Nothing will be sent, so no other host has to be kept off.
+            // Nothing will be sent, so no other host must be kept from refreshing.
             return Ok(Entry::Ours);
         }
         let (lead_ms, least) = (lead_ms(life), life.machine.saved().fence);
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// The lease is ours; what was written since the last look counts.
+    /// The lease is ours, so records that were written since the last look count.
     fn entered(
         &mut self,
         fence: u64,
@@ -97,7 +97,7 @@ impl Shared {
         life: &mut Life,
     ) -> Result<Entry, Hindrance> {
         if found.mark < life.machine.saved().mark() {
-            // The server went back in time since; the next look tells it what is newest first.
+            // The server went back in time since; the next look sends it the newest record first.
             return Err(Hindrance::Busy);
         }
         self.take_up(found, file, life);
@@ -111,7 +111,7 @@ impl Shared {
         Ok(Entry::Ours)
     }
 
-    /// The store can't be used: `token_store_fallback` says whether this host goes on by itself.
+    /// The store can't be used: `token_store_fallback` decides whether this host refreshes without it.
     fn go_alone(&mut self, life: &mut Life) -> Result<Entry, Hindrance> {
         match self.ask(life, SharedChain::go_alone) {
             Some(false) => Err(Hindrance::StoreAway),
@@ -119,17 +119,17 @@ impl Shared {
         }
     }
 
-    /// Whether what the state folder has is older than what all hosts have.
+    /// True if the state folder's record is older than the shared one.
     pub(super) fn is_newer_than(&self, stored: &Saved, life: &Life) -> bool {
         self.chain.is_some() && stored.mark() <= life.machine.saved().mark()
     }
 
-    /// Gives the lease back.
+    /// Gives back the lease.
     pub(super) fn leave(&mut self, life: &mut Life) {
         let _ = self.ask(life, SharedChain::release);
     }
 
-    /// Marks a refresh as begun, in the store first, and has a last look at the lease.
+    /// Marks a refresh as begun, in the store first, and checks the lease a last time.
     pub(crate) fn begin(
         &mut self,
         presented: &Presented,
@@ -166,7 +166,7 @@ impl Shared {
         Err(Hindrance::Busy)
     }
 
-    /// Puts `saved` into the store; what is newest then. A newer record there stays.
+    /// Writes `saved` to the store, and returns the newest record. A newer record there stays.
     pub(super) fn put(&mut self, saved: Saved, file: &mut File, life: &mut Life) -> Saved {
         match self.write(&saved, life) {
             None => saved,
@@ -203,18 +203,18 @@ impl Shared {
         self.is_behind = true;
     }
 
-    /// Another host wrote something, or the server came back: the newer of the two wins. Whether it
-    /// brought another token that is still good.
+    /// Another host wrote something, or the server came back: the newer record wins. Returns true if it brought a
+    /// different token that is still valid.
     pub(crate) fn compare(&mut self, file: &mut File, life: &mut Life) -> bool {
-        // Where it can't be reached, the keeper says so, and tells again once it can.
+        // If it can't be reached, the keeper says so, and sends an event once it can.
         let Some(Ok(found)) = self.ask(life, SharedChain::look) else { return false };
         let brought = self.take_up(found, file, life);
         life.publish(false);
         brought
     }
 
-    /// Takes up what was found where it is newer, and offers what is known here where that is. Whether it
-    /// brought another token that is still good.
+    /// Takes up the `found` record if it is newer, and offers ours if that is newer. Returns true if it brought a
+    /// different token that is still valid.
     fn take_up(&mut self, found: SharedRecord, file: &mut File, life: &mut Life) -> bool {
         let known = life.machine.saved();
         if found.mark < known.mark() {
@@ -233,7 +233,7 @@ impl Shared {
         brought
     }
 
-    /// Whether what another host began is still waited for.
+    /// True if the refresh that another host began is still awaited.
     fn has_patience(&self, life: &Life) -> bool {
         let now = life.now();
         let chain = self.chain.as_ref();
@@ -241,7 +241,7 @@ impl Shared {
     }
 }
 
-/// Goes by what was found, whatever is known here.
+/// Uses the `found` record, whatever is known here.
 fn adopt(found: SharedRecord, file: &mut File, life: &mut Life) {
     if let Some(saved) = found.saved.filter(|saved| saved != life.machine.saved()) {
         let brought = life.machine.adopt(TOKEN_STORE, saved, life.now());
@@ -249,7 +249,7 @@ fn adopt(found: SharedRecord, file: &mut File, life: &mut Life) {
     }
 }
 
-/// What the store has is known here: it is kept in the state folder too.
+/// Keeps the store's record, which is known here now, in the state folder too.
 fn took_up(brought: bool, file: &mut File, life: &mut Life) {
     file.store(life.machine.saved().clone(), &mut life.desk);
     if brought {
@@ -263,8 +263,8 @@ fn took_up(brought: bool, file: &mut File, life: &mut Life) {
     life.note_taken_up(brought);
 }
 
-/// The chain's token, whether or not it is used here: a host with a seed of its own must not spoil a refresh
-/// that another began on the chain.
+/// The chain's token, whether or not it is used here: a host with a seed of its own must not spoil another host's
+/// refresh of the chain.
 fn in_hand(life: &Life, now: Moment) -> Option<InHand> {
     let (expires, refresh_at) = if let Some(token) = life.machine.token() {
         (token.expires, token.refresh_due_at)
