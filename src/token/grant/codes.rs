@@ -48,7 +48,7 @@ const KNOWN: [(Meaning, &[&str]); 8] = [
             "login_required",
             "consent_required",
             "account_selection_required",
-            // Facebook's number for `invalid_grant`
+            // Facebook's number for an invalid token
             "oauthexception.190",
         ],
     ),

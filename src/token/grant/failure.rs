@@ -17,7 +17,7 @@ pub enum Class {
     TokenDead,
 }
 
-/// The issuer's knowledge of the request, as far as it can be told.
+/// Our knowledge of whether the issuer acted on the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// The request never left, or the issuer's answer says that it failed: the refresh token is unused.
@@ -30,7 +30,7 @@ pub enum Reached {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub class: Class,
-    /// Tells whether the refresh token may have been used up.
+    /// Our knowledge of whether the refresh token was used up.
     pub reached: Reached,
     /// The wait that the server asked for, in milliseconds.
     pub retry_after_ms: Option<u64>,
