@@ -172,7 +172,7 @@ impl Current {
     pub fn refresh_all(&self) {
         match self.parts_before(Deadline::after(RELOAD_END_MAX)) {
             Some(parts) => parts.chains.refresh_all(),
-            None => error!("A reload does not come to its end; nothing is refreshed before that"),
+            None => error!("A reload hangs; nothing is refreshed before it ends"),
         }
     }
 
@@ -183,7 +183,7 @@ impl Current {
     pub fn stop(&self, deadline: Deadline) {
         self.is_stopping.store(true, Ordering::SeqCst);
         let Some(mut parts) = self.parts_before(Deadline::after(RELOAD_END_MAX)) else {
-            return error!("A reload does not come to its end; stopping without it");
+            return error!("A reload hangs; stopping without waiting for it");
         };
         let chains = std::mem::take(&mut parts.chains);
         drop(parts);

@@ -300,8 +300,8 @@ impl Chains {
             if !running.refresher.end_before(deadline) {
                 error!(
                     provider = running.basis.name.as_str();
-                    "The refresher of provider {} does not come to its end in settings.shutdown_grace; it is \
-                     left behind, and what an issuer answers now is lost",
+                    "The refresher of provider {} did not end within settings.shutdown_grace; it \
+                     is left behind, and any answer that its issuer sends now is lost",
                     running.basis.name
                 );
             }

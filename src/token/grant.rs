@@ -50,7 +50,8 @@ pub struct Grant {
 }
 
 /// The warning about an answer whose tokens are used in spite of its defect.
-const DEFECTIVE: &str = "The token response is no proper JSON; its tokens are whole and are taken";
+const DEFECTIVE: &str =
+    "The token response is not valid JSON; its tokens are complete and are used";
 
 /// Reads the answer to a request sent at `sent`: its status, headers and whole body. `fields` names the places of its
 /// values.
@@ -98,7 +99,7 @@ fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<
     let answer = &answer.value;
     let access_token = text(answer, fields, "access_token").ok_or_else(|| {
         Failure::not_a_token(match fields.path("access_token") {
-            Some(path) => format!("it has no text at '{path}', as token_fields has it"),
+            Some(path) => format!("it has no text at '{path}', which token_fields names"),
             None => "it has no 'access_token'".to_owned(),
         })
     })?;
@@ -250,7 +251,7 @@ pub(crate) mod tests {
         let other = r#"{"refresh_token":"other","data":{"access_token":"a","expires_in":60"#;
         assert!(read(&format!("{other}}},}}"), &fields).is_ok());
         let failure = read(&format!("{other},"), &fields).unwrap_err();
-        let words = "the answer is no token response: it is not JSON, or not all of it";
+        let words = "the answer is no token response: it is not JSON, or incomplete";
         assert_eq!(failure.what.to_string(), words);
     }
 

@@ -134,7 +134,7 @@ pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
             let keys = differences(lead, other);
             if !keys.is_empty() {
                 lines.push(format!(
-                    "{}: not as for {}, whose are used for both: {}",
+                    "{} differs from {}, whose values are used for both: {}",
                     other.name,
                     lead.name,
                     keys.join(", ")
@@ -269,7 +269,7 @@ pub(crate) mod tests {
             (", retry_interval: 1", "'retry_interval'"),
         ];
         for (more, keys) in cases {
-            let expected = format!("b: not as for a, whose are used for both: {keys}");
+            let expected = format!("b differs from a, whose values are used for both: {keys}");
             assert_eq!(said(more)[1], expected);
         }
     }

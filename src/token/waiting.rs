@@ -37,8 +37,8 @@ pub(crate) enum Cause {
     },
     /// A lock file can't be opened. Logged at once.
     #[error(
-        "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, for another \
-         process could be refreshing this provider"
+        "the lock {path}, which can't be used ({why}); until it can, nothing is refreshed, because \
+         another process could be refreshing this provider"
     )]
     LockFile {
         /// The lock file.
@@ -80,7 +80,7 @@ pub(crate) enum Cause {
     #[error("what has run out: {0}")]
     Shortage(Shortage),
     /// The wall clock shows a time that has passed already.
-    #[error("the wall clock to be set; it shows {shown}, a time that has been already")]
+    #[error("the wall clock to be set; it shows {shown}, a time that has already passed")]
     Clock {
         /// The time it shows.
         shown: Timestamp,
@@ -120,23 +120,27 @@ impl Cause {
     fn advice(&self) -> &'static str {
         match self {
             Self::Lock { .. } => {
-                "If that process hangs, end it; its lock ends with it, and the refresh goes on by itself."
+                "If that process hangs, end it: that releases its lock, and the refresh continues \
+                 by itself."
             }
-            Self::Lease => "Nothing to do unless it lasts; then see to the other host.",
-            Self::Store { .. } => "See to the token store; the refresh goes on by itself.",
+            Self::Lease => "Nothing to do unless the wait lasts; then check the other host.",
+            Self::Store { .. } => "Check the token store; the refresh continues by itself.",
             Self::StateFile { .. } => {
-                "See to the disk, the mount or the rights; the file is tried again by itself. If it holds \
-                 nothing of worth, move it away: then the refresh token of the configuration is used."
+                "Check the disk, the mount or the permissions; evertoken tries the file again by \
+                 itself. If it holds nothing you need, move it away: then the configured refresh \
+                 token is used."
             }
             Self::LockFile { .. } => {
-                "See to the rights, or remove what stands there while no evertoken runs; it is tried again by \
-                 itself."
+                "Correct the permissions, or remove the lock while no evertoken runs; evertoken \
+                 tries it again by itself."
             }
             Self::Unseen { .. } => {
-                "See to the rights, or move the file away if it holds nothing of worth; it is tried again by itself."
+                "Correct the permissions, or move the file away if it holds nothing you need; \
+                 evertoken tries it again by itself."
             }
             Self::Disk { .. } => {
-                "See to the disk or the mount; the refresh goes on by itself once it answers."
+                "Check the disk or the mount; the refresh continues by itself once the disk \
+                 answers."
             }
             Self::Shortage(_) => {
                 "Give evertoken more of it (the log says how), or lower settings.max_connections."

@@ -181,7 +181,7 @@ impl Watched {
         let path = last.path.display();
         let failing = last.failing.as_ref().map(|failing| {
             format!(
-                "{path} {}; what it held before serves until {}",
+                "{path} {}; its last credential serves until {}",
                 failing.fault, failing.until.wall
             )
         });
@@ -206,12 +206,12 @@ impl Watched {
         failing.fault = fault;
         if is_new && last.kept.is_some() {
             let seconds = GONE_FILE_GRACE_MS / 1000;
-            warn!("{path} {}; what it held before serves {seconds} s longer", failing.fault);
+            warn!("{path} {}; its last credential serves {seconds} s longer", failing.fault);
         }
         if !failing.is_over && failing.until.reached(now) {
             failing.is_over = true;
             if last.kept.is_some() {
-                error!("{path} {}; what it held before is not sent any more", failing.fault);
+                error!("{path} {}; its last credential is not sent any more", failing.fault);
             }
         }
     }

@@ -27,7 +27,7 @@ LIFETIME_SECONDS = 4
 PATIENCE_SECONDS = 60
 
 LOST = "the answer to the last refresh was probably lost"
-UNSTORED = "can't be put into the token store"
+UNSTORED = "can't be written to the token store"
 AWAY = "The token store"
 SETTINGS = """
 settings:

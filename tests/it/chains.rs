@@ -311,7 +311,7 @@ fn check_says_who_shares_a_chain_and_what_stands_against_it() {
     let differing = check(&last);
     assert_eq!(differing.status.code(), Some(0), "{}", text(&differing.stderr));
     let said = text(&differing.stdout);
-    assert!(said.contains("B: not as for A, whose are used for both: 'scope'"), "{said}");
+    assert!(said.contains("B differs from A, whose values are used for both: 'scope'"), "{said}");
     let at = text_of.rfind("client_id_env: CLIENT_ID").unwrap();
     let colliding = format!("{}client_id_env: ID_2{}", &text_of[..at], &text_of[at + 24..]);
     let colliding = check(&colliding);

@@ -84,7 +84,7 @@ fn a_credential_file_that_is_removed_serves_a_minute_longer_and_is_said() {
         assert!(ask(slug).body.contains(&format!("from-{slug}")), "{slug}");
         assert_eq!(status(index)["state"], "ready", "{slug}");
         let warning = status(index)["warning"].to_string();
-        assert!(warning.contains("what it held before serves until"), "{slug}: {warning}");
+        assert!(warning.contains("its last credential serves until"), "{slug}: {warning}");
     }
     let ready = proxy.ask(get("/-/ready"));
     assert_eq!((ready.status, ready.json()["warnings"].as_array().map(Vec::len)), (200, Some(2)));
@@ -150,7 +150,7 @@ fn check_reads_what_other_programs_write() {
     let (code, out, err) = check(folder.path(), fields, &[]);
     assert_eq!(code, Some(0));
     assert!(
-        err.contains("warning: P: ") && err.contains("holds no time that is known here at 'a.e'"),
+        err.contains("warning: P: ") && err.contains("holds no known time format at 'a.e'"),
         "{err}"
     );
     assert!(!format!("{out}{err}").contains("secret-token") && !err.contains("next week"), "{err}");

@@ -161,6 +161,6 @@ pub(super) fn end(ended: Vec<Running>, store: Arc<TokenStore>) {
     };
     match thread::spawn("ending", ENDING_STACK_BYTES, wait) {
         Ok(thread) => thread.detach(),
-        Err(error) => warn!("Providers that are no more could not be waited for: {error}"),
+        Err(error) => warn!("Can't wait for the refreshers of removed providers: {error}"),
     }
 }

@@ -12,7 +12,7 @@ use crate::token::grant::tolerant;
 pub const TOKEN_ANSWER_MAX_BYTES: usize = 1024 * 1024;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The words for JSON without a readable value.
-pub(super) const NOT_JSON: &str = "it is not JSON, or not all of it";
+pub(super) const NOT_JSON: &str = "it is not JSON, or incomplete";
 
 /// Prefixes that some frameworks write before JSON.
 const GUARDS: [&str; 6] = [")]}',", ")]}'", ")]}", "while(1);", "while (1);", "for(;;);"];
@@ -59,7 +59,7 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
         return Err("it is over 1 MiB once inflated");
     }
     if inflated.is_foreign {
-        return Err("it is compressed as nobody asked for");
+        return Err("it is compressed in a form that was not asked for");
     }
     let text = text_of(&inflated.bytes);
     let text =
@@ -72,7 +72,7 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
         let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(FORM_TYPE)
     });
-    let value = form(text, says_form).ok_or("it is not JSON, and no form either")?;
+    let value = form(text, says_form).ok_or("it is neither JSON nor a form")?;
     Ok(Answer { value, form: Form::Urlencoded })
 }
 
@@ -200,7 +200,7 @@ mod tests {
         let mut brotli = Headers::new();
         brotli.push("content-encoding", "br");
         let error = parse(&brotli, b"\x0b\x02\x80abc\x03").unwrap_err();
-        assert_eq!(error, "it is compressed as nobody asked for");
+        assert_eq!(error, "it is compressed in a form that was not asked for");
     }
 
     #[test]

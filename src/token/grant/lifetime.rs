@@ -69,8 +69,8 @@ impl<'a> Times<'a> {
         let meant = exp.zip(iat).map(|(exp, iat)| exp.millis_since(iat));
         let sane = |lifetime: Option<i64>| lifetime.filter(|millis| is_sane(*millis));
         let (millis, taken) = match (sane(left), sane(meant)) {
-            (Some(left), _) => (left, "the token's own 'exp' is taken"),
-            (None, Some(meant)) => (meant, "the time from its 'iat' to its 'exp' is taken"),
+            (Some(left), _) => (left, "the token's own 'exp' is used"),
+            (None, Some(meant)) => (meant, "the time from its 'iat' to its 'exp' is used"),
             (None, None) => (LIFETIME_ASSUMED_MS, "one hour is assumed"),
         };
         (millis, odd.map(|odd| format!("{odd}; {taken}")))
@@ -123,7 +123,8 @@ impl<'a> Times<'a> {
             })
         })?;
         Some(format!(
-            "The token response's '{odd}' is not understood, so the end of the refresh token is not warned about"
+            "The token response's '{odd}' is not understood, so evertoken can't warn before the \
+             refresh token ends"
         ))
     }
 

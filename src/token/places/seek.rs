@@ -21,7 +21,7 @@ const LOCK_NAME_CHARS: usize = 16;
 const PLACES_TRIED_MAX: usize = 8;
 /// The reason if none of them is free.
 const IS_FOREIGN: &str =
-    "it holds tokens of another token_url or client_id, as do the files numbered beside it";
+    "it holds tokens of another token_url or client_id, and so do the numbered files next to it";
 
 /// Looks for the state file of one chain, on behalf of its refresher. The default one finds nothing.
 #[derive(Clone, Debug, Default)]

@@ -304,7 +304,7 @@ impl Actor {
             OnRejection::Later(wait_ms) => {
                 let name = &self.life.desk.name;
                 self.life.desk.info(format_args!(
-                    "Provider {name} refused the new token too; the next refresh for that is in {} s",
+                    "Provider {name} refused the new token too; it is refreshed in {} s",
                     wait_ms.div_ceil(1000)
                 ));
             }
@@ -396,7 +396,7 @@ impl Actor {
         // If another process holds the lock, the next tick is soon enough.
         self.vault.save_again(life);
         if life.machine.token().is_none() {
-            let gone = "its provider was taken out of the configuration, or disabled";
+            let gone = "its provider was removed from the configuration, or disabled";
             life.status.last_error.get_or_insert_with(|| gone.to_owned().into());
         }
         life.publish(false);

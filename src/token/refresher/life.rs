@@ -225,7 +225,7 @@ impl Life {
             let (name, what) = (&self.desk.name, &failure.what);
             let at = failure.retry_at;
             let next = format!(
-                "; it is tried again at {at} all the same, or once there is a new refresh token"
+                "; it is still tried again at {at}, or as soon as there is a new refresh token"
             );
             let next = if self.is_single { "" } else { &next };
             let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
@@ -317,9 +317,9 @@ impl Life {
         }
         self.said.superseded = superseded;
         self.desk.warn(format_args!(
-            "The refresh token in the configuration of provider {} was superseded by a newer one, which \
-             another host, another process or an earlier start of this one began with; going on with that. \
-             Configure the newer one here too, or none",
+            "The configured refresh token of provider {} was superseded by a newer one, with which \
+             another host, another process or an earlier start of this one began; continuing with \
+             that one. Configure it here too, or none",
             self.desk.name
         ));
     }

@@ -85,8 +85,8 @@ fn share(chain: &mut SharedChain, saved: &Saved, desk: &Desk) {
 
 fn warn_of(chain: &SharedChain, why: &str, desk: &Desk) {
     desk.warn(format_args!(
-        "The login can't be put into the token store {} ({why}); this host offers it once it can, and if \
-         the others use another token then, log in again",
+        "The login can't be written to the token store {} ({why}); this host tries again later. If \
+         the other hosts use another token by then, log in again",
         chain.place()
     ));
 }

@@ -150,12 +150,12 @@ fn say_where(place: &StateFile, life: &Life) {
 fn set_aside(place: &StateFile, life: &Life) {
     match place.set_aside(life.desk.clock.wall()) {
         Ok(aside) => life.desk.warn(format_args!(
-            "The state file {} is of another chain of tokens; it is kept as {}",
+            "The state file {} belongs to another chain of tokens; it is kept as {}",
             place.path().display(),
             aside.display()
         )),
         Err(error) => life.desk.warn(format_args!(
-            "The state file {} is of another chain of tokens and can't be moved aside: {error}",
+            "The state file {} belongs to another chain of tokens and can't be moved aside: {error}",
             place.path().display()
         )),
     }

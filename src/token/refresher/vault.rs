@@ -188,7 +188,8 @@ impl Vault {
         life.forget();
         self.file.give_up_unsaved(&mut life.desk);
         life.desk.warn(format_args!(
-            "The tokens of provider {} are of another token_url or client_id than it has now: they are not used",
+            "The tokens of provider {} belong to another token_url or client_id than the \
+             configured one: they are not used",
             life.desk.name
         ));
     }

@@ -55,7 +55,7 @@ impl StateFile {
             Ok(older) => older,
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 let path = self.older_path();
-                found.notes.push(format!("{} is passed over: {error}", path.display()));
+                found.notes.push(format!("{} is ignored: {error}", path.display()));
                 None
             }
             // It may hold the newest tokens.
@@ -102,7 +102,9 @@ impl StateFile {
     fn of_older(&self, error: &io::Error) -> io::Error {
         match Shortage::of(error) {
             Some(shortage) => io::Error::other(shortage),
-            None => io::Error::other(format!("{} beside it: {error}", self.older_path().display())),
+            None => {
+                io::Error::other(format!("{} next to it: {error}", self.older_path().display()))
+            }
         }
     }
 
@@ -114,7 +116,10 @@ impl StateFile {
         }
         make_folder(&self.folder).map_err(|error| {
             let folder = self.folder.display();
-            io::Error::other(format!("its folder {folder} is not there and can't be made: {error}"))
+            io::Error::other(format!(
+                "its folder {folder} does not exist and can't be created: \
+             {error}"
+            ))
         })
     }
 
@@ -164,7 +169,7 @@ fn read_bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     file.take(STATE_FILE_MAX_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > STATE_FILE_MAX_BYTES {
-        let why = format!("{length} bytes are no state file");
+        let why = format!("{length} bytes are too many for a state file");
         return Err(io::Error::new(ErrorKind::InvalidData, why));
     }
     Ok(Some(bytes))
@@ -328,7 +333,7 @@ mod tests {
         file.replace(&full()).unwrap();
         std::fs::write(file.older_path(), "{").unwrap();
         let found = file.read().unwrap();
-        assert!(found.notes[0].contains("is passed over"), "{found:?}");
+        assert!(found.notes[0].contains("is ignored"), "{found:?}");
         std::fs::remove_file(file.older_path()).unwrap();
         std::fs::create_dir(file.older_path()).unwrap();
         assert!(is_unread(&file), "it may hold the newest tokens");

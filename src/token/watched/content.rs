@@ -58,14 +58,12 @@ fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
                 None => "the token is sent until it is refused",
             };
             let doubt = match written {
-                Some(_) => {
-                    Some(format!("holds no time that is known here at '{place}'; {instead}"))
-                }
+                Some(_) => Some(format!("holds no known time format at '{place}'; {instead}")),
                 None if fields.expires_at_is_written && of_jwt.is_none() => {
                     Some(format!("has nothing at '{place}', where the expiry should be; {instead}"))
                 }
                 None if end == Exp::NotUnderstood => Some(format!(
-                    "holds a token whose own 'exp' is no time that is known here; {instead}"
+                    "holds a token whose own 'exp' has no known time format; {instead}"
                 )),
                 None => None,
             };
@@ -107,7 +105,7 @@ mod tests {
 
     #[test]
     fn where_the_end_of_a_token_is_taken_from() {
-        let unknown = "holds no time that is known here at 'a.end'";
+        let unknown = "holds no known time format at 'a.end'";
         let cases = [
             (r#"{"a":{"token":"t","end":1800000000}}"#, Some(1_800_000_000), None),
             (r#"{"a":{"token":"t","end":"2027-01-15T16:00:00"}}"#, Some(1_800_000_000), None),

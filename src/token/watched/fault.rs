@@ -34,12 +34,12 @@ pub(super) enum Why {
 pub(super) enum Fault {
     #[error("can't be read: {0}")]
     Unreadable(String),
-    #[error("is no file of at most {WATCHED_FILE_MAX_BYTES} bytes")]
+    #[error("is not a file of at most {WATCHED_FILE_MAX_BYTES} bytes")]
     NoSmallFile,
     #[error("holds no credential")]
     NoCredential,
     /// The credential is empty, or has bytes that no header field may hold.
-    #[error("holds a credential that is empty, or with bytes no header may hold")]
+    #[error("holds a credential that is empty, or has bytes that no header may hold")]
     NoHeaderValue,
     #[error("holds no JSON")]
     NoJson,
@@ -86,8 +86,8 @@ impl fmt::Display for Unavailable {
 /// The words for a file that was replaced although its mount does not show that.
 pub(super) fn detached(path: &Path) -> String {
     format!(
-        "{} was replaced behind a mount of this one file, so that what is new in it can't be seen; mount the folder \
-         that holds it",
+        "{} was replaced behind a mount of this one file, which still shows the old content; mount \
+         the folder that holds it",
         path.display()
     )
 }

@@ -63,7 +63,7 @@ fn a_credential_whose_file_is_gone_serves_a_minute_longer_and_no_more() {
                 fs::remove_file(&path).unwrap();
                 fs::create_dir(&path).unwrap();
             },
-            "is no file",
+            "is not a file",
         ),
     ];
     for (what, break_it, part) in breaks {
@@ -158,7 +158,7 @@ fn an_expiry_that_nobody_understands_is_a_warning() {
     fs::write(&path, claude_file("a", "\"soon\"")).unwrap();
     assert_eq!(sent(&watched, 0), "a");
     let warning = watched.warning().unwrap();
-    assert!(warning.contains("holds no time that is known here"), "{warning}");
+    assert!(warning.contains("holds no known time format"), "{warning}");
     assert!(!warning.contains("soon"), "nothing of the file is said: {warning}");
     fs::write(&path, claude_file("a", "1900000000")).unwrap();
     assert_eq!((sent(&watched, 0).as_str(), watched.warning()), ("a", None));

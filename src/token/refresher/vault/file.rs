@@ -90,7 +90,7 @@ impl File {
         let is_ours = matches!(lock, Ok(Locking::Ours(_)));
         if is_ours && let Err(error) = desk.on_disk(&file.state, StateFile::remove_leftovers) {
             desk.warn(format_args!(
-                "Temporary files beside {} can't be removed: {error}",
+                "Temporary files next to {} can't be removed: {error}",
                 file.state.path().display()
             ));
         }

@@ -195,8 +195,8 @@ impl Shared {
     fn say_behind(&mut self, trouble: &StoreError, desk: &Desk) {
         let Some(chain) = self.chain.as_ref().filter(|_| !self.is_behind) else { return };
         desk.error(format_args!(
-            "What is newest of provider {} can't be put into the token store {} \
-             ({trouble}); it is used from here and put there as soon as that works",
+            "The newest token of provider {} can't be written to the token store {} ({trouble}); \
+             this host uses it and writes it as soon as possible",
             desk.name,
             chain.place()
         ));
@@ -255,7 +255,7 @@ fn took_up(brought: bool, file: &mut File, life: &mut Life) {
     if brought {
         let left_ms = life.machine.token().map_or(0, |token| token.expires.left_ms(life.now()));
         life.desk.info(format_args!(
-            "Using the token that another host got for provider: {} (valid for {} s)",
+            "Using the token that another host obtained for provider: {} (valid for {} s)",
             life.desk.name,
             left_ms / 1000
         ));
