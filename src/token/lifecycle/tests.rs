@@ -221,7 +221,7 @@ fn seed_and_chain() {
         (Some("s"), None, "s"),
         (Some("s"), Some(chain(Some("s"))), "chain"),
         (Some("new"), Some(chain(Some("s"))), "new"),
-        // A file without what it began with: the chain's own token is newer than any seed.
+        // A file without the chain's beginning: the chain's own token is newer than any seed.
         (Some("s"), Some(chain(None)), "chain"),
         (None, Some(chain(Some("s"))), "chain"),
         (None, None, "Missing"),
@@ -595,7 +595,7 @@ fn the_chain_of_a_login_rotates_and_ends_like_any_other() {
     let rotated = succeed(&mut machine, &grant("a2", Some("lr2"), 3_600_000), due);
     assert_eq!(rotated.login_hash, Some(Secret::new("lr").hash()));
     assert!(rotated.knows_seed(&Secret::new("seed").hash()));
-    // A refused chain falls back to the seed once; where that is granted, the login is over.
+    // A refused chain falls back to the seed once; if the seed is granted, the login is over.
     let later_still = later(due, 3_600_000);
     let (after, _) = fail(&mut machine, &failure(Class::TokenDead), later_still);
     assert!(after.falls_back_to_seed);

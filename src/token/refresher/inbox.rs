@@ -17,7 +17,7 @@ pub(super) enum Event {
     Rejected(Generation, Sender<()>),
     /// A request found no usable token; None if it does not wait for one.
     Wanted(Option<Sender<()>>),
-    /// Another host changed what is stored, or the shared store is back.
+    /// Another host changed the stored record, or the shared store is back.
     News,
     /// The configuration was read again. The part about this chain is unchanged; other parts may have changed.
     Reloaded(Box<Seeker>),

@@ -225,7 +225,7 @@ fn a_token_that_has_expired_is_none_and_what_is_due_every_30_s_is_not_put_off() 
     let grant = r#"{"access_token":"a","expires_in":60,"refresh_in":20}"#;
     let mut asleep = Asleep::before(HOUR_MS, &[(200, grant), REFUSED]);
     assert_eq!(asleep.sleeps_after(0), 20_000);
-    // The refresh fails; the token is good for 40 s more, and what is due every 30 s is due in ten.
+    // The refresh fails; the token is good for 40 s more, and the work of every 30 s is due in ten.
     assert_eq!(asleep.sleeps_after(20_000), 10_000);
     assert_eq!(asleep.sleeps_after(10_000), 30_000);
     assert_eq!(asleep.sleeps_after(29_999), 1);

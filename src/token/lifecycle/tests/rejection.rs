@@ -111,7 +111,7 @@ fn a_refused_token_whose_refresh_fails_is_tried_for_by_the_backoff_alone() {
         assert_eq!(wait(&machine, now), wait_ms);
         now = later(now, wait_ms);
     }
-    // Where the issuer asked for more time, it gets it.
+    // An issuer that asked for more time gets it.
     let asked = Failure { retry_after_ms: Some(90_000), ..failure(Class::Transient) };
     fail(&mut machine, &asked, now);
     refuse(&mut machine, now);

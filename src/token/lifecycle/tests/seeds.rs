@@ -40,7 +40,7 @@ fn a_host_with_the_old_seed_uses_the_chain_of_the_new_one() {
     assert_eq!(one.superseded_seed(), Some(Secret::new("s1").hash()));
     assert_eq!(presented(&one), "r-new");
     assert!(wait(&one, now) > 3_000_000, "nothing is refreshed against it");
-    // It refreshes the new chain when that is due, and what it began with stays.
+    // It refreshes the new chain when that is due, and the chain's beginning stays.
     let due = later(now, HOUR_MS);
     let next = succeed(&mut one, &grant("a-3", Some("r-3"), 3_600_000), due);
     assert_eq!(next.seed_hash, Some(Secret::new("s2").hash()));
@@ -93,7 +93,7 @@ fn a_configuration_that_goes_back_to_a_superseded_seed_is_obeyed() {
     let now = later(START, 60_000);
     let mut own = host("s2", &chain_of("s1"), now);
     succeed(&mut own, &grant("a-2", Some("r-2"), 3_600_000), now);
-    // A restart with the seed that it had is none.
+    // A restart with the same seed is not a change.
     assert_eq!(presented(&restart(&own, "s2", now)), "r-2");
     let mut back = restart(&own, "s1", now);
     assert_eq!((back.next(now), presented(&back).as_str()), (Instruction::Refresh, "s1"));
