@@ -195,7 +195,7 @@ impl Shared {
     fn say_behind(&mut self, trouble: &StoreError, desk: &Desk) {
         let Some(chain) = self.chain.as_ref().filter(|_| !self.is_behind) else { return };
         desk.error(format_args!(
-            "The newest token of provider {} can't be written to the token store {} ({trouble}); \
+            "The newest record of provider {} can't be written to the token store {} ({trouble}); \
              this host uses it and writes it as soon as possible",
             desk.name,
             chain.place()
