@@ -1,5 +1,5 @@
-//! Looks for the state file of a chain that is not where it was, or should be: another process may have moved it,
-//! or may be using it under another name.
+//! Looks for the state file of a chain that is missing from its earlier or expected place: another process may have
+//! moved it, or may be using it under another name.
 
 use std::collections::BTreeSet;
 use std::io;
