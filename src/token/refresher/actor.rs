@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TryRecvError, select};
+use crossbeam_channel::{Sender, TryRecvError, select_biased};
 use fastrand::Rng;
 
 use crate::clock::{Due, Moment};
@@ -122,7 +122,8 @@ impl Actor {
                 None => break,
             };
             let timer = (self.timer)(Duration::from_millis(wait_ms));
-            select! {
+            // What it is told comes first: that may be to keep still, or to go on with another configuration.
+            select_biased! {
                 recv(self.orders.events) -> event => match event {
                     Ok(Event::Stop) | Err(_) => break,
                     Ok(event) => self.hear(event),

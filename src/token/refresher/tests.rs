@@ -330,6 +330,40 @@ fn who_comes_again_and_again_does_not_keep_a_refresher_from_looking() {
     assert!(asleep.store.read(0).refresh.failures > failures, "the login was tried");
 }
 
+/// As after a computer's sleep, or where the processor is busy: it refreshed a token that no provider used any more.
+#[test]
+fn what_a_refresher_is_told_comes_before_what_has_come_due_meanwhile() {
+    let answer = br#"{"access_token":"a","refresh_token":"r","expires_in":3600}"#;
+    for round in 0..16 {
+        let folder = tempfile::tempdir().unwrap();
+        let (elapsed_ms, asked) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (elapsed, requests) = (elapsed_ms.clone(), asked.clone());
+        let clock = Clock::from_fn(move || {
+            let steady_ms = elapsed.load(Ordering::SeqCst);
+            let wall = Timestamp::from_secs(1_800_000_000);
+            Moment { wall: wall.plus_millis(i64::try_from(steady_ms).unwrap()), steady_ms }
+        });
+        let send: Send = Box::new(move |_, _| {
+            requests.fetch_add(1, Ordering::SeqCst);
+            Ok(TokenAnswer { status: 200, headers: Headers::new(), body: answer.to_vec() })
+        });
+        let (inbox, orders) = inbox();
+        let sleeps = AtomicUsize::new(0);
+        // While it falls asleep it is told to keep still, and the token ends.
+        let timer = move |_| {
+            elapsed_ms.fetch_add(3_600_000, Ordering::SeqCst);
+            let is_first = sleeps.fetch_add(1, Ordering::SeqCst) == 0;
+            inbox.tell(if is_first { Event::Retire } else { Event::Stop });
+            bounded(0).1
+        };
+        let store = Arc::new(TokenStore::default());
+        let setup =
+            setup(folder.path(), grant::tests::config(), (&clock, &store), &unbounded().0, send);
+        Actor::new(Setup { timer: Box::new(timer), ..setup }, orders, false).run();
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{round}");
+    }
+}
+
 #[test]
 fn orders_that_come_while_a_refresh_runs_join_it() {
     let (release, released) = bounded::<()>(0);
