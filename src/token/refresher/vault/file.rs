@@ -136,8 +136,17 @@ impl File {
             Sought::Instead(slug) => (slug, Some(Displaced::ByStranger)),
             _ => return Ok(Look { stored: usable, displaced: None }),
         };
-        self.go_to(slug, displaced, desk);
-        Ok(Look { stored: self.read(false, desk).0?, displaced })
+        let place = self.state.beside(slug);
+        let read = desk.on_disk(&place, StateFile::read);
+        let stored = match understand(&place, read, false, desk).0 {
+            // The chain in memory is given up once this file is read. Until then, the next look begins anew.
+            Err(error) if displaced.is_some() => {
+                return Err(Unseen { elsewhere: Some(place.path()), error });
+            }
+            stored => stored,
+        };
+        self.go_to(place, displaced, desk);
+        Ok(Look { stored: stored?, displaced })
     }
 
     /// True if the file called `slug` is our own from before a reload: the tokens in memory are newer, and go to the
@@ -148,9 +157,9 @@ impl File {
     }
 
     /// Keeps the tokens in another file: the chain's, or a new one if the chain is `displaced`.
-    fn go_to(&mut self, slug: String, displaced: Option<Displaced>, desk: &Desk) {
+    fn go_to(&mut self, place: StateFile, displaced: Option<Displaced>, desk: &Desk) {
         let before = self.state.path();
-        self.state = self.state.beside(slug);
+        self.state = place;
         let now = self.state.path();
         let (before, name, now) = (before.display(), &desk.name, now.display());
         match displaced {
