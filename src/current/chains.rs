@@ -18,7 +18,7 @@ use crate::proxy;
 use crate::shared::keeper::Keeper;
 use crate::token::group::{Group, groups};
 use crate::token::hang::read_folder;
-use crate::token::places::{Contents, Found, Homes, Move, Seeker};
+use crate::token::places::{Contents, FoundFile, Homes, Move, Seeker};
 use crate::token::refresher::{Change, Inbox, Setup};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Unsaved;
@@ -40,7 +40,7 @@ struct Step {
     members: Vec<usize>,
     basis: Basis,
     /// The files of the group in the state folder.
-    found: Found,
+    found: FoundFile,
     work: Work,
 }
 
@@ -141,7 +141,7 @@ impl Chains {
         heirs: &[Option<&Running>],
         contents: &Contents,
         all: &[Group],
-    ) -> Vec<(String, Found)> {
+    ) -> Vec<(String, FoundFile)> {
         let in_use: Vec<&str> =
             self.running.iter().map(|one| one.basis.location.slug.as_str()).collect();
         let leaves = |one: &&Running| {
@@ -165,7 +165,7 @@ impl Chains {
                 (home, contents.find_beside(group, all, &in_use, &heir.basis.location.slug))
             }));
         }
-        let of_new = |(group, given): (&&Group, Option<(String, Found)>)| {
+        let of_new = |(group, given): (&&Group, Option<(String, FoundFile)>)| {
             given.unwrap_or_else(|| {
                 let found = contents.find(group, all, &in_use);
                 (homes.give(group, found.slug.as_deref(), true, contents), found)

@@ -50,14 +50,14 @@ pub(crate) fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) ->
     let mut bytes = Cow::Borrowed(body);
     for layer in 0..LAYERS_MAX {
         let form = match bytes.as_ref() {
-            [..] if bytes.starts_with(&GZIP_START) => Form::Gzip,
-            [..] if zstd::is_frame(&bytes) => Form::Zstd,
+            [..] if bytes.starts_with(&GZIP_START) => Coding::Gzip,
+            [..] if zstd::is_frame(&bytes) => Coding::Zstd,
             [ZLIB_START, second, ..]
                 if (u16::from(ZLIB_START) << 8 | u16::from(*second)) % 31 == 0 =>
             {
-                Form::Zlib
+                Coding::Zlib
             }
-            _ if layer == 0 && says("deflate") => Form::Bare,
+            _ if layer == 0 && says("deflate") => Coding::Bare,
             _ => break,
         };
         let (inflated, end) = inflate(form, &bytes, most_bytes);
@@ -79,7 +79,7 @@ pub(crate) fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) ->
 
 /// The container of the compressed data.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+enum Coding {
     Gzip,
     Zlib,
     Bare,
@@ -92,34 +92,34 @@ enum Form {
 #[inline(never)]
 pub(crate) fn beginning(body: &[u8], most_bytes: usize) -> Option<(Vec<u8>, End)> {
     let form = match body {
-        [..] if body.starts_with(&GZIP_START) => Form::Gzip,
-        [..] if zstd::is_frame(body) => Form::Zstd,
+        [..] if body.starts_with(&GZIP_START) => Coding::Gzip,
+        [..] if zstd::is_frame(body) => Coding::Zstd,
         _ => return None,
     };
     Some(inflate(form, body, most_bytes))
 }
 
 /// Inflates up to `most_bytes`. A gzip file may have several members.
-fn inflate(form: Form, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
+fn inflate(form: Coding, mut input: &[u8], most_bytes: usize) -> (Vec<u8>, End) {
     let mut output = Vec::new();
-    if form == Form::Zstd {
+    if form == Coding::Zstd {
         let end = zstd::inflate(input, &mut output, most_bytes);
         return (output, end);
     }
     loop {
-        if form == Form::Gzip {
+        if form == Coding::Gzip {
             let Some(data) = gzip_data(input) else { return (output, End::Broken) };
             input = data;
         }
-        let (used, end) = inflate_stream(input, form == Form::Zlib, &mut output, most_bytes);
+        let (used, end) = inflate_stream(input, form == Coding::Zlib, &mut output, most_bytes);
         let next = input.get(used + GZIP_TAIL_BYTES..).unwrap_or_default();
         match end {
             // Without a mark, only a whole stream proves its form.
-            End::Broken if form == Form::Bare => return (Vec::new(), End::Broken),
-            End::Whole if form == Form::Bare && used < input.len() => {
+            End::Broken if form == Coding::Bare => return (Vec::new(), End::Broken),
+            End::Whole if form == Coding::Bare && used < input.len() => {
                 return (Vec::new(), End::Broken);
             }
-            End::Whole if form == Form::Gzip && next.starts_with(&GZIP_START) => input = next,
+            End::Whole if form == Coding::Gzip && next.starts_with(&GZIP_START) => input = next,
             end => return (output, end),
         }
     }

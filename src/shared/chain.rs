@@ -6,7 +6,7 @@ use crate::clock::{Clock, Moment};
 use crate::config::{Fallback, SharedStore};
 use crate::record::{self, Mark, Saved};
 use crate::shared::clocks::{Offset, shift_ms};
-use crate::shared::engine::{Engine, Line, Names, Seen, StoreError, Written};
+use crate::shared::engine::{Engine, Line, Names, StoreEntry, StoreError, Written};
 use crate::shared::health::{Finder, Health, Use};
 use crate::shared::lease::{InHand, LEASE_UNATTENDED_MS, Lease, Tenancy, length_ms};
 
@@ -275,7 +275,7 @@ impl SharedChain {
         }
     }
 
-    fn found(&mut self, seen: &Seen) -> Result<SharedRecord, StoreError> {
+    fn found(&mut self, seen: &StoreEntry) -> Result<SharedRecord, StoreError> {
         // Not the time of the request: the process may have been halted in between.
         let now = self.clock.now();
         let saved = seen.record.as_ref().map(|text| record::parse(text.expose())).transpose();
@@ -371,11 +371,17 @@ mod tests {
     struct Empty;
 
     impl Engine for Empty {
-        fn look(&mut self, _: &Names) -> Result<Seen, StoreError> {
-            Ok(Seen::default())
+        fn look(&mut self, _: &Names) -> Result<StoreEntry, StoreError> {
+            Ok(StoreEntry::default())
         }
 
-        fn take(&mut self, _: &Names, _: &str, _: u64, _: u64) -> Result<Option<Seen>, StoreError> {
+        fn take(
+            &mut self,
+            _: &Names,
+            _: &str,
+            _: u64,
+            _: u64,
+        ) -> Result<Option<StoreEntry>, StoreError> {
             Ok(None)
         }
 

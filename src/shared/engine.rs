@@ -37,7 +37,7 @@ const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
 /// The server's knowledge of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct StoreEntry {
     /// The mark of its record.
     pub mark: Mark,
     /// The record's text, opened; None without a record.
@@ -54,7 +54,7 @@ pub enum Written {
     /// It is the newest record now; true if the lease is (still) the writer's.
     Done(bool),
     /// There is a newer one.
-    Refused(Seen),
+    Refused(StoreEntry),
 }
 
 /// A published message.
@@ -169,7 +169,7 @@ impl Line {
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
-    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<Seen, StoreError> {
+    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<StoreEntry, StoreError> {
         let [fence, by, generation, record, ..] = list else { return Err(StoreError::Unexpected) };
         let mark = Mark { fence: by.number(), generation: generation.number() };
         let opened = record
@@ -177,7 +177,7 @@ impl Line {
             .map(|text| seal::open(self.key.as_ref(), &names.context(mark), text))
             .transpose()
             .map_err(StoreError::Seal)?;
-        Ok(Seen { mark, record: opened, fence: fence.number(), is_held })
+        Ok(StoreEntry { mark, record: opened, fence: fence.number(), is_held })
     }
 }
 
@@ -194,7 +194,7 @@ fn at_micros(micros: u64) -> Option<Timestamp> {
 /// A chain's questions to the server, over its own connection.
 pub trait Engine: Send {
     /// The server's knowledge of a provider.
-    fn look(&mut self, names: &Names) -> Result<Seen, StoreError>;
+    fn look(&mut self, names: &Names) -> Result<StoreEntry, StoreError>;
     /// Takes the lease for so many milliseconds, with a fencing number above `fence_above`; None if it is not free.
     fn take(
         &mut self,
@@ -202,7 +202,7 @@ pub trait Engine: Send {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, StoreError>;
+    ) -> Result<Option<StoreEntry>, StoreError>;
     /// Replaces the provider's record by `record`, unless there is a newer one; with the lease's new length, and the
     /// time for which no lease is given out if there was no record.
     fn write(
@@ -220,7 +220,7 @@ pub trait Engine: Send {
 }
 
 impl Engine for Line {
-    fn look(&mut self, names: &Names) -> Result<Seen, StoreError> {
+    fn look(&mut self, names: &Names) -> Result<StoreEntry, StoreError> {
         let token = names.key("token");
         let now = self.link.ask(&["HMGET", &token, "fence", "by", "generation", "record"])?;
         let held = self.link.ask(&["EXISTS", &names.key("lease")])?;
@@ -233,7 +233,7 @@ impl Engine for Line {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, StoreError> {
+    ) -> Result<Option<StoreEntry>, StoreError> {
         let numbers = [length_ms, fence_above, GRACE_MS, RECORD_KEPT_MS].map(|n| n.to_string());
         let [length, above, grace, kept] = &numbers;
         let (token, lease) = (names.key("token"), names.key("lease"));

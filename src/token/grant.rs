@@ -17,7 +17,7 @@ mod request;
 mod tolerant;
 
 pub use answer::TOKEN_ANSWER_MAX_BYTES;
-use answer::{Answer, Form};
+use answer::{ResponseFormat, TokenResponse};
 pub(crate) use answer::{is_whole, parse};
 use codes::Meaning;
 pub use failure::{Class, Failure, Reached, What};
@@ -66,10 +66,12 @@ pub fn read(
     let answer = answer::read(headers, body);
     let code = match &answer {
         Err(_) => None,
-        Ok(Answer { value, .. }) if is_success && text(value, fields, "access_token").is_some() => {
+        Ok(TokenResponse { value, .. })
+            if is_success && text(value, fields, "access_token").is_some() =>
+        {
             refusal::standard_code(value, fields)
         }
-        Ok(Answer { value, .. }) => refusal::any_code(value, fields, is_success),
+        Ok(TokenResponse { value, .. }) => refusal::any_code(value, fields, is_success),
     };
     if is_success && code.is_none() {
         return read_grant(&answer.map_err(Failure::not_a_token)?, fields, sent);
@@ -91,9 +93,13 @@ fn reached(status: u16, code: Option<&str>) -> Reached {
     }
 }
 
-fn read_grant(answer: &Answer, fields: &TokenFields, sent: Timestamp) -> Result<Grant, Failure> {
-    let is_defective = matches!(answer.form, Form::Defective | Form::Cut);
-    if answer.form == Form::Cut && !holds_both_tokens(&answer.value, fields) {
+fn read_grant(
+    answer: &TokenResponse,
+    fields: &TokenFields,
+    sent: Timestamp,
+) -> Result<Grant, Failure> {
+    let is_defective = matches!(answer.form, ResponseFormat::Defective | ResponseFormat::Cut);
+    if answer.form == ResponseFormat::Cut && !holds_both_tokens(&answer.value, fields) {
         return Err(Failure::not_a_token(answer::NOT_JSON));
     }
     let answer = &answer.value;

@@ -12,7 +12,7 @@ mod settle;
 mod stored;
 mod whose;
 
-pub(crate) use contents::{Contents, Found};
+pub(crate) use contents::{Contents, FoundFile};
 pub(crate) use homes::Homes;
 pub use seek::Seeker;
 pub(crate) use seek::{OnChain, Sought, Unseen};

@@ -13,7 +13,7 @@ pub use file::StateFile;
 pub(crate) use folder::{check_writable, exposures, would_be_writable};
 pub use lock::Locking;
 pub(crate) use lock::StateLock;
-pub(crate) use read::Found;
+pub(crate) use read::StoredState;
 
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ mod mount;
 mod stamp;
 
 use content::Content;
-use fault::{Fault, Why, detached};
+use fault::{FileFault, Why, detached};
 pub(crate) use fault::{Unavailable, WATCHED_FILE_MAX_BYTES};
 use stamp::{Seen, Stamp};
 
@@ -89,7 +89,7 @@ struct Last {
 /// A failure to read the file after an earlier success.
 #[derive(Debug)]
 struct Failing {
-    fault: Fault,
+    fault: FileFault,
     /// The time until which the earlier content serves.
     until: Due,
     is_over: bool,
@@ -167,7 +167,7 @@ impl Watched {
             }
         }
         let kept = last.kept.clone();
-        kept.ok_or_else(|| self.unavailable(&last, Why::Unusable(Fault::NoCredential)))
+        kept.ok_or_else(|| self.unavailable(&last, Why::Unusable(FileFault::NoCredential)))
     }
 
     fn unavailable(&self, last: &Last, why: Why) -> Unavailable {
@@ -191,7 +191,7 @@ impl Watched {
     }
 
     /// Notes whether the file could be read, and logs a change of that.
-    fn note(last: &mut Last, fault: Option<Fault>, now: Moment) {
+    fn note(last: &mut Last, fault: Option<FileFault>, now: Moment) {
         let path = last.path.display();
         let Some(fault) = fault else {
             if last.failing.take().is_some() {
@@ -217,18 +217,18 @@ impl Watched {
     }
 
     /// Reads the file if it may differ from the one that was read last.
-    fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), Fault> {
-        let metadata = fs::metadata(&last.path).map_err(Fault::unreadable)?;
+    fn look(&self, last: &mut Last, now: Timestamp) -> Result<(), FileFault> {
+        let metadata = fs::metadata(&last.path).map_err(FileFault::unreadable)?;
         let stamp = Stamp::of(&metadata);
         let before = last.seen.take_if(|seen| seen.stamp != stamp || !seen.is_settled());
         if last.seen.is_some() {
             return Ok(());
         }
         if !metadata.is_file() || metadata.len() > WATCHED_FILE_MAX_BYTES {
-            return Err(Fault::NoSmallFile);
+            return Err(FileFault::NoSmallFile);
         }
-        let bytes = regular_file::read(&last.path).map_err(Fault::unreadable)?;
-        let text = text_of(bytes).map_err(Fault::unreadable)?;
+        let bytes = regular_file::read(&last.path).map_err(FileFault::unreadable)?;
+        let text = text_of(bytes).map_err(FileFault::unreadable)?;
         let content = content::parse(&text, &self.form)?;
         let first_at = match before {
             Some(before) if before.stamp == stamp => before.first_at,

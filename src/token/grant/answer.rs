@@ -25,15 +25,15 @@ const TOKENS: [&str; 2] = ["access_token", "refresh_token"];
 
 /// The content of an answer's body.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer {
+pub(super) struct TokenResponse {
     /// The values, as an object.
     pub(super) value: Value,
-    pub(super) form: Form,
+    pub(super) form: ResponseFormat,
 }
 
 /// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ResponseFormat {
     /// Proper JSON.
     Json,
     /// JSON with a defect outside the values.
@@ -47,13 +47,13 @@ pub(super) enum Form {
 /// The values of a complete answer, as `read` returns them.
 pub(crate) fn parse(headers: &Headers, body: &[u8]) -> Result<Value, &'static str> {
     let answer = read(headers, body)?;
-    if answer.form == Form::Cut { Err(NOT_JSON) } else { Ok(answer.value) }
+    if answer.form == ResponseFormat::Cut { Err(NOT_JSON) } else { Ok(answer.value) }
 }
 
 /// Reads `body` as JSON if it begins like JSON, else as a form; the error names the form that it lacks.
 ///
 /// The media type of JSON does not help: issuers send JSON as `text/html` and forms as JSON.
-pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static str> {
+pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<TokenResponse, &'static str> {
     let inflated = plain(headers, body, TOKEN_ANSWER_MAX_BYTES);
     if inflated.is_over {
         return Err("it is over 1 MiB once inflated");
@@ -73,12 +73,13 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<Answer, &'static st
         kind.trim_ascii().eq_ignore_ascii_case(FORM_TYPE)
     });
     let value = form(text, says_form).ok_or("it is neither JSON nor a form")?;
-    Ok(Answer { value, form: Form::Urlencoded })
+    Ok(TokenResponse { value, form: ResponseFormat::Urlencoded })
 }
 
 /// True if `body` is a complete answer though its connection broke off: the braces of JSON show that.
 pub(crate) fn is_whole(headers: &Headers, body: &[u8]) -> bool {
-    read(headers, body).is_ok_and(|answer| matches!(answer.form, Form::Json | Form::Defective))
+    read(headers, body)
+        .is_ok_and(|answer| matches!(answer.form, ResponseFormat::Json | ResponseFormat::Defective))
 }
 
 /// The text of a body: UTF-8, or UTF-16, which some frameworks write by mistake.
@@ -101,19 +102,19 @@ fn without_guard(text: &str) -> &str {
 }
 
 /// Parses an object, or the only object of a list.
-fn json(text: &str) -> Option<Answer> {
+fn json(text: &str) -> Option<TokenResponse> {
     let (value, form) = match serde_json::from_str(text) {
-        Ok(value) => (value, Form::Json),
+        Ok(value) => (value, ResponseFormat::Json),
         Err(_) => match tolerant::read(text) {
-            (value, true) => (value, Form::Cut),
-            (value, false) => (value, Form::Defective),
+            (value, true) => (value, ResponseFormat::Cut),
+            (value, false) => (value, ResponseFormat::Defective),
         },
     };
     let value = match value {
         Value::Array(list) => <[Value; 1]>::try_from(list).map(|[only]| only).ok()?,
         value => value,
     };
-    value.is_object().then_some(Answer { value, form })
+    value.is_object().then_some(TokenResponse { value, form })
 }
 
 /// Parses a form as an object of texts. If its type does not say that it is a form, it must hold only characters of a

@@ -17,7 +17,7 @@ pub(crate) const REPEATED_RETRY_MS: u64 = 1_000;
 
 /// The access token in hand, if there is one.
 #[derive(Debug)]
-pub(super) struct Access {
+pub(super) struct HeldToken {
     /// The time from a refresh to the expiry of the token, in milliseconds.
     pub(super) refresh_before_ms: u64,
     /// The refusals of the token.
@@ -28,7 +28,7 @@ pub(super) struct Access {
     refresh_due: Due,
 }
 
-impl Access {
+impl HeldToken {
     pub(super) fn new(refresh_before_ms: u64, now: Moment) -> Self {
         Self {
             refresh_before_ms,

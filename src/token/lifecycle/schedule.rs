@@ -6,7 +6,7 @@ use crate::clock::{Due, Moment, RELEASED_AT, Timestamp};
 use crate::record::{Saved, SavedAccess};
 use crate::token::backoff::{self, Room, WANTED_DELAY_MAX_MS};
 use crate::token::grant::{Class, Failure, Grant, What};
-use crate::token::lifecycle::access::Access;
+use crate::token::lifecycle::access::HeldToken;
 use crate::token::lifecycle::outlook::Outlook;
 use crate::token::lifecycle::policy::Policy;
 
@@ -40,7 +40,7 @@ struct Try {
 /// The access token in hand, and the time of the next refresh.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    pub(super) access: Access,
+    pub(super) access: HeldToken,
     /// The wait after a permanent failure, in milliseconds.
     retry_interval_ms: u64,
     started: Moment,
@@ -63,7 +63,7 @@ pub(super) struct Schedule {
 impl Schedule {
     pub(super) fn new(policy: &Policy, now: Moment) -> Self {
         Self {
-            access: Access::new(policy.refresh_before_ms, now),
+            access: HeldToken::new(policy.refresh_before_ms, now),
             retry_interval_ms: policy.retry_interval_ms,
             started: now,
             ignores_clock: false,

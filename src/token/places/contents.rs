@@ -22,7 +22,7 @@ pub(crate) struct Contents {
 
 /// The files of a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundFile {
     /// The name of its file, possibly that of a removed provider; None if there is no file.
     pub slug: Option<String>,
     /// Older files of its providers, to be moved aside.
@@ -62,17 +62,17 @@ impl Contents {
 
     /// Finds the file of the chain of `group`, which is one of `all`. Files with the names `in_use` belong to running
     /// refreshers.
-    pub(crate) fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> Found {
+    pub(crate) fn find(&self, group: &Group, all: &[Group], in_use: &[&str]) -> FoundFile {
         let unreadable = self.unreadable.iter().find(|slug| group.slugs.contains(*slug));
         if let Some(slug) = unreadable.filter(|slug| !in_use.contains(&slug.as_str())) {
             // It may hold the newest tokens, so the refresher waits for it instead of skipping it.
-            return Found { slug: Some(slug.clone()), stale: Vec::new() };
+            return FoundFile { slug: Some(slug.clone()), stale: Vec::new() };
         }
         let known = self.of_chain(group, all, in_use);
         let newest = known.iter().max_by_key(|(_, saved)| freshness(saved)).map(|(slug, _)| *slug);
         let stale = known.iter().map(|(slug, _)| *slug);
         let stale = stale.filter(|slug| Some(*slug) != newest && group.slugs.contains(*slug));
-        Found { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
+        FoundFile { stale: stale.map(str::to_owned).collect(), slug: newest.map(str::to_owned) }
     }
 
     /// Finds the files of a chain whose refresher runs with the file called `own`, and moves it itself. Another process
@@ -83,12 +83,15 @@ impl Contents {
         all: &[Group],
         in_use: &[&str],
         own: &str,
-    ) -> Found {
+    ) -> FoundFile {
         let own = self.files.iter().find(|(slug, _)| slug == own);
-        let Some(own) = own.map(|(_, saved)| freshness(saved)) else { return Found::default() };
+        let Some(own) = own.map(|(_, saved)| freshness(saved)) else { return FoundFile::default() };
         let mut stale = self.of_chain(group, all, in_use);
         stale.retain(|(slug, saved)| group.slugs.contains(*slug) && freshness(saved) <= own);
-        Found { slug: None, stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect() }
+        FoundFile {
+            slug: None,
+            stale: stale.into_iter().map(|(slug, _)| slug.to_owned()).collect(),
+        }
     }
 
     /// The unused files with the strongest claim to be of the chain of `group`.

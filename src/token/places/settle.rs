@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::clock::Timestamp;
-use crate::token::places::contents::{Contents, Found, numbered};
+use crate::token::places::contents::{Contents, FoundFile, numbered};
 use crate::token::state_file::{Locking, StateFile, StateLock};
 
 /// The number of tries for the lock of a file to be moved, and the wait between them.
@@ -18,7 +18,7 @@ pub(crate) struct Move {
     /// The names of its providers.
     pub name: String,
     /// Its files.
-    pub found: Found,
+    pub found: FoundFile,
     /// The new name of its file.
     pub home: String,
 }

@@ -28,13 +28,13 @@ fn contents(files: &[(&str, Saved)]) -> Contents {
 }
 
 /// The expected result: the name of the file, "" for none, and the names of stale ones.
-fn found(slug: &str, stale: &[&str]) -> Found {
+fn found(slug: &str, stale: &[&str]) -> FoundFile {
     let stale = stale.iter().map(|slug| (*slug).to_owned()).collect();
-    Found { slug: Some(slug.to_owned()).filter(|slug| !slug.is_empty()), stale }
+    FoundFile { slug: Some(slug.to_owned()).filter(|slug| !slug.is_empty()), stale }
 }
 
 /// The result for the first group of these providers, each with its seed.
-fn find(contents: &Contents, all: &[(&str, &str)], in_use: &[&str]) -> Found {
+fn find(contents: &Contents, all: &[(&str, &str)], in_use: &[&str]) -> FoundFile {
     let lines: Vec<_> = all.iter().map(|(name, seed)| (*name, *seed, "id", "")).collect();
     let groups = groups(&providers(&lines));
     contents.find(&groups[0], &groups, in_use)
@@ -44,7 +44,7 @@ fn find(contents: &Contents, all: &[(&str, &str)], in_use: &[&str]) -> Found {
 fn the_newest_file_of_a_chain_is_found_under_whichever_name() {
     let both = [("a", "seed"), ("b", "seed")];
     let (old, new, other) = (saved("seed", 1), saved("seed", 2), saved("other", 3));
-    let cases: [(&[(&str, Saved)], Found); 7] = [
+    let cases: [(&[(&str, Saved)], FoundFile); 7] = [
         (&[], found("", &[])),
         (&[("b", new.clone())], found("b", &[])),
         (&[("a", old.clone()), ("b", new.clone())], found("b", &["a"])),
@@ -74,7 +74,7 @@ fn of_client(id: &str, obtained_secs: i64) -> Saved {
 
 #[test]
 fn a_refresh_token_of_another_client_is_another_chain() {
-    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str, i64)], Found);
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str, i64)], FoundFile);
     let (a, b): (&[_], &[_]) = (&[("a", "id")], &[("b", "other"), ("a", "id")]);
     let cases: [Case<'_>; 11] = [
         // Files by name, client and time; a "" is of an older version.

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::clock::{Due, Moment};
 use crate::token::lifecycle::{Instruction, OnRejection, Policy};
 use crate::token::places::Seeker;
-use crate::token::refresher::attempt::Attempt;
+use crate::token::refresher::attempt::RefreshAttempt;
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::inbox::{Change, Event, Orders};
@@ -239,7 +239,7 @@ impl Actor {
 
     /// Refreshes, unless another process or another host is refreshing.
     fn refresh(&mut self) -> Result<(), Hindrance> {
-        let attempt = Attempt {
+        let attempt = RefreshAttempt {
             life: &mut self.life,
             vault: &mut self.vault,
             orders: &mut self.orders,

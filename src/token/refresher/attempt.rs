@@ -23,7 +23,7 @@ const REQUEST_MIN_MS: u64 = 2_000;
 const REQUEST_MAX_MS: u64 = 30_000;
 
 /// The parts that a refresh uses.
-pub(super) struct Attempt<'a> {
+pub(super) struct RefreshAttempt<'a> {
     pub(super) life: &'a mut Life,
     pub(super) vault: &'a mut Vault,
     pub(super) orders: &'a mut Orders,
@@ -44,7 +44,7 @@ impl From<Failure> for NoGrant {
     }
 }
 
-impl Attempt<'_> {
+impl RefreshAttempt<'_> {
     /// Refreshes, unless another process or another host is refreshing.
     pub(super) fn make(mut self) -> Result<(), Hindrance> {
         if self.vault.is_held_up(self.life) {

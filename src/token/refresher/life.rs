@@ -27,12 +27,12 @@ pub(super) struct Life {
     pub(super) is_single: bool,
     /// The address of the token store, and the reason why a refresh has to wait for it.
     pub(super) store_trouble: Option<(String, String)>,
-    said: Said,
+    said: SaidOnce,
 }
 
 /// Messages that the log has already, so that each appears once.
 #[derive(Default)]
-struct Said {
+struct SaidOnce {
     clock: bool,
     /// The secret that the next refresh will lack.
     missing: Option<Missing>,
@@ -67,7 +67,7 @@ impl Life {
             is_retired: false,
             is_single,
             store_trouble: None,
-            said: Said::default(),
+            said: SaidOnce::default(),
         }
     }
 

@@ -20,7 +20,7 @@ const NO_REFRESH_TOKEN: &str = "no refresh token where this version looks for it
 
 /// The outcome of a look at the state file.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct StoredState {
     /// The stored record; None if there is no file.
     pub saved: Option<Saved>,
     /// Notes about the file.
@@ -45,12 +45,12 @@ impl StateFile {
 
     /// Reads the stored record. The error is `InvalidData` if the file was read whole and makes no sense; any other
     /// error says that there is, or may be, an unreadable file.
-    pub fn read(&self) -> io::Result<Found> {
+    pub fn read(&self) -> io::Result<StoredState> {
         let (main, main_hash) = salvage_and_hash(&self.path())?;
         if main.is_none() {
             self.check_absence()?;
         }
-        let mut found = Found::default();
+        let mut found = StoredState::default();
         let older = match salvage_file(&self.older_path()) {
             Ok(older) => older,
             Err(error) if error.kind() == ErrorKind::InvalidData => {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_folder_that_can_be_made_holds_no_file_and_one_that_can_not_may_hold_one() {
         let (dir, file) = place();
-        assert_eq!(file.read().unwrap(), Found::default());
+        assert_eq!(file.read().unwrap(), StoredState::default());
         std::fs::write(dir.path().join("file"), "").unwrap();
         assert!(is_unread(&StateFile::new(dir.path().join("file"), "one")), "a file for a folder");
         assert!(is_unread(&StateFile::new(dir.path().join("file/deep"), "one")));

@@ -8,7 +8,7 @@ use crate::expiry;
 use crate::jwt::{self, Exp};
 use crate::record::salvage;
 use crate::secret::Secret;
-use crate::token::watched::fault::Fault;
+use crate::token::watched::fault::FileFault;
 
 /// The content of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) struct Content {
     pub(super) doubt: Option<String>,
 }
 
-pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, Fault> {
+pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, FileFault> {
     match form {
         FileFormat::Text => {
             let secret = credential(text.trim_end_matches(['\r', '\n']))?;
@@ -33,18 +33,18 @@ pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, Fault> {
 }
 
 /// Returns `text` if a header field may hold it.
-fn credential(text: &str) -> Result<Secret, Fault> {
+fn credential(text: &str) -> Result<Secret, FileFault> {
     if text.is_empty() || !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {
-        return Err(Fault::NoHeaderValue);
+        return Err(FileFault::NoHeaderValue);
     }
     Ok(Secret::new(text))
 }
 
-fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
+fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, FileFault> {
     // The error's own words may quote the text, which holds tokens.
-    let json: Value = serde_json::from_str(text).map_err(|_| Fault::NoJson)?;
+    let json: Value = serde_json::from_str(text).map_err(|_| FileFault::NoJson)?;
     let token = at(&json, &fields.access_token).and_then(Value::as_str);
-    let token = token.ok_or_else(|| Fault::NoTextAt(fields.access_token.join(".")))?;
+    let token = token.ok_or_else(|| FileFault::NoTextAt(fields.access_token.join(".")))?;
     let written = at(&json, &fields.expires_at).filter(|value| !value.is_null());
     let expires_at = written.and_then(|value| expiry::read(value, fields.zone.as_deref()));
     let place = fields.expires_at.join(".");
@@ -73,12 +73,12 @@ fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, Fault> {
     Ok(Content { secret: credential(token)?, expires_at, doubt })
 }
 
-fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, Fault> {
-    let saved = salvage(text).map_err(|_| Fault::NoState)?.saved;
+fn of_state(text: &str, seed: Option<&Secret>) -> Result<Content, FileFault> {
+    let saved = salvage(text).map_err(|_| FileFault::NoState)?.saved;
     if seed.is_some_and(|seed| !saved.may_know_seed(&seed.hash())) {
-        return Err(Fault::OtherChain);
+        return Err(FileFault::OtherChain);
     }
-    let access = saved.access.ok_or(Fault::NoAccessToken)?;
+    let access = saved.access.ok_or(FileFault::NoAccessToken)?;
     Ok(Content { secret: access.token, expires_at: Some(access.expires_at), doubt: None })
 }
 

@@ -20,7 +20,7 @@ pub struct Unavailable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Why {
     /// The file can't be used.
-    Unusable(Fault),
+    Unusable(FileFault),
     /// Its credential has expired.
     Expired {
         at: Timestamp,
@@ -31,7 +31,7 @@ pub(super) enum Why {
 
 /// The fault of a file, in words that follow the path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum FileFault {
     #[error("can't be read: {0}")]
     Unreadable(String),
     #[error("is not a file of at most {WATCHED_FILE_MAX_BYTES} bytes")]
@@ -54,7 +54,7 @@ pub(super) enum Fault {
     NoAccessToken,
 }
 
-impl Fault {
+impl FileFault {
     pub(super) fn unreadable(error: impl fmt::Display) -> Self {
         Self::Unreadable(error.to_string())
     }

@@ -21,7 +21,7 @@ const NEWS_EVERY: Duration = Duration::from_millis(50);
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An attempt that has begun.
-type Attempt = (TcpStream, SocketAddr);
+type ConnectAttempt = (TcpStream, SocketAddr);
 
 /// Connects to `target` by `deadline`.
 pub(super) fn reach(
@@ -43,11 +43,15 @@ pub(super) fn reach(
 
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-fn run(target: &ResolvedTarget, watch: &Watch, deadline: Deadline) -> Result<Attempt, Fault> {
+fn run(
+    target: &ResolvedTarget,
+    watch: &Watch,
+    deadline: Deadline,
+) -> Result<ConnectAttempt, Fault> {
     let began = Stopwatch::start();
     let mut race = Race::default();
     race.add(&target.addresses);
-    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut attempts: Vec<ConnectAttempt> = Vec::new();
     let (mut last, mut ask_at) = (None, ASK_AGAIN_AFTER);
     while !deadline.has_passed() {
         match race.turn(began.elapsed()) {
@@ -101,12 +105,12 @@ fn run(target: &ResolvedTarget, watch: &Watch, deadline: Deadline) -> Result<Att
 
 /// Waits for one of `attempts`; failed ones are removed.
 fn wait(
-    attempts: &mut Vec<Attempt>,
+    attempts: &mut Vec<ConnectAttempt>,
     race: &mut Race,
     last: &mut Option<Fault>,
     watch: &Watch,
     limit: Duration,
-) -> Result<Option<Attempt>, Fault> {
+) -> Result<Option<ConnectAttempt>, Fault> {
     let sockets: Vec<_> = attempts.iter().map(|(stream, _)| stream).collect();
     // From the back, so that those before it keep their places.
     for index in watch.wait_for_any(&sockets, limit)?.into_iter().rev() {

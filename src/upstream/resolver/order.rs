@@ -55,10 +55,10 @@ fn in_turn(sorted: Vec<IpAddr>, first: Option<Family>) -> Vec<IpAddr> {
 }
 
 /// An address, and the source address of packets to it.
-type Candidate = (IpAddr, Option<IpAddr>);
+type Destination = (IpAddr, Option<IpAddr>);
 
 /// The rules of RFC 6724 §6 that can be followed from outside the kernel; `Less` is tried first.
-fn compare((one, from_one): Candidate, (other, from_other): Candidate) -> Ordering {
+fn compare((one, from_one): Destination, (other, from_other): Destination) -> Ordering {
     // Rule 1: unreachable addresses come last.
     let (Some(from_one), Some(from_other)) = (from_one, from_other) else {
         return from_other.is_some().cmp(&from_one.is_some());

@@ -19,7 +19,7 @@ use evertoken::testing::StoreAddress;
 use evertoken::testing::Supervisor;
 use evertoken::testing::groups;
 use evertoken::testing::{Clock, Moment, Timestamp};
-use evertoken::testing::{Engine, Names, Seen, StoreError, Written};
+use evertoken::testing::{Engine, Names, StoreEntry, StoreError, Written};
 use evertoken::testing::{Environment, refresher_setup};
 use evertoken::testing::{Failure, Reached};
 use evertoken::testing::{Fallback, SharedStore};
@@ -92,8 +92,8 @@ impl Store {
         self.now_ms.load(Ordering::SeqCst)
     }
 
-    fn seen(&self) -> Seen {
-        Seen {
+    fn seen(&self) -> StoreEntry {
+        StoreEntry {
             mark: self.engine.mark,
             record: self.engine.record.clone(),
             fence: self.engine.fence.unwrap_or(0),
@@ -132,7 +132,7 @@ impl Line {
 }
 
 impl Engine for Line {
-    fn look(&mut self, _: &Names) -> Result<Seen, StoreError> {
+    fn look(&mut self, _: &Names) -> Result<StoreEntry, StoreError> {
         self.ask(false, |store| store.seen())
     }
 
@@ -142,7 +142,7 @@ impl Engine for Line {
         holder: &str,
         length_ms: u64,
         fence_above: u64,
-    ) -> Result<Option<Seen>, StoreError> {
+    ) -> Result<Option<StoreEntry>, StoreError> {
         self.ask(true, |store| {
             let now_ms = store.now_ms();
             store.engine.take(holder, length_ms, fence_above, now_ms)?;

@@ -13,7 +13,7 @@ use crate::token::places::{Seeker, Sought, Unseen};
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::setup::TICK_MS;
 use crate::token::refresher::vault::locks::{Locks, NoLock};
-use crate::token::state_file::{Found, Locking, StateFile, StateLock};
+use crate::token::state_file::{Locking, StateFile, StateLock, StoredState};
 use crate::token::waiting::Cause;
 
 /// The first wait for an unreadable state file; each wait is twice as long as the one before.
@@ -26,7 +26,7 @@ pub(crate) struct File {
     pub(crate) seeker: Seeker,
     locks: Locks,
     /// The file exists and can't be read.
-    unread: Option<Unread>,
+    unread: Option<UnreadableFile>,
     /// The notes of the last look at it.
     notes: Vec<String>,
     /// The unwritten record.
@@ -37,7 +37,7 @@ pub(crate) struct File {
 
 /// A state file that exists and can't be read.
 #[derive(Debug)]
-struct Unread {
+struct UnreadableFile {
     /// The number of failed reads.
     tries: u32,
     /// The time of the next read, on the steady clock.
@@ -61,7 +61,7 @@ pub(super) enum Displaced {
     ByProvider,
 }
 
-impl Unread {
+impl UnreadableFile {
     /// The state after one more try at `now`. A try before its time does not make the next wait longer.
     fn again(before: Option<&Self>, now: Moment) -> Self {
         let tries = match before {
@@ -196,11 +196,11 @@ impl File {
         desk.is_file_unread = true;
         if let Some(shortage) = Shortage::of(&unseen.error) {
             // The shortage passes and says nothing about the file, so the waits do not grow.
-            self.unread = Some(Unread::again(None, now));
+            self.unread = Some(UnreadableFile::again(None, now));
             shortage.say(&format!("provider {} can't be refreshed", desk.name));
             return desk.wait_for(Cause::Shortage(shortage));
         }
-        self.unread = Some(Unread::again(self.unread.as_ref(), now));
+        self.unread = Some(UnreadableFile::again(self.unread.as_ref(), now));
         let why = unseen.error.to_string();
         desk.wait_for(match &unseen.elsewhere {
             Some(path) => Cause::Unseen { path: path.display().to_string(), why },
@@ -309,7 +309,7 @@ type Read = (io::Result<Option<Saved>>, Vec<String>);
 /// A complete file that makes no sense counts as missing. It is moved aside if nobody can be writing it now.
 fn understand(
     state: &StateFile,
-    read: io::Result<Found>,
+    read: io::Result<StoredState>,
     may_set_aside: bool,
     desk: &Desk,
 ) -> Read {
@@ -356,14 +356,14 @@ mod tests {
     fn a_file_that_can_not_be_read_is_tried_again_after_1_s_to_30_s() {
         let at = |steady_ms| Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms };
         let mut now_ms = 5;
-        let mut unread = Unread::again(None, at(now_ms));
+        let mut unread = UnreadableFile::again(None, at(now_ms));
         for wait_ms in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert_eq!(unread.retry_at_ms - now_ms, wait_ms);
             // An event comes in between.
-            unread = Unread::again(Some(&unread), at(now_ms + 1));
+            unread = UnreadableFile::again(Some(&unread), at(now_ms + 1));
             assert_eq!(unread.retry_at_ms - now_ms, wait_ms + 1);
             now_ms = unread.retry_at_ms;
-            unread = Unread::again(Some(&unread), at(now_ms));
+            unread = UnreadableFile::again(Some(&unread), at(now_ms));
         }
     }
 }
