@@ -12,8 +12,11 @@ use redis::{
 
 use crate::config::SharedStore;
 use crate::config::store_address::Servers;
-use crate::shared::engine::reply::{ANSWER_MAX, Reply, StoreError};
+use crate::shared::engine::reply::{Reply, StoreError};
 use crate::shared::engine::words::server_words;
+
+/// The time limit of a connection, and of an answer on it.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A connection. After an error it can't be used any more.
 pub(super) struct Link {

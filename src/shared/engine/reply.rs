@@ -1,11 +1,6 @@
 //! The server's answers, and the errors on the way.
 
-use std::time::Duration;
-
 use crate::record::BadRecord;
-
-/// The time limit of a connection, and of an answer on it.
-pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// A problem with the server or the connection; `Display` holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
