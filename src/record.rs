@@ -3,7 +3,7 @@
 mod mark;
 mod read;
 pub(crate) mod refresh_end;
-mod saved;
+pub(crate) mod saved;
 
 pub use mark::Mark;
 pub use read::parse;

@@ -24,7 +24,7 @@ pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> 
     for (posting, group) in (0..).zip(groups(&config.providers).iter().filter(is_meant)) {
         let setup = refresher(posting, group, &config, &mut environment)?;
         refreshed += 1;
-        failed |= refresh_once(setup).is_err();
+        failed |= !refresh_once(setup);
     }
     match meant {
         _ if failed => Err(ExitCode::from(FAILED)),

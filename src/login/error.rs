@@ -6,6 +6,7 @@ use crate::config::Missing;
 use crate::login::device::DeviceError;
 use crate::login::refused;
 use crate::token::grant::Failure;
+use crate::token::refresher::NotStored;
 
 /// The reason why a login failed; `Display` gives advice, and holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ pub(crate) enum LoginError {
     NoRefreshToken,
     /// The tokens could not be stored.
     #[error("{0}")]
-    NotStored(String),
+    NotStored(NotStored),
     /// The device grant failed.
     #[error("{0}")]
     Device(#[from] DeviceError),

@@ -99,6 +99,12 @@ pub struct SavedFailure {
     pub client_hash: String,
     /// The failure, as in the log.
     pub what: String,
+    /// The HTTP status of the issuer's answer; None in records of versions before 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Its OAuth error code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The time of the next try.
     pub retry_at: Timestamp,
     /// True if the answer to the refresh before was lost.
@@ -225,6 +231,21 @@ impl SavedFailure {
 pub(crate) mod tests {
     use super::*;
 
+    /// A permanent failure with this status and code, for tests.
+    pub(crate) fn failure(status: Option<u16>, code: Option<&str>) -> SavedFailure {
+        SavedFailure {
+            refresh_token_hash: String::new(),
+            client_hash: String::new(),
+            what: String::new(),
+            status,
+            code: code.map(str::to_owned),
+            retry_at: Timestamp::from_millis(0),
+            answer_lost: false,
+            seed_is_next: false,
+            chain_hash: None,
+        }
+    }
+
     /// A record with every field set, for tests.
     pub(crate) fn full() -> Saved {
         let at = Timestamp::from_millis(1_800_000_000_123);
@@ -256,6 +277,8 @@ pub(crate) mod tests {
                 seed_is_next: true,
                 chain_hash: Some("k".into()),
                 what: "400 Bad Request (invalid_grant)".into(),
+                status: Some(400),
+                code: Some("invalid_grant".into()),
                 retry_at: at,
             }),
         }

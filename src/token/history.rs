@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::config::Missing;
+use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{Class, Failure, Reached, What};
@@ -148,19 +149,15 @@ impl Trouble {
         }
     }
 
-    /// The kind of a failure that the state file remembers only by its words: `400 Bad Request (invalid_grant)`.
-    pub fn recalled(what: &str) -> Self {
-        if what.starts_with("Missing ") {
-            return Self::Missing;
+    /// The kind of a permanent failure in a record.
+    pub fn recalled(failure: &SavedFailure) -> Self {
+        let (status, code) = (failure.status.unwrap_or(0), failure.code.as_deref());
+        let is_dead = Meaning::of(code.unwrap_or("")).class(status, code) == Class::TokenDead;
+        match is_dead {
+            true if failure.answer_lost => Self::AnswerLost,
+            true => Self::TokenDead,
+            false => Self::of_status(status, code),
         }
-        let status = what.get(..3).and_then(|start| start.parse().ok()).unwrap_or(0);
-        let code =
-            what.strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, code)| code);
-        // Only permanent failures are remembered, so this one was about the refresh token.
-        if Meaning::of(code.unwrap_or("")).class(status, code) == Class::TokenDead {
-            return Self::TokenDead;
-        }
-        Self::of_status(status, code)
     }
 
     /// The kind of an answer that is not about the refresh token.
@@ -186,6 +183,7 @@ mod tests {
     use super::*;
     use crate::config::token_fields::TokenFields;
     use crate::http::message::Headers;
+    use crate::record::saved::tests::failure as remembered;
     use crate::token::grant;
 
     fn answered(status: u16, body: &str) -> Failure {
@@ -232,7 +230,9 @@ mod tests {
         for (status, body, expected) in cases {
             let failure = answered(status, body);
             assert_eq!(Trouble::of(&failure, false), expected, "{status} {body}");
-            assert_eq!(Trouble::recalled(&failure.what.to_string()), expected, "{status} {body}");
+            let What::Status(status, code) = failure.what else { panic!("{status} {body}") };
+            let known = remembered(Some(status), code.as_deref());
+            assert_eq!(Trouble::recalled(&known), expected, "{status} {body}");
         }
         assert_eq!(Trouble::of(&answered(200, "<html>"), false), Trouble::NotAToken);
         let dead = answered(400, r#"{"error":"invalid_grant"}"#);
@@ -242,11 +242,10 @@ mod tests {
         let silent = Failure::no_answer(Reached::Perhaps, "x");
         assert_eq!(Trouble::of(&silent, false), Trouble::NoAnswer);
         let missing = Missing::Variable("X".into());
-        assert_eq!(Trouble::recalled(&missing.to_string()), Trouble::Missing);
         assert_eq!(Trouble::of(&Failure::missing(missing), false), Trouble::Missing);
         let before_login = Failure::missing(Missing::Login("x".into()));
         assert_eq!(Trouble::of(&before_login, false), Trouble::LoginNeeded);
-        assert_eq!(Trouble::recalled("something else"), Trouble::Refused);
+        assert_eq!(Trouble::recalled(&remembered(None, None)), Trouble::Refused);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod vault;
 mod words;
 
 pub(crate) use inbox::{Change, Inbox};
+pub(crate) use login::NotStored;
 pub use login::store_login;
 pub(crate) use setup::{Send, Timer};
 pub use setup::{Setup, TICK_MS, TokenAnswer};
@@ -116,8 +117,8 @@ impl Drop for Refresher {
     }
 }
 
-/// Refreshes once without a thread, for `evertoken refresh`; the error is the text of the log.
-pub(crate) fn refresh_once(mut setup: Setup) -> Result<(), String> {
+/// Refreshes once without a thread, for `evertoken refresh`. True if there is a new token, and it is stored.
+pub(crate) fn refresh_once(mut setup: Setup) -> bool {
     // A person is waiting for the command.
     setup.watches_disk = false;
     // Nobody sends it events.

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::record::{Marker, SavedFailure};
-use crate::token::grant::{Class, Failure, Reached};
+use crate::token::grant::{Class, Failure, Reached, What};
 
 /// The known failures and lost answers of a chain.
 #[derive(Debug, Default)]
@@ -88,10 +88,16 @@ impl Failures {
         retry_at: Timestamp,
     ) -> Option<SavedFailure> {
         let chain_hash = self.refused_chain.clone().filter(|chain| Some(chain) != hash.as_ref());
+        let (status, code) = match &failure.what {
+            What::Status(status, code) => (Some(*status), code.clone()),
+            _ => (None, None),
+        };
         self.own = hash.map(|refresh_token_hash| SavedFailure {
             refresh_token_hash,
             client_hash: self.client_hash.clone(),
             what: failure.what.to_string(),
+            status,
+            code,
             retry_at,
             answer_lost,
             seed_is_next,
@@ -133,9 +139,7 @@ impl Failures {
         stored: Option<&'a SavedFailure>,
     ) -> impl Iterator<Item = &'a SavedFailure> {
         let both = [stored, self.own.as_ref()].into_iter().flatten();
-        // Older versions stored a missing secret as a failure; each start looks for the secret anew.
-        both.filter(|failure| {
-            !failure.what.starts_with("Missing ") && failure.client_hash == self.client_hash
-        })
+        // Versions before 0.1.0 stored no status, and missing secrets as well; what they stored is tried once more.
+        both.filter(|failure| failure.status.is_some() && failure.client_hash == self.client_hash)
     }
 }

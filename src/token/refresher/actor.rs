@@ -74,19 +74,19 @@ impl Actor {
         actor
     }
 
-    /// Refreshes once; waits while another process refreshes.
-    pub(super) fn refresh_once(mut self) -> Result<(), String> {
+    /// Refreshes once; waits while another process refreshes. True if there is a new token, and it is stored.
+    pub(super) fn refresh_once(mut self) -> bool {
         let began = self.life.now();
         self.life.machine.order(began);
         loop {
             match self.refresh() {
                 Ok(()) if self.life.falls_back => {}
                 Ok(()) | Err(Hindrance::StoreAway) => break,
-                Err(Hindrance::Unread) => return Err(self.give_up()),
+                Err(Hindrance::Unread) => return self.give_up(),
                 Err(Hindrance::Busy) => {
                     let now = self.life.now();
                     if now.steady_ms.saturating_sub(began.steady_ms) >= BUSY_WAIT_MAX_MS {
-                        return Err(self.give_up());
+                        return self.give_up();
                     }
                     // Only the end of the timer matters.
                     let _ = (self.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
@@ -94,24 +94,16 @@ impl Actor {
             }
         }
         self.vault.save_before_the_end(&self.timer, &mut self.life);
-        let failed = self
-            .life
-            .told_of_store()
-            .or_else(|| self.life.status.last_error.take().map(Into::into));
-        match (failed, self.life.desk.draft.disk_error.take()) {
-            (Some(error), _) => Err(error),
-            (None, Some(why)) => Err(format!("The new token could not be stored: {why}")),
-            (None, None) => Ok(()),
-        }
+        let has_failed = self.life.status.last_error.is_some() || self.vault.file.is_unsaved();
+        !has_failed && self.life.told_of_store().is_none()
     }
 
-    /// Logs and returns the hindrance of a single refresh.
-    fn give_up(&self) -> String {
+    /// Logs the hindrance of a single refresh.
+    fn give_up(&self) -> bool {
         let desk = &self.life.desk;
         let waiting = desk.told_wait().map_or_else(String::new, |waiting| format!(": {waiting}"));
-        let told = format!("Provider {} was not refreshed{waiting}", desk.name);
-        desk.error(format_args!("{told}"));
-        told
+        desk.error(format_args!("Provider {} was not refreshed{waiting}", desk.name));
+        false
     }
 
     pub(super) fn run(mut self) {

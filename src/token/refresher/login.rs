@@ -1,5 +1,6 @@
 //! Stores the tokens of a login in the state folder, under the lock that refreshes take.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,21 +16,40 @@ use crate::token::refresher::vault::file::load;
 use crate::token::state_file::{Locking, StateLock};
 use crate::token::waiting::{Cause, Waits};
 
+/// A login that could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStored {
+    /// The state file, or its lock.
+    #[error("{0} can't be written: {1}")]
+    Unwritable(String, io::Error),
+    /// The state file is left as it is.
+    #[error("{0} can't be read ({1}), so it is left as it is")]
+    Unreadable(String, io::Error),
+    /// Another process holds the lock of the state file.
+    #[error(
+        "{0} can't be written: {1} has held the lock {2} for {secs} s; if it hangs, end it, and log in again",
+        secs = BUSY_WAIT_MAX_MS / 1000
+    )]
+    Locked(String, String, String),
+    /// Another host holds the lease.
+    #[error("another host has been refreshing this provider for too long; try again")]
+    Leased,
+}
+
 /// Stores `grant`, requested at `sent`, with its refresh token, and in the shared store too, if there is one. Returns
-/// the place, or the reason of a failure.
+/// the place.
 pub fn store_login(
     setup: &Setup,
     grant: &Grant,
     refresh_token: &Secret,
     sent: Moment,
-) -> Result<PathBuf, String> {
+) -> Result<PathBuf, NotStored> {
     let path = setup.state.path();
-    let failed = |why: String| format!("{} can't be written: {why}", path.display());
+    let place = path.display().to_string();
     let desk = Desk::of(setup);
-    let _lock = wait_for_lock(setup, &desk).map_err(&failed)?;
-    let mut stored = load(&setup.state, &desk).map_err(|why| {
-        format!("{} can't be read ({why}), so it is left as it is", path.display())
-    })?;
+    let _lock = wait_for_lock(setup, &place, &desk)?;
+    let stored = load(&setup.state, &desk);
+    let mut stored = stored.map_err(|error| NotStored::Unreadable(place.clone(), error))?;
     let known_fence = stored.as_ref().map_or(0, |stored| stored.fence);
     let mut lease = wait_for_lease(setup, known_fence, &desk)?;
     if let Some((_, _, shared)) = &mut lease {
@@ -47,7 +67,7 @@ pub fn store_login(
     if let Some((chain, ..)) = &mut lease {
         share(chain, &saved, &desk);
     }
-    setup.state.replace(&saved).map_err(|error| failed(error.to_string()))?;
+    setup.state.replace(&saved).map_err(|error| NotStored::Unwritable(place, error))?;
     Ok(path)
 }
 
@@ -55,7 +75,7 @@ pub fn store_login(
 /// store, or it can't be used.
 type Leased = Option<(SharedChain, u64, Option<Saved>)>;
 
-fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased, String> {
+fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased, NotStored> {
     let Some(mut chain) = setup.chain.as_ref().map(SharedChain::again) else { return Ok(None) };
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
         match chain.take(None, known_fence) {
@@ -70,7 +90,7 @@ fn wait_for_lease(setup: &Setup, known_fence: u64, desk: &Desk) -> Result<Leased
             }
         }
     }
-    Err("another host has been refreshing this provider for too long; try again".to_owned())
+    Err(NotStored::Leased)
 }
 
 /// Writes the login to the shared store, for all hosts.
@@ -91,7 +111,7 @@ fn warn_of(chain: &SharedChain, why: &str, desk: &Desk) {
     ));
 }
 
-fn wait_for_lock(setup: &Setup, desk: &Desk) -> Result<StateLock, String> {
+fn wait_for_lock(setup: &Setup, place: &str, desk: &Desk) -> Result<StateLock, NotStored> {
     let mut waits = Waits::default();
     let path = setup.state.lock_path().display().to_string();
     for _ in 0..BUSY_WAIT_MAX_MS / LOCK_RETRY_MS {
@@ -107,12 +127,11 @@ fn wait_for_lock(setup: &Setup, desk: &Desk) -> Result<StateLock, String> {
                 // Only the end of the timer matters.
                 let _ = (setup.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
             }
-            Ok(Locking::Nobodys(error)) | Err(error) => return Err(error.to_string()),
+            Ok(Locking::Nobodys(error)) | Err(error) => {
+                return Err(NotStored::Unwritable(place.to_owned(), error));
+            }
         }
     }
     let who = setup.state.lock_holder().unwrap_or_else(|| "another process".to_owned());
-    Err(format!(
-        "{who} has held the lock {path} for {} s; if it hangs, end it, and log in again",
-        BUSY_WAIT_MAX_MS / 1000
-    ))
+    Err(NotStored::Locked(place.to_owned(), who, path))
 }

@@ -42,10 +42,7 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
 /// A stored failure, whoever stored it, in the same words, and its kind.
 pub(super) fn tell_stored(failure: &SavedFailure, login: Option<&str>) -> (FailureText, Trouble) {
     let mut text = FailureText::from(format!("Failed to refresh token: {}", failure.what));
-    let trouble = match Trouble::recalled(&failure.what) {
-        Trouble::TokenDead if failure.answer_lost => Trouble::AnswerLost,
-        trouble => trouble,
-    };
+    let trouble = Trouble::recalled(failure);
     let needs_login = matches!(trouble, Trouble::TokenDead | Trouble::AnswerLost);
     advise(&mut text, needs_login, trouble);
     if let Some(login) = login.filter(|_| needs_login) {
@@ -90,6 +87,7 @@ mod tests {
     use super::*;
     use crate::clock::{Due, Moment, Timestamp};
     use crate::config::Missing;
+    use crate::record::saved::tests::failure as remembered;
     use crate::token::grant::Reached;
 
     #[test]
@@ -146,18 +144,14 @@ mod tests {
             assert_eq!(text.what, start.trim_end_matches("; "));
             assert_eq!(text.names_login, text.whole.contains("evertoken login"));
         }
-        let stored = |answer_lost| SavedFailure {
-            refresh_token_hash: String::new(),
-            client_hash: String::new(),
-            what: dead.what.to_string(),
-            retry_at: now.wall,
+        let stored = |code, answer_lost| SavedFailure {
+            what: format!("400 Bad Request ({code})"),
             answer_lost,
-            seed_is_next: false,
-            chain_hash: None,
+            ..remembered(Some(400), Some(code))
         };
         for (answer_lost, trouble) in [(false, Trouble::TokenDead), (true, Trouble::AnswerLost)] {
             let told = tell(&dead, after(answer_lost, false), run);
-            assert_eq!(tell_stored(&stored(answer_lost), run), (told, trouble));
+            assert_eq!(tell_stored(&stored("invalid_grant", answer_lost), run), (told, trouble));
         }
         let back = AfterFailure { returns_to_newer_chain: true, ..after(false, false) };
         assert!(
@@ -180,8 +174,7 @@ mod tests {
                 "{told}"
             );
             assert!(!told.whole.contains("log"), "a login does not help: {told}");
-            let stored = SavedFailure { what: form.what.to_string(), ..stored(false) };
-            assert_eq!(tell_stored(&stored, run), (told, Trouble::RequestRefused));
+            assert_eq!(tell_stored(&stored(code, false), run), (told, Trouble::RequestRefused));
         }
         // The failure without a command.
         let file = || Missing::File("/f".into(), "it is empty".into());

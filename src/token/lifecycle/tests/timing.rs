@@ -35,6 +35,8 @@ fn a_missing_secret_is_looked_for_at_each_start() {
             refresh_token_hash: Secret::new("s").hash(),
             client_hash: "client".into(),
             what: "Missing environment variable: 'X'".into(),
+            status: None,
+            code: None,
             retry_at: later(START, HOUR_MS).wall,
             answer_lost: false,
             seed_is_next: false,
