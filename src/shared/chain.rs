@@ -209,8 +209,11 @@ impl SharedChain {
         let held = self.held.clone();
         let sent = self.clock.now();
         let taken =
-            self.ask(Use::Writing, |line| line.take(&held.names, &held.holder, length, least))?;
-        let Some(seen) = taken else { return Ok(None) };
+            self.ask(Use::Writing, |line| line.take(&held.names, &held.holder, length, least));
+        if taken.is_err() {
+            self.tenancy.could_not_write(self.clock.now());
+        }
+        let Some(seen) = taken? else { return Ok(None) };
         let fence = seen.fence;
         held.known().lease = Some(Lease::from(sent, fence, length));
         self.tenancy.taken(fence);

@@ -103,6 +103,14 @@ impl Tenancy {
         self.begun = pending.then_some(Begun { mark: newest, since, last_seen: now });
     }
 
+    /// The store refused a write at `now`, or could not be reached for one: the wait begins anew, since nobody could
+    /// have brought the answer.
+    pub(crate) fn could_not_write(&mut self, now: Moment) {
+        if let Some(begun) = &mut self.begun {
+            begun.since = now;
+        }
+    }
+
     /// The remaining wait for a refresh that another holder began, once its lease is free.
     ///
     /// Its refresh token may be used already, and the answer on its way: presenting the token again could end the
@@ -213,6 +221,20 @@ mod tests {
             tenancy.observe(theirs, true, later(unseen));
             assert_eq!(tenancy.patience_left_ms(None, later(unseen)), left);
         }
+    }
+
+    /// The holder had the answer, and brought it half a second after another host had presented the same token.
+    #[test]
+    fn time_in_which_the_store_takes_no_writes_is_waited_for_anew() {
+        let mut tenancy = Tenancy::default();
+        tenancy.could_not_write(NOW);
+        assert_eq!(tenancy.patience_left_ms(None, NOW), 0, "nothing was begun");
+        for millis in (0..=6_000).step_by(1_000) {
+            tenancy.observe(Mark { fence: 4, generation: 9 }, true, later(millis));
+        }
+        assert_eq!(tenancy.patience_left_ms(None, later(6_000)), 0);
+        tenancy.could_not_write(later(6_000));
+        assert_eq!(tenancy.patience_left_ms(None, later(6_500)), 4_500);
     }
 
     #[test]
