@@ -1,5 +1,4 @@
-//! The door for what is not the program itself: tests, fuzzers, the bench and the manual. Nothing else of the library can
-//! be reached.
+//! The door for tests, fuzzers, the bench and the manual: the items of the library that they may use.
 
 pub use crate::app::App;
 pub use crate::assemble::{Environment, place_of, refresher_setup};

@@ -1,4 +1,4 @@
-//! What the commands share: the configuration from disk, the environment, the log, exit codes.
+//! The common parts of the commands: the configuration from disk, the environment, the log, exit codes.
 
 use std::collections::HashMap;
 use std::fmt::Display;

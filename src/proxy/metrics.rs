@@ -15,7 +15,7 @@ use crate::report::Latency;
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
-/// What is counted during a run. It outlives a reload.
+/// The counts of a run. They outlive a reload.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,

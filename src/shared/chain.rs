@@ -28,7 +28,7 @@ pub struct Held {
     known: Mutex<Known>,
 }
 
-/// What is known of the chain's lease and record.
+/// The lease and the newest record of the chain, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     lease: Option<Lease>,
@@ -356,7 +356,7 @@ fn is_idle_too_long(used: Moment, now: Moment) -> bool {
 
 impl Drop for SharedChain {
     fn drop(&mut self) {
-        // What it found counts no more.
+        // Its troubles must not count any more.
         self.health.worked(&self.finder, Use::Writing, self.clock.now());
     }
 }

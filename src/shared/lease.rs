@@ -103,8 +103,8 @@ impl Tenancy {
         self.begun = pending.then_some(Begun { mark: newest, since, last_seen: now });
     }
 
-    /// The store refused a write at `now`, or could not be reached for one: the wait begins anew, since nobody could
-    /// have brought the answer.
+    /// The store took no write at `now`. The wait begins anew, because the holder could not have written the answer
+    /// either.
     pub(crate) fn could_not_write(&mut self, now: Moment) {
         if let Some(begun) = &mut self.begun {
             begun.since = now;
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// The holder had the answer, and brought it half a second after another host had presented the same token.
+    /// A holder had the answer, and could not write it before another host presented the same refresh token.
     #[test]
     fn time_in_which_the_store_takes_no_writes_is_waited_for_anew() {
         let mut tenancy = Tenancy::default();

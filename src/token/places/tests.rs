@@ -157,7 +157,7 @@ fn a_chain_is_that_of_the_refresh_token_that_is_nearest_to_it_whatever_its_file_
             assert_eq!(find(&files, &both[..1], &[]), found(name, &[]), "alone: {what}, {name}");
         }
     }
-    // Where none of them is nearer, its name tells.
+    // If none of them is nearer, the file's name decides.
     begun.begin_with_seed(&Secret::new("third"));
     for (name, is_own) in [("a", true), ("c", false)] {
         let files = contents(&[(name, begun.clone())]);

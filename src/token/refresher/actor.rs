@@ -114,7 +114,7 @@ impl Actor {
                 None => break,
             };
             let timer = (self.timer)(Duration::from_millis(wait_ms));
-            // What it is told comes first: that may be to keep still, or to go on with another configuration.
+            // An event comes before the timer: it may be an order to keep still, or another configuration.
             select_biased! {
                 recv(self.orders.events) -> event => match event {
                     Ok(Event::Stop) | Err(_) => break,
