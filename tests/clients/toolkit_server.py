@@ -110,11 +110,12 @@ def stats(_):
     return JsonResponse(told)
 
 
-def revoke(_):
-    """What an administrator does: the person's tokens of all clients end."""
+def revoke(request):
+    """What an administrator does: the person's tokens of one client end."""
     from oauth2_provider.models import RefreshToken
 
-    for family in set(RefreshToken.objects.values_list("token_family", flat=True)):
+    tokens = RefreshToken.objects.filter(application__client_id=request.GET["client"])
+    for family in set(tokens.values_list("token_family", flat=True)):
         RefreshToken.revoke_family(family)
     return JsonResponse({})
 
