@@ -61,8 +61,9 @@ check: ## formatting, lints, documentation
 deny: ## licences, sources and forbidden crates of all dependencies (needs cargo-deny)
 	$(CARGO) deny check bans licenses sources
 
-test-clients: ## the built binary under real programs and SDKs, two real issuers and a browser (needs python3, node, chromium, git)
-	$(CARGO) build --release --locked --package evertoken --package sandbox --bins
+test-clients: build ## the built binary under real programs and SDKs, two real issuers and a browser (needs python3, node, chromium, git)
+	# By itself: with the sandbox's features evertoken would be another program, built once more.
+	$(CARGO) build --release --locked --package sandbox --bins
 	tests/clients/run login.py
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
@@ -70,8 +71,7 @@ test-clients: ## the built binary under real programs and SDKs, two real issuers
 	tests/clients/run apis.py
 	tests/clients/run programs.py
 
-test-hosts: ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
-	$(CARGO) build --release --locked --bin evertoken
+test-hosts: build ## five hosts on one token chain, under kills, stops and cuts (ROUNDS=3; needs redis-server, haproxy, root)
 	tests/clients/run hosts.py $(ROUNDS)
 
 test-install: build static ## the installed files, each init system, and a newcomer's first hour (needs root, see tests/install/run)
