@@ -155,6 +155,7 @@ pub(crate) fn random_name(rng: &mut Rng) -> String {
 fn token_sender(poster: Poster) -> Send {
     Box::new(move |request: &TokenRequest, allowed: Duration| {
         let post = Post {
+            method: request.method,
             url: &request.url,
             headers: &request.headers,
             body: &request.body,

@@ -1,4 +1,4 @@
-//! Token requests: each on a new connection, its answer read whole; the only file that runs `ureq`. It sets every
+//! Requests to issuers: each on a new connection, its answer read whole; the only file that runs `ureq`. It sets every
 //! option that matters.
 
 use std::io::{self, Read};
@@ -27,11 +27,13 @@ const LINE_SLACK_BYTES: usize = 128;
 
 /// A request whose answer is read whole.
 pub(crate) struct Post<'a> {
+    /// `GET` or `POST`.
+    pub method: &'static str,
     /// The URL.
     pub url: &'a str,
     /// All header fields, except those that frame the body.
     pub headers: &'a [(String, Secret)],
-    /// The body.
+    /// The body, which a GET does not send.
     pub body: &'a Secret,
     /// The time for the whole request.
     pub allowed: Duration,
@@ -57,7 +59,7 @@ impl Poster {
         Ok(Self { connector: Arc::new(connector), timeouts })
     }
 
-    /// Posts on a new connection and reads the whole answer. Redirects are not followed.
+    /// Sends on a new connection and reads the whole answer. Redirects are not followed.
     pub(crate) fn post(&self, post: &Post<'_>) -> Result<WholeAnswer, UpstreamError> {
         let route = ProxyHop::over(self.connector.clone());
         self.run(post, &route).map_err(|error| match route.take_outcome() {
@@ -68,15 +70,18 @@ impl Poster {
     }
 
     fn run(&self, post: &Post<'_>, route: &ProxyHop) -> Result<WholeAnswer, Error> {
-        let mut builder = Request::builder().method("POST").uri(post.url);
+        let mut builder = Request::builder().method(post.method).uri(post.url);
         let mut longest_line = post.url.len();
         for (name, value) in post.headers {
             longest_line = longest_line.max(name.len() + value.expose().len());
             builder = builder.header(name, value.expose());
         }
-        let request = builder.body(post.body.expose())?;
         let agent = self.agent(post.allowed, longest_line + LINE_SLACK_BYTES, route);
-        let (parts, answer) = agent.run(request)?.into_parts();
+        let answer = match post.method {
+            "GET" => agent.run(builder.body(())?)?,
+            _ => agent.run(builder.body(post.body.expose())?)?,
+        };
+        let (parts, answer) = answer.into_parts();
         let mut bytes = Vec::new();
         let most = post.answer_max_bytes as u64 + 1;
         let end = answer.into_reader().take(most).read_to_end(&mut bytes);

@@ -10,10 +10,12 @@ use crate::secret::Secret;
 /// The header that names the program.
 pub(in crate::token) const USER_AGENT: &str = "user-agent";
 
-/// A request to a token endpoint, ready to be posted.
+/// A request to an issuer, ready to be sent.
 #[derive(Debug)]
 pub struct TokenRequest {
-    /// The token endpoint's URL.
+    /// `POST`, or `GET`, which has no body.
+    pub method: &'static str,
+    /// The endpoint's URL.
     pub url: String,
     /// Header fields; values may hold the client's secret.
     pub headers: Vec<(String, Secret)>,
@@ -82,7 +84,7 @@ pub(crate) fn request_with<'a>(
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));
     }
-    Ok(TokenRequest { url: url.to_owned(), headers, body })
+    Ok(TokenRequest { method: "POST", url: url.to_owned(), headers, body })
 }
 
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.
