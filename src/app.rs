@@ -6,10 +6,12 @@ use std::sync::Arc;
 use log::{info, warn};
 
 use crate::assemble::{Environment, Load, StartError};
+use crate::bound::Bound;
 use crate::clock::Deadline;
-use crate::config::Config;
+use crate::config::{Config, ListenAddress};
 use crate::current::Current;
-use crate::ingress::{Server, Service, listener};
+use crate::ingress::bind::bind;
+use crate::ingress::{Server, Service};
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
 use crate::supervisor::{Stage, Supervisor};
@@ -17,7 +19,7 @@ use crate::token::state_file::{check_writable, exposures};
 
 /// A running proxy. Dropping it stops everything at once; [`App::stop`] stops gracefully.
 pub struct App {
-    address: SocketAddr,
+    bound: Vec<Bound>,
     server: Server,
     current: Arc<Current>,
     supervisor: Supervisor,
@@ -25,13 +27,14 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the address, starts the refreshers, then accepts connections.
+    /// Binds the addresses, starts the refreshers, then accepts connections.
     pub fn start(config: Config, environment: Environment, load: Load) -> Result<Self, StartError> {
         let settings = &config.settings;
-        let address = format!("{}:{}", settings.host, settings.port);
-        let bind_error = |error| StartError::Bind(address.clone(), error);
-        let listener = listener::bind(&settings.host, settings.port).map_err(bind_error)?;
-        let bound = listener.local_addr().map_err(bind_error)?;
+        let bind = |address: &ListenAddress| {
+            bind(address).map_err(|error| StartError::Bind(address.clone(), error))
+        };
+        let listeners: Vec<_> = settings.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
         if let Err(error) = check_writable(&settings.state_dir) {
             warn!(
                 "The state folder {} can't be written ({error}); rotated refresh tokens would be \
@@ -45,23 +48,29 @@ impl App {
         let limits = settings.limits.clone();
         let server_kind = settings.server;
         let supervisor = environment.supervisor.clone();
-        let current = Current::start(config, bound, environment, load)?;
+        let current = Current::start(config, bound.clone(), environment, load)?;
         let service: Arc<dyn Service> = current.clone();
-        let server = Server::start(server_kind, listener, limits, service);
+        let server = Server::start(server_kind, listeners, limits, service);
         let server = server.map_err(StartError::Thread)?;
-        info!("Listening on http://{bound}");
+        for address in &bound {
+            info!("Listening on {address}");
+        }
         supervisor.tell(&Stage::Ready(current.status_line()));
         let watchdog = supervisor.watchdog.map(|period| {
             let of_status = current.clone();
-            Watchdog::start(supervisor.clone(), period, bound, move || of_status.status_line())
+            let asked = bound.clone();
+            Watchdog::start(supervisor.clone(), period, asked, move || of_status.status_line())
         });
         let watchdog = watchdog.transpose().map_err(StartError::Thread)?;
-        Ok(Self { address: bound, server, current, supervisor, watchdog })
+        Ok(Self { bound, server, current, supervisor, watchdog })
     }
 
-    /// The listening address.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// The first listening address with a port.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.bound.iter().find_map(|bound| match bound {
+            Bound::Tcp(address) => Some(*address),
+            Bound::Unix(_) => None,
+        })
     }
 
     /// The configuration in use, which obeys orders to reload and to refresh, on any thread.

@@ -2,7 +2,7 @@
 //! refreshers.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,9 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use fastrand::Rng;
 
+use crate::bound::Bound;
 use crate::clock::Clock;
-use crate::config::{Config, Limits, Provider, Settings};
+use crate::config::{Config, Limits, ListenAddress, Provider, Settings};
 use crate::proxy::access::{Access, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
@@ -45,7 +46,7 @@ pub(crate) type Load =
 pub enum StartError {
     /// The address is in use or can't be bound.
     #[error("can't listen on {0}: {1}")]
-    Bind(String, io::Error),
+    Bind(ListenAddress, io::Error),
     /// A provider's proxy or certificates can't be used.
     #[error("provider {0}: {1}")]
     Provider(String, SetupError),
@@ -55,7 +56,7 @@ pub enum StartError {
 }
 
 /// The access rules for a proxy that listens on `bound`.
-pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
+pub(crate) fn access_rules(settings: &Settings, bound: &[Bound]) -> Access {
     Access {
         keys: settings.inbound_keys.clone(),
         hosts: own_names(settings, bound),
@@ -64,15 +65,21 @@ pub(crate) fn access_rules(settings: &Settings, bound: SocketAddr) -> Access {
 }
 
 /// The names of this proxy for clients, besides the loopback ones.
-fn own_names(settings: &Settings, bound: SocketAddr) -> Vec<String> {
+fn own_names(settings: &Settings, bound: &[Bound]) -> Vec<String> {
     // A name may be written as in a `Host`, with brackets or a port.
     let name = |host: &String| match host.parse::<IpAddr>() {
         Ok(_) => host.clone(),
         Err(_) => host_name(host).to_owned(),
     };
     let mut names: Vec<String> = settings.allowed_hosts.iter().map(name).collect();
-    names.push(settings.host.to_ascii_lowercase());
-    names.push(bound.ip().to_string());
+    names.extend(settings.listen.iter().filter_map(|address| match address {
+        ListenAddress::Tcp { host, .. } => Some(host.to_ascii_lowercase()),
+        ListenAddress::Unix { .. } => None,
+    }));
+    names.extend(bound.iter().filter_map(|bound| match bound {
+        Bound::Tcp(address) => Some(address.ip().to_string()),
+        Bound::Unix(_) => None,
+    }));
     names
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::config::ListenAddress;
 use crate::config::call::USUAL_FILE;
 use crate::logger::{self, Format};
 use crate::login::LoginOptions;
@@ -20,8 +21,8 @@ pub enum Command {
     Run {
         /// The files that it reads.
         files: Files,
-        /// `HOST:PORT` instead of the configured one.
-        listen: Option<(String, u16)>,
+        /// The address instead of the configured ones.
+        listen: Option<ListenAddress>,
         /// The form of the log.
         log: logger::Options,
     },
@@ -191,7 +192,7 @@ fn status_command() -> clap::Command {
                 .short('u')
                 .value_hint(ValueHint::Url)
                 .value_parser(http_url)
-                .help("The address of the instance, such as http://127.0.0.1:8080"),
+                .help("The address of the instance, such as http://127.0.0.1:8080 or unix:/PATH"),
         )
         .arg(flag("json").help("Print the JSON of /-/status"))
         .arg(flag("watch").short('w').help("Repeat every two seconds, until Ctrl-C"))
@@ -208,7 +209,7 @@ fn run_arguments() -> [Arg; 5] {
     let address = option("listen", "HOST:PORT")
         .short('l')
         .value_parser(listen)
-        .help("Listen on this address instead of settings.host and settings.port");
+        .help("Listen on this address, or on unix:/PATH, instead of the configured ones");
     let [format, quiet] = log_arguments();
     let [config, environment] = files_arguments();
     let environment =
@@ -389,8 +390,12 @@ fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
 
 /// `http://…` or `https://…`, or `HOST:PORT`, which means HTTP.
 fn http_url(text: &str) -> Result<String, &'static str> {
-    if !text.contains("://") && listen(text).is_ok() {
-        return Ok(format!("http://{text}"));
+    match listen(text) {
+        Ok(ListenAddress::Tcp { .. }) if !text.contains("://") => {
+            return Ok(format!("http://{text}"));
+        }
+        Ok(address @ ListenAddress::Unix { .. }) => return Ok(address.to_string()),
+        _ => {}
     }
     if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
         return Ok(text.to_owned());
@@ -398,16 +403,19 @@ fn http_url(text: &str) -> Result<String, &'static str> {
     Err("write a URL, such as http://127.0.0.1:8080")
 }
 
-/// `HOST:PORT`, an IPv6 address in brackets.
-fn listen(text: &str) -> Result<(String, u16), &'static str> {
+/// `HOST:PORT`, an IPv6 address in brackets, or `unix:/PATH`.
+fn listen(text: &str) -> Result<ListenAddress, String> {
     const WRONG: &str = "write HOST:PORT, such as 127.0.0.1:8080";
+    if text.starts_with("unix:") {
+        return ListenAddress::parse(text);
+    }
     let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().map_err(|_| WRONG)?;
     if host.is_empty() {
-        return Err(WRONG);
+        return Err(WRONG.to_owned());
     }
-    Ok((host.to_owned(), port))
+    Ok(ListenAddress::Tcp { host: host.to_owned(), port })
 }
 
 #[cfg(test)]

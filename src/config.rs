@@ -14,6 +14,7 @@ pub(crate) mod call;
 mod credential;
 pub(crate) mod egress;
 pub(crate) mod encoding;
+mod listen;
 mod listen_host;
 mod loopback;
 mod missing;
@@ -35,6 +36,7 @@ pub(crate) use auto_refresh::{
 pub(crate) use call::CommandLine;
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub(crate) use egress::{Egress, ProxyRule};
+pub use listen::ListenAddress;
 pub(crate) use loopback::is_loopback_host;
 pub use missing::Missing;
 pub(crate) use missing::SecretLookup;
@@ -76,10 +78,8 @@ pub(crate) fn find_by_segment<'a, P: AsRef<Provider>>(
 /// `settings`: everything that does not belong to one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Address to listen on, as written.
-    pub host: String,
-    /// Port to listen on; 0 lets the system choose.
-    pub port: u16,
+    /// The addresses to listen on, at least one.
+    pub listen: Vec<ListenAddress>,
     /// The log level, unless `RUST_LOG` sets another.
     pub log_level: log::LevelFilter,
     /// The server that takes the connections.

@@ -1,7 +1,6 @@
 //! The configuration in use, and its replacement by another one without a dropped request.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use crossbeam_channel::after;
 use log::{error, info, warn};
 
 use crate::assemble::{Environment, Load, StartError, access_rules};
+use crate::bound::Bound;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::Config;
 use crate::current::changes::what_changed;
@@ -44,7 +44,7 @@ pub struct Current {
     /// Set by a stop: the result of a reload comes too late from now on.
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
-    bound: SocketAddr,
+    bound: Vec<Bound>,
     load: Load,
     started_at: Timestamp,
     uptime: Stopwatch,
@@ -55,7 +55,7 @@ impl Current {
     /// Starts the parts that `config` asks for.
     pub fn start(
         config: Config,
-        bound: SocketAddr,
+        bound: Vec<Bound>,
         environment: Environment,
         load: Load,
     ) -> Result<Arc<Self>, StartError> {
@@ -65,7 +65,7 @@ impl Current {
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
             let proxy =
-                new_proxy(config, providers, &mut parts, bound, (started_at, uptime), itself);
+                new_proxy(config, providers, &mut parts, &bound, (started_at, uptime), itself);
             Self {
                 proxy: RwLock::new(Arc::new(proxy)),
                 metrics: parts.metrics.clone(),
@@ -142,7 +142,7 @@ impl Current {
         notes.extend(parts.listening.needs_restart(&old.settings, &config.settings));
         info!("{}", what_changed(&old.configured(), &config.providers));
         let times = (self.started_at, self.uptime);
-        let proxy = new_proxy(config, providers, parts, self.bound, times, &self.itself);
+        let proxy = new_proxy(config, providers, parts, &self.bound, times, &self.itself);
         let mut in_use: Vec<PostingKey> = proxy.providers.iter().map(|one| one.key).collect();
         in_use.extend(parts.chains.in_use());
         *self.proxy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(proxy);
@@ -161,9 +161,10 @@ impl Current {
         let now = proxy.clock.now();
         let enabled = || proxy.providers.iter().filter(|one| one.config.enabled);
         let ready = enabled().filter(|one| one.source.has_one(&one.source.posting(), now)).count();
+        let bound: Vec<_> = self.bound.iter().map(ToString::to_string).collect();
         format!(
-            "Listening on http://{}; {ready} of {} providers have a credential to send",
-            self.bound,
+            "Listening on {}; {ready} of {} providers have a credential to send",
+            bound.join(", "),
             enabled().count()
         )
     }
@@ -224,7 +225,7 @@ fn new_proxy(
     config: Config,
     providers: Vec<Arc<Provider>>,
     parts: &mut Parts,
-    bound: SocketAddr,
+    bound: &[Bound],
     (started_at, uptime): (Timestamp, Stopwatch),
     current: &Weak<Current>,
 ) -> Proxy {

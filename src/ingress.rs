@@ -3,12 +3,12 @@
 //! Requests are served behind [`Service`], so that both servers (the built-in one and `tiny_http`) feed the same
 //! exchange.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Limits, ServerKind};
 
+pub(crate) mod bind;
 pub(crate) mod conn;
 pub(crate) mod door;
 pub(crate) mod guest;
@@ -31,19 +31,20 @@ pub enum Server {
 }
 
 impl Server {
-    /// Starts a server of `kind`.
+    /// Starts a server of `kind`. `tiny_http` takes the first of the `listeners`, and the configuration's check sees to
+    /// it that it is the only one.
     pub fn start(
         kind: ServerKind,
-        listener: TcpListener,
+        listeners: Vec<bind::Listener>,
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> std::io::Result<Self> {
         match kind {
             ServerKind::Builtin => {
-                listener::BuiltinServer::start(listener, limits, service).map(Self::Builtin)
+                listener::BuiltinServer::start(listeners, limits, service).map(Self::Builtin)
             }
             ServerKind::TinyHttp => {
-                tiny::TinyServer::start(listener, limits, service).map(Self::Tiny)
+                tiny::TinyServer::start(&listeners, limits, service).map(Self::Tiny)
             }
         }
     }

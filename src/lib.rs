@@ -8,6 +8,7 @@
 
 mod app;
 mod assemble;
+mod bound;
 mod check;
 mod cli;
 mod clock;
@@ -24,6 +25,7 @@ mod listener_owner;
 mod liveness;
 mod logger;
 mod login;
+mod peer;
 mod proxy;
 mod record;
 mod regular_file;

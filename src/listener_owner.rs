@@ -1,9 +1,12 @@
-//! Finds the process that listens on a port, as far as `/proc` shows it.
+//! Finds the process that listens on a port, as far as `/proc` shows it, or on a unix socket.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+
+use crate::peer;
 
 /// The state of a listening socket in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
@@ -29,6 +32,12 @@ impl fmt::Display for Process {
 /// The process that listens on `port`, on any address; None if the system does not show it.
 pub(crate) fn find(port: u16) -> Option<Process> {
     find_below(Path::new("/proc"), port)
+}
+
+/// The process that listens at the other end of a connection over a unix socket; None if the system does not show it.
+pub(crate) fn of_connection(stream: &TcpStream) -> Option<Process> {
+    let id = peer::of(stream)?.id;
+    Some(Process { id, name: name_of(id)? })
 }
 
 fn find_below(proc: &Path, port: u16) -> Option<Process> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::config::{Config, Egress};
+use crate::config::{Config, Egress, ListenAddress};
 use crate::http::message::Headers;
 use crate::report::Report;
 use crate::secret::Secret;
@@ -138,7 +138,7 @@ impl Instance {
     ) -> Result<Self, StatusError> {
         let url = match (url, config) {
             (Some(url), _) => url.to_owned(),
-            (None, Some(config)) => url_of(&config.settings.host, config.settings.port)?,
+            (None, Some(config)) => url_in(&config.settings.listen)?,
             (None, None) => DEFAULT_URL.to_owned(),
         };
         let own = config.and_then(|config| config.settings.inbound_keys.as_ref()?.first().cloned());
@@ -151,6 +151,15 @@ impl Instance {
 pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
     let (host, port) = broken::listening(text);
     url_of(host.as_deref().unwrap_or(DEFAULT_HOST), port.unwrap_or(DEFAULT_PORT))
+}
+
+/// The first of `addresses` that is known before the start.
+fn url_in(addresses: &[ListenAddress]) -> Result<String, StatusError> {
+    let urls = addresses.iter().map(|address| match address {
+        ListenAddress::Tcp { host, port } => url_of(host, *port),
+        ListenAddress::Unix { .. } => Ok(address.to_string()),
+    });
+    urls.reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
 }
 
 fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
@@ -252,8 +261,11 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
 
 fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {
     let base = instance.url.trim_end_matches('/');
-    let upstream = Upstream::new(base, &Egress::default(), TIMEOUTS, 0)
-        .map_err(|_| StatusError::BadUrl(base.to_owned()))?;
+    let upstream = match base.strip_prefix("unix:") {
+        Some(path) => Upstream::to_unix(path.into(), TIMEOUTS),
+        None => Upstream::new(base, &Egress::default(), TIMEOUTS, 0),
+    };
+    let upstream = upstream.map_err(|_| StatusError::BadUrl(base.to_owned()))?;
     let mut headers = Headers::new();
     if let Some(key) = &instance.key {
         headers.push("x-api-key", key.expose());
@@ -303,6 +315,8 @@ mod tests {
         assert_eq!(url("").unwrap(), DEFAULT_URL);
         assert_eq!(url("host: localhost, port: 81").unwrap(), "http://localhost:81");
         assert_eq!(url("host: \"::1\"").unwrap(), "http://[::1]:8080");
+        assert_eq!(url("listen: ['127.0.0.1:0', 'unix:/run/s']").unwrap(), "unix:/run/s");
+        assert_eq!(url("listen: ['unix:/run/s', '[::1]:1']").unwrap(), "unix:/run/s");
         let open = "auth: {enabled: true}";
         assert_eq!(url(&format!("host: \"0.0.0.0\", {open}")).unwrap(), "http://127.0.0.1:8080");
         assert_eq!(url(&format!("host: \"::\", {open}")).unwrap(), "http://[::1]:8080");

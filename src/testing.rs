@@ -2,6 +2,7 @@
 
 pub use crate::app::App;
 pub use crate::assemble::{Environment, place_of, refresher_setup};
+pub use crate::bound::Bound;
 pub use crate::cli::{Command, definition as command_line, parse as parse_arguments};
 pub use crate::clock::{Clock, Moment, RELEASED_AT, Timestamp};
 pub use crate::config::resolve::{Problem, Sources, resolve};
@@ -9,7 +10,9 @@ pub use crate::config::secret_file::read as read_secret_file;
 pub use crate::config::slug::{in_path as slug_in_path, of_name as slug_of_name};
 pub use crate::config::store_address::StoreAddress;
 pub use crate::config::token_fields::TokenFields;
-pub use crate::config::{Config, Fallback, Limits, Missing, ProviderKind, ServerKind, SharedStore};
+pub use crate::config::{
+    Config, Fallback, Limits, ListenAddress, Missing, ProviderKind, ServerKind, SharedStore,
+};
 pub use crate::http::body::{BodyDecoder, BodyFault};
 pub use crate::http::chunked::BadFraming;
 pub use crate::http::framing::Framing;
@@ -23,9 +26,9 @@ pub use crate::http::message::{
 };
 pub use crate::http::refusal::{Code, Refusal};
 pub use crate::http::rules::Rules;
+pub use crate::ingress::bind::bind as bind_listener;
 pub use crate::ingress::conn::serve as serve_connection;
 pub use crate::ingress::guest::Guest;
-pub use crate::ingress::listener::bind as bind_listener;
 pub use crate::ingress::live::Live;
 pub use crate::ingress::{After, Request, Server, Service};
 pub use crate::proxy::model::{find as find_model, rename as rename_model};

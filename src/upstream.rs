@@ -7,6 +7,7 @@
 //! which open no socket.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::debug;
@@ -80,6 +81,12 @@ impl Upstream {
         let origin = Origin::of(base_url).ok_or(SetupError::BaseUrl)?;
         let connector = Connector::new(egress, timeouts.connect)?;
         Ok(Self { origin, connector, idle: Idle::new(idle_max), timeouts })
+    }
+
+    /// Prepares connections to a server behind the unix socket at `path`, none of which is kept.
+    pub(crate) fn to_unix(path: PathBuf, timeouts: Timeouts) -> Result<Self, SetupError> {
+        let connector = Connector::new(&Egress::default(), timeouts.connect)?;
+        Ok(Self { origin: Origin::of_unix(path), connector, idle: Idle::new(0), timeouts })
     }
 
     /// Sends `request` and returns once the head of the response is there.

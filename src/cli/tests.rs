@@ -11,7 +11,7 @@ fn command_lines() {
     let files = |config: &str| Files { config: config.into(), environment: None };
     let run = |config: &str, listen: Option<(&str, u16)>| Command::Run {
         files: files(config),
-        listen: listen.map(|(host, port)| (host.into(), port)),
+        listen: listen.map(|(host, port)| ListenAddress::Tcp { host: host.into(), port }),
         log: logger::Options::default(),
     };
     let status = |config: Option<&str>, url: Option<&str>, form, watches| Command::Status {

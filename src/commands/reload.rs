@@ -1,12 +1,14 @@
 //! `evertoken reload`: checks the file, makes the running evertoken read it again, and prints the outcome.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::bound::connect_unix;
 use crate::check;
 use crate::cli::Files;
-use crate::config::Config;
 use crate::config::resolve::Problem;
+use crate::config::{Config, ListenAddress};
 use crate::listener_owner;
 use crate::reload::{self, ReloadOutcome};
 use rustix::io::Errno;
@@ -18,6 +20,8 @@ use crate::commands::common::{
 
 /// The longest time for the running evertoken to read its configuration again.
 const OUTCOME_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The longest wait for a connection to its unix socket.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// The time between two looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -29,15 +33,16 @@ enum NoOutcome {
         "settings.port is 0, so the running evertoken can't be found; name its process with --pid"
     )]
     PortUnknown,
-    /// No visible process listens on this port.
+    /// No visible process listens there.
     #[error(
-        "No visible evertoken listens on port {0}; if it runs as another user, or settings.port has changed, name its \
-         process with --pid"
+        "No visible evertoken listens on {0}; if it runs as another user, or {key} has changed, name its process with \
+         --pid",
+        key = .0.key()
     )]
-    NobodyListens(u16),
-    /// Another program listens on it.
-    #[error("Port {0} is in use by {1}, which is no evertoken; name its process with --pid")]
-    OtherListens(u16, listener_owner::Process),
+    NobodyListens(Place),
+    /// Another program listens there.
+    #[error("{0} is in use by {1}, which is no evertoken; name its process with --pid")]
+    OtherListens(Place, listener_owner::Process),
     /// The named process is another program.
     #[error("Process {0} is {1}, which is no evertoken")]
     OtherProgram(u32, String),
@@ -53,6 +58,51 @@ enum NoOutcome {
         max = OUTCOME_WAIT_MAX.as_secs()
     )]
     Silent(u32),
+}
+
+/// A place where the running evertoken is looked for.
+#[derive(Debug)]
+enum Place {
+    Port(u16),
+    Socket(PathBuf),
+}
+
+impl Place {
+    /// None for a port that the system chooses.
+    fn of(address: &ListenAddress) -> Option<Self> {
+        match address {
+            ListenAddress::Tcp { port: 0, .. } => None,
+            ListenAddress::Tcp { port, .. } => Some(Self::Port(*port)),
+            ListenAddress::Unix { path, .. } => Some(Self::Socket(path.clone())),
+        }
+    }
+
+    fn key(&self) -> &'static str {
+        match self {
+            Self::Port(_) => "settings.port",
+            Self::Socket(_) => "settings.listen",
+        }
+    }
+
+    /// The process that listens there.
+    fn owner(&self) -> Option<listener_owner::Process> {
+        match self {
+            Self::Port(port) => listener_owner::find(*port),
+            Self::Socket(path) => {
+                listener_owner::of_connection(&connect_unix(path, CONNECT_MAX).ok()?)
+            }
+        }
+    }
+}
+
+/// `port 8080`, `unix:/run/evertoken.sock`
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "port {port}"),
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Reloads; a file with mistakes does not reach the running evertoken.
@@ -119,14 +169,11 @@ fn ours(process: u32) -> Result<u32, NoOutcome> {
 
 /// The process that listens on the configured address.
 fn find(config: &Config) -> Result<u32, NoOutcome> {
-    let port = config.settings.port;
-    if port == 0 {
-        return Err(NoOutcome::PortUnknown);
-    }
-    match listener_owner::find(port) {
+    let place = config.settings.listen.iter().find_map(Place::of).ok_or(NoOutcome::PortUnknown)?;
+    match place.owner() {
         Some(process) if process.name == "evertoken" => Ok(process.id),
-        Some(process) => Err(NoOutcome::OtherListens(port, process)),
-        None => Err(NoOutcome::NobodyListens(port)),
+        Some(process) => Err(NoOutcome::OtherListens(place, process)),
+        None => Err(NoOutcome::NobodyListens(place)),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::assemble::StartError;
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::resolve::Problem;
-use crate::config::{Config, ServerKind, is_loopback_host};
+use crate::config::{Config, ListenAddress, ServerKind};
 use crate::current::Current;
 use crate::ingress::door::OTHER_DESCRIPTORS;
 use crate::listener_owner;
@@ -33,7 +33,7 @@ use crate::commands::unset;
 const RELOAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs until a signal ends it.
-pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Options) -> Done {
+pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Options) -> Done {
     // Absolute, because `evertoken reload` may be called elsewhere; as it was given if that fails.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
@@ -50,11 +50,10 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .map_err(|error| fail(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let state_dir = config.settings.state_dir.clone();
-    let port = config.settings.port;
     let reload = Box::new(move || unset::explained(read(), named.as_deref(), std::process::id()));
     let app = App::start(config, environment(clock), reload).map_err(|error| match &error {
-        StartError::Bind(_, cause) => {
-            fail(format_args!("{error}{}", bind_advice(cause, port)), CANT_BIND)
+        StartError::Bind(address, cause) => {
+            fail(format_args!("{error}{}", bind_advice(address, cause)), CANT_BIND)
         }
         StartError::Provider(..) => fail(error, BAD_CONFIG),
         StartError::Thread(_) => fail(error, FAILED),
@@ -64,8 +63,28 @@ pub(crate) fn run(files: Files, listen: Option<(String, u16)>, log: logger::Opti
 }
 
 /// Advice for an address that can't be bound, with the process that has it.
-fn bind_advice(cause: &io::Error, port: u16) -> String {
-    match cause.kind() {
+fn bind_advice(address: &ListenAddress, cause: &io::Error) -> String {
+    match address {
+        ListenAddress::Tcp { port, .. } => port_advice(*port, cause.kind()),
+        ListenAddress::Unix { .. } => match cause.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::AlreadyExists => {
+                "; settings.listen takes another path".to_owned()
+            }
+            io::ErrorKind::NotFound => {
+                "; its folder does not exist: create it, or have the service manager do \
+                                        so (systemd: RuntimeDirectory=)"
+                    .to_owned()
+            }
+            io::ErrorKind::PermissionDenied => {
+                "; the user that runs evertoken needs a folder of its own for the socket".to_owned()
+            }
+            _ => String::new(),
+        },
+    }
+}
+
+fn port_advice(port: u16, cause: io::ErrorKind) -> String {
+    match cause {
         io::ErrorKind::AddrInUse => {
             let owner = listener_owner::find(port).map_or_else(
                 || "another process has the port".to_owned(),
@@ -86,25 +105,22 @@ fn bind_advice(cause: &io::Error, port: u16) -> String {
 }
 
 /// The configuration with the address from the command line, if any.
-fn listen_on(mut config: Config, listen: Option<&(String, u16)>) -> Result<Config, Problem> {
-    if let Some((host, port)) = listen {
-        config.settings.host.clone_from(host);
-        config.settings.port = *port;
-        check_listen(&config).map_err(|why| Problem::of("--listen", why))?;
+fn listen_on(mut config: Config, listen: Option<&ListenAddress>) -> Result<Config, Problem> {
+    if let Some(address) = listen {
+        config.settings.listen = vec![address.clone()];
+        check_listen(address, &config).map_err(|why| Problem::of("--listen", why))?;
     }
     Ok(config)
 }
 
 /// The configuration's check of a listening address, for an address from the command line.
-fn check_listen(config: &Config) -> Result<(), &'static str> {
+fn check_listen(address: &ListenAddress, config: &Config) -> Result<(), &'static str> {
     let settings = &config.settings;
-    if is_loopback_host(&settings.host) {
-        return Ok(());
-    }
-    if settings.inbound_keys.is_none() {
+    if !address.is_local() && settings.inbound_keys.is_none() {
         return Err("an address that is not loopback needs settings.auth.enabled");
     }
-    if settings.server == ServerKind::TinyHttp {
+    let is_loopback_port = address.is_local() && matches!(address, ListenAddress::Tcp { .. });
+    if settings.server == ServerKind::TinyHttp && !is_loopback_port {
         return Err("settings.server \"tiny_http\" is for loopback addresses only");
     }
     Ok(())

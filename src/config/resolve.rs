@@ -9,6 +9,7 @@ mod auth;
 mod auto_refresh;
 mod egress;
 mod endpoint;
+mod listen;
 mod login_endpoints;
 mod origins;
 mod provider;

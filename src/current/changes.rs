@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::assemble::timeouts;
-use crate::config::{self, Config, Settings};
+use crate::config::{self, Config, ListenAddress, Settings};
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
 
@@ -37,14 +37,20 @@ pub(super) fn counts_of(
 }
 
 /// The settings of the listener, which a reload leaves as they were at the start.
-pub(super) struct Listening([(&'static str, String); 9]);
+pub(super) struct Listening([(&'static str, String); 10]);
 
 impl Listening {
     pub(super) fn of(settings: &Settings) -> Self {
         let limits = &settings.limits;
+        // One address with a port may be written as `host` and `port`.
+        let (host, port, list) = match &*settings.listen {
+            [ListenAddress::Tcp { host, port }] => (host.clone(), port.to_string(), String::new()),
+            list => (String::new(), String::new(), format!("{list:?}")),
+        };
         Self([
-            ("host", settings.host.clone()),
-            ("port", settings.port.to_string()),
+            ("listen", list),
+            ("host", host),
+            ("port", port),
             ("server", format!("{:?}", settings.server)),
             ("log_level", settings.log_level.to_string()),
             ("max_connections", limits.max_connections.to_string()),
@@ -60,7 +66,11 @@ impl Listening {
         let (old, new) = (Self::of(old), Self::of(new));
         let values = self.0.iter().zip(&old.0).zip(&new.0);
         let changed = values.filter(|((start, old), new)| new != start && new != old);
+        let changed: Vec<_> = changed.collect();
+        let is_list = changed.iter().any(|((start, _), _)| start.0 == "listen");
         changed
+            .into_iter()
+            .filter(|((start, _), _)| !(is_list && matches!(start.0, "host" | "port")))
             .map(|(_, (key, _))| format!("settings.{key} takes effect at the next start"))
             .collect()
     }

@@ -128,6 +128,7 @@ fn next_request(
         head: &head,
         body: &mut body,
         client: Some(&stream),
+        is_by_unix: entry.is_by_unix(),
         may_keep_alive: !entry.is_draining(),
     };
     let after = service.serve(request, &mut out);

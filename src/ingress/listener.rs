@@ -1,17 +1,19 @@
-//! The accept loop, which no accept error ends, and the server made of it and the worker pool.
+//! The accept loop, which no accept error ends, and the server made of such loops, one for each address, and the worker
+//! pool.
 
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::{debug, warn};
 use rustix::event::PollFlags;
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{SockFilter, SockRef, Socket};
 
 use crate::clock::{Deadline, Stopwatch};
 use crate::config::Limits;
+use crate::ingress::bind::Listener;
 use crate::ingress::door::{self, DoorHandle};
 use crate::ingress::guest::{Guest, Offer};
 use crate::ingress::hosting::{Hosting, Word};
@@ -21,8 +23,6 @@ use crate::ingress::service::Service;
 use crate::liveness::{Peer, has_event, watch_peer};
 use crate::thread::{self, Thread};
 
-/// Connections that the system holds until they are accepted.
-const BACKLOG: i32 = 1024;
 /// The wait before the next accept when the system has no resources left.
 const EXHAUSTED_WAIT: Duration = Duration::from_millis(50);
 /// The time between two log lines about that.
@@ -49,111 +49,105 @@ const NO_NEWCOMERS: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, 0),
 ];
 
-/// Binds `host`, a name or an address, and listens.
-pub fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in (host, port).to_socket_addrs()? {
-        match bind_address(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-fn bind_address(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    // Accepted sockets inherit the options on Linux.
-    socket.set_tcp_nodelay(true)?;
-    watch_peer(&socket, Peer::at(address.ip()));
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-/// Our own server: an accepting thread, and a worker for each connection.
+/// Our own server: an accepting thread for each address, and a worker for each connection.
 pub struct BuiltinServer {
-    listener: Arc<TcpListener>,
+    listening: Vec<Listening>,
     live: Arc<Live>,
     stopping: Option<Sender<()>>,
-    accepting: Option<Thread>,
-    /// Ends after it: the accepting thread talks to it.
+    /// Ends after the accepting threads, which talk to it.
     door: Option<DoorHandle>,
+}
+
+/// An address, and the thread that accepts its connections.
+struct Listening {
+    listener: Listener,
+    socket: Arc<Socket>,
+    _accepting: Thread,
 }
 
 impl BuiltinServer {
     /// Starts to accept.
     pub fn start(
-        listener: TcpListener,
+        listeners: Vec<Listener>,
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> io::Result<Self> {
-        let has_remote_clients = Peer::at(listener.local_addr()?.ip()) == Peer::Remote;
-        let listener = Arc::new(listener);
         let live = Arc::new(Live::default());
         let (stopping, stopped) = bounded(0);
         let pool = Pool::new(limits.max_connections, WORKER_IDLE_MAX);
         let (hosting, door) = door::start(Arc::new(limits), service, live.clone(), pool.clone())?;
-        let acceptor = Acceptor {
-            listener: listener.clone(),
-            pool,
+        // Made first, so that an error below ends the threads that were started.
+        let mut server = Self {
+            listening: Vec::new(),
             live: live.clone(),
-            hosting,
-            stopped,
-            has_remote_clients,
-            last_said: None,
-        };
-        let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
-        Ok(Self {
-            listener,
-            live,
             stopping: Some(stopping),
-            accepting: Some(accepting),
             door: Some(door),
-        })
+        };
+        for listener in listeners {
+            let socket = listener.socket.clone();
+            let acceptor = Acceptor {
+                socket: socket.clone(),
+                pool: pool.clone(),
+                live: live.clone(),
+                hosting: hosting.clone(),
+                stopped: stopped.clone(),
+                has_remote_clients: listener.has_remote_clients(),
+                last_said: None,
+            };
+            let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
+            server.listening.push(Listening { listener, socket, _accepting: accepting });
+        }
+        Ok(server)
     }
 
     /// Stops: see [`crate::ingress::Server::stop`].
     pub fn stop(mut self, grace: Duration) -> usize {
         self.take_who_connects();
-        self.close_listener();
-        // The last accepted connection is among the live ones then.
-        self.accepting = None;
+        self.close();
+        // The last accepted connections are among the live ones then.
+        self.listening.clear();
         let cut_off = self.live.drain(grace);
         self.door = None;
         cut_off
     }
 
-    /// Lets in no new connection, but takes those that are connecting: closing the socket would reset them, together
+    /// Lets in no new connection, but takes those that are connecting: closing the sockets would reset them, together
     /// with requests that they may have sent.
-    fn take_who_connects(&self) {
-        if let Err(error) = SockRef::from(&*self.listener).attach_filter(&NO_NEWCOMERS) {
-            debug!("Connections that are made at this moment may be cut off: {error}");
+    fn take_who_connects(&mut self) {
+        for one in &mut self.listening {
+            if one.listener.is_unix() {
+                one.listener.remove_file();
+            } else if let Err(error) = one.socket.attach_filter(&NO_NEWCOMERS) {
+                debug!("Connections that are made at this moment may be cut off: {error}");
+            }
         }
-        // Only the timers' ends matter: the accepting thread works meanwhile.
+        // Only the timers' ends matter: the accepting threads work meanwhile.
         let _ = after(HANDSHAKE_MAX).recv();
         let deadline = Deadline::after(QUEUE_MAX);
-        while has_event(&*self.listener, PollFlags::IN) && !deadline.has_passed() {
+        let someone_waits =
+            || self.listening.iter().any(|one| has_event(&*one.socket, PollFlags::IN));
+        while someone_waits() && !deadline.has_passed() {
             let _ = after(QUEUE_LOOK_EVERY).recv();
         }
     }
 
-    fn close_listener(&mut self) {
+    fn close(&mut self) {
         self.stopping = None;
-        // On Linux this wakes a thread that is accepting.
-        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        for one in &self.listening {
+            // On Linux this wakes a thread that is accepting.
+            let _ = one.socket.shutdown(Shutdown::Both);
+        }
     }
 }
 
 impl Drop for BuiltinServer {
     fn drop(&mut self) {
-        self.close_listener();
+        self.close();
     }
 }
 
 struct Acceptor {
-    listener: Arc<TcpListener>,
+    socket: Arc<Socket>,
     pool: Pool,
     live: Arc<Live>,
     hosting: Hosting,
@@ -171,8 +165,11 @@ impl Acceptor {
             debug!("Threads are scheduled as they come: {error}");
         }
         loop {
-            match self.listener.accept() {
-                Ok((stream, from)) => self.hand_over(stream, from.ip()),
+            match self.socket.accept() {
+                Ok((stream, from)) => {
+                    let from = from.as_socket().map(|address| address.ip());
+                    self.hand_over(stream.into(), from);
+                }
                 Err(_) if self.is_stopped() => return,
                 Err(error) => self.survive(&error),
             }
@@ -183,9 +180,10 @@ impl Acceptor {
         matches!(self.stopped.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected))
     }
 
-    fn hand_over(&mut self, stream: TcpStream, from: IpAddr) {
+    /// `from` is None for a unix socket.
+    fn hand_over(&mut self, stream: TcpStream, from: Option<IpAddr>) {
         // It inherited what clients across a network need.
-        if self.has_remote_clients && Peer::at(from) == Peer::Local {
+        if self.has_remote_clients && from.is_some_and(|from| Peer::at(from) == Peer::Local) {
             watch_peer(&SockRef::from(&stream), Peer::Local);
         }
         let stream = Arc::new(stream);
@@ -226,25 +224,6 @@ impl Acceptor {
         if self.last_said.is_none_or(|last| last.elapsed() >= EXHAUSTED_SAID_EVERY) {
             self.last_said = Some(Stopwatch::start());
             warn!("{what}");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::liveness::tests::set_on;
-
-    const LIMIT: Duration = Duration::from_secs(20);
-
-    #[test]
-    fn accepted_connections_notice_that_their_client_is_gone() {
-        for (host, limit) in [("127.0.0.1", None), ("0.0.0.0", Some(LIMIT))] {
-            let listener = bind(host, 0).unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let _client = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            let accepted = listener.accept().unwrap().0;
-            assert_eq!(set_on(&SockRef::from(&accepted)), (true, [30, 10, 3], limit), "{host}");
         }
     }
 }

@@ -35,7 +35,8 @@ struct LiveState {
 #[derive(Debug)]
 struct Open {
     stream: Arc<TcpStream>,
-    origin: PeerNetwork,
+    /// None for a connection over a unix socket.
+    origin: Option<PeerNetwork>,
     /// `SERVING`, `GAVE_WAY`, or the number of the wait, which is even; odd with `IN_HEAD`.
     wait: AtomicU64,
     /// No request has been read from it: its first may be on the way.
@@ -80,15 +81,18 @@ impl Live {
     }
 
     /// Puts a new connection in. It gives way to no other until [`LiveConnection::begin_wait`].
-    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: IpAddr) -> LiveConnection {
-        let origin = PeerNetwork::of(from);
+    /// `from` is the client's address; None for a unix socket.
+    pub fn enter(self: &Arc<Self>, stream: Arc<TcpStream>, from: Option<IpAddr>) -> LiveConnection {
+        let origin = from.map(PeerNetwork::of);
         let wait = AtomicU64::new(SERVING);
         let open = Arc::new(Open { stream, origin, wait, is_new: AtomicBool::new(true) });
         let mut state = self.state();
         let id = state.next_id;
         state.next_id += 1;
         state.open.insert(id, open.clone());
-        *state.by_origin.entry(origin).or_default() += 1;
+        if let Some(origin) = origin {
+            *state.by_origin.entry(origin).or_default() += 1;
+        }
         LiveConnection { live: self.clone(), open, id }
     }
 
@@ -213,19 +217,24 @@ impl LiveConnection {
         self.open.wait.load(Ordering::SeqCst) == GAVE_WAY
     }
 
+    /// True if it came over a unix socket.
+    pub(crate) fn is_by_unix(&self) -> bool {
+        self.open.origin.is_none()
+    }
+
     /// True if a stop was requested.
     pub fn is_draining(&self) -> bool {
         self.live.draining.load(Ordering::SeqCst)
     }
 
     /// True if its address has its share of `max_connections_per_address`, or one of its own connections gave way.
-    /// This machine's own addresses are not counted.
+    /// This machine's own addresses and unix sockets are not counted.
     pub fn has_share(&self, max_connections_per_address: usize) -> bool {
-        let origin = self.open.origin;
+        let Some(origin) = self.open.origin else { return true };
         let count = self.live.state().by_origin.get(&origin).copied().unwrap_or(0);
         origin.0.is_loopback()
             || count <= max_connections_per_address
-            || self.live.longest_wait_ends(|id, open| open.origin == origin && id != self.id)
+            || self.live.longest_wait_ends(|id, open| open.origin == Some(origin) && id != self.id)
     }
 }
 
@@ -233,8 +242,9 @@ impl Drop for LiveConnection {
     fn drop(&mut self) {
         let mut state = self.live.state();
         state.open.remove(&self.id);
-        let origin = self.open.origin;
-        if let Some(count) = state.by_origin.get_mut(&origin) {
+        if let Some(origin) = self.open.origin
+            && let Some(count) = state.by_origin.get_mut(&origin)
+        {
             *count -= 1;
             if *count == 0 {
                 state.by_origin.remove(&origin);
@@ -257,7 +267,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let stream = Arc::new(listener.accept().unwrap().0);
-        let entry = live.enter(stream, address.parse().unwrap());
+        let entry = live.enter(stream, Some(address.parse().unwrap()));
         assert!(entry.begin_wait(false));
         (entry, client)
     }

@@ -16,6 +16,8 @@ pub struct Request<'a> {
     pub body: &'a mut dyn Read,
     /// The client's socket, to notice that the client went away; None if the server does not expose it.
     pub client: Option<&'a Arc<TcpStream>>,
+    /// True if it came over a unix socket.
+    pub is_by_unix: bool,
     /// True if the connection may be kept after this: false while draining.
     pub may_keep_alive: bool,
 }

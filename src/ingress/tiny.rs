@@ -18,6 +18,7 @@ use crate::config::Limits;
 use crate::http::head::request;
 use crate::http::message::{Headers, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
+use crate::ingress::bind::Listener;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
 use crate::ingress::service::{Request, Service};
 use crate::thread::{self, Thread};
@@ -39,10 +40,12 @@ pub struct TinyServer {
 impl TinyServer {
     /// Starts to receive.
     pub fn start(
-        listener: TcpListener,
+        listeners: &[Listener],
         limits: Limits,
         service: Arc<dyn Service>,
     ) -> std::io::Result<Self> {
+        let first = listeners.first().ok_or(std::io::ErrorKind::InvalidInput)?;
+        let listener: TcpListener = first.socket.try_clone()?.into();
         let server = Server::from_listener(listener, None).map_err(std::io::Error::other)?;
         let server = Arc::new(server);
         let (alive, ended) = bounded(0);
@@ -101,6 +104,7 @@ fn serve(mut request: TinyRequest, limits: &Limits, service: &dyn Service) {
                 head: &head,
                 body: &mut body,
                 client: None,
+                is_by_unix: false,
             };
             service.serve(request, &mut out);
         }

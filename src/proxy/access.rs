@@ -25,13 +25,21 @@ pub struct Access {
 }
 
 impl Access {
-    /// Lets a request in, or returns the reason why not. `for_page` allows Basic authentication, for browsers.
-    pub fn check(&self, head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
+    /// Lets a request in, or returns the reason why not. `for_page` allows Basic authentication, for browsers. Without
+    /// keys, a request over a unix socket may have any `Host`: no name leads a browser there.
+    pub fn check(
+        &self,
+        head: &RequestHead,
+        for_page: bool,
+        is_by_unix: bool,
+    ) -> Result<(), Refusal> {
         if let Some(keys) = &self.keys {
             check_key(keys, head, for_page)?;
             check_path(keys, head)
         } else {
-            self.check_host(head.host.as_deref())?;
+            if !is_by_unix {
+                self.check_host(head.host.as_deref())?;
+            }
             check_origin(head, &self.origins)
         }
     }
@@ -195,8 +203,9 @@ mod tests {
     #[test]
     fn hosts_and_origins_without_keys() {
         let access = Access { keys: None, hosts: vec!["proxy.lan".into()], origins: Vec::new() };
-        let check =
-            |fields: &[(&str, &str)]| access.check(&head(fields), false).err().map(|r| r.code);
+        let check = |fields: &[(&str, &str)]| {
+            access.check(&head(fields), false, false).err().map(|r| r.code)
+        };
         let cases: [(Fields, Option<Code>); 17] = [
             (&[], None),
             (&[("Host", "localhost:8080")], None),
@@ -272,7 +281,7 @@ mod tests {
             (&with_key, &[("api-key", "wrong")], &["is not one of this evertoken", "api_key_env"]),
         ];
         for (access, fields, parts) in cases {
-            let refused = access.check(&head(fields), false).unwrap_err();
+            let refused = access.check(&head(fields), false, false).unwrap_err();
             for part in parts {
                 assert!(refused.message.contains(part), "{part}: {}", refused.message);
             }
@@ -289,8 +298,9 @@ mod tests {
             ("Origin", "https://app.example"),
             ("Sec-Fetch-Site", "cross-site"),
         ];
-        assert!(open.check(&head(&page), false).is_ok());
-        let code = |fields: &[(&str, &str)]| open.check(&head(fields), false).unwrap_err().code;
+        assert!(open.check(&head(&page), false, false).is_ok());
+        let code =
+            |fields: &[(&str, &str)]| open.check(&head(fields), false, false).unwrap_err().code;
         assert_eq!(code(&[page[0], page[2]]), Code::ForbiddenOrigin);
         assert_eq!(
             code(&[page[0], ("Origin", "https://evil.example"), page[2]]),
@@ -298,7 +308,7 @@ mod tests {
         );
         assert_eq!(code(&[("Host", "evil.example"), page[1]]), Code::ForbiddenHost);
         let closed = Access { keys: Some(vec![Secret::new("two")]), hosts: Vec::new(), origins };
-        let refused = closed.check(&head(&[page[0], page[1], BASIC]), true).unwrap_err();
+        let refused = closed.check(&head(&[page[0], page[1], BASIC]), true, false).unwrap_err();
         assert_eq!(refused.code, Code::ForbiddenOrigin);
     }
 
@@ -309,7 +319,8 @@ mod tests {
             hosts: Vec::new(),
             origins: Vec::new(),
         };
-        let lets_in = |fields: &[(&str, &str)], page| access.check(&head(fields), page).is_ok();
+        let lets_in =
+            |fields: &[(&str, &str)], page| access.check(&head(fields), page, false).is_ok();
         let cases: [(Fields, bool, bool); 14] = [
             (&[], false, false),
             (&[("x-api-key", "one")], false, true),
@@ -333,15 +344,21 @@ mod tests {
             [("/?key=one", true), ("/?a&key=t%77o", true), ("/?key=on", false), ("/?k=one", false)]
         {
             let head = RequestHead { target: target.into(), ..head(&[]) };
-            assert_eq!(access.check(&head, false).is_ok(), expected, "{target}");
+            assert_eq!(access.check(&head, false, false).is_ok(), expected, "{target}");
         }
         // A browser's stored password is not valid for the pages of others.
         let foreign = [BASIC, ("Host", "proxy"), ("Origin", "http://evil.example")];
-        let refused = access.check(&head(&foreign), true).unwrap_err();
+        let refused = access.check(&head(&foreign), true, false).unwrap_err();
         assert_eq!(refused.code, Code::ForbiddenOrigin);
         assert!(lets_in(&[BASIC, ("Host", "proxy"), ("Origin", "http://proxy")], true));
-        assert!(access.check(&head(&[]), true).unwrap_err().asks_browser);
-        assert!(!access.check(&head(&[]), false).unwrap_err().asks_browser);
+        assert!(access.check(&head(&[]), true, false).unwrap_err().asks_browser);
+        assert!(!access.check(&head(&[]), false, false).unwrap_err().asks_browser);
+        // Nor does it over a unix socket, where the origin of a page does.
+        let open = Access { keys: None, hosts: Vec::new(), origins: Vec::new() };
+        let by_unix = |fields: &[(&str, &str)]| open.check(&head(fields), false, true);
+        assert!(by_unix(&[("Host", "evil.example")]).is_ok());
+        let page = [("Host", "localhost"), ("Origin", "http://evil.example")];
+        assert_eq!(by_unix(&page).unwrap_err().code, Code::ForbiddenOrigin);
         // With keys, the Host does not matter: a client with a key may use any name.
         assert!(lets_in(&[("Host", "evil.example"), ("x-api-key", "one")], false));
     }

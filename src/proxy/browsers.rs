@@ -1,6 +1,7 @@
 //! Answers for browsers besides pages: a preflight, and a redirect to the page for people.
 
-use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
+use crate::http::message::{AnswerLength, ResponseHead};
+use crate::ingress::Request;
 use crate::proxy::access::Access;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::pages;
@@ -12,12 +13,12 @@ use crate::proxy::state::Proxy;
 pub(super) fn answer_preflight(
     access: &Access,
     preflight: &ResponseHead,
-    head: &RequestHead,
+    request: &Request<'_>,
     reply: &mut Reply<'_>,
     record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
     if access.keys.is_none() {
-        access.check(head, false)?;
+        access.check(request.head, false, request.is_by_unix)?;
     }
     record.is_page = true;
     record.status = Some(preflight.status);
@@ -29,11 +30,11 @@ pub(super) fn answer_preflight(
 #[cold]
 pub(super) fn redirect_to_page(
     proxy: &Proxy,
-    head: &RequestHead,
+    request: &Request<'_>,
     reply: &mut Reply<'_>,
     record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
-    proxy.access.check(head, true)?;
+    proxy.access.check(request.head, true, request.is_by_unix)?;
     record.is_page = true;
-    pages::redirect_to_page().send(proxy, head, reply, record)
+    pages::redirect_to_page().send(proxy, request.head, reply, record)
 }

@@ -76,18 +76,18 @@ fn answer<'p>(
 ) -> Result<(), Stop> {
     let head = request.head;
     if let Some(preflight) = cors::preflight(head, &proxy.access.origins) {
-        return browsers::answer_preflight(&proxy.access, &preflight, head, reply, record);
+        return browsers::answer_preflight(&proxy.access, &preflight, request, reply, record);
     }
     let routed = route(&head.target, &proxy.providers);
     let page = match &routed {
         Ok(Route::Page(page)) => Some(page.as_str()),
         Ok(Route::Any) if route::is_opened_in_browser(head) => {
-            return browsers::redirect_to_page(proxy, head, reply, record);
+            return browsers::redirect_to_page(proxy, request, reply, record);
         }
         _ => None,
     };
     if !(proxy.access.keys.is_some() && page.is_some_and(pages::is_open)) {
-        proxy.access.check(head, page.is_some())?;
+        proxy.access.check(head, page.is_some(), request.is_by_unix)?;
     }
     match routed? {
         Route::Page(page) => send_page(proxy, &page, request, reply, record),

@@ -229,6 +229,7 @@ fn models_page(
         head: &asked.own,
         body: &mut io::empty(),
         client: asked.client,
+        is_by_unix: false,
         may_keep_alive: false,
     };
     let body = TakenBody::Absent;

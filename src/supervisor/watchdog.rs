@@ -1,10 +1,9 @@
-//! A thread that reports life as long as evertoken's own port answers.
+//! A thread that reports life as long as each of evertoken's own addresses answers.
 //!
 //! It asks `/-/healthy` like any client, so the accept loop, the pool and a worker answer, or the refusal if every
 //! slot is taken. A thread that only reported its own life would keep reporting while all of these hang.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use log::warn;
 
+use crate::bound::Bound;
 use crate::clock::Deadline;
 use crate::shortage::Shortage;
 use crate::supervisor::{Stage, Supervisor};
@@ -35,12 +35,12 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts telling `supervisor`, twice in each `period`, as long as `bound` answers; `status` makes the line for
-    /// it.
+    /// Starts telling `supervisor`, twice in each `period`, as long as all of `bound` answer; `status` makes the line
+    /// for it.
     pub(crate) fn start(
         supervisor: Supervisor,
         period: Duration,
-        bound: SocketAddr,
+        bound: Vec<Bound>,
         status: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Self> {
         let is_draining = Arc::new(AtomicBool::new(false));
@@ -50,8 +50,11 @@ impl Watchdog {
             // A question may take a quarter of the period, so that a sign of life comes after three quarters at the
             // latest.
             let (every, allowed) = (period / 2, period / 4);
-            let alive =
-                || of_thread.load(Ordering::Relaxed) || is_answered(reachable(bound), allowed);
+            let alive = || {
+                let deadline = Deadline::after(allowed);
+                of_thread.load(Ordering::Relaxed)
+                    || bound.iter().all(|address| is_answered(address, deadline))
+            };
             beat(&stopped, every, alive, || supervisor.tell(&Stage::Alive(status())));
         };
         let thread = thread::spawn("watchdog", STACK_BYTES, run)?;
@@ -78,33 +81,23 @@ fn beat(stopped: &Receiver<()>, every: Duration, mut alive: impl FnMut() -> bool
     }
 }
 
-/// The address at which this process reaches its own port.
-fn reachable(bound: SocketAddr) -> SocketAddr {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bound.port())
-}
-
-/// True if HTTP comes back from `address` within `allowed`.
-fn is_answered(address: SocketAddr, allowed: Duration) -> bool {
-    match ask(address, Deadline::after(allowed)) {
+/// True if HTTP comes back from `address` by `deadline`.
+fn is_answered(address: &Bound, deadline: Deadline) -> bool {
+    match ask(address, deadline) {
         Ok(()) => true,
         // Without a descriptor nothing can be asked; the accept loop survives that, and so does this.
         Err(error) if Shortage::of(&error).is_some() => true,
         Err(error) => {
-            warn!("Our own port does not answer the watchdog: {error}");
+            warn!("Our own address {address} does not answer the watchdog: {error}");
             false
         }
     }
 }
 
-fn ask(address: SocketAddr, deadline: Deadline) -> io::Result<()> {
+fn ask(address: &Bound, deadline: Deadline) -> io::Result<()> {
     // The standard library rejects a timeout of zero.
     let left = || deadline.left().max(Duration::from_millis(1));
-    let mut stream = TcpStream::connect_timeout(&address, left())?;
+    let mut stream = address.connect(left())?;
     stream.set_write_timeout(Some(left()))?;
     stream.write_all(QUESTION)?;
     let mut answer = [0; ANSWER_START.len()];
@@ -144,22 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn addresses_to_ask_at() {
-        for (bound, asked) in [
-            ("127.0.0.1:80", "127.0.0.1:80"),
-            ("0.0.0.0:80", "127.0.0.1:80"),
-            ("[::]:80", "[::1]:80"),
-            ("192.0.2.7:80", "192.0.2.7:80"),
-        ] {
-            assert_eq!(reachable(bound.parse().unwrap()), asked.parse().unwrap());
-        }
-    }
-
-    #[test]
     fn what_counts_as_an_answer() {
         const ALLOWED: Duration = Duration::from_secs(10);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = Bound::Tcp(listener.local_addr().unwrap());
+        let allowed = || Deadline::after(ALLOWED);
         for (sent, expected) in [
             ("HTTP/1.1 200 OK\r\n\r\n", true),
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n", true),
@@ -174,11 +156,11 @@ mod tests {
                 stream.write_all(sent.as_bytes()).unwrap();
             };
             let _peer = thread::spawn("peer", 64 * 1024, answer).unwrap();
-            assert_eq!(is_answered(address, ALLOWED), expected, "{sent}");
+            assert_eq!(is_answered(&address, allowed()), expected, "{sent}");
         }
         // The peer accepts the connection and sends nothing.
-        assert!(!is_answered(address, Duration::from_millis(1)));
+        assert!(!is_answered(&address, Deadline::after(Duration::from_millis(1))));
         drop(listener);
-        assert!(!is_answered(address, ALLOWED));
+        assert!(!is_answered(&address, allowed()));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use crate::bound::connect_unix;
 use crate::clock::Deadline;
 use crate::config::{Egress, ProxyRule};
 use crate::thread;
@@ -73,6 +74,9 @@ impl Connector {
         watch: &Watch,
         end: Option<Deadline>,
     ) -> Result<Wire, Fault> {
+        if let Some(path) = &origin.unix {
+            return Ok(Wire::Plain(Socket::new(connect_unix(path, self.allowed)?)?));
+        }
         let aim = Aim { watch, end };
         let (wire, deadline) = match self.tunnel(origin) {
             None => self.reach(&origin.host, origin.port, aim)?,

@@ -1,6 +1,7 @@
 //! The destination of requests to one provider, from its base URL; pure.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 /// The parts of a base URL that a connection and a request need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +16,18 @@ pub(super) struct Origin {
     pub(super) authority: String,
     /// The text before each target: the base URL's path, without a slash at its end.
     pub(super) prefix: String,
+    /// The unix socket to connect to instead of host and port.
+    pub(super) unix: Option<PathBuf>,
 }
 
 impl Origin {
+    /// A server behind a unix socket; for evertoken's own commands.
+    pub(super) fn of_unix(path: PathBuf) -> Self {
+        let host = "localhost".to_owned();
+        let (authority, prefix) = (host.clone(), String::new());
+        Self { is_tls: false, host, port: 80, authority, prefix, unix: Some(path) }
+    }
+
     /// The parts of `url`, which is `http` or `https`, has no user and contains neither `?` nor `#`, as the
     /// configuration's check ensures.
     pub(super) fn of(url: &str) -> Option<Self> {
@@ -44,6 +54,7 @@ impl Origin {
             port,
             authority: authority.to_owned(),
             prefix: prefix.trim_end_matches('/').to_owned(),
+            unix: None,
         })
     }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evertoken::testing::Bound;
 use evertoken::testing::Limits;
+use evertoken::testing::ListenAddress;
 use evertoken::testing::Refusal;
 use evertoken::testing::Reply;
 use evertoken::testing::ServerKind;
@@ -51,10 +53,11 @@ fn limits(max_connections: usize) -> Limits {
 }
 
 fn start(max_connections: usize, service: impl Service) -> (Server, SocketAddr) {
-    let listener = bind_listener("localhost", 0).unwrap();
-    let address = listener.local_addr().unwrap();
+    let anywhere = ListenAddress::Tcp { host: "localhost".into(), port: 0 };
+    let listener = bind_listener(&anywhere).unwrap();
+    let Bound::Tcp(address) = *listener.bound() else { panic!("{}", listener.bound()) };
     let limits = limits(max_connections);
-    let server = Server::start(ServerKind::Builtin, listener, limits, Arc::new(service));
+    let server = Server::start(ServerKind::Builtin, vec![listener], limits, Arc::new(service));
     (server.unwrap(), address)
 }
 

@@ -22,6 +22,7 @@ mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
 mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
+mod listen;
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logs; // a line a request, JSON, --quiet, the journal
 mod manners; // every kind of issuer of sandbox/manners, through the life of a token

@@ -148,11 +148,11 @@ fn every_file_begins_with_what_it_is_for() {
 }
 
 /// The rooms of the library, the highest first: each may use those below it alone. `testing` is the door to them.
-const LAYERS: [&str; 32] = [
+const LAYERS: [&str; 34] = [
     "commands", "cli", "check", "login", "status", "reload", "app", "current", "assemble", "proxy",
     "credential", "report", "upstream", "ingress", "token", "shared", "record", "http", "config",
-    "jwt", "expiry", "supervisor", "logger", "liveness", "listener_owner", "environment_file",
-    "regular_file", "thread", "shortage", "spare", "secret", "clock",
+    "jwt", "expiry", "supervisor", "bound", "logger", "liveness", "listener_owner", "peer",
+    "environment_file", "regular_file", "thread", "shortage", "spare", "secret", "clock",
 ];
 
 /// The room of a file below `src`: `token` for `src/token/grant.rs`.

@@ -6,10 +6,8 @@ use log::LevelFilter;
 
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
-use crate::config::resolve::{auth, egress, origins, state_dir, token_store};
-use crate::config::{
-    Limits, SelectionStrategy, ServerKind, Settings, is_loopback_host, listen_host,
-};
+use crate::config::resolve::{auth, egress, listen, origins, state_dir, token_store};
+use crate::config::{Limits, SelectionStrategy, ServerKind, Settings};
 
 /// Bounds of the numbers, each with its unit.
 const CONNECTIONS_MAX: u64 = 65_535;
@@ -45,7 +43,6 @@ const UNUSED_TIMEOUTS: [&str; 4] = ["non_streaming", "streaming", "caching", "he
 /// Reads `settings` of the document; every key has a default.
 pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
     let section = root.section("settings");
-    let host = section.text("host").unwrap_or_else(|| "127.0.0.1".to_owned());
     let server = section
         .choice("server", &[("builtin", ServerKind::Builtin), ("tiny_http", ServerKind::TinyHttp)]);
     let auth_section = section.section("auth");
@@ -53,11 +50,9 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
     // If `auth` can't be read, that is the only mistake.
     let has_keys =
         inbound_keys.is_some() || auth_section.is_unreadable() || !auth_section.is_flag("enabled");
-    check_host(&section, &host, server, has_keys);
     let allowed_hosts = section.texts("allowed_hosts");
     let settings = Settings {
-        host,
-        port: u16::try_from(section.integer("port", 8080, 0, 65_535)).unwrap_or(0),
+        listen: listen::read(&section, server, has_keys),
         log_level: read_log_level(&section),
         server,
         state_dir: state_dir::read(&section, sources),
@@ -84,19 +79,6 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
 
 fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -> Duration {
     section.seconds(key, default, least, SECONDS_MAX)
-}
-
-fn check_host(section: &Section<'_>, host: &str, server: ServerKind, has_keys: bool) {
-    if let Some(problem) = listen_host::problem(host) {
-        section.error("host", problem);
-    } else if !is_loopback_host(host) {
-        if !has_keys {
-            section.error("host", "a 'host' that is not a loopback address needs auth.enabled");
-        }
-        if server == ServerKind::TinyHttp {
-            section.error("server", "\"tiny_http\" is for loopback addresses only");
-        }
-    }
 }
 
 fn read_log_level(section: &Section<'_>) -> LevelFilter {

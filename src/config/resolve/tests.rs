@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::request_fields::FieldValue;
-use crate::config::{AuthType, ClientAuth, GrantType, RequestFormat, ServerKind};
+use crate::config::{AuthType, ClientAuth, GrantType, ListenAddress, RequestFormat, ServerKind};
 use crate::secret::Secret;
 
 pub(super) const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
@@ -114,7 +114,7 @@ fn defaults() {
     let config =
         fine("providers: [{name: P, type: generic, base_url: 'http://x/v1/', auth_type: none}]");
     let settings = &config.settings;
-    assert_eq!((settings.host.as_str(), settings.port), ("127.0.0.1", 8080));
+    assert_eq!(settings.listen, [ListenAddress::Tcp { host: "127.0.0.1".into(), port: 8080 }]);
     assert_eq!(settings.log_level, log::LevelFilter::Info);
     assert_eq!(settings.server, ServerKind::Builtin);
     assert_eq!(settings.state_dir, PathBuf::from("/home/u/.local/state/evertoken"));

@@ -242,7 +242,13 @@ impl DoorThread {
     fn page(&self, head: &RequestHead) -> Vec<u8> {
         let mut page = Vec::new();
         let mut body = Cursor::new([]);
-        let request = Request { head, body: &mut body, client: None, may_keep_alive: false };
+        let request = Request {
+            head,
+            body: &mut body,
+            client: None,
+            is_by_unix: false,
+            may_keep_alive: false,
+        };
         let serve = AssertUnwindSafe(|| self.hosting.service.serve(request, &mut page));
         if catch_unwind(serve).is_err() {
             error!("A page could not be made because of a panic; please report this");

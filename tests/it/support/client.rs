@@ -2,6 +2,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use super::PATIENCE;
 
@@ -46,11 +49,18 @@ impl Client {
         Self::over(TcpStream::connect(address).expect("a connection"))
     }
 
+    /// Connects over the unix socket at `path`.
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("a connection");
+        Self::over(TcpStream::from(OwnedFd::from(stream)))
+    }
+
     /// Uses a connection that was made already.
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("an option");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option");
-        stream.set_nodelay(true).expect("an option");
+        // A unix socket has no such option.
+        let _ = stream.set_nodelay(true);
         Self { reader: BufReader::new(stream) }
     }
 

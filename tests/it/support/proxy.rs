@@ -124,9 +124,13 @@ impl Builder {
         } else {
             format!(", state_dir: \"{}\"", folder.display())
         };
+        let place = if self.settings.contains("listen: [") { "" } else { "port: 0" };
+        let settings = format!("{place}{own}{}", self.settings);
         format!(
-            "settings: {{port: 0{own}{}}}\n{}providers:\n{}",
-            self.settings, self.routes, self.providers
+            "settings: {{{}}}\n{}providers:\n{}",
+            settings.trim_start_matches(", "),
+            self.routes,
+            self.providers
         )
     }
 
@@ -173,7 +177,9 @@ impl Builder {
         let load = Box::new(move || again.load_again(&state));
         let app = App::start(config, environment, load);
         let app = app.unwrap_or_else(|error| panic!("{error}"));
-        TestProxy { address: app.local_addr(), app: Some(app), folder }
+        // Nobody asks at the port of one that has none.
+        let address = app.local_addr().unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
+        TestProxy { address, app: Some(app), folder }
     }
 }
 

@@ -1,0 +1,155 @@
+//! `settings.listen`, and `host` and `port`, which stand for one address.
+
+use crate::config::raw::Section;
+use crate::config::{ListenAddress, ServerKind, listen_host};
+
+/// The most addresses: each has a thread.
+const ADDRESSES_MAX: usize = 16;
+
+/// The addresses to listen on, at least one.
+pub(super) fn read(
+    section: &Section<'_>,
+    server: ServerKind,
+    has_keys: bool,
+) -> Vec<ListenAddress> {
+    let host = section.text("host").unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = u16::try_from(section.integer("port", 8080, 0, 65_535)).unwrap_or(0);
+    let written = section.texts("listen");
+    if written.is_empty() {
+        let address = ListenAddress::Tcp { host, port };
+        check_host(section, &address, server, has_keys);
+        return vec![address];
+    }
+    for key in ["host", "port"] {
+        if section.has(key) {
+            section.error_at_key(key, format!("'listen' is there, so leave out '{key}'"));
+        }
+    }
+    let addresses = read_list(section, &written, has_keys);
+    if server == ServerKind::TinyHttp && !is_one_loopback_port(&addresses) {
+        section.error("server", "\"tiny_http\" is for one loopback address with a port only");
+    }
+    addresses
+}
+
+fn check_host(section: &Section<'_>, address: &ListenAddress, server: ServerKind, has_keys: bool) {
+    let ListenAddress::Tcp { host, .. } = address else { return };
+    if let Some(problem) = listen_host::problem(host) {
+        section.error("host", problem);
+    } else if !address.is_local() {
+        if !has_keys {
+            section.error("host", "a 'host' that is not a loopback address needs auth.enabled");
+        }
+        if server == ServerKind::TinyHttp {
+            section.error("server", "\"tiny_http\" is for loopback addresses only");
+        }
+    }
+}
+
+fn read_list(section: &Section<'_>, written: &[String], has_keys: bool) -> Vec<ListenAddress> {
+    if written.len() > ADDRESSES_MAX {
+        let count = written.len();
+        section.error(
+            "listen",
+            format!("'listen' has at most {ADDRESSES_MAX} addresses, not {count}"),
+        );
+    }
+    let mut addresses: Vec<ListenAddress> = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        match ListenAddress::parse(text) {
+            Err(problem) => section.error_at("listen", index, problem),
+            Ok(address) if !address.is_local() && !has_keys => {
+                let message =
+                    format!("{address} is not a loopback address, so it needs auth.enabled");
+                section.error_at("listen", index, message);
+            }
+            Ok(address) if is_taken(&address, &addresses) => {
+                section.error_at("listen", index, format!("{address} is listed twice"));
+            }
+            Ok(address) => addresses.push(address),
+        }
+    }
+    addresses
+}
+
+/// True if one of `addresses` is the same; a port that the system chooses is always another.
+fn is_taken(address: &ListenAddress, addresses: &[ListenAddress]) -> bool {
+    let chosen = matches!(address, ListenAddress::Tcp { port: 0, .. });
+    !chosen && addresses.iter().any(|other| other.to_string() == address.to_string())
+}
+
+fn is_one_loopback_port(addresses: &[ListenAddress]) -> bool {
+    matches!(addresses, [one @ ListenAddress::Tcp { .. }] if one.is_local())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::resolve::tests::{document, fine, refused, told};
+
+    fn shown(settings: &str) -> Vec<String> {
+        let config = fine(&document(settings, "auth_type: none"));
+        config.settings.listen.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_list_takes_the_place_of_host_and_port() {
+        assert_eq!(shown("failure_cooldown: 1"), ["127.0.0.1:8080"]);
+        assert_eq!(shown("host: '::1', port: 1"), ["[::1]:1"]);
+        assert_eq!(shown("listen: []"), ["127.0.0.1:8080"]);
+        assert_eq!(shown("listen: [], port: 2"), ["127.0.0.1:2"]);
+        let both = "listen: ['127.0.0.1:1', '[::1]:1', 'unix:/run/s?mode=0660', 'localhost:0', 'localhost:0']";
+        assert_eq!(
+            shown(both),
+            ["127.0.0.1:1", "[::1]:1", "unix:/run/s", "localhost:0", "localhost:0"]
+        );
+        assert_eq!(
+            shown("listen: ['0.0.0.0:1'], auth: {enabled: true, api_key_env: KEYS}"),
+            ["0.0.0.0:1"]
+        );
+        assert_eq!(shown("listen: ['[::1]:1'], server: tiny_http"), ["[::1]:1"]);
+    }
+
+    #[test]
+    fn mistakes_in_a_list_have_their_place() {
+        for (settings, message) in [
+            ("listen: '127.0.0.1:1'", "f:1:20: 'listen' must be a list of texts"),
+            (
+                "listen: ['127.0.0.1:1'], host: '::1'",
+                "f:1:37: 'listen' is there, so leave out 'host'",
+            ),
+            ("port: 1, listen: ['127.0.0.1:1']", "f:1:12: 'listen' is there, so leave out 'port'"),
+            (
+                "listen: ['127.0.0.1:1', '0.0.0.0:1']",
+                "f:1:36: 0.0.0.0:1 is not a loopback address, so it needs auth.enabled",
+            ),
+            ("listen: ['unix:/s', 'unix:///s']", "f:1:32: unix:/s is listed twice"),
+            (
+                "listen: ['unix:/s'], server: tiny_http",
+                "f:1:41: \"tiny_http\" is for one loopback address with a port only",
+            ),
+            (
+                "listen: ['127.0.0.1:1', '127.0.0.1:2'], server: tiny_http",
+                "f:1:60: \"tiny_http\" is for one loopback address with a port only",
+            ),
+        ] {
+            refused(&document(settings, "auth_type: none"), message);
+        }
+        let wrong = told(&document("listen: [8080]", "auth_type: none"));
+        assert!(
+            wrong.iter().any(|line| line.starts_with("f:1:21: write \"127.0.0.1:8080\"")),
+            "{wrong:?}"
+        );
+    }
+
+    #[test]
+    fn there_is_a_limit_of_addresses() {
+        let list = |count: usize| {
+            let all: Vec<_> = (1..=count).map(|port| format!("'127.0.0.1:{port}'")).collect();
+            format!("listen: [{}]", all.join(", "))
+        };
+        assert_eq!(shown(&list(ADDRESSES_MAX)).len(), ADDRESSES_MAX);
+        let message = "f:1:20: 'listen' has at most 16 addresses, not 17";
+        refused(&document(&list(ADDRESSES_MAX + 1), "auth_type: none"), message);
+    }
+}

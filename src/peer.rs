@@ -1,0 +1,46 @@
+//! The process at the other end of a unix socket (`SO_PEERCRED`, unix(7)).
+
+use std::os::fd::AsFd;
+
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::{socket_domain, socket_peercred};
+
+/// The process that made the connection; of a server, the one that called `listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerProcess {
+    /// Its id.
+    pub id: u32,
+    /// Its effective user at that time.
+    pub user: u32,
+}
+
+/// The process at the other end of `socket`; None if it is no unix socket, or the system does not show the process,
+/// such as that of another container.
+pub(crate) fn of(socket: impl AsFd) -> Option<PeerProcess> {
+    let socket = socket.as_fd();
+    if socket_domain(socket) != Ok(AddressFamily::UNIX) {
+        return None;
+    }
+    // A process that is not visible has the id 0, which rustix takes for an error.
+    let found = socket_peercred(socket).ok()?;
+    let id = u32::try_from(found.pid.as_raw_pid()).ok()?;
+    Some(PeerProcess { id, user: found.uid.as_raw() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_other_end_of_a_unix_socket_has_a_process_and_that_of_tcp_has_none() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        assert_eq!(of(&near), Some(PeerProcess { id: std::process::id(), user }));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(of(&stream), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! `settings.listen`: several addresses, and unix sockets.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evertoken::testing::{Stage, Supervisor, spawn};
+use rustix::process::Signal;
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{Answer, Client, ask, get, post};
+use crate::support::peer::{Peer, answer};
+use crate::support::proxy::{Builder, TestProxy};
+use crate::support::{PATIENCE, eventually};
+
+/// Asks over the unix socket at `path`.
+#[track_caller]
+fn ask_unix(path: &Path, request: impl AsRef<[u8]>) -> Answer {
+    let mut client = Client::connect_unix(path);
+    client.send(request);
+    client.answer()
+}
+
+/// A proxy before `peer` with these addresses besides a unix socket, and the path of that.
+fn listening(peer: &Peer, others: &str) -> (Builder, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evertoken.sock");
+    let builder = TestProxy::builder()
+        .settings(&format!("listen: [{others}'unix:{}']", path.display()))
+        .provider("P", "anthropic", &peer.url(), "auth_value: fixed")
+        .folder(folder);
+    (builder, path)
+}
+
+/// A folder with a configuration that listens on `listen`.
+fn configured(listen: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "settings: {{listen: [{listen}], state_dir: state}}\nproviders: [{{name: P, type: generic, base_url: \
+         \"http://127.0.0.1:9\", auth_value_env: KEY}}]\n"
+    );
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    folder
+}
+
+const KEY: [(&str, &str); 1] = [("KEY", "k")];
+
+#[test]
+fn requests_come_over_a_unix_socket_as_over_a_port() {
+    let peer = Peer::answering(|asked| answer(200, &asked.body.len().to_string()));
+    let (builder, path) = listening(&peer, "'127.0.0.1:0', 'localhost:0', ");
+    let mut proxy = builder.start();
+    assert_eq!(proxy.ask(post("/v1/messages", "abc")).body, "3");
+    assert_eq!(ask_unix(&path, post("/v1/messages", "abcd")).body, "4");
+    let mut client = Client::connect_unix(&path);
+    for _ in 0..2 {
+        client.send(post("/v1/messages", &"x".repeat(100_000)));
+        assert_eq!(client.answer().body, "100000");
+    }
+    let pages = "GET /-/healthy HTTP/1.1\r\nHost: any.name\r\n\r\n";
+    assert_eq!(ask_unix(&path, pages).status, 200, "no name leads a browser to a unix socket");
+    let foreign = "GET /-/status HTTP/1.1\r\nHost: any.name\r\nOrigin: http://evil.example\r\n\r\n";
+    assert_eq!(ask_unix(&path, foreign).code(), "forbidden_origin");
+    let status = ask_unix(&path, get("/-/status")).json();
+    assert_eq!(status["providers"][0]["requests"]["total"], 4);
+    proxy.stop();
+    assert!(!path.exists(), "a stop removes the socket");
+}
+
+#[test]
+fn a_client_that_leaves_a_unix_socket_ends_its_exchange() {
+    let (told, steps) = crossbeam_channel::unbounded();
+    let peer = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            told.send("asked").unwrap();
+            talk.wait_for_close();
+            told.send("closed").unwrap();
+        }
+    });
+    let (builder, path) = listening(&peer, "");
+    let _proxy = builder.start();
+    let mut client = Client::connect_unix(&path);
+    client.send(post("/v1/messages", "{}"));
+    assert_eq!(steps.recv_timeout(PATIENCE), Ok("asked"));
+    drop(client);
+    assert_eq!(steps.recv_timeout(PATIENCE), Ok("closed"));
+}
+
+#[test]
+fn a_stop_finishes_a_request_over_a_unix_socket() {
+    let (told, asked) = crossbeam_channel::unbounded();
+    let (release, released) = crossbeam_channel::bounded::<()>(0);
+    let peer = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            told.send(()).unwrap();
+            let _ = released.recv();
+            talk.answer(200, "late");
+        }
+    });
+    let (builder, path) = listening(&peer, "");
+    let mut proxy = builder.start();
+    let mut client = Client::connect_unix(&path);
+    client.send(post("/v1/messages", "{}"));
+    asked.recv_timeout(PATIENCE).unwrap();
+    let (cut, counted) = crossbeam_channel::bounded(1);
+    let stop = move || cut.send(proxy.stop()).unwrap();
+    let _stopping = spawn("stop", 512 * 1024, stop).unwrap();
+    eventually("the socket is gone", || !path.exists());
+    drop(release);
+    assert_eq!(client.answer().body, "late");
+    assert_eq!(counted.recv_timeout(PATIENCE), Ok(0));
+}
+
+#[test]
+fn a_reload_leaves_the_addresses_and_says_so() {
+    let peer = Peer::answering(|_| answer(200, ""));
+    let (builder, path) = listening(&peer, "'127.0.0.1:0', ");
+    let proxy = builder.start();
+    let other = TestProxy::builder().provider("P", "anthropic", &peer.url(), "auth_value: fixed");
+    let notes = proxy.reload(&other).json()["notes"].to_string();
+    assert_eq!(notes, "[\"settings.listen takes effect at the next start\"]");
+    assert_eq!(ask_unix(&path, get("/-/healthy")).status, 200);
+}
+
+#[test]
+fn the_watchdog_asks_a_unix_socket_too() {
+    let (told, stages) = crossbeam_channel::unbounded();
+    let tell = move |stage: &Stage| drop(told.send(stage.clone()));
+    let peer = Peer::answering(|_| answer(200, ""));
+    let (builder, path) = listening(&peer, "");
+    let supervisor = Supervisor::from_fn(tell, Some(Duration::from_millis(200)));
+    let _proxy = builder.supervisor(supervisor).start();
+    let line = format!("Listening on unix:{}; 1 of 1", path.display());
+    let next = || stages.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(next(), Stage::Ready(status) if status.starts_with(&line)));
+    assert!(matches!(next(), Stage::Alive(_)));
+    fs::remove_file(&path).unwrap();
+    // A sign of life may be under way.
+    while stages.recv_timeout(Duration::from_millis(600)).is_ok() {}
+}
+
+#[test]
+fn the_binary_listens_with_the_mode_that_was_asked_for() {
+    let folder = configured("'127.0.0.1:0', 'unix:SOCKET?mode=0660'");
+    let path = folder.path().join("s");
+    let file = folder.path().join("providers.yaml");
+    let configuration =
+        fs::read_to_string(&file).unwrap().replace("SOCKET", path.to_str().unwrap());
+    fs::write(&file, &configuration).unwrap();
+    // As if an earlier one had been killed.
+    drop(UnixListener::bind(&path).unwrap());
+    let script = format!("umask 077; exec {} run", env!("CARGO_BIN_EXE_evertoken"));
+    let mut first = Binary::start_shell(folder.path(), &script, &KEY);
+    first.wait_for(&format!("Listening on unix:{}", path.display()));
+    let found = fs::symlink_metadata(&path).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.permissions().mode() & 0o7777, 0o660);
+    assert_eq!(ask(first.address(), get("/-/healthy")).status, 200);
+    assert_eq!(ask_unix(&path, get("/-/healthy")).status, 200);
+
+    let second = run(folder.path(), &["run"], &KEY);
+    assert_eq!(second.status.code(), Some(69));
+    let told = text(&second.stderr);
+    let owner =
+        format!("the socket is in use by evertoken, process {}; settings.listen", first.id());
+    assert!(told.contains(&owner), "{told}");
+    assert_eq!(ask_unix(&path, get("/-/healthy")).status, 200, "the first one is unharmed");
+
+    // The configuration names the socket alone for these.
+    fs::write(&file, configuration.replace("'127.0.0.1:0', ", "")).unwrap();
+    let url = format!("unix:{}", path.display());
+    for arguments in [&["status"][..], &["status", "--url", &url], &["status", "--quiet"]] {
+        let status = run(folder.path(), arguments, &KEY);
+        assert_eq!(status.status.code(), Some(0), "{}", text(&status.stderr));
+    }
+    let reload = run(folder.path(), &["reload"], &KEY);
+    assert_eq!(reload.status.code(), Some(0), "{}", text(&reload.stderr));
+    assert!(text(&reload.stdout).contains("in use now"));
+    first.signal(Signal::TERM);
+    assert_eq!(first.code(), Some(0));
+    assert!(!path.exists());
+    let status = run(folder.path(), &["status"], &KEY);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(text(&status.stderr).contains("is it running?"), "{}", text(&status.stderr));
+    let reload = run(folder.path(), &["reload"], &KEY);
+    assert!(text(&reload.stderr).contains("No visible evertoken listens on unix:"));
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_socket_is_told_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = folder.path().join("file");
+    fs::write(&taken, "mine").unwrap();
+    let nowhere = folder.path().join("none/s");
+    for (path, part) in [
+        (&taken, "a file stands there that is no socket, and it is left alone"),
+        (&nowhere, "its folder does not exist"),
+    ] {
+        let configured = configured(&format!("'unix:{}'", path.display()));
+        let output = run(configured.path(), &["run"], &KEY);
+        assert_eq!(output.status.code(), Some(69));
+        let told = text(&output.stderr);
+        assert!(told.contains(part) && told.contains("can't listen on unix:"), "{told}");
+    }
+    assert_eq!(fs::read_to_string(&taken).unwrap(), "mine");
+}
