@@ -12,14 +12,15 @@ use fastrand::Rng;
 
 use crate::bound::Bound;
 use crate::clock::Clock;
-use crate::config::{Config, Limits, ListenAddress, Provider, Settings};
+use crate::config::{Config, Egress, Limits, ListenAddress, Provider, Settings};
 use crate::proxy::access::{Access, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
 use crate::token::grant::{self, Failure, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
 use crate::token::group::{Group, groups};
 use crate::token::places::{Contents, Seeker};
-use crate::token::refresher::{Send, Setup, Timer, TokenAnswer};
+use crate::token::refresher::{Setup, Timer};
+use crate::token::sender::{Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
@@ -156,6 +157,11 @@ pub fn refresher_setup(
 /// A name that nobody else has.
 pub(crate) fn random_name(rng: &mut Rng) -> String {
     format!("{:032x}", rng.u128(..))
+}
+
+/// Sends requests to an issuer through `egress`, for a command without a refresher.
+pub(crate) fn issuer_sender(egress: &Egress, limits: &Limits) -> Result<Send, SetupError> {
+    Ok(token_sender(Poster::new(egress, timeouts(limits))?))
 }
 
 /// Sends token requests by `poster`.

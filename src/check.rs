@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::assemble::upstream_to;
+use crate::assemble::{issuer_sender, upstream_to};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
 use crate::http::message::Headers;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
 use crate::shared::health::far_apart;
+use crate::token::discovery;
 use crate::token::state_file::{exposures, would_be_writable};
 use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 
@@ -116,6 +117,7 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
     }
     let limits = check_limits(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
+        let provider = &discovered(provider, config, &mut report);
         for (endpoint, url) in endpoints(provider) {
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
             // The offline check reports an upstream that can't be made.
@@ -124,6 +126,37 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
         }
     }
     report
+}
+
+/// `provider`, completed with the metadata of its issuer, if that names endpoints: it is fetched and not kept.
+fn discovered(provider: &Provider, config: &Config, report: &mut OnlineReport) -> Provider {
+    let mut provider = provider.clone();
+    let Credential::Refreshed(refresh) = &mut provider.credential else { return provider };
+    let Some(issuer) = refresh.issuer_for_endpoints().map(str::to_owned) else { return provider };
+    // The offline check reports connections that can't be made.
+    let Ok(send) = issuer_sender(&provider.egress, &config.settings.limits) else {
+        return provider;
+    };
+    let line = format!("{}: issuer {issuer}", provider.name);
+    let found = discovery::fetch(&issuer, &send).and_then(|metadata| {
+        discovery::complete(refresh, &metadata)?;
+        discovery::complete_login(&mut refresh.login, &metadata, (true, true));
+        Ok(metadata)
+    });
+    match found {
+        Ok(metadata) => {
+            let document = metadata.to_document();
+            let keys = document.as_object().into_iter().flat_map(|members| members.keys());
+            let named: Vec<_> = keys.filter(|key| key.ends_with("_endpoint")).cloned().collect();
+            report.fine.push(format!("{line}: its metadata names {}", named.join(", ")));
+        }
+        Err(error) => {
+            let kept = discovery::load(&config.settings.state_dir, &issuer);
+            let serves = kept.map(|kept| format!("; the copy of {} serves", kept.fetched_at));
+            report.problems.push(format!("{line}: {error}{}", serves.unwrap_or_default()));
+        }
+    }
+    provider
 }
 
 /// The limits of a check: a model may think for minutes, but nobody needs that for a HEAD.
@@ -135,11 +168,13 @@ fn check_limits(limits: &Limits) -> Limits {
 fn endpoints(provider: &Provider) -> BTreeMap<Endpoint, String> {
     let mut endpoints = BTreeMap::from([(Endpoint::Base, format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
-        endpoints.insert(Endpoint::Token, config.token_url.clone());
         let login = &config.login;
+        let token_url = Some(config.token_url.clone()).filter(|url| !url.is_empty());
         let others = [
             (Endpoint::Authorization, &login.authorization_url),
             (Endpoint::DeviceAuthorization, &login.device_authorization_url),
+            (Endpoint::Revocation, &login.revocation_url),
+            (Endpoint::Token, &token_url),
         ];
         endpoints.extend(others.into_iter().filter_map(|(one, url)| Some((one, url.clone()?))));
     }

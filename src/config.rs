@@ -31,7 +31,7 @@ pub(crate) mod token_fields;
 pub(crate) mod url;
 
 pub(crate) use auto_refresh::{
-    AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
+    AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles, Unwritten,
 };
 pub(crate) use call::CommandLine;
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};

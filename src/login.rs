@@ -19,9 +19,11 @@ use crate::clock::{Due, Moment};
 use crate::config::redirect::Loopback;
 use crate::config::{LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
+use crate::token::discovery;
 use crate::token::grant::{self, Grant, TokenRequest};
-use crate::token::refresher::{Setup, TICK_MS, TokenAnswer, store_login};
+use crate::token::refresher::{Setup, TICK_MS, store_login};
 use crate::token::scope;
+use crate::token::sender::TokenAnswer;
 
 pub(crate) mod authorization;
 pub(crate) mod callback;
@@ -82,6 +84,31 @@ pub(crate) struct LoginIo<'a> {
     pub open: &'a mut dyn FnMut(&str),
     /// Fills the bytes with unpredictable values.
     pub random: &'a mut dyn FnMut(&mut [u8]) -> io::Result<()>,
+}
+
+/// Completes the configuration of `setup` with the metadata of its issuer, if it lacks an endpoint that the login needs.
+/// Returns a warning about the metadata.
+pub(crate) fn discover(
+    setup: &mut Setup,
+    options: LoginOptions,
+) -> Result<Option<String>, LoginError> {
+    let config = &mut setup.config;
+    let Some(issuer) = config.login.issuer.clone() else { return Ok(None) };
+    let has_browser = config.login.authorization_url.is_some();
+    let has_device = config.login.device_authorization_url.is_some();
+    let has_way = match options {
+        LoginOptions { device: true, .. } => has_device,
+        LoginOptions { paste: true, .. } => has_browser,
+        _ => has_device || has_browser,
+    };
+    if has_way && !config.unwritten.token_url {
+        return Ok(None);
+    }
+    let folder = setup.state.folder();
+    let (kept, warning) = discovery::find(&issuer, folder, &setup.send, setup.clock.wall())?;
+    discovery::complete(config, &kept.metadata)?;
+    discovery::complete_login(&mut config.login, &kept.metadata, (options.paste, options.device));
+    Ok(warning)
 }
 
 /// Logs in to the provider of `setup` and stores the result; returns the message about it.
@@ -242,7 +269,9 @@ fn begin(io: &mut LoginIo<'_>) -> Result<AuthorizationRequest, LoginError> {
 }
 
 fn expected<'a>(setup: &'a Setup, attempt: &'a AuthorizationRequest) -> Expected<'a> {
-    Expected { state: &attempt.state, issuer: setup.config.login.issuer.as_deref() }
+    let login = &setup.config.login;
+    let (issuer, iss_may_lack) = (login.issuer.as_deref(), login.iss_may_lack);
+    Expected { state: &attempt.state, issuer, iss_may_lack }
 }
 
 fn send_to_browser(
@@ -333,7 +362,7 @@ mod tests {
                 authorization_url,
                 device_authorization_url,
                 redirect_uri,
-                issuer: None,
+                ..LoginEndpoints::default()
             };
         let paste = LoginOptions { paste: true, ..LoginOptions::default() };
         let by_code = LoginOptions { device: true, ..LoginOptions::default() };

@@ -14,9 +14,10 @@
 //!
 //! [`lifecycle`] decides which refresh token is presented and when, and [`refresher`] obeys it on one thread for each
 //! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] handles tokens that another program
-//! keeps.
+//! keeps. [`discovery`] asks an issuer for the endpoints that the configuration does not name.
 
 pub(crate) mod backoff;
+pub(crate) mod discovery;
 pub(crate) mod failure_text;
 pub(crate) mod grant;
 pub(crate) mod group;
@@ -27,6 +28,7 @@ pub(crate) mod places;
 pub(crate) mod refresher;
 pub(crate) mod reread;
 pub(crate) mod scope;
+pub(crate) mod sender;
 pub(crate) mod state_file;
 pub(crate) mod store;
 pub(crate) mod waiting;

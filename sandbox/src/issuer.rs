@@ -1,7 +1,7 @@
 //! The token endpoint's logic: valid refresh tokens and the treatment of used ones (RFC 9700 §4.14), the client
 //! credentials grant, and valid access tokens. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 pub use crate::common::CLIENT_ID;
 use crate::common::{Answer, random, refusal};
+use crate::discovery;
 use crate::logins::Logins;
 use crate::manners::answer::Values;
 use crate::manners::request::{TokenRequest, Wrong};
@@ -25,6 +26,8 @@ pub struct Counts {
     pub reused: u64,
     /// Refresh tokens that were used again within the overlap.
     pub overlapped: u64,
+    /// Tokens that a client revoked.
+    pub revoked: u64,
 }
 
 /// The issuer. Times are milliseconds since 1970 on a clock that never goes back.
@@ -37,6 +40,8 @@ pub struct Issuer {
     families: Vec<Family>,
     rng: fastrand::Rng,
     logins: Logins,
+    /// The ids of the public clients that registered.
+    registered: HashSet<String>,
     /// The counts since the start.
     pub counts: Counts,
 }
@@ -94,6 +99,7 @@ impl Issuer {
             families: Vec::new(),
             rng,
             logins: Logins::default(),
+            registered: HashSet::new(),
             counts: Counts::default(),
         }
     }
@@ -153,7 +159,9 @@ impl Issuer {
         has_header: impl Fn(&str) -> bool,
         now_ms: u64,
     ) -> Outcome {
-        let outcome = match request.wrong(&self.manners, has_header) {
+        let wrong = request.wrong(&self.manners, has_header);
+        let is_own = request.client_auth == ClientAuth::None && self.is_registered(&request.params);
+        let outcome = match wrong.filter(|wrong| *wrong != Wrong::Client || !is_own) {
             Some(Wrong::Request) => Outcome::WrongRequest,
             Some(Wrong::Header) => Outcome::HeaderMissing,
             Some(Wrong::Client) => Outcome::WrongClient,
@@ -193,8 +201,42 @@ impl Issuer {
     fn knows_client(&self, params: &HashMap<String, String>) -> bool {
         let secret = params.get("client_secret");
         let is_public = self.manners.request.client_auth.contains(&ClientAuth::None);
+        if self.is_registered(params) {
+            return secret.is_none();
+        }
         params.get("client_id").map(String::as_str) == Some(CLIENT_ID)
             && secret.map_or(is_public, |secret| *secret == self.client_secret)
+    }
+
+    /// True if the client of a request registered itself.
+    fn is_registered(&self, params: &HashMap<String, String>) -> bool {
+        params.get("client_id").is_some_and(|id| self.registered.contains(id))
+    }
+
+    /// Answers a registration (RFC 7591 §3).
+    pub fn register(&mut self, asked: &Value) -> Answer {
+        match discovery::register(asked, &mut self.rng) {
+            Ok((answer, id)) => {
+                self.registered.insert(id);
+                answer
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    /// Answers a revocation (RFC 7009 §2): a refresh token ends its login, and an unknown token is no error.
+    pub fn revoke(&mut self, params: &HashMap<String, String>) -> Answer {
+        if !self.knows_client(params) {
+            return refusal(401, "invalid_client");
+        }
+        let Some(token) = params.get("token") else { return refusal(400, "invalid_request") };
+        if let Some(known) = self.refresh.get(token) {
+            self.families[known.family].revoked = true;
+            self.counts.revoked += 1;
+        } else if self.access.remove(token).is_some() {
+            self.counts.revoked += 1;
+        }
+        (200, json!({}))
     }
 
     /// The tokens at the end of a login.
@@ -210,7 +252,8 @@ impl Issuer {
         own: &str,
         now_ms: u64,
     ) -> Result<String, &'static str> {
-        self.logins.authorize(params, own, &mut self.rng, now_ms)
+        let is_registered = self.is_registered(params);
+        self.logins.authorize(params, is_registered, own, &mut self.rng, now_ms)
     }
 
     /// Answers a device authorization request.

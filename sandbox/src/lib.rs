@@ -1,12 +1,14 @@
 //! A local OAuth issuer and model provider, for trying and testing evertoken.
 //!
 //! [`issuer`] is the token endpoint's logic, [`manners`] the differences between real issuers, [`logins`] the steps
-//! before it, [`device_page`] the page for a person's consent, [`provider`] the APIs' answers, and [`faults`] the
+//! before it, [`device_page`] the page for a person's consent, [`discovery`] what the
+//! issuer says of itself, [`provider`] the APIs' answers, and [`faults`] the
 //! faults on request. [`server`] serves them on a port with `tiny_http`, and [`folder`] is a demo's folder.
 //! Everything is on 127.0.0.1, and nothing here is meant for anything but trying and testing.
 
 mod common;
 pub mod device_page;
+pub mod discovery;
 pub mod faults;
 pub mod folder;
 pub mod issuer;

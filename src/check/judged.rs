@@ -14,6 +14,8 @@ pub(super) enum Endpoint {
     Base,
     /// `device_authorization_url`.
     DeviceAuthorization,
+    /// `revocation_url`.
+    Revocation,
     /// `token_url`.
     Token,
 }
@@ -25,6 +27,7 @@ impl Endpoint {
             Self::Authorization => "authorization_url",
             Self::Base => "base_url",
             Self::DeviceAuthorization => "device_authorization_url",
+            Self::Revocation => "revocation_url",
             Self::Token => "token_url",
         }
     }
@@ -124,6 +127,7 @@ fn untried(endpoint: Endpoint) -> &'static str {
         Endpoint::Base => "the credential was not tried",
         Endpoint::Token => "client, secret and refresh token were not tried",
         Endpoint::Authorization | Endpoint::DeviceAuthorization => "a login was not tried",
+        Endpoint::Revocation => "a logout was not tried",
     }
 }
 

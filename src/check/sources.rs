@@ -9,6 +9,7 @@ use crate::config::{AutoRefresh, Config, Credential, FileFormat, Missing, Provid
 use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;
+use crate::token::discovery;
 use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
 use crate::token::state_file::StateFile;
@@ -43,6 +44,9 @@ pub(crate) fn find(config: &Config, now: Moment) -> CredentialFindings {
             Ok(Some(source)) => found.tell(&provider.name, &source),
             Ok(None) => {}
             Err(problem) => found.problems.push(format!("{}: {problem}", provider.name)),
+        }
+        if let Credential::Refreshed(refresh) = &provider.credential {
+            found.lines.extend(endpoints_of(provider, refresh, config));
         }
         if let Some(group) = group.filter(|group| group.lead == index) {
             found.warn_of_foreign_tokens(group, config);
@@ -107,6 +111,16 @@ impl CredentialFindings {
     }
 }
 
+/// The line about endpoints that the issuer's metadata names.
+fn endpoints_of(provider: &Provider, refresh: &AutoRefresh, config: &Config) -> Option<String> {
+    let issuer = refresh.issuer_for_endpoints()?;
+    let kept = match discovery::load(&config.settings.state_dir, issuer) {
+        Some(kept) => format!("kept copy of {}", kept.fetched_at),
+        None => "not fetched yet".to_owned(),
+    };
+    Some(format!("{}: endpoints come from {issuer}'s metadata ({kept})", provider.name))
+}
+
 /// None if the credential itself is missing, which [`crate::config::resolve::missing_secrets`] reports. The error is
 /// the reason why it can't be found.
 fn source_of(
@@ -124,10 +138,11 @@ fn source_of(
             let place =
                 group.map_or_else(|| provider.slug.clone(), |group| place_of(group, config));
             let refresh = group.map_or(&**refresh, |group| &group.config);
+            let refresh = discovery::completed(refresh, &config.settings.state_dir);
             let state = StateFile::new(&config.settings.state_dir, place);
             let stored = state.load_if_there();
             let stored = stored.map_err(|error| unusable(&state.path(), &error))?;
-            return refreshed((refresh, &provider.slug), stored, &state.path(), now);
+            return refreshed((&refresh, &provider.slug), stored, &state.path(), now);
         }
     }))
 }

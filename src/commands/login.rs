@@ -9,6 +9,7 @@ use crate::login::{self, LoginError, LoginOptions};
 use crate::token::group::groups;
 use crate::token::refresher::Setup;
 use crate::token::state_file::check_writable;
+use log::warn;
 
 use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, Done, FAILED, begin, fail, not_refreshed, provider_called, refresher,
@@ -26,7 +27,7 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> Done {
     let groups = groups(&config.providers);
     let group = groups.iter().find(|group| group.members.contains(&index));
     let group = group.ok_or_else(|| fail(not_refreshed(&config.providers[index]), BAD_CONFIG))?;
-    let setup = refresher(0, group, &config, &mut environment)?;
+    let mut setup = refresher(0, group, &config, &mut environment)?;
     if let Some(error) = unreadable_state(&setup) {
         let path = setup.state.path();
         let path = path.display();
@@ -34,6 +35,11 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> Done {
             "The state file {path} can't be read ({error}), so a login could not be stored; mend that first"
         );
         return Err(fail(why, FAILED));
+    }
+    let found = login::discover(&mut setup, options);
+    let warning = found.map_err(|error| fail(&error, exit_code(&error)))?;
+    if let Some(warning) = warning {
+        warn!("{warning}");
     }
     let done = log_in(&setup, options).map_err(|error| fail(&error, exit_code(&error)))?;
     say_out(&done);

@@ -12,7 +12,7 @@ use crate::secret::Secret;
 /// `auto_refresh_config`, if it is enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AutoRefresh {
-    /// `https`, or `http` to a loopback address.
+    /// `https`, or `http` to a loopback address; empty as long as `issuer`'s metadata has to name it.
     pub token_url: String,
     /// The client's identifier (RFC 6749 §2.2).
     pub client_id: Result<String, Missing>,
@@ -42,8 +42,19 @@ pub struct AutoRefresh {
     pub files: SecretFiles,
     /// The endpoints for `evertoken login`.
     pub login: LoginEndpoints,
+    /// The values that the metadata of `issuer` gives.
+    pub unwritten: Unwritten,
     /// The form of commands for this configuration.
     pub call: CommandLine,
+}
+
+/// The values that stand nowhere in the configuration, so that the metadata of `issuer` gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwritten {
+    /// `token_url`: the issuer stands for it in the identity of a chain.
+    pub token_url: bool,
+    /// `client_auth`.
+    pub client_auth: bool,
 }
 
 impl AutoRefresh {
@@ -53,17 +64,36 @@ impl AutoRefresh {
         self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
     }
 
-    /// Hash of the `token_url` and the client; None if either is missing.
+    /// The written text that tells this issuer from others: the `token_url`, else `issuer`, which stays the same
+    /// while its metadata changes.
+    pub fn issuer_or_token_url(&self) -> &str {
+        match &self.login.issuer {
+            Some(issuer) if self.unwritten.token_url => issuer,
+            _ => &self.token_url,
+        }
+    }
+
+    /// The issuer, if its metadata names endpoints that refreshes and logins need.
+    pub fn issuer_for_endpoints(&self) -> Option<&str> {
+        let login = &self.login;
+        let has_way = login.authorization_url.is_some() || login.device_authorization_url.is_some();
+        let is_login_open = !has_way && self.grant_type == GrantType::RefreshToken;
+        let issuer = login.issuer.as_deref()?;
+        (self.unwritten.token_url || is_login_open).then_some(issuer)
+    }
+
+    /// Hash of the `token_url`, or of `issuer` in its place, and the client; None if either is missing.
     pub fn client_hash(&self) -> Option<String> {
         let client_id = self.client_id.as_ref().ok()?;
-        if self.token_url.is_empty() || client_id.is_empty() {
+        let issuer = self.issuer_or_token_url();
+        if issuer.is_empty() || client_id.is_empty() {
             return None;
         }
-        Some(Secret::new(format!("{}\n{client_id}", self.token_url)).hash())
+        Some(Secret::new(format!("{issuer}\n{client_id}")).hash())
     }
 }
 
-/// The endpoints that only `evertoken login` needs, besides the token endpoint.
+/// The endpoints that only `evertoken login` and `evertoken logout` need, besides the token endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoginEndpoints {
     /// The authorization endpoint (RFC 6749 §3.1); its query is kept.
@@ -72,14 +102,20 @@ pub struct LoginEndpoints {
     pub device_authorization_url: Option<String>,
     /// The address to which the browser returns (RFC 6749 §3.1.2).
     pub redirect_uri: Option<Redirect>,
-    /// The required value of the callback's `iss` (RFC 9207).
+    /// The issuer's identifier: the required value of the callback's `iss` (RFC 9207), and the place of its metadata.
     pub issuer: Option<String>,
+    /// True if the issuer's metadata does not say that callbacks have an `iss`.
+    pub iss_may_lack: bool,
+    /// The revocation endpoint (RFC 7009 §2).
+    pub revocation_url: Option<String>,
 }
 
 impl LoginEndpoints {
-    /// True if there is a way to log in.
+    /// True if there is a way to log in, or the issuer's metadata may name one.
     pub fn exist(&self) -> bool {
-        self.authorization_url.is_some() || self.device_authorization_url.is_some()
+        self.authorization_url.is_some()
+            || self.device_authorization_url.is_some()
+            || self.issuer.is_some()
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
 }
 
 /// True if `url` leads to this machine.
-pub(in crate::config) fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
 }
 

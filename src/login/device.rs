@@ -10,7 +10,7 @@ use crate::login::refused;
 use crate::secret::Secret;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
-use crate::token::refresher::TokenAnswer;
+use crate::token::sender::TokenAnswer;
 
 /// RFC 8628 §3.4.
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";

@@ -5,6 +5,7 @@ use std::io;
 use crate::config::Missing;
 use crate::login::device::DeviceError;
 use crate::login::refused;
+use crate::token::discovery::DiscoveryError;
 use crate::token::grant::Failure;
 use crate::token::refresher::NotStored;
 
@@ -16,6 +17,9 @@ pub(crate) enum LoginError {
         "Provider {0}: auto_refresh_config needs {1} for this login; providers.yaml.example shows where it stands"
     )]
     Unconfigured(String, &'static str),
+    /// The issuer's metadata, which the login needs, is not known.
+    #[error("{0}")]
+    NoMetadata(#[from] DiscoveryError),
     /// A secret that the configuration names is missing.
     #[error("{0}")]
     Missing(#[from] Missing),

@@ -72,6 +72,13 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
                 commands.check_online
             );
         }
+        Trouble::NoMetadata => {
+            return format!(
+                "Check the network and issuer, or write token_url; `{}` shows the metadata. evertoken retries by \
+                 itself.",
+                commands.check_online
+            );
+        }
         Trouble::OutOfResources => {
             "Raise the limit that the log names, or lower settings.max_connections."
         }
@@ -145,6 +152,7 @@ mod tests {
             (State::Failing, Some(Trouble::Missing), Refreshed, "Or log in: `evertoken login"),
             (State::Unavailable, Some(Trouble::LoginNeeded), Refreshed, "Log in: `evertoken"),
             (State::Failing, Some(Trouble::Unreachable), Refreshed, "check --online"),
+            (State::Failing, Some(Trouble::NoMetadata), Refreshed, "write token_url"),
             (State::Failing, Some(Trouble::NoAnswer), Refreshed, "issuer's side"),
             (State::Failing, Some(Trouble::IssuerFails), Refreshed, "issuer's side"),
             (State::Failing, Some(Trouble::NotAToken), Refreshed, "captive portal"),

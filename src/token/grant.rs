@@ -23,7 +23,7 @@ use codes::Meaning;
 pub use failure::{Class, Failure, Reached, What};
 pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
-pub(crate) use request::{TokenRequest, request, request_with};
+pub(crate) use request::{TokenRequest, get, request, request_with};
 
 /// A usable token response (RFC 6749 §5.1).
 #[derive(Debug)]
@@ -160,7 +160,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::config::{
-        AutoRefresh, ClientAuth, CommandLine, GrantType, LoginEndpoints, RequestFormat, SecretFiles,
+        AutoRefresh, ClientAuth, CommandLine, GrantType, LoginEndpoints, RequestFormat,
+        SecretFiles, Unwritten,
     };
 
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -183,6 +184,7 @@ pub(crate) mod tests {
             retry_interval: Duration::from_hours(1),
             files: SecretFiles::default(),
             login: LoginEndpoints::default(),
+            unwritten: Unwritten::default(),
             call: CommandLine::default(),
         }
     }

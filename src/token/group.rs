@@ -8,7 +8,8 @@ use crate::config::{AutoRefresh, Credential, Missing, Provider, SecretLookup};
 /// The identity of a chain of refresh tokens: providers with the same identity share a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    token_url: String,
+    /// The `token_url`, else the `issuer`.
+    issuer: String,
     client_id: Result<String, Missing>,
     /// Compared by value, whichever variable or file it came from; a missing seed is compared by that name.
     seed: SecretLookup,
@@ -45,8 +46,8 @@ struct Member<'a> {
 impl Identity {
     fn of(config: &AutoRefresh) -> Option<Self> {
         let seed = config.seed.clone()?;
-        let (token_url, client_id) = (config.token_url.clone(), config.client_id.clone());
-        Some(Self { token_url, client_id, seed })
+        let (issuer, client_id) = (config.issuer_or_token_url(), config.client_id.clone());
+        Some(Self { issuer: issuer.to_owned(), client_id, seed })
     }
 }
 
@@ -154,7 +155,7 @@ pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
         let same_seed =
             |other: &&Group| one.seed_hash().is_some() && other.seed_hash() == one.seed_hash();
         for other in groups[index + 1..].iter().filter(same_seed) {
-            let key = if one.config.token_url == other.config.token_url {
+            let key = if one.config.issuer_or_token_url() == other.config.issuer_or_token_url() {
                 "client_id"
             } else {
                 "token_url"

@@ -48,6 +48,8 @@ pub enum Trouble {
     Unreachable,
     /// Descriptors, threads or memory ran out.
     OutOfResources,
+    /// The issuer's metadata, which names the token endpoint, is not known.
+    NoMetadata,
     /// The issuer did not answer.
     NoAnswer,
     /// The issuer's answer is no token response.
@@ -141,6 +143,7 @@ impl Trouble {
             (What::Missing(_), _) => Self::Missing,
             (What::NoAnswer(_), Reached::No) => Self::Unreachable,
             (What::NoAnswer(_), Reached::Perhaps) => Self::NoAnswer,
+            (What::NoMetadata(_), _) => Self::NoMetadata,
             (What::Short(_), _) => Self::OutOfResources,
             (What::NotAToken(_), _) => Self::NotAToken,
             (What::Status(..), _) if answer_lost => Self::AnswerLost,

@@ -19,6 +19,7 @@ mod attempt;
 mod desk;
 mod hindrance;
 mod inbox;
+mod issuer;
 mod life;
 mod login;
 mod moves;
@@ -30,8 +31,8 @@ mod words;
 pub(crate) use inbox::{Change, Inbox};
 pub(crate) use login::NotStored;
 pub use login::store_login;
-pub(crate) use setup::{Send, Timer};
-pub use setup::{Setup, TICK_MS, TokenAnswer};
+pub(crate) use setup::Timer;
+pub use setup::{Setup, TICK_MS};
 
 /// The time between two looks of a stop at an ending refresher.
 const END_LOOK_EVERY: Duration = Duration::from_millis(5);

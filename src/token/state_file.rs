@@ -7,6 +7,7 @@ mod file;
 mod folder;
 mod lock;
 mod read;
+mod whole;
 mod write;
 
 pub use file::StateFile;
@@ -14,6 +15,7 @@ pub(crate) use folder::{check_writable, exposures, would_be_writable};
 pub use lock::Locking;
 pub(crate) use lock::StateLock;
 pub(crate) use read::StoredState;
+pub(crate) use whole::write_whole;
 
 #[cfg(test)]
 mod tests;

@@ -57,7 +57,10 @@ fn reuse_revokes_the_family() {
     assert!(!issuer.is_valid(&access, 1));
     assert_eq!(refresh(&mut issuer, &next.unwrap(), 0), Outcome::Dead);
     granted(refresh(&mut issuer, &other, 0));
-    assert_eq!(issuer.counts, Counts { granted: 2, refused: 2, reused: 1, overlapped: 0 });
+    assert_eq!(
+        issuer.counts,
+        Counts { granted: 2, refused: 2, reused: 1, overlapped: 0, revoked: 0 }
+    );
 }
 
 #[test]

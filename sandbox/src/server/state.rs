@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tiny_http::{Header, Request, Response};
 
 use crate::device_page::{self, Visit};
+use crate::discovery;
 use crate::faults::{Fault, Faults};
 use crate::issuer::{Issuer, Outcome};
 use crate::manners::answer::{Answer, Values, fill, of_api};
@@ -19,6 +20,9 @@ use crate::server::Clock;
 
 /// The largest accepted request body.
 const BODY_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The place of the metadata of the provider's API.
+const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
 /// What every request is answered with.
 pub(super) struct State {
@@ -83,6 +87,21 @@ impl State {
                 let (status, answer) = lock(&self.issuer).device(&params, &own, self.now_ms());
                 send(request, json_answer(status, &answer));
             }
+            "/oauth/revoke" => {
+                let asked = token_request(&request, &body).params;
+                let (status, answer) = lock(&self.issuer).revoke(&asked);
+                send(request, json_answer(status, &answer));
+            }
+            "/oauth/register" => {
+                let asked = serde_json::from_slice(&body).unwrap_or_default();
+                let (status, answer) = lock(&self.issuer).register(&asked);
+                send(request, json_answer(status, &answer));
+            }
+            "/.well-known/oauth-authorization-server" | "/.well-known/openid-configuration" => {
+                let methods: Vec<_> =
+                    self.manners.request.client_auth.iter().map(|one| one.as_str()).collect();
+                send(request, json_answer(200, &discovery::of_issuer(&self.url, &methods)));
+            }
             "/device" => self.device_page(request, &body),
             "/control/faults" => {
                 let list = serde_json::from_slice(&body).unwrap_or_default();
@@ -110,13 +129,18 @@ impl State {
                 let counts = lock(&self.issuer).counts;
                 let value = json!({
                     "granted": counts.granted, "refused": counts.refused, "reused": counts.reused,
-                    "overlapped": counts.overlapped,
+                    "overlapped": counts.overlapped, "revoked": counts.revoked,
                     "requests": self.requests.load(Ordering::SeqCst),
                     "requests_without_valid_token": self.refused.load(Ordering::SeqCst),
                 });
                 send(request, json_answer(200, &value));
             }
-            _ => self.provider(request, &path, &body),
+            _ => match path.strip_prefix(RESOURCE_METADATA) {
+                Some(path) => {
+                    send(request, json_answer(200, &discovery::of_resource(&self.url, path)));
+                }
+                None => self.provider(request, &path, &body),
+            },
         }
     }
 
@@ -209,7 +233,12 @@ impl State {
         };
         match reply {
             Reply::Json(status, value) => {
-                send(request, fault.instead_of(json_answer(status, &value)));
+                let mut answer = json_answer(status, &value);
+                if status == 401 {
+                    let challenge = discovery::challenge(&self.url, path);
+                    answer.headers.push(("WWW-Authenticate".to_owned(), challenge));
+                }
+                send(request, fault.instead_of(answer));
             }
             // A client that leaves ends the stream.
             Reply::Events(events) => drop(self.stream(request, &events, &fault)),

@@ -7,7 +7,7 @@ use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::resolve::{endpoint, login_endpoints, token_fields};
 use crate::config::{
     AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, RequestFormat,
-    SecretFiles, WatchedFile, secret_of_file,
+    SecretFiles, Unwritten, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -64,9 +64,15 @@ pub(super) fn read_auto_refresh(
     let login = login_endpoints::read(&section, grant_type);
     let client_id = read_client_id(&section, sources, enabled);
     let seed = read_seed(&section, known_grant, !enabled || login.exist(), sources);
-    if enabled {
-        section.require("token_url", "auto_refresh_config needs a 'token_url'");
+    if enabled && login.issuer.is_none() {
+        let message =
+            "auto_refresh_config needs a 'token_url', or an 'issuer' whose metadata names it";
+        section.require("token_url", message);
     }
+    let unwritten = Unwritten {
+        token_url: login.issuer.is_some() && !section.has("token_url"),
+        client_auth: !section.has("client_auth"),
+    };
     let file_of = |secret: &Option<NamedSecret>| secret.as_ref()?.file.clone();
     let refresh = AutoRefresh {
         files: SecretFiles {
@@ -96,6 +102,7 @@ pub(super) fn read_auto_refresh(
             .seconds("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS),
         retry_interval: section.seconds("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS),
         login,
+        unwritten,
         call: CommandLine::default(),
     };
     check_extra_params(&section, &refresh.extra_params);
@@ -186,7 +193,7 @@ fn read_seed(
     match (grant, &seed) {
         (Some(GrantType::RefreshToken), None) if is_needed => section.require(
             "refresh_token_env",
-            "auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
+            "auto_refresh_config needs a 'refresh_token_env', or an 'issuer', 'authorization_url' or \
              'device_authorization_url' for evertoken login",
         ),
         (Some(GrantType::ClientCredentials), Some(_)) => {

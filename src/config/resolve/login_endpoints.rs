@@ -1,4 +1,4 @@
-//! The keys of `auto_refresh_config` that only `evertoken login` uses.
+//! The keys of `auto_refresh_config` for `evertoken login`, `evertoken logout` and the issuer's metadata.
 
 use crate::config::raw::Section;
 use crate::config::resolve::endpoint;
@@ -16,20 +16,35 @@ pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
             section, "device_authorization_url", "secrets are sent there",
         ),
         redirect_uri: redirect.and_then(Result::ok),
-        issuer: section.text("issuer"),
+        issuer: read_issuer(section),
+        iss_may_lack: false,
+        revocation_url: endpoint::read(section, "revocation_url", "tokens are sent there"),
     };
     let has_browser = login.authorization_url.is_some();
-    for (key, given) in
-        [("redirect_uri", login.redirect_uri.is_some()), ("issuer", login.issuer.is_some())]
-    {
-        if given && !has_browser {
-            section.error(key, format!("'{key}' needs an 'authorization_url'"));
-        }
+    if login.redirect_uri.is_some() && !has_browser && login.issuer.is_none() {
+        let message =
+            "'redirect_uri' needs an 'authorization_url', or an 'issuer' whose metadata names it";
+        section.error("redirect_uri", message);
     }
-    if grant == GrantType::ClientCredentials && login.exist() {
+    let has_login =
+        has_browser || login.device_authorization_url.is_some() || login.redirect_uri.is_some();
+    if grant == GrantType::ClientCredentials && has_login {
         section.error("grant_type", "client_credentials knows no login");
     }
     login
+}
+
+/// `issuer`: the URL of an issuer (RFC 8414 §2). With all endpoints written it is only compared with the callback's
+/// `iss`, so it may then be any text.
+fn read_issuer(section: &Section<'_>) -> Option<String> {
+    if section.has("token_url") && section.has("authorization_url") {
+        return section.text("issuer");
+    }
+    let issuer = endpoint::read(section, "issuer", "its metadata says where secrets are sent")?;
+    if issuer.contains('?') {
+        section.error("issuer", "'issuer' must not hold a '?'");
+    }
+    Some(issuer)
 }
 
 #[cfg(test)]
@@ -48,10 +63,18 @@ mod tests {
         fine(&with_login(
             "authorization_url: https://i/a\nredirect_uri: urn:ietf:wg:oauth:2.0:oob",
         ));
+        // An issuer's metadata names the endpoints that are not written; beside written ones it may be any text.
+        let config = fine(&with_login("issuer: https://i/tenant"));
+        assert_eq!(refresh(&config).issuer_for_endpoints(), Some("https://i/tenant"));
+        let all = "authorization_url: https://i/a\nissuer: accounts.google.com\nrevocation_url: https://i/r";
+        let config = fine(&with_login(all));
+        assert_eq!(refresh(&config).issuer_for_endpoints(), None);
+        assert_eq!(refresh(&config).login.revocation_url.as_deref(), Some("https://i/r"));
+        fine(&with_login("issuer: https://i\nredirect_uri: http://localhost:5/cb"));
         let cases = [
             (
                 "",
-                "f:7:7: auto_refresh_config needs a 'refresh_token_env', or an 'authorization_url' or \
+                "f:7:7: auto_refresh_config needs a 'refresh_token_env', or an 'issuer', 'authorization_url' or \
                  'device_authorization_url' for evertoken login",
             ),
             (
@@ -71,8 +94,25 @@ mod tests {
                  addresses alone",
             ),
             (
-                "device_authorization_url: https://i/d\nissuer: https://i",
-                "f:10:15: 'issuer' needs an 'authorization_url'",
+                "device_authorization_url: https://i/d\nredirect_uri: http://localhost",
+                "f:10:21: 'redirect_uri' needs an 'authorization_url', or an 'issuer' whose metadata names it",
+            ),
+            (
+                "revocation_url: http://i/r\nissuer: https://i",
+                "f:9:23: 'revocation_url' must be https, since tokens are sent there; http is for loopback \
+                 addresses alone",
+            ),
+            ("issuer: https://i?tenant=x", "f:9:15: 'issuer' must not hold a '?'"),
+            ("issuer: https://i/#x", "f:9:15: 'issuer' must not hold a '#'"),
+            (
+                "issuer: http://i",
+                "f:9:15: 'issuer' must be https, since its metadata says where secrets are sent; http is for \
+                 loopback addresses alone",
+            ),
+            (
+                "issuer: login.example.com",
+                "f:9:15: 'issuer' must be an https URL, not \"login.example.com\"; did you mean \
+                 \"https://login.example.com\"?",
             ),
             (
                 "authorization_url: https://i/a\nauthorisation_url: x",

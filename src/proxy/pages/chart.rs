@@ -110,6 +110,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::LoginNeeded => "no login yet",
         Trouble::Unreachable => "no connection",
         Trouble::OutOfResources => "descriptors, threads or memory ran out",
+        Trouble::NoMetadata => "the issuer's metadata is not known",
         Trouble::NoAnswer => "no answer",
         Trouble::NotAToken => "no token in the answer",
         Trouble::Throttled => "asked too often",

@@ -50,6 +50,9 @@ pub enum What {
     /// No answer, because of DNS, connection, TLS or a timeout.
     #[error("{0}")]
     NoAnswer(String),
+    /// The issuer's metadata, which names the token endpoint, is not known.
+    #[error("{0}")]
+    NoMetadata(String),
     /// A missing secret.
     #[error("{0}")]
     Missing(Missing),
@@ -75,6 +78,11 @@ impl Failure {
     /// A resource ran out that a request needs.
     pub fn short(shortage: Shortage) -> Self {
         Self::passing(Reached::No, What::Short(shortage))
+    }
+
+    /// The issuer's metadata, which names the token endpoint, is not known.
+    pub(in crate::token) fn no_metadata(why: impl Into<String>) -> Self {
+        Self::passing(Reached::No, What::NoMetadata(why.into()))
     }
 
     /// A secret is not there.

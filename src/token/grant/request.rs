@@ -10,6 +10,9 @@ use crate::secret::Secret;
 /// The header that names the program.
 pub(in crate::token) const USER_AGENT: &str = "user-agent";
 
+/// Its value.
+const OWN_USER_AGENT: &str = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
+
 /// A request to an issuer, ready to be sent.
 #[derive(Debug)]
 pub struct TokenRequest {
@@ -40,6 +43,15 @@ pub(crate) fn request(
         params.push(("refresh_token", token.expose()));
     }
     request_with(config, &config.token_url, params, scope)
+}
+
+/// A request for the document at `url`.
+pub(crate) fn get(url: &str) -> TokenRequest {
+    let headers = vec![
+        ("accept".to_owned(), Secret::new("application/json")),
+        (USER_AGENT.to_owned(), Secret::new(OWN_USER_AGENT)),
+    ];
+    TokenRequest { method: "GET", url: url.to_owned(), headers, body: Secret::new("") }
 }
 
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
@@ -78,8 +90,7 @@ pub(crate) fn request_with<'a>(
     headers.push(("content-type".to_owned(), Secret::new(content_type)));
     headers.push(("accept".to_owned(), Secret::new("application/json")));
     // Some issuers refuse requests without a User-Agent.
-    let user_agent = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
-    headers.push((USER_AGENT.to_owned(), Secret::new(user_agent)));
+    headers.push((USER_AGENT.to_owned(), Secret::new(OWN_USER_AGENT)));
     for (name, value) in &config.headers {
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));

@@ -12,15 +12,15 @@ use crate::token::refresher::attempt::RefreshAttempt;
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::inbox::{Change, Event, Orders};
+use crate::token::refresher::issuer::Issuer;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::moves::{Moves, leave_old_places};
 use crate::token::refresher::secrets;
-use crate::token::refresher::setup::{
-    BUSY_WAIT_MAX_MS, LOCK_RETRY_MS, Send, Setup, TICK_MS, Timer,
-};
+use crate::token::refresher::setup::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS, Setup, TICK_MS, Timer};
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::file::File;
 use crate::token::refresher::vault::shared::Shared;
+use crate::token::sender::Send;
 use crate::token::store::Generation;
 use crate::token::waiting::Cause;
 
@@ -34,6 +34,7 @@ const CLOCK_RETRY_MS: u64 = 2_000;
 /// The working refresher of one chain.
 pub(super) struct Actor {
     life: Life,
+    issuer: Issuer,
     vault: Vault,
     moves: Moves,
     orders: Orders,
@@ -52,13 +53,15 @@ impl Actor {
     /// Loads the stored record and publishes its state.
     pub(super) fn new(setup: Setup, orders: Orders, is_single: bool) -> Self {
         let mut desk = Desk::of(&setup);
-        let Setup { config, state, seeker, chain, timer, send, rng, .. } = setup;
+        let Setup { mut config, state, seeker, chain, timer, send, rng, .. } = setup;
         let moves = Moves::new(state.path());
+        let issuer = Issuer::begin(&mut config, &state, &mut desk);
         let (file, stored) = File::open(state, seeker, &mut desk);
         let life = Life::new(desk, config, stored, is_single);
         let now_ms = life.now().steady_ms;
         let mut actor = Self {
             life,
+            issuer,
             vault: Vault { file, shared: Shared::new(chain) },
             moves,
             orders,
@@ -233,6 +236,7 @@ impl Actor {
     fn refresh(&mut self) -> Result<(), Hindrance> {
         let attempt = RefreshAttempt {
             life: &mut self.life,
+            issuer: &mut self.issuer,
             vault: &mut self.vault,
             orders: &mut self.orders,
             send: &self.send,
@@ -358,7 +362,8 @@ impl Actor {
             vault.save_again(life);
         }
         life.desk.change(&setup);
-        let Setup { config, state, seeker, chain, timer, send, .. } = setup;
+        let Setup { mut config, state, seeker, chain, timer, send, .. } = setup;
+        self.issuer = Issuer::begin(&mut config, &state, &mut life.desk);
         if !keeps_chain {
             vault.shared.change(chain, life);
         }

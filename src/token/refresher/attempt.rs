@@ -10,12 +10,13 @@ use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::hindrance::Hindrance;
 use crate::token::refresher::inbox::Orders;
+use crate::token::refresher::issuer::Issuer;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::secrets;
-use crate::token::refresher::setup::{Send, TokenAnswer};
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::shared::Entry;
 use crate::token::refresher::words::{next_try, shortened, tell};
+use crate::token::sender::{Send, TokenAnswer};
 use crate::token::waiting::Cause;
 
 /// The shortest and the longest time for a token request.
@@ -25,6 +26,7 @@ const REQUEST_MAX_MS: u64 = 30_000;
 /// The parts that a refresh uses.
 pub(super) struct RefreshAttempt<'a> {
     pub(super) life: &'a mut Life,
+    pub(super) issuer: &'a mut Issuer,
     pub(super) vault: &'a mut Vault,
     pub(super) orders: &'a mut Orders,
     pub(super) send: &'a Send,
@@ -52,6 +54,8 @@ impl RefreshAttempt<'_> {
         }
         self.orders.begin();
         self.life.publish(true);
+        // Before the lock and the lease, which other processes and hosts wait for.
+        let no_metadata = self.issuer.freshen(self.life, &self.vault.file.state, self.send).err();
         let lock = match self.vault.lock_and_take_up(self.life) {
             Ok(_) | Err(Hindrance::Busy) if self.is_settled() => return Ok(()),
             lock => lock?,
@@ -63,7 +67,7 @@ impl RefreshAttempt<'_> {
             beginning => beginning?,
         };
         let outcome = match self.vault.shared.enter(&mut self.vault.file, self.life) {
-            Ok(Entry::Ours) => self.refresh(),
+            Ok(Entry::Ours) => self.refresh(no_metadata),
             Ok(Entry::Settled) => Ok(()),
             Err(hindrance) => Err(hindrance),
         };
@@ -94,14 +98,14 @@ impl RefreshAttempt<'_> {
         is_settled
     }
 
-    /// Refreshes with the credential that the lifecycle presents.
-    fn refresh(&mut self) -> Result<(), Hindrance> {
+    /// Refreshes with the credential that the lifecycle presents; `no_metadata` says why the token endpoint is unknown.
+    fn refresh(&mut self, no_metadata: Option<Failure>) -> Result<(), Hindrance> {
         self.life
             .desk
             .info(format_args!("Starting token refresh for provider: {}", self.life.desk.name));
         let presented = self.life.machine.presented();
         let began = self.life.now();
-        let outcome = self.exchange(&presented);
+        let outcome = self.exchange(&presented, no_metadata);
         let ended = self.life.now();
         let trouble = match outcome {
             Ok((grant, sent)) => {
@@ -119,8 +123,15 @@ impl RefreshAttempt<'_> {
         Ok(())
     }
 
-    fn exchange(&mut self, presented: &Presented) -> Result<(Grant, Moment), NoGrant> {
+    fn exchange(
+        &mut self,
+        presented: &Presented,
+        no_metadata: Option<Failure>,
+    ) -> Result<(Grant, Moment), NoGrant> {
         let request = self.life.token_request(presented)?;
+        if let Some(failure) = no_metadata {
+            return Err(failure.into());
+        }
         self.vault
             .shared
             .begin(presented, &mut self.vault.file, self.life)
@@ -185,6 +196,9 @@ impl RefreshAttempt<'_> {
         let told = tell(failure, after, login.as_deref());
         let wait_ms = after.next_attempt.left_ms(now);
         let trouble = Trouble::of(failure, after.answer_lost);
+        if matches!(trouble, Trouble::WrongUrl | Trouble::NotAToken | Trouble::Unreachable) {
+            self.issuer.doubt(now);
+        }
         let name = &life.desk.name;
         if let What::Short(shortage) = failure.what {
             shortage.say(&format!("the token of provider {name} can't be refreshed"));

@@ -8,10 +8,9 @@ use fastrand::Rng;
 
 use crate::clock::Clock;
 use crate::config::AutoRefresh;
-use crate::http::message::Headers;
 use crate::shared::chain::SharedChain;
-use crate::token::grant::{Failure, TokenRequest};
 use crate::token::places::Seeker;
+use crate::token::sender::Send;
 use crate::token::state_file::StateFile;
 use crate::token::store::{PostingKey, TokenStore};
 
@@ -22,21 +21,6 @@ pub const TICK_MS: u64 = 30_000;
 pub(super) const LOCK_RETRY_MS: u64 = 250;
 /// The longest wait of a command for another process or host: longer than a token request may take.
 pub(super) const BUSY_WAIT_MAX_MS: u64 = 45_000;
-
-/// A token endpoint's whole answer.
-#[derive(Debug)]
-pub struct TokenAnswer {
-    /// HTTP status.
-    pub status: u16,
-    /// Header fields.
-    pub headers: Headers,
-    /// The body, at most 1 MiB.
-    pub body: Vec<u8>,
-}
-
-/// Sends a token request, within the given time. Fails if no answer comes.
-pub(crate) type Send =
-    Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, Failure> + std::marker::Send>;
 
 /// Makes a channel that becomes ready after a time: a test can hold the other end.
 pub(crate) type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, unbounded};
@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::clock::{Clock, Moment, Timestamp};
-use crate::config::{AutoRefresh, SecretFiles};
+use crate::config::{AutoRefresh, LoginEndpoints, SecretFiles, Unwritten};
 use crate::http::message::Headers;
 use crate::record::{Saved, SavedAccess};
 use crate::secret::Secret;
@@ -18,6 +18,7 @@ use crate::token::grant;
 use crate::token::grant::TokenRequest;
 use crate::token::places::Seeker;
 use crate::token::refresher::setup::LOCK_RETRY_MS;
+use crate::token::sender::{Send, TokenAnswer};
 use crate::token::state_file::StateFile;
 use crate::token::store::TokenStore;
 
@@ -502,4 +503,50 @@ fn what_is_stored_counts_once_it_can_be_read() {
     assert_eq!(posting.token.as_ref().unwrap().secret, Secret::new("good"));
     assert_eq!((asleep.asked.load(Ordering::SeqCst), &posting.waiting), (0, &None));
     assert_eq!(state.load().unwrap(), Some(stored));
+}
+
+/// An issuer's metadata is fetched once a day; while it can't be read, the kept copy serves.
+#[test]
+fn metadata_is_read_anew_after_a_day_and_the_old_copy_serves_until_then() {
+    let is_up = Arc::new(AtomicBool::new(true));
+    let of_issuer = is_up.clone();
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let count = asked.clone();
+    let config = AutoRefresh {
+        token_url: String::new(),
+        unwritten: Unwritten { token_url: true, client_auth: false },
+        login: LoginEndpoints { issuer: Some("https://i".into()), ..LoginEndpoints::default() },
+        ..grant::tests::config()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut asleep = Asleep::with(folder, config, move |request| {
+        if request.method == "GET" {
+            let count = count.fetch_add(1, Ordering::SeqCst);
+            let body =
+                format!(r#"{{"issuer":"https://i","token_endpoint":"https://i/token-{count}"}}"#);
+            let status = if of_issuer.load(Ordering::SeqCst) { 200 } else { 404 };
+            return (status, body.into_bytes());
+        }
+        let grant = format!(
+            r#"{{"access_token":"{}","refresh_token":"r","expires_in":36000}}"#,
+            request.url.trim_start_matches("https://i/")
+        );
+        (200, grant.into_bytes())
+    });
+    let token = |asleep: &Asleep| asleep.store.read(0).token.clone().unwrap().secret;
+    asleep.sleeps_after(0);
+    assert_eq!(token(&asleep), Secret::new("token-0"));
+    let hours = |hours: u64| hours * 3_600_000;
+    let asked = || asked.load(Ordering::SeqCst);
+    asleep.sleeps_after(hours(10));
+    assert_eq!(asked(), 1, "less than a day");
+    asleep.sleeps_after(hours(15));
+    assert_eq!((asked(), token(&asleep)), (2, Secret::new("token-1")));
+    is_up.store(false, Ordering::SeqCst);
+    asleep.sleeps_after(hours(25));
+    // Both addresses of an issuer without a path.
+    assert_eq!((asked(), token(&asleep)), (4, Secret::new("token-1")));
+    is_up.store(true, Ordering::SeqCst);
+    asleep.sleeps_after(hours(10));
+    assert_eq!((asked(), token(&asleep)), (5, Secret::new("token-4")));
 }

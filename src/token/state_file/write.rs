@@ -1,14 +1,14 @@
 //! Replaces, renames and removes state files, each in one step.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
 use crate::record::Saved;
 use crate::secret::Secret;
 use crate::token::state_file::file::StateFile;
-use crate::token::state_file::folder::give_to_owner;
+use crate::token::state_file::whole;
 
 /// The name of a temporary file is `.<slug>-`, this many random characters, and the suffix.
 const TEMPORARY_RANDOM_CHARS: usize = 6;
@@ -27,15 +27,10 @@ impl StateFile {
             }
             None => saved.to_json(),
         };
-        let mut file = tempfile::Builder::new()
-            .prefix(&self.temporary_prefix())
-            .rand_bytes(TEMPORARY_RANDOM_CHARS)
-            .suffix(TEMPORARY_SUFFIX)
-            .tempfile_in(&self.folder)?;
-        give_to_owner(file.as_file(), &self.folder);
-        file.write_all(text.expose().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(target).map_err(|error| error.error)?;
+        let prefix = self.temporary_prefix();
+        let mut temporary = tempfile::Builder::new();
+        temporary.prefix(&prefix).rand_bytes(TEMPORARY_RANDOM_CHARS).suffix(TEMPORARY_SUFFIX);
+        whole::replace(&target, &self.folder, &mut temporary, text.expose().as_bytes())?;
         if beside.is_none() {
             remove_if_there(&self.older_path())?;
         }

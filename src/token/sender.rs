@@ -1,0 +1,21 @@
+//! The way to an issuer, as a closure that tests replace.
+
+use std::time::Duration;
+
+use crate::http::message::Headers;
+use crate::token::grant::{Failure, TokenRequest};
+
+/// An issuer's whole answer.
+#[derive(Debug)]
+pub struct TokenAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields.
+    pub headers: Headers,
+    /// The body, at most 1 MiB.
+    pub body: Vec<u8>,
+}
+
+/// Sends a request to an issuer, within the given time. Fails if no answer comes.
+pub(crate) type Send =
+    Box<dyn Fn(&TokenRequest, Duration) -> Result<TokenAnswer, Failure> + std::marker::Send>;

@@ -1,0 +1,29 @@
+//! Replaces a file of the state folder in one step.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::token::state_file::folder::give_to_owner;
+
+/// Writes the file `path` with mode 0600: temporary file, fsync, rename, fsync of the folder.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    replace(path, folder, tempfile::Builder::new().prefix(".new-"), bytes)?;
+    File::open(folder)?.sync_all()
+}
+
+/// The same with a temporary file that `temporary` names, and without the fsync of the folder.
+pub(super) fn replace(
+    path: &Path,
+    folder: &Path,
+    temporary: &mut tempfile::Builder<'_, '_>,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let mut file = temporary.tempfile_in(folder)?;
+    give_to_owner(file.as_file(), folder);
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
