@@ -98,6 +98,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call, as browsers send them.
     pub allowed_origins: Vec<String>,
+    /// True if `/-/token/<slug>` hands out access tokens.
+    pub token_endpoint: bool,
     /// The way to choose the next provider.
     pub selection_strategy: SelectionStrategy,
     /// The server through which several hosts share their tokens; None for the state folder alone.

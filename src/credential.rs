@@ -1,5 +1,6 @@
 //! The credential of requests to a provider: its source, and whether to wait for it.
 
+mod access_token;
 pub(crate) mod claims;
 mod source;
 pub(crate) mod waiting;

@@ -21,6 +21,7 @@ pub(crate) mod cors;
 mod cut;
 pub(crate) mod exchange;
 mod failover;
+pub(crate) mod hand_out;
 pub(crate) mod headers;
 pub(crate) mod held;
 pub(crate) mod inbound_keys;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Deadline, Moment};
 use crate::config::{Credential, FIRST_TOKEN_WAIT, Missing};
+use crate::credential::access_token::AccessToken;
 use crate::credential::waiting;
 use crate::http::refusal::{Code, Refusal};
 use crate::secret::Secret;
@@ -15,6 +16,9 @@ use crate::token::watched::Watched;
 
 /// The longest wait of a request with a rejected token for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
+
+/// The reason why a provider has no access token.
+const NO_TOKEN: &str = "its credential is fixed, or the client's own";
 
 /// The source of a provider's credential.
 pub enum Source {
@@ -129,6 +133,10 @@ impl RefreshedSource {
     }
 }
 
+fn unavailable(name: &str, why: &dyn Display) -> Refusal {
+    Refusal::new(Code::TokenUnavailable, format!("No credential for {name}: {why}"))
+}
+
 impl Source {
     /// The source for a credential that needs neither a file nor a refresher.
     pub fn fixed(credential: &Credential) -> Self {
@@ -181,19 +189,35 @@ impl Source {
 
     /// The credential for a request to the provider called `name`; waits if the first token is on its way.
     pub fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'_>, Refusal> {
-        let unavailable = |why: &dyn Display| {
-            Refusal::new(Code::TokenUnavailable, format!("No credential for {name}: {why}"))
-        };
         match self {
             Self::Nothing => Ok(InUse::Nothing),
             Self::Fixed(secret) => Ok(InUse::Fixed(secret)),
             Self::Missing(missing) => Err(waiting::no_fixed(name, missing)),
             Self::File(watched) => {
-                let kept = watched.read(clock.now()).map_err(|why| unavailable(&why))?;
+                let kept = watched.read(clock.now()).map_err(|why| unavailable(name, &why))?;
                 Ok(InUse::OfFile(kept.secret, kept.generation))
             }
             Self::Refreshed(refreshed) => refreshed.wait(name, clock),
         }
+    }
+
+    /// The access token of the provider called `name`; waits as [`Source::wait`] does, and starts no refresh while
+    /// there is a valid one. A fixed credential is none: it has no end, so it would be of use outside for ever.
+    pub(crate) fn access_token(&self, name: &str, clock: &Clock) -> Result<AccessToken, Refusal> {
+        if let Self::File(watched) = self {
+            let kept = watched.read(clock.now());
+            let kept = kept.map_err(|why| unavailable(name, &why))?;
+            return Ok(AccessToken { secret: kept.secret, expires_at: kept.expires_at });
+        }
+        let posted = match self.wait(name, clock)? {
+            InUse::Posted(posting) => posting.token.clone(),
+            _ => None,
+        };
+        let Some(token) = posted else {
+            let message = format!("{name} has no access token: {NO_TOKEN}");
+            return Err(Refusal::new(Code::NotAllowed, message));
+        };
+        Ok(AccessToken { secret: token.secret, expires_at: Some(token.expires.wall) })
     }
 
     /// True if there is a valid token newer than `generation`, which the provider rejected; waits for a refresh if

@@ -19,6 +19,8 @@ pub enum Code {
     ForbiddenHost,
     /// A browser's cross-origin request.
     ForbiddenOrigin,
+    /// The client may not have what it asks for.
+    NotAllowed,
     /// `/to/<slug>` that does not exist or is disabled.
     UnknownProvider,
     /// No provider serves the API of the request, or it belongs to none.
@@ -59,7 +61,9 @@ impl Code {
         match self {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
-            Self::ForbiddenHost | Self::ForbiddenOrigin | Self::LoginNeeded => 403,
+            Self::ForbiddenHost | Self::ForbiddenOrigin | Self::LoginNeeded | Self::NotAllowed => {
+                403
+            }
             Self::UnknownProvider | Self::NoProvider | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout => 408,
@@ -82,6 +86,7 @@ impl Code {
             Self::Unauthorized => "unauthorized",
             Self::ForbiddenHost => "forbidden_host",
             Self::ForbiddenOrigin => "forbidden_origin",
+            Self::NotAllowed => "not_allowed",
             Self::UnknownProvider => "unknown_provider",
             Self::NoProvider => "no_provider",
             Self::NotFound => "not_found",

@@ -87,7 +87,9 @@ fn answer<'p>(
         _ => None,
     };
     if !(proxy.access.keys.is_some() && page.is_some_and(pages::is_open)) {
-        proxy.access.check(head, page.is_some(), request.is_by_unix)?;
+        // A browser's password gets no token.
+        let for_page = page.is_some_and(|page| pages::token::slug(page).is_none());
+        proxy.access.check(head, for_page, request.is_by_unix)?;
     }
     match routed? {
         Route::Page(page) => send_page(proxy, &page, request, reply, record),
@@ -127,7 +129,11 @@ fn send_page(
     }
     record.is_page = true;
     let head = request.head;
-    pages::answer(proxy, &head.method, page)?.send(proxy, head, reply, record)
+    let page = match pages::token::slug(page) {
+        Some(slug) => pages::token::answer(proxy, request, slug),
+        None => pages::answer(proxy, &head.method, page),
+    };
+    page?.send(proxy, head, reply, record)
 }
 
 /// The error shape for a request: that of its provider, even if the request is refused before the provider is asked,

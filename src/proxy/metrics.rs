@@ -23,6 +23,7 @@ pub struct Metrics {
     duration: HistogramVec,
     first_byte: HistogramVec,
     upstream_errors: IntCounterVec,
+    handed_out: IntCounterVec,
     connections: IntGauge,
 }
 
@@ -31,6 +32,7 @@ pub struct Metrics {
 pub struct OfProvider {
     /// Requests answered with 200, which most are.
     fine: IntCounter,
+    handed_out: IntCounter,
     duration: Histogram,
     first_byte: Histogram,
 }
@@ -69,6 +71,13 @@ impl Default for Metrics {
     }
 }
 
+impl OfProvider {
+    /// Counts an access token that was handed out.
+    pub fn handed_out(&self) {
+        self.handed_out.inc();
+    }
+}
+
 impl Metrics {
     /// The media type of [`Metrics::scrape`].
     pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
@@ -99,6 +108,16 @@ impl Metrics {
                 "Failures of a provider: no connection, no HTTP, no answer in time, a cut stream, a failing status",
                 "kind",
             ),
+            handed_out: registered(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "evertoken_tokens_handed_out_total",
+                        "Access tokens that were handed out as such, by /-/token/<provider>",
+                    ),
+                    &["provider"],
+                ),
+            ),
             connections: registered(
                 &registry,
                 IntGauge::new("evertoken_connections", "Open client connections"),
@@ -111,6 +130,7 @@ impl Metrics {
     pub fn of_provider(&self, name: &str) -> OfProvider {
         OfProvider {
             fine: self.requests.with_label_values(&[name, "200"]),
+            handed_out: self.handed_out.with_label_values(&[name]),
             duration: self.duration.with_label_values(&[name]),
             first_byte: self.first_byte.with_label_values(&[name]),
         }

@@ -22,6 +22,7 @@ mod chart;
 pub(crate) mod events;
 mod html;
 mod status;
+pub(crate) mod token;
 
 /// The longest wait of `POST /-/refresh/<slug>` for the outcome.
 const REFRESH_WAIT: Duration = Duration::from_secs(40);
@@ -53,14 +54,16 @@ pub(crate) fn answer(proxy: &Proxy, method: &str, page: &str) -> Result<Page, Re
         "ready" => ready,
         "status" => |proxy| json_page(200, &status::report(proxy)),
         "metrics" => metrics,
-        _ => {
-            let message = "There are /-/, /-/healthy, /-/ready, /-/status, /-/events, /-/metrics, \
-                           /-/reload and /-/refresh/<provider>";
-            return Err(Refusal::new(Code::NotFound, message));
-        }
+        _ => return Err(no_page()),
     };
     needs(method, &["GET", "HEAD"])?;
     Ok(make(proxy))
+}
+
+fn no_page() -> Refusal {
+    let message = "There are /-/, /-/healthy, /-/ready, /-/status, /-/events, /-/metrics, /-/reload, \
+                   /-/refresh/<provider> and with settings.token_endpoint /-/token/<provider>";
+    Refusal::new(Code::NotFound, message)
 }
 
 /// Redirects a browser to the page for people.

@@ -54,5 +54,6 @@ mod stream; // each event arrives before the next is sent
 mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
-mod tls; // own roots, and the same over TLS
+mod tls;
+mod token_page; // own roots, and the same over TLS
 mod yaml; // mistakes in the YAML itself

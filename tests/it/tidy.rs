@@ -94,6 +94,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/config/resolve/provider.rs",
         "src/config/resolve/request_fields.rs",
         "src/config/resolve/token_store.rs",
+        "src/credential/access_token.rs",
         "src/credential/claims.rs",
         "src/login/authorization.rs",
         "src/login/device.rs",

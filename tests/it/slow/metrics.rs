@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 14] = [
+const METRICS: [(&str, &str, &[&str]); 15] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_requests_in_flight", "gauge", &[]),
@@ -19,6 +19,7 @@ const METRICS: [(&str, &str, &[&str]); 14] = [
     ("evertoken_time_to_first_byte_seconds", "histogram", &["provider"]),
     ("evertoken_upstream_errors_total", "counter", &["kind", "provider"]),
     ("evertoken_refreshes_total", "counter", &["outcome", "provider"]),
+    ("evertoken_tokens_handed_out_total", "counter", &["provider"]),
     ("evertoken_token_expiry_timestamp_seconds", "gauge", &["provider"]),
     ("evertoken_provider_ready", "gauge", &["provider"]),
     ("evertoken_connections", "gauge", &[]),

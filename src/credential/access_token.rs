@@ -1,0 +1,46 @@
+//! An access token that leaves evertoken as such, and its JSON. Pure.
+
+use serde_json::json;
+
+use crate::clock::Timestamp;
+use crate::secret::Secret;
+
+/// An access token and its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AccessToken {
+    /// The token's text.
+    pub secret: Secret,
+    /// The time from which it must not be used, if it is known.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl AccessToken {
+    /// The answer of `/-/token/<slug>` at `now`, with the names of a token response (RFC 6749 §5.1).
+    pub(crate) fn to_json(&self, now: Timestamp) -> String {
+        let mut members = json!({ "access_token": self.secret.expose(), "token_type": "Bearer" });
+        if let Some(at) = self.expires_at {
+            members["expires_at"] = at.to_string().into();
+            members["expires_in"] = at.millis_since(now).div_euclid(1000).max(0).into();
+        }
+        members.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_json_has_the_names_of_a_token_response() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let expires_at = Some(now.plus_millis(59_999));
+        let token = AccessToken { secret: Secret::new("a\"b"), expires_at };
+        let text = token.to_json(now);
+        assert_eq!(
+            text,
+            r#"{"access_token":"a\"b","expires_at":"2027-01-15T08:00:59.999Z","expires_in":59,"token_type":"Bearer"}"#
+        );
+        let endless = AccessToken { expires_at: None, ..token };
+        assert!(!endless.to_json(now).contains("expires"));
+    }
+}
