@@ -14,6 +14,8 @@ use crate::logger::{self, Format};
 use crate::login::LoginOptions;
 use crate::status;
 
+mod login;
+
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -66,6 +68,13 @@ pub enum Command {
         provider: String,
         /// The way to log in.
         options: LoginOptions,
+    },
+    /// Revoke and delete the tokens of a provider.
+    Logout {
+        /// The files that it reads.
+        files: Files,
+        /// The provider's name or slug.
+        provider: String,
     },
     /// Print this text.
     Print(String),
@@ -164,19 +173,7 @@ pub fn definition() -> clap::Command {
                 .arg(provider_argument().help("Only this provider, by name or slug"))
                 .args(log_arguments()),
         )
-        .subcommand(
-            clap::Command::new("login")
-                .about("Get a provider's first refresh token, with a browser or a code")
-                .args(files_arguments())
-                .arg(provider_argument().required(true).help("The provider, by name or slug"))
-                .arg(
-                    flag("paste")
-                        .conflicts_with("device")
-                        .help("Paste the code or address from a browser on any machine"),
-                )
-                .arg(flag("device").help("Type a code into a browser on any machine"))
-                .arg(flag("no-browser").help("Print the address and open no browser")),
-        )
+        .subcommands(login::definitions())
         .subcommand(status_command())
 }
 
@@ -320,15 +317,8 @@ fn command(matches: &ArgMatches) -> Command {
         "reload" => {
             Command::Reload { files: files(matches), process: matches.get_one("pid").copied() }
         }
-        "login" => Command::Login {
-            files: files(matches),
-            provider: matches.get_one("provider").cloned().unwrap_or_default(),
-            options: LoginOptions {
-                paste: matches.get_flag("paste"),
-                device: matches.get_flag("device"),
-                no_browser: matches.get_flag("no-browser"),
-            },
-        },
+        "login" => login::login(matches),
+        "logout" => login::logout(matches),
         "refresh" => {
             let provider = matches.get_one("provider").cloned();
             Command::Refresh { files: files(matches), provider, log: log_options(matches) }

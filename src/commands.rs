@@ -10,6 +10,7 @@ use crate::logger;
 mod check;
 mod common;
 mod login;
+mod logout;
 mod refresh;
 mod reload;
 mod run;
@@ -36,6 +37,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
             status::run(config.as_deref(), url.as_deref(), options)
         }
         Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
+        Ok(Command::Logout { files, provider }) => logout::run(&files, &provider),
         Ok(Command::Print(text)) => {
             say_out(&text);
             Ok(())

@@ -29,6 +29,7 @@ pub(crate) mod authorization;
 pub(crate) mod callback;
 pub(crate) mod device;
 mod error;
+pub(crate) mod logout;
 pub(crate) mod loopback;
 pub(crate) mod page;
 mod refused;

@@ -53,7 +53,7 @@ pub use crate::token::lifecycle::{
     Instruction, Lifecycle, OnRejection, Policy, Presented, REFRESH_GAP_MIN_MS, STATE_FILE,
 };
 pub use crate::token::places::Seeker;
-pub use crate::token::refresher::{Refresher, Setup, TICK_MS, store_login};
+pub use crate::token::refresher::{EndingTokens, Refresher, Setup, TICK_MS, log_out, store_login};
 pub use crate::token::sender::TokenAnswer;
 pub use crate::token::state_file::{Locking, StateFile};
 pub use crate::token::store::{Posting, TokenStore};

@@ -80,6 +80,13 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "logout",
+        &[(
+            "evertoken logout --provider work",
+            "Revokes the provider's tokens, and deletes them; a running evertoken drops them.",
+        )],
+    ),
+    (
         "status",
         &[
             (

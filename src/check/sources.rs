@@ -165,10 +165,15 @@ fn refreshed(
     now: Moment,
 ) -> Result<Option<CredentialOrigin>, String> {
     let machine = Lifecycle::new(Policy::of(refresh), stored.clone(), now);
+    let logged_out = stored.as_ref().filter(|saved| saved.is_logged_out());
+    let logged_out = logged_out.and_then(|saved| saved.logged_out_at);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     let words = match (machine.presented(), stored) {
         (Presented::Nothing, _) => {
             return Ok(Some("the client's own id and secret (client_credentials)".into()));
+        }
+        (Presented::Missing, _) if let Some(at) = logged_out => {
+            return Err(format!("logged out at {at}; run: {}", refresh.call.login(slug)));
         }
         // The lack of a refresh token and of a way to log in was already reported.
         (Presented::Missing, _) if refresh.seed.is_none() && !refresh.login.exist() => {

@@ -108,6 +108,7 @@ fn mistakes_are_named() {
         ("run --online", "--online"),
         ("--provider x", "--provider"),
         ("login", "--provider"),
+        ("logout", "--provider"),
         ("check --online --start", "--start"),
         ("reload --pid 0", "--pid"),
         ("reload --pid 4194305", "--pid"),

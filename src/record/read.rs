@@ -108,6 +108,7 @@ impl Fields {
             saved_at,
             seed_hash: self.take("seed_hash"),
             login_hash: self.take("login_hash"),
+            logged_out_at: self.take("logged_out_at"),
             granted_scope: self.take("granted_scope"),
             superseded_seeds: self.take("superseded_seeds").unwrap_or_default(),
             configured_seed: self.take("configured_seed"),
@@ -182,7 +183,7 @@ mod tests {
     #[test]
     fn each_field_but_the_refresh_token_can_be_done_without() {
         let names: Vec<String> = json().keys().cloned().collect();
-        assert_eq!(names.len(), 16, "{names:?}");
+        assert_eq!(names.len(), 17, "{names:?}");
         for name in names {
             for wrong in [None, Some(Value::Null), Some(serde_json::json!([{"x": true}]))] {
                 let mut object = json();

@@ -31,6 +31,10 @@ pub struct Saved {
     /// Hash of a login's refresh token, if the chain began with a login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hash: Option<String>,
+    /// The time of the logout that ended the chain: there is no refresh token, and only a login or a new seed begins
+    /// another chain. The logout has a hash in the place of a login's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logged_out_at: Option<Timestamp>,
     /// The scope that the login was granted; None if the chain began with a seed, or the scope is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted_scope: Option<String>,
@@ -162,6 +166,7 @@ impl Saved {
         if let Some(end) = &mut self.refresh_end {
             times.extend([&mut end.at, &mut end.known_since]);
         }
+        times.extend(self.logged_out_at.as_mut());
         times.extend(self.pending.as_mut().map(|marker| &mut marker.at));
         times.extend(self.failure.as_mut().map(|failure| &mut failure.retry_at));
         for time in times {
@@ -177,6 +182,7 @@ impl Saved {
         }
         self.superseded_seeds.retain(|one| *one != hash);
         self.login_hash = None;
+        self.logged_out_at = None;
         self.granted_scope = None;
     }
 
@@ -193,6 +199,11 @@ impl Saved {
     /// True if the seed with this hash began the chain, or came before its beginning.
     pub fn knows_seed(&self, hash: &str) -> bool {
         self.seed_hash.as_deref() == Some(hash) || self.has_superseded(hash)
+    }
+
+    /// True if a logout ended the chain.
+    pub fn is_logged_out(&self) -> bool {
+        self.logged_out_at.is_some() && self.refresh_token.is_none()
     }
 
     /// True if there is a chain without a known beginning, as in a file that could be read only in part.
@@ -255,6 +266,7 @@ pub(crate) mod tests {
             saved_at: at,
             seed_hash: Some("h".into()),
             login_hash: Some("l".into()),
+            logged_out_at: Some(at),
             granted_scope: Some("a b".into()),
             superseded_seeds: vec!["s".into()],
             configured_seed: Some("e".into()),
@@ -293,7 +305,7 @@ pub(crate) mod tests {
             json.expose().split('"').filter_map(Timestamp::parse_rfc3339).collect()
         };
         let expected: Vec<_> = times(&before).iter().map(|at| at.plus_millis(-90_000)).collect();
-        assert_eq!((times(&after), expected.len()), (expected, 8));
+        assert_eq!((times(&after), expected.len()), (expected, 9));
         moved.shift(90_000);
         assert_eq!(moved, full());
     }

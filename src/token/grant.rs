@@ -23,7 +23,7 @@ use codes::Meaning;
 pub use failure::{Class, Failure, Reached, What};
 pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
-pub(crate) use request::{TokenRequest, get, request, request_with};
+pub(crate) use request::{TokenRequest, get, request, request_with, revocation};
 
 /// A usable token response (RFC 6749 §5.1).
 #[derive(Debug)]

@@ -148,6 +148,14 @@ impl Lifecycle {
         self.accept(grant, sent, now, rng)
     }
 
+    /// A logout ends the chain; `mark` tells it from other logouts and logins. Returns the record that must be on disk.
+    pub fn logged_out(&mut self, mark: String, now: Moment) -> Saved {
+        self.chain.end(mark, now.wall);
+        self.forget_failure();
+        self.schedule.access.forget(now);
+        self.chain.stamped(now.wall)
+    }
+
     /// Starts to use the access token of `grant`.
     fn accept(&mut self, grant: &Grant, sent: Moment, now: Moment, rng: &mut Rng) -> Saved {
         let access = self.schedule.granted(grant, sent, now, rng);
@@ -259,6 +267,10 @@ impl Lifecycle {
     /// Takes up the stored access token. Returns true if it is a different one that is still valid.
     fn take_up_access(&mut self, source: &'static str, now: Moment) -> bool {
         let record = &self.chain.saved;
+        if record.is_logged_out() {
+            self.schedule.access.forget(now);
+            return false;
+        }
         if record.access.is_some() && self.chain.begins_with_seed() {
             // A new seed may belong to another account, so the old account's token is not used.
             self.schedule.access.token = None;

@@ -18,6 +18,7 @@ mod actor;
 mod attempt;
 mod desk;
 mod hindrance;
+mod hold;
 mod inbox;
 mod issuer;
 mod life;
@@ -28,9 +29,9 @@ mod setup;
 mod vault;
 mod words;
 
+pub(crate) use hold::NotStored;
 pub(crate) use inbox::{Change, Inbox};
-pub(crate) use login::NotStored;
-pub use login::store_login;
+pub use login::{EndingTokens, log_out, store_login};
 pub(crate) use setup::Timer;
 pub use setup::{Setup, TICK_MS};
 

@@ -313,6 +313,7 @@ fn usage_is_2_and_help_is_0() {
         &["status", "--help"],
         &["status", "--url", "http://127.0.0.1:1", "--help"],
         &["login", "--help"],
+        &["logout", "--help"],
         &["--version"],
     ] {
         let output = run(folder.path(), arguments, &[]);

@@ -15,7 +15,7 @@ mod connections; // connections to providers that end, stall or bring what nobod
 mod credential_files; // credentials in files that other programs and people keep
 mod credentials; // where credentials go, and where those of clients do not
 mod cuts; // peers that fail at every byte of what they send
-mod discovery;
+mod discovery; // endpoints that an issuer names
 mod egress; // proxies and roots: of settings, the environment, a provider
 mod environment; // variables from a file: for the shell that has not those of the service
 mod faults; // peers that break, stall, answer early or send garbage
@@ -25,6 +25,7 @@ mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
 mod listen;
 mod login; // `evertoken login`, and a running evertoken that takes it up
+mod logout; // `evertoken logout`: revocations, and instances that drop their tokens
 mod logs; // a line a request, JSON, --quiet, the journal
 mod manners; // every kind of issuer of sandbox/manners, through the life of a token
 mod models; // the list of models of several providers

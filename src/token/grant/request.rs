@@ -54,6 +54,19 @@ pub(crate) fn get(url: &str) -> TokenRequest {
     TokenRequest { method: "GET", url: url.to_owned(), headers, body: Secret::new("") }
 }
 
+/// A request to revoke `token` (RFC 7009 §2.1), which is of the `kind` that its hint says.
+pub(crate) fn revocation(
+    config: &AutoRefresh,
+    url: &str,
+    token: &Secret,
+    kind: &str,
+) -> Result<TokenRequest, Missing> {
+    // The configured parameters are for token requests.
+    let config = AutoRefresh { extra_params: Vec::new(), ..config.clone() };
+    let params = vec![("token", token.expose()), ("token_type_hint", kind)];
+    request_with(&config, url, params, None)
+}
+
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
 ///
 /// The error names the missing client id or secret.

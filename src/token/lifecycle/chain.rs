@@ -89,6 +89,8 @@ impl Chain {
             self.failures.refused_chain.is_some() || self.seed.begins_chain(&self.saved);
         let token = match self.seed.token() {
             Some(seed) if prefers_seed => Some(seed),
+            // The seed was known before the logout.
+            _ if self.saved.is_logged_out() => None,
             seed => chain.or(seed),
         };
         token.map_or(Presented::Missing, |token| Presented::Token(token.clone()))
@@ -179,6 +181,7 @@ impl Chain {
     /// A refresh, or a login, brought `access`.
     pub(super) fn succeeded(&mut self, access: SavedAccess) {
         self.saved.access = Some(access);
+        self.saved.logged_out_at = None;
         self.forget_failure();
         self.saved.pending = None;
     }
@@ -209,7 +212,23 @@ impl Chain {
         self.saved = begun;
     }
 
-    /// Notes the seeds that are known here in `begun`, which a login began.
+    /// A logout, with this `mark` in the place of a login's hash, ended the chain: its tokens are gone, and the seeds that
+    /// are known here begin no other.
+    pub(super) fn end(&mut self, mark: String, now: Timestamp) {
+        let mut ended = Saved {
+            login_hash: Some(mark),
+            logged_out_at: Some(now),
+            revision: self.saved.revision,
+            fence: self.saved.fence,
+            configured_seed: self.saved.configured_seed.clone(),
+            client: self.saved.client.clone(),
+            ..Saved::default()
+        };
+        self.supersede_seeds(&mut ended);
+        self.saved = ended;
+    }
+
+    /// Notes the seeds that are known here in `begun`, which a login began, or a logout ended.
     ///
     /// One of them may never have begun a chain, because the login may have been made without the service's
     /// environment. If the issuer does not rotate, the chain's token is the seed itself.

@@ -41,6 +41,8 @@ struct SaidOnce {
     /// The end of a refresh token, and its nearness.
     refresh_end: Option<(Timestamp, Nearness)>,
     odd_refresh_end: bool,
+    /// The time of the logout that ended the chain.
+    logged_out: Option<Timestamp>,
     /// The hash of the superseded configured seed.
     superseded: Option<String>,
     /// The hash of the seed in a file that is not used before a reload.
@@ -251,6 +253,7 @@ impl Life {
             // The configured refresh token was tried there too.
             self.falls_back = false;
         }
+        self.say_logged_out();
         self.say_superseded_seed();
     }
 
@@ -307,6 +310,19 @@ impl Life {
             ));
         }
         self.said.missing = missing;
+    }
+
+    /// Logs once that a logout has ended the chain.
+    fn say_logged_out(&mut self) {
+        let saved = self.machine.saved();
+        let at = saved.logged_out_at.filter(|_| saved.is_logged_out());
+        let said = std::mem::replace(&mut self.said.logged_out, at);
+        if let Some(at) = at.filter(|_| at != said) {
+            self.desk.warn(format_args!(
+                "Provider {} was logged out at {at}; its tokens are not used any more",
+                self.desk.name
+            ));
+        }
     }
 
     /// Logs once that a newer refresh token has superseded the configured one.

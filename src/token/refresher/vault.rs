@@ -130,7 +130,7 @@ impl Vault {
     }
 
     fn take_up_and_say(&mut self, stored: Saved, life: &mut Life) -> bool {
-        let is_login = life.machine.is_other_login(&stored);
+        let is_login = life.machine.is_other_login(&stored) && !stored.is_logged_out();
         let brought = self.take_up(stored, life);
         let name = &life.desk.name;
         if is_login {

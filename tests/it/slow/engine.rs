@@ -16,10 +16,11 @@ use evertoken::testing::StoreAddress;
 use evertoken::testing::Supervisor;
 use evertoken::testing::TokenStore;
 use evertoken::testing::groups;
-use evertoken::testing::store_login;
+use evertoken::testing::{Config, Setup};
 use evertoken::testing::{Engine, Line, Names, News, Written};
 use evertoken::testing::{Environment, refresher_setup};
 use evertoken::testing::{Fallback, SharedStore};
+use evertoken::testing::{log_out, store_login};
 use fastrand::Rng;
 
 use crate::support::client::{Client, get};
@@ -515,7 +516,7 @@ fn no_lease_is_taken_where_a_variable_is_missing() {
 }
 
 #[test]
-fn a_login_on_one_host_reaches_the_others() {
+fn a_login_and_a_logout_on_one_host_reach_the_others() {
     let server = Server::start(&["--port", "0"]);
     let provider = Peer::telling_the_credential();
     let issuer = Peer::answering(|_| {
@@ -532,17 +533,8 @@ fn a_login_on_one_host_reaches_the_others() {
     }
     // `evertoken login` on a third, which knows nothing yet.
     let folder = tempfile::tempdir().unwrap();
-    let config = described().config(folder.path());
-    let mut environment = Environment {
-        clock: Clock::system(),
-        // None that a test's proxy has.
-        rng: Rng::with_seed(u64::MAX),
-        timer: crossbeam_channel::after,
-        supervisor: Supervisor::nobody(),
-    };
-    let (store, now) = (Arc::new(TokenStore::default()), environment.clock.now());
-    let setup =
-        refresher_setup(0, &groups(&config.providers)[0], "p", &config, &store, &mut environment);
+    let setup = of_command(&described().config(folder.path()));
+    let now = setup.clock.now();
     let grant = Grant {
         access_token: Secret::new("access-2"),
         refresh_token: None,
@@ -555,7 +547,7 @@ fn a_login_on_one_host_reaches_the_others() {
         odd_refresh_end: None,
         warning: None,
     };
-    store_login(&setup.unwrap(), &grant, &Secret::new("refresh-2"), now).unwrap();
+    store_login(&setup, &grant, &Secret::new("refresh-2"), now).unwrap();
     for host in &hosts {
         eventually("the login's token", || host.ask(get("/x")).body == "Bearer access-2");
         let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
@@ -564,6 +556,33 @@ fn a_login_on_one_host_reaches_the_others() {
     let asked: Vec<_> = issuer.seen().into_iter().map(|seen| seen.body).collect();
     let asked: Vec<_> = asked.iter().map(|body| String::from_utf8_lossy(body)).collect();
     assert_eq!(asked.len(), 1, "and nothing was refreshed: {asked:?}");
+
+    // `evertoken logout` on a fourth.
+    let folder = tempfile::tempdir().unwrap();
+    let setup = of_command(&described().config(folder.path()));
+    let mut revoked = Vec::new();
+    log_out(&setup, |tokens| revoked.clone_from(&tokens.refresh)).unwrap();
+    assert_eq!(revoked, [Secret::new("refresh-2")], "the token in the store");
+    for host in &hosts {
+        eventually("the tokens are dropped", || host.ask(get("/x")).status == 403);
+        let stored = std::fs::read_to_string(host.folder().join("p.json")).unwrap();
+        assert!(!stored.contains("refresh-") && !stored.contains("access-"), "{stored}");
+    }
+    assert_eq!(issuer.seen().len(), 1, "the configured refresh token is not tried");
+}
+
+/// The chain of the first provider, as a command on a host of its own sees it.
+fn of_command(config: &Config) -> Setup {
+    let mut environment = Environment {
+        clock: Clock::system(),
+        // None that a test's proxy has.
+        rng: Rng::with_seed(u64::MAX),
+        timer: crossbeam_channel::after,
+        supervisor: Supervisor::nobody(),
+    };
+    let store = Arc::new(TokenStore::default());
+    let group = &groups(&config.providers)[0];
+    refresher_setup(0, group, "p", config, &store, &mut environment).unwrap()
 }
 
 #[test]

@@ -151,3 +151,52 @@ fn the_refresh_token_of_a_login_asks_for_no_other_scope_than_was_granted() {
         assert_eq!((machine.scope(&login), machine.scope(&other)), (asked, configured));
     }
 }
+
+/// A logout took the tokens out of the state file, and a running refresher went on with those in its memory.
+#[test]
+fn a_logout_ends_the_chain_and_its_token_for_every_refresher() {
+    let now = later(START, 60_000);
+    let ended = fresh().logged_out("mark".into(), now);
+    assert!(ended.is_logged_out() && ended.refresh_token.is_none() && ended.access.is_none());
+    let mut running = fresh();
+    assert!(!running.take_up(STATE_FILE, ended.clone(), now));
+    let again = Lifecycle::new(policy(Some("s")), Some(ended.clone()), now);
+    for machine in [&running, &again] {
+        assert_eq!((machine.token().is_none(), presented(machine).as_str()), (true, "Missing"));
+        assert_eq!(machine.superseded_seed(), None, "no other seed's chain is used");
+    }
+    // A host with another seed, which the logout did not know, does not begin with it either way around.
+    let mut elsewhere = Lifecycle::new(policy(Some("t")), None, START);
+    succeed(&mut elsewhere, &grant("a-t", Some("r-t"), 3_600_000), START);
+    elsewhere.take_up(TOKEN_STORE, ended.clone(), now);
+    assert_eq!((elsewhere.token().is_none(), presented(&elsewhere).as_str()), (true, "Missing"));
+    // A new seed begins a chain, and so does a login.
+    let mut new = Lifecycle::new(policy(Some("new")), Some(ended.clone()), now);
+    assert_eq!(presented(&new), "new");
+    let begun = succeed(&mut new, &grant("a-2", Some("r-2"), 3_600_000), now);
+    assert_eq!((begun.is_logged_out(), begun.login_hash), (false, None));
+    let mut login = Lifecycle::new(policy(Some("s")), Some(ended), now);
+    let granted = grant("a-3", Some("r-3"), 3_600_000);
+    let begun = login.logged_in(&granted, &Secret::new("r-3"), now, now, &mut rng());
+    assert!(!begun.is_logged_out());
+    assert!(running.take_up(STATE_FILE, begun, now));
+    assert_eq!(presented(&running), "r-3");
+}
+
+#[test]
+fn a_grant_without_a_refresh_token_goes_on_after_a_logout() {
+    let client = Policy { without_refresh_token: true, ..policy(None) };
+    let mut machine = Lifecycle::new(client, None, START);
+    succeed(&mut machine, &grant("a", None, 3_600_000), START);
+    let now = later(START, 60_000);
+    machine.logged_out("mark".into(), now);
+    assert_eq!((machine.token().is_none(), machine.next(now)), (true, Instruction::Refresh));
+    let record = succeed(&mut machine, &grant("a-2", None, 3_600_000), now);
+    assert!(!record.is_logged_out());
+    let again = Lifecycle::new(
+        Policy { without_refresh_token: true, ..policy(None) },
+        Some(record),
+        later(now, 1000),
+    );
+    assert_eq!(again.token().unwrap().secret, Secret::new("a-2"));
+}

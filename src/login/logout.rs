@@ -1,0 +1,192 @@
+//! `evertoken logout`: revokes a provider's tokens (RFC 7009), and deletes them from the state folder and the token
+//! store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Missing;
+use crate::record::SavedAccess;
+use crate::secret::Secret;
+use crate::token::discovery;
+use crate::token::grant::{self, What};
+use crate::token::refresher::{EndingTokens, NotStored, Setup, TICK_MS, log_out};
+
+/// The longest time for a revocation. The chain is locked meanwhile.
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+
+/// The reason why a logout changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogoutError {
+    /// A revocation needs the client, which is missing.
+    #[error("{0}")]
+    Missing(#[from] Missing),
+    /// The end of the chain could not be stored.
+    #[error("{0}")]
+    NotStored(#[from] NotStored),
+}
+
+/// The outcome of a logout.
+#[derive(Debug, Default)]
+pub(crate) struct LoggedOut {
+    /// What was done and what could not be done, one per line.
+    pub lines: Vec<String>,
+    /// False if a token could not be revoked though the issuer has an endpoint for that, or its endpoints are unknown.
+    pub is_complete: bool,
+}
+
+/// The revocation endpoint.
+enum Endpoint {
+    At(String),
+    /// There is none.
+    None,
+    /// The issuer's metadata, which names it, is not known for this reason.
+    Unknown(String),
+}
+
+/// Logs out of the provider of `setup`.
+pub(crate) fn run(setup: &mut Setup) -> Result<LoggedOut, LogoutError> {
+    let endpoint = find_endpoint(setup);
+    if let (Endpoint::At(_), Some(missing)) =
+        (&endpoint, Missing::all(setup.config.missing_of_client()))
+    {
+        return Err(missing.into());
+    }
+    let mut report = LoggedOut { is_complete: true, ..LoggedOut::default() };
+    let path = log_out(setup, |tokens| revoke_all(setup, &endpoint, tokens, &mut report))?;
+    report.lines.push(end_of(path.as_deref(), &setup.name));
+    report.lines.extend(told_of_seed(setup));
+    Ok(report)
+}
+
+/// The written revocation endpoint, else that of the issuer's metadata, which then also completes the client.
+fn find_endpoint(setup: &mut Setup) -> Endpoint {
+    let config = &mut setup.config;
+    if config.login.revocation_url.is_none() || config.unwritten.token_url {
+        let Some(issuer) = config.login.issuer.clone() else { return Endpoint::None };
+        let now = setup.clock.wall();
+        match discovery::find(&issuer, setup.state.folder(), &setup.send, now) {
+            Ok((kept, _)) => {
+                // A revocation needs no token endpoint.
+                let _ = discovery::complete(config, &kept.metadata);
+                discovery::complete_login(&mut config.login, &kept.metadata, (false, false));
+            }
+            Err(error) if config.login.revocation_url.is_none() => {
+                return Endpoint::Unknown(error.to_string());
+            }
+            // The endpoint is written; the client authenticates as configured.
+            Err(_) => {}
+        }
+    }
+    config.login.revocation_url.clone().map_or(Endpoint::None, Endpoint::At)
+}
+
+fn revoke_all(setup: &Setup, endpoint: &Endpoint, tokens: &EndingTokens, report: &mut LoggedOut) {
+    let refresh = tokens.refresh.iter().map(|token| ("refresh_token", token, None));
+    let access = tokens.access.as_ref().map(|access| ("access_token", &access.token, Some(access)));
+    let mut is_refresh_revoked = false;
+    // RFC 7009 §2.1: with the refresh token, an issuer also ends the access tokens of its grant, as far as it can.
+    for (kind, token, access) in refresh.chain(access) {
+        let outcome = match endpoint {
+            Endpoint::At(url) => revoke(setup, url, token, kind),
+            Endpoint::None => {
+                Err(NotRevoked::Unsupported("the issuer has no known revocation endpoint".into()))
+            }
+            Endpoint::Unknown(why) => Err(NotRevoked::Failed(why.clone())),
+        };
+        let is_revoked = outcome.is_ok();
+        report.note(kind, access, outcome, is_refresh_revoked);
+        is_refresh_revoked |= is_revoked;
+    }
+    if tokens.refresh.is_empty() && tokens.access.is_none() {
+        report.lines.push("There was no token to revoke.".to_owned());
+    }
+    if tokens.come_again {
+        report.lines.push(
+            "Its grant needs no login: a running evertoken gets a new token with the client's own credentials. \
+             Disable the provider to end that."
+                .to_owned(),
+        );
+    }
+}
+
+/// The reason why a token was not revoked.
+enum NotRevoked {
+    /// The issuer can't revoke tokens of this kind.
+    Unsupported(String),
+    /// The request failed.
+    Failed(String),
+}
+
+/// Revokes `token` at `url` (RFC 7009 §2.1).
+fn revoke(setup: &Setup, url: &str, token: &Secret, kind: &'static str) -> Result<(), NotRevoked> {
+    let request = grant::revocation(&setup.config, url, token, kind)
+        .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;
+    let sent = setup.clock.wall();
+    let answer = (setup.send)(&request, REQUEST_MAX)
+        .map_err(|failure| NotRevoked::Failed(format!("{url}: {}", failure.what)))?;
+    let fields = &setup.config.token_fields;
+    match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {
+        // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
+        Ok(_) => Ok(()),
+        Err(failure) => match failure.what {
+            What::Status(_, Some(code)) if code == "unsupported_token_type" => {
+                Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
+            }
+            what @ What::Status(..) => Err(NotRevoked::Failed(format!("{url} answers {what}"))),
+            _ => Ok(()),
+        },
+    }
+}
+
+impl LoggedOut {
+    fn note(
+        &mut self,
+        kind: &str,
+        access: Option<&SavedAccess>,
+        outcome: Result<(), NotRevoked>,
+        is_refresh_revoked: bool,
+    ) {
+        let kind = kind.replace('_', " ");
+        let (why, has_failed) = match outcome {
+            Ok(()) => return self.lines.push(format!("Revoked the {kind}.")),
+            Err(NotRevoked::Unsupported(why)) => (why, false),
+            Err(NotRevoked::Failed(why)) => (why, true),
+        };
+        self.is_complete &= !has_failed;
+        let rest = match access {
+            Some(_) if is_refresh_revoked => {
+                " Most issuers end it together with its refresh token.".to_owned()
+            }
+            Some(access) => format!(" Who has it can use it until {}.", access.expires_at),
+            None => " End the session in the account's settings at the issuer.".to_owned(),
+        };
+        self.lines.push(format!("The {kind} was not revoked: {why}.{rest}"));
+    }
+}
+
+fn end_of(path: Option<&Path>, name: &str) -> String {
+    match path {
+        Some(path) => format!(
+            "Logged out of provider: {name}. {} holds no token any more; an evertoken that runs on this state folder \
+             drops its tokens within {} seconds.",
+            path.display(),
+            TICK_MS / 1000
+        ),
+        None => format!("Provider {name} was not logged in: nothing is stored for it."),
+    }
+}
+
+/// The note about a configured refresh token.
+fn told_of_seed(setup: &Setup) -> Option<String> {
+    let key =
+        if setup.config.files.seed.is_some() { "refresh_token_file" } else { "refresh_token_env" };
+    match setup.config.seed.as_ref()? {
+        Ok(_) => Some(format!(
+            "The configured refresh token ({key}) is still set. evertoken does not begin with it again; take it out."
+        )),
+        Err(missing) => Some(format!(
+            "{missing}. If the service has it, and never used it so far, a chain would begin with it at the next \
+             start: take it out of the service's environment."
+        )),
+    }
+}
