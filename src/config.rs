@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use crate::secret::Secret;
 
+pub(crate) mod assertion;
 mod auto_refresh;
 mod base_url;
 pub(crate) mod call;
 mod credential;
 pub(crate) mod egress;
 pub(crate) mod encoding;
+mod key_file;
 mod listen;
 mod listen_host;
 mod loopback;
@@ -30,8 +32,10 @@ pub(crate) mod store_address;
 pub(crate) mod token_fields;
 pub(crate) mod url;
 
+pub(crate) use assertion::{Assertion, AssertionContent, SecretFile, SignedAssertion};
 pub(crate) use auto_refresh::{
-    AutoRefresh, ClientAuth, GrantType, LoginEndpoints, RequestFormat, SecretFiles, Unwritten,
+    AutoRefresh, ClientAuth, GrantType, JwtBearer, LoginEndpoints, RequestFormat, SecretFiles,
+    TokenExchange, Unwritten,
 };
 pub(crate) use call::CommandLine;
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};

@@ -34,6 +34,7 @@ mod report;
 mod secret;
 mod shared;
 mod shortage;
+mod signing;
 mod spare;
 mod status;
 mod supervisor;

@@ -19,6 +19,7 @@ use crate::clock::{Due, Moment};
 use crate::config::redirect::Loopback;
 use crate::config::{LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
+use crate::token::assertion::{Assertions, Stamp};
 use crate::token::discovery;
 use crate::token::grant::{self, Grant, TokenRequest};
 use crate::token::refresher::{Setup, TICK_MS, store_login};
@@ -301,7 +302,8 @@ fn exchange_code(
     code: &Secret,
     redirect_uri: &str,
 ) -> Result<(Grant, Moment), LoginError> {
-    let request = attempt.token_request(&setup.config, code, redirect_uri)?;
+    let assertions = Assertions::of_client(&setup.config, &Stamp::at(setup.clock.wall()))?;
+    let request = attempt.token_request(&setup.config, code, redirect_uri, &assertions)?;
     let (answer, sent) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
     Ok((read(setup, &answer, sent).map_err(LoginError::CodeRefused)?, sent))
@@ -310,7 +312,9 @@ fn exchange_code(
 fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, LoginError> {
     let config = &setup.config;
     // RFC 8628 §3.1.
-    let request = grant::request_with(config, url, Vec::new(), config.scope.as_deref())?;
+    let assertions = || Assertions::of_client(config, &Stamp::at(setup.clock.wall()));
+    let scope = config.scope.as_deref();
+    let request = grant::request_with(config, url, Vec::new(), scope, &assertions()?)?;
     let (answer, asked) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
     let pending = DeviceAuthorization::read(&answer, asked.wall)?;
@@ -318,7 +322,6 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
     if let Some(address) = pending.address() {
         (io.open)(address);
     }
-    let request = device::token_request(config, &pending)?;
     let ends = Due::after(asked, pending.lifetime_ms);
     let mut poll = Poll { interval_ms: pending.interval_ms };
     let mut wait_ms = poll.interval_ms;
@@ -328,6 +331,8 @@ fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, L
         if ends.reached(setup.clock.now()) {
             return Err(DeviceError::Expired.into());
         }
+        // An assertion serves once only (RFC 7523 §3).
+        let request = device::token_request(config, &pending, &assertions()?)?;
         let (answer, sent) = send(setup, &request);
         let outcome = answer.map(|answer| read(setup, &answer, sent));
         match outcome {

@@ -296,6 +296,8 @@ mod tests {
         let sources = Sources {
             environment: &|_| Some("from-the-environment".to_owned()),
             files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            now: crate::clock::Timestamp::from_secs(1_800_000_000),
+            file_modes: &|_| None,
             file_mode: None,
             is_root: false,
             working_folder: None,

@@ -16,6 +16,7 @@
 //! chain; the forwarding path and the refreshers meet in [`store`]. [`watched`] handles tokens that another program
 //! keeps. [`discovery`] asks an issuer for the endpoints that the configuration does not name.
 
+pub(crate) mod assertion;
 pub(crate) mod backoff;
 pub(crate) mod discovery;
 pub(crate) mod failure_text;

@@ -116,6 +116,8 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
     let sources = Sources {
         environment: &|_| None,
         files: &|path| std::fs::read_to_string(path),
+        now: evertoken::testing::Timestamp::from_secs(1_800_000_000),
+        file_modes: &|_| None,
         file_mode: Some(0o600),
         is_root: false,
         working_folder: None,

@@ -4,8 +4,12 @@ use std::io;
 use std::path::Path;
 
 use crate::assemble::{foreign_place, place_of};
-use crate::clock::Moment;
-use crate::config::{AutoRefresh, Config, Credential, FileFormat, Missing, Provider, WatchedFile};
+use crate::clock::{Moment, Timestamp};
+use crate::config::assertion::end_of;
+use crate::config::{
+    Assertion, AutoRefresh, ClientAuth, Config, Credential, FileFormat, GrantType, Missing,
+    Provider, TokenExchange, WatchedFile,
+};
 use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;
@@ -169,9 +173,7 @@ fn refreshed(
     let logged_out = logged_out.and_then(|saved| saved.logged_out_at);
     let stored = stored.filter(|saved| saved.refresh_token.is_some());
     let words = match (machine.presented(), stored) {
-        (Presented::Nothing, _) => {
-            return Ok(Some("the client's own id and secret (client_credentials)".into()));
-        }
+        (Presented::Nothing, _) => return Ok(Some(without_refresh_token(refresh).into())),
         (Presented::Missing, _) if let Some(at) = logged_out => {
             return Err(format!("logged out at {at}; run: {}", refresh.call.login(slug)));
         }
@@ -187,6 +189,46 @@ fn refreshed(
     };
     let failed = machine.applicable_failure().map(|failure| failure.what.clone());
     Ok(Some(CredentialOrigin { words, failed }))
+}
+
+/// The credential of a grant that uses no refresh token.
+fn without_refresh_token(refresh: &AutoRefresh) -> String {
+    let from = match &refresh.grant_type {
+        GrantType::JwtBearer(bearer) => words_of_assertion(&bearer.assertion),
+        GrantType::TokenExchange(exchange) => subject_of(exchange),
+        _ => match &refresh.client_auth {
+            ClientAuth::PrivateKeyJwt(assertion) => {
+                format!("the client's own id and {}", words_of_assertion(assertion))
+            }
+            _ => "the client's own id and secret".to_owned(),
+        },
+    };
+    format!("{from} ({})", refresh.grant_type.name())
+}
+
+fn words_of_assertion(assertion: &Assertion) -> String {
+    match assertion {
+        Assertion::Signed(signed) => {
+            let algorithm = signed.key().map_or("", |(_, algorithm, _)| algorithm.name());
+            let key = signed.key.path.display();
+            format!("an assertion signed with the key in {key} ({algorithm})")
+        }
+        Assertion::Ready(file) => {
+            format!("the assertion in {}{}", file.path.display(), until(end_of(&file.found)))
+        }
+    }
+}
+
+fn subject_of(exchange: &TokenExchange) -> String {
+    let end = end_of(&exchange.subject_token);
+    match &exchange.subject_token_file {
+        Some(path) => format!("the subject token in {}{}", path.display(), until(end)),
+        None => format!("the subject token of the environment{}", until(end)),
+    }
+}
+
+fn until(end: Option<Timestamp>) -> String {
+    end.map(|end| format!(", until {end}")).unwrap_or_default()
 }
 
 fn missing(refresh: &AutoRefresh, slug: &str) -> Missing {
@@ -215,7 +257,13 @@ struct CredentialOrigin {
 
 impl From<&str> for CredentialOrigin {
     fn from(words: &str) -> Self {
-        Self { words: words.to_owned(), failed: None }
+        words.to_owned().into()
+    }
+}
+
+impl From<String> for CredentialOrigin {
+    fn from(words: String) -> Self {
+        Self { words, failed: None }
     }
 }
 

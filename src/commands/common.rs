@@ -202,12 +202,14 @@ pub(super) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
             return (None, vec![Problem { position, ..Problem::of(&shown, message) }]);
         }
     };
-    let mode = fs::metadata(path).ok().map(|metadata| metadata.permissions().mode());
+    let mode = mode_of(path);
     // If it is unknown, a relative path stays as it is.
     let working_folder = std::env::current_dir().ok();
     let sources = resolve::Sources {
         environment: &|name| variables.get(name),
         files: &secret_file::read,
+        now: Clock::system().wall(),
+        file_modes: &mode_of,
         file_mode: mode,
         is_root: rustix::process::geteuid().is_root(),
         working_folder: working_folder.as_deref(),
@@ -221,6 +223,10 @@ pub(super) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
         }
     }
     (config, problems)
+}
+
+fn mode_of(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|metadata| metadata.permissions().mode())
 }
 
 /// The index of the provider called `name`, or a failure with the names that exist.

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::config::assertion::{Assertion, AssertionContent};
 use crate::config::call::CommandLine;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
@@ -58,10 +61,17 @@ pub struct Unwritten {
 }
 
 impl AutoRefresh {
-    /// The missing ones of client id and secret.
+    /// The secrets of a request that are missing, besides its refresh token.
     pub fn missing_of_client(&self) -> Vec<Missing> {
         let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
-        self.client_id.as_ref().err().into_iter().chain(secret).cloned().collect()
+        let files = self.assertions().flat_map(Assertion::files);
+        let files = files.filter_map(|file| file.found.as_ref().err());
+        let subject = match &self.grant_type {
+            GrantType::TokenExchange(exchange) => exchange.subject_token.as_ref().err(),
+            _ => None,
+        };
+        let client = self.client_id.as_ref().err().into_iter().chain(secret);
+        client.chain(files).chain(subject).cloned().collect()
     }
 
     /// The written text that tells this issuer from others: the `token_url`, else `issuer`, which stays the same
@@ -82,14 +92,45 @@ impl AutoRefresh {
         (self.unwritten.token_url || is_login_open).then_some(issuer)
     }
 
-    /// Hash of the `token_url`, or of `issuer` in its place, and the client; None if either is missing.
+    /// Hash of the `token_url`, or of `issuer` in its place, and the client, or whoever the tokens are for; None if one is missing.
     pub fn client_hash(&self) -> Option<String> {
         let client_id = self.client_id.as_ref().ok()?;
+        let account = self.grant_type.account()?;
         let issuer = self.issuer_or_token_url();
-        if issuer.is_empty() || client_id.is_empty() {
+        if issuer.is_empty() || client_id.is_empty() && account.is_empty() {
             return None;
         }
-        Some(Secret::new(format!("{issuer}\n{client_id}")).hash())
+        let mut all = format!("{issuer}\n{client_id}");
+        if !account.is_empty() {
+            all.extend(["\n", &account]);
+        }
+        Some(Secret::new(all).hash())
+    }
+
+    /// The assertions of its requests: the grant's and the client's.
+    pub fn assertions(&self) -> impl Iterator<Item = &Assertion> {
+        let of_grant = match &self.grant_type {
+            GrantType::JwtBearer(bearer) => Some(&bearer.assertion),
+            _ => None,
+        };
+        let of_client = match &self.client_auth {
+            ClientAuth::PrivateKeyJwt(assertion) => Some(assertion),
+            _ => None,
+        };
+        of_grant.into_iter().chain(of_client)
+    }
+
+    /// The same, for reading their files again.
+    pub(crate) fn assertions_mut(&mut self) -> impl Iterator<Item = &mut Assertion> {
+        let of_grant = match &mut self.grant_type {
+            GrantType::JwtBearer(bearer) => Some(&mut bearer.assertion),
+            _ => None,
+        };
+        let of_client = match &mut self.client_auth {
+            ClientAuth::PrivateKeyJwt(assertion) => Some(assertion),
+            _ => None,
+        };
+        of_grant.into_iter().chain(of_client)
     }
 }
 
@@ -131,16 +172,77 @@ pub struct SecretFiles {
 }
 
 /// `grant_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantType {
     /// RFC 6749 §6.
     RefreshToken,
     /// RFC 6749 §4.4.
     ClientCredentials,
+    /// RFC 7523 §2.1.
+    JwtBearer(Box<JwtBearer>),
+    /// RFC 8693.
+    TokenExchange(Box<TokenExchange>),
+}
+
+/// The grant with an assertion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtBearer {
+    /// `assertion`.
+    pub assertion: Assertion,
+    /// True if the assertion is the credential of a request without a grant: `as: "bearer"`.
+    pub is_bearer: bool,
+}
+
+/// The exchange of another issuer's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenExchange {
+    /// `subject_token_env` or `subject_token_file`.
+    pub subject_token: SecretLookup,
+    /// The file; None for a variable.
+    pub subject_token_file: Option<PathBuf>,
+    /// `subject_token_type`, a URI.
+    pub subject_token_type: String,
+    /// `audience`, `resource` and `requested_token_type`, as they are sent.
+    pub parameters: Vec<(&'static str, String)>,
+}
+
+impl GrantType {
+    /// Its name in the configuration.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer(_) => "jwt_bearer",
+            Self::TokenExchange(_) => "token_exchange",
+        }
+    }
+
+    /// Whoever the tokens are for, besides the client, so that a changed configuration does not go on with another
+    /// account's token; None if it is unknown.
+    fn account(&self) -> Option<String> {
+        match self {
+            Self::RefreshToken | Self::ClientCredentials => Some(String::new()),
+            Self::JwtBearer(bearer) => match &bearer.assertion {
+                Assertion::Ready(file) => Some(format!("jwt_bearer {}", file.path.display())),
+                Assertion::Signed(signed) => {
+                    signed.key.found.as_ref().ok()?;
+                    let email = signed.account().map(|account| account.email).unwrap_or_default();
+                    let claims: serde_json::Map<String, Value> =
+                        signed.content.claims.iter().cloned().collect();
+                    Some(format!("jwt_bearer {email} {}", Value::Object(claims)))
+                }
+            },
+            Self::TokenExchange(exchange) => {
+                let parameters = exchange.parameters.iter();
+                let texts = parameters.map(|(name, value)| format!("{name}={value}"));
+                Some(format!("token_exchange {}", texts.collect::<Vec<_>>().join(" ")))
+            }
+        }
+    }
 }
 
 /// `client_auth`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// `client_id` and `client_secret` in the body.
     SecretPost,
@@ -148,6 +250,10 @@ pub enum ClientAuth {
     SecretBasic,
     /// A public client: `client_id` in the body alone.
     None,
+    /// An assertion signed with the client's key (RFC 7523 §2.2), or one that another program keeps.
+    PrivateKeyJwt(Assertion),
+    /// An assertion signed with the client's secret.
+    SecretJwt(AssertionContent),
 }
 
 /// `request_format`.

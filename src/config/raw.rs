@@ -6,12 +6,14 @@
 mod document;
 pub(super) mod homes;
 mod mistake;
+mod nearest;
 mod place;
 mod section;
 mod tree;
 
 pub(crate) use document::Document;
-pub(crate) use section::{Section, nearest};
+pub(crate) use nearest::nearest;
+pub(crate) use section::Section;
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,13 @@ use crate::config::{
     CommandLine, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
 };
 
+mod assertion;
 mod auth;
 mod auto_refresh;
+mod client_auth;
 mod egress;
 mod endpoint;
+mod grant;
 mod listen;
 mod login_endpoints;
 mod origins;
@@ -177,21 +180,16 @@ fn read_candidate(
 
 /// The secrets that the configuration names, each with its provider's name, and that the environment or the disk lacks, for `check`; without the
 /// first refresh token, which a stored one makes unnecessary.
-pub(crate) fn missing_secrets(config: &Config) -> Vec<(&str, &Missing)> {
+pub(crate) fn missing_secrets(config: &Config) -> Vec<(&str, Missing)> {
     let mut missing = Vec::new();
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         let mut report = |what| missing.push((provider.name.as_str(), what));
         match &provider.credential {
-            Credential::Missing(what) => report(what),
+            Credential::Missing(what) => report(what.clone()),
             Credential::Refreshed(refresh) => {
-                if let Err(what) = &refresh.client_id {
-                    report(what);
-                }
-                if let Some(Err(what)) = &refresh.client_secret {
-                    report(what);
-                }
+                refresh.missing_of_client().into_iter().for_each(report);
             }
-            Credential::Watched(file) => file.missing.as_ref().into_iter().for_each(report),
+            Credential::Watched(file) => file.missing.clone().into_iter().for_each(report),
             Credential::None | Credential::Passthrough | Credential::Static(_) => {}
         }
     }

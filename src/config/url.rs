@@ -39,6 +39,13 @@ pub(crate) fn is_loopback(url: &str) -> bool {
     split_url(url).is_some_and(|(_, host, _)| is_loopback_host(host))
 }
 
+/// True if a secret that is sent to `url` is not read on the way.
+pub(in crate::config) fn is_safe_for_secrets(url: &str) -> bool {
+    split_url(url).is_some_and(|(scheme, host, path)| {
+        (scheme == "https" || is_loopback_host(host)) && !path.contains('#')
+    })
+}
+
 /// The message about `url`, the value of `key`, if [`split_url`] does not understand it.
 pub(in crate::config) fn problem(key: &str, url: &str, wanted: &str) -> String {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);

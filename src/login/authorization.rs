@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use crate::config::{AutoRefresh, Missing, RequestFormat};
 use crate::secret::Secret;
+use crate::token::assertion::Assertions;
 use crate::token::grant::{TokenRequest, request_with};
 
 /// The verifier's size, as RFC 7636 §4.1 advises.
@@ -79,6 +80,7 @@ impl AuthorizationRequest {
         config: &AutoRefresh,
         code: &Secret,
         redirect_uri: &str,
+        assertions: &Assertions,
     ) -> Result<TokenRequest, Missing> {
         let mut params = vec![
             ("grant_type", "authorization_code"),
@@ -90,7 +92,7 @@ impl AuthorizationRequest {
             // RFC 6749 has only forms; the issuers that take JSON also want the state.
             params.push(("state", &self.state));
         }
-        request_with(config, &config.token_url, params, None)
+        request_with(config, &config.token_url, params, None, assertions)
     }
 }
 
@@ -153,7 +155,9 @@ mod tests {
     fn the_request_for_the_code() {
         let attempt = attempt();
         let verifier = attempt.verifier.expose();
-        let made = attempt.token_request(&config(), &Secret::new("c/1"), "x:y").unwrap();
+        let made = attempt
+            .token_request(&config(), &Secret::new("c/1"), "x:y", &Assertions::default())
+            .unwrap();
         assert_eq!(
             made.body.expose(),
             format!(
@@ -162,10 +166,15 @@ mod tests {
             )
         );
         let json = AutoRefresh { request_format: RequestFormat::Json, ..config() };
-        let made = attempt.token_request(&json, &Secret::new("c"), "x:y").unwrap();
+        let made =
+            attempt.token_request(&json, &Secret::new("c"), "x:y", &Assertions::default()).unwrap();
         let body: serde_json::Value = serde_json::from_str(made.body.expose()).unwrap();
         assert_eq!((&body["state"], &body["code"]), (&attempt.state.as_str().into(), &"c".into()));
         let missing = AutoRefresh { client_id: Err(Missing::Variable("X".into())), ..config() };
-        assert!(attempt.token_request(&missing, &Secret::new("c"), "x:y").is_err());
+        assert!(
+            attempt
+                .token_request(&missing, &Secret::new("c"), "x:y", &Assertions::default())
+                .is_err()
+        );
     }
 }

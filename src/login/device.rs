@@ -8,6 +8,7 @@ use crate::config::{AutoRefresh, Missing};
 use crate::login::callback::printable;
 use crate::login::refused;
 use crate::secret::Secret;
+use crate::token::assertion::Assertions;
 use crate::token::grant::codes::Meaning;
 use crate::token::grant::{self, Class, Failure, TokenRequest, What, request_with};
 use crate::token::sender::TokenAnswer;
@@ -64,9 +65,10 @@ fn with_advice(failure: Option<&Failure>) -> String {
 pub(crate) fn token_request(
     config: &AutoRefresh,
     pending: &DeviceAuthorization,
+    assertions: &Assertions,
 ) -> Result<TokenRequest, Missing> {
     let params = vec![("grant_type", GRANT_TYPE), ("device_code", pending.device_code.expose())];
-    request_with(config, &config.token_url, params, None)
+    request_with(config, &config.token_url, params, None, assertions)
 }
 
 impl DeviceAuthorization {
@@ -260,11 +262,13 @@ mod tests {
     fn requests() {
         let mut config = config();
         config.scope = Some("a b".into());
+        let none = Assertions::default();
         let asked =
-            request_with(&config, "https://i/d", Vec::new(), config.scope.as_deref()).unwrap();
+            request_with(&config, "https://i/d", Vec::new(), config.scope.as_deref(), &none)
+                .unwrap();
         assert_eq!(asked.url, "https://i/d");
         assert_eq!(asked.body.expose(), "client_id=id+with+space&client_secret=s%26cret&scope=a+b");
-        let poll = token_request(&config, &with("")).unwrap();
+        let poll = token_request(&config, &with(""), &none).unwrap();
         assert_eq!(poll.url, config.token_url);
         assert_eq!(
             poll.body.expose(),

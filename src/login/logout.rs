@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::Missing;
 use crate::record::SavedAccess;
 use crate::secret::Secret;
+use crate::token::assertion::{Assertions, Stamp};
 use crate::token::discovery;
 use crate::token::grant::{self, What};
 use crate::token::refresher::{EndingTokens, NotStored, Setup, TICK_MS, log_out};
@@ -119,7 +120,9 @@ enum NotRevoked {
 
 /// Revokes `token` at `url` (RFC 7009 §2.1).
 fn revoke(setup: &Setup, url: &str, token: &Secret, kind: &'static str) -> Result<(), NotRevoked> {
-    let request = grant::revocation(&setup.config, url, token, kind)
+    let stamp = Stamp::at(setup.clock.wall());
+    let request = Assertions::of_client(&setup.config, &stamp)
+        .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
         .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;
     let sent = setup.clock.wall();
     let answer = (setup.send)(&request, REQUEST_MAX)

@@ -219,6 +219,8 @@ pub(crate) mod tests {
         let sources = Sources {
             environment: &|name| Some(name).filter(is_set).map(value),
             files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            now: crate::clock::Timestamp::from_secs(1_800_000_000),
+            file_modes: &|_| None,
             file_mode: None,
             is_root: true,
             working_folder: None,

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::{AutoRefresh, SecretFiles, SecretLookup, secret_file, secret_of_file};
+use crate::config::{
+    AutoRefresh, GrantType, SecretFiles, SecretLookup, secret_file, secret_of_file,
+};
 
 /// The current content of the secret file `path`.
 pub(crate) fn secret_in(path: &Path) -> SecretLookup {
@@ -11,7 +13,14 @@ pub(crate) fn secret_in(path: &Path) -> SecretLookup {
 
 /// `config` with the current content of its files; None if its secrets come from no file.
 pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
-    if config.files == SecretFiles::default() {
+    let subject = match &config.grant_type {
+        GrantType::TokenExchange(exchange) => exchange.subject_token_file.clone(),
+        _ => None,
+    };
+    if config.files == SecretFiles::default()
+        && config.assertions().next().is_none()
+        && subject.is_none()
+    {
         return None;
     }
     let mut read = config.clone();
@@ -24,6 +33,18 @@ pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     }
     if let Some(path) = config.files.seed.as_ref().filter(|_| read.seed.is_some()) {
         read.seed = Some(secret_in(path));
+    }
+    read.assertions_mut().for_each(|assertion| assertion.read_again(&secret_in));
+    match &mut read.grant_type {
+        GrantType::TokenExchange(exchange) => {
+            if let Some(path) = subject {
+                exchange.subject_token = secret_in(&path);
+            }
+        }
+        GrantType::JwtBearer(bearer) if read.token_url.is_empty() => {
+            read.token_url = bearer.assertion.token_url().unwrap_or_default();
+        }
+        _ => {}
     }
     Some(read)
 }

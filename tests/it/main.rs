@@ -4,6 +4,7 @@
 
 mod access; // who is let in, and what is answered to the others
 mod answers; // what issuers answer, and refusals of a token
+mod assertions; // signed assertions and exchanged tokens, and their files
 mod blame; // whose fault it is, in the answer and in the log
 mod chains; // several providers on one chain of refresh tokens, and files under other names
 mod check; // `evertoken check`: what it finds, and what it says it tried

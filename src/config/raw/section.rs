@@ -7,6 +7,7 @@ use crate::config::problem::Problem;
 use crate::config::raw::document::Document;
 use crate::config::raw::homes::home_of;
 use crate::config::raw::mistake::is_odd_blank;
+use crate::config::raw::nearest::nearest;
 use crate::config::raw::place::YamlPath;
 use crate::config::raw::tree::{Node, ScalarKind};
 
@@ -300,6 +301,21 @@ impl<'a> Section<'a> {
         texts
     }
 
+    /// A mapping of any values, in file order, as JSON.
+    pub(crate) fn json_map(&self, key: &'static str) -> Vec<(String, serde_json::Value)> {
+        match self.value(key) {
+            None => Vec::new(),
+            Some(Node::Map(entries)) => {
+                entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
+            Some(value) => {
+                let message = format!("'{key}' must hold names and values, not {}", what_is(value));
+                self.error(key, message);
+                Vec::new()
+            }
+        }
+    }
+
     fn not_a_text(&self, key: &str, name: &str, value: &Node) {
         let message = format!("'{name}' in {key} must be a text, not {}", what_is(value));
         self.error_in(key, name, message);
@@ -422,14 +438,4 @@ impl<'a> Section<'a> {
         );
         near
     }
-}
-
-/// The one of `known` that is most similar to `word`, if any is similar.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    let distance = |other: &str| strsim::damerau_levenshtein(&word, &other.to_lowercase());
-    let near = known.map(|other| (distance(other), other)).min()?;
-    let length = word.chars().count();
-    // A word of one letter is similar to everything.
-    (near.0 <= length.max(3) / 3 && near.0 < length).then_some(near.1)
 }

@@ -7,6 +7,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
+use serde_json::Value;
 
 /// The key whose value is a mapping, or a list of mappings, that supplies keys (<https://yaml.org/type/merge.html>).
 pub(super) const MERGE_KEY: &str = "<<";
@@ -69,6 +70,24 @@ impl Node {
         match self {
             Self::Scalar(scalar) => Some(scalar),
             _ => None,
+        }
+    }
+
+    /// The same value in JSON. A text with a tag of its own is null.
+    pub(super) fn to_json(&self) -> Value {
+        match self {
+            Self::Null | Self::Tagged => Value::Null,
+            Self::Scalar(scalar) => match scalar.kind {
+                ScalarKind::Text => scalar.text.clone().into(),
+                ScalarKind::Flag(flag) => flag.into(),
+                ScalarKind::Whole(number) => number.into(),
+                ScalarKind::Number => serde_json::from_str(&scalar.text)
+                    .unwrap_or_else(|_| scalar.text.clone().into()),
+            },
+            Self::List(list) => list.iter().map(Self::to_json).collect(),
+            Self::Map(entries) => {
+                entries.iter().map(|(name, value)| (name.clone(), value.to_json())).collect()
+            }
         }
     }
 

@@ -2,9 +2,10 @@
 
 use crate::config::raw::Section;
 use crate::config::raw::homes::REFRESH_KEYS;
+use crate::config::resolve::grant::{self, GrantChoice};
 use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::{NamedSecret, Sources};
-use crate::config::resolve::{endpoint, login_endpoints, token_fields};
+use crate::config::resolve::{client_auth, endpoint, login_endpoints, token_fields};
 use crate::config::{
     AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, RequestFormat,
     SecretFiles, Unwritten, WatchedFile, secret_of_file,
@@ -51,28 +52,30 @@ pub(super) fn read_auto_refresh(
     if let Some(owned) = read_owned(&section, sources) {
         return enabled.then_some(owned);
     }
-    let known_grant = section.known_choice(
-        "grant_type",
-        &[
-            ("refresh_token", GrantType::RefreshToken),
-            ("client_credentials", GrantType::ClientCredentials),
-        ],
-    );
+    let known_grant = GrantChoice::read(&section);
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
-    let grant_type = known_grant.unwrap_or(GrantType::RefreshToken);
-    let client_auth = read_client_auth(&section, grant_type, client_secret.is_some());
-    let login = login_endpoints::read(&section, grant_type);
-    let client_id = read_client_id(&section, sources, enabled);
+    let choice = known_grant.unwrap_or(GrantChoice::RefreshToken);
+    let grant_type = grant::read(&section, choice, enabled, sources);
+    let client_auth = client_auth::read(&section, choice, client_secret.is_some(), sources);
+    let login = login_endpoints::read(&section, choice);
+    let needs_client = !choice.needs_no_client() || client_auth != ClientAuth::None;
+    let client_id = read_client_id(&section, sources, enabled && needs_client);
+    grant::check_issuer(&section, &grant_type, client_id.is_some());
     let seed = read_seed(&section, known_grant, !enabled || login.exist(), sources);
-    if enabled && login.issuer.is_none() {
+    let of_account = token_url_of_account(&grant_type);
+    if enabled && login.issuer.is_none() && of_account.is_none() {
         let message =
             "auto_refresh_config needs a 'token_url', or an 'issuer' whose metadata names it";
         section.require("token_url", message);
     }
     let unwritten = Unwritten {
-        token_url: login.issuer.is_some() && !section.has("token_url"),
+        token_url: login.issuer.is_some() && !section.has("token_url") && of_account.is_none(),
         client_auth: !section.has("client_auth"),
     };
+    let sends_secret = matches!(
+        client_auth,
+        ClientAuth::SecretPost | ClientAuth::SecretBasic | ClientAuth::SecretJwt(_)
+    );
     let file_of = |secret: &Option<NamedSecret>| secret.as_ref()?.file.clone();
     let refresh = AutoRefresh {
         files: SecretFiles {
@@ -81,12 +84,11 @@ pub(super) fn read_auto_refresh(
             seed: file_of(&seed),
         },
         token_url: endpoint::read(&section, "token_url", "secrets are sent there")
+            .or(of_account)
             .unwrap_or_default(),
         client_id: client_id
             .map_or_else(|| Ok(String::new()), |id| Ok(id.found?.expose().to_owned())),
-        client_secret: client_secret
-            .map(|secret| secret.found)
-            .filter(|_| client_auth != ClientAuth::None),
+        client_secret: client_secret.map(|secret| secret.found).filter(|_| sends_secret),
         seed: seed.map(|seed| seed.found),
         grant_type,
         client_auth,
@@ -140,35 +142,6 @@ fn read_owned(section: &Section<'_>, sources: &Sources<'_>) -> Option<TokenSourc
     Some(TokenSource::Owned(WatchedFile { path: file, form, missing }))
 }
 
-fn read_client_auth(section: &Section<'_>, grant: GrantType, has_secret: bool) -> ClientAuth {
-    let written = section.has("client_auth");
-    let chosen = section.known_choice(
-        "client_auth",
-        &[
-            ("client_secret_post", ClientAuth::SecretPost),
-            ("client_secret_basic", ClientAuth::SecretBasic),
-            ("none", ClientAuth::None),
-        ],
-    );
-    let Some(chosen) = chosen else { return ClientAuth::SecretPost };
-    let client_auth = if written || has_secret { chosen } else { ClientAuth::None };
-    match (client_auth, has_secret) {
-        (ClientAuth::SecretPost | ClientAuth::SecretBasic, false) => section.error(
-            "client_auth",
-            "this 'client_auth' needs a client_secret_env or client_secret_file",
-        ),
-        (ClientAuth::None, true) => {
-            section.warn("client_auth", "'client_auth' is \"none\", so the secret is not sent");
-        }
-        (ClientAuth::None, false) if grant == GrantType::ClientCredentials => section.error(
-            "grant_type",
-            "client_credentials needs a client_secret_env or client_secret_file",
-        ),
-        _ => {}
-    }
-    client_auth
-}
-
 fn read_client_id(
     section: &Section<'_>,
     sources: &Sources<'_>,
@@ -184,30 +157,38 @@ fn read_client_id(
 /// The first refresh token; it may be missing if there is a way to log in, or if the grant is unknown.
 fn read_seed(
     section: &Section<'_>,
-    grant: Option<GrantType>,
+    grant: Option<GrantChoice>,
     may_lack: bool,
     sources: &Sources<'_>,
 ) -> Option<NamedSecret> {
-    let is_needed = grant == Some(GrantType::RefreshToken) && !may_lack;
+    let is_needed = grant == Some(GrantChoice::RefreshToken) && !may_lack;
     let seed = sources.secret(section, "refresh_token_env", "refresh_token_file", is_needed);
     match (grant, &seed) {
-        (Some(GrantType::RefreshToken), None) if is_needed => section.require(
+        (Some(GrantChoice::RefreshToken), None) if is_needed => section.require(
             "refresh_token_env",
             "auto_refresh_config needs a 'refresh_token_env', or an 'issuer', 'authorization_url' or \
              'device_authorization_url' for evertoken login",
         ),
-        (Some(GrantType::ClientCredentials), Some(_)) => {
-            section.error("grant_type", "client_credentials uses no refresh token");
+        (Some(grant), Some(_)) if grant != GrantChoice::RefreshToken => {
+            section.error("grant_type", format!("{} uses no refresh token", grant.name()));
         }
         _ => {}
     }
     seed
 }
 
+/// The token endpoint that the file of a service account names; an empty one as long as that file can't be read.
+fn token_url_of_account(grant: &GrantType) -> Option<String> {
+    let GrantType::JwtBearer(bearer) = grant else { return None };
+    let is_unread = bearer.assertion.files().any(|file| file.found.is_err());
+    bearer.assertion.token_url().or(is_unread.then(String::new))
+}
+
 fn check_extra_params(section: &Section<'_>, params: &[(String, String)]) {
-    const OWN: [&str; 8] = [
+    const OWN: [&str; 14] = [
         "grant_type", "refresh_token", "client_id", "client_secret", "scope", "code",
-        "code_verifier", "redirect_uri",
+        "code_verifier", "redirect_uri", "assertion", "client_assertion", "client_assertion_type",
+        "subject_token", "subject_token_type", "requested_token_type",
     ];
     for (name, _) in params {
         if OWN.contains(&name.as_str()) {

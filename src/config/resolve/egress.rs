@@ -177,6 +177,8 @@ mod tests {
                 let text = found.map(|(_, text)| (*text).to_owned());
                 text.ok_or_else(|| io::ErrorKind::NotFound.into())
             },
+            now: crate::clock::Timestamp::from_secs(1_800_000_000),
+            file_modes: &|_| None,
             file_mode: None,
             is_root: false,
             working_folder: None,

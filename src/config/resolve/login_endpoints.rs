@@ -2,10 +2,11 @@
 
 use crate::config::raw::Section;
 use crate::config::resolve::endpoint;
-use crate::config::{GrantType, LoginEndpoints, Redirect};
+use crate::config::resolve::grant::GrantChoice;
+use crate::config::{LoginEndpoints, Redirect};
 
 /// Reads the keys and reports their problems.
-pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
+pub(super) fn read(section: &Section<'_>, grant: GrantChoice) -> LoginEndpoints {
     let redirect = section.text("redirect_uri").map(|text| Redirect::parse(&text));
     if let Some(Err(why)) = &redirect {
         section.error("redirect_uri", format!("'redirect_uri' {why}"));
@@ -28,8 +29,8 @@ pub(super) fn read(section: &Section<'_>, grant: GrantType) -> LoginEndpoints {
     }
     let has_login =
         has_browser || login.device_authorization_url.is_some() || login.redirect_uri.is_some();
-    if grant == GrantType::ClientCredentials && has_login {
-        section.error("grant_type", "client_credentials knows no login");
+    if grant != GrantChoice::RefreshToken && has_login {
+        section.error("grant_type", format!("{} knows no login", grant.name()));
     }
     login
 }

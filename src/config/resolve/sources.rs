@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use crate::clock::Timestamp;
 use crate::config::raw::Section;
 use crate::config::secret_file::{Oddity, without_mark};
 use crate::config::{Missing, SecretLookup, secret_of_file};
@@ -14,6 +15,10 @@ pub struct Sources<'a> {
     pub environment: &'a dyn Fn(&str) -> Option<String>,
     /// Reads a file.
     pub files: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// The time, for what has expired.
+    pub now: Timestamp,
+    /// The permissions of another file, if they are known.
+    pub file_modes: &'a dyn Fn(&Path) -> Option<u32>,
     /// The configuration file's permissions, if they are known.
     pub file_mode: Option<u32>,
     /// True if the program runs as root.

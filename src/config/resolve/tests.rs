@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use super::*;
 use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, ClientAuth, GrantType, ListenAddress, RequestFormat, ServerKind};
 use crate::secret::Secret;
+use crate::signing::tests::{P256, RSA};
 
 pub(super) const PEM: &str = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
 
@@ -41,6 +44,17 @@ fn files(path: &Path) -> io::Result<String> {
         Some("/quoted") => Ok("'from-file'\n".to_owned()),
         Some("/blanks") => Ok("from-file \n".to_owned()),
         Some("/pem") => Ok(PEM.to_owned()),
+        Some("/rsa" | "/open") => Ok(RSA.to_owned()),
+        Some("/p256") => Ok(P256.to_owned()),
+        Some("/account") => Ok(json!({
+            "type": "service_account", "private_key_id": "k1", "private_key": RSA, "client_email": "a@p.test",
+            "token_uri": "https://oauth2.test/token",
+        })
+        .to_string()),
+        Some(path) if path.starts_with("/keys/") => {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+            std::fs::read_to_string(format!("{folder}{path}"))
+        }
         _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
@@ -49,6 +63,8 @@ pub(super) fn sources() -> Sources<'static> {
     Sources {
         environment: &environment,
         files: &files,
+        now: crate::clock::Timestamp::from_secs(1_800_000_000),
+        file_modes: &|path| Some(if path == Path::new("/open") { 0o100_640 } else { 0o100_600 }),
         file_mode: Some(0o100_600),
         is_root: false,
         working_folder: None,
@@ -70,6 +86,12 @@ fn with_refresh(extra: &str) -> String {
     document("", &format!("auto_refresh_config:\n{all}"))
 }
 
+/// The document with an `auto_refresh_config` of these lines.
+pub(super) fn with_config(lines: &str) -> String {
+    let all: String = lines.lines().map(|line| format!("  {line}\n")).collect();
+    document("", &format!("auto_refresh_config:\n{all}"))
+}
+
 /// The document with a refresh without a seed, and `extra` lines.
 pub(super) fn with_login(extra: &str) -> String {
     let lines = "token_url: https://i/t\nclient_id_env: ID\n";
@@ -78,7 +100,7 @@ pub(super) fn with_login(extra: &str) -> String {
     document("", &format!("auto_refresh_config:\n{all}"))
 }
 
-fn lacks(config: &Config) -> Vec<String> {
+pub(super) fn lacks(config: &Config) -> Vec<String> {
     missing_secrets(config).iter().map(|(name, what)| format!("{name}: {what}")).collect()
 }
 
@@ -226,8 +248,8 @@ fn an_empty_name_of_a_secret_is_as_if_left_out_and_said() {
     assert_eq!(told(&text), [warning]);
     let (config, _) = resolve(&text, "f", &sources()).unwrap();
     assert_eq!(
-        (&refresh(&config).client_secret, refresh(&config).client_auth),
-        (&None, ClientAuth::None)
+        (&refresh(&config).client_secret, &refresh(&config).client_auth),
+        (&None, &ClientAuth::None)
     );
     let text = with_refresh("client_secret_file: ''");
     assert_eq!(told(&text), [warning.replace("_env", "_file").replace("10:26", "10:27")]);
@@ -673,7 +695,7 @@ fn what_is_wrong_with_a_refresh() {
         ),
         (
             "grant_type: refreshtoken",
-            "f:10:19: 'grant_type' must be one of \"refresh_token\", \"client_credentials\", not \"refreshtoken\"; did you \
+            "f:10:19: 'grant_type' must be one of \"refresh_token\", \"client_credentials\", \"jwt_bearer\", \"token_exchange\", not \"refreshtoken\"; did you \
              mean \"refresh_token\"?",
         ),
         ("extra_params: {scope: a}", "f:10:22: 'scope' has a key of its own"),

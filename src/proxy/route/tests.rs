@@ -8,6 +8,8 @@ pub(crate) fn config(text: &str) -> Config {
     let sources = Sources {
         environment: &|_| None,
         files: &|_| Err(std::io::ErrorKind::NotFound.into()),
+        now: crate::clock::Timestamp::from_secs(1_800_000_000),
+        file_modes: &|_| None,
         file_mode: None,
         is_root: true,
         working_folder: None,

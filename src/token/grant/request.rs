@@ -1,4 +1,4 @@
-//! Token requests (RFC 6749 §2.3.1, §4.4, §6), ready to be posted. Pure.
+//! Token requests (RFC 6749 §2.3.1, §4.4, §6; RFC 7523; RFC 8693), ready to be posted. Pure.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,6 +6,13 @@ use serde_json::Value;
 
 use crate::config::{AutoRefresh, ClientAuth, GrantType, Missing, RequestFormat};
 use crate::secret::Secret;
+use crate::token::assertion::Assertions;
+
+/// `grant_type` of RFC 7523 §2.1 and of RFC 8693 §2.1.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// RFC 7523 §2.2.
+const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The header that names the program.
 pub(in crate::token) const USER_AGENT: &str = "user-agent";
@@ -26,23 +33,39 @@ pub struct TokenRequest {
     pub body: Secret,
 }
 
-/// The request for the next token, with `refresh_token` for the refresh grant, and `scope`.
+/// The request for the next token, with `refresh_token` for the refresh grant, `scope`, and signed `assertions`.
 ///
-/// The error names the missing client id or secret.
+/// The error names the missing secret.
 pub(crate) fn request(
     config: &AutoRefresh,
     refresh_token: Option<&Secret>,
     scope: Option<&str>,
+    assertions: &Assertions,
 ) -> Result<TokenRequest, Missing> {
-    let grant_type = match config.grant_type {
-        GrantType::RefreshToken => "refresh_token",
-        GrantType::ClientCredentials => "client_credentials",
-    };
-    let mut params = vec![("grant_type", grant_type)];
-    if let Some(token) = refresh_token {
-        params.push(("refresh_token", token.expose()));
+    let scope = scope.filter(|_| !assertions.claims_scope);
+    let mut params = Vec::new();
+    match &config.grant_type {
+        GrantType::RefreshToken => {
+            params.push(("grant_type", "refresh_token"));
+            params.extend(refresh_token.map(|token| ("refresh_token", token.expose())));
+        }
+        GrantType::ClientCredentials => params.push(("grant_type", "client_credentials")),
+        GrantType::JwtBearer(bearer) if bearer.is_bearer => {
+            return Ok(bearer_request(config, scope, assertions.grant.as_ref()));
+        }
+        GrantType::JwtBearer(_) => {
+            params.push(("grant_type", JWT_BEARER));
+            params.extend(assertions.grant.as_ref().map(|jwt| ("assertion", jwt.expose())));
+        }
+        GrantType::TokenExchange(exchange) => {
+            let subject = exchange.subject_token.as_ref().map_err(Clone::clone)?;
+            params.push(("grant_type", TOKEN_EXCHANGE));
+            params.push(("subject_token", subject.expose()));
+            params.push(("subject_token_type", &exchange.subject_token_type));
+            params.extend(exchange.parameters.iter().map(|(name, value)| (*name, value.as_str())));
+        }
     }
-    request_with(config, &config.token_url, params, scope)
+    request_with(config, &config.token_url, params, scope, assertions)
 }
 
 /// A request for the document at `url`.
@@ -60,11 +83,12 @@ pub(crate) fn revocation(
     url: &str,
     token: &Secret,
     kind: &str,
+    assertions: &Assertions,
 ) -> Result<TokenRequest, Missing> {
     // The configured parameters are for token requests.
     let config = AutoRefresh { extra_params: Vec::new(), ..config.clone() };
     let params = vec![("token", token.expose()), ("token_type_hint", kind)];
-    request_with(&config, url, params, None)
+    request_with(&config, url, params, None, assertions)
 }
 
 /// A request to `url` with these parameters, the client's own, `scope` and the configured ones.
@@ -75,6 +99,7 @@ pub(crate) fn request_with<'a>(
     url: &str,
     mut params: Vec<(&'a str, &'a str)>,
     scope: Option<&'a str>,
+    assertions: &'a Assertions,
 ) -> Result<TokenRequest, Missing> {
     if let Some(missing) = Missing::all(config.missing_of_client()) {
         return Err(missing);
@@ -85,22 +110,54 @@ pub(crate) fn request_with<'a>(
         None => None,
     };
     let mut headers = Vec::new();
-    match (config.client_auth, client_secret) {
-        (ClientAuth::SecretBasic, Some(secret)) => {
-            headers.push(("authorization".to_owned(), basic(client_id, secret)));
+    let basic = client_secret.filter(|_| config.client_auth == ClientAuth::SecretBasic);
+    match basic {
+        Some(secret) => {
+            headers.push(("authorization".to_owned(), basic_credential(client_id, secret)));
         }
-        (ClientAuth::SecretPost, Some(secret)) => {
-            params.push(("client_id", client_id));
-            params.push(("client_secret", secret.expose()));
+        // A grant may name the client by itself.
+        None if client_id.is_empty() => {}
+        None => params.push(("client_id", client_id)),
+    }
+    match &config.client_auth {
+        ClientAuth::SecretPost => {
+            params.extend(client_secret.map(|secret| ("client_secret", secret.expose())));
         }
-        (_, _) => params.push(("client_id", client_id)),
+        ClientAuth::PrivateKeyJwt(_) | ClientAuth::SecretJwt(_) => {
+            params.push(("client_assertion_type", CLIENT_ASSERTION_TYPE));
+            let assertion = assertions.client.as_ref();
+            params.extend(assertion.map(|jwt| ("client_assertion", jwt.expose())));
+        }
+        ClientAuth::SecretBasic | ClientAuth::None => {}
     }
-    if let Some(scope) = scope {
-        params.push(("scope", scope));
-    }
+    params.extend(scope.map(|scope| ("scope", scope)));
     params.extend(config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let (content_type, body) = encode(config.request_format, &params);
-    headers.push(("content-type".to_owned(), Secret::new(content_type)));
+    Ok(finished(config, url, headers, Some(&params)))
+}
+
+/// A request whose credential is the assertion `jwt` itself, with a body only for configured parameters.
+fn bearer_request(config: &AutoRefresh, scope: Option<&str>, jwt: Option<&Secret>) -> TokenRequest {
+    let credential = jwt.map(|jwt| Secret::new(format!("Bearer {}", jwt.expose())));
+    let headers = credential.into_iter().map(|value| ("authorization".to_owned(), value)).collect();
+    let mut params: Vec<_> = scope.map(|scope| ("scope", scope)).into_iter().collect();
+    params.extend(config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let params = Some(params.as_slice()).filter(|params| !params.is_empty());
+    finished(config, &config.token_url, headers, params)
+}
+
+/// The request to `url` with `params` in its body, and the configured headers.
+fn finished(
+    config: &AutoRefresh,
+    url: &str,
+    mut headers: Vec<(String, Secret)>,
+    params: Option<&[(&str, &str)]>,
+) -> TokenRequest {
+    let mut body = Secret::new("");
+    if let Some(params) = params {
+        let (content_type, encoded) = encode(config.request_format, params);
+        headers.push(("content-type".to_owned(), Secret::new(content_type)));
+        body = encoded;
+    }
     headers.push(("accept".to_owned(), Secret::new("application/json")));
     // Some issuers refuse requests without a User-Agent.
     headers.push((USER_AGENT.to_owned(), Secret::new(OWN_USER_AGENT)));
@@ -108,11 +165,11 @@ pub(crate) fn request_with<'a>(
         headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
         headers.push((name.clone(), Secret::new(value.clone())));
     }
-    Ok(TokenRequest { method: "POST", url: url.to_owned(), headers, body })
+    TokenRequest { method: "POST", url: url.to_owned(), headers, body }
 }
 
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.
-fn basic(client_id: &str, secret: &Secret) -> Secret {
+fn basic_credential(client_id: &str, secret: &Secret) -> Secret {
     let encode =
         |part: &str| -> String { form_urlencoded::byte_serialize(part.as_bytes()).collect() };
     let joined = Secret::new(format!("{}:{}", encode(client_id), encode(secret.expose())));
@@ -138,11 +195,18 @@ fn encode(format: RequestFormat, params: &[(&str, &str)]) -> (&'static str, Secr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{JwtBearer, TokenExchange};
+    use crate::signing::tests::P256;
+    use crate::token::assertion::tests::signed;
     use crate::token::grant::Failure;
     use crate::token::grant::tests::config;
 
+    fn none() -> Assertions {
+        Assertions::default()
+    }
+
     fn body(config: &AutoRefresh) -> String {
-        request(config, Some(&Secret::new("r1")), config.scope.as_deref())
+        request(config, Some(&Secret::new("r1")), config.scope.as_deref(), &none())
             .unwrap()
             .body
             .expose()
@@ -157,7 +221,7 @@ mod tests {
             "grant_type=refresh_token&refresh_token=r1&client_id=id+with+space&client_secret=s%26cret"
         );
         let basic = AutoRefresh { client_auth: ClientAuth::SecretBasic, ..config() };
-        let made = request(&basic, Some(&Secret::new("r1")), None).unwrap();
+        let made = request(&basic, Some(&Secret::new("r1")), None, &none()).unwrap();
         assert_eq!(made.body.expose(), "grant_type=refresh_token&refresh_token=r1");
         assert_eq!(made.headers[0].0, "authorization");
         // base64 of "id+with+space:s%26cret"
@@ -179,7 +243,7 @@ mod tests {
             headers: vec![("Accept".into(), "x/y".into())],
             ..config()
         };
-        let made = request(&own, None, None).unwrap();
+        let made = request(&own, None, None, &none()).unwrap();
         assert!(made.body.expose().starts_with("grant_type=client_credentials&client_id="));
         let accepts: Vec<_> =
             made.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("accept")).collect();
@@ -190,7 +254,7 @@ mod tests {
     #[test]
     fn a_request_says_which_program_sends_it_unless_the_configuration_does() {
         let agent = |config: &AutoRefresh| {
-            let request = request(config, None, None).unwrap();
+            let request = request(config, None, None, &none()).unwrap();
             let mut agents = request.headers.into_iter();
             agents.find(|(name, _)| name.eq_ignore_ascii_case("user-agent")).unwrap().1
         };
@@ -201,14 +265,76 @@ mod tests {
     }
 
     #[test]
+    fn requests_with_assertions_and_subject_tokens() {
+        let assertions = Assertions {
+            client: Some(Secret::new("c.c.c")),
+            grant: Some(Secret::new("g.g.g")),
+            claims_scope: false,
+        };
+        let made = |config: &AutoRefresh, assertions: &Assertions| {
+            let made = request(config, None, Some("s"), assertions).unwrap();
+            let header = |name: &str| {
+                let found = made.headers.iter().find(|(own, _)| own == name);
+                found.map(|(_, value)| value.expose().to_owned())
+            };
+            (
+                made.body.expose().to_owned(),
+                header("authorization"),
+                header("content-type").is_some(),
+            )
+        };
+        let jwt_bearer = |is_bearer| {
+            let assertion = signed(P256, &[]);
+            GrantType::JwtBearer(Box::new(JwtBearer { assertion, is_bearer }))
+        };
+        let client_auth = ClientAuth::PrivateKeyJwt(signed(P256, &[]));
+        let no_secret = AutoRefresh { client_secret: None, client_auth, ..config() };
+        let machine = AutoRefresh { grant_type: GrantType::ClientCredentials, ..no_secret.clone() };
+        assert_eq!(
+            made(&machine, &assertions).0,
+            "grant_type=client_credentials&client_id=id+with+space&client_assertion_type=urn%3Aietf%3Aparams%3Aoauth\
+             %3Aclient-assertion-type%3Ajwt-bearer&client_assertion=c.c.c&scope=s"
+        );
+        let nobody = AutoRefresh {
+            client_id: Ok(String::new()),
+            client_auth: ClientAuth::None,
+            ..no_secret
+        };
+        let granted = AutoRefresh { grant_type: jwt_bearer(false), ..nobody.clone() };
+        let start =
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=g.g.g";
+        assert_eq!(made(&granted, &assertions).0, format!("{start}&scope=s"));
+        let claimed = Assertions { claims_scope: true, ..assertions.clone() };
+        assert_eq!(made(&granted, &claimed).0, start);
+        // GitHub: no grant at all.
+        let mut github = AutoRefresh { grant_type: jwt_bearer(true), ..nobody.clone() };
+        let bearer = Some("Bearer g.g.g".to_owned());
+        assert_eq!(made(&github, &claimed), (String::new(), bearer.clone(), false));
+        github.extra_params = vec![("a".into(), "b".into())];
+        assert_eq!(made(&github, &assertions), ("scope=s&a=b".to_owned(), bearer, true));
+        let exchange = GrantType::TokenExchange(Box::new(TokenExchange {
+            subject_token: Ok(Secret::new("s.s.s")),
+            subject_token_file: None,
+            subject_token_type: "urn:x".into(),
+            parameters: vec![("audience", "a".into())],
+        }));
+        let exchange = AutoRefresh { grant_type: exchange, ..nobody };
+        assert_eq!(
+            made(&exchange, &none()).0,
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=s.s.s\
+             &subject_token_type=urn%3Ax&audience=a&scope=s"
+        );
+    }
+
+    #[test]
     fn what_is_missing_is_named() {
         let missing = Missing::Variable("CLAUDE_CLIENT_ID".into());
         let config = AutoRefresh { client_id: Err(missing.clone()), ..config() };
-        assert_eq!(request(&config, None, None).unwrap_err(), missing);
+        assert_eq!(request(&config, None, None, &none()).unwrap_err(), missing);
         let secret = Some(Err(Missing::Variable("CLAUDE_CLIENT_SECRET".into())));
         let both = AutoRefresh { client_secret: secret, ..config };
         assert_eq!(
-            request(&both, None, None).unwrap_err().to_string(),
+            request(&both, None, None, &none()).unwrap_err().to_string(),
             "Missing environment variable: 'CLAUDE_CLIENT_ID' and 'CLAUDE_CLIENT_SECRET'"
         );
         assert_eq!(

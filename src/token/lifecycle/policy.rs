@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::{AutoRefresh, GrantType};
 use crate::secret::Secret;
+use crate::token::assertion::{self, Assertions};
 use crate::token::grant;
 
 /// The configuration of one lifecycle.
@@ -15,7 +16,7 @@ pub struct Policy {
     pub retry_interval_ms: u64,
     /// The configured refresh token; None if there is none, or it is missing.
     pub seed: Option<Secret>,
-    /// The grant uses no refresh token (client credentials).
+    /// The grant uses no refresh token (all but the refresh grant).
     pub without_refresh_token: bool,
     /// The configured scope.
     pub scope: Option<String>,
@@ -27,8 +28,9 @@ impl Policy {
     /// The policy of `config`.
     pub fn of(config: &AutoRefresh) -> Self {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        // With a placeholder for the refresh token, the hash covers the rest of the request.
-        let client_hash = grant::request(config, None, config.scope.as_deref())
+        // Without the refresh token, and with the keys of its assertions instead of these, which are new each time.
+        let unsigned = Assertions::default();
+        let client_hash = grant::request(config, None, config.scope.as_deref(), &unsigned)
             .map(|request| {
                 let mut all = format!("{}\n{}", request.url, request.body.expose());
                 // A new version of this program is the same client.
@@ -37,6 +39,7 @@ impl Policy {
                     all.push_str(name);
                     all.push_str(value.expose());
                 }
+                all.push_str(&assertion::fingerprint(config));
                 Secret::new(all).hash()
             })
             .unwrap_or_default();
@@ -44,7 +47,7 @@ impl Policy {
             refresh_before_ms: millis(config.refresh_before_expiry),
             retry_interval_ms: millis(config.retry_interval),
             seed: config.seed.clone().and_then(Result::ok),
-            without_refresh_token: config.grant_type == GrantType::ClientCredentials,
+            without_refresh_token: config.grant_type != GrantType::RefreshToken,
             scope: config.scope.clone(),
             client_hash,
         }

@@ -6,7 +6,8 @@ use crate::config::{AutoRefresh, Missing};
 use crate::record::refresh_end::Nearness;
 use crate::record::{Saved, SavedFailure};
 use crate::secret::Secret;
-use crate::token::grant::{self, Failure, Grant, TokenRequest, What};
+use crate::token::assertion::{Assertions, Stamp};
+use crate::token::grant::{self, Failure, Grant, TokenRequest};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, Instruction, Lifecycle, Policy, Presented};
 use crate::token::refresher::desk::Desk;
@@ -115,15 +116,19 @@ impl Life {
 
     /// The request that presents `presented`; the error names a missing secret.
     pub(super) fn token_request(&self, presented: &Presented) -> Result<TokenRequest, Failure> {
-        let refresh_token = self.refresh_token(presented);
-        let of_client = self.config.missing_of_client();
-        let missing = of_client.into_iter().chain(refresh_token.as_ref().err().cloned());
-        if let Some(missing) = Missing::all(missing) {
-            return Err(Failure::missing(missing));
-        }
-        let refresh_token = refresh_token.map_err(Failure::missing)?;
+        self.missing(presented).map_or(Ok(()), Err).map_err(Failure::missing)?;
+        let refresh_token = self.refresh_token(presented).map_err(Failure::missing)?;
         let scope = self.machine.scope(presented);
-        grant::request(&self.config, refresh_token.as_ref(), scope).map_err(Failure::missing)
+        let stamp = Stamp::at(self.desk.clock.wall());
+        Assertions::of(&self.config, &stamp)
+            .and_then(|signed| grant::request(&self.config, refresh_token.as_ref(), scope, &signed))
+            .map_err(Failure::missing)
+    }
+
+    /// The secrets that a request with `presented` lacks.
+    fn missing(&self, presented: &Presented) -> Option<Missing> {
+        let refresh_token = self.refresh_token(presented).err();
+        Missing::all(self.config.missing_of_client().into_iter().chain(refresh_token))
     }
 
     fn refresh_token(&self, presented: &Presented) -> Result<Option<Secret>, Missing> {
@@ -153,10 +158,7 @@ impl Life {
         if self.is_retired || self.machine.token().is_none() {
             return None;
         }
-        match self.token_request(&self.machine.presented()).err()?.what {
-            What::Missing(missing) => Some(missing),
-            _ => None,
-        }
+        self.missing(&self.machine.presented())
     }
 
     /// The message that a due refresh waits for the token store.

@@ -335,6 +335,8 @@ pub(crate) fn configuration(bytes: &[u8]) {
     let sources = Sources {
         environment: &|name| (name == "HOME").then(|| "/home/u".to_owned()),
         files: &|_: &Path| Err(io::ErrorKind::NotFound.into()),
+        now: evertoken::testing::Timestamp::from_secs(1_800_000_000),
+        file_modes: &|_| None,
         file_mode: Some(0o600),
         is_root: false,
         working_folder: None,

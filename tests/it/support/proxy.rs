@@ -150,6 +150,8 @@ impl Builder {
         let sources = Sources {
             environment: &|name| variables.get(name).cloned(),
             files: &evertoken::testing::read_secret_file,
+            now: evertoken::testing::Timestamp::from_secs(1_800_000_000),
+            file_modes: &|_| None,
             file_mode: None,
             is_root: false,
             working_folder: None,

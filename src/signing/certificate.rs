@@ -1,0 +1,137 @@
+//! An X.509 certificate (RFC 5280), as far as its owner needs it: its hash, its key and its end.
+
+use ring::digest::{SHA256, digest};
+
+use crate::clock::Timestamp;
+use crate::signing::der::{BIT_STRING, INTEGER, Reader, SEQUENCE, context};
+use crate::signing::key::SigningKey;
+use crate::signing::pem::sections;
+
+/// Tags of times.
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+
+/// A certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    der: Vec<u8>,
+    public: Vec<u8>,
+    /// The time after which it is invalid.
+    pub(crate) ends: Timestamp,
+}
+
+/// The reason why a text gives no certificate. `Display` continues after the name of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CertificateProblem {
+    #[error("there is no PEM certificate in it (it would begin with -----BEGIN CERTIFICATE-----)")]
+    NoPem,
+    #[error("its certificate is damaged or cut off")]
+    Damaged,
+}
+
+impl Certificate {
+    /// The first certificate in a PEM `text`, which is the owner's in a chain.
+    pub(crate) fn first_in(text: &str) -> Result<Self, CertificateProblem> {
+        let all = sections(text);
+        let own = all.iter().find(|section| section.label == "CERTIFICATE");
+        let der = own.ok_or(CertificateProblem::NoPem)?.bytes();
+        let der = der.ok_or(CertificateProblem::Damaged)?.to_vec();
+        let (public, ends) = parts(&der).ok_or(CertificateProblem::Damaged)?;
+        Ok(Self { public: public.to_vec(), ends, der })
+    }
+
+    /// SHA-256 of its DER, the thumbprint of RFC 7515 §4.1.8.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &self.der).as_ref());
+        hash
+    }
+
+    /// True if it certifies `key`.
+    pub(crate) fn is_of(&self, key: &SigningKey) -> bool {
+        self.public == key.public()
+    }
+}
+
+/// The public key and the end.
+fn parts(der: &[u8]) -> Option<(&[u8], Timestamp)> {
+    let mut signed = Reader(der).enter(SEQUENCE)?.enter(SEQUENCE)?;
+    let _version = signed.take(context(0));
+    let _serial = signed.take(INTEGER)?;
+    let _algorithm = signed.take(SEQUENCE)?;
+    let _issuer = signed.take(SEQUENCE)?;
+    let mut validity = signed.enter(SEQUENCE)?;
+    let _subject = signed.take(SEQUENCE)?;
+    let mut key = signed.enter(SEQUENCE)?;
+    let _algorithm = key.take(SEQUENCE)?;
+    // The first byte of a bit string counts its unused bits.
+    let public = key.take(BIT_STRING)?.strip_prefix(&[0])?;
+    let _begins = validity.next()?;
+    let (tag, ends) = validity.next()?;
+    Some((public, time(tag, ends)?))
+}
+
+/// RFC 5280 §4.1.2.5.
+fn time(tag: u8, text: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
+    let whole = match tag {
+        UTC_TIME if text < "50" => format!("20{text}"),
+        UTC_TIME => format!("19{text}"),
+        GENERALIZED_TIME => text.to_owned(),
+        _ => return None,
+    };
+    let is_time = whole.len() == 14 && whole.bytes().all(|byte| byte.is_ascii_digit());
+    let part = |from: usize, to: usize| &whole[from..to];
+    is_time.then_some(())?;
+    Timestamp::parse_rfc3339(&format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0, 4),
+        part(4, 6),
+        part(6, 8),
+        part(8, 10),
+        part(10, 12),
+        part(12, 14)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signing::key::tests::{P256, RSA};
+
+    const OF_RSA: &str = include_str!("../../tests/data/keys/rsa-cert.pem");
+    const OF_P256: &str = include_str!("../../tests/data/keys/p256-cert.pem");
+    const EXPIRED: &str = include_str!("../../tests/data/keys/p256-expired-cert.pem");
+
+    #[test]
+    fn the_thumbprint_the_key_and_the_end_of_certificates_that_openssl_wrote() {
+        let certificate = Certificate::first_in(OF_RSA).unwrap();
+        // openssl x509 -fingerprint -sha256
+        assert_eq!(certificate.sha256()[..4], [0xfb, 0x36, 0xea, 0x90]);
+        let key = |text| SigningKey::parse(text).unwrap();
+        assert!(certificate.is_of(&key(RSA)) && !certificate.is_of(&key(P256)));
+        assert!(Certificate::first_in(OF_P256).unwrap().is_of(&key(P256)));
+        let ends = |text| Certificate::first_in(text).unwrap().ends.to_string();
+        assert!(ends(OF_RSA).starts_with("2126-11-05T"), "{}", ends(OF_RSA));
+        assert!(ends(EXPIRED).starts_with("2026-11-28T07:03:43"), "{}", ends(EXPIRED));
+        // The first one of a chain is the owner's.
+        let chain = format!("{RSA}{OF_RSA}{OF_P256}");
+        assert_eq!(Certificate::first_in(&chain).as_ref(), Ok(&certificate));
+    }
+
+    #[test]
+    fn a_file_that_gives_no_certificate_says_why() {
+        assert_eq!(Certificate::first_in(RSA), Err(CertificateProblem::NoPem));
+        let cut = &OF_RSA[..OF_RSA.len() / 2];
+        assert_eq!(Certificate::first_in(cut), Err(CertificateProblem::Damaged));
+        let small = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+        assert_eq!(Certificate::first_in(small), Err(CertificateProblem::Damaged));
+        for (tag, text) in [(UTC_TIME, "5x0101000000Z"), (GENERALIZED_TIME, "2020Z"), (4, "")] {
+            assert_eq!(time(tag, text.as_bytes()), None, "{text}");
+        }
+        assert_eq!(
+            time(UTC_TIME, b"991231235959Z"),
+            Timestamp::parse_rfc3339("1999-12-31T23:59:59Z")
+        );
+    }
+}
