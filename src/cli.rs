@@ -15,6 +15,9 @@ use crate::login::LoginOptions;
 use crate::status;
 
 mod login;
+mod tools;
+
+pub(crate) use tools::TokenFormat;
 
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,26 @@ pub enum Command {
         files: Files,
         /// The provider's name or slug.
         provider: String,
+    },
+    /// Print an access token.
+    Token {
+        /// The files that it reads.
+        files: Files,
+        /// The name or slug of the provider; None for the only one with tokens.
+        provider: Option<String>,
+        /// The form of the output.
+        format: TokenFormat,
+    },
+    /// Run a command with an access token in its environment.
+    Exec {
+        /// The files that it reads.
+        files: Files,
+        /// The name or slug of the provider; None for the only one with tokens.
+        provider: Option<String>,
+        /// The variables that get the token.
+        variables: Vec<String>,
+        /// The program and its arguments.
+        command: Vec<OsString>,
     },
     /// Print this text.
     Print(String),
@@ -174,6 +197,8 @@ pub fn definition() -> clap::Command {
                 .args(log_arguments()),
         )
         .subcommands(login::definitions())
+        .subcommand(tools::token_command())
+        .subcommand(tools::exec_command())
         .subcommand(status_command())
 }
 
@@ -323,6 +348,8 @@ fn command(matches: &ArgMatches) -> Command {
             let provider = matches.get_one("provider").cloned();
             Command::Refresh { files: files(matches), provider, log: log_options(matches) }
         }
+        "token" => tools::token(matches),
+        "exec" => tools::exec(matches),
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
             url: matches.get_one("url").cloned(),

@@ -9,12 +9,16 @@ use crate::logger;
 
 mod check;
 mod common;
+mod exec;
 mod login;
 mod logout;
+mod obtain;
 mod refresh;
 mod reload;
 mod run;
 mod status;
+mod token;
+mod token_format;
 mod unset;
 
 /// Runs the command that `arguments` ask for, without the program's own name; its exit code.
@@ -38,6 +42,12 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
         }
         Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
         Ok(Command::Logout { files, provider }) => logout::run(&files, &provider),
+        Ok(Command::Token { files, provider, format }) => {
+            token::run(&files, provider.as_deref(), format)
+        }
+        Ok(Command::Exec { files, provider, variables, command }) => {
+            exec::run(&files, provider.as_deref(), &variables, &command)
+        }
         Ok(Command::Print(text)) => {
             say_out(&text);
             Ok(())

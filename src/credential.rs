@@ -5,4 +5,5 @@ pub(crate) mod claims;
 mod source;
 pub(crate) mod waiting;
 
-pub(crate) use source::{InUse, RefreshedSource, Source};
+pub(crate) use access_token::AccessToken;
+pub(crate) use source::{InUse, NO_TOKEN, RefreshedSource, Source};

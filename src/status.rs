@@ -155,11 +155,15 @@ pub(crate) fn address_in(text: &str) -> Result<String, StatusError> {
 
 /// The first of `addresses` that is known before the start.
 fn url_in(addresses: &[ListenAddress]) -> Result<String, StatusError> {
-    let urls = addresses.iter().map(|address| match address {
+    addresses.iter().map(url_at).reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
+}
+
+/// The URL of an instance that listens on `address`.
+pub(crate) fn url_at(address: &ListenAddress) -> Result<String, StatusError> {
+    match address {
         ListenAddress::Tcp { host, port } => url_of(host, *port),
         ListenAddress::Unix { .. } => Ok(address.to_string()),
-    });
-    urls.reduce(Result::or).unwrap_or(Err(StatusError::PortUnknown))
+    }
 }
 
 fn url_of(host: &str, port: u16) -> Result<String, StatusError> {
@@ -259,7 +263,8 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     Ok((text, report))
 }
 
-fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {
+/// Gets `path` from the instance: the status and the body of its answer.
+pub(crate) fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {
     let base = instance.url.trim_end_matches('/');
     let upstream = match base.strip_prefix("unix:") {
         Some(path) => Upstream::to_unix(path.into(), TIMEOUTS),

@@ -87,6 +87,26 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "token",
+        &[
+            (
+                "evertoken token --provider work",
+                "Prints a valid access token, refreshed first only if it is about to end.",
+            ),
+            (
+                "evertoken token --config /home/me/providers.yaml --format exec-credential",
+                "For kubectl, in the exec section of a user.",
+            ),
+        ],
+    ),
+    (
+        "exec",
+        &[(
+            "evertoken exec --provider work --env OPENAI_API_KEY -- python script.py",
+            "Runs the script with an access token in the variable OPENAI_API_KEY.",
+        )],
+    ),
+    (
         "status",
         &[
             (

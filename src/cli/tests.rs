@@ -21,7 +21,27 @@ fn command_lines() {
     };
     let check = |extent| Command::Check { files: files("providers.yaml"), extent };
     let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
+    let token = |provider: Option<&str>, format| Command::Token {
+        files: files("providers.yaml"),
+        provider: provider.map(Into::into),
+        format,
+    };
+    let exec = |variables: &[&str], command: &[&str]| Command::Exec {
+        files: files("providers.yaml"),
+        provider: Some("P".into()),
+        variables: variables.iter().copied().map(Into::into).collect(),
+        command: command.iter().map(Into::into).collect(),
+    };
     let cases = [
+        ("token", token(None, TokenFormat::Token)),
+        ("token -p P --format exec-credential", token(Some("P"), TokenFormat::ExecCredential)),
+        ("token --format header", token(None, TokenFormat::Header)),
+        ("token --format json", token(None, TokenFormat::Json)),
+        (
+            "exec -p P --env A -- a -b --env c -- d",
+            exec(&["A"], &["a", "-b", "--env", "c", "--", "d"]),
+        ),
+        ("exec --env A -p P --env B -- a", exec(&["A", "B"], &["a"])),
         ("", run("providers.yaml", None)),
         ("run", run("providers.yaml", None)),
         ("--config a.yaml", run("a.yaml", None)),
@@ -116,6 +136,12 @@ fn mistakes_are_named() {
         ("--listen [::1]:0 check", "check"),
         ("run --log-format xml", "json"),
         ("check --quiet", "--quiet"),
+        ("token --format yaml", "exec-credential"),
+        ("exec -- a", "--env"),
+        ("exec --env A", "COMMAND"),
+        ("exec --env A a", "unexpected argument 'a'"),
+        ("exec --env A=b -- a", "the name alone"),
+        ("exec --env= -- a", "OPENAI_API_KEY"),
         ("--listen 8080", "HOST:PORT"),
         ("--listen :8080", "HOST:PORT"),
         ("--listen a:99999", "HOST:PORT"),

@@ -1,6 +1,6 @@
 //! An access token that leaves evertoken as such, and its JSON. Pure.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::secret::Secret;
@@ -24,6 +24,17 @@ impl AccessToken {
         }
         members.to_string()
     }
+
+    /// The token in such an answer; None if `text` is none.
+    pub(crate) fn of_json(text: &str) -> Option<Self> {
+        let members: Value = serde_json::from_str(text).ok()?;
+        let secret = Secret::new(members["access_token"].as_str()?);
+        let expires_at = match &members["expires_at"] {
+            Value::Null => None,
+            at => Some(Timestamp::parse_rfc3339(at.as_str()?)?),
+        };
+        Some(Self { secret, expires_at })
+    }
 }
 
 #[cfg(test)]
@@ -31,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_has_the_names_of_a_token_response() {
+    fn the_json_has_the_names_of_a_token_response_and_is_read_back() {
         let now = Timestamp::from_secs(1_800_000_000);
         let expires_at = Some(now.plus_millis(59_999));
         let token = AccessToken { secret: Secret::new("a\"b"), expires_at };
@@ -40,7 +51,13 @@ mod tests {
             text,
             r#"{"access_token":"a\"b","expires_at":"2027-01-15T08:00:59.999Z","expires_in":59,"token_type":"Bearer"}"#
         );
+        assert_eq!(AccessToken::of_json(&text), Some(token.clone()));
         let endless = AccessToken { expires_at: None, ..token };
         assert!(!endless.to_json(now).contains("expires"));
+        assert_eq!(AccessToken::of_json(&endless.to_json(now)), Some(endless));
+        for text in ["", "{}", r#"{"access_token":1}"#, r#"{"access_token":"a","expires_at":"x"}"#]
+        {
+            assert_eq!(AccessToken::of_json(text), None, "{text}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::token::watched::Watched;
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
 
 /// The reason why a provider has no access token.
-const NO_TOKEN: &str = "its credential is fixed, or the client's own";
+pub(crate) const NO_TOKEN: &str = "its credential is fixed, or the client's own";
 
 /// The source of a provider's credential.
 pub enum Source {

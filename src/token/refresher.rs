@@ -128,5 +128,13 @@ pub(crate) fn refresh_once(mut setup: Setup) -> bool {
     Actor::new(setup, orders, true).refresh_once()
 }
 
+/// Makes sure of a valid token without a thread, for `evertoken token`; the posting in the setup's store has it, or
+/// the reason why there is none. A token that is not about to end stays.
+pub(crate) fn obtain_once(mut setup: Setup) {
+    setup.watches_disk = false;
+    let (_inbox, orders) = inbox();
+    Actor::new(setup, orders, true).obtain_once();
+}
+
 #[cfg(test)]
 mod tests;

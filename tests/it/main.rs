@@ -57,5 +57,6 @@ mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
 mod tls;
-mod token_page; // own roots, and the same over TLS
+mod token_page;
+mod tools; // own roots, and the same over TLS
 mod yaml; // mistakes in the YAML itself

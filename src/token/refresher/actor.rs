@@ -28,6 +28,8 @@ use crate::token::waiting::Cause;
 const LOOK_MS: u64 = 5_000;
 /// The wait before the next try of the shared store.
 const AWAY_RETRY_MS: u64 = 500;
+/// The rest of a token's life in which a command that prints it refreshes it first.
+const NEAR_END_MS: u64 = 60_000;
 /// The time between two looks at a wrong wall clock.
 const CLOCK_RETRY_MS: u64 = 2_000;
 
@@ -86,19 +88,46 @@ impl Actor {
                 Ok(()) if self.life.falls_back => {}
                 Ok(()) | Err(Hindrance::StoreAway) => break,
                 Err(Hindrance::Unread) => return self.give_up(),
-                Err(Hindrance::Busy) => {
-                    let now = self.life.now();
-                    if now.steady_ms.saturating_sub(began.steady_ms) >= BUSY_WAIT_MAX_MS {
-                        return self.give_up();
-                    }
-                    // Only the end of the timer matters.
-                    let _ = (self.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
-                }
+                Err(Hindrance::Busy) if self.wait_for_others(began) => {}
+                Err(Hindrance::Busy) => return self.give_up(),
             }
         }
         self.vault.save_before_the_end(&self.timer, &mut self.life);
         let has_failed = self.life.status.last_error.is_some() || self.vault.file.is_unsaved();
         !has_failed && self.life.told_of_store().is_none()
+    }
+
+    /// Makes sure of a valid token and publishes the outcome. Refreshes only if it is time to do so and the token is
+    /// about to end, and waits for another process only without a valid token.
+    pub(super) fn obtain_once(mut self) {
+        let began = self.life.now();
+        while self.needs_refresh_now() {
+            match self.refresh() {
+                Ok(()) => {}
+                Err(Hindrance::Busy)
+                    if !self.life.has_valid_token() && self.wait_for_others(began) => {}
+                Err(Hindrance::Busy | Hindrance::StoreAway | Hindrance::Unread) => break,
+            }
+        }
+        self.vault.save_before_the_end(&self.timer, &mut self.life);
+        self.life.publish(false);
+    }
+
+    fn needs_refresh_now(&self) -> bool {
+        let now = self.life.now();
+        let left_ms = self.life.machine.token().map_or(0, |token| token.expires.left_ms(now));
+        left_ms <= NEAR_END_MS && self.life.is_due()
+    }
+
+    /// Waits a moment while another process refreshes; false if it has lasted too long since `began`.
+    fn wait_for_others(&self, began: Moment) -> bool {
+        let waited_ms = self.life.now().steady_ms.saturating_sub(began.steady_ms);
+        if waited_ms >= BUSY_WAIT_MAX_MS {
+            return false;
+        }
+        // Only the end of the timer matters.
+        let _ = (self.timer)(Duration::from_millis(LOCK_RETRY_MS)).recv();
+        true
     }
 
     /// Logs the hindrance of a single refresh.

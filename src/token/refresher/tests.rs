@@ -550,3 +550,66 @@ fn metadata_is_read_anew_after_a_day_and_the_old_copy_serves_until_then() {
     asleep.sleeps_after(hours(10));
     assert_eq!((asked(), token(&asleep)), (5, Secret::new("token-4")));
 }
+
+/// What `obtain_once` finds: the token in use afterwards, and the number of requests, for a stored token that ends
+/// after `left_ms` (None: none is stored) and an issuer that answers so.
+fn obtained(left_ms: Option<i64>, answer: (u16, &'static str)) -> (Option<String>, usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateFile::new(folder.path(), "p");
+    let now = Timestamp::from_secs(1_800_000_000);
+    if let Some(left_ms) = left_ms {
+        let stored = Saved {
+            revision: 7,
+            saved_at: now,
+            seed_hash: grant::tests::config().seed.and_then(Result::ok).map(|seed| seed.hash()),
+            refresh_token: Some(Secret::new("stored")),
+            access: Some(SavedAccess {
+                token: Secret::new("old"),
+                obtained_at: now.plus_millis(left_ms - 3_600_000),
+                expires_at: now.plus_millis(left_ms),
+                refresh_at: now.plus_millis(left_ms - 300_000),
+                rejections: 0,
+            }),
+            ..Saved::default()
+        };
+        state.replace(&stored).unwrap();
+    }
+    let clock = Clock::from_fn(move || Moment { wall: now, steady_ms: 0 });
+    let store = Arc::new(TokenStore::default());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let requests = asked.clone();
+    let send: Send = Box::new(move |_, _| {
+        requests.fetch_add(1, Ordering::SeqCst);
+        let body = answer.1.as_bytes().to_vec();
+        Ok(TokenAnswer { status: answer.0, headers: Headers::new(), body })
+    });
+    let asleep = unbounded().0;
+    obtain_once(setup(folder.path(), grant::tests::config(), (&clock, &store), &asleep, send));
+    let posting = store.read(0);
+    let token = posting.valid_token(clock.now()).map(|token| token.secret.expose().to_owned());
+    (token, asked.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_command_refreshes_only_what_is_about_to_end() {
+    const NEW: (u16, &str) = (200, r#"{"access_token":"new","expires_in":3600}"#);
+    const AWAY: (u16, &str) = (503, "");
+    let (old, new) = (Some("old".to_owned()), Some("new".to_owned()));
+    for (left_ms, answer, expected) in [
+        (None, NEW, (new.clone(), 1)),
+        (None, AWAY, (None, 1)),
+        // The running refresher's lead (5 min) is not the command's.
+        (Some(299_000), NEW, (old.clone(), 0)),
+        (Some(60_001), NEW, (old.clone(), 0)),
+        (Some(60_000), NEW, (new.clone(), 1)),
+        (Some(60_000), AWAY, (old.clone(), 1)),
+        // The configured refresh token is tried too.
+        (Some(60_000), REFUSED, (old.clone(), 2)),
+        (Some(1), AWAY, (old, 1)),
+        (Some(0), NEW, (new, 1)),
+        (Some(0), AWAY, (None, 1)),
+        (Some(0), REFUSED, (None, 2)),
+    ] {
+        assert_eq!(obtained(left_ms, answer), expected, "{left_ms:?} {answer:?}");
+    }
+}

@@ -1,0 +1,174 @@
+//! Gets an access token for `evertoken token` and `evertoken exec`: from the running instance, else from the state
+//! folder.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use log::debug;
+use serde_json::Value;
+
+use crate::assemble::{place_of, refresher_setup};
+use crate::cli::Files;
+use crate::clock::Clock;
+use crate::config::resolve::Problem;
+use crate::config::{AutoRefresh, Config, Credential, ListenAddress, Provider, WatchedFile, slug};
+use crate::credential::{AccessToken, NO_TOKEN, waiting};
+use crate::logger::{Format, Options};
+use crate::status::{Instance, get, url_at};
+use crate::token::group::groups;
+use crate::token::refresher::obtain_once;
+use crate::token::store::TokenStore;
+use crate::token::watched::Watched;
+
+use crate::commands::common::{
+    BAD_CONFIG, FAILED, USAGE, Variables, environment, inspect, provider_called, say_all,
+    start_log, tell,
+};
+
+/// Warnings and errors go to stderr, because stdout is for the token.
+const LOG: Options = Options { format: Format::Text, is_quiet: true };
+
+/// A valid access token of the provider called `wanted`, or of the only one that has tokens.
+pub(super) fn obtain(
+    files: &Files,
+    wanted: Option<&str>,
+) -> Result<(Provider, AccessToken), ExitCode> {
+    let config = configuration(files)?;
+    let clock = Clock::system();
+    // `check` shows the warnings; here they would come with each call.
+    start_log(&config, Vec::new(), LOG, &clock);
+    let index = match wanted {
+        Some(name) => provider_called(name, &config)?,
+        None => only_one(&config).map_err(|why| tell(why, USAGE))?,
+    };
+    let provider = &config.providers[index];
+    let token = match of_instance(provider, &config) {
+        FromInstance::Token(token) => Ok(token),
+        FromInstance::None(why) => Err(why),
+        FromInstance::Unasked => of_disk(index, &config, &clock),
+    };
+    let token = token.map_err(|why| tell(why, FAILED))?;
+    Ok((provider.clone(), token))
+}
+
+/// The configuration, with or without variables that the running instance alone may have.
+fn configuration(files: &Files) -> Result<Config, ExitCode> {
+    let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
+    let (config, problems) = inspect(&files.config, &variables);
+    let counts = |problem: &&Problem| !problem.is_warning && problem.unset.is_empty();
+    let mistakes: Vec<_> = problems.iter().filter(counts).map(ToString::to_string).collect();
+    say_all(&mistakes);
+    config.filter(|_| mistakes.is_empty()).ok_or(ExitCode::from(BAD_CONFIG))
+}
+
+/// The index of the only enabled provider that has tokens.
+fn only_one(config: &Config) -> Result<usize, String> {
+    let has_tokens = |one: &Provider| {
+        one.enabled && matches!(one.credential, Credential::Refreshed(_) | Credential::Watched(_))
+    };
+    let all = config.providers.iter().enumerate();
+    let found: Vec<_> = all.filter(|(_, one)| has_tokens(one)).collect();
+    match &found[..] {
+        [(index, _)] => Ok(*index),
+        [] => Err("No enabled provider has access tokens".to_owned()),
+        several => {
+            let slugs: Vec<_> = several.iter().map(|(_, one)| one.slug.as_str()).collect();
+            Err(format!("Name one of them with --provider: {}", slugs.join(", ")))
+        }
+    }
+}
+
+/// The outcome of asking the running instance.
+enum FromInstance {
+    Token(AccessToken),
+    /// It has no valid token, and this is why.
+    None(String),
+    /// There is no instance, or none that hands out this token.
+    Unasked,
+}
+
+/// Asks the running instance: over its unix sockets, and with a key over its ports.
+fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
+    let settings = &config.settings;
+    if !settings.token_endpoint {
+        return FromInstance::Unasked;
+    }
+    let key = settings.inbound_keys.as_ref().and_then(|keys| keys.first().cloned());
+    let is_unix = |address: &&ListenAddress| matches!(address, ListenAddress::Unix { .. });
+    let (sockets, ports): (Vec<_>, Vec<_>) = settings.listen.iter().partition(is_unix);
+    let ports = ports.into_iter().filter(|_| key.is_some());
+    for url in sockets.into_iter().chain(ports).filter_map(|address| url_at(address).ok()) {
+        let instance = Instance { url, key: key.clone() };
+        let path = format!("/-/token/{}", slug::in_path(&provider.slug));
+        match get(&instance, &path) {
+            Ok((200, text)) => match AccessToken::of_json(&text) {
+                Some(token) => return FromInstance::Token(token),
+                None => debug!("{} answers with no token", instance.url),
+            },
+            Ok((_, text)) => match no_token(&text) {
+                Some(why) => return FromInstance::None(why),
+                None => debug!("{} gives no token: {text}", instance.url),
+            },
+            Err(error) => debug!("{error}"),
+        }
+    }
+    FromInstance::Unasked
+}
+
+/// The message of an answer which says that the instance itself has no valid token.
+fn no_token(text: &str) -> Option<String> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    let error = &answer["error"];
+    let is_about_token =
+        matches!(error["code"].as_str(), Some("token_unavailable" | "login_needed"));
+    error["message"].as_str().filter(|_| is_about_token).map(str::to_owned)
+}
+
+/// The token on disk, refreshed if it must be.
+fn of_disk(index: usize, config: &Config, clock: &Clock) -> Result<AccessToken, String> {
+    let provider = &config.providers[index];
+    match &provider.credential {
+        Credential::Watched(file) => of_file(provider, file, clock),
+        Credential::Refreshed(refresh) => refreshed(index, refresh, config, clock),
+        Credential::Missing(missing) => {
+            Err(format!("No credential for {}: {missing}", provider.name))
+        }
+        Credential::None | Credential::Passthrough | Credential::Static(_) => {
+            Err(format!("{} has no access token: {NO_TOKEN}", provider.name))
+        }
+    }
+}
+
+fn of_file(provider: &Provider, file: &WatchedFile, clock: &Clock) -> Result<AccessToken, String> {
+    let kept = Watched::of(file, None).read(clock.now());
+    let kept = kept.map_err(|why| format!("No credential for {}: {why}", provider.name))?;
+    Ok(AccessToken { secret: kept.secret, expires_at: kept.expires_at })
+}
+
+/// The stored token, or a new one.
+fn refreshed(
+    index: usize,
+    refresh: &AutoRefresh,
+    config: &Config,
+    clock: &Clock,
+) -> Result<AccessToken, String> {
+    const KEY: u64 = 0;
+    let provider = &config.providers[index];
+    let groups = groups(&config.providers);
+    let group = groups.iter().find(|group| group.members.contains(&index));
+    let group = group.ok_or_else(|| format!("{} is not refreshed", provider.name))?;
+    let (place, store) = (place_of(group, config), Arc::new(TokenStore::default()));
+    let mut environment = environment(clock.clone());
+    let setup = refresher_setup(KEY, group, &place, config, &store, &mut environment);
+    obtain_once(setup.map_err(|error| error.to_string())?);
+    let mut posting = (*store.read(KEY)).clone();
+    let now = clock.now();
+    if let Some(token) = posting.valid_token(now) {
+        let expires_at = Some(token.expires.wall);
+        return Ok(AccessToken { secret: token.secret.clone(), expires_at });
+    }
+    // Nobody waits for the next try.
+    posting.refresh.next_attempt_at = None;
+    let command = refresh.call.refresh(&provider.slug);
+    Err(waiting::no_token(&provider.name, &posting, now.wall, &command).message)
+}

@@ -1,0 +1,357 @@
+//! `evertoken token` and `evertoken exec`: for tools that can't be pointed at a proxy.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use rustix::process::Signal;
+
+use crate::support::binary::{Binary, command, run, text};
+use crate::support::issuer::StrictIssuer;
+use crate::support::peer::{Peer, answer};
+
+const VARIABLES: [(&str, &str); 3] =
+    [("ID", "the-client"), ("SEED", "the-seed"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
+
+/// A folder with a configuration of one provider with tokens of `token_url`, and one with a fixed credential; `SOCKET`
+/// in the settings is the path of a socket there.
+fn configured(settings: &str, token_url: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let settings = settings.replace("SOCKET", socket.to_str().unwrap());
+    let text = format!(
+        "settings: {{state_dir: state{settings}}}\nproviders:\n- {{name: The Provider, type: generic, base_url: \
+         \"http://127.0.0.1:9\", auto_refresh_config: {{token_url: '{token_url}', client_id_env: ID, client_auth: none, \
+         refresh_token_env: SEED}}}}\n- {{name: Fixed, type: generic, base_url: \"http://127.0.0.1:9\", auth_value: \
+         fixed-secret}}\n"
+    );
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    folder
+}
+
+#[track_caller]
+fn token(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, &[&["token"], arguments].concat(), &VARIABLES);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "");
+    text(&output.stdout)
+}
+
+/// The reason why there is no token.
+#[track_caller]
+fn no_token(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "", "stdout is for tokens");
+    text(&output.stderr)
+}
+
+/// Makes the stored access token one that ended long ago, and is otherwise as good as before.
+fn let_it_expire(folder: &Path) {
+    let path = folder.join("state/the-provider.json");
+    let mut state: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for (name, at) in [
+        ("obtained_at", "2026-11-01T00:00:00Z"),
+        ("refresh_at", "2026-11-01T00:30:00Z"),
+        ("expires_at", "2026-11-01T01:00:00Z"),
+    ] {
+        let member = &mut state["access"][name];
+        assert!(member.is_string() || member.is_number(), "{name}");
+        *member = at.into();
+    }
+    fs::write(&path, state.to_string()).unwrap();
+}
+
+#[test]
+fn a_good_token_is_printed_as_it_is_and_an_ended_one_is_refreshed() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    assert_eq!(token(folder.path(), &[]), "access-the-seed-1\n");
+    let state = fs::read_to_string(folder.path().join("state/the-provider.json")).unwrap();
+    for arguments in [&[][..], &["--provider", "the-provider"], &["-p", "The Provider"]] {
+        assert_eq!(token(folder.path(), arguments), "access-the-seed-1\n");
+    }
+    assert_eq!(issuer.presented(), ["the-seed"], "nothing is rotated");
+    assert_eq!(fs::read_to_string(folder.path().join("state/the-provider.json")).unwrap(), state);
+    let_it_expire(folder.path());
+    assert_eq!(token(folder.path(), &[]), "access-the-seed-2\n");
+    assert_eq!(issuer.presented(), ["the-seed", "refresh-the-seed-1"]);
+}
+
+#[test]
+fn an_expired_token_is_never_printed() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    token(folder.path(), &[]);
+    let_it_expire(folder.path());
+    issuer.refuse_next(503, "");
+    let output = run(folder.path(), &["token"], &VARIABLES);
+    let why = no_token(&output);
+    assert!(why.contains("No valid token for The Provider") && !why.contains("access-"), "{why}");
+    assert!(why.contains("503"), "{why}");
+    issuer.refuse_next(400, r#"{"error":"invalid_grant"}"#);
+    issuer.refuse_next(400, r#"{"error":"invalid_grant"}"#);
+    let why = no_token(&run(folder.path(), &["token", "--format", "header"], &VARIABLES));
+    assert!(why.contains("invalid_grant") && why.contains("No valid token"), "{why}");
+    // A permanent failure is remembered: the issuer is not asked again by each call.
+    let asked = issuer.presented().len();
+    let why = no_token(&run(folder.path(), &["token"], &VARIABLES));
+    assert!(why.contains("No valid token"), "{why}");
+    assert_eq!(issuer.presented().len(), asked, "{why}");
+}
+
+#[test]
+fn many_at_once_refresh_once() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    token(folder.path(), &[]);
+    let_it_expire(folder.path());
+    let start = |_| {
+        let mut started = command(folder.path(), &["token"], &VARIABLES);
+        started.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let all: Vec<_> = (0..8).map(start).collect();
+    for child in all {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(text(&output.stdout), "access-the-seed-2\n", "{}", text(&output.stderr));
+    }
+    assert_eq!(issuer.presented(), ["the-seed", "refresh-the-seed-1"]);
+    assert_eq!(issuer.revoked(), [""; 0]);
+}
+
+#[test]
+fn the_running_instance_gives_its_token_where_it_may() {
+    let issuer = StrictIssuer::start(3600);
+    for (settings, is_asked) in [
+        (", listen: ['unix:SOCKET'], token_endpoint: true", true),
+        (
+            ", listen: ['127.0.0.1:0', 'unix:SOCKET'], token_endpoint: true, auth: {enabled: true, api_key: k}",
+            true,
+        ),
+        (", listen: ['unix:SOCKET']", false),
+        (", port: 0", false),
+    ] {
+        let before = issuer.presented().len();
+        let folder = configured(settings, &issuer.url());
+        let variables = VARIABLES.map(|(name, value)| {
+            let seed = format!("seed-{before}");
+            (name, if name == "SEED" { seed } else { value.to_owned() })
+        });
+        let variables = variables.each_ref().map(|(name, value)| (*name, &**value));
+        issuer.knows(&format!("seed-{before}"));
+        let mut running = Binary::start(folder.path(), &["run"], &variables);
+        running.wait_for("Successfully refreshed");
+        let printed = run(folder.path(), &["token"], &variables);
+        assert_eq!(
+            text(&printed.stdout),
+            format!("access-seed-{before}-1\n"),
+            "{}",
+            text(&printed.stderr)
+        );
+        assert_eq!(issuer.presented().len(), before + 1, "the running one alone refreshed");
+        running.signal(Signal::TERM);
+        running.code();
+        let handed = running
+            .lines()
+            .iter()
+            .any(|line| line.contains("Handed out the token of provider: The Provider"));
+        assert_eq!(handed, is_asked, "{settings}");
+        assert!(running.lines().iter().all(|line| !line.contains("access-seed")));
+        // Without it, the state folder has the token.
+        let printed = run(folder.path(), &["token"], &variables);
+        assert_eq!(text(&printed.stdout), format!("access-seed-{before}-1\n"));
+    }
+}
+
+#[test]
+fn a_running_instance_without_a_token_says_why() {
+    let issuer = Peer::answering(|_| answer(400, r#"{"error":"invalid_grant"}"#));
+    let folder = configured(", listen: ['unix:SOCKET'], token_endpoint: true", &issuer.url());
+    let running = Binary::start(folder.path(), &["run"], &VARIABLES);
+    running.wait_for("Failed to refresh");
+    let asked = issuer.seen().len();
+    let why = no_token(&run(folder.path(), &["token"], &VARIABLES));
+    assert!(
+        why.contains("No valid token for The Provider") && why.contains("invalid_grant"),
+        "{why}"
+    );
+    assert_eq!(why.lines().count(), 1, "{why}");
+    assert_eq!(issuer.seen().len(), asked, "it knows, so nobody asks the issuer again");
+}
+
+#[test]
+fn the_forms_of_a_token() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    assert_eq!(
+        token(folder.path(), &["--format", "header"]),
+        "Authorization: Bearer access-the-seed-1\n"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&token(folder.path(), &["--format", "json"])).unwrap();
+    assert_eq!(
+        (&json["access_token"], &json["token_type"]),
+        (&"access-the-seed-1".into(), &"Bearer".into())
+    );
+    assert!((3500..=3600).contains(&json["expires_in"].as_i64().unwrap()), "{json}");
+    let arguments = ["token", "--format", "exec-credential"];
+    let beta = r#"{"apiVersion":"client.authentication.k8s.io/v1beta1","kind":"ExecCredential","spec":{"interactive":false}}"#;
+    for (info, version) in [("", "v1"), (beta, "v1beta1")] {
+        let variables = [&VARIABLES[..], &[("KUBERNETES_EXEC_INFO", info)]].concat();
+        let output = run(folder.path(), &arguments, &variables);
+        let json: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+        assert_eq!(json["apiVersion"], format!("client.authentication.k8s.io/{version}"));
+        assert_eq!(
+            (&json["kind"], &json["status"]["token"]),
+            (&"ExecCredential".into(), &"access-the-seed-1".into())
+        );
+        assert_eq!(
+            json["status"]["expirationTimestamp"].as_str().unwrap().len(),
+            "2027-01-15T08:00:00Z".len()
+        );
+    }
+    let variables = [&VARIABLES[..], &[("KUBERNETES_EXEC_INFO", "x")]].concat();
+    assert!(no_token(&run(folder.path(), &arguments, &variables)).contains("KUBERNETES_EXEC_INFO"));
+}
+
+#[test]
+fn who_is_asked_for_and_has_none_is_told() {
+    let folder = configured("", "http://127.0.0.1:9");
+    let why = no_token(&run(folder.path(), &["token", "-p", "fixed"], &VARIABLES));
+    assert!(why.contains("Fixed has no access token") && !why.contains("fixed-secret"), "{why}");
+    let unknown = run(folder.path(), &["token", "-p", "none"], &VARIABLES);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("there are: the-provider, fixed"));
+    let path = folder.path().join("providers.yaml");
+    let kept = "- {name: Kept, type: generic, base_url: \"http://127.0.0.1:9\", auto_refresh_config: {credentials_file: \
+                'kept', credentials_fields: {access_token: a, expires_at: e}}}\n";
+    fs::write(&path, fs::read_to_string(&path).unwrap() + kept).unwrap();
+    let several = run(folder.path(), &["token"], &VARIABLES);
+    assert_eq!(several.status.code(), Some(2));
+    assert!(
+        text(&several.stderr).contains("--provider: the-provider, kept"),
+        "{}",
+        text(&several.stderr)
+    );
+    let file = folder.path().join("kept");
+    fs::write(&file, r#"{"a":"of-a-file","e":1900000000}"#).unwrap();
+    assert_eq!(token(folder.path(), &["-p", "kept"]), "of-a-file\n");
+    fs::write(&file, r#"{"a":"of-a-file","e":1700000000}"#).unwrap();
+    assert!(
+        no_token(&run(folder.path(), &["token", "-p", "kept"], &VARIABLES)).contains("expired")
+    );
+    fs::write(&path, "settings: {prot: 1}\n").unwrap();
+    assert_eq!(run(folder.path(), &["token"], &VARIABLES).status.code(), Some(78));
+}
+
+#[test]
+fn nobody_who_reads_is_no_panic() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    token(folder.path(), &[]);
+    let (read, write) = std::io::pipe().unwrap();
+    drop(read);
+    let mut started = command(folder.path(), &["token"], &VARIABLES);
+    let output =
+        started.stdout(write).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), ""));
+}
+
+#[test]
+fn a_variable_that_the_running_instance_alone_has_is_no_obstacle() {
+    let issuer = StrictIssuer::start(3600);
+    let settings = ", listen: ['unix:SOCKET'], token_endpoint: true, auth: {enabled: true}";
+    let folder = configured(settings, &issuer.url());
+    let with_key = [&VARIABLES[..], &[("EVERTOKEN_API_KEY", "k")]].concat();
+    let running = Binary::start(folder.path(), &["run"], &with_key);
+    running.wait_for("Successfully refreshed");
+    assert_eq!(token(folder.path(), &[]), "access-the-seed-1\n");
+}
+
+#[test]
+fn a_command_runs_with_the_token_and_takes_the_place_of_evertoken() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    let exec = |arguments: &[&str]| {
+        run(
+            folder.path(),
+            &[&["exec", "--env", "A", "--env", "B", "--"], arguments].concat(),
+            &VARIABLES,
+        )
+    };
+    let output = exec(&["sh", "-c", "echo $A $B $1 $ID; exit 7", "sh", "--env"]);
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "access-the-seed-1 access-the-seed-1 --env the-client\n");
+    let killed = exec(&["sh", "-c", "kill -TERM $$"]);
+    assert_eq!(killed.status.signal(), Some(15), "a shell shows 143");
+    // A pipe that nobody reads ends the command as in a shell.
+    assert_eq!(exec(&["sh", "-c", "kill -PIPE $$"]).status.signal(), Some(13));
+    let missing = exec(&["no-such-command-here"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(
+        text(&missing.stderr).contains("no-such-command-here can't be run: "),
+        "{}",
+        text(&missing.stderr)
+    );
+    fs::write(folder.path().join("plain"), "x").unwrap();
+    assert_eq!(exec(&["./plain"]).status.code(), Some(126));
+    assert_eq!(exec(&["./"]).status.code(), Some(126));
+    let no_token =
+        run(folder.path(), &["exec", "-p", "fixed", "--env", "A", "--", "true"], &VARIABLES);
+    assert_eq!(no_token.status.code(), Some(1));
+    assert_eq!(issuer.presented(), ["the-seed"]);
+}
+
+#[test]
+fn signals_reach_the_command() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    let script = "for s in INT HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; trap 'echo TERM; exit 3' TERM; \
+                  echo ready; while :; do read -r line || :; done";
+    let mut started =
+        command(folder.path(), &["exec", "--env", "A", "--", "sh", "-c", script], &VARIABLES);
+    let mut child = started.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut out = child.stdout.take().unwrap();
+    let mut hear = |part: &str| {
+        while !said.contains(part) {
+            let mut piece = [0; 64];
+            let count = out.read(&mut piece).unwrap();
+            assert!(count > 0, "{said}");
+            said.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+        }
+    };
+    hear("ready\n");
+    let id = rustix::process::Pid::from_child(&child);
+    for (signal, name) in [
+        (Signal::INT, "INT\n"),
+        (Signal::HUP, "HUP\n"),
+        (Signal::QUIT, "QUIT\n"),
+        (Signal::USR1, "USR1\n"),
+        (Signal::USR2, "USR2\n"),
+        (Signal::WINCH, "WINCH\n"),
+        (Signal::TERM, "TERM\n"),
+    ] {
+        rustix::process::kill_process(id, signal).unwrap();
+        hear(name);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn no_output_but_the_token_holds_a_secret_at_trace_level() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    let variables = [&VARIABLES[..], &[("RUST_LOG", "trace")]].concat();
+    for arguments in [&["token"][..], &["exec", "--env", "A", "--", "true"]] {
+        let output = run(folder.path(), arguments, &variables);
+        assert_eq!(output.status.code(), Some(0));
+        let told = text(&output.stderr);
+        assert!(arguments[0] == "exec" || told.contains("Starting token refresh"), "{told}");
+        for secret in ["the-seed", "access-the", "refresh-the", "the-client"] {
+            assert!(!told.contains(secret), "{secret} in {told}");
+        }
+    }
+}
