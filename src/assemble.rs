@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use fastrand::Rng;
+use log::debug;
 
 use crate::bound::Bound;
 use crate::clock::Clock;
-use crate::config::{Config, Egress, Limits, ListenAddress, Provider, Settings};
+use crate::config::{Config, Egress, Limits, ListenAddress, Provider, Settings, TokenCommand};
 use crate::proxy::access::{Access, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
+use crate::token::command::{self, COMMAND_MAX};
 use crate::token::grant::{self, Failure, Reached, TOKEN_ANSWER_MAX_BYTES, TokenRequest};
 use crate::token::group::{Group, groups};
 use crate::token::places::{Contents, Seeker};
@@ -133,22 +135,28 @@ pub fn refresher_setup(
 ) -> Result<Setup, StartError> {
     let (lead, settings) = (&config.providers[group.lead], &config.settings);
     let timer: Timer = Box::new(environment.timer);
-    let poster = Poster::new(&lead.egress, timeouts(&settings.limits))
-        .map_err(|why| StartError::Provider(lead.name.clone(), why))?;
+    let is_kept = !group.config.grant_type.keeps_nothing();
+    let send = match group.config.command() {
+        Some(command) => command_runner(command.clone(), group.name.clone()),
+        None => token_sender(
+            Poster::new(&lead.egress, timeouts(&settings.limits))
+                .map_err(|why| StartError::Provider(lead.name.clone(), why))?,
+        ),
+    };
     Ok(Setup {
         provider: posting,
         name: group.name.clone(),
         config: group.config.clone(),
         state: StateFile::new(&settings.state_dir, place),
         seeker: Seeker::new(group, groups(&config.providers), config),
-        chain: settings.token_store.as_ref().map(|shared| {
+        chain: settings.token_store.as_ref().filter(|_| is_kept).map(|shared| {
             let holder = random_name(&mut environment.rng);
             SharedChain::new(shared, &group.slug, holder, environment.clock.clone())
         }),
         store: store.clone(),
         clock: environment.clock.clone(),
         timer,
-        send: token_sender(poster),
+        send,
         rng: environment.rng.fork(),
         watches_disk: true,
     })
@@ -166,7 +174,7 @@ pub(crate) fn issuer_sender(egress: &Egress, limits: &Limits) -> Result<Send, Se
 
 /// Sends token requests by `poster`.
 fn token_sender(poster: Poster) -> Send {
-    Box::new(move |request: &TokenRequest, allowed: Duration| {
+    Box::new(move |request: &TokenRequest, allowed: Duration, _: &dyn Fn() -> bool| {
         let post = Post {
             method: request.method,
             url: &request.url,
@@ -180,6 +188,17 @@ fn token_sender(poster: Poster) -> Send {
             Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),
             Err(error) => Err(no_answer(error)),
         }
+    })
+}
+
+/// Runs `command` for the provider called `name`.
+fn command_runner(command: TokenCommand, name: String) -> Send {
+    Box::new(move |_: &TokenRequest, _: Duration, is_called_off: &dyn Fn() -> bool| {
+        let printed = command::run(&command, COMMAND_MAX, is_called_off)?;
+        if let Some(said) = printed.said {
+            debug!(provider = name.as_str(); "The token_command of provider {name} says: {said}");
+        }
+        Ok(TokenAnswer::printed(printed.stdout))
     })
 }
 

@@ -29,6 +29,7 @@ pub(crate) mod resolve;
 pub(crate) mod secret_file;
 pub(crate) mod slug;
 pub(crate) mod store_address;
+pub(crate) mod token_command;
 pub(crate) mod token_fields;
 pub(crate) mod url;
 
@@ -49,6 +50,7 @@ pub(crate) use redirect::Redirect;
 use request_fields::FieldValue;
 pub(crate) use secret_file::secret_of_file;
 use store_address::StoreAddress;
+pub(crate) use token_command::TokenCommand;
 
 /// The configuration from `providers.yaml` and the environment.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@
 
 pub(crate) mod assertion;
 pub(crate) mod backoff;
+pub(crate) mod command;
 pub(crate) mod discovery;
 pub(crate) mod failure_text;
 pub(crate) mod grant;

@@ -8,11 +8,12 @@ use crate::clock::{Moment, Timestamp};
 use crate::config::assertion::end_of;
 use crate::config::{
     Assertion, AutoRefresh, ClientAuth, Config, Credential, FileFormat, GrantType, Missing,
-    Provider, TokenExchange, WatchedFile,
+    Provider, TokenCommand, TokenExchange, WatchedFile,
 };
 use crate::credential::claims::left_out;
 use crate::record::Saved;
 use crate::secret::Secret;
+use crate::token::command::program;
 use crate::token::discovery;
 use crate::token::group::{Group, groups, sharing};
 use crate::token::lifecycle::{Lifecycle, Policy, Presented};
@@ -138,6 +139,9 @@ fn source_of(
         Credential::Passthrough => "the client's own".into(),
         Credential::Static(_) => "a fixed one of the configuration".into(),
         Credential::Missing(_) | Credential::Watched(_) => return Ok(None),
+        Credential::Refreshed(refresh) if refresh.command().is_some() => {
+            return refresh.command().map(of_command).transpose();
+        }
         Credential::Refreshed(refresh) => {
             let place =
                 group.map_or_else(|| provider.slug.clone(), |group| place_of(group, config));
@@ -153,12 +157,25 @@ fn source_of(
 
 /// The stored access token of a provider with refreshes.
 fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> Option<Secret> {
-    let (Credential::Refreshed(_), Some(group)) = (&provider.credential, group) else {
+    let (Credential::Refreshed(refresh), Some(group)) = (&provider.credential, group) else {
         return None;
     };
+    if refresh.grant_type.keeps_nothing() {
+        return None;
+    }
     let state = StateFile::new(&config.settings.state_dir, place_of(group, config));
     // An unreadable file is a separate problem, which is reported.
     state.load_if_there().ok()??.access.map(|access| access.token)
+}
+
+/// A command, which is not run; the error says why it can't be.
+fn of_command(command: &TokenCommand) -> Result<CredentialOrigin, String> {
+    let found = program::find(command)
+        .map_err(|error| format!("the token_command can't be run: {error}"))?;
+    Ok(CredentialOrigin {
+        words: format!("the token_command {} (a check does not run it)", found.display()),
+        failed: None,
+    })
 }
 
 /// The refresh token that the refresher would present.

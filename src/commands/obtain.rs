@@ -21,8 +21,8 @@ use crate::token::store::TokenStore;
 use crate::token::watched::Watched;
 
 use crate::commands::common::{
-    BAD_CONFIG, FAILED, USAGE, Variables, environment, inspect, provider_called, say_all,
-    start_log, tell,
+    BAD_CONFIG, FAILED, USAGE, Variables, end_commands_with_this, environment, inspect,
+    provider_called, say_all, start_log, tell,
 };
 
 /// Warnings and errors go to stderr, because stdout is for the token.
@@ -159,6 +159,7 @@ fn refreshed(
     let group = group.ok_or_else(|| format!("{} is not refreshed", provider.name))?;
     let (place, store) = (place_of(group, config), Arc::new(TokenStore::default()));
     let mut environment = environment(clock.clone());
+    end_commands_with_this(config);
     let setup = refresher_setup(KEY, group, &place, config, &store, &mut environment);
     obtain_once(setup.map_err(|error| error.to_string())?);
     let mut posting = (*store.read(KEY)).clone();

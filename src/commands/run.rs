@@ -16,6 +16,7 @@ use crate::listener_owner;
 use crate::logger;
 use crate::reload;
 use crate::thread;
+use crate::token::command;
 use crate::token::state_file::check_writable;
 use crossbeam_channel::{Sender, bounded};
 use log::{error, info, warn};
@@ -161,6 +162,7 @@ fn serve(app: App, mut signals: Signals, state_dir: PathBuf, configuration: Path
             }
             (SIGTERM | SIGINT, None) => {
                 warn!("Stopping at once");
+                command::kill_all();
                 return;
             }
             (SIGUSR1, Some(app)) => {

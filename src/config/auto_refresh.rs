@@ -9,6 +9,7 @@ use crate::config::assertion::{Assertion, AssertionContent};
 use crate::config::call::CommandLine;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
+use crate::config::token_command::TokenCommand;
 use crate::config::token_fields::TokenFields;
 use crate::secret::Secret;
 
@@ -61,6 +62,37 @@ pub struct Unwritten {
 }
 
 impl AutoRefresh {
+    /// Tokens that `command` prints; nothing is sent to an issuer.
+    pub fn of_command(command: TokenCommand) -> Self {
+        Self {
+            token_url: String::new(),
+            client_id: Ok(String::new()),
+            client_secret: None,
+            seed: None,
+            grant_type: GrantType::Command(Box::new(command)),
+            client_auth: ClientAuth::None,
+            request_format: RequestFormat::Form,
+            scope: None,
+            extra_params: Vec::new(),
+            headers: Vec::new(),
+            token_fields: TokenFields::default(),
+            refresh_before_expiry: Duration::ZERO,
+            retry_interval: Duration::ZERO,
+            files: SecretFiles::default(),
+            login: LoginEndpoints::default(),
+            unwritten: Unwritten::default(),
+            call: CommandLine::default(),
+        }
+    }
+
+    /// The command that prints its tokens, if that is their source.
+    pub fn command(&self) -> Option<&TokenCommand> {
+        match &self.grant_type {
+            GrantType::Command(command) => Some(command),
+            _ => None,
+        }
+    }
+
     /// The secrets of a request that are missing, besides its refresh token.
     pub fn missing_of_client(&self) -> Vec<Missing> {
         let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
@@ -171,7 +203,7 @@ pub struct SecretFiles {
     pub seed: Option<PathBuf>,
 }
 
-/// `grant_type`.
+/// The way to a token: `grant_type`, or the key that takes its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GrantType {
     /// RFC 6749 §6.
@@ -182,6 +214,8 @@ pub enum GrantType {
     JwtBearer(Box<JwtBearer>),
     /// RFC 8693.
     TokenExchange(Box<TokenExchange>),
+    /// `token_command`.
+    Command(Box<TokenCommand>),
 }
 
 /// The grant with an assertion.
@@ -214,6 +248,7 @@ impl GrantType {
             Self::ClientCredentials => "client_credentials",
             Self::JwtBearer(_) => "jwt_bearer",
             Self::TokenExchange(_) => "token_exchange",
+            Self::Command(_) => "token_command",
         }
     }
 
@@ -221,7 +256,7 @@ impl GrantType {
     /// account's token; None if it is unknown.
     fn account(&self) -> Option<String> {
         match self {
-            Self::RefreshToken | Self::ClientCredentials => Some(String::new()),
+            Self::RefreshToken | Self::ClientCredentials | Self::Command(_) => Some(String::new()),
             Self::JwtBearer(bearer) => match &bearer.assertion {
                 Assertion::Ready(file) => Some(format!("jwt_bearer {}", file.path.display())),
                 Assertion::Signed(signed) => {
@@ -238,6 +273,11 @@ impl GrantType {
                 Some(format!("token_exchange {}", texts.collect::<Vec<_>>().join(" ")))
             }
         }
+    }
+
+    /// True if its tokens are never stored.
+    pub fn keeps_nothing(&self) -> bool {
+        matches!(self, Self::Command(_))
     }
 }
 

@@ -1,8 +1,11 @@
 //! From the YAML and the environment to a checked `Config`, or to the full list of problems.
 
+use std::path::{Path, PathBuf};
+
 use crate::config::raw::{Document, Section, nearest};
 use crate::config::{
-    CommandLine, Config, Credential, Missing, ModelRoute, Provider, RouteCandidate, find_provider,
+    CommandLine, Config, Credential, GrantType, Missing, ModelRoute, Provider, RouteCandidate,
+    find_provider,
 };
 
 mod assertion;
@@ -20,6 +23,7 @@ mod request_fields;
 mod settings;
 mod sources;
 mod state_dir;
+mod token_command;
 mod token_fields;
 mod token_store;
 
@@ -62,12 +66,22 @@ pub(crate) fn inspect(
     for provider in &mut config.providers {
         if let Credential::Refreshed(refresh) = &mut provider.credential {
             refresh.call = CommandLine::of(file);
+            if let GrantType::Command(command) = &mut refresh.grant_type {
+                command.folder = folder_of(file, sources);
+            }
         }
     }
     let mut problems = document.problems(file);
     problems.sort_by_key(|problem| problem.position);
     problems.dedup();
     (Some(config), problems)
+}
+
+/// The folder of the configuration file.
+fn folder_of(file: &str, sources: &Sources<'_>) -> PathBuf {
+    let file = sources.whole(Path::new(file));
+    let folder = file.parent().filter(|folder| folder.is_absolute());
+    folder.unwrap_or(Path::new("/")).to_owned()
 }
 
 fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {

@@ -18,6 +18,13 @@ impl TokenFields {
         Self(fields)
     }
 
+    /// The same places, with `path` for the value `name`.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, path: Vec<String>) -> Self {
+        self.0.push((name, path));
+        self
+    }
+
     /// The configured path of the value `name`, with dots between the names.
     pub fn path(&self, name: &str) -> Option<String> {
         self.named(name).map(|path| path.join("."))

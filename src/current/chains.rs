@@ -142,22 +142,25 @@ impl Chains {
         contents: &Contents,
         all: &[Group],
     ) -> Vec<(String, FoundFile)> {
-        let in_use: Vec<&str> =
-            self.running.iter().map(|one| one.basis.location.slug.as_str()).collect();
+        let stored = || self.running.iter().filter(|one| !one.keeps_nothing());
+        let in_use: Vec<&str> = stored().map(|one| one.basis.location.slug.as_str()).collect();
         let leaves = |one: &&Running| {
             let mut own = groups.iter().zip(heirs);
             own.any(|(group, heir)| {
                 heir.is_some_and(|heir| heir.key == one.key) && !one.has_place_of(group)
             })
         };
-        let (leaving, staying): (Vec<&Running>, Vec<&Running>) =
-            self.running.iter().partition(leaves);
+        let (leaving, staying): (Vec<&Running>, Vec<&Running>) = stored().partition(leaves);
         let slugs =
             |all: Vec<&Running>| all.iter().map(|one| one.basis.location.slug.clone()).collect();
         let mut homes = Homes { taken: slugs(staying), leaving: slugs(leaving) };
         // Groups whose refresher leaves its place come first, because they wait for nobody.
         let mut given = Vec::new();
         for (group, heir) in groups.iter().zip(heirs) {
+            if group.config.grant_type.keeps_nothing() {
+                given.push(Some((group.slug.clone(), FoundFile::default())));
+                continue;
+            }
             given.push(heir.map(|heir| {
                 let stays =
                     Some(heir.basis.location.slug.clone()).filter(|_| heir.has_place_of(group));
@@ -240,7 +243,7 @@ impl Chains {
         let has_place = |running: &&Running| {
             let lacks_seed =
                 running.basis.config.seed.as_ref().is_none_or(Result::is_err) || seed.is_none();
-            lacks_seed && running.basis.location.slug == provider.slug
+            lacks_seed && !running.keeps_nothing() && running.basis.location.slug == provider.slug
         };
         let running = self.running.iter();
         let found = running.clone().find(has_chain).or_else(|| running.clone().find(has_place))?;

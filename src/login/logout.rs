@@ -125,7 +125,7 @@ fn revoke(setup: &Setup, url: &str, token: &Secret, kind: &'static str) -> Resul
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
         .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;
     let sent = setup.clock.wall();
-    let answer = (setup.send)(&request, REQUEST_MAX)
+    let answer = (setup.send)(&request, REQUEST_MAX, &|| false)
         .map_err(|failure| NotRevoked::Failed(format!("{url}: {}", failure.what)))?;
     let fields = &setup.config.token_fields;
     match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {

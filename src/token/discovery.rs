@@ -35,7 +35,7 @@ pub(crate) fn issuer_of(config: &AutoRefresh) -> Option<&str> {
 pub(crate) fn fetch(issuer: &str, send: &Send) -> Result<Metadata, DiscoveryError> {
     let (mut answers, mut bad) = (Vec::new(), None);
     for url in addresses::of_issuer(issuer) {
-        let answer = send(&grant::get(&url), REQUEST_MAX)
+        let answer = send(&grant::get(&url), REQUEST_MAX, &|| false)
             .map_err(|failure| DiscoveryError::Unanswered(url.clone(), failure.what))?;
         if answer.status != 200 {
             answers.push(format!("{url} answers {}", answered(answer.status)));
@@ -117,7 +117,7 @@ mod tests {
 
     /// An issuer with these answers by the end of the address; no answer for an address that ends in `gone`.
     fn issuer(answers: &'static [(&'static str, u16, &'static str)]) -> Send {
-        Box::new(move |request, _| {
+        Box::new(move |request, _, _| {
             assert_eq!((request.method, request.body.len()), ("GET", 0));
             let known = answers.iter().find(|(end, ..)| request.url.ends_with(end));
             match known {

@@ -14,6 +14,7 @@ mod failure;
 mod lifetime;
 mod refusal;
 mod request;
+mod shapes;
 mod tolerant;
 
 pub use answer::TOKEN_ANSWER_MAX_BYTES;
@@ -21,9 +22,12 @@ use answer::{ResponseFormat, TokenResponse};
 pub(crate) use answer::{is_whole, parse};
 use codes::Meaning;
 pub use failure::{Class, Failure, Reached, What};
+#[cfg(test)]
+pub(crate) use lifetime::LIFETIME_ASSUMED_MS;
 pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
 pub(crate) use request::{TokenRequest, get, request, request_with, revocation};
+pub(crate) use shapes::Shape;
 
 /// A usable token response (RFC 6749 §5.1).
 #[derive(Debug)]
@@ -83,6 +87,12 @@ pub fn read(
         retry_after_ms: headers.retry_after_ms(sent),
         what: What::Status(status, code),
     })
+}
+
+/// Reads values in the shape of a token response, which are complete and were requested at `sent`.
+pub(crate) fn of_values(value: Value, sent: Timestamp) -> Result<Grant, Failure> {
+    let answer = TokenResponse { value, form: ResponseFormat::Json };
+    read_grant(&answer, &TokenFields::default(), sent)
 }
 
 /// A gateway that got no answer, or none that it understood, says nothing about the issuer's action.

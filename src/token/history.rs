@@ -54,6 +54,8 @@ pub enum Trouble {
     NoAnswer,
     /// The issuer's answer is no token response.
     NotAToken,
+    /// The `token_command` failed, or printed no token.
+    CommandFails,
     /// The issuer is asked too often.
     Throttled,
     /// A fault of the issuer.
@@ -146,6 +148,7 @@ impl Trouble {
             (What::NoMetadata(_), _) => Self::NoMetadata,
             (What::Short(_), _) => Self::OutOfResources,
             (What::NotAToken(_), _) => Self::NotAToken,
+            (What::Command(_), _) => Self::CommandFails,
             (What::Status(..), _) if answer_lost => Self::AnswerLost,
             (What::Status(..), _) if failure.class == Class::TokenDead => Self::TokenDead,
             (What::Status(status, code), _) => Self::of_status(*status, code.as_deref()),

@@ -56,7 +56,8 @@ mod stream; // each event arrives before the next is sent
 mod supervisor; // what systemd is told
 mod support; // what they share
 mod tidy; // the rules of the house
-mod tls;
-mod token_page;
-mod tools; // own roots, and the same over TLS
+mod tls; // own roots, and the same over TLS
+mod token_command; // the token of a real program, and programs that misbehave
+mod token_page; // the page that hands a token out
+mod tools; // `evertoken token` and `evertoken exec`
 mod yaml; // mistakes in the YAML itself

@@ -182,6 +182,11 @@ impl<'a> Section<'a> {
         default
     }
 
+    /// True if the value of `key` is a list that is not empty.
+    pub(crate) fn is_filled_list(&self, key: &'static str) -> bool {
+        matches!(self.value(key), Some(Node::List(list)) if !list.is_empty())
+    }
+
     /// True if the value of `key` is a flag or missing.
     pub(crate) fn is_flag(&self, key: &'static str) -> bool {
         self.value(key).is_none_or(|value| {

@@ -359,7 +359,7 @@ mod tests {
         let mut count = 0;
         for block in blocks {
             let config = fine(&format!("providers:\n{block}"));
-            let account = block.contains("credentials.json");
+            let account = block.contains("credentials.json") || block.contains("token_command");
             assert_eq!(refresh(&config).token_url.is_empty(), account, "{block}");
             count += 1;
         }

@@ -1,14 +1,16 @@
 //! `auto_refresh_config` of a provider.
 
+use std::time::Duration;
+
 use crate::config::raw::Section;
 use crate::config::raw::homes::REFRESH_KEYS;
 use crate::config::resolve::grant::{self, GrantChoice};
 use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::{NamedSecret, Sources};
-use crate::config::resolve::{client_auth, endpoint, login_endpoints, token_fields};
+use crate::config::resolve::{client_auth, endpoint, login_endpoints, token_command, token_fields};
 use crate::config::{
     AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, RequestFormat,
-    SecretFiles, Unwritten, WatchedFile, secret_of_file,
+    SecretFiles, TokenCommand, Unwritten, WatchedFile, secret_of_file,
 };
 use crate::secret::Secret;
 
@@ -52,6 +54,11 @@ pub(super) fn read_auto_refresh(
     if let Some(owned) = read_owned(&section, sources) {
         return enabled.then_some(owned);
     }
+    let command = token_command::read(&section, sources);
+    if section.has("token_command") {
+        let source = read_command(&section, command);
+        return enabled.then_some(source);
+    }
     let known_grant = GrantChoice::read(&section);
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
     let choice = known_grant.unwrap_or(GrantChoice::RefreshToken);
@@ -77,7 +84,7 @@ pub(super) fn read_auto_refresh(
         ClientAuth::SecretPost | ClientAuth::SecretBasic | ClientAuth::SecretJwt(_)
     );
     let file_of = |secret: &Option<NamedSecret>| secret.as_ref()?.file.clone();
-    let refresh = AutoRefresh {
+    let mut refresh = AutoRefresh {
         files: SecretFiles {
             client_id: file_of(&client_id),
             client_secret: file_of(&client_secret),
@@ -100,13 +107,13 @@ pub(super) fn read_auto_refresh(
         extra_params: section.text_map("extra_params"),
         headers: read_headers(&section),
         token_fields: token_fields::read(&section),
-        refresh_before_expiry: section
-            .seconds("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS),
-        retry_interval: section.seconds("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS),
+        refresh_before_expiry: Duration::ZERO,
+        retry_interval: Duration::ZERO,
         login,
         unwritten,
         call: CommandLine::default(),
     };
+    read_times(&section, &mut refresh);
     check_extra_params(&section, &refresh.extra_params);
     section.finish(&[]);
     Some(if enabled {
@@ -115,6 +122,28 @@ pub(super) fn read_auto_refresh(
         let client = refresh.client_hash();
         TokenSource::Stored { seed: refresh.seed.and_then(Result::ok), client }
     })
+}
+
+fn read_times(section: &Section<'_>, refresh: &mut AutoRefresh) {
+    refresh.refresh_before_expiry =
+        section.seconds("refresh_before_expiry", 300, 0, REFRESH_BEFORE_MAX_SECONDS);
+    refresh.retry_interval = section.seconds("retry_interval", 3600, 1, RETRY_INTERVAL_MAX_SECONDS);
+}
+
+/// `token_command`: there is no token endpoint, so its keys have no meaning.
+fn read_command(section: &Section<'_>, command: Option<TokenCommand>) -> TokenSource {
+    if section.has("grant_type") {
+        section.error("grant_type", "a 'token_command' takes the place of a 'grant_type'");
+    }
+    let Some(command) = command else {
+        section.finish(&[&REFRESH_KEYS[..], &["headers", "token_fields"]].concat());
+        return TokenSource::Unreadable;
+    };
+    let mut refresh = AutoRefresh::of_command(command);
+    refresh.token_fields = token_fields::read(section);
+    read_times(section, &mut refresh);
+    section.finish(&[&REFRESH_KEYS[..], &["headers"]].concat());
+    TokenSource::Refreshed(Box::new(refresh))
 }
 
 /// `credentials_file`: with it evertoken refreshes nothing, so no other key has a meaning.

@@ -97,7 +97,14 @@ impl Running {
     }
 
     pub(super) fn has_place_of(&self, group: &Group) -> bool {
+        // A chain that is stored leaves nothing to one that is not, nor the other way round.
         group.slugs.contains(&self.basis.location.slug)
+            && self.keeps_nothing() == group.config.grant_type.keeps_nothing()
+    }
+
+    /// True if it has no state file.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.basis.config.grant_type.keeps_nothing()
     }
 
     /// Goes on under another configuration, with another setup or unchanged.

@@ -53,6 +53,9 @@ pub enum What {
     /// The issuer's metadata, which names the token endpoint, is not known.
     #[error("{0}")]
     NoMetadata(String),
+    /// A `token_command` failed: `the token_command ended with exit code 1`.
+    #[error("{0}")]
+    Command(String),
     /// A missing secret.
     #[error("{0}")]
     Missing(Missing),
@@ -73,6 +76,11 @@ impl Failure {
     /// No answer came.
     pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
         Self::passing(reached, What::NoAnswer(why.into()))
+    }
+
+    /// A `token_command` brought no token.
+    pub fn of_command(why: impl Into<String>) -> Self {
+        Self::passing(Reached::No, What::Command(why.into()))
     }
 
     /// A resource ran out that a request needs.

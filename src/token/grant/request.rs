@@ -33,6 +33,13 @@ pub struct TokenRequest {
     pub body: Secret,
 }
 
+impl TokenRequest {
+    /// Stands in where a command is run instead, which is sent nothing.
+    fn nothing() -> Self {
+        Self { method: "POST", url: String::new(), headers: Vec::new(), body: Secret::new("") }
+    }
+}
+
 /// The request for the next token, with `refresh_token` for the refresh grant, `scope`, and signed `assertions`.
 ///
 /// The error names the missing secret.
@@ -64,6 +71,7 @@ pub(crate) fn request(
             params.push(("subject_token_type", &exchange.subject_token_type));
             params.extend(exchange.parameters.iter().map(|(name, value)| (*name, value.as_str())));
         }
+        GrantType::Command(_) => return Ok(TokenRequest::nothing()),
     }
     request_with(config, &config.token_url, params, scope, assertions)
 }

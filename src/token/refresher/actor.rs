@@ -58,7 +58,8 @@ impl Actor {
         let Setup { mut config, state, seeker, chain, timer, send, rng, .. } = setup;
         let moves = Moves::new(state.path());
         let issuer = Issuer::begin(&mut config, &state, &mut desk);
-        let (file, stored) = File::open(state, seeker, &mut desk);
+        let is_kept = !config.grant_type.keeps_nothing();
+        let (file, stored) = File::open(state, seeker, is_kept, &mut desk);
         let life = Life::new(desk, config, stored, is_single);
         let now_ms = life.now().steady_ms;
         let mut actor = Self {
@@ -87,7 +88,7 @@ impl Actor {
             match self.refresh() {
                 Ok(()) if self.life.falls_back => {}
                 Ok(()) | Err(Hindrance::StoreAway) => break,
-                Err(Hindrance::Unread) => return self.give_up(),
+                Err(Hindrance::Unread | Hindrance::CalledOff) => return self.give_up(),
                 Err(Hindrance::Busy) if self.wait_for_others(began) => {}
                 Err(Hindrance::Busy) => return self.give_up(),
             }
@@ -106,7 +107,7 @@ impl Actor {
                 Ok(()) => {}
                 Err(Hindrance::Busy)
                     if !self.life.has_valid_token() && self.wait_for_others(began) => {}
-                Err(Hindrance::Busy | Hindrance::StoreAway | Hindrance::Unread) => break,
+                Err(_) => break,
             }
         }
         self.vault.save_before_the_end(&self.timer, &mut self.life);
@@ -201,8 +202,11 @@ impl Actor {
             Hindrance::Busy => LOCK_RETRY_MS,
             Hindrance::StoreAway => AWAY_RETRY_MS,
             Hindrance::Unread => self.vault.file.unread_wait_ms(now),
+            // The event that called the command off is read first.
+            Hindrance::CalledOff => 0,
         };
-        if hindrance != Hindrance::Busy {
+        // A command that was called off is run after that event, if anybody still needs its token.
+        if !matches!(hindrance, Hindrance::Busy | Hindrance::CalledOff) {
             self.give_up_waiting();
         }
         self.hold_off = Some(Due::after(self.life.now(), wait_ms));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Moment;
-use crate::token::grant::{self, Class, Failure, Grant, What};
+use crate::token::command::output;
+use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
 use crate::token::history::{Refreshed, Trouble};
 use crate::token::lifecycle::Presented;
 use crate::token::refresher::hindrance::Hindrance;
@@ -15,7 +16,7 @@ use crate::token::refresher::life::Life;
 use crate::token::refresher::secrets;
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::shared::Entry;
-use crate::token::refresher::words::{next_try, shortened, tell};
+use crate::token::refresher::words::{means, next_try, tell};
 use crate::token::sender::{Send, TokenAnswer};
 use crate::token::waiting::Cause;
 
@@ -78,7 +79,7 @@ impl RefreshAttempt<'_> {
             Err(Hindrance::Busy) => self.life.wait_for(Cause::Lease),
             Ok(()) => self.life.wait_is_over(),
             Err(Hindrance::StoreAway) => self.life.wait_for_store(),
-            Err(Hindrance::Unread) => {}
+            Err(Hindrance::Unread | Hindrance::CalledOff) => {}
         }
         if outcome != Err(Hindrance::Busy) {
             self.life.publish(false);
@@ -137,15 +138,28 @@ impl RefreshAttempt<'_> {
             .begin(presented, &mut self.vault.file, self.life)
             .map_err(NoGrant::Withdrawn)?;
         let sent = self.life.now();
-        let answer = (self.send)(&request, self.time_allowed(sent))?;
-        let TokenAnswer { status, headers, body } = answer;
-        let fields = &self.life.config.token_fields;
-        let grant = grant::read(status, &headers, &body, fields, sent.wall)?;
+        let grant = self.ask(&request, sent)?;
         if self.life.machine.repeats_an_ended_token(&grant, sent) {
             self.life.machine.extend_chain(presented, &grant, sent.wall);
             return Err(Failure::ended_token().into());
         }
         Ok((grant, sent))
+    }
+
+    /// Sends the request, or runs the command that takes its place, and reads the answer.
+    fn ask(&self, request: &TokenRequest, sent: Moment) -> Result<Grant, NoGrant> {
+        let orders = &*self.orders;
+        let allowed = self.time_allowed(sent);
+        let answer = (self.send)(request, allowed, &|| orders.ends_command());
+        let config = &self.life.config;
+        let Some(command) = config.command() else {
+            let TokenAnswer { status, headers, body } = answer?;
+            return Ok(grant::read(status, &headers, &body, &config.token_fields, sent.wall)?);
+        };
+        if orders.ends_command() {
+            return Err(NoGrant::Withdrawn(Hindrance::CalledOff));
+        }
+        Ok(output::read(&answer?.body, &config.token_fields, command.zone(), sent.wall)?)
     }
 
     /// A third of the token's remaining time, so that a hanging endpoint leaves time for other tries.
@@ -173,9 +187,8 @@ impl RefreshAttempt<'_> {
             life.desk.warn(format_args!("{warning} (provider: {name})"));
         }
         life.desk.info(format_args!(
-            "Successfully refreshed token for provider using client_id: {} (provider: {name}, {}valid for \
-             {} s)",
-            shortened(life.config.client_id.as_deref().unwrap_or_default()),
+            "Successfully refreshed token for provider using {} (provider: {name}, {}valid for {} s)",
+            means(&life.config),
             if is_repeated { "the same token again, " } else { "" },
             token.expires.left_ms(sent) / 1000
         ));

@@ -1,4 +1,4 @@
-//! The hindrances of a refresh before anything is sent.
+//! The hindrances of a refresh before anything is sent, and of a command before it ends.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hindrance {
@@ -8,4 +8,6 @@ pub(super) enum Hindrance {
     StoreAway,
     /// The state file exists and can't be read.
     Unread,
+    /// The refresher has an unread event that ends the command in its place.
+    CalledOff,
 }

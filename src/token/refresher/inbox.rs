@@ -1,7 +1,7 @@
 //! The events of a refresher, their senders, and the callers that wait for an outcome.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
@@ -45,6 +45,15 @@ pub struct Inbox {
     events: Sender<Event>,
     /// True if the refresher has an unread event that its token is wanted.
     is_told_wanted: Arc<AtomicBool>,
+    /// The number of unread events that end a running command.
+    endings: Arc<AtomicUsize>,
+}
+
+impl Event {
+    /// True if nobody needs the outcome of a command that began before it.
+    fn ends_command(&self) -> bool {
+        matches!(self, Self::Change(_) | Self::Retire | Self::Stop)
+    }
 }
 
 impl Inbox {
@@ -84,6 +93,7 @@ impl Inbox {
 
     /// Sends an event, without waiting for its effect.
     pub(super) fn tell(&self, event: Event) {
+        self.endings.fetch_add(usize::from(event.ends_command()), Ordering::Relaxed);
         // A refresher that has ended needs no event.
         let _ = self.events.send(event);
     }
@@ -100,6 +110,7 @@ impl Inbox {
 pub(super) struct Orders {
     pub(super) events: Receiver<Event>,
     is_told_wanted: Arc<AtomicBool>,
+    endings: Arc<AtomicUsize>,
     /// The callers that wait for the outcome of the next refresh.
     waiting: Vec<Sender<()>>,
     /// The number of events that came before the last refresh ended.
@@ -110,13 +121,15 @@ pub(super) struct Orders {
 pub(super) fn inbox() -> (Inbox, Orders) {
     let (sender, events) = unbounded();
     let is_told_wanted: Arc<AtomicBool> = Arc::default();
+    let endings: Arc<AtomicUsize> = Arc::default();
     let orders = Orders {
         events,
         is_told_wanted: is_told_wanted.clone(),
+        endings: endings.clone(),
         waiting: Vec::new(),
         joined: None,
     };
-    (Inbox { events: sender, is_told_wanted }, orders)
+    (Inbox { events: sender, is_told_wanted, endings }, orders)
 }
 
 impl Orders {
@@ -125,6 +138,12 @@ impl Orders {
         if matches!(event, Event::Wanted(None)) {
             self.is_told_wanted.store(false, Ordering::Relaxed);
         }
+        self.endings.fetch_sub(usize::from(event.ends_command()), Ordering::Relaxed);
+    }
+
+    /// True if an unread event ends a running command.
+    pub(super) fn ends_command(&self) -> bool {
+        self.endings.load(Ordering::Relaxed) > 0
     }
 
     /// Lets `done` wait for the outcome of the next refresh.

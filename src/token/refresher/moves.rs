@@ -33,6 +33,12 @@ impl Moves {
     ) {
         self.next = None;
         let path = place.path();
+        if !vault.file.is_kept {
+            (self.home, vault.file.state) = (path, place);
+            // There is nothing to move.
+            let _ = leaving.send(());
+            return;
+        }
         if path == vault.file.state.path() {
             return;
         }

@@ -115,7 +115,7 @@ impl Asleep {
         let asked: Arc<AtomicUsize> = Arc::default();
         let requests = asked.clone();
         let store = Arc::new(TokenStore::default());
-        let send: Send = Box::new(move |request, _| {
+        let send: Send = Box::new(move |request, _, _| {
             requests.fetch_add(1, Ordering::SeqCst);
             let (status, body) = issuer(request);
             Ok(TokenAnswer { status, headers: Headers::new(), body })
@@ -344,7 +344,7 @@ fn what_a_refresher_is_told_comes_before_what_has_come_due_meanwhile() {
             let wall = Timestamp::from_secs(1_800_000_000);
             Moment { wall: wall.plus_millis(i64::try_from(steady_ms).unwrap()), steady_ms }
         });
-        let send: Send = Box::new(move |_, _| {
+        let send: Send = Box::new(move |_, _, _| {
             requests.fetch_add(1, Ordering::SeqCst);
             Ok(TokenAnswer { status: 200, headers: Headers::new(), body: answer.to_vec() })
         });
@@ -404,7 +404,7 @@ fn an_order_that_comes_after_a_reload_does_not_join_a_refresh_from_before_it() {
         let _ = released.recv_timeout(PATIENCE);
         (401, br#"{"error":"invalid_client"}"#.to_vec())
     });
-    let send: Send = Box::new(move |_, _| {
+    let send: Send = Box::new(move |_, _, _| {
         ask_again.send(()).unwrap();
         let _ = released_again.recv_timeout(PATIENCE);
         let body = br#"{"access_token":"a","expires_in":3600}"#.to_vec();
@@ -578,7 +578,7 @@ fn obtained(left_ms: Option<i64>, answer: (u16, &'static str)) -> (Option<String
     let store = Arc::new(TokenStore::default());
     let asked = Arc::new(AtomicUsize::new(0));
     let requests = asked.clone();
-    let send: Send = Box::new(move |_, _| {
+    let send: Send = Box::new(move |_, _, _| {
         requests.fetch_add(1, Ordering::SeqCst);
         let body = answer.1.as_bytes().to_vec();
         Ok(TokenAnswer { status: answer.0, headers: Headers::new(), body })

@@ -1,5 +1,6 @@
 //! The log's words for a refresh.
 
+use crate::config::AutoRefresh;
 use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
 use crate::token::grant::{Class, Failure, What};
@@ -76,10 +77,13 @@ pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> Strin
     format!("; next try in {}.{} s", wait_ms / 1000, wait_ms % 1000 / 100)
 }
 
-/// The first five characters of a client id.
-pub(super) fn shortened(client_id: &str) -> String {
-    let start: String = client_id.chars().take(5).collect();
-    format!("{start}...")
+/// The client or the command that brought a token; of a client id, the first five characters.
+pub(super) fn means(config: &AutoRefresh) -> String {
+    if let Some(command) = config.command() {
+        return format!("token_command: {}", command.program);
+    }
+    let client_id = config.client_id.as_deref().unwrap_or_default();
+    format!("client_id: {}...", client_id.chars().take(5).collect::<String>())
 }
 
 #[cfg(test)]

@@ -386,7 +386,7 @@ impl Fleet {
                 asleep.stop(Step::Sleep(millis(allowed), timer));
                 fired
             }),
-            send: Box::new(move |request, allowed| {
+            send: Box::new(move |request, allowed, _| {
                 let body = request.body.expose();
                 let token = body.split('&').find_map(|one| one.strip_prefix("refresh_token="));
                 sending.stop(Step::Send(token.unwrap_or_default().to_owned(), millis(allowed)));

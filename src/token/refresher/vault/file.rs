@@ -23,6 +23,8 @@ const UNREAD_RETRY_MAX_MS: u64 = 30_000;
 
 pub(crate) struct File {
     pub(crate) state: StateFile,
+    /// False for tokens that are never stored: the file is neither read, written nor locked.
+    pub(crate) is_kept: bool,
     pub(crate) seeker: Seeker,
     locks: Locks,
     /// The file exists and can't be read.
@@ -76,9 +78,15 @@ impl UnreadableFile {
 
 impl File {
     /// The file at its first look, which removes leftovers of a kill unless another process uses the file.
-    pub(crate) fn open(state: StateFile, seeker: Seeker, desk: &mut Desk) -> (Self, Option<Saved>) {
+    pub(crate) fn open(
+        state: StateFile,
+        seeker: Seeker,
+        is_kept: bool,
+        desk: &mut Desk,
+    ) -> (Self, Option<Saved>) {
         let mut file = Self {
             state,
+            is_kept,
             seeker,
             locks: Locks::default(),
             unread: None,
@@ -86,6 +94,9 @@ impl File {
             unsaved: None,
             left: Vec::new(),
         };
+        if !is_kept {
+            return (file, None);
+        }
         let lock = desk.on_disk(&file.state, StateFile::try_lock);
         let is_ours = matches!(lock, Ok(Locking::Ours(_)));
         if is_ours && let Err(error) = desk.on_disk(&file.state, StateFile::remove_leftovers) {
@@ -101,6 +112,9 @@ impl File {
     /// Reads the file. If it exists and can't be read, notes that and returns None. `may_set_aside` says that nobody
     /// can be writing it now.
     pub(super) fn look(&mut self, may_set_aside: bool, desk: &mut Desk) -> Option<Look> {
+        if !self.is_kept {
+            return Some(Look { stored: None, displaced: None });
+        }
         let (read, notes) = self.read(may_set_aside, desk);
         let followed = read.map_err(Unseen::from).and_then(|stored| self.follow(stored, desk));
         match followed {
@@ -231,6 +245,9 @@ impl File {
         state: &StateFile,
         desk: &mut Desk,
     ) -> Result<Option<StateLock>, NoLock> {
+        if !self.is_kept {
+            return Ok(None);
+        }
         let error = match self.locks.take(state, desk) {
             Ok(Locking::Ours(lock)) => return Ok(Some(lock)),
             Ok(Locking::Theirs) => return Err(NoLock::Busy),
@@ -260,6 +277,9 @@ impl File {
 
     /// Writes `saved`; keeps an unwritten record for the next try.
     pub(crate) fn store(&mut self, saved: Saved, desk: &mut Desk) {
+        if !self.is_kept {
+            return;
+        }
         match desk.on_disk(&self.state, |state| state.replace(&saved)) {
             Ok(()) => {
                 self.locks.clear();
