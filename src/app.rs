@@ -30,11 +30,6 @@ impl App {
     /// Binds the addresses, starts the refreshers, then accepts connections.
     pub fn start(config: Config, environment: Environment, load: Load) -> Result<Self, StartError> {
         let settings = &config.settings;
-        let bind = |address: &ListenAddress| {
-            bind(address).map_err(|error| StartError::Bind(address.clone(), error))
-        };
-        let listeners: Vec<_> = settings.listen.iter().map(bind).collect::<Result<_, _>>()?;
-        let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
         if let Err(error) = check_writable(&settings.state_dir) {
             warn!(
                 "The state folder {} can't be written ({error}); rotated refresh tokens would be \
@@ -45,6 +40,12 @@ impl App {
         for exposure in exposures(&settings.state_dir) {
             warn!("Tokens are open to others: {exposure}");
         }
+        // After the state folder was made, because a socket may be in it.
+        let bind = |address: &ListenAddress| {
+            bind(address).map_err(|error| StartError::Bind(address.clone(), error))
+        };
+        let listeners: Vec<_> = settings.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
         let limits = settings.limits.clone();
         let server_kind = settings.server;
         let supervisor = environment.supervisor.clone();

@@ -239,7 +239,7 @@ fn once(
 ) -> Result<(String, bool), StatusError> {
     if form == OutputForm::Quiet {
         // This needs no key.
-        return Ok((String::new(), get(instance, "/-/ready")?.0 == 200));
+        return Ok((String::new(), get(instance, "/-/ready", TIMEOUTS.response)?.0 == 200));
     }
     let (text, report) = ask(instance)?;
     let is_ready = report.ready;
@@ -252,7 +252,7 @@ fn once(
 
 /// Gets `/-/status`: its text, and its content.
 fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
-    let (status, text) = get(instance, "/-/status")?;
+    let (status, text) = get(instance, "/-/status", TIMEOUTS.response)?;
     match status {
         200 => {}
         401 => return Err(StatusError::WantsKey(instance.url.clone())),
@@ -263,12 +263,17 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     Ok((text, report))
 }
 
-/// Gets `path` from the instance: the status and the body of its answer.
-pub(crate) fn get(instance: &Instance, path: &str) -> Result<(u16, String), StatusError> {
+/// Gets `path` from the instance: the status and the body of its answer, which begins within `allowed`.
+pub(crate) fn get(
+    instance: &Instance,
+    path: &str,
+    allowed: Duration,
+) -> Result<(u16, String), StatusError> {
+    let timeouts = Timeouts { response: allowed, ..TIMEOUTS };
     let base = instance.url.trim_end_matches('/');
     let upstream = match base.strip_prefix("unix:") {
-        Some(path) => Upstream::to_unix(path.into(), TIMEOUTS),
-        None => Upstream::new(base, &Egress::default(), TIMEOUTS, 0),
+        Some(path) => Upstream::to_unix(path.into(), timeouts),
+        None => Upstream::new(base, &Egress::default(), timeouts, 0),
     };
     let upstream = upstream.map_err(|_| StatusError::BadUrl(base.to_owned()))?;
     let mut headers = Headers::new();

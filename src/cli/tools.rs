@@ -64,7 +64,7 @@ pub(super) fn exec_command() -> clap::Command {
         .args(files_arguments())
         .arg(provider_argument().help(PROVIDER_HELP))
         .arg(
-            option("env", "NAME")
+            option("env", "VARIABLE")
                 .required(true)
                 .action(ArgAction::Append)
                 .value_parser(variable)

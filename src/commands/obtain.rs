@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::debug;
 use serde_json::Value;
@@ -11,7 +12,10 @@ use crate::assemble::{place_of, refresher_setup};
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::resolve::Problem;
-use crate::config::{AutoRefresh, Config, Credential, ListenAddress, Provider, WatchedFile, slug};
+use crate::config::{
+    AutoRefresh, Config, Credential, FIRST_TOKEN_WAIT, FileFormat, ListenAddress, Provider,
+    WatchedFile, slug,
+};
 use crate::credential::{AccessToken, NO_TOKEN, waiting};
 use crate::logger::{Format, Options};
 use crate::status::{Instance, get, url_at};
@@ -25,6 +29,8 @@ use crate::commands::common::{
     provider_called, say_all, start_log, tell,
 };
 
+/// The longest wait for the instance's answer: it may wait for its first token.
+const ANSWER_MAX: Duration = FIRST_TOKEN_WAIT.saturating_add(Duration::from_secs(5));
 /// Warnings and errors go to stderr, because stdout is for the token.
 const LOG: Options = Options { format: Format::Text, is_quiet: true };
 
@@ -64,7 +70,10 @@ fn configuration(files: &Files) -> Result<Config, ExitCode> {
 /// The index of the only enabled provider that has tokens.
 fn only_one(config: &Config) -> Result<usize, String> {
     let has_tokens = |one: &Provider| {
-        one.enabled && matches!(one.credential, Credential::Refreshed(_) | Credential::Watched(_))
+        let is_plain =
+            matches!(&one.credential, Credential::Watched(file) if file.form == FileFormat::Text);
+        let is_token = matches!(one.credential, Credential::Refreshed(_) | Credential::Watched(_));
+        one.enabled && is_token && !is_plain
     };
     let all = config.providers.iter().enumerate();
     let found: Vec<_> = all.filter(|(_, one)| has_tokens(one)).collect();
@@ -100,7 +109,7 @@ fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
     for url in sockets.into_iter().chain(ports).filter_map(|address| url_at(address).ok()) {
         let instance = Instance { url, key: key.clone() };
         let path = format!("/-/token/{}", slug::in_path(&provider.slug));
-        match get(&instance, &path) {
+        match get(&instance, &path, ANSWER_MAX) {
             Ok((200, text)) => match AccessToken::of_json(&text) {
                 Some(token) => return FromInstance::Token(token),
                 None => debug!("{} answers with no token", instance.url),
@@ -128,12 +137,17 @@ fn no_token(text: &str) -> Option<String> {
 fn of_disk(index: usize, config: &Config, clock: &Clock) -> Result<AccessToken, String> {
     let provider = &config.providers[index];
     match &provider.credential {
-        Credential::Watched(file) => of_file(provider, file, clock),
+        Credential::Watched(file) if file.form != FileFormat::Text => {
+            of_file(provider, file, clock)
+        }
         Credential::Refreshed(refresh) => refreshed(index, refresh, config, clock),
         Credential::Missing(missing) => {
             Err(format!("No credential for {}: {missing}", provider.name))
         }
-        Credential::None | Credential::Passthrough | Credential::Static(_) => {
+        Credential::None
+        | Credential::Passthrough
+        | Credential::Static(_)
+        | Credential::Watched(_) => {
             Err(format!("{} has no access token: {NO_TOKEN}", provider.name))
         }
     }

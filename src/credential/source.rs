@@ -202,9 +202,11 @@ impl Source {
     }
 
     /// The access token of the provider called `name`; waits as [`Source::wait`] does, and starts no refresh while
-    /// there is a valid one. A fixed credential is none: it has no end, so it would be of use outside for ever.
+    /// there is a valid one. A fixed credential (in the configuration, or alone in a file) is none: it has no end, so it would be of use outside for ever.
     pub(crate) fn access_token(&self, name: &str, clock: &Clock) -> Result<AccessToken, Refusal> {
-        if let Self::File(watched) = self {
+        if let Self::File(watched) = self
+            && !watched.is_plain()
+        {
             let kept = watched.read(clock.now());
             let kept = kept.map_err(|why| unavailable(name, &why))?;
             return Ok(AccessToken { secret: kept.secret, expires_at: kept.expires_at });

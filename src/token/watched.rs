@@ -115,6 +115,11 @@ impl Watched {
         (&self.own, &self.form) == (&file.path, &file.form)
     }
 
+    /// True if the file has the credential alone, which has no known end.
+    pub fn is_plain(&self) -> bool {
+        self.form == FileFormat::Text
+    }
+
     /// The path of the file.
     pub fn path(&self) -> PathBuf {
         self.last().path.clone()

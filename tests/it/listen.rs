@@ -188,6 +188,18 @@ fn the_binary_listens_with_the_mode_that_was_asked_for() {
     assert!(text(&reload.stderr).contains("No visible evertoken listens on unix:"));
 }
 
+/// The folder of the tokens was made after the addresses were bound, so the first start failed.
+#[test]
+fn a_socket_in_the_state_folder_needs_no_earlier_start() {
+    let folder = configured("'unix:FOLDER/state/s'");
+    let file = folder.path().join("providers.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("FOLDER", folder.path().to_str().unwrap())).unwrap();
+    let running = Binary::start(folder.path(), &["run"], &KEY);
+    running.wait_for("Listening on unix:");
+    assert_eq!(ask_unix(&folder.path().join("state/s"), get("/-/healthy")).status, 200);
+}
+
 #[test]
 fn what_stands_in_the_way_of_a_socket_is_told_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,4 +217,12 @@ fn what_stands_in_the_way_of_a_socket_is_told_and_left_alone() {
         assert!(told.contains(part) && told.contains("can't listen on unix:"), "{told}");
     }
     assert_eq!(fs::read_to_string(&taken).unwrap(), "mine");
+    let configured = configured(&format!("'unix:{}'", taken.display()));
+    let check = run(configured.path(), &["check"], &KEY);
+    assert_eq!(check.status.code(), Some(78));
+    assert!(
+        text(&check.stderr).contains("file: a file stands there that is no socket"),
+        "{}",
+        text(&check.stderr)
+    );
 }

@@ -81,18 +81,26 @@ fn ask_head(path: &Path) -> Answer {
 fn nobody_else_gets_a_token() {
     let issuer = Peer::answering(|_| answer(200, GRANT));
     let (builder, path) = handing_out();
+    let key = path.with_file_name("key");
+    fs::write(&key, "secret-key").unwrap();
     let proxy = builder
         .settings("allowed_origins: ['https://app.example']")
         .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "")
         .provider("Fixed", "generic", "http://127.0.0.1:9", "auth_value: secret-key")
         .provider("Own", "generic", "http://127.0.0.1:9", "auth_value: passthrough")
+        .provider(
+            "Key File",
+            "generic",
+            "http://127.0.0.1:9",
+            &format!("auth_value_file: '{}'", key.display()),
+        )
         .provider("Off", "generic", "http://127.0.0.1:9", "auth_type: none\nenabled: false")
         .start();
     assert_eq!(ask_unix(&path, get("/-/token/p")).status, 200);
     let (status, code, why) = refusal(&proxy.ask(get("/-/token/p")));
     assert_eq!((status, &*code), (403, "not_allowed"));
     assert!(why.contains("unix socket") && why.contains("evertoken token"), "{why}");
-    for slug in ["fixed", "own"] {
+    for slug in ["fixed", "own", "key-file"] {
         let (status, code, why) = refusal(&ask_unix(&path, get(&format!("/-/token/{slug}"))));
         assert_eq!((status, &*code), (403, "not_allowed"), "{slug}");
         assert!(why.contains("has no access token") && !why.contains("secret-key"), "{why}");
@@ -100,7 +108,7 @@ fn nobody_else_gets_a_token() {
     for slug in ["", "none", "off", "p/x"] {
         let (status, code, why) = refusal(&ask_unix(&path, get(&format!("/-/token/{slug}"))));
         assert_eq!((status, &*code), (404, "unknown_provider"), "{slug}");
-        assert!(why.contains("p, fixed, own"), "{why}");
+        assert!(why.contains("p, fixed, own, key-file"), "{why}");
     }
     let refused = ask_unix(&path, post("/-/token/p", ""));
     assert_eq!((refused.status, refused.field("allow")), (405, Some("GET, HEAD")));

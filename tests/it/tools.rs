@@ -225,6 +225,11 @@ fn who_is_asked_for_and_has_none_is_told() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown.stderr).contains("there are: the-provider, fixed"));
     let path = folder.path().join("providers.yaml");
+    let key_file = "- {name: Key File, type: generic, base_url: \"http://127.0.0.1:9\", auth_value_file: key}\n";
+    fs::write(folder.path().join("key"), "fixed-secret").unwrap();
+    fs::write(&path, fs::read_to_string(&path).unwrap() + key_file).unwrap();
+    let why = no_token(&run(folder.path(), &["token", "-p", "key-file"], &VARIABLES));
+    assert!(why.contains("Key File has no access token") && !why.contains("fixed-secret"), "{why}");
     let kept = "- {name: Kept, type: generic, base_url: \"http://127.0.0.1:9\", auto_refresh_config: {credentials_file: \
                 'kept', credentials_fields: {access_token: a, expires_at: e}}}\n";
     fs::write(&path, fs::read_to_string(&path).unwrap() + kept).unwrap();
