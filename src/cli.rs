@@ -19,6 +19,8 @@ mod tools;
 
 pub(crate) use tools::TokenFormat;
 
+pub(crate) use login::DiscoverOptions;
+
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -69,6 +71,15 @@ pub enum Command {
         files: Files,
         /// The provider's name or slug.
         provider: String,
+        /// The way to log in.
+        options: LoginOptions,
+    },
+    /// Find out how to log in to a resource, log in, and add its provider.
+    Discover {
+        /// The files that it reads.
+        files: Files,
+        /// The resource, and what is known about it.
+        asked: DiscoverOptions,
         /// The way to log in.
         options: LoginOptions,
     },

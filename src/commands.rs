@@ -9,12 +9,14 @@ use crate::logger;
 
 mod check;
 mod common;
+mod discover;
 mod exec;
 mod login;
 mod logout;
 mod obtain;
 mod refresh;
 mod reload;
+mod rewrite;
 mod run;
 mod status;
 mod token;
@@ -41,6 +43,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
             status::run(config.as_deref(), url.as_deref(), options)
         }
         Ok(Command::Login { files, provider, options }) => login::run(&files, &provider, options),
+        Ok(Command::Discover { files, asked, options }) => discover::run(&files, &asked, options),
         Ok(Command::Logout { files, provider }) => logout::run(&files, &provider),
         Ok(Command::Token { files, provider, format }) => {
             token::run(&files, provider.as_deref(), format)

@@ -29,6 +29,7 @@ use crate::token::sender::TokenAnswer;
 pub(crate) mod authorization;
 pub(crate) mod callback;
 pub(crate) mod device;
+pub(crate) mod discover;
 mod error;
 pub(crate) mod logout;
 pub(crate) mod loopback;
@@ -109,8 +110,22 @@ pub(crate) fn discover(
     let folder = setup.state.folder();
     let (kept, warning) = discovery::find(&issuer, folder, &setup.send, setup.clock.wall())?;
     discovery::complete(config, &kept.metadata)?;
+    let is_written = config.login.authorization_url.is_some();
     discovery::complete_login(&mut config.login, &kept.metadata, (options.paste, options.device));
+    if !is_written && let Some(url) = &mut config.login.authorization_url {
+        ask_for_consent(url, config.scope.as_deref());
+    }
     Ok(warning)
+}
+
+/// Adds `prompt=consent` to `url`, without which `offline_access` is ignored (`OpenID` Connect Core §11).
+fn ask_for_consent(url: &mut String, scope: Option<&str>) {
+    let is_offline = scope.is_some_and(|scope| scope.split(' ').any(|one| one == "offline_access"));
+    if is_offline && !url.contains("prompt=") {
+        let joint = if url.contains('?') { '&' } else { '?' };
+        url.push(joint);
+        url.push_str("prompt=consent");
+    }
 }
 
 /// Logs in to the provider of `setup` and stores the result; returns the message about it.
@@ -290,7 +305,10 @@ fn send_to_browser(
     let client_id = setup.config.client_id.as_deref();
     let client_id = client_id.map_err(Clone::clone)?;
     let scope = setup.config.scope.as_deref();
-    let address = attempt.url(url, client_id, redirect_uri, scope);
+    let params = &setup.config.extra_params;
+    let resource = params.iter().find(|(name, _)| name == "resource");
+    let resource = resource.map(|(_, value)| value.as_str());
+    let address = attempt.url(url, client_id, redirect_uri, scope, resource);
     (io.say)(&format!("Open this address in a browser:\n\n  {address}\n"));
     (io.open)(&address);
     Ok(())

@@ -77,6 +77,10 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
                 "evertoken login --provider work --device",
                 "Shows a code to type into a browser anywhere.",
             ),
+            (
+                "evertoken login --discover https://mcp.example.com/mcp --write providers.yaml",
+                "Finds out how to log in to an MCP server, logs in, and adds it to the file.",
+            ),
         ],
     ),
     (

@@ -206,6 +206,16 @@ pub(super) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
             return (None, vec![Problem { position, ..Problem::of(&shown, message) }]);
         }
     };
+    inspect_text(&text, path, variables)
+}
+
+/// The same for the text of the file at `path`.
+pub(super) fn inspect_text(
+    text: &str,
+    path: &Path,
+    variables: &Variables,
+) -> (Option<Config>, Vec<Problem>) {
+    let shown = path.display().to_string();
     let mode = mode_of(path);
     // If it is unknown, a relative path stays as it is.
     let working_folder = std::env::current_dir().ok();
@@ -218,7 +228,7 @@ pub(super) fn inspect(path: &Path, variables: &Variables) -> (Option<Config>, Ve
         is_root: rustix::process::geteuid().is_root(),
         working_folder: working_folder.as_deref(),
     };
-    let (mut config, problems) = resolve::inspect(&text, &shown, &sources);
+    let (mut config, problems) = resolve::inspect(text, &shown, &sources);
     for provider in config.iter_mut().flat_map(|config| &mut config.providers) {
         if let (Credential::Refreshed(refresh), Some(file)) =
             (&mut provider.credential, &variables.named)

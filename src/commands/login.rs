@@ -27,7 +27,11 @@ pub(crate) fn run(files: &Files, name: &str, options: LoginOptions) -> Done {
     let groups = groups(&config.providers);
     let group = groups.iter().find(|group| group.members.contains(&index));
     let group = group.ok_or_else(|| fail(not_refreshed(&config.providers[index]), BAD_CONFIG))?;
-    let mut setup = refresher(0, group, &config, &mut environment)?;
+    complete(refresher(0, group, &config, &mut environment)?, options)
+}
+
+/// Logs in as `setup` says, and tells the outcome.
+pub(super) fn complete(mut setup: Setup, options: LoginOptions) -> Done {
     if let Some(error) = unreadable_state(&setup) {
         let path = setup.state.path();
         let path = path.display();

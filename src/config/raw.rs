@@ -5,6 +5,7 @@
 
 mod document;
 pub(super) mod homes;
+mod insertion;
 mod mistake;
 mod nearest;
 mod place;
@@ -12,6 +13,7 @@ mod section;
 mod tree;
 
 pub(crate) use document::Document;
+pub(crate) use insertion::insert_provider;
 pub(crate) use nearest::nearest;
 pub(crate) use section::Section;
 

@@ -52,6 +52,7 @@ impl AuthorizationRequest {
         client_id: &str,
         redirect_uri: &str,
         scope: Option<&str>,
+        resource: Option<&str>,
     ) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query
@@ -60,6 +61,13 @@ impl AuthorizationRequest {
             .append_pair("redirect_uri", redirect_uri);
         if let Some(scope) = scope {
             query.append_pair("scope", scope);
+        }
+        let own = endpoint.split_once('?').map_or("", |(_, query)| query);
+        let has_resource =
+            form_urlencoded::parse(own.as_bytes()).any(|(name, _)| name == "resource");
+        if let Some(resource) = resource.filter(|_| !has_resource) {
+            // RFC 8707 §2.1: the same resource as on token requests.
+            query.append_pair("resource", resource);
         }
         query
             .append_pair("state", &self.state)
@@ -144,10 +152,14 @@ mod tests {
             ("https://i/auth?", ""),
             ("https://i/auth?prompt=consent", "&"),
         ] {
-            let url = attempt.url(endpoint, "a&b", "http://127.0.0.1:1/cb", Some("a b"));
+            let url = attempt.url(endpoint, "a&b", "http://127.0.0.1:1/cb", Some("a b"), None);
             assert_eq!(url, format!("{endpoint}{joint}{tail}"));
         }
-        let url = attempt.url("https://i", "c+d", "x:y", None);
+        let resource = |endpoint| attempt.url(endpoint, "c", "x:y", None, Some("https://r/mcp"));
+        let named = "resource=https%3A%2F%2Fr%2Fmcp";
+        assert!(resource("https://i").contains(named));
+        assert_eq!(resource(&format!("https://i?{named}")).matches(named).count(), 1);
+        let url = attempt.url("https://i", "c+d", "x:y", None, None);
         assert!(!url.contains("scope=") && url.contains("client_id=c%2Bd&"), "{url}");
     }
 

@@ -18,10 +18,11 @@ mod error;
 mod kept;
 mod metadata;
 
+pub(crate) use addresses::of_resource;
 pub(crate) use complete::{complete, complete_login};
 pub(crate) use error::DiscoveryError;
 pub(crate) use kept::{KEPT_MAX_MS, Kept};
-pub(crate) use metadata::Metadata;
+pub(crate) use metadata::{BadMetadata, Metadata, read_json, shown};
 
 /// The longest time for a request of discovery.
 pub(crate) const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ pub(crate) fn fetch(issuer: &str, send: &Send) -> Result<Metadata, DiscoveryErro
 }
 
 /// A status in words.
-fn answered(status: u16) -> String {
+pub(crate) fn answered(status: u16) -> String {
     let words = What::Status(status, None);
     match status {
         300..=399 => format!("{words}, a redirect, which is not followed"),

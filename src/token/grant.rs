@@ -26,7 +26,7 @@ pub use failure::{Class, Failure, Reached, What};
 pub(crate) use lifetime::LIFETIME_ASSUMED_MS;
 pub use lifetime::LIFETIME_MAX_MS;
 pub(in crate::token) use request::USER_AGENT;
-pub(crate) use request::{TokenRequest, get, request, request_with, revocation};
+pub(crate) use request::{TokenRequest, get, json_request, request, request_with, revocation};
 pub(crate) use shapes::Shape;
 
 /// A usable token response (RFC 6749 §5.1).

@@ -15,7 +15,7 @@ pub(crate) use folder::{check_writable, exposures, would_be_writable};
 pub use lock::Locking;
 pub(crate) use lock::StateLock;
 pub(crate) use read::StoredState;
-pub(crate) use whole::write_whole;
+pub(crate) use whole::{write_secret, write_whole};
 
 #[cfg(test)]
 mod tests;

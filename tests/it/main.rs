@@ -16,6 +16,7 @@ mod connections; // connections to providers that end, stall or bring what nobod
 mod credential_files; // credentials in files that other programs and people keep
 mod credentials; // where credentials go, and where those of clients do not
 mod cuts; // peers that fail at every byte of what they send
+mod discover; // `evertoken login --discover`
 mod discovery; // endpoints that an issuer names
 mod egress; // proxies and roots: of settings, the environment, a provider
 mod environment; // variables from a file: for the shell that has not those of the service

@@ -118,6 +118,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/token/grant/request.rs",
         "src/token/lifecycle/policy.rs",
         "src/token/reread.rs",
+        "src/token/state_file/whole.rs",
         "src/token/state_file/write.rs",
         "src/upstream/connect.rs",
         "src/upstream/post.rs",

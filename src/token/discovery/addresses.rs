@@ -17,6 +17,19 @@ pub(crate) fn of_issuer(issuer: &str) -> Vec<String> {
     all
 }
 
+/// The addresses at which the metadata of a protected resource may stand (RFC 9728 §3.1): for its path, and for its
+/// whole origin.
+pub(crate) fn of_resource(resource: &str) -> Vec<String> {
+    let Some((origin, path)) = origin_and_path(resource) else { return Vec::new() };
+    let path = if path == "/" { "" } else { path };
+    let mut all = vec![
+        format!("{origin}/.well-known/oauth-protected-resource{path}"),
+        format!("{origin}/.well-known/oauth-protected-resource"),
+    ];
+    all.dedup();
+    all
+}
+
 /// Scheme with authority, and the rest.
 fn origin_and_path(url: &str) -> Option<(&str, &str)> {
     let (_, _, path) = split_url(url)?;
@@ -53,6 +66,22 @@ mod tests {
             ("i.example", vec![]),
         ] {
             assert_eq!(of_issuer(issuer), expected, "{issuer}");
+        }
+    }
+
+    #[test]
+    fn the_metadata_of_a_resource_stands_at_its_path_or_at_its_origin() {
+        let known = "/.well-known/oauth-protected-resource";
+        for (resource, expected) in [
+            ("https://r", vec![format!("https://r{known}")]),
+            ("https://r/", vec![format!("https://r{known}")]),
+            ("https://r/mcp", vec![format!("https://r{known}/mcp"), format!("https://r{known}")]),
+            (
+                "https://r/mcp?k=v",
+                vec![format!("https://r{known}/mcp?k=v"), format!("https://r{known}")],
+            ),
+        ] {
+            assert_eq!(of_resource(resource), expected, "{resource}");
         }
     }
 }

@@ -85,6 +85,13 @@ pub(crate) fn get(url: &str) -> TokenRequest {
     TokenRequest { method: "GET", url: url.to_owned(), headers, body: Secret::new("") }
 }
 
+/// A request that posts `document` as JSON, without the client's authentication.
+pub(crate) fn json_request(url: &str, document: &Value) -> TokenRequest {
+    let mut request = get(url);
+    request.headers.push(("content-type".to_owned(), Secret::new("application/json")));
+    TokenRequest { method: "POST", body: Secret::new(document.to_string()), ..request }
+}
+
 /// A request to revoke `token` (RFC 7009 §2.1), which is of the `kind` that its hint says.
 pub(crate) fn revocation(
     config: &AutoRefresh,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::secret::Secret;
 use crate::token::state_file::folder::give_to_owner;
 
 /// Writes the file `path` with mode 0600: temporary file, fsync, rename, fsync of the folder.
@@ -13,7 +14,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The same with a temporary file that `temporary` names, and without the fsync of the folder.
+/// Writes the file `path` with `secret` and a line end, as [`write_whole`].
+pub(crate) fn write_secret(path: &Path, secret: &Secret) -> io::Result<()> {
+    let line = Secret::new(format!("{}\n", secret.expose()));
+    write_whole(path, line.expose().as_bytes())
+}
+
+/// The same as [`write_whole`] with a temporary file that `temporary` names, and without the fsync of the folder.
 pub(super) fn replace(
     path: &Path,
     folder: &Path,
