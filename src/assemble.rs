@@ -139,7 +139,7 @@ pub fn refresher_setup(
     let send = match group.config.command() {
         Some(command) => command_runner(command.clone(), group.name.clone()),
         None => token_sender(
-            Poster::new(&lead.egress, timeouts(&settings.limits))
+            Poster::new(&lead.token_egress(), timeouts(&settings.limits))
                 .map_err(|why| StartError::Provider(lead.name.clone(), why))?,
         ),
     };

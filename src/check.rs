@@ -133,7 +133,9 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
     let limits = check_limits(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         let provider = &discovered(provider, config, &mut report);
+        let of_tokens = Provider { egress: provider.token_egress(), ..provider.clone() };
         for (endpoint, url) in endpoints(provider) {
+            let provider = if endpoint == Endpoint::Base { provider } else { &of_tokens };
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
             // The offline check reports an upstream that can't be made.
             let Ok(upstream) = upstream_to(origin_of(&url), provider, &limits) else { continue };
@@ -145,11 +147,11 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
 
 /// `provider`, completed with the metadata of its issuer, if that names endpoints: it is fetched and not kept.
 fn discovered(provider: &Provider, config: &Config, report: &mut OnlineReport) -> Provider {
-    let mut provider = provider.clone();
+    let (token_egress, mut provider) = (provider.token_egress(), provider.clone());
     let Credential::Refreshed(refresh) = &mut provider.credential else { return provider };
     let Some(issuer) = refresh.issuer_for_endpoints().map(str::to_owned) else { return provider };
     // The offline check reports connections that can't be made.
-    let Ok(send) = issuer_sender(&provider.egress, &config.settings.limits) else {
+    let Ok(send) = issuer_sender(&token_egress, &config.settings.limits) else {
         return provider;
     };
     let line = format!("{}: issuer {issuer}", provider.name);
@@ -254,9 +256,7 @@ fn seen(answer: &Answer) -> EndpointAnswer {
 
 /// The difference in seconds between the server's clock and this one, if it is too large.
 fn clocks_apart(answer: &Answer, now: Timestamp) -> Option<i64> {
-    let date = answer.head.headers.first("date").and_then(|date| std::str::from_utf8(date).ok())?;
-    let date = httpdate::parse_http_date(date).ok()?;
-    let millis = Timestamp::from_system_time(date).millis_since(now).abs();
+    let millis = answer.head.headers.date()?.millis_since(now).abs();
     (millis > CLOCK_DIFFERENCE_MAX_MS).then_some(millis / 1000)
 }
 

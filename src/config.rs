@@ -12,6 +12,7 @@ pub(crate) mod assertion;
 mod auto_refresh;
 mod base_url;
 pub(crate) mod call;
+mod client_certificate;
 mod credential;
 pub(crate) mod egress;
 pub(crate) mod encoding;
@@ -39,6 +40,7 @@ pub(crate) use auto_refresh::{
     TokenExchange, Unwritten,
 };
 pub(crate) use call::CommandLine;
+pub(crate) use client_certificate::{ClientCertificate, ClientCertificateFiles};
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub(crate) use egress::{Egress, ProxyRule};
 pub use listen::ListenAddress;
@@ -230,6 +232,18 @@ pub struct Provider {
     pub egress: Egress,
     /// The most requests in flight, so that a slow provider leaves workers to the others.
     pub max_in_flight: u64,
+}
+
+impl Provider {
+    /// Proxy, roots and client certificate of token requests.
+    pub(crate) fn token_egress(&self) -> Egress {
+        let certificate = match &self.credential {
+            Credential::Refreshed(refresh) => refresh.client_certificate.as_ref(),
+            _ => None,
+        };
+        let client_certificate = certificate.map(ClientCertificate::paths);
+        Egress { client_certificate, ..self.egress.clone() }
+    }
 }
 
 /// Routing works on anything that has a provider's configuration, and on the configuration itself.

@@ -23,6 +23,7 @@ mod departure;
 mod error;
 mod exchange;
 mod fault;
+mod identity;
 mod idle;
 mod origin;
 pub(crate) mod post;

@@ -217,6 +217,11 @@ fn without_refresh_token(refresh: &AutoRefresh) -> String {
             ClientAuth::PrivateKeyJwt(assertion) => {
                 format!("the client's own id and {}", words_of_assertion(assertion))
             }
+            ClientAuth::Tls => {
+                let paths = refresh.client_certificate.iter().map(|own| own.chain.path.display());
+                let file = paths.map(|path| path.to_string()).collect::<String>();
+                format!("the client's own id and the certificate in {file}")
+            }
             _ => "the client's own id and secret".to_owned(),
         },
     };

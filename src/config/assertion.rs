@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::config::key_file::{KeyFile, ServiceAccount};
 use crate::config::missing::{Missing, SecretLookup};
 use crate::jwt;
-use crate::signing::{Algorithm, Certificate, CertificateProblem, SigningKey};
+use crate::signing::{Algorithm, Certificate, CertificateProblem, KeyProblem, SigningKey};
 
 /// `assertion` or `client_assertion`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,12 @@ impl SignedAssertion {
 }
 
 impl SecretFile {
+    /// The private key in it, or the problem of its content; the outer error says that it is missing.
+    pub(crate) fn signing_key(&self) -> Result<Result<SigningKey, KeyProblem>, Missing> {
+        let text = self.found.as_ref().map_err(Clone::clone)?;
+        Ok(SigningKey::parse(text.expose()))
+    }
+
     /// The certificate in it, or the problem of its content; the outer error says that it is missing.
     pub(crate) fn certificate(&self) -> Result<Result<Certificate, CertificateProblem>, Missing> {
         let text = self.found.as_ref().map_err(Clone::clone)?;

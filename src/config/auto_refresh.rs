@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::config::assertion::{Assertion, AssertionContent};
 use crate::config::call::CommandLine;
+use crate::config::client_certificate::ClientCertificate;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
 use crate::config::token_command::TokenCommand;
@@ -42,6 +43,8 @@ pub struct AutoRefresh {
     pub refresh_before_expiry: Duration,
     /// The wait after a permanent failure.
     pub retry_interval: Duration,
+    /// The client's certificate for TLS (RFC 8705).
+    pub client_certificate: Option<ClientCertificate>,
     /// The files of those secrets that come from files.
     pub files: SecretFiles,
     /// The endpoints for `evertoken login`.
@@ -78,6 +81,7 @@ impl AutoRefresh {
             token_fields: TokenFields::default(),
             refresh_before_expiry: Duration::ZERO,
             retry_interval: Duration::ZERO,
+            client_certificate: None,
             files: SecretFiles::default(),
             login: LoginEndpoints::default(),
             unwritten: Unwritten::default(),
@@ -96,7 +100,8 @@ impl AutoRefresh {
     /// The secrets of a request that are missing, besides its refresh token.
     pub fn missing_of_client(&self) -> Vec<Missing> {
         let secret = self.client_secret.as_ref().and_then(|found| found.as_ref().err());
-        let files = self.assertions().flat_map(Assertion::files);
+        let of_tls = self.client_certificate.iter().flat_map(ClientCertificate::files);
+        let files = self.assertions().flat_map(Assertion::files).chain(of_tls);
         let files = files.filter_map(|file| file.found.as_ref().err());
         let subject = match &self.grant_type {
             GrantType::TokenExchange(exchange) => exchange.subject_token.as_ref().err(),
@@ -294,6 +299,8 @@ pub enum ClientAuth {
     PrivateKeyJwt(Assertion),
     /// An assertion signed with the client's secret.
     SecretJwt(AssertionContent),
+    /// The certificate of the TLS connection (RFC 8705 §2); `client_id` in the body.
+    Tls,
 }
 
 /// `request_format`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::client_certificate::ClientCertificateFiles;
 use crate::config::loopback::is_loopback_host;
 use crate::config::no_proxy::NoProxy;
 use crate::secret::Secret;
@@ -15,6 +16,8 @@ pub struct Egress {
     pub system_roots_pem: Option<Arc<str>>,
     /// PEM text of additional trusted roots.
     pub extra_roots_pem: Option<String>,
+    /// The client's certificate, for servers that ask for one.
+    pub client_certificate: Option<ClientCertificateFiles>,
 }
 
 /// The choice of a proxy for an endpoint. The URLs may hold passwords.

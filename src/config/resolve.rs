@@ -12,6 +12,7 @@ mod assertion;
 mod auth;
 mod auto_refresh;
 mod client_auth;
+mod client_certificate;
 mod egress;
 mod endpoint;
 mod grant;

@@ -153,8 +153,12 @@ impl Headers {
         if let Ok(secs) = value.parse::<u64>() {
             return Some(secs.saturating_mul(1000));
         }
-        let date = Timestamp::from_system_time(httpdate::parse_http_date(value).ok()?);
-        Some(u64::try_from(date.millis_since(now)).unwrap_or(0))
+        Some(u64::try_from(time(value)?.millis_since(now)).unwrap_or(0))
+    }
+
+    /// The sender's clock, from `Date`.
+    pub fn date(&self) -> Option<Timestamp> {
+        time(std::str::from_utf8(self.first("date")?).ok()?)
     }
 
     /// True if the list in the fields called `name` contains `member`, whatever its case.
@@ -162,6 +166,11 @@ impl Headers {
         self.all(name)
             .any(|value| members(value).any(|own| own.eq_ignore_ascii_case(member.as_bytes())))
     }
+}
+
+/// A time in one of HTTP's formats (RFC 9110 §5.6.7).
+fn time(text: &str) -> Option<Timestamp> {
+    Some(Timestamp::from_system_time(httpdate::parse_http_date(text).ok()?))
 }
 
 /// The members of one comma-separated list.

@@ -1,7 +1,7 @@
 //! Advice for a provider's problem; commands stand in backticks. Pure.
 
 use crate::report::{CredentialKind, ProviderReport, State};
-use crate::token::history::{REQUEST_KEYS, Trouble};
+use crate::token::history::{ASSERTION_KEYS, REQUEST_KEYS, Trouble};
 
 /// The commands that help with a provider's problem.
 #[derive(Clone, Debug, Default)]
@@ -109,13 +109,22 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
             );
         }
         Trouble::ClientRefused => {
-            "Compare client_id, client_secret and client_auth with the issuer's registration."
+            "Compare client_id, client_auth and the client's secret, key or certificate with the issuer's registration."
         }
         Trouble::RequestRefused => {
             return format!("The issuer rejects the form of the request: {REQUEST_KEYS}.");
         }
         Trouble::ScopeRefused => {
             "Compare scope and extra_params with the scopes that the issuer grants."
+        }
+        Trouble::AssertionRefused => {
+            return format!("The issuer rejects the assertion: {ASSERTION_KEYS}.");
+        }
+        Trouble::ClockOff => {
+            "Set this machine's clock, for example with NTP. evertoken retries by itself."
+        }
+        Trouble::SubjectEnded => {
+            "Check the program that keeps the token. evertoken reads it again and retries by itself."
         }
         Trouble::StoreAway => {
             "Check the token store; `evertoken check --online` tests it. evertoken retries by itself, and \
@@ -167,6 +176,9 @@ mod tests {
             (State::Failing, Some(Trouble::ClientRefused), Refreshed, "client_auth"),
             (State::Failing, Some(Trouble::RequestRefused), Refreshed, "request_format"),
             (State::Failing, Some(Trouble::ScopeRefused), Refreshed, "scope"),
+            (State::Failing, Some(Trouble::AssertionRefused), Refreshed, "key_id"),
+            (State::Failing, Some(Trouble::ClockOff), Refreshed, "clock"),
+            (State::Failing, Some(Trouble::SubjectEnded), Refreshed, "keeps the token"),
             (State::Failing, Some(Trouble::WrongUrl), Refreshed, "token_url"),
             (State::Unavailable, Some(Trouble::StoreAway), Refreshed, "token store"),
             (State::Failing, Some(Trouble::NoReason), Refreshed, "firewall"),

@@ -7,10 +7,13 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::Timestamp;
 use crate::config::{
-    Assertion, AssertionContent, AutoRefresh, ClientAuth, GrantType, Missing, SignedAssertion,
+    Assertion, AssertionContent, AutoRefresh, ClientAuth, ClientCertificate, GrantType, Missing,
+    SecretFile, SignedAssertion,
 };
 use crate::secret::Secret;
 use crate::signing;
+
+pub(crate) mod blame;
 
 /// The time by which an assertion begins earlier than now, for an issuer whose clock is behind.
 pub(crate) const SKEW_SECONDS: i64 = 30;
@@ -82,13 +85,15 @@ impl Assertions {
     }
 }
 
-/// A text that differs whenever the assertions of `config` differ in more than time.
+/// A text that differs whenever the assertions of `config` differ in more than time, or its certificate differs.
 pub(crate) fn fingerprint(config: &AutoRefresh) -> String {
     let mut text = String::new();
+    let mut add = |file: &SecretFile| {
+        text.push_str(&file.found.as_ref().map_or_else(|_| String::new(), Secret::hash));
+    };
+    config.client_certificate.iter().flat_map(ClientCertificate::files).for_each(&mut add);
+    config.assertions().flat_map(Assertion::files).for_each(add);
     for assertion in config.assertions() {
-        for file in assertion.files() {
-            text.push_str(&file.found.as_ref().map_or_else(|_| String::new(), Secret::hash));
-        }
         if let Assertion::Signed(signed) = assertion {
             let rest = format!("{:?}{:?}{:?}", signed.algorithm, signed.key_id, signed.content);
             text.push_str(&rest);

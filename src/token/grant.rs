@@ -21,6 +21,7 @@ pub use answer::TOKEN_ANSWER_MAX_BYTES;
 use answer::{ResponseFormat, TokenResponse};
 pub(crate) use answer::{is_whole, parse};
 use codes::Meaning;
+pub(crate) use failure::AssertionFault;
 pub use failure::{Class, Failure, Reached, What};
 #[cfg(test)]
 pub(crate) use lifetime::LIFETIME_ASSUMED_MS;
@@ -192,6 +193,7 @@ pub(crate) mod tests {
             token_fields: TokenFields::default(),
             refresh_before_expiry: Duration::from_mins(5),
             retry_interval: Duration::from_hours(1),
+            client_certificate: None,
             files: SecretFiles::default(),
             login: LoginEndpoints::default(),
             unwritten: Unwritten::default(),

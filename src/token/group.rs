@@ -180,6 +180,7 @@ fn differences(one: &Provider, other: &Provider) -> Vec<&'static str> {
     let all = [
         ("'client_secret_env'", own.client_secret != theirs.client_secret),
         ("'client_auth'", own.client_auth != theirs.client_auth),
+        ("'client_cert_file'", own.client_certificate != theirs.client_certificate),
         ("'request_format'", own.request_format != theirs.request_format),
         ("'scope'", own.scope != theirs.scope),
         ("'extra_params'", own.extra_params != theirs.extra_params),

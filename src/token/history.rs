@@ -9,7 +9,7 @@ use crate::config::Missing;
 use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
 use crate::token::grant::codes::Meaning;
-use crate::token::grant::{Class, Failure, Reached, What};
+use crate::token::grant::{AssertionFault, Class, Failure, Reached, What};
 
 /// The number of refreshes that are remembered.
 pub(crate) const REFRESHES_KEPT_MAX: usize = 32;
@@ -70,6 +70,12 @@ pub enum Trouble {
     RequestRefused,
     /// The scope or audience is refused.
     ScopeRefused,
+    /// The assertion, or the token to exchange, is refused.
+    AssertionRefused,
+    /// The assertion is refused, and this machine's clock differs from the issuer's.
+    ClockOff,
+    /// Another program's token, which is the assertion or is to be exchanged, has ended.
+    SubjectEnded,
     /// There is no token endpoint at the URL.
     WrongUrl,
     /// The token store can't be used.
@@ -100,6 +106,10 @@ pub struct History(VecDeque<Refreshed>);
 /// The keys of the configuration that change a token request whose form the issuer refuses.
 pub(crate) const REQUEST_KEYS: &str = "compare request_format (\"json\" or \"form\"), grant_type, client_auth, scope and \
                                 extra_params with what the issuer's documentation asks for";
+
+/// The keys of the configuration that change a refused assertion.
+pub(crate) const ASSERTION_KEYS: &str = "compare its key, key_id, algorithm and claims (iss, sub, aud, scope, lifetime), or the audience and type of the \
+     token to exchange, with what the issuer knows";
 
 impl RefreshStatus {
     /// Notes a failed refresh, now or before the start; `is_permanent` says that trying again does not help.
@@ -149,6 +159,9 @@ impl Trouble {
             (What::Short(_), _) => Self::OutOfResources,
             (What::NotAToken(_), _) => Self::NotAToken,
             (What::Command(_), _) => Self::CommandFails,
+            (What::Assertion(_, _, AssertionFault::Clock(_)), _) => Self::ClockOff,
+            (What::Assertion(_, _, AssertionFault::Ended(..)), _) => Self::SubjectEnded,
+            (What::Assertion(_, _, AssertionFault::Unknown), _) => Self::AssertionRefused,
             (What::Status(..), _) if answer_lost => Self::AnswerLost,
             (What::Status(..), _) if failure.class == Class::TokenDead => Self::TokenDead,
             (What::Status(status, code), _) => Self::of_status(*status, code.as_deref()),

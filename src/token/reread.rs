@@ -19,6 +19,7 @@ pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     };
     if config.files == SecretFiles::default()
         && config.assertions().next().is_none()
+        && config.client_certificate.is_none()
         && subject.is_none()
     {
         return None;
@@ -33,6 +34,9 @@ pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     }
     if let Some(path) = config.files.seed.as_ref().filter(|_| read.seed.is_some()) {
         read.seed = Some(secret_in(path));
+    }
+    if let Some(certificate) = &mut read.client_certificate {
+        certificate.read_again(&secret_in);
     }
     read.assertions_mut().for_each(|assertion| assertion.read_again(&secret_in));
     match &mut read.grant_type {

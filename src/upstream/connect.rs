@@ -2,8 +2,10 @@
 //! requests take the same way.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::bound::connect_unix;
@@ -12,9 +14,10 @@ use crate::config::{Egress, ProxyRule};
 use crate::thread;
 use crate::upstream::error::SetupError;
 use crate::upstream::fault::Fault;
+use crate::upstream::identity::Identity;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
-use crate::upstream::roots::Roots;
+use crate::upstream::roots::{self, Roots};
 use crate::upstream::socket::Socket;
 use crate::upstream::tunnel::Tunnel;
 use crate::upstream::watch::Watch;
@@ -40,6 +43,8 @@ pub(super) struct Connector {
     /// The proxy for http URLs.
     plain_tunnel: Option<Tunnel>,
     roots: Roots,
+    /// The client's certificate, for the origins and not for their proxies.
+    identity: Option<Identity>,
 }
 
 /// The purpose of a connection: the client to watch, and the deadline.
@@ -64,6 +69,10 @@ impl Connector {
             plain_tunnel: tunnel(false)?,
             proxy: egress.proxy.clone(),
             roots: Roots::of(egress)?,
+            identity: match &egress.client_certificate {
+                Some(files) => Some(Identity::new(files.clone(), roots::store(egress)?)),
+                None => None,
+            },
         })
     }
 
@@ -83,7 +92,11 @@ impl Connector {
             Some(tunnel) => self.connect_through(tunnel, origin, aim)?,
         };
         if origin.is_tls {
-            return self.shake_hands(wire, &origin.host, watch, deadline);
+            let config = match &self.identity {
+                Some(identity) => identity.config()?,
+                None => self.roots.config(),
+            };
+            return shake_hands(wire, &origin.host, config, watch, deadline);
         }
         Ok(wire)
     }
@@ -122,28 +135,11 @@ impl Connector {
     ) -> Result<(Wire, Deadline), Fault> {
         let (mut wire, deadline) = self.reach(&tunnel.host, tunnel.port, aim)?;
         if tunnel.is_tls() {
-            wire = self.shake_hands(wire, &tunnel.host, aim.watch, deadline)?;
+            let config = self.roots.config();
+            wire = shake_hands(wire, &tunnel.host, config, aim.watch, deadline)?;
         }
         tunnel.open(&mut wire, origin, address, aim.watch, deadline)?;
         Ok((wire, deadline))
-    }
-
-    // Not inlined: keeps worker stacks small.
-    #[inline(never)]
-    fn shake_hands(
-        &self,
-        wire: Wire,
-        host: &str,
-        watch: &Watch,
-        deadline: Deadline,
-    ) -> Result<Wire, Fault> {
-        let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
-        let config = self.roots.config();
-        // The worker would keep the stack and heap that this takes, for the life of a stream.
-        thread::on_own_thread("handshake", HANDSHAKE_STACK_BYTES, || {
-            Wire::shake_hands(wire, name, config, watch, deadline)
-        })
     }
 
     /// Looks `host` up and connects to it; the rest of the time is for the next steps. A slow lookup does not shorten
@@ -159,4 +155,21 @@ impl Connector {
         let own = Deadline::after(self.allowed);
         aim.end.map_or(own, |end| own.min(end))
     }
+}
+
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn shake_hands(
+    wire: Wire,
+    host: &str,
+    config: Arc<ClientConfig>,
+    watch: &Watch,
+    deadline: Deadline,
+) -> Result<Wire, Fault> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| Fault::Bad("the host is not a valid TLS server name".to_owned()))?;
+    // The worker would keep the stack and heap that this takes, for the life of a stream.
+    thread::on_own_thread("handshake", HANDSHAKE_STACK_BYTES, || {
+        Wire::shake_hands(wire, name, config, watch, deadline)
+    })
 }

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::Egress;
 use crate::upstream::error::SetupError;
@@ -24,14 +25,7 @@ impl Roots {
         match (&egress.system_roots_pem, &egress.extra_roots_pem) {
             (None, None) => Ok(Self::Public),
             (Some(pem), None) => system(pem).map(Self::Own),
-            (system, Some(extra)) => {
-                let mut roots = match system {
-                    Some(pem) => system_roots(pem)?,
-                    None => public_roots(),
-                };
-                add(&mut roots, extra, "ca_file")?;
-                Ok(Self::Own(Arc::new(trusting(roots))))
-            }
+            (_, Some(_)) => Ok(Self::Own(Arc::new(without_certificate(store(egress)?)))),
         }
     }
 
@@ -44,10 +38,22 @@ impl Roots {
     }
 }
 
+/// The roots for `egress`, of its own.
+pub(super) fn store(egress: &Egress) -> Result<RootCertStore, SetupError> {
+    let mut roots = match &egress.system_roots_pem {
+        Some(pem) => system_roots(pem)?,
+        None => public_roots(),
+    };
+    if let Some(extra) = &egress.extra_roots_pem {
+        add(&mut roots, extra, "ca_file")?;
+    }
+    Ok(roots)
+}
+
 /// Trusts the public roots. One for all providers, because it holds nothing specific; made when it is first needed.
 fn public() -> Arc<ClientConfig> {
     static PUBLIC: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    PUBLIC.get_or_init(|| Arc::new(trusting(public_roots()))).clone()
+    PUBLIC.get_or_init(|| Arc::new(without_certificate(public_roots()))).clone()
 }
 
 /// Trusts the roots in `pem`, which are the system's. One for all providers too.
@@ -57,7 +63,7 @@ fn system(pem: &Arc<str>) -> Result<Arc<ClientConfig>, SetupError> {
     if let Some((_, config)) = last.as_ref().filter(|(of, _)| of == pem) {
         return Ok(config.clone());
     }
-    let config = Arc::new(trusting(system_roots(pem)?));
+    let config = Arc::new(without_certificate(system_roots(pem)?));
     *last = Some((pem.clone(), config.clone()));
     Ok(config)
 }
@@ -84,11 +90,15 @@ fn add(roots: &mut RootCertStore, pem: &str, file: &'static str) -> Result<(), S
     Ok(())
 }
 
-fn trusting(roots: RootCertStore) -> ClientConfig {
+fn without_certificate(roots: RootCertStore) -> ClientConfig {
+    trusting(Arc::new(roots)).with_no_client_auth()
+}
+
+/// The configuration that trusts `roots`, up to the client's certificate.
+pub(super) fn trusting(roots: Arc<RootCertStore>) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring has the default versions")
         .with_root_certificates(roots)
-        .with_no_client_auth()
 }

@@ -192,6 +192,33 @@ fn a_service_account_that_is_written_later_is_taken_up_with_its_token_endpoint()
 }
 
 #[test]
+fn a_clock_that_is_off_is_in_the_log_and_on_the_page_with_the_difference() {
+    let issuer = Peer::answering(|_| {
+        let now = evertoken::testing::Clock::system().wall();
+        let date = httpdate::fmt_http_date(now.plus_millis(-3_600_000).to_system_time());
+        let body = r#"{"error":"invalid_grant","error_description":"iat is in the future"}"#;
+        format!("HTTP/1.1 400 X\r\ndate: {date}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key.pem"), key("p256.pem")).unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders:\n  - {{name: P, type: generic, base_url: 'http://127.0.0.1:9', \
+         auto_refresh_config: {{token_url: '{}', grant_type: jwt_bearer, assertion: {{key_file: key.pem, claims: {{iss: me}}}}}}}}\n",
+        issuer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let binary = Binary::start(folder.path(), &["run"], &[]);
+    let line = binary.wait_for("Failed to refresh token: 400 Bad Request (invalid_grant)");
+    let (_, said) = line.split_once("; this machine's clock is ").expect(&line);
+    let (seconds, rest) = said.split_once(" s ahead of the issuer's").expect(&line);
+    assert!((3599..=3601).contains(&seconds.parse::<u64>().unwrap()), "{line}");
+    assert!(rest.contains("set the clock"), "{line}");
+    let page = ask(binary.address(), get("/-/status")).json();
+    assert_eq!(page["providers"][0]["refresh"]["trouble"], "clock_off");
+    assert!(page["providers"][0]["advice"].as_str().unwrap().contains("clock"), "{page}");
+}
+
+#[test]
 fn check_says_which_key_signs_and_which_can_t() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str| {

@@ -24,7 +24,7 @@ fn paths(before: &str, rest: &str, found: &mut Vec<String>) {
     match after.strip_prefix("::") {
         Some(after) if !name.is_empty() => paths(&path, after, found),
         _ if rest.starts_with('{') => {
-            for one in members(rest) {
+            for one in members(rest).into_iter().filter(|one| !one.trim().is_empty()) {
                 paths(before, one.trim(), found);
             }
         }

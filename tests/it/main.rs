@@ -31,6 +31,7 @@ mod logout; // `evertoken logout`: revocations, and instances that drop their to
 mod logs; // a line a request, JSON, --quiet, the journal
 mod manners; // every kind of issuer of sandbox/manners, through the life of a token
 mod models; // the list of models of several providers
+mod mtls; // client certificates
 mod origins; // web pages that may call
 mod overload; // more connections than slots, and clients of other protocols
 mod pages; // the page for people, its events, and `evertoken status`

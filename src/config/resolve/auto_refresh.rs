@@ -7,7 +7,9 @@ use crate::config::raw::homes::REFRESH_KEYS;
 use crate::config::resolve::grant::{self, GrantChoice};
 use crate::config::resolve::request_fields::read_headers;
 use crate::config::resolve::sources::{NamedSecret, Sources};
-use crate::config::resolve::{client_auth, endpoint, login_endpoints, token_command, token_fields};
+use crate::config::resolve::{
+    client_auth, client_certificate, endpoint, login_endpoints, token_command, token_fields,
+};
 use crate::config::{
     AutoRefresh, ClientAuth, CommandLine, CredentialFields, FileFormat, GrantType, RequestFormat,
     SecretFiles, TokenCommand, Unwritten, WatchedFile, secret_of_file,
@@ -63,7 +65,12 @@ pub(super) fn read_auto_refresh(
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
     let choice = known_grant.unwrap_or(GrantChoice::RefreshToken);
     let grant_type = grant::read(&section, choice, enabled, sources);
-    let client_auth = client_auth::read(&section, choice, client_secret.is_some(), sources);
+    let client_certificate = client_certificate::read(&section, sources);
+    let has = client_auth::Has {
+        secret: client_secret.is_some(),
+        certificate: section.has("client_cert_file"),
+    };
+    let client_auth = client_auth::read(&section, choice, has, sources);
     let login = login_endpoints::read(&section, choice);
     let needs_client = !choice.needs_no_client() || client_auth != ClientAuth::None;
     let client_id = read_client_id(&section, sources, enabled && needs_client);
@@ -99,6 +106,7 @@ pub(super) fn read_auto_refresh(
         seed: seed.map(|seed| seed.found),
         grant_type,
         client_auth,
+        client_certificate,
         request_format: section.choice(
             "request_format",
             &[("form", RequestFormat::Form), ("json", RequestFormat::Json)],

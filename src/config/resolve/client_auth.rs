@@ -14,13 +14,21 @@ enum Choice {
     None,
     PrivateKeyJwt,
     SecretJwt,
+    Tls,
 }
 
-/// Reads the keys and reports their problems; `has_secret` says that a client secret is configured.
+/// The configured credentials of the client, besides a `client_assertion`.
+#[derive(Clone, Copy)]
+pub(super) struct Has {
+    pub(super) secret: bool,
+    pub(super) certificate: bool,
+}
+
+/// Reads the keys and reports their problems.
 pub(super) fn read(
     section: &Section<'_>,
     grant: GrantChoice,
-    has_secret: bool,
+    has: Has,
     sources: &Sources<'_>,
 ) -> ClientAuth {
     let written = section.has("client_auth");
@@ -33,6 +41,8 @@ pub(super) fn read(
             ("none", Choice::None),
             ("private_key_jwt", Choice::PrivateKeyJwt),
             ("client_secret_jwt", Choice::SecretJwt),
+            ("tls_client_auth", Choice::Tls),
+            ("self_signed_tls_client_auth", Choice::Tls),
         ],
     );
     let choice = match chosen {
@@ -40,26 +50,34 @@ pub(super) fn read(
         _ if has_assertion => Choice::PrivateKeyJwt,
         // An unknown word is reported, and its consequences are not.
         None => return ClientAuth::SecretPost,
-        Some(_) if has_secret => Choice::SecretPost,
+        Some(_) if has.secret => Choice::SecretPost,
+        Some(_) if has.certificate => Choice::Tls,
         Some(_) => Choice::None,
     };
     let needs_secret =
         matches!(choice, Choice::SecretPost | Choice::SecretBasic | Choice::SecretJwt);
-    if needs_secret && !has_secret {
+    if needs_secret && !has.secret {
         section.error(
             "client_auth",
             "this 'client_auth' needs a client_secret_env or client_secret_file",
         );
     }
     match choice {
-        Choice::None if has_secret => {
+        Choice::None if has.secret => {
             section.warn("client_auth", "'client_auth' is \"none\", so the secret is not sent");
         }
         Choice::None if grant == GrantChoice::ClientCredentials => section.error(
             "grant_type",
-            "client_credentials needs a client_secret_env or client_secret_file, or a client_assertion",
+            "client_credentials needs a client_secret_env or client_secret_file, a client_assertion or a client_cert_file",
         ),
-        Choice::PrivateKeyJwt if has_secret => {
+        Choice::Tls if !has.certificate => {
+            section.error("client_auth", "this 'client_auth' needs a 'client_cert_file'");
+        }
+        Choice::Tls if has.secret => {
+            let message = "the client is authenticated by its certificate, so the secret is not sent";
+            section.warn("client_auth", message);
+        }
+        Choice::PrivateKeyJwt if has.secret => {
             let message = "the client is authenticated by its 'client_assertion', so the secret is not sent";
             section.warn("client_auth", message);
         }
@@ -70,6 +88,7 @@ pub(super) fn read(
         Choice::SecretPost => without_assertion(&own, section, ClientAuth::SecretPost),
         Choice::SecretBasic => without_assertion(&own, section, ClientAuth::SecretBasic),
         Choice::None => without_assertion(&own, section, ClientAuth::None),
+        Choice::Tls => without_assertion(&own, section, ClientAuth::Tls),
         Choice::SecretJwt => {
             let content = assertion::read_content(&own);
             for key in ["key_file", "token_file"].into_iter().filter(|key| own.has(key)) {

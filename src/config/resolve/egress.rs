@@ -52,7 +52,7 @@ pub(super) fn read_shared(section: &Section<'_>, sources: &Sources<'_>) -> Egres
         RootsChoice::BuiltIn => None,
         RootsChoice::System => read_system_roots(section, sources),
     };
-    Egress { proxy, system_roots_pem, extra_roots_pem: None }
+    Egress { proxy, system_roots_pem, ..Egress::default() }
 }
 
 /// Reads a provider's own keys; the rest comes from `shared`.
@@ -79,7 +79,12 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, shared: &Egress
         }
         read.ok()
     });
-    Egress { proxy, system_roots_pem: shared.system_roots_pem.clone(), extra_roots_pem }
+    Egress {
+        proxy,
+        system_roots_pem: shared.system_roots_pem.clone(),
+        extra_roots_pem,
+        client_certificate: None,
+    }
 }
 
 const WANTED: &str = "an http://… or socks5://… URL, \"env\" or \"none\"";

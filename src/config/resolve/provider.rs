@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use crate::config::raw::Section;
 use crate::config::resolve::auto_refresh::{TokenSource, read_auto_refresh};
 use crate::config::resolve::sources::{NamedSecret, Sources};
-use crate::config::resolve::{egress, request_fields};
+use crate::config::resolve::{client_certificate, egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, FileFormat, Missing, Provider, ProviderKind, Settings, WatchedFile,
-    base_url, slug,
+    AuthType, Credential, Egress, FileFormat, Missing, Provider, ProviderKind, Settings,
+    WatchedFile, base_url, slug,
 };
 use crate::secret::Secret;
 
@@ -39,16 +39,21 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         ],
     );
     let state_file = slug::state_file(&settings.state_dir, &slug);
+    let credential = read_credential(section, auth_type, sources, state_file);
+    let egress = Egress {
+        client_certificate: client_certificate::for_provider(section, &credential),
+        ..egress::read(section, sources, &settings.egress)
+    };
     let provider = Provider {
         base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
         auth_type: auth_type.unwrap_or(AuthType::AuthToken),
-        credential: read_credential(section, auth_type, sources, state_file),
+        credential,
         auth_header: request_fields::read_auth_header(section),
         auth_prefix: request_fields::read_auth_prefix(section),
         headers: request_fields::read_field_values(section),
         query: request_fields::read_query(section),
-        egress: egress::read(section, sources, &settings.egress),
+        egress,
         max_in_flight: section.integer(
             "max_in_flight",
             (settings.limits.max_connections as u64 * 3 / 4).max(1),

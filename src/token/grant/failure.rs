@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::clock::Timestamp;
 use crate::config::Missing;
 use crate::http::message::reason_phrase;
 use crate::shortage::Shortage;
@@ -44,6 +45,9 @@ pub enum What {
     /// An HTTP answer: its status and OAuth error code.
     #[error("{}", status_words(*.0, .1.as_deref()))]
     Status(u16, Option<String>),
+    /// An HTTP answer that refuses an assertion, or a token to exchange: its status and code, and the probable fault.
+    #[error("{}{}", status_words(*.0, .1.as_deref()), .2)]
+    Assertion(u16, Option<String>, AssertionFault),
     /// A 200 that is no token response.
     #[error("the answer is no token response: {0}")]
     NotAToken(Cow<'static, str>),
@@ -62,6 +66,29 @@ pub enum What {
     /// A resource of this machine ran out before the request could be sent.
     #[error("{0}")]
     Short(Shortage),
+}
+
+/// The probable fault of a refused assertion or token. `Display` continues after the answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssertionFault {
+    /// Nothing is known.
+    #[error("")]
+    Unknown,
+    /// This machine's clock, which is so many seconds ahead of the issuer's, or behind it if that is negative.
+    #[error("; {}", clock_words(*.0))]
+    Clock(i64),
+    /// Another program's token has ended: which one, and when.
+    #[error("; {0} ended at {1}")]
+    Ended(String, Timestamp),
+}
+
+fn clock_words(ahead_secs: i64) -> String {
+    let seconds = ahead_secs.unsigned_abs();
+    let side = if ahead_secs < 0 { "behind" } else { "ahead of" };
+    format!(
+        "this machine's clock is {seconds} s {side} the issuer's (by the answer's Date), and the assertion has its times \
+         from it: set the clock"
+    )
 }
 
 /// An HTTP status with its reason and OAuth error code, if it has them.

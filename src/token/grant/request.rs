@@ -143,7 +143,7 @@ pub(crate) fn request_with<'a>(
             let assertion = assertions.client.as_ref();
             params.extend(assertion.map(|jwt| ("client_assertion", jwt.expose())));
         }
-        ClientAuth::SecretBasic | ClientAuth::None => {}
+        ClientAuth::SecretBasic | ClientAuth::None | ClientAuth::Tls => {}
     }
     params.extend(scope.map(|scope| ("scope", scope)));
     params.extend(config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));

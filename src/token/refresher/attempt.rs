@@ -5,6 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Moment;
+use crate::token::assertion::blame;
 use crate::token::command::output;
 use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
 use crate::token::history::{Refreshed, Trouble};
@@ -154,7 +155,9 @@ impl RefreshAttempt<'_> {
         let config = &self.life.config;
         let Some(command) = config.command() else {
             let TokenAnswer { status, headers, body } = answer?;
-            return Ok(grant::read(status, &headers, &body, &config.token_fields, sent.wall)?);
+            let times = (sent.wall, self.life.now().wall);
+            let grant = grant::read(status, &headers, &body, &config.token_fields, sent.wall);
+            return Ok(grant.map_err(|failure| blame::blamed(failure, config, &headers, times))?);
         };
         if orders.ends_command() {
             return Err(NoGrant::Withdrawn(Hindrance::CalledOff));

@@ -4,7 +4,7 @@ use crate::config::AutoRefresh;
 use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
 use crate::token::grant::{Class, Failure, What};
-use crate::token::history::{REQUEST_KEYS, Trouble};
+use crate::token::history::{ASSERTION_KEYS, REQUEST_KEYS, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, AfterFailure};
 
 /// The failure in the fixed words of the log, with advice; `login` is the command for a new refresh token.
@@ -59,6 +59,10 @@ fn advise(text: &mut FailureText, needs_login: bool, trouble: Trouble) {
         _ if needs_login => {
             text.whole += "; the refresh token is no good any more, or somebody else uses it too: log in again";
         }
+        Trouble::AssertionRefused => {
+            text.whole.extend(["; the issuer refuses the assertion: ", ASSERTION_KEYS]);
+        }
+        Trouble::SubjectEnded => text.whole += ", and the program that keeps it has to renew it",
         Trouble::RequestRefused => {
             text.whole.extend(["; the issuer refuses the form of the request: ", REQUEST_KEYS]);
         }
