@@ -91,16 +91,20 @@ impl RefreshedSource {
             return Ok(InUse::Posted(known));
         }
         let deadline = Deadline::after(FIRST_TOKEN_WAIT);
+        let wait = || {
+            self.store.wait(self.chain, deadline, |posting| {
+                !waiting::is_worth_it(posting, clock.now(), deadline.left())
+            })
+        };
         if let Some(inbox) = &self.inbox {
             let heard = inbox.wait_for_token();
-            if !known.refreshing {
-                // The posting may be old: the next try may come sooner now that a request waits.
+            if !known.refreshing || wait().valid_token(clock.now()).is_none() {
+                // The posting may be older than a reload or an order, or the next try may come sooner now that a
+                // request waits.
                 let _ = heard.recv_timeout(deadline.left());
             }
         }
-        let posting = self.store.wait(self.chain, deadline, |posting| {
-            !waiting::is_worth_it(posting, clock.now(), deadline.left())
-        });
+        let posting = wait();
         let now = clock.now();
         if posting.valid_token(now).is_some() {
             return Ok(InUse::Posted(posting));

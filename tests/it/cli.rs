@@ -120,9 +120,10 @@ fn all_missing_variables_are_named_in_one_line_without_a_time_for_the_next_try()
         )
     );
     let address = binary.address();
-    let provider = &ask(address, get("/-/status")).json()["providers"][0];
-    assert_eq!(provider["refresh"]["last_error"], words);
-    assert_eq!(provider["refresh"]["next_attempt_at"], serde_json::Value::Null);
+    let status = || ask(address, get("/-/status")).json()["providers"][0]["refresh"].clone();
+    // The status has it a moment after the log.
+    eventually("the failure in the status", || status()["last_error"] == words);
+    assert_eq!(status()["next_attempt_at"], serde_json::Value::Null);
     let refused = ask(address, post("/v1/messages", "{}"));
     assert!(refused.body.contains("'CLAUDE_CLIENT_SECRET' and"), "{}", refused.body);
     assert!(!refused.body.contains("next try"), "{}", refused.body);
