@@ -65,6 +65,7 @@ test-clients: build ## the built binary under real programs and SDKs, two real i
 	# By itself: with the sandbox's features evertoken would be another program, built once more.
 	$(CARGO) build --release --locked --package sandbox --bins
 	tests/clients/run login.py
+	tests/clients/run discovery.py
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
 	tests/clients/run tools.py

@@ -1,5 +1,5 @@
-//! What the sandbox says about itself: the issuer's metadata (RFC 8414), that of the protected resource (RFC 9728), and
-//! the registration of clients (RFC 7591). Pure.
+//! The metadata of the issuer (RFC 8414) and of the protected resource (RFC 9728), and the registration of clients
+//! (RFC 7591). Pure.
 
 use serde_json::{Value, json};
 

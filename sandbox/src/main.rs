@@ -19,7 +19,8 @@ const USAGE: &str = "\
 Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS] [--manner KIND|FILE]
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
-serve  an OAuth issuer and a model provider on 127.0.0.1
+serve  an OAuth issuer and a model provider on 127.0.0.1; both describe themselves, so `evertoken login --discover`
+       works with the address of the provider, and `issuer` in a configuration with that of the issuer, the same one
 demo   the same with evertoken in front of it, and a curl line to try; a second one takes another folder and port
 
 --manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of

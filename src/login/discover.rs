@@ -1,5 +1,5 @@
-//! `evertoken login --discover`: what a protected resource says of itself (RFC 9728), its issuer's metadata (RFC 8414),
-//! and a client that is registered for it (RFC 7591).
+//! `evertoken login --discover`: asks a protected resource for its metadata (RFC 9728), its issuer for the same
+//! (RFC 8414), and registers a client there (RFC 7591).
 //!
 //! [`resource`], [`registration`] and [`entry`] are pure.
 
@@ -44,19 +44,19 @@ pub(crate) enum DiscoverError {
     /// A description that can't be used.
     #[error("The metadata at {0} {1}")]
     Bad(String, BadResource),
-    /// Which of its issuers is meant is not clear.
+    /// None of its issuers is the wanted one, or it names none.
     #[error("{0}")]
     Issuer(String),
     /// The issuer's metadata.
     #[error("{0}")]
     NoIssuer(#[from] DiscoveryError),
-    /// The issuer wants to know its clients before.
+    /// The issuer registers no clients by itself.
     #[error(
         "The issuer {0} registers no clients by itself: register one there, as a native application with the redirect \
          URI http://127.0.0.1/callback, and give its id with --client-id"
     )]
     NoRegistration(String),
-    /// The issuer registers no client like this one.
+    /// The issuer refused the registration.
     #[error(
         "No client was registered: {0}. Register one at the issuer, and give its id with --client-id"
     )]
@@ -66,7 +66,7 @@ pub(crate) enum DiscoverError {
     NoPort(std::io::Error),
 }
 
-/// What a resource and its issuer say.
+/// The findings about a resource and its issuer.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// The resource's identifier.

@@ -29,7 +29,7 @@ pub(crate) enum LogoutError {
 /// The outcome of a logout.
 #[derive(Debug, Default)]
 pub(crate) struct LoggedOut {
-    /// What was done and what could not be done, one per line.
+    /// The outcome for each token, one per line.
     pub lines: Vec<String>,
     /// False if a token could not be revoked though the issuer has an endpoint for that, or its endpoints are unknown.
     pub is_complete: bool,

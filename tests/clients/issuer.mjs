@@ -40,7 +40,7 @@ const clients = [
   }),
 ];
 // What the issuer serves itself; everything else is the provider's.
-const OWN = /^\/(token|auth|interaction|device)(\/|$)/;
+const OWN = /^\/(token|auth|interaction|device|reg|\.well-known)(\/|$)/;
 const stats = { requests: 0, refused: 0, late: 0, sentExpired: 0, reuses: 0, rotations: 0, failed: 0, failedOnPurpose: 0 };
 // When each access token ends by what its client was told, in milliseconds since 1970.
 const expiries = new Map();
@@ -68,6 +68,12 @@ server.listen(0, '127.0.0.1', () => {
     scopes: ['openid', 'offline_access', 'read'],
     features: {
       clientCredentials: { enabled: true }, deviceFlow: { enabled: true }, devInteractions: { enabled: true },
+      registration: { enabled: true }, revocation: { enabled: true },
+      // A token for a named resource (RFC 8707) is good there and nowhere else.
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo: (_, resource) => ({ scope: 'read', audience: resource, accessTokenTTL: lifetime + slack }),
+      },
     },
     rotateRefreshToken: true,
     ttl: { AccessToken: () => lifetime + slack, ClientCredentials: lifetime, RefreshToken: 86400, Grant: 86400, IdToken: 3600 },
@@ -147,6 +153,10 @@ async function serve(issuer, callback, request, response) {
   if (path === '/control/release') {
     held?.(query.get('as'));
     return json(response, 200, {});
+  }
+  if (path === '/control/token') {
+    const token = await issuer.AccessToken.find(query.get('is'));
+    return json(response, 200, { valid: token?.isValid ?? false, aud: token?.aud, scope: token?.scope, client: token?.clientId });
   }
   if (path === '/control/stats') return json(response, 200, { ...stats, lastRotation });
   if (path === '/control/uses') return json(response, 200, uses);

@@ -44,10 +44,10 @@ def browse(address, wanted):
 class Login:
     """`evertoken login` as a child process."""
 
-    def __init__(self, folder, env):
+    def __init__(self, folder, env, *arguments):
         self.said = open(folder / "login", "w+")
         self.process = subprocess.Popen(
-            [str(BINARY), "login", "--provider", "login", "--no-browser"],
+            [str(BINARY), "login", "--no-browser", *(arguments or ("--provider", "login"))],
             cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said,
         )
 
