@@ -1,6 +1,8 @@
 //! A whole exchange at trace level: no secret in any output, page or error.
 
-use crate::support::binary::Binary;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::binary::{Binary, run, text};
 use crate::support::client::{ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
@@ -111,4 +113,77 @@ providers:
             "more than five characters of the client id: {output}"
         );
     }
+}
+
+/// From a discovery, with the secret of a registered client, to a logout that an issuer answers with what it was sent.
+#[test]
+fn no_output_of_a_discovery_or_a_logout_holds_a_secret() {
+    const HIDDEN: [&str; 4] =
+        ["registered-secret-1d1d", "code-2e2e", "first-access-3f3f", "first-refresh-4a4a"];
+    let issuer = Peer::answering(|seen| {
+        let own = format!("http://{}", seen.field("host").unwrap());
+        let fill = |status, body: &str| answer(status, &body.replace("URL", &own));
+        match seen.line.split([' ', '?']).nth(1).unwrap() {
+            "/.well-known/oauth-protected-resource/mcp" => {
+                fill(200, r#"{"resource":"URL/mcp","authorization_servers":["URL"]}"#)
+            }
+            "/.well-known/oauth-authorization-server" => fill(
+                200,
+                r#"{"issuer":"URL","authorization_endpoint":"URL/a","token_endpoint":"URL/t","revocation_endpoint":"URL/r",
+                "registration_endpoint":"URL/n"}"#,
+            ),
+            "/n" => {
+                fill(201, r#"{"client_id":"abcdefgh","client_secret":"registered-secret-1d1d"}"#)
+            }
+            "/t" => fill(
+                200,
+                r#"{"access_token":"first-access-3f3f","refresh_token":"first-refresh-4a4a","expires_in":3600}"#,
+            ),
+            "/r" => fill(
+                400,
+                r#"{"error":"first-refresh-4a4a is unknown","error_description":"first-access-3f3f"}"#,
+            ),
+            _ => fill(401, ""),
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("providers.yaml"), "settings: {state_dir: ./state}\n")
+        .unwrap();
+    let variables = [("RUST_LOG", "trace"), ("HOME", "/nonexistent")];
+    let url = format!("{}/mcp", issuer.url());
+    let discover =
+        ["login", "--discover", &url, "--name", "p", "--write", "providers.yaml", "--no-browser"];
+    let (mut login, _stdin) = Binary::start_talking(folder.path(), &discover, &variables);
+    let address = login.wait_for("  http").trim().to_owned();
+    let value = |name: &str| {
+        let query = address.split_once('?').unwrap().1.as_bytes();
+        let mut pairs = form_urlencoded::parse(query);
+        pairs.find(|(own, _)| own == name).unwrap().1.into_owned()
+    };
+    let (redirect_uri, state) = (value("redirect_uri"), value("state"));
+    let (authority, path) = redirect_uri.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let target = format!("/{path}?code=code-2e2e&state={state}");
+    let page = ask(authority.parse().unwrap(), get(&target));
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    let mut outputs = login.lines();
+    outputs.extend([
+        page.body,
+        std::fs::read_to_string(folder.path().join("providers.yaml")).unwrap(),
+    ]);
+    for command in [&["check", "--online"][..], &["logout", "--provider", "p"]] {
+        let output = run(folder.path(), command, &variables);
+        outputs.extend([text(&output.stdout), text(&output.stderr)]);
+    }
+    assert!(outputs.iter().any(|output| output.contains("The refresh token was not revoked")));
+    for output in &outputs {
+        for secret in HIDDEN {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+    }
+    // Only files of the state folder hold them, for their owner alone.
+    let secret = folder.path().join("state/p.client-secret");
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "registered-secret-1d1d\n");
+    let mode = std::fs::metadata(&secret).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }

@@ -116,6 +116,8 @@ struct World {
     refuses: bool,
     /// A variable is missing.
     lacks_secret: bool,
+    /// Somebody logged out, and nobody logged in since.
+    is_logged_out: bool,
     /// The lifetime of all tokens; drawn for each if None.
     lifetime_ms: Option<u64>,
     /// When the last try was that nobody asked for, and whether somebody asked for the next one.
@@ -171,6 +173,7 @@ impl World {
             requests: false,
             refuses: false,
             lacks_secret: false,
+            is_logged_out: false,
             lifetime_ms: None,
             tried_ms: None,
             is_explained: true,
@@ -211,7 +214,7 @@ impl World {
         refresh.expose().clone_into(&mut self.issuer.current);
         self.issuer.previous.clear();
         self.issuer.last_access.clear();
-        self.issuer.revoked = false;
+        (self.issuer.revoked, self.is_logged_out) = (false, false);
         let lifetime_ms = 600_000;
         let Issued::Granted(grant) =
             self.issuer.answer(refresh.expose(), lifetime_ms, self.true_ms)
@@ -226,6 +229,14 @@ impl World {
         self.disk = Some(machine.logged_in(&grant, &chain, now, now, &mut self.rng.fork()));
         // Nothing that went missing before matters any more.
         self.lost = 0;
+    }
+
+    /// Somebody logs out, with another process: the tokens are revoked, and those on the disk are gone.
+    fn log_out(&mut self) {
+        let now = self.now();
+        let mut machine = Lifecycle::new(policy(), self.disk.clone(), now);
+        self.disk = Some(machine.logged_out(format!("logout-{}", self.true_ms), now));
+        (self.issuer.revoked, self.is_logged_out) = (true, true);
     }
 
     /// A refresher's steps at each look, under the lock, and before it writes delayed changes.
@@ -306,6 +317,10 @@ impl World {
             self.failed(&presented, &missing);
             assert_eq!(&saved, self.machine.saved(), "seed {}: nothing is stored", self.seed);
             return;
+        }
+        if presented == Presented::Missing {
+            assert!(self.is_logged_out, "seed {}: nothing to present", self.seed);
+            return self.failed(&presented, &Failure::missing(Missing::Login("login".into())));
         }
         if let Some(marked) = self.machine.begin(&presented, now) {
             self.save(marked, true);
@@ -463,6 +478,9 @@ impl World {
         if self.one_in(100) {
             self.log_in();
         }
+        if self.one_in(200) {
+            self.log_out();
+        }
     }
 
     fn change_phases(&mut self) {
@@ -482,6 +500,10 @@ impl World {
 
     fn check(&mut self) {
         let now = self.now();
+        if self.machine.saved().is_logged_out() {
+            let known = (self.machine.token().is_none(), self.machine.presented());
+            assert_eq!(known, (true, Presented::Missing), "seed {}: logged out", self.seed);
+        }
         let Some(token) = self.machine.token() else { return };
         assert!(token.generation >= self.last_generation, "seed {}: generations fall", self.seed);
         self.last_generation = token.generation;
@@ -530,6 +552,9 @@ fn run(seed: u64) -> bool {
     }
     world.faults = false;
     (world.refuses, world.lacks_secret) = (false, false);
+    if world.is_logged_out {
+        world.log_in();
+    }
     let begun = world.true_ms;
     let broken = |world: &World| world.issuer.revoked || world.issuer.issued == 0;
     while !world.has_valid_token() && world.true_ms - begun < RECOVERY_MAX_MS {
