@@ -28,6 +28,8 @@ use crate::token::store::{PostingKey, TokenStore};
 use crate::upstream::post::{Post, Poster};
 use crate::upstream::{SetupError, Timeouts, Upstream, UpstreamError};
 
+pub(crate) mod bearer;
+
 /// The surroundings of a run: time, chance, timers and the service manager.
 pub struct Environment {
     /// The time.
@@ -124,7 +126,7 @@ fn places(group: &Group, config: &Config) -> (StateFile, StateFile) {
 }
 
 /// The setup for the refresher of `group`, whether or not one of its providers is enabled; its state file is called
-/// `place`.
+/// `place`, and `keys` tells under which key the token of another provider is posted.
 pub fn refresher_setup(
     posting: PostingKey,
     group: &Group,
@@ -132,6 +134,7 @@ pub fn refresher_setup(
     config: &Config,
     store: &Arc<TokenStore>,
     environment: &mut Environment,
+    keys: &dyn Fn(usize) -> PostingKey,
 ) -> Result<Setup, StartError> {
     let (lead, settings) = (&config.providers[group.lead], &config.settings);
     let timer: Timer = Box::new(environment.timer);
@@ -142,6 +145,11 @@ pub fn refresher_setup(
             Poster::new(&lead.token_egress(), timeouts(&settings.limits))
                 .map_err(|why| StartError::Provider(lead.name.clone(), why))?,
         ),
+    };
+    let clock = &environment.clock;
+    let send = match bearer::of(&group.config, config, (store, keys), clock) {
+        Some(bearer) => bearer.adding_to(send),
+        None => send,
     };
     Ok(Setup {
         provider: posting,

@@ -27,6 +27,11 @@ impl Secret {
         self.0.len()
     }
 
+    /// True if a header field may hold it as one word.
+    pub fn is_visible(&self) -> bool {
+        self.0.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+    }
+
     /// True if it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

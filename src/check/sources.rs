@@ -7,8 +7,8 @@ use crate::assemble::{foreign_place, place_of};
 use crate::clock::{Moment, Timestamp};
 use crate::config::assertion::end_of;
 use crate::config::{
-    Assertion, AutoRefresh, ClientAuth, Config, Credential, FileFormat, GrantType, Missing,
-    Provider, TokenCommand, TokenExchange, WatchedFile,
+    Assertion, AutoRefresh, Bearer, ClientAuth, Config, Credential, EndpointRequest, FileFormat,
+    GrantType, Missing, Provider, TokenCommand, TokenExchange, WatchedFile,
 };
 use crate::credential::claims::left_out;
 use crate::record::Saved;
@@ -213,6 +213,7 @@ fn without_refresh_token(refresh: &AutoRefresh) -> String {
     let from = match &refresh.grant_type {
         GrantType::JwtBearer(bearer) => words_of_assertion(&bearer.assertion),
         GrantType::TokenExchange(exchange) => subject_of(exchange),
+        GrantType::Request(request) => words_of_bearer(request),
         _ => match &refresh.client_auth {
             ClientAuth::PrivateKeyJwt(assertion) => {
                 format!("the client's own id and {}", words_of_assertion(assertion))
@@ -226,6 +227,20 @@ fn without_refresh_token(refresh: &AutoRefresh) -> String {
         },
     };
     format!("{from} ({})", refresh.grant_type.name())
+}
+
+/// The credential of a request to an endpoint that is no OAuth.
+fn words_of_bearer(request: &EndpointRequest) -> String {
+    match &request.bearer {
+        None => "a request without a credential".to_owned(),
+        Some(Bearer::Provider(name)) => format!("a request with the token of provider {name}"),
+        Some(Bearer::Secret { file: Some(path), .. }) => {
+            format!("a request with the credential in {}", path.display())
+        }
+        Some(Bearer::Secret { file: None, .. }) => {
+            "a request with the credential of the environment".to_owned()
+        }
+    }
 }
 
 fn words_of_assertion(assertion: &Assertion) -> String {

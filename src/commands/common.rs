@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::assemble::{self, Environment};
+use crate::assemble::{self, Environment, StartError, bearer};
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::problem::Position;
@@ -21,8 +21,8 @@ use crate::regular_file;
 use crate::supervisor::Supervisor;
 use crate::thread;
 use crate::token::command;
-use crate::token::group::Group;
-use crate::token::refresher::Setup;
+use crate::token::group::{Group, groups};
+use crate::token::refresher::{Setup, obtain_once};
 use crate::token::store::{PostingKey, TokenStore};
 use log::{error, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -258,9 +258,28 @@ pub(super) fn refresher(
     config: &Config,
     environment: &mut Environment,
 ) -> Result<Setup, ExitCode> {
-    let (place, store) = (assemble::place_of(group, config), Arc::new(TokenStore::default()));
-    assemble::refresher_setup(posting, group, &place, config, &store, environment)
-        .map_err(|error| fail(error, BAD_CONFIG))
+    let store = Arc::new(TokenStore::default());
+    setup_of(posting, group, config, &store, environment).map_err(|error| fail(error, BAD_CONFIG))
+}
+
+/// The same, with its postings in `store`. The provider whose token its requests carry has a valid one then, if it can.
+pub(super) fn setup_of(
+    posting: PostingKey,
+    group: &Group,
+    config: &Config,
+    store: &Arc<TokenStore>,
+    environment: &mut Environment,
+) -> Result<Setup, StartError> {
+    // Apart from the keys of the groups, which are counted from 0.
+    let keys = |index: usize| PostingKey::MAX - index as PostingKey;
+    let all = groups(&config.providers);
+    let bearer = bearer::provider_of(&group.config, config);
+    let other = bearer.and_then(|index| all.iter().find(|one| one.members.contains(&index)));
+    if let Some((index, other)) = bearer.zip(other) {
+        obtain_once(setup_of(keys(index), other, config, store, environment)?);
+    }
+    let place = assemble::place_of(group, config);
+    assemble::refresher_setup(posting, group, &place, config, store, environment, &keys)
 }
 
 /// Has a signal that ends this process end the token commands that it runs too; each has a process group of its own,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use log::debug;
 use serde_json::Value;
 
-use crate::assemble::{place_of, refresher_setup};
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::resolve::Problem;
@@ -26,7 +25,7 @@ use crate::token::watched::Watched;
 
 use crate::commands::common::{
     BAD_CONFIG, FAILED, USAGE, Variables, end_commands_with_this, environment, inspect,
-    provider_called, say_all, start_log, tell,
+    provider_called, say_all, setup_of, start_log, tell,
 };
 
 /// The longest wait for the instance's answer: it may wait for its first token.
@@ -171,10 +170,10 @@ fn refreshed(
     let groups = groups(&config.providers);
     let group = groups.iter().find(|group| group.members.contains(&index));
     let group = group.ok_or_else(|| format!("{} is not refreshed", provider.name))?;
-    let (place, store) = (place_of(group, config), Arc::new(TokenStore::default()));
+    let store = Arc::new(TokenStore::default());
     let mut environment = environment(clock.clone());
     end_commands_with_this(config);
-    let setup = refresher_setup(KEY, group, &place, config, &store, &mut environment);
+    let setup = setup_of(KEY, group, config, &store, &mut environment);
     obtain_once(setup.map_err(|error| error.to_string())?);
     let mut posting = (*store.read(KEY)).clone();
     let now = clock.now();

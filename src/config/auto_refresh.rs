@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::config::assertion::{Assertion, AssertionContent};
 use crate::config::call::CommandLine;
 use crate::config::client_certificate::ClientCertificate;
+use crate::config::endpoint_request::EndpointRequest;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
 use crate::config::token_command::TokenCommand;
@@ -105,6 +106,7 @@ impl AutoRefresh {
         let files = files.filter_map(|file| file.found.as_ref().err());
         let subject = match &self.grant_type {
             GrantType::TokenExchange(exchange) => exchange.subject_token.as_ref().err(),
+            GrantType::Request(request) => request.missing(),
             _ => None,
         };
         let client = self.client_id.as_ref().err().into_iter().chain(secret);
@@ -219,6 +221,8 @@ pub enum GrantType {
     JwtBearer(Box<JwtBearer>),
     /// RFC 8693.
     TokenExchange(Box<TokenExchange>),
+    /// `token_request`.
+    Request(Box<EndpointRequest>),
     /// `token_command`.
     Command(Box<TokenCommand>),
 }
@@ -253,6 +257,7 @@ impl GrantType {
             Self::ClientCredentials => "client_credentials",
             Self::JwtBearer(_) => "jwt_bearer",
             Self::TokenExchange(_) => "token_exchange",
+            Self::Request(_) => "token_request",
             Self::Command(_) => "token_command",
         }
     }
@@ -272,6 +277,7 @@ impl GrantType {
                     Some(format!("jwt_bearer {email} {}", Value::Object(claims)))
                 }
             },
+            Self::Request(request) => request.account(),
             Self::TokenExchange(exchange) => {
                 let parameters = exchange.parameters.iter();
                 let texts = parameters.map(|(name, value)| format!("{name}={value}"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::client_certificate::ClientCertificateFiles;
-use crate::config::loopback::is_loopback_host;
+use crate::config::loopback::{is_loopback_host, is_metadata_host};
 use crate::config::no_proxy::NoProxy;
 use crate::secret::Secret;
 
@@ -58,7 +58,8 @@ impl ProxyRule {
             Self::Shared { except, .. } => {
                 let host_name = host.trim_end_matches('.').to_ascii_lowercase();
                 let is_here = is_loopback_host(&host_name) || host_name.ends_with(".localhost");
-                !is_here && !except.covers(host, port)
+                // A proxy would ask for the identity of its own machine.
+                !is_here && !is_metadata_host(&host_name) && !except.covers(host, port)
             }
         }
     }
@@ -89,6 +90,12 @@ mod tests {
             ("x.localhost", false),
             ("127.0.0.9", false),
             ("::1", false),
+            ("169.254.169.254", false),
+            ("Metadata.Google.Internal", false),
+            ("169.255.0.1", true),
+            ("fd00:ec2::254", false),
+            ("fd00:ec3::254", true),
+            ("fe80::1", false),
         ] {
             assert_eq!(shared.is_for(host, 443), expected, "{host}");
             assert!(ProxyRule::Always(Secret::new("http://a")).is_for(host, 443), "{host}");

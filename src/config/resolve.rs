@@ -26,6 +26,7 @@ mod sources;
 mod state_dir;
 mod token_command;
 mod token_fields;
+mod token_request;
 mod token_store;
 
 pub use crate::config::problem::Problem;
@@ -98,6 +99,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
         report_none(&root, &providers);
     }
     check_unique(&sections, &providers);
+    token_request::check_providers(&sections, &providers);
     let model_routes = read_routes(&root, &providers, is_list);
     root.finish(&[]);
     Config { settings, model_routes, providers }

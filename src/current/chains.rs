@@ -97,12 +97,27 @@ impl Chains {
         let contents = read_folder(&config.settings.state_dir, &environment.clock);
         let heirs = self.heirs(&enabled);
         let homes = self.homes(&enabled, &heirs, &contents, &all);
+        let keys: Vec<PostingKey> = heirs
+            .iter()
+            .map(|heir| {
+                let key = heir.map_or(*next_key, |running| running.key);
+                *next_key += u64::from(heir.is_none());
+                key
+            })
+            .collect();
+        let key_of = |index: usize| {
+            let own = enabled.iter().position(|group| group.members.contains(&index));
+            own.map_or(PostingKey::MAX, |own| keys[own])
+        };
         let mut steps = Vec::new();
-        for ((group, heir), (home, found)) in enabled.into_iter().zip(heirs).zip(homes) {
-            let basis = Basis::of(group, &home, config);
-            let key = heir.map_or(*next_key, |running| running.key);
-            let mut setup =
-                || refresher_setup(key, group, &home, config, store, environment).map(Box::new);
+        for (((group, heir), (home, found)), &key) in
+            enabled.iter().zip(heirs).zip(homes).zip(&keys)
+        {
+            let basis = Basis::of(group, &home, config, &key_of);
+            let mut setup = || {
+                refresher_setup(key, group, &home, config, store, environment, &key_of)
+                    .map(Box::new)
+            };
             let work = match heir {
                 Some(running) if running.basis == basis => {
                     Work::Keep(Box::new(Seeker::new(group, all.clone(), config)))
@@ -112,7 +127,6 @@ impl Chains {
                 }
                 None => Work::Start(setup()?),
             };
-            *next_key += u64::from(heir.is_none());
             steps.push(Step { key, members: group.members.clone(), basis, found, work });
         }
         Ok(Plan { steps, contents })

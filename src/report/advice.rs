@@ -90,6 +90,9 @@ fn about(trouble: Trouble, commands: &Commands) -> String {
             "Something else answers at token_url: a captive portal, a proxy, or another page. Check \
              the URL and the network."
         }
+        Trouble::NoBearer => {
+            "See the provider that bearer_provider names: it has no token. evertoken retries by itself."
+        }
         Trouble::CommandFails => {
             "Run the token_command by hand, as the user that evertoken runs as and without a terminal. evertoken \
              runs it again by itself."
@@ -170,6 +173,7 @@ mod tests {
             (State::Failing, Some(Trouble::IssuerFails), Refreshed, "issuer's side"),
             (State::Failing, Some(Trouble::NotAToken), Refreshed, "captive portal"),
             (State::Failing, Some(Trouble::CommandFails), Refreshed, "by hand"),
+            (State::Failing, Some(Trouble::NoBearer), Refreshed, "bearer_provider"),
             (State::Failing, Some(Trouble::Throttled), Refreshed, "asks to wait"),
             (State::Unavailable, Some(Trouble::TokenDead), Refreshed, "login --provider one`"),
             (State::Unavailable, Some(Trouble::AnswerLost), Refreshed, "login --provider one`"),

@@ -90,6 +90,24 @@ pub fn read(
     })
 }
 
+/// Reads the answer of an endpoint that is no OAuth, whose token may stand in another place.
+pub(crate) fn read_any(
+    status: u16,
+    headers: &Headers,
+    body: &[u8],
+    fields: &TokenFields,
+    sent: Timestamp,
+) -> Result<Grant, Failure> {
+    if (200..300).contains(&status)
+        && let Ok(value) = answer::parse(headers, body)
+        && refusal::standard_code(&value, fields).is_none()
+        && let Some(shape) = Shape::of(&value, fields, Some(""))
+    {
+        return of_values(shape.as_oauth(false), sent);
+    }
+    read(status, headers, body, fields, sent)
+}
+
 /// Reads values in the shape of a token response, which are complete and were requested at `sent`.
 pub(crate) fn of_values(value: Value, sent: Timestamp) -> Result<Grant, Failure> {
     let answer = TokenResponse { value, form: ResponseFormat::Json };

@@ -54,6 +54,8 @@ pub enum Trouble {
     NoAnswer,
     /// The issuer's answer is no token response.
     NotAToken,
+    /// The provider whose token the request carries has none.
+    NoBearer,
     /// The `token_command` failed, or printed no token.
     CommandFails,
     /// The issuer is asked too often.
@@ -158,6 +160,7 @@ impl Trouble {
             (What::NoMetadata(_), _) => Self::NoMetadata,
             (What::Short(_), _) => Self::OutOfResources,
             (What::NotAToken(_), _) => Self::NotAToken,
+            (What::NoBearer(_), _) => Self::NoBearer,
             (What::Command(_), _) => Self::CommandFails,
             (What::Assertion(_, _, AssertionFault::Clock(_)), _) => Self::ClockOff,
             (What::Assertion(_, _, AssertionFault::Ended(..)), _) => Self::SubjectEnded,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::config::{
-    AutoRefresh, GrantType, SecretFiles, SecretLookup, secret_file, secret_of_file,
+    AutoRefresh, Bearer, GrantType, SecretFiles, SecretLookup, secret_file, secret_of_file,
 };
 
 /// The current content of the secret file `path`.
@@ -15,6 +15,7 @@ pub(crate) fn secret_in(path: &Path) -> SecretLookup {
 pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
     let subject = match &config.grant_type {
         GrantType::TokenExchange(exchange) => exchange.subject_token_file.clone(),
+        GrantType::Request(request) => request.file().cloned(),
         _ => None,
     };
     if config.files == SecretFiles::default()
@@ -43,6 +44,13 @@ pub(crate) fn read_again(config: &AutoRefresh) -> Option<AutoRefresh> {
         GrantType::TokenExchange(exchange) => {
             if let Some(path) = subject {
                 exchange.subject_token = secret_in(&path);
+            }
+        }
+        GrantType::Request(request) => {
+            if let Some(Bearer::Secret { found, .. }) = &mut request.bearer
+                && let Some(path) = subject
+            {
+                *found = secret_in(&path);
             }
         }
         GrantType::JwtBearer(bearer) if read.token_url.is_empty() => {

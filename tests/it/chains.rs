@@ -276,7 +276,8 @@ fn a_login_to_either_provider_is_one_to_both() {
     let of_b = groups.iter().find(|group| group.members.contains(&1)).unwrap();
     let (store, now) = (Arc::new(TokenStore::default()), environment.clock.now());
     let place = place_of(of_b, &config);
-    let setup = refresher_setup(0, of_b, &place, &config, &store, &mut environment).unwrap();
+    let setup =
+        refresher_setup(0, of_b, &place, &config, &store, &mut environment, &|_| 0).unwrap();
     let brought = r#"{"access_token":"by-login","expires_in":3600}"#;
     let fields = TokenFields::default();
     let grant = read_grant(200, &Headers::new(), brought.as_bytes(), &fields, now.wall).unwrap();

@@ -61,5 +61,6 @@ mod tidy; // the rules of the house
 mod tls; // own roots, and the same over TLS
 mod token_command; // the token of a real program, and programs that misbehave
 mod token_page; // the page that hands a token out
+mod token_request; // endpoints that are no OAuth
 mod tools; // `evertoken token` and `evertoken exec`
 mod yaml; // mistakes in the YAML itself

@@ -93,6 +93,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/commands/exec.rs",
         "src/commands/token_format.rs",
         "src/config/assertion.rs",
+        "src/config/endpoint_request.rs",
         "src/config/key_file.rs",
         "src/config/resolve/auth.rs",
         "src/config/resolve/auto_refresh.rs",

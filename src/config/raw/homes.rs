@@ -1,14 +1,14 @@
 //! The section of a key that stands in another section, usually because its line is indented wrongly. Pure.
 
 /// Keys of `auto_refresh_config` that a `credentials_file` makes unnecessary, without those that other sections have.
-pub(crate) const REFRESH_KEYS: [&str; 31] = [
+pub(crate) const REFRESH_KEYS: [&str; 32] = [
     "token_url", "client_id_env", "client_id_file", "client_secret_env", "client_secret_file",
     "refresh_token_env", "refresh_token_file", "grant_type", "client_auth", "request_format",
     "scope", "extra_params", "refresh_before_expiry", "retry_interval", "authorization_url",
     "device_authorization_url", "redirect_uri", "issuer", "revocation_url", "assertion",
     "client_assertion", "subject_token_env", "subject_token_file", "subject_token_type",
     "audience", "resource", "requested_token_type", "token_command", "token_command_env",
-    "client_cert_file", "client_key_file",
+    "client_cert_file", "client_key_file", "token_request",
 ];
 
 /// Keys by section, without those that several sections have.

@@ -97,9 +97,14 @@ pub(super) fn read_auto_refresh(
             client_secret: file_of(&client_secret),
             seed: file_of(&seed),
         },
-        token_url: endpoint::read(&section, "token_url", "secrets are sent there")
-            .or(of_account)
-            .unwrap_or_default(),
+        token_url: endpoint::read_with(
+            &section,
+            "token_url",
+            "secrets are sent there",
+            asks_freely(&grant_type),
+        )
+        .or(of_account)
+        .unwrap_or_default(),
         client_id: client_id
             .map_or_else(|| Ok(String::new()), |id| Ok(id.found?.expose().to_owned())),
         client_secret: client_secret.map(|secret| secret.found).filter(|_| sends_secret),
@@ -142,6 +147,10 @@ fn read_times(section: &Section<'_>, refresh: &mut AutoRefresh) {
 fn read_command(section: &Section<'_>, command: Option<TokenCommand>) -> TokenSource {
     if section.has("grant_type") {
         section.error("grant_type", "a 'token_command' takes the place of a 'grant_type'");
+    }
+    if section.has("token_request") {
+        let message = "give a 'token_command' or a 'token_request', not both";
+        section.error("token_request", message);
     }
     let Some(command) = command else {
         section.finish(&[&REFRESH_KEYS[..], &["headers", "token_fields"]].concat());
@@ -207,11 +216,17 @@ fn read_seed(
              'device_authorization_url' for evertoken login",
         ),
         (Some(grant), Some(_)) if grant != GrantChoice::RefreshToken => {
-            section.error("grant_type", format!("{} uses no refresh token", grant.name()));
+            let key = if grant == GrantChoice::Request { "refresh_token_env" } else { "grant_type" };
+            section.error(key, format!("{} uses no refresh token", grant.name()));
         }
         _ => {}
     }
     seed
+}
+
+/// True for a request without any credential.
+fn asks_freely(grant: &GrantType) -> bool {
+    matches!(grant, GrantType::Request(request) if request.bearer.is_none())
 }
 
 /// The token endpoint that the file of a service account names; an empty one as long as that file can't be read.

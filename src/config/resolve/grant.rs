@@ -1,8 +1,8 @@
 //! `grant_type`, with the keys that only one grant has.
 
 use crate::config::raw::Section;
-use crate::config::resolve::assertion;
 use crate::config::resolve::sources::Sources;
+use crate::config::resolve::{assertion, token_request};
 use crate::config::{Assertion, GrantType, JwtBearer, TokenExchange};
 
 /// The written word of `grant_type`.
@@ -12,6 +12,8 @@ pub(super) enum GrantChoice {
     ClientCredentials,
     JwtBearer,
     TokenExchange,
+    /// No word, but the key `token_request`.
+    Request,
 }
 
 /// The keys of the token exchange.
@@ -27,6 +29,13 @@ const TOKEN_TYPES: [&str; 6] =
 impl GrantChoice {
     /// Reads the word; None for an unknown one, which is reported.
     pub(super) fn read(section: &Section<'_>) -> Option<Self> {
+        if section.has("token_request") {
+            if section.has("grant_type") {
+                let message = "a 'token_request' takes the place of a 'grant_type'";
+                section.error("grant_type", message);
+            }
+            return Some(Self::Request);
+        }
         section.known_choice(
             "grant_type",
             &[
@@ -45,12 +54,13 @@ impl GrantChoice {
             Self::ClientCredentials => "client_credentials",
             Self::JwtBearer => "jwt_bearer",
             Self::TokenExchange => "token_exchange",
+            Self::Request => "a 'token_request'",
         }
     }
 
     /// True if the grant names the client by itself, or needs none.
     pub(super) const fn needs_no_client(self) -> bool {
-        matches!(self, Self::JwtBearer | Self::TokenExchange)
+        matches!(self, Self::JwtBearer | Self::TokenExchange | Self::Request)
     }
 }
 
@@ -86,6 +96,7 @@ pub(super) fn read(
             })
         }
         GrantChoice::TokenExchange => read_exchange(section, is_enabled, sources),
+        GrantChoice::Request => GrantType::Request(Box::new(token_request::read(section, sources))),
     }
 }
 

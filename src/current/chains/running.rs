@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use crossbeam_channel::Receiver;
 use log::warn;
 
-use crate::assemble::timeouts;
-use crate::config::{AutoRefresh, Config, Egress, SharedStore};
+use crate::assemble::{bearer, timeouts};
+use crate::config::{AutoRefresh, Config, Credential, Egress, SharedStore};
 use crate::proxy::provider::Provider;
 use crate::shared::chain::Held;
 use crate::shared::keeper::{Keeper, KeptProvider};
@@ -30,6 +30,8 @@ pub(super) struct Basis {
     pub(super) egress: Egress,
     pub(super) timeouts: Timeouts,
     pub(super) location: Location,
+    /// The provider whose token its requests carry: its posting, and its credential's configuration.
+    bearer: Option<(PostingKey, Credential)>,
 }
 
 /// The place of a chain.
@@ -62,7 +64,14 @@ pub(super) enum Task {
 }
 
 impl Basis {
-    pub(super) fn of(group: &Group, slug: &str, config: &Config) -> Self {
+    /// The basis for `group`; `keys` tells under which key the token of another provider is posted.
+    pub(super) fn of(
+        group: &Group,
+        slug: &str,
+        config: &Config,
+        keys: &dyn Fn(usize) -> PostingKey,
+    ) -> Self {
+        let bearer = bearer::provider_of(&group.config, config);
         let settings = &config.settings;
         Self {
             name: group.name.clone(),
@@ -74,6 +83,7 @@ impl Basis {
                 slug: slug.to_owned(),
                 shared: (settings.token_store.clone(), group.slug.clone()),
             },
+            bearer: bearer.map(|index| (keys(index), config.providers[index].credential.clone())),
         }
     }
 }

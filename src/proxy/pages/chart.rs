@@ -113,6 +113,7 @@ const fn words(trouble: Trouble) -> &'static str {
         Trouble::NoMetadata => "the issuer's metadata is not known",
         Trouble::NoAnswer => "no answer",
         Trouble::NotAToken => "no token in the answer",
+        Trouble::NoBearer => "another provider has no token",
         Trouble::CommandFails => "the command failed",
         Trouble::Throttled => "asked too often",
         Trouble::IssuerFails => "a fault of the issuer",

@@ -57,6 +57,9 @@ pub enum What {
     /// The issuer's metadata, which names the token endpoint, is not known.
     #[error("{0}")]
     NoMetadata(String),
+    /// The provider whose token the request carries has none.
+    #[error("{0}")]
+    NoBearer(String),
     /// A `token_command` failed: `the token_command ended with exit code 1`.
     #[error("{0}")]
     Command(String),
@@ -103,6 +106,11 @@ impl Failure {
     /// No answer came.
     pub fn no_answer(reached: Reached, why: impl Into<String>) -> Self {
         Self::passing(reached, What::NoAnswer(why.into()))
+    }
+
+    /// The provider whose token a request carries has none.
+    pub fn no_bearer(why: impl Into<String>) -> Self {
+        Self::passing(Reached::No, What::NoBearer(why.into()))
     }
 
     /// A `token_command` brought no token.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Moment;
+use crate::config::GrantType;
 use crate::token::assertion::blame;
 use crate::token::command::output;
 use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
@@ -156,7 +157,9 @@ impl RefreshAttempt<'_> {
         let Some(command) = config.command() else {
             let TokenAnswer { status, headers, body } = answer?;
             let times = (sent.wall, self.life.now().wall);
-            let grant = grant::read(status, &headers, &body, &config.token_fields, sent.wall);
+            let is_oauth = !matches!(config.grant_type, GrantType::Request(_));
+            let read = if is_oauth { grant::read } else { grant::read_any };
+            let grant = read(status, &headers, &body, &config.token_fields, sent.wall);
             return Ok(grant.map_err(|failure| blame::blamed(failure, config, &headers, times))?);
         };
         if orders.ends_command() {

@@ -1,6 +1,6 @@
 //! The log's words for a refresh.
 
-use crate::config::AutoRefresh;
+use crate::config::{AutoRefresh, GrantType};
 use crate::record::SavedFailure;
 use crate::token::failure_text::FailureText;
 use crate::token::grant::{Class, Failure, What};
@@ -85,6 +85,12 @@ pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> Strin
 pub(super) fn means(config: &AutoRefresh) -> String {
     if let Some(command) = config.command() {
         return format!("token_command: {}", command.program);
+    }
+    if matches!(config.grant_type, GrantType::Request(_)) {
+        return format!(
+            "token_request: {}",
+            config.token_url.split('?').next().unwrap_or_default()
+        );
     }
     let client_id = config.client_id.as_deref().unwrap_or_default();
     format!("client_id: {}...", client_id.chars().take(5).collect::<String>())

@@ -582,7 +582,7 @@ fn of_command(config: &Config) -> Setup {
     };
     let store = Arc::new(TokenStore::default());
     let group = &groups(&config.providers)[0];
-    refresher_setup(0, group, "p", config, &store, &mut environment).unwrap()
+    refresher_setup(0, group, "p", config, &store, &mut environment, &|_| 0).unwrap()
 }
 
 #[test]

@@ -366,7 +366,8 @@ impl Fleet {
             supervisor: Supervisor::nobody(),
         };
         let group = groups(&config.providers).remove(0);
-        let setup = refresher_setup(0, &group, "p", &config, &own.store, &mut environment).unwrap();
+        let setup =
+            refresher_setup(0, &group, "p", &config, &own.store, &mut environment, &|_| 0).unwrap();
         own.starts += 1;
         own.holder = format!("host{host}-{}", own.starts);
         let (line, store) = (gate.clone(), self.store.clone());
