@@ -27,6 +27,12 @@ impl Secret {
         self.0.len()
     }
 
+    /// True if `text` contains it. A shorter text than a secret's is no secret.
+    pub fn is_within(&self, text: &str) -> bool {
+        const SECRET_MIN_BYTES: usize = 6;
+        self.0.len() >= SECRET_MIN_BYTES && text.contains(&**self.0)
+    }
+
     /// True if a header field may hold it as one word.
     pub fn is_visible(&self) -> bool {
         self.0.bytes().all(|byte| (0x21..=0x7e).contains(&byte))

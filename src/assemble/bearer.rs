@@ -10,7 +10,7 @@ use crate::config::{
 use crate::credential::waiting;
 use crate::secret::Secret;
 use crate::token::grant::{Failure, TokenRequest};
-use crate::token::sender::Send;
+use crate::token::sender::{Send, TokenAnswer};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 
@@ -70,7 +70,15 @@ impl BearerSource {
             let mut headers = request.headers.clone();
             headers.insert(0, (name, value));
             let (method, url, body) = (request.method, request.url.clone(), request.body.clone());
-            send(&TokenRequest { method, url, headers, body }, allowed, is_called_off)
+            let answer =
+                send(&TokenRequest { method, url, headers, body }, allowed, is_called_off)?;
+            // Part of a refusal may be logged.
+            let is_quoted = || secret.is_within(&String::from_utf8_lossy(&answer.body));
+            Ok(if answer.status >= 400 && is_quoted() {
+                TokenAnswer { body: Vec::new(), ..answer }
+            } else {
+                answer
+            })
         })
     }
 

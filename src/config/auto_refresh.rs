@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::config::assertion::{Assertion, AssertionContent};
 use crate::config::call::CommandLine;
 use crate::config::client_certificate::ClientCertificate;
-use crate::config::endpoint_request::EndpointRequest;
+use crate::config::endpoint_request::{Bearer, EndpointRequest};
 use crate::config::missing::{Missing, SecretLookup};
 use crate::config::redirect::Redirect;
 use crate::config::token_command::TokenCommand;
@@ -111,6 +111,20 @@ impl AutoRefresh {
         };
         let client = self.client_id.as_ref().err().into_iter().chain(secret);
         client.chain(files).chain(subject).cloned().collect()
+    }
+
+    /// The secrets of its requests, besides a chain's refresh token.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let of_grant = match &self.grant_type {
+            GrantType::TokenExchange(exchange) => exchange.subject_token.as_ref().ok(),
+            GrantType::Request(request) => match &request.bearer {
+                Some(Bearer::Secret { found, .. }) => found.as_ref().ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        let of_client = self.client_secret.as_ref().and_then(|found| found.as_ref().ok());
+        of_grant.into_iter().chain(of_client)
     }
 
     /// The written text that tells this issuer from others: the `token_url`, else `issuer`, which stays the same

@@ -187,3 +187,115 @@ fn no_output_of_a_discovery_or_a_logout_holds_a_secret() {
     let mode = std::fs::metadata(&secret).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
+
+/// An issuer whose error code is the client's secret, or the refresh token.
+fn quoting_issuer() -> Peer {
+    Peer::answering(|seen| {
+        let is_first = String::from_utf8_lossy(&seen.body).contains("seed-1");
+        let quoted = if is_first { "client-secret-1f1f" } else { "seed-refresh-2f2f" };
+        answer(400, &format!(r#"{{"error":"{quoted}"}}"#))
+    })
+}
+
+/// A command that says its secrets aloud, once with a token and once without, and an endpoint that quotes its credential.
+#[test]
+fn no_output_holds_a_secret_of_a_command_or_of_an_endpoint_that_is_no_oauth() {
+    const SECRETS: [&str; 7] = [
+        "command-token-3c3c", "command-password-aa11", "command-literal-bb22",
+        "bearer-credential-2d2d", "endpoint-token-5e5e", "client-secret-1f1f", "seed-refresh-2f2f",
+    ];
+    let endpoint = Peer::answering(|seen| match seen.field("authorization") {
+        Some("Bearer bearer-credential-2d2d") if seen.line.contains("first") => {
+            answer(200, r#"{"token":"endpoint-token-5e5e","expires_in":3600}"#)
+        }
+        _ => answer(
+            401,
+            r#"{"error":"bearer-credential-2d2d","error_description":"bearer-credential-2d2d"}"#,
+        ),
+    });
+    let quoting = quoting_issuer();
+    let provider = Peer::answering(|_| answer(200, "fine"));
+    let folder = tempfile::tempdir().unwrap();
+    let leaky = "echo \"$PASSWORD and $LITERAL: got command-token-3c3c, token=command-token-3c3c\" >&2; echo command-token-3c3c; test ! -e again";
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}
+providers:
+  - name: Commanded
+    type: anthropic
+    base_url: {0}
+    auto_refresh_config:
+      token_command: [sh, -c, '{leaky}']
+      token_command_env: {{PASSWORD: null, LITERAL: command-literal-bb22}}
+  - name: Requested
+    type: openai
+    base_url: {0}
+    auto_refresh_config: {{token_url: '{1}/first?key=1', token_request: {{bearer_env: BEARER}}}}
+  - name: Refused
+    type: openai
+    base_url: {0}
+    auto_refresh_config: {{token_url: '{1}/second', token_request: {{bearer_env: BEARER}}}}
+  - name: Carrying
+    type: openai
+    base_url: {0}
+    auto_refresh_config: {{token_url: '{1}/second', token_request: {{bearer_provider: Fixed}}}}
+  - {{name: Fixed, type: openai, base_url: '{0}', auth_value: bearer-credential-2d2d}}
+  - name: One
+    type: openai
+    base_url: {0}
+    auto_refresh_config: {{token_url: '{2}', client_id_env: RUST_LOG, client_secret_env: SECRET, refresh_token_env: SEED_1}}
+  - name: Two
+    type: openai
+    base_url: {0}
+    auto_refresh_config: {{token_url: '{2}', client_id_env: RUST_LOG, client_secret_env: SECRET, refresh_token_env: SEED_2}}
+",
+        provider.url(),
+        endpoint.url(),
+        quoting.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let variables = [
+        ("RUST_LOG", "trace"),
+        ("SECRET", SECRETS[5]),
+        ("SEED_1", "seed-1"),
+        ("SEED_2", SECRETS[6]),
+        ("PATH", "/usr/bin:/bin"),
+        ("PASSWORD", SECRETS[1]),
+        ("BEARER", SECRETS[3]),
+    ];
+    let mut binary = Binary::start(folder.path(), &["run"], &variables);
+    let address = binary.address();
+    binary.wait_for("The token_command of provider Commanded says: *** and ***: got ***, ");
+    for name in ["Refused", "Carrying", "One", "Two"] {
+        binary.wait_for(&format!("(provider: {name}; next try in"));
+    }
+    let used = ["commanded", "requested"].map(|slug| ask(address, get(&format!("/to/{slug}/x"))));
+    assert!(used.iter().all(|answer| answer.status == 200));
+    let sent: Vec<_> = provider
+        .seen()
+        .iter()
+        .map(|seen| seen.field("authorization").unwrap().to_owned())
+        .collect();
+    assert_eq!(sent, ["Bearer command-token-3c3c", "Bearer endpoint-token-5e5e"]);
+    std::fs::write(folder.path().join("again"), "").unwrap();
+    let mut pages = Vec::new();
+    for request in [
+        post("/-/refresh/commanded", ""),
+        post("/-/refresh/refused", ""),
+        get("/to/refused/x"),
+        get("/-/"),
+        get("/-/status"),
+        get("/-/ready"),
+        get("/-/metrics"),
+    ] {
+        let answered = ask(address, request);
+        pages.push(format!("{:?}{}", answered.fields, answered.body));
+    }
+    assert!(pages[0].contains("ended with exit code 1: *** and ***"), "{}", pages[0]);
+    binary.signal(rustix::process::Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    for output in binary.lines().iter().chain(&pages) {
+        for secret in SECRETS {
+            assert!(!output.contains(secret), "{secret} in {output}");
+        }
+    }
+}

@@ -23,7 +23,8 @@ pub enum Presented {
 }
 
 impl Presented {
-    fn token(&self) -> Option<&Secret> {
+    /// The refresh token.
+    pub fn token(&self) -> Option<&Secret> {
         match self {
             Self::Token(token) => Some(token),
             Self::Nothing | Self::Missing => None,

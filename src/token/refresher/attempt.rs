@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Moment;
-use crate::config::GrantType;
+use crate::config::{AutoRefresh, GrantType};
 use crate::token::assertion::blame;
 use crate::token::command::output;
 use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
@@ -41,6 +41,15 @@ enum NoGrant {
     Failed(Failure),
     /// The attempt was given up before anything was sent.
     Withdrawn(Hindrance),
+}
+
+/// The failure without a code that quotes a secret of the request.
+fn without_secrets(mut failure: Failure, config: &AutoRefresh, presented: &Presented) -> Failure {
+    if let What::Status(_, code) = &mut failure.what {
+        let mut secrets = config.secrets().chain(presented.token());
+        code.take_if(|code| secrets.any(|secret| secret.is_within(code)));
+    }
+    failure
 }
 
 impl From<Failure> for NoGrant {
@@ -140,7 +149,7 @@ impl RefreshAttempt<'_> {
             .begin(presented, &mut self.vault.file, self.life)
             .map_err(NoGrant::Withdrawn)?;
         let sent = self.life.now();
-        let grant = self.ask(&request, sent)?;
+        let grant = self.ask(&request, presented, sent)?;
         if self.life.machine.repeats_an_ended_token(&grant, sent) {
             self.life.machine.extend_chain(presented, &grant, sent.wall);
             return Err(Failure::ended_token().into());
@@ -149,7 +158,12 @@ impl RefreshAttempt<'_> {
     }
 
     /// Sends the request, or runs the command that takes its place, and reads the answer.
-    fn ask(&self, request: &TokenRequest, sent: Moment) -> Result<Grant, NoGrant> {
+    fn ask(
+        &self,
+        request: &TokenRequest,
+        presented: &Presented,
+        sent: Moment,
+    ) -> Result<Grant, NoGrant> {
         let orders = &*self.orders;
         let allowed = self.time_allowed(sent);
         let answer = (self.send)(request, allowed, &|| orders.ends_command());
@@ -160,7 +174,9 @@ impl RefreshAttempt<'_> {
             let is_oauth = !matches!(config.grant_type, GrantType::Request(_));
             let read = if is_oauth { grant::read } else { grant::read_any };
             let grant = read(status, &headers, &body, &config.token_fields, sent.wall);
-            return Ok(grant.map_err(|failure| blame::blamed(failure, config, &headers, times))?);
+            return grant
+                .map_err(|failure| blame::blamed(failure, config, &headers, times))
+                .map_err(|failure| without_secrets(failure, config, presented).into());
         };
         if orders.ends_command() {
             return Err(NoGrant::Withdrawn(Hindrance::CalledOff));
