@@ -10,8 +10,10 @@ use crate::token::scope;
 
 mod answer;
 pub(crate) mod codes;
+mod endpoint;
 mod failure;
 mod lifetime;
+mod outgoing;
 mod refusal;
 mod request;
 mod shapes;
@@ -26,8 +28,9 @@ pub use failure::{Class, Failure, Reached, What};
 #[cfg(test)]
 pub(crate) use lifetime::LIFETIME_ASSUMED_MS;
 pub use lifetime::LIFETIME_MAX_MS;
-pub(in crate::token) use request::USER_AGENT;
-pub(crate) use request::{TokenRequest, get, json_request, request, request_with, revocation};
+pub(in crate::token) use outgoing::USER_AGENT;
+pub(crate) use outgoing::{TokenRequest, get, json_request};
+pub(crate) use request::{request, request_with, revocation};
 pub(crate) use shapes::Shape;
 
 /// A usable token response (RFC 6749 §5.1).

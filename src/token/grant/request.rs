@@ -2,45 +2,18 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
 
-use crate::config::{
-    AutoRefresh, Bearer, ClientAuth, EndpointRequest, GrantType, Missing, RequestFormat,
-};
+use crate::config::{AutoRefresh, ClientAuth, GrantType, Missing};
 use crate::secret::Secret;
 use crate::token::assertion::Assertions;
+use crate::token::grant::endpoint::endpoint_request;
+use crate::token::grant::outgoing::{TokenRequest, finished};
 
 /// `grant_type` of RFC 7523 §2.1 and of RFC 8693 §2.1.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// RFC 7523 §2.2.
 const CLIENT_ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-/// The header that names the program.
-pub(in crate::token) const USER_AGENT: &str = "user-agent";
-
-/// Its value.
-const OWN_USER_AGENT: &str = concat!("evertoken/", env!("CARGO_PKG_VERSION"));
-
-/// A request to an issuer, ready to be sent.
-#[derive(Debug)]
-pub struct TokenRequest {
-    /// `POST`, or `GET`, which has no body.
-    pub method: &'static str,
-    /// The endpoint's URL.
-    pub url: String,
-    /// Header fields; values may hold the client's secret.
-    pub headers: Vec<(String, Secret)>,
-    /// The body, which holds secrets.
-    pub body: Secret,
-}
-
-impl TokenRequest {
-    /// Stands in where a command is run instead, which is sent nothing.
-    fn nothing() -> Self {
-        Self { method: "POST", url: String::new(), headers: Vec::new(), body: Secret::new("") }
-    }
-}
 
 /// The request for the next token, with `refresh_token` for the refresh grant, `scope`, and signed `assertions`.
 ///
@@ -77,22 +50,6 @@ pub(crate) fn request(
         GrantType::Command(_) => return Ok(TokenRequest::nothing()),
     }
     request_with(config, &config.token_url, params, scope, assertions)
-}
-
-/// A request for the document at `url`.
-pub(crate) fn get(url: &str) -> TokenRequest {
-    let headers = vec![
-        ("accept".to_owned(), Secret::new("application/json")),
-        (USER_AGENT.to_owned(), Secret::new(OWN_USER_AGENT)),
-    ];
-    TokenRequest { method: "GET", url: url.to_owned(), headers, body: Secret::new("") }
-}
-
-/// A request that posts `document` as JSON, without the client's authentication.
-pub(crate) fn json_request(url: &str, document: &Value) -> TokenRequest {
-    let mut request = get(url);
-    request.headers.push(("content-type".to_owned(), Secret::new("application/json")));
-    TokenRequest { method: "POST", body: Secret::new(document.to_string()), ..request }
 }
 
 /// A request to revoke `token` (RFC 7009 §2.1), which is of the `kind` that its hint says.
@@ -163,69 +120,6 @@ fn bearer_request(config: &AutoRefresh, scope: Option<&str>, jwt: Option<&Secret
     finished(config, &config.token_url, headers, params)
 }
 
-/// A request to an endpoint that is no OAuth. Parameters are in the query of a GET, and in the body of a POST. The
-/// token of another provider is added when the request is sent.
-fn endpoint_request(
-    config: &AutoRefresh,
-    request: &EndpointRequest,
-    scope: Option<&str>,
-) -> Result<TokenRequest, Missing> {
-    let mut headers = Vec::new();
-    if let Some(Bearer::Secret { found, .. }) = &request.bearer {
-        headers.push(request.credential(found.as_ref().map_err(Clone::clone)?));
-    }
-    let mut params: Vec<_> = scope.map(|scope| ("scope", scope)).into_iter().collect();
-    params.extend(config.extra_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let params = Some(params.as_slice()).filter(|params| !params.is_empty());
-    let is_get = request.method == "GET";
-    let url = match params {
-        Some(params) if is_get => with_query(&config.token_url, params),
-        _ => config.token_url.clone(),
-    };
-    let mut made = finished(config, &url, headers, params.filter(|_| !is_get));
-    made.method = request.method;
-    replace_headers(&mut made.headers, &request.headers);
-    Ok(made)
-}
-
-/// `url` with these parameters after those that it has.
-fn with_query(url: &str, params: &[(&str, &str)]) -> String {
-    let added = form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish();
-    let joint = match url.rsplit_once('?') {
-        None => "?",
-        Some((_, "")) => "",
-        Some(_) => "&",
-    };
-    format!("{url}{joint}{added}")
-}
-
-fn replace_headers(headers: &mut Vec<(String, Secret)>, configured: &[(String, String)]) {
-    for (name, value) in configured {
-        headers.retain(|(own, _)| !own.eq_ignore_ascii_case(name));
-        headers.push((name.clone(), Secret::new(value.clone())));
-    }
-}
-
-/// The request to `url` with `params` in its body, and the configured headers.
-fn finished(
-    config: &AutoRefresh,
-    url: &str,
-    mut headers: Vec<(String, Secret)>,
-    params: Option<&[(&str, &str)]>,
-) -> TokenRequest {
-    let mut body = Secret::new("");
-    if let Some(params) = params {
-        let (content_type, encoded) = encode(config.request_format, params);
-        headers.push(("content-type".to_owned(), Secret::new(content_type)));
-        body = encoded;
-    }
-    headers.push(("accept".to_owned(), Secret::new("application/json")));
-    // Some issuers refuse requests without a User-Agent.
-    headers.push((USER_AGENT.to_owned(), Secret::new(OWN_USER_AGENT)));
-    replace_headers(&mut headers, &config.headers);
-    TokenRequest { method: "POST", url: url.to_owned(), headers, body }
-}
-
 /// RFC 6749 §2.3.1: both parts form-encoded before they are joined.
 fn basic_credential(client_id: &str, secret: &Secret) -> Secret {
     let encode =
@@ -234,26 +128,10 @@ fn basic_credential(client_id: &str, secret: &Secret) -> Secret {
     Secret::new(format!("Basic {}", BASE64_STANDARD.encode(joined.expose())))
 }
 
-fn encode(format: RequestFormat, params: &[(&str, &str)]) -> (&'static str, Secret) {
-    match format {
-        RequestFormat::Form => {
-            let body = form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(params.iter().copied())
-                .finish();
-            ("application/x-www-form-urlencoded", Secret::new(body))
-        }
-        RequestFormat::Json => {
-            let fields = params.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
-            let object: serde_json::Map<String, Value> = fields.collect();
-            ("application/json", Secret::new(Value::Object(object).to_string()))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{JwtBearer, TokenExchange};
+    use crate::config::{JwtBearer, RequestFormat, TokenExchange};
     use crate::signing::tests::P256;
     use crate::token::assertion::tests::signed;
     use crate::token::grant::Failure;
@@ -382,59 +260,6 @@ mod tests {
             "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token=s.s.s\
              &subject_token_type=urn%3Ax&audience=a&scope=s"
         );
-    }
-
-    #[test]
-    fn requests_to_an_endpoint_that_is_no_oauth() {
-        let asking = |request: EndpointRequest, more: &[(&str, &str)]| {
-            let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            let config = AutoRefresh {
-                token_url: "https://i/t?a=b".into(),
-                grant_type: GrantType::Request(Box::new(request)),
-                extra_params: more.collect(),
-                headers: vec![("x-one".into(), "1".into())],
-                ..config()
-            };
-            request_of(&config)
-        };
-        let plain = |method| EndpointRequest {
-            method,
-            bearer: Some(Bearer::Secret { found: Ok(Secret::new("gho_x")), file: None }),
-            bearer_header: "authorization".into(),
-            bearer_prefix: "token ".into(),
-            headers: vec![("User-Agent".into(), "GithubCopilot/1".into())],
-        };
-        let copilot = asking(plain("GET"), &[]).unwrap();
-        assert_eq!((copilot.method, copilot.url.as_str()), ("GET", "https://i/t?a=b"));
-        assert_eq!(copilot.body.expose(), "");
-        let shown: Vec<String> = copilot
-            .headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.expose()))
-            .collect();
-        let expected = [
-            "authorization: token gho_x",
-            "accept: application/json",
-            "x-one: 1",
-            "User-Agent: GithubCopilot/1",
-        ];
-        assert_eq!(shown, expected);
-        let azure = asking(plain("GET"), &[("resource", "https://m/"), ("c", "d")]).unwrap();
-        assert_eq!(azure.url, "https://i/t?a=b&resource=https%3A%2F%2Fm%2F&c=d");
-        let post = asking(plain("POST"), &[("c", "d")]).unwrap();
-        assert_eq!(
-            (post.method, post.url.as_str(), post.body.expose()),
-            ("POST", "https://i/t?a=b", "c=d")
-        );
-        assert_eq!(with_query("https://i/t", &[("a", "b")]), "https://i/t?a=b");
-        assert_eq!(with_query("https://i/t?", &[("a", "b")]), "https://i/t?a=b");
-        let missing = Missing::Variable("X".into());
-        let bearer = Some(Bearer::Secret { found: Err(missing.clone()), file: None });
-        assert_eq!(asking(EndpointRequest { bearer, ..plain("GET") }, &[]).unwrap_err(), missing);
-    }
-
-    fn request_of(config: &AutoRefresh) -> Result<TokenRequest, Missing> {
-        request(config, None, config.scope.as_deref(), &none())
     }
 
     #[test]
