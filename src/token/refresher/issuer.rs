@@ -82,7 +82,7 @@ impl Issuer {
 
     /// The token endpoint did not answer as one: the metadata may name another one by now.
     pub(super) fn doubt(&mut self, now: Moment) {
-        let soonest = Due::after(self.tried.unwrap_or(now), DOUBT_MS);
+        let soonest = self.tried.map_or(Due::after(now, 0), |at| Due::after(at, DOUBT_MS));
         self.next = self.next.map(|next| next.earlier(soonest));
     }
 

@@ -613,3 +613,36 @@ fn a_command_refreshes_only_what_is_about_to_end() {
         assert_eq!(obtained(left_ms, answer), expected, "{left_ms:?} {answer:?}");
     }
 }
+
+/// A token endpoint that moved is found though the kept copy, which still names the old one, is of today.
+#[test]
+fn a_token_endpoint_that_is_gone_makes_the_metadata_be_read_anew() {
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let count = asked.clone();
+    let config = AutoRefresh {
+        token_url: String::new(),
+        unwritten: Unwritten { token_url: true, client_auth: false },
+        login: LoginEndpoints { issuer: Some("https://i".into()), ..LoginEndpoints::default() },
+        ..grant::tests::config()
+    };
+    let mut asleep = Asleep::with(tempfile::tempdir().unwrap(), config, move |request| {
+        if request.method == "GET" {
+            let count = count.fetch_add(1, Ordering::SeqCst);
+            let body =
+                format!(r#"{{"issuer":"https://i","token_endpoint":"https://i/token-{count}"}}"#);
+            return (200, body.into_bytes());
+        }
+        let is_there = request.url.ends_with("/token-1");
+        let grant = br#"{"access_token":"a","refresh_token":"r","expires_in":36000}"#;
+        if is_there { (200, grant.to_vec()) } else { (404, Vec::new()) }
+    });
+    let mut passed_ms = 0;
+    let mut sleep_ms = asleep.sleeps_after(0);
+    while asleep.store.read(0).token.is_none() && passed_ms < 3_600_000 {
+        passed_ms += sleep_ms;
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "the copy is new: {passed_ms} ms");
+        sleep_ms = asleep.sleeps_after(sleep_ms);
+    }
+    assert!((600_000..900_000).contains(&passed_ms), "{passed_ms}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
