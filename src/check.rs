@@ -157,7 +157,8 @@ fn discovered(provider: &Provider, config: &Config, report: &mut OnlineReport) -
     let line = format!("{}: issuer {issuer}", provider.name);
     let found = discovery::fetch(&issuer, &send).and_then(|metadata| {
         discovery::complete(refresh, &metadata)?;
-        discovery::complete_login(&mut refresh.login, &metadata, (true, true));
+        let has_certificate = refresh.client_certificate.is_some();
+        discovery::complete_login(&mut refresh.login, &metadata, has_certificate, (true, true));
         Ok(metadata)
     });
     match found {

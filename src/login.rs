@@ -111,7 +111,9 @@ pub(crate) fn discover(
     let (kept, warning) = discovery::find(&issuer, folder, &setup.send, setup.clock.wall())?;
     discovery::complete(config, &kept.metadata)?;
     let is_written = config.login.authorization_url.is_some();
-    discovery::complete_login(&mut config.login, &kept.metadata, (options.paste, options.device));
+    let has_certificate = config.client_certificate.is_some();
+    let wants = (options.paste, options.device);
+    discovery::complete_login(&mut config.login, &kept.metadata, has_certificate, wants);
     if !is_written && let Some(url) = &mut config.login.authorization_url {
         ask_for_consent(url, config.scope.as_deref());
     }

@@ -69,7 +69,9 @@ fn find_endpoint(setup: &mut Setup) -> Endpoint {
             Ok((kept, _)) => {
                 // A revocation needs no token endpoint.
                 let _ = discovery::complete(config, &kept.metadata);
-                discovery::complete_login(&mut config.login, &kept.metadata, (false, false));
+                let has_certificate = config.client_certificate.is_some();
+                let (login, found) = (&mut config.login, &kept.metadata);
+                discovery::complete_login(login, found, has_certificate, (false, false));
             }
             Err(error) if config.login.revocation_url.is_none() => {
                 return Endpoint::Unknown(error.to_string());

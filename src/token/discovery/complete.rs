@@ -12,34 +12,41 @@ pub(crate) fn complete(config: &mut AutoRefresh, found: &Metadata) -> Result<(),
     if !config.unwritten.token_url {
         return Ok(());
     }
+    let has_certificate = config.client_certificate.is_some();
+    let found = &*found.for_client(has_certificate);
     let lacks = || DiscoveryError::Lacks(found.issuer.clone(), "token_endpoint", "token_url");
     config.token_url = found.token_endpoint.clone().ok_or_else(lacks)?;
-    if config.unwritten.client_auth && config.client_secret.is_some() {
-        config.client_auth = secret_method(found.auth_methods.as_deref());
+    // A client with an assertion, a certificate alone or nothing has no choice.
+    if config.unwritten.client_auth && config.client_auth == ClientAuth::SecretPost {
+        config.client_auth = method_of(found.auth_methods.as_deref(), has_certificate);
     }
     Ok(())
 }
 
-/// The way to send a client secret that an issuer with `methods` takes.
-fn secret_method(methods: Option<&[String]>) -> ClientAuth {
+/// The authentication that an issuer with `methods` takes from a client with a secret, and perhaps a certificate.
+fn method_of(methods: Option<&[String]>, has_certificate: bool) -> ClientAuth {
     let takes = |method: &str| match methods {
         Some(methods) => methods.iter().any(|one| one == method),
         None => method == DEFAULT_METHOD,
     };
-    if takes(DEFAULT_METHOD) && !takes("client_secret_post") {
-        ClientAuth::SecretBasic
-    } else {
-        ClientAuth::SecretPost
+    let takes_certificate = takes("tls_client_auth") || takes("self_signed_tls_client_auth");
+    match (takes("client_secret_post"), takes(DEFAULT_METHOD)) {
+        (true, _) => ClientAuth::SecretPost,
+        (false, true) => ClientAuth::SecretBasic,
+        (false, false) if has_certificate && takes_certificate => ClientAuth::Tls,
+        (false, false) => ClientAuth::SecretPost,
     }
 }
 
-/// Completes the endpoints of a login and a logout. If a way to log in is written, the other one is not added, because
+/// Completes the endpoints of a login and a logout, for a client with a certificate if `has_certificate`. If a way to log in is written, the other one is not added, because
 /// the device code would take its place, unless `wants_device` or `wants_browser` asks for it.
 pub(crate) fn complete_login(
     login: &mut LoginEndpoints,
     found: &Metadata,
+    has_certificate: bool,
     (wants_browser, wants_device): (bool, bool),
 ) {
+    let found = &*found.for_client(has_certificate);
     let has_way = login.authorization_url.is_some() || login.device_authorization_url.is_some();
     let has_browser = login.authorization_url.is_some() || found.authorization_endpoint.is_some();
     if login.authorization_url.is_none() && (!has_way || wants_browser) {
@@ -57,7 +64,11 @@ pub(crate) fn complete_login(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClientCertificate;
     use crate::config::Unwritten;
+    use crate::config::assertion::SecretFile;
+    use crate::secret::Secret;
+    use crate::token::discovery::metadata::MtlsAliases;
     use crate::token::grant::tests::config;
 
     fn found() -> Metadata {
@@ -98,6 +109,31 @@ mod tests {
     }
 
     #[test]
+    fn a_client_with_a_certificate_uses_the_endpoints_for_it() {
+        let alias = |name: &str| Some(format!("https://mtls.i/{name}"));
+        let found = Metadata {
+            mtls: MtlsAliases { token: alias("t"), revocation: alias("r"), device: None },
+            auth_methods: Some(vec!["tls_client_auth".into()]),
+            ..found()
+        };
+        let file = |path: &str| SecretFile { path: path.into(), found: Ok(Secret::new("pem")) };
+        let certificate = ClientCertificate { chain: file("/c"), key: file("/k") };
+        for (client_certificate, token_url, revocation_url, auth) in [
+            (None, "https://i/t", "https://i/r", ClientAuth::SecretPost),
+            (Some(certificate), "https://mtls.i/t", "https://mtls.i/r", ClientAuth::Tls),
+        ] {
+            let has_certificate = client_certificate.is_some();
+            let unwritten = Unwritten { token_url: true, client_auth: true };
+            let mut config = AutoRefresh { client_certificate, unwritten, ..config() };
+            complete(&mut config, &found).unwrap();
+            complete_login(&mut config.login, &found, has_certificate, (false, true));
+            assert_eq!((config.token_url.as_str(), &config.client_auth), (token_url, &auth));
+            assert_eq!(config.login.revocation_url.as_deref(), Some(revocation_url));
+            assert_eq!(config.login.device_authorization_url.as_deref(), Some("https://i/d"));
+        }
+    }
+
+    #[test]
     fn a_written_client_auth_and_a_public_client_stay() {
         let unwritten = Unwritten { token_url: true, client_auth: false };
         let mut written = AutoRefresh { unwritten, ..config() };
@@ -129,7 +165,7 @@ mod tests {
                 device_authorization_url: written.1.map(str::to_owned),
                 ..LoginEndpoints::default()
             };
-            complete_login(&mut login, found, wants);
+            complete_login(&mut login, found, false, wants);
             assert_eq!(login.revocation_url.as_deref(), Some("https://i/r"));
             (login.authorization_url, login.device_authorization_url)
         };

@@ -1,5 +1,7 @@
 //! An issuer's metadata document (RFC 8414 §2): the values that evertoken uses. Pure.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use crate::config::url::{is_loopback, split_url};
@@ -13,13 +15,13 @@ const SHOWN_MAX_CHARS: usize = 200;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The endpoints of a document.
-const ENDPOINTS: [&str; 5] = [
-    "authorization_endpoint",
-    "token_endpoint",
-    "device_authorization_endpoint",
-    "revocation_endpoint",
-    "registration_endpoint",
-];
+const ENDPOINTS: [&str; 5] =
+    ["authorization_endpoint", TOKEN, DEVICE, REVOCATION, "registration_endpoint"];
+const TOKEN: &str = "token_endpoint";
+const DEVICE: &str = "device_authorization_endpoint";
+const REVOCATION: &str = "revocation_endpoint";
+/// The member with endpoints for clients with a certificate.
+const MTLS_ALIASES: &str = "mtls_endpoint_aliases";
 const AUTH_METHODS: &str = "token_endpoint_auth_methods_supported";
 const SCOPES: &str = "scopes_supported";
 const SENDS_ISS: &str = "authorization_response_iss_parameter_supported";
@@ -34,12 +36,22 @@ pub(crate) struct Metadata {
     pub device_authorization_endpoint: Option<String>,
     pub revocation_endpoint: Option<String>,
     pub registration_endpoint: Option<String>,
+    /// The endpoints for clients with a certificate.
+    pub mtls: MtlsAliases,
     /// The ways in which a client may authenticate at the token endpoint; None if the document does not say.
     pub auth_methods: Option<Vec<String>>,
     /// The scopes that the issuer knows.
     pub scopes: Vec<String>,
     /// True if the callback of a login always says which issuer it comes from (RFC 9207 §3).
     pub sends_iss: bool,
+}
+
+/// Endpoints that ask for a client certificate (RFC 8705 §5); None where the usual one serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MtlsAliases {
+    pub token: Option<String>,
+    pub device: Option<String>,
+    pub revocation: Option<String>,
 }
 
 /// The reason why a document can't be used; `Display` continues after its address.
@@ -101,13 +113,14 @@ impl Metadata {
         if found != issuer {
             return Err(BadMetadata::OfAnother { found, expected: issuer.to_owned() });
         }
-        let [authorization, token, device, revocation, registration] = ENDPOINTS.map(|key| {
-            let url = text(key).filter(|url| !url.is_empty());
-            match url.filter(|url| !may_be_endpoint(url, issuer)) {
-                Some(url) => Err(BadMetadata::Endpoint { key, url }),
-                None => Ok(text(key).filter(|url| !url.is_empty())),
-            }
-        });
+        let [authorization, token, device, revocation, registration] =
+            ENDPOINTS.map(|key| endpoint(document, key, issuer));
+        let aliases = document.get(MTLS_ALIASES).unwrap_or(&Value::Null);
+        let mtls = MtlsAliases {
+            token: endpoint(aliases, TOKEN, issuer)?,
+            device: endpoint(aliases, DEVICE, issuer)?,
+            revocation: endpoint(aliases, REVOCATION, issuer)?,
+        };
         Ok(Self {
             issuer: found,
             authorization_endpoint: authorization?,
@@ -115,10 +128,24 @@ impl Metadata {
             device_authorization_endpoint: device?,
             revocation_endpoint: revocation?,
             registration_endpoint: registration?,
+            mtls,
             auth_methods: texts(document, AUTH_METHODS),
             scopes: texts(document, SCOPES).unwrap_or_default(),
             sends_iss: document.get(SENDS_ISS).and_then(Value::as_bool).unwrap_or(false),
         })
+    }
+
+    /// The same for a client that has a certificate, or has none.
+    pub(crate) fn for_client(&self, has_certificate: bool) -> Cow<'_, Self> {
+        if !has_certificate || self.mtls == MtlsAliases::default() {
+            return Cow::Borrowed(self);
+        }
+        let MtlsAliases { token, device, revocation } = self.mtls.clone();
+        let mut found = self.clone();
+        found.token_endpoint = token.or(found.token_endpoint);
+        found.device_authorization_endpoint = device.or(found.device_authorization_endpoint);
+        found.revocation_endpoint = revocation.or(found.revocation_endpoint);
+        Cow::Owned(found)
     }
 
     /// The values as a document, which [`Metadata::of`] reads.
@@ -136,6 +163,14 @@ impl Metadata {
                 document[key] = url.as_str().into();
             }
         }
+        let mtls = &self.mtls;
+        for (key, url) in
+            [(TOKEN, &mtls.token), (DEVICE, &mtls.device), (REVOCATION, &mtls.revocation)]
+        {
+            if let Some(url) = url {
+                document[MTLS_ALIASES][key] = url.as_str().into();
+            }
+        }
         if let Some(methods) = &self.auth_methods {
             document[AUTH_METHODS] = methods.clone().into();
         }
@@ -143,6 +178,21 @@ impl Metadata {
             document[SCOPES] = self.scopes.clone().into();
         }
         document
+    }
+}
+
+/// The endpoint under `key`, if there is one.
+fn endpoint(
+    members: &Value,
+    key: &'static str,
+    issuer: &str,
+) -> Result<Option<String>, BadMetadata> {
+    let url = members.get(key).and_then(Value::as_str).filter(|url| !url.is_empty());
+    match url {
+        Some(url) if !may_be_endpoint(url, issuer) => {
+            Err(BadMetadata::Endpoint { key, url: url.to_owned() })
+        }
+        url => Ok(url.map(str::to_owned)),
     }
 }
 
@@ -176,11 +226,13 @@ mod tests {
             "device_authorization_endpoint":"https://i/d","revocation_endpoint":"https://i/r","jwks_uri":7,
             "registration_endpoint":"https://i/n","scopes_supported":["a",1,"b"],
             "authorization_response_iss_parameter_supported":true,
+            "mtls_endpoint_aliases":{"token_endpoint":"https://m/t","userinfo_endpoint":7},
             "token_endpoint_auth_methods_supported":["none","private_key_jwt"]}"#;
         let found = read(all).unwrap();
         assert_eq!(found.token_endpoint.as_deref(), Some("https://j/t"));
         assert_eq!(found.registration_endpoint.as_deref(), Some("https://i/n"));
         assert!(found.sends_iss);
+        assert_eq!(found.mtls.token.as_deref(), Some("https://m/t"));
         assert_eq!(found.scopes, ["a", "b"]);
         assert_eq!(found.auth_methods.as_ref().unwrap(), &["none", "private_key_jwt"]);
         assert_eq!(Metadata::of(&found.to_document(), "https://i").unwrap(), found);
