@@ -19,7 +19,7 @@ use crate::login::discover::{self, DiscoverError, Found};
 use crate::token::discovery::{self, Kept};
 use crate::token::group::groups;
 use crate::token::sender::Send;
-use crate::token::state_file::{check_writable, write_secret, write_whole};
+use crate::token::state_file::{CLIENT_SECRET, check_writable, write_secret, write_whole};
 
 use crate::commands::common::{
     BAD_CONFIG, Done, FAILED, USAGE, Variables, environment, fail, inspect_text, refresher, refuse,
@@ -117,7 +117,7 @@ fn with_client(
         let client = discover::register(found, redirect_uri.as_deref(), send).map_err(told)?;
         say_out(&format!("Registered a client at {}\n", found.issuer.issuer));
         if let Some(secret) = &client.secret {
-            let path = in_state_folder("client-secret");
+            let path = in_state_folder(CLIENT_SECRET);
             write_secret(&path, secret).map_err(|error| unwritable(&path, &error))?;
             (entry.client_secret_file, entry.client_auth) = (Some(path), client.auth);
         }

@@ -11,7 +11,7 @@ mod whole;
 mod write;
 
 pub use file::StateFile;
-pub(crate) use folder::{check_writable, exposures, would_be_writable};
+pub(crate) use folder::{CLIENT_SECRET, check_writable, exposures, would_be_writable};
 pub use lock::Locking;
 pub(crate) use lock::StateLock;
 pub(crate) use read::StoredState;

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
+/// The end of the name of a file with a registered client's secret.
+pub(crate) const CLIENT_SECRET: &str = "client-secret";
+
 /// Creates the state folder with mode 0700 if it is missing.
 pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
@@ -71,7 +74,8 @@ pub(crate) fn exposures(folder: &Path) -> Vec<String> {
     exposures.extend(exposure(folder, (0o022, "700")));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
+        let holds_secrets = |extension| extension == "json" || extension == CLIENT_SECRET;
+        if path.extension().is_some_and(holds_secrets) {
             exposures.extend(exposure(&path, (0o077, "600")));
         }
     }

@@ -86,6 +86,12 @@ fn what_others_could_read_or_replace_is_found() {
     assert!(found[1].ends_with("one.json has mode 640; chmod 600 it"), "{found:?}");
     set(dir.path(), 0o700);
     set(&file.path(), 0o600);
+    let secret = dir.path().join("one.client-secret");
+    std::fs::write(&secret, "s").unwrap();
+    set(&secret, 0o644);
+    let found = exposures(dir.path());
+    assert!(found[0].ends_with("one.client-secret has mode 644; chmod 600 it"), "{found:?}");
+    set(&secret, 0o600);
     let beside = tempfile::tempdir().unwrap();
     let link = beside.path().join("link");
     std::os::unix::fs::symlink(dir.path(), &link).unwrap();
