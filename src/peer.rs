@@ -14,11 +14,16 @@ pub(crate) struct PeerProcess {
     pub user: u32,
 }
 
+/// True for a unix socket.
+pub(crate) fn is_unix(socket: impl AsFd) -> bool {
+    socket_domain(socket) == Ok(AddressFamily::UNIX)
+}
+
 /// The process at the other end of `socket`; None if it is no unix socket, or the system does not show the process,
 /// such as that of another container.
 pub(crate) fn of(socket: impl AsFd) -> Option<PeerProcess> {
     let socket = socket.as_fd();
-    if socket_domain(socket) != Ok(AddressFamily::UNIX) {
+    if !is_unix(socket) {
         return None;
     }
     // A process that is not visible has the id 0, which rustix takes for an error.

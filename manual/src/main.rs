@@ -232,10 +232,17 @@ mod tests {
     #[test]
     fn providers_are_completed_by_what_the_configuration_names() {
         let (_folder, read) = written();
+        let definition = command_line();
+        let has_provider = |command: &&clap::Command| {
+            command.get_arguments().any(|argument| argument.get_id() == "provider")
+        };
+        let commands = definition.get_subcommands().filter(has_provider).count();
+        assert!(commands > 1);
+        // The option has a short form too.
         for (name, call, times) in [
-            ("evertoken.bash", "\"$(_evertoken_providers)\" -- \"${cur}\"", 4),
-            ("_evertoken", ":NAME:_evertoken_providers", 4),
-            ("evertoken.fish", "-f -a '(__evertoken_providers)'", 2),
+            ("evertoken.bash", "\"$(_evertoken_providers)\" -- \"${cur}\"", 2 * commands),
+            ("_evertoken", ":NAME:_evertoken_providers", 2 * commands),
+            ("evertoken.fish", "-f -a '(__evertoken_providers)'", commands),
         ] {
             let text = read(&format!("completions/{name}"));
             assert_eq!(text.matches(call).count(), times, "{name}: {text}");

@@ -113,6 +113,25 @@ fn a_stop_finishes_a_request_over_a_unix_socket() {
     assert_eq!(counted.recv_timeout(PATIENCE), Ok(0));
 }
 
+/// Without a free slot, a page that needs none was refused for its Host.
+#[test]
+fn a_page_over_a_unix_socket_may_have_any_host_without_a_slot_too() {
+    let (told, asked) = crossbeam_channel::unbounded();
+    let peer = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            told.send(()).unwrap();
+            talk.wait_for_close();
+        }
+    });
+    let (builder, path) = listening(&peer, "");
+    let _proxy = builder.settings("max_connections: 1").start();
+    let mut client = Client::connect_unix(&path);
+    client.send(post("/v1/messages", "{}"));
+    asked.recv_timeout(PATIENCE).unwrap();
+    let page = "GET /-/healthy HTTP/1.1\r\nHost: any.name\r\n\r\n";
+    assert_eq!(ask_unix(&path, page).status, 200);
+}
+
 #[test]
 fn a_reload_leaves_the_addresses_and_says_so() {
     let peer = Peer::answering(|_| answer(200, ""));

@@ -39,6 +39,12 @@ fn token(folder: &Path, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
+#[track_caller]
+fn text_of(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// The reason why there is no token.
 #[track_caller]
 fn no_token(output: &Output) -> String {
@@ -249,6 +255,23 @@ fn who_is_asked_for_and_has_none_is_told() {
     );
     fs::write(&path, "settings: {prot: 1}\n").unwrap();
     assert_eq!(run(folder.path(), &["token"], &VARIABLES).status.code(), Some(78));
+}
+
+#[test]
+fn a_command_that_prints_a_token_runs_for_each_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "settings: {state_dir: state}\nproviders:\n- {name: C, type: generic, base_url: \"http://127.0.0.1:9\", \
+                auto_refresh_config: {token_command: [sh, -c, 'echo of-a-command; echo x >> count']}}\n";
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    for count in ["x\n", "x\nx\n"] {
+        let output = run(folder.path(), &["token"], &VARIABLES);
+        assert_eq!(text_of(&output), "of-a-command\n");
+        assert_eq!(fs::read_to_string(folder.path().join("count")).unwrap(), count);
+    }
+    let path = folder.path().join("providers.yaml");
+    fs::write(&path, text.replace("echo of-a-command;", "exit 3;")).unwrap();
+    let why = no_token(&run(folder.path(), &["token"], &VARIABLES));
+    assert!(why.contains("No valid token for C") && why.contains("exit code 3"), "{why}");
 }
 
 #[test]

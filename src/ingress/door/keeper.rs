@@ -23,6 +23,7 @@ use crate::ingress::hosting::{Hosting, Word};
 use crate::ingress::live::Live;
 use crate::ingress::pool::Pool;
 use crate::ingress::service::Request;
+use crate::peer;
 
 /// The number of the wake-up call among those of the visitors.
 pub(super) const WAKE_ID: u64 = u64::MAX;
@@ -183,7 +184,7 @@ impl DoorThread {
     /// Answers, or offers it to a worker; whether it stays.
     fn decide(&mut self, id: u64, visitor: &mut Visitor, head: Option<&RequestHead>) -> bool {
         if let Some(head) = head.filter(|head| is_page(head)) {
-            let page = self.page(head);
+            let page = self.page(head, peer::is_unix(&*visitor.stream));
             return self.answer(id, visitor, page);
         }
         if self.offer(visitor) {
@@ -239,16 +240,11 @@ impl DoorThread {
     }
 
     /// One of [`PAGES`]; empty if that fails, and the connection ends.
-    fn page(&self, head: &RequestHead) -> Vec<u8> {
+    fn page(&self, head: &RequestHead, is_by_unix: bool) -> Vec<u8> {
         let mut page = Vec::new();
         let mut body = Cursor::new([]);
-        let request = Request {
-            head,
-            body: &mut body,
-            client: None,
-            is_by_unix: false,
-            may_keep_alive: false,
-        };
+        let request =
+            Request { head, body: &mut body, client: None, is_by_unix, may_keep_alive: false };
         let serve = AssertUnwindSafe(|| self.hosting.service.serve(request, &mut page));
         if catch_unwind(serve).is_err() {
             error!("A page could not be made because of a panic; please report this");
