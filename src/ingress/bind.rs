@@ -1,6 +1,6 @@
 //! Binds the addresses to listen on.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::after;
 use log::warn;
-use rustix::fs::{Mode, fchmod};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::bound::{Bound, connect_unix};
+use crate::clock::Deadline;
 use crate::config::ListenAddress;
 use crate::listener_owner::{self, Process};
 use crate::liveness::{Peer, watch_peer};
@@ -21,6 +23,10 @@ use crate::liveness::{Peer, watch_peer};
 const BACKLOG: i32 = 1024;
 /// The wait for a place in the queue of another server, which counts as alive with a full queue too.
 const OTHER_QUEUE_MAX: Duration = Duration::from_millis(1);
+
+/// The longest wait for another evertoken that binds a socket in the same folder, and the time between two looks.
+const FOLDER_LOCK_MAX: Duration = Duration::from_secs(1);
+const FOLDER_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// A socket that listens. Dropping it removes its file.
 pub struct Listener {
@@ -88,6 +94,8 @@ fn bind_address(address: SocketAddr) -> io::Result<Listener> {
 
 /// Binds a unix socket at `path`, in place of one on which nobody listens.
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
+    // Between its look and its binding, another evertoken could replace the socket that this one has just made.
+    let _alone = lock_folder(path);
     make_room(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux makes the file with the mode of the socket, less the umask; so the file is never open to more people.
@@ -99,6 +107,21 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
     Ok(Listener { socket: Arc::new(socket), bound, file: Some(file) })
+}
+
+/// Keeps other evertokens from binding in the folder of `path`; None if that can't be had, which is no reason not to
+/// bind.
+fn lock_folder(path: &Path) -> Option<File> {
+    let folder = File::open(path.parent()?).ok()?;
+    let deadline = Deadline::after(FOLDER_LOCK_MAX);
+    while flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if deadline.has_passed() {
+            return None;
+        }
+        // Only the timer's end matters.
+        let _ = after(FOLDER_LOOK_EVERY).recv();
+    }
+    Some(folder)
 }
 
 /// Removes a socket file on which nobody listens. Any other file is left alone, and an error.
@@ -215,6 +238,33 @@ mod tests {
         drop(second);
         let _datagrams = UnixDatagram::bind(&path).unwrap();
         assert_eq!(bind_unix(&path, 0o600).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn of_several_that_start_at_once_one_listens_and_is_reached() {
+        const ROUNDS: usize = 100;
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..ROUNDS {
+            let path = folder.path().join(round.to_string());
+            // One that was killed left its socket.
+            drop(UnixListener::bind(&path).unwrap());
+            let (bound, all) = crossbeam_channel::unbounded();
+            let start = Arc::new(std::sync::Barrier::new(8));
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    let (path, bound, start) = (path.clone(), bound.clone(), start.clone());
+                    let bind = move || {
+                        start.wait();
+                        bound.send(bind_unix(&path, 0o600).ok()).unwrap();
+                    };
+                    crate::thread::spawn("bind", 128 * 1024, bind).unwrap()
+                })
+                .collect();
+            drop((bound, threads));
+            let listening: Vec<_> = all.iter().flatten().collect();
+            assert_eq!(listening.len(), 1, "round {round}");
+            connect_unix(&path, LIMIT).unwrap();
+        }
     }
 
     #[test]
