@@ -69,6 +69,7 @@ test-clients: build ## the built binary under real programs and SDKs, two real i
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
 	tests/clients/run tools.py
+	tests/clients/run commands.py
 	tests/clients/run drive.py
 	tests/clients/run apis.py
 	tests/clients/run programs.py

@@ -17,6 +17,7 @@ use evertoken::testing::{Moment, Timestamp};
 use fastrand::Rng;
 
 const SEEDS: u64 = 256;
+const COMMAND_SEEDS: u64 = 64;
 const STEPS: usize = 400;
 const RETRY_INTERVAL_MS: u64 = 600_000;
 /// Virtual time within which a machine recovers once faults have stopped.
@@ -60,18 +61,8 @@ impl Issuer {
         let next = format!("refresh-{}", self.issued);
         self.previous.insert(std::mem::replace(&mut self.current, next.clone()));
         let (access, lifetime_ms, has_ended) = self.access(lifetime_ms, now_ms);
-        Issued::Granted(Grant {
-            access_token: Secret::new(access),
-            refresh_token: Some(Secret::new(next)),
-            lifetime_ms: i64::try_from(lifetime_ms).unwrap(),
-            refresh_in_ms: None,
-            earliest_refresh_in_ms: None,
-            has_ended,
-            scope: None,
-            refresh_token_lifetime_ms: None,
-            odd_refresh_end: None,
-            warning: None,
-        })
+        let refresh_token = Some(Secret::new(next));
+        Issued::Granted(Grant { refresh_token, ..grant(access, lifetime_ms, has_ended) })
     }
 
     /// An access token, how long it lives, and whether it has ended: `expires_in` counts whole seconds, and an
@@ -95,9 +86,27 @@ impl Issuer {
     }
 }
 
+/// A grant without a refresh token.
+fn grant(access: String, lifetime_ms: u64, has_ended: bool) -> Grant {
+    Grant {
+        access_token: Secret::new(access),
+        refresh_token: None,
+        lifetime_ms: i64::try_from(lifetime_ms).unwrap(),
+        refresh_in_ms: None,
+        earliest_refresh_in_ms: None,
+        has_ended,
+        scope: None,
+        refresh_token_lifetime_ms: None,
+        odd_refresh_end: None,
+        warning: None,
+    }
+}
+
 /// One run: the machine, its disk, its issuer, and the two clocks over true time.
 struct World {
     seed: u64,
+    /// The tokens come from a command, and none is stored.
+    is_command: bool,
     rng: Rng,
     issuer: Issuer,
     machine: Lifecycle,
@@ -159,6 +168,7 @@ impl World {
         let start = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 0 };
         Self {
             seed,
+            is_command: false,
             rng: Rng::with_seed(seed),
             issuer,
             machine: Lifecycle::new(policy(), None, start),
@@ -185,6 +195,18 @@ impl World {
         }
     }
 
+    /// A world whose tokens come from a command.
+    fn of_command(seed: u64) -> Self {
+        let mut world = Self { is_command: true, ..Self::new(seed) };
+        world.machine = Lifecycle::new(world.policy(), None, world.now());
+        world
+    }
+
+    fn policy(&self) -> Policy {
+        let seed = policy().seed.filter(|_| !self.is_command);
+        Policy { seed, without_refresh_token: self.is_command, ..policy() }
+    }
+
     fn now(&self) -> Moment {
         let true_ms = i64::try_from(self.true_ms).unwrap();
         Moment {
@@ -199,6 +221,9 @@ impl World {
 
     /// Writes to the disk, unless that fails for now.
     fn save(&mut self, saved: Saved, may_fail: bool) {
+        if self.is_command {
+            return;
+        }
         if may_fail && self.one_in(15) {
             self.unsaved = Some(saved);
         } else {
@@ -259,7 +284,7 @@ impl World {
                 self.lost += 1;
             }
         }
-        self.machine = Lifecycle::new(policy(), self.disk.clone(), self.now());
+        self.machine = Lifecycle::new(self.policy(), self.disk.clone(), self.now());
         self.last_generation = 0;
         (self.ordered, self.is_explained, self.failing_since_ms) = (false, true, None);
     }
@@ -329,6 +354,9 @@ impl World {
             // Killed before the request was sent.
             return self.restart();
         }
+        if self.is_command {
+            return self.run_command(&presented);
+        }
         let Presented::Token(token) = &presented else {
             panic!("seed {}: nothing to present", self.seed)
         };
@@ -360,6 +388,34 @@ impl World {
             }
             Issued::Granted(grant) => self.granted(&presented, &grant, sent),
         }
+    }
+
+    /// A command runs: it is called off, fails, or prints a token, which it may have had for some time.
+    fn run_command(&mut self, presented: &Presented) {
+        let sent = self.now();
+        if self.one_in(20) {
+            // A stop or a reload, and the order to try stays.
+            self.true_ms += 20;
+            self.is_explained = true;
+            if self.rng.bool() {
+                self.restart();
+            }
+            return;
+        }
+        let is_slow = self.rng.u32(0..20) == 0;
+        let took_ms = self.rng.u64(0..if is_slow { 30_000 } else { 900 });
+        if self.one_in(4) {
+            self.true_ms += took_ms;
+            return self.failed(presented, &failure(Class::Transient, Reached::No, None));
+        }
+        let drawn = [4_000, 30_000, 600_000, 3_600_000][self.rng.usize(0..4)];
+        self.issuer.issued += 1;
+        let (access, lifetime_ms, has_ended) = self.issuer.access(drawn, self.true_ms);
+        self.true_ms += took_ms;
+        if has_ended {
+            return self.failed(presented, &failure(Class::Transient, Reached::No, None));
+        }
+        self.granted(presented, &grant(access, lifetime_ms, false), sent);
     }
 
     fn granted(&mut self, presented: &Presented, grant: &Grant, sent: Moment) {
@@ -475,10 +531,10 @@ impl World {
             self.order();
         }
         self.change_phases();
-        if self.one_in(100) {
+        if self.one_in(100) && !self.is_command {
             self.log_in();
         }
-        if self.one_in(200) {
+        if self.one_in(200) && !self.is_command {
             self.log_out();
         }
     }
@@ -590,6 +646,24 @@ fn a_provider_that_refuses_every_token_causes_no_storm() {
         let scheduled = 3_600_000 / (lifetime_ms * 45 / 100);
         let refreshes = refreshes_for_refusals(lifetime_ms, false);
         assert!(refreshes <= 2 * scheduled + LONG_LIVED, "{lifetime_ms}: {refreshes}");
+    }
+}
+
+/// Whatever happens to a command, its machine has a token again soon after it works.
+#[test]
+fn no_seed_of_a_command_breaks_a_rule() {
+    for seed in 0..COMMAND_SEEDS {
+        let mut world = World::of_command(seed);
+        for _ in 0..STEPS {
+            world.step();
+        }
+        (world.faults, world.refuses, world.lacks_secret) = (false, false, false);
+        let begun = world.true_ms;
+        while !world.has_valid_token() {
+            assert!(world.true_ms - begun < RECOVERY_MAX_MS, "seed {seed}: no recovery");
+            world.step();
+        }
+        assert_eq!((world.lost, world.disk), (0, None), "seed {seed}");
     }
 }
 
