@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::Files;
+use crate::config::GrantType;
 use crate::logger;
 use crate::login::logout::{self, LogoutError};
 use crate::token::group::groups;
@@ -24,6 +25,12 @@ pub(crate) fn run(files: &Files, name: &str) -> Done {
             format!("{}, so there is no login to end", not_refreshed(&config.providers[index]));
         fail(why, USAGE)
     })?;
+    if matches!(group.config.grant_type, GrantType::Command(_)) {
+        let name = &config.providers[index].name;
+        let why =
+            format!("Provider {name} has no login to end: its token_command brings its tokens");
+        return Err(fail(why, USAGE));
+    }
     check_writable(&config.settings.state_dir).map_err(|error| {
         let folder = config.settings.state_dir.display();
         fail(format!("The state folder {folder} can't be written: {error}"), BAD_CONFIG)

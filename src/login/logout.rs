@@ -105,8 +105,7 @@ fn revoke_all(setup: &Setup, endpoint: &Endpoint, tokens: &EndingTokens, report:
     }
     if tokens.come_again {
         report.lines.push(
-            "Its grant needs no login: a running evertoken gets a new token with the client's own credentials. \
-             Disable the provider to end that."
+            "Its grant needs no login: a running evertoken gets a new token by itself. Disable the provider to end that."
                 .to_owned(),
         );
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use evertoken::testing::StateFile;
 use sandbox::issuer::CLIENT_ID;
+use sandbox::manners::{ClientAuth, Manners};
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
 
@@ -256,4 +257,28 @@ fn a_token_endpoint_that_moves_keeps_the_chain() {
     assert!(text(&last.body).contains("refresh_token=r2"), "{}", text(&last.body));
     let state = StateFile::new(folder.path().join("state"), "the-p");
     assert!(state.load().unwrap().unwrap().refresh_token.is_some());
+}
+
+/// The way to send the secret is the issuer's, if none is written.
+#[test]
+fn the_secret_is_sent_as_the_issuer_takes_it() {
+    for taken in [ClientAuth::ClientSecretPost, ClientAuth::ClientSecretBasic] {
+        let mut manners = Manners::own();
+        manners.request.client_auth = vec![taken];
+        let options = Options { manners: Some(manners), ..Options::default() };
+        let sandbox = Sandbox::start(options).unwrap();
+        let keys = format!(
+            "client_secret_env: SECRET\nissuer: {}\nrefresh_token_env: SEED",
+            sandbox.url()
+        );
+        let folder = folder("http://127.0.0.1:9", &keys);
+        let (secret, seed) = (sandbox.client_secret(), sandbox.login());
+        let variables =
+            [("HOME", "/nonexistent"), ("ID", CLIENT_ID), ("SECRET", &secret), ("SEED", &seed)];
+        let output = run(folder.path(), &["refresh"], &variables);
+        assert_eq!(output.status.code(), Some(0), "{taken:?}: {}", text(&output.stderr));
+        let output = run(folder.path(), &["logout", "--provider", "the-p"], &variables);
+        assert_eq!(output.status.code(), Some(0), "{taken:?}: {}", text(&output.stdout));
+        assert_eq!(sandbox.counts().revoked, 2);
+    }
 }

@@ -234,7 +234,8 @@ fn a_provider_without_a_chain_has_no_login_to_end() {
     std::fs::write(path.join("token.json"), r#"{"claudeAiOauth":{"accessToken":"x"}}"#).unwrap();
     let config = "settings: {port: 0, state_dir: state}\nproviders:\n  \
                   - {name: Fixed, type: generic, base_url: 'https://x', auth_value: k}\n  \
-                  - {name: Kept, type: generic, base_url: 'https://x', auto_refresh_config: {credentials_file: ./token.json}}\n";
+                  - {name: Kept, type: generic, base_url: 'https://x', auto_refresh_config: {credentials_file: ./token.json}}\n  \
+                  - {name: Printed, type: generic, base_url: 'https://x', auto_refresh_config: {token_command: [echo, t]}}\n";
     std::fs::write(path.join("providers.yaml"), config).unwrap();
     for (name, part) in [
         ("fixed", "Provider Fixed is not refreshed: it has no auto_refresh_config"),
@@ -242,7 +243,8 @@ fn a_provider_without_a_chain_has_no_login_to_end() {
             "kept",
             "its credential is in a file that another program keeps, so there is no login to end",
         ),
-        ("none", "There is no provider 'none'; there are: fixed, kept"),
+        ("printed", "Provider Printed has no login to end: its token_command brings its tokens"),
+        ("none", "There is no provider 'none'; there are: fixed, kept, printed"),
     ] {
         let output = run(path, &["logout", "--provider", name], &VARIABLES);
         let told = text(&output.stderr);
