@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 pub use crate::common::CLIENT_ID;
 use crate::common::{Answer, random, refusal};
 use crate::discovery;
+use crate::exchange::{Asked, Exchange};
 use crate::logins::Logins;
 use crate::manners::answer::Values;
 use crate::manners::request::{TokenRequest, Wrong};
@@ -237,6 +238,25 @@ impl Issuer {
             self.counts.revoked += 1;
         }
         (200, json!({}))
+    }
+
+    /// Answers a request to an endpoint that is no OAuth. A refresh token of a login stands for GitHub's own token.
+    pub(crate) fn exchange(
+        &mut self,
+        endpoint: Exchange,
+        asked: &Asked<'_>,
+        now_ms: u64,
+    ) -> Answer {
+        let knows = |token: &str| self.refresh.contains_key(token) || self.is_valid(token, now_ms);
+        if let Err(refused) = endpoint.check(asked, knows) {
+            self.counts.refused += 1;
+            return refused;
+        }
+        self.counts.granted += 1;
+        let family = self.new_family(now_ms);
+        let token = self.new_access(family, now_ms);
+        let seconds = self.manners.tokens.lifetime_seconds;
+        endpoint.answer(&token, seconds, now_ms / 1000 + seconds)
     }
 
     /// The tokens at the end of a login.

@@ -21,6 +21,8 @@ Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overl
 
 serve  an OAuth issuer and a model provider on 127.0.0.1; both describe themselves, so `evertoken login --discover`
        works with the address of the provider, and `issuer` in a configuration with that of the issuer, the same one
+       three endpoints are no OAuth, for `token_request`: /copilot_internal/v2/token (with a refresh token of the sandbox as
+       its credential), /computeMetadata/v1/instance/service-accounts/default/token and /metadata/identity/oauth2/token
 demo   the same with evertoken in front of it, and a curl line to try; a second one takes another folder and port
 
 --manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of

@@ -211,3 +211,36 @@ fn a_refresh_by_hand_gets_the_other_providers_token_first() {
     assert_eq!(text(&token.stdout).trim_end(), "for-t0ken", "{}", text(&token.stderr));
     assert_eq!(endpoint.seen().len(), 1, "the stored one is good");
 }
+
+/// The three endpoints of the sandbox, with the keys that docs/tokens.md has for the real ones.
+#[test]
+fn the_endpoints_of_the_page_are_asked_as_they_want_and_their_tokens_are_accepted() {
+    let sandbox = sandbox::Sandbox::start(sandbox::Options::default()).unwrap();
+    let page = include_str!("../../docs/tokens.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let entries = blocks.flat_map(|block| block.split("  - name: ").skip(1));
+    let mut count = 0;
+    for entry in entries.filter(|entry| entry.contains("token_request:")) {
+        let lines = entry.lines().skip_while(|line| !line.contains("auto_refresh_config:"));
+        let lines: Vec<&str> =
+            lines.map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+        let url = lines.iter().find_map(|line| line.trim().strip_prefix("token_url: ")).unwrap();
+        let url = url.trim_matches('"');
+        let path = url.split_once("://").unwrap().1.split_once('/').unwrap().1;
+        let lines = lines.join("\n").replace(url, &format!("{}/{path}", sandbox.url()));
+        let lines =
+            lines.replace("bearer_file: \"/etc/evertoken/github_token\"", "bearer_env: GITHUB");
+        let proxy = TestProxy::builder()
+            .variable("GITHUB", &sandbox.login())
+            .provider("P", "anthropic", &sandbox.url(), &lines)
+            .start();
+        let answered = proxy.ask(post(
+            "/v1/messages",
+            r#"{"model":"m","messages":[{"role":"user","content":"a"}]}"#,
+        ));
+        assert_eq!(answered.status, 200, "{lines}\n{}", answered.body);
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    assert_eq!((sandbox.counts().granted, sandbox.counts().refused), (3, 0));
+}

@@ -10,6 +10,7 @@ use tiny_http::{Header, Request, Response};
 
 use crate::device_page::{self, Visit};
 use crate::discovery;
+use crate::exchange::{Asked, Exchange};
 use crate::faults::{Fault, Faults};
 use crate::issuer::{Issuer, Outcome};
 use crate::manners::answer::{Answer, Values, fill, of_api};
@@ -134,6 +135,15 @@ impl State {
                     "requests_without_valid_token": self.refused.load(Ordering::SeqCst),
                 });
                 send(request, json_answer(200, &value));
+            }
+            path if let Some(endpoint) = Exchange::at(path) => {
+                let header = |name: &str| field(&request, name).map(str::to_owned);
+                let method = request.method().as_str().to_owned();
+                let query = request.url().split_once('?').map_or("", |(_, query)| query);
+                let asked = Asked { method: &method, header: &header, query };
+                let now_ms = self.now_ms();
+                let (status, answer) = lock(&self.issuer).exchange(endpoint, &asked, now_ms);
+                send(request, json_answer(status, &answer));
             }
             _ => match path.strip_prefix(RESOURCE_METADATA) {
                 Some(path) => {
