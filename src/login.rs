@@ -326,7 +326,10 @@ fn exchange_code(
     let request = attempt.token_request(&setup.config, code, redirect_uri, &assertions)?;
     let (answer, sent) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
-    Ok((read(setup, &answer, sent).map_err(LoginError::CodeRefused)?, sent))
+    let granted = read(setup, &answer, sent).map_err(|failure| {
+        LoginError::CodeRefused(failure.without(setup.config.secrets().chain([code])))
+    })?;
+    Ok((granted, sent))
 }
 
 fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, LoginError> {

@@ -90,7 +90,7 @@ fn revoke_all(setup: &Setup, endpoint: &Endpoint, tokens: &EndingTokens, report:
     // RFC 7009 §2.1: with the refresh token, an issuer also ends the access tokens of its grant, as far as it can.
     for (kind, token, access) in refresh.chain(access) {
         let outcome = match endpoint {
-            Endpoint::At(url) => revoke(setup, url, token, kind),
+            Endpoint::At(url) => revoke(setup, url, (token, kind), tokens),
             Endpoint::None => {
                 Err(NotRevoked::Unsupported("the issuer has no known revocation endpoint".into()))
             }
@@ -119,8 +119,13 @@ enum NotRevoked {
     Failed(String),
 }
 
-/// Revokes `token` at `url` (RFC 7009 §2.1).
-fn revoke(setup: &Setup, url: &str, token: &Secret, kind: &'static str) -> Result<(), NotRevoked> {
+/// Revokes `token`, one of `all`, at `url` (RFC 7009 §2.1).
+fn revoke(
+    setup: &Setup,
+    url: &str,
+    (token, kind): (&Secret, &'static str),
+    all: &EndingTokens,
+) -> Result<(), NotRevoked> {
     let stamp = Stamp::at(setup.clock.wall());
     let request = Assertions::of_client(&setup.config, &stamp)
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
@@ -132,7 +137,7 @@ fn revoke(setup: &Setup, url: &str, token: &Secret, kind: &'static str) -> Resul
     match grant::read(answer.status, &answer.headers, &answer.body, fields, sent) {
         // An answer without an error is a success, whatever its content (RFC 7009 §2.2).
         Ok(_) => Ok(()),
-        Err(failure) => match failure.what {
+        Err(failure) => match failure.without(setup.config.secrets().chain(all.secrets())).what {
             What::Status(_, Some(code)) if code == "unsupported_token_type" => {
                 Err(NotRevoked::Unsupported("the issuer revokes no tokens of this kind".into()))
             }

@@ -141,7 +141,7 @@ fn no_output_of_a_discovery_or_a_logout_holds_a_secret() {
             ),
             "/r" => fill(
                 400,
-                r#"{"error":"first-refresh-4a4a is unknown","error_description":"first-access-3f3f"}"#,
+                r#"{"error":"first-refresh-4a4a","error_description":"first-access-3f3f"}"#,
             ),
             _ => fill(401, ""),
         }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::clock::Timestamp;
 use crate::config::Missing;
 use crate::http::message::reason_phrase;
+use crate::secret::Secret;
 use crate::shortage::Shortage;
 
 /// The kind of next try that makes sense.
@@ -126,6 +127,14 @@ impl Failure {
     /// The issuer's metadata, which names the token endpoint, is not known.
     pub(in crate::token) fn no_metadata(why: impl Into<String>) -> Self {
         Self::passing(Reached::No, What::NoMetadata(why.into()))
+    }
+
+    /// The same without a code that quotes one of `secrets`.
+    pub(crate) fn without<'a>(mut self, mut secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        if let What::Status(_, code) = &mut self.what {
+            code.take_if(|code| secrets.any(|secret| secret.is_within(code)));
+        }
+        self
     }
 
     /// A secret is not there.

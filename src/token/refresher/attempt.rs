@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::clock::Moment;
-use crate::config::{AutoRefresh, GrantType};
+use crate::config::GrantType;
 use crate::token::assertion::blame;
 use crate::token::command::output;
 use crate::token::grant::{self, Class, Failure, Grant, TokenRequest, What};
@@ -41,15 +41,6 @@ enum NoGrant {
     Failed(Failure),
     /// The attempt was given up before anything was sent.
     Withdrawn(Hindrance),
-}
-
-/// The failure without a code that quotes a secret of the request.
-fn without_secrets(mut failure: Failure, config: &AutoRefresh, presented: &Presented) -> Failure {
-    if let What::Status(_, code) = &mut failure.what {
-        let mut secrets = config.secrets().chain(presented.token());
-        code.take_if(|code| secrets.any(|secret| secret.is_within(code)));
-    }
-    failure
 }
 
 impl From<Failure> for NoGrant {
@@ -176,7 +167,9 @@ impl RefreshAttempt<'_> {
             let grant = read(status, &headers, &body, &config.token_fields, sent.wall);
             return grant
                 .map_err(|failure| blame::blamed(failure, config, &headers, times))
-                .map_err(|failure| without_secrets(failure, config, presented).into());
+                .map_err(|failure| {
+                    failure.without(config.secrets().chain(presented.token())).into()
+                });
         };
         if orders.ends_command() {
             return Err(NoGrant::Withdrawn(Hindrance::CalledOff));

@@ -36,6 +36,13 @@ pub struct EndingTokens {
     pub come_again: bool,
 }
 
+impl EndingTokens {
+    /// All of them.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.refresh.iter().chain(self.access.iter().map(|access| &access.token))
+    }
+}
+
 /// Passes the tokens of the chain to `revoke`, and then stores that they are not used any more, here and in the shared
 /// store, if there is one. Returns the place; None if nothing was stored before.
 pub fn log_out(
