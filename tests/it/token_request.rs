@@ -162,6 +162,17 @@ fn the_token_of_another_provider_is_waited_for_and_followed() {
     eventually("the new token is there", || proxy.ask(get("/to/source/x")).body == "Bearer a3");
     assert_eq!(proxy.ask(post("/-/refresh/p", "")).status, 200);
     assert_eq!(proxy.ask(get("/to/p/x")).body, "Bearer for-a3");
+    // So does one that gives it another kind of credential.
+    let fixed = described(
+        TestProxy::builder(),
+        &provider.url(),
+        &endpoint.url(),
+        "{bearer_provider: source}",
+    );
+    let fixed = fixed.provider("Source", "anthropic", &provider.url(), "auth_value: fixed");
+    assert_eq!(proxy.reload(&fixed).status, 200);
+    assert_eq!(proxy.ask(post("/-/refresh/p", "")).status, 200);
+    assert_eq!(proxy.ask(get("/to/p/x")).body, "Bearer for-fixed");
 }
 
 #[test]
