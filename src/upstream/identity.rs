@@ -4,12 +4,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::{ClientCertificateFiles, secret_file};
 use crate::secret::Secret;
+use crate::signing::{Certificate, SigningKey};
 use crate::upstream::fault::Fault;
 use crate::upstream::roots;
 
@@ -65,19 +68,65 @@ impl Identity {
         let read = |path: &Path| {
             secret_file::read(path).map(Secret::new).map_err(|why| unusable(path, &why))
         };
-        let (chain, key) = (read(&self.files.chain)?, read(&self.files.key)?);
-        let hash = [chain.hash(), key.hash()].concat();
+        let (chain, key_text) = (read(&self.files.chain)?, read(&self.files.key)?);
+        let hash = [chain.hash(), key_text.hash()].concat();
         if let Some(same) = made.filter(|(of, _)| *of == hash) {
             return Ok(same.clone());
         }
         let certificates: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(chain.expose().as_bytes()).collect();
         let certificates = certificates.map_err(|why| unusable(&self.files.chain, &why))?;
-        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        let key = PrivateKeyDer::from_pem_slice(key_text.expose().as_bytes())
             .map_err(|why| unusable(&self.files.key, &why))?;
-        let config = roots::trusting(self.roots.clone())
-            .with_client_auth_cert(certificates, key)
-            .map_err(|why| unusable(&self.files.chain, &why))?;
+        let key = any_supported_type(&key).map_err(|why| unusable(&self.files.key, &why))?;
+        // rustls compares certificate and key too, but only of version 3; openssl writes version 1 without extensions.
+        if !fits(&chain, &key_text) {
+            return Err(unusable(&self.files.chain, &"it belongs to another key"));
+        }
+        let shown = Arc::new(SingleCertAndKey::from(CertifiedKey::new(certificates, key)));
+        let config = roots::trusting(self.roots.clone()).with_client_cert_resolver(shown);
         Ok((hash, Arc::new(config)))
+    }
+}
+
+/// True if the first certificate of a chain is that of the key, both in PEM.
+fn fits(chain: &Secret, key: &Secret) -> bool {
+    let certificate = Certificate::first_in(chain.expose());
+    let key = SigningKey::parse(key.expose());
+    certificate.is_ok_and(|certificate| key.is_ok_and(|key| certificate.is_of(&key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is made of these files of `tests/data/keys`.
+    fn made(chain: &str, key: &str) -> Result<Arc<ClientConfig>, String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
+        let files = ClientCertificateFiles { chain: folder.join(chain), key: folder.join(key) };
+        Identity::new(files, RootCertStore::empty()).config().map_err(|fault| fault.to_string())
+    }
+
+    /// rustls refuses them where it compares certificate and key.
+    #[test]
+    fn a_certificate_of_version_1_as_openssl_writes_it_could_not_be_shown() {
+        assert!(made("p256-expired-cert.pem", "p256.pem").is_ok());
+        assert!(made("rsa-cert.pem", "rsa-pkcs1.pem").is_ok());
+    }
+
+    #[test]
+    fn files_that_can_t_be_used_are_named() {
+        for (chain, key, part) in [
+            ("rsa-cert.pem", "p256.pem", "rsa-cert.pem' can't be used: it belongs to another key"),
+            ("rsa-cert.pem", "none.pem", "none.pem' can't be used"),
+            ("rsa-cert.pem", "rsa-cert.pem", "rsa-cert.pem' can't be used"),
+            ("rsa.pem", "rsa.pem", "rsa.pem' can't be used: it belongs to another key"),
+        ] {
+            let told = made(chain, key).unwrap_err();
+            assert!(
+                told.starts_with("the client certificate of '") && told.contains(part),
+                "{told}"
+            );
+        }
     }
 }
