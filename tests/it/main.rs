@@ -50,6 +50,7 @@ mod secrets; // no secret in any output at trace level
 mod several; // failover, cooldown, routes, credentials that others keep
 mod shutdown; // draining
 mod simulate; // 256 seeds of the token machine in virtual time
+mod simulate_assertions; // the same for a grant without a refresh token
 mod simulate_chain; // a whole proxy through orders, reloads, restarts and disks that fail
 mod simulate_hosts; // several hosts on one chain, in virtual time
 #[cfg(feature = "slow-tests")]
