@@ -66,6 +66,7 @@ test-clients: build ## the built binary under real programs and SDKs, two real i
 	$(CARGO) build --release --locked --package sandbox --bins
 	tests/clients/run login.py
 	tests/clients/run discovery.py
+	tests/clients/run assertions.py
 	tests/clients/run toolkit.py
 	tests/clients/run recipes.py
 	tests/clients/run tools.py
