@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustls::AlertDescription;
+
 use crate::http::chunked::BadFraming;
 use crate::http::head::BadHead;
 use crate::shortage::Shortage;
@@ -78,13 +80,19 @@ impl Fault {
 
     /// True if a kept connection that the provider had just closed may cause it.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(self, Self::Closed | Self::Cut | Self::Io(_))
+        matches!(
+            self,
+            Self::Closed | Self::Cut | Self::Io(_) | Self::Tls(rustls::Error::AlertReceived(_))
+        )
     }
 }
 
 /// A fault of TLS in words, with the remedy for an untrusted certificate.
 fn of_tls(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
+    if let rustls::Error::AlertReceived(alert) = error {
+        return of_alert(*alert);
+    }
     let rustls::Error::InvalidCertificate(bad) = error else { return error.to_string() };
     match bad {
         // A signature is also bad if an authority of the same name has another key now.
@@ -109,10 +117,34 @@ fn of_tls(error: &rustls::Error) -> String {
     }
 }
 
+/// An alert of the server's, with the remedy if it is about the client's certificate (RFC 8446 §6.2).
+fn of_alert(alert: AlertDescription) -> String {
+    use AlertDescription as Alert;
+    let said = rustls::Error::AlertReceived(alert).to_string();
+    match alert {
+        Alert::CertificateRequired => {
+            format!("{said}: the server wants a client certificate; name one as client_cert_file")
+        }
+        Alert::BadCertificate
+        | Alert::UnsupportedCertificate
+        | Alert::CertificateRevoked
+        | Alert::CertificateExpired
+        | Alert::CertificateUnknown
+        | Alert::UnknownCA => {
+            format!("{said}: the server refuses the client certificate (client_cert_file)")
+        }
+        _ => said,
+    }
+}
+
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         if let Some(shortage) = Shortage::of(&error) {
             return Self::Short(shortage);
+        }
+        let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(of_tls) = of_tls {
+            return Self::Tls(of_tls.clone());
         }
         match error.kind() {
             // rustls reports a connection that ended without a close_notify like this.

@@ -14,6 +14,7 @@ use crate::http::message::Headers;
 use crate::secret::Secret;
 use crate::upstream::connect::Connector;
 use crate::upstream::error::{SetupError, UpstreamError};
+use crate::upstream::fault::Fault;
 use crate::upstream::timeouts::Timeouts;
 
 mod route;
@@ -149,7 +150,7 @@ fn plain(error: &Error) -> String {
             io::ErrorKind::UnexpectedEof => "the connection was closed".to_owned(),
             _ => error.to_string(),
         },
-        Error::Rustls(error) => format!("TLS: {error}"),
+        Error::Rustls(error) => Fault::from(error.clone()).to_string(),
         Error::Protocol(_) => "the answer is not HTTP/1.1".to_owned(),
         Error::LargeResponseHeader(..) => {
             format!("the response head is over {HEAD_MAX_BYTES} bytes")

@@ -113,7 +113,7 @@ impl Wire {
                 Err(error) => {
                     // What is wrong is said to the server too, as far as it takes it.
                     let _ = tls.session.write_tls(&mut tls.lower);
-                    return Err(tls_fault(error));
+                    return Err(error.into());
                 }
             }
         }
@@ -132,14 +132,6 @@ impl Wire {
 /// Whether a read or write is to be tried again once the socket is ready.
 pub(super) fn is_not_now(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// An error of a read of TLS, which carries rustls' own.
-fn tls_fault(error: io::Error) -> Fault {
-    match error.downcast::<rustls::Error>() {
-        Ok(of_tls) => Fault::Tls(of_tls),
-        Err(other) => other.into(),
-    }
 }
 
 impl Tls {

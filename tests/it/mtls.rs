@@ -41,8 +41,17 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// A server that refuses clients without a certificate, if `wants_one` holds.
+    fn start_with(wants_one: bool) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Authorities of one name would be taken for each other.
+        params.distinguished_name.push(rcgen::DnType::CommonName, address.to_string());
         let key = KeyPair::generate().unwrap();
         let authority = params.self_signed(&key).unwrap();
         let (authority_pem, authority_der) = (authority.pem(), authority.der().clone());
@@ -52,18 +61,17 @@ impl Server {
         let mut roots = RootCertStore::empty();
         roots.add(authority_der).unwrap();
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let verifier = if wants_one { verifier } else { verifier.allow_unauthenticated() };
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+            .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(
                 vec![CertificateDer::from(own.der)],
                 PrivateKeyDer::from_pem_text(&own.key),
             )
             .unwrap();
         let (config, seen) = (Arc::new(config), Arc::<Mutex<Vec<Seen>>>::default());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let of_thread = seen.clone();
         let run = move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -216,6 +224,25 @@ fn a_renewed_certificate_is_shown_in_the_next_handshake_and_one_without_its_key_
     assert_eq!(of_token.1.unwrap(), two.der);
     std::fs::remove_file(folder.path().join("key.pem")).unwrap();
     assert_eq!(shown(), two.der);
+}
+
+#[test]
+fn a_server_that_refuses_the_client_certificate_or_its_lack_is_said_to() {
+    let server = Server::start_with(true);
+    let folder = tempfile::tempdir().unwrap();
+    let stranger = Server::start().client("stranger");
+    write(folder.path(), "chain.pem", &stranger.chain);
+    write(folder.path(), "key.pem", &stranger.key);
+    let refused = proxy(&server, folder.path(), "").ask(get("/x"));
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.body.contains("the server refuses the client certificate"), "{}", refused.body);
+    // The provider's own connections show none.
+    let client = server.client("one");
+    write(folder.path(), "chain.pem", &client.chain);
+    write(folder.path(), "key.pem", &client.key);
+    let refused = proxy(&server, folder.path(), "").ask(get("/x"));
+    assert_eq!(refused.status, 502, "{}", refused.body);
+    assert!(refused.body.contains("the server wants a client certificate"), "{}", refused.body);
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Transport for Wired {
         let timeout = timeout.for_write();
         let output = &self.buffers.output()[..amount];
         let mut talk = talk(&mut self.wire, &self.watch, timeout);
-        talk.say(output).map_err(|fault| error_of(fault, timeout))
+        talk.say(output).map_err(|fault| error_of(reason_of_end(&mut talk, fault), timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
@@ -146,6 +146,18 @@ impl Transport for Wired {
 fn talk<'a>(wire: &'a mut Wire, watch: &'a Watch, timeout: NextTimeout) -> Talk<'a> {
     let left = timeout.not_zero().map_or(std::time::Duration::MAX, |left| *left);
     Talk { wire, watch, deadline: Deadline::after(left) }
+}
+
+/// The reason why a connection ended while it was written to: a server that refuses the client's certificate in TLS 1.3
+/// says so in an alert, and closes, when the client has sent its request already.
+fn reason_of_end(talk: &mut Talk<'_>, fault: Fault) -> Fault {
+    if !matches!(fault, Fault::Io(_) | Fault::Closed) {
+        return fault;
+    }
+    match talk.hear_some(&mut [0]) {
+        Err(alert @ Fault::Tls(_)) => alert,
+        Ok(_) | Err(_) => fault,
+    }
 }
 
 fn error_of(fault: Fault, timeout: NextTimeout) -> Error {
