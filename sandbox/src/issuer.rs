@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+use crate::assertions::{CLIENT_ASSERTION_TYPE, JWT_BEARER, Judge, TOKEN_EXCHANGE};
 pub use crate::common::CLIENT_ID;
 use crate::common::{Answer, random, refusal};
 use crate::discovery;
@@ -43,6 +44,10 @@ pub struct Issuer {
     logins: Logins,
     /// The ids of the public clients that registered.
     registered: HashSet<String>,
+    /// Judges assertions and subject tokens.
+    judge: Judge,
+    /// The audiences of assertions: this issuer, and its token endpoint.
+    audiences: Vec<String>,
     /// The counts since the start.
     pub counts: Counts,
 }
@@ -101,8 +106,20 @@ impl Issuer {
             rng,
             logins: Logins::default(),
             registered: HashSet::new(),
+            judge: Judge::default(),
+            audiences: Vec::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Assertions are for `audiences` from now on.
+    pub fn serves(&mut self, audiences: Vec<String>) {
+        self.audiences = audiences;
+    }
+
+    /// Takes assertions and subject tokens that are signed with the private half of `pem`; false if it is no public key.
+    pub fn learn_key(&mut self, pem: &str) -> bool {
+        self.judge.learn(pem)
     }
 
     /// The secret of [`CLIENT_ID`], unless it is a public client.
@@ -162,10 +179,14 @@ impl Issuer {
     ) -> Outcome {
         let wrong = request.wrong(&self.manners, has_header);
         let is_own = request.client_auth == ClientAuth::None && self.is_registered(&request.params);
-        let outcome = match wrong.filter(|wrong| *wrong != Wrong::Client || !is_own) {
+        let asserts = self.asserts_client(&request.params, now_ms);
+        let needs_none = asserts == Some(true) || is_own || is_without_client(&request.params);
+        let outcome = match wrong.filter(|wrong| *wrong != Wrong::Client || !needs_none) {
             Some(Wrong::Request) => Outcome::WrongRequest,
             Some(Wrong::Header) => Outcome::HeaderMissing,
             Some(Wrong::Client) => Outcome::WrongClient,
+            None if asserts == Some(false) => Outcome::WrongClient,
+            None if !needs_none && !self.knows_client(&request.params) => Outcome::WrongClient,
             None => self.decide(&request.params, now_ms),
         };
         match outcome {
@@ -177,10 +198,17 @@ impl Issuer {
 
     fn decide(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Outcome {
         let get = |name: &str| params.get(name).map_or("", String::as_str);
-        if !self.knows_client(params) {
-            return Outcome::WrongClient;
-        }
+        let now_secs = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
         match get("grant_type") {
+            JWT_BEARER => {
+                let audiences = self.audiences.clone();
+                let is_good = self.judge.of_grant(get("assertion"), &audiences, now_secs);
+                self.granted_if(is_good, now_ms)
+            }
+            TOKEN_EXCHANGE => {
+                let is_good = self.judge.of_subject(get("subject_token"), now_secs);
+                self.granted_if(is_good && !get("subject_token_type").is_empty(), now_ms)
+            }
             "authorization_code" if self.logins.redeem(params, now_ms) => self.logged_in(now_ms),
             "authorization_code" => Outcome::Dead,
             "urn:ietf:params:oauth:grant-type:device_code" => {
@@ -197,6 +225,30 @@ impl Issuer {
             "" => Outcome::WrongRequest,
             _ => Outcome::Other(refusal(400, "unsupported_grant_type")),
         }
+    }
+
+    fn granted_if(&mut self, is_good: bool, now_ms: u64) -> Outcome {
+        if !is_good {
+            return Outcome::Other(refusal(400, "invalid_grant"));
+        }
+        let family = self.new_family(now_ms);
+        self.grant(family, None, now_ms)
+    }
+
+    /// Whether the client's assertion is to be believed (RFC 7523 §2.2); None without one.
+    fn asserts_client(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Option<bool> {
+        let token = params.get("client_assertion")?;
+        let now_secs = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+        let is_jwt =
+            params.get("client_assertion_type").map(String::as_str) == Some(CLIENT_ASSERTION_TYPE);
+        let (secret, audiences) = (self.client_secret.clone(), self.audiences.clone());
+        Some(is_jwt && self.judge.of_client(token, (CLIENT_ID, &secret), &audiences, now_secs))
+    }
+
+    /// True if the client of a request authenticates in one way or another.
+    fn is_authenticated(&mut self, params: &HashMap<String, String>, now_ms: u64) -> bool {
+        let asserts = self.asserts_client(params, now_ms);
+        asserts.unwrap_or_else(|| self.knows_client(params))
     }
 
     fn knows_client(&self, params: &HashMap<String, String>) -> bool {
@@ -226,8 +278,8 @@ impl Issuer {
     }
 
     /// Answers a revocation (RFC 7009 §2): a refresh token ends its login, and an unknown token is no error.
-    pub fn revoke(&mut self, params: &HashMap<String, String>) -> Answer {
-        if !self.knows_client(params) {
+    pub fn revoke(&mut self, params: &HashMap<String, String>, now_ms: u64) -> Answer {
+        if !self.is_authenticated(params, now_ms) {
             return refusal(401, "invalid_client");
         }
         let Some(token) = params.get("token") else { return refusal(400, "invalid_request") };
@@ -278,7 +330,7 @@ impl Issuer {
 
     /// Answers a device authorization request.
     pub fn device(&mut self, params: &HashMap<String, String>, own: &str, now_ms: u64) -> Answer {
-        if !self.knows_client(params) {
+        if !self.is_authenticated(params, now_ms) {
             return refusal(401, "invalid_client");
         }
         self.logins.new_device(own, &mut self.rng, now_ms)
@@ -370,6 +422,12 @@ fn jwt(id: &str, exp: u64, more: &Map<String, Value>) -> String {
         claims[name] = value.clone();
     }
     format!("{}.{}.{}", part(&json!({"alg": "none", "typ": "JWT"})), part(&claims), "c2FuZGJveA")
+}
+
+/// True for a grant that is its own proof, from nobody in particular.
+fn is_without_client(params: &HashMap<String, String>) -> bool {
+    let grant = params.get("grant_type").map(String::as_str);
+    matches!(grant, Some(JWT_BEARER | TOKEN_EXCHANGE)) && !params.contains_key("client_secret")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! faults on request. [`server`] serves them on a port with `tiny_http`, and [`folder`] is a demo's folder.
 //! Everything is on 127.0.0.1, and nothing here is meant for anything but trying and testing.
 
+mod assertions;
 mod common;
 pub mod device_page;
 pub mod discovery;

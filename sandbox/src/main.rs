@@ -17,6 +17,7 @@ use signal_hook::iterator::Signals;
 
 const USAGE: &str = "\
 Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overlap SECONDS] [--manner KIND|FILE]
+                     [--public-key FILE]
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
 serve  an OAuth issuer and a model provider on 127.0.0.1; both describe themselves, so `evertoken login --discover`
@@ -25,6 +26,7 @@ serve  an OAuth issuer and a model provider on 127.0.0.1; both describe themselv
        its credential), /computeMetadata/v1/instance/service-accounts/default/token and /metadata/identity/oauth2/token
 demo   the same with evertoken in front of it, and a curl line to try; a second one takes another folder and port
 
+--public-key  a PEM file: the issuer takes assertions and subject tokens that are signed with its private half
 --manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of
           KINDS
           or a YAML file like those of sandbox/manners
@@ -80,7 +82,11 @@ fn manners(arguments: &[String]) -> Result<Manners, String> {
 fn start(arguments: &[String], port: u16) -> Result<Sandbox, String> {
     let delay = option(arguments, "--event-delay")?.map(Duration::from_millis);
     let manners = manners(arguments)?;
+    let key: Option<String> = option(arguments, "--public-key")?;
+    let read =
+        |file: String| std::fs::read_to_string(&file).map_err(|why| format!("{file}: {why}"));
     let options = Options {
+        public_keys: key.map(read).transpose()?.into_iter().collect(),
         port,
         manners: Some(manners),
         event_delay: delay.unwrap_or(EVENT_DELAY),

@@ -40,6 +40,8 @@ pub struct Options {
     pub rotates: bool,
     /// The time for which a used refresh token still works.
     pub overlap: Duration,
+    /// Public keys (PEM) of assertions and subject tokens.
+    pub public_keys: Vec<String>,
 }
 
 impl Options {
@@ -64,6 +66,7 @@ impl Default for Options {
             event_delay: EVENT_DELAY,
             rotates: true,
             overlap: Duration::ZERO,
+            public_keys: Vec::new(),
         }
     }
 }
@@ -83,9 +86,17 @@ impl Sandbox {
         let server = Arc::new(server);
         let address = server.server_addr().to_ip().ok_or(std::io::ErrorKind::AddrNotAvailable)?;
         let manners = options.manners();
+        let url = format!("http://{address}");
+        let mut issuer = Issuer::new(manners.clone(), fastrand::Rng::new());
+        issuer.serves(vec![url.clone(), format!("{url}/oauth/token")]);
+        if !options.public_keys.iter().all(|pem| issuer.learn_key(pem)) {
+            let wanted =
+                "a public key must be an RSA, P-256 or Ed25519 key in PEM (BEGIN PUBLIC KEY)";
+            return Err(std::io::Error::other(wanted));
+        }
         let state = Arc::new(State {
-            url: format!("http://{address}"),
-            issuer: Mutex::new(Issuer::new(manners.clone(), fastrand::Rng::new())),
+            url,
+            issuer: Mutex::new(issuer),
             manners,
             clock: options.clock.unwrap_or_else(system_clock),
             event_delay: options.event_delay,

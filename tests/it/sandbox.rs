@@ -169,3 +169,98 @@ fn what_a_kind_answers_is_queued_by_its_name() {
         assert_eq!(ask(sandbox.address(), post(&format!("/control/{what}"), "")).status, 200);
     }
 }
+
+/// A sandbox that knows the public halves of the keys in `tests/data/keys`.
+fn knowing_keys() -> Sandbox {
+    let public_keys = ["public", "p256-public", "ed25519-public"].map(data_key);
+    let options = Options {
+        event_delay: Duration::ZERO,
+        public_keys: public_keys.into(),
+        ..Options::default()
+    };
+    Sandbox::start(options).unwrap()
+}
+
+fn data_key(name: &str) -> String {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
+    std::fs::read_to_string(folder.join(format!("{name}.pem"))).unwrap()
+}
+
+/// A provider whose `auto_refresh_config` has these lines.
+fn with_config(sandbox: &Sandbox, lines: &str) -> Builder {
+    let lines: String = lines.lines().map(|line| format!("  {line}\n")).collect();
+    let lines =
+        format!("auto_refresh_config:\n  token_url: {}/oauth/token\n{lines}", sandbox.url());
+    TestProxy::builder()
+        .variable("CLIENT_ID", sandbox::issuer::CLIENT_ID)
+        .variable("CLIENT_SECRET", &sandbox.client_secret())
+        .provider("P", "anthropic", &sandbox.url(), &lines)
+}
+
+#[test]
+fn an_issuer_that_knows_the_key_believes_each_assertion_once() {
+    let sandbox = knowing_keys();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/keys");
+    let machine = "client_id_env: CLIENT_ID\ngrant_type: client_credentials\n";
+    let key = |file: &str, more: &str| {
+        format!("{machine}client_assertion: {{key_file: '{folder}/{file}.pem'{more}}}")
+    };
+    for lines in [
+        key("rsa", ""),
+        key("rsa-pkcs1", ", algorithm: PS256"),
+        key("p256-sec1", ""),
+        key("ed25519", ", lifetime: 3600"),
+        format!("{machine}client_secret_env: CLIENT_SECRET\nclient_auth: client_secret_jwt"),
+        format!(
+            "grant_type: jwt_bearer\nassertion: {{key_file: '{folder}/p256.pem', claims: {{iss: robot}}}}"
+        ),
+    ] {
+        let proxy = with_config(&sandbox, &lines).start();
+        assert_eq!(proxy.ask(post("/v1/messages", MESSAGE)).status, 200, "{lines}");
+        let again =
+            proxy.ask("POST /-/refresh/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(again.status, 200, "{lines}: {}", again.body);
+    }
+    for (lines, part) in [
+        (key("p384-sec1", ""), "401 Unauthorized (invalid_client)"),
+        (key("rsa", ", claims: {aud: 'https://other.test'}"), "401 Unauthorized (invalid_client)"),
+        (key("rsa", ", claims: {sub: other}"), "401 Unauthorized (invalid_client)"),
+        (key("rsa", ", lifetime: 3601"), "401 Unauthorized (invalid_client)"),
+        (
+            format!(
+                "grant_type: jwt_bearer\nassertion: {{key_file: '{folder}/p384-sec1.pem', claims: {{iss: robot}}}}"
+            ),
+            "400 Bad Request (invalid_grant); the issuer refuses the assertion: compare its key",
+        ),
+    ] {
+        let refused = with_config(&sandbox, &lines).start().ask(post("/v1/messages", MESSAGE));
+        assert!(
+            refused.status == 403 && refused.body.replace('\\', "").contains(part),
+            "{lines}: {}",
+            refused.body
+        );
+    }
+}
+
+#[test]
+fn an_assertion_of_a_clock_that_is_off_is_refused_and_the_difference_is_said() {
+    let sandbox = knowing_keys();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/keys");
+    let lines = format!(
+        "client_id_env: CLIENT_ID\ngrant_type: client_credentials\nclient_assertion: {{key_file: '{folder}/p256.pem'}}"
+    );
+    for (ahead_ms, side) in
+        [(7_200_000, "s ahead of the issuer's"), (-7_200_000, "s behind the issuer's")]
+    {
+        let system = evertoken::testing::Clock::system();
+        let clock = evertoken::testing::Clock::from_fn(move || {
+            let now = system.now();
+            evertoken::testing::Moment { wall: now.wall.plus_millis(ahead_ms), ..now }
+        });
+        let proxy = with_config(&sandbox, &lines).clock(clock).start();
+        let refused = proxy.ask(post("/v1/messages", MESSAGE));
+        assert_eq!(refused.status, 503, "tried again soon: {}", refused.body);
+        let said = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(said.contains("this machine's clock is 7") && said.contains(side), "{said}");
+    }
+}

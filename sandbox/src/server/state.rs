@@ -90,7 +90,7 @@ impl State {
             }
             "/oauth/revoke" => {
                 let asked = token_request(&request, &body).params;
-                let (status, answer) = lock(&self.issuer).revoke(&asked);
+                let (status, answer) = lock(&self.issuer).revoke(&asked, self.now_ms());
                 send(request, json_answer(status, &answer));
             }
             "/oauth/register" => {
