@@ -272,6 +272,7 @@ fn no_output_holds_a_key_an_assertion_or_a_subject_token_at_trace_level() {
     });
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key.pem"), key("rsa.pem")).unwrap();
+    std::fs::write(folder.path().join("chain.pem"), key("rsa-cert.pem")).unwrap();
     std::fs::write(folder.path().join("ready"), "ready-assertion-5e5e").unwrap();
     let config = format!(
         "settings: {{port: 0, state_dir: state}}
@@ -282,6 +283,9 @@ providers:
          grant_type: jwt_bearer, assertion: {{token_file: ready}}}}}}
   - {{name: C, type: generic, base_url: 'http://127.0.0.1:9', auto_refresh_config: {{token_url: '{0}', \
          grant_type: token_exchange, subject_token_env: SUBJECT}}}}
+  - {{name: D, type: generic, base_url: 'http://127.0.0.1:9', client_cert: true, auto_refresh_config: {{token_url: '{0}', \
+         grant_type: token_exchange, subject_token_env: SUBJECT, client_id_env: SUBJECT, client_cert_file: chain.pem, \
+         client_key_file: key.pem}}}}
 ",
         issuer.url()
     );
@@ -292,7 +296,7 @@ providers:
     eventually("all were refused", || {
         let refused =
             binary.lines().iter().filter(|line| line.contains("Failed to refresh")).count();
-        refused >= 3
+        refused >= 4
     });
     let pages =
         ["/-/", "/-/status", "/-/metrics", "/to/a/x"].map(|page| ask(address, get(page)).body);

@@ -299,6 +299,27 @@ fn a_device_code_is_waited_for() {
 }
 
 #[test]
+fn a_client_that_signs_its_requests_logs_in_and_out() {
+    let signs = "client_auth: client_secret_jwt";
+    let place = Place::new(&format!("{BROWSER}\nrevocation_url: URL/oauth/revoke\n{signs}"));
+    place.log_in();
+    let refresh = run(place.folder.path(), &["refresh"], &place.variables());
+    assert_eq!(refresh.status.code(), Some(0), "{}", text(&refresh.stderr));
+    let out = run(place.folder.path(), &["logout", "--provider", "the-p"], &place.variables());
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out.stderr));
+    assert_eq!(place.sandbox.counts().revoked, 2, "{}", text(&out.stderr));
+    // Each poll for a code has an assertion of its own, because the issuer takes each only once.
+    place.configure(&format!("device_authorization_url: URL/oauth/device\n{signs}"));
+    let (mut login, _stdin) = place.login(&[]);
+    let line = login.wait_for("and type in this code: ");
+    let user_code = line.rsplit_once(": ").unwrap().1.to_owned();
+    let refused = place.sandbox.counts().refused;
+    eventually("it asked once in vain", || place.sandbox.counts().refused > refused);
+    assert!(place.sandbox.answer_device(&user_code, true));
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+}
+
+#[test]
 fn refusals_reach_the_person_in_words() {
     let place = Place::new("authorization_url: URL/oauth/authorize?deny=1");
     let (mut login, _stdin) = place.login(&[]);
