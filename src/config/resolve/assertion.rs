@@ -341,6 +341,14 @@ mod tests {
         ] {
             refused(&with_config(&grant(lines)), message);
         }
+        // An unknown word is told, and not what only follows from it.
+        refused(
+            &with_config(
+                "token_url: https://i/t\ngrant_type: jwt-bearer\nassertion: {key_file: /p256}",
+            ),
+            "f:8:19: 'grant_type' must be one of \"refresh_token\", \"client_credentials\", \"jwt_bearer\", \
+             \"token_exchange\", not \"jwt-bearer\"; did you mean \"jwt_bearer\"?",
+        );
         refused(
             &with_config(
                 "token_url: https://i/t\ngrant_type: jwt_bearer\nassertion: {key_file: /p256}",

@@ -64,7 +64,7 @@ pub(super) fn read_auto_refresh(
     let known_grant = GrantChoice::read(&section);
     let client_secret = sources.secret(&section, "client_secret_env", "client_secret_file", false);
     let choice = known_grant.unwrap_or(GrantChoice::RefreshToken);
-    let grant_type = grant::read(&section, choice, enabled, sources);
+    let grant_type = grant::read(&section, known_grant, enabled, sources);
     let client_certificate = client_certificate::read(&section, sources);
     let has = client_auth::Has {
         secret: client_secret.is_some(),
@@ -72,7 +72,8 @@ pub(super) fn read_auto_refresh(
     };
     let client_auth = client_auth::read(&section, choice, has, sources);
     let login = login_endpoints::read(&section, choice);
-    let needs_client = !choice.needs_no_client() || client_auth != ClientAuth::None;
+    let is_of_client = known_grant.is_some_and(|choice| !choice.needs_no_client());
+    let needs_client = is_of_client || client_auth != ClientAuth::None;
     let client_id = read_client_id(&section, sources, enabled && needs_client);
     grant::check_issuer(&section, &grant_type, client_id.is_some());
     let seed = read_seed(&section, known_grant, !enabled || login.exist(), sources);

@@ -67,10 +67,15 @@ impl GrantChoice {
 /// Reads the keys of the chosen grant, and reports those of others.
 pub(super) fn read(
     section: &Section<'_>,
-    choice: GrantChoice,
+    choice: Option<GrantChoice>,
     is_enabled: bool,
     sources: &Sources<'_>,
 ) -> GrantType {
+    let Some(choice) = choice else {
+        // An unknown word was reported; the keys of no grant are wrong because of it.
+        let _ = EXCHANGE_KEYS.iter().chain(&["assertion"]).filter(|key| section.has(key)).count();
+        return GrantType::RefreshToken;
+    };
     if choice != GrantChoice::JwtBearer {
         refuse(section, &["assertion"], "jwt_bearer");
     }
