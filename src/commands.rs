@@ -11,6 +11,7 @@ mod check;
 mod common;
 mod discover;
 mod exec;
+mod interruption;
 mod login;
 mod logout;
 mod obtain;

@@ -33,5 +33,6 @@ pub(crate) mod scope;
 pub(crate) mod sender;
 pub(crate) mod state_file;
 pub(crate) mod store;
+pub(crate) mod uninterrupted;
 pub(crate) mod waiting;
 pub(crate) mod watched;

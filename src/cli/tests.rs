@@ -148,6 +148,8 @@ fn mistakes_are_named() {
         ("exec --env A a", "unexpected argument 'a'"),
         ("exec --env A=b -- a", "the name alone"),
         ("exec --env= -- a", "OPENAI_API_KEY"),
+        ("exec --env A,B -- a", "once for each variable"),
+        ("exec --env $A -- a", "OPENAI_API_KEY"),
         ("--listen 8080", "HOST:PORT"),
         ("--listen :8080", "HOST:PORT"),
         ("--listen a:99999", "HOST:PORT"),

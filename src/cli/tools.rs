@@ -87,7 +87,12 @@ fn variable(text: &str) -> Result<String, &'static str> {
     if text.contains('=') {
         return Err("write the name alone, because its value is the token");
     }
-    if text.is_empty() || text.contains('\0') {
+    if text.contains(',') {
+        return Err("write --env once for each variable");
+    }
+    // No program asks for such a name.
+    let is_odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '$';
+    if text.is_empty() || text.contains(is_odd) {
         return Err("write the name of a variable, such as OPENAI_API_KEY");
     }
     Ok(text.to_owned())

@@ -19,15 +19,11 @@ use crate::environment_file;
 use crate::logger;
 use crate::regular_file;
 use crate::supervisor::Supervisor;
-use crate::thread;
-use crate::token::command;
 use crate::token::group::{Group, groups};
 use crate::token::refresher::{Setup, obtain_once};
 use crate::token::store::{PostingKey, TokenStore};
 use log::{error, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::consts::SIGXFSZ;
 
 /// The end of a command: success, or the exit code of a failure that people were told.
 pub(super) type Done = Result<(), ExitCode>;
@@ -280,31 +276,6 @@ pub(super) fn setup_of(
     }
     let place = assemble::place_of(group, config);
     assemble::refresher_setup(posting, group, &place, config, store, environment, &keys)
-}
-
-/// Has a signal that ends this process end the token commands that it runs too; each has a process group of its own,
-/// which a terminal's Ctrl-C does not reach.
-pub(super) fn end_commands_with_this(config: &Config) {
-    let runs_one = |one: &Provider| matches!(&one.credential, Credential::Refreshed(refresh) if refresh.command().is_some());
-    if !config.providers.iter().any(runs_one) {
-        return;
-    }
-    let wait = |mut signals: Signals| {
-        for signal in signals.forever() {
-            command::kill_all();
-            // Only this process is left to end.
-            let _ = emulate_default_handler(signal);
-        }
-    };
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
-    match signals
-        .and_then(|signals| thread::spawn("signals", SIGNAL_STACK_BYTES, move || wait(signals)))
-    {
-        Ok(thread) => thread.detach(),
-        Err(error) => {
-            warn!("A token_command would outlive this process if a signal ends it: {error}");
-        }
-    }
 }
 
 /// The reason why the tokens of `provider` are not refreshed.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use crate::cli::Files;
@@ -31,5 +32,14 @@ pub(crate) fn run(
     let variables = variables.iter().map(|name| (name, token.secret.expose()));
     let error = Command::new(program).args(arguments).envs(variables).exec();
     let code = if error.kind() == ErrorKind::NotFound { NO_COMMAND } else { CANT_RUN };
-    Err(tell(format_args!("{} can't be run: {error}", program.display()), code))
+    let is_there = program.to_string_lossy().contains('/') && Path::new(program).exists();
+    let why = match error.kind() {
+        // The system says the same of the program and of what it needs.
+        ErrorKind::NotFound if is_there => {
+            "the interpreter that it names does not exist".to_owned()
+        }
+        _ => error.to_string(),
+    };
+    let shown = if program.is_empty() { "''".into() } else { program.display().to_string() };
+    Err(tell(format_args!("{shown} can't be run: {why}"), code))
 }

@@ -1,6 +1,7 @@
 //! Gets an access token for `evertoken token` and `evertoken exec`: from the running instance, else from the state
 //! folder.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use log::debug;
 use serde_json::Value;
 
+use crate::bound::connect_unix;
 use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::resolve::Problem;
@@ -24,12 +26,15 @@ use crate::token::store::TokenStore;
 use crate::token::watched::Watched;
 
 use crate::commands::common::{
-    BAD_CONFIG, FAILED, USAGE, Variables, end_commands_with_this, environment, inspect,
-    provider_called, say_all, setup_of, start_log, tell,
+    BAD_CONFIG, FAILED, USAGE, Variables, environment, inspect, provider_called, say_all, setup_of,
+    start_log, tell,
 };
+use crate::commands::interruption::end_on_signals;
 
 /// The longest wait for the instance's answer: it may wait for its first token.
 const ANSWER_MAX: Duration = FIRST_TOKEN_WAIT.saturating_add(Duration::from_secs(5));
+/// The longest wait for a connection: the instance is on this machine.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Warnings and errors go to stderr, because stdout is for the token.
 const LOG: Options = Options { format: Format::Text, is_quiet: true };
 
@@ -105,7 +110,14 @@ fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
     let is_unix = |address: &&ListenAddress| matches!(address, ListenAddress::Unix { .. });
     let (sockets, ports): (Vec<_>, Vec<_>) = settings.listen.iter().partition(is_unix);
     let ports = ports.into_iter().filter(|_| key.is_some());
-    for url in sockets.into_iter().chain(ports).filter_map(|address| url_at(address).ok()) {
+    // Of an instance of another user. Its tokens are not ours to refresh.
+    let mut refused = None;
+    for address in sockets.into_iter().chain(ports) {
+        let Ok(url) = url_at(address) else { continue };
+        if let Some(why) = closed_to_us(address) {
+            refused = Some(why);
+            continue;
+        }
         let instance = Instance { url, key: key.clone() };
         let path = format!("/-/token/{}", slug::in_path(&provider.slug));
         match get(&instance, &path, ANSWER_MAX) {
@@ -113,23 +125,41 @@ fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
                 Some(token) => return FromInstance::Token(token),
                 None => debug!("{} answers with no token", instance.url),
             },
-            Ok((_, text)) => match no_token(&text) {
+            Ok((status, text)) => match no_token(&text) {
                 Some(why) => return FromInstance::None(why),
+                None if is_unix(&address) && status == 403 => {
+                    let said = message(&text).unwrap_or(text);
+                    refused = Some(format!("{} gives no token: {said}", instance.url));
+                }
                 None => debug!("{} gives no token: {text}", instance.url),
             },
             Err(error) => debug!("{error}"),
         }
     }
-    FromInstance::Unasked
+    refused.map_or(FromInstance::Unasked, FromInstance::None)
+}
+
+/// The reason why we may not connect to an instance's unix socket.
+fn closed_to_us(address: &ListenAddress) -> Option<String> {
+    let ListenAddress::Unix { path, .. } = address else { return None };
+    let error = connect_unix(path, CONNECT_MAX).err()?;
+    let is_closed = error.kind() == ErrorKind::PermissionDenied;
+    is_closed.then(|| {
+        format!("{address} can't be reached: {error}; run this as the user that runs evertoken, or as root")
+    })
 }
 
 /// The message of an answer which says that the instance itself has no valid token.
 fn no_token(text: &str) -> Option<String> {
     let answer: Value = serde_json::from_str(text).ok()?;
-    let error = &answer["error"];
-    let is_about_token =
-        matches!(error["code"].as_str(), Some("token_unavailable" | "login_needed"));
-    error["message"].as_str().filter(|_| is_about_token).map(str::to_owned)
+    let code = answer["error"]["code"].as_str();
+    matches!(code, Some("token_unavailable" | "login_needed")).then(|| message(text))?
+}
+
+/// The message of an answer that is an error.
+fn message(text: &str) -> Option<String> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    answer["error"]["message"].as_str().map(str::to_owned)
 }
 
 /// The token on disk, refreshed if it must be.
@@ -172,7 +202,7 @@ fn refreshed(
     let group = group.ok_or_else(|| format!("{} is not refreshed", provider.name))?;
     let store = Arc::new(TokenStore::default());
     let mut environment = environment(clock.clone());
-    end_commands_with_this(config);
+    end_on_signals();
     let setup = setup_of(KEY, group, config, &store, &mut environment);
     obtain_once(setup.map_err(|error| error.to_string())?);
     let mut posting = (*store.read(KEY)).clone();

@@ -8,14 +8,14 @@ use crate::token::group::{Group, groups};
 use crate::token::refresher::refresh_once;
 
 use crate::commands::common::{
-    Done, FAILED, USAGE, begin, end_commands_with_this, fail, not_refreshed, provider_called,
-    refresher,
+    Done, FAILED, USAGE, begin, fail, not_refreshed, provider_called, refresher,
 };
+use crate::commands::interruption::end_on_signals;
 
 /// Refreshes one provider, or every enabled one.
 pub(crate) fn run(files: &Files, wanted: Option<&str>, log: logger::Options) -> Done {
     let (config, mut environment) = begin(files, log)?;
-    end_commands_with_this(&config);
+    end_on_signals();
     let meant = wanted.map(|name| provider_called(name, &config)).transpose()?;
     let is_meant = |group: &&Group| match meant {
         Some(index) => group.members.contains(&index),

@@ -1,7 +1,8 @@
 //! `evertoken token` and `evertoken exec`: for tools that can't be pointed at a proxy.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -11,6 +12,7 @@ use rustix::process::Signal;
 use crate::support::binary::{Binary, command, run, text};
 use crate::support::issuer::StrictIssuer;
 use crate::support::peer::{Peer, answer};
+use crate::support::{eventually, unwritable};
 
 const VARIABLES: [(&str, &str); 3] =
     [("ID", "the-client"), ("SEED", "the-seed"), ("PATH", "/usr/local/bin:/usr/bin:/bin")];
@@ -381,5 +383,119 @@ fn no_output_but_the_token_holds_a_secret_at_trace_level() {
         for secret in ["the-seed", "access-the", "refresh-the", "the-client"] {
             assert!(!told.contains(secret), "{secret} in {told}");
         }
+    }
+}
+
+/// A signal ended the command at once: the issuer had used up the refresh token, and the next one was lost.
+#[test]
+fn a_signal_during_a_refresh_costs_no_refresh_token() {
+    for arguments in [&["token"][..], &["refresh"], &["exec", "--env", "A", "--", "true"]] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let issuer = StrictIssuer::start(3600);
+            let folder = configured("", &issuer.url());
+            let held = issuer.hold_next();
+            let mut started = Binary::start(folder.path(), arguments, &VARIABLES);
+            eventually("the issuer is asked", || issuer.presented().len() == 1);
+            started.signal(signal);
+            started.wait_for("a second signal ends this at once");
+            drop(held);
+            assert_eq!(started.code(), None, "it ends by the signal");
+            assert_eq!(
+                token(folder.path(), &[]),
+                "access-the-seed-1\n",
+                "{arguments:?} {signal:?}"
+            );
+            assert_eq!(issuer.presented(), ["the-seed"]);
+        }
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_command_at_once() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    let held = issuer.hold_next();
+    let mut started = Binary::start(folder.path(), &["token"], &VARIABLES);
+    eventually("the issuer is asked", || issuer.presented().len() == 1);
+    started.signal(Signal::INT);
+    started.wait_for("a second signal ends this at once");
+    started.signal(Signal::TERM);
+    assert_eq!(started.code(), None);
+    drop(held);
+}
+
+/// `nohup` and a shell's background jobs ignore signals, and what they start is to ignore them too.
+#[test]
+fn signals_that_are_ignored_stay_so_for_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "settings: {state_dir: state}\nproviders:\n- {name: C, type: generic, base_url: \"http://127.0.0.1:9\", \
+                auto_refresh_config: {token_command: [echo, of-a-command]}}\n";
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    let script = format!(
+        "trap '' HUP INT; exec {} exec --env A -- grep SigIgn /proc/self/status",
+        env!("CARGO_BIN_EXE_evertoken")
+    );
+    let shell = std::process::Command::new("/bin/sh")
+        .args(["-c", &script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = text_of(&shell);
+    let set = u64::from_str_radix(said.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!(set & 0b11, 0b11, "{said}");
+}
+
+/// The refresh token was used up, and the next one could not be stored.
+#[test]
+fn a_command_spends_no_refresh_token_whose_successor_it_can_t_store() {
+    for arguments in [&["token"][..], &["refresh"], &["exec", "--env", "A", "--", "true"]] {
+        let issuer = StrictIssuer::start(3600);
+        let folder = configured("", &issuer.url());
+        unwritable(&folder.path().join("state"));
+        let why = no_token(&run(folder.path(), arguments, &VARIABLES));
+        assert!(why.contains("can't be written") && why.contains("settings.state_dir"), "{why}");
+        assert_eq!(issuer.presented(), [""; 0], "{arguments:?}");
+        fs::remove_file(folder.path().join("state")).unwrap();
+        assert_eq!(token(folder.path(), &[]), "access-the-seed-1\n");
+    }
+}
+
+/// The tokens of an instance of another user are not ours to refresh: two chains from one seed end each other.
+#[test]
+fn an_instance_that_refuses_is_not_gone_around() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured(", listen: ['unix:SOCKET'], token_endpoint: true", &issuer.url());
+    let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+    let answering = evertoken::testing::spawn("instance", 256 * 1024, move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut head = [0; 4096];
+            if connection.read(&mut head).unwrap_or(0) == 0 {
+                continue;
+            }
+            let body =
+                r#"{"error":{"code":"not_allowed","message":"Process 7 belongs to user 1001"}}"#;
+            let head = format!("HTTP/1.1 403 Forbidden\r\ncontent-length: {}\r\n\r\n", body.len());
+            connection.write_all((head + body).as_bytes()).unwrap();
+            return;
+        }
+    });
+    let why = no_token(&run(folder.path(), &["token"], &VARIABLES));
+    assert!(why.contains("gives no token: Process 7 belongs to user 1001"), "{why}");
+    assert_eq!(issuer.presented(), [""; 0]);
+    drop(answering);
+}
+
+#[test]
+fn a_command_that_can_t_be_run_is_told_from_one_whose_interpreter_is_missing() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    let script = folder.path().join("script");
+    fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (command, part) in [("./script", "interpreter"), ("", "'' can't be run")] {
+        let output = run(folder.path(), &["exec", "--env", "A", "--", command], &VARIABLES);
+        assert_eq!(output.status.code(), Some(127));
+        assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
     }
 }

@@ -88,7 +88,9 @@ impl Actor {
             match self.refresh() {
                 Ok(()) if self.life.falls_back => {}
                 Ok(()) | Err(Hindrance::StoreAway) => break,
-                Err(Hindrance::Unread | Hindrance::CalledOff) => return self.give_up(),
+                Err(Hindrance::Unread | Hindrance::CalledOff | Hindrance::Unwritable) => {
+                    return self.give_up();
+                }
                 Err(Hindrance::Busy) if self.wait_for_others(began) => {}
                 Err(Hindrance::Busy) => return self.give_up(),
             }
@@ -134,8 +136,10 @@ impl Actor {
     /// Logs the hindrance of a single refresh.
     fn give_up(&self) -> bool {
         let desk = &self.life.desk;
-        let waiting = desk.told_wait().map_or_else(String::new, |waiting| format!(": {waiting}"));
-        desk.error(format_args!("Provider {} was not refreshed{waiting}", desk.name));
+        let why =
+            desk.told_wait().or_else(|| Some(self.life.status.last_error.as_ref()?.to_string()));
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        desk.error(format_args!("Provider {} was not refreshed{why}", desk.name));
         false
     }
 
@@ -204,6 +208,8 @@ impl Actor {
             Hindrance::Unread => self.vault.file.unread_wait_ms(now),
             // The event that called the command off is read first.
             Hindrance::CalledOff => 0,
+            // Only of a command.
+            Hindrance::Unwritable => LOCK_RETRY_MS,
         };
         // A command that was called off is run after that event, if anybody still needs its token.
         if !matches!(hindrance, Hindrance::Busy | Hindrance::CalledOff) {

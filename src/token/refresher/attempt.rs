@@ -20,6 +20,7 @@ use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::shared::Entry;
 use crate::token::refresher::words::{means, next_try, tell};
 use crate::token::sender::{Send, TokenAnswer};
+use crate::token::uninterrupted::Uninterrupted;
 use crate::token::waiting::Cause;
 
 /// The shortest and the longest time for a token request.
@@ -81,7 +82,7 @@ impl RefreshAttempt<'_> {
             Err(Hindrance::Busy) => self.life.wait_for(Cause::Lease),
             Ok(()) => self.life.wait_is_over(),
             Err(Hindrance::StoreAway) => self.life.wait_for_store(),
-            Err(Hindrance::Unread | Hindrance::CalledOff) => {}
+            Err(Hindrance::Unread | Hindrance::CalledOff | Hindrance::Unwritable) => {}
         }
         if outcome != Err(Hindrance::Busy) {
             self.life.publish(false);
@@ -139,6 +140,9 @@ impl RefreshAttempt<'_> {
             .shared
             .begin(presented, &mut self.vault.file, self.life)
             .map_err(NoGrant::Withdrawn)?;
+        if self.life.is_single && presented.token().is_some() {
+            self.life.uninterrupted.get_or_insert_with(Uninterrupted::begin);
+        }
         let sent = self.life.now();
         let grant = self.ask(&request, presented, sent)?;
         if self.life.machine.repeats_an_ended_token(&grant, sent) {

@@ -10,4 +10,6 @@ pub(super) enum Hindrance {
     Unread,
     /// The refresher has an unread event that ends the command in its place.
     CalledOff,
+    /// The state file can't be written, and a command would lose the next refresh token with its end.
+    Unwritable,
 }

@@ -13,6 +13,7 @@ use crate::token::lifecycle::{ANSWER_LOST, Instruction, Lifecycle, Policy, Prese
 use crate::token::refresher::desk::Desk;
 use crate::token::refresher::words::{next_try, tell_stored};
 use crate::token::store::Generation;
+use crate::token::uninterrupted::Uninterrupted;
 use crate::token::waiting::Cause;
 
 pub(super) struct Life {
@@ -28,6 +29,8 @@ pub(super) struct Life {
     pub(super) is_single: bool,
     /// The address of the token store, and the reason why a refresh has to wait for it.
     pub(super) store_trouble: Option<(String, String)>,
+    /// Of a command whose refresh token may be used up.
+    pub(super) uninterrupted: Option<Uninterrupted>,
     said: SaidOnce,
 }
 
@@ -70,6 +73,7 @@ impl Life {
             is_retired: false,
             is_single,
             store_trouble: None,
+            uninterrupted: None,
             said: SaidOnce::default(),
         }
     }

@@ -306,6 +306,20 @@ impl File {
         }
     }
 
+    /// Writes `saved` for a command, whose memory ends with it. The error says why nothing may be sent.
+    pub(super) fn store_now(&mut self, saved: &Saved, desk: &mut Desk) -> Result<(), String> {
+        if !self.is_kept {
+            return Ok(());
+        }
+        desk.on_disk(&self.state, |state| state.replace(saved)).map_err(|error| {
+            format!(
+                "the state file {} can't be written ({error}), so the refresh token is not used, because the next one \
+                 would be lost; make it writable, or set settings.state_dir",
+                self.state.path().display()
+            )
+        })
+    }
+
     pub(crate) fn note_unsaved(&mut self, saved: Saved, why: String, desk: &mut Desk) {
         self.unsaved = Some(saved);
         desk.draft.disk_error = Some(why);

@@ -153,7 +153,15 @@ impl Shared {
                     }
                 }
             }
-            file.store(marked, &mut life.desk);
+            if life.is_single && self.chain.is_none() && presented.token().is_some() {
+                if let Err(why) = file.store_now(&marked, &mut life.desk) {
+                    life.machine.undo_begin(before);
+                    life.status.last_error = Some(why.into());
+                    return Err(Hindrance::Unwritable);
+                }
+            } else {
+                file.store(marked, &mut life.desk);
+            }
         }
         let now = life.now();
         if self.chain.as_ref().is_none_or(|chain| chain.may_send(now)) {
