@@ -76,6 +76,10 @@ pub(crate) struct ProviderReport {
     pub cooldown_until: Option<Timestamp>,
     /// The kind of its credential.
     pub credential: CredentialKind,
+    /// The way to its tokens, as the configuration calls it: `refresh_token`, `token_command`, and so on; None if
+    /// evertoken gets none. An older evertoken says nothing about it.
+    #[serde(default)]
+    pub grant: Option<String>,
     /// The present problem, in words.
     pub problem: Option<String>,
     /// The advice for it.

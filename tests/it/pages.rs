@@ -126,6 +126,7 @@ fn a_change_is_told() {
         (&status["ready"], &status["providers"][0]["credential"]),
         (&true.into(), &"refreshed".into())
     );
+    assert_eq!(status["providers"][0]["grant"], "refresh_token");
 }
 
 #[test]

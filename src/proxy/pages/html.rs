@@ -197,6 +197,9 @@ fn token(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Re
         let left = countdown(due, now);
         write!(out, " <span class=\"muted\"><i class=\"key\"></i>refresh in {left}</span>")?;
     }
+    if let Some(grant) = provider.grant.as_ref().filter(|grant| *grant != "refresh_token") {
+        write!(out, " <span class=\"muted\">by {}</span>", Text(grant))?;
+    }
     write!(out, "</p>")?;
     life(out, token, expires_at, now)?;
     let Some(refresh_token) = &provider.refresh_token else { return Ok(()) };

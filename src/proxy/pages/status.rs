@@ -64,6 +64,7 @@ pub(super) fn provider_report(
         },
         cooldown_until: cooldown.until(now).map(|until| until.wall),
         credential: credential_kind(&config.credential),
+        grant: grant(&config.credential),
         problem: problem(provider, posting, now),
         advice: None,
         warning: warning(provider, posting, missing, now),
@@ -71,6 +72,13 @@ pub(super) fn provider_report(
     };
     report.advice = advice(&report, &commands);
     report
+}
+
+fn grant(credential: &Credential) -> Option<String> {
+    match credential {
+        Credential::Refreshed(refresh) => Some(refresh.grant_type.name().to_owned()),
+        _ => None,
+    }
 }
 
 /// The commands that a message may name.

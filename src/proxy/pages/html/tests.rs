@@ -118,6 +118,15 @@ fn the_bar_shows_what_is_left_and_where_it_is_refreshed() {
 }
 
 #[test]
+fn another_way_to_a_token_than_a_refresh_token_is_named() {
+    let mut provider = sample("One");
+    provider.token = Some(token(0, 900, 1200));
+    assert!(!render(&report(provider.clone())).contains(">by "));
+    provider.grant = Some("token_command".to_owned());
+    assert!(render(&report(provider)).contains("<span class=\"muted\">by token_command</span>"));
+}
+
+#[test]
 fn each_state_has_its_word_and_its_button_where_it_can_be_refreshed() {
     for (state, word) in [
         (State::Ready, " ready</p>"),
