@@ -14,7 +14,7 @@ use log::debug;
 use crate::bound::Bound;
 use crate::clock::Clock;
 use crate::config::{Config, Egress, Limits, ListenAddress, Provider, Settings, TokenCommand};
-use crate::proxy::access::{Access, host_name};
+use crate::proxy::access::{Access, Keys, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
 use crate::token::command::{self, COMMAND_MAX};
@@ -63,7 +63,7 @@ pub enum StartError {
 /// The access rules for a proxy that listens on `bound`.
 pub(crate) fn access_rules(settings: &Settings, bound: &[Bound]) -> Access {
     Access {
-        keys: settings.inbound_keys.clone(),
+        keys: settings.inbound_keys.as_deref().map(Keys::of),
         hosts: own_names(settings, bound),
         origins: settings.allowed_origins.clone(),
     }

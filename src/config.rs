@@ -17,6 +17,7 @@ mod credential;
 pub(crate) mod egress;
 pub(crate) mod encoding;
 mod endpoint_request;
+pub(crate) mod inbound_key;
 mod key_file;
 mod listen;
 mod listen_host;
@@ -45,6 +46,7 @@ pub(crate) use client_certificate::{ClientCertificate, ClientCertificateFiles};
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub(crate) use egress::{Egress, ProxyRule};
 pub(crate) use endpoint_request::{Bearer, EndpointRequest};
+pub(crate) use inbound_key::{InboundKey, KeyRights};
 pub use listen::ListenAddress;
 pub(crate) use loopback::{is_loopback_host, is_metadata_host};
 pub use missing::Missing;
@@ -103,7 +105,7 @@ pub struct Settings {
     /// The time for requests in flight after a stop was requested.
     pub shutdown_grace: Duration,
     /// The keys that let a client in; None if `auth` is off.
-    pub inbound_keys: Option<Vec<Secret>>,
+    pub inbound_keys: Option<Vec<InboundKey>>,
     /// Accepted host names besides the listening ones, in lower case.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call, as browsers send them.

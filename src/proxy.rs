@@ -38,6 +38,7 @@ pub(crate) mod provider;
 pub(crate) mod rejection;
 pub(crate) mod relay;
 pub(crate) mod reply;
+pub(crate) mod rights;
 pub(crate) mod route;
 pub(crate) mod state;
 pub(crate) mod summary;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::config::{Config, Egress, ListenAddress};
+use crate::config::inbound_key::own_key;
+use crate::config::{Config, Egress, InboundKey, ListenAddress};
 use crate::http::message::Headers;
 use crate::report::Report;
 use crate::secret::Secret;
@@ -130,7 +131,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// The instance at `url`, else on the address of `config`, else at the default URL; with a key from `config`,
-    /// else with the first line of `keys`.
+    /// else from the first line of `keys`.
     pub(crate) fn choose(
         url: Option<&str>,
         config: Option<&Config>,
@@ -141,9 +142,9 @@ impl Instance {
             (None, Some(config)) => url_in(&config.settings.listen)?,
             (None, None) => DEFAULT_URL.to_owned(),
         };
-        let own = config.and_then(|config| config.settings.inbound_keys.as_ref()?.first().cloned());
-        let given = keys.and_then(|keys| keys.lines().map(str::trim).find(|key| !key.is_empty()));
-        Ok(Self { url, key: own.or_else(|| given.map(Secret::new)) })
+        let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
+        let given = || keys?.lines().find_map(InboundKey::of_line).map(|key| key.secret);
+        Ok(Self { url, key: own.cloned().or_else(given) })
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::bound::connect_unix;
 use crate::cli::Files;
 use crate::clock::Clock;
+use crate::config::inbound_key::key_for_token;
 use crate::config::resolve::Problem;
 use crate::config::{
     AutoRefresh, Config, Credential, FIRST_TOKEN_WAIT, FileFormat, ListenAddress, Provider,
@@ -106,7 +107,8 @@ fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
     if !settings.token_endpoint {
         return FromInstance::Unasked;
     }
-    let key = settings.inbound_keys.as_ref().and_then(|keys| keys.first().cloned());
+    let keys = settings.inbound_keys.as_deref().unwrap_or_default();
+    let key = key_for_token(keys, &provider.slug).cloned();
     let is_unix = |address: &&ListenAddress| matches!(address, ListenAddress::Unix { .. });
     let (sockets, ports): (Vec<_>, Vec<_>) = settings.listen.iter().partition(is_unix);
     let ports = ports.into_iter().filter(|_| key.is_some());

@@ -16,6 +16,7 @@ mod client_certificate;
 mod egress;
 mod endpoint;
 mod grant;
+mod inbound_key;
 mod listen;
 mod login_endpoints;
 mod origins;
@@ -100,6 +101,9 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     }
     check_unique(&sections, &providers);
     token_request::check_providers(&sections, &providers);
+    if is_list {
+        inbound_key::check_providers(&root, &providers);
+    }
     let model_routes = read_routes(&root, &providers, is_list);
     root.finish(&[]);
     Config { settings, model_routes, providers }

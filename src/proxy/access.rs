@@ -1,10 +1,11 @@
 //! Access to the proxy: inbound keys, or without keys, `Host` and `Origin`.
 
-use crate::config::is_loopback_host;
+use crate::config::{InboundKey, KeyRights, is_loopback_host};
 use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
+use crate::proxy::rights::Rights;
 use crate::secret::Secret;
 
 /// The places for a client's key.
@@ -17,37 +18,64 @@ const SHOWN_MAX_BYTES: usize = 100;
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The keys, of which a request must show one; None if `auth` is off.
-    pub keys: Option<Vec<Secret>>,
+    pub keys: Option<Keys>,
     /// Accepted names and addresses if `auth` is off, in lower case, besides the loopback ones.
     pub hosts: Vec<String>,
     /// Origins of web pages that may call.
     pub origins: Vec<String>,
 }
 
+/// The keys of clients, and the rights of each.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    secrets: Vec<Secret>,
+    /// In the order of the keys.
+    rights: Vec<KeyRights>,
+}
+
+impl Keys {
+    pub(crate) fn of(keys: &[InboundKey]) -> Self {
+        Self {
+            secrets: keys.iter().map(|key| key.secret.clone()).collect(),
+            rights: keys.iter().map(|key| key.rights.clone()).collect(),
+        }
+    }
+}
+
 impl Access {
-    /// Lets a request in, or returns the reason why not. `for_page` allows Basic authentication, for browsers. Without
+    /// Lets a request in with the rights of its key, or returns the reason why not. `for_page` allows Basic authentication, for browsers. Without
     /// keys, a request over a unix socket may have any `Host`: no name leads a browser there.
     pub fn check(
         &self,
         head: &RequestHead,
         for_page: bool,
         is_by_unix: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Rights<'_>, Refusal> {
         if let Some(keys) = &self.keys {
-            check_key(keys, head, for_page)?;
-            check_path(keys, head)
+            let key = check_key(&keys.secrets, head, for_page)?;
+            check_path(&keys.secrets, head)?;
+            Ok(Rights::of(&keys.rights[key]))
         } else {
             if !is_by_unix {
                 self.check_host(head.host.as_deref())?;
             }
-            check_origin(head, &self.origins)
+            check_origin(head, &self.origins)?;
+            Ok(Rights::default())
         }
+    }
+
+    /// The keys, which no provider and no log may get.
+    pub(crate) fn secrets(&self) -> &[Secret] {
+        self.keys.as_ref().map_or(&[], |keys| &keys.secrets)
     }
 
     /// The path of a request for the log, unless the path holds a key.
     pub fn shown_path<'a>(&self, head: &'a RequestHead) -> &'a str {
-        let keys = self.keys.as_deref().unwrap_or_default();
-        if inbound_keys::holds(head.path().as_bytes(), keys) { "/[key]" } else { head.path() }
+        if inbound_keys::holds(head.path().as_bytes(), self.secrets()) {
+            "/[key]"
+        } else {
+            head.path()
+        }
     }
 
     /// DNS rebinding leads a browser here by a foreign name, which its `Host` shows.
@@ -133,26 +161,27 @@ fn check_path(keys: &[Secret], head: &RequestHead) -> Result<(), Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
-fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), Refusal> {
-    let (mut found, mut by_browser, mut is_shown) = (false, false, false);
+/// The place in `keys` of the first key that the request shows.
+fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<usize, Refusal> {
+    let (mut found, mut by_browser, mut is_shown) = (None, false, false);
     for field in inbound_keys::shown(head) {
         let basic = if for_page { basic_password(&field) } else { None };
         let shown = basic.as_ref().map_or_else(|| bare_key(&field), |one| one.expose().as_bytes());
         is_shown |= !shown.is_empty();
-        for key in keys {
+        for (index, key) in keys.iter().enumerate() {
             // Every key is compared, so that the time does not tell which one it was.
             let matches = key.matches(shown);
-            found |= matches;
+            found = found.or(matches.then_some(index));
             by_browser |= matches && basic.is_some();
         }
     }
     if by_browser {
         // A browser adds a password that its user once typed to other pages' requests too, even of pages that may
         // call with their own key.
-        return check_origin(head, &[]);
+        check_origin(head, &[])?;
     }
-    if found {
-        return Ok(());
+    if let Some(index) = found {
+        return Ok(index);
     }
     let what = if is_shown {
         "The key that was sent is not one of this evertoken"
@@ -160,7 +189,7 @@ fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<(), 
         "No key was sent"
     };
     let message = format!(
-        "{what}: send one that settings.auth names (api_key_file, api_key_env) as {PLACES}; in most clients \
+        "{what}: send one that settings.auth names (api_key_file, api_key_env, keys) as {PLACES}; in most clients \
          that is the API key"
     );
     let mut refusal = Refusal::new(Code::Unauthorized, message);
@@ -198,6 +227,45 @@ mod tests {
             headers,
             body: BodyLength::Absent,
         }
+    }
+
+    fn key(name: &str, text: &str, providers: Option<&[&str]>) -> InboundKey {
+        let providers = providers.map(|slugs| slugs.iter().map(ToString::to_string).collect());
+        let rights = KeyRights { name: name.to_owned(), providers };
+        InboundKey { secret: Secret::new(text), rights }
+    }
+
+    /// Keys for everything.
+    #[expect(clippy::unnecessary_wraps, reason = "the form in `Access`")]
+    fn plain(texts: &[&str]) -> Option<Keys> {
+        let keys: Vec<_> = texts.iter().map(|text| key("default", text, None)).collect();
+        Some(Keys::of(&keys))
+    }
+
+    #[test]
+    fn a_request_has_the_rights_of_the_first_key_that_it_shows() {
+        let keys = [key("all", "one", None), key("ci", "two", Some(&["a", "b"]))];
+        let access = Access { keys: Some(Keys::of(&keys)), hosts: Vec::new(), origins: Vec::new() };
+        let limits = |fields: &[(&str, &str)]| {
+            let limits = access.check(&head(fields), true, false).unwrap().limits();
+            limits.map(|(name, slugs)| format!("{name}: {}", slugs.join(" ")))
+        };
+        let ci = Some("ci: a b".to_owned());
+        let cases: [(Fields, &Option<String>); 7] = [
+            (&[("x-api-key", "one")], &None),
+            (&[("x-api-key", "two")], &ci),
+            (&[("Authorization", "Bearer two")], &ci),
+            (&[BASIC], &ci),
+            (&[("x-api-key", "three"), ("api-key", "two")], &ci),
+            (&[("x-api-key", "one"), ("Authorization", "Bearer two")], &ci),
+            (&[("x-api-key", "two"), ("Authorization", "Bearer one")], &None),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(limits(fields), *expected, "{fields:?}");
+        }
+        let open = Access { keys: None, hosts: Vec::new(), origins: Vec::new() };
+        assert!(open.check(&head(&[]), false, false).unwrap().limits().is_none());
+        assert!(access.check(&head(&[("x-api-key", "three")]), false, false).is_err());
     }
 
     #[test]
@@ -244,8 +312,7 @@ mod tests {
         type Case<'a> = (&'a Access, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
         let open = Access { keys: None, hosts: Vec::new(), origins: Vec::new() };
-        let with_key =
-            Access { keys: Some(vec![Secret::new("one")]), hosts: Vec::new(), origins: Vec::new() };
+        let with_key = Access { keys: plain(&["one"]), hosts: Vec::new(), origins: Vec::new() };
         let long = "x".repeat(SHOWN_MAX_BYTES + 1);
         let cases: [Case<'_>; 8] = [
             (
@@ -307,18 +374,15 @@ mod tests {
             Code::ForbiddenOrigin
         );
         assert_eq!(code(&[("Host", "evil.example"), page[1]]), Code::ForbiddenHost);
-        let closed = Access { keys: Some(vec![Secret::new("two")]), hosts: Vec::new(), origins };
+        let closed = Access { keys: plain(&["two"]), hosts: Vec::new(), origins };
         let refused = closed.check(&head(&[page[0], page[1], BASIC]), true, false).unwrap_err();
         assert_eq!(refused.code, Code::ForbiddenOrigin);
     }
 
     #[test]
     fn keys() {
-        let access = Access {
-            keys: Some(vec![Secret::new("one"), Secret::new("two")]),
-            hosts: Vec::new(),
-            origins: Vec::new(),
-        };
+        let access =
+            Access { keys: plain(&["one", "two"]), hosts: Vec::new(), origins: Vec::new() };
         let lets_in =
             |fields: &[(&str, &str)], page| access.check(&head(fields), page, false).is_ok();
         let cases: [(Fields, bool, bool); 14] = [

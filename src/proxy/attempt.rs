@@ -129,7 +129,7 @@ fn send_once<'p>(
     attempts: &mut u32,
 ) -> Result<Answer<'p>, Stop> {
     let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
-    let inbound_keys = proxy.access.keys.as_deref().unwrap_or_default();
+    let inbound_keys = proxy.access.secrets();
     let claims = claims.of(provider, credential.secret());
     let mut headers = headers::to_upstream(
         &request.head.headers,

@@ -18,6 +18,7 @@ use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
+use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, Route, route};
 use crate::proxy::state::Proxy;
 use crate::proxy::summary::Summary;
@@ -86,15 +87,18 @@ fn answer<'p>(
         }
         _ => None,
     };
-    if !(proxy.access.keys.is_some() && page.is_some_and(pages::is_open)) {
+    let rights = if proxy.access.keys.is_some() && page.is_some_and(pages::is_open) {
+        Rights::default()
+    } else {
         // A browser's password gets no token.
         let for_page = page.is_some_and(|page| pages::token::slug(page).is_none());
-        proxy.access.check(head, for_page, request.is_by_unix)?;
-    }
+        proxy.access.check(head, for_page, request.is_by_unix)?
+    };
     match routed? {
-        Route::Page(page) => send_page(proxy, &page, request, reply, record),
+        Route::Page(page) => send_page(proxy, &page, rights, request, reply, record),
         Route::Provider(provider, target) => {
             record.provider = Some(provider);
+            rights.check(&provider.config)?;
             // A request that can't be sent is refused before its body is read.
             provider.wait_for_credential(&proxy.clock)?;
             let body = take_body(proxy, request, false)?;
@@ -103,10 +107,10 @@ fn answer<'p>(
             forward(proxy, request, &target, body, only, reply, record, stopwatch)
         }
         Route::Any => {
-            if let Some(wanted) = models::Wanted::of(proxy.table(), head) {
+            if let Some(wanted) = models::Wanted::of(proxy.table_for(rights), head) {
                 return models::answer(proxy, &wanted, request, reply, record);
             }
-            let (body, candidates) = choose(proxy, request)?;
+            let (body, candidates) = choose(proxy, request, rights)?;
             let target = &head.target;
             forward(proxy, request, target, body, candidates, reply, record, stopwatch)
         }
@@ -119,10 +123,12 @@ fn answer<'p>(
 fn send_page(
     proxy: &Proxy,
     page: &str,
+    rights: Rights<'_>,
     request: &mut Request<'_>,
     reply: &mut Reply<'_>,
     record: &mut RequestRecord<'_>,
 ) -> Result<(), Stop> {
+    pages::check(proxy, page, rights)?;
     if page == "events" {
         record.status = Some(200);
         return pages::events::stream(proxy, request, reply);
@@ -130,7 +136,7 @@ fn send_page(
     record.is_page = true;
     let head = request.head;
     let page = match pages::token::slug(page) {
-        Some(slug) => pages::token::answer(proxy, request, slug),
+        Some(slug) => pages::token::answer(proxy, request, slug, rights),
         None => pages::answer(proxy, &head.method, page),
     };
     page?.send(proxy, head, reply, record)

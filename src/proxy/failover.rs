@@ -18,6 +18,7 @@ use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
+use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{coded, headers, location, verdict};
@@ -43,11 +44,12 @@ pub(super) type Candidates<'p> = Queue<'p, Arc<Provider>>;
 pub(super) fn choose<'p>(
     proxy: &'p Proxy,
     request: &mut Request<'_>,
+    rights: Rights<'p>,
 ) -> Result<(TakenBody, Candidates<'p>), Stop> {
     let head = request.head;
     let api = || api_of(head.path(), &head.headers);
     let serving = |model: Option<&str>| {
-        let found = candidates(proxy.table(), api, model);
+        let found = candidates(proxy.table_for(rights), api, model);
         found.map_err(|refusal| route::with_hint(refusal, head))
     };
     let by_model = !proxy.model_routes.is_empty();

@@ -11,23 +11,26 @@ use crate::peer::PeerProcess;
 
 /// Who asks for a token, after access was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
+pub(crate) enum Asker<'a> {
     /// A process at a unix socket; None if the system does not show it.
     Process(Option<PeerProcess>),
-    /// Somebody over TCP, with a key.
+    /// Somebody with the key of this name, which lists the provider.
+    Listing(&'a str),
+    /// Somebody over TCP, with a key that lists no provider.
     Key,
     /// Anybody over TCP.
     Anybody,
 }
 
-/// `process 12 (user 1000)`
-impl fmt::Display for Asker {
+/// `process 12 (user 1000)`, `a client with key "ci"`
+impl fmt::Display for Asker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process(Some(process)) => {
                 write!(f, "process {} (user {})", process.id, process.user)
             }
             Self::Process(None) => write!(f, "a process that the system does not show"),
+            Self::Listing(name) => write!(f, "a client with key \"{name}\""),
             Self::Key => write!(f, "a client with a key"),
             Self::Anybody => write!(f, "a client over TCP"),
         }
@@ -35,13 +38,14 @@ impl fmt::Display for Asker {
 }
 
 /// Refuses a token to whoever may not have it; `own_user` is the user of this process.
-pub(crate) fn check(asker: Asker, head: &RequestHead, own_user: u32) -> Result<(), Refusal> {
+pub(crate) fn check(asker: Asker<'_>, head: &RequestHead, own_user: u32) -> Result<(), Refusal> {
     // No web page may have a token, whatever else it may do.
     if head.headers.contains("origin") || head.headers.contains("sec-fetch-site") {
         let message = "A browser gets no token, whichever page asks (Origin, Sec-Fetch-Site)";
         return Err(Refusal::new(Code::ForbiddenOrigin, message));
     }
     let why = match asker {
+        Asker::Listing(_) => return Ok(()),
         Asker::Process(Some(process)) if process.user == own_user || process.user == 0 => {
             return Ok(());
         }
@@ -56,7 +60,7 @@ pub(crate) fn check(asker: Asker, head: &RequestHead, own_user: u32) -> Result<(
         Asker::Anybody => "Without a key, a port gets no token".to_owned(),
     };
     let message = format!(
-        "{why}. Ask over a unix socket (settings.listen) as the user that runs evertoken, or run: evertoken token"
+        "{why}. Ask over a unix socket (settings.listen) as the user that runs evertoken, with a key of settings.auth.keys that lists the provider, or run: evertoken token"
     );
     Err(Refusal::new(Code::NotAllowed, message))
 }
@@ -97,6 +101,7 @@ mod tests {
             (Asker::Process(None), Some("does not show")),
             (Asker::Key, Some("lists no provider")),
             (Asker::Anybody, Some("Without a key")),
+            (Asker::Listing("ci"), None),
         ] {
             let told = check(asker, &head(&[]), 1000).err();
             assert_eq!(told.is_some(), part.is_some(), "{asker}");
@@ -109,12 +114,14 @@ mod tests {
 
     #[test]
     fn no_web_page_gets_a_token_not_even_one_of_ours() {
-        let asker = Asker::Process(Some(PeerProcess { id: 1, user: 0 }));
+        let process = Asker::Process(Some(PeerProcess { id: 1, user: 0 }));
         for field in
             [("Origin", "http://localhost:8080"), ("Sec-Fetch-Site", "none"), ("Origin", "null")]
         {
-            let told = check(asker, &head(&[field]), 0).unwrap_err();
-            assert_eq!(told.code, Code::ForbiddenOrigin, "{field:?}");
+            for asker in [process, Asker::Listing("ci")] {
+                let told = check(asker, &head(&[field]), 0).unwrap_err();
+                assert_eq!(told.code, Code::ForbiddenOrigin, "{field:?}");
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ const NOT_PASSED_ON: [&str; 7] = [
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wanted<'p, P> {
     kind: ProviderKind,
-    /// The enabled providers of the type.
+    /// The enabled providers of the type that the request may use.
     providers: Vec<&'p P>,
     /// The names of models that routes serve.
     names: Vec<String>,
@@ -69,7 +69,10 @@ impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
             return None;
         }
         let kind = api_of(head.path(), &head.headers)?;
-        let is_meant = |one: &&P| one.as_ref().enabled && one.as_ref().kind == kind;
+        let is_meant = |one: &&P| {
+            let provider = one.as_ref();
+            provider.enabled && provider.kind == kind && table.rights.allow(provider)
+        };
         let providers: Vec<_> = table.providers.iter().filter(is_meant).collect();
         let names = route::names(table, kind);
         let is_put_together = providers.len() > 1 || (providers.len() == 1 && !names.is_empty());

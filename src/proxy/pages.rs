@@ -15,6 +15,7 @@ use crate::logger;
 use crate::proxy::metrics::{ConfigurationNow, Metrics, ProviderNow};
 use crate::proxy::page::Page;
 use crate::proxy::provider::Provider;
+use crate::proxy::rights::Rights;
 use crate::proxy::route::slugs;
 use crate::proxy::state::Proxy;
 
@@ -33,6 +34,20 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'sel
 /// True if `page` needs no key even with `auth` on: the pages for supervisors.
 pub(crate) fn is_open(page: &str) -> bool {
     matches!(page, "healthy" | "ready")
+}
+
+/// Refuses `page` to a key that is limited to certain providers, unless the page is open to everybody or about one of
+/// those providers.
+pub(crate) fn check(proxy: &Proxy, page: &str, rights: Rights<'_>) -> Result<(), Refusal> {
+    if rights.limits().is_none() || is_open(page) {
+        return Ok(());
+    }
+    match ["refresh/", "token/"].iter().find_map(|folder| page.strip_prefix(folder)) {
+        None => Err(rights.refusal("opens none of evertoken's own pages")),
+        // The page says that there is no such provider.
+        Some(slug) => find_by_segment(&proxy.providers, slug)
+            .map_or(Ok(()), |provider| rights.check(&provider.config)),
+    }
 }
 
 /// Answers a request for `page`, the path after `/-/`.

@@ -7,6 +7,7 @@ use crate::http::message::{RequestHead, path_of};
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
+use crate::proxy::rights::Rights;
 
 /// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,13 +20,15 @@ pub(crate) enum Route<'a, P> {
     Page(String),
 }
 
-/// The routing table: the providers, and the routes by model.
+/// The routing table: the providers, the routes by model, and the rights of a request.
 #[derive(Debug)]
 pub struct Table<'a, P> {
     /// The providers in the order of the configuration, including disabled ones.
     pub providers: &'a [P],
     /// The routes in the order of the configuration.
     pub model_routes: &'a [ModelRoute],
+    /// The rights of the request that is routed.
+    pub rights: Rights<'a>,
 }
 
 impl<P> Clone for Table<'_, P> {
@@ -38,7 +41,8 @@ impl<P> Copy for Table<'_, P> {}
 
 impl<'a> From<&'a Config> for Table<'a, Provider> {
     fn from(config: &'a Config) -> Self {
-        Self { providers: &config.providers, model_routes: &config.model_routes }
+        let rights = Rights::default();
+        Self { providers: &config.providers, model_routes: &config.model_routes, rights }
     }
 }
 
@@ -63,8 +67,25 @@ pub(crate) fn route<'a, P: AsRef<Provider>>(
 
 /// The candidates for a request of an `api` and for `model`, in the order of their priority: those of the first route
 /// whose pattern matches the model; else those whose type is that API's, then the generic ones, in file order. A
-/// provider that is alone gets every request, whatever its API.
+/// provider that is alone gets every request, whatever its API. Then those that the request may not use are left out,
+/// so that a key's limits lead no request to a provider that would not get it otherwise.
 pub(crate) fn candidates<'a, P: AsRef<Provider>>(
+    table: Table<'a, P>,
+    api: impl FnOnce() -> Option<ProviderKind>,
+    model: Option<&str>,
+) -> Result<Vec<Candidate<'a, P>>, Refusal> {
+    let mut all = meant(table, api, model)?;
+    if table.rights.limits().is_some() {
+        all.retain(|one| table.rights.allow(one.provider.as_ref()));
+        if all.is_empty() {
+            return Err(table.rights.refusal("may use no provider that serves this request"));
+        }
+    }
+    Ok(all)
+}
+
+/// The same for a request that may use every provider.
+fn meant<'a, P: AsRef<Provider>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
@@ -91,9 +112,13 @@ fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candi
     candidates.filter(|candidate| candidate.provider.as_ref().enabled).collect()
 }
 
-/// The names of models under which routes serve providers of `kind`: patterns that match only one name.
+/// The names of models under which routes serve providers of `kind` that the request may use: patterns that match
+/// only one name.
 pub(crate) fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
-    let is_of_kind = |one: &Candidate<'_, P>| one.provider.as_ref().kind == kind;
+    let is_of_kind = |one: &Candidate<'_, P>| {
+        let provider = one.provider.as_ref();
+        provider.kind == kind && table.rights.allow(provider)
+    };
     // An earlier route may have a pattern that matches the name too.
     let serves = |name: &&String| routed(table, name).iter().any(is_of_kind);
     let names = table.model_routes.iter().map(|route| &route.pattern);

@@ -9,6 +9,7 @@ use crate::proxy::access::Access;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::Provider;
+use crate::proxy::rights::Rights;
 use crate::proxy::route::Table;
 use crate::proxy::watchers::Watchers;
 use crate::shared::health::Health;
@@ -57,9 +58,14 @@ impl Proxy {
         self.providers.iter().map(|one| one.config.clone()).collect()
     }
 
-    /// The routing table.
+    /// The routing table for a request that may use every provider.
     pub fn table(&self) -> Table<'_, Arc<Provider>> {
-        Table { providers: &self.providers, model_routes: &self.model_routes }
+        self.table_for(Rights::default())
+    }
+
+    /// The routing table for a request with these rights.
+    pub fn table_for<'a>(&'a self, rights: Rights<'a>) -> Table<'a, Arc<Provider>> {
+        Table { providers: &self.providers, model_routes: &self.model_routes, rights }
     }
 
     /// Some clients went away and `open` are left. No more requests than that can be in flight, so at most that many

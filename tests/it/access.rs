@@ -1,8 +1,8 @@
 //! Access to the proxy, and each refusal in docs/reference.md: status, code and shape.
 
-use crate::support::client::{Client, get, post};
+use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, answer};
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{Builder, TestProxy};
 
 fn fine() -> Peer {
     Peer::answering(|_| answer(200, "fine"))
@@ -270,4 +270,194 @@ fn a_refused_head_request_got_a_body_that_was_taken_for_the_next_answer() {
         client.send(get("/-/healthy"));
         assert_eq!(client.answer().body, "ok\n", "{target}");
     }
+}
+
+/// Three providers, and keys for all of them or for some.
+fn with_limited_keys(peer: &Peer, more: &str) -> Builder {
+    let keys = "enabled: true, api_key_env: PLAIN, keys: [{name: ci, key_env: CI, providers: [a, c]}, \
+                {name: only-b, key_env: ONLY_B, providers: [b]}, {name: long, key_env: LONG, providers: [a]}]";
+    TestProxy::builder()
+        .settings(&format!("auth: {{{keys}}}{more}"))
+        .variable("LONG", "a-listed-key-over-16")
+        .variable("PLAIN", "plain-key\nfriend: friends-key")
+        .variable("CI", "key-of-ci")
+        .variable("ONLY_B", "key-of-b")
+        .provider("A", "anthropic", &format!("{}/a", peer.url()), "auth_value: passthrough")
+        .provider("B", "anthropic", &format!("{}/b", peer.url()), "auth_value: passthrough")
+        .provider("C", "openai", &format!("{}/c", peer.url()), "auth_value: passthrough")
+}
+
+fn with_key(method: &str, target: &str, key: &str, body: &str) -> String {
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nx-api-key: {key}\r\nAuthorization: Bearer mine\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+#[track_caller]
+fn assert_not_allowed(refused: &Answer, parts: &[&str]) {
+    assert_eq!((refused.status, refused.code()), (403, "not_allowed"), "{}", refused.body);
+    for part in parts {
+        assert!(refused.body.contains(part), "{part}: {}", refused.body);
+    }
+}
+
+#[test]
+fn a_key_with_providers_reaches_those_alone() {
+    let peer = fine();
+    let proxy = with_limited_keys(&peer, ", selection_strategy: round_robin").start();
+    let ask = |target: &str, key: &str| proxy.ask(with_key("POST", target, key, "{}"));
+    for (key, slugs) in
+        [("plain-key", "abc"), ("friends-key", "abc"), ("key-of-ci", "ac"), ("key-of-b", "b")]
+    {
+        for slug in ["a", "b", "c"] {
+            let answered = ask(&format!("/to/{slug}/x"), key);
+            if slugs.contains(slug) {
+                assert_eq!(answered.status, 200, "{key} {slug}");
+            } else {
+                let told = format!("may not use the provider {slug}");
+                assert_not_allowed(&answered, &[&told, "settings.auth.keys"]);
+            }
+        }
+    }
+    let refused = ask("/to/b/x", "key-of-ci");
+    assert_not_allowed(&refused, &["The key 'ci'", "only the providers a, c"]);
+    assert_eq!(refused.json()["type"], "error", "in the shape of B's API");
+    assert_eq!(ask("/to/none/x", "key-of-ci").code(), "unknown_provider");
+    for (key, paths) in [("key-of-ci", "/a/"), ("key-of-b", "/b/")] {
+        let before = peer.seen().len();
+        for _ in 0..4 {
+            assert_eq!(ask("/v1/messages", key).status, 200);
+        }
+        let seen = peer.seen();
+        let lines: Vec<_> = seen[before..].iter().map(|seen| seen.line.as_str()).collect();
+        assert!(lines.iter().all(|line| line.contains(paths)), "{lines:?}");
+    }
+    assert_not_allowed(&ask("/v1/chat/completions", "key-of-b"), &["no provider that serves", "b"]);
+    assert_eq!(ask("/v1/unknown", "key-of-b").code(), "no_provider");
+    // No key of the list goes upstream, wherever it stands.
+    for seen in peer.seen() {
+        assert_eq!(
+            (seen.field("x-api-key"), seen.field("authorization")),
+            (None, Some("Bearer mine"))
+        );
+    }
+    let refused = proxy.ask(get("/a-listed-key-over-16/x?key=key-of-b"));
+    assert_eq!((refused.status, refused.code()), (400, "bad_request"));
+}
+
+#[test]
+fn a_model_of_other_providers_is_not_for_a_limited_key() {
+    let peer = fine();
+    let routes = "model_routes:\n  \"both\": [{provider: B, priority: 1}, {provider: A, priority: 2}]\n  \
+                  \"only-b\": [{provider: B}]\n";
+    let proxy = with_limited_keys(&peer, "").routes(routes).start();
+    let ask = |model: &str, key: &str| {
+        let body = format!("{{\"model\":\"{model}\"}}");
+        proxy.ask(with_key("POST", "/v1/messages", key, &body))
+    };
+    let last = || peer.seen().last().unwrap().line.clone();
+    assert_eq!(ask("both", "plain-key").status, 200);
+    assert!(last().contains("/b/"));
+    assert_eq!(ask("both", "key-of-ci").status, 200);
+    assert!(last().contains("/a/"));
+    // A type's other providers do not stand in for those of a route.
+    assert_not_allowed(&ask("only-b", "key-of-ci"), &["no provider that serves"]);
+    assert_eq!(ask("other", "key-of-b").status, 200);
+    assert!(last().contains("/b/"));
+}
+
+#[test]
+fn a_limited_key_lists_the_models_of_its_providers() {
+    let listing = |id: &'static str| {
+        Peer::answering(move |_| {
+            answer(200, &format!(r#"{{"data":[{{"id":"{id}","object":"model"}}]}}"#))
+        })
+    };
+    let (one, two, three) = (listing("of-one"), listing("of-two"), listing("of-three"));
+    let keys = "auth: {enabled: true, api_key: plain-key, keys: [{name: ci, key_env: CI, providers: [one, two]}, \
+                {name: single, key_env: SINGLE, providers: [two]}, {name: off, key_env: OFF, providers: [off]}]}";
+    let proxy = TestProxy::builder()
+        .settings(keys)
+        .variable("CI", "key-of-ci")
+        .variable("SINGLE", "key-of-single")
+        .variable("OFF", "key-of-off")
+        .routes("model_routes:\n  \"alias\": [{provider: Three}]\n  \"own\": [{provider: Two}]\n")
+        .provider("One", "openai", &one.url(), "auth_type: none")
+        .provider("Two", "openai", &two.url(), "auth_type: none")
+        .provider("Three", "openai", &three.url(), "auth_type: none")
+        .provider("Off", "openai", &three.url(), "auth_type: none\nenabled: false")
+        .start();
+    let ask = |key: &str| {
+        proxy.ask(format!(
+            "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
+        ))
+    };
+    let ids = |key: &str| {
+        let list = ask(key).json();
+        let ids = list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["id"].as_str().unwrap().to_owned());
+        let mut ids: Vec<_> = ids.collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids("plain-key"), ["alias", "of-one", "of-three", "of-two", "own"]);
+    assert_eq!(three.seen().len(), 1);
+    assert_eq!(ids("key-of-ci"), ["of-one", "of-two", "own"]);
+    assert_eq!(ids("key-of-single"), ["of-two", "own"]);
+    assert_not_allowed(&ask("key-of-off"), &["only the providers off"]);
+    assert_eq!(three.seen().len(), 1, "the others are not asked");
+}
+
+#[test]
+fn a_limited_key_opens_no_page_about_others() {
+    let peer = fine();
+    let proxy = with_limited_keys(&peer, "").start();
+    let ask = |method: &str, page: &str, key: &str| proxy.ask(with_key(method, page, key, ""));
+    for page in ["/-/healthy", "/-/ready"] {
+        assert_eq!(ask("GET", page, "key-of-ci").status, 200, "{page}");
+    }
+    for page in ["/-/", "/-", "/-/status", "/-/events", "/-/metrics", "/-/script.js", "/-/none"] {
+        assert_not_allowed(&ask("GET", page, "key-of-ci"), &["none of evertoken's own pages"]);
+    }
+    assert_not_allowed(&ask("POST", "/-/reload", "key-of-ci"), &["none of evertoken's own pages"]);
+    assert_not_allowed(&ask("POST", "/-/refresh/b", "key-of-ci"), &["may not use the provider b"]);
+    // It may ask for a refresh of its own, but these are not refreshed.
+    assert_eq!(ask("POST", "/-/refresh/a", "key-of-ci").code(), "unknown_provider");
+    assert_eq!(ask("GET", "/-/status", "plain-key").status, 200);
+    // The password of a browser is a key with its limits.
+    let basic = |page: &str, encoded: &str| {
+        proxy.ask(format!(
+            "GET {page} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {encoded}\r\n\r\n"
+        ))
+    };
+    assert_eq!(basic("/-/status", "dTpwbGFpbi1rZXk=").status, 200);
+    assert_not_allowed(&basic("/-/status", "dTprZXktb2YtY2k="), &["The key 'ci'"]);
+}
+
+#[test]
+fn a_reload_changes_the_providers_of_a_key() {
+    let peer = fine();
+    let keys =
+        "auth: {enabled: true, api_key: admin, keys: [{name: ci, key_env: CI, providers: [a]}]}";
+    let described = |keys: &str| {
+        TestProxy::builder()
+            .settings(keys)
+            .variable("CI", "key-of-ci")
+            .provider("A", "anthropic", &peer.url(), "auth_type: none")
+            .provider("B", "anthropic", &peer.url(), "auth_type: none")
+    };
+    let proxy = described(keys).start();
+    let ask = |slug: &str| {
+        proxy.ask(with_key("POST", &format!("/to/{slug}/x"), "key-of-ci", "{}")).status
+    };
+    assert_eq!((ask("a"), ask("b")), (200, 403));
+    let text = described(&keys.replace("[a]", "[b]")).text(proxy.folder());
+    std::fs::write(proxy.folder().join("providers.yaml"), text).unwrap();
+    assert_eq!(proxy.ask(with_key("POST", "/-/reload", "admin", "")).status, 200);
+    assert_eq!((ask("a"), ask("b")), (403, 200));
 }

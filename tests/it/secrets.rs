@@ -1,5 +1,6 @@
 //! A whole exchange at trace level: no secret in any output, page or error.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::support::binary::{Binary, run, text};
@@ -7,7 +8,7 @@ use crate::support::client::{ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 11] = [
     "client-secret-0f3a9c",
     "seed-refresh-token-51bd",
     "access-token-one-77e2",
@@ -17,6 +18,8 @@ const SECRETS: [&str; 9] = [
     "clients-own-key-e1e1",
     "query-secret-8d8d",
     "header-secret-6f6f",
+    "listed-key-of-ci-2c2c",
+    "named-key-of-a-friend-3d3d",
 ];
 
 #[test]
@@ -48,7 +51,14 @@ fn search(arguments: &[&str], debug: &str) {
     let provider = Peer::answering(|_| answer(200, "fine"));
     let folder = tempfile::tempdir().unwrap();
     let config = format!(
-        "settings: {{port: 0, state_dir: state, auth: {{enabled: true, api_key: inbound-key-4b4b}}}}
+        "settings:
+  port: 0
+  state_dir: state
+  token_endpoint: true
+  auth:
+    enabled: true
+    api_key_env: KEYS
+    keys: [{{name: ci, key_env: CI, providers: [static]}}]
 providers:
   - name: Refreshed
     type: anthropic
@@ -64,8 +74,14 @@ providers:
         issuer.url()
     );
     std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
-    let variables =
-        [("RUST_LOG", "trace"), ("ID", "abcdefgh"), ("SECRET", SECRETS[0]), ("SEED", SECRETS[1])];
+    let variables = [
+        ("RUST_LOG", "trace"),
+        ("ID", "abcdefgh"),
+        ("SECRET", SECRETS[0]),
+        ("SEED", SECRETS[1]),
+        ("KEYS", "inbound-key-4b4b\nfriend: named-key-of-a-friend-3d3d"),
+        ("CI", "listed-key-of-ci-2c2c"),
+    ];
     let mut binary = Binary::start(folder.path(), arguments, &variables);
     let address = binary.address();
     binary.wait_for("Successfully refreshed");
@@ -95,6 +111,7 @@ providers:
     for target in ["/to/static/v1/models", "/to/none/v1", "/-/none"] {
         pages.push(ask(address, get(&format!("{target}?key=inbound-key-4b4b"))).body);
     }
+    pages.extend(refusals_of_named_keys(address));
     ask(address, "GET /?key=inbound-key-4b4b HTTP/1.1\r\nHost: a\0\r\n\r\n");
     eventually("both providers were asked", || provider.seen().len() == 3);
     let seen = provider.seen();
@@ -113,6 +130,26 @@ providers:
             "more than five characters of the client id: {output}"
         );
     }
+}
+
+/// The answers to two keys with names, of which one is limited to another provider.
+fn refusals_of_named_keys(address: SocketAddr) -> Vec<String> {
+    let targets = [
+        ("/to/refreshed/v1?x", "listed-key-of-ci-2c2c"),
+        ("/-/status", "listed-key-of-ci-2c2c"),
+        ("/-/token/refreshed", "listed-key-of-ci-2c2c"),
+        ("/-/token/static", "listed-key-of-ci-2c2c"),
+        ("/listed-key-of-ci-2c2c/x", "listed-key-of-ci-2c2c"),
+        ("/-/token/refreshed", "named-key-of-a-friend-3d3d"),
+        ("/named-key-of-a-friend-3d3d/x", "named-key-of-a-friend-3d3d"),
+    ];
+    let answers = targets.map(|(target, key)| {
+        let field = format!("api-key: {key}\r\nHost:");
+        let refused = ask(address, get(target).replace("Host:", &field));
+        assert!(matches!(refused.status, 400 | 403), "{target}: {}", refused.body);
+        format!("{:?}{}", refused.fields, refused.body)
+    });
+    answers.to_vec()
 }
 
 /// From a discovery, with the secret of a registered client, to a logout that an issuer answers with what it was sent.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use evertoken::testing::{Clock, Moment, Timestamp};
 
 use crate::support::binary::Binary;
-use crate::support::client::{Answer, Client, get, post};
+use crate::support::client::{Answer, Client, ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
@@ -214,24 +214,83 @@ fn each_token_that_is_handed_out_is_one_log_line_without_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let text = format!(
-        "settings: {{listen: ['unix:{}'], token_endpoint: true, state_dir: state}}\nproviders: [{{name: P, type: generic, \
+        "settings: {{listen: ['unix:{}', '127.0.0.1:0'], token_endpoint: true, state_dir: state, auth: {{enabled: true, \
+         api_key_env: KEY, keys: [{{name: ci, key_env: CI, providers: [p]}}]}}}}\nproviders: [{{name: P, type: generic, \
          base_url: \"http://127.0.0.1:9\", auto_refresh_config: {{token_url: '{}', client_id_env: ID, client_auth: none, \
          refresh_token_env: SEED}}}}]\n",
         path.display(),
         issuer.url()
     );
     fs::write(folder.path().join("providers.yaml"), text).unwrap();
-    let variables = [("ID", "the-client"), ("SEED", "the-seed"), ("RUST_LOG", "trace")];
+    let variables = [
+        ("ID", "the-client"),
+        ("SEED", "the-seed"),
+        ("KEY", "key-of-all"),
+        ("CI", "key-of-ci"),
+        ("RUST_LOG", "trace"),
+    ];
     let binary = Binary::start(folder.path(), &["run"], &variables);
     binary.wait_for("Listening on unix:");
+    let address = binary.address();
+    let with =
+        |key: &str| get("/-/token/p").replace("Host:", &format!("x-api-key: {key}\r\nHost:"));
     for _ in 0..2 {
-        assert_eq!(ask_unix(&path, get("/-/token/p")).json()["access_token"], "the-token");
+        assert_eq!(ask_unix(&path, with("key-of-all")).json()["access_token"], "the-token");
     }
+    let by_key = ask(address, with("key-of-ci"));
+    assert_eq!(by_key.json()["access_token"], "the-token");
+    binary.wait_for("[INFO] Handed out the token of provider: P to a client with key \"ci\"");
     let own =
         format!("to process {} (user {})", std::process::id(), rustix::process::geteuid().as_raw());
     let line = format!("[INFO] Handed out the token of provider: P {own}");
     eventually("two lines", || {
         binary.lines().iter().filter(|one| one.ends_with(&line)).count() == 2
     });
-    assert!(binary.lines().iter().all(|line| !line.contains("the-token")));
+    let secrets = ["the-token", "key-of-all", "key-of-ci"];
+    let lines = binary.lines();
+    assert!(lines.iter().all(|line| secrets.iter().all(|secret| !line.contains(secret))));
+}
+
+#[test]
+fn a_key_that_lists_the_provider_gets_its_token_over_a_port() {
+    let issuer = Peer::answering(|_| answer(200, GRANT));
+    let (builder, path) = handing_out();
+    let keys = "auth: {enabled: true, api_key: plain-key, keys: [{name: ci, key_env: CI, providers: [p, fixed]}, \
+                {name: other, key_env: OTHER, providers: [fixed]}, {name: all, key_env: ALL}]}";
+    let proxy = builder
+        .settings(&format!("{keys}, allowed_origins: ['https://app.example']"))
+        .variable("CI", "key-of-ci")
+        .variable("OTHER", "key-of-other")
+        .variable("ALL", "key-of-all")
+        .refreshed("P", "http://127.0.0.1:9", &issuer.url(), "")
+        .provider("Fixed", "generic", "http://127.0.0.1:9", "auth_value: secret-key")
+        .start();
+    let with = |slug: &str, fields: &str| {
+        format!("GET /-/token/{slug} HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n")
+    };
+    let asking = |key: &str| with("p", &format!("x-api-key: {key}"));
+    // The first token may not be there yet.
+    eventually("there is a token", || ask_unix(&path, asking("plain-key")).status == 200);
+    let granted = proxy.ask(asking("key-of-ci"));
+    assert_eq!((granted.status, &granted.json()["access_token"]), (200, &"the-token".into()));
+    assert_eq!(ask_unix(&path, asking("key-of-ci")).json()["access_token"], "the-token");
+    for (key, part) in [
+        ("plain-key", "lists no provider"),
+        ("key-of-all", "lists no provider"),
+        ("key-of-other", "may not use the provider p"),
+    ] {
+        let (status, code, why) = refusal(&proxy.ask(asking(key)));
+        assert_eq!((status, &*code), (403, "not_allowed"), "{key}");
+        assert!(why.contains(part), "{why}");
+    }
+    // Nor does a key get more by the socket than it lists.
+    assert_eq!(refusal(&ask_unix(&path, asking("key-of-other"))).1, "not_allowed");
+    assert_eq!(proxy.ask(asking("wrong")).status, 401);
+    assert_eq!(proxy.ask(with("none", "x-api-key: key-of-ci")).code(), "unknown_provider");
+    let (_, code, why) = refusal(&proxy.ask(with("fixed", "x-api-key: key-of-ci")));
+    assert!(code == "not_allowed" && why.contains("has no access token"), "{why}");
+    for field in ["Origin: https://app.example", "Sec-Fetch-Site: same-origin"] {
+        let page = proxy.ask(with("p", &format!("x-api-key: key-of-ci\r\n{field}")));
+        assert_eq!((page.status, page.code()), (403, "forbidden_origin"), "{field}");
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) const HOMES: [(&str, &[&str]); 6] = [
             "token_store", "tls_roots",
         ],
     ),
-    ("auth", &["api_key", "api_key_env", "api_key_file"]),
+    ("auth", &["api_key", "api_key_env", "api_key_file", "keys"]),
     ("timeouts", &["connect", "response", "idle", "client_head", "client_idle"]),
     (
         "a provider",

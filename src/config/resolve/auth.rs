@@ -1,7 +1,9 @@
 //! `settings.auth`: the keys that let a client in.
 
+use crate::config::inbound_key::InboundKey;
 use crate::config::raw::Section;
-use crate::config::resolve::sources::Sources;
+use crate::config::resolve::inbound_key;
+use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::{Missing, SecretLookup};
 use crate::secret::Secret;
 
@@ -10,14 +12,16 @@ const UNUSED_AUTH: [&str; 1] = ["exempt_paths"];
 
 /// The keys that let a client in; None if `auth` is off. A file with a key must never run open, so a missing key is
 /// an error here, unlike a provider's.
-pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<Secret>> {
+pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<InboundKey>> {
     let written = section.text("api_key");
     let is_empty = written.as_ref().is_some_and(|key| key.trim().is_empty());
     let literal = written.filter(|key| !key.is_empty());
     let has_literal = literal.is_some();
     let named = sources.secret(section, "api_key_env", "api_key_file", false);
     let has_source = named.is_some();
-    let enabled = section.flag("enabled", has_literal || has_source);
+    let listed = inbound_key::sections(section);
+    let has_list = listed.as_ref().is_none_or(|listed| !listed.is_empty());
+    let enabled = section.flag("enabled", has_literal || has_source || has_list);
     if has_literal && has_source {
         section.error("api_key", "give one of api_key, api_key_env and api_key_file");
     }
@@ -27,39 +31,53 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>) -> Option<Vec<S
     let place = match (&literal, &named) {
         (Some(_), _) => "api_key",
         (None, Some(named)) => named.key,
+        (None, None) if has_list => "keys",
         (None, None) => "enabled",
     };
-    check_switch(section, enabled, place);
-    if !enabled {
-        section.finish(&UNUSED_AUTH);
-        return None;
+    check_switch(section, enabled, if has_list && !enabled { "keys" } else { place });
+    let mut keys = Vec::new();
+    if enabled && is_empty && place == "enabled" {
+        section.error("api_key", "auth is enabled, but there is no key: 'api_key' is empty");
+    } else if enabled && place != "keys" {
+        keys = read_plain(section, sources, literal, named, place);
     }
+    for section in listed.iter().flatten() {
+        if let Some(key) = inbound_key::read(section, sources, enabled) {
+            inbound_key::check_unique(section, &key, &keys);
+            keys.push(key);
+        }
+    }
+    section.finish(&UNUSED_AUTH);
+    enabled.then_some(keys)
+}
+
+/// The keys in `api_key`, or those that `named` or the default variable holds.
+fn read_plain(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    literal: Option<String>,
+    named: Option<NamedSecret>,
+    place: &str,
+) -> Vec<InboundKey> {
     let found = match (literal, named) {
         (Some(key), _) => Ok(Secret::new(key)),
         (None, Some(named)) => named.found,
-        (None, None) if is_empty => {
-            section.error("api_key", "auth is enabled, but there is no key: 'api_key' is empty");
-            section.finish(&UNUSED_AUTH);
-            return Some(Vec::new());
-        }
         (None, None) => default_key(sources),
     };
-    let keys = found.map_or_else(
-        |missing| {
+    match found {
+        Err(missing) => {
             let message = format!("auth is enabled, but there is no key: {missing}");
             section.error_of_unset(place, message, &missing.variables());
             Vec::new()
-        },
-        |text| {
-            let keys = keys_in(&text);
+        }
+        Ok(text) => {
+            let keys: Vec<_> = text.expose().lines().filter_map(InboundKey::of_line).collect();
             if keys.is_empty() {
                 section.error(place, "auth is enabled, but there is no key: it is blank");
             }
             keys
-        },
-    );
-    section.finish(&UNUSED_AUTH);
-    Some(keys)
+        }
+    }
 }
 
 /// Warns if the key at `place` is not required of clients, or is required without an `enabled`: a file with a key
@@ -84,12 +102,6 @@ fn default_key(sources: &Sources<'_>) -> SecretLookup {
     sources.variable(VARIABLE).map(Secret::new).ok_or_else(missing)
 }
 
-/// One key per line.
-fn keys_in(text: &Secret) -> Vec<Secret> {
-    let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(Secret::new).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,8 +110,10 @@ mod tests {
 
     #[test]
     fn keys_of_clients() {
-        let keys =
-            |settings: &str| fine(&document(settings, "auth_type: none")).settings.inbound_keys;
+        let keys = |settings: &str| {
+            let keys = fine(&document(settings, "auth_type: none")).settings.inbound_keys;
+            keys.map(|keys| keys.into_iter().map(|key| key.secret).collect::<Vec<_>>())
+        };
         let two = Some(vec![Secret::new("one"), Secret::new("two")]);
         assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
         assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));

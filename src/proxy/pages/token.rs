@@ -10,6 +10,7 @@ use crate::peer;
 use crate::proxy::hand_out::{self, Asker};
 use crate::proxy::page::Page;
 use crate::proxy::pages::{needs, no_page, page};
+use crate::proxy::rights::Rights;
 use crate::proxy::route;
 use crate::proxy::state::Proxy;
 
@@ -18,15 +19,22 @@ pub(crate) fn slug(page: &str) -> Option<&str> {
     page.strip_prefix("token/")
 }
 
-/// Answers `request`, which access let in, for the token of the provider with this slug.
-pub(crate) fn answer(proxy: &Proxy, request: &Request<'_>, slug: &str) -> Result<Page, Refusal> {
+/// Answers `request`, which access let in with `rights` that do not exclude the provider with this slug, for its
+/// token.
+pub(crate) fn answer(
+    proxy: &Proxy,
+    request: &Request<'_>,
+    slug: &str,
+    rights: Rights<'_>,
+) -> Result<Page, Refusal> {
     if !proxy.settings.token_endpoint {
         return Err(no_page());
     }
     let head = request.head;
     needs(&head.method, &["GET", "HEAD"])?;
-    let asker = match request.client {
-        Some(client) if request.is_by_unix => Asker::Process(peer::of(client)),
+    let asker = match (rights.limits(), request.client) {
+        (Some((key, _)), _) => Asker::Listing(key),
+        (None, Some(client)) if request.is_by_unix => Asker::Process(peer::of(client)),
         _ if proxy.access.keys.is_some() => Asker::Key,
         _ => Asker::Anybody,
     };
