@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use crate::config::inbound_key::own_key;
 use crate::config::{Config, Egress, InboundKey, ListenAddress};
 use crate::http::message::Headers;
+use crate::http::refusal::Code;
 use crate::report::Report;
 use crate::secret::Secret;
 use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
@@ -98,6 +99,11 @@ pub(crate) enum StatusError {
     /// It wants a key.
     #[error("{0} wants a key; set EVERTOKEN_API_KEY, or name its configuration with --config")]
     WantsKey(String),
+    /// It shows its status to no key that is limited to certain providers.
+    #[error(
+        "{0} shows its status only to a key without 'providers' in settings.auth.keys; set EVERTOKEN_API_KEY to one"
+    )]
+    KeyIsLimited(String),
     /// It answers with this status.
     #[error("{0} answers {1}; is it evertoken?")]
     Answers(String, u16),
@@ -257,6 +263,9 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
     match status {
         200 => {}
         401 => return Err(StatusError::WantsKey(instance.url.clone())),
+        403 if text.contains(Code::NotAllowed.as_str()) => {
+            return Err(StatusError::KeyIsLimited(instance.url.clone()));
+        }
         other => return Err(StatusError::Answers(instance.url.clone(), other)),
     }
     let no_report = |_| StatusError::NoReport(instance.url.clone());
@@ -388,6 +397,7 @@ mod tests {
         };
         assert_eq!(key(None, None), None);
         assert_eq!(key(None, Some("\n one \ntwo")), Some("one".to_owned()));
+        assert_eq!(key(None, Some("me: one\ntwo")), Some("one".to_owned()));
         assert_eq!(key(Some(&config("")), Some("one")), Some("one".to_owned()));
         let own = config("auth: {enabled: true}");
         assert_eq!(key(Some(&own), Some("one")), Some("from-the-environment".to_owned()));

@@ -1,5 +1,6 @@
 //! Access to the proxy, and each refusal in docs/reference.md: status, code and shape.
 
+use crate::support::binary::{run, text};
 use crate::support::client::{Answer, Client, get, post};
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
@@ -460,4 +461,20 @@ fn a_reload_changes_the_providers_of_a_key() {
     std::fs::write(proxy.folder().join("providers.yaml"), text).unwrap();
     assert_eq!(proxy.ask(with_key("POST", "/-/reload", "admin", "")).status, 200);
     assert_eq!((ask("a"), ask("b")), (403, 200));
+}
+
+#[test]
+fn the_status_command_asked_whether_it_was_evertoken_that_refused_a_limited_key() {
+    let peer = fine();
+    let proxy = with_limited_keys(&peer, "").start();
+    let url = format!("http://{}", proxy.address);
+    let status = |keys: &str| {
+        let variables = [("EVERTOKEN_API_KEY", keys)];
+        let output = run(proxy.folder(), &["status", "--url", &url], &variables);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, told) = status("key-of-ci");
+    assert!(code == Some(1) && told.contains("only to a key without 'providers'"), "{told}");
+    let (code, table, told) = status("friend: friends-key");
+    assert!(code == Some(0) && table.contains("ready"), "{told}");
 }
