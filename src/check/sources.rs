@@ -246,9 +246,9 @@ fn words_of_bearer(request: &EndpointRequest) -> String {
 fn words_of_assertion(assertion: &Assertion) -> String {
     match assertion {
         Assertion::Signed(signed) => {
-            let algorithm = signed.key().map_or("", |(_, algorithm, _)| algorithm.name());
             let key = signed.key.path.display();
-            format!("an assertion signed with the key in {key} ({algorithm})")
+            let known = signed.key().map(|(_, algorithm, _)| format!(" ({})", algorithm.name()));
+            format!("an assertion signed with the key in {key}{}", known.unwrap_or_default())
         }
         Assertion::Ready(file) => {
             format!("the assertion in {}{}", file.path.display(), until(end_of(&file.found)))

@@ -20,7 +20,7 @@ pub(crate) fn text_of(bytes: Vec<u8>) -> Result<String, (Option<Position>, Strin
 }
 
 /// The encoding that the first bytes suggest, if not UTF-8: a byte order mark, or every second byte zero.
-fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+pub(super) fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),

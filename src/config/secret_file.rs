@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::config::encoding;
 use crate::config::missing::{Missing, SecretLookup};
 use crate::regular_file;
 use crate::secret::Secret;
@@ -22,14 +23,27 @@ pub fn read(path: &Path) -> io::Result<String> {
 
 /// The file's bytes as text, without a byte order mark.
 pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
-    // Written by PowerShell 5's `>` and by Notepad's "Unicode".
-    let has_mark = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
-    if has_mark || bytes.contains(&0) {
-        return Err(invalid("it is UTF-16, as PowerShell's '>' writes it; save it as UTF-8"));
-    }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(without_mark(&text).to_owned()),
-        Err(_) => Err(invalid("it is not UTF-8")),
+        Ok(text) if !text.contains('\0') => Ok(without_mark(&text).to_owned()),
+        Ok(text) => Err(invalid(no_text(text.as_bytes()))),
+        Err(error) => Err(invalid(no_text(error.as_bytes()))),
+    }
+}
+
+/// What `bytes`, which are no text in UTF-8, are instead, and what to do.
+fn no_text(bytes: &[u8]) -> &'static str {
+    match encoding::other_encoding(bytes) {
+        // Written by PowerShell 5's `>` and by Notepad's "Unicode".
+        Some("UTF-16") => "it is UTF-16, as PowerShell's '>' writes it; save it as UTF-8",
+        Some("UTF-32") => "it is UTF-32; save it as UTF-8",
+        Some(_) => "it is compressed with gzip; gunzip it",
+        // Keys, certificates and PKCS#12 begin with a sequence (X.690 §8.9).
+        None if bytes.starts_with(&[0x30]) => {
+            "it is binary (DER or PKCS#12), and PEM is needed: 'openssl pkey -inform DER' converts a key, 'openssl x509 \
+             -inform DER' a certificate, 'openssl pkcs12 -nodes' a .p12 or .pfx file"
+        }
+        None if bytes.contains(&0) => "it is binary and not a text",
+        None => "it is not UTF-8",
     }
 }
 
@@ -89,13 +103,20 @@ mod tests {
 
     #[test]
     fn texts_of_files() {
-        let cases: [(&[u8], Result<&str, &str>); 7] = [
+        let cases: [(&[u8], Result<&str, &str>); 13] = [
             (b"secret\n", Ok("secret\n")),
             (b"\xef\xbb\xbfsecret\r\n", Ok("secret\r\n")),
             (b"", Ok("")),
             (b"\xff\xfes\0e\0", Err("UTF-16")),
             (b"\xfe\xff\0s\0e", Err("UTF-16")),
             (b"s\0e\0", Err("UTF-16")),
+            (b"s\0\0\0e\0\0\0", Err("binary and not")),
+            (b"\xff\xfe\0\0s\0\0\0", Err("UTF-32")),
+            (b"\x1f\x8b\x08\0", Err("gunzip")),
+            // A key, an Ed25519 key, and a PKCS#12 file, said to be UTF-16 once.
+            (b"\x30\x82\x04\xbe\x02\x01\x00\x30", Err("openssl pkey -inform DER")),
+            (b"\x30\x2e\x02\x01\x00\x30\x05\x06", Err("DER or PKCS#12")),
+            (b"\x7fELF\x02\x01\x01\0", Err("binary and not")),
             (b"\xe9", Err("not UTF-8")),
         ];
         for (bytes, expected) in cases {

@@ -9,7 +9,7 @@ use ring::signature::{
 
 use crate::signing::algorithm::{Algorithm, KeyKind};
 use crate::signing::der::{BIT_STRING, INTEGER, OCTET_STRING, OID, Reader, SEQUENCE, context};
-use crate::signing::pem::{PemSection, sections};
+use crate::signing::pem::{DASHES, PemSection, sections};
 
 /// The sizes of RSA keys that can sign.
 const RSA_MIN_BITS: usize = 2048;
@@ -21,6 +21,10 @@ const OID_ELLIPTIC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const OID_ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const OID_P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
+
+/// First bytes of a compressed point (SEC 1 §2.3.3).
+const POINT_COMPRESSED_EVEN: u8 = 2;
+const POINT_COMPRESSED_ODD: u8 = 3;
 
 /// Kinds that can't be used, with their names.
 const OTHERS: [(&[u8], &str); 7] = [
@@ -57,6 +61,12 @@ pub(crate) enum KeyProblem {
     /// It has OpenSSH's own format.
     #[error("it is in OpenSSH's own format; ssh-keygen -p -m PKCS8 -f FILE converts it")]
     OpenSsh,
+    /// Its lines are not those of a PEM file.
+    #[error(
+        "its -----BEGIN and -----END do not stand on lines of their own: its line breaks were lost or written as \\n, \
+         or quotes stand around it"
+    )]
+    NoLines,
     /// The PEM or its content is broken.
     #[error("its private key is damaged or cut off")]
     Damaged,
@@ -66,6 +76,12 @@ pub(crate) enum KeyProblem {
     /// An RSA key of another size.
     #[error("its RSA key has {0} bits; from {RSA_MIN_BITS} to {RSA_MAX_BITS} can be used")]
     RsaSize(usize),
+    /// An elliptic key whose curve is written out in numbers, or whose public half is compressed.
+    #[error(
+        "its elliptic key is in a rare form; openssl ec -param_enc named_curve -conv_form uncompressed -in FILE -out NEW \
+         converts it"
+    )]
+    RareForm,
     /// An elliptic key without its public half.
     #[error("its public half is missing in it; openssl ec -in FILE -out NEW adds it")]
     NoPublicHalf,
@@ -88,6 +104,9 @@ impl SigningKey {
         let Some(section) = all.iter().find(is_private) else {
             return Err(without_private(text, &all));
         };
+        if section.label.contains(DASHES) {
+            return Err(KeyProblem::NoLines);
+        }
         if section.is_encrypted() {
             return Err(KeyProblem::Encrypted);
         }
@@ -154,7 +173,9 @@ pub(crate) fn hmac_sha256(key: &str, message: &[u8]) -> Vec<u8> {
 /// The reason why there is no private key in `text`, which has these sections.
 fn without_private(text: &str, all: &[PemSection<'_>]) -> KeyProblem {
     let has = |end: &str| all.iter().any(|section| section.label.ends_with(end));
-    if has("PUBLIC KEY") {
+    if text.contains("PRIVATE KEY-----") {
+        KeyProblem::NoLines
+    } else if has("PUBLIC KEY") {
         KeyProblem::Public
     } else if has("CERTIFICATE") {
         KeyProblem::Certificate
@@ -209,9 +230,10 @@ fn sec1(bytes: &[u8], curve: Option<&[u8]>) -> Result<Pair, KeyProblem> {
         let private = key.take(OCTET_STRING)?;
         let own = key.enter(context(0)).and_then(|mut own| own.take(OID));
         let public = key.enter(context(1)).and_then(|mut public| public.take(BIT_STRING));
-        Some((private, curve.or(own)?, public))
+        Some((private, curve.or(own), public))
     };
     let (private, curve, public) = parts().ok_or(KeyProblem::Damaged)?;
+    let curve = curve.ok_or(KeyProblem::RareForm)?;
     let (algorithm, kind) = match curve {
         OID_P256 => (&ECDSA_P256_SHA256_FIXED_SIGNING, KeyKind::P256),
         OID_P384 => (&ECDSA_P384_SHA384_FIXED_SIGNING, KeyKind::P384),
@@ -220,6 +242,9 @@ fn sec1(bytes: &[u8], curve: Option<&[u8]>) -> Result<Pair, KeyProblem> {
     // The first byte of a bit string counts its unused bits.
     let public = public.and_then(|public| public.strip_prefix(&[0]));
     let public = public.ok_or(KeyProblem::NoPublicHalf)?;
+    if matches!(public.first(), Some(&POINT_COMPRESSED_EVEN | &POINT_COMPRESSED_ODD)) {
+        return Err(KeyProblem::RareForm);
+    }
     let pair = EcdsaKeyPair::from_private_key_and_public_key(
         algorithm,
         private,
@@ -325,6 +350,13 @@ pub(crate) mod tests {
             (&wrong, KeyProblem::Damaged),
             ("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----", KeyProblem::Damaged),
             ("-----BEGIN PRIVATE KEY-----", KeyProblem::Damaged),
+            (key!("p256-compressed"), KeyProblem::RareForm),
+            (key!("p256-explicit"), KeyProblem::RareForm),
+            // Copied through a variable, a terminal or YAML.
+            (&RSA.replace('\n', " "), KeyProblem::NoLines),
+            (&RSA.replace('\n', "\\n"), KeyProblem::NoLines),
+            (&RSA.replace('\n', "\r"), KeyProblem::NoLines),
+            (&format!("\"{}\"", RSA.trim_end()), KeyProblem::NoLines),
         ];
         for (text, problem) in cases {
             let told = SigningKey::parse(text).err();

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
-const DASHES: &str = "-----";
+pub(super) const DASHES: &str = "-----";
 
 /// One section of a PEM file.
 pub(super) struct PemSection<'a> {

@@ -261,6 +261,12 @@ fn check_says_which_key_signs_and_which_can_t() {
     let (code, said) = check(&lines(&folder.path().join("none.pem").display().to_string()));
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("P: Missing secret file: '"), "{said}");
+    assert!(said.contains("none.pem (client_credentials)"), "{said}");
+    let der = folder.path().join("key.der");
+    std::fs::write(&der, b"\x30\x82\x04\xbe\x02\x01\x00\x30\x0d\x06").unwrap();
+    let (code, said) = check(&lines(&der.display().to_string()));
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("'openssl pkey -inform DER' converts a key"), "{said}");
 }
 
 #[test]

@@ -698,6 +698,11 @@ fn what_is_wrong_with_a_refresh() {
             "f:10:19: 'grant_type' must be one of \"refresh_token\", \"client_credentials\", \"jwt_bearer\", \"token_exchange\", not \"refreshtoken\"; did you \
              mean \"refresh_token\"?",
         ),
+        (
+            "grant_type: urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "f:10:19: 'grant_type' must be one of \"refresh_token\", \"client_credentials\", \"jwt_bearer\", \"token_exchange\", not a text of \
+             43 characters",
+        ),
         ("extra_params: {scope: a}", "f:10:22: 'scope' has a key of its own"),
         (
             "refresh_token_file: /token",

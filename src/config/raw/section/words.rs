@@ -30,6 +30,9 @@ pub(super) fn shown(value: &Node) -> String {
                 scalar.text.clone()
             }
         }
+        Node::Scalar(scalar) if scalar.kind == ScalarKind::Text => {
+            format!("a text of {} characters", scalar.text.chars().count())
+        }
         other => what_is(other).to_owned(),
     }
 }
