@@ -193,7 +193,7 @@ fn token_sender(poster: Poster) -> Send {
             is_whole: &|headers, body| grant::is_whole(headers, body),
         };
         match poster.post(&post) {
-            Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body }),
+            Ok((status, headers, body)) => Ok(TokenAnswer { status, headers, body, said: None }),
             Err(error) => Err(no_answer(error)),
         }
     })
@@ -203,10 +203,10 @@ fn token_sender(poster: Poster) -> Send {
 fn command_runner(command: TokenCommand, name: String) -> Send {
     Box::new(move |_: &TokenRequest, _: Duration, is_called_off: &dyn Fn() -> bool| {
         let printed = command::run(&command, COMMAND_MAX, is_called_off)?;
-        if let Some(said) = printed.said {
+        if let Some(said) = &printed.said {
             debug!(provider = name.as_str(); "The token_command of provider {name} says: {said}");
         }
-        Ok(TokenAnswer::printed(printed.stdout))
+        Ok(TokenAnswer::printed(printed.stdout, printed.said))
     })
 }
 

@@ -17,7 +17,7 @@ use crossbeam_channel::select;
 
 use crate::clock::{Due, Moment};
 use crate::config::redirect::Loopback;
-use crate::config::{LoginEndpoints, Missing, Redirect};
+use crate::config::{GrantType, LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
 use crate::token::assertion::{Assertions, Stamp};
 use crate::token::discovery;
@@ -130,14 +130,22 @@ fn ask_for_consent(url: &mut String, scope: Option<&str>) {
     }
 }
 
+/// The login of `setup` lacks `key`: because there is nothing to log in to, if its grant needs no refresh token.
+fn unconfigured(setup: &Setup, key: &'static str) -> LoginError {
+    let name = setup.name.clone();
+    match &setup.config.grant_type {
+        GrantType::RefreshToken => LoginError::Unconfigured(name, key),
+        other => LoginError::NotNeeded(name, other.name()),
+    }
+}
+
 /// Logs in to the provider of `setup` and stores the result; returns the message about it.
 pub(crate) fn run(
     setup: &Setup,
     options: LoginOptions,
     io: &mut LoginIo<'_>,
 ) -> Result<String, LoginError> {
-    let method = choose(&setup.config.login, options)
-        .map_err(|key| LoginError::Unconfigured(setup.name.clone(), key))?;
+    let method = choose(&setup.config.login, options).map_err(|key| unconfigured(setup, key))?;
     (io.say)(&format!("Logging in to provider: {}", setup.name));
     let stored = match method {
         Method::Browser(url, loopback) => by_browser(setup, &url, &loopback, io)?,

@@ -52,7 +52,9 @@ pub(super) fn complete(mut setup: Setup, options: LoginOptions) -> Done {
 
 fn exit_code(error: &LoginError) -> u8 {
     match error {
-        LoginError::Unconfigured(..) | LoginError::Missing(_) => BAD_CONFIG,
+        LoginError::Unconfigured(..) | LoginError::NotNeeded(..) | LoginError::Missing(_) => {
+            BAD_CONFIG
+        }
         LoginError::Bind(..) => CANT_BIND,
         _ => FAILED,
     }

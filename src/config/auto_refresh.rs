@@ -145,8 +145,12 @@ impl AutoRefresh {
         (self.unwritten.token_url || is_login_open).then_some(issuer)
     }
 
-    /// Hash of the `token_url`, or of `issuer` in its place, and the client, or whoever the tokens are for; None if one is missing.
+    /// Hash of the `token_url`, or of `issuer` in its place, and the client, or whoever the tokens are for; None if one is
+    /// missing. Of a `token_command`, its own.
     pub fn client_hash(&self) -> Option<String> {
+        if let Some(command) = self.command() {
+            return Some(command.hash());
+        }
         let client_id = self.client_id.as_ref().ok()?;
         let account = self.grant_type.account()?;
         let issuer = self.issuer_or_token_url();

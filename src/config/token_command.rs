@@ -23,6 +23,18 @@ impl TokenCommand {
         self.variable("TZ").map(Secret::expose)
     }
 
+    /// Differs for commands that may print different accounts' tokens: those with other words, variables or folder.
+    pub fn hash(&self) -> String {
+        let variables = self.variables.iter().flat_map(|(name, value)| [name, value.expose()]);
+        let words =
+            std::iter::once(self.program.as_str()).chain(self.arguments.iter().map(String::as_str));
+        let mut all = format!("token_command\0{}", self.folder.display());
+        for text in words.chain(["="]).chain(variables) {
+            all.extend(["\0", text]);
+        }
+        Secret::new(all).hash()
+    }
+
     /// The value of one of its environment variables.
     pub fn variable(&self, name: &str) -> Option<&Secret> {
         self.variables.iter().find(|(own, _)| own == name).map(|(_, value)| value)

@@ -183,8 +183,12 @@ mod tests {
     const SENT: Timestamp = Timestamp::from_secs(1_800_000_000);
 
     fn read(status: u16, body: &str) -> Result<DeviceAuthorization, DeviceError> {
-        let answer =
-            TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec() };
+        let answer = TokenAnswer {
+            status,
+            headers: Headers::new(),
+            body: body.as_bytes().to_vec(),
+            said: None,
+        };
         DeviceAuthorization::read(&answer, SENT)
     }
 

@@ -188,14 +188,14 @@ mod tests {
             let page = pages.iter().find(|(url, ..)| *url == request.url);
             let Some((_, status, fields, body)) = page else {
                 let (headers, body) = (Headers::new(), Vec::new());
-                return Ok(TokenAnswer { status: 404, headers, body });
+                return Ok(TokenAnswer { status: 404, headers, body, said: None });
             };
             if *status == 0 {
                 return Err(Failure::no_answer(Reached::Perhaps, *body));
             }
             let mut headers = Headers::new();
             fields.iter().for_each(|(name, value)| headers.push(name, value));
-            Ok(TokenAnswer { status: *status, headers, body: body.as_bytes().to_vec() })
+            Ok(TokenAnswer { status: *status, headers, body: body.as_bytes().to_vec(), said: None })
         })
     }
 

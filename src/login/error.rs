@@ -17,6 +17,9 @@ pub(crate) enum LoginError {
         "Provider {0}: auto_refresh_config needs {1} for this login; providers.yaml.example shows where it stands"
     )]
     Unconfigured(String, &'static str),
+    /// This provider gets its tokens without anybody's login, in the way that the second text names.
+    #[error("Provider {0} needs no login: its {1} brings its tokens (evertoken refresh tries it)")]
+    NotNeeded(String, &'static str),
     /// The issuer's metadata, which the login needs, is not known.
     #[error("{0}")]
     NoMetadata(#[from] DiscoveryError),

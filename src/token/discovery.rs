@@ -127,8 +127,14 @@ mod tests {
                     status: *status,
                     headers: Headers::new(),
                     body: body.as_bytes().to_vec(),
+                    said: None,
                 }),
-                None => Ok(TokenAnswer { status: 404, headers: Headers::new(), body: Vec::new() }),
+                None => Ok(TokenAnswer {
+                    status: 404,
+                    headers: Headers::new(),
+                    body: Vec::new(),
+                    said: None,
+                }),
             }
         })
     }

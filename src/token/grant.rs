@@ -111,6 +111,14 @@ pub(crate) fn read_any(
     read(status, headers, body, fields, sent)
 }
 
+/// Words for the error that an answer holds in the place of a token: empty, or a code that is known, in parentheses.
+/// Another text may be anything.
+pub(crate) fn error_in(answer: &Value, fields: &TokenFields) -> Option<String> {
+    let code = refusal::standard_code(answer, fields)?;
+    let code = code.split('/').next().filter(|code| Meaning::of(code) != Meaning::Unknown);
+    Some(code.map_or_else(String::new, |code| format!(" ({code})")))
+}
+
 /// Reads values in the shape of a token response, which are complete and were requested at `sent`.
 pub(crate) fn of_values(value: Value, sent: Timestamp) -> Result<Grant, Failure> {
     let answer = TokenResponse { value, form: ResponseFormat::Json };

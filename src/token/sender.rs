@@ -14,12 +14,14 @@ pub struct TokenAnswer {
     pub headers: Headers,
     /// The body, at most 1 MiB.
     pub body: Vec<u8>,
+    /// The first line that a command wrote to its standard error, without secrets.
+    pub said: Option<String>,
 }
 
 impl TokenAnswer {
     /// The output of a command.
-    pub fn printed(output: Vec<u8>) -> Self {
-        Self { status: 200, headers: Headers::new(), body: output }
+    pub fn printed(output: Vec<u8>, said: Option<String>) -> Self {
+        Self { status: 200, headers: Headers::new(), body: output, said }
     }
 }
 

@@ -137,6 +137,27 @@ fn the_state_file_of_another_way_to_a_token_is_left_alone() {
     assert!(!names.iter().any(|name| name.starts_with("p-2")), "{names:?}");
 }
 
+/// `gcloud … --account`, say: while the new one fails, the other account's token must not be sent.
+#[test]
+fn another_command_of_a_reload_went_on_with_the_token_of_the_one_before() {
+    let (tools, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
+    let command = numbering(tools.path(), 3600);
+    let with = |more: &str| described("P", &provider.url(), &command, more);
+    let proxy = with("  token_command_env: {ACCOUNT: a}").start();
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer access-1");
+    assert_eq!(proxy.reload(&with("  token_command_env: {ACCOUNT: b}")).status, 200);
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer access-2");
+    // Other keys do not make another account.
+    let later = "  token_command_env: {ACCOUNT: b}\n  refresh_before_expiry: 60";
+    assert_eq!(proxy.reload(&with(later)).status, 200);
+    assert_eq!(proxy.ask(get("/x")).body, "Bearer access-2");
+    let other = tempfile::tempdir().unwrap();
+    let failing = script(other.path(), "exit 3");
+    assert_eq!(proxy.reload(&described("P", &provider.url(), &failing, "")).status, 200);
+    let answer = proxy.ask(get("/x"));
+    assert_eq!(answer.status, 503, "{}", answer.body);
+}
+
 #[test]
 fn a_reload_ends_a_command_that_it_replaces_and_a_stop_waits_for_none() {
     let (tools, provider) = (tempfile::tempdir().unwrap(), Peer::telling_the_credential());
@@ -275,6 +296,19 @@ fn a_refresh_by_hand_runs_the_command_and_says_why_it_failed() {
 }
 
 #[test]
+fn a_login_to_a_command_asked_for_an_authorization_url() {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), "http://127.0.0.1:9", "[./get-token]", "");
+    let output = run(folder.path(), &["login", "--provider", "P"], &[PATH]);
+    assert_eq!(output.status.code(), Some(78));
+    let told = text(&output.stderr);
+    assert!(
+        told.contains("Provider P needs no login: its token_command brings its tokens"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_signal_during_a_refresh_by_hand_ends_the_command_too() {
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
@@ -288,6 +322,28 @@ fn a_signal_during_a_refresh_by_hand_ends_the_command_too() {
     binary.signal(Signal::INT);
     assert_eq!(binary.code(), None, "by the signal");
     eventually("its command is gone", || !lives(process));
+}
+
+/// Such as a program that nobody has logged in to, and that ends with 0 all the same.
+#[test]
+fn a_command_that_prints_no_token_hid_what_it_said() {
+    let folder = tempfile::tempdir().unwrap();
+    write_config(folder.path(), "http://127.0.0.1:9", "[./get-token]", "");
+    let refresh = |body: &str| {
+        script(folder.path(), body);
+        let output = run(folder.path(), &["refresh"], &[PATH]);
+        assert_eq!(output.status.code(), Some(1));
+        text(&output.stderr)
+    };
+    let told = refresh("echo 'run tool login; token=hunter2' >&2");
+    assert!(
+        told.contains("printed no token: its output is empty: run tool login; token=***"),
+        "{told}"
+    );
+    let told =
+        refresh("echo '{\"error\":\"invalid_grant\",\"error_description\":\"for hunter2\"}'");
+    assert!(told.contains("printed no token: its JSON holds an error (invalid_grant)"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
 }
 
 /// A failing command keeps the old token in use, and is tried again by itself.

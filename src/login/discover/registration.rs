@@ -91,7 +91,7 @@ mod tests {
     use crate::http::message::Headers;
 
     fn answer(status: u16, body: &str) -> TokenAnswer {
-        TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec() }
+        TokenAnswer { status, headers: Headers::new(), body: body.as_bytes().to_vec(), said: None }
     }
 
     fn asked(request: &TokenRequest) -> Value {

@@ -46,7 +46,9 @@ fn of_text(text: &str) -> Result<Value, &'static str> {
     // jq without -r, az with --query: a text in JSON.
     let unquoted: Option<String> =
         if text.starts_with('"') { serde_json::from_str(text).ok() } else { None };
-    let text = unquoted.as_deref().unwrap_or(text);
+    // Programs that print for a shell to read.
+    let in_shell_quotes = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+    let text = unquoted.as_deref().or(in_shell_quotes).unwrap_or(text);
     let scheme = text.get(..SCHEME.len()).filter(|start| start.eq_ignore_ascii_case(SCHEME));
     let token = scheme.map_or(text, |_| text[SCHEME.len()..].trim_start());
     if token.is_empty() {
@@ -77,6 +79,9 @@ fn of_json(text: &str, fields: &TokenFields, zone: Option<&str>) -> Result<Value
     };
     if let Some(shape) = Shape::of(&answer, fields, zone) {
         return Ok(shape.as_oauth(true));
+    }
+    if let Some(error) = grant::error_in(&answer, fields) {
+        return Err(format!("its JSON holds an error{error}"));
     }
     let is_exec = answer.get("kind").and_then(Value::as_str) == Some("ExecCredential");
     Err(if is_exec {
@@ -110,7 +115,7 @@ mod tests {
     fn a_bare_token_is_one_line() {
         for text in [
             "t0ken", "t0ken\n", "t0ken\r\n", " t0ken \n\n", "\u{feff}t0ken", "\"t0ken\"\n",
-            "Bearer t0ken", "bearer  t0ken\n",
+            "Bearer t0ken", "bearer  t0ken\n", "'t0ken'\n",
         ] {
             let grant = read_text(text).unwrap();
             assert_eq!(grant.access_token.expose(), "t0ken", "{text:?}");
@@ -122,6 +127,7 @@ mod tests {
             ("", "its output is empty"),
             (" \n", "its output is empty"),
             ("\"\"", "its output is empty"),
+            ("''", "its output is empty"),
             ("Bearer \n", "the word for a value that is not there"),
             ("null\n", "the word for a value that is not there"),
             ("one\ntwo\n", "several lines"),
@@ -184,13 +190,17 @@ mod tests {
             ("[]", "a list of several values"),
             ("[{\"access_token\":\"a\"},{}]", "a list of several values"),
             ("{}", "no token where one is known to stand"),
-            ("{\"error\":\"x\"}", "no token where one is known to stand"),
+            ("{\"error\":\"not logged in\"}", "its JSON holds an error"),
+            ("{\"error\":\"s3cretc0de\"}", "its JSON holds an error"),
+            ("{\"error\":\"invalid_grant\"}", "its JSON holds an error (invalid_grant)"),
+            ("{\"error\":null}", "no token where one is known to stand"),
             ("{\"access_token\":\"\"}", "no 'access_token'"),
             ("{\"access_token\":\"a b\"}", "bytes no header may hold"),
         ];
         for (text, part) in cases {
             let told = read_text(text).unwrap_err();
             assert!(told.contains(part), "{text}: {told}");
+            assert!(!told.contains("s3cret"), "{told}");
         }
         assert_eq!(read_text("[{\"access_token\":\"a\"}]").unwrap().access_token.expose(), "a");
     }

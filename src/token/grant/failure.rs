@@ -119,6 +119,15 @@ impl Failure {
         Self::passing(Reached::No, What::Command(why.into()))
     }
 
+    /// The same, of a command that wrote this line to its standard error.
+    pub(in crate::token) fn of_command_that_said(mut self, said: Option<&str>) -> Self {
+        if let (What::Command(why), Some(said)) = (&mut self.what, said) {
+            why.push_str(": ");
+            why.push_str(said);
+        }
+        self
+    }
+
     /// A resource ran out that a request needs.
     pub fn short(shortage: Shortage) -> Self {
         Self::passing(Reached::No, What::Short(shortage))

@@ -164,7 +164,7 @@ impl RefreshAttempt<'_> {
         let answer = (self.send)(request, allowed, &|| orders.ends_command());
         let config = &self.life.config;
         let Some(command) = config.command() else {
-            let TokenAnswer { status, headers, body } = answer?;
+            let TokenAnswer { status, headers, body, .. } = answer?;
             let times = (sent.wall, self.life.now().wall);
             let is_oauth = !matches!(config.grant_type, GrantType::Request(_));
             let read = if is_oauth { grant::read } else { grant::read_any };
@@ -178,7 +178,9 @@ impl RefreshAttempt<'_> {
         if orders.ends_command() {
             return Err(NoGrant::Withdrawn(Hindrance::CalledOff));
         }
-        Ok(output::read(&answer?.body, &config.token_fields, command.zone(), sent.wall)?)
+        let TokenAnswer { body, said, .. } = answer?;
+        output::read(&body, &config.token_fields, command.zone(), sent.wall)
+            .map_err(|failure| failure.of_command_that_said(said.as_deref()).into())
     }
 
     /// A third of the token's remaining time, so that a hanging endpoint leaves time for other tries.

@@ -118,7 +118,7 @@ impl Asleep {
         let send: Send = Box::new(move |request, _, _| {
             requests.fetch_add(1, Ordering::SeqCst);
             let (status, body) = issuer(request);
-            Ok(TokenAnswer { status, headers: Headers::new(), body })
+            Ok(TokenAnswer { status, headers: Headers::new(), body, said: None })
         });
         let setup = setup(folder.path(), config, (&clock, &store), &asleep, send);
         let refresher = Refresher::start(setup, None).unwrap();
@@ -346,7 +346,12 @@ fn what_a_refresher_is_told_comes_before_what_has_come_due_meanwhile() {
         });
         let send: Send = Box::new(move |_, _, _| {
             requests.fetch_add(1, Ordering::SeqCst);
-            Ok(TokenAnswer { status: 200, headers: Headers::new(), body: answer.to_vec() })
+            Ok(TokenAnswer {
+                status: 200,
+                headers: Headers::new(),
+                body: answer.to_vec(),
+                said: None,
+            })
         });
         let (inbox, orders) = inbox();
         let sleeps = AtomicUsize::new(0);
@@ -408,7 +413,7 @@ fn an_order_that_comes_after_a_reload_does_not_join_a_refresh_from_before_it() {
         ask_again.send(()).unwrap();
         let _ = released_again.recv_timeout(PATIENCE);
         let body = br#"{"access_token":"a","expires_in":3600}"#.to_vec();
-        Ok(TokenAnswer { status: 200, headers: Headers::new(), body })
+        Ok(TokenAnswer { status: 200, headers: Headers::new(), body, said: None })
     });
     asked.recv_timeout(PATIENCE).unwrap();
     let config = AutoRefresh { scope: Some("more".into()), ..grant::tests::config() };
@@ -581,7 +586,7 @@ fn obtained(left_ms: Option<i64>, answer: (u16, &'static str)) -> (Option<String
     let send: Send = Box::new(move |_, _, _| {
         requests.fetch_add(1, Ordering::SeqCst);
         let body = answer.1.as_bytes().to_vec();
-        Ok(TokenAnswer { status: answer.0, headers: Headers::new(), body })
+        Ok(TokenAnswer { status: answer.0, headers: Headers::new(), body, said: None })
     });
     let asleep = unbounded().0;
     obtain_once(setup(folder.path(), grant::tests::config(), (&clock, &store), &asleep, send));

@@ -81,7 +81,8 @@ pub(super) fn next_try(trouble: Trouble, is_single: bool, wait_ms: u64) -> Strin
     format!("; next try in {}.{} s", wait_ms / 1000, wait_ms % 1000 / 100)
 }
 
-/// The client or the command that brought a token; of a client id, the first five characters.
+/// The client, the grant without a client, or the command that brought a token; of a client id, the first five
+/// characters.
 pub(super) fn means(config: &AutoRefresh) -> String {
     if let Some(command) = config.command() {
         return format!("token_command: {}", command.program);
@@ -93,6 +94,9 @@ pub(super) fn means(config: &AutoRefresh) -> String {
         );
     }
     let client_id = config.client_id.as_deref().unwrap_or_default();
+    if client_id.is_empty() {
+        return format!("grant_type: {}", config.grant_type.name());
+    }
     format!("client_id: {}...", client_id.chars().take(5).collect::<String>())
 }
 
@@ -103,6 +107,17 @@ mod tests {
     use crate::config::Missing;
     use crate::record::saved::tests::failure as remembered;
     use crate::token::grant::Reached;
+    use crate::token::grant::tests::config;
+
+    #[test]
+    fn a_grant_without_a_client_was_named_by_an_empty_id() {
+        let mut config = config();
+        config.client_id = Ok("abcdefg".into());
+        assert_eq!(means(&config), "client_id: abcde...");
+        config.client_id = Ok(String::new());
+        config.grant_type = GrantType::ClientCredentials;
+        assert_eq!(means(&config), "grant_type: client_credentials");
+    }
 
     #[test]
     fn a_next_try_is_said_only_where_one_comes() {

@@ -393,9 +393,12 @@ impl Fleet {
                 sending.stop(Step::Send(token.unwrap_or_default().to_owned(), millis(allowed)));
                 sending.stop(Step::Receive);
                 match outcome.lock().unwrap().take() {
-                    Some(Ok((status, body))) => {
-                        Ok(TokenAnswer { status, headers: Headers::new(), body: body.into_bytes() })
-                    }
+                    Some(Ok((status, body))) => Ok(TokenAnswer {
+                        status,
+                        headers: Headers::new(),
+                        body: body.into_bytes(),
+                        said: None,
+                    }),
                     _ => Err(Failure::no_answer(Reached::Perhaps, "no answer")),
                 }
             }),
