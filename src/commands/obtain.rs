@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::debug;
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use crate::bound::connect_unix;
@@ -20,6 +21,7 @@ use crate::config::{
 };
 use crate::credential::{AccessToken, NO_TOKEN, waiting};
 use crate::logger::{Format, Options};
+use crate::peer;
 use crate::status::{Instance, get, url_at};
 use crate::token::group::groups;
 use crate::token::refresher::obtain_once;
@@ -143,12 +145,28 @@ fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
 
 /// The reason why we may not connect to an instance's unix socket.
 fn closed_to_us(address: &ListenAddress) -> Option<String> {
+    const ADVICE: &str = "run this as the user that runs evertoken, or as root";
     let ListenAddress::Unix { path, .. } = address else { return None };
-    let error = connect_unix(path, CONNECT_MAX).err()?;
-    let is_closed = error.kind() == ErrorKind::PermissionDenied;
-    is_closed.then(|| {
-        format!("{address} can't be reached: {error}; run this as the user that runs evertoken, or as root")
-    })
+    match connect_unix(path, CONNECT_MAX) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Some(format!("{address} can't be reached: {error}; {ADVICE}"))
+        }
+        Err(_) => None,
+        Ok(connection) => {
+            let process = peer::of(connection)?;
+            is_foreign(process.user, geteuid().as_raw()).then(|| {
+                format!(
+                    "{address} belongs to process {} of user {}, which gives us no token; {ADVICE}",
+                    process.id, process.user
+                )
+            })
+        }
+    }
+}
+
+/// True if a server of `user` gives us no token, so that it must not get our key either. Root trusts the path.
+fn is_foreign(user: u32, own: u32) -> bool {
+    own != 0 && own != user
 }
 
 /// The message of an answer which says that the instance itself has no valid token.
@@ -217,4 +235,22 @@ fn refreshed(
     posting.refresh.next_attempt_at = None;
     let command = refresh.call.refresh(&provider.slug);
     Err(waiting::no_token(&provider.name, &posting, now.wall, &command).message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_another_user_is_not_asked() {
+        for (user, own, is_other) in [
+            (1000, 1000, false),
+            (1001, 1000, true),
+            (0, 1000, true),
+            (1000, 0, false),
+            (0, 0, false),
+        ] {
+            assert_eq!(is_foreign(user, own), is_other, "{user} {own}");
+        }
+    }
 }

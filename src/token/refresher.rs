@@ -12,6 +12,7 @@ use crate::thread::{self, Thread};
 use crate::token::places::Seeker;
 use crate::token::refresher::actor::Actor;
 use crate::token::refresher::inbox::{Event, inbox};
+use crate::token::refresher::setup::Purpose;
 use crate::token::store::Posting;
 
 mod actor;
@@ -60,7 +61,7 @@ impl Refresher {
         let look_max = if left.is_none() { FIRST_LOOK_MAX } else { Duration::ZERO };
         let body = move || {
             if left.is_none_or(|left| left.recv().is_ok()) {
-                let actor = Actor::new(setup, orders, false);
+                let actor = Actor::new(setup, orders, Purpose::Serve);
                 drop(looking);
                 actor.run();
             }
@@ -125,7 +126,7 @@ pub(crate) fn refresh_once(mut setup: Setup) -> bool {
     setup.watches_disk = false;
     // Nobody sends it events.
     let (_inbox, orders) = inbox();
-    Actor::new(setup, orders, true).refresh_once()
+    Actor::new(setup, orders, Purpose::Refresh).refresh_once()
 }
 
 /// Makes sure of a valid token without a thread, for `evertoken token`; the posting in the setup's store has it, or
@@ -133,7 +134,7 @@ pub(crate) fn refresh_once(mut setup: Setup) -> bool {
 pub(crate) fn obtain_once(mut setup: Setup) {
     setup.watches_disk = false;
     let (_inbox, orders) = inbox();
-    Actor::new(setup, orders, true).obtain_once();
+    Actor::new(setup, orders, Purpose::Obtain).obtain_once();
 }
 
 #[cfg(test)]

@@ -182,10 +182,21 @@ def exec_command(tools):
 def git(tools):
     recipe = tools.words(block("git", "sh"), **{"https://git.example.com": tools.host.url})
     env = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    # Another helper keeps what it sees, and would give an ended token later.
+    tools.shell("git config --global credential.helper store", **env)
     tools.shell(recipe, **env)
     tools.shell(f"git clone -q {tools.host.url}/repository.git clone && cat clone/README", **env)
     assert (tools.home / "clone/README").read_text() == "evertoken\n"
     assert any(path.startswith("/repository.git/info/refs") for path in tools.host.paths())
+    assert not (tools.home / ".git-credentials").exists()
+    # Without a token, git gets no empty password.
+    ask = f"printf 'url={tools.host.url}\\n\\n' | git credential fill"
+    none = subprocess.run(
+        ["sh", "-c", ask.replace("git credential", "mv ../providers.yaml ../away; git credential")], cwd=tools.home,
+        env={**tools.env, **env}, capture_output=True, text=True,
+    )
+    (tools.folder / "away").rename(tools.file)
+    assert none.returncode != 0 and "password=" not in none.stdout, none.stdout
 
 
 def kubectl(tools):

@@ -52,6 +52,7 @@ fn text_of(output: &Output) -> String {
 fn no_token(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "", "stdout is for tokens");
+    assert_eq!(text(&output.stderr).lines().count(), 1, "one line: {}", text(&output.stderr));
     text(&output.stderr)
 }
 
@@ -452,7 +453,9 @@ fn a_command_spends_no_refresh_token_whose_successor_it_can_t_store() {
         let issuer = StrictIssuer::start(3600);
         let folder = configured("", &issuer.url());
         unwritable(&folder.path().join("state"));
-        let why = no_token(&run(folder.path(), arguments, &VARIABLES));
+        let output = run(folder.path(), arguments, &VARIABLES);
+        let why = text(&output.stderr);
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
         assert!(why.contains("can't be written") && why.contains("settings.state_dir"), "{why}");
         assert_eq!(issuer.presented(), [""; 0], "{arguments:?}");
         fs::remove_file(folder.path().join("state")).unwrap();
@@ -498,4 +501,57 @@ fn a_command_that_can_t_be_run_is_told_from_one_whose_interpreter_is_missing() {
         assert_eq!(output.status.code(), Some(127));
         assert!(text(&output.stderr).contains(part), "{}", text(&output.stderr));
     }
+}
+
+/// The log had the failure too, and a missing variable that a good token does not need.
+#[test]
+fn a_stored_token_needs_no_variable_and_no_word() {
+    let issuer = StrictIssuer::start(3600);
+    let folder = configured("", &issuer.url());
+    token(folder.path(), &[]);
+    let output = run(folder.path(), &["token", "-p", "the-provider"], &[("ID", "the-client")]);
+    assert_eq!(text_of(&output), "access-the-seed-1\n");
+    assert_eq!(text(&output.stderr), "");
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    let output = run(folder.path(), &["token", "-p", "the-provider"], &[("ID", "the-client")]);
+    assert!(no_token(&output).contains("Missing environment variable: 'SEED'"));
+}
+
+/// Its tokens are not ours, and its owner must not get our key.
+#[test]
+fn an_instance_of_another_user_gets_no_key() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root can be two users.
+    }
+    let issuer = StrictIssuer::start(3600);
+    let settings =
+        ", listen: ['unix:SOCKET'], token_endpoint: true, auth: {enabled: true, api_key: the-key}";
+    let folder = configured(settings, &issuer.url());
+    let open = |path: &Path, mode: u32| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    open(folder.path(), 0o755);
+    let socket = folder.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let ask = || {
+        let mut asked = command(folder.path(), &["token"], &VARIABLES);
+        std::os::unix::process::CommandExt::uid(&mut asked, 65534);
+        asked.output()
+    };
+    for (mode, part) in
+        [(0o600, "Permission denied"), (0o666, "of user 0, which gives us no token")]
+    {
+        open(&socket, mode);
+        // Another user may not be able to reach the program.
+        let Ok(output) = ask() else { return };
+        let why = no_token(&output);
+        assert!(why.contains(part), "{why}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    let mut heard = Vec::new();
+    while let Ok((mut connection, _)) = listener.accept() {
+        connection.read_to_end(&mut heard).unwrap();
+    }
+    assert!(heard.is_empty(), "{}", String::from_utf8_lossy(&heard));
+    assert_eq!(issuer.presented(), [""; 0]);
 }

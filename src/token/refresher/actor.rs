@@ -16,7 +16,9 @@ use crate::token::refresher::issuer::Issuer;
 use crate::token::refresher::life::Life;
 use crate::token::refresher::moves::{Moves, leave_old_places};
 use crate::token::refresher::secrets;
-use crate::token::refresher::setup::{BUSY_WAIT_MAX_MS, LOCK_RETRY_MS, Setup, TICK_MS, Timer};
+use crate::token::refresher::setup::{
+    BUSY_WAIT_MAX_MS, LOCK_RETRY_MS, Purpose, Setup, TICK_MS, Timer,
+};
 use crate::token::refresher::vault::Vault;
 use crate::token::refresher::vault::file::File;
 use crate::token::refresher::vault::shared::Shared;
@@ -53,8 +55,10 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Loads the stored record and publishes its state.
-    pub(super) fn new(setup: Setup, orders: Orders, is_single: bool) -> Self {
+    pub(super) fn new(setup: Setup, orders: Orders, purpose: Purpose) -> Self {
         let mut desk = Desk::of(&setup);
+        desk.logs_trouble = purpose != Purpose::Obtain;
+        let is_single = purpose != Purpose::Serve;
         let Setup { mut config, state, seeker, chain, timer, send, rng, .. } = setup;
         let moves = Moves::new(state.path());
         let issuer = Issuer::begin(&mut config, &state, &mut desk);

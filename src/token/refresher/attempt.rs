@@ -238,7 +238,7 @@ impl RefreshAttempt<'_> {
             shortage.say(&format!("the token of provider {name} can't be refreshed"));
         } else {
             let next = next_try(trouble, life.is_single, wait_ms);
-            life.desk.error(format_args!("{told} (provider: {name}{next})"));
+            life.desk.trouble(format_args!("{told} (provider: {name}{next})"));
         }
         let goes_on = after.falls_back_to_seed || after.returns_to_newer_chain;
         life.status.fail(told, trouble, failure.class != Class::Transient && !goes_on);

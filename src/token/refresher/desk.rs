@@ -26,6 +26,8 @@ pub(super) struct Desk {
     pub(super) is_file_unread: bool,
     /// The next posting.
     pub(super) draft: Posting,
+    /// False if the command says the posting's trouble at its end, so that the log need not.
+    pub(super) logs_trouble: bool,
 }
 
 impl Desk {
@@ -40,6 +42,7 @@ impl Desk {
             waits: Waits::default(),
             is_file_unread: false,
             draft: Posting { refreshing: true, ..Posting::default() },
+            logs_trouble: true,
         }
     }
 
@@ -60,6 +63,15 @@ impl Desk {
 
     pub(super) fn error(&self, told: Arguments<'_>) {
         self.log(Level::Error, told);
+    }
+
+    /// Logs the trouble that the posting has.
+    pub(super) fn trouble(&self, told: Arguments<'_>) {
+        self.log(self.trouble_level(), told);
+    }
+
+    fn trouble_level(&self) -> Level {
+        if self.logs_trouble { Level::Error } else { Level::Debug }
     }
 
     /// Logs a line, which has its provider as a field like all lines of a refresher.
@@ -95,7 +107,7 @@ impl Desk {
         let is_logged = !matches!(cause, Cause::Store { .. } | Cause::Shortage(_));
         if let Some(told) = self.waits.wait(cause, self.clock.now()) {
             if is_logged {
-                let level = if is_of_file { Level::Error } else { Level::Warn };
+                let level = if is_of_file { self.trouble_level() } else { Level::Warn };
                 self.log(level, format_args!("The refresher of provider {} is {told}", self.name));
             }
             self.publish(is_refreshing);

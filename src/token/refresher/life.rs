@@ -237,7 +237,7 @@ impl Life {
             );
             let next = if self.is_single { "" } else { &next };
             let lost = if failure.answer_lost { format!("; {ANSWER_LOST}") } else { String::new() };
-            self.desk.error(format_args!(
+            self.desk.trouble(format_args!(
                 "The last refresh for provider: {name} failed, and trying again does not help: {what}{lost}{next}"
             ));
             let login = self.login_command(&self.machine.presented());
@@ -270,7 +270,7 @@ impl Life {
         if self.status.last_error.as_ref() != Some(&told) {
             let wait_ms = failure.retry_at.millis_since(self.desk.clock.wall());
             let next = next_try(trouble, self.is_single, u64::try_from(wait_ms).unwrap_or(0));
-            self.desk.error(format_args!(
+            self.desk.trouble(format_args!(
                 "{told} (provider: {}; tried by another host or process{next})",
                 self.desk.name
             ));
@@ -310,7 +310,7 @@ impl Life {
             return;
         }
         if let Some(missing) = &missing {
-            self.desk.error(format_args!(
+            self.desk.trouble(format_args!(
                 "{missing} (provider: {}; the stored token serves until it ends)",
                 self.desk.name
             ));

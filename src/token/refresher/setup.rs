@@ -25,6 +25,17 @@ pub(super) const BUSY_WAIT_MAX_MS: u64 = 45_000;
 /// Makes a channel that becomes ready after a time: a test can hold the other end.
 pub(crate) type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + std::marker::Send>;
 
+/// The purpose of a refresher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To keep a token fresh, on a thread.
+    Serve,
+    /// To refresh once, for a command.
+    Refresh,
+    /// To get a valid token once, for a command that says itself why there is none.
+    Obtain,
+}
+
 /// The whole setup of a refresher.
 pub struct Setup {
     /// The key of its posting.

@@ -365,7 +365,7 @@ fn what_a_refresher_is_told_comes_before_what_has_come_due_meanwhile() {
         let store = Arc::new(TokenStore::default());
         let setup =
             setup(folder.path(), grant::tests::config(), (&clock, &store), &unbounded().0, send);
-        Actor::new(Setup { timer: Box::new(timer), ..setup }, orders, false).run();
+        Actor::new(Setup { timer: Box::new(timer), ..setup }, orders, Purpose::Serve).run();
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{round}");
     }
 }
