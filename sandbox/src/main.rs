@@ -20,12 +20,13 @@ Usage: sandbox serve [--port N] [--lifetime SECONDS] [--event-delay MS] [--overl
                      [--public-key FILE]
        sandbox demo --evertoken BINARY [--dir DIR] [--port N] [--lifetime SECONDS]
 
-serve  an OAuth issuer and a model provider on 127.0.0.1; both describe themselves, so `evertoken login --discover`
-       works with the address of the provider, and `issuer` in a configuration with that of the issuer, the same one
+serve  an OAuth issuer and a model provider on 127.0.0.1, both at the address that it prints; in providers.yaml, this is the
+       base_url and the issuer, and with /oauth/token after it the token_url. `evertoken login --discover` takes it too
        three endpoints are no OAuth, for `token_request`: /copilot_internal/v2/token (with a refresh token of the sandbox as
        its credential), /computeMetadata/v1/instance/service-accounts/default/token and /metadata/identity/oauth2/token
 demo   the same with evertoken in front of it, and a curl line to try; a second one takes another folder and port
 
+--port  the port; without it, serve takes a free one
 --public-key  a PEM file: the issuer takes assertions and subject tokens that are signed with its private half
 --manner  has the issuer behave like a real one, whose lifetime and overlap it has unless they are given: one of
           KINDS

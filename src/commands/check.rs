@@ -28,8 +28,8 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
             variables.warnings.iter().cloned().chain(told).for_each(|line| say(&line));
             if let Some(file) = &variables.beside {
                 say_out(&format!(
-                    "Variables that are not set come from {file}; `evertoken run` reads that with --environment-file \
-                     alone, and a service where its manager does\n"
+                    "Variables that are not set come from {file}. `evertoken run` reads this file only with \
+                     --environment-file; for a service, its manager reads it\n"
                 ));
             }
             let told = found.len() + variables.warnings.len();
