@@ -130,6 +130,19 @@ impl SecretFile {
     }
 }
 
+/// The reason why no issuer will take the `token` at `now`, in words that follow the name of its file; None if it is
+/// missing, which is told elsewhere.
+pub(crate) fn doubt_about(token: &SecretLookup, now: Timestamp) -> Option<String> {
+    let text = token.as_ref().ok()?.expose();
+    if text.contains(char::is_whitespace) || text.starts_with(['{', '"', '\'']) {
+        return Some("holds more than a token alone, and all of it is sent".to_owned());
+    }
+    let end = end_of(token).filter(|end| *end < now)?;
+    Some(format!(
+        "holds a token that ended at {end}; the program that keeps it fresh has to renew it"
+    ))
+}
+
 /// The end that the JWT `token` names; None if it is missing, is no JWT, or names none.
 pub(crate) fn end_of(token: &SecretLookup) -> Option<Timestamp> {
     jwt::exp(token.as_ref().ok()?.expose()).known()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{Answer, ask, get};
@@ -267,6 +267,49 @@ fn check_says_which_key_signs_and_which_can_t() {
     let (code, said) = check(&lines(&der.display().to_string()));
     assert_eq!(code, Some(78), "{said}");
     assert!(said.contains("'openssl pkey -inform DER' converts a key"), "{said}");
+}
+
+#[test]
+fn check_said_nothing_of_a_token_that_no_issuer_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let check = |content: &str, lines: &str| {
+        std::fs::write(&file, content).unwrap();
+        let file = file.display();
+        let config = format!(
+            "settings: {{state_dir: state}}\nproviders:\n  - name: P\n    type: generic\n    base_url: https://p.test\n    \
+             auto_refresh_config:\n      token_url: https://i.test/t\n{}",
+            lines.replace("FILE", &format!("'{file}'"))
+        );
+        std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+        let output = run(folder.path(), &["check"], &[("ID", "abc")]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let exchange = "      grant_type: token_exchange\n      subject_token_file: FILE\n";
+    let client = "      grant_type: client_credentials\n      client_id_env: ID\n      client_assertion: {token_file: FILE}\n";
+    let jwt = |end: u64| {
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(json!({"exp": end}).to_string());
+        format!("eyJhbGciOiJub25lIn0.{claims}.c2ln")
+    };
+    let (ended, good) = (jwt(1_000_000_000), jwt(9_000_000_000));
+    for (lines, place) in [(exchange, "9:27"), (client, "10:38")] {
+        let told = check(&ended, lines);
+        assert!(told.contains(&format!("{place}: warning: '")), "{told}");
+        assert!(told.contains("holds a token that ended at 2001-09-09T01:46:40"), "{told}");
+        for more in [
+            format!("{good}\n{good}\n"),
+            format!("Bearer {good}"),
+            json!({"value": good}).to_string(),
+            format!("'{good}'"),
+        ] {
+            let told = check(&more, lines);
+            assert!(told.contains("holds more than a token alone"), "{more}: {told}");
+            assert!(!told.contains(&good), "{told}");
+        }
+        let told = check(&format!("{good}\n"), lines);
+        assert!(!told.contains("holds a token") && !told.contains("more than a token"), "{told}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::config::assertion::doubt_about;
 use crate::config::key_file::{KeyFile, KeyFileProblem};
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
@@ -28,6 +29,9 @@ pub(super) fn read(section: &Section<'_>, key: &str, sources: &Sources<'_>) -> O
                 other,
                 format!("'{other}' does not go with 'token_file', whose token is signed already"),
             );
+        }
+        if let Some(doubt) = doubt_about(&file.found, sources.now) {
+            section.warn("token_file", format!("'{}' {doubt}", file.path.display()));
         }
         section.finish(&[]);
         return Some(Assertion::Ready(file));

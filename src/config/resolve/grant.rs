@@ -1,5 +1,6 @@
 //! `grant_type`, with the keys that only one grant has.
 
+use crate::config::assertion::doubt_about;
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
 use crate::config::resolve::{assertion, token_request};
@@ -129,6 +130,14 @@ fn read_exchange(section: &Section<'_>, is_enabled: bool, sources: &Sources<'_>)
     ];
     let subject_token_type = token_type(section, "subject_token_type");
     let Some(subject) = subject else { return GrantType::ClientCredentials };
+    if let Some(doubt) = doubt_about(&subject.found, sources.now) {
+        match &subject.file {
+            Some(path) => {
+                section.warn("subject_token_file", format!("'{}' {doubt}", path.display()));
+            }
+            None => section.warn("subject_token_env", format!("its variable {doubt}")),
+        }
+    }
     GrantType::TokenExchange(Box::new(TokenExchange {
         subject_token: subject.found,
         subject_token_file: subject.file,
