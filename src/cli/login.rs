@@ -79,7 +79,7 @@ fn discover_arguments() -> [clap::Arg; 7] {
         ),
         of_client(file("client-secret-file", "The file with that client's secret")),
         of_client(option("redirect-uri", "URI").help("That client's redirect URI")),
-        of_discovery(option("name", "NAME").help("The provider's name [default: the host]")),
+        of_discovery(option("name", "NEW_NAME").help("The provider's name [default: the host]")),
         of_discovery(file("write", "Add the provider to this configuration file")),
     ]
 }
