@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::config::AutoRefresh;
-use crate::token::grant::{self, What};
+use crate::token::grant::{self, Reached, What};
 use crate::token::sender::Send;
 
 mod addresses;
@@ -36,8 +36,19 @@ pub(crate) fn issuer_of(config: &AutoRefresh) -> Option<&str> {
 pub(crate) fn fetch(issuer: &str, send: &Send) -> Result<Metadata, DiscoveryError> {
     let (mut answers, mut bad) = (Vec::new(), None);
     for url in addresses::of_issuer(issuer) {
-        let answer = send(&grant::get(&url), REQUEST_MAX, &|| false)
-            .map_err(|failure| DiscoveryError::Unanswered(url.clone(), failure.what))?;
+        let answer = match send(&grant::get(&url), REQUEST_MAX, &|| false) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let is_final = failure.reached == Reached::No;
+                let error = bad.unwrap_or(DiscoveryError::Unanswered(url, failure.what));
+                if is_final {
+                    return Err(error);
+                }
+                // It broke off, or was far too long: another address may have the document.
+                bad = Some(error);
+                continue;
+            }
+        };
         if answer.status != 200 {
             answers.push(format!("{url} answers {}", answered(answer.status)));
             continue;
@@ -113,7 +124,7 @@ pub(crate) fn completed(config: &AutoRefresh, folder: &Path) -> AutoRefresh {
 mod tests {
     use super::*;
     use crate::http::message::Headers;
-    use crate::token::grant::{Failure, Reached};
+    use crate::token::grant::Failure;
     use crate::token::sender::TokenAnswer;
 
     /// An issuer with these answers by the end of the address; no answer for an address that ends in `gone`.
@@ -123,6 +134,7 @@ mod tests {
             let known = answers.iter().find(|(end, ..)| request.url.ends_with(end));
             match known {
                 Some((_, 0, why)) => Err(Failure::no_answer(Reached::No, *why)),
+                Some((_, 1, why)) => Err(Failure::no_answer(Reached::Perhaps, *why)),
                 Some((_, status, body)) => Ok(TokenAnswer {
                     status: *status,
                     headers: Headers::new(),
@@ -156,6 +168,12 @@ mod tests {
         let both =
             &[("server/t", 200, "<html>"), ("t/.well-known/openid-configuration", 200, GOOD)];
         assert!(fetch("https://i/t", &issuer(both)).is_ok());
+        // Neither does an answer that breaks off, or is far too long.
+        let cut = &[
+            ("server/t", 1, "the answer is over 1048576 bytes"),
+            ("t/.well-known/openid-configuration", 200, GOOD),
+        ];
+        assert!(fetch("https://i/t", &issuer(cut)).is_ok());
     }
 
     #[test]
@@ -171,6 +189,10 @@ mod tests {
             told(&[("server/t", 200, r#"{"issuer":"https://i/T"}"#)]),
             "The metadata at https://i/.well-known/oauth-authorization-server/t is of the issuer \"https://i/T\", and \
              not of \"https://i/t\": 'issuer' must be exactly as the issuer writes it"
+        );
+        assert_eq!(
+            told(&[("server/t", 1, "the connection was closed")]),
+            "The metadata at https://i/.well-known/oauth-authorization-server/t can't be read: the connection was closed"
         );
         assert_eq!(
             told(&[("server/t", 0, "no connection: refused")]),
