@@ -22,9 +22,10 @@ pub struct ClientCertificateFiles {
 }
 
 impl ClientCertificate {
-    /// Its files.
+    /// Its files, one if the key is in the same.
     pub fn files(&self) -> impl Iterator<Item = &SecretFile> {
-        [&self.chain, &self.key].into_iter()
+        let key = Some(&self.key).filter(|key| key.path != self.chain.path);
+        std::iter::once(&self.chain).chain(key)
     }
 
     /// Their paths.

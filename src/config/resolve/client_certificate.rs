@@ -79,6 +79,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_with_both_that_is_missing_is_told_once() {
+        let config = fine(&with_config(&format!("{MACHINE}client_cert_file: /none")));
+        assert_eq!(refresh(&config).missing_of_client().len(), 1);
+    }
+
+    #[test]
     fn the_provider_s_own_connections_show_it_only_if_they_are_to() {
         let with = |line: &str| {
             let lines: String =

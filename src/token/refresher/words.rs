@@ -31,10 +31,11 @@ pub(super) fn tell(failure: &Failure, after: AfterFailure, login: Option<&str>) 
     if let Some(login) = login {
         let is_missing = matches!(failure.what, What::Missing(_));
         text.names_login |= needs_login || is_missing;
-        match needs_login {
-            true => text.whole.extend([" (run: ", login, ")"]),
-            false if is_missing => text.whole.extend(["; or run: ", login]),
-            false => {}
+        if needs_login {
+            text.whole.extend([" (run: ", login, ")"]);
+        } else if is_missing && !text.whole.contains(login) {
+            // Some missing secrets name the login themselves.
+            text.whole.extend(["; or run: ", login]);
         }
     }
     text
@@ -194,6 +195,9 @@ mod tests {
             tell(&missing, after(false, false), run).whole,
             "Missing environment variable: 'X'; or run: evertoken login --provider p"
         );
+        let login = Missing::Login("evertoken login --provider p".into());
+        let told = tell(&Failure::missing(login), after(false, false), run).whole;
+        assert_eq!(told.matches("evertoken login").count(), 1, "{told}");
         for code in ["invalid_request", "unsupported_grant_type"] {
             let what = What::Status(400, Some(code.into()));
             let form = Failure { class: Class::Permanent, what, ..dead.clone() };
