@@ -10,7 +10,7 @@ use crate::cli::{DiscoverOptions, Files};
 use crate::clock::Clock;
 use crate::config::raw::insert_provider;
 use crate::config::resolve::Problem;
-use crate::config::url::split_url;
+use crate::config::url::{origin_of, split_url};
 use crate::config::{Config, encoding, slug};
 use crate::logger;
 use crate::login::LoginOptions;
@@ -26,7 +26,7 @@ use crate::commands::common::{
     say, say_out, start_log, tell,
 };
 use crate::commands::login::complete;
-use crate::commands::rewrite::rewrite;
+use crate::commands::rewrite::{rewrite, target_of};
 
 /// A provider for a file that has none yet, which would be a mistake.
 const STAND_IN: &str = "- {name: x, type: generic, base_url: 'https://x', auth_type: none}";
@@ -60,8 +60,9 @@ pub(crate) fn run(files: &Files, asked: &DiscoverOptions, options: LoginOptions)
     let done = target.log_in(&entry, found, options);
     if done.is_err() {
         // Nobody would use the client.
-        let files = [Some(&entry.client_id_file), entry.client_secret_file.as_ref()];
-        for file in files.into_iter().flatten().filter(|file| file.starts_with(state_dir)) {
+        let secret = entry.client_secret_file.as_ref();
+        let registered = secret.filter(|_| asked.client_secret_file.is_none());
+        for file in [Some(&entry.client_id_file), registered].into_iter().flatten() {
             let _ = fs::remove_file(file);
         }
         return done;
@@ -97,7 +98,7 @@ fn with_client(
     };
     let mut entry = Entry {
         name: name.to_owned(),
-        base_url: origin_of(&asked.url),
+        base_url: origin_of(&asked.url).to_owned(),
         issuer: found.issuer.issuer.clone(),
         scope: found.scope.clone(),
         resource: found.resource.clone(),
@@ -121,6 +122,12 @@ fn with_client(
             write_secret(&path, secret).map_err(|error| unwritable(&path, &error))?;
             (entry.client_secret_file, entry.client_auth) = (Some(path), client.auth);
         }
+        if let Some(ends) = client.secret_ends {
+            say(&format!(
+                "The client's secret ends at {ends}, and refreshes fail from then on. Before that, take the entry out \
+                 and run this again"
+            ));
+        }
         client.id
     };
     entry.redirect_uri = redirect_uri.filter(|_| !uses_device);
@@ -133,18 +140,15 @@ fn unwritable(path: &Path, error: &io::Error) -> String {
     format!("{} can't be written: {error}", path.display())
 }
 
-/// Scheme and authority.
-fn origin_of(url: &str) -> String {
-    let path = split_url(url).map_or("", |(_, _, path)| path);
-    url[..url.len() - path.len()].to_owned()
-}
-
 impl Target {
     fn read(files: &Files, asked: &DiscoverOptions) -> Result<Self, ExitCode> {
         let path = asked.write.clone().unwrap_or_else(|| files.config.clone());
         let log = logger::Options::default();
         let files = Files { config: path.clone(), ..files.clone() };
         let variables = Variables::of(&files).map_err(|problem| refuse(&[problem], log))?;
+        if let Some(why) = asked.write.as_deref().and_then(|file| target_of(file).err()) {
+            return Err(fail_early(format!("{}: can't be written: {why}", path.display())));
+        }
         let text = match fs::read(&path) {
             Ok(bytes) => encoding::text_of(bytes)
                 .map_err(|(_, why)| fail_early(format!("{}: {why}", path.display())))?,

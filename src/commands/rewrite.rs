@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::raw::insert_provider;
 
@@ -13,11 +13,7 @@ const NEW_MODE: u32 = 0o600;
 /// Adds the lines of `entry` to the providers of `file`, which is created if it does not exist. The error says why the
 /// file is unchanged.
 pub(super) fn rewrite(file: &Path, entry: &[String]) -> Result<(), String> {
-    // A link stays, and its target is replaced.
-    let target = match fs::canonicalize(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_owned(),
-        found => found.map_err(|error| error.to_string())?,
-    };
+    let target = target_of(file)?;
     let text = match fs::read(&target) {
         Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -27,11 +23,35 @@ pub(super) fn rewrite(file: &Path, entry: &[String]) -> Result<(), String> {
     replace(&target, changed.as_bytes()).map_err(|error| error.to_string())
 }
 
-fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = match target.parent() {
+/// The path to write for `file`: a link stays, and its target is replaced. The error says why that can't be done, as
+/// far as that is known before.
+pub(super) fn target_of(file: &Path) -> Result<PathBuf, String> {
+    let target = match fs::canonicalize(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if fs::symlink_metadata(file).is_ok() {
+                return Err("it is a link to a file that does not exist".to_owned());
+            }
+            let folder = folder_of(file);
+            let exists = folder.is_dir();
+            let missing = || format!("the folder {} does not exist", folder.display());
+            return if exists { Ok(file.to_owned()) } else { Err(missing()) };
+        }
+        found => found.map_err(|error| error.to_string())?,
+    };
+    let mode = fs::metadata(&target).map_err(|error| error.to_string())?.mode() & 0o7777;
+    // A rename needs no right to write the file, but who took that right away meant something by it.
+    if mode & 0o222 == 0 { Err(format!("it is read-only (mode {mode:o})")) } else { Ok(target) }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(target);
     let mut new = tempfile::Builder::new().prefix(".providers-").tempfile_in(folder)?;
     new.write_all(bytes)?;
     match fs::metadata(target) {
@@ -82,6 +102,26 @@ mod tests {
             assert!(rewrite(&file, &entry).is_err());
             assert_eq!(fs::read(&file).unwrap(), odd);
         }
+        // Neither does what somebody has protected.
+        fs::write(&file, "providers: []\n").unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o440)).unwrap();
+        assert_eq!(rewrite(&link, &entry).unwrap_err(), "it is read-only (mode 440)");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "providers: []\n");
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(target_of(&link), Ok(fs::canonicalize(&file).unwrap()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_written_is_known_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link.yaml");
+        std::os::unix::fs::symlink("none.yaml", &link).unwrap();
+        assert_eq!(target_of(&link).unwrap_err(), "it is a link to a file that does not exist");
+        let told = target_of(&folder.path().join("none/new.yaml")).unwrap_err();
+        assert_eq!(told, format!("the folder {}/none does not exist", folder.path().display()));
+        assert_eq!(target_of(Path::new("new.yaml")), Ok("new.yaml".into()));
+        let new = folder.path().join("new.yaml");
+        assert_eq!(target_of(&new), Ok(new));
     }
 }

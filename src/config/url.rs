@@ -22,6 +22,12 @@ pub(crate) fn split_url(url: &str) -> Option<(&str, &str, &str)> {
     (!host.is_empty() && port_fine).then_some((scheme, host, path))
 }
 
+/// Scheme and authority.
+pub(crate) fn origin_of(url: &str) -> &str {
+    let path = split_url(url).map_or("", |(_, _, path)| path);
+    &url[..url.len() - path.len()]
+}
+
 /// The host of an authority, without brackets, and the text after its first colon, if there is one; None for brackets
 /// that are not closed, or not followed by a colon or the end.
 pub(crate) fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {

@@ -6,6 +6,7 @@
 use std::net::TcpListener;
 
 use crate::config::redirect::Loopback;
+use crate::config::url::origin_of;
 use crate::http::message::Headers;
 use crate::token::discovery::{
     self, BadMetadata, DiscoveryError, Metadata, REQUEST_MAX, answered, read_json, shown,
@@ -18,7 +19,7 @@ pub(crate) mod registration;
 mod resource;
 
 use registration::Client;
-use resource::{BadResource, Challenge, Resource, may_be_asked};
+use resource::{BadResource, Challenge, Resource, address_of, may_be_asked};
 
 /// The reason why a resource can't be logged in to.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub(crate) enum DiscoverError {
     /// The issuer's metadata.
     #[error("{0}")]
     NoIssuer(#[from] DiscoveryError),
+    /// The metadata of an issuer, where the resource has others.
+    #[error("{0}; the resource names other issuers too, for --issuer: {others}", others = .1.join(", "))]
+    NoFirstIssuer(DiscoveryError, Vec<String>),
     /// The issuer registers no clients by itself.
     #[error(
         "The issuer {0} registers no clients by itself: register one there, as a native application with the redirect \
@@ -79,22 +83,44 @@ pub(crate) struct Found {
 /// Asks the resource at `url`, and its issuer, which is `wanted` if several are named.
 pub(crate) fn ask(url: &str, wanted: Option<&str>, send: &Send) -> Result<Found, DiscoverError> {
     let challenge = challenge_of(url, send)?;
-    let resource = describe(url, &challenge, wanted.is_some(), send)?;
-    let issuer = resource.issuer(wanted).map_err(DiscoverError::Issuer)?;
-    if !may_be_asked(&issuer, url) {
-        return Err(DiscoverError::Plain(url.to_owned(), shown(&issuer), "authorization server"));
-    }
-    let issuer = match discovery::fetch(&issuer, send) {
-        // Some frameworks add a slash to the issuers that a resource names.
-        Err(DiscoveryError::Bad(_, BadMetadata::OfAnother { found, .. }))
-            if found.trim_end_matches('/') == issuer.trim_end_matches('/') =>
-        {
-            discovery::fetch(&found, send)?
+    let (resource, undescribed) = match describe(url, &challenge, send) {
+        Ok(resource) => (resource, None),
+        Err(error @ DiscoverError::NoMetadata(..)) => {
+            // MCP servers from before RFC 9728 are their own issuers.
+            let own = wanted.unwrap_or_else(|| origin_of(url)).to_owned();
+            let (issuers, scopes) = (vec![own], Vec::new());
+            (Resource { identifier: url.to_owned(), issuers, scopes }, Some(error))
         }
-        fetched => fetched?,
+        Err(error) => return Err(error),
+    };
+    let named = resource.issuer(wanted).map_err(DiscoverError::Issuer)?;
+    if !may_be_asked(&named, url) {
+        return Err(DiscoverError::Plain(url.to_owned(), shown(&named), "authorization server"));
+    }
+    let issuer = match (fetch(&named, send), undescribed) {
+        (Err(_), Some(undescribed)) if wanted.is_none() => return Err(undescribed),
+        (Err(error), _) if wanted.is_none() && resource.issuers.len() > 1 => {
+            let others = resource.issuers.iter().filter(|other| **other != named);
+            let others = others.map(|other| shown(other)).collect();
+            return Err(DiscoverError::NoFirstIssuer(error, others));
+        }
+        (fetched, _) => fetched?,
     };
     let scope = entry::scope(challenge.scope.as_deref(), &resource.scopes, &issuer.scopes);
     Ok(Found { resource: resource.identifier, issuer, scope })
+}
+
+/// The metadata of the issuer that a resource named.
+fn fetch(named: &str, send: &Send) -> Result<Metadata, DiscoveryError> {
+    match discovery::fetch(named, send) {
+        // Some frameworks add a slash to the issuers that a resource names.
+        Err(DiscoveryError::Bad(_, BadMetadata::OfAnother { found, .. }))
+            if found.trim_end_matches('/') == named.trim_end_matches('/') =>
+        {
+            discovery::fetch(&found, send)
+        }
+        fetched => fetched,
+    }
 }
 
 /// The challenge for a request without a token; empty if the resource has none.
@@ -117,37 +143,52 @@ fn location_of(headers: &Headers) -> Option<String> {
     headers.first("location").map(|location| shown(&String::from_utf8_lossy(location)))
 }
 
-/// The resource's description; if it has none and `is_issuer_known`, only its address.
-fn describe(
-    url: &str,
-    challenge: &Challenge,
-    is_issuer_known: bool,
-    send: &Send,
-) -> Result<Resource, DiscoverError> {
-    let addresses = match &challenge.resource_metadata {
-        Some(named) if !may_be_asked(named, url) => {
-            return Err(DiscoverError::Plain(url.to_owned(), shown(named), "metadata"));
+/// The resource's description: at the address that its challenge names, else at the well-known ones.
+fn describe(url: &str, challenge: &Challenge, send: &Send) -> Result<Resource, DiscoverError> {
+    let (mut addresses, mut answers, mut bad) = (Vec::new(), Vec::new(), None);
+    if let Some(named) = &challenge.resource_metadata {
+        match address_of(named, url) {
+            Some(address) if may_be_asked(&address, url) => addresses.push(address),
+            Some(_) => {
+                return Err(DiscoverError::Plain(url.to_owned(), shown(named), "metadata"));
+            }
+            None => {
+                answers.push(format!("its challenge names \"{}\", which is no URL", shown(named)));
+            }
         }
-        Some(named) => vec![named.clone()],
-        None => discovery::of_resource(url),
-    };
-    let mut answers = Vec::new();
+    }
+    addresses.extend(discovery::of_resource(url));
+    addresses.dedup();
     for address in addresses {
-        let answer = send(&grant::get(&address), REQUEST_MAX, &|| false)
-            .map_err(|failure| DiscoverError::Unanswered(address.clone(), failure.what))?;
-        if answer.status != 200 {
-            answers.push(format!("{address} answers {}", answered(answer.status)));
-            continue;
+        let answer = match send(&grant::get(&address), REQUEST_MAX, &|| false) {
+            Ok(answer) if answer.status == 200 => answer,
+            Ok(answer) => {
+                answers.push(format!("{address} answers {}", answered(answer.status)));
+                continue;
+            }
+            Err(failure) => {
+                let is_final = failure.reached == Reached::No;
+                let error = bad.unwrap_or(DiscoverError::Unanswered(address, failure.what));
+                if is_final {
+                    return Err(error);
+                }
+                bad = Some(error);
+                continue;
+            }
+        };
+        let found = match read_json(&answer.headers, &answer.body) {
+            Ok(document) => {
+                Resource::of(&document, url).map_err(|why| DiscoverError::Bad(address, why))
+            }
+            Err(why) => Err(DiscoverError::Unreadable(address, why)),
+        };
+        match found {
+            Ok(resource) => return Ok(resource),
+            // A site may answer every address with a page, so the others are tried too.
+            Err(why) => bad = bad.or(Some(why)),
         }
-        let document = read_json(&answer.headers, &answer.body)
-            .map_err(|why| DiscoverError::Unreadable(address.clone(), why))?;
-        return Resource::of(&document, url).map_err(|why| DiscoverError::Bad(address, why));
     }
-    if is_issuer_known {
-        let (issuers, scopes) = (Vec::new(), Vec::new());
-        return Ok(Resource { identifier: url.to_owned(), issuers, scopes });
-    }
-    Err(DiscoverError::NoMetadata(url.to_owned(), answers))
+    Err(bad.unwrap_or_else(|| DiscoverError::NoMetadata(url.to_owned(), answers)))
 }
 
 /// Registers a client at the issuer, for a browser's return to `redirect_uri` or for a device code.
@@ -248,6 +289,80 @@ mod tests {
         assert_eq!(found.resource, "https://r/mcp");
     }
 
+    /// Servers that are behind a proxy or a catch-all page often get one of the addresses wrong.
+    #[test]
+    fn an_address_without_metadata_does_not_hide_the_next_one() {
+        const GONE: &[(&str, &str)] =
+            &[("WWW-Authenticate", r#"Bearer resource_metadata="https://r/gone""#)];
+        const RELATIVE: &[(&str, &str)] =
+            &[("WWW-Authenticate", r#"Bearer resource_metadata="/x", scope="b""#)];
+        const SENSELESS: &[(&str, &str)] =
+            &[("WWW-Authenticate", r#"Bearer resource_metadata="::""#)];
+        const AT_X: Page = ("https://r/x", 200, &[], DESCRIBED.3);
+        const AT_ORIGIN: Page = (
+            "https://r/.well-known/oauth-protected-resource",
+            200,
+            &[],
+            r#"{"resource":"https://r","authorization_servers":["https://i"]}"#,
+        );
+        const PAGE: Page = (DESCRIBED.0, 200, &[], "<html>");
+        const OTHER: Page = (DESCRIBED.0, 200, &[], r#"{"resource":"https://other/mcp"}"#);
+        const CUT: Page = (DESCRIBED.0, 0, &[], "the connection was closed");
+        for (pages, resource) in [
+            (&[("https://r/mcp", 401, GONE, ""), DESCRIBED, ISSUER][..], "https://r/mcp"),
+            (&[("https://r/mcp", 401, RELATIVE, ""), AT_X, ISSUER], "https://r/mcp"),
+            (&[("https://r/mcp", 401, SENSELESS, ""), DESCRIBED, ISSUER], "https://r/mcp"),
+            (&[PAGE, AT_ORIGIN, ISSUER], "https://r"),
+            (&[OTHER, AT_ORIGIN, ISSUER], "https://r"),
+            (&[CUT, AT_ORIGIN, ISSUER], "https://r"),
+        ] {
+            let found = ask("https://r/mcp", None, &world(pages)).unwrap();
+            assert_eq!(found.resource, resource, "{pages:?}");
+        }
+        let told = ask("https://r/mcp", None, &world(&[("https://r/mcp", 401, SENSELESS, "")]));
+        let told = told.unwrap_err().to_string();
+        assert!(
+            told.contains("(its challenge names \"::\", which is no URL; https://r/.w"),
+            "{told}"
+        );
+    }
+
+    /// MCP's specification of March 2025, which knew no metadata of resources.
+    #[test]
+    fn a_server_without_metadata_may_be_its_own_issuer() {
+        const OWN: Page = (
+            "https://r/.well-known/oauth-authorization-server",
+            200,
+            &[],
+            r#"{"issuer":"https://r/","token_endpoint":"https://r/t"}"#,
+        );
+        let found = ask("https://r/mcp", None, &world(&[OWN])).unwrap();
+        assert_eq!(
+            (found.resource.as_str(), found.issuer.issuer.as_str()),
+            ("https://r/mcp", "https://r/")
+        );
+        let named = ask("https://r/mcp", Some("https://i"), &world(&[OWN, ISSUER])).unwrap();
+        assert_eq!(named.issuer.issuer, "https://i");
+    }
+
+    #[test]
+    fn an_issuer_that_fails_is_told_with_the_others_of_the_resource() {
+        const TWO: Page = (
+            DESCRIBED.0,
+            200,
+            &[],
+            r#"{"resource":"https://r/mcp","authorization_servers":["https://dead","https://i"]}"#,
+        );
+        let told = ask("https://r/mcp", None, &world(&[TWO, ISSUER])).unwrap_err().to_string();
+        assert!(
+            told.starts_with("The issuer https://dead has no metadata: ")
+                && told
+                    .ends_with("; the resource names other issuers too, for --issuer: https://i"),
+            "{told}"
+        );
+        assert!(ask("https://r/mcp", Some("https://i"), &world(&[TWO, ISSUER])).is_ok());
+    }
+
     #[test]
     fn what_leads_nowhere_is_told() {
         const PLAIN: &[(&str, &str)] =
@@ -272,7 +387,8 @@ mod tests {
         assert_eq!(
             told(&[(WELL_KNOWN, 200, &[], r#"{"resource":"https://other/mcp"}"#)], None),
             format!(
-                "The metadata at {WELL_KNOWN} is of the resource \"https://other/mcp\", and not of \"https://r/mcp\""
+                "The metadata at {WELL_KNOWN} is of the resource \"https://other/mcp\", and not of \"https://r/mcp\": \
+                 use the address that it names, if you trust it"
             )
         );
         assert_eq!(

@@ -227,6 +227,45 @@ fn what_leads_nowhere_is_told_and_leaves_nothing() {
     }
 }
 
+#[test]
+fn a_file_that_can_not_be_written_is_told_before_a_client_is_registered() {
+    let folder = folder(OTHER);
+    let asked = Peer::answering(|_| answer(404, ""));
+    std::fs::write(folder.path().join("old.yaml"), "providers: []\n").unwrap();
+    let read_only = std::fs::Permissions::from_mode(0o444);
+    std::fs::set_permissions(folder.path().join("old.yaml"), read_only).unwrap();
+    for (file, part) in [
+        ("none/p.yaml", "the folder none does not exist"),
+        ("old.yaml", "it is read-only (mode 444)"),
+    ] {
+        let url = format!("{}/mcp", asked.url());
+        let output =
+            run(folder.path(), &["login", "--discover", &url, "--write", file], &VARIABLES);
+        assert_eq!(output.status.code(), Some(78));
+        let told = text(&output.stderr);
+        assert!(told.contains(&format!("{file}: can't be written: {part}")), "{told}");
+    }
+}
+
+/// `--client-secret-file` may name a file in the state folder, which is its owner's.
+#[test]
+fn a_login_that_fails_leaves_the_secret_file_that_was_given() {
+    let sandbox = Sandbox::start(Options::default()).unwrap();
+    let folder = folder(OTHER);
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    let secret = state.join("mine");
+    std::fs::write(&secret, "a secret\n").unwrap();
+    let url = format!("{}/mcp", sandbox.url());
+    let more = ["--client-id", CLIENT_ID, "--client-secret-file", secret.to_str().unwrap()];
+    let (mut login, _stdin) = discover(&folder, &url, &more);
+    let address = login.wait_for("  http").trim().to_owned();
+    let back = visit(&format!("{address}&deny=1")).field("location").unwrap().to_owned();
+    assert_eq!(visit(&back).status, 400);
+    assert_eq!(login.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "a secret\n");
+}
+
 /// A client that nobody will use is not left in the state folder.
 #[test]
 fn a_login_that_fails_leaves_no_client_and_no_entry() {

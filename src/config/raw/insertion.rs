@@ -49,9 +49,7 @@ fn inserted(text: &str, entry: &[String]) -> String {
     let (at, indent, before) = match of_key {
         Some(key) => {
             let (end, indent) = end_of_list(&lines, key);
-            // `[]` on the line of the key is the list.
-            let is_empty_list = after_key(lines[key]).trim_start().starts_with("[]");
-            let own = is_empty_list.then(|| lines[key].replacen("[]", "", 1));
+            let own = without_empty_value(lines[key]);
             (end, indent.unwrap_or("  "), own.map(|line| (key, line)))
         }
         None => (lines.len(), "  ", None),
@@ -92,8 +90,16 @@ fn is_key(line: &str) -> bool {
         .any(|name| line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(':')))
 }
 
-fn after_key(line: &str) -> &str {
-    line.split_once(':').map_or("", |(_, rest)| rest)
+/// The line of the key without its value, if that is an empty list or none.
+fn without_empty_value(line: &str) -> Option<String> {
+    let (key, rest) = line.split_once(':')?;
+    let value = rest.trim_start_matches(' ');
+    let blanks = &rest[..rest.len() - value.len()];
+    let list = || value.strip_prefix('[')?.trim_start_matches(' ').strip_prefix(']');
+    let after = ["null", "Null", "NULL", "~"].iter().find_map(|none| value.strip_prefix(none));
+    let after = after.or_else(list)?;
+    (after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']))
+        .then(|| format!("{key}:{blanks}{after}"))
 }
 
 /// The index of the line after the list that begins below the line `key`, and the indentation of its entries, if there
@@ -174,6 +180,12 @@ mod tests {
             "providers: [] # none\nsettings: {}\n",
             &format!("providers:  # none\n{NEW}settings: {{}}\n"),
         );
+        for empty in ["[ ]", "null", "~", "Null  ", "NULL"] {
+            check(&format!("providers: {empty}\n"), &format!("providers:\n{NEW}"));
+            let with_comment = format!("providers: {empty} # none\n");
+            let changed = insert_provider(&with_comment, &entry()).unwrap();
+            assert!(changed.contains("# none\n  - name"), "{changed}");
+        }
         check("providers:\n", &format!("providers:\n{NEW}"));
         check("'providers' :\n  - name: a", &format!("'providers' :\n  - name: a\n{NEW}"));
         check("settings: {}\n", &format!("settings: {{}}\nproviders:\n{NEW}"));
@@ -209,6 +221,8 @@ mod tests {
             "settings: {}\n---\nproviders: []\n",
             "settings: {}\n...\n",
             "providers: x\n",
+            "providers: nullable\n",
+            "providers: [\n]\n",
             "providers:\n  a: b\n",
             "settings: |\n  text\n  providers:\nproviders: {a: b}\n",
             "- a\n",

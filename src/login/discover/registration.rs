@@ -1,7 +1,8 @@
 //! The registration of a client (RFC 7591): the request, and the answer. Pure.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::clock::Timestamp;
 use crate::secret::Secret;
 use crate::token::discovery::{Metadata, answered, read_json, shown};
 use crate::token::grant::{TokenRequest, json_request};
@@ -18,6 +19,8 @@ pub(crate) struct Client {
     pub secret: Option<Secret>,
     /// The key of its authentication, if it has a secret.
     pub auth: Option<&'static str>,
+    /// The time from which on the issuer refuses the secret, if it says one.
+    pub secret_ends: Option<Timestamp>,
 }
 
 /// The request for a public client that returns to `redirect_uri`, or uses a device code if there is none.
@@ -80,13 +83,23 @@ pub(crate) fn read(url: &str, answer: &TokenAnswer) -> Result<Client, String> {
         "client_secret_basic" => "client_secret_basic",
         _ => "client_secret_post",
     });
-    Ok(Client { id: id.to_owned(), secret, auth })
+    let ends = document.as_ref().ok().and_then(|document| document.get("client_secret_expires_at"));
+    let secret_ends = ends.and_then(time_of).filter(|_| secret.is_some());
+    Ok(Client { id: id.to_owned(), secret, auth, secret_ends })
+}
+
+/// A time in seconds since 1970; 0 stands for none (RFC 7591 §3.2.1).
+fn time_of(value: &Value) -> Option<Timestamp> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        number => number.to_string(),
+    };
+    let seconds = text.split('.').next()?.parse::<i64>().ok().filter(|seconds| *seconds > 0)?;
+    Some(Timestamp::from_secs(seconds))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::http::message::Headers;
 
@@ -137,7 +150,10 @@ mod tests {
     fn the_answer_is_the_client_or_the_reason_why_there_is_none() {
         let client = |body: &str| read("https://i/r", &answer(201, body)).unwrap();
         let public = r#"{"client_id":"c","client_secret":"s","token_endpoint_auth_method":"none"}"#;
-        assert_eq!(client(public), Client { id: "c".into(), secret: None, auth: None });
+        assert_eq!(
+            client(public),
+            Client { id: "c".into(), secret: None, auth: None, secret_ends: None }
+        );
         let secret = || Some(Secret::new("s"));
         for (method, auth) in [
             (r#","token_endpoint_auth_method":"client_secret_post""#, "client_secret_post"),
@@ -147,8 +163,27 @@ mod tests {
         ] {
             let body = format!(r#"{{"client_id":"c","client_secret":"s"{method}}}"#);
             let auth = Some(auth);
-            assert_eq!(client(&body), Client { id: "c".into(), secret: secret(), auth });
+            assert_eq!(
+                client(&body),
+                Client { id: "c".into(), secret: secret(), auth, secret_ends: None }
+            );
         }
+        let ends = |value: &str| {
+            let body = format!(
+                r#"{{"client_id":"c","client_secret":"s","client_secret_expires_at":{value}}}"#
+            );
+            client(&body).secret_ends
+        };
+        // RFC 7591 §3.2.1: 0 is never.
+        for never in ["0", "null", "-1", "true", "\"\""] {
+            assert_eq!(ends(never), None, "{never}");
+        }
+        for known in ["1800000000", "1800000000.0", "\"1800000000\""] {
+            assert_eq!(ends(known), Some(Timestamp::from_secs(1_800_000_000)), "{known}");
+        }
+        let unused =
+            public.replace("\"client_secret\"", "\"client_secret_expires_at\":9,\"client_secret\"");
+        assert_eq!(client(&unused).secret_ends, None);
         let refused = |status, body: &str| read("https://i/r", &answer(status, body)).unwrap_err();
         assert_eq!(
             refused(400, r#"{"error":"invalid_redirect_uri","error_description":"no\u001b"}"#),

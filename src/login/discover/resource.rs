@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::url::{is_loopback, split_url};
+use crate::config::url::{is_loopback, origin_of, split_url};
 use crate::http::message::Headers;
 use crate::token::discovery::shown;
 
@@ -31,7 +31,10 @@ pub(crate) struct Resource {
 pub(crate) enum BadResource {
     #[error("has no 'resource'")]
     NoIdentifier,
-    #[error("is of the resource \"{}\", and not of \"{asked}\"", shown(found))]
+    #[error(
+        "is of the resource \"{}\", and not of \"{asked}\": use the address that it names, if you trust it",
+        shown(found)
+    )]
     OfAnother { found: String, asked: String },
     #[error("names no authorization server; name one with --issuer")]
     NoIssuer,
@@ -102,9 +105,14 @@ impl Resource {
     /// Reads the metadata of the resource at `url`. Its identifier must be that URL, or one above it on the same server.
     pub(crate) fn of(document: &Value, url: &str) -> Result<Self, BadResource> {
         let texts = |key: &str| -> Vec<String> {
-            let list = document.get(key).and_then(Value::as_array);
-            let texts = list.into_iter().flatten().filter_map(Value::as_str);
-            texts.map(str::to_owned).collect()
+            match document.get(key) {
+                Some(Value::Array(list)) => {
+                    list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+                }
+                // Some servers write a single value without its list.
+                Some(Value::String(single)) => vec![single.clone()],
+                _ => Vec::new(),
+            }
         };
         let identifier = document.get("resource").and_then(Value::as_str);
         let identifier = identifier.ok_or(BadResource::NoIdentifier)?.to_owned();
@@ -142,14 +150,27 @@ impl Resource {
 fn covers(identifier: &str, url: &str) -> bool {
     let (Some(own), Some(asked)) = (parts(identifier), parts(url)) else { return false };
     let below = asked.1.strip_prefix(own.1.trim_end_matches('/'));
-    own.0.eq_ignore_ascii_case(asked.0)
-        && below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
+    own.0 == asked.0 && below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 
-/// Scheme with authority, and the rest.
-fn parts(url: &str) -> Option<(&str, &str)> {
-    let (_, _, path) = split_url(url)?;
-    Some(url.split_at(url.len() - path.len()))
+/// The origin, in lower case and without the usual port of its scheme, and the rest.
+fn parts(url: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let url_again = format!("{}://{rest}", scheme.to_ascii_lowercase());
+    let (scheme, _, path) = split_url(&url_again)?;
+    let path_length = path.len();
+    let usual_port = if scheme == "https" { ":443" } else { ":80" };
+    let origin = url_again[..url_again.len() - path_length].to_ascii_lowercase();
+    let origin = origin.strip_suffix(usual_port).unwrap_or(&origin).to_owned();
+    Some((origin, &url[url.len() - path_length..]))
+}
+
+/// The address that the resource at `url` `named`, which may be a path on its server; None if it is no URL.
+pub(super) fn address_of(named: &str, url: &str) -> Option<String> {
+    let origin = origin_of(url);
+    let is_path = named.starts_with('/') && !named.starts_with("//");
+    let address = if is_path { format!("{origin}{named}") } else { named.to_owned() };
+    split_url(&address).is_some().then_some(address)
 }
 
 /// True if an address that a resource at `origin` names may be asked: https, or on this machine if the resource is too.
@@ -217,6 +238,12 @@ mod tests {
             ("https://other/mcp", "https://r/mcp", false),
             ("https://r:8443", "https://r/mcp", false),
             ("r", "https://r/mcp", false),
+            // Written otherwise, it is the same server (RFC 3986 §6.2).
+            ("HTTPS://r:443/mcp", "https://r/mcp", true),
+            ("https://r/mcp", "https://R:443/mcp", true),
+            ("http://127.0.0.1:80", "http://127.0.0.1/mcp", true),
+            ("https://r:80/mcp", "https://r/mcp", false),
+            ("https://r:443:443/mcp", "https://r/mcp", false),
         ] {
             assert_eq!(covers(identifier, url), expected, "{identifier} {url}");
         }
@@ -243,9 +270,17 @@ mod tests {
         let other = Resource::of(&document, "https://r/other").unwrap_err();
         assert_eq!(
             other.to_string(),
-            "is of the resource \"https://r/mcp\", and not of \"https://r/other\""
+            "is of the resource \"https://r/mcp\", and not of \"https://r/other\": use the address that it names, if \
+             you trust it"
         );
         assert_eq!(Resource::of(&json!({}), "https://r").unwrap_err(), BadResource::NoIdentifier);
+    }
+
+    #[test]
+    fn a_single_issuer_may_be_written_without_a_list() {
+        let document = json!({"resource": "https://r", "authorization_servers": "https://a"});
+        let found = Resource::of(&document, "https://r").unwrap();
+        assert_eq!(found.issuer(None).unwrap(), "https://a");
     }
 
     #[test]
