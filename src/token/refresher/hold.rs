@@ -122,6 +122,15 @@ impl<'a> Hold<'a> {
     }
 }
 
+/// Whoever stored nothing lets go of the lease too, which others would have to wait for.
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if let Some((chain, _)) = &mut self.lease {
+            chain.release();
+        }
+    }
+}
+
 fn place(setup: &Setup) -> String {
     setup.state.path().display().to_string()
 }

@@ -533,7 +533,7 @@ fn a_login_and_a_logout_on_one_host_reach_the_others() {
     }
     // `evertoken login` on a third, which knows nothing yet.
     let folder = tempfile::tempdir().unwrap();
-    let setup = of_command(&described().config(folder.path()));
+    let setup = of_command(&described().config(folder.path()), u64::MAX);
     let now = setup.clock.now();
     let grant = Grant {
         access_token: Secret::new("access-2"),
@@ -559,7 +559,7 @@ fn a_login_and_a_logout_on_one_host_reach_the_others() {
 
     // `evertoken logout` on a fourth.
     let folder = tempfile::tempdir().unwrap();
-    let setup = of_command(&described().config(folder.path()));
+    let setup = of_command(&described().config(folder.path()), u64::MAX);
     let mut revoked = Vec::new();
     log_out(&setup, |tokens| revoked.clone_from(&tokens.refresh)).unwrap();
     assert_eq!(revoked, [Secret::new("refresh-2")], "the token in the store");
@@ -569,14 +569,19 @@ fn a_login_and_a_logout_on_one_host_reach_the_others() {
         assert!(!stored.contains("refresh-") && !stored.contains("access-"), "{stored}");
     }
     assert_eq!(issuer.seen().len(), 1, "the configured refresh token is not tried");
+    // Another logout finds nothing to do, and lets go of the lease: the next command need not wait for its end.
+    assert_eq!(log_out(&setup, |_| ()).unwrap(), None);
+    let mut setup = of_command(&described().config(folder.path()), u64::MAX - 1);
+    setup.timer = Box::new(|_| panic!("the lease is held"));
+    store_login(&setup, &grant, &Secret::new("refresh-3"), setup.clock.now()).unwrap();
 }
 
-/// The chain of the first provider, as a command on a host of its own sees it.
-fn of_command(config: &Config) -> Setup {
+/// The chain of the first provider, as a command on a host of its own sees it, with a seed that no proxy of a
+/// test has.
+fn of_command(config: &Config, seed: u64) -> Setup {
     let mut environment = Environment {
         clock: Clock::system(),
-        // None that a test's proxy has.
-        rng: Rng::with_seed(u64::MAX),
+        rng: Rng::with_seed(seed),
         timer: crossbeam_channel::after,
         supervisor: Supervisor::nobody(),
     };
