@@ -33,6 +33,12 @@ demo   the same with evertoken in front of it, and a curl line to try; a second 
           or a YAML file like those of sandbox/manners
 ";
 
+/// The options of `serve`; `demo` takes them too. Each has a value.
+const OPTIONS: [&str; 6] =
+    ["--port", "--lifetime", "--event-delay", "--overlap", "--manner", "--public-key"];
+/// The options of `demo` alone.
+const DEMO_OPTIONS: [&str; 2] = ["--evertoken", "--dir"];
+
 /// The longest time until evertoken is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
 /// The time between two looks.
@@ -40,19 +46,35 @@ const READY_POLL: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments.first().map(String::as_str) {
-        Some("serve") => serve(&arguments),
-        Some("demo") => demo(&arguments),
-        _ => {
-            let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
-            say(&USAGE.replace("KINDS", &kinds.join(" ")));
-            return ExitCode::from(2);
-        }
+    if arguments.iter().any(|argument| argument == "--help" || argument == "-h") {
+        let _ = std::io::stdout().write_all(usage().as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    let Some(command @ ("serve" | "demo")) = arguments.first().map(String::as_str) else {
+        say(&usage());
+        return ExitCode::from(2);
     };
+    if let Some(unknown) = unknown(command, &arguments[1..]) {
+        say(&format!("sandbox: {command} knows no '{unknown}'; see: sandbox {command} --help\n"));
+        return ExitCode::from(2);
+    }
+    let outcome = if command == "serve" { serve(&arguments) } else { demo(&arguments) };
     outcome.unwrap_or_else(|why| {
         say(&format!("sandbox: {why}\n"));
         ExitCode::FAILURE
     })
+}
+
+fn usage() -> String {
+    let kinds: Vec<_> = KINDS.iter().map(|(kind, _)| *kind).collect();
+    USAGE.replace("KINDS", &kinds.join(" "))
+}
+
+/// The first word of `options` that is neither an option of `command` nor an option's value.
+fn unknown<'a>(command: &str, options: &'a [String]) -> Option<&'a str> {
+    let is_known =
+        |word: &str| OPTIONS.contains(&word) || (command == "demo" && DEMO_OPTIONS.contains(&word));
+    options.iter().step_by(2).map(String::as_str).find(|word| !is_known(word))
 }
 
 fn say(text: &str) {
