@@ -1,15 +1,11 @@
 //! `evertoken check`: finds, without spending a token, problems that the configuration alone does not show.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use crate::assemble::{issuer_sender, upstream_to};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{
-    Config, Credential, Fallback, Limits, ListenAddress, Provider, SharedStore, resolve,
-};
+use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
 use crate::http::message::Headers;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
@@ -19,6 +15,7 @@ use crate::token::state_file::{exposures, would_be_writable};
 use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 
 mod judged;
+pub(crate) mod socket;
 pub(crate) mod sources;
 
 use judged::{Endpoint, EndpointAnswer, Finding, judge, needs_post};
@@ -83,7 +80,6 @@ pub(crate) fn offline_problems(config: &Config, sources: &CredentialFindings) ->
     let mut problems: Vec<_> =
         missing.iter().map(|(name, what)| format!("{name}: {what}")).collect();
     problems.extend(sources.problems.iter().cloned());
-    problems.extend(config.settings.listen.iter().filter_map(no_socket));
     let folder = &config.settings.state_dir;
     if folder.as_os_str().is_empty() {
         // Its absence was already found.
@@ -98,16 +94,6 @@ pub(crate) fn offline_problems(config: &Config, sources: &CredentialFindings) ->
     }
     problems.extend(exposures(folder));
     problems
-}
-
-/// The problem of a unix socket in whose place another file stands.
-fn no_socket(address: &ListenAddress) -> Option<String> {
-    let ListenAddress::Unix { path, .. } = address else { return None };
-    let found = fs::symlink_metadata(path).ok()?;
-    let is_other = !found.file_type().is_socket();
-    is_other.then(|| {
-        format!("settings.listen: {address}: a file stands there that is no socket, and evertoken leaves it alone")
-    })
 }
 
 /// Providers whose proxy or roots can't be used, for a configuration without mistakes.

@@ -3,20 +3,23 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::check::{self, sources};
+use crate::check::{self, socket, sources};
 use crate::cli::{Extent, Files};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::resolve::Problem;
+use crate::config::resolve::{Problem, listen};
 use crate::proxy::route;
 use crate::token::group::collisions;
 
-use crate::commands::common::{BAD_CONFIG, Done, Variables, inspect, say, say_all, say_out, tell};
+use crate::commands::common::{
+    BAD_CONFIG, Done, Variables, inspect, say, say_all, say_out, tell, text_of,
+};
 
 /// Prints every problem, and the meaning of the configuration.
 pub(crate) fn run(files: &Files, extent: Extent) -> Done {
     let variables = Variables::of(files).map_err(|problem| tell(problem, BAD_CONFIG))?;
-    let (config, found) = inspect(&files.config, &variables);
+    let (config, mut found) = inspect(&files.config, &variables);
+    add_sockets(&files.config, &mut found);
     match extent {
         Extent::Names => {
             names(config.as_ref());
@@ -36,6 +39,16 @@ pub(crate) fn run(files: &Files, extent: Extent) -> Done {
             whole(&files.config, config, (&found, told), extent == Extent::Online)
         }
     }
+}
+
+/// Adds the problems of unix sockets that could not be made, at their places in the file. Only a check asks for them: no
+/// other command needs these sockets, and a start says itself what it can't bind.
+fn add_sockets(path: &Path, found: &mut Vec<Problem>) {
+    let Ok(text) = text_of(path) else { return };
+    let sockets = listen::judge(&text, &path.display().to_string(), socket::problem_of);
+    let new: Vec<_> = sockets.into_iter().filter(|problem| !found.contains(problem)).collect();
+    found.extend(new);
+    found.sort_by_key(|problem| problem.position);
 }
 
 /// Prints the providers' slugs, as far as the file can be read.

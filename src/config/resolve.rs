@@ -17,7 +17,7 @@ mod egress;
 mod endpoint;
 mod grant;
 mod inbound_key;
-mod listen;
+pub(crate) mod listen;
 mod login_endpoints;
 mod origins;
 mod provider;

@@ -48,6 +48,34 @@ fn configured(listen: &str) -> tempfile::TempDir {
 const KEY: [(&str, &str); 1] = [("KEY", "k")];
 
 #[test]
+fn a_check_was_content_with_a_socket_whose_folder_is_missing() {
+    for check in [&["check"][..], &["check", "--start"]] {
+        let folder = configured("'127.0.0.1:0', 'unix:/nosuch/a.sock'");
+        let output = run(folder.path(), check, &KEY);
+        let (said, told) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(78), "{said}{told}");
+        let line = "providers.yaml:1:36: unix:/nosuch/a.sock: its folder /nosuch does not exist: create it, or have \
+                    the service manager do so";
+        assert!(told.contains(line), "{told}");
+        assert!(!said.contains("in order"), "{said}");
+        // A file that is no socket.
+        let path = folder.path().join("file");
+        fs::write(&path, "").unwrap();
+        let folder = configured(&format!("'unix:{}'", path.display()));
+        let output = run(folder.path(), check, &KEY);
+        assert_eq!(output.status.code(), Some(78));
+        let told = text(&output.stderr);
+        assert!(
+            told.contains("providers.yaml:1:21: unix:") && told.contains("that is no socket"),
+            "{told}"
+        );
+    }
+    // What needs no socket goes on.
+    let folder = configured("'unix:/nosuch/a.sock'");
+    assert_eq!(text(&run(folder.path(), &["check", "--names"], &KEY).stdout), "p\n");
+}
+
+#[test]
 fn requests_come_over_a_unix_socket_as_over_a_port() {
     let peer = Peer::answering(|asked| answer(200, &asked.body.len().to_string()));
     let (builder, path) = listening(&peer, "'127.0.0.1:0', 'localhost:0', ");

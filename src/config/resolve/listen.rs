@@ -1,6 +1,7 @@
 //! `settings.listen`, and `host` and `port`, which stand for one address.
 
-use crate::config::raw::Section;
+use crate::config::problem::Problem;
+use crate::config::raw::{Document, Section};
 use crate::config::{ListenAddress, ServerKind, listen_host};
 
 /// The most addresses: each has a thread.
@@ -30,6 +31,23 @@ pub(super) fn read(
         section.error("server", "\"tiny_http\" is for one loopback address with a port only");
     }
     addresses
+}
+
+/// The problems that `problem_of` finds with the addresses of `settings.listen` in `text`, with their places in `file`.
+pub(crate) fn judge(
+    text: &str,
+    file: &str,
+    problem_of: impl Fn(&ListenAddress) -> Option<String>,
+) -> Vec<Problem> {
+    let Ok(document) = Document::parse(text) else { return Vec::new() };
+    let section = Section::root(&document).section("settings");
+    for (index, written) in section.texts("listen").iter().enumerate() {
+        let address = ListenAddress::parse(written).ok();
+        if let Some(problem) = address.and_then(|address| problem_of(&address)) {
+            section.error_at("listen", index, problem);
+        }
+    }
+    document.problems(file)
 }
 
 fn check_host(section: &Section<'_>, address: &ListenAddress, server: ServerKind, has_keys: bool) {

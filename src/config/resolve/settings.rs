@@ -6,7 +6,7 @@ use log::LevelFilter;
 
 use crate::config::raw::Section;
 use crate::config::resolve::sources::Sources;
-use crate::config::resolve::{auth, egress, listen, origins, state_dir, token_store};
+use crate::config::resolve::{auth, egress, inbound_key, listen, origins, state_dir, token_store};
 use crate::config::{Limits, SelectionStrategy, ServerKind, Settings};
 
 /// Bounds of the numbers, each with its unit.
@@ -39,6 +39,10 @@ const UNUSED: [&str; 20] = [
     "oauth",
 ];
 const UNUSED_TIMEOUTS: [&str; 4] = ["non_streaming", "streaming", "caching", "health_check"];
+
+/// A `token_endpoint` in vain.
+const NO_TAKER: &str = "'token_endpoint' is on, but nobody can get a token: add a unix socket to settings.listen \
+                        (\"unix:/run/evertoken/evertoken.sock\"), or a key with 'providers' to settings.auth.keys";
 
 /// Reads `settings` of the document; every key has a default.
 pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
@@ -74,8 +78,20 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
             ],
         ),
     };
+    if settings.token_endpoint && !gives_tokens(&section, &auth_section, &settings) {
+        section.warn("token_endpoint", NO_TAKER);
+    }
     section.finish(&UNUSED);
     settings
+}
+
+/// True if somebody can get a token from `/-/token/<slug>`. An address or key with a mistake counts: that is told.
+fn gives_tokens(section: &Section<'_>, auth: &Section<'_>, settings: &Settings) -> bool {
+    let has_socket = section.texts("listen").iter().any(|address| address.starts_with("unix:"));
+    let listing = inbound_key::sections(auth).into_iter().flatten();
+    let has_listing =
+        settings.inbound_keys.is_some() && listing.into_iter().any(|key| key.has("providers"));
+    has_socket || has_listing
 }
 
 fn seconds(section: &Section<'_>, key: &'static str, default: u64, least: u64) -> Duration {
@@ -126,7 +142,39 @@ fn read_limits(section: &Section<'_>) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::resolve::tests::{document, fine, refused};
+    use crate::config::resolve::tests::{document, fine, refused, told};
+
+    #[test]
+    fn a_token_endpoint_that_nobody_can_ask_was_taken_in_silence() {
+        let with =
+            |more: &str| told(&document(&format!("token_endpoint: true{more}"), "auth_type: none"));
+        let listing = "[{name: a, key_env: ID, providers: [p]}]";
+        for nobody in [
+            "",
+            ", listen: ['127.0.0.1:1']",
+            ", auth: {enabled: true, api_key_env: KEYS}",
+            ", auth: {keys: [{name: a, key_env: ID}]}",
+        ] {
+            let told = with(nobody);
+            assert!(
+                told[0].starts_with("f:1:28: warning: 'token_endpoint' is on, but nobody"),
+                "{told:?}"
+            );
+            assert!(told[0].contains("unix socket to settings.listen"), "{told:?}");
+            assert!(told[0].contains("'providers' to settings.auth.keys"), "{told:?}");
+        }
+        for somebody in [
+            ", listen: ['unix:/s']".to_owned(),
+            format!(", auth: {{enabled: true, keys: {listing}}}"),
+        ] {
+            assert_eq!(with(&somebody), [""; 0], "{somebody}");
+        }
+        // Each of these has a mistake of its own, or a key that counts for nothing.
+        assert!(!with(", listen: ['unix:s']").iter().any(|line| line.contains("nobody can")));
+        let off = with(&format!(", auth: {{enabled: false, keys: {listing}}}"));
+        assert!(off.iter().any(|line| line.contains("nobody can")), "{off:?}");
+        assert_eq!(told(&document("token_endpoint: false", "auth_type: none")), [""; 0]);
+    }
 
     #[test]
     fn what_is_wrong_with_settings() {
