@@ -66,7 +66,7 @@ pub(super) fn variable(name: &str) -> Option<String> {
 pub(super) struct Variables {
     file: HashMap<String, String>,
     /// The file that an option named.
-    named: Option<String>,
+    pub(super) named: Option<String>,
     /// The file beside the configuration that gave some, without an option.
     pub(super) beside: Option<String>,
     /// Warnings about the file.

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::raw::insert_provider;
 use crate::config::resolve::Problem;
 use crate::config::url::{origin_of, split_url};
-use crate::config::{Config, encoding, slug};
+use crate::config::{CommandLine, Config, encoding, slug};
 use crate::logger;
 use crate::login::LoginOptions;
 use crate::login::discover::entry::Entry;
@@ -224,14 +224,24 @@ impl Target {
         complete(refresher(0, group, &config, &mut environment)?, options)
     }
 
+    /// The options that make another command read the same files.
+    fn call(&self) -> CommandLine {
+        let call = CommandLine::of(&self.path.display().to_string());
+        match &self.variables.named {
+            Some(file) => call.with_environment_file(file),
+            None => call,
+        }
+    }
+
     /// Writes the entry, if that is asked for and can be done, else prints it.
     fn show(&self, entry: &Entry, asked: &DiscoverOptions) {
         let lines = entry.lines();
         let path = self.path.display();
         match asked.write.as_deref().map(|file| rewrite(file, &lines)) {
             Some(Ok(())) => say_out(&format!(
-                "Added the provider '{}' to {path}. `evertoken reload` makes a running evertoken use it.\n",
-                entry.name
+                "Added the provider '{}' to {path}. `{}` makes a running evertoken use it.\n",
+                entry.name,
+                self.call().reload()
             )),
             unwritten => {
                 if let Some(Err(why)) = unwritten {

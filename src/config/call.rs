@@ -36,6 +36,11 @@ impl CommandLine {
         format!("evertoken refresh{} --provider {}", self.config, quoted(slug))
     }
 
+    /// The command that makes a running evertoken read the file again.
+    pub fn reload(&self) -> String {
+        format!("evertoken reload{}", self.config)
+    }
+
     /// The command that tests every endpoint.
     pub fn check_online(&self) -> String {
         format!("evertoken check --online{}", self.config)
@@ -77,6 +82,8 @@ mod tests {
             with.login("p"),
             "evertoken login --config a --environment-file 'my env' --provider p"
         );
+        assert_eq!(CommandLine::of(USUAL_FILE).reload(), "evertoken reload");
+        assert_eq!(with.reload(), "evertoken reload --config a --environment-file 'my env'");
         assert_eq!(CommandLine::of("a").check_online(), "evertoken check --online --config a");
         assert_eq!(CommandLine::of("a").refresh("p"), "evertoken refresh --config a --provider p");
     }

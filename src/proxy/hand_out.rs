@@ -60,7 +60,7 @@ pub(crate) fn check(asker: Asker<'_>, head: &RequestHead, own_user: u32) -> Resu
         Asker::Anybody => "Without a key, a port gets no token".to_owned(),
     };
     let message = format!(
-        "{why}. Ask over a unix socket (settings.listen) as the user that runs evertoken, with a key of settings.auth.keys that lists the provider, or run: evertoken token"
+        "{why}. A token goes over a unix socket (settings.listen) to the user that runs evertoken, also to its `evertoken token`, and anywhere to a client with a key of settings.auth.keys that lists the provider"
     );
     Err(Refusal::new(Code::NotAllowed, message))
 }
@@ -108,6 +108,8 @@ mod tests {
             if let (Some(told), Some(part)) = (told, part) {
                 assert_eq!(told.code, Code::NotAllowed);
                 assert!(told.message.contains(part), "{}", told.message);
+                // `evertoken token` prints this too, and must not be told to run itself.
+                assert!(!told.message.contains("run: evertoken token"), "{}", told.message);
             }
         }
     }

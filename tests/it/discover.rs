@@ -77,7 +77,7 @@ fn a_resource_is_logged_in_to_and_its_provider_serves_at_once() {
         sandbox.url()
     ));
     login.wait_for("Registered a client at http://127.0.0.1:");
-    login.wait_for("Added the provider 'Tools' to providers.yaml.");
+    login.wait_for("Added the provider 'Tools' to providers.yaml. `evertoken reload` makes");
     login.wait_for("Clients reach it at /to/tools/v1/models");
 
     // The rest of the file is as it was.
@@ -106,11 +106,13 @@ fn without_write_the_entry_is_printed_and_is_what_works() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("providers.yaml");
     let home = folder.path().display().to_string();
-    let variables = [("HOME", home.as_str())];
+    // Root's own folder is used without this.
+    let variables = [("XDG_STATE_HOME", home.as_str())];
     let arguments = ["login", "--no-browser", "--discover", &url];
     let (mut login, _stdin) = Binary::start_talking(folder.path(), &arguments, &variables);
     browse(&login);
     assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    assert!(folder.path().join("evertoken/127-0-0-1.client-id").exists(), "it is not root's");
     let lines = login.lines();
     let first = lines.iter().position(|line| line == "  - name: \"127.0.0.1\"").expect("an entry");
     let entry: Vec<_> =
@@ -154,6 +156,19 @@ fn a_client_that_is_registered_already_and_a_device_code() {
     let named = format!("      client_secret_file: \"{}\"\n", secret.display());
     assert!(written.contains(&named), "{written}");
     assert_eq!(run(folder.path(), &["check"], &VARIABLES).status.code(), Some(0));
+}
+
+#[test]
+fn the_hint_to_reload_named_no_file_where_another_than_the_usual_one_was_written() {
+    let sandbox = Sandbox::start(Options::default()).unwrap();
+    let folder = folder(EMPTY);
+    let at = |name: &str| folder.path().join(name);
+    std::fs::rename(at("providers.yaml"), at("my new.yaml")).unwrap();
+    let url = format!("{}/mcp", sandbox.url());
+    let (mut login, _stdin) = discover(&folder, &url, &["--write", "my new.yaml"]);
+    browse(&login);
+    assert_eq!(login.code(), Some(0), "{:#?}", login.lines());
+    login.wait_for("`evertoken reload --config 'my new.yaml'` makes a running evertoken use it.");
 }
 
 /// A file that can't be changed safely is not changed, and the login is not lost.
