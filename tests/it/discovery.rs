@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::binary::{Binary, run, text};
 use crate::support::client::{ask, get};
+use crate::support::eventually;
 use crate::support::peer::{Peer, Seen, answer};
 
 /// A folder whose provider `The P` has these lines in its `auto_refresh_config`.
@@ -216,9 +217,11 @@ fn a_running_evertoken_without_metadata_tries_again_and_says_so() {
     let folder = seeded(&issuer);
     let running = Binary::start(folder.path(), &["run"], &VARIABLES);
     running.wait_for("[ERROR] Failed to refresh token: The issuer http://127.0.0.1:");
-    let status = ask(running.address(), get("/-/status")).json();
-    let refresh = &status["providers"][0]["refresh"];
-    assert_eq!(refresh["trouble"], "no_metadata", "{refresh}");
+    // The log line comes a moment before the status.
+    eventually("the status has it", || {
+        let status = ask(running.address(), get("/-/status")).json();
+        status["providers"][0]["refresh"]["trouble"] == "no_metadata"
+    });
     is_up.store(true, Ordering::SeqCst);
     running.wait_for("Successfully refreshed token");
 }
