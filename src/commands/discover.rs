@@ -14,7 +14,7 @@ use crate::config::url::{origin_of, split_url};
 use crate::config::{CommandLine, Config, encoding, slug};
 use crate::logger;
 use crate::login::LoginOptions;
-use crate::login::discover::entry::Entry;
+use crate::login::discover::entry::{Entry, quoted};
 use crate::login::discover::{self, DiscoverError, Found};
 use crate::token::discovery::{self, Kept};
 use crate::token::group::groups;
@@ -205,12 +205,19 @@ impl Target {
     /// Logs in as an evertoken with `entry` in its configuration would.
     fn log_in(&self, entry: &Entry, found: Found, options: LoginOptions) -> Done {
         let lines = entry.lines();
-        let alone = || format!("providers:\n{}\n", lines.join("\n"));
-        let text = insert_provider(&self.text, &lines).unwrap_or_else(|_| alone());
+        let inserted = insert_provider(&self.text, &lines);
+        let is_alone = inserted.is_err();
+        let text = inserted.unwrap_or_else(|_| self.alone(&lines));
         let (config, problems) = inspect_text(&text, &self.path, &self.variables);
         let log = logger::Options::default();
         let errors: Vec<_> = problems.into_iter().filter(|problem| !problem.is_warning).collect();
-        let config = config.filter(|_| errors.is_empty()).ok_or_else(|| refuse(&errors, log))?;
+        let config = config.filter(|_| errors.is_empty());
+        let mut config = config.ok_or_else(|| refuse(&errors, log))?;
+        if is_alone {
+            config.settings = self.config.settings.clone();
+            let shared = &config.settings.egress;
+            config.providers.iter_mut().for_each(|provider| provider.egress = shared.clone());
+        }
         let mut environment = environment(Clock::system());
         let fetched_at = environment.clock.wall();
         let kept = Kept { metadata: found.issuer, fetched_at };
@@ -222,6 +229,12 @@ impl Target {
         let group = groups.iter().find(|group| group.members.contains(&index));
         let Some(group) = group else { return Err(fail("The entry can't be used", FAILED)) };
         complete(refresher(0, group, &config, &mut environment)?, options)
+    }
+
+    /// A file with this entry and no other, for one that the entry can't be added to. It names the same state folder.
+    fn alone(&self, entry: &[String]) -> String {
+        let folder = quoted(&self.config.settings.state_dir.display().to_string());
+        format!("settings: {{state_dir: {folder}}}\nproviders:\n{}\n", entry.join("\n"))
     }
 
     /// The options that make another command read the same files.

@@ -187,6 +187,8 @@ fn a_file_that_can_not_be_changed_safely_stays_and_the_entry_is_printed() {
         "providers.yaml is not changed: the list of its providers is not clear enough to add to it",
     );
     login.wait_for("Add this to the providers of providers.yaml:");
+    // It was in the folder that an evertoken without settings has, where this one would not find it.
+    assert!(folder.path().join("state/127-0-0-1.json").exists(), "{:#?}", login.lines());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
 }
 

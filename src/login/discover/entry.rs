@@ -44,7 +44,7 @@ impl Entry {
 }
 
 /// A double-quoted scalar of YAML, which a text of JSON is.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
