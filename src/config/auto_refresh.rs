@@ -164,6 +164,12 @@ impl AutoRefresh {
         Some(Secret::new(all).hash())
     }
 
+    /// True if the tokens of `other` are certainly for another client or account.
+    pub fn is_of_another_client(&self, other: &Self) -> bool {
+        let hashes = self.client_hash().zip(other.client_hash());
+        hashes.is_some_and(|(own, others)| own != others)
+    }
+
     /// The assertions of its requests: the grant's and the client's.
     pub fn assertions(&self) -> impl Iterator<Item = &Assertion> {
         let of_grant = match &self.grant_type {

@@ -119,10 +119,16 @@ impl Running {
 
     /// Goes on under another configuration, with another setup or unchanged.
     pub(super) fn go_on(&mut self, basis: Basis, task: Task, keeper: Option<&Keeper>) {
+        let is_of_another = self.basis.config.is_of_another_client(&basis.config);
         (self.basis, self.is_retired) = (basis, false);
         match task {
             Task::Change(mut change) => {
                 self.on = change.setup.seeker.on();
+                if is_of_another {
+                    // No request after the reload is sent with the token of before, though the refresher may hear of
+                    // the change a moment later.
+                    change.setup.store.forget(self.key);
+                }
                 if !change.keeps_chain {
                     self.held = attend(&mut change.setup, keeper);
                 }
