@@ -42,14 +42,19 @@ fn ignored(status: &str) -> u64 {
 fn obey(mut signals: Signals) {
     let mut is_waiting = false;
     for signal in signals.forever() {
-        command::kill_all();
-        if std::mem::replace(&mut is_waiting, true) || !uninterrupted::forbid() {
+        let is_second = std::mem::replace(&mut is_waiting, true);
+        // Before a command is killed: its end would end a refresh, and this process with the code of a failure.
+        let is_refreshing = uninterrupted::forbid();
+        let was_command = command::kill_all();
+        if is_second || !is_refreshing {
             end_by(signal);
             continue;
         }
-        warn!(
-            "The answer to a refresh is awaited, so that no token is lost; a second signal ends this at once"
-        );
+        if !was_command {
+            warn!(
+                "The answer to a refresh is awaited, so that no token is lost; a second signal ends this at once"
+            );
+        }
         let wait = move || {
             uninterrupted::wait();
             end_by(signal);

@@ -37,8 +37,15 @@ const READ_BYTES: usize = 16 * 1024;
 /// The most reads of each stream after the command's end: a pipe's size, many times over.
 const LAST_READS_MAX: usize = 256;
 
-/// The process groups of the commands that run now.
-static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// The commands of this process.
+static GROUPS: Mutex<Groups> = Mutex::new(Groups { running: Vec::new(), is_closed: false });
+
+struct Groups {
+    /// The process groups of the commands that run now.
+    running: Vec<Pid>,
+    /// True once this process ends: a command that was just started is killed too.
+    is_closed: bool,
+}
 
 /// The output of a command that ended well.
 pub(crate) struct Printed {
@@ -55,15 +62,18 @@ enum Cut {
     Unreadable(io::Error),
 }
 
-/// Kills all commands that run, for a process that ends at once.
-pub(crate) fn kill_all() {
-    for group in running().drain(..) {
-        kill(group);
-    }
+/// Kills all commands, for a process that ends: those that run, and those that start from now on. Returns true if any
+/// ran.
+pub(crate) fn kill_all() -> bool {
+    let mut groups = groups();
+    groups.is_closed = true;
+    let had_any = !groups.running.is_empty();
+    groups.running.drain(..).for_each(kill);
+    had_any
 }
 
-fn running() -> MutexGuard<'static, Vec<Pid>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn groups() -> MutexGuard<'static, Groups> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn kill(group: Pid) {
@@ -169,7 +179,12 @@ impl Running {
             None => failed(program::why_not_started(command, &program, &error)),
         })?;
         let group = Pid::from_child(&child);
-        running().push(group);
+        let mut groups = groups();
+        if groups.is_closed {
+            kill(group);
+        } else {
+            groups.running.push(group);
+        }
         Ok(Self { child, group, streams: Streams::default() })
     }
 
@@ -217,7 +232,7 @@ impl Running {
         while !self.has_ended() && !deadline.has_passed() {
             wait_for([].into_iter());
         }
-        running().retain(|group| *group != self.group);
+        groups().running.retain(|group| *group != self.group);
         self.child.try_wait().ok().flatten()
     }
 }

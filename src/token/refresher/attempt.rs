@@ -140,7 +140,9 @@ impl RefreshAttempt<'_> {
             .shared
             .begin(presented, &mut self.vault.file, self.life)
             .map_err(NoGrant::Withdrawn)?;
-        if self.life.is_single && presented.token().is_some() {
+        // A command that is killed ends the refresh, and must not end this process before the signal does.
+        let ends_by_signal = presented.token().is_some() || self.life.config.command().is_some();
+        if self.life.is_single && ends_by_signal {
             self.life.uninterrupted.get_or_insert_with(Uninterrupted::begin);
         }
         let sent = self.life.now();
