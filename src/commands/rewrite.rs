@@ -96,7 +96,7 @@ mod tests {
         rewrite(&new, &entry).unwrap();
         assert_eq!(mode(&new), NEW_MODE);
         assert_eq!(fs::read_to_string(&new).unwrap(), "providers:\n  - name: new\n");
-        // What can't be changed safely stays as it is.
+        // A file that can't be changed safely stays as it is.
         for odd in [&b"providers: [{name: x}]\n"[..], b"\xff\xfep\0"] {
             fs::write(&file, odd).unwrap();
             assert!(rewrite(&file, &entry).is_err());

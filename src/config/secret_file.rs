@@ -30,7 +30,7 @@ pub(crate) fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     }
 }
 
-/// What `bytes`, which are no text in UTF-8, are instead, and what to do.
+/// Names the format of `bytes` that are not UTF-8 text, and the remedy.
 fn no_text(bytes: &[u8]) -> &'static str {
     match encoding::other_encoding(bytes) {
         // Written by PowerShell 5's `>` and by Notepad's "Unicode".

@@ -102,7 +102,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     fchmod(&socket, Mode::from_raw_mode(mode))?;
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::of(path)?;
-    // What the umask took away. Nobody connects before the next line.
+    // Restores the bits that the umask took away. Nobody connects before the next line.
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());

@@ -1,4 +1,4 @@
-//! Who gets an access token itself (`/-/token/<slug>`). Pure.
+//! Decides whether a client may have an access token itself (`/-/token/<slug>`). Pure.
 //!
 //! A token that leaves evertoken is out of its reach, so a request that may be forwarded with a token need not be one
 //! that gets the token.
@@ -9,7 +9,7 @@ use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::peer::PeerProcess;
 
-/// Who asks for a token, after access was granted.
+/// The client that asks for a token, after access was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker<'a> {
     /// A process at a unix socket; None if the system does not show it.

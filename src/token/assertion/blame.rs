@@ -1,4 +1,4 @@
-//! What is probably to blame if an issuer refuses an assertion or a token to exchange: a clock, or a token that has ended.
+//! Finds the probable cause if an issuer refuses an assertion or a token to exchange: a clock, or a token that has ended.
 //! Pure.
 
 use crate::clock::Timestamp;

@@ -122,7 +122,7 @@ impl<'a> Hold<'a> {
     }
 }
 
-/// Whoever stored nothing lets go of the lease too, which others would have to wait for.
+/// A command that stored nothing returns the lease too; other hosts would have to wait for it.
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if let Some((chain, _)) = &mut self.lease {

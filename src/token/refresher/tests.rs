@@ -510,6 +510,16 @@ fn what_is_stored_counts_once_it_can_be_read() {
     assert_eq!(state.load().unwrap(), Some(stored));
 }
 
+/// A configuration whose token endpoint is in the metadata of its issuer.
+fn of_issuer_alone() -> AutoRefresh {
+    AutoRefresh {
+        token_url: String::new(),
+        unwritten: Unwritten { token_url: true, client_auth: false },
+        login: LoginEndpoints { issuer: Some("https://i".into()), ..LoginEndpoints::default() },
+        ..grant::tests::config()
+    }
+}
+
 /// An issuer's metadata is fetched once a day; while it can't be read, the kept copy serves.
 #[test]
 fn metadata_is_read_anew_after_a_day_and_the_old_copy_serves_until_then() {
@@ -517,12 +527,7 @@ fn metadata_is_read_anew_after_a_day_and_the_old_copy_serves_until_then() {
     let of_issuer = is_up.clone();
     let asked: Arc<AtomicUsize> = Arc::default();
     let count = asked.clone();
-    let config = AutoRefresh {
-        token_url: String::new(),
-        unwritten: Unwritten { token_url: true, client_auth: false },
-        login: LoginEndpoints { issuer: Some("https://i".into()), ..LoginEndpoints::default() },
-        ..grant::tests::config()
-    };
+    let config = of_issuer_alone();
     let folder = tempfile::tempdir().unwrap();
     let mut asleep = Asleep::with(folder, config, move |request| {
         if request.method == "GET" {
@@ -624,12 +629,7 @@ fn a_command_refreshes_only_what_is_about_to_end() {
 fn a_token_endpoint_that_is_gone_makes_the_metadata_be_read_anew() {
     let asked: Arc<AtomicUsize> = Arc::default();
     let count = asked.clone();
-    let config = AutoRefresh {
-        token_url: String::new(),
-        unwritten: Unwritten { token_url: true, client_auth: false },
-        login: LoginEndpoints { issuer: Some("https://i".into()), ..LoginEndpoints::default() },
-        ..grant::tests::config()
-    };
+    let config = of_issuer_alone();
     let mut asleep = Asleep::with(tempfile::tempdir().unwrap(), config, move |request| {
         if request.method == "GET" {
             let count = count.fetch_add(1, Ordering::SeqCst);
