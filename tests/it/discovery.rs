@@ -12,23 +12,10 @@ use sandbox::manners::{ClientAuth, Manners};
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::binary::{Binary, run, text};
+use crate::support::binary::{Binary, folder_with_the_p, run, text};
 use crate::support::client::{ask, get};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Seen, answer};
-
-/// A folder whose provider `The P` has these lines in its `auto_refresh_config`.
-fn folder(provider: &str, keys: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
-    let config = format!(
-        "settings: {{port: 0, state_dir: '{}/state'}}\nproviders:\n  - name: The P\n    type: generic\n    \
-         base_url: {provider}\n    auto_refresh_config:\n      client_id_env: ID\n{lines}",
-        folder.path().display(),
-    );
-    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
-    folder
-}
 
 /// The copy of the metadata in the state folder.
 fn kept(folder: &Path) -> Option<PathBuf> {
@@ -60,7 +47,7 @@ const VARIABLES: [(&str, &str); 3] = [("HOME", "/nonexistent"), ("ID", "id"), ("
 
 fn seeded(issuer: &Peer) -> TempDir {
     let keys = format!("issuer: {}\nrefresh_token_env: SEED", issuer.url());
-    folder("http://127.0.0.1:9", &keys)
+    folder_with_the_p("http://127.0.0.1:9", &keys)
 }
 
 fn refresh(folder: &TempDir) -> Output {
@@ -72,7 +59,7 @@ fn a_refresh_and_a_login_need_no_endpoint_but_the_issuer() {
     let sandbox = Sandbox::start(Options::default()).unwrap();
     let provider = Peer::telling_the_credential();
     let keys = format!("client_secret_env: SECRET\nissuer: {}", sandbox.url());
-    let folder = folder(&provider.url(), &keys);
+    let folder = folder_with_the_p(&provider.url(), &keys);
     let secret = sandbox.client_secret();
     let variables = [("HOME", "/nonexistent"), ("ID", CLIENT_ID), ("SECRET", &secret)];
     let check = |arguments: &[&str]| run(folder.path(), arguments, &variables);
@@ -234,7 +221,7 @@ fn an_issuer_beside_written_endpoints_is_not_asked() {
         "issuer: any-text\nauthorization_url: {url}/authorize\ntoken_url: {url}/token\nrefresh_token_env: SEED",
         url = issuer.url()
     );
-    let folder = folder("http://127.0.0.1:9", &keys);
+    let folder = folder_with_the_p("http://127.0.0.1:9", &keys);
     assert_eq!(refresh(&folder).status.code(), Some(0));
     assert!(issuer.seen().iter().all(|seen| seen.line.starts_with("POST /token")));
     let online = run(folder.path(), &["check", "--online"], &VARIABLES);
@@ -274,7 +261,7 @@ fn the_secret_is_sent_as_the_issuer_takes_it() {
             "client_secret_env: SECRET\nissuer: {}\nrefresh_token_env: SEED",
             sandbox.url()
         );
-        let folder = folder("http://127.0.0.1:9", &keys);
+        let folder = folder_with_the_p("http://127.0.0.1:9", &keys);
         let (secret, seed) = (sandbox.client_secret(), sandbox.login());
         let variables =
             [("HOME", "/nonexistent"), ("ID", CLIENT_ID), ("SECRET", &secret), ("SEED", &seed)];

@@ -7,7 +7,7 @@ use sandbox::issuer::CLIENT_ID;
 use sandbox::{Options, Sandbox};
 use tempfile::TempDir;
 
-use crate::support::binary::{Binary, run, text};
+use crate::support::binary::{Binary, folder_with_the_p, run, text};
 use crate::support::client::{ask, get};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Seen, answer};
@@ -15,19 +15,6 @@ use crate::support::peer::{Peer, Seen, answer};
 const FORCED: &str =
     "POST /-/refresh/the-p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 const LOGOUT: [&str; 3] = ["logout", "--provider", "the-p"];
-
-/// A folder whose provider `The P` has these lines in its `auto_refresh_config`.
-fn folder(provider: &str, keys: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
-    let config = format!(
-        "settings: {{port: 0, state_dir: '{}/state'}}\nproviders:\n  - name: The P\n    type: generic\n    \
-         base_url: {provider}\n    auto_refresh_config:\n      client_id_env: ID\n{lines}",
-        folder.path().display(),
-    );
-    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
-    folder
-}
 
 fn state(folder: &TempDir) -> StateFile {
     StateFile::new(folder.path().join("state"), "the-p")
@@ -47,7 +34,7 @@ fn issuer(revoke: impl Fn(&Seen) -> String + Send + Sync + 'static) -> Peer {
 /// A folder with a chain, whose provider has these keys too, in which `URL` is the issuer.
 fn logged_in(issuer: &Peer, keys: &str) -> TempDir {
     let keys = format!("token_url: URL/token\nrefresh_token_env: SEED\n{keys}");
-    let folder = folder("http://127.0.0.1:9", &keys.replace("URL", &issuer.url()));
+    let folder = folder_with_the_p("http://127.0.0.1:9", &keys.replace("URL", &issuer.url()));
     let refreshed = run(folder.path(), &["refresh"], &VARIABLES);
     assert_eq!(refreshed.status.code(), Some(0), "{}", text(&refreshed.stderr));
     folder
@@ -72,7 +59,7 @@ fn a_logout_revokes_and_the_running_evertoken_stops_serving_until_a_new_login() 
     let provider = Peer::telling_the_credential();
     let keys =
         format!("client_secret_env: SECRET\nissuer: {}\nrefresh_token_env: SEED", sandbox.url());
-    let folder = folder(&provider.url(), &keys);
+    let folder = folder_with_the_p(&provider.url(), &keys);
     let (secret, seed) = (sandbox.client_secret(), sandbox.login());
     let with_seed = |seed| {
         [("HOME", "/nonexistent"), ("ID", CLIENT_ID), ("SECRET", secret.as_str()), ("SEED", seed)]
@@ -126,7 +113,7 @@ fn tokens_are_revoked_as_the_client_that_got_them() {
     let keys = "revocation_url: URL/revoke\nextra_params: {audience: a}\nclient_secret_env: SECRET\n\
                 client_auth: client_secret_basic";
     let keys = keys.replace("URL", &issuer.url());
-    let folder = folder(
+    let folder = folder_with_the_p(
         "http://127.0.0.1:9",
         &format!("token_url: {}/token\nrefresh_token_env: SEED\n{keys}", issuer.url()),
     );
@@ -211,7 +198,7 @@ fn a_configured_refresh_token_that_was_never_used_is_revoked_too() {
         "token_url: {url}/token\nrefresh_token_env: SEED\nrevocation_url: {url}/revoke",
         url = issuer.url()
     );
-    let folder = folder("http://127.0.0.1:9", &keys);
+    let folder = folder_with_the_p("http://127.0.0.1:9", &keys);
     let output = log_out(&folder);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(revoked(&issuer), ["token=r1&token_type_hint=refresh_token&client_id=id"]);
@@ -262,7 +249,7 @@ fn a_grant_without_a_login_says_that_it_brings_new_tokens() {
          client_secret_env: SECRET",
         url = issuer.url()
     );
-    let folder = folder("http://127.0.0.1:9", &keys);
+    let folder = folder_with_the_p("http://127.0.0.1:9", &keys);
     let variables = [("HOME", "/nonexistent"), ("ID", "id"), ("SECRET", "s")];
     let running = Binary::start(folder.path(), &["run"], &variables);
     running.wait_for("Successfully refreshed");

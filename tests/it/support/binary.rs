@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::Pid;
+use tempfile::TempDir;
 
 use super::eventually;
 
@@ -152,4 +153,17 @@ impl Drop for Binary {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A folder whose configuration has one provider, `The P`, with these lines in its `auto_refresh_config`.
+pub(crate) fn folder_with_the_p(provider: &str, keys: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = keys.lines().map(|line| format!("      {line}\n")).collect();
+    let config = format!(
+        "settings: {{port: 0, state_dir: '{}/state'}}\nproviders:\n  - name: The P\n    type: generic\n    \
+         base_url: {provider}\n    auto_refresh_config:\n      client_id_env: ID\n{lines}",
+        folder.path().display(),
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    folder
 }
