@@ -19,7 +19,7 @@ use crate::clock::{Due, Moment};
 use crate::config::redirect::Loopback;
 use crate::config::{GrantType, LoginEndpoints, Missing, Redirect};
 use crate::secret::Secret;
-use crate::token::assertion::{Assertions, Stamp};
+use crate::token::assertion::{Assertions, SigningStamp};
 use crate::token::discovery;
 use crate::token::grant::{self, Grant, TokenRequest};
 use crate::token::refresher::{Setup, TICK_MS, store_login};
@@ -330,7 +330,7 @@ fn exchange_code(
     code: &Secret,
     redirect_uri: &str,
 ) -> Result<(Grant, Moment), LoginError> {
-    let assertions = Assertions::of_client(&setup.config, &Stamp::at(setup.clock.wall()))?;
+    let assertions = Assertions::of_client(&setup.config, &SigningStamp::at(setup.clock.wall()))?;
     let request = attempt.token_request(&setup.config, code, redirect_uri, &assertions)?;
     let (answer, sent) = send(setup, &request);
     let answer = answer.map_err(LoginError::Unanswered)?;
@@ -343,7 +343,7 @@ fn exchange_code(
 fn by_device(setup: &Setup, url: &str, io: &mut LoginIo<'_>) -> Result<String, LoginError> {
     let config = &setup.config;
     // RFC 8628 §3.1.
-    let assertions = || Assertions::of_client(config, &Stamp::at(setup.clock.wall()));
+    let assertions = || Assertions::of_client(config, &SigningStamp::at(setup.clock.wall()));
     let scope = config.scope.as_deref();
     let request = grant::request_with(config, url, Vec::new(), scope, &assertions()?)?;
     let (answer, asked) = send(setup, &request);

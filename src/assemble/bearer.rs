@@ -27,12 +27,12 @@ pub(crate) fn provider_of(refresh: &AutoRefresh, config: &Config) -> Option<usiz
 pub(super) struct BearerSource {
     /// The provider's name.
     name: String,
-    kind: Kind,
+    kind: BearerKind,
     request: EndpointRequest,
     clock: Clock,
 }
 
-enum Kind {
+enum BearerKind {
     Fixed(Secret),
     File(Box<Watched>),
     Posted(Arc<TokenStore>, PostingKey),
@@ -52,10 +52,10 @@ pub(super) fn of(
     let index = provider_of(refresh, config)?;
     let provider = &config.providers[index];
     let kind = match &provider.credential {
-        Credential::Static(secret) => Kind::Fixed(secret.clone()),
-        Credential::Watched(file) => Kind::File(Box::new(Watched::of(file, None))),
-        Credential::Refreshed(_) => Kind::Posted(store.clone(), keys(index)),
-        Credential::Missing(_) | Credential::None | Credential::Passthrough => Kind::None,
+        Credential::Static(secret) => BearerKind::Fixed(secret.clone()),
+        Credential::Watched(file) => BearerKind::File(Box::new(Watched::of(file, None))),
+        Credential::Refreshed(_) => BearerKind::Posted(store.clone(), keys(index)),
+        Credential::Missing(_) | Credential::None | Credential::Passthrough => BearerKind::None,
     };
     let (name, request, clock) = (provider.name.clone(), (**request).clone(), clock.clone());
     Some(BearerSource { name, kind, request, clock })
@@ -91,15 +91,15 @@ impl BearerSource {
             ))
         };
         match &self.kind {
-            Kind::Fixed(secret) => Ok(secret.clone()),
-            Kind::File(watched) => {
+            BearerKind::Fixed(secret) => Ok(secret.clone()),
+            BearerKind::File(watched) => {
                 let kept = watched.read(self.clock.now()).map_err(|why| none(&why.to_string()))?;
                 Ok(kept.secret)
             }
-            Kind::Posted(store, key) => {
+            BearerKind::Posted(store, key) => {
                 self.wait_for_posting(store, *key, is_called_off).map_err(|why| none(&why))
             }
-            Kind::None => Err(none("its credential is missing")),
+            BearerKind::None => Err(none("its credential is missing")),
         }
     }
 

@@ -14,9 +14,9 @@ use crate::config::url::{origin_of, split_url};
 use crate::config::{CommandLine, Config, encoding, slug};
 use crate::logger;
 use crate::login::LoginOptions;
-use crate::login::discover::entry::{Entry, quoted};
+use crate::login::discover::entry::{ProviderEntry, quoted};
 use crate::login::discover::{self, DiscoverError, Found};
-use crate::token::discovery::{self, Kept};
+use crate::token::discovery::{self, KeptMetadata};
 use crate::token::group::groups;
 use crate::token::sender::Send;
 use crate::token::state_file::{CLIENT_SECRET, check_writable, write_secret, write_whole};
@@ -88,7 +88,7 @@ fn with_client(
     asked: &DiscoverOptions,
     options: LoginOptions,
     send: &Send,
-) -> Result<Entry, String> {
+) -> Result<ProviderEntry, String> {
     let told = |error: DiscoverError| error.to_string();
     let uses_device = options.device || found.issuer.authorization_endpoint.is_none();
     let registers = asked.client_id.is_none();
@@ -96,14 +96,14 @@ fn with_client(
         None if registers && !uses_device => Some(discover::redirect_uri().map_err(told)?),
         given => given.clone(),
     };
-    let mut entry = Entry {
+    let mut entry = ProviderEntry {
         name: name.to_owned(),
         base_url: origin_of(&asked.url).to_owned(),
         issuer: found.issuer.issuer.clone(),
         scope: found.scope.clone(),
         resource: found.resource.clone(),
         client_secret_file: asked.client_secret_file.clone(),
-        ..Entry::default()
+        ..ProviderEntry::default()
     };
     let in_state_folder = |what: &str| {
         let folder = &target.config.settings.state_dir;
@@ -203,7 +203,7 @@ impl Target {
     }
 
     /// Logs in as an evertoken with `entry` in its configuration would.
-    fn log_in(&self, entry: &Entry, found: Found, options: LoginOptions) -> Done {
+    fn log_in(&self, entry: &ProviderEntry, found: Found, options: LoginOptions) -> Done {
         let lines = entry.lines();
         let inserted = insert_provider(&self.text, &lines);
         let is_alone = inserted.is_err();
@@ -220,7 +220,7 @@ impl Target {
         }
         let mut environment = environment(Clock::system());
         let fetched_at = environment.clock.wall();
-        let kept = Kept { metadata: found.issuer, fetched_at };
+        let kept = KeptMetadata { metadata: found.issuer, fetched_at };
         if let Err(why) = discovery::keep(&config.settings.state_dir, &kept) {
             return Err(fail(why, FAILED));
         }
@@ -247,7 +247,7 @@ impl Target {
     }
 
     /// Writes the entry, if that is asked for and can be done, else prints it.
-    fn show(&self, entry: &Entry, asked: &DiscoverOptions) {
+    fn show(&self, entry: &ProviderEntry, asked: &DiscoverOptions) {
         let lines = entry.lines();
         let path = self.path.display();
         match asked.write.as_deref().map(|file| rewrite(file, &lines)) {

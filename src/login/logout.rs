@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::Missing;
 use crate::record::SavedAccess;
 use crate::secret::Secret;
-use crate::token::assertion::{Assertions, Stamp};
+use crate::token::assertion::{Assertions, SigningStamp};
 use crate::token::discovery;
 use crate::token::grant::{self, What};
 use crate::token::refresher::{EndingTokens, NotStored, Setup, TICK_MS, log_out};
@@ -36,7 +36,7 @@ pub(crate) struct LoggedOut {
 }
 
 /// The revocation endpoint.
-enum Endpoint {
+enum RevocationEndpoint {
     At(String),
     /// There is none.
     None,
@@ -47,7 +47,7 @@ enum Endpoint {
 /// Logs out of the provider of `setup`.
 pub(crate) fn run(setup: &mut Setup) -> Result<LoggedOut, LogoutError> {
     let endpoint = find_endpoint(setup);
-    if let (Endpoint::At(_), Some(missing)) =
+    if let (RevocationEndpoint::At(_), Some(missing)) =
         (&endpoint, Missing::all(setup.config.missing_of_client()))
     {
         return Err(missing.into());
@@ -60,10 +60,10 @@ pub(crate) fn run(setup: &mut Setup) -> Result<LoggedOut, LogoutError> {
 }
 
 /// The written revocation endpoint, else that of the issuer's metadata, which then also completes the client.
-fn find_endpoint(setup: &mut Setup) -> Endpoint {
+fn find_endpoint(setup: &mut Setup) -> RevocationEndpoint {
     let config = &mut setup.config;
     if config.login.revocation_url.is_none() || config.unwritten.token_url {
-        let Some(issuer) = config.login.issuer.clone() else { return Endpoint::None };
+        let Some(issuer) = config.login.issuer.clone() else { return RevocationEndpoint::None };
         let now = setup.clock.wall();
         match discovery::find(&issuer, setup.state.folder(), &setup.send, now) {
             Ok((kept, _)) => {
@@ -74,27 +74,32 @@ fn find_endpoint(setup: &mut Setup) -> Endpoint {
                 discovery::complete_login(login, found, has_certificate, (false, false));
             }
             Err(error) if config.login.revocation_url.is_none() => {
-                return Endpoint::Unknown(error.to_string());
+                return RevocationEndpoint::Unknown(error.to_string());
             }
             // The endpoint is written; the client authenticates as configured.
             Err(_) => {}
         }
     }
-    config.login.revocation_url.clone().map_or(Endpoint::None, Endpoint::At)
+    config.login.revocation_url.clone().map_or(RevocationEndpoint::None, RevocationEndpoint::At)
 }
 
-fn revoke_all(setup: &Setup, endpoint: &Endpoint, tokens: &EndingTokens, report: &mut LoggedOut) {
+fn revoke_all(
+    setup: &Setup,
+    endpoint: &RevocationEndpoint,
+    tokens: &EndingTokens,
+    report: &mut LoggedOut,
+) {
     let refresh = tokens.refresh.iter().map(|token| ("refresh_token", token, None));
     let access = tokens.access.as_ref().map(|access| ("access_token", &access.token, Some(access)));
     let mut is_refresh_revoked = false;
     // RFC 7009 §2.1: with the refresh token, an issuer also ends the access tokens of its grant, as far as it can.
     for (kind, token, access) in refresh.chain(access) {
         let outcome = match endpoint {
-            Endpoint::At(url) => revoke(setup, url, (token, kind), tokens),
-            Endpoint::None => {
+            RevocationEndpoint::At(url) => revoke(setup, url, (token, kind), tokens),
+            RevocationEndpoint::None => {
                 Err(NotRevoked::Unsupported("the issuer has no known revocation endpoint".into()))
             }
-            Endpoint::Unknown(why) => Err(NotRevoked::Failed(why.clone())),
+            RevocationEndpoint::Unknown(why) => Err(NotRevoked::Failed(why.clone())),
         };
         let is_revoked = outcome.is_ok();
         report.note(kind, access, outcome, is_refresh_revoked);
@@ -126,7 +131,7 @@ fn revoke(
     (token, kind): (&Secret, &'static str),
     all: &EndingTokens,
 ) -> Result<(), NotRevoked> {
-    let stamp = Stamp::at(setup.clock.wall());
+    let stamp = SigningStamp::at(setup.clock.wall());
     let request = Assertions::of_client(&setup.config, &stamp)
         .and_then(|signed| grant::revocation(&setup.config, url, token, kind, &signed))
         .map_err(|missing| NotRevoked::Failed(missing.to_string()))?;

@@ -1,5 +1,5 @@
 //! The assertions of token requests (RFC 7523): what they claim, and their form as signed JSON Web Tokens. Time and
-//! chance come in as a [`Stamp`].
+//! chance come in as a [`SigningStamp`].
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -20,12 +20,12 @@ pub(crate) const SKEW_SECONDS: i64 = 30;
 
 /// The time of a request, and an identifier that no other request has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct SigningStamp {
     pub(crate) now: Timestamp,
     pub(crate) id: String,
 }
 
-impl Stamp {
+impl SigningStamp {
     /// The stamp of a request at `now`.
     pub(crate) fn at(now: Timestamp) -> Self {
         // Without random bytes no TLS connection is made either, so nobody sees the other identifier.
@@ -47,7 +47,7 @@ pub(crate) struct Assertions {
 
 impl Assertions {
     /// Those of the request for the next token; the error names the missing file.
-    pub(crate) fn of(config: &AutoRefresh, stamp: &Stamp) -> Result<Self, Missing> {
+    pub(crate) fn of(config: &AutoRefresh, stamp: &SigningStamp) -> Result<Self, Missing> {
         let own = Self::of_client(config, stamp)?;
         let GrantType::JwtBearer(bearer) = &config.grant_type else { return Ok(own) };
         match &bearer.assertion {
@@ -61,7 +61,7 @@ impl Assertions {
     }
 
     /// The client's alone, for requests with another grant; the error names the missing file.
-    pub(crate) fn of_client(config: &AutoRefresh, stamp: &Stamp) -> Result<Self, Missing> {
+    pub(crate) fn of_client(config: &AutoRefresh, stamp: &SigningStamp) -> Result<Self, Missing> {
         // Each assertion has an identifier of its own.
         let id = format!("{}c", stamp.id);
         let client = match &config.client_auth {
@@ -134,7 +134,7 @@ fn usual_claims(config: &AutoRefresh, signed: &SignedAssertion, is_bearer: bool)
 }
 
 /// All claims: the times and the identifier, the `usual` ones, and in their place those of the configuration.
-fn claims(content: &AssertionContent, usual: Claims, stamp: &Stamp, id: &str) -> Value {
+fn claims(content: &AssertionContent, usual: Claims, stamp: &SigningStamp, id: &str) -> Value {
     let issued = stamp.now.as_millis().div_euclid(1000) - SKEW_SECONDS;
     let lifetime = i64::try_from(content.lifetime.as_secs()).unwrap_or(i64::MAX);
     let times = [
@@ -153,7 +153,7 @@ fn claims(content: &AssertionContent, usual: Claims, stamp: &Stamp, id: &str) ->
 fn sign(
     signed: &SignedAssertion,
     usual: Claims,
-    stamp: &Stamp,
+    stamp: &SigningStamp,
     id: &str,
 ) -> Result<Secret, Missing> {
     let (key, algorithm, account) = signed.key()?;
@@ -215,8 +215,8 @@ pub(crate) mod tests {
         }))
     }
 
-    fn stamp() -> Stamp {
-        Stamp { now: Timestamp::from_millis(1_800_000_000_999), id: "id1".into() }
+    fn stamp() -> SigningStamp {
+        SigningStamp { now: Timestamp::from_millis(1_800_000_000_999), id: "id1".into() }
     }
 
     fn header(token: &Secret) -> Value {

@@ -55,7 +55,7 @@ pub(crate) struct Printed {
 }
 
 /// The reason why a command was ended.
-enum Cut {
+enum CommandCut {
     CalledOff,
     TooLate,
     TooLong,
@@ -87,27 +87,29 @@ pub(crate) fn run(
     allowed: Duration,
     is_called_off: &dyn Fn() -> bool,
 ) -> Result<Printed, Failure> {
-    let mut running = Running::start(command)?;
+    let mut running = RunningCommand::start(command)?;
     let cut = running.attend(Deadline::after(allowed), is_called_off).err();
     let status = running.end();
-    let Streams { stdout, stderr } = std::mem::take(&mut running.streams);
+    let OutputStreams { stdout, stderr } = std::mem::take(&mut running.streams);
     let said = first_line(&stderr.kept, &secrets_of(command, &stdout.kept));
     let with_said = |what: &str| match &said {
         Some(said) => Failure::of_command(format!("{what}: {said}")),
         None => Failure::of_command(what),
     };
     match (cut, status) {
-        (Some(Cut::CalledOff), _) => Err(Failure::of_command("the token_command was called off")),
-        (Some(Cut::TooLate), _) => {
+        (Some(CommandCut::CalledOff), _) => {
+            Err(Failure::of_command("the token_command was called off"))
+        }
+        (Some(CommandCut::TooLate), _) => {
             let seconds = allowed.as_secs_f64();
             Err(with_said(&format!(
                 "the token_command did not end within {seconds} s and was killed"
             )))
         }
-        (Some(Cut::TooLong), _) => {
+        (Some(CommandCut::TooLong), _) => {
             Err(with_said("the token_command printed more than 1 MiB and was killed"))
         }
-        (Some(Cut::Unreadable(error)), _) => {
+        (Some(CommandCut::Unreadable(error)), _) => {
             Err(with_said(&format!("the output of the token_command can't be read ({error})")))
         }
         (None, Some(status)) if status.success() => Ok(Printed { stdout: stdout.kept, said }),
@@ -138,26 +140,26 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// A running command.
-struct Running {
+struct RunningCommand {
     child: Child,
     group: Pid,
-    streams: Streams,
+    streams: OutputStreams,
 }
 
 #[derive(Default)]
-struct Streams {
-    stdout: Kept,
-    stderr: Kept,
+struct OutputStreams {
+    stdout: StreamStart,
+    stderr: StreamStart,
 }
 
 /// The kept start of a stream.
 #[derive(Default)]
-struct Kept {
+struct StreamStart {
     kept: Vec<u8>,
     has_ended: bool,
 }
 
-impl Running {
+impl RunningCommand {
     fn start(command: &TokenCommand) -> Result<Self, Failure> {
         let failed =
             |why: String| Failure::of_command(format!("the token_command can't be run: {why}"));
@@ -185,30 +187,34 @@ impl Running {
         } else {
             groups.running.push(group);
         }
-        Ok(Self { child, group, streams: Streams::default() })
+        Ok(Self { child, group, streams: OutputStreams::default() })
     }
 
     /// Reads the output until the command ends.
-    fn attend(&mut self, deadline: Deadline, is_called_off: &dyn Fn() -> bool) -> Result<(), Cut> {
+    fn attend(
+        &mut self,
+        deadline: Deadline,
+        is_called_off: &dyn Fn() -> bool,
+    ) -> Result<(), CommandCut> {
         let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
         let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else { return Ok(()) };
-        ioctl_fionbio(&stdout, true).map_err(|error| Cut::Unreadable(error.into()))?;
-        ioctl_fionbio(&stderr, true).map_err(|error| Cut::Unreadable(error.into()))?;
+        ioctl_fionbio(&stdout, true).map_err(|error| CommandCut::Unreadable(error.into()))?;
+        ioctl_fionbio(&stderr, true).map_err(|error| CommandCut::Unreadable(error.into()))?;
         loop {
             if is_called_off() {
-                return Err(Cut::CalledOff);
+                return Err(CommandCut::CalledOff);
             }
             if deadline.has_passed() {
-                return Err(Cut::TooLate);
+                return Err(CommandCut::TooLate);
             }
             let has_ended = self.has_ended();
             // After the end, nothing more is awaited: a program that was left behind may keep the pipes open.
             let reads = if has_ended { LAST_READS_MAX } else { 1 };
-            let Streams { stdout: out, stderr: err } = &mut self.streams;
+            let OutputStreams { stdout: out, stderr: err } = &mut self.streams;
             out.read(&mut stdout, reads, TOKEN_ANSWER_MAX_BYTES + 1)?;
             err.read(&mut stderr, reads, STDERR_KEPT_MAX_BYTES)?;
             if out.kept.len() > TOKEN_ANSWER_MAX_BYTES {
-                return Err(Cut::TooLong);
+                return Err(CommandCut::TooLong);
             }
             if has_ended {
                 return Ok(());
@@ -237,9 +243,14 @@ impl Running {
     }
 }
 
-impl Kept {
+impl StreamStart {
     /// Reads from `pipe` what is there, with at most `reads` reads; keeps at most `kept_max` bytes in all.
-    fn read(&mut self, pipe: &mut dyn Read, reads: usize, kept_max: usize) -> Result<(), Cut> {
+    fn read(
+        &mut self,
+        pipe: &mut dyn Read,
+        reads: usize,
+        kept_max: usize,
+    ) -> Result<(), CommandCut> {
         let mut bytes = [0; READ_BYTES];
         for _ in 0..reads {
             if self.has_ended {
@@ -253,7 +264,7 @@ impl Kept {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Cut::Unreadable(error)),
+                Err(error) => return Err(CommandCut::Unreadable(error)),
             }
         }
         Ok(())

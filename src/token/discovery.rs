@@ -21,7 +21,7 @@ mod metadata;
 pub(crate) use addresses::of_resource;
 pub(crate) use complete::{complete, complete_login};
 pub(crate) use error::DiscoveryError;
-pub(crate) use kept::{KEPT_MAX_MS, Kept};
+pub(crate) use kept::{KEPT_MAX_MS, KeptMetadata};
 pub(crate) use metadata::{BadMetadata, Metadata, read_json, shown};
 
 /// The longest time for a request of discovery.
@@ -78,14 +78,14 @@ pub(crate) fn find(
     folder: &Path,
     send: &Send,
     now: Timestamp,
-) -> Result<(Kept, Option<String>), DiscoveryError> {
+) -> Result<(KeptMetadata, Option<String>), DiscoveryError> {
     let known = kept::load(folder, issuer);
     if let Some(known) = known.as_ref().filter(|known| known.is_of_today(now)) {
         return Ok((known.clone(), None));
     }
     match (fetch(issuer, send), known) {
         (Ok(metadata), _) => {
-            let found = Kept { metadata, fetched_at: now };
+            let found = KeptMetadata { metadata, fetched_at: now };
             let unkept = keep(folder, &found).err();
             Ok((found, unkept))
         }
@@ -98,7 +98,7 @@ pub(crate) fn find(
 }
 
 /// Keeps a copy in `folder`; the error says in words why that failed.
-pub(crate) fn keep(folder: &Path, found: &Kept) -> Result<(), String> {
+pub(crate) fn keep(folder: &Path, found: &KeptMetadata) -> Result<(), String> {
     kept::store(folder, found).map_err(|error| {
         let path = kept::path(folder, &found.metadata.issuer);
         format!("The issuer's metadata can't be kept in {}: {error}", path.display())
@@ -106,7 +106,7 @@ pub(crate) fn keep(folder: &Path, found: &Kept) -> Result<(), String> {
 }
 
 /// The copy in `folder`, whatever its age.
-pub(crate) fn load(folder: &Path, issuer: &str) -> Option<Kept> {
+pub(crate) fn load(folder: &Path, issuer: &str) -> Option<KeptMetadata> {
     kept::load(folder, issuer)
 }
 

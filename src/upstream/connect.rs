@@ -14,7 +14,7 @@ use crate::config::{Egress, ProxyRule};
 use crate::thread;
 use crate::upstream::error::SetupError;
 use crate::upstream::fault::Fault;
-use crate::upstream::identity::Identity;
+use crate::upstream::identity::TlsIdentity;
 use crate::upstream::origin::Origin;
 use crate::upstream::resolver::Resolver;
 use crate::upstream::roots::{self, Roots};
@@ -44,7 +44,7 @@ pub(super) struct Connector {
     plain_tunnel: Option<Tunnel>,
     roots: Roots,
     /// The client's certificate, for the origins and not for their proxies.
-    identity: Option<Identity>,
+    identity: Option<TlsIdentity>,
 }
 
 /// The purpose of a connection: the client to watch, and the deadline.
@@ -70,7 +70,7 @@ impl Connector {
             proxy: egress.proxy.clone(),
             roots: Roots::of(egress)?,
             identity: match &egress.client_certificate {
-                Some(files) => Some(Identity::new(files.clone(), roots::store(egress)?)),
+                Some(files) => Some(TlsIdentity::new(files.clone(), roots::store(egress)?)),
                 None => None,
             },
         })

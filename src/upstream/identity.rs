@@ -18,22 +18,22 @@ use crate::upstream::roots;
 
 /// A client certificate, as its files have it.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct TlsIdentity {
     files: ClientCertificateFiles,
     roots: Arc<RootCertStore>,
-    last: Mutex<Last>,
+    last: Mutex<LastIdentity>,
 }
 
 /// The last configuration, and the last problem.
 #[derive(Debug, Default)]
-struct Last {
+struct LastIdentity {
     /// The configuration, with the hash of the files that it was made of.
     made: Option<(String, Arc<ClientConfig>)>,
     /// The problem that the log has already.
     said: Option<String>,
 }
 
-impl Identity {
+impl TlsIdentity {
     pub(super) fn new(files: ClientCertificateFiles, roots: RootCertStore) -> Self {
         Self { files, roots: Arc::new(roots), last: Mutex::default() }
     }
@@ -44,7 +44,7 @@ impl Identity {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match self.read(last.made.as_ref()) {
             Ok((hash, config)) => {
-                *last = Last { made: Some((hash, config.clone())), said: None };
+                *last = LastIdentity { made: Some((hash, config.clone())), said: None };
                 Ok(config)
             }
             Err(why) => {
@@ -104,7 +104,7 @@ mod tests {
     fn made(chain: &str, key: &str) -> Result<Arc<ClientConfig>, String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys");
         let files = ClientCertificateFiles { chain: folder.join(chain), key: folder.join(key) };
-        Identity::new(files, RootCertStore::empty()).config().map_err(|fault| fault.to_string())
+        TlsIdentity::new(files, RootCertStore::empty()).config().map_err(|fault| fault.to_string())
     }
 
     /// rustls refuses them where it compares certificate and key.

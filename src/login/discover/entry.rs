@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// The values of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct ProviderEntry {
     pub name: String,
     pub base_url: String,
     pub issuer: String,
@@ -17,7 +17,7 @@ pub(crate) struct Entry {
     pub resource: String,
 }
 
-impl Entry {
+impl ProviderEntry {
     /// Its lines, the first of which begins with `- `, at the left margin.
     pub(crate) fn lines(&self) -> Vec<String> {
         let path = |path: &PathBuf| path.display().to_string();
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_a_provider_with_these_values() {
-        let entry = Entry {
+        let entry = ProviderEntry {
             name: "mcp.example.com: \"x\"".into(),
             base_url: "https://mcp.example.com".into(),
             issuer: "https://login.example.com/t".into(),
@@ -96,7 +96,7 @@ mod tests {
             redirect_uri: Some("http://127.0.0.1:5/callback".into()),
             scope: Some("a b".into()),
             resource: "https://mcp.example.com/mcp".into(),
-            ..Entry::default()
+            ..ProviderEntry::default()
         };
         let text = format!("providers:\n{}\n", entry.lines().join("\n"));
         let config = read(&text);
@@ -108,8 +108,11 @@ mod tests {
         assert_eq!(refresh.extra_params, [("resource".to_owned(), entry.resource.clone())]);
         assert_eq!(refresh.scope.as_deref(), Some("a b"));
         let secret = Some("/quoted".into());
-        let whole =
-            Entry { client_secret_file: secret, client_auth: Some("client_secret_basic"), ..entry };
+        let whole = ProviderEntry {
+            client_secret_file: secret,
+            client_auth: Some("client_secret_basic"),
+            ..entry
+        };
         let lines = whole.lines();
         assert!(lines.contains(&"    client_secret_file: \"/quoted\"".to_owned()), "{lines:?}");
         assert!(

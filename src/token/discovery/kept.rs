@@ -20,13 +20,13 @@ const NAME_HASH_CHARS: usize = 16;
 
 /// Metadata, and its age.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptMetadata {
     pub metadata: Metadata,
     /// The time at which it was fetched.
     pub fetched_at: Timestamp,
 }
 
-impl Kept {
+impl KeptMetadata {
     /// True if it need not be fetched again at `now`. A copy from the future was written under a wrong clock.
     pub(crate) fn is_of_today(&self, now: Timestamp) -> bool {
         u64::try_from(now.millis_since(self.fetched_at)).is_ok_and(|age_ms| age_ms < KEPT_MAX_MS)
@@ -41,17 +41,20 @@ pub(super) fn path(folder: &Path, issuer: &str) -> PathBuf {
 }
 
 /// The copy of `issuer`; None if there is none, or none that makes sense.
-pub(super) fn load(folder: &Path, issuer: &str) -> Option<Kept> {
+pub(super) fn load(folder: &Path, issuer: &str) -> Option<KeptMetadata> {
     let mut bytes = Vec::new();
     let most = METADATA_MAX_BYTES as u64;
     regular_file::open(&path(folder, issuer)).ok()?.take(most).read_to_end(&mut bytes).ok()?;
     let document: Value = serde_json::from_slice(&bytes).ok()?;
     let fetched_at = Timestamp::parse_rfc3339(document.get("fetched_at")?.as_str()?)?;
-    Some(Kept { metadata: Metadata::of(document.get("metadata")?, issuer).ok()?, fetched_at })
+    Some(KeptMetadata {
+        metadata: Metadata::of(document.get("metadata")?, issuer).ok()?,
+        fetched_at,
+    })
 }
 
 /// Writes the copy with mode 0600, in one step: who could change it could redirect tokens.
-pub(super) fn store(folder: &Path, kept: &Kept) -> io::Result<()> {
+pub(super) fn store(folder: &Path, kept: &KeptMetadata) -> io::Result<()> {
     let document = json!({
         "fetched_at": kept.fetched_at.to_string(),
         "metadata": kept.metadata.to_document(),
@@ -68,7 +71,7 @@ mod tests {
     #[test]
     fn a_copy_is_read_back_and_only_for_its_issuer() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Kept {
+        let kept = KeptMetadata {
             metadata: Metadata {
                 issuer: "https://i".into(),
                 token_endpoint: Some("https://i/t".into()),

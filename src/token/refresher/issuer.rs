@@ -2,7 +2,7 @@
 
 use crate::clock::{Due, Moment};
 use crate::config::AutoRefresh;
-use crate::token::discovery::{self, DiscoveryError, KEPT_MAX_MS, Kept};
+use crate::token::discovery::{self, DiscoveryError, KEPT_MAX_MS, KeptMetadata};
 use crate::token::grant::Failure;
 use crate::token::lifecycle::Policy;
 use crate::token::refresher::desk::Desk;
@@ -18,7 +18,7 @@ const DOUBT_MS: u64 = 600_000;
 /// The metadata in use; nothing for a configuration that names its token endpoint.
 #[derive(Default)]
 pub(super) struct Issuer {
-    kept: Option<Kept>,
+    kept: Option<KeptMetadata>,
     /// The time from which on it is fetched before a token request.
     next: Option<Due>,
     /// The time of the last try.
@@ -63,7 +63,7 @@ impl Issuer {
         self.tried = Some(now);
         match discovery::fetch(&name, send) {
             Ok(metadata) => {
-                let kept = Kept { metadata, fetched_at: now.wall };
+                let kept = KeptMetadata { metadata, fetched_at: now.wall };
                 let stored =
                     life.desk.on_disk(state, |state| discovery::keep(state.folder(), &kept));
                 if let Err(why) = stored {
@@ -86,7 +86,7 @@ impl Issuer {
         self.next = self.next.map(|next| next.earlier(soonest));
     }
 
-    fn use_now(&mut self, kept: Kept, life: &mut Life) -> Result<(), DiscoveryError> {
+    fn use_now(&mut self, kept: KeptMetadata, life: &mut Life) -> Result<(), DiscoveryError> {
         self.take(kept, &mut life.config, life.desk.clock.now())?;
         self.has_warned = false;
         // An endpoint that has moved ends a failure of the old one.
@@ -96,7 +96,7 @@ impl Issuer {
 
     fn take(
         &mut self,
-        kept: Kept,
+        kept: KeptMetadata,
         config: &mut AutoRefresh,
         now: Moment,
     ) -> Result<(), DiscoveryError> {
@@ -115,7 +115,7 @@ impl Issuer {
 }
 
 /// The copy that `config` needs, in the folder of `state`.
-fn kept_beside(state: &StateFile, config: &AutoRefresh, desk: &mut Desk) -> Option<Kept> {
+fn kept_beside(state: &StateFile, config: &AutoRefresh, desk: &mut Desk) -> Option<KeptMetadata> {
     let name = discovery::issuer_of(config)?;
     desk.on_disk(state, |state| discovery::load(state.folder(), name))
 }

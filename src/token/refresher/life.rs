@@ -6,7 +6,7 @@ use crate::config::{AutoRefresh, Missing};
 use crate::record::refresh_end::Nearness;
 use crate::record::{Saved, SavedFailure};
 use crate::secret::Secret;
-use crate::token::assertion::{Assertions, Stamp};
+use crate::token::assertion::{Assertions, SigningStamp};
 use crate::token::grant::{self, Failure, Grant, TokenRequest};
 use crate::token::history::{RefreshStatus, Trouble};
 use crate::token::lifecycle::{ANSWER_LOST, Instruction, Lifecycle, Policy, Presented};
@@ -123,7 +123,7 @@ impl Life {
         self.missing(presented).map_or(Ok(()), Err).map_err(Failure::missing)?;
         let refresh_token = self.refresh_token(presented).map_err(Failure::missing)?;
         let scope = self.machine.scope(presented);
-        let stamp = Stamp::at(self.desk.clock.wall());
+        let stamp = SigningStamp::at(self.desk.clock.wall());
         Assertions::of(&self.config, &stamp)
             .and_then(|signed| grant::request(&self.config, refresh_token.as_ref(), scope, &signed))
             .map_err(Failure::missing)
