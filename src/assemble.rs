@@ -13,7 +13,9 @@ use log::debug;
 
 use crate::bound::Bound;
 use crate::clock::Clock;
-use crate::config::{Config, Egress, Limits, ListenAddress, Provider, Settings, TokenCommand};
+use crate::config::{
+    Config, Egress, Limits, ListenAddress, ProviderConfig, Settings, TokenCommand,
+};
 use crate::proxy::access::{Access, Keys, host_name};
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
@@ -91,7 +93,7 @@ fn own_names(settings: &Settings, bound: &[Bound]) -> Vec<String> {
 /// The connections to `provider`, for requests to `base_url`.
 pub(crate) fn upstream_to(
     base_url: &str,
-    provider: &Provider,
+    provider: &ProviderConfig,
     limits: &Limits,
 ) -> Result<Upstream, StartError> {
     // No more requests can be in flight, so no more connections need to be kept.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::assemble::{issuer_sender, upstream_to};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, Credential, Fallback, Limits, Provider, SharedStore, resolve};
+use crate::config::{Config, Credential, Fallback, Limits, ProviderConfig, SharedStore, resolve};
 use crate::http::message::Headers;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line};
@@ -119,7 +119,7 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
     let limits = check_limits(&config.settings.limits);
     for provider in config.providers.iter().filter(|provider| provider.enabled) {
         let provider = &discovered(provider, config, &mut report);
-        let of_tokens = Provider { egress: provider.token_egress(), ..provider.clone() };
+        let of_tokens = ProviderConfig { egress: provider.token_egress(), ..provider.clone() };
         for (endpoint, url) in endpoints(provider) {
             let provider = if endpoint == Endpoint::Base { provider } else { &of_tokens };
             let line = format!("{}: {} {url}", provider.name, endpoint.key());
@@ -132,7 +132,11 @@ pub(crate) fn online(config: &Config, clock: &Clock) -> OnlineReport {
 }
 
 /// `provider`, completed with the metadata of its issuer, if that names endpoints: it is fetched and not kept.
-fn discovered(provider: &Provider, config: &Config, report: &mut OnlineReport) -> Provider {
+fn discovered(
+    provider: &ProviderConfig,
+    config: &Config,
+    report: &mut OnlineReport,
+) -> ProviderConfig {
     let (token_egress, mut provider) = (provider.token_egress(), provider.clone());
     let Credential::Refreshed(refresh) = &mut provider.credential else { return provider };
     let Some(issuer) = refresh.issuer_for_endpoints().map(str::to_owned) else { return provider };
@@ -169,7 +173,7 @@ fn check_limits(limits: &Limits) -> Limits {
 }
 
 /// The endpoints, in the order of their keys.
-fn endpoints(provider: &Provider) -> BTreeMap<Endpoint, String> {
+fn endpoints(provider: &ProviderConfig) -> BTreeMap<Endpoint, String> {
     let mut endpoints = BTreeMap::from([(Endpoint::Base, format!("{}/", provider.base_url))]);
     if let Credential::Refreshed(config) = &provider.credential {
         let login = &config.login;
@@ -285,7 +289,7 @@ mod tests {
 
     #[test]
     fn endpoints_of_a_provider_without_refresh() {
-        let provider = Provider {
+        let provider = ProviderConfig {
             name: "p".into(),
             slug: "p".into(),
             kind: ProviderKind::Generic,

@@ -66,20 +66,21 @@ pub struct Config {
     /// `model_routes`, in file order.
     pub model_routes: Vec<ModelRoute>,
     /// `providers`, in file order, including disabled ones.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderConfig>,
 }
 
 /// The provider with the name or slug `wanted`, preferably an enabled one.
-pub(crate) fn find_provider(providers: &[Provider], wanted: &str) -> Option<usize> {
+pub(crate) fn find_provider(providers: &[ProviderConfig], wanted: &str) -> Option<usize> {
     let wanted = slug::composed(wanted);
-    let is_meant =
-        |provider: &&Provider| slug::composed(&provider.name) == wanted || provider.slug == wanted;
+    let is_meant = |provider: &&ProviderConfig| {
+        slug::composed(&provider.name) == wanted || provider.slug == wanted
+    };
     let enabled = providers.iter().position(|one| one.enabled && is_meant(&one));
     enabled.or_else(|| providers.iter().position(|one| is_meant(&one)))
 }
 
 /// The enabled provider whose slug is this segment of a path, percent-encoded or not.
-pub(crate) fn find_by_segment<'a, P: AsRef<Provider>>(
+pub(crate) fn find_by_segment<'a, P: AsRef<ProviderConfig>>(
     providers: &'a [P],
     segment: &str,
 ) -> Option<&'a P> {
@@ -209,7 +210,7 @@ pub struct RouteCandidate {
 
 /// One provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Provider {
+pub struct ProviderConfig {
     /// The name as written.
     pub name: String,
     /// The name in paths and file names, see [`slug`].
@@ -238,7 +239,7 @@ pub struct Provider {
     pub max_in_flight: u64,
 }
 
-impl Provider {
+impl ProviderConfig {
     /// Proxy, roots and client certificate of token requests.
     pub(crate) fn token_egress(&self) -> Egress {
         let certificate = match &self.credential {
@@ -251,7 +252,7 @@ impl Provider {
 }
 
 /// Routing works on anything that has a provider's configuration, and on the configuration itself.
-impl AsRef<Provider> for Provider {
+impl AsRef<ProviderConfig> for ProviderConfig {
     fn as_ref(&self) -> &Self {
         self
     }

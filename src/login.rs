@@ -41,7 +41,7 @@ use authorization::AuthorizationRequest;
 use callback::{Callback, Expected};
 use device::{DeviceAuthorization, DeviceError, Poll};
 pub(crate) use error::LoginError;
-use loopback::Listener;
+use loopback::CallbackListener;
 
 /// The longest time for a person to use the browser or paste something.
 pub(crate) const PERSON_MAX: Duration = Duration::from_mins(10);
@@ -213,7 +213,7 @@ fn by_browser(
     loopback: &Loopback,
     io: &mut LoginIo<'_>,
 ) -> Result<String, LoginError> {
-    let listener = Listener::bind(loopback)
+    let listener = CallbackListener::bind(loopback)
         .map_err(|error| LoginError::Bind(loopback.uri(loopback.port.unwrap_or(0)), error))?;
     let redirect_uri = loopback.uri(listener.port);
     let attempt = begin(io)?;

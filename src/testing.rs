@@ -16,10 +16,8 @@ pub use crate::config::{
 pub use crate::http::body::{BodyDecoder, BodyFault};
 pub use crate::http::chunked::BadFraming;
 pub use crate::http::framing::Framing;
-pub use crate::http::head::request::HeadReader as RequestHeadReader;
-pub use crate::http::head::response::{
-    HeadReader as ResponseHeadReader, Parsed, framing as response_framing,
-};
+pub use crate::http::head::request::RequestReader;
+pub use crate::http::head::response::{Parsed, ResponseReader, framing as response_framing};
 pub use crate::http::head::{BadHead, HEAD_MAX_BYTES};
 pub use crate::http::message::{
     AnswerLength, BodyLength, Headers, RequestHead, ResponseHead, Version,

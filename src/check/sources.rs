@@ -8,7 +8,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::config::assertion::end_of;
 use crate::config::{
     Assertion, AutoRefresh, Bearer, ClientAuth, Config, Credential, EndpointRequest, FileFormat,
-    GrantType, Missing, Provider, TokenCommand, TokenExchange, WatchedFile,
+    GrantType, Missing, ProviderConfig, TokenCommand, TokenExchange, WatchedFile,
 };
 use crate::credential::claims::left_out;
 use crate::record::Saved;
@@ -88,7 +88,7 @@ impl CredentialFindings {
     }
 
     /// Reads a credential that another program keeps. It may be missing if refreshing was turned off.
-    fn look_into(&mut self, provider: &Provider, file: &WatchedFile, now: Moment) {
+    fn look_into(&mut self, provider: &ProviderConfig, file: &WatchedFile, now: Moment) {
         let name = &provider.name;
         let watched = Watched::of(file, None);
         let is_stored = matches!(file.form, FileFormat::Stored { .. });
@@ -110,14 +110,18 @@ impl CredentialFindings {
     }
 
     /// Names the headers for which the present token has no claims.
-    fn warn_of_claims(&mut self, provider: &Provider, token: &Secret) {
+    fn warn_of_claims(&mut self, provider: &ProviderConfig, token: &Secret) {
         let lines = left_out(provider, token);
         self.warnings.extend(lines.iter().map(|line| format!("{}: {line}", provider.name)));
     }
 }
 
 /// The line about endpoints that the issuer's metadata names.
-fn endpoints_of(provider: &Provider, refresh: &AutoRefresh, config: &Config) -> Option<String> {
+fn endpoints_of(
+    provider: &ProviderConfig,
+    refresh: &AutoRefresh,
+    config: &Config,
+) -> Option<String> {
     let issuer = refresh.issuer_for_endpoints()?;
     let kept = match discovery::load(&config.settings.state_dir, issuer) {
         Some(kept) => format!("kept copy of {}", kept.fetched_at),
@@ -129,7 +133,7 @@ fn endpoints_of(provider: &Provider, refresh: &AutoRefresh, config: &Config) -> 
 /// None if the credential itself is missing, which [`crate::config::resolve::missing_secrets`] reports. The error is
 /// the reason why it can't be found.
 fn source_of(
-    provider: &Provider,
+    provider: &ProviderConfig,
     group: Option<&Group>,
     config: &Config,
     now: Moment,
@@ -156,7 +160,11 @@ fn source_of(
 }
 
 /// The stored access token of a provider with refreshes.
-fn stored_token(provider: &Provider, group: Option<&Group>, config: &Config) -> Option<Secret> {
+fn stored_token(
+    provider: &ProviderConfig,
+    group: Option<&Group>,
+    config: &Config,
+) -> Option<Secret> {
     let (Credential::Refreshed(refresh), Some(group)) = (&provider.credential, group) else {
         return None;
     };

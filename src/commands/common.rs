@@ -14,7 +14,7 @@ use crate::cli::Files;
 use crate::clock::Clock;
 use crate::config::problem::Position;
 use crate::config::resolve::{self, Problem};
-use crate::config::{Config, Credential, Provider, encoding, find_provider, secret_file};
+use crate::config::{Config, Credential, ProviderConfig, encoding, find_provider, secret_file};
 use crate::environment_file;
 use crate::logger;
 use crate::regular_file;
@@ -279,7 +279,7 @@ pub(super) fn setup_of(
 }
 
 /// The reason why the tokens of `provider` are not refreshed.
-pub(super) fn not_refreshed(provider: &Provider) -> String {
+pub(super) fn not_refreshed(provider: &ProviderConfig) -> String {
     let why = provider.credential.why_not_refreshed();
     if provider.enabled {
         format!("Provider {} is not refreshed: {why}", provider.name)

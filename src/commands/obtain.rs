@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::config::inbound_key::key_for_token;
 use crate::config::resolve::Problem;
 use crate::config::{
-    AutoRefresh, Config, Credential, FIRST_TOKEN_WAIT, FileFormat, ListenAddress, Provider,
+    AutoRefresh, Config, Credential, FIRST_TOKEN_WAIT, FileFormat, ListenAddress, ProviderConfig,
     WatchedFile, slug,
 };
 use crate::credential::{AccessToken, NO_TOKEN, waiting};
@@ -45,7 +45,7 @@ const LOG: Options = Options { format: Format::Text, is_quiet: true };
 pub(super) fn obtain(
     files: &Files,
     wanted: Option<&str>,
-) -> Result<(Provider, AccessToken), ExitCode> {
+) -> Result<(ProviderConfig, AccessToken), ExitCode> {
     let config = configuration(files)?;
     let clock = Clock::system();
     // `check` shows the warnings; here they would come with each call.
@@ -76,7 +76,7 @@ fn configuration(files: &Files) -> Result<Config, ExitCode> {
 
 /// The index of the only enabled provider that has tokens.
 fn only_one(config: &Config) -> Result<usize, String> {
-    let has_tokens = |one: &Provider| {
+    let has_tokens = |one: &ProviderConfig| {
         let is_plain =
             matches!(&one.credential, Credential::Watched(file) if file.form == FileFormat::Text);
         let is_token = matches!(one.credential, Credential::Refreshed(_) | Credential::Watched(_));
@@ -104,7 +104,7 @@ enum FromInstance {
 }
 
 /// Asks the running instance: over its unix sockets, and with a key over its ports.
-fn of_instance(provider: &Provider, config: &Config) -> FromInstance {
+fn of_instance(provider: &ProviderConfig, config: &Config) -> FromInstance {
     let settings = &config.settings;
     if !settings.token_endpoint {
         return FromInstance::Unasked;
@@ -202,7 +202,11 @@ fn of_disk(index: usize, config: &Config, clock: &Clock) -> Result<AccessToken, 
     }
 }
 
-fn of_file(provider: &Provider, file: &WatchedFile, clock: &Clock) -> Result<AccessToken, String> {
+fn of_file(
+    provider: &ProviderConfig,
+    file: &WatchedFile,
+    clock: &Clock,
+) -> Result<AccessToken, String> {
     let kept = Watched::of(file, None).read(clock.now());
     let kept = kept.map_err(|why| format!("No credential for {}: {why}", provider.name))?;
     Ok(AccessToken { secret: kept.secret, expires_at: kept.expires_at })

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cli::TokenFormat;
 use crate::clock::Timestamp;
-use crate::config::Provider;
+use crate::config::ProviderConfig;
 use crate::credential::AccessToken;
 use crate::proxy::headers::credential_field;
 
@@ -34,7 +34,7 @@ pub(super) enum Unprintable {
 /// `token` as one line. `exec_info` is the variable that `kubectl` sets.
 pub(super) fn printed(
     token: &AccessToken,
-    provider: &Provider,
+    provider: &ProviderConfig,
     format: TokenFormat,
     exec_info: Option<&str>,
     now: Timestamp,
@@ -47,7 +47,7 @@ pub(super) fn printed(
     }
 }
 
-fn header(token: &AccessToken, provider: &Provider) -> Result<String, Unprintable> {
+fn header(token: &AccessToken, provider: &ProviderConfig) -> Result<String, Unprintable> {
     let none = || Unprintable::NoHeader(provider.name.clone());
     let (name, prefix) = credential_field(provider).ok_or_else(none)?;
     let name = if name == "authorization" { "Authorization" } else { name };
@@ -82,7 +82,7 @@ mod tests {
     use crate::proxy::route::tests::config;
     use crate::secret::Secret;
 
-    fn provider(lines: &str) -> Provider {
+    fn provider(lines: &str) -> ProviderConfig {
         let text = format!(
             "providers: [{{name: P, type: anthropic, base_url: 'http://x', auth_value: v{lines}}}]"
         );
@@ -112,7 +112,7 @@ mod tests {
         ] {
             assert_eq!(shown(lines, TokenFormat::Header, None).unwrap(), expected, "{lines}");
         }
-        let none = Provider { auth_type: crate::config::AuthType::None, ..provider("") };
+        let none = ProviderConfig { auth_type: crate::config::AuthType::None, ..provider("") };
         let now = Timestamp::from_secs(0);
         let told = printed(&token(None), &none, TokenFormat::Header, None, now);
         assert_eq!(told, Err(Unprintable::NoHeader("P".into())));

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::raw::{Document, Section, nearest};
 use crate::config::{
-    CommandLine, Config, Credential, GrantType, Missing, ModelRoute, Provider, RouteCandidate,
-    find_provider,
+    CommandLine, Config, Credential, GrantType, Missing, ModelRoute, ProviderConfig,
+    RouteCandidate, find_provider,
 };
 
 mod assertion;
@@ -94,7 +94,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     // If it is not a list, nothing more can be said about its providers.
     let is_list = sections.is_some();
     let sections = sections.unwrap_or_default();
-    let providers: Vec<Provider> =
+    let providers: Vec<ProviderConfig> =
         sections.iter().map(|section| provider::read(section, sources, &settings)).collect();
     if is_list {
         report_none(&root, &providers);
@@ -109,7 +109,7 @@ fn read(document: &Document<'_>, sources: &Sources<'_>) -> Config {
     Config { settings, model_routes, providers }
 }
 
-fn report_none(root: &Section<'_>, providers: &[Provider]) {
+fn report_none(root: &Section<'_>, providers: &[ProviderConfig]) {
     root.require(
         "providers",
         "there are no 'providers'; providers.yaml.example shows how to begin",
@@ -125,13 +125,14 @@ fn report_none(root: &Section<'_>, providers: &[Provider]) {
 }
 
 /// Two enabled providers can't share a name or a slug; a disabled one conflicts with nobody.
-fn check_unique(sections: &[Section<'_>], providers: &[Provider]) {
+fn check_unique(sections: &[Section<'_>], providers: &[ProviderConfig]) {
     for (index, (provider, section)) in providers.iter().zip(sections).enumerate() {
         let mut before = providers[..index].iter().filter(|other| other.enabled);
         if !provider.enabled || provider.slug.is_empty() {
             continue;
         }
-        let meets = |other: &&Provider| other.name == provider.name || other.slug == provider.slug;
+        let meets =
+            |other: &&ProviderConfig| other.name == provider.name || other.slug == provider.slug;
         let Some(other) = before.find(meets) else { continue };
         if other.name == provider.name {
             let message = format!(
@@ -151,7 +152,7 @@ fn check_unique(sections: &[Section<'_>], providers: &[Provider]) {
 
 fn read_routes(
     root: &Section<'_>,
-    providers: &[Provider],
+    providers: &[ProviderConfig],
     providers_are_known: bool,
 ) -> Vec<ModelRoute> {
     let lists = root.lists("model_routes", "a route");
@@ -170,7 +171,7 @@ fn read_routes(
 
 fn read_candidate(
     section: &Section<'_>,
-    providers: &[Provider],
+    providers: &[ProviderConfig],
     providers_are_known: bool,
 ) -> Option<RouteCandidate> {
     section.require("provider", "a route needs a 'provider'");

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
 
-use crate::config::Provider;
+use crate::config::ProviderConfig;
 use crate::config::request_fields::{FieldValue, NoValue};
 use crate::jwt;
 use crate::secret::Secret;
@@ -27,7 +27,7 @@ struct LastClaims {
 impl ClaimFields {
     /// The values for `token`; None if none of the provider's fields contains a claim. A field whose claim is missing
     /// has no value, and the log says so.
-    pub fn of(&self, provider: &Provider, token: Option<&Secret>) -> Option<ClaimValues> {
+    pub fn of(&self, provider: &ProviderConfig, token: Option<&Secret>) -> Option<ClaimValues> {
         if !provider.headers.iter().any(|(_, value)| matches!(value, FieldValue::Claims(_))) {
             return None;
         }
@@ -45,11 +45,11 @@ impl ClaimFields {
 }
 
 /// The headers left out for `token`, one line for each that lacks its claim.
-pub(crate) fn left_out(provider: &Provider, token: &Secret) -> Vec<String> {
+pub(crate) fn left_out(provider: &ProviderConfig, token: &Secret) -> Vec<String> {
     work_out(provider, Some(token)).1
 }
 
-fn work_out(provider: &Provider, token: Option<&Secret>) -> (ClaimValues, Vec<String>) {
+fn work_out(provider: &ProviderConfig, token: Option<&Secret>) -> (ClaimValues, Vec<String>) {
     let claims = token.and_then(|token| jwt::claims(token.expose()));
     let mut missing = Vec::new();
     let mut value = |(name, value): &(String, FieldValue)| {

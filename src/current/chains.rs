@@ -12,7 +12,7 @@ use log::error;
 
 use crate::assemble::{Environment, StartError, refresher_setup};
 use crate::clock::Deadline;
-use crate::config::{Config, Credential, FileFormat, Provider};
+use crate::config::{Config, Credential, FileFormat, ProviderConfig};
 use crate::current::chains::running::{Basis, Running, Task, end};
 use crate::proxy;
 use crate::shared::keeper::Keeper;
@@ -245,7 +245,11 @@ impl Chains {
 
     /// The posting of `provider`'s chain, if its refreshing was turned off while a refresher of the chain still runs:
     /// that refresher may have been unable to store the newest token.
-    pub(super) fn unsaved(&self, provider: &Provider, store: &Arc<TokenStore>) -> Option<Unsaved> {
+    pub(super) fn unsaved(
+        &self,
+        provider: &ProviderConfig,
+        store: &Arc<TokenStore>,
+    ) -> Option<Unsaved> {
         let Credential::Watched(file) = &provider.credential else { return None };
         let FileFormat::Stored { seed, client } = &file.form else { return None };
         let has_chain = |running: &&Running| {

@@ -10,7 +10,7 @@ use crate::proxy::state::Proxy;
 /// The provider of `old` whose configuration and route to its endpoint are unchanged.
 pub(super) fn unchanged(
     old: &Proxy,
-    provider: &config::Provider,
+    provider: &config::ProviderConfig,
     settings: &Settings,
 ) -> Option<Arc<Provider>> {
     let before = &old.settings;
@@ -22,11 +22,11 @@ pub(super) fn unchanged(
 
 /// The request counts of a provider, which continue after a change: the slug identifies it, whatever else is new.
 pub(super) fn counts_of(
-    provider: &config::Provider,
+    provider: &config::ProviderConfig,
     config: &Config,
     old: Option<&Proxy>,
 ) -> Arc<Counts> {
-    let has_slug = |one: &config::Provider| one.slug == provider.slug;
+    let has_slug = |one: &config::ProviderConfig| one.slug == provider.slug;
     // A disabled provider may have another's slug.
     let is_namesake =
         !provider.enabled && config.providers.iter().any(|other| other.enabled && has_slug(other));
@@ -37,9 +37,9 @@ pub(super) fn counts_of(
 }
 
 /// The settings of the listener, which a reload leaves as they were at the start.
-pub(super) struct Listening([(&'static str, String); 10]);
+pub(super) struct ListenSettings([(&'static str, String); 10]);
 
-impl Listening {
+impl ListenSettings {
     pub(super) fn of(settings: &Settings) -> Self {
         let limits = &settings.limits;
         // One address with a port may be written as `host` and `port`.
@@ -77,11 +77,14 @@ impl Listening {
 }
 
 /// `Reloaded the configuration: 1 provider added, 0 changed, 2 kept, 0 removed`.
-pub(super) fn what_changed(old: &[config::Provider], new: &[config::Provider]) -> String {
-    let count = |holds: &dyn Fn(&config::Provider) -> bool, of: &[config::Provider]| {
+pub(super) fn what_changed(
+    old: &[config::ProviderConfig],
+    new: &[config::ProviderConfig],
+) -> String {
+    let count = |holds: &dyn Fn(&config::ProviderConfig) -> bool, of: &[config::ProviderConfig]| {
         of.iter().filter(|one| holds(one)).count()
     };
-    let is_known = |one: &config::Provider| old.iter().any(|other| other.slug == one.slug);
+    let is_known = |one: &config::ProviderConfig| old.iter().any(|other| other.slug == one.slug);
     let kept = count(&|one| old.contains(one), new);
     let added = count(&|one| !is_known(one), new);
     let removed = count(&|one| !new.iter().any(|other| other.slug == one.slug), old);

@@ -11,7 +11,7 @@ use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile
 use crate::credential::claims::ClaimFields;
 use crate::credential::{RefreshedSource, Source};
 use crate::current::chains::{Chains, Plan};
-use crate::current::changes::{Listening, counts_of, unchanged};
+use crate::current::changes::{ListenSettings, counts_of, unchanged};
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
@@ -33,7 +33,7 @@ pub(super) struct Parts {
     pub(super) keeper: Option<Keeper>,
     next_key: PostingKey,
     /// The settings that stay as they were at the start.
-    pub(super) listening: Listening,
+    pub(super) listening: ListenSettings,
     pub(super) last_reload: Arc<LastReload>,
 }
 
@@ -54,7 +54,7 @@ impl Parts {
             chains: Chains::default(),
             keeper: None,
             next_key: 0,
-            listening: Listening::of(settings),
+            listening: ListenSettings::of(settings),
             last_reload: Arc::default(),
         }
     }
@@ -145,7 +145,7 @@ impl Parts {
 
     fn new_provider(
         &mut self,
-        config: &config::Provider,
+        config: &config::ProviderConfig,
         upstream: Upstream,
         chain: Option<PostingKey>,
         counts: Arc<Counts>,
@@ -179,7 +179,12 @@ impl Parts {
         }
     }
 
-    fn source(&self, config: &config::Provider, chain: PostingKey, old: Option<&Proxy>) -> Source {
+    fn source(
+        &self,
+        config: &config::ProviderConfig,
+        chain: PostingKey,
+        old: Option<&Proxy>,
+    ) -> Source {
         match &config.credential {
             Credential::Watched(file) => {
                 let unsaved = || self.chains.unsaved(config, &self.store);
@@ -207,7 +212,7 @@ fn watched_before(file: &WatchedFile, providers: &[Arc<Provider>]) -> Option<Arc
 fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prepared>, StartError> {
     let settings = &config.settings;
     let providers = config.providers.iter().enumerate();
-    let prepare = |(index, provider): (usize, &config::Provider)| {
+    let prepare = |(index, provider): (usize, &config::ProviderConfig)| {
         let same = old.and_then(|old| unchanged(old, provider, settings));
         let chain = plan.posting(index);
         if let Some(same) = same.filter(|same| chain.is_none() || chain == same.source.chain()) {
@@ -220,7 +225,10 @@ fn prepare(config: &Config, plan: &Plan, old: Option<&Proxy>) -> Result<Vec<Prep
 }
 
 /// Logs which providers share a chain of refresh tokens, unless they did before.
-fn say_what_is_shared(providers: &[config::Provider], before: Option<Vec<config::Provider>>) {
+fn say_what_is_shared(
+    providers: &[config::ProviderConfig],
+    before: Option<Vec<config::ProviderConfig>>,
+) {
     let (shared, alone) = (sharing(providers), collisions(providers));
     let known =
         before.map_or_else(Vec::new, |before| [sharing(&before), collisions(&before)].concat());

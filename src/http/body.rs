@@ -118,12 +118,12 @@ mod tests {
     use crate::http::chunked::BadFraming::{Overlong, Size};
 
     /// Yields its bytes in pieces: the first of `cut`, the rest at once.
-    struct Pieces<'a> {
+    struct CutReader<'a> {
         bytes: &'a [u8],
         cut: usize,
     }
 
-    impl Read for Pieces<'_> {
+    impl Read for CutReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let count = self.fill_buf()?.len().min(buffer.len());
             buffer[..count].copy_from_slice(&self.bytes[..count]);
@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    impl BufRead for Pieces<'_> {
+    impl BufRead for CutReader<'_> {
         fn fill_buf(&mut self) -> io::Result<&[u8]> {
             let end = if self.cut > 0 { self.cut } else { self.bytes.len() };
             Ok(&self.bytes[..end.min(self.bytes.len())])
@@ -151,7 +151,7 @@ mod tests {
         bytes: &[u8],
         cut: usize,
     ) -> Result<(Vec<u8>, Vec<u8>), BodyFault> {
-        let mut from = Pieces { bytes, cut };
+        let mut from = CutReader { bytes, cut };
         let mut decoder = BodyDecoder::new(length, max);
         let mut body = Vec::new();
         let mut buffer = [0; 7];

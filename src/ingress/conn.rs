@@ -13,7 +13,7 @@ use crate::clock::Deadline;
 use crate::config::Limits;
 use crate::http::body::{BodyDecoder, BodyFault};
 use crate::http::buffer::Buffer;
-use crate::http::head::request::HeadReader;
+use crate::http::head::request::RequestReader;
 use crate::http::message::{BodyLength, RequestHead, Version};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::guest::Guest;
@@ -229,7 +229,7 @@ impl Input {
     fn read_head(&mut self, allowed: Duration) -> Result<Option<RequestHead>, Refusal> {
         // Most heads are there at once, and the clock is not asked for.
         let mut deadline = None;
-        let mut reader = HeadReader::default();
+        let mut reader = RequestReader::default();
         loop {
             if let Some((head, length)) = reader.read(self.held())? {
                 self.consume(length);

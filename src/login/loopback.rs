@@ -20,7 +20,7 @@ const VISITS_MAX: usize = 16;
 const DECLARED_MAX_BYTES: usize = 1024 * 1024;
 
 /// A listener for one callback address. Dropping it ends it.
-pub(crate) struct Listener {
+pub(crate) struct CallbackListener {
     /// The listening port.
     pub(crate) port: u16,
     /// Browsers at the callback address.
@@ -37,7 +37,7 @@ pub(crate) struct Visit {
     request: Request,
 }
 
-impl Listener {
+impl CallbackListener {
     /// Listens on the address of `loopback`, on its port or on a free one.
     pub(crate) fn bind(loopback: &Loopback) -> io::Result<Self> {
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -64,7 +64,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for CallbackListener {
     fn drop(&mut self) {
         self.servers.iter().for_each(|server| server.unblock());
         self.receiving.clear();
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_visit_gets_its_page_and_others_get_none() {
         let loopback = Loopback { host: "localhost".into(), port: None, path: "/cb?x=1".into() };
-        let listener = Listener::bind(&loopback).unwrap();
+        let listener = CallbackListener::bind(&loopback).unwrap();
         let port = listener.port;
         let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         for request in [get("/"), get("/cb/"), get("/cb").replace("GET", "POST")] {
@@ -159,6 +159,6 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let loopback = Loopback { port: Some(port), ..Loopback::default() };
-        assert!(Listener::bind(&loopback).is_err());
+        assert!(CallbackListener::bind(&loopback).is_err());
     }
 }

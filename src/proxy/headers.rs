@@ -2,7 +2,7 @@
 //! token is added.
 
 use crate::config::request_fields::FieldValue;
-use crate::config::{AuthType, Credential, Provider, ProviderKind};
+use crate::config::{AuthType, Credential, ProviderConfig, ProviderKind};
 use crate::http::message::{Headers, members};
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
@@ -84,7 +84,7 @@ impl OutgoingFields<'_> {
 }
 
 /// The credential field of `provider`: its name, and the text before the credential.
-pub(crate) fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
+pub(crate) fn credential_field(provider: &ProviderConfig) -> Option<(&str, &str)> {
     let usual = match (provider.auth_type, provider.kind) {
         (AuthType::None, _) => return None,
         (AuthType::ApiKey, ProviderKind::Anthropic) => "x-api-key",
@@ -103,7 +103,7 @@ pub(crate) fn credential_field(provider: &Provider) -> Option<(&str, &str)> {
 /// the token.
 pub(crate) fn to_upstream<'a>(
     headers: &'a Headers,
-    provider: &Provider,
+    provider: &ProviderConfig,
     credential: Option<&Secret>,
     claims: Option<&[Option<String>]>,
     inbound_keys: &[Secret],
@@ -173,8 +173,12 @@ mod tests {
     use super::*;
     use crate::config::Egress;
 
-    fn provider(kind: ProviderKind, auth_type: AuthType, headers: &[(&str, &str)]) -> Provider {
-        Provider {
+    fn provider(
+        kind: ProviderKind,
+        auth_type: AuthType,
+        headers: &[(&str, &str)],
+    ) -> ProviderConfig {
+        ProviderConfig {
             name: "p".into(),
             slug: "p".into(),
             kind,
@@ -205,7 +209,7 @@ mod tests {
     /// The fields that are sent, in order.
     fn to_upstream(
         headers: &Headers,
-        provider: &Provider,
+        provider: &ProviderConfig,
         credential: Option<&Secret>,
         inbound_keys: &[Secret],
     ) -> Headers {
@@ -281,7 +285,7 @@ mod tests {
 
     #[test]
     fn passthrough_never_passes_our_own_key() {
-        let provider = Provider {
+        let provider = ProviderConfig {
             credential: Credential::Passthrough,
             ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[])
         };
@@ -304,7 +308,7 @@ mod tests {
         assert_eq!(sent, of(&[("X-Kept", "1"), ("authorization", "Bearer t")]));
         let none = provider(ProviderKind::Generic, AuthType::None, &[]);
         assert_eq!(to_upstream(&client, &none, None, &[]), of(&[("X-Kept", "1")]));
-        let passthrough = Provider { credential: Credential::Passthrough, ..generic };
+        let passthrough = ProviderConfig { credential: Credential::Passthrough, ..generic };
         assert_eq!(to_upstream(&client, &passthrough, None, &[]), client);
     }
 
@@ -321,8 +325,10 @@ mod tests {
             ("X-Kept", "inbounds"),
         ]);
         for credential in [Credential::Passthrough, Credential::None] {
-            let provider =
-                Provider { credential, ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[]) };
+            let provider = ProviderConfig {
+                credential,
+                ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[])
+            };
             let sent = to_upstream(&client, &provider, None, &[Secret::new("inbound")]);
             assert_eq!(sent, of(&[("Cookie", "b=2"), ("X-Kept", "inbounds"), ("Cookie", "a=1")]));
         }
@@ -338,7 +344,7 @@ mod tests {
             (None, Some("token "), ("authorization", "token t")),
         ];
         for (header, prefix, expected) in cases {
-            let provider = Provider {
+            let provider = ProviderConfig {
                 auth_header: header.map(Into::into),
                 auth_prefix: prefix.map(Into::into),
                 ..provider(ProviderKind::OpenAi, AuthType::ApiKey, &[])
@@ -362,7 +368,7 @@ mod tests {
             ("Anthropic-Beta".into(), template("{token.claims.c}")),
         ];
         let provider =
-            Provider { headers, ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[]) };
+            ProviderConfig { headers, ..provider(ProviderKind::OpenAi, AuthType::AuthToken, &[]) };
         let client = of(&[
             ("user-agent", "x"),
             ("x-account", "theirs"),

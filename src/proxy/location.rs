@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use percent_encoding::{CONTROLS, percent_encode};
 
 use crate::config::url::split_url;
-use crate::config::{Provider, slug};
+use crate::config::{ProviderConfig, slug};
 use crate::http::message::{Headers, RequestHead, path_of};
 use crate::proxy::access::host_name;
 use crate::proxy::api::api_of;
@@ -20,10 +20,10 @@ use crate::proxy::route::{Route, Table, candidates, route, split_slug};
 const FIELDS: [&str; 2] = ["location", "content-location"];
 
 /// Maps the references in an answer of `provider`, one of the table's, to the request with `head` back to evertoken.
-pub(crate) fn map_back<P: AsRef<Provider>>(
+pub(crate) fn map_back<P: AsRef<ProviderConfig>>(
     headers: &mut Headers,
     table: Table<'_, P>,
-    provider: &Provider,
+    provider: &ProviderConfig,
     head: &RequestHead,
 ) {
     for field in FIELDS {
@@ -44,10 +44,10 @@ pub(crate) fn map_back<P: AsRef<Provider>>(
 }
 
 /// The reference for the client instead of `reference`; None if `reference` is right as it is.
-fn led_back<P: AsRef<Provider>>(
+fn led_back<P: AsRef<ProviderConfig>>(
     reference: &str,
     table: Table<'_, P>,
-    provider: &Provider,
+    provider: &ProviderConfig,
     head: &RequestHead,
 ) -> Option<String> {
     let base = Base::of(&provider.base_url)?;
@@ -73,10 +73,10 @@ fn led_back<P: AsRef<Provider>>(
 }
 
 /// True if a request for `path` that otherwise equals the one with `head` could go only to `provider`.
-fn leads_to<P: AsRef<Provider>>(
+fn leads_to<P: AsRef<ProviderConfig>>(
     path: &str,
     table: Table<'_, P>,
-    provider: &Provider,
+    provider: &ProviderConfig,
     head: &RequestHead,
 ) -> bool {
     // Two slashes at the start would name another server; `/` sends a browser to the status page.

@@ -62,7 +62,7 @@ pub(super) struct Wanted<'p, P> {
     names: Vec<String>,
 }
 
-impl<'p, P: AsRef<config::Provider>> Wanted<'p, P> {
+impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
     /// The request's list, if it must be merged; None if one provider has all of it.
     pub(super) fn of(table: Table<'p, P>, head: &RequestHead) -> Option<Self> {
         if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(head.path()) {

@@ -20,7 +20,7 @@ pub struct Provider {
     /// Its number in the token store.
     pub key: PostingKey,
     /// Its configuration.
-    pub config: config::Provider,
+    pub config: config::ProviderConfig,
     /// The kind of its credential.
     pub source: Source,
     /// The connections to it.
@@ -38,8 +38,8 @@ pub struct Provider {
 }
 
 /// The configuration, for routing.
-impl AsRef<config::Provider> for Arc<Provider> {
-    fn as_ref(&self) -> &config::Provider {
+impl AsRef<config::ProviderConfig> for Arc<Provider> {
+    fn as_ref(&self) -> &config::ProviderConfig {
         &self.config
     }
 }

@@ -1,6 +1,6 @@
 //! The rights of a request: those of its key. Pure.
 
-use crate::config::{KeyRights, Provider};
+use crate::config::{KeyRights, ProviderConfig};
 use crate::http::refusal::{Code, Refusal};
 
 /// The rights of a request; those of one without a key by default, which may do everything.
@@ -22,12 +22,12 @@ impl<'a> Rights<'a> {
     }
 
     /// True if the request may use `provider`.
-    pub(crate) fn allow(self, provider: &Provider) -> bool {
+    pub(crate) fn allow(self, provider: &ProviderConfig) -> bool {
         self.key.is_none_or(|key| key.allow(&provider.slug))
     }
 
     /// Refuses `provider` to a request that may not use it.
-    pub(crate) fn check(self, provider: &Provider) -> Result<(), Refusal> {
+    pub(crate) fn check(self, provider: &ProviderConfig) -> Result<(), Refusal> {
         if self.allow(provider) {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! From a request's target and model to its candidates, one of evertoken's own pages, or a refusal.
 
 use crate::config::{
-    Config, ModelRoute, Provider, ProviderKind, SelectionStrategy, find_by_segment, slug,
+    Config, ModelRoute, ProviderConfig, ProviderKind, SelectionStrategy, find_by_segment, slug,
 };
 use crate::http::message::{RequestHead, path_of};
 use crate::http::refusal::{Code, Refusal};
@@ -39,7 +39,7 @@ impl<P> Clone for Table<'_, P> {
 
 impl<P> Copy for Table<'_, P> {}
 
-impl<'a> From<&'a Config> for Table<'a, Provider> {
+impl<'a> From<&'a Config> for Table<'a, ProviderConfig> {
     fn from(config: &'a Config) -> Self {
         let rights = Rights::default();
         Self { providers: &config.providers, model_routes: &config.model_routes, rights }
@@ -47,7 +47,7 @@ impl<'a> From<&'a Config> for Table<'a, Provider> {
 }
 
 /// Routes `target`, which starts with `/`.
-pub(crate) fn route<'a, P: AsRef<Provider>>(
+pub(crate) fn route<'a, P: AsRef<ProviderConfig>>(
     target: &str,
     providers: &'a [P],
 ) -> Result<Route<'a, P>, Refusal> {
@@ -69,7 +69,7 @@ pub(crate) fn route<'a, P: AsRef<Provider>>(
 /// whose pattern matches the model; else those whose type is that API's, then the generic ones, in file order. A
 /// provider that is alone gets every request, whatever its API. Then those that the request may not use are left out,
 /// so that a key's limits lead no request to a provider that would not get it otherwise.
-pub(crate) fn candidates<'a, P: AsRef<Provider>>(
+pub(crate) fn candidates<'a, P: AsRef<ProviderConfig>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
@@ -85,7 +85,7 @@ pub(crate) fn candidates<'a, P: AsRef<Provider>>(
 }
 
 /// The same for a request that may use every provider.
-fn meant<'a, P: AsRef<Provider>>(
+fn meant<'a, P: AsRef<ProviderConfig>>(
     table: Table<'a, P>,
     api: impl FnOnce() -> Option<ProviderKind>,
     model: Option<&str>,
@@ -103,7 +103,7 @@ fn meant<'a, P: AsRef<Provider>>(
 }
 
 /// The enabled providers of the first route whose pattern matches `model`.
-fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candidate<'a, P>> {
+fn routed<'a, P: AsRef<ProviderConfig>>(table: Table<'a, P>, model: &str) -> Vec<Candidate<'a, P>> {
     let matching = table.model_routes.iter().find(|route| matches(&route.pattern, model));
     let candidates = matching.into_iter().flat_map(|route| &route.candidates).map(|candidate| {
         let (model, priority) = (candidate.model.as_deref(), candidate.priority);
@@ -114,7 +114,10 @@ fn routed<'a, P: AsRef<Provider>>(table: Table<'a, P>, model: &str) -> Vec<Candi
 
 /// The names of models under which routes serve providers of `kind` that the request may use: patterns that match
 /// only one name.
-pub(crate) fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind) -> Vec<String> {
+pub(crate) fn names<P: AsRef<ProviderConfig>>(
+    table: Table<'_, P>,
+    kind: ProviderKind,
+) -> Vec<String> {
     let is_of_kind = |one: &Candidate<'_, P>| {
         let provider = one.provider.as_ref();
         provider.kind == kind && table.rights.allow(provider)
@@ -126,14 +129,14 @@ pub(crate) fn names<P: AsRef<Provider>>(table: Table<'_, P>, kind: ProviderKind)
 }
 
 /// The only enabled provider, if there is exactly one.
-pub(crate) fn only_enabled<P: AsRef<Provider>>(providers: &[P]) -> Option<&P> {
+pub(crate) fn only_enabled<P: AsRef<ProviderConfig>>(providers: &[P]) -> Option<&P> {
     let mut enabled = providers.iter().filter(|provider| provider.as_ref().enabled);
     let first = enabled.next()?;
     enabled.next().is_none().then_some(first)
 }
 
-fn by_type<P: AsRef<Provider>>(providers: &[P], api: ProviderKind) -> Vec<Candidate<'_, P>> {
-    let serves = |one: &Provider| one.kind == api || one.kind == ProviderKind::Generic;
+fn by_type<P: AsRef<ProviderConfig>>(providers: &[P], api: ProviderKind) -> Vec<Candidate<'_, P>> {
+    let serves = |one: &ProviderConfig| one.kind == api || one.kind == ProviderKind::Generic;
     let fitting = providers.iter().filter(|one| one.as_ref().enabled && serves(one.as_ref()));
     let mut all: Vec<_> = fitting
         .map(|one| Candidate {
@@ -197,7 +200,7 @@ pub(crate) fn explain(config: &Config) -> Vec<String> {
 }
 
 /// `A, then B (as other-name)`; `A or B` if the strategy chooses between equals.
-fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
+fn in_words(config: &Config, candidates: &[Candidate<'_, ProviderConfig>]) -> String {
     let mut words = String::new();
     for (index, one) in candidates.iter().enumerate() {
         let is_equal = index > 0 && candidates[index - 1].priority == one.priority;
@@ -217,7 +220,7 @@ fn in_words(config: &Config, candidates: &[Candidate<'_, Provider>]) -> String {
 
 /// The API whose error shape a request for `/to/<slug>/…` gets if the slug names no enabled provider: that of the
 /// disabled one, else the API of the rest of the path and the headers.
-pub(crate) fn kind_of_unknown<P: AsRef<Provider>>(
+pub(crate) fn kind_of_unknown<P: AsRef<ProviderConfig>>(
     head: &RequestHead,
     providers: &[P],
 ) -> Option<ProviderKind> {
@@ -242,18 +245,18 @@ pub(super) fn split_slug(path: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }
 
-fn find_disabled<'a, P: AsRef<Provider>>(
+fn find_disabled<'a, P: AsRef<ProviderConfig>>(
     providers: &'a [P],
     segment: &str,
-) -> Option<&'a Provider> {
+) -> Option<&'a ProviderConfig> {
     let slug = slug::of_segment(segment)?;
     providers.iter().map(AsRef::as_ref).find(|one| !one.enabled && one.slug == slug)
 }
 
 /// The slugs of the enabled providers for which `is_meant` holds, as a list; None if there are none.
-pub(super) fn slugs<P: AsRef<Provider>>(
+pub(super) fn slugs<P: AsRef<ProviderConfig>>(
     providers: &[P],
-    is_meant: impl Fn(&Provider) -> bool,
+    is_meant: impl Fn(&ProviderConfig) -> bool,
 ) -> Option<String> {
     let meant = providers.iter().map(AsRef::as_ref).filter(|one| one.enabled && is_meant(one));
     let slugs: Vec<_> = meant.map(|one| one.slug.as_str()).collect();
@@ -261,7 +264,7 @@ pub(super) fn slugs<P: AsRef<Provider>>(
 }
 
 /// `/to/<slug>` names no provider, or a disabled one.
-fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
+fn unknown<P: AsRef<ProviderConfig>>(providers: &[P], segment: &str) -> Refusal {
     let what = find_disabled(providers, segment).map_or_else(
         || "There is no provider with this slug".to_owned(),
         |one| format!("{} is disabled in providers.yaml", one.name),
@@ -274,7 +277,7 @@ fn unknown<P: AsRef<Provider>>(providers: &[P], segment: &str) -> Refusal {
 }
 
 /// No provider serves the API, or the request belongs to none and several providers could be meant.
-fn no_provider<P: AsRef<Provider>>(providers: &[P], api: Option<ProviderKind>) -> Refusal {
+fn no_provider<P: AsRef<ProviderConfig>>(providers: &[P], api: Option<ProviderKind>) -> Refusal {
     let by_kind = |kind: ProviderKind| {
         let slugs = slugs(providers, |one| one.kind == kind)?;
         Some(format!("{}: {slugs}", kind.as_str()))

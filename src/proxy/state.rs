@@ -54,7 +54,7 @@ pub(crate) type Reload = Box<dyn Fn() -> Result<Vec<String>, Vec<String>> + Send
 
 impl Proxy {
     /// The providers' configurations.
-    pub fn configured(&self) -> Vec<config::Provider> {
+    pub fn configured(&self) -> Vec<config::ProviderConfig> {
         self.providers.iter().map(|one| one.config.clone()).collect()
     }
 

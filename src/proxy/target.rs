@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::config::{Credential, Provider};
+use crate::config::{Credential, ProviderConfig};
 use crate::proxy::inbound_keys::{self, KEY_PARAMETER};
 use crate::secret::Secret;
 
@@ -15,7 +15,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// are.
 pub(crate) fn to_upstream<'a>(
     target: &'a str,
-    provider: &Provider,
+    provider: &ProviderConfig,
     keys: &[Secret],
 ) -> Cow<'a, str> {
     let has_key_parameter = takes_key(provider);
@@ -58,7 +58,7 @@ pub(crate) fn to_upstream<'a>(
 }
 
 /// True if the provider's clients send their credential as the parameter `key`.
-fn takes_key(provider: &Provider) -> bool {
+fn takes_key(provider: &ProviderConfig) -> bool {
     let field = provider.auth_header.as_deref().unwrap_or_default();
     field.eq_ignore_ascii_case("x-goog-api-key")
         && !matches!(provider.credential, Credential::Passthrough)
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::proxy::route::tests::config;
 
-    fn provider(lines: &str) -> Provider {
+    fn provider(lines: &str) -> ProviderConfig {
         let text =
             format!("providers: [{{name: p, type: generic, base_url: 'http://x', {lines}}}]");
         config(&text).providers.remove(0)

@@ -28,7 +28,7 @@ mod scripts;
 mod words;
 
 use client::{Hearing, Link};
-use reply::Reply;
+use reply::EngineReply;
 pub use reply::StoreError;
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 
@@ -118,7 +118,7 @@ impl Line {
         self.link.ask(&["PING"])?;
         self.link.ask(&["EVAL", "return 1", "0"])?;
         // The user's rights may not include the version.
-        let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
+        let about = self.link.ask(&["INFO", "server"]).unwrap_or(EngineReply::Nothing);
         let valkey = info(&about, "valkey_version:").map(|version| format!("Valkey {version}"));
         let redis = || info(&about, "redis_version:").map(|version| format!("Redis {version}"));
         Ok(valkey.or_else(redis).unwrap_or_else(|| "a server".to_owned()))
@@ -169,7 +169,12 @@ impl Line {
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
-    fn seen(&self, names: &Names, list: &[Reply], is_held: bool) -> Result<StoreEntry, StoreError> {
+    fn seen(
+        &self,
+        names: &Names,
+        list: &[EngineReply],
+        is_held: bool,
+    ) -> Result<StoreEntry, StoreError> {
         let [fence, by, generation, record, ..] = list else { return Err(StoreError::Unexpected) };
         let mark = Mark { fence: by.number(), generation: generation.number() };
         let opened = record
@@ -182,7 +187,7 @@ impl Line {
 }
 
 /// A field in the answer to INFO.
-fn info<'a>(about: &'a Reply, name: &str) -> Option<&'a str> {
+fn info<'a>(about: &'a EngineReply, name: &str) -> Option<&'a str> {
     let mut lines = about.text()?.lines();
     lines.find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
@@ -288,7 +293,7 @@ impl Engine for Line {
             }),
             // A user with the rights that older versions needed; newer servers tell the time in INFO too.
             Err(StoreError::Refused(words)) if words.starts_with("NOPERM") => {
-                let about = self.link.ask(&["INFO", "server"]).unwrap_or(Reply::Nothing);
+                let about = self.link.ask(&["INFO", "server"]).unwrap_or(EngineReply::Nothing);
                 Ok(info(&about, "server_time_usec:").and_then(|usec| at_micros(usec.parse().ok()?)))
             }
             Err(trouble) => Err(trouble),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::config::{AutoRefresh, Credential, Missing, Provider, SecretLookup};
+use crate::config::{AutoRefresh, Credential, Missing, ProviderConfig, SecretLookup};
 
 /// The identity of a chain of refresh tokens: providers with the same identity share a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub struct Group {
 /// A provider with a token to refresh, and its place in the configuration.
 struct Member<'a> {
     index: usize,
-    provider: &'a Provider,
+    provider: &'a ProviderConfig,
     config: &'a AutoRefresh,
 }
 
@@ -52,7 +52,7 @@ impl Identity {
 }
 
 /// The groups of `providers`, including groups of disabled ones.
-pub fn groups(providers: &[Provider]) -> Vec<Group> {
+pub fn groups(providers: &[ProviderConfig]) -> Vec<Group> {
     let mut groups: Vec<(Option<Identity>, Vec<Member<'_>>)> = Vec::new();
     for (index, provider) in providers.iter().enumerate() {
         let Credential::Refreshed(config) = &provider.credential else { continue };
@@ -69,7 +69,11 @@ pub fn groups(providers: &[Provider]) -> Vec<Group> {
 }
 
 impl Group {
-    fn new(identity: Option<Identity>, members: &[Member<'_>], providers: &[Provider]) -> Self {
+    fn new(
+        identity: Option<Identity>,
+        members: &[Member<'_>],
+        providers: &[ProviderConfig],
+    ) -> Self {
         let lead = members.iter().find(|one| one.provider.enabled).unwrap_or(&members[0]);
         let is_named = |one: &&Member<'_>| one.provider.enabled || !lead.provider.enabled;
         let names: Vec<&str> =
@@ -95,7 +99,7 @@ impl Group {
     }
 
     /// True if one of its providers is enabled.
-    pub fn is_enabled(&self, providers: &[Provider]) -> bool {
+    pub fn is_enabled(&self, providers: &[ProviderConfig]) -> bool {
         providers[self.lead].enabled
     }
 
@@ -119,11 +123,11 @@ impl Group {
 }
 
 /// Notes about providers that share a chain, a line each.
-pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
+pub(crate) fn sharing(providers: &[ProviderConfig]) -> Vec<String> {
     let mut lines = Vec::new();
     for group in groups(providers) {
         let members = group.members.iter().map(|index| &providers[*index]);
-        let enabled: Vec<&Provider> = members.filter(|one| one.enabled).collect();
+        let enabled: Vec<&ProviderConfig> = members.filter(|one| one.enabled).collect();
         if enabled.len() > 1 {
             lines.push(format!(
                 "{} have the same refresh token, and so share one chain: one refresh serves all of them",
@@ -147,7 +151,7 @@ pub(crate) fn sharing(providers: &[Provider]) -> Vec<String> {
 }
 
 /// Providers that have the same refresh token but can't share a chain, a line each.
-pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
+pub(crate) fn collisions(providers: &[ProviderConfig]) -> Vec<String> {
     let groups: Vec<Group> =
         groups(providers).into_iter().filter(|group| group.is_enabled(providers)).collect();
     let mut lines = Vec::new();
@@ -171,7 +175,7 @@ pub(crate) fn collisions(providers: &[Provider]) -> Vec<String> {
 }
 
 /// The keys that shape a token request or its time, and in which two providers of a group differ.
-fn differences(one: &Provider, other: &Provider) -> Vec<&'static str> {
+fn differences(one: &ProviderConfig, other: &ProviderConfig) -> Vec<&'static str> {
     let (Credential::Refreshed(own), Credential::Refreshed(theirs)) =
         (&one.credential, &other.credential)
     else {
@@ -200,7 +204,7 @@ pub(crate) mod tests {
     use crate::config::resolve::{Sources, resolve};
 
     /// Providers of these lines: name, seed (or none), client, and more keys; a `-` before the name disables.
-    pub(crate) fn providers(lines: &[(&str, &str, &str, &str)]) -> Vec<Provider> {
+    pub(crate) fn providers(lines: &[(&str, &str, &str, &str)]) -> Vec<ProviderConfig> {
         let one = |(name, seed, client, more): &(&str, &str, &str, &str)| {
             let enabled = !name.starts_with('-');
             let name = name.trim_start_matches('-');

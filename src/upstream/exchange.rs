@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use crate::clock::{Deadline, Stopwatch};
 use crate::http::buffer::{BULK_BYTES, Buffer};
 use crate::http::chunked::{BODY_END, CHUNK_END, SizeLine};
-use crate::http::head::response::{HeadReader, Interims, Parsed};
+use crate::http::head::response::{Interims, Parsed, ResponseReader};
 use crate::upstream::fault::Fault;
 use crate::upstream::request::OutBody;
 use crate::upstream::socket::UNWATCHED_MAX;
@@ -207,7 +207,7 @@ impl<'a> Exchange<'a> {
             if held[..count] != INTERIM[..count] {
                 return Ok(true);
             }
-            match HeadReader::default().read(held)? {
+            match ResponseReader::default().read(held)? {
                 Some(parsed) if is_interim(parsed.head.status) => {
                     self.interims.add(parsed.length)?;
                     self.buffer.consume(parsed.length);
@@ -220,7 +220,7 @@ impl<'a> Exchange<'a> {
     fn receive_head(&mut self) -> Result<Parsed, Fault> {
         let sent_at = Stopwatch::start();
         self.sent_at = Some(sent_at);
-        let mut reader = HeadReader::default();
+        let mut reader = ResponseReader::default();
         loop {
             if let Some(parsed) = reader.read(self.buffer.held())? {
                 self.buffer.consume(parsed.length);
@@ -228,7 +228,7 @@ impl<'a> Exchange<'a> {
                     101 => return Err(Fault::Bad("it changed the protocol unasked".to_owned())),
                     status if is_interim(status) => {
                         self.interims.add(parsed.length)?;
-                        reader = HeadReader::default();
+                        reader = ResponseReader::default();
                     }
                     _ => return Ok(parsed),
                 }

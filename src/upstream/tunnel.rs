@@ -8,7 +8,7 @@ use ureq::{Proxy, ProxyProtocol};
 
 use crate::clock::Deadline;
 use crate::http::head::HEAD_MAX_BYTES;
-use crate::http::head::response::{HeadReader, Interims};
+use crate::http::head::response::{Interims, ResponseReader};
 use crate::secret::Secret;
 use crate::upstream::error::SetupError;
 use crate::upstream::fault::{Fault, TOO_LONG_TO_CONNECT};
@@ -96,7 +96,7 @@ impl Tunnel {
         request.push_str("\r\n");
         talk.say(request.as_bytes())?;
         let mut head = Vec::new();
-        let mut reader = HeadReader::default();
+        let mut reader = ResponseReader::default();
         let mut interims = Interims::default();
         while head.len() <= HEAD_MAX_BYTES {
             // Byte by byte, because the bytes after the head belong to the provider.
@@ -107,7 +107,7 @@ impl Tunnel {
                     100..=199 => {
                         interims.add(answer.length)?;
                         head.clear();
-                        reader = HeadReader::default();
+                        reader = ResponseReader::default();
                         continue;
                     }
                     407 => Err(refused(self.wants_user())),

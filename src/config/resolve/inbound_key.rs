@@ -3,7 +3,7 @@
 use crate::config::inbound_key::{InboundKey, KeyRights};
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::sources::Sources;
-use crate::config::{Provider, slug};
+use crate::config::{ProviderConfig, slug};
 
 /// The longest name of a key.
 const NAME_MAX_BYTES: usize = 100;
@@ -104,7 +104,7 @@ pub(super) fn check_unique(section: &Section<'_>, key: &InboundKey, before: &[In
 }
 
 /// Refuses slugs in the lists of keys that no provider has; that of a disabled one is fine.
-pub(super) fn check_providers(root: &Section<'_>, providers: &[Provider]) {
+pub(super) fn check_providers(root: &Section<'_>, providers: &[ProviderConfig]) {
     let sections = sections(&root.section("settings").section("auth"));
     for section in sections.iter().flatten().filter(|one| one.is_filled_list("providers")) {
         for (index, written) in section.texts("providers").iter().enumerate() {
@@ -119,7 +119,7 @@ pub(super) fn check_providers(root: &Section<'_>, providers: &[Provider]) {
 }
 
 /// The slug that may be meant: that of the provider with this name, else the nearest one.
-fn hint(written: &str, providers: &[Provider]) -> String {
+fn hint(written: &str, providers: &[ProviderConfig]) -> String {
     let by_name = providers.iter().find(|one| one.name == written).map(|one| one.slug.as_str());
     let near = || nearest(written, providers.iter().map(|one| one.slug.as_str()));
     by_name.or_else(near).map(|near| format!(", did you mean '{near}'?")).unwrap_or_default()

@@ -8,7 +8,7 @@ use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::resolve::{client_certificate, egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, Egress, FileFormat, Missing, Provider, ProviderKind, Settings,
+    AuthType, Credential, Egress, FileFormat, Missing, ProviderConfig, ProviderKind, Settings,
     WatchedFile, base_url, slug,
 };
 use crate::secret::Secret;
@@ -20,7 +20,11 @@ const IN_FLIGHT_MAX: u64 = 65_535;
 const UNUSED: [&str; 1] = ["streaming_mode"];
 
 /// Reads one provider. After a reported error, the result is never used.
-pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Settings) -> Provider {
+pub(super) fn read(
+    section: &Section<'_>,
+    sources: &Sources<'_>,
+    settings: &Settings,
+) -> ProviderConfig {
     section.require("name", "a provider needs a 'name'");
     let name = section.text("name");
     if name.as_deref() == Some("") {
@@ -44,7 +48,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
         client_certificate: client_certificate::for_provider(section, &credential),
         ..egress::read(section, sources, &settings.egress)
     };
-    let provider = Provider {
+    let provider = ProviderConfig {
         base_url: read_base_url(section),
         enabled: section.flag("enabled", true),
         auth_type: auth_type.unwrap_or(AuthType::AuthToken),
@@ -71,7 +75,7 @@ pub(super) fn read(section: &Section<'_>, sources: &Sources<'_>, settings: &Sett
 }
 
 /// Warns if the credential could be read on its way.
-fn check_encrypted(section: &Section<'_>, provider: &Provider) {
+fn check_encrypted(section: &Section<'_>, provider: &ProviderConfig) {
     let url = &provider.base_url;
     // The target of something that is not a URL is unknown.
     let is_plain =

@@ -2,7 +2,7 @@
 
 use crate::config::raw::Section;
 use crate::config::request_fields::{FieldValue, NoValue, Template};
-use crate::config::{AuthType, Credential, Provider};
+use crate::config::{AuthType, Credential, ProviderConfig};
 use crate::jwt;
 
 /// Header fields that frame a message or belong to a connection, which can't be configured.
@@ -108,7 +108,7 @@ pub(super) fn read_query(section: &Section<'_>) -> Vec<(String, String)> {
 }
 
 /// Warns about keys without effect for this credential, and about claims that its token lacks.
-pub(super) fn check_use(section: &Section<'_>, provider: &Provider) {
+pub(super) fn check_use(section: &Section<'_>, provider: &ProviderConfig) {
     let why = match (provider.auth_type, &provider.credential) {
         (AuthType::None, _) => Some("'auth_type' is \"none\""),
         (_, Credential::Passthrough) => Some("the client's own credential is sent as it came"),

@@ -3,7 +3,9 @@
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::request_fields::{read_auth_header, read_auth_prefix, read_headers};
 use crate::config::resolve::sources::Sources;
-use crate::config::{Bearer, Credential, EndpointRequest, GrantType, Provider, find_provider};
+use crate::config::{
+    Bearer, Credential, EndpointRequest, GrantType, ProviderConfig, find_provider,
+};
 
 /// The header field of a credential, unless another one is written.
 const AUTHORIZATION: &str = "authorization";
@@ -58,7 +60,7 @@ pub(super) fn read(parent: &Section<'_>, sources: &Sources<'_>) -> EndpointReque
 }
 
 /// Reports requests whose `bearer_provider` does not exist, has no token, or needs their own token in its turn.
-pub(super) fn check_providers(sections: &[Section<'_>], providers: &[Provider]) {
+pub(super) fn check_providers(sections: &[Section<'_>], providers: &[ProviderConfig]) {
     for (index, section) in sections.iter().enumerate() {
         let Some(name) = bearer_of(&providers[index]) else { continue };
         if let Some(problem) = problem_of(name, index, providers) {
@@ -69,7 +71,7 @@ pub(super) fn check_providers(sections: &[Section<'_>], providers: &[Provider]) 
 }
 
 /// The provider whose token the token request of `provider` carries.
-fn bearer_of(provider: &Provider) -> Option<&str> {
+fn bearer_of(provider: &ProviderConfig) -> Option<&str> {
     let Credential::Refreshed(refresh) = &provider.credential else { return None };
     match &refresh.grant_type {
         GrantType::Request(request) => request.provider(),
@@ -77,7 +79,7 @@ fn bearer_of(provider: &Provider) -> Option<&str> {
     }
 }
 
-fn problem_of(name: &str, index: usize, providers: &[Provider]) -> Option<String> {
+fn problem_of(name: &str, index: usize, providers: &[ProviderConfig]) -> Option<String> {
     let Some(found) = find_provider(providers, name) else {
         let near = nearest(name, providers.iter().map(|one| one.name.as_str()));
         let hint = near.map(|near| format!(", did you mean '{near}'?")).unwrap_or_default();

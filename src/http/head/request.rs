@@ -19,9 +19,9 @@ struct RequestLine {
 
 /// Looks at the bytes of a head as they come, each once.
 #[derive(Debug, Default)]
-pub struct HeadReader(Lines<RequestLine>);
+pub struct RequestReader(Lines<RequestLine>);
 
-impl HeadReader {
+impl RequestReader {
     /// Scans `bytes`, which start with those of the last call. Returns the head and its length in bytes once it is
     /// whole; None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Refusal> {

@@ -27,9 +27,9 @@ impl Parsed {
 
 /// Looks at the bytes of a head as they come, each once.
 #[derive(Debug, Default)]
-pub struct HeadReader(Lines<(Version, u16)>);
+pub struct ResponseReader(Lines<(Version, u16)>);
 
-impl HeadReader {
+impl ResponseReader {
     /// Scans `bytes`, which start with those of the last call. None asks for more.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<Parsed>, BadHead> {
         if !is_start(bytes) {
@@ -139,9 +139,9 @@ mod tests {
     /// The result for a head, the same for every cut.
     #[track_caller]
     fn read(text: &[u8]) -> Result<Option<Parsed>, BadHead> {
-        let whole = HeadReader::default().read(text);
+        let whole = ResponseReader::default().read(text);
         for cut in 1..text.len() {
-            let mut reader = HeadReader::default();
+            let mut reader = ResponseReader::default();
             let first = reader.read(&text[..cut]);
             let cut_in_two = if first == Ok(None) { reader.read(text) } else { first };
             assert_eq!(cut_in_two, whole, "cut at {cut}");

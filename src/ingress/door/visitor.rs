@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Deadline;
-use crate::http::head::request::HeadReader;
+use crate::http::head::request::RequestReader;
 use crate::http::message::RequestHead;
 use crate::http::refusal::Refusal;
 use crate::ingress::conn::{LINGER_MAX, LINGER_MAX_BYTES, LINGER_SILENCE_MAX};
@@ -149,7 +149,7 @@ impl Visitor {
 
 /// The meaning of `read`, as far as it goes.
 pub(super) fn find(read: &[u8]) -> Readiness {
-    match HeadReader::default().read(read) {
+    match RequestReader::default().read(read) {
         Ok(Some((head, _))) => Readiness::Head(Box::new(head)),
         Ok(None) => Readiness::Nothing,
         Err(refusal) => match other_protocol::of(read) {

@@ -82,7 +82,7 @@ fn grant(credential: &Credential) -> Option<String> {
 }
 
 /// The commands that a message may name.
-fn commands(provider: &config::Provider) -> Commands {
+fn commands(provider: &config::ProviderConfig) -> Commands {
     let Credential::Refreshed(refresh) = &provider.credential else { return Commands::default() };
     Commands {
         login: refresh.login.exist().then(|| refresh.call.login(&provider.slug)),
@@ -116,7 +116,7 @@ fn token_report(provider: &Provider, posting: &Posting, now: Moment) -> Option<T
 }
 
 fn refresh_token(
-    provider: &config::Provider,
+    provider: &config::ProviderConfig,
     posting: &Posting,
     commands: &Commands,
     now: Moment,

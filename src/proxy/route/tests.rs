@@ -76,7 +76,7 @@ fn targets_and_where_they_go() {
 /// The names of the candidates, with the model if it is renamed.
 fn names(config: &Config, api: Option<ProviderKind>, model: Option<&str>) -> Vec<String> {
     let candidates = candidates(config.into(), || api, model).unwrap_or_default();
-    let name = |one: &Candidate<'_, Provider>| {
+    let name = |one: &Candidate<'_, ProviderConfig>| {
         let name = &one.provider.name;
         let model = one.model.map(|model| format!(" as {model}"));
         format!("{name}{}", model.unwrap_or_default())

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::config::SharedStore;
-use crate::shared::engine::reply::{Reply, StoreError};
+use crate::shared::engine::reply::{EngineReply, StoreError};
 
 /// A connection that can't exist.
 pub(super) enum Link {}
@@ -16,7 +16,7 @@ impl Link {
         Err(StoreError::NotBuilt)
     }
 
-    pub(super) fn ask(&mut self, _: &[&str]) -> Result<Reply, StoreError> {
+    pub(super) fn ask(&mut self, _: &[&str]) -> Result<EngineReply, StoreError> {
         match *self {}
     }
 

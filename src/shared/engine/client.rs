@@ -12,7 +12,7 @@ use redis::{
 
 use crate::config::SharedStore;
 use crate::config::store_address::Servers;
-use crate::shared::engine::reply::{Reply, StoreError};
+use crate::shared::engine::reply::{EngineReply, StoreError};
 use crate::shared::engine::words::server_words;
 
 /// The time limit of a connection, and of an answer on it.
@@ -71,7 +71,7 @@ impl Link {
         let (host, port) = found.ok_or(StoreError::NoMaster)?;
         let mut master = Self::to_host(store, host, port)?;
         // A replaced master may not know it yet.
-        match master.ask_here(&["ROLE"])?.list().first().and_then(Reply::text) {
+        match master.ask_here(&["ROLE"])?.list().first().and_then(EngineReply::text) {
             Some("master") => Ok(master),
             _ => Err(StoreError::Demoted(host.to_owned(), port)),
         }
@@ -136,7 +136,7 @@ impl Link {
 
     /// Sends a command and waits for its answer. If the connection broke (the server was restarted, or the process
     /// was halted, since the last command), the command is sent again on a new one: each command here may run twice.
-    pub(super) fn ask(&mut self, words: &[&str]) -> Result<Reply, StoreError> {
+    pub(super) fn ask(&mut self, words: &[&str]) -> Result<EngineReply, StoreError> {
         match self.connection.req_command(&command(words)) {
             Ok(value) => read(value),
             Err(error) if error.is_io_error() && !error.is_timeout() => {
@@ -147,7 +147,7 @@ impl Link {
         }
     }
 
-    fn ask_here(&mut self, words: &[&str]) -> Result<Reply, StoreError> {
+    fn ask_here(&mut self, words: &[&str]) -> Result<EngineReply, StoreError> {
         self.connection.req_command(&command(words)).map_err(|error| told(&error)).and_then(read)
     }
 
@@ -197,15 +197,15 @@ fn command(words: &[&str]) -> redis::Cmd {
     command
 }
 
-fn read(value: Value) -> Result<Reply, StoreError> {
+fn read(value: Value) -> Result<EngineReply, StoreError> {
     Ok(match value {
-        Value::Nil => Reply::Nothing,
-        Value::Int(number) => Reply::Number(number),
-        Value::BulkString(bytes) => Reply::Text(String::from_utf8_lossy(&bytes).into_owned()),
-        Value::SimpleString(text) => Reply::Text(text),
-        Value::Okay => Reply::Text("OK".to_owned()),
+        Value::Nil => EngineReply::Nothing,
+        Value::Int(number) => EngineReply::Number(number),
+        Value::BulkString(bytes) => EngineReply::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        Value::SimpleString(text) => EngineReply::Text(text),
+        Value::Okay => EngineReply::Text("OK".to_owned()),
         Value::Array(values) => {
-            Reply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
+            EngineReply::List(values.into_iter().map(read).collect::<Result<_, _>>()?)
         }
         Value::ServerError(error) => {
             let words = server_words(error.code(), error.details().unwrap_or_default());

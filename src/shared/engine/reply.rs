@@ -51,14 +51,14 @@ fn words_of_all(sentinels: &[(String, u16, StoreError)]) -> String {
 /// An answer of the server, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "without a client nothing answers"))]
-pub(crate) enum Reply {
+pub(crate) enum EngineReply {
     Nothing,
     Number(i64),
     Text(String),
-    List(Vec<Reply>),
+    List(Vec<EngineReply>),
 }
 
-impl Reply {
+impl EngineReply {
     pub(super) fn number(&self) -> u64 {
         match self {
             Self::Number(number) => u64::try_from(*number).unwrap_or(0),

@@ -151,7 +151,7 @@ impl Actor {
         loop {
             let wait_ms = match self.act() {
                 Some(wait_ms) => wait_ms,
-                None if self.hear_who_joined() => continue,
+                None if self.settle_joined() => continue,
                 None => break,
             };
             let timer = (self.timer)(Duration::from_millis(wait_ms));
@@ -266,7 +266,7 @@ impl Actor {
             return;
         }
         secrets::read_again(vault, life);
-        life.say_missing();
+        life.report_missing_secret();
         if life.status.last_error.is_some() && !vault.file.is_unsaved() {
             // Another process may have stored a record that ends the failure.
             vault.take_up_stored(life);
@@ -353,7 +353,7 @@ impl Actor {
     }
 
     /// A refresh has ended. Callers that ordered one meanwhile have joined it. Returns false if the thread is to end.
-    fn hear_who_joined(&mut self) -> bool {
+    fn settle_joined(&mut self) -> bool {
         if !self.life.falls_back {
             self.orders.answer();
         }

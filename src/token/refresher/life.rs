@@ -228,7 +228,7 @@ impl Life {
                 "Using the stored token for provider: {name} (valid for {left} s)"
             ));
         }
-        self.say_missing();
+        self.report_missing_secret();
         if let Some(failure) = self.machine.applicable_failure().cloned() {
             let (name, what) = (&self.desk.name, &failure.what);
             let at = failure.retry_at;
@@ -303,7 +303,7 @@ impl Life {
 
     /// Logs a secret that the next refresh will lack, if that is new and no refresh has failed for it, which was
     /// logged. The secret is not needed before the token is due, so there is time to mend it.
-    pub(super) fn say_missing(&mut self) {
+    pub(super) fn report_missing_secret(&mut self) {
         let has_failed = self.status.trouble.is_some_and(Trouble::waits_for_somebody);
         let missing = self.missing_ahead().filter(|_| !has_failed);
         if missing == self.said.missing {

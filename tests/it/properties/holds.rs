@@ -6,7 +6,7 @@ use std::path::Path;
 use evertoken::testing::BadFraming;
 use evertoken::testing::Code;
 use evertoken::testing::Framing;
-use evertoken::testing::RequestHeadReader;
+use evertoken::testing::RequestReader;
 use evertoken::testing::Rules;
 use evertoken::testing::Secret;
 use evertoken::testing::TokenFields;
@@ -17,7 +17,7 @@ use evertoken::testing::{BodyDecoder, BodyFault};
 use evertoken::testing::{LIFETIME_MAX_MS, read_grant};
 use evertoken::testing::{Lifecycle, Policy};
 use evertoken::testing::{Moment, Timestamp};
-use evertoken::testing::{Parsed, ResponseHeadReader, response_framing};
+use evertoken::testing::{Parsed, ResponseReader, response_framing};
 use evertoken::testing::{Sources, resolve};
 use evertoken::testing::{find_model, rename_model};
 use serde_json::Value;
@@ -31,7 +31,7 @@ const BODY_MAX_BYTES: u64 = 64;
 type Outcome = Result<Option<(RequestHead, usize)>, Code>;
 
 fn read_head(bytes: &[u8], ends: impl Iterator<Item = usize>) -> Outcome {
-    let mut reader = RequestHeadReader::default();
+    let mut reader = RequestReader::default();
     for end in ends {
         let read = reader.read(&bytes[..end]).map_err(|refusal| refusal.code)?;
         if read.is_some() {
@@ -174,7 +174,7 @@ fn read_response(
     bytes: &[u8],
     ends: impl Iterator<Item = usize>,
 ) -> Result<Option<Parsed>, BadHead> {
-    let mut reader = ResponseHeadReader::default();
+    let mut reader = ResponseReader::default();
     for end in ends {
         let read = reader.read(&bytes[..end])?;
         if read.is_some() {

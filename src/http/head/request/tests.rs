@@ -4,7 +4,7 @@ use super::*;
 
 /// Feeds `bytes` in two pieces cut at `cut`.
 fn feed(bytes: &[u8], cut: usize) -> Result<Option<(RequestHead, usize)>, Refusal> {
-    let mut reader = HeadReader::default();
+    let mut reader = RequestReader::default();
     if let Some(found) = reader.read(&bytes[..cut])? {
         return Ok(Some(found));
     }
