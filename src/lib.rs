@@ -27,6 +27,7 @@ mod logger;
 mod login;
 mod peer;
 mod proxy;
+mod quota;
 mod record;
 mod regular_file;
 mod reload;

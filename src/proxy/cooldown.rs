@@ -6,69 +6,16 @@ use std::time::Duration;
 
 use crate::clock::{Due, Moment, Timestamp};
 use crate::http::message::Headers;
+use crate::quota::fields;
 
 /// The longest cooldown, so that each provider is tried at least once a day.
 pub(crate) const COOLDOWN_MAX: Duration = Duration::from_hours(24);
-
-/// Anthropic's limits, by the beginnings of their fields: `…-remaining` and `…-reset` (RFC 3339, or seconds since
-/// 1970).
-const ANTHROPIC_LIMITS: [&str; 5] = [
-    "anthropic-ratelimit-unified",
-    "anthropic-ratelimit-requests",
-    "anthropic-ratelimit-tokens",
-    "anthropic-ratelimit-input-tokens",
-    "anthropic-ratelimit-output-tokens",
-];
-/// `OpenAI`'s limits: `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` (`6m0s`).
-const OPENAI_LIMITS: [&str; 2] = ["requests", "tokens"];
 
 /// The cooldown of a provider that answered with these `headers`: the wait in `Retry-After`, else the latest reset of
 /// a used-up limit, else `otherwise`.
 pub(crate) fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
     let asked = headers.retry_after_ms(now).map(Duration::from_millis);
-    asked.or_else(|| reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
-}
-
-fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
-    let text = |name: String| {
-        headers.first(&name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim)
-    };
-    let anthropic = ANTHROPIC_LIMITS.iter().filter_map(|limit| {
-        let is_over = text(format!("{limit}-remaining")) == Some("0")
-            || text(format!("{limit}-status")) == Some("rejected");
-        let reset = text(format!("{limit}-reset")).filter(|_| is_over)?;
-        let at = Timestamp::parse_rfc3339(reset)
-            .or_else(|| reset.parse().ok().map(Timestamp::from_secs))?;
-        u64::try_from(at.millis_since(now)).ok().map(Duration::from_millis)
-    });
-    let openai = OPENAI_LIMITS.iter().filter_map(|limit| {
-        let is_over = text(format!("x-ratelimit-remaining-{limit}")) == Some("0");
-        parse_duration(text(format!("x-ratelimit-reset-{limit}")).filter(|_| is_over)?)
-    });
-    anthropic.chain(openai).max()
-}
-
-/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a bare number means seconds.
-fn parse_duration(mut text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    while !text.is_empty() {
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, rest) = text.split_at(end);
-        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (unit, rest) = rest.split_at(end);
-        let seconds = match unit {
-            "ms" => 0.001,
-            "" | "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return None,
-        };
-        let part = number.parse::<f64>().ok()? * seconds;
-        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
-        text = rest;
-    }
-    Some(total)
+    asked.or_else(|| fields::reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
 }
 
 /// One provider's cooldown.
@@ -151,7 +98,7 @@ mod tests {
     #[test]
     fn lengths() {
         type Fields = &'static [(&'static str, &'static str)];
-        let cases: [(Fields, u64); 17] = [
+        let cases: [(Fields, u64); 7] = [
             (&[], 180_000),
             (&[("Retry-After", "7")], 7_000),
             (&[("Retry-After", "0")], 0),
@@ -165,57 +112,6 @@ mod tests {
                     ("x-ratelimit-reset-requests", "9s"),
                 ],
                 7_000,
-            ),
-            (
-                &[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "6m0s")],
-                360_000,
-            ),
-            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "20ms")], 20),
-            (
-                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1h1.5s")],
-                3_601_500,
-            ),
-            (
-                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "ages")],
-                180_000,
-            ),
-            (&[("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "9s")], 180_000),
-            (
-                &[
-                    ("anthropic-ratelimit-requests-remaining", "0"),
-                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
-                ],
-                5_000,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-tokens-remaining", "9"),
-                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:00:05Z"),
-                ],
-                180_000,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-unified-status", "rejected"),
-                    ("anthropic-ratelimit-unified-reset", "1800000040"),
-                ],
-                40_000,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-unified-status", "rejected"),
-                    ("anthropic-ratelimit-unified-reset", "1700000000"),
-                ],
-                180_000,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-requests-remaining", "0"),
-                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
-                    ("anthropic-ratelimit-tokens-remaining", "0"),
-                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:01:00Z"),
-                ],
-                60_000,
             ),
         ];
         for (fields, expected_ms) in cases {
