@@ -17,6 +17,7 @@ use crate::config::{
     Config, Egress, Limits, ListenAddress, ProviderConfig, Settings, TokenCommand,
 };
 use crate::proxy::access::{Access, Keys, host_name};
+use crate::proxy::metrics::Metrics;
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
 use crate::token::command::{self, COMMAND_MAX};
@@ -63,9 +64,9 @@ pub enum StartError {
 }
 
 /// The access rules for a proxy that listens on `bound`.
-pub(crate) fn access_rules(settings: &Settings, bound: &[Bound]) -> Access {
+pub(crate) fn access_rules(settings: &Settings, bound: &[Bound], metrics: &Metrics) -> Access {
     Access {
-        keys: settings.inbound_keys.as_deref().map(Keys::of),
+        keys: settings.inbound_keys.as_deref().map(|keys| Keys::of(keys, metrics)),
         hosts: own_names(settings, bound),
         origins: settings.allowed_origins.clone(),
     }

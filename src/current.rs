@@ -230,7 +230,7 @@ fn new_proxy(
     current: &Weak<Current>,
 ) -> Proxy {
     let Config { settings, model_routes, .. } = config;
-    let access = access_rules(&settings, bound);
+    let access = access_rules(&settings, bound, &parts.metrics);
     let current = current.clone();
     let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {

@@ -15,6 +15,7 @@ mod attempt;
 pub(crate) mod body;
 mod browsers;
 pub(crate) mod choice;
+pub(crate) mod client_key;
 mod coded;
 pub(crate) mod cooldown;
 pub(crate) mod cors;

@@ -1,10 +1,12 @@
 //! Access to the proxy: inbound keys, or without keys, `Host` and `Origin`.
 
-use crate::config::{InboundKey, KeyRights, is_loopback_host};
+use crate::config::{InboundKey, is_loopback_host};
 use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
+use crate::proxy::client_key::ClientKey;
 use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
+use crate::proxy::metrics::Metrics;
 use crate::proxy::rights::Rights;
 use crate::secret::Secret;
 
@@ -25,19 +27,19 @@ pub struct Access {
     pub origins: Vec<String>,
 }
 
-/// The keys of clients, and the rights of each.
+/// The keys of clients, and what is known of each.
 #[derive(Clone, Debug)]
 pub struct Keys {
     secrets: Vec<Secret>,
-    /// In the order of the keys.
-    rights: Vec<KeyRights>,
+    /// In the order of `secrets`.
+    keys: Vec<ClientKey>,
 }
 
 impl Keys {
-    pub(crate) fn of(keys: &[InboundKey]) -> Self {
+    pub(crate) fn of(keys: &[InboundKey], metrics: &Metrics) -> Self {
         Self {
             secrets: keys.iter().map(|key| key.secret.clone()).collect(),
-            rights: keys.iter().map(|key| key.rights.clone()).collect(),
+            keys: keys.iter().map(|key| ClientKey::new(&key.rights, metrics)).collect(),
         }
     }
 }
@@ -54,7 +56,7 @@ impl Access {
         if let Some(keys) = &self.keys {
             let key = check_key(&keys.secrets, head, for_page)?;
             check_path(&keys.secrets, head)?;
-            Ok(Rights::of(&keys.rights[key]))
+            Ok(Rights::of(&keys.keys[key]))
         } else {
             if !is_by_unix {
                 self.check_host(head.host.as_deref())?;
@@ -206,6 +208,7 @@ fn basic_password(field: &[u8]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeyRights;
     use crate::http::message::{BodyLength, Headers, Version};
 
     /// "user:two".
@@ -239,13 +242,14 @@ mod tests {
     #[expect(clippy::unnecessary_wraps, reason = "the form in `Access`")]
     fn plain(texts: &[&str]) -> Option<Keys> {
         let keys: Vec<_> = texts.iter().map(|text| key("default", text, None)).collect();
-        Some(Keys::of(&keys))
+        Some(Keys::of(&keys, &Metrics::new()))
     }
 
     #[test]
     fn a_request_has_the_rights_of_the_first_key_that_it_shows() {
         let keys = [key("all", "one", None), key("ci", "two", Some(&["a", "b"]))];
-        let access = Access { keys: Some(Keys::of(&keys)), hosts: Vec::new(), origins: Vec::new() };
+        let keys = Some(Keys::of(&keys, &Metrics::new()));
+        let access = Access { keys, hosts: Vec::new(), origins: Vec::new() };
         let limits = |fields: &[(&str, &str)]| {
             let limits = access.check(&head(fields), true, false).unwrap().limits();
             limits.map(|(name, slugs)| format!("{name}: {}", slugs.join(" ")))

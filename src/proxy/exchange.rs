@@ -94,6 +94,7 @@ fn answer<'p>(
         let for_page = page.is_some_and(|page| pages::token::slug(page).is_none());
         proxy.access.check(head, for_page, request.is_by_unix)?
     };
+    record.key = rights.key();
     match routed? {
         Route::Page(page) => send_page(proxy, &page, rights, request, reply, record),
         Route::Provider(provider, target) => {
@@ -186,6 +187,7 @@ fn report(
         method: &head.method,
         path: proxy.access.shown_path(head),
         provider: record.provider.map(|one| one.config.name.as_str()),
+        key: record.key.map(|one| one.rights.name.as_str()),
         status: record.status,
         received_bytes: record.received_bytes,
         sent_bytes,
@@ -197,6 +199,9 @@ fn report(
     };
     let provider = record.provider.map(|one| (one.config.name.as_str(), &one.metrics));
     proxy.metrics.observe(provider, summary.status, summary.first_byte, summary.total);
+    if let Some(key) = record.key {
+        proxy.metrics.observe_key(&key.rights.name, &key.metrics, summary.status);
+    }
     // Supervisors request pages every few seconds; a refused one is of interest.
     summary.log(if record.is_page { Level::Debug } else { Level::Info });
 }

@@ -20,6 +20,7 @@ const BUCKETS: [f64; 14] =
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    key_requests: IntCounterVec,
     duration: HistogramVec,
     first_byte: HistogramVec,
     upstream_errors: IntCounterVec,
@@ -35,6 +36,13 @@ pub struct OfProvider {
     handed_out: IntCounter,
     duration: Histogram,
     first_byte: Histogram,
+}
+
+/// The metrics of one key of clients, looked up once rather than with every request.
+#[derive(Clone, Debug)]
+pub struct OfKey {
+    /// Requests answered with 200, which most are.
+    fine: IntCounter,
 }
 
 /// One provider's state at the time of the scrape.
@@ -92,6 +100,16 @@ impl Metrics {
                 "Requests by provider (empty for evertoken's own answers) and status sent (0: the client left)",
                 "code",
             ),
+            key_requests: registered(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "evertoken_key_requests_total",
+                        "Requests by the name of the client's key and status sent (0: the client left)",
+                    ),
+                    &["key", "code"],
+                ),
+            ),
             duration: histogram(
                 &registry,
                 "evertoken_request_duration_seconds",
@@ -134,6 +152,20 @@ impl Metrics {
             duration: self.duration.with_label_values(&[name]),
             first_byte: self.first_byte.with_label_values(&[name]),
         }
+    }
+
+    /// The metrics of the keys called `name`.
+    pub fn of_key(&self, name: &str) -> OfKey {
+        OfKey { fine: self.key_requests.with_label_values(&[name, "200"]) }
+    }
+
+    /// Counts a finished exchange of a client with a key; `status` as in [`Metrics::observe`].
+    pub fn observe_key(&self, name: &str, own: &OfKey, status: Option<u16>) {
+        if status == Some(200) {
+            return own.fine.inc();
+        }
+        let code = status.unwrap_or(0).to_string();
+        self.key_requests.with_label_values(&[name, &code]).inc();
     }
 
     /// Counts a finished exchange, with the metrics of its provider; None for the proxy's own answers. `status` was
@@ -341,6 +373,10 @@ mod tests {
             metrics.observe(Some(("A \"b\"", &own)), Some(status), Some(first_byte), total);
         }
         metrics.observe(None, Some(403), None, Duration::ZERO);
+        let ci = metrics.of_key("ci");
+        for status in [Some(200), Some(429), None, Some(200)] {
+            metrics.observe_key("ci", &ci, status);
+        }
         metrics.upstream_error("A", "cut");
         metrics.connections_changed(1);
         let now = || ProviderNow {
@@ -364,6 +400,9 @@ mod tests {
             "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
             "evertoken_requests_total{code=\"404\",provider=\"A \\\"b\\\"\"} 1",
             "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
+            "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 2",
+            "evertoken_key_requests_total{code=\"429\",key=\"ci\"} 1",
+            "evertoken_key_requests_total{code=\"0\",key=\"ci\"} 1",
             "evertoken_requests_in_flight 2",
             "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
             "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 2",

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::http::refusal::{Code, Refusal};
+use crate::proxy::client_key::ClientKey;
 use crate::proxy::cut::Cut;
 use crate::proxy::provider::Provider;
 use crate::proxy::verdict;
@@ -41,6 +42,8 @@ impl From<Refusal> for Stop {
 /// The facts for the log line, gathered on the way.
 #[derive(Default)]
 pub(super) struct RequestRecord<'p> {
+    /// The key that let the request in; None without one.
+    pub(super) key: Option<&'p ClientKey>,
     pub(super) provider: Option<&'p Provider>,
     pub(super) status: Option<u16>,
     pub(super) first_byte: Option<Duration>,

@@ -14,6 +14,8 @@ pub(crate) struct Summary<'a> {
     pub path: &'a str,
     /// The provider's name; None for the proxy's own answers.
     pub provider: Option<&'a str>,
+    /// The name of the client's key; None without one.
+    pub key: Option<&'a str>,
     /// The status that was sent; None if the client had gone before.
     pub status: Option<u16>,
     /// Body bytes from the client.
@@ -40,6 +42,7 @@ impl Summary<'_> {
             method = self.method,
             path = self.path,
             provider = self.provider,
+            key = self.key,
             status = self.status,
             received_bytes = self.received_bytes,
             sent_bytes = self.sent_bytes,
@@ -68,6 +71,9 @@ impl fmt::Display for Summary<'_> {
         if let Some(provider) = self.provider {
             write!(f, " from {provider}")?;
         }
+        if let Some(key) = self.key {
+            write!(f, ", key {key}")?;
+        }
         write!(f, ", {} B in, {} B out", self.received_bytes, self.sent_bytes)?;
         if let Some(first_byte) = self.first_byte {
             write!(f, ", head after {:.3} s", first_byte.as_secs_f64())?;
@@ -93,6 +99,7 @@ mod tests {
             method: "POST",
             path: "/v1/messages",
             provider: Some("P"),
+            key: None,
             status: Some(200),
             received_bytes: 345,
             sent_bytes: 12,
@@ -109,6 +116,7 @@ mod tests {
         );
         let mut refused = Summary {
             provider: None,
+            key: Some("ci"),
             status: Some(403),
             first_byte: None,
             attempts: 0,
@@ -118,9 +126,9 @@ mod tests {
         };
         assert_eq!(
             refused.to_string(),
-            "POST /v1/messages -> 403, 345 B in, 12 B out, 1.500 s in all, refused here: login_needed"
+            "POST /v1/messages -> 403, key ci, 345 B in, 12 B out, 1.500 s in all, refused here: login_needed"
         );
-        (refused.status, refused.refused) = (None, None);
+        (refused.status, refused.refused, refused.key) = (None, None, None);
         assert_eq!(
             refused.to_string(),
             "POST /v1/messages -> nothing, 345 B in, 12 B out, 1.500 s in all"

@@ -296,3 +296,50 @@ fn a_warning_of_the_configuration_was_called_one_twice() {
     assert!(line.contains("[WARN] ") && !line.contains("warning"), "{line}");
     binary.wait_for("Reloaded the configuration: 1 provider added, 0 changed, 1 kept, 0 removed");
 }
+
+#[test]
+fn the_name_of_a_key_was_in_no_line_and_no_metric() {
+    let provider = provider();
+    let folder = folder(&provider.url());
+    let path = folder.path().join("providers.yaml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let auth = "auth: {enabled: true, api_key_env: PLAIN, keys: [{name: ci, key_env: CI}]}, port";
+    std::fs::write(&path, config.replace("port", auth)).unwrap();
+    let variables = [
+        ("KEY", "static-credential-9a9a"),
+        ("PLAIN", "plain-7b7b\nfriend: friend-6c6c"),
+        ("CI", "listed-5d5d"),
+    ];
+    let mut binary = Binary::start(folder.path(), &["run", "--log-format", "json"], &variables);
+    let address = binary.address();
+    for (key, name, status) in [
+        ("plain-7b7b", Some("default"), 200),
+        ("friend-6c6c", Some("friend"), 200),
+        ("listed-5d5d", Some("ci"), 200),
+        ("wrong-4e4e", None, 401),
+    ] {
+        let shown = name.unwrap_or("none");
+        assert_eq!(ask(address, get(&format!("/for/{shown}?key={key}"))).status, status);
+        let line = object(&binary, &format!("GET /for/{shown}"));
+        assert_eq!(line["key"], Value::from(name), "{line}");
+        let said = name.map_or(String::from(", 0 B in"), |name| format!(", key {name}, 0 B in"));
+        assert!(line["message"].as_str().unwrap().contains(&said), "{line}");
+    }
+    let refused = ask(address, get("/to/nobody/x?key=listed-5d5d"));
+    assert_eq!(refused.status, 404);
+    binary.wait_for("GET /to/nobody/x");
+    let metrics = ask(address, get("/-/metrics?key=plain-7b7b")).body;
+    for line in [
+        "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 1\n",
+        "evertoken_key_requests_total{code=\"404\",key=\"ci\"} 1\n",
+        "evertoken_key_requests_total{code=\"200\",key=\"friend\"} 1\n",
+        "evertoken_key_requests_total{code=\"200\",key=\"default\"} 1\n",
+    ] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    binary.signal(rustix::process::Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    for line in binary.lines() {
+        assert!(!["7b7b", "6c6c", "5d5d", "4e4e"].iter().any(|key| line.contains(key)), "{line}");
+    }
+}

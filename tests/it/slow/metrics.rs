@@ -11,9 +11,10 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 15] = [
+const METRICS: [(&str, &str, &[&str]); 16] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
+    ("evertoken_key_requests_total", "counter", &["code", "key"]),
     ("evertoken_requests_in_flight", "gauge", &[]),
     ("evertoken_request_duration_seconds", "histogram", &["provider"]),
     ("evertoken_time_to_first_byte_seconds", "histogram", &["provider"]),
@@ -61,18 +62,19 @@ fn scrape() -> String {
     let provider =
         Peer::answering(|seen| answer(if seen.line.contains("fails") { 503 } else { 200 }, "fine"));
     let proxy = TestProxy::builder()
+        .settings("auth: {enabled: true, api_key: k}")
         .refreshed("A \\\"quoted\\\" \\\\ 名", &provider.url(), &issuer.url(), "")
         .refreshed("Failing", &provider.url(), &format!("{}/fails", issuer.url()), "")
         .start();
     eventually("both have tried", || {
-        let status = proxy.ask(get("/-/status")).json();
+        let status = proxy.ask(get("/-/status?key=k")).json();
         status["providers"][0]["refresh"]["successes"] == 1
             && status["providers"][1]["refresh"]["failures"] != 0
     });
-    assert_eq!(proxy.ask(get("/v1/messages")).status, 200);
-    assert_eq!(proxy.ask(get("/v1/messages?fails")).status, 503);
-    assert_eq!(proxy.ask(post("/-/healthy", "")).status, 405);
-    proxy.ask(get("/-/metrics")).body
+    assert_eq!(proxy.ask(get("/v1/messages?key=k")).status, 200);
+    assert_eq!(proxy.ask(get("/v1/messages?fails&key=k")).status, 503);
+    assert_eq!(proxy.ask(post("/-/healthy?key=k", "")).status, 405);
+    proxy.ask(get("/-/metrics?key=k")).body
 }
 
 #[test]
