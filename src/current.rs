@@ -9,6 +9,7 @@ use crossbeam_channel::after;
 use log::{error, info, warn};
 
 use crate::assemble::{Environment, Load, StartError, access_rules};
+use crate::bookkeeper::Bookkeeper;
 use crate::bound::Bound;
 use crate::clock::{Deadline, Stopwatch, Timestamp};
 use crate::config::Config;
@@ -31,6 +32,8 @@ mod parts;
 /// The longest wait of a stop for a reload to end, and the time between two looks.
 const RELOAD_END_MAX: Duration = Duration::from_secs(3);
 const RELOAD_LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The least time that a stop gives the last save of counts, whenever the requests in flight ended.
+const SAVE_MIN: Duration = Duration::from_secs(2);
 /// The reason why a reload changes nothing any more.
 const STOPPING: &str = "evertoken is stopping";
 
@@ -41,6 +44,7 @@ pub struct Current {
     /// Held for the whole of a reload, so that reloads run one after another.
     reloading: Mutex<()>,
     parts: Mutex<Parts>,
+    bookkeeper: Mutex<Bookkeeper>,
     /// Set by a stop: the result of a reload comes too late from now on.
     is_stopping: AtomicBool,
     metrics: Arc<Metrics>,
@@ -60,7 +64,9 @@ impl Current {
         load: Load,
     ) -> Result<Arc<Self>, StartError> {
         let started_at = environment.clock.wall();
-        let mut parts = Parts::new(environment, &config.settings);
+        let bookkeeper = Bookkeeper::start(environment.timer).map_err(StartError::Thread)?;
+        let registrar = bookkeeper.registrar().clone();
+        let mut parts = Parts::new(environment, &config.settings, registrar);
         let providers = parts.providers(&config, None)?;
         let uptime = Stopwatch::start();
         Ok(Arc::new_cyclic(|itself: &Weak<Self>| {
@@ -71,6 +77,7 @@ impl Current {
                 metrics: parts.metrics.clone(),
                 reloading: Mutex::new(()),
                 parts: Mutex::new(parts),
+                bookkeeper: Mutex::new(bookkeeper),
                 is_stopping: AtomicBool::new(false),
                 bound,
                 load,
@@ -178,11 +185,17 @@ impl Current {
     }
 
     /// Ends all refreshers once their tokens are on disk; leaves a refresher behind that is still refreshing at the
-    /// `deadline`.
+    /// `deadline`. Then saves what was counted.
     ///
     /// A reload that hangs, for example on a disk, is left behind with all it holds.
     pub fn stop(&self, deadline: Deadline) {
         self.is_stopping.store(true, Ordering::SeqCst);
+        self.stop_refreshers(deadline);
+        let mut bookkeeper = self.bookkeeper.lock().unwrap_or_else(PoisonError::into_inner);
+        bookkeeper.stop(Deadline::after(deadline.left().max(SAVE_MIN)));
+    }
+
+    fn stop_refreshers(&self, deadline: Deadline) {
         let Some(mut parts) = self.parts_before(Deadline::after(RELOAD_END_MAX)) else {
             return error!("A reload hangs; stopping without waiting for it");
         };

@@ -1,0 +1,367 @@
+//! The thread that saves counts and the like to disk, so that no request and no page waits for a disk.
+//!
+//! A part of the program registers a [`Record`]: a name for the log, and a closure that saves. It gets a [`Reminder`],
+//! which it calls after each change. The bookkeeper saves all changed records together, at most every [`SAVE_EVERY`], and
+//! once more at the stop. A disk that is full is tried again; a disk that hangs holds up only this thread.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use log::{error, info, warn};
+
+use crate::clock::Deadline;
+use crate::thread::{self, Thread, on_watched_thread};
+
+/// The time from a change to the write, in which further changes gather.
+pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// The wait before the next try after a failure.
+pub(crate) const RETRY: Duration = Duration::from_secs(30);
+/// The time between two looks at a write, and the number of looks after which it counts as hanging.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const HANGING_LOOKS: u32 = 10;
+/// The time that the last write gets if the bookkeeper is dropped without a stop.
+const DROP_MAX: Duration = Duration::from_secs(2);
+/// The stack of the thread, and of the one that writes.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// Makes a channel that yields after so long.
+type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + Send>;
+type Save = Box<dyn FnMut() -> io::Result<()> + Send>;
+
+/// One thing to save.
+struct Record {
+    /// Its name in the log: `usage`.
+    name: String,
+    save: Save,
+    reminder: Reminder,
+    /// The last try failed, and the log says so.
+    has_failed: bool,
+}
+
+/// Tells the bookkeeper that a record has changed. Once all clones are dropped, the bookkeeper forgets the record,
+/// after a last save if it has changed.
+#[derive(Clone, Debug)]
+pub(crate) struct Reminder {
+    is_changed: Arc<AtomicBool>,
+    wake: Sender<()>,
+}
+
+impl Reminder {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the first record to save comes with the next commit")
+    )]
+    /// The record has changed. Never blocks, and is cheap when called again before the record is saved.
+    pub(crate) fn changed(&self) {
+        if self.is_changed.load(Ordering::Relaxed) {
+            return;
+        }
+        if !self.is_changed.swap(true, Ordering::AcqRel) {
+            // A full channel means that the bookkeeper is about to look.
+            let _ = self.wake.try_send(());
+        }
+    }
+}
+
+/// Registers records. Cloning shares the bookkeeper.
+#[derive(Clone)]
+pub(crate) struct Registrar {
+    records: Sender<Record>,
+    wake: Sender<()>,
+}
+
+impl Registrar {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the first record to save comes with the next commit")
+    )]
+    /// Registers the record called `name`, which `save` writes to disk. `save` runs on the bookkeeper's thread, one record
+    /// after another; it must not hold a lock that a request needs while it writes.
+    pub(crate) fn add(
+        &self,
+        name: impl Into<String>,
+        save: impl FnMut() -> io::Result<()> + Send + 'static,
+    ) -> Reminder {
+        let reminder = Reminder { is_changed: Arc::default(), wake: self.wake.clone() };
+        let (name, save) = (name.into(), Box::new(save));
+        let record = Record { name, save, reminder: reminder.clone(), has_failed: false };
+        // Without the thread there is nothing to register with: the process is stopping.
+        let _ = self.records.send(record);
+        reminder
+    }
+}
+
+/// The running bookkeeper.
+pub(crate) struct Bookkeeper {
+    registrar: Registrar,
+    stop: Option<Sender<()>>,
+    /// Disconnected at the end of the thread.
+    ended: Receiver<()>,
+    thread: Option<Thread>,
+}
+
+impl Bookkeeper {
+    /// Starts the thread; `timer` makes the channels on which it waits.
+    pub(crate) fn start(
+        timer: impl Fn(Duration) -> Receiver<Instant> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (registered, arrivals) = unbounded();
+        let (wake, woken) = bounded(1);
+        let (stop, stopped) = bounded(0);
+        let (running, ended) = bounded::<()>(0);
+        let work = Work { arrivals, woken, stopped, timer: Box::new(timer), records: Vec::new() };
+        let body = move || {
+            let _running = running;
+            work.run();
+        };
+        let thread = Some(thread::spawn("bookkeeper", STACK_BYTES, body)?);
+        let registrar = Registrar { records: registered, wake };
+        Ok(Self { registrar, stop: Some(stop), ended, thread })
+    }
+
+    /// Registers records with it.
+    pub(crate) fn registrar(&self) -> &Registrar {
+        &self.registrar
+    }
+
+    /// Saves all changed records a last time and ends the thread; leaves a write behind that hangs until `deadline`.
+    pub(crate) fn stop(&mut self, deadline: Deadline) {
+        if self.stop.take().is_none() {
+            return;
+        }
+        // It yields only by the thread's end.
+        let _ = self.ended.recv_timeout(deadline.left());
+        let Some(thread) = self.thread.take() else { return };
+        if !matches!(self.ended.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)) {
+            error!("The disk hangs; what was counted since the last save is lost");
+            thread.detach();
+        }
+    }
+}
+
+impl Drop for Bookkeeper {
+    fn drop(&mut self) {
+        self.stop(Deadline::after(DROP_MAX));
+    }
+}
+
+/// The thread's inputs and its records.
+struct Work {
+    arrivals: Receiver<Record>,
+    woken: Receiver<()>,
+    stopped: Receiver<()>,
+    timer: Timer,
+    records: Vec<Record>,
+}
+
+impl Work {
+    fn run(mut self) {
+        let mut due = never();
+        let mut is_waiting = false;
+        loop {
+            select! {
+                recv(self.stopped) -> _ => {
+                    self.save_changed();
+                    return;
+                }
+                recv(self.woken) -> _ => {
+                    if !is_waiting {
+                        (due, is_waiting) = ((self.timer)(SAVE_EVERY), true);
+                    }
+                }
+                recv(due) -> _ => {
+                    let is_well = self.save_changed();
+                    is_waiting = !is_well;
+                    due = if is_well { never() } else { (self.timer)(RETRY) };
+                }
+            }
+        }
+    }
+
+    /// Saves the changed records; true if none failed.
+    fn save_changed(&mut self) -> bool {
+        self.records.extend(self.arrivals.try_iter());
+        let records = &mut self.records;
+        let mut looks = 0;
+        let mut tell = || {
+            looks += 1;
+            if looks == HANGING_LOOKS {
+                warn!("The disk hangs: usage and the like are not saved until it answers");
+            }
+        };
+        let save_all =
+            || records.iter_mut().filter_map(|one| one.save_if_changed().err()).count() == 0;
+        let is_well = on_watched_thread("disk", STACK_BYTES, LOOK_EVERY, &mut tell, save_all);
+        if looks >= HANGING_LOOKS {
+            info!("The disk that hung has answered after {looks} s");
+        }
+        self.records.retain(Record::is_in_use);
+        is_well
+    }
+}
+
+impl Record {
+    fn save_if_changed(&mut self) -> io::Result<()> {
+        // Before the save, because a change during it is for the next one.
+        if !self.reminder.is_changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let outcome = (self.save)();
+        match &outcome {
+            Ok(()) if self.has_failed => info!("The {} can be saved again", self.name),
+            Err(why) if !self.has_failed => warn!(
+                "The {} can't be saved ({why}); it stays in memory, and the next try is in {} s",
+                self.name,
+                RETRY.as_secs()
+            ),
+            _ => {}
+        }
+        self.has_failed = outcome.is_err();
+        if self.has_failed {
+            self.reminder.is_changed.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    /// True if it may still change, or is not yet saved.
+    fn is_in_use(&self) -> bool {
+        let is_changed = &self.reminder.is_changed;
+        Arc::strong_count(is_changed) > 1 || is_changed.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A bookkeeper whose timers a test ends: each wait arrives at the test with the sender that ends it.
+    fn start() -> (Bookkeeper, Receiver<(Duration, Sender<Instant>)>) {
+        let (waits, waiting) = unbounded();
+        let timer = move |length| {
+            let (end, ended) = bounded(1);
+            waits.send((length, end)).unwrap();
+            ended
+        };
+        (Bookkeeper::start(timer).unwrap(), waiting)
+    }
+
+    fn end(wait: &Sender<Instant>) {
+        let (now, at) = bounded(1);
+        crossbeam_channel::after(Duration::ZERO)
+            .recv()
+            .map(|instant| now.send(instant))
+            .unwrap()
+            .unwrap();
+        wait.send(at.recv().unwrap()).unwrap();
+    }
+
+    /// A closure that counts its calls, and fails while `fails` holds.
+    fn counting(
+        fails: &Arc<AtomicBool>,
+    ) -> (Receiver<bool>, impl FnMut() -> io::Result<()> + Send + use<>) {
+        let (told, calls) = unbounded();
+        let fails = fails.clone();
+        let save = move || {
+            let fails = fails.load(Ordering::SeqCst);
+            told.send(fails).unwrap();
+            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        };
+        (calls, save)
+    }
+
+    #[test]
+    fn many_changes_are_one_save_and_an_unchanged_record_is_none() {
+        let (bookkeeper, waiting) = start();
+        let fine = Arc::default();
+        let (calls, save) = counting(&fine);
+        let (other_calls, other_save) = counting(&fine);
+        let reminder = bookkeeper.registrar().add("usage", save);
+        let _other = bookkeeper.registrar().add("other", other_save);
+        for _ in 0..3 {
+            reminder.changed();
+        }
+        let (length, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((length, calls.len()), (SAVE_EVERY, 0));
+        reminder.changed();
+        end(&wait);
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(false));
+        reminder.changed();
+        let (length, _wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, SAVE_EVERY);
+        drop(bookkeeper);
+        assert_eq!((calls.len(), other_calls.len()), (1, 0), "the stop saves a last time");
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_again_and_at_the_stop() {
+        let (mut bookkeeper, waiting) = start();
+        let full = Arc::new(AtomicBool::new(true));
+        let (calls, save) = counting(&full);
+        let reminder = bookkeeper.registrar().add("usage", save);
+        reminder.changed();
+        let (_, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        end(&wait);
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(true));
+        let (length, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, RETRY);
+        reminder.changed();
+        end(&wait);
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(true));
+        full.store(false, Ordering::SeqCst);
+        let (length, _wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, RETRY);
+        bookkeeper.stop(Deadline::after(PATIENCE));
+        assert_eq!(calls.try_iter().collect::<Vec<_>>(), [false]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_holds_up_neither_changes_nor_the_stop() {
+        let (mut bookkeeper, waiting) = start();
+        let (release, held) = bounded::<()>(0);
+        let (begun, beginning) = bounded(1);
+        let reminder = bookkeeper.registrar().add("usage", move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+            Ok(())
+        });
+        reminder.changed();
+        let (_, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        end(&wait);
+        beginning.recv_timeout(PATIENCE).unwrap();
+        reminder.changed();
+        let another = bookkeeper.registrar().add("other", || Ok(()));
+        another.changed();
+        bookkeeper.stop(Deadline::after(Duration::from_millis(1)));
+        drop(release);
+    }
+
+    #[test]
+    fn a_record_is_forgotten_with_its_reminder_after_a_last_save() {
+        let (mut bookkeeper, waiting) = start();
+        let saved = Arc::new(AtomicU32::new(0));
+        let lives = Arc::new(Mutex::new(()));
+        let (count, life) = (saved.clone(), lives.clone());
+        let reminder = bookkeeper.registrar().add("usage", move || {
+            drop(life.lock());
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        let other = bookkeeper.registrar().add("other", || Ok(()));
+        reminder.changed();
+        drop(reminder);
+        end(&waiting.recv_timeout(PATIENCE).unwrap().1);
+        // The next round begins after the first one has ended.
+        other.changed();
+        waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!((saved.load(Ordering::SeqCst), Arc::strong_count(&lives)), (1, 1));
+        bookkeeper.stop(Deadline::after(PATIENCE));
+    }
+}
