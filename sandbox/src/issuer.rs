@@ -153,9 +153,13 @@ impl Issuer {
 
     /// True if `token` may be used at `now_ms`.
     pub fn is_valid(&self, token: &str, now_ms: u64) -> bool {
-        self.access
-            .get(token)
-            .is_some_and(|one| now_ms < one.expires_ms && !self.families[one.family].revoked)
+        self.account(token, now_ms).is_some()
+    }
+
+    /// The account of `token`, a number for each login; None if it may not be used at `now_ms`.
+    pub fn account(&self, token: &str, now_ms: u64) -> Option<usize> {
+        let one = self.access.get(token)?;
+        (now_ms < one.expires_ms && !self.families[one.family].revoked).then_some(one.family)
     }
 
     /// Revokes every access token, as an administrator would.

@@ -2,10 +2,14 @@
 
 use serde_json::{Value, json};
 
+mod cache;
 mod completions;
 mod embeddings;
 mod messages;
 mod responses;
+
+pub use cache::PromptCache;
+use cache::{Prompt, UNMARKED_MIN_TOKENS, has_mark};
 
 /// The creation time of everything here.
 const CREATED: u64 = 1_767_225_600; // 2026-01-01T00:00:00Z
@@ -46,28 +50,46 @@ pub fn no_websocket(path: &str) -> Reply {
     refusal(path, 426, "invalid_request_error", "websocket_off", "There is no WebSocket here")
 }
 
-/// The answer to a request with a valid token.
-pub fn answer(method: &str, path: &str, body: &[u8]) -> Reply {
+/// The answer to a request with a valid token, of an account with this `cache`.
+pub fn answer(method: &str, path: &str, body: &[u8], cache: &mut PromptCache) -> Reply {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let streams = request["stream"].as_bool().unwrap_or(false);
     let model = request["model"].as_str().unwrap_or("sandbox-1");
+    let mut prompt = |fields: &[&str], is_cached: bool| cache.take(&request, fields, is_cached);
+    let is_long = |fields: &[&str]| tokens_of(&request, fields) >= UNMARKED_MIN_TOKENS;
     match (method, path) {
-        ("POST", "/v1/messages") if streams => Reply::Events(messages::events(model, &request)),
-        ("POST", "/v1/messages") => Reply::Json(200, messages::whole(model, &request)),
+        ("POST", "/v1/messages") => {
+            let prompt = prompt(&messages::INPUT, has_mark(&request));
+            if streams {
+                Reply::Events(messages::events(model, &request, prompt))
+            } else {
+                Reply::Json(200, messages::whole(model, &request, prompt))
+            }
+        }
         ("POST", "/v1/messages/count_tokens") => {
             Reply::Json(200, json!({"input_tokens": tokens_of(&request, &messages::INPUT)}))
         }
-        ("POST", "/v1/responses") if streams => Reply::Events(responses::events(model, &request)),
-        ("POST", "/v1/responses") => Reply::Json(200, responses::whole(model, &request)),
+        ("POST", "/v1/responses") => {
+            let prompt = prompt(&responses::INPUT, is_long(&responses::INPUT));
+            if streams {
+                Reply::Events(responses::events(model, &request, prompt))
+            } else {
+                Reply::Json(200, responses::whole(model, &request, prompt))
+            }
+        }
         ("POST", "/v1/responses/input_tokens") => Reply::Json(
             200,
             json!({"object": "response.input_tokens",
                    "input_tokens": tokens_of(&request, &responses::INPUT)}),
         ),
-        ("POST", "/v1/chat/completions") if streams => {
-            Reply::Events(completions::events(model, &request))
+        ("POST", "/v1/chat/completions") => {
+            let prompt = prompt(&completions::INPUT, is_long(&completions::INPUT));
+            if streams {
+                Reply::Events(completions::events(model, &request, prompt))
+            } else {
+                Reply::Json(200, completions::whole(model, &request, prompt))
+            }
         }
-        ("POST", "/v1/chat/completions") => Reply::Json(200, completions::whole(model, &request)),
         ("POST", "/v1/embeddings") => match embeddings::whole(model, &request) {
             Ok(list) => Reply::Json(200, list),
             Err(why) => refusal(path, 400, "invalid_request_error", "invalid_value", why),
@@ -119,7 +141,9 @@ fn tokens(value: &Value) -> usize {
         Value::String(text) => text.split_whitespace().count(),
         Value::Array(all) => all.iter().map(tokens).sum(),
         Value::Object(all) => {
-            let texts = all.iter().filter(|(name, _)| !matches!(name.as_str(), "role" | "type"));
+            let texts = all
+                .iter()
+                .filter(|(name, _)| !matches!(name.as_str(), "role" | "type" | "cache_control"));
             texts.map(|(_, value)| tokens(value)).sum()
         }
         _ => 0,
@@ -139,6 +163,10 @@ fn event(data: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn answer(method: &str, path: &str, body: &[u8]) -> Reply {
+        super::answer(method, path, body, &mut PromptCache::default())
+    }
 
     fn events(path: &str) -> Vec<String> {
         let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"a b"}]}"#;
@@ -248,5 +276,39 @@ mod tests {
         let Reply::Json(401, error) = unauthorized("/v1/models") else { panic!() };
         assert_eq!(error["error"]["code"], "invalid_api_key");
         assert!(matches!(answer("GET", "/nowhere", b""), Reply::Json(404, _)));
+    }
+
+    /// `cached` tokens in the usage of each API's answer, whole and as events.
+    #[test]
+    fn usage_tells_what_came_from_the_cache() {
+        let (long, short) = ("word ".repeat(UNMARKED_MIN_TOKENS), "word".to_owned());
+        let message = |text: &str, more: &str| {
+            format!(r#"{{"role":"user","content":[{{"type":"text","text":"{text}"{more}}}]}}"#)
+        };
+        let mark = r#","cache_control":{"type":"ephemeral"}"#;
+        let cases = [
+            ("/v1/messages", "messages", message(&short, mark), "cache_read_input_tokens", 1),
+            ("/v1/messages", "messages", message(&long, ""), "cache_read_input_tokens", 0),
+            ("/v1/responses", "input", message(&long, ""), "cached_tokens", 1024),
+            ("/v1/responses", "input", message(&short, ""), "cached_tokens", 0),
+            ("/v1/chat/completions", "messages", message(&long, ""), "cached_tokens", 1024),
+        ];
+        for (path, field, text, name, expected) in cases {
+            let mut cache = PromptCache::default();
+            let mut ask = |more: &str| {
+                let body = format!(
+                    r#"{{"{field}":[{text}],"stream":{more},"stream_options":{{"include_usage":true}}}}"#
+                );
+                match super::answer("POST", path, body.as_bytes(), &mut cache) {
+                    Reply::Json(_, value) => value.to_string(),
+                    Reply::Events(events) => events.concat(),
+                }
+            };
+            assert!(ask("false").contains(&format!("\"{name}\":0")), "{path}");
+            for streams in ["false", "true"] {
+                let told = ask(streams);
+                assert!(told.contains(&format!("\"{name}\":{expected}")), "{path}: {told:.2000}");
+            }
+        }
     }
 }

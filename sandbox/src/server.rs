@@ -101,6 +101,7 @@ impl Sandbox {
             clock: options.clock.unwrap_or_else(system_clock),
             event_delay: options.event_delay,
             faults: Mutex::default(),
+            caches: Mutex::default(),
             requests: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });

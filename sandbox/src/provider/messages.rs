@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{echo, event, pieces, tokens, tokens_of};
+use super::{Prompt, echo, event, pieces, tokens};
 
-/// The fields that a model reads.
-pub(super) const INPUT: [&str; 3] = ["messages", "system", "tools"];
+/// The fields that a model reads, in the order of the prompt.
+pub(super) const INPUT: [&str; 3] = ["tools", "system", "messages"];
 
 /// The whole answer.
-pub(super) fn whole(model: &str, request: &Value) -> Value {
+pub(super) fn whole(model: &str, request: &Value, prompt: Prompt) -> Value {
     let text = echo(&request["messages"]);
-    let usage = usage(request, tokens(&json!(text)));
+    let usage = usage(prompt, tokens(&json!(text)));
     json!({
         "id": "msg_sandbox", "type": "message", "role": "assistant", "model": model,
         "content": [{"type": "text", "text": text}], "stop_reason": "end_turn",
@@ -18,21 +18,21 @@ pub(super) fn whole(model: &str, request: &Value) -> Value {
     })
 }
 
-fn usage(request: &Value, output_tokens: usize) -> Value {
+fn usage(prompt: Prompt, output_tokens: usize) -> Value {
     json!({
-        "input_tokens": tokens_of(request, &INPUT),
-        "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "input_tokens": prompt.uncached(),
+        "cache_creation_input_tokens": prompt.written, "cache_read_input_tokens": prompt.read,
         "output_tokens": output_tokens, "service_tier": "standard",
     })
 }
 
 /// The same as events.
-pub(super) fn events(model: &str, request: &Value) -> Vec<String> {
+pub(super) fn events(model: &str, request: &Value, prompt: Prompt) -> Vec<String> {
     let text = echo(&request["messages"]);
-    let mut start = whole(model, request);
+    let mut start = whole(model, request, prompt);
     start["content"] = json!([]);
     start["stop_reason"] = Value::Null;
-    start["usage"] = usage(request, 1);
+    start["usage"] = usage(prompt, 1);
     let block = json!({"type": "text", "text": ""});
     let mut events = vec![
         event(&json!({"type": "message_start", "message": start})),
@@ -45,7 +45,7 @@ pub(super) fn events(model: &str, request: &Value) -> Vec<String> {
     }
     events.push(event(&json!({"type": "content_block_stop", "index": 0})));
     let delta = json!({"stop_reason": "end_turn", "stop_sequence": null});
-    let usage = usage(request, tokens(&json!(text)));
+    let usage = usage(prompt, tokens(&json!(text)));
     events.push(event(&json!({"type": "message_delta", "delta": delta, "usage": usage})));
     events.push(event(&json!({"type": "message_stop"})));
     events

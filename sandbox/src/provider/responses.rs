@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{CREATED, echo, event, pieces, tokens, tokens_of};
+use super::{CREATED, Prompt, echo, event, pieces, tokens};
 
-/// The fields that a model reads.
-pub(super) const INPUT: [&str; 3] = ["input", "instructions", "tools"];
+/// The fields that a model reads, in the order of the prompt.
+pub(super) const INPUT: [&str; 3] = ["tools", "instructions", "input"];
 
 const ITEM_ID: &str = "msg_sandbox";
 
@@ -16,17 +16,16 @@ const CHOSEN: [&str; 10] = [
 ];
 
 /// The whole answer.
-pub(super) fn whole(model: &str, request: &Value) -> Value {
+pub(super) fn whole(model: &str, request: &Value, prompt: Prompt) -> Value {
     let text = echo(&request["input"]);
-    let input = tokens_of(request, &INPUT);
     let output = tokens(&json!(text));
     let mut response = unfinished(model, request);
     response["status"] = "completed".into();
     response["output"] = json!([item("completed", &json!([part(&text)]))]);
     response["usage"] = json!({
-        "input_tokens": input, "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens": prompt.tokens, "input_tokens_details": {"cached_tokens": prompt.read},
         "output_tokens": output, "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": input + output,
+        "total_tokens": prompt.tokens + output,
     });
     response
 }
@@ -61,7 +60,7 @@ fn part(text: &str) -> Value {
 }
 
 /// The same as events.
-pub(super) fn events(model: &str, request: &Value) -> Vec<String> {
+pub(super) fn events(model: &str, request: &Value, prompt: Prompt) -> Vec<String> {
     let text = echo(&request["input"]);
     let start = unfinished(model, request);
     let in_item = |kind: &str, name: &str, value: Value| {
@@ -88,7 +87,7 @@ pub(super) fn events(model: &str, request: &Value) -> Vec<String> {
         of_text("response.output_text.done", "text", &text),
         in_item("response.content_part.done", "part", part(&text)),
         of_item("response.output_item.done", item("completed", &json!([part(&text)]))),
-        json!({"type": "response.completed", "response": whole(model, request)}),
+        json!({"type": "response.completed", "response": whole(model, request, prompt)}),
     ]);
     for (number, data) in all.iter_mut().enumerate() {
         data["sequence_number"] = number.into();

@@ -1,5 +1,6 @@
 //! The answers to all requests: the issuer's endpoints, the person's page, controls for tests, and the provider's API.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::issuer::{Issuer, Outcome};
 use crate::manners::answer::{Answer, Values, fill, of_api};
 use crate::manners::request::TokenRequest;
 use crate::manners::{Manners, Template};
-use crate::provider::{self, Reply};
+use crate::provider::{self, PromptCache, Reply};
 use crate::server::Clock;
 
 /// The largest accepted request body.
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub(super) clock: Clock,
     pub(super) issuer: Mutex<Issuer>,
     pub(super) faults: Mutex<Faults>,
+    /// The prompt cache of each account.
+    pub(super) caches: Mutex<HashMap<usize, PromptCache>>,
     pub(super) requests: AtomicU64,
     pub(super) refused: AtomicU64,
 }
@@ -221,23 +224,26 @@ impl State {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = lock(&self.faults).next_at_provider().unwrap_or_default();
         // Before a stall, during which the token may expire.
-        let valid = credential(&request)
-            .is_some_and(|token| lock(&self.issuer).is_valid(&token, self.now_ms()));
+        let account = credential(&request)
+            .and_then(|token| lock(&self.issuer).account(&token, self.now_ms()));
         stall(fault.stall);
-        if !valid {
+        if account.is_none() {
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
         if fault.status.is_some() {
             return send(request, fault.instead_of(json_answer(200, &json!({}))));
         }
-        if !valid && let Some(template) = &self.manners.api.stale_token {
+        if account.is_none()
+            && let Some(template) = &self.manners.api.stale_token
+        {
             return send(request, of_api(template));
         }
         let reply = if field(&request, "upgrade").is_some() {
             provider::no_websocket(path)
-        } else if valid && self.has_headers(&request) {
+        } else if let Some(account) = account.filter(|_| self.has_headers(&request)) {
             let method = request.method().as_str().to_owned();
-            provider::answer(&method, path, body)
+            let mut caches = lock(&self.caches);
+            provider::answer(&method, path, body, caches.entry(account).or_default())
         } else {
             provider::unauthorized(path)
         };
