@@ -303,6 +303,7 @@ mod tests {
             query: Vec::new(),
             egress: Egress::default(),
             max_in_flight: 1,
+            weight: 1,
         };
         assert_eq!(
             endpoints(&provider),

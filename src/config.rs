@@ -186,6 +186,8 @@ pub enum SelectionStrategy {
     RoundRobin,
     /// A random provider.
     Random,
+    /// The same provider for all requests of a conversation.
+    Sticky,
 }
 
 /// One entry of `model_routes`: a pattern and its candidates.
@@ -237,6 +239,8 @@ pub struct ProviderConfig {
     pub egress: Egress,
     /// The most requests in flight, so that a slow provider leaves workers to the others.
     pub max_in_flight: u64,
+    /// Its share among the providers of one priority.
+    pub weight: u64,
 }
 
 impl ProviderConfig {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::assemble::timeouts;
 use crate::config::{self, Config, ListenAddress, Settings};
+use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
 
@@ -18,6 +19,15 @@ pub(super) fn unchanged(
         && before.token_store == settings.token_store
         && timeouts(&before.limits) == timeouts(&settings.limits);
     old.providers.iter().find(|own| own.config == *provider).filter(|_| same_place).cloned()
+}
+
+/// The cooldown of a provider, which continues if only its weight is new.
+pub(super) fn cooldown_of(provider: &config::ProviderConfig, old: Option<&Proxy>) -> Arc<Cooldown> {
+    let is_it = |own: &&Arc<Provider>| {
+        config::ProviderConfig { weight: provider.weight, ..own.config.clone() } == *provider
+    };
+    let before = old.and_then(|old| old.providers.iter().find(is_it));
+    before.map_or_else(Arc::default, |own| own.cooldown.clone())
 }
 
 /// The request counts of a provider, which continue after a change: the slug identifies it, whatever else is new.

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile
 use crate::credential::claims::ClaimFields;
 use crate::credential::{RefreshedSource, Source};
 use crate::current::chains::{Chains, Plan};
-use crate::current::changes::{ListenSettings, counts_of, unchanged};
+use crate::current::changes::{ListenSettings, cooldown_of, counts_of, unchanged};
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
@@ -167,7 +167,7 @@ impl Parts {
                 "Provider {} has no credential: {why}", config.name
             );
         }
-        let (cooldown, claims) = <(Arc<Cooldown>, ClaimFields)>::default();
+        let (cooldown, claims) = (cooldown_of(config, old), ClaimFields::default());
         let cooldown_sender = self.share_cooldown(key, &config.slug, &cooldown);
         let metrics = self.metrics.of_provider(&config.name);
         let config = config.clone();

@@ -2,13 +2,35 @@
 
 use std::io::{self, ErrorKind, Read};
 
-use crate::http::message::BodyLength;
+use crate::http::message::{BodyLength, Headers};
+use crate::proxy::conversation;
 use crate::proxy::held::{HeldBytes, Permit};
 use crate::proxy::model::{self, ModelField};
 
 /// The first part of a body that is read before a search for its model, and its growth.
 const FIRST_LOOK_BYTES: u64 = 16 * 1024;
 const LOOK_GROWTH: u64 = 8;
+
+/// The parts of a body that decide about its provider.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    /// True if the model does.
+    pub model: bool,
+    /// The header of a request whose conversation does.
+    pub conversation: Option<&'a Headers>,
+}
+
+impl Wanted<'_> {
+    fn is_some(self) -> bool {
+        self.model || self.conversation.is_some()
+    }
+
+    /// True if more than this `start` of the body need not be read for them.
+    fn is_told_by(self, start: &[u8]) -> bool {
+        let is_told = |headers| !is_object(start) || conversation::is_told(headers, start);
+        (!self.model || model::find(start).is_some()) && self.conversation.is_none_or(is_told)
+    }
+}
 
 /// A request's body as it is sent.
 #[derive(Debug)]
@@ -42,28 +64,28 @@ pub(crate) enum TakenBody {
 
 impl TakenBody {
     /// Takes a body framed by `length` from `body`: held up to `held_max` bytes. Of a larger body it reads as much as
-    /// it needs to find the model, if that is `wanted`. Errors carry a `BodyFault`.
+    /// tells what is `wanted`. Errors carry a `BodyFault`.
     pub(crate) fn take(
         length: BodyLength,
         body: &mut dyn Read,
         held_max: u64,
-        model_is_wanted: bool,
+        wanted: Wanted<'_>,
     ) -> io::Result<Self> {
         let mut bytes = Vec::new();
         match length {
             BodyLength::Absent => Ok(Self::Absent),
             BodyLength::Sized(declared) if declared > held_max => {
                 let mut look_at = FIRST_LOOK_BYTES.min(held_max);
-                while model_is_wanted && (bytes.len() as u64) < look_at {
+                while wanted.is_some() && (bytes.len() as u64) < look_at {
                     let more = look_at - bytes.len() as u64;
                     if body.take(more).read_to_end(&mut bytes)? == 0 {
                         break;
                     }
-                    if model::find(&bytes).is_none() {
+                    if !wanted.is_told_by(&bytes) {
                         look_at = (look_at * LOOK_GROWTH).min(held_max);
                     }
                 }
-                if model_is_wanted && hides_model(&bytes) {
+                if wanted.model && hides_model(&bytes) {
                     let length = usize::try_from(declared).map_err(|_| ErrorKind::OutOfMemory)?;
                     if let Some(held) = HeldBytes::beyond(&bytes, length, body)? {
                         return Ok(Self::Held(held));
@@ -81,7 +103,7 @@ impl TakenBody {
                 if is_whole {
                     return HeldBytes::joined(&[&bytes]).map(Self::Held);
                 }
-                if model_is_wanted
+                if wanted.model
                     && hides_model(&bytes)
                     && let Some(held) = HeldBytes::beyond_of_any_length(&mut bytes, body)?
                 {
@@ -149,8 +171,10 @@ fn hides_model(start: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    const MODEL: Wanted<'_> = Wanted { model: true, conversation: None };
+
     fn take(length: BodyLength, text: &str, held_max: u64) -> TakenBody {
-        TakenBody::take(length, &mut text.as_bytes(), held_max, true).unwrap()
+        TakenBody::take(length, &mut text.as_bytes(), held_max, MODEL).unwrap()
     }
 
     #[test]
@@ -179,7 +203,7 @@ mod tests {
             let length = text.len() as u64;
             let mut rest = text.as_bytes();
             let taken =
-                TakenBody::take(BodyLength::Sized(length), &mut rest, held_max, true).unwrap();
+                TakenBody::take(BodyLength::Sized(length), &mut rest, held_max, MODEL).unwrap();
             let field = taken.model().unwrap();
             let Some(TakenBody::Streamed(declared, start)) = taken.renamed(&field, "longer") else {
                 panic!()
@@ -189,7 +213,9 @@ mod tests {
             assert_eq!(whole, text.replace("\"old\"", "\"longer\"").as_bytes());
         }
         let text = r#"{"model":"a"}"#;
-        let taken = TakenBody::take(BodyLength::Sized(99), &mut text.as_bytes(), 9, false).unwrap();
+        let nothing = Wanted::default();
+        let taken =
+            TakenBody::take(BodyLength::Sized(99), &mut text.as_bytes(), 9, nothing).unwrap();
         assert!(
             matches!(taken, TakenBody::Streamed(_, start) if start.is_empty()),
             "nobody wants it"
@@ -211,5 +237,38 @@ mod tests {
         for length in [BodyLength::Sized(file.len() as u64), BodyLength::Chunked] {
             assert!(!take(length, &file, 1000).is_held());
         }
+    }
+
+    /// A large body is read only as far as it tells its conversation, and no file is.
+    #[test]
+    fn the_start_of_a_streamed_body_tells_its_conversation() {
+        let headers = Headers::new();
+        let wanted = Wanted { model: false, conversation: Some(&headers) };
+        let read = |before: usize, wanted: Wanted<'_>| {
+            let text = format!(
+                r#"{{"x":"{}","messages":[{{"role":"user","content":"hi"}}],"y":"{}"}}"#,
+                "x".repeat(before),
+                "y".repeat(600_000)
+            );
+            let length = BodyLength::Sized(text.len() as u64);
+            match TakenBody::take(length, &mut text.as_bytes(), 500_000, wanted).unwrap() {
+                TakenBody::Streamed(_, start) => start.len() as u64,
+                _ => panic!("held"),
+            }
+        };
+        assert_eq!(read(0, wanted), FIRST_LOOK_BYTES);
+        assert_eq!(read(20_000, wanted), FIRST_LOOK_BYTES * LOOK_GROWTH);
+        assert_eq!(read(550_000, wanted), 500_000, "no more than may be held");
+        assert_eq!(read(20_000, Wanted::default()), 0);
+        let mut headers = Headers::new();
+        headers.push("session_id", "s");
+        let wanted = Wanted { conversation: Some(&headers), ..wanted };
+        assert_eq!(read(550_000, wanted), FIRST_LOOK_BYTES);
+        let file = "x".repeat(600_000);
+        let length = BodyLength::Sized(600_000);
+        let taken = TakenBody::take(length, &mut file.as_bytes(), 500_000, wanted).unwrap();
+        assert!(
+            matches!(taken, TakenBody::Streamed(_, start) if start.len() as u64 == FIRST_LOOK_BYTES)
+        );
     }
 }

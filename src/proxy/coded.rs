@@ -1,6 +1,7 @@
-//! Request bodies with a hidden model: compressed ones are inflated for it, and unreadable ones cause a warning. Only
-//! requests that depend on `model_routes` come here.
+//! Request bodies with a hidden model or conversation: compressed ones are inflated for it, and unreadable ones cause a
+//! warning if the model decides. Only requests that depend on `model_routes` or on their conversation come here.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -65,6 +66,25 @@ pub(super) fn by_model<'p, P>(
         return Ok((body, candidates));
     }
     Ok((reader.for_renaming(body).map_err(Stop::of_body)?, candidates))
+}
+
+/// The start of the request's body as far as it is at hand, inflated up to `replay_body_bytes`; None without a body.
+pub(super) fn readable<'b>(
+    limits: &Limits,
+    head: &RequestHead,
+    body: &'b TakenBody,
+) -> Option<Cow<'b, [u8]>> {
+    let bytes = match body.sent() {
+        TakenBody::Held(bytes) | TakenBody::Recoded(bytes) => &**bytes,
+        TakenBody::Coded { plain, .. } => plain,
+        TakenBody::Streamed(_, start) => start,
+        TakenBody::Absent | TakenBody::Glimpsed { .. } => return None,
+    };
+    if is_object(bytes) || !head.headers.contains("content-encoding") {
+        return Some(Cow::Borrowed(bytes));
+    }
+    let most = usize::try_from(limits.replay_body_bytes).unwrap_or(usize::MAX);
+    inflate::beginning(bytes, most).map(|(plain, _)| Cow::Owned(plain))
 }
 
 /// Reads the body of one request.

@@ -5,12 +5,13 @@ use std::io::Write;
 use log::{Level, debug};
 
 use crate::clock::Stopwatch;
-use crate::config::{ProviderKind, SelectionStrategy};
+use crate::config::ProviderKind;
 use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::{After, Request, Service};
 use crate::proxy::api::api_of;
-use crate::proxy::choice::{Candidate, Queue};
+use crate::proxy::body::Wanted;
+use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::cut::Cut;
 use crate::proxy::failover::{choose, forward, take_body};
 use crate::proxy::incoming::{CountingReader, Progress};
@@ -102,9 +103,9 @@ fn answer<'p>(
             rights.check(&provider.config)?;
             // A request that can't be sent is refused before its body is read.
             provider.wait_for_credential(&proxy.clock)?;
-            let body = take_body(proxy, request, false)?;
+            let body = take_body(proxy, request, Wanted::default())?;
             let only = vec![Candidate::alone(provider)];
-            let only = Queue::new(only, SelectionStrategy::Priority, 0);
+            let only = Queue::new(only, Sharing::InOrder);
             forward(proxy, request, &target, body, only, reply, record, stopwatch)
         }
         Route::Any => {

@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::Stopwatch;
+use crate::config::SelectionStrategy;
 use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
 use crate::proxy::api::api_of;
 use crate::proxy::attempt::{Answered, Outgoing, attempt};
-use crate::proxy::body::TakenBody;
-use crate::proxy::choice::Queue;
+use crate::proxy::body::{TakenBody, Wanted};
+use crate::proxy::choice::{Candidate, Queue, Sharing};
+use crate::proxy::conversation::conversation;
 use crate::proxy::cut::Cut;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::send_whole;
@@ -21,7 +23,7 @@ use crate::proxy::reply::Reply;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
-use crate::proxy::{coded, headers, location, verdict};
+use crate::proxy::{choice, coded, headers, location, verdict};
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;
@@ -58,23 +60,52 @@ pub(super) fn choose<'p>(
         // A request that can't be sent is refused before its body is read.
         only.provider.wait_for_credential(&proxy.clock)?;
     }
-    let body = take_body(proxy, request, by_model)?;
+    let is_sticky = proxy.settings.selection_strategy == SelectionStrategy::Sticky;
+    let is_told = !is_sticky || !by_model && !choice::has_equals(&by_api);
+    let conversation = (!is_told).then_some(&head.headers);
+    let body = take_body(proxy, request, Wanted { model: by_model, conversation })?;
     let limits = &proxy.settings.limits;
     let (body, candidates) =
         if by_model { coded::by_model(limits, request, body, serving)? } else { (body, by_api) };
-    let is_one_of_several = candidates.len() > 1;
-    let turn = if is_one_of_several { proxy.turns.fetch_add(1, Ordering::Relaxed) } else { 0 };
-    Ok((body, Queue::new(candidates, proxy.settings.selection_strategy, turn)))
+    let sharing = if candidates.len() > 1 {
+        sharing(proxy, head, &body, &candidates)
+    } else {
+        Sharing::InOrder
+    };
+    Ok((body, Queue::new(candidates, sharing)))
+}
+
+/// The way in which equal candidates of a request share.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn sharing<P>(
+    proxy: &Proxy,
+    head: &RequestHead,
+    body: &TakenBody,
+    candidates: &[Candidate<'_, P>],
+) -> Sharing {
+    let turn = || proxy.turns.fetch_add(1, Ordering::Relaxed);
+    match proxy.settings.selection_strategy {
+        SelectionStrategy::Priority => Sharing::InOrder,
+        SelectionStrategy::RoundRobin => Sharing::InTurn(turn()),
+        SelectionStrategy::Random => Sharing::AtRandom(turn()),
+        SelectionStrategy::Sticky if !choice::has_equals(candidates) => Sharing::InOrder,
+        SelectionStrategy::Sticky => {
+            let start = coded::readable(&proxy.settings.limits, head, body);
+            let own = conversation(&head.headers, start.as_deref());
+            own.map_or(Sharing::InOrder, Sharing::ByConversation)
+        }
+    }
 }
 
 /// Reads the body up to `replay_body_bytes`, so that it can be sent again; a larger one is streamed.
 pub(super) fn take_body(
     proxy: &Proxy,
     request: &mut Request<'_>,
-    by_model: bool,
+    wanted: Wanted<'_>,
 ) -> Result<TakenBody, Stop> {
     let held_max = proxy.settings.limits.replay_body_bytes;
-    let taken = TakenBody::take(request.head.body, request.body, held_max, by_model);
+    let taken = TakenBody::take(request.head.body, request.body, held_max, wanted);
     taken.map_err(Stop::of_body)
 }
 

@@ -195,6 +195,7 @@ mod tests {
             query: Vec::new(),
             egress: Egress::default(),
             max_in_flight: 1,
+            weight: 1,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::proxy::skim::Skimmer;
+
 /// The top-level member `model` of a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelField {
@@ -16,7 +18,7 @@ pub struct ModelField {
 pub fn find(bytes: &[u8]) -> Option<ModelField> {
     let mut found = None;
     // A cut or invalid text ends the search; earlier findings count.
-    let _ = ModelScanner { bytes, at: 0 }.object(&mut found);
+    let _ = members(&mut Skimmer::new(bytes), &mut found);
     found
 }
 
@@ -35,95 +37,18 @@ pub(crate) fn quoted(name: &str) -> String {
     serde_json::Value::from(name).to_string()
 }
 
-/// Reads a JSON text from left to right, with just enough of RFC 8259 to skip values.
-struct ModelScanner<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl ModelScanner<'_> {
-    fn object(&mut self, found: &mut Option<ModelField>) -> Option<()> {
-        self.expect(b'{')?;
-        loop {
-            let key = self.string()?;
-            self.expect(b':')?;
-            if self.peek()? == b'"' && self.text(&key).as_deref() == Some("model") {
-                let place = self.string()?;
-                let name = self.text(&place)?;
-                *found = Some(ModelField { name, place });
-            } else {
-                self.skip_value()?;
-            }
-            self.expect(b',')?;
+fn members(skim: &mut Skimmer<'_>, found: &mut Option<ModelField>) -> Option<()> {
+    skim.expect(b'{')?;
+    loop {
+        let key = skim.key()?;
+        if skim.peek()? == b'"' && skim.is(&key, "model") {
+            let place = skim.string()?;
+            let name = skim.text(&place)?;
+            *found = Some(ModelField { name, place });
+        } else {
+            skim.skip_value()?;
         }
-    }
-
-    /// The next byte that is not white space.
-    fn peek(&mut self) -> Option<u8> {
-        while matches!(self.bytes.get(self.at)?, b' ' | b'\t' | b'\r' | b'\n') {
-            self.at += 1;
-        }
-        self.bytes.get(self.at).copied()
-    }
-
-    fn expect(&mut self, wanted: u8) -> Option<()> {
-        (self.peek()? == wanted).then(|| self.at += 1)
-    }
-
-    /// The place of the next string, including its quotes.
-    fn string(&mut self) -> Option<Range<usize>> {
-        if self.peek()? != b'"' {
-            return None;
-        }
-        let start = self.at;
-        self.at += 1;
-        loop {
-            match self.bytes.get(self.at)? {
-                b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
-        self.at += 1;
-        Some(start..self.at)
-    }
-
-    fn text(&self, place: &Range<usize>) -> Option<String> {
-        serde_json::from_slice(&self.bytes[place.clone()]).ok()
-    }
-
-    fn skip_value(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
-        loop {
-            match self.peek()? {
-                b'"' => {
-                    self.string()?;
-                }
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
-                }
-                b'}' | b']' => {
-                    depth = depth.checked_sub(1)?;
-                    self.at += 1;
-                }
-                b',' | b':' if depth > 0 => self.at += 1,
-                _ => self.skip_word()?,
-            }
-            if depth == 0 {
-                return Some(());
-            }
-        }
-    }
-
-    /// Skips a number, `true`, `false` or `null`.
-    fn skip_word(&mut self) -> Option<()> {
-        let start = self.at;
-        while matches!(self.bytes.get(self.at)?, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.')
-        {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
+        skim.expect(b',')?;
     }
 }
 

@@ -55,6 +55,7 @@ mod simulate_chain; // a whole proxy through orders, reloads, restarts and disks
 mod simulate_hosts; // several hosts on one chain, in virtual time
 #[cfg(feature = "slow-tests")]
 mod slow; // floods, disks, clocks and browsers, against the real binary
+mod sticky; // conversations stay at their account
 mod stream; // each event arrives before the next is sent
 mod supervisor; // what systemd is told
 mod support; // what they share

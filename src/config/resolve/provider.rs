@@ -8,13 +8,14 @@ use crate::config::resolve::sources::{NamedSecret, Sources};
 use crate::config::resolve::{client_certificate, egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
-    AuthType, Credential, Egress, FileFormat, Missing, ProviderConfig, ProviderKind, Settings,
-    WatchedFile, base_url, slug,
+    AuthType, Credential, Egress, FileFormat, Missing, ProviderConfig, ProviderKind,
+    SelectionStrategy, Settings, WatchedFile, base_url, slug,
 };
 use crate::secret::Secret;
 
 /// Bounds of the numbers.
 const IN_FLIGHT_MAX: u64 = 65_535;
+const WEIGHT_MAX: u64 = 1000;
 
 /// Keys of the original family of configuration files that evertoken does not use.
 const UNUSED: [&str; 1] = ["streaming_mode"];
@@ -64,6 +65,7 @@ pub(super) fn read(
             1,
             IN_FLIGHT_MAX,
         ),
+        weight: read_weight(section, settings),
         name,
         slug,
         kind,
@@ -72,6 +74,16 @@ pub(super) fn read(
     request_fields::check_use(section, &provider);
     section.finish(&UNUSED);
     provider
+}
+
+/// The provider's share among those of one priority. Who gives one expects that it counts.
+fn read_weight(section: &Section<'_>, settings: &Settings) -> u64 {
+    if section.has("weight") && settings.selection_strategy == SelectionStrategy::Priority {
+        let message = "'weight' has no effect while settings.selection_strategy is \"priority\": set that to \"sticky\", \
+                       \"round_robin\" or \"random\"";
+        section.warn("weight", message);
+    }
+    section.integer("weight", 1, 1, WEIGHT_MAX)
 }
 
 /// Warns if the credential could be read on its way.

@@ -75,6 +75,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
                 ("priority", SelectionStrategy::Priority),
                 ("round_robin", SelectionStrategy::RoundRobin),
                 ("random", SelectionStrategy::Random),
+                ("sticky", SelectionStrategy::Sticky),
             ],
         ),
     };
@@ -251,11 +252,11 @@ mod tests {
             ),
             (
                 "selection_strategy: best",
-                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", not \"best\"",
+                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", \"sticky\", not \"best\"",
             ),
             (
                 "selection_strategy: roundrobin",
-                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", not \
+                "f:1:32: 'selection_strategy' must be one of \"priority\", \"round_robin\", \"random\", \"sticky\", not \
                  \"roundrobin\"; did you mean \"round_robin\"?",
             ),
         ];

@@ -968,6 +968,44 @@ fn numbers_on_both_sides_of_their_limits() {
 }
 
 #[test]
+fn weights_are_whole_shares() {
+    let with = |strategy: &str, weight: &str| {
+        document(
+            &format!("selection_strategy: {strategy}"),
+            &format!("auth_type: none\nweight: {weight}"),
+        )
+    };
+    for weight in [1, 1000] {
+        assert_eq!(fine(&with("sticky", &weight.to_string())).providers[0].weight, weight);
+    }
+    assert_eq!(fine(&document("", "auth_type: none")).providers[0].weight, 1);
+    for wrong in ["0", "-1", "1.5", "1001", "99999999999999999999", "heavy", "[1]"] {
+        let found = told(&with("random", wrong));
+        let shown = if wrong == "heavy" { "\"heavy\"" } else { wrong };
+        let shown = if wrong == "[1]" { "a list" } else { shown };
+        let expected =
+            format!("f:7:13: 'weight' must be a whole number from 1 to 1000, not {shown}");
+        assert_eq!(found, [expected]);
+    }
+    let hint = "f:7:13: 'weight' must be a whole number from 1 to 1000, not \"2\"; write it without quotes";
+    assert_eq!(told(&with("random", "\"2\"")), [hint]);
+    // A share of what nobody shares.
+    let (_, warnings) = resolve(&with("priority", "2"), "f", &sources()).unwrap();
+    assert_eq!(
+        warnings[0].to_string(),
+        "f:7:13: warning: 'weight' has no effect while settings.selection_strategy is \"priority\": set that to \
+         \"sticky\", \"round_robin\" or \"random\""
+    );
+    // It belongs to a provider, and not to its place in a route.
+    let routes = "model_routes: {'*': [{provider: P, weight: 2}]}\n";
+    let found = told(&format!("{}{routes}", document("", "auth_type: none")));
+    assert!(
+        found[0].contains("unknown key 'weight'") && found[0].contains("a provider"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn a_credential_that_goes_over_the_network_as_it_is_is_said() {
     let warning = "f:5:15: warning: 'base_url' is http and leads to another machine, so the credential goes \
                    over the network unencrypted; use https where that machine can";

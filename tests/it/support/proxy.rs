@@ -13,6 +13,7 @@ use evertoken::testing::Config;
 use evertoken::testing::Environment;
 use evertoken::testing::Supervisor;
 use evertoken::testing::{Problem, Sources, resolve};
+use sandbox::Sandbox;
 
 use super::client::{Answer, ask};
 
@@ -78,6 +79,20 @@ impl Builder {
              refresh_token_env: REFRESH_TOKEN\n{more}"
         );
         self.provider(name, "anthropic", url, &lines)
+    }
+
+    /// Adds a provider whose token comes from a login of its own at `sandbox`: an account.
+    pub(crate) fn account(self, name: &str, sandbox: &Sandbox, more: &str) -> Self {
+        let (secret, token) = (format!("{name}_CLIENT_SECRET"), format!("{name}_REFRESH_TOKEN"));
+        let lines = format!(
+            "{more}\nauto_refresh_config:\n  token_url: \"{}/oauth/token\"\n  client_id_env: CLIENT_ID\n  \
+             client_secret_env: {secret}\n  refresh_token_env: {token}",
+            sandbox.url()
+        );
+        self.variable("CLIENT_ID", sandbox::issuer::CLIENT_ID)
+            .variable(&secret, &sandbox.client_secret())
+            .variable(&token, &sandbox.login())
+            .provider(name, "anthropic", &sandbox.url(), &lines)
     }
 
     /// Makes evertoken reach every provider so far through `proxy`.
