@@ -1,134 +1,356 @@
-//! The rate-limit fields of an answer. Pure.
+//! The rate-limit fields of an answer, as windows: how much of each is left, and when it is full again. Pure.
+//!
+//! Whatever a field says that can't be right (a negative number, a time in the past, another unit) is passed over,
+//! and leaves the window without that value.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::http::message::Headers;
 
-/// Anthropic's limits, by the beginnings of their fields: `…-remaining` and `…-reset` (RFC 3339, or seconds since
-/// 1970).
-const ANTHROPIC_LIMITS: [&str; 5] = [
-    "anthropic-ratelimit-unified",
-    "anthropic-ratelimit-requests",
-    "anthropic-ratelimit-tokens",
-    "anthropic-ratelimit-input-tokens",
-    "anthropic-ratelimit-output-tokens",
-];
-/// `OpenAI`'s limits: `x-ratelimit-remaining-…` and `x-ratelimit-reset-…` (`6m0s`).
-const OPENAI_LIMITS: [&str; 2] = ["requests", "tokens"];
+mod draft;
+mod part;
+mod values;
 
-/// The time until the latest reset of a limit that is used up.
-pub(crate) fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
-    let text = |name: String| {
-        headers.first(&name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim)
-    };
-    let anthropic = ANTHROPIC_LIMITS.iter().filter_map(|limit| {
-        let is_over = text(format!("{limit}-remaining")) == Some("0")
-            || text(format!("{limit}-status")) == Some("rejected");
-        let reset = text(format!("{limit}-reset")).filter(|_| is_over)?;
-        let at = Timestamp::parse_rfc3339(reset)
-            .or_else(|| reset.parse().ok().map(Timestamp::from_secs))?;
-        u64::try_from(at.millis_since(now)).ok().map(Duration::from_millis)
-    });
-    let openai = OPENAI_LIMITS.iter().filter_map(|limit| {
-        let is_over = text(format!("x-ratelimit-remaining-{limit}")) == Some("0");
-        parse_duration(text(format!("x-ratelimit-reset-{limit}")).filter(|_| is_over)?)
-    });
-    anthropic.chain(openai).max()
+use part::{Part, UNNAMED};
+use values::{Reset, percent, reset_after, reset_at};
+
+/// The most windows of one answer, and of one provider; further ones are passed over.
+pub(crate) const WINDOWS_MAX: usize = 12;
+/// The longest name of a window, because names become labels of metrics; longer ones are passed over.
+pub(crate) const NAME_MAX_BYTES: usize = 32;
+/// Anthropic's summary of its 5-hour and weekly windows, if it does not say which of them it is about.
+const UNIFIED: &[u8] = b"unified";
+/// Anthropic's extra usage, which is paid for and often turned off.
+const OVERAGE: &[u8] = b"overage";
+
+/// The requests that a window limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Scope {
+    /// All requests of the account.
+    Account,
+    /// Those for a family of models, which the window's name has after its `_`: `7d_opus`.
+    Family,
+    /// Some requests, but evertoken does not know which: the window is shown, and decides nothing.
+    Unknown,
 }
 
-/// `1s`, `6m0s`, `20ms`, `1h2m3.5s`; a bare number means seconds.
-fn parse_duration(mut text: &str) -> Option<Duration> {
-    let mut total = Duration::ZERO;
-    while !text.is_empty() {
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, rest) = text.split_at(end);
-        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (unit, rest) = rest.split_at(end);
-        let seconds = match unit {
-            "ms" => 0.001,
-            "" | "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return None,
-        };
-        let part = number.parse::<f64>().ok()? * seconds;
-        total = total.checked_add(Duration::try_from_secs_f64(part).ok()?)?;
-        text = rest;
-    }
-    Some(total)
+/// One window, as an answer states it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Reading<'a> {
+    /// Its name, with the case of the field.
+    pub name: &'a [u8],
+    /// The requests that it limits.
+    pub scope: Scope,
+    /// The share that is left, from 0 to 1, if the answer says it.
+    pub remaining_ratio: Option<f64>,
+    /// The time of its reset, if the answer says a usable one.
+    pub reset_at: Option<Timestamp>,
+    /// The time until which the window, which is used up, has nothing for further requests; None if something is
+    /// left, or its reset has passed.
+    pub used_up_until: Option<Timestamp>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The time for which a window without a reset counts as used up.
+const UNKNOWN_RESET_MS: i64 = 60_000;
 
-    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-
-    #[test]
-    fn resets_of_used_up_limits() {
-        type Fields = &'static [(&'static str, &'static str)];
-        let cases: [(Fields, Option<u64>); 10] = [
-            (
-                &[("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "6m0s")],
-                Some(360_000),
-            ),
-            (
-                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "20ms")],
-                Some(20),
-            ),
-            (
-                &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1h1.5s")],
-                Some(3_601_500),
-            ),
-            (&[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "ages")], None),
-            (&[("x-ratelimit-remaining-tokens", "5"), ("x-ratelimit-reset-tokens", "9s")], None),
-            (
-                &[
-                    ("anthropic-ratelimit-requests-remaining", "0"),
-                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
-                ],
-                Some(5_000),
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-tokens-remaining", "9"),
-                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:00:05Z"),
-                ],
-                None,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-unified-status", "rejected"),
-                    ("anthropic-ratelimit-unified-reset", "1800000040"),
-                ],
-                Some(40_000),
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-unified-status", "rejected"),
-                    ("anthropic-ratelimit-unified-reset", "1700000000"),
-                ],
-                None,
-            ),
-            (
-                &[
-                    ("anthropic-ratelimit-requests-remaining", "0"),
-                    ("anthropic-ratelimit-requests-reset", "2027-01-15T08:00:05Z"),
-                    ("anthropic-ratelimit-tokens-remaining", "0"),
-                    ("anthropic-ratelimit-tokens-reset", "2027-01-15T08:01:00Z"),
-                ],
-                Some(60_000),
-            ),
-        ];
-        for (fields, expected_ms) in cases {
-            let mut headers = Headers::new();
-            for (name, value) in fields {
-                headers.push(*name, *value);
-            }
-            let reset = reset(&headers, NOW);
-            assert_eq!(reset, expected_ms.map(Duration::from_millis), "{fields:?}");
+/// The windows that an answer states.
+// Not one pass for each name: most answers have none of these fields.
+pub(crate) fn read(headers: &Headers, now: Timestamp) -> Vec<Reading<'_>> {
+    let mut fields = headers.iter().filter_map(|(name, value)| Some((kind(name)?, value)));
+    match fields.next() {
+        None => Vec::new(),
+        Some(first) => {
+            let mut draft = Draft::new(now);
+            draft.add(first);
+            fields.for_each(|field| draft.add(field));
+            draft.finish()
         }
     }
 }
+
+/// The time until the latest reset of a window that is used up, of a provider that refused a request. Extra usage
+/// adds to the other windows, so its end is none of theirs.
+pub(crate) fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
+    let readings = read(headers, now);
+    let used_up = readings.iter().filter(|one| one.used_up_until.is_some() && one.name != OVERAGE);
+    let until = used_up.filter_map(|one| one.reset_at).max()?;
+    u64::try_from(until.millis_since(now)).ok().map(Duration::from_millis)
+}
+
+/// A field about rate limits, by the family of its name; the rest of the name goes with it.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// `anthropic-ratelimit-…`.
+    Anthropic(&'a [u8]),
+    /// `x-ratelimit-…`, `x-rate-limit-…` and `ratelimit-…`.
+    Plain(&'a [u8]),
+    /// `x-codex-…`.
+    Codex(&'a [u8]),
+    /// `ratelimit` and `ratelimit-policy` (draft-ietf-httpapi-ratelimit-headers).
+    Draft,
+}
+
+/// The kind of the field called `name`; None for the others, which are most.
+#[inline]
+fn kind(name: &[u8]) -> Option<Kind<'_>> {
+    match name.first()? | 0x20 {
+        b'a' => strip(name, b"anthropic-ratelimit-").map(Kind::Anthropic),
+        b'x' => of_x(name.get(2..)?),
+        b'r' => {
+            let rest = strip(name, b"ratelimit")?;
+            if rest.is_empty() || rest.eq_ignore_ascii_case(b"-policy") {
+                return Some(Kind::Draft);
+            }
+            strip(rest, b"-").map(Kind::Plain)
+        }
+        _ => None,
+    }
+}
+
+fn of_x(name: &[u8]) -> Option<Kind<'_>> {
+    let plain = strip(name, b"ratelimit-").or_else(|| strip(name, b"rate-limit-"));
+    plain.map(Kind::Plain).or_else(|| strip(name, b"codex-").map(Kind::Codex))
+}
+
+/// The rest of `name` after `prefix`, whatever its case.
+#[inline]
+fn strip<'a>(name: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = name.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// The rest of `name` before `suffix`, whatever its case.
+fn strip_end<'a>(name: &'a [u8], suffix: &[u8]) -> Option<&'a [u8]> {
+    let (rest, end) = name.split_at_checked(name.len().checked_sub(suffix.len())?)?;
+    end.eq_ignore_ascii_case(suffix).then_some(rest)
+}
+
+/// A window whose fields are still being read.
+struct Partial<'a> {
+    name: &'a [u8],
+    scope: Scope,
+    limit: Option<f64>,
+    remaining: Option<f64>,
+    ratio: Option<f64>,
+    reset: Reset,
+    is_rejected: Option<bool>,
+}
+
+/// The fields read so far.
+struct Draft<'a> {
+    now: Timestamp,
+    windows: Vec<Partial<'a>>,
+    /// The window that Anthropic's summary is about.
+    claim: Option<&'a [u8]>,
+    is_rejected: Option<bool>,
+    unified_reset: Reset,
+    /// The part of its API that GitHub counts in the unnamed window.
+    resource: Option<&'a [u8]>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            windows: Vec::new(),
+            claim: None,
+            is_rejected: None,
+            unified_reset: Reset::Unstated,
+            resource: None,
+        }
+    }
+
+    fn add(&mut self, (kind, value): (Kind<'a>, &'a [u8])) {
+        let value = value.trim_ascii();
+        match kind {
+            Kind::Anthropic(rest) => match strip(rest, b"unified-") {
+                Some(rest) => self.unified(rest, value),
+                None => self.ending(rest, Scope::Account, value),
+            },
+            Kind::Plain(rest) => self.plain(rest, value),
+            Kind::Codex(rest) => self.codex(rest, value),
+            Kind::Draft => {
+                let now = self.now;
+                draft::parse(value, now, &mut |name, part| self.put(name, Scope::Account, part));
+            }
+        }
+    }
+
+    /// `<window>-<part>`.
+    fn ending(&mut self, rest: &'a [u8], scope: Scope, value: &[u8]) {
+        let Some(dash) = rest.iter().rposition(|byte| *byte == b'-') else { return };
+        if let Some(part) = Part::of(&rest[dash + 1..], value, self.now) {
+            self.put(&rest[..dash], scope, part);
+        }
+    }
+
+    /// Anthropic's limits of a subscription.
+    fn unified(&mut self, rest: &'a [u8], value: &'a [u8]) {
+        if rest.eq_ignore_ascii_case(b"representative-claim") {
+            self.claim = claimed(value);
+        } else if !rest.contains(&b'-') {
+            match Part::of(rest, value, self.now) {
+                Some(Part::Rejected(is_rejected)) => self.is_rejected = Some(is_rejected),
+                Some(Part::Remaining(Some(left))) => self.is_rejected = Some(left <= 0.0),
+                Some(Part::Reset(at)) => self.unified_reset = at,
+                _ => {}
+            }
+        } else if strip(rest, OVERAGE).is_some() {
+            self.ending(rest, Scope::Unknown, value);
+        } else {
+            let scope = if rest.contains(&b'_') { Scope::Family } else { Scope::Account };
+            self.ending(rest, scope, value);
+        }
+    }
+
+    /// `<part>`, `<part>-<window>` or `<window>-<part>`.
+    fn plain(&mut self, rest: &'a [u8], value: &'a [u8]) {
+        if rest.eq_ignore_ascii_case(b"resource") {
+            self.resource = Some(value);
+            return;
+        }
+        if rest.eq_ignore_ascii_case(b"reset-after") {
+            return self.put(UNNAMED, Scope::Account, Part::Reset(reset_after(value, self.now)));
+        }
+        let dash = rest.iter().position(|byte| *byte == b'-').unwrap_or(rest.len());
+        let (word, name) = (&rest[..dash], rest.get(dash + 1..).unwrap_or(UNNAMED));
+        match Part::of(word, value, self.now) {
+            Some(part @ (Part::Limit(_) | Part::Remaining(_) | Part::Reset(_))) => {
+                self.put(name, Scope::Account, part);
+            }
+            _ => self.ending(rest, Scope::Account, value),
+        }
+    }
+
+    /// The limits of a `ChatGPT` subscription. Further windows, with a prefix, are those of some models.
+    fn codex(&mut self, rest: &'a [u8], value: &[u8]) {
+        let found = [&b"-used-percent"[..], b"-reset-at", b"-reset-after-seconds"];
+        let found = found.iter().find_map(|end| Some((*end, strip_end(rest, end)?)));
+        let Some((end, name)) = found else { return };
+        let part = match end {
+            b"-used-percent" => Part::Ratio(percent(value).map(|used| 1.0 - used / 100.0)),
+            b"-reset-at" => Part::Reset(reset_at(value, self.now)),
+            _ => Part::Reset(reset_after(value, self.now)),
+        };
+        let is_main =
+            [&b"primary"[..], b"secondary"].iter().any(|main| name.eq_ignore_ascii_case(main));
+        self.put(name, if is_main { Scope::Account } else { Scope::Unknown }, part);
+    }
+
+    fn put(&mut self, name: &'a [u8], scope: Scope, part: Part) {
+        let Some(window) = self.window(name, scope) else { return };
+        match part {
+            Part::Limit(limit) => window.limit = limit.or(window.limit),
+            Part::Remaining(left) => window.remaining = left.or(window.remaining),
+            Part::Ratio(ratio) => window.ratio = ratio.or(window.ratio),
+            Part::Reset(reset) => window.reset = window.reset.or(reset),
+            Part::Rejected(is_rejected) => window.is_rejected = Some(is_rejected),
+        }
+    }
+
+    /// The window called `name`; None if its name can't be one, or there are too many.
+    fn window(&mut self, name: &'a [u8], scope: Scope) -> Option<&mut Partial<'a>> {
+        let known = self.windows.iter().position(|one| one.name.eq_ignore_ascii_case(name));
+        if let Some(known) = known {
+            return self.windows.get_mut(known);
+        }
+        if self.windows.len() == WINDOWS_MAX || !is_name(name) {
+            return None;
+        }
+        self.windows.push(Partial {
+            name,
+            scope,
+            limit: None,
+            remaining: None,
+            ratio: None,
+            reset: Reset::Unstated,
+            is_rejected: None,
+        });
+        self.windows.last_mut()
+    }
+
+    fn finish(mut self) -> Vec<Reading<'a>> {
+        self.apply_summary();
+        if let Some(resource) = self.resource.filter(|resource| is_name(resource)) {
+            let is_core = resource.eq_ignore_ascii_case(b"core");
+            let unnamed = self.windows.iter_mut().filter(|one| one.name == UNNAMED);
+            unnamed.for_each(|one| {
+                (one.name, one.scope) =
+                    (resource, if is_core { Scope::Account } else { Scope::Unknown });
+            });
+        }
+        self.windows.iter().filter_map(|window| window.reading(self.now)).collect()
+    }
+
+    /// Anthropic's summary counts for the window that it names, unless that window has a status of its own.
+    fn apply_summary(&mut self) {
+        let Some(is_rejected) = self.is_rejected else { return };
+        let (name, reset) = (self.claim.unwrap_or(UNIFIED), self.unified_reset);
+        let scope = if name.contains(&b'_') { Scope::Family } else { Scope::Account };
+        if let Some(window) = self.window(name, scope) {
+            window.is_rejected = window.is_rejected.or(Some(is_rejected));
+            window.reset = window.reset.or(reset);
+        }
+    }
+}
+
+impl<'a> Partial<'a> {
+    /// None if its fields say nothing, or there is no such limit.
+    fn reading(&self, now: Timestamp) -> Option<Reading<'a>> {
+        if self.limit == Some(0.0) {
+            return None;
+        }
+        let counted = self.remaining.map(|left| {
+            let ratio = self.limit.map(|limit| left / limit);
+            ratio.or((left <= 0.0).then_some(0.0))
+        });
+        let ratio = counted.flatten().or(self.ratio).map(|ratio| ratio.clamp(0.0, 1.0));
+        let says_anything =
+            self.remaining.is_some() || ratio.is_some() || self.is_rejected.is_some();
+        if !says_anything {
+            return None;
+        }
+        let is_used_up = ratio.is_some_and(|ratio| ratio <= 0.0) || self.is_rejected == Some(true);
+        let reset_at = match self.reset {
+            Reset::At(at) => Some(at),
+            Reset::Unstated | Reset::Unusable => None,
+        };
+        let until = match self.reset {
+            Reset::At(at) => Some(at),
+            Reset::Unstated => Some(now.plus_millis(UNKNOWN_RESET_MS)),
+            Reset::Unusable => None,
+        };
+        Some(Reading {
+            name: self.name,
+            scope: self.scope,
+            remaining_ratio: ratio,
+            reset_at,
+            used_up_until: until.filter(|_| is_used_up),
+        })
+    }
+}
+
+/// True if a window may be called `name`.
+fn is_name(name: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
+    (1..=NAME_MAX_BYTES).contains(&name.len()) && name.iter().all(is_plain)
+}
+
+/// The window that Anthropic's summary names: `five_hour`, `seven_day_opus`.
+fn claimed(value: &[u8]) -> Option<&'static [u8]> {
+    match value {
+        b"five_hour" => Some(b"5h"),
+        b"seven_day" => Some(b"7d"),
+        b"seven_day_opus" => Some(b"7d_opus"),
+        b"seven_day_sonnet" => Some(b"7d_sonnet"),
+        b"seven_day_haiku" => Some(b"7d_haiku"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
