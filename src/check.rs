@@ -15,6 +15,7 @@ use crate::token::state_file::{exposures, would_be_writable};
 use crate::upstream::{Answer, OutBody, OutRequest, Upstream, UpstreamError};
 
 mod judged;
+pub(crate) mod routing;
 pub(crate) mod socket;
 pub(crate) mod sources;
 

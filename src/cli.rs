@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, ValueHint, value_parser};
 
+use crate::check::routing::RouteQuestion;
 use crate::config::ListenAddress;
 use crate::config::call::USUAL_FILE;
 use crate::logger::{self, Format};
 use crate::login::LoginOptions;
 use crate::status;
 
+mod check;
 mod login;
 mod tools;
 
@@ -39,6 +41,13 @@ pub enum Command {
         files: Files,
         /// The extent of the check.
         extent: Extent,
+    },
+    /// Print which providers a request would try.
+    CheckRoute {
+        /// The files that it reads.
+        files: Files,
+        /// The request.
+        question: RouteQuestion,
     },
     /// Make a running instance read its configuration again.
     Reload {
@@ -172,21 +181,7 @@ pub fn definition() -> clap::Command {
                 .args(run_arguments())
                 .after_help(SIGNALS),
         )
-        .subcommand(
-            clap::Command::new("check")
-                .about("Validate the file, the environment and the state folder")
-                .args(files_arguments())
-                .arg(
-                    flag("online")
-                        .help("Also connect to every endpoint and compare clocks; spend no token"),
-                )
-                .arg(
-                    flag("start").conflicts_with("online").help(
-                        "Report only problems that keep evertoken from starting; for scripts",
-                    ),
-                )
-                .arg(flag("names").hide(true).conflicts_with_all(["online", "start"])),
-        )
+        .subcommand(check::definition())
         .subcommand(
             clap::Command::new("reload")
                 .about(
@@ -349,7 +344,7 @@ fn meant(arguments: &[OsString]) -> Option<String> {
 fn command(matches: &ArgMatches) -> Command {
     let (name, matches) = matches.subcommand().unwrap_or(("run", matches));
     match name {
-        "check" => Command::Check { files: files(matches), extent: extent(matches) },
+        "check" => check::check(matches),
         "reload" => {
             Command::Reload { files: files(matches), process: matches.get_one("pid").copied() }
         }
@@ -378,12 +373,6 @@ fn files(matches: &ArgMatches) -> Files {
         config: matches.get_one("config").cloned().unwrap_or_default(),
         environment: matches.get_one("environment-file").cloned(),
     }
-}
-
-fn extent(matches: &ArgMatches) -> Extent {
-    let chosen = [("online", Extent::Online), ("start", Extent::Start), ("names", Extent::Names)];
-    let chosen = chosen.into_iter().find(|(flag, _)| matches.get_flag(flag));
-    chosen.map_or(Extent::Offline, |(_, extent)| extent)
 }
 
 fn log_options(matches: &ArgMatches) -> logger::Options {

@@ -8,6 +8,7 @@ use crate::commands::common::{Done, USAGE, say_out, survive_file_size_limit, tel
 use crate::logger;
 
 mod check;
+mod check_route;
 mod common;
 mod discover;
 mod exec;
@@ -36,6 +37,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
     match cli::parse(arguments) {
         Ok(Command::Run { files, listen, log }) => run::run(files, listen, log),
         Ok(Command::Check { files, extent }) => check::run(&files, extent),
+        Ok(Command::CheckRoute { files, question }) => check_route::run(&files, &question),
         Ok(Command::Reload { files, process }) => reload::run(&files, process),
         Ok(Command::Refresh { files, provider, log }) => {
             refresh::run(&files, provider.as_deref(), log)

@@ -95,7 +95,12 @@ fn bash(text: &str) -> String {
 
 /// The functions come before the line that runs the first of them.
 fn zsh(text: &str) -> String {
-    let text = text.replace(":NAME:_default", ":NAME:_evertoken_providers");
+    let line = |line: &str| {
+        let is_provider = line.contains("--provider=[") || line.contains("-p+[");
+        let slugs = if is_provider { ":NAME:_evertoken_providers" } else { ":NAME:_default" };
+        line.replace(":NAME:_default", slugs) + "\n"
+    };
+    let text: String = text.lines().map(line).collect();
     let start = "if [ \"$funcstack[1]\"";
     match text.split_once(start) {
         Some((functions, end)) => format!("{functions}{}\n{start}{end}", ZSH.trim_start()),

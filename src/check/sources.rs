@@ -6,12 +6,13 @@ use std::path::Path;
 use crate::assemble::{foreign_place, place_of};
 use crate::clock::{Moment, Timestamp};
 use crate::config::assertion::end_of;
+use crate::config::resolve::missing_secrets;
 use crate::config::{
     Assertion, AutoRefresh, Bearer, ClientAuth, Config, Credential, EndpointRequest, FileFormat,
     GrantType, Missing, ProviderConfig, TokenCommand, TokenExchange, WatchedFile,
 };
 use crate::credential::claims::left_out;
-use crate::record::Saved;
+use crate::record::{Saved, SavedAccess};
 use crate::secret::Secret;
 use crate::token::command::program;
 use crate::token::discovery;
@@ -56,12 +57,32 @@ pub(crate) fn find(config: &Config, now: Moment) -> CredentialFindings {
         if let Some(group) = group.filter(|group| group.lead == index) {
             found.warn_of_foreign_tokens(group, config);
         }
-        if let Some(token) = stored_token(provider, group, config) {
-            found.warn_of_claims(provider, &token);
+        if let Some(access) = stored_access(provider, group, config) {
+            found.warn_of_claims(provider, &access.token);
         }
     }
     found.lines.extend(sharing(&config.providers));
     found
+}
+
+/// The reason why the provider with this index has no credential that it could send, and no way to one.
+pub(crate) fn lacking(config: &Config, index: usize, now: Moment) -> Option<String> {
+    let provider = &config.providers[index];
+    let missing = missing_secrets(config).into_iter().find(|(name, _)| *name == provider.name);
+    if let Some((_, missing)) = missing {
+        return Some(missing.to_string());
+    }
+    if let Credential::Watched(file) = &provider.credential {
+        return Watched::of(file, None).read(now).err().map(|why| why.to_string());
+    }
+    let groups = groups(&config.providers);
+    let group = groups.iter().find(|group| group.members.contains(&index));
+    let failed = match source_of(provider, group, config, now) {
+        Ok(source) => format!("its last refresh failed: {}", source?.failed?),
+        Err(problem) => problem,
+    };
+    let stored = stored_access(provider, group, config);
+    stored.is_none_or(|access| access.expires_at <= now.wall).then_some(failed)
 }
 
 impl CredentialFindings {
@@ -160,11 +181,11 @@ fn source_of(
 }
 
 /// The stored access token of a provider with refreshes.
-fn stored_token(
+fn stored_access(
     provider: &ProviderConfig,
     group: Option<&Group>,
     config: &Config,
-) -> Option<Secret> {
+) -> Option<SavedAccess> {
     let (Credential::Refreshed(refresh), Some(group)) = (&provider.credential, group) else {
         return None;
     };
@@ -173,7 +194,7 @@ fn stored_token(
     }
     let state = StateFile::new(&config.settings.state_dir, place_of(group, config));
     // An unreadable file is a separate problem, which is reported.
-    state.load_if_there().ok()??.access.map(|access| access.token)
+    state.load_if_there().ok()??.access
 }
 
 /// A command, which is not run; the error says why it can't be.

@@ -20,6 +20,14 @@ fn command_lines() {
         options: status::StatusOptions { form, watches },
     };
     let check = |extent| Command::Check { files: files("providers.yaml"), extent };
+    let check_route = |model: &str, key: Option<&str>, path: Option<&str>| Command::CheckRoute {
+        files: files("providers.yaml"),
+        question: RouteQuestion {
+            model: model.into(),
+            key: key.map(Into::into),
+            path: path.map(Into::into),
+        },
+    };
     let json_and_quiet = logger::Options { format: Format::Json, is_quiet: true };
     let token = |provider: Option<&str>, format| Command::Token {
         files: files("providers.yaml"),
@@ -51,6 +59,9 @@ fn command_lines() {
         ("check --start", check(Extent::Start)),
         ("check --names", check(Extent::Names)),
         ("check", check(Extent::Offline)),
+        ("check --route m", check_route("m", None, None)),
+        ("check --key k --route m --path /v1/x?y", check_route("m", Some("k"), Some("/v1/x?y"))),
+        ("check --route m --path http://127.0.0.1:8080/v1", check_route("m", None, Some("/v1"))),
         (
             "reload --pid 7 -c x --environment-file e",
             Command::Reload {

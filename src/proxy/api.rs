@@ -38,13 +38,20 @@ pub(crate) fn api_of(path: &str, headers: &Headers) -> Option<ProviderKind> {
         return Some(ProviderKind::Anthropic);
     }
     // Before OpenAI's, because `/v1/models/gemini-pro:generateContent` begins like one of those.
-    let method = path.rsplit_once(':').map(|(_, method)| method);
-    if method.is_some_and(|method| GENERIC_METHODS.contains(&method))
-        || is_within(&path, &GENERIC_PATHS)
-    {
+    if has_generic_method(&path) || is_within(&path, &GENERIC_PATHS) {
         return Some(ProviderKind::Generic);
     }
     is_within(&path, &OPENAI_PATHS).then_some(ProviderKind::OpenAi)
+}
+
+/// True if a request for `path` names its model there, and not in its body: Gemini's and Vertex AI's APIs.
+pub(crate) fn has_model_in_path(path: &str) -> bool {
+    has_generic_method(&normal(path))
+}
+
+fn has_generic_method(path: &str) -> bool {
+    let method = path.rsplit_once(':').map(|(_, method)| method);
+    method.is_some_and(|method| GENERIC_METHODS.contains(&method))
 }
 
 /// True if `path` is the list of models, and not one model.

@@ -102,9 +102,19 @@ fn meant<'a, P: AsRef<ProviderConfig>>(
     if by_type.is_empty() { Err(no_provider(table.providers, api)) } else { Ok(by_type) }
 }
 
+/// The route of `model`: the first one whose pattern matches it, if one of its providers is enabled.
+pub(crate) fn matching<'a, P: AsRef<ProviderConfig>>(
+    table: Table<'a, P>,
+    model: &str,
+) -> Option<&'a ModelRoute> {
+    let route = table.model_routes.iter().find(|route| matches(&route.pattern, model))?;
+    let mut providers = route.candidates.iter().map(|one| table.providers[one.provider].as_ref());
+    providers.any(|one| one.enabled).then_some(route)
+}
+
 /// The enabled providers of the first route whose pattern matches `model`.
 fn routed<'a, P: AsRef<ProviderConfig>>(table: Table<'a, P>, model: &str) -> Vec<Candidate<'a, P>> {
-    let matching = table.model_routes.iter().find(|route| matches(&route.pattern, model));
+    let matching = matching(table, model);
     let candidates = matching.into_iter().flat_map(|route| &route.candidates).map(|candidate| {
         let (model, priority) = (candidate.model.as_deref(), candidate.priority);
         Candidate { provider: &table.providers[candidate.provider], model, priority }

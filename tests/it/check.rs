@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 
 use evertoken::testing::Saved;
 use evertoken::testing::Secret;
 use evertoken::testing::StateFile;
 
 use crate::support::binary::{Binary, run, text};
+use crate::support::client::post;
 use crate::support::peer::{Peer, answer};
+use crate::support::proxy::TestProxy;
 
 const SEED: (&str, &str) = ("SEED", "seed-value");
 
@@ -431,4 +434,92 @@ fn one_mistake_is_told_in_one_line() {
         let told = text(&check(folder.path(), &[SEED]).stderr);
         assert_eq!(told.lines().count(), lines, "{providers}:\n{told}");
     }
+}
+
+/// `check --route`, and requests that every provider refuses, so that they meet all of them.
+#[test]
+fn the_order_that_a_check_tells_is_the_order_that_requests_meet() {
+    let met = Arc::new(Mutex::new(Vec::new()));
+    let peers = ["Work", "Home", "Local", "Codex"].map(|name| {
+        let met = met.clone();
+        let peer = Peer::answering(move |_| {
+            met.lock().unwrap().push(name);
+            answer(503, "no")
+        });
+        (name, peer)
+    });
+    let mut builder = TestProxy::builder().settings("failure_cooldown: 0").routes(
+        "model_routes:\n  'a*': [{provider: Codex, priority: 2}, {provider: Home, priority: 1, model: x}]\n",
+    );
+    for ((name, peer), kind) in peers.iter().zip(["anthropic", "anthropic", "generic", "openai"]) {
+        builder = builder.provider(name, kind, &peer.url(), "auth_type: none");
+    }
+    let builder = builder.provider("Old", "anthropic", "http://127.0.0.1:9", "enabled: false");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("providers.yaml"), builder.text(folder.path())).unwrap();
+    let proxy = builder.start();
+    for (model, path, expected) in [
+        ("a1", "/v1/messages", &["Home", "Codex"][..]),
+        ("b1", "/v1/messages", &["Work", "Home", "Local"]),
+        ("b1", "/v1/chat/completions", &["Codex", "Local"]),
+        ("b1", "/v1beta/models/a1:generateContent", &["Local"]),
+        ("b1", "/to/codex/v1/messages", &["Codex"]),
+        ("b1", "/register", &[]),
+    ] {
+        let named = if path.contains("v1beta") {
+            "{}".to_owned()
+        } else {
+            format!("{{\"model\":\"{model}\"}}")
+        };
+        proxy.ask(post(path, &named));
+        let met = std::mem::take(&mut *met.lock().unwrap());
+        let output = run(folder.path(), &["check", "--route", model, "--path", path], &[]);
+        let told = text(&output.stdout);
+        let order: Vec<_> = told
+            .lines()
+            .filter_map(|line| {
+                line.trim_start()
+                    .split_once(". ")
+                    .filter(|(number, _)| number.parse::<u8>().is_ok())
+            })
+            .map(|(_, rest)| rest.split(' ').next().unwrap())
+            .collect();
+        assert_eq!((&met[..], &order[..]), (expected, expected), "{told}");
+        assert_eq!(output.status.code(), Some(i32::from(expected.is_empty())), "{told}");
+        assert!(path.starts_with("/to/") || told.contains("not Old: it is disabled"), "{told}");
+        assert_eq!(text(&output.stderr), "");
+    }
+}
+
+#[test]
+fn a_route_without_an_answer_says_why_by_its_exit_code_too() {
+    let folder = folder("refresh_token_env: SEED");
+    let ask = |options: &[&str], variables: &[(&str, &str)]| {
+        let all = [&[("HOME", "/nonexistent"), ("ID", "id")], variables].concat();
+        let output = run(folder.path(), &[&["check", "--route", "m"], options].concat(), &all);
+        (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+    };
+    let (code, told) = ask(&[], &[SEED]);
+    assert!(code == Some(0) && told.contains("\n  1. P\n"), "{told}");
+    let (code, told) = ask(&[], &[]);
+    let why = "P comes last, since it has no credential: Missing environment variable: 'SEED'";
+    assert!(code == Some(1) && told.contains(why), "{told}");
+    let (code, told) = ask(&["--key", "ci"], &[SEED]);
+    assert!(
+        code == Some(2) && told.contains("There is no key 'ci': settings.auth is off"),
+        "{told}"
+    );
+    for options in [&["--online"][..], &["--path", "v1"], &["--path", ""]] {
+        assert_eq!(ask(options, &[SEED]).0, Some(2), "{options:?}");
+    }
+    for alone in
+        [&["check", "--path", "/x"][..], &["check", "--key", "k"], &["check", "--route", ""]]
+    {
+        assert_eq!(run(folder.path(), alone, &[]).status.code(), Some(2), "{alone:?}");
+    }
+    let file = folder.path().join("providers.yaml");
+    let wrong = std::fs::read_to_string(&file).unwrap().replace("type: generic", "type: generis");
+    std::fs::write(&file, wrong).unwrap();
+    let (code, told) = ask(&[], &[SEED]);
+    assert!(code == Some(78) && told.contains("'type' must be one of"), "{told}");
 }

@@ -65,7 +65,10 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("use tz::"), ["src/expiry.rs"]);
     assert_eq!(holding("ruzstd"), ["src/http/inflate/zstd.rs"]);
     assert_eq!(holding("dns_lookup::"), ["src/upstream/resolver/system.rs"]);
-    assert_eq!(holding("clap::"), ["src/cli.rs", "src/cli/login.rs", "src/cli/tools.rs"]);
+    assert_eq!(
+        holding("clap::"),
+        ["src/cli.rs", "src/cli/check.rs", "src/cli/login.rs", "src/cli/tools.rs"]
+    );
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
     assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
     assert_eq!(holding("prometheus::"), ["src/proxy/metrics.rs"]);
