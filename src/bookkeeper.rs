@@ -50,10 +50,6 @@ pub(crate) struct Reminder {
 }
 
 impl Reminder {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the first record to save comes with the next commit")
-    )]
     /// The record has changed. Never blocks, and is cheap when called again before the record is saved.
     pub(crate) fn changed(&self) {
         if self.is_changed.load(Ordering::Relaxed) {
@@ -74,10 +70,6 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the first record to save comes with the next commit")
-    )]
     /// Registers the record called `name`, which `save` writes to disk. `save` runs on the bookkeeper's thread, one record
     /// after another; it must not hold a lock that a request needs while it writes.
     pub(crate) fn add(

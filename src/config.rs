@@ -111,6 +111,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call, as browsers send them.
     pub allowed_origins: Vec<String>,
+    /// Counts the tokens that answers report.
+    pub usage: bool,
     /// True if `/-/token/<slug>` hands out access tokens.
     pub token_endpoint: bool,
     /// The way to choose the next provider.

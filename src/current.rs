@@ -250,6 +250,7 @@ fn new_proxy(
         access,
         watchers,
         store_health: parts.keeper.as_ref().map(|keeper| keeper.health.clone()),
+        usage: parts.usage(&settings),
         settings,
         model_routes,
         providers,

@@ -44,5 +44,6 @@ pub mod testing;
 mod thread;
 mod token;
 mod upstream;
+mod usage;
 
 pub use commands::run;

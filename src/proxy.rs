@@ -30,6 +30,7 @@ pub(crate) mod inbound_keys;
 pub(crate) mod incoming;
 pub(crate) mod last_reload;
 pub(crate) mod location;
+mod meter;
 pub(crate) mod metrics;
 pub(crate) mod model;
 mod models;

@@ -23,6 +23,7 @@ use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
 use crate::upstream::Upstream;
+use crate::usage::ledger::Ledger;
 
 /// The parts that only a reload touches.
 pub(super) struct Parts {
@@ -37,8 +38,9 @@ pub(super) struct Parts {
     pub(super) listening: ListenSettings,
     pub(super) last_reload: Arc<LastReload>,
     /// Saves what is counted.
-    #[expect(dead_code, reason = "the first record to save comes with the next commit")]
-    pub(super) registrar: Registrar,
+    registrar: Registrar,
+    /// Counts tokens; None before the first configuration that has `settings.usage`.
+    usage: Option<Arc<Ledger>>,
 }
 
 /// One provider of a configuration, prepared before anything is changed.
@@ -61,7 +63,24 @@ impl Parts {
             listening: ListenSettings::of(settings),
             last_reload: Arc::default(),
             registrar,
+            usage: None,
         }
+    }
+
+    /// The counts of tokens for a proxy with `settings`; None if they are off.
+    pub(super) fn usage(&mut self, settings: &Settings) -> Option<Arc<Ledger>> {
+        if !settings.usage {
+            return None;
+        }
+        if let Some(ledger) = &self.usage {
+            ledger.move_to(&settings.state_dir);
+        } else {
+            let ledger =
+                Arc::new(Ledger::open(&settings.state_dir, self.environment.clock.clone()));
+            Ledger::save_by(&ledger, &self.registrar);
+            self.usage = Some(ledger);
+        }
+        self.usage.clone()
     }
 
     /// The providers of `config`: the unchanged ones of `old`, and new ones. Refreshers are started and changed once

@@ -11,6 +11,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
 use crate::http::message::Headers;
 
+pub(crate) mod passing;
 mod zstd;
 
 /// The most layers of compression: by the server, and by a proxy on the way.

@@ -135,6 +135,15 @@ impl TakenBody {
         }
     }
 
+    /// The part of it that is held and not compressed; None if there is none.
+    pub(crate) fn plain_start(&self) -> Option<&[u8]> {
+        match self {
+            Self::Absent | Self::Glimpsed { .. } => None,
+            Self::Held(bytes) | Self::Recoded(bytes) => Some(bytes),
+            Self::Coded { plain: bytes, .. } | Self::Streamed(_, bytes) => Some(bytes),
+        }
+    }
+
     /// The body with the model in `field` renamed to `name`; None if that is not possible.
     pub(crate) fn renamed(&self, field: &ModelField, name: &str) -> Option<Self> {
         Some(match self {

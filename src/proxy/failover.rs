@@ -23,7 +23,8 @@ use crate::proxy::reply::Reply;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
-use crate::proxy::{choice, coded, headers, location, verdict};
+use crate::proxy::{choice, coded, headers, location, meter, verdict};
+use crate::usage::observer::Observer;
 
 /// The largest failing answer that is kept while other providers are tried.
 const KEPT_MAX_BYTES: usize = 256 * 1024;
@@ -144,6 +145,7 @@ pub(super) fn forward<'p>(
                 kept = keep(answered).or(kept);
             }
             Ok(answered) => {
+                meter::note_asked_model(proxy, &answered.answer.head, sent, record);
                 drop((renamed, body));
                 return pass_on(proxy, request.head, answered, reply, record, stopwatch);
             }
@@ -160,6 +162,7 @@ pub(super) fn forward<'p>(
         (Some(FailedAnswer { provider, mut head, body }), _) => {
             record.answered_by(provider, head.status);
             location::map_back(&mut head.headers, proxy.table(), &provider.config, request.head);
+            meter::count(proxy, request.head, provider, &mut Observer::Off, true, record);
             send_whole(head, &body, &request.head.method, reply)
         }
         (None, Some((provider, refusal))) => {
@@ -201,7 +204,11 @@ fn pass_on(
     if answer.length == AnswerLength::Absent {
         return Ok(());
     }
-    match relay(&mut answer, reply) {
+    let mut observer = meter::observer(proxy, asked, &answer.head);
+    let relayed = relay(&mut answer, reply, &mut observer);
+    let is_whole = matches!(relayed, Relayed::Complete);
+    meter::count(proxy, asked, provider, &mut observer, is_whole, record);
+    match relayed {
         Relayed::Complete => Ok(()),
         Relayed::ClientBroke => Err(Stop::ClientGone),
         Relayed::UpstreamBroke(_) if answer.client_is_gone() => Err(Stop::ClientGone),

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::clock::Timestamp;
 use crate::report::Latency;
+use crate::usage::table::{Row, Table};
 
 /// Upper bounds of the histograms, in seconds: from the time for a small answer to the longest streams.
 const BUCKETS: [f64; 14] =
@@ -47,7 +48,7 @@ pub struct OfKey {
 
 /// One provider's state at the time of the scrape.
 #[derive(Debug)]
-pub struct ProviderNow<'a> {
+pub(crate) struct ProviderNow<'a> {
     /// Its name.
     pub name: &'a str,
     /// True if it has a credential to send.
@@ -66,7 +67,7 @@ pub struct ProviderNow<'a> {
 
 /// The configuration in use at the time of the scrape.
 #[derive(Clone, Copy, Debug)]
-pub struct ConfigurationNow {
+pub(crate) struct ConfigurationNow {
     /// The time when it was read.
     pub read_at: Timestamp,
     /// True if no later configuration was refused.
@@ -217,16 +218,19 @@ impl Metrics {
         usize::try_from(self.connections.get()).unwrap_or(0)
     }
 
-    /// All metrics in the text format, version 0.0.4, with the providers' present state and the number of log lines
-    /// dropped since the start.
-    pub fn scrape(
+    /// All metrics in the text format, version 0.0.4, with the providers' present state, the number of log lines
+    /// dropped and the `usage` since the start.
+    pub(crate) fn scrape(
         &self,
         providers: &[ProviderNow<'_>],
         configuration: ConfigurationNow,
         log_lines_dropped: u64,
+        usage: &Table,
     ) -> String {
         let mut families = self.registry.gather();
-        families.extend(state(providers, configuration, log_lines_dropped).gather());
+        let now = state(providers, configuration, log_lines_dropped);
+        add_usage(&now, usage);
+        families.extend(now.gather());
         families.sort_by(|one, other| one.name().cmp(other.name()));
         let mut bytes = Vec::new();
         // Writing to memory does not fail, and the families come from the registries themselves.
@@ -291,6 +295,33 @@ fn state(
     now
 }
 
+/// The tokens of answers.
+fn add_usage(registry: &Registry, usage: &Table) {
+    const BY: [&str; 4] = ["provider", "model", "key", "kind"];
+    let tokens = Opts::new(
+        "evertoken_usage_tokens_total",
+        "Tokens that answers reported; all input is the sum of input, cache_read and cache_write",
+    );
+    let tokens = registered(registry, IntCounterVec::new(tokens, &BY));
+    let unknown = Opts::new(
+        "evertoken_usage_unknown_answers_total",
+        "Answers whose tokens are unknown, because they reported none or could not be read",
+    );
+    let unknown = registered(registry, IntCounterVec::new(unknown, &BY[..3]));
+    for Row { provider, model, key, counts } in usage.rows() {
+        let kinds = [
+            ("input", counts.input),
+            ("output", counts.output),
+            ("cache_read", counts.cache_read),
+            ("cache_write", counts.cache_write),
+        ];
+        for (kind, count) in kinds {
+            tokens.with_label_values(&[provider, model, key, kind]).inc_by(count);
+        }
+        unknown.with_label_values(&[provider, model, key]).inc_by(counts.unknown);
+    }
+}
+
 fn seconds_since_1970(at: Timestamp) -> f64 {
     Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0)).as_secs_f64()
 }
@@ -346,79 +377,4 @@ fn registered<C: Collector + Clone + 'static>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_lie_where_prometheus_puts_them() {
-        let buckets = [(0.1, 10), (0.5, 10), (1.0, 20)];
-        let cases = [(50, 20, Some(100)), (75, 20, Some(750)), (95, 20, Some(950)), (50, 0, None)];
-        for (percent, total, expected) in cases {
-            assert_eq!(quantile_ms(&buckets, total, percent), expected, "{percent}");
-        }
-        assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
-        let metrics = Metrics::new();
-        assert_eq!(metrics.first_byte("A"), None);
-        let (first_byte, total) = (Duration::from_millis(70), Duration::from_secs(2));
-        metrics.observe(Some(("A", &metrics.of_provider("A"))), Some(200), Some(first_byte), total);
-        assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
-    }
-
-    #[test]
-    fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
-        let metrics = Metrics::new();
-        let own = metrics.of_provider("A \"b\"");
-        for status in [200, 404] {
-            let (first_byte, total) = (Duration::from_millis(30), Duration::from_secs(2));
-            metrics.observe(Some(("A \"b\"", &own)), Some(status), Some(first_byte), total);
-        }
-        metrics.observe(None, Some(403), None, Duration::ZERO);
-        let ci = metrics.of_key("ci");
-        for status in [Some(200), Some(429), None, Some(200)] {
-            metrics.observe_key("ci", &ci, status);
-        }
-        metrics.upstream_error("A", "cut");
-        metrics.connections_changed(1);
-        let now = || ProviderNow {
-            name: "A",
-            is_ready: true,
-            expires_at: Some(Timestamp::from_millis(1_800_000_000_500)),
-            refresh_token_expires_at: Some(Timestamp::from_secs(1_900_000_000)),
-            successes: 3,
-            failures: 1,
-            in_flight: 2,
-        };
-        let configuration = ConfigurationNow {
-            read_at: Timestamp::from_millis(1_700_000_000_250),
-            is_last_reload_fine: false,
-        };
-        metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], configuration, 2);
-        let text = metrics.scrape(&[now()], configuration, 3);
-        assert!(!text.contains("gone"));
-        for line in [
-            concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
-            "evertoken_requests_total{code=\"404\",provider=\"A \\\"b\\\"\"} 1",
-            "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
-            "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 2",
-            "evertoken_key_requests_total{code=\"429\",key=\"ci\"} 1",
-            "evertoken_key_requests_total{code=\"0\",key=\"ci\"} 1",
-            "evertoken_requests_in_flight 2",
-            "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
-            "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 2",
-            "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.06",
-            "evertoken_upstream_errors_total{kind=\"cut\",provider=\"A\"} 1",
-            "evertoken_refreshes_total{outcome=\"success\",provider=\"A\"} 3",
-            "evertoken_refreshes_total{outcome=\"failure\",provider=\"A\"} 1",
-            "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
-            "evertoken_refresh_token_expiry_timestamp_seconds{provider=\"A\"} 1900000000",
-            "evertoken_provider_ready{provider=\"A\"} 1",
-            "evertoken_connections 1",
-            "evertoken_log_lines_dropped_total 3",
-            "evertoken_config_last_reload_successful 0",
-            "evertoken_config_last_reload_success_timestamp_seconds 1700000000.25",
-        ] {
-            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
-        }
-    }
-}
+mod tests;

@@ -45,6 +45,8 @@ pub(super) struct RequestRecord<'p> {
     /// The key that let the request in; None without one.
     pub(super) key: Option<&'p ClientKey>,
     pub(super) provider: Option<&'p Provider>,
+    /// The model that was asked, if the answer may not name one.
+    pub(super) asked_model: Option<String>,
     pub(super) status: Option<u16>,
     pub(super) first_byte: Option<Duration>,
     pub(super) attempts: u32,

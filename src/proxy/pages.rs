@@ -183,11 +183,10 @@ fn metrics(proxy: &Proxy) -> Page {
         read_at: proxy.configured_at,
         is_last_reload_fine: proxy.last_reload.failed().is_none(),
     };
-    page(
-        200,
-        Metrics::CONTENT_TYPE,
-        proxy.metrics.scrape(&stands, configuration, logger::dropped_lines()),
-    )
+    let usage = proxy.usage.as_ref().map(|ledger| ledger.of_run()).unwrap_or_default();
+    let dropped = logger::dropped_lines();
+    let text = proxy.metrics.scrape(&stands, configuration, dropped, &usage);
+    page(200, Metrics::CONTENT_TYPE, text)
 }
 
 /// Reads the configuration again; 422 with every problem, and with the time of the configuration in use, if it can't

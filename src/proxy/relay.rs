@@ -4,6 +4,7 @@ use std::io;
 
 use crate::proxy::reply::Reply;
 use crate::upstream::{Piece, Pieces};
+use crate::usage::observer::Observer;
 
 /// The end of a copy.
 #[derive(Debug)]
@@ -17,15 +18,18 @@ pub(crate) enum Relayed {
 }
 
 /// Copies `from` to `to` until its end. It writes each piece before it waits for more, so that neither the head nor
-/// an event waits for the next.
-pub(crate) fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>) -> Relayed {
+/// an event waits for the next. `observer` sees each piece after it was written.
+pub(crate) fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>, observer: &mut Observer) -> Relayed {
     if !from.has_more_at_hand() && to.flush().is_err() {
         return Relayed::ClientBroke;
     }
     loop {
         let (written, is_last) = match from.piece() {
-            Ok(Piece { bytes, is_last: true }) => (to.last_piece(bytes), true),
-            Ok(Piece { bytes, is_last: false }) => (to.piece(bytes), false),
+            Ok(Piece { bytes, is_last }) => {
+                let written = if is_last { to.last_piece(bytes) } else { to.piece(bytes) };
+                observer.see(bytes);
+                (written, is_last)
+            }
             // The client sees the pieces that came, and that the body was cut.
             Err(error) => {
                 return to
@@ -103,7 +107,8 @@ mod tests {
         let mut reply = Reply::new(&mut writes, None, true);
         let head = ResponseHead { status: 200, headers: Headers::new() };
         reply.begin(&head, AnswerLength::Unknown);
-        let relayed = relay(&mut Script { pieces: pieces.to_vec(), fails, at_hand }, &mut reply);
+        let mut script = Script { pieces: pieces.to_vec(), fails, at_hand };
+        let relayed = relay(&mut script, &mut reply, &mut Observer::Off);
         (relayed, writes.0)
     }
 

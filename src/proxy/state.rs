@@ -13,6 +13,7 @@ use crate::proxy::rights::Rights;
 use crate::proxy::route::Table;
 use crate::proxy::watchers::Watchers;
 use crate::shared::health::Health;
+use crate::usage::ledger::Ledger;
 
 /// Connections that are kept to a provider even with few clients.
 const IDLE_CONNECTIONS_MIN: usize = 64;
@@ -39,6 +40,8 @@ pub struct Proxy {
     pub uptime: Stopwatch,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Counts the tokens of answers; None if `settings.usage` is off.
+    pub usage: Option<Arc<Ledger>>,
     /// Differs between requests, for the selection strategy.
     pub turns: AtomicU64,
     /// Reads the configuration again: its warnings, or the reasons why it can't be used.

@@ -65,4 +65,5 @@ mod token_command; // the token of a real program, and programs that misbehave
 mod token_page; // the page that hands a token out
 mod token_request; // endpoints that are no OAuth
 mod tools; // `evertoken token` and `evertoken exec`
+mod usage; // the tokens of answers, counted and kept
 mod yaml; // mistakes in the YAML itself

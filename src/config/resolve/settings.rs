@@ -66,6 +66,7 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
         inbound_keys,
         allowed_hosts: allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
         allowed_origins: origins::read(&section),
+        usage: section.flag("usage", true),
         token_endpoint: section.flag("token_endpoint", false),
         token_store: token_store::read(&section, sources),
         egress: egress::read_shared(&section, sources),

@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 16] = [
+const METRICS: [(&str, &str, &[&str]); 18] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_key_requests_total", "counter", &["code", "key"]),
@@ -26,6 +26,8 @@ const METRICS: [(&str, &str, &[&str]); 16] = [
     ("evertoken_connections", "gauge", &[]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
     ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
+    ("evertoken_usage_tokens_total", "counter", &["key", "kind", "model", "provider"]),
+    ("evertoken_usage_unknown_answers_total", "counter", &["key", "model", "provider"]),
     ("evertoken_config_last_reload_successful", "gauge", &[]),
     ("evertoken_config_last_reload_success_timestamp_seconds", "gauge", &[]),
 ];
@@ -73,6 +75,7 @@ fn scrape() -> String {
     });
     assert_eq!(proxy.ask(get("/v1/messages?key=k")).status, 200);
     assert_eq!(proxy.ask(get("/v1/messages?fails&key=k")).status, 503);
+    assert_eq!(proxy.ask(post("/v1/messages?key=k", "{}")).status, 200);
     assert_eq!(proxy.ask(post("/-/healthy?key=k", "")).status, 405);
     proxy.ask(get("/-/metrics?key=k")).body
 }

@@ -1,0 +1,75 @@
+//! Counts the tokens of an answer while it passes, and the model that was asked if the answer can't name it.
+
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::proxy::body::TakenBody;
+use crate::proxy::model;
+use crate::proxy::outcome::RequestRecord;
+use crate::proxy::provider::Provider;
+use crate::proxy::state::Proxy;
+use crate::usage::ledger::{Answered, Ledger};
+use crate::usage::observer::Observer;
+
+/// The beginning of a request's body in which its model is looked for.
+const MODEL_WITHIN_BYTES: usize = 4 * 1024;
+
+/// The model that the request names, for an answer that may not name one: an error, or a compressed one.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn asked_model(sent: &TakenBody) -> Option<String> {
+    let start = sent.plain_start()?;
+    model::find(&start[..start.len().min(MODEL_WITHIN_BYTES)]).map(|field| field.name)
+}
+
+/// Notes the model that was asked, if the answer with `head` may not name one.
+pub(super) fn note_asked_model(
+    proxy: &Proxy,
+    head: &ResponseHead,
+    sent: &TakenBody,
+    record: &mut RequestRecord<'_>,
+) {
+    if proxy.usage.is_some() && (head.status != 200 || head.headers.contains("content-encoding")) {
+        record.asked_model = asked_model(sent);
+    }
+}
+
+/// The observer of the answer with `head` to the request `asked`.
+pub(super) fn observer(proxy: &Proxy, asked: &RequestHead, head: &ResponseHead) -> Observer {
+    match &proxy.usage {
+        Some(ledger) => Observer::of(&asked.method, head, &ledger.inflating),
+        None => Observer::Off,
+    }
+}
+
+/// Counts an answer that has ended, as far as `is_whole` says.
+pub(super) fn count(
+    proxy: &Proxy,
+    asked: &RequestHead,
+    provider: &Provider,
+    observer: &mut Observer,
+    is_whole: bool,
+    record: &RequestRecord<'_>,
+) {
+    if let Some(ledger) = &proxy.usage {
+        count_in(ledger, asked, provider, observer, is_whole, record);
+    }
+}
+
+fn count_in(
+    ledger: &Ledger,
+    asked: &RequestHead,
+    provider: &Provider,
+    observer: &mut Observer,
+    is_whole: bool,
+    record: &RequestRecord<'_>,
+) {
+    let end = observer.finish(is_whole);
+    let answered = Answered {
+        provider: &provider.config.name,
+        key: record.key.map(|key| key.rights.name.as_str()),
+        asked_model: record.asked_model.as_deref(),
+        method: &asked.method,
+        path: asked.path(),
+        is_whole,
+    };
+    ledger.count(end, answered);
+}

@@ -1,0 +1,92 @@
+//! The text of a scrape, and quantiles.
+
+use super::*;
+use crate::usage::table::Counts;
+
+#[test]
+fn quantiles_lie_where_prometheus_puts_them() {
+    let buckets = [(0.1, 10), (0.5, 10), (1.0, 20)];
+    let cases = [(50, 20, Some(100)), (75, 20, Some(750)), (95, 20, Some(950)), (50, 0, None)];
+    for (percent, total, expected) in cases {
+        assert_eq!(quantile_ms(&buckets, total, percent), expected, "{percent}");
+    }
+    assert_eq!(quantile_ms(&buckets, 100, 95), Some(1000), "beyond the last bound");
+    let metrics = Metrics::new();
+    assert_eq!(metrics.first_byte("A"), None);
+    let (first_byte, total) = (Duration::from_millis(70), Duration::from_secs(2));
+    metrics.observe(Some(("A", &metrics.of_provider("A"))), Some(200), Some(first_byte), total);
+    assert_eq!(metrics.first_byte("A"), Some(Latency { p50_ms: 75, p95_ms: 98 }));
+}
+
+#[test]
+fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
+    let metrics = Metrics::new();
+    let own = metrics.of_provider("A \"b\"");
+    for status in [200, 404] {
+        let (first_byte, total) = (Duration::from_millis(30), Duration::from_secs(2));
+        metrics.observe(Some(("A \"b\"", &own)), Some(status), Some(first_byte), total);
+    }
+    metrics.observe(None, Some(403), None, Duration::ZERO);
+    let ci = metrics.of_key("ci");
+    for status in [Some(200), Some(429), None, Some(200)] {
+        metrics.observe_key("ci", &ci, status);
+    }
+    metrics.upstream_error("A", "cut");
+    metrics.connections_changed(1);
+    let now = || ProviderNow {
+        name: "A",
+        is_ready: true,
+        expires_at: Some(Timestamp::from_millis(1_800_000_000_500)),
+        refresh_token_expires_at: Some(Timestamp::from_secs(1_900_000_000)),
+        successes: 3,
+        failures: 1,
+        in_flight: 2,
+    };
+    let configuration = ConfigurationNow {
+        read_at: Timestamp::from_millis(1_700_000_000_250),
+        is_last_reload_fine: false,
+    };
+    let mut usage = Table::default();
+    let counts = Counts {
+        input: 1,
+        output: 2,
+        cache_read: 3,
+        cache_write: 4,
+        unknown: 5,
+        ..Counts::default()
+    };
+    usage.add("A", "m", "ci", &counts);
+    metrics.scrape(&[now(), ProviderNow { name: "gone", ..now() }], configuration, 2, &usage);
+    let text = metrics.scrape(&[now()], configuration, 3, &usage);
+    assert!(!text.contains("gone"));
+    for line in [
+        concat!("evertoken_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        "evertoken_requests_total{code=\"200\",provider=\"A \\\"b\\\"\"} 1",
+        "evertoken_requests_total{code=\"404\",provider=\"A \\\"b\\\"\"} 1",
+        "evertoken_requests_total{code=\"403\",provider=\"\"} 1",
+        "evertoken_key_requests_total{code=\"200\",key=\"ci\"} 2",
+        "evertoken_key_requests_total{code=\"429\",key=\"ci\"} 1",
+        "evertoken_key_requests_total{code=\"0\",key=\"ci\"} 1",
+        "evertoken_requests_in_flight 2",
+        "evertoken_request_duration_seconds_bucket{provider=\"A \\\"b\\\"\",le=\"1\"} 0",
+        "evertoken_request_duration_seconds_count{provider=\"A \\\"b\\\"\"} 2",
+        "evertoken_time_to_first_byte_seconds_sum{provider=\"A \\\"b\\\"\"} 0.06",
+        "evertoken_upstream_errors_total{kind=\"cut\",provider=\"A\"} 1",
+        "evertoken_refreshes_total{outcome=\"success\",provider=\"A\"} 3",
+        "evertoken_refreshes_total{outcome=\"failure\",provider=\"A\"} 1",
+        "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
+        "evertoken_refresh_token_expiry_timestamp_seconds{provider=\"A\"} 1900000000",
+        "evertoken_provider_ready{provider=\"A\"} 1",
+        "evertoken_connections 1",
+        "evertoken_log_lines_dropped_total 3",
+        "evertoken_config_last_reload_successful 0",
+        "evertoken_usage_tokens_total{key=\"ci\",kind=\"input\",model=\"m\",provider=\"A\"} 1",
+        "evertoken_usage_tokens_total{key=\"ci\",kind=\"output\",model=\"m\",provider=\"A\"} 2",
+        "evertoken_usage_tokens_total{key=\"ci\",kind=\"cache_read\",model=\"m\",provider=\"A\"} 3",
+        "evertoken_usage_tokens_total{key=\"ci\",kind=\"cache_write\",model=\"m\",provider=\"A\"} 4",
+        "evertoken_usage_unknown_answers_total{key=\"ci\",model=\"m\",provider=\"A\"} 5",
+        "evertoken_config_last_reload_success_timestamp_seconds 1700000000.25",
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
+}

@@ -1,0 +1,280 @@
+//! Finds the `usage` of an answer in the pieces in which its body passes, wherever they are cut. Pure.
+//!
+//! Most of an answer is text that a model wrote, and is searched for one word only: the key `usage` with its opening
+//! quote. A text can't hold it, because there its quotes are escaped. From the key on, [`Members`] reads.
+
+use std::sync::LazyLock;
+
+use memchr::memchr2;
+use memchr::memmem::Finder;
+
+use crate::usage::members::{Form, Members, Name, is_wrapper};
+use crate::usage::tokens::{Reported, Tokens};
+
+/// The beginning of the keys.
+const KEY_START: &[u8] = b"\"usage";
+/// The rest of each key.
+const KEY_ENDS: [&[u8]; 2] = [b"\"", b"Metadata\""];
+/// The longest key with its quotes.
+const KEY_MAX_BYTES: usize = KEY_START.len() + 9;
+/// The part of a text that is kept, because it may hold the model or the type of the event: its beginning, and the part
+/// before the place that is read.
+const HEAD_BYTES: usize = 512;
+const TAIL_BYTES: usize = 256;
+
+static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY_START));
+
+/// The bytes of a text that are kept.
+#[derive(Debug)]
+struct Kept<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Kept<N> {
+    const EMPTY: Self = Self { bytes: [0; N], length: 0 };
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// Adds the start of `more`, as far as there is room.
+    fn fill(&mut self, more: &[u8]) {
+        let count = more.len().min(N - self.length);
+        self.bytes[self.length..self.length + count].copy_from_slice(&more[..count]);
+        self.length += count;
+    }
+
+    /// Adds `more`, and forgets the oldest bytes.
+    fn push(&mut self, more: &[u8]) {
+        let more = &more[more.len().saturating_sub(N)..];
+        let dropped = (self.length + more.len()).saturating_sub(N);
+        self.bytes.copy_within(dropped..self.length, 0);
+        self.length -= dropped;
+        self.fill(more);
+    }
+}
+
+/// The search through one answer.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    form: Form,
+    /// Reads on from a key; None while there was none in the current text.
+    members: Option<Members>,
+    reported: Reported,
+    model: Name,
+    /// Parts of the current text; empty while it lies in the current piece alone.
+    head: Kept<HEAD_BYTES>,
+    tail: Kept<TAIL_BYTES>,
+    /// The end of the kept bytes is the start of a line, or a CR, which may be followed by its LF.
+    is_line_start: bool,
+    is_after_cr: bool,
+    /// No piece came yet.
+    is_first: bool,
+}
+
+/// The result of a search.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// None without a known number.
+    pub tokens: Option<Tokens>,
+    /// The model, as the answer names it.
+    pub model: Option<String>,
+}
+
+impl Scan {
+    pub(crate) const fn new(form: Form) -> Self {
+        Self {
+            form,
+            members: None,
+            reported: Reported::NONE,
+            model: Name::EMPTY,
+            head: Kept::EMPTY,
+            tail: Kept::EMPTY,
+            is_line_start: true,
+            is_after_cr: false,
+            is_first: true,
+        }
+    }
+
+    /// Looks at the next piece of the body.
+    pub(crate) fn see(&mut self, piece: &[u8]) {
+        if self.is_first && self.form == Form::Events {
+            // For a stream that reports no tokens.
+            self.model =
+                model_in(&piece[..piece.len().min(HEAD_BYTES)]).map_or(self.model, Name::of);
+        }
+        self.is_first = false;
+        let mut rest = piece;
+        loop {
+            if let Some(members) = &mut self.members {
+                let Some(used) = members.feed(rest) else { return };
+                rest = &rest[used..];
+                self.end_text();
+            }
+            let Some((start, end)) = self.find_key(rest) else { return self.keep_cut(rest) };
+            self.keep(&rest[..start]);
+            self.members = Some(Members::after_key(self.form));
+            rest = &rest[end..];
+        }
+    }
+
+    /// The start and the end of the next key in `bytes`, unless its value is null. The start is 0 if it began before.
+    fn find_key(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        let tail = self.tail.get();
+        let last = tail.last().copied();
+        if last.is_some()
+            && let Some(end) = self.find_cut_key(bytes)
+        {
+            return Some((0, end));
+        }
+        let mut from = 0;
+        loop {
+            let (start, end) = key_in(bytes, from, last)?;
+            if !is_null(&bytes[end..]) {
+                return Some((start, end));
+            }
+            from = end;
+        }
+    }
+
+    /// The end of a key in `bytes` that began before them.
+    fn find_cut_key(&self, bytes: &[u8]) -> Option<usize> {
+        let tail = self.tail.get();
+        // One byte more, which may escape the quote.
+        let before = &tail[tail.len().saturating_sub(KEY_MAX_BYTES + 1)..];
+        let after = &bytes[..bytes.len().min(KEY_MAX_BYTES)];
+        let mut joined = Kept::<{ 2 * KEY_MAX_BYTES + 1 }>::EMPTY;
+        joined.fill(before);
+        joined.fill(after);
+        let mut from = 0;
+        loop {
+            let (start, end) = key_in(joined.get(), from, None)?;
+            if start < before.len() && end > before.len() {
+                return Some(end - before.len());
+            }
+            from = end;
+        }
+    }
+
+    /// Keeps what `rest`, the end of a piece, holds of a text that goes on.
+    fn keep_cut(&mut self, rest: &[u8]) {
+        let is_at_start = self.head.length == 0 && self.is_line_start && !self.is_after_cr;
+        if is_at_start && self.form == Form::Events && rest.ends_with(b"\n\n") {
+            return;
+        }
+        self.keep(rest);
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.form == Form::Json {
+            self.head.fill(bytes);
+            return self.tail.push(bytes);
+        }
+        let mut rest = bytes;
+        while let Some(at) = memchr2(b'\r', b'\n', rest) {
+            self.keep_line(&rest[..at]);
+            let is_second = rest[at] == b'\n' && self.is_after_cr;
+            if !is_second && self.is_line_start {
+                self.clear();
+            } else if !is_second {
+                self.keep_line(b"\n");
+                self.is_line_start = true;
+            }
+            self.is_after_cr = rest[at] == b'\r';
+            rest = &rest[at + 1..];
+        }
+        self.keep_line(rest);
+    }
+
+    fn keep_line(&mut self, part: &[u8]) {
+        if !part.is_empty() {
+            self.head.fill(part);
+            self.tail.push(part);
+            (self.is_line_start, self.is_after_cr) = (false, false);
+        }
+    }
+
+    fn clear(&mut self) {
+        (self.head.length, self.tail.length) = (0, 0);
+        self.is_line_start = true;
+    }
+
+    /// Takes over the numbers of a text that has ended, if they are those of the answer.
+    fn end_text(&mut self) {
+        let Some(members) = self.members.take() else { return };
+        let outcome = members.end();
+        let head = self.head.get();
+        let is_of_answer = |levels| match self.form {
+            // A list holds the events of Gemini.
+            Form::Json => levels == if starts_with_list(head) { 2 } else { 1 },
+            Form::Events => levels == 1 || levels == 2 && (outcome.is_wrapper || is_wrapper(head)),
+        };
+        if let Some((reported, levels)) = &outcome.usage
+            && is_of_answer(*levels)
+        {
+            self.reported.merge(reported);
+            let model = outcome.model.filter(|model| !model.get().is_empty());
+            let before = || model_in(head).or_else(|| model_in(self.tail.get())).map(Name::of);
+            self.model = model.or_else(before).unwrap_or(self.model);
+        }
+        if self.form == Form::Events {
+            self.clear();
+            self.is_after_cr = false;
+        }
+    }
+
+    /// The result at the end of the body, which is not `is_whole` if it broke off.
+    pub(crate) fn finish(&mut self, is_whole: bool) -> Finding {
+        if is_whole {
+            self.end_text();
+        }
+        if self.model.get().is_empty() {
+            self.model = model_in(self.head.get()).map_or(self.model, Name::of);
+        }
+        let model = std::str::from_utf8(self.model.get()).ok().filter(|model| !model.is_empty());
+        Finding { tokens: self.reported.tokens(), model: model.map(str::to_owned) }
+    }
+}
+
+/// The start and the end of the first key in `bytes` from `from` on. `before` is the byte before them.
+fn key_in(bytes: &[u8], mut from: usize, before: Option<u8>) -> Option<(usize, usize)> {
+    loop {
+        let start = from + KEY.find(&bytes[from..])?;
+        let after = start + KEY_START.len();
+        let previous = if start == 0 { before } else { Some(bytes[start - 1]) };
+        let key_end = KEY_ENDS.iter().find(|end| bytes[after..].starts_with(end));
+        match key_end {
+            Some(key_end) if previous != Some(b'\\') => {
+                return Some((start, after + key_end.len()));
+            }
+            _ => from = after,
+        }
+    }
+}
+
+/// True if `bytes` begin with a colon and null, as in each chunk before the last of Chat Completions.
+fn is_null(bytes: &[u8]) -> bool {
+    let value = bytes.trim_ascii_start().strip_prefix(b":");
+    value.is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+}
+
+fn starts_with_list(head: &[u8]) -> bool {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    text.trim_ascii_start().first() == Some(&b'[')
+}
+
+/// The value of the first key `model` or `modelVersion` in `text`, if it ends there.
+fn model_in(text: &[u8]) -> Option<&[u8]> {
+    memchr::memmem::find_iter(text, b"\"model").find_map(|start| {
+        let is_escaped = start > 0 && text[start - 1] == b'\\';
+        let rest = text[start + 6..].strip_prefix(b"Version").unwrap_or(&text[start + 6..]);
+        let value = rest.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?;
+        let value = value.trim_ascii_start().strip_prefix(b"\"")?;
+        let end = memchr2(b'"', b'\\', value)?;
+        (!is_escaped && value[end] == b'"' && end > 0).then(|| &value[..end])
+    })
+}
+
+#[cfg(test)]
+mod tests;

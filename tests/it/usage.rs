@@ -1,0 +1,245 @@
+//! The tokens of answers: counted by provider, model and key, whatever passes, and kept by day.
+
+use std::path::Path;
+
+use evertoken::testing::{Clock, Moment, Timestamp};
+use serde_json::Value;
+
+use crate::support::client::{Client, get, post};
+use crate::support::eventually;
+use crate::support::peer::{Peer, Seen};
+use crate::support::proxy::{Builder, TestProxy};
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream; charset=utf-8";
+
+/// An answer with these fields.
+fn typed(status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\ncontent-length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn message(model: &str, input: u64, output: u64) -> String {
+    format!(
+        "{{\"model\":\"{model}\",\"content\":[{{\"text\":\"\\\"usage\\\":{{\\\"input_tokens\\\":9}}\"}}],\"usage\":\
+         {{\"input_tokens\":{input},\"cache_creation_input_tokens\":2,\"cache_read_input_tokens\":1,\
+         \"output_tokens\":{output}}}}}"
+    )
+}
+
+fn message_events(input: u64, output: u64) -> String {
+    format!(
+        "event: message_start\ndata: {{\"type\":\"message_start\",\"message\":{{\"model\":\"claude\",\"usage\":\
+         {{\"input_tokens\":{input},\"output_tokens\":1}}}}}}\n\nevent: content_block_delta\ndata: {{\"type\":\
+         \"content_block_delta\",\"delta\":{{\"text\":\"usage\"}}}}\n\nevent: message_delta\ndata: {{\"type\":\
+         \"message_delta\",\"usage\":{{\"output_tokens\":{output}}}}}\n\n"
+    )
+}
+
+/// The same bytes in a gzip file of stored blocks.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    let mut file = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01".to_vec();
+    file.extend(length.to_le_bytes());
+    file.extend((!length).to_le_bytes());
+    file.extend(bytes);
+    file.extend([0; 8]);
+    file
+}
+
+/// Answers by the path after `/v1`: each of its words is a property of the answer.
+fn provider() -> Peer {
+    Peer::answering_bytes(|seen: &Seen| {
+        let is = |word: &str| seen.line.contains(word);
+        let json = message("claude", 10, 20);
+        let chat = r#"{"model":"gpt","usage":{"prompt_tokens":9,"completion_tokens":4}}"#;
+        if is("error") {
+            return typed(400, "content-type: application/json", b"{\"error\":{\"usage\":1}}");
+        }
+        if is("count_tokens") {
+            return typed(200, "content-type: application/json", b"{\"input_tokens\":7}");
+        }
+        if is("gzip") {
+            let fields = "content-type: application/json\r\ncontent-encoding: gzip";
+            return typed(200, fields, &gzip(json.as_bytes()));
+        }
+        if is("brotli") {
+            let fields = "content-type: application/json\r\ncontent-encoding: br";
+            return typed(200, fields, b"\x0b\x02\x80abc\x03");
+        }
+        if is("chat") {
+            return typed(200, "content-type: application/json", chat.as_bytes());
+        }
+        if is("stream") {
+            let events = message_events(100, 50);
+            return typed(200, &format!("content-type: {EVENTS}"), events.as_bytes());
+        }
+        typed(200, &format!("content-type: {JSON}"), json.as_bytes())
+    })
+}
+
+fn builder(peer: &Peer) -> Builder {
+    TestProxy::builder()
+        .settings("auth: {enabled: true, api_key_env: KEYS}")
+        .variable("KEYS", "alone\nci: second")
+        .provider("P", "generic", &peer.url(), "auth_value: fixed")
+}
+
+/// A POST with the key `key` for the model `asked`.
+fn asking(path: &str, key: &str) -> String {
+    post(path, r#"{"model":"asked"}"#).replacen("\r\n", &format!("\r\nx-api-key: {key}\r\n"), 1)
+}
+
+/// The status of the answer to a POST, whose body may be any bytes.
+fn status(proxy: &TestProxy, path: &str, key: &str) -> u16 {
+    let mut client = Client::connect(proxy.address);
+    client.send(asking(path, key));
+    let head = client.head();
+    let length = head.field("content-length").and_then(|length| length.parse().ok());
+    client.bytes(length.expect("it has a length"));
+    head.status
+}
+
+/// The metrics of this name, without their name: `{labels} number`, those that are not 0.
+fn metric(proxy: &TestProxy, name: &str) -> Vec<String> {
+    let text = proxy.ask(get("/-/metrics?key=alone")).body;
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    lines.filter(|line| line.starts_with('{') && !line.ends_with(" 0")).map(str::to_owned).collect()
+}
+
+/// All tokens of these labels.
+fn tokens(proxy: &TestProxy, labels: &[&str]) -> u64 {
+    let lines = metric(proxy, "evertoken_usage_tokens_total");
+    let wanted = lines.iter().filter(|line| labels.iter().all(|label| line.contains(label)));
+    wanted.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn tokens_are_counted_by_provider_model_and_key() {
+    let peer = provider();
+    let proxy = builder(&peer).start();
+    let ask = |path: &str, key: &str| status(&proxy, path, key);
+    assert_eq!(ask("/v1/messages", "alone"), 200);
+    assert_eq!(ask("/v1/messages?gzip", "alone"), 200);
+    assert_eq!(ask("/v1/messages?stream", "second"), 200);
+    assert_eq!(ask("/to/p/v1/chat/completions", "second"), 200);
+    let expected = [
+        (vec!["model=\"claude\"", "key=\"default\"", "kind=\"input\""], 20),
+        (vec!["model=\"claude\"", "key=\"default\"", "kind=\"output\""], 40),
+        (vec!["model=\"claude\"", "key=\"default\"", "kind=\"cache_read\""], 2),
+        (vec!["model=\"claude\"", "key=\"default\"", "kind=\"cache_write\""], 4),
+        (vec!["model=\"claude\"", "key=\"ci\"", "kind=\"input\""], 100),
+        (vec!["model=\"claude\"", "key=\"ci\"", "kind=\"output\""], 50),
+        (vec!["model=\"gpt\"", "key=\"ci\""], 13),
+        (vec!["provider=\"P\""], 20 + 40 + 2 + 4 + 150 + 13),
+    ];
+    for (labels, count) in expected {
+        assert_eq!(tokens(&proxy, &labels), count, "{labels:?}");
+    }
+    assert_eq!(metric(&proxy, "evertoken_usage_unknown_answers_total"), [""; 0]);
+}
+
+#[test]
+fn an_answer_that_can_t_be_read_is_unknown_and_not_nothing() {
+    let peer = provider();
+    let proxy = builder(&peer).start();
+    assert_eq!(status(&proxy, "/v1/messages?brotli", "second"), 200);
+    assert_eq!(status(&proxy, "/v1/messages/count_tokens", "second"), 200);
+    assert_eq!(status(&proxy, "/v1/messages?error", "second"), 400);
+    assert_eq!(
+        metric(&proxy, "evertoken_usage_unknown_answers_total"),
+        ["{key=\"ci\",model=\"asked\",provider=\"P\"} 1"]
+    );
+    assert_eq!(tokens(&proxy, &[]), 0);
+}
+
+/// The row of a file of a day.
+fn row(folder: &Path, day: &str) -> Value {
+    let text = std::fs::read_to_string(folder.join(format!("usage/{day}.json"))).unwrap();
+    let content: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(content["rows"].as_array().map(Vec::len), Some(1), "{text}");
+    content["rows"][0].clone()
+}
+
+fn clock_at(text: &str) -> Clock {
+    let wall = Timestamp::parse_rfc3339(text).unwrap();
+    Clock::from_fn(move || Moment { wall, steady_ms: 1 })
+}
+
+#[test]
+fn a_restart_and_a_second_process_continue_the_day() {
+    let peer = provider();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!("state_dir: \"{}\"", folder.path().display());
+    let started = || {
+        let clock = clock_at("2026-12-24T23:59:59Z");
+        let one = TestProxy::builder().settings(&settings).clock(clock);
+        one.provider("P", "generic", &peer.url(), "auth_value: fixed").start()
+    };
+    let (mut one, mut other) = (started(), started());
+    for proxy in [&one, &other] {
+        assert_eq!(proxy.ask(post("/v1/messages", "{}")).status, 200);
+    }
+    one.stop();
+    other.stop();
+    let counts = |name: &str| row(folder.path(), "2026-12-24")["counts"][name].as_u64();
+    assert_eq!((counts("requests"), counts("input")), (Some(2), Some(20)));
+    let mut again = started();
+    assert_eq!(again.ask(post("/v1/messages", "{}")).status, 200);
+    again.stop();
+    assert_eq!((counts("requests"), counts("output")), (Some(3), Some(60)));
+}
+
+#[test]
+fn a_stream_that_is_cut_counts_what_it_reported_before() {
+    let peer = Peer::start(|mut talk| {
+        talk.request();
+        let events = message_events(100, 50);
+        let start = events.find("event: message_delta").unwrap();
+        let head = format!(
+            "HTTP/1.1 200 X\r\ncontent-type: {EVENTS}\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        talk.send(format!("{head}{start:x}\r\n{}\r\n", &events[..start]));
+    });
+    let proxy = builder(&peer).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(asking("/v1/messages", "alone"));
+    assert_eq!(client.head().status, 200);
+    client.rest(&mut Vec::new());
+    eventually("it is counted", || tokens(&proxy, &["kind=\"input\""]) == 100);
+    assert_eq!(tokens(&proxy, &["kind=\"output\""]), 1);
+    let folder = proxy.into_folder();
+    let usage = std::fs::read_dir(folder.path().join("usage")).unwrap();
+    let name = usage.filter_map(|one| one.unwrap().file_name().into_string().ok());
+    let day = name.filter_map(|name| name.strip_suffix(".json").map(str::to_owned));
+    let day = day.collect::<String>();
+    assert_eq!(row(folder.path(), &day)["counts"]["cut"], 1);
+}
+
+#[test]
+fn nothing_is_counted_or_written_when_usage_is_off() {
+    let peer = provider();
+    let proxy = builder(&peer).settings("usage: false").start();
+    assert_eq!(proxy.ask(asking("/v1/messages", "alone")).status, 200);
+    assert_eq!(metric(&proxy, "evertoken_usage_tokens_total"), [""; 0]);
+    assert!(!proxy.into_folder().path().join("usage").exists());
+}
+
+#[test]
+fn a_reload_turns_it_on_and_off() {
+    let peer = provider();
+    let plain = |usage: &str| {
+        let one = TestProxy::builder().settings(&format!("usage: {usage}"));
+        one.provider("P", "generic", &peer.url(), "auth_value: fixed")
+    };
+    let proxy = plain("false").start();
+    let mut expected = 0;
+    for usage in ["true", "false", "true"] {
+        assert_eq!(proxy.reload(&plain(usage)).status, 200);
+        assert_eq!(proxy.ask(post("/v1/messages", "{}")).status, 200);
+        if usage == "true" {
+            expected += 33;
+            assert_eq!(tokens(&proxy, &[]), expected);
+        }
+    }
+}
