@@ -18,6 +18,7 @@ mod logout;
 mod obtain;
 mod refresh;
 mod reload;
+pub(crate) mod restart;
 mod rewrite;
 mod run;
 mod status;

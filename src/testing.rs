@@ -5,6 +5,7 @@ pub use crate::assemble::{Environment, place_of, refresher_setup};
 pub use crate::bound::Bound;
 pub use crate::cli::{Command, definition as command_line, parse as parse_arguments};
 pub use crate::clock::{Clock, Moment, RELEASED_AT, Timestamp};
+pub use crate::commands::restart::Program;
 pub use crate::config::resolve::{Problem, Sources, resolve};
 pub use crate::config::secret_file::read as read_secret_file;
 pub use crate::config::slug::{in_path as slug_in_path, of_name as slug_of_name};

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::{Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle, scope};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{Builder, JoinHandle, panicking, scope};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -22,6 +22,25 @@ const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSch
 #[derive(Debug)]
 pub struct Thread(Option<JoinHandle<()>>);
 
+/// The remedy for a panic that ends a thread of [`spawn`].
+static ON_PANIC: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// From now on, calls `remedy` on each thread of [`spawn`] that ends by a panic. The first remedy stays.
+pub(crate) fn on_panic(remedy: impl Fn() + Send + Sync + 'static) {
+    let _ = ON_PANIC.set(Box::new(remedy));
+}
+
+/// Calls the remedy if its thread ends by a panic.
+struct Remedied;
+
+impl Drop for Remedied {
+    fn drop(&mut self) {
+        if let Some(remedy) = ON_PANIC.get().filter(|_| panicking()) {
+            remedy();
+        }
+    }
+}
+
 /// Starts `body` on a thread called `name` with a stack of `stack_bytes`.
 ///
 /// Fails if the system has no thread left; the error then holds a [`Shortage`].
@@ -32,7 +51,11 @@ pub fn spawn(
 ) -> io::Result<Thread> {
     // Linux shows 15 bytes of a thread's name.
     let builder = Builder::new().name(name.to_owned()).stack_size(stack_bytes);
-    let handle = builder.spawn(body).map_err(|error| match Shortage::of_thread(&error) {
+    let remedied = move || {
+        let _remedied = Remedied;
+        body();
+    };
+    let handle = builder.spawn(remedied).map_err(|error| match Shortage::of_thread(&error) {
         Some(shortage) => shortage.into(),
         None => error,
     })?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::assemble::StartError;
 use crate::cli::Files;
-use crate::clock::Clock;
+use crate::clock::{Clock, Stopwatch};
 use crate::config::resolve::Problem;
 use crate::config::{Config, ListenAddress, ServerKind};
 use crate::current::Current;
@@ -28,6 +28,7 @@ use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, Done, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, load,
     refuse, start_log,
 };
+use crate::commands::restart::Program;
 use crate::commands::unset;
 
 /// The stack of the thread that reads the configuration again.
@@ -43,6 +44,7 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
         let config = listen_on(config, listen.as_ref()).map_err(|problem| vec![problem])?;
         Ok((config, warnings))
     };
+    let started = Stopwatch::start();
     let (config, warnings) = read().map_err(|problems| refuse(&problems, log))?;
     let clock = Clock::system();
     start_log(&config, warnings, log, &clock);
@@ -59,6 +61,9 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
         StartError::Provider(..) => fail(error, BAD_CONFIG),
         StartError::Thread(_) => fail(error, FAILED),
     })?;
+    if let Some(program) = Program::of_process() {
+        program.start_after_panics(move || started.elapsed());
+    }
     serve(app, signals, state_dir, configuration);
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Refreshes that a signal must not cut off: the issuer may have used up the refresh token, and its answer has the next.
+//! Refreshes that a signal or a new start of the program must not cut off: the issuer may have used up the refresh token, and its answer has the next.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The refreshes of this process.
 struct Refreshes {
@@ -12,7 +13,7 @@ struct Refreshes {
 static REFRESHES: Mutex<Refreshes> = Mutex::new(Refreshes { under_way: 0, is_ending: false });
 static CHANGED: Condvar = Condvar::new();
 
-/// A refresh under way, up to the end of the work with its answer. Only commands make one; a server stops otherwise.
+/// A refresh under way, up to the end of the work with its answer. A server that stops waits for its refreshers instead.
 pub(super) struct Uninterrupted(());
 
 impl Uninterrupted {
@@ -45,6 +46,13 @@ pub(crate) fn forbid() -> bool {
 pub(crate) fn wait() {
     let _ended = CHANGED
         .wait_while(lock(), |refreshes| refreshes.under_way > 0)
+        .unwrap_or_else(PoisonError::into_inner);
+}
+
+/// Waits until no refresh is under way, or for `most`.
+pub(crate) fn wait_at_most(most: Duration) {
+    let _ended = CHANGED
+        .wait_timeout_while(lock(), most, |refreshes| refreshes.under_way > 0)
         .unwrap_or_else(PoisonError::into_inner);
 }
 

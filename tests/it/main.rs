@@ -43,6 +43,7 @@ mod reference; // docs/reference.md beside the program
 mod refresh; // tokens: log lines, rotation, restarts, 401
 mod reload; // another configuration, with nothing dropped
 mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs
+mod restart; // the new start after a panic
 mod routing; // which provider gets a request
 mod sandbox; // against the sandbox and its scripted faults
 mod scope; // what a refresh asks for after a login

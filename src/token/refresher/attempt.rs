@@ -76,6 +76,10 @@ impl RefreshAttempt<'_> {
             Err(hindrance) => Err(hindrance),
         };
         self.vault.leave(lock, self.life);
+        // A command's refresh lasts until its outcome is told.
+        if !self.life.is_single {
+            self.life.uninterrupted = None;
+        }
         // After the outcome is published, an order is about the next refresh.
         self.orders.end_at_last();
         match outcome {
@@ -141,8 +145,7 @@ impl RefreshAttempt<'_> {
             .begin(presented, &mut self.vault.file, self.life)
             .map_err(NoGrant::Withdrawn)?;
         // A command that is killed ends the refresh, and must not end this process before the signal does.
-        let ends_by_signal = presented.token().is_some() || self.life.config.command().is_some();
-        if self.life.is_single && ends_by_signal {
+        if presented.token().is_some() || self.life.config.command().is_some() {
             self.life.uninterrupted.get_or_insert_with(Uninterrupted::begin);
         }
         let sent = self.life.now();

@@ -29,7 +29,7 @@ pub(super) struct Life {
     pub(super) is_single: bool,
     /// The address of the token store, and the reason why a refresh has to wait for it.
     pub(super) store_trouble: Option<(String, String)>,
-    /// Of a command whose refresh token may be used up.
+    /// While a refresh token may be used up.
     pub(super) uninterrupted: Option<Uninterrupted>,
     said: SaidOnce,
 }
