@@ -17,6 +17,8 @@ use crate::thread::{self, Thread, on_watched_thread};
 
 /// The time from a change to the write, in which further changes gather.
 pub(crate) const SAVE_EVERY: Duration = Duration::from_secs(10);
+/// The same for a change that a restart must not lose.
+pub(crate) const SAVE_SOON: Duration = Duration::from_secs(1);
 /// The wait before the next try after a failure.
 pub(crate) const RETRY: Duration = Duration::from_secs(30);
 /// The time between two looks at a write, and the number of looks after which it counts as hanging.
@@ -46,6 +48,8 @@ struct Record {
 #[derive(Clone, Debug)]
 pub(crate) struct Reminder {
     is_changed: Arc<AtomicBool>,
+    /// The bookkeeper's, for all records.
+    is_urgent: Arc<AtomicBool>,
     wake: Sender<()>,
 }
 
@@ -60,12 +64,21 @@ impl Reminder {
             let _ = self.wake.try_send(());
         }
     }
+
+    /// The record has changed in a way that a restart must not lose. Never blocks.
+    pub(crate) fn changed_much(&self) {
+        self.is_changed.store(true, Ordering::Release);
+        if !self.is_urgent.swap(true, Ordering::AcqRel) {
+            let _ = self.wake.try_send(());
+        }
+    }
 }
 
 /// Registers records. Cloning shares the bookkeeper.
 #[derive(Clone)]
 pub(crate) struct Registrar {
     records: Sender<Record>,
+    is_urgent: Arc<AtomicBool>,
     wake: Sender<()>,
 }
 
@@ -77,7 +90,8 @@ impl Registrar {
         name: impl Into<String>,
         save: impl FnMut() -> io::Result<()> + Send + 'static,
     ) -> Reminder {
-        let reminder = Reminder { is_changed: Arc::default(), wake: self.wake.clone() };
+        let (is_urgent, wake) = (self.is_urgent.clone(), self.wake.clone());
+        let reminder = Reminder { is_changed: Arc::default(), is_urgent, wake };
         let (name, save) = (name.into(), Box::new(save));
         let record = Record { name, save, reminder: reminder.clone(), has_failed: false };
         // Without the thread there is nothing to register with: the process is stopping.
@@ -104,13 +118,21 @@ impl Bookkeeper {
         let (wake, woken) = bounded(1);
         let (stop, stopped) = bounded(0);
         let (running, ended) = bounded::<()>(0);
-        let work = Work { arrivals, woken, stopped, timer: Box::new(timer), records: Vec::new() };
+        let is_urgent = Arc::<AtomicBool>::default();
+        let work = Work {
+            arrivals,
+            woken,
+            stopped,
+            timer: Box::new(timer),
+            records: Vec::new(),
+            is_urgent: is_urgent.clone(),
+        };
         let body = move || {
             let _running = running;
             work.run();
         };
         let thread = Some(thread::spawn("bookkeeper", STACK_BYTES, body)?);
-        let registrar = Registrar { records: registered, wake };
+        let registrar = Registrar { records: registered, is_urgent, wake };
         Ok(Self { registrar, stop: Some(stop), ended, thread })
     }
 
@@ -147,12 +169,13 @@ struct Work {
     stopped: Receiver<()>,
     timer: Timer,
     records: Vec<Record>,
+    is_urgent: Arc<AtomicBool>,
 }
 
 impl Work {
     fn run(mut self) {
         let mut due = never();
-        let mut is_waiting = false;
+        let (mut is_waiting, mut is_soon) = (false, false);
         loop {
             select! {
                 recv(self.stopped) -> _ => {
@@ -160,13 +183,16 @@ impl Work {
                     return;
                 }
                 recv(self.woken) -> _ => {
-                    if !is_waiting {
+                    // Only once, because changes that go on would move the save away.
+                    if self.is_urgent.swap(false, Ordering::AcqRel) && !is_soon {
+                        (due, is_waiting, is_soon) = ((self.timer)(SAVE_SOON), true, true);
+                    } else if !is_waiting {
                         (due, is_waiting) = ((self.timer)(SAVE_EVERY), true);
                     }
                 }
                 recv(due) -> _ => {
                     let is_well = self.save_changed();
-                    is_waiting = !is_well;
+                    (is_waiting, is_soon) = (!is_well, false);
                     due = if is_well { never() } else { (self.timer)(RETRY) };
                 }
             }
@@ -290,6 +316,27 @@ mod tests {
         assert_eq!(length, SAVE_EVERY);
         drop(bookkeeper);
         assert_eq!((calls.len(), other_calls.len()), (1, 0), "the stop saves a last time");
+    }
+
+    #[test]
+    fn a_change_that_must_not_be_lost_is_saved_soon() {
+        let (bookkeeper, waiting) = start();
+        let (calls, save) = counting(&Arc::default());
+        let reminder = bookkeeper.registrar().add("quota", save);
+        reminder.changed();
+        let (length, _late) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, SAVE_EVERY);
+        reminder.changed_much();
+        let (length, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, SAVE_SOON);
+        reminder.changed_much();
+        end(&wait);
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(false));
+        reminder.changed_much();
+        let (length, wait) = waiting.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(length, SAVE_SOON, "the wait is not begun anew meanwhile");
+        end(&wait);
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(false));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::token::store::PostingKey;
 mod chains;
 mod changes;
 mod parts;
+mod quota_files;
 
 /// The longest wait of a stop for a reload to end, and the time between two looks.
 const RELOAD_END_MAX: Duration = Duration::from_secs(3);

@@ -10,6 +10,7 @@
 //! 5. [`summary`] says in one line what happened.
 
 pub(crate) mod access;
+pub(crate) mod allowance;
 pub(crate) mod api;
 mod attempt;
 pub(crate) mod body;

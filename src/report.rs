@@ -74,6 +74,9 @@ pub(crate) struct ProviderReport {
     pub requests: RequestsReport,
     /// The end of its cooldown.
     pub cooldown_until: Option<Timestamp>,
+    /// What is left of its quota, as its answers said. An older evertoken says nothing about it.
+    #[serde(default)]
+    pub quota: Vec<WindowReport>,
     /// The kind of its credential.
     pub credential: CredentialKind,
     /// The way to its tokens, as the configuration calls it: `refresh_token`, `token_command`, and so on; None if
@@ -89,6 +92,22 @@ pub(crate) struct ProviderReport {
     /// The refresh token, if its issuer states its end.
     #[serde(default)]
     pub refresh_token: Option<RefreshTokenReport>,
+}
+
+/// A window of a provider's quota.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WindowReport {
+    /// Its name: `5h`, `tokens`.
+    pub window: String,
+    /// The share that is left, from 0 to 1, if known.
+    pub remaining_ratio: Option<f64>,
+    /// The time at which it is full again, if known.
+    pub reset_at: Option<Timestamp>,
+    /// The time until which the provider is passed over for it where another one can serve; None while it has
+    /// something left.
+    pub used_up_until: Option<Timestamp>,
+    /// The time of the last answer that stated it.
+    pub stated_at: Timestamp,
 }
 
 /// See [`ProviderReport::state`].

@@ -49,10 +49,20 @@ impl Secret {
         digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The first 64 bits of the hash: enough to tell accounts apart.
+    pub fn fingerprint(&self) -> u64 {
+        fingerprint(&self.hash())
+    }
+
     /// Compares in a time that depends only on the lengths.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
     }
+}
+
+/// The first 64 bits of a [`Secret::hash`].
+pub(crate) fn fingerprint(hash: &str) -> u64 {
+    hash.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
 impl PartialEq for Secret {
@@ -88,5 +98,7 @@ mod tests {
             Secret::new("abc").hash(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+        assert_eq!(Secret::new("abc").fingerprint(), 0xba78_16bf_8f01_cfea);
+        assert_eq!(fingerprint("short"), 0);
     }
 }

@@ -12,7 +12,7 @@ use crate::http::refusal::{Code, Refusal};
 use crate::secret::Secret;
 use crate::token::refresher::Inbox;
 use crate::token::store::{Generation, Posting, PostingKey, TokenStore};
-use crate::token::watched::Watched;
+use crate::token::watched::{Kept, Watched};
 
 /// The longest wait of a request with a rejected token for a newer one.
 const NEWER_TOKEN_WAIT: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ pub enum InUse<'a> {
     /// A credential that does not change.
     Fixed(&'a Secret),
     /// From a file that another program keeps.
-    OfFile(Secret, Generation),
+    OfFile(Kept),
     /// The valid token of a posting.
     Posted(Arc<Posting>),
 }
@@ -64,7 +64,7 @@ impl InUse<'_> {
         match self {
             Self::Nothing => None,
             Self::Fixed(secret) => Some(secret),
-            Self::OfFile(secret, _) => Some(secret),
+            Self::OfFile(kept) => Some(&kept.secret),
             Self::Posted(posting) => posting.token.as_ref().map(|token| &token.secret),
         }
     }
@@ -73,8 +73,17 @@ impl InUse<'_> {
     pub fn generation(&self) -> Option<Generation> {
         match self {
             Self::Nothing | Self::Fixed(_) => None,
-            Self::OfFile(_, generation) => Some(*generation),
+            Self::OfFile(kept) => Some(kept.generation),
             Self::Posted(posting) => posting.token.as_ref().map(|token| token.generation),
+        }
+    }
+
+    /// Names the account among those that the provider's configuration could be about.
+    pub fn origin(&self) -> u64 {
+        match self {
+            Self::Nothing | Self::Fixed(_) => 0,
+            Self::OfFile(kept) => kept.origin,
+            Self::Posted(posting) => posting.origin.unwrap_or(0),
         }
     }
 }
@@ -191,6 +200,15 @@ impl Source {
         }
     }
 
+    /// See [`InUse::origin`]; None while the credential is not known.
+    pub fn origin(&self, now: Moment) -> Option<u64> {
+        match self {
+            Self::Nothing | Self::Fixed(_) | Self::Missing(_) => Some(0),
+            Self::File(watched) => watched.read(now).ok().map(|kept| kept.origin),
+            Self::Refreshed(refreshed) => refreshed.posting().origin,
+        }
+    }
+
     /// The credential for a request to the provider called `name`; waits if the first token is on its way.
     pub fn wait(&self, name: &str, clock: &Clock) -> Result<InUse<'_>, Refusal> {
         match self {
@@ -199,7 +217,7 @@ impl Source {
             Self::Missing(missing) => Err(waiting::no_fixed(name, missing)),
             Self::File(watched) => {
                 let kept = watched.read(clock.now()).map_err(|why| unavailable(name, &why))?;
-                Ok(InUse::OfFile(kept.secret, kept.generation))
+                Ok(InUse::OfFile(kept))
             }
             Self::Refreshed(refreshed) => refreshed.wait(name, clock),
         }

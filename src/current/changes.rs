@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use crate::assemble::timeouts;
 use crate::config::{self, Config, ListenAddress, Settings};
+use crate::proxy::allowance::AllowanceState;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
+use crate::quota::account;
+use crate::token::store::PostingKey;
 
 /// The provider of `old` whose configuration and route to its endpoint are unchanged.
 pub(super) fn unchanged(
@@ -21,10 +24,11 @@ pub(super) fn unchanged(
     old.providers.iter().find(|own| own.config == *provider).filter(|_| same_place).cloned()
 }
 
-/// The cooldown of a provider, which continues if only its weight is new.
+/// The cooldown of a provider, which continues if only its weight or its name is new.
 pub(super) fn cooldown_of(provider: &config::ProviderConfig, old: Option<&Proxy>) -> Arc<Cooldown> {
     let is_it = |own: &&Arc<Provider>| {
-        config::ProviderConfig { weight: provider.weight, ..own.config.clone() } == *provider
+        let config::ProviderConfig { name, slug, weight, .. } = provider.clone();
+        config::ProviderConfig { name, slug, weight, ..own.config.clone() } == *provider
     };
     let before = old.and_then(|old| old.providers.iter().find(is_it));
     before.map_or_else(Arc::default, |own| own.cooldown.clone())
@@ -44,6 +48,26 @@ pub(super) fn counts_of(
     let before = old.providers.iter().filter(|own| has_slug(&own.config));
     let before = before.max_by_key(|own| own.config.enabled);
     before.map_or_else(Arc::default, |own| own.counts.clone())
+}
+
+/// The quota of the account behind `provider`, which continues if the account stays the same, also under another name;
+/// `chain` is the provider's chain of refresh tokens.
+pub(super) fn quota_of(
+    provider: &config::ProviderConfig,
+    config: &Config,
+    chain: Option<PostingKey>,
+    old: Option<&Proxy>,
+) -> Option<Arc<AllowanceState>> {
+    let base = account::base(provider);
+    let is_left = |own: &&Arc<Provider>| {
+        let slug = &own.config.slug;
+        *slug == provider.slug || config.providers.iter().all(|one| one.slug != *slug)
+    };
+    let has_chain = |own: &&Arc<Provider>| chain.is_none() || own.source.chain() == chain;
+    let before = old?.providers.iter().filter(is_left).filter(has_chain);
+    let before = before.filter_map(|own| Some((own, own.allowance.state_of(base)?)));
+    let (_, quota) = before.max_by_key(|(own, _)| own.config.slug == provider.slug)?;
+    Some(quota)
 }
 
 /// The settings of the listener, which a reload leaves as they were at the start.

@@ -1,24 +1,30 @@
 //! The parts that only a reload touches (the refreshers and the keeper of leases), and how a configuration's providers
 //! are made from the running ones.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
 use crate::assemble::{Environment, StartError, random_name, upstream_to};
 use crate::bookkeeper::Registrar;
+use crate::clock::Clock;
 use crate::config::{self, Config, Credential, Settings, SharedStore, WatchedFile};
 use crate::credential::claims::ClaimFields;
 use crate::credential::{RefreshedSource, Source};
 use crate::current::chains::{Chains, Plan};
-use crate::current::changes::{ListenSettings, cooldown_of, counts_of, unchanged};
+use crate::current::changes::{ListenSettings, cooldown_of, counts_of, quota_of, unchanged};
+use crate::current::quota_files::{QuotaFiles, saved_by};
+use crate::proxy::allowance::{Allowance, AllowanceState};
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
-use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider};
+use crate::quota::account;
+use crate::quota::stored::StoredQuota;
+use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider, QuotaExchange};
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
@@ -37,7 +43,7 @@ pub(super) struct Parts {
     /// The settings that stay as they were at the start.
     pub(super) listening: ListenSettings,
     pub(super) last_reload: Arc<LastReload>,
-    /// Saves what is counted.
+    /// Saves what is counted, and what is left of quotas.
     registrar: Registrar,
     /// Counts tokens; None before the first configuration that has `settings.usage`.
     usage: Option<Arc<Ledger>>,
@@ -49,6 +55,13 @@ enum Prepared {
     Same(Arc<Provider>),
     /// A new provider, with these connections.
     New(Box<Upstream>),
+}
+
+/// The parts of a new provider that an earlier one may have left.
+struct Carried<'a> {
+    counts: Arc<Counts>,
+    quota: Arc<AllowanceState>,
+    state_dir: &'a Path,
 }
 
 impl Parts {
@@ -115,6 +128,7 @@ impl Parts {
         let prepared = prepare(config, &plan, old)?;
         say_what_is_shared(&config.providers, old.map(Proxy::configured));
         self.chains.carry_out(plan, self.keeper.as_ref(), &self.environment)?;
+        let quota_files = QuotaFiles::read(&config.settings.state_dir);
         let mut providers = Vec::new();
         for ((provider, prepared), posting) in config.providers.iter().zip(prepared).zip(postings) {
             if let Credential::Missing(missing) = &provider.credential {
@@ -126,8 +140,13 @@ impl Parts {
             providers.push(match prepared {
                 Prepared::Same(provider) => provider,
                 Prepared::New(upstream) => {
-                    let counts = counts_of(provider, config, old);
-                    Arc::new(self.new_provider(provider, *upstream, posting, counts, old))
+                    let new = || Arc::new(quota_files.state_of(provider));
+                    let carried = Carried {
+                        counts: counts_of(provider, config, old),
+                        quota: quota_of(provider, config, posting, old).unwrap_or_else(new),
+                        state_dir: &config.settings.state_dir,
+                    };
+                    Arc::new(self.new_provider(provider, *upstream, posting, carried, old))
                 }
             });
         }
@@ -143,12 +162,13 @@ impl Parts {
         started.transpose().map_err(StartError::Thread)
     }
 
-    /// Shares the cooldowns of the provider called `slug` with other hosts, in both directions.
-    fn share_cooldown(
+    /// Shares cooldowns and quota of the provider called `slug` with other hosts, in both directions.
+    fn share(
         &self,
         key: PostingKey,
         slug: &str,
         cooldown: &Arc<Cooldown>,
+        quota: &Arc<AllowanceState>,
     ) -> Option<CooldownSender> {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
@@ -163,7 +183,9 @@ impl Parts {
             }
         };
         let rest = Box::new(rest);
-        keeper.add(KeptProvider { key, slug: slug.to_owned(), wake: None, held: None, rest });
+        let quota = Some(quota_exchange(quota.clone(), self.environment.clock.clone()));
+        let slug_of_all = slug.to_owned();
+        keeper.add(KeptProvider { key, slug: slug_of_all, wake: None, held: None, rest, quota });
         Some(keeper.cooldown_sender(slug))
     }
 
@@ -172,7 +194,7 @@ impl Parts {
         config: &config::ProviderConfig,
         upstream: Upstream,
         chain: Option<PostingKey>,
-        counts: Arc<Counts>,
+        carried: Carried<'_>,
         old: Option<&Proxy>,
     ) -> Provider {
         let key = self.next_key;
@@ -187,7 +209,16 @@ impl Parts {
             );
         }
         let (cooldown, claims) = (cooldown_of(config, old), ClaimFields::default());
-        let cooldown_sender = self.share_cooldown(key, &config.slug, &cooldown);
+        let Carried { counts, quota, state_dir } = carried;
+        let clock = &self.environment.clock;
+        // A disabled provider may have another's slug.
+        let reminder = config.enabled.then(|| {
+            let kept = (quota.clone(), cooldown.clone());
+            saved_by(&self.registrar, state_dir, &config.slug, kept, clock)
+        });
+        let cooldown_sender = self.share(key, &config.slug, &cooldown, &quota);
+        let base = account::base(config);
+        let allowance = Allowance::new(base, quota, cooldown.clone(), reminder);
         let metrics = self.metrics.of_provider(&config.name);
         let config = config.clone();
         Provider {
@@ -197,6 +228,7 @@ impl Parts {
             upstream,
             claims,
             cooldown,
+            allowance,
             cooldown_sender,
             counts,
             metrics,
@@ -223,6 +255,20 @@ impl Parts {
             }),
             other => Source::fixed(other),
         }
+    }
+}
+
+/// Exchanges a quota with other hosts.
+fn quota_exchange(quota: Arc<AllowanceState>, clock: Clock) -> QuotaExchange {
+    let own = quota.clone();
+    QuotaExchange {
+        tell: Box::new(move || Some(own.to_tell(clock.now())?.to_json())),
+        hear: Box::new(move |text| match text.map(str::as_bytes).map(StoredQuota::parse) {
+            None => quota.is_unknown(),
+            Some(Ok(told)) => quota.hear(told),
+            // A later evertoken says more than this one understands.
+            Some(Err(why)) => debug!("A message about a quota is ignored: {why}"),
+        }),
     }
 }
 

@@ -4,10 +4,12 @@
 use std::io::Read;
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use crate::credential;
+use crate::http::message::Headers;
 use crate::ingress::Request;
+use crate::proxy::allowance::UsedUp;
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::SentMark;
 use crate::proxy::outcome::{RequestRecord, Stop};
@@ -84,12 +86,27 @@ fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>,
     if let (Some(cooldown_sender), Ok(_)) = (&provider.cooldown_sender, outcome) {
         cooldown_sender.tell(length);
     }
-    if provider.cooldown.begin(proxy.clock.now(), length) {
+    let now = proxy.clock.now();
+    if let (Ok(_), Some(origin)) = (outcome, provider.source.origin(now)) {
+        provider.allowance.cools_down(origin, now);
+    }
+    if provider.cooldown.begin(now, length) {
         warn!(
             provider = name;
             "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
         );
     }
+}
+
+/// Notes what an answer states about the quota of the account of `origin`.
+fn note_quota(proxy: &Proxy, provider: &Provider, headers: &Headers, origin: u64) {
+    let Some(used_up) = provider.allowance.note(headers, origin, &proxy.clock) else { return };
+    let (name, UsedUp { windows, seconds }) = (&provider.config.name, used_up);
+    info!(
+        provider = name;
+        "Provider {name} says that it has nothing left ({windows}): it is passed over for {seconds} s where another \
+         one can serve"
+    );
 }
 
 /// Sends the request, and again if its token is rejected and there is a newer one.
@@ -107,6 +124,7 @@ pub(super) fn send<'p>(
             counts.begun();
         }
         let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
+        note_quota(proxy, outgoing.provider, &answer.head.headers, credential.origin());
         let Some(generation) = credential.generation() else { return Ok(answer) };
         if !refuses_token(&mut answer) {
             return Ok(answer);

@@ -63,6 +63,8 @@ pub(crate) struct ProviderNow<'a> {
     pub failures: u64,
     /// Requests in flight.
     pub in_flight: u64,
+    /// The windows of its quota: name, the share that is left, and the reset, if known.
+    pub quota: Vec<(String, Option<f64>, Option<Timestamp>)>,
 }
 
 /// The configuration in use at the time of the scrape.
@@ -279,8 +281,28 @@ fn state(
         "evertoken_refresh_token_expiry_timestamp_seconds",
         "When the refresh token in use ends, where its issuer says so, in seconds since 1970",
     );
+    let by_window = |name, help| {
+        registered(&now, GaugeVec::new(Opts::new(name, help), &["provider", "window"]))
+    };
+    let remaining = by_window(
+        "evertoken_quota_remaining_ratio",
+        "The share of a provider's quota that is left, by window, as its last answer said",
+    );
+    let reset = by_window(
+        "evertoken_quota_reset_timestamp_seconds",
+        "When the window of a provider's quota is full again, in seconds since 1970",
+    );
     for provider in providers {
         let name = provider.name;
+        for (window, ratio, at) in &provider.quota {
+            let labels = [name, window.as_str()];
+            if let Some(ratio) = ratio {
+                remaining.with_label_values(&labels).set(*ratio);
+            }
+            if let Some(at) = at {
+                reset.with_label_values(&labels).set(seconds_since_1970(*at));
+            }
+        }
         in_flight.add(i64::try_from(provider.in_flight).unwrap_or(i64::MAX));
         ready.with_label_values(&[name]).set(f64::from(u8::from(provider.is_ready)));
         if let Some(at) = provider.expires_at {

@@ -22,6 +22,7 @@ use crate::proxy::state::Proxy;
 mod chart;
 pub(crate) mod events;
 mod html;
+mod quota;
 mod status;
 pub(crate) mod token;
 
@@ -176,6 +177,10 @@ fn metrics(proxy: &Proxy) -> Page {
                 successes: posting.refresh.successes,
                 failures: posting.refresh.failures,
                 in_flight: provider.counts.in_flight.load(Ordering::Relaxed),
+                quota: status::quota(provider, now)
+                    .into_iter()
+                    .map(|one| (one.window, one.remaining_ratio, one.reset_at))
+                    .collect(),
             }
         })
         .collect();

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Due, Moment};
 use crate::config::{self, Credential, FIRST_TOKEN_WAIT};
 use crate::credential::claims::ClaimFields;
 use crate::credential::{Source, waiting};
 use crate::http::refusal::{Code, Refusal};
+use crate::proxy::allowance::Allowance;
 use crate::proxy::choice::Standing;
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::metrics::OfProvider;
@@ -29,6 +30,8 @@ pub struct Provider {
     pub claims: ClaimFields,
     /// Its cooldown.
     pub cooldown: Arc<Cooldown>,
+    /// What is left of its quota.
+    pub(crate) allowance: Allowance,
     /// Sends its cooldowns to other hosts; None without other hosts.
     pub cooldown_sender: Option<CooldownSender>,
     /// Counts since the start; they continue when a reload changes the provider.
@@ -62,8 +65,11 @@ impl Provider {
 
     /// Its standing, which decides whether it is tried before others.
     pub fn standing(&self, now: Moment) -> Standing {
-        if let Some(until) = self.cooldown.until(now) {
-            return Standing::Cooling(until.left_ms(now));
+        // The quota comes first, because an earlier run's cooldown is taken up with it.
+        let used_up = self.used_up_until(now, &|| None);
+        let cooling = self.cooldown.until(now).into_iter().chain(used_up);
+        if let Some(left_ms) = cooling.map(|until| until.left_ms(now)).max() {
+            return Standing::Cooling(left_ms);
         }
         if matches!(self.config.credential, Credential::Static(_)) {
             return Standing::Ready;
@@ -78,6 +84,18 @@ impl Provider {
         }
         refresher.passed_over();
         Standing::Without
+    }
+
+    /// The time until which its account has nothing left for requests for the model that `model` returns.
+    pub(crate) fn used_up_until(
+        &self,
+        now: Moment,
+        model: &dyn Fn() -> Option<String>,
+    ) -> Option<Due> {
+        if !self.allowance.is_to_be_asked() {
+            return None;
+        }
+        self.allowance.used_up_until(self.source.origin(now)?, model, now)
     }
 }
 

@@ -15,6 +15,7 @@ mod part;
 mod values;
 
 use part::{Part, UNNAMED};
+pub(crate) use values::RESET_MAX;
 use values::{Reset, percent, reset_after, reset_at};
 
 /// The most windows of one answer, and of one provider; further ones are passed over.
@@ -57,19 +58,18 @@ pub(crate) struct Reading<'a> {
 /// The time for which a window without a reset counts as used up.
 const UNKNOWN_RESET_MS: i64 = 60_000;
 
+/// True if an answer may state windows.
+// One pass over the names, because most answers have no such field.
+pub(crate) fn are_in(headers: &Headers) -> bool {
+    headers.iter().any(|(name, _)| kind(name).is_some())
+}
+
 /// The windows that an answer states.
-// Not one pass for each name: most answers have none of these fields.
 pub(crate) fn read(headers: &Headers, now: Timestamp) -> Vec<Reading<'_>> {
-    let mut fields = headers.iter().filter_map(|(name, value)| Some((kind(name)?, value)));
-    match fields.next() {
-        None => Vec::new(),
-        Some(first) => {
-            let mut draft = Draft::new(now);
-            draft.add(first);
-            fields.for_each(|field| draft.add(field));
-            draft.finish()
-        }
-    }
+    let mut draft = Draft::new(now);
+    let fields = headers.iter().filter_map(|(name, value)| Some((kind(name)?, value)));
+    fields.for_each(|field| draft.add(field));
+    draft.finish()
 }
 
 /// The time until the latest reset of a window that is used up, of a provider that refused a request. Extra usage
@@ -199,8 +199,11 @@ impl<'a> Draft<'a> {
                 Some(Part::Reset(at)) => self.unified_reset = at,
                 _ => {}
             }
-        } else if strip(rest, OVERAGE).is_some() {
-            self.ending(rest, Scope::Unknown, value);
+        } else if let Some(part) = strip(rest, OVERAGE) {
+            // It is rejected wherever it is turned off, which says nothing about the other windows.
+            if !part.eq_ignore_ascii_case(b"-status") {
+                self.ending(rest, Scope::Unknown, value);
+            }
         } else {
             let scope = if rest.contains(&b'_') { Scope::Family } else { Scope::Account };
             self.ending(rest, scope, value);
@@ -327,7 +330,7 @@ impl<'a> Partial<'a> {
         Some(Reading {
             name: self.name,
             scope: self.scope,
-            remaining_ratio: ratio,
+            remaining_ratio: if is_used_up { Some(0.0) } else { ratio },
             reset_at,
             used_up_until: until.filter(|_| is_used_up),
         })
@@ -335,7 +338,7 @@ impl<'a> Partial<'a> {
 }
 
 /// True if a window may be called `name`.
-fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: &[u8]) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     (1..=NAME_MAX_BYTES).contains(&name.len()) && name.iter().all(is_plain)
 }

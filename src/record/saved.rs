@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::clock::Timestamp;
 use crate::record::mark::Mark;
 use crate::record::refresh_end::RefreshEnd;
-use crate::secret::Secret;
+use crate::secret::{Secret, fingerprint};
 
 /// The version of the format. A later version keeps the names of these fields, so that this version can still use
 /// them.
@@ -199,6 +199,11 @@ impl Saved {
     /// True if the seed with this hash began the chain, or came before its beginning.
     pub fn knows_seed(&self, hash: &str) -> bool {
         self.seed_hash.as_deref() == Some(hash) || self.has_superseded(hash)
+    }
+
+    /// Names the login or the seed with which the chain began; 0 for a chain without a known beginning.
+    pub fn origin(&self) -> u64 {
+        self.login_hash.as_ref().or(self.seed_hash.as_ref()).map_or(0, |hash| fingerprint(hash))
     }
 
     /// True if a logout ended the chain.

@@ -27,6 +27,15 @@ pub(crate) fn millis(millis: u64) -> String {
     }
 }
 
+/// A share of 1 as `73 %`. Only nothing is `0 %`, and only everything `100 %`.
+pub(crate) fn percent(ratio: f64) -> String {
+    match ratio {
+        _ if ratio <= 0.0 => "0 %".to_owned(),
+        _ if ratio < 0.01 => "under 1 %".to_owned(),
+        _ => format!("{:.0} %", (ratio.min(1.0) * 100.0).floor()),
+    }
+}
+
 /// `1,234,567`.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
@@ -73,6 +82,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         waiting: None,
         requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
         cooldown_until: None,
+        quota: Vec::new(),
         credential: CredentialKind::Refreshed,
         grant: Some("refresh_token".to_owned()),
         problem: None,
@@ -109,6 +119,17 @@ mod tests {
             [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")]
         {
             assert_eq!(count(number), expected);
+        }
+        let shares = [
+            (0.0, "0 %"),
+            (0.001, "under 1 %"),
+            (0.01, "1 %"),
+            (0.734, "73 %"),
+            (0.999, "99 %"),
+            (1.0, "100 %"),
+        ];
+        for (ratio, expected) in shares {
+            assert_eq!(percent(ratio), expected);
         }
         let now = Timestamp::parse_rfc3339("2026-11-24T23:59:00Z").unwrap();
         assert_eq!(time(now.plus_millis(59_999), now), "23:59:59");

@@ -1,8 +1,8 @@
 //! The Valkey or Redis server: the only place that knows its client library and its commands.
 //!
 //! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
-//! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, and a key
-//! `<prefix>cooldown:<slug>` that lasts as long as the cooldown. Changes are published on `<prefix>news`. Each atomic
+//! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, a key
+//! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, and `<prefix>quota:<slug>` with what is left of its quota. Changes are published on `<prefix>news`. Each atomic
 //! step is one script.
 
 use std::time::Duration;
@@ -35,6 +35,9 @@ use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
 /// The time for which an unwritten record is kept: 90 days. Every host has its own copy.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
+/// The time for which a told quota is kept: the longest until a reset, 40 days.
+const QUOTA_KEPT_MS: u64 = 40 * 24 * 3_600_000;
+
 /// The server's knowledge of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreEntry {
@@ -64,6 +67,8 @@ pub enum News {
     Record(String),
     /// This provider cools down for so many milliseconds, according to the instance with this id.
     Cooldown(String, u64, String),
+    /// The instance with this id told what is left of this provider's quota.
+    Quota(String, String),
 }
 
 /// The names of one provider's keys.
@@ -79,7 +84,7 @@ impl Names {
         Self { prefix: prefix.to_owned(), slug: slug.to_owned() }
     }
 
-    /// The key of its `token`, its `lease` or its `cooldown`.
+    /// The key of its `token`, `lease`, `cooldown` or `quota`.
     fn key(&self, kind: &str) -> String {
         format!("{}{kind}:{}", self.prefix, self.slug)
     }
@@ -166,6 +171,19 @@ impl Line {
     pub fn cooldown_left_ms(&mut self, names: &Names) -> Result<u64, StoreError> {
         // Below zero where there is none.
         self.link.ask(&["PTTL", &names.key("cooldown")]).map(|reply| reply.number())
+    }
+
+    /// Publishes what is left of a provider's quota.
+    pub fn tell_quota(&mut self, names: &Names, text: &str, from: &str) -> Result<(), StoreError> {
+        let (key, length) = (names.key("quota"), QUOTA_KEPT_MS.to_string());
+        self.link.ask(&["SET", &key, text, "PX", &length])?;
+        let news = format!("q {} {from}", names.slug);
+        self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
+    }
+
+    /// What is left of a provider's quota, as a host told it last.
+    pub fn quota(&mut self, names: &Names) -> Result<Option<String>, StoreError> {
+        self.link.ask(&["GET", &names.key("quota")]).map(|reply| reply.text().map(str::to_owned))
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
@@ -317,7 +335,7 @@ impl Subscription<'_> {
     }
 }
 
-/// Parses `t <slug>` or `c <slug> <milliseconds> <instance>`; other messages are ignored.
+/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>` or `q <slug> <instance>`; other messages are ignored.
 fn read_news(text: &str) -> Option<News> {
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
@@ -325,6 +343,7 @@ fn read_news(text: &str) -> Option<News> {
         ["c", slug, ms, from] => {
             Some(News::Cooldown(slug.to_owned(), ms.parse().ok()?, from.to_owned()))
         }
+        ["q", slug, from] => Some(News::Quota(slug.to_owned(), from.to_owned())),
         _ => None,
     }
 }
@@ -337,7 +356,8 @@ mod tests {
     fn news_are_read() {
         assert_eq!(read_news("t a-b"), Some(News::Record("a-b".into())));
         assert_eq!(read_news("c a 70 x"), Some(News::Cooldown("a".into(), 70, "x".into())));
-        for other in ["", "t", "t a b", "c a -1 x", "c a 1", "x a"] {
+        assert_eq!(read_news("q a x"), Some(News::Quota("a".into(), "x".into())));
+        for other in ["", "t", "q a", "t a b", "c a -1 x", "c a 1", "x a"] {
             assert_eq!(read_news(other), None, "{other}");
         }
     }

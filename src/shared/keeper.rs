@@ -46,6 +46,18 @@ pub(crate) struct KeptProvider {
     pub held: Option<Arc<Held>>,
     /// Makes it cool down for so many milliseconds.
     pub rest: Box<dyn Fn(u64) + Send + Sync>,
+    /// Exchanges what is left of its quota; None for a refresher.
+    pub quota: Option<QuotaExchange>,
+}
+
+type Hear = dyn Fn(Option<&str>) + Send + Sync;
+
+/// Exchanges what is left of a provider's quota with other hosts.
+pub(crate) struct QuotaExchange {
+    /// The text for the other hosts, if they do not know the newest yet.
+    pub tell: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// Takes the text of another host; None if the store has none.
+    pub hear: Box<Hear>,
 }
 
 /// Sends cooldowns to the other hosts.
@@ -208,7 +220,14 @@ impl KeeperThread {
             Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
                 self.cool_down(&slug, ms);
             }
-            Some(News::Cooldown(..)) | None => {}
+            Some(News::Quota(slug, from)) if from != self.instance => {
+                let text = session.line.quota(&self.names(&slug))?;
+                let members = self.members();
+                let own = members.iter().filter(|member| member.slug == slug);
+                own.filter_map(|member| member.quota.as_ref())
+                    .for_each(|quota| (quota.hear)(text.as_deref()));
+            }
+            Some(News::Cooldown(..) | News::Quota(..)) | None => {}
         }
         Ok(())
     }
@@ -242,6 +261,9 @@ impl KeeperThread {
                 if left_ms > 0 {
                     (member.rest)(left_ms);
                 }
+                if let Some(quota) = &member.quota {
+                    (quota.hear)(session.line.quota(&names)?.as_deref());
+                }
             }
             let mark = session.line.mark(&names)?;
             let is_news = session.marks.insert(member.key, mark) != Some(mark)
@@ -269,6 +291,11 @@ impl KeeperThread {
     fn tell(&self, line: &mut Line) -> Result<(), StoreError> {
         for (slug, ms) in self.told.try_iter() {
             line.cool_down(&self.names(&slug), ms, &self.instance)?;
+        }
+        for member in self.members() {
+            if let Some(text) = member.quota.as_ref().and_then(|quota| (quota.tell)()) {
+                line.tell_quota(&self.names(&member.slug), &text, &self.instance)?;
+            }
         }
         Ok(())
     }

@@ -4,8 +4,9 @@ use std::fmt::{self, Write};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::report::words::{count, duration, millis, until};
-use crate::report::{CredentialKind as Kind, ProviderReport, Report, State};
+use crate::clock::Timestamp;
+use crate::report::words::{count, duration, millis, percent, until};
+use crate::report::{CredentialKind as Kind, ProviderReport, Report, State, WindowReport};
 
 /// The widest line, unless a single word is wider.
 pub(crate) const WIDTH_MAX: usize = 80;
@@ -183,6 +184,12 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
         let left = until(until_at, report.now);
         remarks.push((format!("Passed over for {left} more."), Style::Plain));
     }
+    if !provider.quota.is_empty() {
+        let windows: Vec<_> = provider.quota.iter().map(|one| window(one, report.now)).collect();
+        let is_used_up = provider.quota.iter().any(|one| one.used_up_until.is_some());
+        let look = if is_used_up { Style::Warn } else { Style::Plain };
+        remarks.push((format!("Quota: {}.", windows.join("; ")), look));
+    }
     if let Some(at) = provider.refresh.next_attempt_at.filter(|_| provider.problem.is_some()) {
         remarks.push((format!("Next try in {}.", until(at, report.now)), Style::Plain));
     }
@@ -192,6 +199,18 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     let warnings = provider.warning.as_deref().into_iter().chain(provider.login_due());
     remarks.extend(warnings.map(|warning| (warning.to_owned(), Style::Warn)));
     remarks
+}
+
+/// `5h 73 % left, reset in 1 h 00 min`.
+fn window(window: &WindowReport, now: Timestamp) -> String {
+    let left = match (window.used_up_until, window.remaining_ratio) {
+        (Some(_), _) => "used up".to_owned(),
+        (None, Some(ratio)) => format!("{} left", percent(ratio)),
+        (None, None) => "something left".to_owned(),
+    };
+    let reset = window.reset_at.or(window.used_up_until);
+    let reset = reset.map_or_else(String::new, |at| format!(", reset in {}", until(at, now)));
+    format!("{} {left}{reset}", window.window)
 }
 
 /// The text without characters that a terminal would obey.

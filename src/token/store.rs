@@ -31,6 +31,8 @@ pub struct Posting {
     pub waiting: Option<Waiting>,
     /// The end of the refresh token, if its issuer names it.
     pub refresh_end: Option<RefreshEnd>,
+    /// Names the login or the seed with which the chain began, and so the account; None before that is known.
+    pub origin: Option<u64>,
     /// The secret whose lack will fail the next refresh, though there is a token now.
     pub missing: Option<Missing>,
 }

@@ -39,6 +39,9 @@ pub struct Kept {
     pub expires_at: Option<Timestamp>,
     /// Grows with each change of the file.
     pub generation: Generation,
+    /// Names the account: by the claims of a JWT; else by the credential itself, which may be of another account after
+    /// each change.
+    pub origin: u64,
 }
 
 /// A watched file.
@@ -260,7 +263,8 @@ impl Watched {
         let is_known = |kept: &Kept| kept.secret == secret && kept.expires_at == expires_at;
         if !last.kept.as_ref().is_some_and(is_known) {
             last.generation += 1;
-            last.kept = Some(Kept { secret, expires_at, generation: last.generation });
+            let (origin, generation) = (content::origin(&secret), last.generation);
+            last.kept = Some(Kept { secret, expires_at, generation, origin });
         }
     }
 }

@@ -38,6 +38,7 @@ mod pages; // the page for people, its events, and `evertoken status`
 mod parted; // tokens that must not meet, whoever takes a name, a file or a disk
 mod places; // state files under other names, that can't be read, and of two processes on one folder
 mod properties; // what holds for any bytes from outside
+mod quota; // what is left before a refusal: over restarts, reloads and accounts
 mod redirects; // redirects of providers lead back to them
 mod reference; // docs/reference.md beside the program
 mod refresh; // tokens: log lines, rotation, restarts, 401

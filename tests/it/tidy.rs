@@ -124,6 +124,7 @@ fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
         "src/token/reread.rs",
         "src/token/state_file/whole.rs",
         "src/token/state_file/write.rs",
+        "src/token/watched/content.rs",
         "src/upstream/connect.rs",
         "src/upstream/identity.rs",
         "src/upstream/post.rs",

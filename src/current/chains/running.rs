@@ -161,6 +161,7 @@ impl Running {
             held: self.held.clone(),
             // Cooldowns belong to the providers.
             rest: Box::new(|_| {}),
+            quota: None,
         });
     }
 }

@@ -41,6 +41,10 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         successes: 3,
         failures: 1,
         in_flight: 2,
+        quota: vec![
+            ("5h".into(), Some(0.25), Some(Timestamp::from_secs(1_800_000_300))),
+            ("tokens".into(), None, None),
+        ],
     };
     let configuration = ConfigurationNow {
         read_at: Timestamp::from_millis(1_700_000_000_250),
@@ -77,6 +81,8 @@ fn every_metric_is_there_and_a_scrape_says_how_things_are_now() {
         "evertoken_token_expiry_timestamp_seconds{provider=\"A\"} 1800000000.5",
         "evertoken_refresh_token_expiry_timestamp_seconds{provider=\"A\"} 1900000000",
         "evertoken_provider_ready{provider=\"A\"} 1",
+        "evertoken_quota_remaining_ratio{provider=\"A\",window=\"5h\"} 0.25",
+        "evertoken_quota_reset_timestamp_seconds{provider=\"A\",window=\"5h\"} 1800000300",
         "evertoken_connections 1",
         "evertoken_log_lines_dropped_total 3",
         "evertoken_config_last_reload_successful 0",

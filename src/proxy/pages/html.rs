@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::clock::Timestamp;
 use crate::config::slug::in_path;
-use crate::proxy::pages::chart;
+use crate::proxy::pages::{chart, quota};
 use crate::report::html::Text;
 use crate::report::words::{count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
@@ -105,6 +105,9 @@ fn article(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
     writeln!(out, "</div>")?;
     write!(out, "<div class=\"token\" id=\"t-{slug}\" data-live>")?;
     token(out, provider, now)?;
+    writeln!(out, "</div>")?;
+    write!(out, "<div id=\"q-{slug}\" data-live>")?;
+    quota::bars(out, &provider.quota, now)?;
     writeln!(out, "</div>")?;
     if provider.credential == CredentialKind::Refreshed {
         refreshes(out, provider, now)?;

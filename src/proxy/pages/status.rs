@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::clock::Moment;
+use crate::clock::{Due, Moment};
 use crate::config::{self, Credential, FileFormat, Missing};
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
 use crate::report::{
     CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, State, TokenReport,
+    WindowReport,
 };
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
@@ -41,7 +42,7 @@ pub(super) fn provider_report(
     posting: &Posting,
     now: Moment,
 ) -> ProviderReport {
-    let Provider { config, counts, cooldown, .. } = provider;
+    let Provider { config, counts, .. } = provider;
     // Once a refresh has failed for it, it is the problem.
     let has_failed = posting.refresh.trouble.is_some_and(Trouble::waits_for_somebody);
     let missing = posting.missing.as_ref().filter(|_| !has_failed);
@@ -62,7 +63,8 @@ pub(super) fn provider_report(
             errors: counts.errors.load(Ordering::Relaxed),
             first_byte: proxy.metrics.first_byte(&config.name),
         },
-        cooldown_until: cooldown.until(now).map(|until| until.wall),
+        cooldown_until: passed_over_until(provider, now).map(|until| until.wall),
+        quota: quota(provider, now),
         credential: credential_kind(&config.credential),
         grant: grant(&config.credential),
         problem: problem(provider, posting, now),
@@ -128,6 +130,27 @@ fn refresh_token(
     Some(RefreshTokenReport { expires_at: end.at, warning })
 }
 
+/// The time until which the provider is passed over, whatever the model: it failed, or its account has nothing left.
+fn passed_over_until(provider: &Provider, now: Moment) -> Option<Due> {
+    let used_up = provider.used_up_until(now, &|| None);
+    let ends = provider.cooldown.until(now).into_iter().chain(used_up);
+    ends.max_by_key(|until| until.left_ms(now))
+}
+
+/// What is left of the quota of the account in use.
+pub(super) fn quota(provider: &Provider, now: Moment) -> Vec<WindowReport> {
+    let Some(origin) = provider.source.origin(now) else { return Vec::new() };
+    let windows = provider.allowance.windows(origin, now).into_iter();
+    let shown = windows.map(|one| WindowReport {
+        used_up_until: one.used_up_until(now).map(|until| until.wall),
+        window: one.name,
+        remaining_ratio: one.remaining_ratio,
+        reset_at: one.reset.map(|reset| reset.wall),
+        stated_at: one.stated_at,
+    });
+    shown.collect()
+}
+
 fn credential_kind(credential: &Credential) -> CredentialKind {
     match credential {
         Credential::None => CredentialKind::None,
@@ -149,7 +172,7 @@ fn state(provider: &Provider, posting: &Posting, now: Moment) -> State {
         State::Refreshing
     } else if !provider.source.has_one(posting, now) {
         State::Unavailable
-    } else if provider.cooldown.until(now).is_some() {
+    } else if passed_over_until(provider, now).is_some() {
         State::CoolingDown
     } else if posting.refresh.consecutive_failures > 0 {
         State::Failing

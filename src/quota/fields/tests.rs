@@ -93,7 +93,6 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             "5h account 0.73 3600 -",
             "7d account 0.09 400000 -",
             "7d_opus family 0.00 400000 400000",
-            "overage unknown - - 60",
         ],
     ),
     (
@@ -111,7 +110,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("anthropic-ratelimit-unified-status", "rejected"),
             ("anthropic-ratelimit-unified-reset", "1800000040"),
         ],
-        &["unified account - 40 40"],
+        &["unified account 0.00 40 40"],
     ),
     (
         "a summary about one family",
@@ -122,7 +121,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("anthropic-ratelimit-unified-5h-utilization", "0.5"),
             ("anthropic-ratelimit-unified-5h-reset", "1800000010"),
         ],
-        &["5h account 0.50 10 -", "7d_opus family - 40 40"],
+        &["5h account 0.50 10 -", "7d_opus family 0.00 40 40"],
     ),
     (
         "a summary about a window without a status",
@@ -132,7 +131,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("anthropic-ratelimit-unified-reset", "1800000040"),
             ("anthropic-ratelimit-unified-representative-claim", "five_hour"),
         ],
-        &["5h account 0.02 40 40"],
+        &["5h account 0.00 40 40"],
     ),
     (
         "OpenAI",

@@ -212,6 +212,7 @@ impl Life {
         draft.token = self.machine.token().cloned();
         draft.refresh = refresh;
         draft.refresh_end = self.machine.saved().refresh_end;
+        draft.origin = Some(self.machine.saved().origin());
         draft.missing = missing;
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use crate::secret::Secret;
-use crate::token::state_file::folder::give_to_owner;
+use crate::token::state_file::folder::{give_to_owner, make_folder};
 
 /// Writes the file `path` with mode 0600: temporary file, fsync, rename, fsync of the folder.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -17,6 +17,12 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn write_without_sync_of_folder(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     replace(path, folder, tempfile::Builder::new().prefix(".new-"), bytes)
+}
+
+/// Writes the file `name` in `folder`, which is created with mode 0700 if it is missing, as [`write_whole`].
+pub(crate) fn write_in(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    make_folder(folder)?;
+    write_whole(&folder.join(name), bytes)
 }
 
 /// Writes the file `path` with `secret` and a line end, as [`write_whole`].

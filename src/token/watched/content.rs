@@ -32,6 +32,19 @@ pub(super) fn parse(text: &str, form: &FileFormat) -> Result<Content, FileFault>
     }
 }
 
+/// Names the account of a credential. The claims are those that stay the same when a token is refreshed.
+pub(super) fn origin(secret: &Secret) -> u64 {
+    const CLAIMS: [&str; 4] = ["iss", "sub", "https://api.openai.com/auth", "organization_id"];
+    let claims = jwt::claims(secret.expose()).filter(|claims| claims.get("sub").is_some());
+    let Some(claims) = claims else { return secret.fingerprint() };
+    let account = |name: &str| match claims.get(name) {
+        // The other members of this claim may change.
+        Some(Value::Object(object)) => object.get("chatgpt_account_id").map(Value::to_string),
+        other => other.map(Value::to_string),
+    };
+    Secret::new(CLAIMS.map(|name| account(name).unwrap_or_default()).join("\n")).fingerprint()
+}
+
 /// Returns `text` if a header field may hold it.
 fn credential(text: &str) -> Result<Secret, FileFault> {
     if text.is_empty() || !text.bytes().all(|byte| (0x21..=0x7e).contains(&byte)) {

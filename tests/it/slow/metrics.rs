@@ -11,7 +11,7 @@ use crate::support::peer::{Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// Every metric of docs/reference.md: name, type and labels.
-const METRICS: [(&str, &str, &[&str]); 18] = [
+const METRICS: [(&str, &str, &[&str]); 20] = [
     ("evertoken_build_info", "gauge", &["version"]),
     ("evertoken_requests_total", "counter", &["code", "provider"]),
     ("evertoken_key_requests_total", "counter", &["code", "key"]),
@@ -23,6 +23,8 @@ const METRICS: [(&str, &str, &[&str]); 18] = [
     ("evertoken_tokens_handed_out_total", "counter", &["provider"]),
     ("evertoken_token_expiry_timestamp_seconds", "gauge", &["provider"]),
     ("evertoken_provider_ready", "gauge", &["provider"]),
+    ("evertoken_quota_remaining_ratio", "gauge", &["provider", "window"]),
+    ("evertoken_quota_reset_timestamp_seconds", "gauge", &["provider", "window"]),
     ("evertoken_connections", "gauge", &[]),
     ("evertoken_log_lines_dropped_total", "counter", &[]),
     ("evertoken_refresh_token_expiry_timestamp_seconds", "gauge", &["provider"]),
@@ -61,8 +63,11 @@ fn scrape() -> String {
         let fails = seen.line.contains("/fails");
         answer(if fails { 400 } else { 200 }, GRANT)
     });
-    let provider =
-        Peer::answering(|seen| answer(if seen.line.contains("fails") { 503 } else { 200 }, "fine"));
+    let provider = Peer::answering(|seen| {
+        let limits = "HTTP/1.1 200 OK\r\nx-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 3\r\n\
+                      x-ratelimit-reset-tokens: 1h\r\ncontent-length: 4\r\n\r\nfine";
+        if seen.line.contains("fails") { answer(503, "fine") } else { limits.to_owned() }
+    });
     let proxy = TestProxy::builder()
         .settings("auth: {enabled: true, api_key: k}")
         .refreshed("A \\\"quoted\\\" \\\\ 名", &provider.url(), &issuer.url(), "")
@@ -105,6 +110,6 @@ fn each_metric_is_there_and_prometheus_takes_them_all() {
 
 #[test]
 fn alert_rules_are_valid_and_raised_when_they_should_be() {
-    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("7 rules found"));
+    assert!(promtool(&["check", "rules", "contrib/alerts.yaml"], "").contains("9 rules found"));
     promtool(&["test", "rules", "tests/data/alerts.test.yaml"], "");
 }

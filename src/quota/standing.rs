@@ -1,0 +1,282 @@
+//! What is left of one account's windows, as its provider said last: what is shown, and when the account counts as having
+//! nothing left. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Due, Moment, Timestamp};
+use crate::quota::account::AccountId;
+use crate::quota::fields::{RESET_MAX, Reading, Scope, WINDOWS_MAX, is_name};
+
+/// The longest time for which a provider is passed over without being asked again: a week.
+pub(crate) const PASSED_OVER_MAX_MS: u64 = 7 * 24 * 3_600_000;
+/// The time for which a window without a known reset is shown.
+pub(crate) const SHOWN_WITHOUT_RESET_MS: u64 = 600_000;
+/// The least change of a share that is news for the disk and for other hosts.
+const RATIO_STEP: f64 = 0.01;
+/// The least change of a reset that is news. Some providers state the time until the reset in whole seconds, so that
+/// the same reset moves a little.
+const RESET_STEP_MS: u64 = 2_000;
+/// The least time until a reset that makes a window worth keeping.
+const KEPT_MIN_MS: u64 = 10_000;
+
+/// One window of an account.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Window {
+    /// Its name, in lower case.
+    pub name: String,
+    /// The requests that it limits.
+    pub scope: Scope,
+    /// The share that is left, from 0 to 1, if known.
+    pub remaining_ratio: Option<f64>,
+    /// Its reset, if known.
+    pub reset: Option<Due>,
+    /// The time until which it counts as used up, if it is.
+    pub used_up_until: Option<Due>,
+    /// The time of the last answer that stated it.
+    pub stated_at: Timestamp,
+    /// The time from which nothing is known about it: its reset, or a while after the last answer.
+    ends: Due,
+    /// The share and the reset at the last news about it, so that many small changes are news too.
+    told: (Option<f64>, Option<Due>),
+}
+
+/// A window in a file, and in a message between hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedWindow {
+    /// See [`Window::name`].
+    pub name: String,
+    /// See [`Window::scope`].
+    pub scope: Scope,
+    /// See [`Window::remaining_ratio`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining_ratio: Option<f64>,
+    /// See [`Window::reset`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at: Option<Timestamp>,
+    /// See [`Window::used_up_until`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_up_until: Option<Timestamp>,
+    /// See [`Window::stated_at`].
+    pub stated_at: Timestamp,
+}
+
+/// The importance of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// Nothing that anybody else has to know.
+    None,
+    /// Another share is left, or another reset.
+    Level,
+    /// A window is used up, or no longer.
+    UsedUp,
+}
+
+/// The windows of an account.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Windows {
+    account: AccountId,
+    list: Vec<Window>,
+}
+
+impl Windows {
+    /// Takes over the windows of an answer for `account`. Those of another account are forgotten.
+    pub(crate) fn note(
+        &mut self,
+        account: AccountId,
+        readings: &[Reading<'_>],
+        now: Moment,
+    ) -> Change {
+        let mut change = self.change_account(account);
+        for reading in readings {
+            // Field names and tokens are ASCII.
+            let name = String::from_utf8_lossy(reading.name).to_ascii_lowercase();
+            let reset = reading.reset_at.map(|at| Due::at(at, now));
+            let window = Window {
+                name,
+                scope: reading.scope,
+                remaining_ratio: reading.remaining_ratio,
+                reset,
+                used_up_until: reading.used_up_until.map(|at| bounded(at, now)),
+                stated_at: now.wall,
+                ends: reset.unwrap_or(Due::after(now, SHOWN_WITHOUT_RESET_MS)),
+                told: (reading.remaining_ratio, reset),
+            };
+            change = change.max(self.put(window, now));
+        }
+        change
+    }
+
+    /// Takes over windows from a file or another host, unless something newer is known about them.
+    pub(crate) fn restore(&mut self, account: AccountId, saved: &[SavedWindow], now: Moment) {
+        self.change_account(account);
+        for one in saved.iter().take(WINDOWS_MAX) {
+            let Some(window) = one.window(now) else { continue };
+            let known = self.list.iter().find(|known| known.name == window.name);
+            if known.is_none_or(|known| known.stated_at < window.stated_at) {
+                self.put(window, now);
+            }
+        }
+    }
+
+    /// Forgets the windows of any other account.
+    pub(crate) fn change_account(&mut self, account: AccountId) -> Change {
+        if self.account == account {
+            return Change::None;
+        }
+        self.account = account;
+        let had_any = !self.list.is_empty();
+        self.list.clear();
+        if had_any { Change::UsedUp } else { Change::None }
+    }
+
+    fn put(&mut self, mut window: Window, now: Moment) -> Change {
+        if let Some(known) = self.list.iter_mut().find(|known| known.name == window.name) {
+            let change = window.change_from(known, now);
+            if change == Change::None {
+                window.told = known.told;
+            }
+            *known = window;
+            return change;
+        }
+        let is_used_up = window.used_up_until.is_some();
+        if self.list.len() >= WINDOWS_MAX {
+            // A window that is over gives way to any, and a window that decides nothing to one that does.
+            let over = |one: &Window| one.ends.reached(now);
+            let idle =
+                |one: &Window| is_used_up && one.used_up_until.is_none_or(|due| due.reached(now));
+            let place = self.list.iter().position(over);
+            let Some(place) = place.or_else(|| self.list.iter().position(idle)) else {
+                return Change::None;
+            };
+            self.list.swap_remove(place);
+        }
+        self.list.push(window);
+        if is_used_up { Change::UsedUp } else { Change::Level }
+    }
+
+    /// The windows about which something is known.
+    pub(crate) fn current(&self, account: AccountId, now: Moment) -> impl Iterator<Item = &Window> {
+        let is_own = self.account == account;
+        self.list.iter().filter(move |one| is_own && !one.ends.reached(now))
+    }
+
+    /// The time until which the account has nothing left for requests for the model that `model` returns; None if it has. A window for a
+    /// family of models counts only for models whose names contain the family's.
+    pub(crate) fn used_up_until(
+        &self,
+        account: AccountId,
+        model: &dyn Fn() -> Option<String>,
+        now: Moment,
+    ) -> Option<Due> {
+        let own = self.current(account, now).filter(|window| window.is_used_up(now));
+        let own = own.filter(|window| window.limits(model));
+        own.filter_map(|window| window.used_up_until).max_by_key(|until| until.left_ms(now))
+    }
+
+    /// True if some window counts as used up, for whatever model.
+    pub(crate) fn has_used_up(&self, now: Moment) -> bool {
+        self.used_up(now).next().is_some()
+    }
+
+    /// The windows that count as used up, for whatever model.
+    pub(crate) fn used_up(&self, now: Moment) -> impl Iterator<Item = &Window> {
+        self.list.iter().filter(move |one| one.is_used_up(now))
+    }
+
+    /// The windows that are worth keeping over a restart, and telling other hosts.
+    pub(crate) fn saved(&self, now: Moment) -> Vec<SavedWindow> {
+        let worth = self.current(self.account, now).filter(|one| one.is_worth_keeping(now));
+        let saved = |one: &Window| SavedWindow {
+            name: one.name.clone(),
+            scope: one.scope,
+            remaining_ratio: one.remaining_ratio,
+            reset_at: one.reset.map(|due| due.wall),
+            used_up_until: one.used_up_until.map(|due| due.wall),
+            stated_at: one.stated_at,
+        };
+        worth.map(saved).collect()
+    }
+
+    /// The account.
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+}
+
+/// The point `at`, or a week from now.
+fn bounded(at: Timestamp, now: Moment) -> Due {
+    Due::at(at, now).earlier(Due::after(now, PASSED_OVER_MAX_MS))
+}
+
+impl Window {
+    fn is_used_up(&self, now: Moment) -> bool {
+        self.used_up_until(now).is_some()
+    }
+
+    /// The time until which it has nothing left, if it counts for any request.
+    pub(crate) fn used_up_until(&self, now: Moment) -> Option<Due> {
+        self.used_up_until.filter(|due| !due.reached(now) && self.scope != Scope::Unknown)
+    }
+
+    fn limits(&self, model: &dyn Fn() -> Option<String>) -> bool {
+        match self.scope {
+            Scope::Account => true,
+            Scope::Family => {
+                let family = self.name.split_once('_').map_or("", |(_, family)| family);
+                !family.is_empty()
+                    && model().is_some_and(|model| model.to_ascii_lowercase().contains(family))
+            }
+            Scope::Unknown => false,
+        }
+    }
+
+    fn is_worth_keeping(&self, now: Moment) -> bool {
+        let left = self.reset.or(self.used_up_until).map_or(0, |due| due.left_ms(now));
+        left >= KEPT_MIN_MS
+    }
+
+    fn change_from(&self, before: &Self, now: Moment) -> Change {
+        let left_ms = |due: Option<Due>| due.map_or(0, |due| due.left_ms(now));
+        let (ratio, reset) = before.told;
+        let moved = left_ms(self.reset).abs_diff(left_ms(reset)) >= RESET_STEP_MS;
+        let stepped = match (self.remaining_ratio, ratio) {
+            (Some(now), Some(before)) => (now - before).abs() >= RATIO_STEP,
+            (now, before) => now.is_some() != before.is_some(),
+        };
+        if self.is_used_up(now) != before.is_used_up(now) {
+            Change::UsedUp
+        } else if (stepped || moved) && self.is_worth_keeping(now) {
+            Change::Level
+        } else {
+            Change::None
+        }
+    }
+}
+
+impl SavedWindow {
+    /// None if it is over, or what it says can't be right.
+    fn window(&self, now: Moment) -> Option<Window> {
+        let is_soon = |at: Timestamp| {
+            let left = u64::try_from(at.millis_since(now.wall)).ok().filter(|left| *left > 0);
+            left.is_some_and(|left| u128::from(left) <= RESET_MAX.as_millis())
+        };
+        let reset_at = self.reset_at.filter(|at| is_soon(*at));
+        let used_up_until = self.used_up_until.filter(|at| is_soon(*at));
+        let ends = reset_at.or(used_up_until).filter(|_| is_name(self.name.as_bytes()))?;
+        let reset = reset_at.map(|at| Due::at(at, now));
+        let remaining_ratio = self.remaining_ratio.filter(|ratio| (0.0..=1.0).contains(ratio));
+        Some(Window {
+            name: self.name.clone(),
+            scope: self.scope,
+            remaining_ratio,
+            reset,
+            used_up_until: used_up_until.map(|at| bounded(at, now)),
+            stated_at: self.stated_at.min(now.wall),
+            ends: Due::at(ends, now),
+            told: (remaining_ratio, reset),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
