@@ -77,6 +77,9 @@ pub(crate) struct ProviderReport {
     /// What is left of its quota, as its answers said. An older evertoken says nothing about it.
     #[serde(default)]
     pub quota: Vec<WindowReport>,
+    /// Its models that are passed over while it serves others.
+    #[serde(default)]
+    pub resting_models: Vec<RestingModelReport>,
     /// The kind of its credential.
     pub credential: CredentialKind,
     /// The way to its tokens, as the configuration calls it: `refresh_token`, `token_command`, and so on; None if
@@ -108,6 +111,15 @@ pub(crate) struct WindowReport {
     pub used_up_until: Option<Timestamp>,
     /// The time of the last answer that stated it.
     pub stated_at: Timestamp,
+}
+
+/// A model that is passed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RestingModelReport {
+    /// Its name.
+    pub model: String,
+    /// The end of its rest.
+    pub until: Timestamp,
 }
 
 /// See [`ProviderReport::state`].

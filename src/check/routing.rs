@@ -234,7 +234,7 @@ impl<'a> Asked<'a> {
         let shares = self.config.settings.selection_strategy != SelectionStrategy::Priority;
         let mut queue = Queue::new(found, Sharing::InOrder);
         let mut places: Vec<Vec<Candidate<'_, ProviderConfig>>> = Vec::new();
-        while let Some(one) = queue.next(standing) {
+        while let Some(one) = queue.next(|one| standing(one.provider)) {
             let is_equal = |other: &Candidate<'_, ProviderConfig>| {
                 other.priority == one.priority && standing(other.provider) == standing(one.provider)
             };

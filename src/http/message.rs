@@ -147,13 +147,16 @@ impl Headers {
         self.all(name).flat_map(members)
     }
 
-    /// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3), in milliseconds from `now`.
+    /// The longest wait in `Retry-After`, in seconds or as a date (RFC 9110 §10.2.3), or in Azure's fields with
+    /// milliseconds; in milliseconds from `now`. A date in the past does not count.
     pub fn retry_after_ms(&self, now: Timestamp) -> Option<u64> {
-        let value = std::str::from_utf8(self.first("retry-after")?).ok()?.trim();
-        if let Ok(secs) = value.parse::<u64>() {
-            return Some(secs.saturating_mul(1000));
-        }
-        Some(u64::try_from(time(value)?.millis_since(now)).unwrap_or(0))
+        let texts = |name| self.all(name).filter_map(|value| std::str::from_utf8(value).ok());
+        let after = texts("retry-after").filter_map(|text| {
+            let text = text.trim();
+            decimal_ms(text, 1000.0).or_else(|| u64::try_from(time(text)?.millis_since(now)).ok())
+        });
+        let short = ["retry-after-ms", "x-ms-retry-after-ms"].into_iter().flat_map(texts);
+        after.chain(short.filter_map(|text| decimal_ms(text.trim(), 1.0))).max()
     }
 
     /// The sender's clock, from `Date`.
@@ -166,6 +169,18 @@ impl Headers {
         self.all(name)
             .any(|value| members(value).any(|own| own.eq_ignore_ascii_case(member.as_bytes())))
     }
+}
+
+/// A number without a sign, such as `1.5`, of units of so many milliseconds; rounded up.
+fn decimal_ms(text: &str, unit_ms: f64) -> Option<u64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number: f64 = text.parse().ok().filter(|_| is_plain)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast saturates, and the number has no sign"
+    )]
+    Some((number * unit_ms).ceil() as u64)
 }
 
 /// A time in one of HTTP's formats (RFC 9110 §5.6.7).

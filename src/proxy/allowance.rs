@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::bookkeeper::Reminder;
 use crate::clock::{Clock, Due, Moment};
 use crate::http::message::Headers;
-use crate::proxy::cooldown::{COOLDOWN_MAX, Cooldown};
+use crate::proxy::cooldown::Cooldown;
 use crate::quota::account::AccountId;
 use crate::quota::fields;
+use crate::quota::refusal::COOLDOWN_MAX;
 use crate::quota::standing::{Change, Window, Windows};
 use crate::quota::stored::StoredQuota;
 

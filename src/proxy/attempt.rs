@@ -10,16 +10,15 @@ use crate::credential;
 use crate::http::message::Headers;
 use crate::ingress::Request;
 use crate::proxy::allowance::UsedUp;
+use crate::proxy::asked_model::asked_model;
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::SentMark;
+use crate::proxy::examine::{Examiner, Finding, Refusal, examine};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::state::Proxy;
-use crate::proxy::{cooldown, headers, rejection, target, verdict};
+use crate::proxy::{headers, target, verdict};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
-
-/// The longest wait for the start of a 403, which tells whether it is about the token.
-const REFUSAL_READ_MAX: Duration = Duration::from_secs(5);
 
 /// A request to one provider.
 pub(super) struct Outgoing<'p, 'a> {
@@ -29,8 +28,19 @@ pub(super) struct Outgoing<'p, 'a> {
     pub(super) target: &'a str,
     /// The body.
     pub(super) body: &'a TakenBody,
+    /// The name of the model that its route gives it; None keeps the client's.
+    pub(super) renamed: Option<&'a str>,
+    /// Another provider could serve the request, so an event stream is read up to its first event.
+    pub(super) may_move_on: bool,
     /// The longest wait for the head of the answer, if shorter than usual.
     pub(super) response_max: Option<Duration>,
+}
+
+impl Outgoing<'_, '_> {
+    /// The model that the provider is asked for.
+    pub(super) fn model(&self) -> Option<String> {
+        self.renamed.map(str::to_owned).or_else(|| asked_model(self.target, self.body))
+    }
 }
 
 /// A provider's answer. The request counts as in flight until this is dropped.
@@ -40,7 +50,19 @@ pub(super) struct Answered<'p> {
     /// Its answer.
     pub(super) answer: Answer<'p>,
     /// Keeps the request counted among the provider's requests.
-    pub(super) in_flight: InFlight<'p>,
+    pub(super) in_flight: Option<InFlight<'p>>,
+    /// It is a refusal that another provider may not have.
+    pub(super) is_refusal: bool,
+    /// It is an event stream that was not looked at.
+    pub(super) is_unseen: bool,
+}
+
+/// An answer, and its meaning.
+pub(super) struct Received<'p> {
+    /// The answer.
+    pub(super) answer: Answer<'p>,
+    /// Its meaning, after a second try with a newer token, if there was one.
+    finding: Finding,
 }
 
 /// Sends a request to one provider, which cools down if it fails.
@@ -53,47 +75,65 @@ pub(super) fn attempt<'p>(
     record: &mut RequestRecord<'_>,
 ) -> Result<Answered<'p>, Stop> {
     let provider = outgoing.provider;
-    let in_flight = provider.enter()?;
+    let in_flight = Some(provider.enter()?);
     let sent = provider.cooldown.mark();
     let outcome = send(proxy, request, outgoing, record);
-    judge(proxy, provider, &outcome, sent);
-    outcome.map(|answer| Answered { provider, answer, in_flight })
+    judge(proxy, outgoing, &outcome, sent);
+    outcome.map(|Received { answer, finding }| {
+        let is_refusal = matches!(finding, Finding::Limited(_));
+        let is_unseen = matches!(finding, Finding::Unseen);
+        Answered { provider, answer, in_flight, is_refusal, is_unseen }
+    })
 }
 
+fn judge(
+    proxy: &Proxy,
+    outgoing: &Outgoing<'_, '_>,
+    outcome: &Result<Received<'_>, Stop>,
+    sent: SentMark,
+) {
+    let provider = outgoing.provider;
+    match outcome {
+        Ok(Received { finding: Finding::Limited(refusal), .. }) => rest(proxy, provider, refusal),
+        Ok(_) => provider.cooldown.succeeded(sent, &|| outgoing.model()),
+        Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
+            provider.counts.failed();
+            proxy.metrics.upstream_error(&provider.config.name, refusal.code.as_str());
+            let why = format!("{} ({})", refusal.message, refusal.code.as_str());
+            cool_down(proxy, provider, proxy.settings.failure_cooldown, &why);
+        }
+        Err(_) => {}
+    }
+}
+
+/// The provider, or the model that the refusal concerns, is passed over for a while, on all hosts.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-fn judge(proxy: &Proxy, provider: &Provider, outcome: &Result<Answer<'_>, Stop>, sent: SentMark) {
-    let otherwise = proxy.settings.failure_cooldown;
+pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
     let name = &provider.config.name;
-    let (length, why) = match outcome {
-        Ok(answer) if verdict::is_failing(answer.head.status) => {
-            proxy.metrics.upstream_error(name, "status");
-            let now = proxy.clock.wall();
-            let length = cooldown::length(&answer.head.headers, now, otherwise);
-            (length, format!("it answered {}", answer.head.status))
-        }
-        Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
-            proxy.metrics.upstream_error(name, refusal.code.as_str());
-            (otherwise, format!("{} ({})", refusal.message, refusal.code.as_str()))
-        }
-        Ok(_) => return provider.cooldown.succeeded(sent),
-        Err(_) => return,
-    };
-    if outcome.as_ref().map_or(true, |answer| answer.head.status >= 500) {
+    let limited = &refusal.limited;
+    proxy.metrics.upstream_error(name, "status");
+    if refusal.status >= 500 {
         provider.counts.failed();
     }
     // A provider's answer counts for every host; a failed connection may be this host's own trouble.
-    if let (Some(cooldown_sender), Ok(_)) = (&provider.cooldown_sender, outcome) {
-        cooldown_sender.tell(length);
+    if let Some(cooldown_sender) =
+        provider.cooldown_sender.as_ref().filter(|_| limited.model.is_none())
+    {
+        cooldown_sender.tell(limited.length);
     }
     let now = proxy.clock.now();
-    if let (Ok(_), Some(origin)) = (outcome, provider.source.origin(now)) {
+    if let Some(origin) = provider.source.origin(now) {
         provider.allowance.cools_down(origin, now);
     }
-    if provider.cooldown.begin(now, length) {
+    let Some(model) = &limited.model else {
+        return cool_down(proxy, provider, limited.length, &refusal.why());
+    };
+    if provider.cooldown.models.begin(model, proxy.clock.now(), limited.length) {
+        let (seconds, why) = (limited.length.as_secs(), refusal.why());
         warn!(
             provider = name;
-            "Provider {name} is passed over for {} s: {why}", length.as_secs_f64().ceil()
+            "Provider {name} is passed over for {seconds} s for the model {model:?}: {why}"
         );
     }
 }
@@ -109,14 +149,23 @@ fn note_quota(proxy: &Proxy, provider: &Provider, headers: &Headers, origin: u64
     );
 }
 
+fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, why: &str) {
+    let name = &provider.config.name;
+    if provider.cooldown.begin(proxy.clock.now(), length) {
+        let seconds = length.as_secs_f64().ceil();
+        warn!(provider = name; "Provider {name} is passed over for {seconds} s: {why}");
+    }
+}
+
 /// Sends the request, and again if its token is rejected and there is a newer one.
 pub(super) fn send<'p>(
     proxy: &Proxy,
     request: &mut Request<'_>,
     outgoing: &Outgoing<'p, '_>,
     record: &mut RequestRecord<'_>,
-) -> Result<Answer<'p>, Stop> {
+) -> Result<Received<'p>, Stop> {
     let Provider { source, config, counts, .. } = outgoing.provider;
+    let may_wait = outgoing.may_move_on && request.head.method != "GET";
     let mut is_first = true;
     loop {
         let credential = source.wait(&config.name, &proxy.clock)?;
@@ -125,13 +174,18 @@ pub(super) fn send<'p>(
         }
         let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
         note_quota(proxy, outgoing.provider, &answer.head.headers, credential.origin());
-        let Some(generation) = credential.generation() else { return Ok(answer) };
-        if !refuses_token(&mut answer) {
-            return Ok(answer);
-        }
+        let examiner = Examiner {
+            clock: &proxy.clock,
+            usual: proxy.settings.failure_cooldown,
+            model: &|| outgoing.model(),
+        };
+        let finding = examine(&mut answer, &examiner, may_wait);
+        let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {
+            return Ok(Received { answer, finding });
+        };
         let may_repeat = is_first && outgoing.body.is_held();
         if !source.has_newer(generation, may_repeat, &proxy.clock) {
-            return Ok(answer);
+            return Ok(Received { answer, finding });
         }
         is_first = false;
     }
@@ -189,17 +243,4 @@ fn send_once<'p>(
         }
         verdict::refusal_for(&error, &provider.name).map_or(Stop::ClientGone, Stop::Refused)
     })
-}
-
-/// True if an answer says that the token is rejected.
-fn refuses_token(answer: &mut Answer<'_>) -> bool {
-    match rejection::of_head(&answer.head, answer.length) {
-        rejection::Head::Rejects => true,
-        rejection::Head::Accepts => false,
-        rejection::Head::AsksBody => {
-            let head = answer.head.clone();
-            let (body, _) = answer.read_ahead(rejection::BODY_MAX_BYTES, REFUSAL_READ_MAX);
-            rejection::of_body(&head.headers, body)
-        }
-    }
 }

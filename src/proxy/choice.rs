@@ -26,7 +26,7 @@ impl<'a, P> Candidate<'a, P> {
 
 /// A provider's present ability to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It has a credential and did not fail lately.
     Ready,
     /// Its first token is on its way.
@@ -83,11 +83,13 @@ impl<'a, P: AsRef<ProviderConfig>> Queue<'a, P> {
         self.left.iter().any(|one| one.model.is_some())
     }
 
-    /// The next candidate; `standing` returns a provider's standing.
-    pub(crate) fn next(&mut self, standing: impl Fn(&P) -> Standing) -> Option<Candidate<'a, P>> {
+    /// The next candidate; `standing` returns a candidate's standing.
+    pub(crate) fn next(
+        &mut self,
+        standing: impl Fn(&Candidate<'a, P>) -> Standing,
+    ) -> Option<Candidate<'a, P>> {
         let in_order = self.sharing == Sharing::InOrder;
-        let is_clear =
-            |first: &Candidate<'_, P>| in_order && standing(first.provider) == Standing::Ready;
+        let is_clear = |first: &Candidate<'a, P>| in_order && standing(first) == Standing::Ready;
         if self.left.len() > 1 && !self.is_ordered && !self.left.front().is_some_and(is_clear) {
             let candidates = std::mem::take(&mut self.left).into();
             self.left = order(candidates, standing, self.sharing).into();
@@ -97,11 +99,11 @@ impl<'a, P: AsRef<ProviderConfig>> Queue<'a, P> {
     }
 }
 
-fn order<P: AsRef<ProviderConfig>>(
-    candidates: Vec<Candidate<'_, P>>,
-    standing: impl Fn(&P) -> Standing,
+fn order<'a, P: AsRef<ProviderConfig>>(
+    candidates: Vec<Candidate<'a, P>>,
+    standing: impl Fn(&Candidate<'a, P>) -> Standing,
     sharing: Sharing,
-) -> Vec<Candidate<'_, P>> {
+) -> Vec<Candidate<'a, P>> {
     let mut rng = match sharing {
         Sharing::AtRandom(turn) => Some(fastrand::Rng::with_seed(turn)),
         _ => None,
@@ -116,7 +118,7 @@ fn order<P: AsRef<ProviderConfig>>(
     };
     let mut all: Vec<_> = candidates
         .into_iter()
-        .map(|one| (standing(one.provider), cost(one.provider.as_ref()), one))
+        .map(|one| (standing(&one), cost(one.provider.as_ref()), one))
         .collect();
     // A stable sort: file order stays among equals.
     all.sort_by_key(|(standing, cost, one)| (*standing, one.priority, *cost));
@@ -189,7 +191,7 @@ mod tests {
         candidates.sort_by_key(|one| one.priority);
         let mut queue = Queue::new(candidates, sharing);
         let mut tried = Vec::new();
-        while let Some(one) = queue.next(|provider| of[index_of(provider)].1) {
+        while let Some(one) = queue.next(|one| of[index_of(one.provider)].1) {
             tried.push(index_of(one.provider));
             assert_eq!(queue.len() + tried.len(), of.len());
         }
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn the_others_are_not_asked_for_while_the_first_is_ready() {
         let asked = std::cell::Cell::new(0);
-        let standing = |_: &ProviderConfig| {
+        let standing = |_: &Candidate<'_, ProviderConfig>| {
             asked.set(asked.get() + 1);
             Standing::Ready
         };

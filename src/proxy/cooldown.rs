@@ -4,19 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::clock::{Due, Moment, Timestamp};
-use crate::http::message::Headers;
-use crate::quota::fields;
-
-/// The longest cooldown, so that each provider is tried at least once a day.
-pub(crate) const COOLDOWN_MAX: Duration = Duration::from_hours(24);
-
-/// The cooldown of a provider that answered with these `headers`: the wait in `Retry-After`, else the latest reset of
-/// a used-up limit, else `otherwise`.
-pub(crate) fn length(headers: &Headers, now: Timestamp, otherwise: Duration) -> Duration {
-    let asked = headers.retry_after_ms(now).map(Duration::from_millis);
-    asked.or_else(|| fields::reset(headers, now)).unwrap_or(otherwise).min(COOLDOWN_MAX)
-}
+use crate::clock::{Due, Moment};
+use crate::proxy::resting::RestingModels;
 
 /// One provider's cooldown.
 #[derive(Debug, Default)]
@@ -25,6 +14,8 @@ pub struct Cooldown {
     /// so that workers do not wait for each other here.
     number: AtomicU64,
     cooling: Mutex<Cooling>,
+    /// Its models that rest while it serves others.
+    pub(crate) models: RestingModels,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +27,12 @@ struct Cooling {
 
 /// The time of sending a request, in terms of cooldowns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SentMark(u64);
+pub struct SentMark {
+    /// The number of the latest cooldown.
+    provider: u64,
+    /// The number of the latest rest of a model.
+    models: u64,
+}
 
 impl Cooldown {
     fn cooling(&self) -> MutexGuard<'_, Cooling> {
@@ -46,12 +42,16 @@ impl Cooldown {
 
     /// The mark of a request that is about to be sent.
     pub fn mark(&self) -> SentMark {
-        SentMark(self.number.load(Ordering::Acquire))
+        SentMark { provider: self.number(), models: self.models.mark() }
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
     }
 
     /// The end of the cooldown; None if it has ended.
     pub fn until(&self, now: Moment) -> Option<Due> {
-        if self.mark() == SentMark(0) {
+        if self.number() == 0 {
             return None;
         }
         self.cooling().until.filter(|until| !until.reached(now))
@@ -71,13 +71,15 @@ impl Cooldown {
         before.is_none() && !length.is_zero()
     }
 
-    /// A request sent at `sent` succeeded, which ends any cooldown begun before it.
-    pub fn succeeded(&self, sent: SentMark) {
-        if self.mark() == SentMark(0) {
+    /// A request sent at `sent` for the model, which `model` returns, succeeded. This ends any cooldown begun before
+    /// it, and the rest of the model.
+    pub(crate) fn succeeded(&self, sent: SentMark, model: &dyn Fn() -> Option<String>) {
+        self.models.succeeded(sent.models, model);
+        if self.number() == 0 {
             return;
         }
         let mut cooling = self.cooling();
-        if sent == self.mark() {
+        if sent.provider == self.number() {
             cooling.until = None;
             self.number.store(0, Ordering::Release);
         }
@@ -88,40 +90,13 @@ impl Cooldown {
 mod tests {
     use super::*;
 
+    use crate::clock::Timestamp;
+
     const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 50 };
 
     fn later(millis: u64) -> Moment {
         let due = Due::after(NOW, millis);
         Moment { wall: due.wall, steady_ms: due.steady_ms }
-    }
-
-    #[test]
-    fn lengths() {
-        type Fields = &'static [(&'static str, &'static str)];
-        let cases: [(Fields, u64); 7] = [
-            (&[], 180_000),
-            (&[("Retry-After", "7")], 7_000),
-            (&[("Retry-After", "0")], 0),
-            (&[("retry-after", "Fri, 15 Jan 2027 08:00:30 GMT")], 30_000),
-            (&[("Retry-After", "soon")], 180_000),
-            (&[("Retry-After", "9999999")], 86_400_000),
-            (
-                &[
-                    ("Retry-After", "7"),
-                    ("x-ratelimit-remaining-requests", "0"),
-                    ("x-ratelimit-reset-requests", "9s"),
-                ],
-                7_000,
-            ),
-        ];
-        for (fields, expected_ms) in cases {
-            let mut headers = Headers::new();
-            for (name, value) in fields {
-                headers.push(*name, *value);
-            }
-            let length = length(&headers, NOW.wall, Duration::from_mins(3));
-            assert_eq!(length, Duration::from_millis(expected_ms), "{fields:?}");
-        }
     }
 
     #[test]
@@ -138,16 +113,16 @@ mod tests {
             Some(1)
         );
         assert_eq!(cooldown.until(later(11_000)), None);
-        cooldown.succeeded(before);
+        cooldown.succeeded(before, &|| None);
         assert!(cooldown.until(later(2_000)).is_some(), "that request was sent before the failure");
         assert!(!cooldown.begin(later(2_000), Duration::from_mins(1)), "it is made longer");
-        cooldown.succeeded(after);
+        cooldown.succeeded(after, &|| None);
         assert!(cooldown.until(later(3_000)).is_some(), "and so was that one");
-        cooldown.succeeded(cooldown.mark());
+        cooldown.succeeded(cooldown.mark(), &|| None);
         assert_eq!(cooldown.until(later(3_000)), None);
-        cooldown.succeeded(before);
+        cooldown.succeeded(before, &|| None);
         assert!(cooldown.begin(later(4_000), Duration::from_secs(1)), "the next is a new one");
-        cooldown.succeeded(after);
+        cooldown.succeeded(after, &|| None);
         assert!(cooldown.until(later(4_000)).is_some());
     }
 }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::config::SelectionStrategy;
-use crate::http::message::{AnswerLength, RequestHead, ResponseHead};
+use crate::http::message::{AnswerLength, RequestHead};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
 use crate::proxy::api::api_of;
-use crate::proxy::attempt::{Answered, Outgoing, attempt};
+use crate::proxy::asked_model::asked_model;
+use crate::proxy::attempt::{Answered, Outgoing, attempt, rest};
 use crate::proxy::body::{TakenBody, Wanted};
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
 use crate::proxy::cut::Cut;
+use crate::proxy::examine::{self, Examiner};
 use crate::proxy::outcome::{RequestRecord, Stop};
-use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
 use crate::proxy::reply::Reply;
@@ -24,19 +24,7 @@ use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{choice, coded, headers, location, meter, verdict};
-use crate::usage::observer::Observer;
-
-/// The largest failing answer that is kept while other providers are tried.
-const KEPT_MAX_BYTES: usize = 256 * 1024;
-/// The longest time to read it.
-const KEPT_READ_MAX: Duration = Duration::from_secs(5);
-
-/// A failing answer, whole, in case no other provider has a better one.
-struct FailedAnswer<'p> {
-    provider: &'p Provider,
-    head: ResponseHead,
-    body: Vec<u8>,
-}
+use crate::upstream::Pieces;
 
 /// The providers for a request, in the order in which they are tried.
 pub(super) type Candidates<'p> = Queue<'p, Arc<Provider>>;
@@ -124,10 +112,15 @@ pub(super) fn forward<'p>(
     stopwatch: Stopwatch,
 ) -> Result<(), Stop> {
     let model = if candidates.renames() { body.model() } else { None };
-    let mut kept: Option<FailedAnswer<'p>> = None;
+    let is_one_of_several = candidates.len() > 1;
+    let mut kept: Option<Answered<'p>> = None;
     let mut refused: Option<(&'p Provider, Refusal)> = None;
-    while let Some(candidate) = candidates.next(|one| one.standing(proxy.clock.now())) {
-        let left = candidates.len();
+    let standing = |one: &Candidate<'_, Arc<Provider>>| {
+        let asked = || one.model.map(str::to_owned).or_else(|| asked_model(target, &body));
+        one.provider.standing(proxy.clock.now(), &asked)
+    };
+    while let Some(candidate) = candidates.next(standing) {
+        let may_move_on = candidates.len() > 0 && body.is_held();
         let provider = &**candidate.provider;
         record.provider = Some(provider);
         let renamed = match (candidate.model, &model) {
@@ -135,19 +128,27 @@ pub(super) fn forward<'p>(
             _ => None,
         };
         let sent = renamed.as_ref().unwrap_or(&body);
-        let outgoing = Outgoing { provider, target, body: sent, response_max: None };
+        let outgoing = Outgoing {
+            provider,
+            target,
+            body: sent,
+            renamed: candidate.model,
+            may_move_on,
+            response_max: None,
+        };
         match attempt(proxy, request, &outgoing, record) {
-            Ok(answered)
-                if left > 0
-                    && body.is_held()
-                    && verdict::is_failing(answered.answer.head.status) =>
-            {
-                kept = keep(answered).or(kept);
+            // It is kept in case no other provider has a better one.
+            Ok(answered) if may_move_on && answered.is_refusal => {
+                kept = Some(Answered { in_flight: None, ..answered });
             }
-            Ok(answered) => {
+            Ok(mut answered) => {
+                begin(proxy, request.head, &mut answered, reply, record, stopwatch);
+                if answered.is_unseen && is_one_of_several {
+                    look_in_passing(proxy, &outgoing, &mut answered, reply);
+                }
                 meter::note_asked_model(proxy, &answered.answer.head, sent, record);
                 drop((renamed, body));
-                return pass_on(proxy, request.head, answered, reply, record, stopwatch);
+                return pass_on(proxy, request.head, answered, reply, record);
             }
             Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
                 let before = refused.as_ref().map(|(_, before)| before.code);
@@ -159,11 +160,12 @@ pub(super) fn forward<'p>(
         }
     }
     match (kept, refused) {
-        (Some(FailedAnswer { provider, mut head, body }), _) => {
-            record.answered_by(provider, head.status);
-            location::map_back(&mut head.headers, proxy.table(), &provider.config, request.head);
-            meter::count(proxy, request.head, provider, &mut Observer::Off, true, record);
-            send_whole(head, &body, &request.head.method, reply)
+        (Some(mut answered), _) => {
+            record.provider = Some(answered.provider);
+            meter::note_asked_model(proxy, &answered.answer.head, &body, record);
+            drop(body);
+            begin(proxy, request.head, &mut answered, reply, record, stopwatch);
+            pass_on(proxy, request.head, answered, reply, record)
         }
         (None, Some((provider, refusal))) => {
             record.provider = Some(provider);
@@ -175,13 +177,45 @@ pub(super) fn forward<'p>(
     }
 }
 
-/// Reads a failing answer to its end and closes its exchange; None if it is too long or breaks off.
-fn keep(answered: Answered<'_>) -> Option<FailedAnswer<'_>> {
-    let Answered { provider, mut answer, .. } = answered;
-    let mut head = answer.head.clone();
-    headers::to_client(&mut head.headers);
-    let (bytes, is_whole) = answer.read_ahead(KEPT_MAX_BYTES, KEPT_READ_MAX);
-    is_whole.then(|| FailedAnswer { provider, head, body: bytes.to_vec() })
+/// Begins the reply with the head of an answer.
+fn begin(
+    proxy: &Proxy,
+    asked: &RequestHead,
+    answered: &mut Answered<'_>,
+    reply: &mut Reply<'_>,
+    record: &mut RequestRecord<'_>,
+    stopwatch: Stopwatch,
+) {
+    let Answered { provider, answer, .. } = answered;
+    record.first_byte = Some(stopwatch.elapsed());
+    record.status = Some(answer.head.status);
+    headers::to_client(&mut answer.head.headers);
+    location::map_back(&mut answer.head.headers, proxy.table(), &provider.config, asked);
+    reply.begin(&answer.head, answer.length);
+}
+
+/// Looks at the first piece of an event stream that can't move on, so that a provider that begins with an error is
+/// passed over from then on. Nothing waits for it: the head goes out before, and the piece right after.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn look_in_passing(
+    proxy: &Proxy,
+    outgoing: &Outgoing<'_, '_>,
+    answered: &mut Answered<'_>,
+    reply: &mut Reply<'_>,
+) {
+    let Answered { provider, answer, .. } = answered;
+    if !answer.has_more_at_hand() && reply.flush().is_err() {
+        return;
+    }
+    let headers = answer.head.headers.clone();
+    let Some(bytes) = answer.peek(None) else { return };
+    let model = || outgoing.model();
+    let examiner =
+        Examiner { clock: &proxy.clock, usual: proxy.settings.failure_cooldown, model: &model };
+    if let Some(refusal) = examine::of_first_piece(&headers, bytes, &examiner) {
+        rest(proxy, provider, &refusal);
+    }
 }
 
 /// Passes an answer on as it comes.
@@ -192,15 +226,9 @@ fn pass_on(
     asked: &RequestHead,
     answered: Answered<'_>,
     reply: &mut Reply<'_>,
-    record: &mut RequestRecord<'_>,
-    stopwatch: Stopwatch,
+    record: &RequestRecord<'_>,
 ) -> Result<(), Stop> {
-    let Answered { provider, mut answer, in_flight: _in_flight } = answered;
-    record.first_byte = Some(stopwatch.elapsed());
-    record.status = Some(answer.head.status);
-    headers::to_client(&mut answer.head.headers);
-    location::map_back(&mut answer.head.headers, proxy.table(), &provider.config, asked);
-    reply.begin(&answer.head, answer.length);
+    let Answered { provider, mut answer, in_flight: _in_flight, .. } = answered;
     if answer.length == AnswerLength::Absent {
         return Ok(());
     }

@@ -236,10 +236,17 @@ fn models_page(
         may_keep_alive: false,
     };
     let body = TakenBody::Absent;
-    let outgoing = Outgoing { provider, target, body: &body, response_max: Some(HEAD_MAX) };
+    let outgoing = Outgoing {
+        provider,
+        target,
+        body: &body,
+        renamed: None,
+        may_move_on: false,
+        response_max: Some(HEAD_MAX),
+    };
     let counts = &provider.counts;
     let sent = send(proxy, &mut asking, &outgoing, record);
-    let mut answer = sent.map_err(|stop| {
+    let received = sent.map_err(|stop| {
         let Stop::Refused(mut refusal) = stop else { return stop };
         if verdict::cools_down(refusal.code) {
             counts.failed();
@@ -250,6 +257,7 @@ fn models_page(
         }
         refusal.into()
     })?;
+    let mut answer = received.answer;
     let status = answer.head.status;
     if status >= 500 {
         counts.failed();

@@ -63,12 +63,12 @@ impl Provider {
         })
     }
 
-    /// Its standing, which decides whether it is tried before others.
-    pub fn standing(&self, now: Moment) -> Standing {
+    /// Its standing, which decides whether it is tried before others, for a request for the model that `model` returns.
+    pub(crate) fn standing(&self, now: Moment, model: &dyn Fn() -> Option<String>) -> Standing {
         // The quota comes first, because an earlier run's cooldown is taken up with it.
-        let used_up = self.used_up_until(now, &|| None);
-        let cooling = self.cooldown.until(now).into_iter().chain(used_up);
-        if let Some(left_ms) = cooling.map(|until| until.left_ms(now)).max() {
+        let used_up = self.used_up_until(now, model);
+        let cooling = self.cooldown.until(now).or_else(|| self.cooldown.models.until(now, model));
+        if let Some(left_ms) = cooling.into_iter().chain(used_up).map(|it| it.left_ms(now)).max() {
             return Standing::Cooling(left_ms);
         }
         if matches!(self.config.credential, Credential::Static(_)) {

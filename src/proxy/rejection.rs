@@ -1,17 +1,9 @@
 //! Decides whether a provider's answer rejects the request's access token. Pure.
 
-use serde_json::Value;
+use crate::http::message::{AnswerLength, ResponseHead, members};
+use crate::quota::body::{BODY_MAX_BYTES, RefusalBody};
 
-use crate::http::inflate::plain;
-use crate::http::message::{AnswerLength, Headers, ResponseHead, members};
-
-mod markup;
 mod words;
-
-/// The largest body that is examined, as it came and inflated.
-pub(crate) const BODY_MAX_BYTES: usize = 64 * 1024;
-/// The depth to which a body is searched for texts.
-const DEPTH_MAX: u32 = 4;
 
 /// The verdict from an answer's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,51 +55,22 @@ fn challenge(value: &[u8]) -> Option<bool> {
     (rejects || error.is_some()).then_some(rejects)
 }
 
-/// True if the body of a 403, or its start, says that the token is rejected. A compressed body is inflated for that;
-/// the client gets it as it came.
-pub(crate) fn of_body(headers: &Headers, body: &[u8]) -> bool {
-    let inflated = plain(headers, body, BODY_MAX_BYTES);
-    if inflated.is_foreign {
-        return false;
-    }
-    let text = String::from_utf8_lossy(&inflated.bytes);
-    let text = text.trim_start_matches('\u{feff}').trim();
-    match serde_json::from_str::<Value>(text) {
-        Ok(json) => {
-            let mut texts = Vec::new();
-            gather(&json, DEPTH_MAX, &mut texts);
-            words::name_dead_token(&texts)
-        }
-        Err(_) if text.starts_with('<') => words::name_dead_token(&markup::texts(text)),
-        // Half of a JSON text may quote anything.
-        Err(_) if text.starts_with(['{', '[']) => false,
-        Err(_) => words::name_dead_token(&[text]),
-    }
-}
-
-/// Gathers the texts that describe errors. Other texts may quote the request.
-fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
-    const MEMBERS: [&str; 20] = [
-        "error", "errors", "code", "type", "status", "reason", "message", "msg", "detail",
-        "details", "title", "description", "error_code", "errorCode", "error_message",
-        "errorMessage", "error_description", "Message", "__type", "fault",
-    ];
-    match json {
-        _ if depth == 0 => {}
-        Value::String(text) => texts.push(text),
-        Value::Array(list) => list.iter().for_each(|one| gather(one, depth - 1, texts)),
-        Value::Object(object) => MEMBERS
-            .iter()
-            .filter_map(|name| object.get(*name))
-            .for_each(|value| gather(value, depth - 1, texts)),
-        _ => {}
-    }
+/// True if the body of a 403 says that the token is rejected.
+pub(crate) fn of_body(body: &RefusalBody) -> bool {
+    words::name_dead_token(&body.texts())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::http::inflate::tests::gzip;
+    use crate::http::message::Headers;
+
+    fn of_body(headers: &Headers, body: &[u8]) -> bool {
+        super::of_body(&RefusalBody::read(headers, body))
+    }
 
     fn head(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
         let mut head = ResponseHead { status, headers: Headers::new() };

@@ -16,6 +16,7 @@ mod values;
 
 use part::{Part, UNNAMED};
 pub(crate) use values::RESET_MAX;
+pub(super) use values::parse_duration;
 use values::{Reset, percent, reset_after, reset_at};
 
 /// The most windows of one answer, and of one provider; further ones are passed over.

@@ -83,6 +83,7 @@ pub(crate) fn sample(name: &str) -> super::ProviderReport {
         requests: RequestsReport { total: 0, in_flight: 0, errors: 0, first_byte: None },
         cooldown_until: None,
         quota: Vec::new(),
+        resting_models: Vec::new(),
         credential: CredentialKind::Refreshed,
         grant: Some("refresh_token".to_owned()),
         problem: None,

@@ -190,6 +190,10 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
         let look = if is_used_up { Style::Warn } else { Style::Plain };
         remarks.push((format!("Quota: {}.", windows.join("; ")), look));
     }
+    for one in &provider.resting_models {
+        let (model, left) = (&one.model, until(one.until, report.now));
+        remarks.push((format!("Passed over for {model} for {left} more."), Style::Plain));
+    }
     if let Some(at) = provider.refresh.next_attempt_at.filter(|_| provider.problem.is_some()) {
         remarks.push((format!("Next try in {}.", until(at, report.now)), Style::Plain));
     }

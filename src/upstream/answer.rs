@@ -24,6 +24,8 @@ pub struct Answer<'a> {
     /// Bytes that were read ahead of the body, and true once they were passed on.
     ahead: Vec<u8>,
     ahead_is_passed_on: bool,
+    /// A piece that was looked at and not yet passed on, in its place in the buffer; or the break after it.
+    peeked: Option<Result<Range<usize>, Fault>>,
     /// In a box, since an answer goes through several hands.
     rest: Box<Rest<'a>>,
 }
@@ -69,7 +71,7 @@ impl<'a> Answer<'a> {
         if rest.framing == Framing::Done {
             rest.end();
         }
-        Self { head, length, ahead: Vec::new(), ahead_is_passed_on: false, rest }
+        Self { head, length, ahead: Vec::new(), ahead_is_passed_on: false, peeked: None, rest }
     }
 
     /// Reads up to `most_bytes` of the body ahead, as far as they come within `time_max`, however many
@@ -101,6 +103,38 @@ impl<'a> Answer<'a> {
         (&self.ahead, is_whole)
     }
 
+    /// The start of the body, which is yielded all the same: with each call, one more piece of it. None if no more came
+    /// within `wait_max`, or the longest silence without it, or if no more follows.
+    pub(crate) fn peek(&mut self, wait_max: Option<Duration>) -> Option<&[u8]> {
+        if matches!(self.peeked, Some(Err(_))) || self.rest.has_ended() {
+            return None;
+        }
+        if let Some(Ok(data)) = self.peeked.take() {
+            self.ahead.extend_from_slice(self.rest.buffer.used(data));
+        }
+        let usual = self.rest.silence_max;
+        self.rest.silence_max = wait_max.unwrap_or(usual).min(usual);
+        let outcome = self.rest.next_data();
+        self.rest.silence_max = usual;
+        match outcome {
+            Ok(data) if self.ahead.is_empty() => {
+                self.peeked = Some(Ok(data.clone()));
+                Some(self.rest.buffer.used(data))
+            }
+            Ok(data) => {
+                self.ahead.extend_from_slice(self.rest.buffer.used(data));
+                Some(&self.ahead)
+            }
+            // The rest may still come for a caller with more time.
+            Err(Fault::TimedOut) if wait_max.is_some() => None,
+            Err(fault) => {
+                self.rest.wire = None;
+                self.peeked = Some(Err(fault));
+                None
+            }
+        }
+    }
+
     /// True if the client was seen to have gone away.
     pub fn client_is_gone(&self) -> bool {
         self.rest.watch.client_is_gone()
@@ -113,11 +147,19 @@ impl Pieces for Answer<'_> {
             self.ahead_is_passed_on = true;
             return Ok(Piece { bytes: &self.ahead, is_last: self.rest.has_ended() });
         }
-        Ok(self.rest.piece()?)
+        match self.peeked.take() {
+            None => Ok(self.rest.piece()?),
+            Some(Ok(data)) => {
+                let is_last = self.rest.has_ended();
+                Ok(Piece { bytes: self.rest.buffer.used(data), is_last })
+            }
+            Some(Err(fault)) => Err(fault.into()),
+        }
     }
 
     fn has_more_at_hand(&self) -> bool {
         (!self.ahead.is_empty() && !self.ahead_is_passed_on)
+            || self.peeked.is_some()
             || self.rest.has_ended()
             || !self.rest.buffer.held().is_empty()
     }

@@ -12,7 +12,7 @@ use crate::support::peer::{Conversation, Peer, answer};
 use crate::support::proxy::TestProxy;
 
 /// The lines of a file in `tests/data/cases`.
-fn cases(name: &str) -> Vec<Value> {
+pub(crate) fn cases(name: &str) -> Vec<Value> {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cases").join(name);
     let text = std::fs::read_to_string(path).unwrap();
     let cases: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -21,7 +21,7 @@ fn cases(name: &str) -> Vec<Value> {
 }
 
 /// A whole HTTP answer.
-fn raw(status: u64, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(status: u64, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
@@ -135,7 +135,7 @@ fn each_answer_of_a_token_endpoint_is_what_the_case_says() {
 }
 
 /// A gzip file without a checksum, as its reader takes it.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let data = miniz_oxide::deflate::compress_to_vec(bytes, 6);
     [b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), &data, &[0; 8]].concat()
 }
@@ -329,7 +329,7 @@ fn a_token_request_says_which_program_sends_it() {
 }
 
 /// An issuer whose tokens are called `t0`, `t1`, … and live 9 s, so that one may be refreshed at once.
-fn numbering_issuer() -> Peer {
+pub(crate) fn numbering_issuer() -> Peer {
     let grants = AtomicUsize::new(0);
     Peer::answering(move |_| {
         let number = grants.fetch_add(1, Ordering::SeqCst);

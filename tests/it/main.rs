@@ -42,6 +42,7 @@ mod quota; // what is left before a refusal: over restarts, reloads and accounts
 mod redirects; // redirects of providers lead back to them
 mod reference; // docs/reference.md beside the program
 mod refresh; // tokens: log lines, rotation, restarts, 401
+mod refusals; // refusals of providers: the next one, for how long, for which model
 mod reload; // another configuration, with nothing dropped
 mod reload_command; // `evertoken reload`: a file with mistakes does not reach the one that runs
 mod restart; // the new start after a panic

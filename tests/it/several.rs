@@ -42,7 +42,7 @@ fn status(proxy: &TestProxy, index: usize) -> serde_json::Value {
 
 #[test]
 fn every_failing_status_moves_on_and_cools_down() {
-    for head in ["429 X", "500 X", "502 X", "503 X", "504 X", "529 X"] {
+    for head in ["402 X", "429 X", "500 X", "502 X", "503 X", "504 X", "529 X"] {
         let (bad, good) = (saying(head, "{}"), fine());
         let proxy = two(&bad.url(), &good.url()).start();
         for _ in 0..3 {

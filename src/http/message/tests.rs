@@ -79,3 +79,35 @@ fn keep_alive_by_version() {
     }
     assert_eq!(head(Version::Http11, "").path(), "/a");
 }
+
+#[test]
+fn waits_in_seconds_milliseconds_and_dates() {
+    type Fields = &'static [(&'static str, &'static str)];
+    let now = Timestamp::from_secs(1_800_000_000); // Fri, 15 Jan 2027 08:00:00 GMT
+    let cases: [(Fields, Option<u64>); 17] = [
+        (&[], None),
+        (&[("Retry-After", "20")], Some(20_000)),
+        (&[("Retry-After", "0")], Some(0)),
+        (&[("Retry-After", " 1.5 ")], Some(1_500)),
+        (&[("Retry-After", "0.0001")], Some(1)),
+        (&[("Retry-After", "99999999999999999999")], Some(u64::MAX)),
+        (&[("Retry-After", "-1")], None),
+        (&[("Retry-After", "+1")], None),
+        (&[("Retry-After", "1e3")], None),
+        (&[("Retry-After", "inf")], None),
+        (&[("Retry-After", "Fri, 15 Jan 2027 08:00:30 GMT")], Some(30_000)),
+        (&[("Retry-After", "Fri, 15 Jan 2027 07:59:59 GMT")], None),
+        (&[("retry-after-ms", "1500")], Some(1_500)),
+        (&[("x-ms-retry-after-ms", "0.5")], Some(1)),
+        (&[("retry-after-ms", "1500"), ("Retry-After", "2")], Some(2_000)),
+        (&[("retry-after-ms", "2500"), ("Retry-After", "2")], Some(2_500)),
+        (&[("Retry-After", "2"), ("Retry-After", "3")], Some(3_000)),
+    ];
+    for (fields, expected) in cases {
+        let mut headers = Headers::new();
+        for (name, value) in fields {
+            headers.push(name, value);
+        }
+        assert_eq!(headers.retry_after_ms(now), expected, "{fields:?}");
+    }
+}

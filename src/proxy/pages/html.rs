@@ -157,6 +157,7 @@ fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
         }
         write!(out, "</div>")?;
     }
+    resting_models(out, provider, now)?;
     if let Some(warning) = &provider.warning {
         write!(out, "<div class=\"problem\"><p><strong>{}</strong></p></div>", Text(warning))?;
     }
@@ -164,6 +165,19 @@ fn trouble(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::
         write!(out, "<div class=\"problem\"><p>{}</p></div>", with_commands(warning))?;
     }
     Ok(())
+}
+
+/// The models that are passed over while the provider serves others.
+fn resting_models(out: &mut String, provider: &ProviderReport, now: Timestamp) -> fmt::Result {
+    if provider.resting_models.is_empty() {
+        return Ok(());
+    }
+    write!(out, "<div class=\"problem\">")?;
+    for one in &provider.resting_models {
+        let (model, left) = (Text(&one.model), countdown(one.until, now));
+        write!(out, "<p>Passed over for <code>{model}</code> for {left} more</p>")?;
+    }
+    write!(out, "</div>")
 }
 
 /// Marks up the commands, which stand in backticks.

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use crate::clock::{Due, Moment};
 use crate::config::{self, Credential, FileFormat, Missing};
+use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
 use crate::report::{
-    CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, State, TokenReport,
-    WindowReport,
+    CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, RestingModelReport,
+    State, TokenReport, WindowReport,
 };
 use crate::token::history::Trouble;
 use crate::token::store::Posting;
@@ -33,6 +34,12 @@ pub(super) fn report(proxy: &Proxy) -> Report {
             .map(|(provider, posting)| provider_report(proxy, provider, &posting, now))
             .collect(),
     }
+}
+
+/// The models of a provider that are passed over.
+fn resting_models(cooldown: &Cooldown, now: Moment) -> Vec<RestingModelReport> {
+    let resting = cooldown.models.all(now).into_iter();
+    resting.map(|(model, until)| RestingModelReport { model, until: until.wall }).collect()
 }
 
 /// The status of one provider.
@@ -64,6 +71,7 @@ pub(super) fn provider_report(
             first_byte: proxy.metrics.first_byte(&config.name),
         },
         cooldown_until: passed_over_until(provider, now).map(|until| until.wall),
+        resting_models: resting_models(&provider.cooldown, now),
         quota: quota(provider, now),
         credential: credential_kind(&config.credential),
         grant: grant(&config.credential),

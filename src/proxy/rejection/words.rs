@@ -3,6 +3,8 @@
 //! A code counts as a whole: `token_expired` is about the token, `invite_token_expired` about something else. A
 //! message counts if it begins with the token: one that mentions a token later may be about anything.
 
+use crate::quota::text::{sentences, words};
+
 /// The credential, under its names at providers.
 const TOKEN: [&str; 5] = ["token", "credential", "credentials", "jwt", "session"];
 /// Words for a dead credential.
@@ -96,27 +98,6 @@ fn says_over(words: &[String]) -> bool {
 
 fn contains_any(words: &[String], known: &[&str]) -> bool {
     words.iter().any(|word| known.contains(&word.as_str()))
-}
-
-fn sentences(text: &str) -> impl Iterator<Item = &str> {
-    text.split(". ").flat_map(|text| text.split([';', '!', '?', '\n']))
-}
-
-/// The words of a sentence in lower case; `TokenExpired` and `token_expired` have two.
-fn words(sentence: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut before = ' ';
-    for character in sentence.chars() {
-        let begins = before.is_ascii_lowercase() && character.is_ascii_uppercase();
-        if begins || !character.is_alphanumeric() {
-            words.push(String::new());
-        }
-        if let Some(word) = words.last_mut().filter(|_| character.is_alphanumeric()) {
-            word.push(character.to_ascii_lowercase());
-        }
-        before = character;
-    }
-    words
 }
 
 /// Chinese, Japanese and Korean, which have no blanks between words.

@@ -1,0 +1,164 @@
+//! Looks at a provider's answer before anything of it goes to the client: at the body of a refusal, and at the first
+//! event of a stream.
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Deadline};
+use crate::http::inflate;
+use crate::http::message::{AnswerLength, Headers, ResponseHead};
+use crate::proxy::rejection;
+use crate::quota::body::{BODY_MAX_BYTES, RefusalBody};
+use crate::quota::first_event::{self, Start};
+use crate::quota::refusal::{self, Limited, Refused};
+use crate::upstream::Answer;
+
+/// The longest wait for the body of a refusal.
+const BODY_READ_MAX: Duration = Duration::from_secs(5);
+/// The longest wait for the first event of a stream, while another provider could serve the request.
+const FIRST_EVENT_MAX: Duration = Duration::from_secs(10);
+
+/// The way of looking at an answer.
+pub(super) struct Examiner<'a> {
+    /// The time.
+    pub(super) clock: &'a Clock,
+    /// The cooldown after a refusal that names none.
+    pub(super) usual: Duration,
+    /// Returns the model of the request.
+    pub(super) model: &'a dyn Fn() -> Option<String>,
+}
+
+/// The meaning of an answer.
+pub(super) enum Finding {
+    /// It is passed on.
+    Good,
+    /// It is an event stream that was not looked at.
+    Unseen,
+    /// It rejects the access token.
+    TokenRejected,
+    /// It is a refusal that another provider may not have.
+    Limited(Refusal),
+}
+
+/// A refusal that another provider may not have.
+pub(super) struct Refusal {
+    /// The status, or the one that the first event of a stream stands for.
+    pub(super) status: u16,
+    /// It came as the first event of a stream.
+    pub(super) is_event: bool,
+    /// Its meaning for the provider.
+    pub(super) limited: Limited,
+}
+
+impl Refusal {
+    /// The reason for the log.
+    pub(super) fn why(&self) -> String {
+        let Self { status, is_event, limited } = self;
+        match (is_event, limited.is_used_up) {
+            (true, _) => format!("its stream began with an error (as {status})"),
+            (false, true) => format!("it answered {status}, its credit or quota is used up"),
+            (false, false) => format!("it answered {status}"),
+        }
+    }
+}
+
+/// Examines an answer. With `may_wait`, an event stream is read up to its first event.
+pub(super) fn examine(answer: &mut Answer<'_>, examiner: &Examiner<'_>, may_wait: bool) -> Finding {
+    match answer.head.status {
+        200 if !is_event_stream(&answer.head.headers) => Finding::Good,
+        200 if !may_wait => Finding::Unseen,
+        200 => {
+            let start = first_event(answer, FIRST_EVENT_MAX);
+            of_start(&answer.head.headers, start, examiner).map_or(Finding::Good, Finding::Limited)
+        }
+        status if refusal::is_failing(status) || refusal::may_be_used_up(status) => {
+            of_refusal(answer, status, examiner)
+        }
+        _ => Finding::Good,
+    }
+}
+
+/// The refusal that an event stream begins with, if the start of it, `bytes`, holds one.
+pub(super) fn of_first_piece(
+    headers: &Headers,
+    bytes: &[u8],
+    examiner: &Examiner<'_>,
+) -> Option<Refusal> {
+    of_start(headers, judge(headers.contains("content-encoding"), bytes), examiner)
+}
+
+/// True if the body is an event stream.
+fn is_event_stream(headers: &Headers) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.first("content-type").and_then(|kind| kind.get(..KIND.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
+}
+
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn of_refusal(answer: &mut Answer<'_>, status: u16, examiner: &Examiner<'_>) -> Finding {
+    let body = body(answer);
+    let headers = &answer.head.headers;
+    let refused = Refused { status, headers, body: body.as_ref() };
+    let limited = refusal::judge(&refused, examiner.clock.wall(), examiner.usual, examiner.model);
+    if let Some(limited) = limited {
+        return Finding::Limited(Refusal { status, is_event: false, limited });
+    }
+    let rejects = match rejection::of_head(&answer.head, answer.length) {
+        rejection::Head::Rejects => true,
+        rejection::Head::Accepts => false,
+        rejection::Head::AsksBody => body.as_ref().is_some_and(rejection::of_body),
+    };
+    if rejects { Finding::TokenRejected } else { Finding::Good }
+}
+
+/// The body of a refusal; None if it has none, or one that is too large.
+fn body(answer: &mut Answer<'_>) -> Option<RefusalBody> {
+    let is_too_large = |bytes: u64| bytes > BODY_MAX_BYTES as u64;
+    match answer.length {
+        AnswerLength::Absent => return None,
+        AnswerLength::Sized(bytes) if is_too_large(bytes) => return None,
+        _ if is_event_stream(&answer.head.headers) => {
+            return match first_event(answer, BODY_READ_MAX) {
+                Start::Error(_, body) => Some(body),
+                Start::Good | Start::Open => None,
+            };
+        }
+        _ => {}
+    }
+    let ResponseHead { headers, .. } = answer.head.clone();
+    let (bytes, _) = answer.read_ahead(BODY_MAX_BYTES, BODY_READ_MAX);
+    (bytes.len() <= BODY_MAX_BYTES).then(|| RefusalBody::read(&headers, bytes))
+}
+
+fn of_start(headers: &Headers, start: Start, examiner: &Examiner<'_>) -> Option<Refusal> {
+    let Start::Error(status, body) = start else { return None };
+    let refused = Refused { status, headers, body: Some(&body) };
+    let limited = refusal::judge(&refused, examiner.clock.wall(), examiner.usual, examiner.model)?;
+    Some(Refusal { status, is_event: true, limited })
+}
+
+/// Reads a stream up to its first event; the stream is yielded whole all the same.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+fn first_event(answer: &mut Answer<'_>, wait_max: Duration) -> Start {
+    let is_coded = answer.head.headers.contains("content-encoding");
+    let deadline = Deadline::after(wait_max);
+    while let Some(bytes) = answer.peek(Some(deadline.left())) {
+        match judge(is_coded, bytes) {
+            Start::Open if bytes.len() <= BODY_MAX_BYTES && !deadline.has_passed() => {}
+            start => return start,
+        }
+    }
+    Start::Open
+}
+
+fn judge(is_coded: bool, bytes: &[u8]) -> Start {
+    if !is_coded {
+        return first_event::judge(bytes);
+    }
+    match inflate::beginning(bytes, BODY_MAX_BYTES) {
+        Some((plain, _)) => first_event::judge(&plain),
+        None if bytes.len() < inflate::MARK_BYTES => Start::Open,
+        None => first_event::judge(bytes),
+    }
+}

@@ -1,0 +1,157 @@
+//! Refusals that concern one model, and others.
+
+use super::*;
+use crate::http::message::Headers;
+use crate::quota::body::RefusalBody;
+
+fn rests(status: u16, fields: &[(&str, &str)], body: &str, asked: &str, is_credit: bool) -> bool {
+    let mut headers = Headers::new();
+    for (name, value) in fields {
+        headers.push(name, value);
+    }
+    let body = RefusalBody::read(&headers, body.as_bytes());
+    let (json, texts) = (body.json(), body.texts());
+    let refusal = Refusal { status, headers: &headers, json, texts: &texts, is_credit };
+    let found = model(&refusal, &|| Some(asked.to_owned()));
+    assert!(found.is_none() || found.as_deref() == Some(asked));
+    assert_eq!(model(&refusal, &|| None), None, "a request without a model");
+    found.is_some()
+}
+
+#[test]
+fn bodies_about_one_model() {
+    let cases = [
+        (
+            r#"{"error":{"details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier","quotaDimensions":{"model":"gemini-2.5-pro","location":"global"}}]}]}}"#,
+            "gemini-2.5-pro",
+        ),
+        (
+            r#"[{"error":{"details":[{"violations":[{"quotaId":"GenerateContentInputTokensPerModelPerMinute-FreeTier"}]}]}}]"#,
+            "gemini-flash-latest",
+        ),
+        (
+            r#"{"error":{"status":"RESOURCE_EXHAUSTED","details":[{"reason":"RATE_LIMIT_EXCEEDED","metadata":{"model":"gemini-3-pro"}}]}}"#,
+            "gemini-3-pro",
+        ),
+        (
+            r#"{"error":{"message":"Quota exceeded for x.example/requests_per_base_model with base model: gemini-pro."}}"#,
+            "gemini-pro",
+        ),
+        (
+            r#"{"error":{"message":"The model is overloaded. Please try again later.","status":"UNAVAILABLE"}}"#,
+            "models/gemini-2.5-pro",
+        ),
+        (r#"{"error":{"message":"This model is currently experiencing high demand."}}"#, "x"),
+        (
+            r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-abc on tokens per min (TPM): Limit 30000, Used 29500.","code":"rate_limit_exceeded"}}"#,
+            "gpt-4o",
+        ),
+        (
+            r#"{"error":{"message":"Rate limit reached for gpt-4o in organization org-abc on requests per day"}}"#,
+            "gpt-4o-2024-08-06",
+        ),
+        (
+            r#"{"error":{"message":"Rate limit reached for model `llama-3.3-70b-versatile` in organization `org_x` service tier `on_demand`"}}"#,
+            "llama-3.3-70b-versatile",
+        ),
+        (
+            r#"{"error":{"message":"Rate limit reached for mymodel in organization org-abc"}}"#,
+            "mymodel",
+        ),
+        (
+            r#"{"error":{"message":"This request would exceed the rate limit of 50,000 input tokens per minute (org: 1-2, model: claude-opus-4-1-20250805)."}}"#,
+            "claude-opus-4-1",
+        ),
+        (
+            r#"{"error":{"message":"meta-llama/llama-3.3-70b-instruct:free is temporarily rate-limited upstream."}}"#,
+            "meta-llama/llama-3.3-70b-instruct:free",
+        ),
+        (
+            r#"{"error":{"type":"usage_limit_reached","model":"gpt-5.3-codex-spark","resets_in_seconds":60}}"#,
+            "gpt-5.3-codex-spark",
+        ),
+        (r#"{"error":{"code":"user_model_rate_limited","message":"Sorry, wait"}}"#, "claude-x"),
+    ];
+    for (body, asked) in cases {
+        assert!(rests(429, &[], body, asked, false), "{body}");
+        assert!(rests(503, &[], body, asked, false), "{body}");
+        for status in [402, 500, 502, 504] {
+            assert!(!rests(status, &[], body, asked, false), "{status} {body}");
+        }
+    }
+    let tier = r#"{"code":"AllocationQuota.FreeTierOnly","message":"The free tier of the model has been exhausted."}"#;
+    assert!(rests(403, &[], tier, "qwen-x", true));
+}
+
+#[test]
+fn bodies_about_the_whole_provider() {
+    let cases = [
+        ("", "gpt-4o"),
+        ("{}", "gpt-4o"),
+        (r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#, "claude-opus-4-1"),
+        (r#"{"error":{"message":"Rate limit reached for organization org-abc"}}"#, "gpt-4o"),
+        (r#"{"error":{"message":"Rate limit reached for requests"}}"#, "gpt-4o"),
+        (
+            r#"{"error":{"message":"Rate limit reached for gpt-4 in organization org-abc"}}"#,
+            "gpt-4o",
+        ),
+        (r#"{"error":{"message":"Limit of your default project reached"}}"#, "default"),
+        (r#"{"error":{"message":"Rate limit exceeded: free-models-per-day"}}"#, "llama-3:free"),
+        (
+            r#"{"error":{"message":"The usage limit has been reached","type":"usage_limit_reached"}}"#,
+            "gpt-5",
+        ),
+        (r#"{"error":{"message":"Rate limit for claude accounts"}}"#, "claude-opus-4-1"),
+        (
+            r#"{"error":{"details":[{"violations":[{"quotaId":"RequestsPerDayPerProject"}]}]}}"#,
+            "gemini-2.5-pro",
+        ),
+        (
+            r#"{"error":{"details":[{"violations":[{"quotaId":"PerDayPerProjectPerModel"},{"quotaId":"RequestsPerDayPerProject"}]}]}}"#,
+            "gemini-2.5-pro",
+        ),
+        (r#"{"error":{"message":"gpt-4o"}}"#, "x"),
+    ];
+    for (body, asked) in cases {
+        assert!(!rests(429, &[], body, asked, false), "{body}");
+    }
+    let credit = r#"{"error":{"message":"Insufficient balance for the model gpt-4o"}}"#;
+    assert!(!rests(429, &[], credit, "gpt-4o", true));
+}
+
+/// Fields, and whether one model rests.
+type Case<'a> = (&'a [(&'a str, &'a str)], bool);
+
+#[test]
+fn windows_of_an_account_in_anthropics_fields() {
+    let status = "anthropic-ratelimit-unified-status";
+    let short = "anthropic-ratelimit-unified-5h-status";
+    let weekly = "Anthropic-Ratelimit-Unified-7d-Status";
+    let claim = "anthropic-ratelimit-unified-representative-claim";
+    let own = "anthropic-ratelimit-unified-7d_oi-status";
+    let overage = "anthropic-ratelimit-unified-overage-status";
+    let (no, yes) = ("rejected", "allowed");
+    let cases: [Case<'_>; 10] = [
+        (&[(status, no), (short, yes), (weekly, "allowed_warning"), (own, no)], true),
+        (&[(status, no), (short, no), (weekly, yes), (own, no)], false),
+        (&[(status, no), (short, yes), (weekly, no), (own, yes)], false),
+        (&[(status, no), (short, yes), (weekly, yes), (overage, no)], false),
+        (&[(status, no), (claim, "seven_day_opus")], true),
+        (&[(status, no), (claim, "seven_day_sonnet"), (short, yes)], true),
+        (&[(status, no), (claim, "seven_day_opus"), (short, no)], false),
+        (&[(status, no), (claim, "seven_day")], false),
+        (&[(status, no), (claim, "five_hour")], false),
+        (&[(status, yes), (claim, "seven_day_opus")], false),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(rests(429, fields, "{}", "claude-opus-4-1", false), expected, "{fields:?}");
+    }
+}
+
+#[test]
+fn the_length_of_a_name_on_both_sides_of_its_limit() {
+    let body = r#"{"error":{"message":"The model is overloaded."}}"#;
+    assert!(rests(503, &[], body, &"x".repeat(NAME_MAX_BYTES), false));
+    assert!(!rests(503, &[], body, &"x".repeat(NAME_MAX_BYTES + 1), false));
+    assert!(!rests(503, &[], body, "", false));
+}

@@ -1,0 +1,411 @@
+//! Decides whether the texts of a refusal say that credit or a quota is used up. Pure.
+//!
+//! A code counts as a whole. A message counts if a sentence near its start names credit or a quota, and beside it that
+//! it is used up. Quoted parts do not count, nor a message about a part of the request, because both may hold the
+//! user's own words.
+
+use crate::quota::text::{sentences, words};
+
+/// The thing that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UsedUp {
+    /// Money: somebody has to pay, or to raise a limit.
+    Credit,
+    /// A share of a period, which comes again.
+    Quota,
+}
+
+const CREDIT_CODES: [&str; 33] = [
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "insufficient_balance",
+    "insufficient_credits",
+    "insufficient_credit",
+    "insufficient_funds",
+    "credits_error",
+    "credit_error",
+    "credit_balance_too_low",
+    "credits_exhausted",
+    "credit_exhausted",
+    "out_of_credits",
+    "out_of_extra_usage",
+    "no_credits",
+    "not_enough_credits",
+    "balance_not_enough",
+    "account_balance_insufficient",
+    "billing_hard_limit_reached",
+    "billing_limit_reached",
+    "billing_not_active",
+    "billing_error",
+    "payment_required",
+    "payment_required_error",
+    "account_overdue_error",
+    "account_overdue",
+    "arrearage",
+    "exceeded_current_quota",
+    "exceeded_current_quota_error",
+    "pre_consume_token_quota_failed",
+    "quota_not_enough",
+    "user_quota_not_enough",
+    "spending_limit_reached",
+    "budget_exceeded",
+];
+const QUOTA_CODES: [&str; 31] = [
+    "quota_exceeded",
+    "quota_exceeded_error",
+    "quota_exhausted",
+    "quota_limit_exceeded",
+    "token_quota_exceeded",
+    "request_quota_exceeded",
+    "daily_limit_exceeded",
+    "monthly_limit_exceeded",
+    "monthly_limit_error",
+    "weekly_limit_error",
+    "usage_limit_reached",
+    "usage_limit_exceeded",
+    "usage_limit_error",
+    "free_usage_limit_error",
+    "subscription_usage_limit_error",
+    "usage_not_included",
+    "key_limit_exceeded",
+    "free_tier_only",
+    "resource_exhausted",
+    "rate_limit_error",
+    "rate_limit_exceeded",
+    "rate_limit_reached",
+    "rate_limit_reached_error",
+    "user_rate_limit_exceeded",
+    "user_rate_limited",
+    "rate_limited",
+    "ratelimited",
+    "too_many_requests",
+    "too_many_requests_error",
+    "throttling_exception",
+    "service_quota_exceeded_exception",
+];
+/// Words that may stand before a colon in a message about credit: `Error code 402: …`.
+const PREFIX: [&str; 24] = [
+    "", "error", "exception", "failed", "failure", "request", "upstream", "api", "http", "https",
+    "bad", "forbidden", "unauthorized", "denied", "payment", "required", "billing", "code",
+    "status", "provider", "returned", "from", "the", "account",
+];
+/// A sentence with one of these is about the request, another resource or a right.
+const ELSE: [&str; 30] = [
+    "prompt", "content", "parameter", "parameters", "param", "field", "value", "schema", "max",
+    "invalid", "storage", "file", "files", "upload", "card", "permission", "permissions", "scope",
+    "scopes", "role", "context", "unknown", "unsupported", "unrecognized", "property", "tool",
+    "tools", "messages", "help", "assist",
+];
+const CREDIT: [&str; 9] =
+    ["credit", "credits", "balance", "funds", "billing", "budget", "spending", "spend", "payment"];
+const QUOTA: [&str; 3] = ["quota", "quotas", "allowance"];
+/// Before `limit`: a limit over a period.
+const LIMITED: [&str; 10] =
+    ["usage", "key", "monthly", "weekly", "daily", "hour", "plan", "rate", "session", "requests"];
+/// Words for used up, in one word.
+const OVER: [&str; 14] = [
+    "exceeded", "exceeds", "exceed", "exhausted", "depleted", "reached", "overdue", "insufficient",
+    "negative", "hit", "surpassed", "consumed", "empty", "unpaid",
+];
+/// The same in two words.
+const OVER_PAIRS: [(&str, &str); 14] = [
+    ("too", "low"),
+    ("out", "of"),
+    ("ran", "out"),
+    ("run", "out"),
+    ("not", "enough"),
+    ("t", "enough"),
+    ("used", "up"),
+    ("used", "all"),
+    ("no", "remaining"),
+    ("no", "credits"),
+    ("no", "credit"),
+    ("no", "balance"),
+    ("not", "sufficient"),
+    ("past", "due"),
+];
+/// The most words between the two.
+const APART_MAX: usize = 8;
+/// The most sentences and words at the start of a message that are read.
+const SENTENCES_MAX: usize = 4;
+const WORDS_MAX: usize = 40;
+
+/// The thing that a refusal with these `texts` says is used up; None if it says nothing like that.
+pub(super) fn used_up(texts: &[&str]) -> Option<UsedUp> {
+    let mut found = None;
+    for text in texts {
+        let said = if text.contains(char::is_whitespace) || !text.is_ascii() {
+            of_message(text)
+        } else {
+            of_code(text)
+        };
+        if said == Some(UsedUp::Credit) {
+            return said;
+        }
+        found = found.or(said);
+    }
+    found
+}
+
+/// A code such as `insufficient_quota`, `CreditsError` or `AllocationQuota.FreeTierOnly`.
+pub(super) fn of_code(code: &str) -> Option<UsedUp> {
+    let own = code.trim().rsplit([':', '#', '/', '.']).next().unwrap_or_default();
+    let own = normal(own);
+    if CREDIT_CODES.contains(&own.as_str()) {
+        return Some(UsedUp::Credit);
+    }
+    QUOTA_CODES.contains(&own.as_str()).then_some(UsedUp::Quota)
+}
+
+/// A code in lower case with underscores: `CreditsError` is `credits_error`.
+pub(super) fn normal(code: &str) -> String {
+    let upper = |one: char| one.is_ascii_uppercase() || !one.is_alphabetic();
+    if code.chars().all(upper) { code.to_ascii_lowercase() } else { words(code).join("_") }
+}
+
+fn of_message(message: &str) -> Option<UsedUp> {
+    let message = without_quotes(message);
+    if !message.is_ascii()
+        && let Some(found) = east_asian::used_up(&message)
+    {
+        return Some(found);
+    }
+    sentences(&message).take(SENTENCES_MAX).find_map(of_sentence)
+}
+
+fn of_sentence(sentence: &str) -> Option<UsedUp> {
+    let clause = match sentence.split_once(": ") {
+        Some((before, after)) if words(before).iter().all(|word| is_prefix(word)) => after,
+        Some((before, _)) => before,
+        None => sentence,
+    };
+    let words: Vec<String> =
+        words(clause).into_iter().filter(|word| !word.is_empty()).take(WORDS_MAX).collect();
+    if words.iter().any(|word| ELSE.contains(&word.as_str())) {
+        return None;
+    }
+    let over: Vec<usize> = (0..words.len()).filter(|at| is_over(&words[*at..])).collect();
+    let is_near = |at: usize| over.iter().any(|over| over.abs_diff(at) <= APART_MAX);
+    let subjects = (0..words.len()).filter(|at| is_near(*at));
+    let mut found = None;
+    for at in subjects {
+        match subject(&words[at..]) {
+            Some(UsedUp::Credit) => return Some(UsedUp::Credit),
+            quota => found = found.or(quota),
+        }
+    }
+    found
+}
+
+fn is_prefix(word: &str) -> bool {
+    PREFIX.contains(&word) || word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn subject(words: &[String]) -> Option<UsedUp> {
+    let [first, rest @ ..] = words else { return None };
+    let first = first.as_str();
+    let second = rest.first().map(String::as_str);
+    let pair = (first, second.unwrap_or_default());
+    if CREDIT.contains(&first) || pair == ("extra", "usage") {
+        return Some(UsedUp::Credit);
+    }
+    let is_limit = matches!(second, Some("limit" | "limits")) && LIMITED.contains(&first);
+    let is_tier = matches!(pair, ("free", "tier" | "trial" | "quota"));
+    (QUOTA.contains(&first) || is_limit || is_tier).then_some(UsedUp::Quota)
+}
+
+fn is_over(words: &[String]) -> bool {
+    let [first, rest @ ..] = words else { return false };
+    let word = |at: usize| rest.get(at).map(String::as_str).unwrap_or_default();
+    let second = word(0);
+    let is_denied = matches!(first.as_str(), "not" | "t") && second == "have";
+    (is_denied && matches!(word(1), "enough" | "sufficient"))
+        || OVER.contains(&first.as_str())
+        || OVER_PAIRS.contains(&(first.as_str(), second))
+}
+
+/// `text` without its quoted parts. An apostrophe within a word is no quote.
+fn without_quotes(text: &str) -> String {
+    const PAIRS: [(char, char); 6] =
+        [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('「', '」')];
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = ' ';
+    while let Some(one) = rest.chars().next() {
+        rest = &rest[one.len_utf8()..];
+        let pair = PAIRS.iter().find(|(open, _)| *open == one && !before.is_alphanumeric());
+        if let Some((_, close)) = pair
+            && let Some(end) = quote_end(rest, *close)
+        {
+            rest = &rest[end..];
+            kept.push(' ');
+            before = ' ';
+            continue;
+        }
+        kept.push(one);
+        before = one;
+    }
+    kept
+}
+
+/// The place after the quote that ends with `close`.
+fn quote_end(text: &str, close: char) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let end = from + text[from..].find(close)? + close.len_utf8();
+        let is_within = text[end..].chars().next().is_some_and(char::is_alphanumeric);
+        if !is_within {
+            return Some(end);
+        }
+        from = end;
+    }
+}
+
+/// Chinese, Japanese and Korean, which have no blanks between words.
+mod east_asian {
+    use super::UsedUp;
+
+    const CREDIT: [&str; 10] = [
+        "余额", "餘額", "欠费", "欠費", "资源包", "账户额度", "残高", "クレジット", "잔액",
+        "크레딧",
+    ];
+    const QUOTA: [&str; 8] =
+        ["额度", "額度", "配额", "配額", "使用上限", "速率限制", "クォータ", "할당량"];
+    const OVER: [&str; 17] = [
+        "不足", "用尽", "用盡", "用完", "耗尽", "耗盡", "超出", "超过", "超過", "欠费", "欠費",
+        "达到", "達到", "已达", "上限に達", "부족", "초과",
+    ];
+    /// A longer message may quote the request.
+    const MESSAGE_MAX_CHARS: usize = 120;
+
+    pub(super) fn used_up(message: &str) -> Option<UsedUp> {
+        // The rest of a quota, whose second and third sign mean a balance.
+        let message = message.replace("剩余额度", "额度").replace("剩餘額度", "額度");
+        let has = |known: &[&str]| known.iter().any(|word| message.contains(word));
+        if message.chars().count() > MESSAGE_MAX_CHARS || !has(&OVER) {
+            return None;
+        }
+        if has(&CREDIT) {
+            return Some(UsedUp::Credit);
+        }
+        has(&QUOTA).then_some(UsedUp::Quota)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UsedUp::{Credit, Quota};
+    use super::*;
+
+    #[test]
+    fn texts_that_say_what_is_used_up() {
+        let cases = [
+            ("insufficient_quota", Credit),
+            ("CreditsError", Credit),
+            ("Arrearage", Credit),
+            ("billing_hard_limit_reached", Credit),
+            ("exceeded_current_quota_error", Credit),
+            ("usage_limit_reached", Quota),
+            ("usage_not_included", Quota),
+            ("quotaExceeded", Quota),
+            ("RESOURCE_EXHAUSTED", Quota),
+            ("AllocationQuota.FreeTierOnly", Quota),
+            ("UserRateLimitExceeded", Quota),
+            (
+                "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.",
+                Credit,
+            ),
+            ("Your credit balance is too low to access the API.", Credit),
+            ("Insufficient balance", Credit),
+            (
+                "Insufficient USD or Diem balance to complete request. Visit the page to add credits.",
+                Credit,
+            ),
+            ("Error code: 402: Insufficient credits", Credit),
+            (
+                "Your team 1a2b-3c has either used all available credits or reached its monthly spending limit. To continue making API requests, please purchase more credits or raise your spending limit.",
+                Credit,
+            ),
+            (
+                "Your account org-x <ak-y> is suspended due to insufficient balance, please recharge your account or check your plan and billing details",
+                Credit,
+            ),
+            ("Billing hard limit has been reached", Credit),
+            ("You're out of extra usage. Add more in your settings and keep going.", Credit),
+            ("Budget has been exceeded! Current cost: 12.3, Max budget: 10.0", Credit),
+            ("You have run out of credits.", Credit),
+            ("You don't have enough credits to make this request", Credit),
+            ("You have no credits left", Credit),
+            ("You exceeded your current quota, please check your plan and billing details.", Quota),
+            (
+                "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC.",
+                Quota,
+            ),
+            ("Key limit exceeded (total limit). Manage it using your settings", Quota),
+            (
+                "The free tier of the model has been exhausted. If you wish to continue, please disable the mode.",
+                Quota,
+            ),
+            ("API rate limit exceeded for user ID 1.", Quota),
+            ("Quota exceeded for quota metric 'Requests' of service 'x.example'", Quota),
+            ("Your organization's monthly limit was reached", Quota),
+            ("余额不足或无可用资源包,请充值。", Credit),
+            ("该令牌额度已用尽", Quota),
+            ("用户额度不足, 剩余额度: ＄0.00", Quota),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(used_up(&[text]), Some(expected), "{text}");
+        }
+        assert_eq!(used_up(&["rate_limit_error", "Insufficient balance"]), Some(Credit));
+    }
+
+    #[test]
+    fn texts_about_something_else() {
+        for text in [
+            "",
+            "invalid_request_error",
+            "permission_error",
+            "credit",
+            "quota",
+            "max_tokens: too large",
+            "max_tokens: 300000 > 64000, which is the maximum allowed number of output tokens",
+            "Request not allowed",
+            "I can't help with that request.",
+            "I can't help with getting around an exceeded quota.",
+            "Invalid value: 'credit balance is too low'. Supported values are: 'a' and 'b'.",
+            "messages.0.content.0.text: your credit balance is too low is not allowed here",
+            "Unknown parameter: 'quota_exceeded'.",
+            "Unknown name \"credit balance is too low\" at 'contents[0]': Cannot find field.",
+            "The prompt says that your quota is exceeded",
+            "The text “your credit balance is too low” was flagged by our content filter",
+            "The word `insufficient_quota` is reserved",
+            "You do not have permission to see the credit balance, which is too low",
+            "Your account's storage quota was exceeded",
+            "File quota exceeded",
+            "This API method requires billing to be enabled.",
+            "Please check your plan and billing details.",
+            "This model's maximum context length is 8192 tokens, which your quota of words exceeds",
+            "Model gpt-x does not exist, or you do not have access to it. See the page on quotas.",
+            "Your credit card was declined: expired",
+            "余额",
+            "请解释什么是余额",
+        ] {
+            assert_eq!(used_up(&[text]), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_lengths_on_both_sides_of_their_limits() {
+        let apart = |words: usize| format!("credit {}exceeded", "x ".repeat(words - 1));
+        assert!(used_up(&[&apart(APART_MAX)]).is_some());
+        assert!(used_up(&[&apart(APART_MAX + 1)]).is_none());
+        let late = |words: usize| format!("{}quota exceeded", "x ".repeat(words - 2));
+        assert!(used_up(&[&late(WORDS_MAX)]).is_some());
+        assert!(used_up(&[&late(WORDS_MAX + 1)]).is_none());
+        let after = |count: usize| format!("{}Quota exceeded", "x. ".repeat(count - 1));
+        assert!(used_up(&[&after(SENTENCES_MAX)]).is_some());
+        assert!(used_up(&[&after(SENTENCES_MAX + 1)]).is_none());
+        let chinese = |chars: usize| format!("余额不足{}", "了".repeat(chars - 4));
+        assert!(used_up(&[&chinese(120)]).is_some() && used_up(&[&chinese(121)]).is_none());
+    }
+}
