@@ -41,7 +41,7 @@ mod tunnel;
 mod watch;
 mod wire;
 
-pub(crate) use answer::{Answer, Piece, Pieces};
+pub(crate) use answer::{Answer, Peeked, Piece, Pieces};
 pub(crate) use error::{SetupError, UpstreamError};
 pub(crate) use request::{OutBody, OutRequest};
 pub(crate) use timeouts::Timeouts;

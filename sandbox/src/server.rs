@@ -167,6 +167,12 @@ impl Sandbox {
         self.faults().at_token(fault);
     }
 
+    /// Answers the next request to the API, which asks for `model`, with the refusal of a real API that has this name;
+    /// false if none has.
+    pub fn refuse(&self, name: &str, model: &str) -> bool {
+        self.state.refuse(name, model)
+    }
+
     /// The queued faults.
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.state.faults)

@@ -173,8 +173,18 @@ impl Parts {
         let keeper = self.keeper.as_ref()?;
         let (cooldown, clock) = (cooldown.clone(), self.environment.clock.clone());
         let told = slug.to_owned();
-        let rest = move |ms| {
+        let rest = move |ms, model: Option<&str>| {
             let length = Duration::from_millis(ms);
+            if let Some(model) = model {
+                if cooldown.models.begin(model, clock.now(), length) {
+                    let seconds = length.as_secs_f64().ceil();
+                    warn!(
+                        "Provider {told} is passed over for {seconds} s for the model {model:?}: another host found \
+                         it refused"
+                    );
+                }
+                return;
+            }
             if cooldown.begin(clock.now(), length) {
                 let seconds = length.as_secs_f64().ceil();
                 warn!(

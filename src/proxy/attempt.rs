@@ -13,7 +13,7 @@ use crate::proxy::allowance::UsedUp;
 use crate::proxy::asked_model::asked_model;
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::SentMark;
-use crate::proxy::examine::{Examiner, Finding, Refusal, examine};
+use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::state::Proxy;
@@ -30,8 +30,8 @@ pub(super) struct Outgoing<'p, 'a> {
     pub(super) body: &'a TakenBody,
     /// The name of the model that its route gives it; None keeps the client's.
     pub(super) renamed: Option<&'a str>,
-    /// Another provider could serve the request, so an event stream is read up to its first event.
-    pub(super) may_move_on: bool,
+    /// The way of looking at an event stream.
+    pub(super) look: StreamLook,
     /// The longest wait for the head of the answer, if shorter than usual.
     pub(super) response_max: Option<Duration>,
 }
@@ -117,10 +117,8 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
         provider.counts.failed();
     }
     // A provider's answer counts for every host; a failed connection may be this host's own trouble.
-    if let Some(cooldown_sender) =
-        provider.cooldown_sender.as_ref().filter(|_| limited.model.is_none())
-    {
-        cooldown_sender.tell(limited.length);
+    if let Some(cooldown_sender) = &provider.cooldown_sender {
+        cooldown_sender.tell(limited.length, limited.model.as_deref());
     }
     let now = proxy.clock.now();
     if let Some(origin) = provider.source.origin(now) {
@@ -165,7 +163,6 @@ pub(super) fn send<'p>(
     record: &mut RequestRecord<'_>,
 ) -> Result<Received<'p>, Stop> {
     let Provider { source, config, counts, .. } = outgoing.provider;
-    let may_wait = outgoing.may_move_on && request.head.method != "GET";
     let mut is_first = true;
     loop {
         let credential = source.wait(&config.name, &proxy.clock)?;
@@ -179,7 +176,7 @@ pub(super) fn send<'p>(
             usual: proxy.settings.failure_cooldown,
             model: &|| outgoing.model(),
         };
-        let finding = examine(&mut answer, &examiner, may_wait);
+        let finding = examine(&mut answer, &examiner, outgoing.look);
         let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {
             return Ok(Received { answer, finding });
         };

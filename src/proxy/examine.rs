@@ -10,7 +10,7 @@ use crate::proxy::rejection;
 use crate::quota::body::{BODY_MAX_BYTES, RefusalBody};
 use crate::quota::first_event::{self, Start};
 use crate::quota::refusal::{self, Limited, Refused};
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Peeked};
 
 /// The longest wait for the body of a refusal.
 const BODY_READ_MAX: Duration = Duration::from_secs(5);
@@ -25,6 +25,17 @@ pub(super) struct Examiner<'a> {
     pub(super) usual: Duration,
     /// Returns the model of the request.
     pub(super) model: &'a dyn Fn() -> Option<String>,
+}
+
+/// The way of looking at an event stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamLook {
+    /// It is not looked at: there is only one provider, which would be tried again anyway.
+    Never,
+    /// It is looked at while it is passed on.
+    InPassing,
+    /// It is read up to its first event, because another provider could serve the request.
+    Before,
 }
 
 /// The meaning of an answer.
@@ -61,11 +72,16 @@ impl Refusal {
     }
 }
 
-/// Examines an answer. With `may_wait`, an event stream is read up to its first event.
-pub(super) fn examine(answer: &mut Answer<'_>, examiner: &Examiner<'_>, may_wait: bool) -> Finding {
+/// Examines an answer.
+pub(super) fn examine(
+    answer: &mut Answer<'_>,
+    examiner: &Examiner<'_>,
+    look: StreamLook,
+) -> Finding {
     match answer.head.status {
+        200 if look == StreamLook::Never => Finding::Good,
         200 if !is_event_stream(&answer.head.headers) => Finding::Good,
-        200 if !may_wait => Finding::Unseen,
+        200 if look == StreamLook::InPassing => Finding::Unseen,
         200 => {
             let start = first_event(answer, FIRST_EVENT_MAX);
             of_start(&answer.head.headers, start, examiner).map_or(Finding::Good, Finding::Limited)
@@ -77,13 +93,13 @@ pub(super) fn examine(answer: &mut Answer<'_>, examiner: &Examiner<'_>, may_wait
     }
 }
 
-/// The refusal that an event stream begins with, if the start of it, `bytes`, holds one.
+/// The refusal that an event stream begins with, if its first piece holds one.
 pub(super) fn of_first_piece(
     headers: &Headers,
-    bytes: &[u8],
+    piece: Peeked<'_>,
     examiner: &Examiner<'_>,
 ) -> Option<Refusal> {
-    of_start(headers, judge(headers.contains("content-encoding"), bytes), examiner)
+    of_start(headers, judge(headers.contains("content-encoding"), piece), examiner)
 }
 
 /// True if the body is an event stream.
@@ -143,22 +159,23 @@ fn of_start(headers: &Headers, start: Start, examiner: &Examiner<'_>) -> Option<
 fn first_event(answer: &mut Answer<'_>, wait_max: Duration) -> Start {
     let is_coded = answer.head.headers.contains("content-encoding");
     let deadline = Deadline::after(wait_max);
-    while let Some(bytes) = answer.peek(Some(deadline.left())) {
-        match judge(is_coded, bytes) {
-            Start::Open if bytes.len() <= BODY_MAX_BYTES && !deadline.has_passed() => {}
+    while let Some(peeked) = answer.peek(Some(deadline.left())) {
+        match judge(is_coded, peeked) {
+            Start::Open if peeked.bytes.len() <= BODY_MAX_BYTES && !deadline.has_passed() => {}
             start => return start,
         }
     }
     Start::Open
 }
 
-fn judge(is_coded: bool, bytes: &[u8]) -> Start {
+fn judge(is_coded: bool, Peeked { bytes, is_whole }: Peeked<'_>) -> Start {
+    let judge = if is_whole { first_event::judge_whole } else { first_event::judge };
     if !is_coded {
-        return first_event::judge(bytes);
+        return judge(bytes);
     }
     match inflate::beginning(bytes, BODY_MAX_BYTES) {
-        Some((plain, _)) => first_event::judge(&plain),
+        Some((plain, _)) => judge(&plain),
         None if bytes.len() < inflate::MARK_BYTES => Start::Open,
-        None => first_event::judge(bytes),
+        None => judge(bytes),
     }
 }

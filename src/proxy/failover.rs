@@ -15,7 +15,7 @@ use crate::proxy::body::{TakenBody, Wanted};
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
 use crate::proxy::cut::Cut;
-use crate::proxy::examine::{self, Examiner};
+use crate::proxy::examine::{self, Examiner, StreamLook};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
@@ -133,7 +133,11 @@ pub(super) fn forward<'p>(
             target,
             body: sent,
             renamed: candidate.model,
-            may_move_on,
+            look: match (is_one_of_several, may_move_on && request.head.method != "GET") {
+                (_, true) => StreamLook::Before,
+                (true, false) => StreamLook::InPassing,
+                (false, false) => StreamLook::Never,
+            },
             response_max: None,
         };
         match attempt(proxy, request, &outgoing, record) {
@@ -143,7 +147,7 @@ pub(super) fn forward<'p>(
             }
             Ok(mut answered) => {
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-                if answered.is_unseen && is_one_of_several {
+                if answered.is_unseen {
                     look_in_passing(proxy, &outgoing, &mut answered, reply);
                 }
                 meter::note_asked_model(proxy, &answered.answer.head, sent, record);
@@ -209,11 +213,11 @@ fn look_in_passing(
         return;
     }
     let headers = answer.head.headers.clone();
-    let Some(bytes) = answer.peek(None) else { return };
+    let Some(piece) = answer.peek(None) else { return };
     let model = || outgoing.model();
     let examiner =
         Examiner { clock: &proxy.clock, usual: proxy.settings.failure_cooldown, model: &model };
-    if let Some(refusal) = examine::of_first_piece(&headers, bytes, &examiner) {
+    if let Some(refusal) = examine::of_first_piece(&headers, piece, &examiner) {
         rest(proxy, provider, &refusal);
     }
 }

@@ -17,6 +17,7 @@ use crate::ingress::Request;
 use crate::proxy::api::{api_of, is_models_list};
 use crate::proxy::attempt::{Outgoing, send};
 use crate::proxy::body::TakenBody;
+use crate::proxy::examine::StreamLook;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::{Page, send_whole};
 use crate::proxy::provider::Provider;
@@ -241,7 +242,7 @@ fn models_page(
         target,
         body: &body,
         renamed: None,
-        may_move_on: false,
+        look: StreamLook::Never,
         response_max: Some(HEAD_MAX),
     };
     let counts = &provider.counts;

@@ -45,6 +45,11 @@ pub(crate) enum Start {
     Error(u16, RefusalBody),
 }
 
+/// Judges a whole stream: an event that it ends with counts, though no empty line follows.
+pub(crate) fn judge_whole(bytes: &[u8]) -> Start {
+    judge(&[bytes, b"\n\n"].concat())
+}
+
 /// Judges the first bytes of an event stream (the HTML standard's `text/event-stream`).
 pub(crate) fn judge(bytes: &[u8]) -> Start {
     let mut lines = Lines(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes));
@@ -247,6 +252,17 @@ mod tests {
                 assert!(matches!(judge(cut), Start::Open), "{}", String::from_utf8_lossy(cut));
             }
         }
+    }
+
+    #[test]
+    fn an_event_without_its_empty_line_counts_at_the_end_of_the_stream() {
+        for (stream, expected) in ERRORS {
+            let Start::Error(status, _) = judge_whole(stream.trim_end().as_bytes()) else {
+                panic!("{stream}")
+            };
+            assert_eq!(status, expected, "{stream}");
+        }
+        assert!(matches!(judge_whole(b""), Start::Open));
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub(crate) fn advice(provider: &ProviderReport, commands: &Commands) -> Option<S
         (State::Disabled, _, _) => None,
         (_, Some(trouble), _) => Some(about(trouble, commands)),
         (State::CoolingDown, None, _) => Some(
-            "The provider failed or asked to wait; meanwhile requests go to the next provider that fits. \
-             Nothing to do unless it lasts."
+            "The provider failed or asked to wait, or its credit or quota is used up, as the log says; meanwhile \
+             requests go to the next provider that fits. Nothing to do unless it lasts."
                 .to_owned(),
         ),
         (State::Unavailable, None, CredentialKind::Missing) => {

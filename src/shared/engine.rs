@@ -2,7 +2,9 @@
 //!
 //! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
 //! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, a key
-//! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, and `<prefix>quota:<slug>` with what is left of its quota. Changes are published on `<prefix>news`. Each atomic
+//! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, `<prefix>cooldown:<slug>:<number>` with the name of a
+//! model, for as long as it rests, and `<prefix>quota:<slug>` with what is left of its quota. Changes are published on
+//! `<prefix>news`. Each atomic
 //! step is one script.
 
 use std::time::Duration;
@@ -19,6 +21,7 @@ mod client;
 #[cfg(not(feature = "redis"))]
 #[path = "engine/absent.rs"]
 mod client;
+mod news;
 mod reply;
 mod scripts;
 #[cfg_attr(
@@ -28,6 +31,7 @@ mod scripts;
 mod words;
 
 use client::{Hearing, Link};
+pub use news::News;
 use reply::EngineReply;
 pub use reply::StoreError;
 use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
@@ -37,6 +41,9 @@ const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
 
 /// The time for which a told quota is kept: the longest until a reset, 40 days.
 const QUOTA_KEPT_MS: u64 = 40 * 24 * 3_600_000;
+
+/// The most resting models of a provider that the server knows. The others are published all the same.
+const RESTING_SLOTS: u64 = 8;
 
 /// The server's knowledge of a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,17 +67,6 @@ pub enum Written {
     Refused(StoreEntry),
 }
 
-/// A published message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
-    /// The record of this provider changed.
-    Record(String),
-    /// This provider cools down for so many milliseconds, according to the instance with this id.
-    Cooldown(String, u64, String),
-    /// The instance with this id told what is left of this provider's quota.
-    Quota(String, String),
-}
-
 /// The names of one provider's keys.
 #[derive(Clone, Debug)]
 pub struct Names {
@@ -87,6 +83,11 @@ impl Names {
     /// The key of its `token`, `lease`, `cooldown` or `quota`.
     fn key(&self, kind: &str) -> String {
         format!("{}{kind}:{}", self.prefix, self.slug)
+    }
+
+    /// The key of the resting model with this number.
+    fn rest_key(&self, number: u64) -> String {
+        format!("{}:{number}", self.key("cooldown"))
     }
 
     fn news(&self) -> String {
@@ -184,6 +185,39 @@ impl Line {
     /// What is left of a provider's quota, as a host told it last.
     pub fn quota(&mut self, names: &Names) -> Result<Option<String>, StoreError> {
         self.link.ask(&["GET", &names.key("quota")]).map(|reply| reply.text().map(str::to_owned))
+    }
+
+    /// Publishes that one model of a provider rests; a longer known rest stays.
+    pub fn rest(
+        &mut self,
+        names: &Names,
+        model: &str,
+        ms: u64,
+        from: &str,
+    ) -> Result<(), StoreError> {
+        // A model has its own key by the hash of its name. Two that share one have the longer rest there.
+        let (key, length) = (names.rest_key(slot(model)), ms.to_string());
+        if ms > 0 && self.link.ask(&["PTTL", &key])?.number() < ms {
+            self.link.ask(&["SET", &key, model, "PX", &length])?;
+        }
+        let news =
+            serde_json::json!({ "rest": names.slug, "model": model, "ms": ms, "from": from });
+        self.link.ask(&["PUBLISH", &names.news(), &news.to_string()]).map(drop)
+    }
+
+    /// The resting models of a provider, each with the rest of its time in milliseconds.
+    pub fn resting_models(&mut self, names: &Names) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut resting = Vec::new();
+        for number in 0..RESTING_SLOTS {
+            let key = names.rest_key(number);
+            let model = self.link.ask(&["GET", &key])?;
+            let Some(model) = model.text() else { continue };
+            let left_ms = self.link.ask(&["PTTL", &key])?.number();
+            if left_ms > 0 {
+                resting.push((model.to_owned(), left_ms));
+            }
+        }
+        Ok(resting)
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.
@@ -326,7 +360,7 @@ impl Subscription<'_> {
     /// The next message, waiting at most `allowed`.
     pub fn hear(&mut self, allowed: Duration) -> Result<Option<News>, StoreError> {
         let said = self.0.next(allowed)?;
-        Ok(said.as_deref().and_then(read_news))
+        Ok(said.as_deref().and_then(news::read))
     }
 
     /// Checks that the connection still works.
@@ -335,17 +369,12 @@ impl Subscription<'_> {
     }
 }
 
-/// Parses `t <slug>`, `c <slug> <milliseconds> <instance>` or `q <slug> <instance>`; other messages are ignored.
-fn read_news(text: &str) -> Option<News> {
-    let words: Vec<&str> = text.split(' ').collect();
-    match words[..] {
-        ["t", slug] => Some(News::Record(slug.to_owned())),
-        ["c", slug, ms, from] => {
-            Some(News::Cooldown(slug.to_owned(), ms.parse().ok()?, from.to_owned()))
-        }
-        ["q", slug, from] => Some(News::Quota(slug.to_owned(), from.to_owned())),
-        _ => None,
-    }
+/// The number of a model's key (FNV-1a).
+fn slot(model: &str) -> u64 {
+    let hash = model.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash % RESTING_SLOTS
 }
 
 #[cfg(test)]
@@ -353,21 +382,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_are_read() {
-        assert_eq!(read_news("t a-b"), Some(News::Record("a-b".into())));
-        assert_eq!(read_news("c a 70 x"), Some(News::Cooldown("a".into(), 70, "x".into())));
-        assert_eq!(read_news("q a x"), Some(News::Quota("a".into(), "x".into())));
-        for other in ["", "t", "q a", "t a b", "c a -1 x", "c a 1", "x a"] {
-            assert_eq!(read_news(other), None, "{other}");
-        }
-    }
-
-    #[test]
     fn names_hold_the_prefix_and_the_slug() {
         let names = Names::new("e:", "p");
         assert_eq!(names.key("token"), "e:token:p");
         assert_eq!(names.key("lease"), "e:lease:p");
         assert_eq!(names.key("cooldown"), "e:cooldown:p");
+        assert_eq!(names.rest_key(3), "e:cooldown:p:3");
         assert_eq!(names.news(), "e:news");
     }
 }

@@ -34,6 +34,9 @@ const INSPECT_IN_TROUBLE_MS: u64 = 2_000;
 /// The most cooldowns that wait to be sent; further ones are dropped.
 const COOLDOWNS_MAX: usize = 64;
 
+/// Makes a provider, or one model of it, rest for so many milliseconds.
+pub(crate) type Rest = Box<dyn Fn(u64, Option<&str>) + Send + Sync>;
+
 /// The keeper's tasks for one provider.
 pub(crate) struct KeptProvider {
     /// Its name within this process.
@@ -44,8 +47,8 @@ pub(crate) struct KeptProvider {
     pub wake: Option<Box<dyn Fn() + Send + Sync>>,
     /// The lease to renew while it is used.
     pub held: Option<Arc<Held>>,
-    /// Makes it cool down for so many milliseconds.
-    pub rest: Box<dyn Fn(u64) + Send + Sync>,
+    /// Makes it, or this model of it, rest for so many milliseconds.
+    pub rest: Rest,
     /// Exchanges what is left of its quota; None for a refresher.
     pub quota: Option<QuotaExchange>,
 }
@@ -64,14 +67,25 @@ pub(crate) struct QuotaExchange {
 #[derive(Clone, Debug)]
 pub struct CooldownSender {
     slug: String,
-    cooldowns: Sender<(String, u64)>,
+    cooldowns: Sender<ToldCooldown>,
+}
+
+/// A cooldown on its way to the other hosts.
+#[derive(Debug)]
+struct ToldCooldown {
+    slug: String,
+    ms: u64,
+    /// The model that rests; None for the whole provider.
+    model: Option<String>,
 }
 
 impl CooldownSender {
-    /// The provider cools down for `length`. Never blocks: if too many messages wait, this one is dropped.
-    pub fn tell(&self, length: Duration) {
+    /// The provider, or this `model` of it, rests for `length`. Never blocks: if too many messages wait, this one is
+    /// dropped.
+    pub(crate) fn tell(&self, length: Duration, model: Option<&str>) {
         let ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        let _ = self.cooldowns.try_send((self.slug.clone(), ms));
+        let model = model.map(str::to_owned);
+        let _ = self.cooldowns.try_send(ToldCooldown { slug: self.slug.clone(), ms, model });
     }
 }
 
@@ -84,7 +98,7 @@ pub(crate) struct Keeper {
     /// The store's health, also for others who find it in trouble.
     pub health: Arc<Health>,
     members: Members,
-    cooldowns: Sender<(String, u64)>,
+    cooldowns: Sender<ToldCooldown>,
     // Closed before the thread is joined.
     stop: Option<Sender<()>>,
     _thread: Thread,
@@ -148,7 +162,7 @@ struct KeeperThread {
     instance: String,
     clock: Clock,
     members: Members,
-    told: Receiver<(String, u64)>,
+    told: Receiver<ToldCooldown>,
     stopped: Receiver<()>,
     was_there: bool,
 }
@@ -218,7 +232,7 @@ impl KeeperThread {
         match session.subscription.hear(LISTEN)? {
             Some(News::Record(slug)) => self.wake(&slug),
             Some(News::Cooldown(slug, ms, from)) if from != self.instance => {
-                self.cool_down(&slug, ms);
+                self.cool_down(&slug, ms, None);
             }
             Some(News::Quota(slug, from)) if from != self.instance => {
                 let text = session.line.quota(&self.names(&slug))?;
@@ -227,7 +241,10 @@ impl KeeperThread {
                 own.filter_map(|member| member.quota.as_ref())
                     .for_each(|quota| (quota.hear)(text.as_deref()));
             }
-            Some(News::Cooldown(..) | News::Quota(..)) | None => {}
+            Some(News::Rest { slug, model, ms, from }) if from != self.instance => {
+                self.cool_down(&slug, ms, Some(&model));
+            }
+            Some(News::Cooldown(..) | News::Quota(..) | News::Rest { .. }) | None => {}
         }
         Ok(())
     }
@@ -240,9 +257,9 @@ impl KeeperThread {
         }
     }
 
-    fn cool_down(&self, slug: &str, ms: u64) {
+    fn cool_down(&self, slug: &str, ms: u64, model: Option<&str>) {
         for member in self.members().iter().filter(|member| member.slug == slug) {
-            (member.rest)(ms);
+            (member.rest)(ms, model);
         }
     }
 
@@ -259,7 +276,10 @@ impl KeeperThread {
             if !session.marks.contains_key(&member.key) {
                 let left_ms = session.line.cooldown_left_ms(&names)?;
                 if left_ms > 0 {
-                    (member.rest)(left_ms);
+                    (member.rest)(left_ms, None);
+                }
+                for (model, left_ms) in session.line.resting_models(&names)? {
+                    (member.rest)(left_ms, Some(&model));
                 }
                 if let Some(quota) = &member.quota {
                     (quota.hear)(session.line.quota(&names)?.as_deref());
@@ -289,8 +309,12 @@ impl KeeperThread {
     }
 
     fn tell(&self, line: &mut Line) -> Result<(), StoreError> {
-        for (slug, ms) in self.told.try_iter() {
-            line.cool_down(&self.names(&slug), ms, &self.instance)?;
+        for ToldCooldown { slug, ms, model } in self.told.try_iter() {
+            let names = self.names(&slug);
+            match model {
+                None => line.cool_down(&names, ms, &self.instance)?,
+                Some(model) => line.rest(&names, &model, ms, &self.instance)?,
+            }
         }
         for member in self.members() {
             if let Some(text) = member.quota.as_ref().and_then(|quota| (quota.tell)()) {

@@ -56,6 +56,15 @@ pub(crate) struct Piece<'a> {
     pub is_last: bool,
 }
 
+/// The start of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peeked<'a> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// True if the body is known to end with them.
+    pub is_whole: bool,
+}
+
 /// A body that comes in pieces.
 pub(crate) trait Pieces {
     /// The next piece, as soon as it is there. An error if the body breaks off.
@@ -105,7 +114,7 @@ impl<'a> Answer<'a> {
 
     /// The start of the body, which is yielded all the same: with each call, one more piece of it. None if no more came
     /// within `wait_max`, or the longest silence without it, or if no more follows.
-    pub(crate) fn peek(&mut self, wait_max: Option<Duration>) -> Option<&[u8]> {
+    pub(crate) fn peek(&mut self, wait_max: Option<Duration>) -> Option<Peeked<'_>> {
         if matches!(self.peeked, Some(Err(_))) || self.rest.has_ended() {
             return None;
         }
@@ -116,14 +125,15 @@ impl<'a> Answer<'a> {
         self.rest.silence_max = wait_max.unwrap_or(usual).min(usual);
         let outcome = self.rest.next_data();
         self.rest.silence_max = usual;
+        let is_whole = self.rest.has_ended();
         match outcome {
             Ok(data) if self.ahead.is_empty() => {
                 self.peeked = Some(Ok(data.clone()));
-                Some(self.rest.buffer.used(data))
+                Some(Peeked { bytes: self.rest.buffer.used(data), is_whole })
             }
             Ok(data) => {
                 self.ahead.extend_from_slice(self.rest.buffer.used(data));
-                Some(&self.ahead)
+                Some(Peeked { bytes: &self.ahead, is_whole })
             }
             // The rest may still come for a caller with more time.
             Err(Fault::TimedOut) if wait_max.is_some() => None,
@@ -273,6 +283,49 @@ mod tests {
         assert_eq!(answer.piece().unwrap().bytes.len(), count);
         while count < 1000 {
             count += answer.piece().unwrap().bytes.len();
+        }
+    }
+
+    /// A connection, and the answer that comes over it.
+    fn connected() -> (TcpStream, Answer<'static>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, answer(near))
+    }
+
+    #[test]
+    fn each_piece_that_was_looked_at_is_yielded_once() {
+        let (mut far, mut answer) = connected();
+        far.write_all(b"ab").unwrap();
+        assert_eq!(answer.peek(Some(LONG)), Some(Peeked { bytes: b"ab", is_whole: false }));
+        assert!(answer.has_more_at_hand());
+        far.write_all(b"c").unwrap();
+        assert_eq!(answer.peek(Some(LONG)), Some(Peeked { bytes: b"abc", is_whole: false }));
+        assert_eq!(answer.peek(Some(Duration::from_millis(1))), None, "nothing more came");
+        assert_eq!(answer.piece().unwrap(), Piece { bytes: b"abc", is_last: false });
+        assert!(!answer.has_more_at_hand());
+        far.write_all(&[b'x'; 997]).unwrap();
+        let mut count = 3;
+        while count < 1000 {
+            let piece = answer.piece().unwrap();
+            count += piece.bytes.len();
+            assert_eq!(piece.is_last, count == 1000);
+        }
+        assert_eq!(answer.peek(None), None, "it has ended");
+    }
+
+    #[test]
+    fn a_break_that_a_look_met_comes_after_the_piece_before_it() {
+        for looks in [1, 2] {
+            let (mut far, mut answer) = connected();
+            far.write_all(b"ab").unwrap();
+            assert_eq!(answer.peek(None), Some(Peeked { bytes: b"ab", is_whole: false }));
+            drop(far);
+            for _ in 0..looks {
+                assert_eq!(answer.peek(None), None);
+            }
+            assert_eq!(answer.piece().unwrap(), Piece { bytes: b"ab", is_last: false });
+            assert!(answer.piece().is_err() && answer.piece().is_err());
         }
     }
 }

@@ -76,8 +76,8 @@ class Issuer:
     def login(self, client="evertoken-tests"):
         return get(f"{self.url}/control/login?client={client}")["refresh_token"]
 
-    def mode(self, mode, after=1):
-        get(f"{self.url}/control/mode?is={mode}&after={after}")
+    def mode(self, mode, after=1, model=""):
+        get(f"{self.url}/control/mode?is={mode}&after={after}&model={model}")
 
     def stats(self):
         return get(self.url + "/control/stats")

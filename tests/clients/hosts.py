@@ -327,6 +327,21 @@ def check_cooldown(world):
     print("cooldown: one host was told to wait, all rest")
 
 
+def check_resting_model(world):
+    """A refusal that concerns one model, which one host met, lets that model rest on all hosts."""
+    world.issuer.mode("429", after=60, model="m-9")
+    claude = anthropic.Anthropic(base_url=world.hosts[0].url, api_key="none", max_retries=0)
+    with contextlib.suppress(anthropic.RateLimitError):
+        claude.messages.create(model="m-9", max_tokens=8, messages=[{"role": "user", "content": "x"}])
+    models = lambda host: [one["model"] for one in host.provider()["resting_models"]]
+    until("the rest on all hosts", lambda: all(models(host) == ["m-9"] for host in world.hosts))
+    world.hosts[1].kill()
+    world.hosts[1].start()
+    until("the rest after a restart", lambda: models(world.hosts[1]) == ["m-9"])
+    world.issuer.mode("fine")
+    print("cooldown: one host was refused a model, it rests on all")
+
+
 def main():
     # What ends this also ends what it started.
     for which in (signal.SIGHUP, signal.SIGTERM):
@@ -338,6 +353,7 @@ def main():
         lambda world: check_faults(world, rng),
         lambda world: check_random(world, rng, ROUNDS),
         check_cooldown,
+        check_resting_model,
     )
     with tempfile.TemporaryDirectory() as folder:
         world = World(pathlib.Path(folder))

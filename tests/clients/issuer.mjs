@@ -58,6 +58,7 @@ let held;
 let lastRotation = 0;
 // How the provider behaves: fine, a status, or reset.
 let mode = 'fine';
+let refusedModel = '';
 let retryAfter = '1';
 
 const server = http.createServer();
@@ -143,6 +144,7 @@ async function serve(issuer, callback, request, response) {
   if (path === '/control/mode') {
     mode = query.get('is');
     retryAfter = query.get('after') ?? '1';
+    refusedModel = query.get('model') ?? '';
     return json(response, 200, { mode });
   }
   if (path === '/control/hold') {
@@ -188,7 +190,8 @@ async function provider(issuer, path, request, response) {
   if (mode !== 'fine') {
     stats.failedOnPurpose += 1;
     response.setHeader('retry-after', retryAfter);
-    return json(response, Number(mode), { type: 'error', error: { type: 'overloaded_error', message: 'on purpose' } });
+    const message = refusedModel ? `Rate limit reached for ${refusedModel} on purpose` : 'on purpose';
+    return json(response, Number(mode), { type: 'error', error: { type: 'overloaded_error', message } });
   }
   const bearer = (request.headers.authorization ?? '').replace(/^Bearer /, '');
   const token = bearer

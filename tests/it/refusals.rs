@@ -451,3 +451,43 @@ fn of_two_routes_to_one_provider_the_one_whose_model_rests_is_passed_over() {
     assert_eq!(asked, [true, false, false, false]);
     assert_eq!(provider(&proxy, 0)["resting_models"][0]["model"], "m-1");
 }
+
+/// What `/-/status` says of A after it refused `m-1`: the model that rests, and the seconds that are left.
+fn rest_of(proxy: &TestProxy) -> (bool, Option<i64>) {
+    let report = proxy.ask(get("/-/status")).json();
+    let now = Timestamp::parse_rfc3339(report["now"].as_str().unwrap()).unwrap();
+    let seconds = |time: &Value| {
+        let at = Timestamp::parse_rfc3339(time.as_str()?).unwrap();
+        Some((at.millis_since(now) + 999) / 1000)
+    };
+    let shown = &report["providers"][0];
+    match &shown["resting_models"][0]["until"] {
+        Value::Null => (false, seconds(&shown["cooldown_until"])),
+        until => (true, seconds(until)),
+    }
+}
+
+#[test]
+fn each_refusal_that_the_sandbox_knows_moves_on_and_rests_as_long_as_it_says() {
+    let sandbox = sandbox::Sandbox::start(sandbox::Options::default()).unwrap();
+    let all = sandbox::refusals::Refusals::all();
+    let mut wrong = Vec::new();
+    for name in all.names() {
+        let good = fine();
+        let proxy = TestProxy::builder()
+            .provider("A", "anthropic", &sandbox.url(), "auth_value: a")
+            .provider("B", "anthropic", &good.url(), "auth_value: b")
+            .start();
+        assert!(sandbox.refuse(name, "m-1"));
+        let came = ask(&proxy, "m-1").body;
+        let refusal = all.get(name).unwrap();
+        let expected = i64::try_from(refusal.seconds.unwrap_or(180)).unwrap();
+        let (is_of_model, seconds) = rest_of(&proxy);
+        // A test takes some seconds at most.
+        let is_near = seconds.is_some_and(|left| (expected - 20..=expected + 1).contains(&left));
+        if came != "fine" || is_of_model != refusal.model || !is_near {
+            wrong.push(format!("{name}: {came}, {is_of_model}, {seconds:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

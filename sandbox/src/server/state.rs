@@ -18,6 +18,7 @@ use crate::manners::answer::{Answer, Values, fill, of_api};
 use crate::manners::request::TokenRequest;
 use crate::manners::{Manners, Template};
 use crate::provider::{self, PromptCache, Reply};
+use crate::refusals::Refusals;
 use crate::server::Clock;
 
 /// The largest accepted request body.
@@ -112,6 +113,13 @@ impl State {
                 let taken = lock(&self.faults).take_up(&list);
                 let status = if taken.is_ok() { 200 } else { 400 };
                 send(request, json_answer(status, &json!({"result": format!("{taken:?}")})));
+            }
+            "/control/refuse" => {
+                let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let text = |name: &str| asked[name].as_str().unwrap_or_default();
+                let is_known = self.refuse(text("refusal"), text("model"));
+                let status = if is_known { 200 } else { 400 };
+                send(request, json_answer(status, &json!({ "known": is_known })));
             }
             "/control/login" => {
                 send(request, json_answer(200, &json!({ "refresh_token": self.login() })));
@@ -218,6 +226,14 @@ impl State {
             }
         };
         send(request, answer);
+    }
+
+    /// Answers the next request to the API with a refusal of a real API; false if none has this name.
+    pub(super) fn refuse(&self, name: &str, model: &str) -> bool {
+        let Some(refusal) = Refusals::all().get(name) else { return false };
+        let fault = refusal.fault(model, self.now_ms() / 1000);
+        lock(&self.faults).at_provider(fault);
+        true
     }
 
     fn provider(&self, request: Request, path: &str, body: &[u8]) {

@@ -160,7 +160,7 @@ impl Running {
             wake: Some(Box::new(move || inbox.news())),
             held: self.held.clone(),
             // Cooldowns belong to the providers.
-            rest: Box::new(|_| {}),
+            rest: Box::new(|_, _| {}),
             quota: None,
         });
     }

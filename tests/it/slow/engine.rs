@@ -234,6 +234,18 @@ fn what_is_published_is_heard() {
     });
     assert_eq!(heard[0], News::Record("p".into()));
     assert_eq!(heard[1], News::Cooldown("p".into(), 70_000, "me".into()));
+    line.rest(&names, "m 1", 60_000, "me").unwrap();
+    line.rest(&names, "m 1", 5, "me").unwrap();
+    let [slug, model, from] = ["p", "m 1", "me"].map(str::to_owned);
+    let rest = |ms| News::Rest { slug: slug.clone(), model: model.clone(), ms, from: from.clone() };
+    eventually("both rests are heard", || {
+        heard.extend(subscription.hear(Duration::from_millis(10)).unwrap());
+        heard.len() == 4
+    });
+    assert_eq!(heard[2..], [rest(60_000), rest(5)]);
+    let resting = line.resting_models(&names).unwrap();
+    assert_eq!((resting.len(), resting[0].0.as_str()), (1, "m 1"));
+    assert!(resting[0].1 > 50_000, "the shorter one left the longer as it was");
     // A shorter one leaves the longer as it is.
     line.cool_down(&names, 5, "me").unwrap();
     assert!(line.cooldown_left_ms(&names).unwrap() > 60_000);
