@@ -252,7 +252,7 @@ def check_failover(folder, seconds=20):
         threads, counts, errors = converse_all(proxy.url(), seconds)
         failing, healthy, changes = one, two, 0
         while any(thread.is_alive() for thread in threads):
-            failing.mode(rng.choice(["429", "500", "502", "503", "529", "reset"]))
+            failing.mode(rng.choice(["402", "429", "500", "502", "503", "529", "reset", "credit", "stream"]))
             time.sleep(rng.uniform(0.2, 0.8))
             failing.mode("fine")
             # Who was refused by the one is served by the other before that one fails in its turn.

@@ -56,7 +56,7 @@ let held;
 // When the last rotation was done and its answer was about to leave, in milliseconds since 1970. The
 // client may be gone by then.
 let lastRotation = 0;
-// How the provider behaves: fine, a status, or reset.
+// How the provider behaves: fine, a status, reset, credit (used up) or stream (one that begins with an error).
 let mode = 'fine';
 let refusedModel = '';
 let retryAfter = '1';
@@ -190,6 +190,16 @@ async function provider(issuer, path, request, response) {
   if (mode !== 'fine') {
     stats.failedOnPurpose += 1;
     response.setHeader('retry-after', retryAfter);
+    if (mode === 'credit') {
+      const message = 'Your credit balance is too low to access the API.';
+      return json(response, 400, { type: 'error', error: { type: 'invalid_request_error', message } });
+    }
+    if (mode === 'stream') {
+      // An overload that shows only once the stream has begun.
+      const error = { type: 'error', error: { type: 'overloaded_error', message: 'Overloaded' } };
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      return response.end(`event: error\ndata: ${JSON.stringify(error)}\n\n`);
+    }
     const message = refusedModel ? `Rate limit reached for ${refusedModel} on purpose` : 'on purpose';
     return json(response, Number(mode), { type: 'error', error: { type: 'overloaded_error', message } });
   }
