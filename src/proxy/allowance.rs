@@ -12,7 +12,7 @@ use crate::quota::account::AccountId;
 use crate::quota::fields;
 use crate::quota::refusal::COOLDOWN_MAX;
 use crate::quota::standing::{Change, Window, Windows};
-use crate::quota::stored::StoredQuota;
+use crate::quota::stored::{StoredQuota, StoredRest};
 
 /// The time between two messages about a share that changes. A window that is used up is told at once.
 const TELL_EVERY_MS: u64 = 5_000;
@@ -91,7 +91,11 @@ impl AllowanceState {
             return None;
         }
         let cooldown_until = cooldown.until(now).map(|until| until.wall);
-        Some(StoredQuota::of(&self.windows(), cooldown_until, now))
+        let resting = cooldown.models.all(now).into_iter();
+        let resting = resting.map(|(model, until)| StoredRest { model, until: until.wall });
+        let mut stored = StoredQuota::of(&self.windows(), cooldown_until, now);
+        stored.resting_models = resting.collect();
+        Some(stored)
     }
 
     /// The message to other hosts, if they do not know the newest yet.
@@ -127,9 +131,13 @@ impl AllowanceState {
                 continue;
             }
             windows.restore(account, &stored.windows, now);
-            let until = stored.cooldown_until.map(|until| Due::at(until, now));
-            if let Some(left) = until.map(|until| until.left_ms(now)).filter(|left| *left > 0) {
-                cooldown.begin(now, Duration::from_millis(left).min(COOLDOWN_MAX));
+            let left =
+                |until| Duration::from_millis(Due::at(until, now).left_ms(now)).min(COOLDOWN_MAX);
+            if let Some(until) = stored.cooldown_until {
+                cooldown.begin(now, left(until));
+            }
+            for rest in &stored.resting_models {
+                cooldown.models.begin(&rest.model, now, left(rest.until));
             }
         }
         self.is_to_be_asked.store(windows.has_used_up(now), Ordering::Release);

@@ -23,6 +23,18 @@ pub(crate) struct StoredQuota {
     /// The end of the provider's cooldown, if it cools down because it answered so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooldown_until: Option<Timestamp>,
+    /// The models that rest because a refusal concerned them alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resting_models: Vec<StoredRest>,
+}
+
+/// A model that rests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredRest {
+    /// Its name.
+    pub model: String,
+    /// The end of its rest.
+    pub until: Timestamp,
 }
 
 /// The reason why a text is not understood.
@@ -48,6 +60,7 @@ impl StoredQuota {
             saved_at: now.wall,
             windows: windows.saved(now),
             cooldown_until,
+            resting_models: Vec::new(),
         }
     }
 

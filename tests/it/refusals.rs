@@ -413,6 +413,20 @@ fn a_refusal_that_concerns_one_model_lets_the_others_go_on() {
 }
 
 #[test]
+fn the_rest_of_a_model_outlives_a_restart() {
+    let (refusing, good) = (refusing_one_model(1), fine());
+    let proxy = two(&refusing, &good).start();
+    assert_eq!(ask(&proxy, "m-1").body, "fine");
+    let proxy = two(&refusing, &good).folder(proxy.into_folder()).start();
+    assert_eq!(ask(&proxy, "m-1").body, "fine");
+    assert_eq!(refusing.seen().len(), 1, "it was not asked again");
+    let shown = provider(&proxy, 0);
+    assert_eq!(shown["resting_models"][0]["model"], "m-1");
+    assert_eq!(seconds_until(&shown["resting_models"][0]["until"]), Some(46));
+    assert_eq!(ask(&proxy, "m-2").body, "from A");
+}
+
+#[test]
 fn a_model_in_the_path_or_in_a_compressed_body_rests_too() {
     let (refusing, good) = (refusing_one_model(1), fine());
     let proxy = TestProxy::builder()
