@@ -16,7 +16,8 @@ use crate::clock::Clock;
 use crate::config::{
     Config, Egress, Limits, ListenAddress, ProviderConfig, Settings, TokenCommand,
 };
-use crate::proxy::access::{Access, Keys, host_name};
+use crate::proxy::access::{Access, host_name};
+use crate::proxy::known_keys::Keys;
 use crate::proxy::metrics::Metrics;
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;

@@ -46,7 +46,7 @@ pub(crate) use client_certificate::{ClientCertificate, ClientCertificateFiles};
 pub(crate) use credential::{Credential, CredentialFields, FileFormat, WatchedFile};
 pub(crate) use egress::{Egress, ProxyRule};
 pub(crate) use endpoint_request::{Bearer, EndpointRequest};
-pub(crate) use inbound_key::{InboundKey, KeyRights};
+pub(crate) use inbound_key::{InboundKey, KeyHash, KeyRights, KeySecret};
 pub use listen::ListenAddress;
 pub(crate) use loopback::{is_loopback_host, is_metadata_host};
 pub use missing::Missing;

@@ -6,6 +6,9 @@ use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+/// The length of a SHA-256.
+pub(crate) const SHA256_BYTES: usize = 32;
+
 /// A token, key or client secret. It has no `Display`, its `Debug` is redacted, and its memory is
 /// wiped when the last copy goes.
 #[derive(Clone)]
@@ -45,8 +48,12 @@ impl Secret {
 
     /// SHA-256 in lower-case hex, which distinguishes secrets on disk without storing them.
     pub fn hash(&self) -> String {
-        let digest = digest(&SHA256, self.0.as_bytes());
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&sha256(self.0.as_bytes()))
+    }
+
+    /// Its SHA-256.
+    pub(crate) fn sha256(&self) -> [u8; SHA256_BYTES] {
+        sha256(self.0.as_bytes())
     }
 
     /// The first 64 bits of the hash: enough to tell accounts apart.
@@ -63,6 +70,18 @@ impl Secret {
 /// The first 64 bits of a [`Secret::hash`].
 pub(crate) fn fingerprint(hash: &str) -> u64 {
     hash.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
+
+/// The SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; SHA256_BYTES] {
+    let mut hash = [0; SHA256_BYTES];
+    hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    hash
+}
+
+/// `bytes` in lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl PartialEq for Secret {

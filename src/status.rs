@@ -149,7 +149,7 @@ impl Instance {
             (None, None) => DEFAULT_URL.to_owned(),
         };
         let own = config.and_then(|config| own_key(config.settings.inbound_keys.as_ref()?));
-        let given = || keys?.lines().find_map(InboundKey::of_line).map(|key| key.secret);
+        let given = || keys?.lines().find_map(InboundKey::of_line)?.secret.text().cloned();
         Ok(Self { url, key: own.cloned().or_else(given) })
     }
 }

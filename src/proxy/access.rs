@@ -1,12 +1,14 @@
 //! Access to the proxy: inbound keys, or without keys, `Host` and `Origin`.
 
-use crate::config::{InboundKey, is_loopback_host};
+use std::borrow::Cow;
+
+use crate::config::is_loopback_host;
 use crate::http::message::RequestHead;
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::client_key::ClientKey;
 use crate::proxy::cors;
 use crate::proxy::inbound_keys::{self, bare_key};
-use crate::proxy::metrics::Metrics;
+use crate::proxy::known_keys::Keys;
 use crate::proxy::rights::Rights;
 use crate::secret::Secret;
 
@@ -27,23 +29,6 @@ pub struct Access {
     pub origins: Vec<String>,
 }
 
-/// The keys of clients, and what is known of each.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    secrets: Vec<Secret>,
-    /// In the order of `secrets`.
-    keys: Vec<ClientKey>,
-}
-
-impl Keys {
-    pub(crate) fn of(keys: &[InboundKey], metrics: &Metrics) -> Self {
-        Self {
-            secrets: keys.iter().map(|key| key.secret.clone()).collect(),
-            keys: keys.iter().map(|key| ClientKey::new(&key.rights, metrics)).collect(),
-        }
-    }
-}
-
 impl Access {
     /// Lets a request in with the rights of its key, or returns the reason why not. `for_page` allows Basic authentication, for browsers. Without
     /// keys, a request over a unix socket may have any `Host`: no name leads a browser there.
@@ -54,9 +39,9 @@ impl Access {
         is_by_unix: bool,
     ) -> Result<Rights<'_>, Refusal> {
         if let Some(keys) = &self.keys {
-            let key = check_key(&keys.secrets, head, for_page)?;
-            check_path(&keys.secrets, head)?;
-            Ok(Rights::of(&keys.keys[key]))
+            let key = check_key(keys, head, for_page)?;
+            check_path(keys, head)?;
+            Ok(Rights::of(key))
         } else {
             if !is_by_unix {
                 self.check_host(head.host.as_deref())?;
@@ -66,14 +51,14 @@ impl Access {
         }
     }
 
-    /// The keys, which no provider and no log may get.
-    pub(crate) fn secrets(&self) -> &[Secret] {
-        self.keys.as_ref().map_or(&[], |keys| &keys.secrets)
+    /// The keys in a request that no provider may get.
+    pub(crate) fn secrets_in(&self, head: &RequestHead) -> Cow<'_, [Secret]> {
+        self.keys.as_ref().map_or(Cow::Borrowed(&[]), |keys| keys.secrets_in(head))
     }
 
     /// The path of a request for the log, unless the path holds a key.
     pub fn shown_path<'a>(&self, head: &'a RequestHead) -> &'a str {
-        if inbound_keys::holds(head.path().as_bytes(), self.secrets()) {
+        if self.keys.as_ref().is_some_and(|keys| keys.are_in_path(head.path())) {
             "/[key]"
         } else {
             head.path()
@@ -152,8 +137,8 @@ fn shown(text: &[u8]) -> String {
 }
 
 /// A key can't be removed from a path, because the rest may be another path.
-fn check_path(keys: &[Secret], head: &RequestHead) -> Result<(), Refusal> {
-    if !inbound_keys::holds(head.path().as_bytes(), keys) {
+fn check_path(keys: &Keys, head: &RequestHead) -> Result<(), Refusal> {
+    if !keys.are_in_path(head.path()) {
         return Ok(());
     }
     let message = format!(
@@ -163,27 +148,28 @@ fn check_path(keys: &[Secret], head: &RequestHead) -> Result<(), Refusal> {
     Err(Refusal::new(Code::BadRequest, message))
 }
 
-/// The place in `keys` of the first key that the request shows.
-fn check_key(keys: &[Secret], head: &RequestHead, for_page: bool) -> Result<usize, Refusal> {
+/// The first of `keys` that the request shows.
+fn check_key<'a>(
+    keys: &'a Keys,
+    head: &RequestHead,
+    for_page: bool,
+) -> Result<&'a ClientKey, Refusal> {
     let (mut found, mut by_browser, mut is_shown) = (None, false, false);
     for field in inbound_keys::shown(head) {
         let basic = if for_page { basic_password(&field) } else { None };
         let shown = basic.as_ref().map_or_else(|| bare_key(&field), |one| one.expose().as_bytes());
         is_shown |= !shown.is_empty();
-        for (index, key) in keys.iter().enumerate() {
-            // Every key is compared, so that the time does not tell which one it was.
-            let matches = key.matches(shown);
-            found = found.or(matches.then_some(index));
-            by_browser |= matches && basic.is_some();
-        }
+        let key = keys.find(shown);
+        by_browser |= key.is_some() && basic.is_some();
+        found = found.or(key);
     }
     if by_browser {
         // A browser adds a password that its user once typed to other pages' requests too, even of pages that may
         // call with their own key.
         check_origin(head, &[])?;
     }
-    if let Some(index) = found {
-        return Ok(index);
+    if let Some(key) = found {
+        return Ok(key);
     }
     let what = if is_shown {
         "The key that was sent is not one of this evertoken"
@@ -208,8 +194,9 @@ fn basic_password(field: &[u8]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::KeyRights;
+    use crate::config::{InboundKey, KeyRights, KeySecret};
     use crate::http::message::{BodyLength, Headers, Version};
+    use crate::proxy::metrics::Metrics;
 
     /// "user:two".
     const BASIC: (&str, &str) = ("Authorization", "Basic dXNlcjp0d28=");
@@ -234,8 +221,8 @@ mod tests {
 
     fn key(name: &str, text: &str, providers: Option<&[&str]>) -> InboundKey {
         let providers = providers.map(|slugs| slugs.iter().map(ToString::to_string).collect());
-        let rights = KeyRights { name: name.to_owned(), providers };
-        InboundKey { secret: Secret::new(text), rights }
+        let rights = KeyRights { providers, ..KeyRights::all(name) };
+        InboundKey { secret: KeySecret::Text(Secret::new(text)), rights }
     }
 
     /// Keys for everything.

@@ -59,6 +59,82 @@ pub(crate) fn is_models_list(path: &str) -> bool {
     normal(path).trim_end_matches('/') == MODELS_PATH
 }
 
+/// The model that a path names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct PathModel {
+    /// Its name.
+    pub name: String,
+    /// True if the path alone decides about the model, whatever the body says.
+    pub decides: bool,
+}
+
+/// The operations of Bedrock's API on a model.
+const BEDROCK_OPERATIONS: [&str; 5] =
+    ["invoke", "invoke-with-response-stream", "converse", "converse-stream", "count-tokens"];
+
+/// The model that `path` names: `…/models/NAME`, `…/models/NAME:generateContent` (Gemini, Vertex AI),
+/// `/openai/deployments/NAME/…` (Azure) or `/model/NAME/invoke` (Bedrock).
+pub(crate) fn model_in(path: &str) -> Option<PathModel> {
+    let path = normal(path);
+    let path = path.trim_end_matches('/');
+    if let Some(rest) = path.strip_prefix("/model/")
+        && let Some((name, operation)) = rest.rsplit_once('/')
+        && BEDROCK_OPERATIONS.contains(&operation)
+    {
+        return Some(PathModel { name: name.to_owned(), decides: true });
+    }
+    let deployments = path.strip_prefix("/openai").unwrap_or(path);
+    if let Some(rest) = deployments.strip_prefix("/deployments/") {
+        let (name, operation) = rest.split_once('/').unwrap_or((rest, ""));
+        return Some(PathModel { name: name.to_owned(), decides: !operation.is_empty() });
+    }
+    let folders = ["/models/", "/tunedModels/"];
+    let (_, rest) = folders.iter().find_map(|folder| path.rsplit_once(folder))?;
+    let method = rest.rsplit_once(':').filter(|(_, method)| GENERIC_METHODS.contains(method));
+    Some(match method {
+        Some((name, _)) => PathModel { name: name.to_owned(), decides: true },
+        None => PathModel { name: rest.to_owned(), decides: false },
+    })
+}
+
+/// What a request does that names no model in its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A file is sent, or something is cancelled: no model works for that.
+    NoModel,
+    /// Its models are deep in the body, or in a file.
+    HidesModels,
+    /// A list of models that is not a list of `OpenAI`'s or Anthropic's API.
+    ListsModels,
+    /// Anything else.
+    Other,
+}
+
+/// Paths below which files are sent.
+const FILE_PATHS: [&str; 6] =
+    ["/v1/files", "/v1/uploads", "/v1beta/files", "/upload/v1beta/files", "/files", "/uploads"];
+/// Paths below which a body names its models at another place than its top level.
+const HIDING_PATHS: [&str; 8] = [
+    "/v1/batches", "/v1/messages/batches", "/v1/realtime", "/v1/evals", "/batches",
+    "/messages/batches", "/realtime", "/evals",
+];
+
+/// What a request for `path` does.
+pub(crate) fn work_of(path: &str) -> Work {
+    let path = normal(path);
+    let path = path.trim_end_matches('/');
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if matches!(last, "models" | "tunedModels" | "deployments") {
+        Work::ListsModels
+    } else if last == "cancel" || is_within(path, &FILE_PATHS) {
+        Work::NoModel
+    } else if is_within(path, &HIDING_PATHS) {
+        Work::HidesModels
+    } else {
+        Work::Other
+    }
+}
+
 /// True if `path` is one of `roots` or lies below one.
 fn is_within(path: &str, roots: &[&str]) -> bool {
     roots.iter().any(|root| {
@@ -202,6 +278,61 @@ mod tests {
         ];
         for (path, fields, expected) in cases {
             assert_eq!(api_of(path, &of(fields)), expected, "{path} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn models_in_paths() {
+        for (path, expected) in [
+            ("/v1/models/gpt-5", Some(("gpt-5", false))),
+            ("/v1/models/ft:gpt-5:acme::id", Some(("ft:gpt-5:acme::id", false))),
+            ("/v1/models/org/name", Some(("org/name", false))),
+            ("/v1/%6dodels/gpt%2D5", Some(("gpt-5", false))),
+            ("/v1beta/models/gemini-pro:generateContent", Some(("gemini-pro", true))),
+            ("/v1beta/models/gemini-pro:streamGenerateContent/", Some(("gemini-pro", true))),
+            ("/v1beta/models/x/../gemini-pro:countTokens", Some(("gemini-pro", true))),
+            ("/v1beta/tunedModels/mine:generateContent", Some(("mine", true))),
+            ("/v1/projects/p/locations/l/publishers/google/models/m:predict", Some(("m", true))),
+            ("/v1beta/models/gemini-pro:unknown", Some(("gemini-pro:unknown", false))),
+            ("/openai/deployments/mine/chat/completions", Some(("mine", true))),
+            ("/deployments/mine/chat/completions", Some(("mine", true))),
+            ("/openai/deployments/mine", Some(("mine", false))),
+            ("/openai/deployments/mine/../other/x", Some(("other", true))),
+            ("/model/anthropic.claude-v1%3A0/invoke", Some(("anthropic.claude-v1:0", true))),
+            ("/model/arn%3Aaws%3Ax%2Fy/converse-stream", Some(("arn:aws:x/y", true))),
+            ("/model/x/other", None),
+            ("/v1/models", None),
+            ("/v1/models/", None),
+            ("/v1/chat/completions", None),
+            ("/v1/messages", None),
+        ] {
+            let found = model_in(path);
+            let found = found.as_ref().map(|one| (one.name.as_str(), one.decides));
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_does_by_its_path() {
+        for (path, expected) in [
+            ("/v1/files", Work::NoModel),
+            ("/files", Work::NoModel),
+            ("/v1/uploads/u/parts", Work::NoModel),
+            ("/upload/v1beta/files", Work::NoModel),
+            ("/v1/responses/r/cancel", Work::NoModel),
+            ("/v1/batches/b/cancel", Work::NoModel),
+            ("/v1/batches", Work::HidesModels),
+            ("/v1/messages/batches", Work::HidesModels),
+            ("/messages/batches/", Work::HidesModels),
+            ("/v1/realtime/client_secrets", Work::HidesModels),
+            ("/v1/files/../batches", Work::HidesModels),
+            ("/v1beta/models", Work::ListsModels),
+            ("/openai/models/", Work::ListsModels),
+            ("/v1/chat/completions", Work::Other),
+            ("/v1/filesx", Work::Other),
+            ("/", Work::Other),
+        ] {
+            assert_eq!(work_of(path), expected, "{path}");
         }
     }
 

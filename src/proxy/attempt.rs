@@ -198,19 +198,19 @@ fn send_once<'p>(
     attempts: &mut u32,
 ) -> Result<Answer<'p>, Stop> {
     let Provider { config: provider, upstream, claims, .. } = outgoing.provider;
-    let inbound_keys = proxy.access.secrets();
+    let inbound_keys = proxy.access.secrets_in(request.head);
     let claims = claims.of(provider, credential.secret());
     let mut headers = headers::to_upstream(
         &request.head.headers,
         provider,
         credential.secret(),
         claims.as_deref(),
-        inbound_keys,
+        &inbound_keys,
     );
     if matches!(outgoing.body, TakenBody::Recoded(_)) {
         headers.remove("content-encoding");
     }
-    let target = target::to_upstream(outgoing.target, provider, inbound_keys);
+    let target = target::to_upstream(outgoing.target, provider, &inbound_keys);
     let out = OutRequest {
         method: &request.head.method,
         target: &target,

@@ -124,6 +124,15 @@ impl TakenBody {
         if let Self::Glimpsed { sent, .. } = self { sent } else { self }
     }
 
+    /// The uncompressed bytes, if all of them are held. Those of a body that was not looked into are as it came.
+    pub(crate) fn plain(&self) -> Option<&[u8]> {
+        match self {
+            Self::Held(bytes) | Self::Recoded(bytes) => Some(bytes),
+            Self::Coded { plain, .. } => Some(plain),
+            Self::Absent | Self::Streamed(..) | Self::Glimpsed { .. } => None,
+        }
+    }
+
     /// The model that it names.
     pub(crate) fn model(&self) -> Option<ModelField> {
         match self {

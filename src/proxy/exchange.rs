@@ -13,8 +13,9 @@ use crate::proxy::api::api_of;
 use crate::proxy::body::Wanted;
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::cut::Cut;
-use crate::proxy::failover::{choose, forward, take_body};
+use crate::proxy::failover::{choose, forward};
 use crate::proxy::incoming::{CountingReader, Progress};
+use crate::proxy::model_rights::take_checked;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::send_whole;
 use crate::proxy::provider::Provider;
@@ -101,9 +102,14 @@ fn answer<'p>(
         Route::Provider(provider, target) => {
             record.provider = Some(provider);
             rights.check(&provider.config)?;
+            if rights.are_by_model()
+                && let Some(wanted) = models::Wanted::of_one(provider, rights, head, &target)
+            {
+                return models::answer(proxy, &wanted, request, reply, record);
+            }
             // A request that can't be sent is refused before its body is read.
             provider.wait_for_credential(&proxy.clock)?;
-            let body = take_body(proxy, request, Wanted::default())?;
+            let body = take_checked(proxy, request, rights, &target, Wanted::default())?;
             let only = vec![Candidate::alone(provider)];
             let only = Queue::new(only, Sharing::InOrder);
             forward(proxy, request, &target, body, only, reply, record, stopwatch)

@@ -16,6 +16,7 @@ use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
 use crate::proxy::cut::Cut;
 use crate::proxy::examine::{self, Examiner, StreamLook};
+use crate::proxy::model_rights::take_checked;
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::Provider;
 use crate::proxy::relay::{Relayed, relay};
@@ -52,7 +53,8 @@ pub(super) fn choose<'p>(
     let is_sticky = proxy.settings.selection_strategy == SelectionStrategy::Sticky;
     let is_told = !is_sticky || !by_model && !choice::has_equals(&by_api);
     let conversation = (!is_told).then_some(&head.headers);
-    let body = take_body(proxy, request, Wanted { model: by_model, conversation })?;
+    let wanted = Wanted { model: by_model, conversation };
+    let body = take_checked(proxy, request, rights, &head.target, wanted)?;
     let limits = &proxy.settings.limits;
     let (body, candidates) =
         if by_model { coded::by_model(limits, request, body, serving)? } else { (body, by_api) };
@@ -85,17 +87,6 @@ fn sharing<P>(
             own.map_or(Sharing::InOrder, Sharing::ByConversation)
         }
     }
-}
-
-/// Reads the body up to `replay_body_bytes`, so that it can be sent again; a larger one is streamed.
-pub(super) fn take_body(
-    proxy: &Proxy,
-    request: &mut Request<'_>,
-    wanted: Wanted<'_>,
-) -> Result<TakenBody, Stop> {
-    let held_max = proxy.settings.limits.replay_body_bytes;
-    let taken = TakenBody::take(request.head.body, request.body, held_max, wanted);
-    taken.map_err(Stop::of_body)
 }
 
 /// Tries the candidates in turn until one answers well; otherwise the last answer is passed on unchanged. The body is

@@ -74,6 +74,28 @@ pub(crate) fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(encoded.trim_ascii()).ok()
 }
 
+/// Hands each part of `value` to `look` that may be a whole key: the value itself, and the parts between separators, as
+/// they are, percent-decoded, and from Basic authentication. A part that is too short for a key in a text is left out.
+pub(crate) fn each_word(value: &[u8], look: &mut dyn FnMut(&[u8])) {
+    if value.len() < KEY_IN_TEXT_MIN_BYTES {
+        return;
+    }
+    each_plain_word(value, look);
+    if value.contains(&b'%') {
+        each_plain_word(&decoded(value), look);
+    }
+    if let Some(credentials) = basic_credentials(value) {
+        each_plain_word(&credentials, look);
+    }
+}
+
+fn each_plain_word(value: &[u8], look: &mut dyn FnMut(&[u8])) {
+    let words = value.split(|byte| !is_in_piece(*byte));
+    for word in words.chain([value]).filter(|word| word.len() >= KEY_IN_TEXT_MIN_BYTES) {
+        look(word.strip_prefix(WEBSOCKET_KEY_PREFIX).unwrap_or(word));
+    }
+}
+
 fn decoded(value: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(value).into()
 }

@@ -22,6 +22,34 @@ pub fn find(bytes: &[u8]) -> Option<ModelField> {
     found
 }
 
+/// Every model that `bytes` name at the top level, as `model` in any case or in a list `models`, so that no parser reads
+/// another one. None if they are no whole JSON object, or such a member is no text.
+pub(crate) fn all(bytes: &[u8]) -> Option<Vec<String>> {
+    let mut skim = Skimmer::new(bytes);
+    let mut names = Vec::new();
+    skim.expect(b'{')?;
+    let mut has_ended = skim.expect(b'}').is_some();
+    while !has_ended {
+        let key = skim.key()?;
+        let key = skim.text(&key)?;
+        skim.peek()?;
+        let start = skim.place();
+        skim.skip_value()?;
+        let value = &bytes[start..skim.place()];
+        if key.eq_ignore_ascii_case("model") {
+            names.push(serde_json::from_slice(value).ok()?);
+        } else if key.eq_ignore_ascii_case("models") {
+            names.append(&mut serde_json::from_slice(value).ok()?);
+        }
+        has_ended = skim.expect(b'}').is_some();
+        if !has_ended {
+            skim.expect(b',')?;
+        }
+    }
+    // Nothing but white space follows.
+    skim.peek().is_none().then_some(names)
+}
+
 /// `bytes` with the value at `field` replaced by `name`.
 pub fn rename(bytes: &[u8], field: &ModelField, name: &str) -> Vec<u8> {
     parts(bytes, field, &quoted(name)).concat()
@@ -83,6 +111,40 @@ mod tests {
             let found = find(body.as_bytes());
             assert_eq!(found.as_ref().map(|one| one.name.as_str()), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn every_model_that_some_parser_may_read_is_named() {
+        for (body, expected) in [
+            (r#"{"model":"a"}"#, Some(&["a"][..])),
+            (r#" {"x":[{"model":"n"}], "model" : "a" , "y":{}} "#, Some(&["a"])),
+            (r#"{"model":"a","model":"b"}"#, Some(&["a", "b"])),
+            (r#"{"mod\u0065l":"a","MODEL":"b","Model":"c"}"#, Some(&["a", "b", "c"])),
+            (r#"{"models":["a","b"],"model":"c"}"#, Some(&["a", "b", "c"])),
+            (r#"{"x":"model","model_x":1}"#, Some(&[])),
+            ("{}", Some(&[])),
+            (" { } ", Some(&[])),
+            (r#"{"model":null}"#, None),
+            (r#"{"model":["a"]}"#, None),
+            (r#"{"models":{"a":1}}"#, None),
+            (r#"{"model":"a""#, None),
+            (r#"{"model":"a","x":"#, None),
+            (r#"{"model":"a"}{"model":"b"}"#, None),
+            (r#"{"model":"a",}"#, None),
+            (r#"{"model":"a",'x':1,"model":"b"}"#, None),
+            (r#"[{"model":"a"}]"#, None),
+            ("model=a", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
+            assert_eq!(all(body.as_bytes()), expected, "{body}");
+        }
+        assert_eq!(all(b"\xef\xbb\xbf{\"model\":\"a\"}"), None, "a mark before it");
+        let cut = r#"{"a":"\"","model":"m","b":[1,{"c":null}]}"#;
+        for end in 0..cut.len() {
+            assert_eq!(all(&cut.as_bytes()[..end]), None, "{end}");
+        }
+        assert!(all(cut.as_bytes()).is_some());
     }
 
     #[test]

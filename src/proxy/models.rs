@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Deadline;
 use crate::config::{self, ProviderKind, slug};
-use crate::http::message::{BodyLength, Headers, RequestHead, ResponseHead};
+use crate::http::message::{BodyLength, Headers, RequestHead, ResponseHead, path_of};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
 use crate::proxy::api::{api_of, is_models_list};
@@ -22,6 +22,7 @@ use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::page::{Page, send_whole};
 use crate::proxy::provider::Provider;
 use crate::proxy::reply::Reply;
+use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, Table};
 use crate::proxy::state::Proxy;
 use crate::proxy::{headers, verdict};
@@ -54,13 +55,14 @@ const NOT_PASSED_ON: [&str; 7] = [
 ];
 
 /// A client's request for the list of several providers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Wanted<'p, P> {
     kind: ProviderKind,
     /// The enabled providers of the type that the request may use.
     providers: Vec<&'p P>,
     /// The names of models that routes serve.
     names: Vec<String>,
+    rights: Rights<'p>,
 }
 
 impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
@@ -70,14 +72,43 @@ impl<'p, P: AsRef<config::ProviderConfig>> Wanted<'p, P> {
             return None;
         }
         let kind = api_of(head.path(), &head.headers)?;
-        let is_meant = |one: &&P| {
-            let provider = one.as_ref();
-            provider.enabled && provider.kind == kind && table.rights.allow(provider)
+        let rights = table.rights;
+        let of_kind = |kind: ProviderKind| {
+            let is_meant = |one: &&P| {
+                let provider = one.as_ref();
+                provider.enabled && provider.kind == kind && rights.allow(provider)
+            };
+            table.providers.iter().filter(is_meant).collect::<Vec<_>>()
         };
-        let providers: Vec<_> = table.providers.iter().filter(is_meant).collect();
+        let mut providers = of_kind(kind);
         let names = route::names(table, kind);
         let is_put_together = providers.len() > 1 || (providers.len() == 1 && !names.is_empty());
-        is_put_together.then_some(Self { kind, providers, names })
+        if rights.are_by_model() && providers.is_empty() {
+            // These would get the request otherwise.
+            let only = route::only_enabled(table.providers);
+            providers = match only.filter(|only| rights.allow(only.as_ref())) {
+                Some(only) => vec![only],
+                None => of_kind(ProviderKind::Generic),
+            };
+        }
+        // A list for a key with certain models is cut, even if it is that of one provider.
+        let is_cut = rights.are_by_model() && !providers.is_empty();
+        (is_put_together || is_cut).then_some(Self { kind, providers, names, rights })
+    }
+
+    /// The list of `provider` alone, for a key with certain models; `target` is the request's for the provider.
+    pub(super) fn of_one(
+        provider: &'p P,
+        rights: Rights<'p>,
+        head: &RequestHead,
+        target: &str,
+    ) -> Option<Self> {
+        let path = path_of(target);
+        if !matches!(head.method.as_str(), "GET" | "HEAD") || !is_models_list(path) {
+            return None;
+        }
+        let kind = api_of(path, &head.headers).unwrap_or(ProviderKind::OpenAi);
+        Some(Self { kind, providers: vec![provider], names: Vec::new(), rights })
     }
 }
 
@@ -311,7 +342,8 @@ fn page(
     left_out: &[String],
     head: &RequestHead,
 ) -> Result<Page, Refusal> {
-    let models = list::merged(lists, &wanted.names, wanted.kind);
+    let mut models = list::merged(lists, &wanted.names, wanted.kind);
+    models.retain(|model| wanted.rights.allow_model(model.id()));
     let paging = Paging::of(query_of(&head.target));
     let written = list::written(wanted.kind, &models, &paging).ok_or_else(|| {
         let message =

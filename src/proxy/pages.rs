@@ -37,11 +37,14 @@ pub(crate) fn is_open(page: &str) -> bool {
     matches!(page, "healthy" | "ready")
 }
 
-/// Refuses `page` to a key that is limited to certain providers, unless the page is open to everybody or about one of
-/// those providers.
+/// Refuses `page` to a key that may not do everything, unless the page is open to everybody or about one of the key's
+/// providers.
 pub(crate) fn check(proxy: &Proxy, page: &str, rights: Rights<'_>) -> Result<(), Refusal> {
-    if rights.limits().is_none() || is_open(page) {
+    if !rights.are_limited() || is_open(page) {
         return Ok(());
+    }
+    if page.starts_with("token/") {
+        rights.check_token()?;
     }
     match ["refresh/", "token/"].iter().find_map(|folder| page.strip_prefix(folder)) {
         None => Err(rights.refusal("opens none of evertoken's own pages")),

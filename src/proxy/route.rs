@@ -7,6 +7,7 @@ use crate::http::message::{RequestHead, path_of};
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::api::api_of;
 use crate::proxy::choice::Candidate;
+use crate::proxy::glob::matches;
 use crate::proxy::rights::Rights;
 
 /// The destination of a request.
@@ -157,20 +158,6 @@ fn by_type<P: AsRef<ProviderConfig>>(providers: &[P], api: ProviderKind) -> Vec<
     // A stable sort: file order stays.
     all.sort_by_key(|one| one.priority);
     all
-}
-
-/// True if `pattern`, in which `*` stands for any run of characters, matches all of `text`.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut left) = text.strip_prefix(start) else { return false };
-    let mut pieces: Vec<_> = rest.split('*').collect();
-    let end = pieces.pop().unwrap_or_default();
-    for piece in pieces {
-        // The first place is as good as any later one, because a `*` follows.
-        let Some((_, after)) = left.split_once(piece) else { return false };
-        left = after;
-    }
-    left.ends_with(end)
 }
 
 /// The routing table in words, one line for each kind of request, with the order of providers.

@@ -75,6 +75,7 @@ fn read_plain(
             if keys.is_empty() {
                 section.error(place, "auth is enabled, but there is no key: it is blank");
             }
+            inbound_key::check_lines(section, place, &keys);
             keys
         }
     }
@@ -105,6 +106,7 @@ fn default_key(sources: &Sources<'_>) -> SecretLookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeySecret;
     use crate::config::resolve::resolve;
     use crate::config::resolve::tests::{document, fine, sources, told};
 
@@ -114,9 +116,10 @@ mod tests {
             let keys = fine(&document(settings, "auth_type: none")).settings.inbound_keys;
             keys.map(|keys| keys.into_iter().map(|key| key.secret).collect::<Vec<_>>())
         };
-        let two = Some(vec![Secret::new("one"), Secret::new("two")]);
+        let text = |text| KeySecret::Text(Secret::new(text));
+        let two = Some(vec![text("one"), text("two")]);
         assert_eq!(keys("auth: {enabled: true, api_key_env: KEYS}"), two);
-        assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![Secret::new("one")]));
+        assert_eq!(keys("auth: {enabled: true, api_key: one}"), Some(vec![text("one")]));
         assert_eq!(keys("auth: {enabled: false, api_key_env: KEYS}"), None);
         assert!(keys("host: 0.0.0.0, auth: {enabled: true, api_key_env: KEYS}").is_some());
     }

@@ -1,12 +1,26 @@
 //! `settings.auth.keys`: keys with a name, which may be limited to certain providers.
 
-use crate::config::inbound_key::{InboundKey, KeyRights};
+use crate::config::inbound_key::{
+    InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, PLAIN_KEY_NAME,
+};
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::sources::Sources;
 use crate::config::{ProviderConfig, slug};
+use crate::secret::Secret;
 
 /// The longest name of a key.
 const NAME_MAX_BYTES: usize = 100;
+
+/// The most models in a list, and the longest pattern of one.
+const MODELS_MAX: usize = 1000;
+const MODEL_MAX_BYTES: usize = 256;
+
+/// The largest limits: a number beyond them is a mistake.
+const REQUESTS_PER_MINUTE_MAX: u64 = 10_000_000;
+const TOKENS_PER_DAY_MAX: u64 = 1_000_000_000_000_000;
+
+/// What a key may come from.
+const SOURCES: [&str; 3] = ["key_env", "key_file", "key_sha256"];
 
 /// A section of this list, in messages.
 const SECTION: &str = "a key of clients";
@@ -25,16 +39,31 @@ pub(super) fn read(
     section.require("name", "a key needs a 'name'");
     let name = section.text("name").unwrap_or_default();
     check_name(section, &name);
+    let hash = read_hash(section);
     let named = sources.secret(section, "key_env", "key_file", true);
-    if named.is_none() {
-        section.require("key_env", format!("the key '{name}' needs a 'key_env' or a 'key_file'"));
+    if named.is_none() && !section.has("key_sha256") {
+        let message = format!("the key '{name}' needs a 'key_env', a 'key_file' or a 'key_sha256'");
+        section.require("key_env", message);
     }
-    let providers = read_providers(section);
+    let rights = KeyRights {
+        name,
+        providers: read_providers(section),
+        models: read_models(section),
+        requests_per_minute: limit(section, "requests_per_minute", REQUESTS_PER_MINUTE_MAX),
+        tokens_per_day: limit(section, "tokens_per_day", TOKENS_PER_DAY_MAX),
+    };
     section.finish(&[]);
-    let named = named?;
+    if let Some(hash) = hash {
+        return Some(InboundKey { secret: KeySecret::Hash(hash), rights });
+    }
+    let (named, name) = (named?, &rights.name);
     match named.found {
+        Ok(secret) if secret.is_empty() => {
+            section.error(named.key, format!("the key '{name}' is empty"));
+            None
+        }
         Ok(secret) if secret.is_visible() => {
-            Some(InboundKey { secret, rights: KeyRights { name, providers } })
+            Some(InboundKey { secret: KeySecret::Text(secret), rights })
         }
         Ok(_) => {
             let message = format!(
@@ -51,6 +80,40 @@ pub(super) fn read(
             None
         }
     }
+}
+
+/// The hash in `key_sha256`. A wrong one is not repeated, because it may be the key itself.
+fn read_hash(section: &Section<'_>) -> Option<KeyHash> {
+    let written = section.text("key_sha256")?;
+    if let Some(other) = SOURCES[..2].iter().find(|key| section.has(key)) {
+        section.error("key_sha256", format!("give '{other}' or 'key_sha256', not both"));
+    }
+    let Some(hash) = KeyHash::of_hex(&written) else {
+        let message = match written.len() {
+            _ if written.starts_with(KEY_PREFIX) => "this looks like the key itself; 'key_sha256' wants its hash, \
+                which `evertoken key` prints beside it. Choose another key, because this one was written down"
+                .to_owned(),
+            0 => "'key_sha256' is empty, and there has to be one".to_owned(),
+            64 => "'key_sha256' must be a SHA-256 in 64 hex digits, and has a character that is none".to_owned(),
+            length => format!("'key_sha256' must be a SHA-256 in 64 hex digits, and has {length} characters"),
+        };
+        section.error("key_sha256", message);
+        return None;
+    };
+    if hash == KeyHash::of(b"") {
+        section.error("key_sha256", "'key_sha256' is the hash of an empty key");
+        return None;
+    }
+    Some(hash)
+}
+
+/// A limit, a whole number from 1; None if it is left out.
+fn limit(section: &Section<'_>, key: &'static str, most: u64) -> Option<u64> {
+    if section.is_empty(key) {
+        let message = format!("'{key}' has no value; leave it out for a key without this limit");
+        section.error_at_key(key, message);
+    }
+    section.has(key).then(|| section.integer(key, most, 1, most))
 }
 
 fn check_name(section: &Section<'_>, name: &str) {
@@ -81,7 +144,34 @@ fn read_providers(section: &Section<'_>) -> Option<Vec<String>> {
     Some(slugs)
 }
 
-/// Refuses a key with the name of one `before` it, or with its text and other rights.
+/// The patterns in `models`; None for every model.
+fn read_models(section: &Section<'_>) -> Option<Vec<String>> {
+    if !section.has("models") && !section.is_empty("models") {
+        return None;
+    }
+    if !section.is_filled_list("models") {
+        let message = "'models' must be a list of names or patterns, and not empty; leave it out for a key for every model";
+        section.error("models", message);
+        return None;
+    }
+    let written = section.texts("models");
+    if written.len() > MODELS_MAX {
+        section.error("models", format!("'models' may have at most {MODELS_MAX} patterns"));
+    }
+    for (index, pattern) in written.iter().enumerate() {
+        let is_odd = |letter: char| letter.is_whitespace() || letter.is_control();
+        let what = match pattern.as_str() {
+            "" => "is empty",
+            long if long.len() > MODEL_MAX_BYTES => "is longer than 256 bytes",
+            odd if odd.contains(is_odd) => "has a space in it, which no name of a model has",
+            _ => continue,
+        };
+        section.error_at("models", index, format!("this pattern matches no model: it {what}"));
+    }
+    Some(written)
+}
+
+/// Refuses a key with the name of one `before` it, or with its text: it would not be known whose request it is.
 pub(super) fn check_unique(section: &Section<'_>, key: &InboundKey, before: &[InboundKey]) {
     let name = &key.rights.name;
     if before.iter().any(|other| other.rights.name == *name) {
@@ -90,16 +180,41 @@ pub(super) fn check_unique(section: &Section<'_>, key: &InboundKey, before: &[In
             format!("there is another key called '{name}'; give one of them another name"),
         );
     }
-    let is_double = |other: &&InboundKey| {
-        other.secret == key.secret && other.rights.providers != key.rights.providers
-    };
+    // This stands in for a text that is not known, see `Sources::secret`.
+    let is_unknown = |text: &Secret| SOURCES.iter().any(|source| text.matches(source.as_bytes()));
+    if key.secret.text().is_some_and(is_unknown) {
+        return;
+    }
+    let is_double = |other: &&InboundKey| other.secret.is_same(&key.secret);
     if let Some(other) = before.iter().find(is_double) {
-        let place = if section.has("key_env") { "key_env" } else { "key_file" };
+        let place = SOURCES.into_iter().find(|key| section.has(key)).unwrap_or("name");
         let message = format!(
-            "the keys '{}' and '{name}' have the same text, but not the same providers; choose another text for one of them",
+            "the keys '{}' and '{name}' are the same; choose another text for one of them",
             other.rights.name
         );
         section.error(place, message);
+    }
+}
+
+/// Refuses two lines with one name and different keys, or with one key and different names. Keys without a name, and a
+/// line that stands there twice, are no matter.
+pub(super) fn check_lines(section: &Section<'_>, place: &str, keys: &[InboundKey]) {
+    for (index, key) in keys.iter().enumerate() {
+        let name = &key.rights.name;
+        for other in &keys[..index] {
+            let is_named_alike = other.rights.name == *name;
+            let message = match (is_named_alike, other.secret.is_same(&key.secret)) {
+                (true, false) if name != PLAIN_KEY_NAME => {
+                    format!("two of these keys are called '{name}'; give one of them another name")
+                }
+                (false, true) => format!(
+                    "the keys '{}' and '{name}' are the same; choose another text for one of them",
+                    other.rights.name
+                ),
+                _ => continue,
+            };
+            section.error(place, message);
+        }
     }
 }
 
@@ -126,154 +241,4 @@ fn hint(written: &str, providers: &[ProviderConfig]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::resolve::resolve;
-    use crate::config::resolve::tests::{document, fine, sources, told};
-
-    fn with_keys(auth: &str) -> String {
-        let other = "- name: Other Name\n  type: generic\n  base_url: https://y\n  enabled: false";
-        let document = document(&format!("auth: {{{auth}}}"), "");
-        document + &other.lines().map(|line| format!("  {line}\n")).collect::<String>()
-    }
-
-    fn inbound_keys(auth: &str) -> Option<Vec<InboundKey>> {
-        resolve(&with_keys(auth), "f", &sources()).unwrap().0.settings.inbound_keys
-    }
-
-    /// Name, length of the key and providers of each key.
-    fn keys(auth: &str) -> Vec<(String, usize, Option<Vec<String>>)> {
-        let keys = fine(&with_keys(auth)).settings.inbound_keys.unwrap();
-        keys.into_iter()
-            .map(|key| (key.rights.name, key.secret.len(), key.rights.providers))
-            .collect()
-    }
-
-    const NO_LIST: &str = "'providers' must be a list of slugs, and not empty; leave it out";
-
-    #[test]
-    fn keys_with_names_and_providers() {
-        let list = "keys: [{name: ci, key_env: TOKEN, providers: [p, other-name, p]}, {name: me, key_file: /token}]";
-        let ci = ("ci".into(), 9, Some(vec!["other-name".into(), "p".into()]));
-        let me = ("me".into(), 9, None);
-        assert_eq!(keys(&format!("enabled: true, {list}")), [ci.clone(), me.clone()]);
-        let plain = |length| ("default".into(), length, None);
-        assert_eq!(
-            keys(&format!("enabled: true, api_key_env: KEYS, {list}")),
-            [plain(3), plain(3), ci, me]
-        );
-        assert_eq!(inbound_keys(&format!("enabled: false, {list}, api_key_env: KEYS")), None);
-        assert_eq!(inbound_keys("enabled: false, keys: []"), None);
-        assert_eq!(keys("enabled: true, api_key_env: KEYS, keys: []").len(), 2);
-        // A missing key matters only while keys are needed.
-        assert_eq!(inbound_keys("enabled: false, keys: [{name: ci, key_env: NONE}]"), None);
-    }
-
-    #[test]
-    fn a_list_of_keys_without_the_switch_is_no_open_proxy() {
-        let text = with_keys("keys: [{name: ci, key_env: TOKEN}]");
-        assert_eq!(
-            told(&text),
-            [
-                "f:1:25: warning: 'enabled' is left out, and taken for true because of this key; write 'enabled: true'"
-            ]
-        );
-        let off = told(&with_keys("enabled: false, keys: [{name: ci, key_env: TOKEN}]"));
-        assert_eq!(off, ["f:1:41: warning: 'enabled' is false, so no client needs this key"]);
-    }
-
-    #[test]
-    fn mistakes_in_keys() {
-        let cases = [
-            ("key_env: TOKEN", "{key_env", "a key needs a 'name'"),
-            ("name: '', key_env: TOKEN", "''", "'name' is empty, and there has to be one"),
-            ("name: \"a\\tb\", key_env: TOKEN", "\"a", "and no control characters"),
-            ("name: ci", "{name", "the key 'ci' needs a 'key_env' or a 'key_file'"),
-            (
-                "name: ci, key: x",
-                "key: x",
-                "unknown key 'key' in a key of clients, did you mean 'key_env'?",
-            ),
-            (
-                "name: ci, key_env: TOKEN, key_file: /token",
-                "/token",
-                "give 'key_env' or 'key_file', not both",
-            ),
-            ("name: ci, key_env: ''", "''", "'key_env' is empty, and there has to be one"),
-            ("name: ci, key_env: NONE", "NONE", "no key 'ci': "),
-            ("name: ci, key_file: /none", "/none", "no key 'ci': "),
-            (
-                "name: ci, key_env: the-key!",
-                "the-key!",
-                "wants the name of a variable, not its value",
-            ),
-            ("name: ci, key_env: KEYS", "KEYS", "the key 'ci' must be one word"),
-            ("name: ci, key_env: TOKEN, providers: []", "[]", NO_LIST),
-            ("name: ci, key_env: TOKEN, providers: ", "}]", NO_LIST),
-            ("name: ci, key_env: TOKEN, providers: p", "p}", NO_LIST),
-            (
-                "name: ci, key_env: TOKEN, providers: [p, othe-name]",
-                "othe-name",
-                "did you mean 'other-name'?",
-            ),
-            (
-                "name: ci, key_env: TOKEN, providers: [Other Name]",
-                "Other Name",
-                "did you mean 'other-name'?",
-            ),
-            (
-                "name: ci, key_env: TOKEN, models: [a]",
-                "models",
-                "unknown key 'models' in a key of clients",
-            ),
-            (
-                "name: ci, key_env: TOKEN, requests_per_minute: 1",
-                "requests_per",
-                "unknown key 'requests_per_minute'",
-            ),
-            (
-                "name: ci, key_env: TOKEN, tokens_per_day: 1",
-                "tokens_per",
-                "unknown key 'tokens_per_day' in a key",
-            ),
-            (
-                "name: ci, key_env: TOKEN}, {key_file: /token, name: ci",
-                "ci}]",
-                "another key called 'ci'",
-            ),
-            (
-                "name: ci, key_env: TOKEN}, {name: b, providers: [p], key_env: TOKEN",
-                "TOKEN}]",
-                "the keys 'ci' and 'b' have the same text, but not the same providers",
-            ),
-        ];
-        for (key, place, part) in cases {
-            let text = with_keys(&format!("enabled: true, keys: [{{{key}}}]"));
-            let told = told(&text);
-            assert_eq!(told.len(), 1, "{key}: {told:?}");
-            let list = text.find("[{").unwrap();
-            let column = list + text[list..].find(place).unwrap() + 1;
-            assert!(told[0].starts_with(&format!("f:1:{column}: ")), "{key}: {told:?}");
-            assert!(told[0].contains(part), "{key}: {told:?}");
-            assert!(!told[0].contains("the-token") && !told[0].contains("from-file"), "{told:?}");
-        }
-        let plain = told(&with_keys(
-            "enabled: true, api_key_env: TOKEN, keys: [{name: ci, key_env: TOKEN, providers: [p]}]",
-        ));
-        assert!(plain.len() == 1 && plain[0].contains("the keys 'default' and 'ci'"), "{plain:?}");
-        let list = told(&with_keys("enabled: true, keys: {name: ci, key_env: TOKEN}"));
-        assert!(list.len() == 1 && list[0].contains("'keys' must be a list"), "{list:?}");
-        // The same rights twice are no matter.
-        keys("enabled: true, keys: [{name: a, key_env: TOKEN}, {name: b, key_env: TOKEN}]");
-    }
-
-    #[test]
-    fn the_longest_name() {
-        let told = |length: usize| {
-            let name = "n".repeat(length);
-            told(&with_keys(&format!("enabled: true, keys: [{{name: {name}, key_env: TOKEN}}]")))
-        };
-        assert_eq!(told(NAME_MAX_BYTES), [""; 0]);
-        assert!(told(NAME_MAX_BYTES + 1)[0].contains("at most 100 bytes"));
-    }
-}
+mod tests;

@@ -71,6 +71,11 @@ pub(super) fn read(headers: &Headers, body: &[u8]) -> Result<ListPage, NoList> {
 }
 
 impl Model {
+    /// The model's name.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The model's size.
     pub(super) fn bytes(&self) -> usize {
         self.id.len() + self.entry.len()
