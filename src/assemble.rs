@@ -18,6 +18,7 @@ use crate::config::{
 };
 use crate::proxy::access::{Access, host_name};
 use crate::proxy::known_keys::Keys;
+use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::shared::chain::SharedChain;
 use crate::supervisor::Supervisor;
@@ -65,9 +66,14 @@ pub enum StartError {
 }
 
 /// The access rules for a proxy that listens on `bound`.
-pub(crate) fn access_rules(settings: &Settings, bound: &[Bound], metrics: &Metrics) -> Access {
+pub(crate) fn access_rules(
+    settings: &Settings,
+    bound: &[Bound],
+    metrics: &Metrics,
+    used: &mut AllUsed,
+) -> Access {
     Access {
-        keys: settings.inbound_keys.as_deref().map(|keys| Keys::of(keys, metrics)),
+        keys: settings.inbound_keys.as_deref().map(|keys| Keys::of(keys, metrics, used)),
         hosts: own_names(settings, bound),
         origins: settings.allowed_origins.clone(),
     }

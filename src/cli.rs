@@ -16,12 +16,16 @@ use crate::login::LoginOptions;
 use crate::status;
 
 mod check;
+mod keys;
 mod login;
 mod tools;
+mod values;
 
 pub(crate) use tools::TokenFormat;
 
 pub(crate) use login::DiscoverOptions;
+
+use values::{http_url, listen};
 
 /// A parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +123,13 @@ pub enum Command {
         /// The program and its arguments.
         command: Vec<OsString>,
     },
+    /// Make a new key for clients.
+    Key {
+        /// The files that it reads.
+        files: Files,
+        /// The key's name.
+        name: String,
+    },
     /// Print this text.
     Print(String),
 }
@@ -205,6 +216,7 @@ pub fn definition() -> clap::Command {
         .subcommands(login::definitions())
         .subcommand(tools::token_command())
         .subcommand(tools::exec_command())
+        .subcommand(keys::definition())
         .subcommand(status_command())
 }
 
@@ -356,6 +368,7 @@ fn command(matches: &ArgMatches) -> Command {
         }
         "token" => tools::token(matches),
         "exec" => tools::exec(matches),
+        "key" => keys::key(matches),
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
             url: matches.get_one("url").cloned(),
@@ -403,36 +416,6 @@ fn unnamed_file(words: &[Cow<'_, str>]) -> Option<usize> {
     let at = words.iter().position(|word| is_yaml(word) && !word.starts_with('-'))?;
     let before = at.checked_sub(1).map_or("", |before| &*words[before]);
     (!matches!(before, "-c" | "--config" | "--environment-file")).then_some(at)
-}
-
-/// `http://…` or `https://…`, or `HOST:PORT`, which means HTTP.
-fn http_url(text: &str) -> Result<String, &'static str> {
-    match listen(text) {
-        Ok(ListenAddress::Tcp { .. }) if !text.contains("://") => {
-            return Ok(format!("http://{text}"));
-        }
-        Ok(address @ ListenAddress::Unix { .. }) => return Ok(address.to_string()),
-        _ => {}
-    }
-    if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
-        return Ok(text.to_owned());
-    }
-    Err("write a URL, such as http://127.0.0.1:8080")
-}
-
-/// `HOST:PORT`, an IPv6 address in brackets, or `unix:/PATH`.
-fn listen(text: &str) -> Result<ListenAddress, String> {
-    const WRONG: &str = "write HOST:PORT, such as 127.0.0.1:8080";
-    if text.starts_with("unix:") {
-        return ListenAddress::parse(text);
-    }
-    let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
-    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    let port = port.parse().map_err(|_| WRONG)?;
-    if host.is_empty() {
-        return Err(WRONG.to_owned());
-    }
-    Ok(ListenAddress::Tcp { host: host.to_owned(), port })
 }
 
 #[cfg(test)]

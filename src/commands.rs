@@ -13,6 +13,7 @@ mod common;
 mod discover;
 mod exec;
 mod interruption;
+mod key;
 mod login;
 mod logout;
 mod obtain;
@@ -55,6 +56,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
         Ok(Command::Exec { files, provider, variables, command }) => {
             exec::run(&files, provider.as_deref(), &variables, &command)
         }
+        Ok(Command::Key { files, name }) => key::run(&files, &name),
         Ok(Command::Print(text)) => {
             say_out(&text);
             Ok(())

@@ -160,6 +160,7 @@ impl Current {
             keeper.retain(|key| in_use.contains(&key));
         }
         parts.chains.end_unused(&parts.store);
+        parts.used.forget_unused();
         Ok(notes)
     }
 
@@ -244,7 +245,7 @@ fn new_proxy(
     current: &Weak<Current>,
 ) -> Proxy {
     let Config { settings, model_routes, .. } = config;
-    let access = access_rules(&settings, bound, &parts.metrics);
+    let access = access_rules(&settings, bound, &parts.metrics, &mut parts.used);
     let current = current.clone();
     let watchers = Watchers::new(settings.limits.max_connections);
     Proxy {

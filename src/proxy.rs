@@ -34,6 +34,7 @@ pub(crate) mod inbound_keys;
 pub(crate) mod incoming;
 pub(crate) mod known_keys;
 pub(crate) mod last_reload;
+pub(crate) mod limits;
 pub(crate) mod location;
 mod meter;
 pub(crate) mod metrics;

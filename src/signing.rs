@@ -11,7 +11,10 @@ pub(crate) use algorithm::{Algorithm, KeyKind};
 pub(crate) use certificate::{Certificate, CertificateProblem};
 pub(crate) use key::{KeyProblem, SigningKey, hmac_sha256};
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
 
 /// The random bytes of an identifier that nobody can guess.
 const ID_BYTES: usize = 16;
@@ -21,6 +24,16 @@ pub(crate) fn random_id() -> Option<String> {
     let mut bytes = [0; ID_BYTES];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The random bytes of a key: 256 bits.
+const KEY_BYTES: usize = 32;
+
+/// A new text that nobody can guess, for a key; None if the system gives no random bytes.
+pub(crate) fn random_text() -> Option<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    SystemRandom::new().fill(&mut *bytes).ok()?;
+    Some(Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(*bytes)))
 }
 
 #[cfg(test)]

@@ -111,6 +111,13 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "key",
+        &[(
+            "evertoken key ci",
+            "Prints a new key for a client, and its entry in settings.auth.keys.",
+        )],
+    ),
+    (
         "status",
         &[
             (

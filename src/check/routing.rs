@@ -9,6 +9,7 @@ use crate::http::refusal::Refusal;
 use crate::proxy::api::{api_of, has_model_in_path, is_models_list};
 use crate::proxy::choice::{Candidate, Queue, Sharing, Standing};
 use crate::proxy::client_key::ClientKey;
+use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, Route, Table, candidates};
@@ -68,11 +69,13 @@ fn key_called(config: &Config, name: &str) -> Result<ClientKey, String> {
         ));
     };
     let found = keys.iter().find(|key| key.rights.name == name);
-    found.map(|key| ClientKey::new(&key.rights, &Metrics::new())).ok_or_else(|| {
-        let mut names: Vec<_> = keys.iter().map(|key| key.rights.name.as_str()).collect();
-        names.dedup();
-        format!("There is no key '{name}' in settings.auth; there are: {}", names.join(", "))
-    })
+    found
+        .map(|key| ClientKey::new(&key.rights, &Metrics::new(), &mut AllUsed::default()))
+        .ok_or_else(|| {
+            let mut names: Vec<_> = keys.iter().map(|key| key.rights.name.as_str()).collect();
+            names.dedup();
+            format!("There is no key '{name}' in settings.auth; there are: {}", names.join(", "))
+        })
 }
 
 /// A question with all that it depends on.
@@ -177,7 +180,8 @@ impl<'a> Asked<'a> {
         answer: &mut RouteAnswer,
     ) {
         answer.lines.push(title);
-        let tried = match found {
+        let may_use = self.rights.check_model(&self.question.model);
+        let tried = match may_use.and(found) {
             Ok(found) => {
                 answer.is_served |= found.iter().any(|one| self.lacking(one.provider).is_none());
                 let tried: Vec<_> = found.iter().map(|one| one.provider).collect();

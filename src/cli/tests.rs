@@ -198,3 +198,14 @@ fn calls_that_people_try_first() {
     let named = parsed("check --config a.yaml --environment-file b.yaml --no-such").unwrap_err();
     assert!(!named.contains("Did you mean: evertoken"), "{named}");
 }
+
+#[test]
+fn the_name_of_a_new_key() {
+    let parsed = |name: &str| parse(["key", name].map(Into::into));
+    let files = Files { config: "providers.yaml".into(), environment: None };
+    assert_eq!(parsed("a.b-C_1").unwrap(), Command::Key { files, name: "a.b-C_1".into() });
+    for (name, part) in [("a b", "write a name"), ("default", "keys without one")] {
+        let told = parsed(name).unwrap_err().to_string();
+        assert!(told.contains(part), "{told}");
+    }
+}

@@ -7,6 +7,9 @@ use crate::secret::{SHA256_BYTES, Secret, sha256};
 /// The name of a key that stands alone on its line.
 pub(crate) const PLAIN_KEY_NAME: &str = "default";
 
+/// The longest name of a key.
+pub(crate) const NAME_MAX_BYTES: usize = 100;
+
 /// The beginning of keys that `evertoken key` makes.
 pub(crate) const KEY_PREFIX: &str = "et_";
 

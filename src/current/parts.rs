@@ -19,6 +19,7 @@ use crate::current::quota_files::{QuotaFiles, saved_by};
 use crate::proxy::allowance::{Allowance, AllowanceState};
 use crate::proxy::cooldown::Cooldown;
 use crate::proxy::last_reload::LastReload;
+use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::provider::{Counts, Provider};
 use crate::proxy::state::Proxy;
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     pub(super) environment: Environment,
     pub(super) store: Arc<TokenStore>,
     pub(super) metrics: Arc<Metrics>,
+    /// What the keys of clients have used of their limits.
+    pub(super) used: AllUsed,
     pub(super) chains: Chains,
     /// Ends after the refreshers, because it renews their leases.
     pub(super) keeper: Option<Keeper>,
@@ -70,6 +73,7 @@ impl Parts {
             environment,
             store: Arc::new(TokenStore::default()),
             metrics: Arc::new(Metrics::new()),
+            used: AllUsed::default(),
             chains: Chains::default(),
             keeper: None,
             next_key: 0,

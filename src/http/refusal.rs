@@ -21,6 +21,8 @@ pub enum Code {
     ForbiddenOrigin,
     /// The client may not have what it asks for.
     NotAllowed,
+    /// The client's key has used up one of its limits.
+    KeyLimit,
     /// `/to/<slug>` that does not exist or is disabled.
     UnknownProvider,
     /// No provider serves the API of the request, or it belongs to none.
@@ -68,6 +70,7 @@ impl Code {
             Self::MethodNotAllowed => 405,
             Self::ClientTimeout => 408,
             Self::BodyTooLarge => 413,
+            Self::KeyLimit => 429,
             Self::HeadTooLarge => 431,
             Self::Internal => 500,
             Self::UpstreamUnreachable | Self::UpstreamBroken => 502,
@@ -87,6 +90,7 @@ impl Code {
             Self::ForbiddenHost => "forbidden_host",
             Self::ForbiddenOrigin => "forbidden_origin",
             Self::NotAllowed => "not_allowed",
+            Self::KeyLimit => "key_limit",
             Self::UnknownProvider => "unknown_provider",
             Self::NoProvider => "no_provider",
             Self::NotFound => "not_found",
@@ -114,6 +118,7 @@ impl Code {
             (ProviderKind::Anthropic, 413) => "request_too_large",
             (ProviderKind::Anthropic, 503) => "overloaded_error",
             (ProviderKind::Anthropic, 504) => "timeout_error",
+            (_, 429) => "rate_limit_error",
             (_, 400..=499) => "invalid_request_error",
             (ProviderKind::Anthropic, _) => "api_error",
             (_, _) => "server_error",

@@ -196,6 +196,7 @@ mod tests {
     use super::*;
     use crate::config::{InboundKey, KeyRights, KeySecret};
     use crate::http::message::{BodyLength, Headers, Version};
+    use crate::proxy::limits::AllUsed;
     use crate::proxy::metrics::Metrics;
 
     /// "user:two".
@@ -229,13 +230,13 @@ mod tests {
     #[expect(clippy::unnecessary_wraps, reason = "the form in `Access`")]
     fn plain(texts: &[&str]) -> Option<Keys> {
         let keys: Vec<_> = texts.iter().map(|text| key("default", text, None)).collect();
-        Some(Keys::of(&keys, &Metrics::new()))
+        Some(Keys::of(&keys, &Metrics::new(), &mut AllUsed::default()))
     }
 
     #[test]
     fn a_request_has_the_rights_of_the_first_key_that_it_shows() {
         let keys = [key("all", "one", None), key("ci", "two", Some(&["a", "b"]))];
-        let keys = Some(Keys::of(&keys, &Metrics::new()));
+        let keys = Some(Keys::of(&keys, &Metrics::new(), &mut AllUsed::default()));
         let access = Access { keys, hosts: Vec::new(), origins: Vec::new() };
         let limits = |fields: &[(&str, &str)]| {
             let limits = access.check(&head(fields), true, false).unwrap().limits();

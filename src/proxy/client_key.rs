@@ -1,6 +1,9 @@
 //! One key of clients while evertoken runs: its rights and its counts.
 
+use std::sync::Arc;
+
 use crate::config::KeyRights;
+use crate::proxy::limits::{AllUsed, Used};
 use crate::proxy::metrics::{Metrics, OfKey};
 
 /// One key of clients.
@@ -10,10 +13,17 @@ pub(crate) struct ClientKey {
     pub rights: KeyRights,
     /// Its metrics; keys of one name share them.
     pub metrics: OfKey,
+    /// What it has used of its limits; None without any.
+    pub used: Option<Arc<Used>>,
 }
 
 impl ClientKey {
-    pub(crate) fn new(rights: &KeyRights, metrics: &Metrics) -> Self {
-        Self { rights: rights.clone(), metrics: metrics.of_key(&rights.name) }
+    pub(crate) fn new(rights: &KeyRights, metrics: &Metrics, used: &mut AllUsed) -> Self {
+        let is_counted = rights.requests_per_minute.is_some() || rights.tokens_per_day.is_some();
+        Self {
+            rights: rights.clone(),
+            metrics: metrics.of_key(&rights.name),
+            used: is_counted.then(|| used.of(&rights.name)),
+        }
     }
 }

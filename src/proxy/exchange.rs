@@ -102,6 +102,7 @@ fn answer<'p>(
         Route::Provider(provider, target) => {
             record.provider = Some(provider);
             rights.check(&provider.config)?;
+            count(proxy, rights, record)?;
             if rights.are_by_model()
                 && let Some(wanted) = models::Wanted::of_one(provider, rights, head, &target)
             {
@@ -115,6 +116,7 @@ fn answer<'p>(
             forward(proxy, request, &target, body, only, reply, record, stopwatch)
         }
         Route::Any => {
+            count(proxy, rights, record)?;
             if let Some(wanted) = models::Wanted::of(proxy.table_for(rights), head) {
                 return models::answer(proxy, &wanted, request, reply, record);
             }
@@ -123,6 +125,20 @@ fn answer<'p>(
             forward(proxy, request, target, body, candidates, reply, record, stopwatch)
         }
     }
+}
+
+/// Counts the request against the limits of its key.
+fn count<'p>(
+    proxy: &Proxy,
+    rights: Rights<'p>,
+    record: &mut RequestRecord<'p>,
+) -> Result<(), Refusal> {
+    let Some(key) = rights.key() else { return Ok(()) };
+    let Some(used) = &key.used else { return Ok(()) };
+    let now = proxy.clock.now();
+    used.take(&key.rights, || proxy.tokens_today(&key.rights.name), now)?;
+    record.counted_at = Some(now);
+    Ok(())
 }
 
 /// Answers with one of evertoken's own pages.

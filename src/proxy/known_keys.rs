@@ -8,6 +8,7 @@ use crate::config::{InboundKey, KeyHash, KeySecret};
 use crate::http::message::RequestHead;
 use crate::proxy::client_key::ClientKey;
 use crate::proxy::inbound_keys::{self, bare_key};
+use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::secret::Secret;
 
@@ -23,11 +24,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn of(keys: &[InboundKey], metrics: &Metrics) -> Self {
+    pub(crate) fn of(keys: &[InboundKey], metrics: &Metrics, used: &mut AllUsed) -> Self {
         let mut all = Self { secrets: Vec::new(), hashes: Vec::new(), clients: Vec::new() };
         let mut hashed = Vec::new();
         for key in keys {
-            let client = ClientKey::new(&key.rights, metrics);
+            let client = ClientKey::new(&key.rights, metrics, used);
             match &key.secret {
                 KeySecret::Text(secret) => {
                     all.secrets.push(secret.clone());
@@ -123,7 +124,7 @@ mod tests {
             key("text", KeySecret::Text(Secret::new("text-key-0123456789"))),
             hashed("short", "short"),
         ];
-        Keys::of(&all, &Metrics::new())
+        Keys::of(&all, &Metrics::new(), &mut AllUsed::default())
     }
 
     fn head(target: &str, fields: &[(&str, &str)]) -> RequestHead {

@@ -18,10 +18,6 @@ use crate::proxy::state::Proxy;
 const READING_METHODS: [&str; 4] = ["GET", "HEAD", "DELETE", "OPTIONS"];
 /// The parameter of a query that names a model.
 const MODEL_PARAMETER: &str = "model";
-/// Gemini's names of models begin so in bodies.
-const GEMINI_FOLDER: &str = "models/";
-/// The longest name that a message shows.
-const SHOWN_MAX_CHARS: usize = 100;
 
 /// The body of a request, after its models were checked; `target` is its target for a provider. Of a request that may
 /// use every model, the body is taken as `wanted` says.
@@ -69,12 +65,12 @@ fn asks_body(rights: Rights<'_>, head: &RequestHead, target: &str) -> Result<boo
     let path = path_of(target);
     let in_path = api::model_in(path);
     if let Some(model) = &in_path {
-        check_name(rights, &model.name)?;
+        rights.check_model(&model.name)?;
     }
     let query = target[path.len()..].trim_start_matches('?');
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if name == MODEL_PARAMETER {
-            check_name(rights, &value)?;
+            rights.check_model(&value)?;
         }
     }
     if in_path.is_some_and(|model| model.decides) {
@@ -116,15 +112,7 @@ fn check_body(rights: Rights<'_>, head: &RequestHead, plain: &[u8]) -> Result<()
     if names.is_empty() {
         return Err(rights.refusal("may not send a request that names no model"));
     }
-    names.iter().try_for_each(|name| check_name(rights, name))
-}
-
-fn check_name(rights: Rights<'_>, name: &str) -> Result<(), Refusal> {
-    if rights.allow_model(name.strip_prefix(GEMINI_FOLDER).unwrap_or(name)) {
-        return Ok(());
-    }
-    let shown: String = name.chars().take(SHOWN_MAX_CHARS).collect();
-    Err(rights.refusal(&format!("may not use the model '{}'", shown.escape_default())))
+    names.iter().try_for_each(|name| rights.check_model(name))
 }
 
 #[cfg(test)]
@@ -133,11 +121,16 @@ mod tests {
     use crate::config::KeyRights;
     use crate::http::message::{Headers, Version};
     use crate::proxy::client_key::ClientKey;
+    use crate::proxy::limits::AllUsed;
     use crate::proxy::metrics::Metrics;
 
     fn key() -> ClientKey {
         let models = Some(vec!["gpt-*".into(), "gemini-pro".into()]);
-        ClientKey::new(&KeyRights { models, ..KeyRights::all("ci") }, &Metrics::new())
+        ClientKey::new(
+            &KeyRights { models, ..KeyRights::all("ci") },
+            &Metrics::new(),
+            &mut AllUsed::default(),
+        )
     }
 
     fn head(method: &str, body: BodyLength, content_type: &str) -> RequestHead {
@@ -190,7 +183,7 @@ mod tests {
             match (said, expected) {
                 (Ok(asks), Ok(expected)) => assert_eq!(asks, expected, "{method} {target}"),
                 (Err(refused), Err(part)) => {
-                    assert!(refused.message.contains(part), "{}", refused.message)
+                    assert!(refused.message.contains(part), "{}", refused.message);
                 }
                 (said, _) => panic!("{method} {target}: {said:?}"),
             }

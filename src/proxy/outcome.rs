@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::client_key::ClientKey;
 use crate::proxy::cut::Cut;
@@ -44,6 +45,8 @@ impl From<Refusal> for Stop {
 pub(super) struct RequestRecord<'p> {
     /// The key that let the request in; None without one.
     pub(super) key: Option<&'p ClientKey>,
+    /// When the request was counted against the limits of its key; None if it was not.
+    pub(super) counted_at: Option<Moment>,
     pub(super) provider: Option<&'p Provider>,
     /// The model that was asked, if the answer may not name one.
     pub(super) asked_model: Option<String>,
@@ -69,12 +72,24 @@ impl<'p> RequestRecord<'p> {
         let code = refusal.code;
         self.status = Some(code.status());
         self.refused = Some(code);
+        self.give_back();
         let was_asked = self.attempts > 0 && !verdict::is_before_sending(code);
         self.provider = self.provider.filter(|_| was_asked || verdict::cools_down(code));
     }
 
+    /// Takes the request back from the limits of its key, if no provider got it. The client's next request may come as
+    /// soon as it has its answer.
+    fn give_back(&mut self) {
+        let is_given_back = self.attempts == 0;
+        let used = self.key.and_then(|key| key.used.as_ref());
+        if let (Some(used), Some(then), true) = (used, self.counted_at.take(), is_given_back) {
+            used.give_back(then);
+        }
+    }
+
     /// The client went away; a provider is named if the request was sent to it.
     pub(super) fn client_went(&mut self) {
+        self.give_back();
         self.provider = self.provider.filter(|_| self.attempts > 0);
     }
 }

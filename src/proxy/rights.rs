@@ -5,6 +5,11 @@ use crate::http::refusal::{Code, Refusal};
 use crate::proxy::client_key::ClientKey;
 use crate::proxy::glob::matches;
 
+/// Gemini's names of models begin so in bodies.
+const GEMINI_FOLDER: &str = "models/";
+/// The longest name of a model that a message shows.
+const SHOWN_MAX_CHARS: usize = 100;
+
 /// The rights of a request; those of one without a key by default, which may do everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rights<'a> {
@@ -67,6 +72,15 @@ impl<'a> Rights<'a> {
         patterns.is_none_or(|patterns| patterns.iter().any(|one| matches(one, model)))
     }
 
+    /// Refuses `model`, as a request names it, to a request that may not use it.
+    pub(crate) fn check_model(self, model: &str) -> Result<(), Refusal> {
+        if self.allow_model(model.strip_prefix(GEMINI_FOLDER).unwrap_or(model)) {
+            return Ok(());
+        }
+        let shown: String = model.chars().take(SHOWN_MAX_CHARS).collect();
+        Err(self.refusal(&format!("may not use the model '{}'", shown.escape_default())))
+    }
+
     /// The refusal of a request whose key `fails`: `may not use the provider b`.
     pub(crate) fn refusal(self, fails: &str) -> Refusal {
         let Some(key) = self.key else { return Refusal::new(Code::NotAllowed, fails) };
@@ -94,6 +108,7 @@ impl<'a> Rights<'a> {
 mod tests {
     use super::*;
     use crate::config::KeyRights;
+    use crate::proxy::limits::AllUsed;
     use crate::proxy::metrics::Metrics;
 
     #[test]
@@ -105,7 +120,7 @@ mod tests {
             requests_per_minute: Some(1),
             ..KeyRights::all("ci")
         };
-        let key = ClientKey::new(&rights, &Metrics::new());
+        let key = ClientKey::new(&rights, &Metrics::new(), &mut AllUsed::default());
         let refusal = Rights::of(&key).refusal("may not use the model x");
         assert_eq!(
             refusal.message,
@@ -120,7 +135,7 @@ mod tests {
             models: Some(vec!["gpt-*-mini".into(), "o3".into()]),
             ..KeyRights::all("ci")
         };
-        let key = ClientKey::new(&rights, &Metrics::new());
+        let key = ClientKey::new(&rights, &Metrics::new(), &mut AllUsed::default());
         let rights = Rights::of(&key);
         for (model, expected) in [
             ("gpt-5-mini", true),

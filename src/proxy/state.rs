@@ -79,6 +79,11 @@ impl Proxy {
         }
     }
 
+    /// The tokens that the keys called `name` have used today.
+    pub(crate) fn tokens_today(&self, name: &str) -> u64 {
+        self.usage.as_ref().map_or(0, |usage| usage.tokens_today(name))
+    }
+
     /// The value of the field `date`.
     pub fn date(&self) -> String {
         httpdate::fmt_http_date(self.clock.wall().to_system_time())

@@ -192,7 +192,6 @@ impl Ledger {
     }
 
     /// All tokens that the key called `name` used today, on all hosts; `""` for requests without a key.
-    #[cfg_attr(not(test), expect(dead_code, reason = "limits and the page come next"))]
     pub(crate) fn tokens_today(&self, name: &str) -> u64 {
         let today = Day::of(self.clock.wall());
         let state = self.state();

@@ -1,8 +1,14 @@
-//! Keys of clients: by their hash, and with certain models.
+//! Keys of clients: by their hash, with certain models, with limits; and `evertoken key`.
 
-use crate::support::client::{Answer, Client, ask, get};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use evertoken::testing::{Clock, Moment, Timestamp};
+
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{Answer, Client, ask, get, post};
 use crate::support::peer::{Peer, answer};
-use crate::support::proxy::TestProxy;
+use crate::support::proxy::{Builder, TestProxy};
 
 /// SHA-256 of "et_the-key-of-ci-0123456789".
 const CI: &str = "et_the-key-of-ci-0123456789";
@@ -314,4 +320,249 @@ fn a_key_with_models_or_limits_opens_no_page_and_gets_no_token() {
         assert_eq!(ask("healthy", key).status, 200);
     }
     assert_refused(&ask("token/p", "key-of-c"), "P has no access token");
+}
+
+/// A clock that the test moves: seconds on the wall clock since 2027-01-15T08:00:00Z, and milliseconds on the steady one.
+#[derive(Clone, Default)]
+struct TestClock {
+    wall_secs: Arc<AtomicU64>,
+    steady_ms: Arc<AtomicU64>,
+}
+
+impl TestClock {
+    fn clock(&self) -> Clock {
+        let own = self.clone();
+        Clock::from_fn(move || Moment {
+            wall: Timestamp::from_secs(
+                1_800_000_000 + i64::try_from(own.wall_secs.load(Ordering::SeqCst)).unwrap(),
+            ),
+            steady_ms: 1_000_000 + own.steady_ms.load(Ordering::SeqCst),
+        })
+    }
+
+    fn pass(&self, ms: u64) {
+        self.steady_ms.fetch_add(ms, Ordering::SeqCst);
+        self.wall_secs.fetch_add(ms / 1000, Ordering::SeqCst);
+    }
+}
+
+fn with_limit(peer: &Peer, clock: &TestClock, most: u64) -> TestProxy {
+    limited(peer, clock, &format!(", requests_per_minute: {most}")).start()
+}
+
+/// A proxy with a plain key, and one that has a `limit`.
+fn limited(peer: &Peer, clock: &TestClock, limit: &str) -> Builder {
+    let keys = format!(
+        "auth: {{enabled: true, api_key: plain-key, keys: [{{name: ci, key_env: CI{limit}}}]}}"
+    );
+    TestProxy::builder()
+        .settings(&keys)
+        .variable("CI", "key-of-ci")
+        .clock(clock.clock())
+        .provider("A", "anthropic", &peer.url(), "auth_type: none")
+        .provider("C", "openai", &peer.url(), "auth_type: none")
+}
+
+#[test]
+fn a_key_with_a_limit_made_any_number_of_requests() {
+    let (peer, clock) = (fine(), TestClock::default());
+    let proxy = with_limit(&peer, &clock, 3);
+    let ask = |target: &str| proxy.ask(request("POST", target, "key-of-ci", "", b"{}"));
+    for target in ["/v1/messages", "/to/c/x", "/v1/chat/completions"] {
+        assert_eq!(ask(target).status, 200);
+    }
+    for (target, kind) in
+        [("/v1/messages", "error"), ("/v1/chat/completions", ""), ("/to/a/x", "error")]
+    {
+        let refused = ask(target);
+        assert_eq!((refused.status, refused.code()), (429, "key_limit"), "{target}");
+        assert_eq!(refused.field("retry-after"), Some("60"), "{target}");
+        let told = refused.json();
+        assert_eq!(told["type"].as_str().unwrap_or_default(), kind, "in the shape of the API");
+        assert_eq!(told["error"]["type"], "rate_limit_error");
+        assert!(told["error"]["message"].as_str().unwrap().contains("'ci' has made 3 requests"));
+    }
+    // Other keys and open pages go on.
+    assert_eq!(proxy.ask(request("POST", "/v1/messages", "plain-key", "", b"{}")).status, 200);
+    assert_eq!(proxy.ask(get("/-/healthy")).status, 200);
+    clock.pass(59_999);
+    let refused = ask("/v1/messages");
+    assert_eq!((refused.status, refused.field("retry-after")), (429, Some("1")));
+    clock.pass(1);
+    assert_eq!(ask("/v1/messages").status, 200);
+    assert_eq!(peer.seen().len(), 5);
+}
+
+#[test]
+fn a_refused_request_is_not_counted() {
+    let (peer, clock) = (fine(), TestClock::default());
+    let proxy = with_limit(&peer, &clock, 1);
+    let ask = |target: &str| proxy.ask(request("POST", target, "key-of-ci", "", b"{}"));
+    for target in ["/to/none/x", "/unknown", "/v1beta/models/m:generateContent", "/-/status"] {
+        let refused = ask(target);
+        assert!((400..500).contains(&refused.status) && refused.status != 429, "{target}");
+    }
+    let cut = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: key-of-ci\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert_eq!(proxy.ask(cut).status, 400);
+    assert_eq!(ask("/v1/messages").status, 200);
+    assert_eq!(ask("/v1/messages").status, 429);
+}
+
+#[test]
+fn a_clock_that_is_stepped_locks_no_key_out() {
+    let (peer, clock) = (fine(), TestClock::default());
+    let proxy = with_limit(&peer, &clock, 1);
+    let ask = || proxy.ask(request("POST", "/v1/messages", "key-of-ci", "", b"{}")).status;
+    assert_eq!(ask(), 200);
+    clock.wall_secs.store(900_000, Ordering::SeqCst);
+    assert_eq!(ask(), 429);
+    clock.wall_secs.store(0, Ordering::SeqCst);
+    assert_eq!(ask(), 429);
+    clock.steady_ms.fetch_add(60_000, Ordering::SeqCst);
+    assert_eq!(ask(), 200);
+}
+
+#[test]
+fn exactly_as_many_requests_pass_as_the_limit_and_a_reload_does_not_forget_them() {
+    let (peer, clock) = (fine(), TestClock::default());
+    let proxy = with_limit(&peer, &clock, 100);
+    let passed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut client = Client::connect(proxy.address);
+                for _ in 0..50 {
+                    client.send(request("POST", "/v1/messages", "key-of-ci", "", b"{}"));
+                    let status = client.answer().status;
+                    assert!(matches!(status, 200 | 429), "{status}");
+                    passed.fetch_add(u64::from(status == 200), Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert_eq!(passed.into_inner(), 100);
+    let ask = || proxy.ask(request("POST", "/v1/messages", "key-of-ci", "", b"{}")).status;
+    let reload = |limit: &str| {
+        let described = limited(&peer, &clock, limit).text(proxy.folder());
+        std::fs::write(proxy.folder().join("providers.yaml"), described).unwrap();
+        let answered = proxy.ask(request("POST", "/-/reload", "plain-key", "", b""));
+        assert_eq!(answered.status, 200, "{}", answered.body);
+    };
+    reload(", requests_per_minute: 100");
+    assert_eq!(ask(), 429);
+    reload(", requests_per_minute: 101");
+    assert_eq!((ask(), ask()), (200, 429));
+    reload("");
+    assert_eq!(ask(), 200);
+}
+
+#[test]
+fn a_new_key_is_printed_with_an_entry_that_lets_it_in() {
+    let peer = fine();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("providers.yaml");
+    let write = |keys: &str| {
+        let config = format!(
+            "settings:\n  port: 0\n  state_dir: '{}'\n  auth:\n    enabled: true\n    keys:\n    - {{name: old, key_env: OLD}}\n{keys}\
+             providers:\n- {{name: P, type: anthropic, base_url: '{}', auth_type: none}}\n",
+            folder.path().join("state").display(),
+            peer.url()
+        );
+        std::fs::write(&path, config).unwrap();
+    };
+    write("");
+    let variables = [("OLD", "old-key")];
+    let made = |arguments: &[&str]| {
+        let output = run(folder.path(), arguments, &variables);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, printed, told) = made(&["key", "ci"]);
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+    let key = printed.lines().next().unwrap();
+    assert!(key.starts_with("et_") && key.len() == 46, "{printed}");
+    assert_eq!(printed.matches(key).count(), 1, "{printed}");
+    let entry = printed.lines().last().unwrap();
+    assert_ne!(made(&["key", "ci"]).1.lines().next(), Some(key), "each one is another");
+    write(&format!("  {entry}\n"));
+    let binary = Binary::start(folder.path(), &["run"], &variables);
+    assert_eq!(ask(binary.address(), post(&format!("/v1/x?key={key}"), "{}")).status, 200);
+    binary.wait_for("POST /v1/x -> 200 from P, key ci, ");
+    assert_eq!(ask(binary.address(), post("/v1/x?key=et_other", "{}")).status, 401);
+    // The name is taken now.
+    let (code, printed, told) = made(&["key", "ci"]);
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert!(told.contains("There is a key called 'ci' in "), "{told}");
+    for name in ["", "a b", "a:b", "default", &"n".repeat(101)] {
+        assert_eq!(made(&["key", name]).0, Some(2), "{name}");
+    }
+    assert_eq!(made(&["key", &"n".repeat(100)]).0, Some(0));
+    assert_eq!(made(&["key"]).0, Some(2));
+    // A key can be made before there is a configuration.
+    let empty = tempfile::tempdir().unwrap();
+    let output = run(empty.path(), &["key", "ci"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("with settings.auth.enabled: true"));
+}
+
+#[test]
+fn a_key_used_any_number_of_tokens_in_a_day() {
+    let usage = r#"{"model":"m","usage":{"input_tokens":10,"output_tokens":20,"cache_read_input_tokens":30,"cache_creation_input_tokens":40}}"#;
+    let peer = Peer::answering(move |_| {
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{usage}",
+            usage.len()
+        )
+    });
+    let clock = TestClock::default();
+    let described = || limited(&peer, &clock, ", tokens_per_day: 150");
+    let proxy = described().start();
+    let ask = |proxy: &TestProxy, key: &str| {
+        proxy.ask(request("POST", "/v1/messages", key, "", br#"{"model":"m"}"#))
+    };
+    // Input, output and both of the cache: the second one begins below the limit, and is finished.
+    assert_eq!(ask(&proxy, "key-of-ci").status, 200);
+    crate::support::eventually("the first answer is counted", || {
+        proxy
+            .ask(get("/-/metrics?key=plain-key"))
+            .body
+            .contains("evertoken_key_requests_total{code=\"200\",key=\"ci\"} 1")
+    });
+    assert_eq!(ask(&proxy, "key-of-ci").status, 200);
+    let mut refused = None;
+    crate::support::eventually("the second answer is counted", || {
+        let answered = ask(&proxy, "key-of-ci");
+        refused = (answered.status == 429).then_some(answered);
+        refused.is_some()
+    });
+    let refused = refused.unwrap();
+    assert_eq!(refused.code(), "key_limit");
+    // 08:00 until midnight UTC.
+    assert_eq!(refused.field("retry-after"), Some("57600"));
+    assert!(refused.body.contains("'ci' has used 200 tokens today"), "{}", refused.body);
+    assert_eq!(ask(&proxy, "plain-key").status, 200);
+    // A restart does not forget them, and the next day begins anew.
+    let proxy = described().folder(proxy.into_folder()).start();
+    assert_eq!(ask(&proxy, "key-of-ci").status, 429);
+    clock.pass(57_599_000);
+    assert_eq!(ask(&proxy, "key-of-ci").field("retry-after"), Some("1"));
+    clock.pass(1_000);
+    assert_eq!(ask(&proxy, "key-of-ci").status, 200);
+}
+
+#[test]
+fn check_said_that_a_key_may_use_a_model_that_is_not_one_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "settings: {auth: {enabled: true, keys: [{name: ci, key_env: CI, models: ['small-*']}]}}\n\
+                  providers: [{name: P, type: anthropic, base_url: 'http://127.0.0.1:9', auth_type: none}]\n";
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let check = |model: &str| {
+        let arguments = ["check", "--route", model, "--key", "ci", "--path", "/v1/messages"];
+        text(&run(folder.path(), &arguments, &[("CI", "key-of-ci")]).stdout)
+    };
+    let refused = check("big");
+    assert!(
+        refused.contains("nobody: 403 not_allowed: The key 'ci' may not use the model 'big'"),
+        "{refused}"
+    );
+    assert!(!check("small-1").contains("nobody"), "{}", check("small-1"));
 }

@@ -67,7 +67,10 @@ fn each_library_is_known_in_one_place() {
     assert_eq!(holding("dns_lookup::"), ["src/upstream/resolver/system.rs"]);
     assert_eq!(
         holding("clap::"),
-        ["src/cli.rs", "src/cli/check.rs", "src/cli/login.rs", "src/cli/tools.rs"]
+        [
+            "src/cli.rs", "src/cli/check.rs", "src/cli/keys.rs", "src/cli/login.rs",
+            "src/cli/tools.rs"
+        ]
     );
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
     assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
@@ -94,6 +97,7 @@ fn the_clock_is_asked_in_one_place() {
 fn secrets_are_exposed_where_they_must_be_and_nowhere_else() {
     let expected = [
         "src/commands/exec.rs",
+        "src/commands/key.rs",
         "src/commands/token_format.rs",
         "src/config/assertion.rs",
         "src/config/endpoint_request.rs",

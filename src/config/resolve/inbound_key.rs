@@ -1,15 +1,12 @@
 //! `settings.auth.keys`: keys with a name, which may be limited to certain providers.
 
 use crate::config::inbound_key::{
-    InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, PLAIN_KEY_NAME,
+    InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, NAME_MAX_BYTES, PLAIN_KEY_NAME,
 };
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::sources::Sources;
 use crate::config::{ProviderConfig, slug};
 use crate::secret::Secret;
-
-/// The longest name of a key.
-const NAME_MAX_BYTES: usize = 100;
 
 /// The most models in a list, and the longest pattern of one.
 const MODELS_MAX: usize = 1000;
@@ -215,6 +212,15 @@ pub(super) fn check_lines(section: &Section<'_>, place: &str, keys: &[InboundKey
             };
             section.error(place, message);
         }
+    }
+}
+
+/// Refuses limits of tokens where no tokens are counted.
+pub(super) fn check_without_usage(auth: &Section<'_>) {
+    let sections = sections(auth).into_iter().flatten();
+    for section in sections.filter(|one| one.has("tokens_per_day")) {
+        let message = "'tokens_per_day' needs the counts of settings.usage, which is false; take one of them out";
+        section.error("tokens_per_day", message);
     }
 }
 

@@ -80,6 +80,9 @@ pub(super) fn read(root: &Section<'_>, sources: &Sources<'_>) -> Settings {
             ],
         ),
     };
+    if !settings.usage {
+        inbound_key::check_without_usage(&auth_section);
+    }
     if settings.token_endpoint && !gives_tokens(&section, &auth_section, &settings) {
         section.warn("token_endpoint", NO_TAKER);
     }

@@ -60,6 +60,19 @@ fn a_list_of_keys_without_the_switch_is_no_open_proxy() {
     assert_eq!(off, ["f:1:41: warning: 'enabled' is false, so no client needs this key"]);
 }
 
+/// One mistake is told, in a key with these members, at `place` among them.
+#[track_caller]
+fn assert_told(key: &str, place: &str, part: &str) {
+    let text = with_keys(&format!("enabled: true, keys: [{{{key}}}]"));
+    let told = told(&text);
+    assert_eq!(told.len(), 1, "{key}: {told:?}");
+    let list = text.find("[{").unwrap();
+    let column = list + text[list..].find(place).unwrap() + 1;
+    assert!(told[0].starts_with(&format!("f:1:{column}: ")), "{key}: {told:?}");
+    assert!(told[0].contains(part), "{key}: {told:?}");
+    assert!(!told[0].contains("the-token") && !told[0].contains("from-file"), "{told:?}");
+}
+
 #[test]
 fn mistakes_in_keys() {
     let cases = [
@@ -96,57 +109,6 @@ fn mistakes_in_keys() {
             "did you mean 'other-name'?",
         ),
         (
-            "name: ci, key_env: TOKEN, model: [a]",
-            "model:",
-            "unknown key 'model' in a key of clients, did you mean 'models'?",
-        ),
-        (
-            "name: ci, key_env: TOKEN, requests_per_minut: 1",
-            "requests_per_minut:",
-            "did you mean 'requests_per_minute'?",
-        ),
-        (
-            "name: ci, key_env: TOKEN, token_per_day: 1",
-            "token_per_day:",
-            "did you mean 'tokens_per_day'?",
-        ),
-        ("name: ci, key_env: TOKEN, models: []", "[]", NO_MODELS),
-        ("name: ci, key_env: TOKEN, models: ", "}]", NO_MODELS),
-        ("name: ci, key_env: TOKEN, models: a", "a}", NO_MODELS),
-        ("name: ci, key_env: TOKEN, models: [a, '']", "''", "matches no model: it is empty"),
-        ("name: ci, key_env: TOKEN, models: ['a b']", "'a b'", "it has a space in it"),
-        ("name: ci, key_env: TOKEN, requests_per_minute: 0", "0}", "from 1 to 10000000, not 0"),
-        ("name: ci, key_env: TOKEN, requests_per_minute: -1", "-1", "from 1 to 10000000, not -1"),
-        ("name: ci, key_env: TOKEN, requests_per_minute: 0.5", "0.5", "must be a whole number"),
-        ("name: ci, key_env: TOKEN, requests_per_minute: '5'", "'5'", "write it without quotes"),
-        (
-            "name: ci, key_env: TOKEN, requests_per_minute: 10000001",
-            "10000001",
-            "from 1 to 10000000",
-        ),
-        ("name: ci, key_env: TOKEN, tokens_per_day: 0", "0}", "from 1 to 1000000000000000, not 0"),
-        ("name: ci, key_env: TOKEN, tokens_per_day: 1.5", "1.5", "must be a whole number"),
-        (
-            "name: ci, key_env: TOKEN, tokens_per_day: ",
-            "tokens_per",
-            "'tokens_per_day' has no value",
-        ),
-        ("name: ci, key_sha256: abc", "abc", "in 64 hex digits, and has 3 characters"),
-        ("name: ci, key_sha256: ''", "''", "'key_sha256' is empty, and there has to be one"),
-        ("name: ci, key_sha256: et_abc", "et_abc", "looks like the key itself"),
-        (NO_HEX, "g7816", "has a character that is none"),
-        (EMPTY_HASH, "e3b0c4", "is the hash of an empty key"),
-        (
-            "name: ci, key_env: TOKEN, key_sha256: ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            "ba78",
-            "give 'key_env' or 'key_sha256', not both",
-        ),
-        (
-            "name: ci, key_env: TOKEN}, {name: b, key_sha256: c2a73fcf61dfbdcadc79a10ba330b2ef5eb66fc0a6735ed69b796bb3c97b97ae",
-            "c2a73fcf61dfbdcadc79a10ba330b2ef5eb66fc0a6735ed69b796bb3c97b97ae",
-            "the keys 'ci' and 'b' are the same",
-        ),
-        (
             "name: ci, key_env: TOKEN}, {key_file: /token, name: ci",
             "ci}]",
             "another key called 'ci'",
@@ -158,14 +120,7 @@ fn mistakes_in_keys() {
         ),
     ];
     for (key, place, part) in cases {
-        let text = with_keys(&format!("enabled: true, keys: [{{{key}}}]"));
-        let told = told(&text);
-        assert_eq!(told.len(), 1, "{key}: {told:?}");
-        let list = text.find("[{").unwrap();
-        let column = list + text[list..].find(place).unwrap() + 1;
-        assert!(told[0].starts_with(&format!("f:1:{column}: ")), "{key}: {told:?}");
-        assert!(told[0].contains(part), "{key}: {told:?}");
-        assert!(!told[0].contains("the-token") && !told[0].contains("from-file"), "{told:?}");
+        assert_told(key, place, part);
     }
     let plain = told(&with_keys(
         "enabled: true, api_key_env: TOKEN, keys: [{name: ci, key_env: TOKEN, providers: [p]}]",
@@ -244,7 +199,7 @@ fn lines_with_one_name_or_one_key_twice() {
         ("one\nb: one", "the keys 'default' and 'b' are the same"),
     ] {
         let told = told(text);
-        assert!(told.len() == 1 && told[0].starts_with("f:1:56: "), "{told:?}");
+        assert!(told.len() == 1 && told[0].starts_with("f:1:47: "), "{told:?}");
         assert!(told[0].contains(part), "{told:?}");
     }
 }
@@ -257,4 +212,76 @@ fn the_longest_name() {
     };
     assert_eq!(told(NAME_MAX_BYTES), [""; 0]);
     assert!(told(NAME_MAX_BYTES + 1)[0].contains("at most 100 bytes"));
+}
+
+#[test]
+fn mistakes_in_models_limits_and_hashes() {
+    let cases = [
+        (
+            "name: ci, key_env: TOKEN, model: [a]",
+            "model:",
+            "unknown key 'model' in a key of clients, did you mean 'models'?",
+        ),
+        (
+            "name: ci, key_env: TOKEN, requests_per_minut: 1",
+            "requests_per_minut:",
+            "did you mean 'requests_per_minute'?",
+        ),
+        (
+            "name: ci, key_env: TOKEN, token_per_day: 1",
+            "token_per_day:",
+            "did you mean 'tokens_per_day'?",
+        ),
+        ("name: ci, key_env: TOKEN, models: []", "[]", NO_MODELS),
+        ("name: ci, key_env: TOKEN, models: ", "}]", NO_MODELS),
+        ("name: ci, key_env: TOKEN, models: a", "a}", NO_MODELS),
+        ("name: ci, key_env: TOKEN, models: [a, '']", "''", "matches no model: it is empty"),
+        ("name: ci, key_env: TOKEN, models: ['a b']", "'a b'", "it has a space in it"),
+        ("name: ci, key_env: TOKEN, requests_per_minute: 0", "0}", "from 1 to 10000000, not 0"),
+        ("name: ci, key_env: TOKEN, requests_per_minute: -1", "-1", "from 1 to 10000000, not -1"),
+        ("name: ci, key_env: TOKEN, requests_per_minute: 0.5", "0.5", "must be a whole number"),
+        ("name: ci, key_env: TOKEN, requests_per_minute: '5'", "'5'", "write it without quotes"),
+        (
+            "name: ci, key_env: TOKEN, requests_per_minute: 10000001",
+            "10000001",
+            "from 1 to 10000000",
+        ),
+        ("name: ci, key_env: TOKEN, tokens_per_day: 0", "0}", "from 1 to 1000000000000000, not 0"),
+        ("name: ci, key_env: TOKEN, tokens_per_day: 1.5", "1.5", "must be a whole number"),
+        (
+            "name: ci, key_env: TOKEN, tokens_per_day: ",
+            "tokens_per",
+            "'tokens_per_day' has no value",
+        ),
+        ("name: ci, key_sha256: abc", "abc", "in 64 hex digits, and has 3 characters"),
+        ("name: ci, key_sha256: ''", "''", "'key_sha256' is empty, and there has to be one"),
+        ("name: ci, key_sha256: et_abc", "et_abc", "looks like the key itself"),
+        (NO_HEX, "g7816", "has a character that is none"),
+        (EMPTY_HASH, "e3b0c4", "is the hash of an empty key"),
+        (
+            "name: ci, key_env: TOKEN, key_sha256: ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "ba78",
+            "give 'key_env' or 'key_sha256', not both",
+        ),
+        (
+            "name: ci, key_env: TOKEN}, {name: b, key_sha256: c2a73fcf61dfbdcadc79a10ba330b2ef5eb66fc0a6735ed69b796bb3c97b97ae",
+            "c2a73fcf61dfbdcadc79a10ba330b2ef5eb66fc0a6735ed69b796bb3c97b97ae",
+            "the keys 'ci' and 'b' are the same",
+        ),
+    ];
+    for (key, place, part) in cases {
+        assert_told(key, place, part);
+    }
+}
+
+#[test]
+fn a_limit_of_tokens_that_nobody_counts() {
+    let key = "auth: {enabled: true, keys: [{name: ci, key_env: TOKEN, tokens_per_day: 5}]}";
+    let told = |usage: &str| told(&document(&format!("{key}{usage}"), "auth_type: none"));
+    assert_eq!(told(""), [""; 0]);
+    let refused = told(", usage: false");
+    assert!(
+        refused.len() == 1 && refused[0].starts_with("f:1:84: 'tokens_per_day' needs"),
+        "{refused:?}"
+    );
 }

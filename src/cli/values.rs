@@ -1,0 +1,33 @@
+//! Addresses on the command line. Pure.
+
+use crate::config::ListenAddress;
+
+/// `http://…` or `https://…`, or `HOST:PORT`, which means HTTP.
+pub(super) fn http_url(text: &str) -> Result<String, &'static str> {
+    match listen(text) {
+        Ok(ListenAddress::Tcp { .. }) if !text.contains("://") => {
+            return Ok(format!("http://{text}"));
+        }
+        Ok(address @ ListenAddress::Unix { .. }) => return Ok(address.to_string()),
+        _ => {}
+    }
+    if ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Ok(text.to_owned());
+    }
+    Err("write a URL, such as http://127.0.0.1:8080")
+}
+
+/// `HOST:PORT`, an IPv6 address in brackets, or `unix:/PATH`.
+pub(super) fn listen(text: &str) -> Result<ListenAddress, String> {
+    const WRONG: &str = "write HOST:PORT, such as 127.0.0.1:8080";
+    if text.starts_with("unix:") {
+        return ListenAddress::parse(text);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(WRONG)?;
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().map_err(|_| WRONG)?;
+    if host.is_empty() {
+        return Err(WRONG.to_owned());
+    }
+    Ok(ListenAddress::Tcp { host: host.to_owned(), port })
+}
