@@ -10,7 +10,6 @@ use crate::credential;
 use crate::http::message::Headers;
 use crate::ingress::Request;
 use crate::proxy::allowance::UsedUp;
-use crate::proxy::asked_model::asked_model;
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::SentMark;
 use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
@@ -28,19 +27,12 @@ pub(super) struct Outgoing<'p, 'a> {
     pub(super) target: &'a str,
     /// The body.
     pub(super) body: &'a TakenBody,
-    /// The name of the model that its route gives it; None keeps the client's.
-    pub(super) renamed: Option<&'a str>,
+    /// Returns the model that the provider is asked for.
+    pub(super) model: &'a dyn Fn() -> Option<String>,
     /// The way of looking at an event stream.
     pub(super) look: StreamLook,
     /// The longest wait for the head of the answer, if shorter than usual.
     pub(super) response_max: Option<Duration>,
-}
-
-impl Outgoing<'_, '_> {
-    /// The model that the provider is asked for.
-    pub(super) fn model(&self) -> Option<String> {
-        self.renamed.map(str::to_owned).or_else(|| asked_model(self.target, self.body))
-    }
 }
 
 /// A provider's answer. The request counts as in flight until this is dropped.
@@ -95,7 +87,7 @@ fn judge(
     let provider = outgoing.provider;
     match outcome {
         Ok(Received { finding: Finding::Limited(refusal), .. }) => rest(proxy, provider, refusal),
-        Ok(_) => provider.cooldown.succeeded(sent, &|| outgoing.model()),
+        Ok(_) => provider.cooldown.succeeded(sent, outgoing.model),
         Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
             provider.counts.failed();
             proxy.metrics.upstream_error(&provider.config.name, refusal.code.as_str());
@@ -174,7 +166,7 @@ pub(super) fn send<'p>(
         let examiner = Examiner {
             clock: &proxy.clock,
             usual: proxy.settings.failure_cooldown,
-            model: &|| outgoing.model(),
+            model: outgoing.model,
         };
         let finding = examine(&mut answer, &examiner, outgoing.look);
         let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {

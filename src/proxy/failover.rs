@@ -1,5 +1,6 @@
 //! The candidates of a request, and failover: if one fails, the next one tries.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -106,9 +107,14 @@ pub(super) fn forward<'p>(
     let is_one_of_several = candidates.len() > 1;
     let mut kept: Option<Answered<'p>> = None;
     let mut refused: Option<(&'p Provider, Refusal)> = None;
+    // The body is searched for its model at most once, and only if that matters.
+    let asked = OnceCell::new();
+    let model_of = |one: &Candidate<'_, Arc<Provider>>| {
+        let own = one.model.map(str::to_owned);
+        own.or_else(|| asked.get_or_init(|| asked_model(target, &body)).clone())
+    };
     let standing = |one: &Candidate<'_, Arc<Provider>>| {
-        let asked = || one.model.map(str::to_owned).or_else(|| asked_model(target, &body));
-        one.provider.standing(proxy.clock.now(), &asked)
+        one.provider.standing(proxy.clock.now(), &|| model_of(one))
     };
     while let Some(candidate) = candidates.next(standing) {
         let may_move_on = candidates.len() > 0 && body.is_held();
@@ -123,7 +129,7 @@ pub(super) fn forward<'p>(
             provider,
             target,
             body: sent,
-            renamed: candidate.model,
+            model: &|| model_of(&candidate),
             look: match (is_one_of_several, may_move_on && request.head.method != "GET") {
                 (_, true) => StreamLook::Before,
                 (true, false) => StreamLook::InPassing,
@@ -205,9 +211,11 @@ fn look_in_passing(
     }
     let headers = answer.head.headers.clone();
     let Some(piece) = answer.peek(None) else { return };
-    let model = || outgoing.model();
-    let examiner =
-        Examiner { clock: &proxy.clock, usual: proxy.settings.failure_cooldown, model: &model };
+    let examiner = Examiner {
+        clock: &proxy.clock,
+        usual: proxy.settings.failure_cooldown,
+        model: outgoing.model,
+    };
     if let Some(refusal) = examine::of_first_piece(&headers, piece, &examiner) {
         rest(proxy, provider, &refusal);
     }

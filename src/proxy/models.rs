@@ -272,7 +272,7 @@ fn models_page(
         provider,
         target,
         body: &body,
-        renamed: None,
+        model: &|| None,
         look: StreamLook::Never,
         response_max: Some(HEAD_MAX),
     };
