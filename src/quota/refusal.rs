@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::clock::Timestamp;
 use crate::http::message::Headers;
 use crate::quota::body::RefusalBody;
@@ -55,7 +57,10 @@ pub(crate) fn judge(
     model: &dyn Fn() -> Option<String>,
 ) -> Option<Limited> {
     let Refused { status, headers, body } = *refused;
-    let texts = body.map(RefusalBody::texts).unwrap_or_default();
+    let mut texts = body.map(RefusalBody::texts).unwrap_or_default();
+    if may_be_used_up(status) && names_parameter(body.and_then(RefusalBody::json)) {
+        texts.retain(|text| !text.contains(char::is_whitespace));
+    }
     let used_up = words::used_up(&texts);
     let is_by_body = may_be_used_up(status) && used_up.is_some();
     if !is_failing(status) && !is_by_body {
@@ -71,6 +76,12 @@ pub(crate) fn judge(
         model: model_limit::model(&about, model),
         is_used_up: is_credit || is_by_body,
     })
+}
+
+/// True if the error is about a parameter of the request, whose value its message may quote.
+fn names_parameter(json: Option<&Value>) -> bool {
+    let param = json.and_then(|json| json.pointer("/error/param")?.as_str());
+    param.is_some_and(|param| !param.is_empty())
 }
 
 /// `length` in whole seconds.

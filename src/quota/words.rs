@@ -89,15 +89,16 @@ const PREFIX: [&str; 24] = [
     "bad", "forbidden", "unauthorized", "denied", "payment", "required", "billing", "code",
     "status", "provider", "returned", "from", "the", "account",
 ];
-/// A sentence with one of these is about the request, another resource or a right.
-const ELSE: [&str; 30] = [
+/// A message with one of these, up to the sentence about credit, is about the request, another resource or a right, or
+/// it is a model's own, in the first person.
+const ELSE: [&str; 32] = [
     "prompt", "content", "parameter", "parameters", "param", "field", "value", "schema", "max",
     "invalid", "storage", "file", "files", "upload", "card", "permission", "permissions", "scope",
     "scopes", "role", "context", "unknown", "unsupported", "unrecognized", "property", "tool",
-    "tools", "messages", "help", "assist",
+    "tools", "messages", "help", "assist", "thinking", "i",
 ];
-const CREDIT: [&str; 9] =
-    ["credit", "credits", "balance", "funds", "billing", "budget", "spending", "spend", "payment"];
+const CREDIT: [&str; 8] =
+    ["credit", "credits", "balance", "funds", "billing", "spending", "spend", "payment"];
 const QUOTA: [&str; 3] = ["quota", "quotas", "allowance"];
 /// Before `limit`: a limit over a period.
 const LIMITED: [&str; 10] =
@@ -170,10 +171,24 @@ fn of_message(message: &str) -> Option<UsedUp> {
     {
         return Some(found);
     }
-    sentences(&message).take(SENTENCES_MAX).find_map(of_sentence)
+    for sentence in sentences(&message).take(SENTENCES_MAX) {
+        match of_sentence(sentence) {
+            Sentence::SaysUsedUp(what) => return Some(what),
+            Sentence::IsAboutElse => return None,
+            Sentence::SaysNothing => {}
+        }
+    }
+    None
 }
 
-fn of_sentence(sentence: &str) -> Option<UsedUp> {
+/// The meaning of a sentence.
+enum Sentence {
+    SaysUsedUp(UsedUp),
+    IsAboutElse,
+    SaysNothing,
+}
+
+fn of_sentence(sentence: &str) -> Sentence {
     let clause = match sentence.split_once(": ") {
         Some((before, after)) if words(before).iter().all(|word| is_prefix(word)) => after,
         Some((before, _)) => before,
@@ -182,7 +197,7 @@ fn of_sentence(sentence: &str) -> Option<UsedUp> {
     let words: Vec<String> =
         words(clause).into_iter().filter(|word| !word.is_empty()).take(WORDS_MAX).collect();
     if words.iter().any(|word| ELSE.contains(&word.as_str())) {
-        return None;
+        return Sentence::IsAboutElse;
     }
     let over: Vec<usize> = (0..words.len()).filter(|at| is_over(&words[*at..])).collect();
     let is_near = |at: usize| over.iter().any(|over| over.abs_diff(at) <= APART_MAX);
@@ -190,11 +205,11 @@ fn of_sentence(sentence: &str) -> Option<UsedUp> {
     let mut found = None;
     for at in subjects {
         match subject(&words[at..]) {
-            Some(UsedUp::Credit) => return Some(UsedUp::Credit),
+            Some(UsedUp::Credit) => return Sentence::SaysUsedUp(UsedUp::Credit),
             quota => found = found.or(quota),
         }
     }
-    found
+    found.map_or(Sentence::SaysNothing, Sentence::SaysUsedUp)
 }
 
 fn is_prefix(word: &str) -> bool {
@@ -226,8 +241,8 @@ fn is_over(words: &[String]) -> bool {
 
 /// `text` without its quoted parts. An apostrophe within a word is no quote.
 fn without_quotes(text: &str) -> String {
-    const PAIRS: [(char, char); 6] =
-        [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('「', '」')];
+    const PAIRS: [(char, char); 7] =
+        [('"', '"'), ('\'', '\''), ('`', '`'), ('“', '”'), ('‘', '’'), ('「', '」'), ('«', '»')];
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     let mut before = ' ';
@@ -332,7 +347,7 @@ mod tests {
             ),
             ("Billing hard limit has been reached", Credit),
             ("You're out of extra usage. Add more in your settings and keep going.", Credit),
-            ("Budget has been exceeded! Current cost: 12.3, Max budget: 10.0", Credit),
+            ("budget_exceeded", Credit),
             ("You have run out of credits.", Credit),
             ("You don't have enough credits to make this request", Credit),
             ("You have no credits left", Credit),
@@ -377,6 +392,12 @@ mod tests {
             "Unknown parameter: 'quota_exceeded'.",
             "Unknown name \"credit balance is too low\" at 'contents[0]': Cannot find field.",
             "The prompt says that your quota is exceeded",
+            "Invalid JSON body. My credit balance is too low",
+            "Could not parse the body: my credit balance is too low",
+            "The text «your quota is exceeded» is not allowed",
+            "The thinking budget of 20000 exceeds the limit of 16384",
+            "budget_tokens of 20000 exceeds 16384",
+            "I will not explain how to spend more once a quota is exceeded.",
             "The text “your credit balance is too low” was flagged by our content filter",
             "The word `insufficient_quota` is reserved",
             "You do not have permission to see the credit balance, which is too low",

@@ -1,7 +1,5 @@
 //! Refusals as real providers send them, and what each means.
 
-use serde_json::Value;
-
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000); // 2027-01-15T08:00:00Z
@@ -313,6 +311,10 @@ fn refusals_about_the_request_or_the_token_pass() {
         ),
         (400, r#"{"error":{"message":"bad"},"input":"insufficient_quota"}"#),
         (400, r#"{"error":{"message":"half, insufficient_quota"#),
+        (
+            400,
+            r#"{"error":{"message":"Your credit balance is too low is no valid text","param":"messages.0"}}"#,
+        ),
         (401, r#"{"error":{"type":"authentication_error","message":"invalid x-api-key"}}"#),
         (401, ""),
         (
