@@ -20,4 +20,5 @@ pub(crate) mod engine;
 pub(crate) mod health;
 pub(crate) mod keeper;
 pub(crate) mod lease;
+pub(crate) mod requests;
 pub(crate) mod seal;

@@ -26,6 +26,7 @@ use crate::proxy::state::Proxy;
 use crate::quota::account;
 use crate::quota::stored::StoredQuota;
 use crate::shared::keeper::{CooldownSender, Keeper, KeptProvider, QuotaExchange};
+use crate::shared::requests::RequestThread;
 use crate::token::group::{collisions, sharing};
 use crate::token::store::{PostingKey, TokenStore};
 use crate::token::watched::Watched;
@@ -39,6 +40,8 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     /// What the keys of clients have used of their limits.
     pub(super) used: AllUsed,
+    /// Counts their requests on all hosts; None without a token store.
+    requests: Option<RequestThread>,
     pub(super) chains: Chains,
     /// Ends after the refreshers, because it renews their leases.
     pub(super) keeper: Option<Keeper>,
@@ -74,6 +77,7 @@ impl Parts {
             store: Arc::new(TokenStore::default()),
             metrics: Arc::new(Metrics::new()),
             used: AllUsed::default(),
+            requests: None,
             chains: Chains::default(),
             keeper: None,
             next_key: 0,
@@ -112,10 +116,14 @@ impl Parts {
             return self.build_providers(config, old);
         }
         let keeper = self.keeper_for(store)?;
+        let requests = self.request_thread_for(store)?;
         let before = std::mem::replace(&mut self.keeper, keeper);
         let built = self.build_providers(config, old);
         if built.is_err() {
             self.keeper = before;
+        } else {
+            self.used.shared = requests.as_ref().map(RequestThread::counter);
+            self.requests = requests;
         }
         built
     }
@@ -156,6 +164,15 @@ impl Parts {
         }
         self.chains.are_used_by(&providers);
         Ok(providers)
+    }
+
+    fn request_thread_for(
+        &self,
+        store: Option<&SharedStore>,
+    ) -> Result<Option<RequestThread>, StartError> {
+        let clock = &self.environment.clock;
+        let started = store.map(|store| RequestThread::start(store, clock.clone()));
+        started.transpose().map_err(StartError::Thread)
     }
 
     fn keeper_for(&mut self, store: Option<&SharedStore>) -> Result<Option<Keeper>, StartError> {

@@ -134,10 +134,7 @@ fn count<'p>(
     record: &mut RequestRecord<'p>,
 ) -> Result<(), Refusal> {
     let Some(key) = rights.key() else { return Ok(()) };
-    let Some(used) = &key.used else { return Ok(()) };
-    let now = proxy.clock.now();
-    used.take(&key.rights, || proxy.tokens_today(&key.rights.name), now)?;
-    record.counted_at = Some(now);
+    record.counted = key.count(|| proxy.tokens_today(&key.rights.name), proxy.clock.now())?;
     Ok(())
 }
 

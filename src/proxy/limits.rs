@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::config::KeyRights;
 use crate::http::refusal::{Code, Refusal};
+use crate::shared::requests::RequestCounter;
 
 /// The window in which requests are counted, by the second.
 const WINDOW_SECS: u64 = 60;
@@ -105,14 +106,7 @@ impl Used {
             let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
             let taken = minute.take(now.steady_ms, most);
             drop(minute);
-            taken.map_err(|wait_ms| {
-                let message = format!(
-                    "The key '{}' has made {most} requests within a minute, which is its requests_per_minute in \
-                     settings.auth.keys",
-                    rights.name
-                );
-                refusal(message, Duration::from_millis(wait_ms))
-            })?;
+            taken.map_err(|wait_ms| too_many(rights, most, wait_ms))?;
         }
         Ok(())
     }
@@ -125,23 +119,36 @@ impl Used {
 
 /// The counts of all keys, by name.
 #[derive(Debug, Default)]
-pub(crate) struct AllUsed(Vec<(String, Arc<Used>)>);
+pub(crate) struct AllUsed {
+    known: Vec<(String, Arc<Used>)>,
+    /// Counts the requests of all hosts; None for one that stands alone.
+    pub(crate) shared: Option<RequestCounter>,
+}
 
 impl AllUsed {
     /// The counts of the keys called `name`: those of an earlier configuration, or new ones.
     pub(crate) fn of(&mut self, name: &str) -> Arc<Used> {
-        if let Some((_, used)) = self.0.iter().find(|(known, _)| known == name) {
+        if let Some((_, used)) = self.known.iter().find(|(known, _)| known == name) {
             return used.clone();
         }
         let used = Arc::<Used>::default();
-        self.0.push((name.to_owned(), used.clone()));
+        self.known.push((name.to_owned(), used.clone()));
         used
     }
 
     /// Forgets the counts that no configuration uses any more.
     pub(crate) fn forget_unused(&mut self) {
-        self.0.retain(|(_, used)| Arc::strong_count(used) > 1);
+        self.known.retain(|(_, used)| Arc::strong_count(used) > 1);
     }
+}
+
+/// The refusal of a request that is one more than `most` in a minute.
+pub(crate) fn too_many(rights: &KeyRights, most: u64, wait_ms: u64) -> Refusal {
+    let message = format!(
+        "The key '{}' has made {most} requests within a minute, which is its requests_per_minute in settings.auth.keys",
+        rights.name
+    );
+    refusal(message, Duration::from_millis(wait_ms.max(1)))
 }
 
 fn refusal(message: String, wait: Duration) -> Refusal {
@@ -271,7 +278,7 @@ mod tests {
         assert!(Arc::ptr_eq(&ci, &all.of("ci")) && !Arc::ptr_eq(&ci, &other));
         drop(other);
         all.forget_unused();
-        assert_eq!(all.0.len(), 1);
+        assert_eq!(all.known.len(), 1);
         assert!(Arc::ptr_eq(&ci, &all.of("ci")));
     }
 }

@@ -3,9 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::clock::Moment;
 use crate::http::refusal::{Code, Refusal};
-use crate::proxy::client_key::ClientKey;
+use crate::proxy::client_key::{ClientKey, CountedRequest};
 use crate::proxy::cut::Cut;
 use crate::proxy::provider::Provider;
 use crate::proxy::verdict;
@@ -45,8 +44,8 @@ impl From<Refusal> for Stop {
 pub(super) struct RequestRecord<'p> {
     /// The key that let the request in; None without one.
     pub(super) key: Option<&'p ClientKey>,
-    /// When the request was counted against the limits of its key; None if it was not.
-    pub(super) counted_at: Option<Moment>,
+    /// The request, as it was counted against the limits of its key.
+    pub(super) counted: Option<CountedRequest>,
     pub(super) provider: Option<&'p Provider>,
     /// The model that was asked, if the answer may not name one.
     pub(super) asked_model: Option<String>,
@@ -80,10 +79,9 @@ impl<'p> RequestRecord<'p> {
     /// Takes the request back from the limits of its key, if no provider got it. The client's next request may come as
     /// soon as it has its answer.
     fn give_back(&mut self) {
-        let is_given_back = self.attempts == 0;
-        let used = self.key.and_then(|key| key.used.as_ref());
-        if let (Some(used), Some(then), true) = (used, self.counted_at.take(), is_given_back) {
-            used.give_back(then);
+        let counted = self.counted.take().filter(|_| self.attempts == 0);
+        if let (Some(key), Some(counted)) = (self.key, counted) {
+            key.give_back(counted);
         }
     }
 

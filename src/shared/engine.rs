@@ -1,5 +1,7 @@
 //! The Valkey or Redis server: the only place that knows its client library and its commands.
 //!
+//! For each key of clients with a limit there is a hash `<prefix>requests:<name>`: the requests of the last 60 seconds.
+//!
 //! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
 //! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, a key
 //! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, `<prefix>cooldown:<slug>:<number>` with the name of a
@@ -34,7 +36,7 @@ use client::{Hearing, Link};
 pub use news::News;
 use reply::EngineReply;
 pub use reply::StoreError;
-use scripts::{PROBE, RELEASE, RENEW, TAKE, WRITE};
+use scripts::{COUNT_REQUESTS, GIVE_REQUEST_BACK, PROBE, RELEASE, RENEW, TAKE, WRITE};
 
 /// The time for which an unwritten record is kept: 90 days. Every host has its own copy.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
@@ -218,6 +220,34 @@ impl Line {
             }
         }
         Ok(resting)
+    }
+
+    /// Counts up to `wanted` more requests of a key in this `second`, of which `most` may pass in a minute: the number of
+    /// those that may, and the seconds until there is room for another one.
+    pub(crate) fn count_requests(
+        &mut self,
+        names: &Names,
+        second: u64,
+        most: u64,
+        wanted: u64,
+    ) -> Result<(u64, u64), StoreError> {
+        let [second, most, wanted] = &[second, most, wanted].map(|n| n.to_string());
+        let key = names.key("requests");
+        let reply = self.link.ask(&["EVAL", COUNT_REQUESTS, "1", &key, second, most, wanted])?;
+        match reply.list() {
+            [counted, wait] => Ok((counted.number(), wait.number())),
+            _ => Err(StoreError::Unexpected),
+        }
+    }
+
+    /// Takes one request back that was counted in this `second`.
+    pub(crate) fn give_request_back(
+        &mut self,
+        names: &Names,
+        second: u64,
+    ) -> Result<(), StoreError> {
+        let (key, second) = (names.key("requests"), second.to_string());
+        self.link.ask(&["EVAL", GIVE_REQUEST_BACK, "1", &key, &second]).map(drop)
     }
 
     /// Reads `fence`, `by`, `generation` and `record`.

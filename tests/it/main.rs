@@ -25,7 +25,7 @@ mod forward; // what crosses, both ways, and every limit
 mod hostile; // the cases of tests/data/hostile
 mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own
-mod keys; // keys of clients: by their hash, and with certain models
+mod keys; // keys of clients: by their hash, with certain models, with limits
 mod listen;
 mod login; // `evertoken login`, and a running evertoken that takes it up
 mod logout; // `evertoken logout`: revocations, and instances that drop their tokens

@@ -9,6 +9,7 @@ mod clock; // a real clock that jumps
 mod disk; // full, read-only and vanished folders; kills in the middle of a write
 mod engine; // the token store's rules on a real server, and every way to reach one
 mod fleet; // several hosts: different seeds, a lost chain, orders at once
+mod keys; // limits of keys on several hosts
 mod lan; // a network of a test's own, with a name server
 mod metrics; // under promtool
 mod networks; // dead addresses, silent name servers, packets that get lost, an address that goes

@@ -67,3 +67,45 @@ pub(super) const PROBE: &str = "
 redis.call('HSET', KEYS[1], 'probe', '')
 return redis.call('PEXPIRE', KEYS[1], ARGV[1])
 ";
+
+/// Counts requests of the last 60 seconds, in one field for each second. KEYS: requests. ARGV: second, most, wanted.
+/// Returns how many of the wanted ones are counted, and the seconds until there is room for another one. The clocks of
+/// hosts may differ by a moment, so a second ahead counts too.
+pub(super) const COUNT_REQUESTS: &str = "
+local now, most, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local fields = {}
+for slot = 0, 59 do fields[slot + 1] = slot end
+local kept = redis.call('HMGET', KEYS[1], unpack(fields))
+local used, counts = 0, {}
+for slot = 0, 59 do
+  local second, count = string.match(kept[slot + 1] or '', '^(%d+) (%d+)$')
+  local age = second and now - tonumber(second)
+  if age and age < 60 and age > -60 then
+    counts[age] = (counts[age] or 0) + tonumber(count)
+    used = used + tonumber(count)
+  end
+end
+local granted = math.min(wanted, math.max(0, most - used))
+if granted > 0 then
+  local count = string.format('%.0f', (counts[0] or 0) + granted)
+  redis.call('HSET', KEYS[1], now % 60, ARGV[1] .. ' ' .. count)
+  redis.call('PEXPIRE', KEYS[1], 120000)
+  counts[0] = (counts[0] or 0) + granted
+end
+local left, wait = used + granted, 0
+for age = 59, -59, -1 do
+  if left < most then break end
+  left = left - (counts[age] or 0)
+  wait = 60 - age
+end
+return {granted, wait}
+";
+
+/// Takes one request back. KEYS: requests. ARGV: second.
+pub(super) const GIVE_REQUEST_BACK: &str = "
+local slot = tonumber(ARGV[1]) % 60
+local second, count = string.match(redis.call('HGET', KEYS[1], slot) or '', '^(%d+) (%d+)$')
+if second ~= ARGV[1] or tonumber(count) < 1 then return 0 end
+redis.call('HSET', KEYS[1], slot, second .. ' ' .. string.format('%.0f', tonumber(count) - 1))
+return 1
+";
