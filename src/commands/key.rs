@@ -13,7 +13,7 @@ pub(crate) fn run(files: &Files, name: &str) -> Done {
     let key = Secret::new(format!("{KEY_PREFIX}{}", *random));
     say_out(&format!(
         "{}\n\n# The line above is the key, which is shown this once. Its entry in settings.auth.keys{}:\n  - {{ name: \"{name}\", \
-         key_sha256: \"{}\" }}",
+         key_sha256: \"{}\" }}\n",
         key.expose(),
         if is_on { "" } else { ", with settings.auth.enabled: true" },
         key.hash()

@@ -481,6 +481,7 @@ fn a_new_key_is_printed_with_an_entry_that_lets_it_in() {
     let key = printed.lines().next().unwrap();
     assert!(key.starts_with("et_") && key.len() == 46, "{printed}");
     assert_eq!(printed.matches(key).count(), 1, "{printed}");
+    assert!(printed.ends_with(" }\n"), "the prompt of a shell stood on the last line: {printed}");
     let entry = printed.lines().last().unwrap();
     assert_ne!(made(&["key", "ci"]).1.lines().next(), Some(key), "each one is another");
     write(&format!("  {entry}\n"));
@@ -488,6 +489,10 @@ fn a_new_key_is_printed_with_an_entry_that_lets_it_in() {
     assert_eq!(ask(binary.address(), post(&format!("/v1/x?key={key}"), "{}")).status, 200);
     binary.wait_for("POST /v1/x -> 200 from P, key ci, ");
     assert_eq!(ask(binary.address(), post("/v1/x?key=et_other", "{}")).status, 401);
+    // The log holds no key, wherever it stood.
+    assert_eq!(ask(binary.address(), post(&format!("/{key}/v1/x?key={key}"), "{}")).status, 400);
+    binary.wait_for("POST /[key] -> 400");
+    assert!(binary.lines().iter().all(|line| !line.contains(key)), "{:?}", binary.lines());
     // The name is taken now.
     let (code, printed, told) = made(&["key", "ci"]);
     assert_eq!((code, printed.as_str()), (Some(1), ""));
