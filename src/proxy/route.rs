@@ -199,9 +199,9 @@ pub(crate) fn explain(config: &Config) -> Vec<String> {
 /// `A, then B (as other-name)`; `A or B` if the strategy chooses between equals.
 fn in_words(config: &Config, candidates: &[Candidate<'_, ProviderConfig>]) -> String {
     let mut words = String::new();
+    let shares = config.settings.selection_strategy != SelectionStrategy::Priority;
     for (index, one) in candidates.iter().enumerate() {
         let is_equal = index > 0 && candidates[index - 1].priority == one.priority;
-        let shares = config.settings.selection_strategy != SelectionStrategy::Priority;
         words.push_str(match index {
             0 => "",
             _ if is_equal && shares => " or ",
@@ -210,6 +210,9 @@ fn in_words(config: &Config, candidates: &[Candidate<'_, ProviderConfig>]) -> St
         words.push_str(&one.provider.name);
         if let Some(model) = &one.model {
             words.extend([" (as ", model, ")"]);
+        }
+        if shares && one.provider.weight > 1 {
+            words.extend([" (weight ", &one.provider.weight.to_string(), ")"]);
         }
     }
     words

@@ -204,3 +204,23 @@ fn hashes_are_the_same_for_ever() {
         "9b3e5f20f7245d6e20de05019b77c9fa2d4b9230405b29bf359a3fae85f5853c"
     );
 }
+
+/// Bodies with bytes changed, taken out and doubled: whatever a client sends, nothing panics.
+#[test]
+fn any_bytes_are_read() {
+    let mut rng = fastrand::Rng::with_seed(21);
+    for round in 0..20_000 {
+        let mut body = [CLAUDE_CODE, CODEX][round % 2].as_bytes().to_vec();
+        for _ in 0..rng.usize(1..4) {
+            let at = rng.usize(..body.len());
+            match rng.u8(..4) {
+                0 => body[at] = rng.choice(*b"\"\\{}[]:, \0x").unwrap(),
+                1 => drop(body.remove(at)),
+                2 => body.insert(at, body[at]),
+                _ => body.truncate(at.max(4)),
+            }
+        }
+        let _ = conversation(&Headers::new(), Some(&body));
+        let _ = is_told(&Headers::new(), &body);
+    }
+}

@@ -177,6 +177,13 @@ model_routes:
     let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let explained: Vec<_> = explained.iter().map(|line| squeezed(line)).collect();
     assert_eq!(explained, expected.map(squeezed));
+    let weighted = "settings: {selection_strategy: sticky}
+providers:
+  - {name: A, type: openai, base_url: 'http://x', auth_type: none, weight: 3}
+  - {name: B, type: openai, base_url: 'http://x', auth_type: none}
+";
+    let explained = explain(&config(weighted));
+    assert!(explained[1].ends_with("  A (weight 3) or B"), "{explained:?}");
 }
 
 #[test]
