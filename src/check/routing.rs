@@ -132,6 +132,8 @@ impl<'a> Asked<'a> {
         let api = path.and_then(|path| api_of(path_of(path), &Headers::new()));
         let found = |rights| candidates(self.table(rights), || api, name);
         let matching = name.and_then(|name| route::matching(self.table(Rights::default()), name));
+        let off = name.and_then(|name| route::first_matching(self.table(Rights::default()), name));
+        let off = off.filter(|_| matching.is_none());
         let is_alone = route::only_enabled(&self.config.providers).is_some();
         let how = match (matching, api) {
             (Some(route), _) => format!("by the route '{}'", route.pattern),
@@ -151,7 +153,9 @@ impl<'a> Asked<'a> {
             }
             (None, None) => "the request belongs to no API that evertoken knows".to_owned(),
         };
-        let title = format!("{}, {how}:", self.title(path));
+        let off = off
+            .map(|route| format!(" (the providers of the route '{}' are disabled)", route.pattern));
+        let title = format!("{}, {how}{}:", self.title(path), off.unwrap_or_default());
         let meant = found(Rights::default()).unwrap_or_default();
         let meant: Vec<_> = meant.iter().map(|one| one.provider.slug.as_str()).collect();
         self.tell(title, found(self.rights), &meant, &others, answer);

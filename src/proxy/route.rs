@@ -103,12 +103,17 @@ fn meant<'a, P: AsRef<ProviderConfig>>(
     if by_type.is_empty() { Err(no_provider(table.providers, api)) } else { Ok(by_type) }
 }
 
+/// The first route whose pattern matches `model`.
+pub(crate) fn first_matching<'a, P>(table: Table<'a, P>, model: &str) -> Option<&'a ModelRoute> {
+    table.model_routes.iter().find(|route| matches(&route.pattern, model))
+}
+
 /// The route of `model`: the first one whose pattern matches it, if one of its providers is enabled.
 pub(crate) fn matching<'a, P: AsRef<ProviderConfig>>(
     table: Table<'a, P>,
     model: &str,
 ) -> Option<&'a ModelRoute> {
-    let route = table.model_routes.iter().find(|route| matches(&route.pattern, model))?;
+    let route = first_matching(table, model)?;
     let mut providers = route.candidates.iter().map(|one| table.providers[one.provider].as_ref());
     providers.any(|one| one.enabled).then_some(route)
 }

@@ -14,7 +14,7 @@ providers:
 const ROUTES: &str = "
 model_routes:
   '*haiku*': [{provider: Local, model: qwen, priority: 2}, {provider: Work, priority: 1}, {provider: Home, priority: 1}]
-  '*': [{provider: Old}]
+  'old-*': [{provider: Old}]
 ";
 const KEYS: &str = "auth: {enabled: true, api_key: abc, keys: [{name: ci, key_env: CI, providers: [home, codex]}]}";
 
@@ -128,6 +128,18 @@ fn by_the_api_of_each_path() {
     );
     let (lines, _) = told(&config, "m /v1/models");
     assert!(lines.last().unwrap().contains("GET"), "{lines:?}");
+}
+
+#[test]
+fn a_route_whose_providers_are_disabled_is_named() {
+    let config = of("", ROUTES, PROVIDERS);
+    let (lines, is_served) = told(&config, "old-1 /v1/messages");
+    assert_eq!(
+        lines[0],
+        "A request for the model 'old-1' to /v1/messages, by its API, anthropic (the providers of the route 'old-*' are \
+         disabled):"
+    );
+    assert!(is_served);
 }
 
 #[test]
