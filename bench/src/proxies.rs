@@ -53,7 +53,7 @@ impl Kind {
         }
     }
 
-    fn program(self) -> Outcome<PathBuf> {
+    pub(crate) fn program(self) -> Outcome<PathBuf> {
         match self {
             Self::Direct => Err("there is no program between".into()),
             Self::Relay => Ok(std::env::current_exe()?),
