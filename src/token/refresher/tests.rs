@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, TryRecvError, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, select, unbounded};
 use fastrand::Rng;
 
 use super::*;
@@ -137,6 +137,18 @@ impl Asleep {
             sleeps_ms = self.sleeps_or_waits_for_lock_after(0);
         }
         sleeps_ms
+    }
+
+    /// Waits until the issuer is asked, and skips waits for a lock.
+    fn until_asked(&self, asked: &Receiver<()>) {
+        loop {
+            select! {
+                recv(asked) -> _ => return,
+                // It fires, since it is dropped.
+                recv(self.sleeps) -> sleep => drop(sleep.unwrap()),
+                default(PATIENCE) => panic!("the issuer is not asked"),
+            }
+        }
     }
 
     fn sleeps_or_waits_for_lock_after(&mut self, passed_ms: u64) -> u64 {
@@ -415,7 +427,7 @@ fn an_order_that_comes_after_a_reload_does_not_join_a_refresh_from_before_it() {
         let body = br#"{"access_token":"a","expires_in":3600}"#.to_vec();
         Ok(TokenAnswer { status: 200, headers: Headers::new(), body, said: None })
     });
-    asked.recv_timeout(PATIENCE).unwrap();
+    asleep.until_asked(&asked);
     let config = AutoRefresh { scope: Some("more".into()), ..grant::tests::config() };
     let folder = asleep.folder.path();
     let setup = setup(folder, config, (&asleep.clock, &asleep.store), &asleep.going_to_sleep, send);
@@ -423,7 +435,7 @@ fn an_order_that_comes_after_a_reload_does_not_join_a_refresh_from_before_it() {
     asleep.refresher.change(change);
     let order = asleep.refresher.inbox().force();
     release.send(()).unwrap();
-    asked.recv_timeout(PATIENCE).unwrap();
+    asleep.until_asked(&asked);
     assert_eq!(order.try_recv(), Err(TryRecvError::Empty), "it is not answered yet");
     release.send(()).unwrap();
     assert_eq!(order.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
