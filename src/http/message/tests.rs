@@ -36,7 +36,7 @@ fn fields_by_their_places_are_those_that_were_pushed() {
 
 #[test]
 fn plain_bytes_are_counted_up_to_the_first_that_is_not() {
-    for length in [0, 1, 15, 16, 17, 32, 100] {
+    for length in [0, 1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 100] {
         let mut bytes = vec![b'x'; length];
         assert_eq!(plain_prefix(&bytes), length);
         for bad in [0, b'\r', b'\n', 0x1f, 0x7f] {
