@@ -16,6 +16,8 @@ use crate::proxy::state::Proxy;
 
 /// Methods that start no work of a model, without a body.
 const READING_METHODS: [&str; 4] = ["GET", "HEAD", "DELETE", "OPTIONS"];
+/// Media types of forms.
+const FORMS: [&str; 2] = ["multipart/", "application/x-www-form-urlencoded"];
 /// The parameter of a query that names a model.
 const MODEL_PARAMETER: &str = "model";
 
@@ -96,13 +98,19 @@ fn asks_body(rights: Rights<'_>, head: &RequestHead, target: &str) -> Result<boo
 }
 
 fn check_body(rights: Rights<'_>, head: &RequestHead, plain: &[u8]) -> Result<(), Refusal> {
-    // Such a body may begin like a JSON object.
-    let is_form = |kind: &[u8]| {
-        let kind = kind.to_ascii_lowercase();
-        kind.starts_with(b"multipart/") || kind.starts_with(b"application/x-www-form-urlencoded")
-    };
-    if head.headers.all("content-type").any(is_form) {
-        return Err(rights.refusal("may not send a form, whose model is not looked for"));
+    for kind in head.headers.all("content-type") {
+        let kind = String::from_utf8_lossy(kind).to_ascii_lowercase();
+        // Such a body may begin like a JSON object.
+        if FORMS.iter().any(|form| kind.starts_with(form)) {
+            return Err(rights.refusal("may not send a form, whose model is not looked for"));
+        }
+        // Another charset could spell another key `model`.
+        let charset = kind.split_once("charset=").map(|(_, name)| name.trim_matches([' ', '"']));
+        if charset.is_some_and(|name| !name.starts_with("utf-8") && !name.starts_with("utf8")) {
+            return Err(
+                rights.refusal("may not send a body in the charset that it names, but in UTF-8")
+            );
+        }
     }
     let names = model::all(plain);
     let names = names.ok_or_else(|| {

@@ -222,6 +222,11 @@ fn no_body_that_is_hard_to_read_hides_a_model_from_the_limits_of_a_key() {
         ("Content-Encoding: gzip, gzip\r\n", gzip(&gzip(good)), "can't be read"),
         ("", gzip(good), "no whole JSON object"),
         ("Content-Type: multipart/form-data; boundary=x\r\n", good.to_vec(), "a form"),
+        (
+            "Content-Type: application/json; Charset=\"utf-7\"\r\n",
+            br#"{"model":"small-1","+AG0-odel":"big"}"#.to_vec(),
+            "in the charset",
+        ),
     ] {
         assert_refused(&ask(fields, &body), part);
     }
