@@ -19,9 +19,11 @@ mod check;
 mod keys;
 mod login;
 mod tools;
+mod usage;
 mod values;
 
 pub(crate) use tools::TokenFormat;
+pub(crate) use usage::UsageOptions;
 
 pub(crate) use login::DiscoverOptions;
 
@@ -130,6 +132,13 @@ pub enum Command {
         /// The key's name.
         name: String,
     },
+    /// Print the tokens that answers reported.
+    Usage {
+        /// The files that it reads.
+        files: Files,
+        /// The days, the rows and the form of the output.
+        options: UsageOptions,
+    },
     /// Print this text.
     Print(String),
 }
@@ -218,6 +227,7 @@ pub fn definition() -> clap::Command {
         .subcommand(tools::exec_command())
         .subcommand(keys::definition())
         .subcommand(status_command())
+        .subcommand(usage::usage_command())
 }
 
 fn status_command() -> clap::Command {
@@ -369,6 +379,7 @@ fn command(matches: &ArgMatches) -> Command {
         "token" => tools::token(matches),
         "exec" => tools::exec(matches),
         "key" => keys::key(matches),
+        "usage" => usage::usage(matches),
         "status" => Command::Status {
             config: matches.get_one("config").cloned(),
             url: matches.get_one("url").cloned(),

@@ -26,6 +26,7 @@ mod status;
 mod token;
 mod token_format;
 mod unset;
+mod usage;
 
 /// Runs the command that `arguments` ask for, without the program's own name; its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -57,6 +58,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Done {
             exec::run(&files, provider.as_deref(), &variables, &command)
         }
         Ok(Command::Key { files, name }) => key::run(&files, &name),
+        Ok(Command::Usage { files, options }) => usage::run(&files, options),
         Ok(Command::Print(text)) => {
             say_out(&text);
             Ok(())

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::report::usage::UsageReport;
 use crate::report::words::time;
 use crate::shared::health::StoreReport;
 use crate::token::history::RefreshStatus;
@@ -10,6 +11,8 @@ use crate::token::waiting::Waiting;
 
 pub(crate) mod advice;
 pub(crate) mod html;
+pub(crate) mod listing;
+pub(crate) mod usage;
 pub(crate) mod words;
 
 /// The status of everything. The JSON keys are the field names; times are RFC 3339 UTC.
@@ -33,6 +36,9 @@ pub(crate) struct Report {
     /// The last reload, if it failed; None if it succeeded, and before the first.
     #[serde(default)]
     pub failed_reload: Option<FailedReload>,
+    /// The tokens of the last days; None if they are not counted.
+    #[serde(default)]
+    pub usage: Option<UsageReport>,
     /// The providers, in the order of the configuration.
     pub providers: Vec<ProviderReport>,
 }
@@ -313,6 +319,7 @@ mod tests {
                 ready: true,
                 token_store: None,
                 failed_reload: None,
+                usage: None,
                 providers: vec![provider],
             }
         };
@@ -340,6 +347,7 @@ mod tests {
                 ready: true,
                 token_store: None,
                 failed_reload: None,
+                usage: None,
                 providers: providers.collect(),
             };
             report.summary()

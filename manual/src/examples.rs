@@ -118,6 +118,19 @@ pub(crate) const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
+        "usage",
+        &[
+            (
+                "evertoken usage --by key",
+                "Prints the tokens of the last 30 days for each key of clients.",
+            ),
+            (
+                "evertoken usage --since 2026-11-01 --csv",
+                "Prints those since 1 November by provider, model and key, for a spreadsheet.",
+            ),
+        ],
+    ),
+    (
         "status",
         &[
             (

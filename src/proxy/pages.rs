@@ -25,6 +25,7 @@ mod html;
 mod quota;
 mod status;
 pub(crate) mod token;
+mod usage;
 
 /// The longest wait of `POST /-/refresh/<slug>` for the outcome.
 const REFRESH_WAIT: Duration = Duration::from_secs(40);

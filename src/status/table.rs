@@ -272,6 +272,7 @@ mod tests {
             ready: false,
             token_store: None,
             failed_reload: None,
+            usage: None,
             providers,
         }
     }

@@ -201,7 +201,6 @@ impl Ledger {
     }
 
     /// The counts of today and the six days before, all hosts included: the newest first.
-    #[cfg_attr(not(test), expect(dead_code, reason = "limits and the page come next"))]
     pub(crate) fn shown_days(&self) -> Vec<(Day, Table)> {
         let today = Day::of(self.clock.wall());
         let state = self.state();

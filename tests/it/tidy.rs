@@ -69,7 +69,7 @@ fn each_library_is_known_in_one_place() {
         holding("clap::"),
         [
             "src/cli.rs", "src/cli/check.rs", "src/cli/keys.rs", "src/cli/login.rs",
-            "src/cli/tools.rs"
+            "src/cli/tools.rs", "src/cli/usage.rs"
         ]
     );
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);

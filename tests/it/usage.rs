@@ -5,6 +5,7 @@ use std::path::Path;
 use evertoken::testing::{Clock, Moment, Timestamp};
 use serde_json::Value;
 
+use crate::support::binary::{run, text};
 use crate::support::client::{Client, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Seen};
@@ -243,4 +244,92 @@ fn a_reload_turns_it_on_and_off() {
             eventually("it is counted", || tokens(&proxy, &[]) == expected);
         }
     }
+}
+
+/// A folder with a configuration and the usage of two days.
+fn counted() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "settings: {state_dir: state, auth: {enabled: true, api_key_env: NOT_HERE}}\nproviders:\n  - {name: P, type: \
+                  generic, base_url: 'http://127.0.0.1:9', auth_value_env: NOT_HERE_EITHER}\n";
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    std::fs::create_dir_all(folder.path().join("state/usage")).unwrap();
+    for (day, input) in [("2026-11-01", 1000), ("2026-11-02", 234)] {
+        let text = format!(
+            "{{\"version\":1,\"day\":\"{day}\",\"rows\":[{{\"provider\":\"P\",\"model\":\"m\",\"key\":\"ci\",\"counts\":\
+             {{\"requests\":1,\"input\":{input}}}}}]}}"
+        );
+        let path = folder.path().join(format!("state/usage/{day}.json"));
+        std::fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// The exit code, stdout and stderr of `evertoken usage`.
+fn printed(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let output = run(folder, &[&["usage"], arguments].concat(), &[]);
+    let code = output.status.code().unwrap();
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_command_adds_up_days_without_the_variables_of_the_service() {
+    let folder = counted();
+    let since = ["--since", "2026-11-01"];
+    let (code, out, err) = printed(folder.path(), &since);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("\nP         m      ci          2  1,234 "), "{out}");
+    let (_, out, _) = printed(folder.path(), &[&since[..], &["--by", "model", "--csv"]].concat());
+    let names = "model,requests,input,cache_read,cache_write,output,unknown,cut";
+    assert_eq!(out, format!("{names}\nm,2,1234,0,0,0,0,0\n"));
+    let (_, out, _) = printed(folder.path(), &["--since", "2026-11-02", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["rows"][0]["key"], &json["total"]["input"]), (&"ci".into(), &234.into()));
+    let (code, out, _) = printed(folder.path(), &["--since", "2999-01-01"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("None were counted."), "{out}");
+}
+
+#[test]
+fn the_command_says_what_is_wrong() {
+    let folder = counted();
+    for wrong in ["2026-13-01", "yesterday", "11/01/2026", ""] {
+        let (code, _, err) = printed(folder.path(), &["--since", wrong]);
+        assert_eq!(code, 2, "{err}");
+        assert!(err.contains("it is not a date such as 2026-11-01"), "{err}");
+    }
+    let (code, _, err) = printed(folder.path(), &["--by", "color"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("provider, model, key, day"), "{err}");
+    assert_eq!(printed(folder.path(), &["--json", "--csv"]).0, 2);
+    assert_eq!(printed(folder.path(), &["--config", "none.yaml"]).0, 78);
+    let day = folder.path().join("state/usage/2026-11-02.json");
+    std::fs::write(day, "{").unwrap();
+    let (code, _, err) = printed(folder.path(), &["--since", "2026-11-01"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("2026-11-02.json holds no counts"), "{err}");
+}
+
+#[test]
+fn the_page_and_the_status_show_today_and_seven_days_by_model() {
+    let peer = provider();
+    let proxy =
+        TestProxy::builder().provider("P", "generic", &peer.url(), "auth_value: fixed").start();
+    assert!(proxy.ask(get("/-/")).body.contains("None in the last 7 days"));
+    assert_eq!(proxy.ask(post("/v1/messages", "{}")).status, 200);
+    let usage = &proxy.ask(get("/-/status")).json()["usage"];
+    assert_eq!(usage["today"]["cache_write"], 2);
+    assert_eq!(usage["last_7_days"]["requests"], 1);
+    assert_eq!(
+        (&usage["models"][0]["model"], &usage["models"][0]["today"]["output"]),
+        (&"claude".into(), &20.into())
+    );
+    let page = proxy.ask(get("/-/")).body;
+    assert!(
+        page.contains("<th scope=\"row\">claude</th><td>13</td><td>7 %</td><td>20</td>"),
+        "{page}"
+    );
+    let off = TestProxy::builder().settings("usage: false");
+    let off = off.provider("P", "generic", &peer.url(), "auth_value: fixed").start();
+    assert!(!off.ask(get("/-/")).body.contains("Tokens of answers"));
+    assert!(off.ask(get("/-/status")).json()["usage"].is_null());
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::clock::Timestamp;
 use crate::config::slug::in_path;
-use crate::proxy::pages::{chart, quota};
+use crate::proxy::pages::{chart, quota, usage};
 use crate::report::html::Text;
 use crate::report::words::{count, duration, millis, time, until};
 use crate::report::{CredentialKind, ProviderReport, Report, State, TokenReport};
@@ -34,6 +34,7 @@ pub(super) fn render(report: &Report) -> String {
         ("{reload}", failed_reload(report)),
         ("{store}", store(report)),
         ("{providers}", providers),
+        ("{usage}", usage::section(report.usage.as_ref())),
     ];
     // In one pass over the page, so that no inserted text is taken for a field.
     let mut page = String::new();

@@ -9,6 +9,7 @@ use crate::proxy::cooldown::Cooldown;
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::report::advice::{Commands, advice, login_again};
+use crate::report::usage::UsageReport;
 use crate::report::{
     CredentialKind, ProviderReport, RefreshTokenReport, Report, RequestsReport, RestingModelReport,
     State, TokenReport, WindowReport,
@@ -30,6 +31,7 @@ pub(super) fn report(proxy: &Proxy) -> Report {
         ready: all().all(|(one, posting)| !one.config.enabled || one.source.has_one(&posting, now)),
         token_store: proxy.store_health.as_ref().map(|health| health.report()),
         failed_reload: proxy.last_reload.failed(),
+        usage: proxy.usage.as_ref().map(|ledger| UsageReport::of(&ledger.shown_days())),
         providers: all()
             .map(|(provider, posting)| provider_report(proxy, provider, &posting, now))
             .collect(),

@@ -119,7 +119,8 @@ impl Stage {
             if seen.line.contains("limited") {
                 answer(429, "slow down")
             } else {
-                answer(200, "fine")
+                let usage = "{\"model\":\"claude-sonnet-4-5-20250929\",\"usage\":{\"input_tokens\":12345678,\"output_tokens\":2345678}}";
+                answer(200, usage).replacen("\r\n", "\r\ncontent-type: application/json\r\n", 1)
             }
         });
         let api = provider.url();
@@ -194,7 +195,8 @@ impl Stage {
             self.refresh(slugs[1]);
         }
         for _ in 0..40 {
-            assert_eq!(self.proxy.ask(get("/to/claude-code-official/v1/messages")).status, 200);
+            let asked = post("/to/claude-code-official/v1/messages", "{}");
+            assert_eq!(self.proxy.ask(asked).status, 200);
         }
         assert_eq!(self.proxy.ask(get("/to/cooling/limited")).status, 429);
         for (slug, state) in

@@ -14,6 +14,7 @@ fn report(provider: ProviderReport) -> Report {
         ready: true,
         token_store: None,
         failed_reload: None,
+        usage: None,
         providers: vec![provider],
     }
 }
