@@ -22,3 +22,4 @@ pub(crate) mod keeper;
 pub(crate) mod lease;
 pub(crate) mod requests;
 pub(crate) mod seal;
+pub(crate) mod tallies;

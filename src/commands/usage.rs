@@ -37,7 +37,7 @@ pub(crate) fn run(files: &Files, options: UsageOptions) -> Done {
     let mut read = Vec::new();
     for day in days.days().map_err(|error| unreadable(&error))? {
         if day >= since {
-            read.push((day, days.read(day).map_err(|error| unreadable(&error))?));
+            read.push((day, days.read(day).map_err(|error| unreadable(&error))?.all()));
         }
     }
     if !config.settings.usage {

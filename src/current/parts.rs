@@ -88,8 +88,17 @@ impl Parts {
         }
     }
 
-    /// The counts of tokens for a proxy with `settings`; None if they are off.
+    /// The counts of tokens for a proxy with `settings`; None if they are off. Hosts with a token store share them.
     pub(super) fn usage(&mut self, settings: &Settings) -> Option<Arc<Ledger>> {
+        let ledger = self.ledger(settings);
+        if let Some(keeper) = &self.keeper {
+            let name = random_name(&mut self.environment.rng);
+            keeper.counts.set(ledger.as_ref().map(|ledger| Ledger::shared_counts(ledger, name)));
+        }
+        ledger
+    }
+
+    fn ledger(&mut self, settings: &Settings) -> Option<Arc<Ledger>> {
         if !settings.usage {
             return None;
         }

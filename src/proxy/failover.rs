@@ -147,7 +147,7 @@ pub(super) fn forward<'p>(
                 if answered.is_unseen {
                     look_in_passing(proxy, &outgoing, &mut answered, reply);
                 }
-                meter::note_asked_model(proxy, &answered.answer.head, sent, record);
+                meter::note_asked_model(proxy, request.head, &answered.answer.head, sent, record);
                 drop((renamed, body));
                 return pass_on(proxy, request.head, answered, reply, record);
             }
@@ -163,7 +163,7 @@ pub(super) fn forward<'p>(
     match (kept, refused) {
         (Some(mut answered), _) => {
             record.provider = Some(answered.provider);
-            meter::note_asked_model(proxy, &answered.answer.head, &body, record);
+            meter::note_asked_model(proxy, request.head, &answered.answer.head, &body, record);
             drop(body);
             begin(proxy, request.head, &mut answered, reply, record, stopwatch);
             pass_on(proxy, request.head, answered, reply, record)

@@ -23,11 +23,18 @@ fn asked_model(sent: &TakenBody) -> Option<String> {
 /// Notes the model that was asked, if the answer with `head` may not name one.
 pub(super) fn note_asked_model(
     proxy: &Proxy,
+    asked: &RequestHead,
     head: &ResponseHead,
     sent: &TakenBody,
     record: &mut RequestRecord<'_>,
 ) {
-    if proxy.usage.is_some() && (head.status != 200 || head.headers.contains("content-encoding")) {
+    // An answer of the Responses API repeats long instructions before its model.
+    let may_not_name_it = || {
+        head.status != 200
+            || head.headers.contains("content-encoding")
+            || asked.path().ends_with("/responses")
+    };
+    if proxy.usage.is_some() && may_not_name_it() {
         record.asked_model = asked_model(sent);
     }
 }

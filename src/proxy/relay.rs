@@ -27,7 +27,7 @@ pub(crate) fn relay(from: &mut dyn Pieces, to: &mut Reply<'_>, observer: &mut Ob
         let (written, is_last) = match from.piece() {
             Ok(Piece { bytes, is_last }) => {
                 let written = if is_last { to.last_piece(bytes) } else { to.piece(bytes) };
-                observer.see(bytes);
+                observer.see(bytes, is_last);
                 (written, is_last)
             }
             // The client sees the pieces that came, and that the body was cut.

@@ -175,6 +175,11 @@ impl<'a> Reply<'a> {
 
     /// Writes the held head and then `parts`, as one.
     fn write(&mut self, [start, bytes, end]: [&[u8]; 3]) -> io::Result<()> {
+        if self.held_head.is_empty() {
+            // Most pieces of a stream.
+            write_all(self.out, &mut [start, bytes, end].map(IoSlice::new))?;
+            return self.out.flush();
+        }
         let head = std::mem::take(&mut self.held_head);
         let mut parts = [&head, start, bytes, end].map(IoSlice::new);
         let outcome = write_all(self.out, &mut parts).and_then(|()| self.out.flush());
@@ -203,6 +208,17 @@ impl<'a> Reply<'a> {
 
 /// Writes all of `parts`, in as few writes as the writer allows.
 fn write_all(out: &mut dyn Write, mut parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    if length == 0 {
+        return Ok(());
+    }
+    // Mostly it takes everything at once.
+    match out.write_vectored(parts) {
+        Ok(count) if count == length => return Ok(()),
+        Ok(count) => IoSlice::advance_slices(&mut parts, count),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        Err(error) => return Err(error),
+    }
     // Empty parts at the start would look like a write of nothing.
     IoSlice::advance_slices(&mut parts, 0);
     while !parts.is_empty() {

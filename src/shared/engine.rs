@@ -5,8 +5,8 @@
 //! For each provider there is a hash `<prefix>token:<slug>` (`fence`: the highest fencing number given out; `by`,
 //! `generation`, `record`: the newest record), a lease `<prefix>lease:<slug>` that names its holder, a key
 //! `<prefix>cooldown:<slug>` that lasts as long as the cooldown, `<prefix>cooldown:<slug>:<number>` with the name of a
-//! model, for as long as it rests, and `<prefix>quota:<slug>` with what is left of its quota. Changes are published on
-//! `<prefix>news`. Each atomic
+//! model, for as long as it rests, and `<prefix>quota:<slug>` with what is left of its quota. A hash
+//! `<prefix>tally:<name>` has what each host counted. Changes are published on `<prefix>news`. Each atomic
 //! step is one script.
 
 use std::time::Duration;
@@ -26,6 +26,7 @@ mod client;
 mod news;
 mod reply;
 mod scripts;
+mod tallies;
 #[cfg_attr(
     not(any(feature = "redis", test)),
     expect(dead_code, reason = "without a client nothing answers")
@@ -36,7 +37,8 @@ use client::{Hearing, Link};
 pub use news::News;
 use reply::EngineReply;
 pub use reply::StoreError;
-use scripts::{COUNT_REQUESTS, GIVE_REQUEST_BACK, PROBE, RELEASE, RENEW, TAKE, WRITE};
+use scripts::{COUNT_REQUESTS, EXCHANGE, GIVE_REQUEST_BACK, PROBE, RELEASE, RENEW, TAKE, WRITE};
+pub(crate) use tallies::{Tallies, Tally};
 
 /// The time for which an unwritten record is kept: 90 days. Every host has its own copy.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
@@ -168,6 +170,23 @@ impl Line {
         }
         let news = format!("c {} {ms} {from}", names.slug);
         self.link.ask(&["PUBLISH", &names.news(), &news]).map(drop)
+    }
+
+    /// Writes the tally `own` of `host`, and reads those of all hosts under its name if the sum of their versions is
+    /// not `known_sum`.
+    pub(crate) fn exchange(
+        &mut self,
+        prefix: &str,
+        host: &str,
+        own: &Tally,
+        known_sum: u64,
+    ) -> Result<Tallies, StoreError> {
+        let key = format!("{prefix}tally:{}", own.name);
+        let numbers = [own.version, own.kept_ms, known_sum];
+        let [version, kept, known] = numbers.map(|number| number.to_string());
+        let arguments = [&key, host, &version, &own.text, &kept, &known];
+        let reply = self.link.ask(&[&["EVAL", EXCHANGE, "1"], &arguments[..]].concat())?;
+        Tallies::of(&reply)
     }
 
     /// The rest of a provider's cooldown, in milliseconds.

@@ -16,6 +16,7 @@ use crate::shared::chain::Held;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line, Names, News, StoreError, Subscription};
 use crate::shared::health::{Finder, Health, Use};
+use crate::shared::tallies::{Exchange, SharedParts};
 use crate::thread::{self, Thread};
 
 /// A TLS handshake needs more stack than a forwarding worker has.
@@ -24,6 +25,8 @@ const STACK_BYTES: usize = 256 * 1024;
 const LISTEN: Duration = Duration::from_millis(100);
 /// The time between two looks at the records, regardless of messages.
 const POLL_MS: u64 = 500;
+/// The time between two exchanges of counts.
+const EXCHANGE_MS: u64 = 1_000;
 /// The wait before the next try to connect.
 const RETRY: Duration = Duration::from_millis(500);
 /// The time between two checks that the server accepts writes, because a refresh that is due in an hour would find
@@ -97,6 +100,8 @@ pub(crate) struct Keeper {
     pub store: SharedStore,
     /// The store's health, also for others who find it in trouble.
     pub health: Arc<Health>,
+    /// The counts that are shared.
+    pub counts: SharedParts,
     members: Members,
     cooldowns: Sender<ToldCooldown>,
     // Closed before the thread is joined.
@@ -109,7 +114,7 @@ impl Keeper {
     pub(crate) fn start(store: &SharedStore, instance: String, clock: Clock) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
-        let members = Members::default();
+        let (members, counts) = <(Members, SharedParts)>::default();
         let health = Arc::new(Health::new(store));
         let work = KeeperThread {
             store: store.clone(),
@@ -117,13 +122,14 @@ impl Keeper {
             instance,
             clock,
             members: members.clone(),
+            counts: counts.clone(),
             told,
             stopped,
             was_there: false,
         };
         let thread = thread::spawn("token-store", STACK_BYTES, move || work.run())?;
         let (store, stop) = (store.clone(), Some(stop));
-        Ok(Self { store, health, members, cooldowns, stop, _thread: thread })
+        Ok(Self { store, health, counts, members, cooldowns, stop, _thread: thread })
     }
 
     /// Adds `member` from the next poll on; it replaces the one with its key.
@@ -162,6 +168,7 @@ struct KeeperThread {
     instance: String,
     clock: Clock,
     members: Members,
+    counts: SharedParts,
     told: Receiver<ToldCooldown>,
     stopped: Receiver<()>,
     was_there: bool,
@@ -175,6 +182,8 @@ struct Session<'a> {
     marks: HashMap<u64, Mark>,
     polled: Option<Moment>,
     inspected: Option<Moment>,
+    exchange: Exchange,
+    exchanged: Option<Moment>,
     /// It refused writes at the last inspection.
     is_unwritable: bool,
 }
@@ -205,6 +214,8 @@ impl KeeperThread {
             marks: HashMap::new(),
             polled: None,
             inspected: None,
+            exchange: Exchange::default(),
+            exchanged: None,
             is_unwritable: false,
         };
         loop {
@@ -216,6 +227,7 @@ impl KeeperThread {
             self.poll_when_due(&mut session)?;
             self.renew(&mut session.line)?;
             self.tell(&mut session.line)?;
+            self.exchange_when_due(&mut session)?;
             self.listen(&mut session)?;
         }
     }
@@ -322,6 +334,16 @@ impl KeeperThread {
             }
         }
         Ok(())
+    }
+
+    /// Shares counts with the other hosts.
+    fn exchange_when_due(&self, session: &mut Session<'_>) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        if session.exchanged.is_some_and(|last| !has_passed(EXCHANGE_MS, last, now)) {
+            return Ok(());
+        }
+        session.exchanged = Some(now);
+        session.exchange.run(&self.counts, &self.store.prefix, &mut session.line)
     }
 
     /// Compares clocks, and checks that the server accepts writes. If it does not, the session continues, because

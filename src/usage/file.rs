@@ -26,6 +26,8 @@ const NEWER_MIN: usize = 7;
 const FOLDER: &str = "usage";
 /// The largest file that is read.
 const FILE_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// The file with this folder's name among the hosts.
+const HOST_FILE: &str = "host";
 const VERSION: u64 = 1;
 const SUFFIX: &str = ".json";
 
@@ -35,6 +37,43 @@ struct Content {
     version: u64,
     day: String,
     rows: Table,
+    /// The counts of other hosts with the same token store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<HostRows>,
+}
+
+/// The counts of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostRows {
+    pub host: String,
+    pub rows: Table,
+}
+
+/// The counts of a day: those of this state folder, and those of other hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DayRows {
+    pub own: Table,
+    pub hosts: Vec<HostRows>,
+}
+
+impl DayRows {
+    /// The sum of all.
+    pub(crate) fn all(&self) -> Table {
+        let mut all = self.own.clone();
+        self.hosts.iter().for_each(|host| all.merge(&host.rows));
+        all
+    }
+
+    /// Takes over the counts of a host, which only grow. True if they are new.
+    pub(crate) fn take(&mut self, newer: &HostRows) -> bool {
+        let requests = |rows: &Table| rows.sum(|_| true).requests;
+        match self.hosts.iter_mut().find(|known| known.host == newer.host) {
+            Some(known) if requests(&known.rows) >= requests(&newer.rows) => return false,
+            Some(known) => known.rows.clone_from(&newer.rows),
+            None => self.hosts.push(newer.clone()),
+        }
+        true
+    }
 }
 
 /// The files of one state folder.
@@ -68,11 +107,11 @@ impl Files {
     }
 
     /// The counts of `day`; none if there is no file.
-    pub(crate) fn read(&self, day: Day) -> io::Result<Table> {
+    pub(crate) fn read(&self, day: Day) -> io::Result<DayRows> {
         let path = self.path(day);
         let shown = path.display();
         let length = match fs::metadata(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Table::default()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(DayRows::default()),
             metadata => metadata?.len(),
         };
         if length > FILE_MAX_BYTES as u64 {
@@ -87,11 +126,17 @@ impl Files {
             let message = format!("{shown} has the format {version} of another evertoken");
             return Err(io::Error::other(message));
         }
-        Ok(content.rows)
+        Ok(DayRows { own: content.rows, hosts: content.hosts })
     }
 
-    /// Adds `counts` to the file of `day`; returns its new content.
-    pub(crate) fn add(&self, day: Day, counts: &Table, now: Timestamp) -> io::Result<Table> {
+    /// Adds `counts`, and the counts of other hosts, to the file of `day`; returns its new content.
+    pub(crate) fn add(
+        &self,
+        day: Day,
+        counts: &Table,
+        hosts: &[HostRows],
+        now: Timestamp,
+    ) -> io::Result<DayRows> {
         self.make_folder()?;
         let _lock = self.lock()?;
         let mut rows = match self.read(day) {
@@ -100,19 +145,38 @@ impl Files {
                 let aside = self.0.join(format!("{day}{SUFFIX}.corrupt-{now}"));
                 fs::rename(&path, &aside)?;
                 warn!("{error}; it was moved to {}, and the day begins anew", aside.display());
-                Table::default()
+                DayRows::default()
             }
             read => read?,
         };
-        rows.merge(counts);
-        let content = Content { version: VERSION, day: day.to_string(), rows };
+        rows.own.merge(counts);
+        for host in hosts {
+            rows.take(host);
+        }
+        let content =
+            Content { version: VERSION, day: day.to_string(), rows: rows.own, hosts: rows.hosts };
         let bytes = serde_json::to_vec(&content)?;
         // What follows must not fail: the counts are in the file, and must not be added again.
         write_without_sync_of_folder(&self.path(day), &bytes)?;
         if let Err(error) = File::open(&self.0).and_then(|folder| folder.sync_all()) {
             debug!("{} can't be synchronised: {error}", self.0.display());
         }
-        Ok(content.rows)
+        Ok(DayRows { own: content.rows, hosts: content.hosts })
+    }
+
+    /// The name of this folder among the hosts that share counts; `new` the first time. Processes on one folder have one
+    /// name, because their counts are one.
+    pub(crate) fn host(&self, new: &str) -> io::Result<String> {
+        self.make_folder()?;
+        let _lock = self.lock()?;
+        let path = self.0.join(HOST_FILE);
+        match regular_file::read_to_string(&path) {
+            Ok(name) if is_host(&name) => return Ok(name),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_without_sync_of_folder(&path, new.as_bytes())?;
+        Ok(new.to_owned())
     }
 
     fn make_folder(&self) -> io::Result<()> {
@@ -148,6 +212,11 @@ impl Files {
     }
 }
 
+/// True for a random name, as `random_name` makes it.
+fn is_host(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -170,13 +239,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::of(folder.path());
         let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
-        assert_eq!((files.read(day).unwrap(), files.days().unwrap()), (Table::default(), vec![]));
+        assert_eq!((files.read(day).unwrap(), files.days().unwrap()), (DayRows::default(), vec![]));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..5).for_each(|_| drop(files.add(day, &counts(1), now).unwrap())));
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        files.add(day, &counts(1), &[], now).unwrap();
+                    }
+                });
             }
         });
-        assert_eq!(files.read(day).unwrap().sum(|_| true).requests, 20);
+        assert_eq!(files.read(day).unwrap().own.sum(|_| true).requests, 20);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&files.0), mode(&files.path(day))), (0o700, 0o600));
         assert_eq!(files.days().unwrap(), [day]);
@@ -187,10 +260,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::of(folder.path());
         let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
-        files.add(day, &counts(1), now).unwrap();
+        files.add(day, &counts(1), &[], now).unwrap();
         fs::write(files.path(day), "{\"version\":1,").unwrap();
         assert!(files.read(day).unwrap_err().to_string().contains("holds no counts"));
-        assert_eq!(files.add(day, &counts(2), now).unwrap(), counts(2));
+        assert_eq!(files.add(day, &counts(2), &[], now).unwrap().own, counts(2));
         let names = fs::read_dir(&files.0).unwrap();
         let names: Vec<_> =
             names.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
@@ -198,7 +271,7 @@ mod tests {
         assert_eq!(files.days().unwrap(), [day]);
         let newer = r#"{"version":2,"day":"2026-11-24","rows":[]}"#;
         fs::write(files.path(day), newer).unwrap();
-        assert!(files.add(day, &counts(2), now).unwrap_err().to_string().contains("format 2"));
+        assert!(files.add(day, &counts(2), &[], now).unwrap_err().to_string().contains("format 2"));
         assert_eq!(fs::read_to_string(files.path(day)).unwrap(), newer);
         fs::write(files.path(day), vec![b' '; FILE_MAX_BYTES]).unwrap();
         assert!(files.read(day).unwrap_err().to_string().contains("holds no counts"));
@@ -211,8 +284,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::of(folder.path());
         let today = Day::parse("2028-06-15").unwrap();
-        let add =
-            |earlier| drop(files.add(today.earlier(earlier), &counts(1), RELEASED_AT).unwrap());
+        let add = |earlier| {
+            files.add(today.earlier(earlier), &counts(1), &[], RELEASED_AT).unwrap();
+        };
         for earlier in [KEPT_DAYS + 1, KEPT_DAYS, 5, 4, 3, 2, 1] {
             add(earlier);
         }
@@ -226,5 +300,24 @@ mod tests {
         }
         files.delete_old(now).unwrap();
         assert_eq!(files.days().unwrap().first(), Some(&today.earlier(KEPT_DAYS)));
+    }
+
+    #[test]
+    fn the_counts_of_a_host_only_grow_and_a_folder_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::of(folder.path());
+        let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
+        let host =
+            |name: &str, requests| HostRows { host: name.to_owned(), rows: counts(requests) };
+        files.add(day, &counts(1), &[host("b", 5), host("c", 2)], now).unwrap();
+        let rows = files.add(day, &counts(1), &[host("b", 4), host("c", 3)], now).unwrap();
+        assert_eq!((rows.own.sum(|_| true).requests, rows.hosts.len()), (2, 2));
+        assert_eq!(files.read(day).unwrap().all().sum(|_| true).requests, 2 + 5 + 3);
+        let (one, other) = ("1".repeat(32), "2".repeat(32));
+        assert_eq!(files.host(&one).unwrap(), one);
+        assert_eq!(files.host(&other).unwrap(), one);
+        fs::write(files.0.join(HOST_FILE), "nonsense").unwrap();
+        assert_eq!(files.host(&other).unwrap(), other);
+        assert_eq!(files.days().unwrap(), [day]);
     }
 }

@@ -9,14 +9,19 @@ use log::warn;
 
 use crate::bookkeeper::{Registrar, Reminder};
 use crate::clock::{Clock, Timestamp};
+use crate::shared::engine::Tally;
+use crate::shared::tallies::SharedCounts;
 use crate::usage::day::Day;
-use crate::usage::file::Files;
+use crate::usage::file::{DayRows, Files, HostRows};
 use crate::usage::observer::{Inflating, Observed, reports_tokens};
 use crate::usage::scan::Finding;
 use crate::usage::table::{Counts, Table};
 
 /// The days that are held in memory, for the page: today and the six before.
 pub(crate) const SHOWN_DAYS: i64 = 7;
+/// The beginning of the names under which days are shared, and the time for which a day is.
+const SUBJECT: &str = "usage:";
+const SHARED_MS: u64 = 9 * 24 * 60 * 60 * 1000;
 /// The name in the bookkeeper's log lines.
 const RECORD: &str = "usage";
 
@@ -59,30 +64,37 @@ impl Answered<'_> {
 
 /// The model in paths such as `/v1beta/models/gemini-pro:generateContent` and `/deployments/gpt/chat/completions`.
 fn model_in_path(path: &str) -> Option<&str> {
-    let after = |part| path.rsplit_once(part).map(|(_, rest)| rest);
-    let rest = after("/models/").or_else(|| after("/deployments/"))?;
-    rest.split([':', '/']).next().filter(|model| !model.is_empty())
+    let mut segments = path.split('/');
+    segments.find(|segment| matches!(*segment, "models" | "deployments"))?;
+    segments.next()?.split(':').next().filter(|model| !model.is_empty())
 }
 
 /// The counts of one day.
 #[derive(Debug, Default)]
 struct DayCounts {
-    /// The content of the file at the last look.
-    saved: Table,
+    /// The content of the file at the last look, with newer counts of other hosts.
+    saved: DayRows,
     /// What is being written, and what came since.
     saving: Table,
     unsaved: Table,
-    /// The counts of other hosts.
-    others: Table,
+    /// Counts of other hosts are not yet in the file.
+    has_news: bool,
 }
 
 impl DayCounts {
     fn all(&self) -> Table {
-        let mut all = self.saved.clone();
-        for part in [&self.saving, &self.unsaved, &self.others] {
-            all.merge(part);
-        }
+        let mut all = self.saved.all();
+        all.merge(&self.saving);
+        all.merge(&self.unsaved);
         all
+    }
+
+    /// Without those of other hosts.
+    fn own(&self) -> Table {
+        let mut own = self.saved.own.clone();
+        own.merge(&self.saving);
+        own.merge(&self.unsaved);
+        own
     }
 }
 
@@ -147,7 +159,7 @@ impl Ledger {
         }
         state.files = files;
         for day in state.days.values_mut() {
-            day.saved = Table::default();
+            day.saved = DayRows::default();
         }
         drop(state);
         self.load();
@@ -160,8 +172,8 @@ impl Ledger {
         let today = Day::of(now);
         for day in (0..SHOWN_DAYS).map(|days| today.earlier(days)) {
             match files.read(day) {
-                Ok(table) if table.is_empty() => {}
-                Ok(table) => self.state().days.entry(day).or_default().saved = table,
+                Ok(rows) if rows == DayRows::default() => {}
+                Ok(rows) => self.state().days.entry(day).or_default().saved = rows,
                 Err(why) => warn!("The usage of {day} is not shown: {why}"),
             }
         }
@@ -186,9 +198,7 @@ impl Ledger {
         day.unsaved.add(provider, model, key, counts);
         state.add_to_key(today, key, counts.tokens());
         drop(state);
-        if let Some(reminder) = self.reminder.get() {
-            reminder.changed();
-        }
+        self.remind();
     }
 
     /// All tokens that the key called `name` used today, on all hosts; `""` for requests without a key.
@@ -220,6 +230,62 @@ impl Ledger {
         run
     }
 
+    /// The counts of this host for the others: of all days that are shown, or of those that may have changed.
+    fn shared(&self, all: bool) -> Vec<Tally> {
+        let now = self.clock.wall();
+        let today = Day::of(now);
+        let state = self.state();
+        // Yesterday's last answers end today.
+        let days = (0..if all { SHOWN_DAYS } else { 2 }).map(|days| today.earlier(days));
+        let tally = |day: Day| {
+            let own = state.days.get(&day).map(DayCounts::own).unwrap_or_default();
+            Tally {
+                name: format!("{SUBJECT}{day}"),
+                version: own.sum(|_| true).requests,
+                text: serde_json::to_string(&own).unwrap_or_default(),
+                kept_ms: SHARED_MS,
+            }
+        };
+        days.map(tally).collect()
+    }
+
+    /// Takes the counts of all hosts, of which `own` is this one.
+    fn take(&self, own: &str, name: &str, texts: Vec<(String, String)>) {
+        let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return };
+        let mut has_news = false;
+        let mut state = self.state();
+        for (host, text) in texts.into_iter().filter(|(host, _)| host != own) {
+            let Ok(rows) = serde_json::from_str(&text) else { continue };
+            has_news |= state.days.entry(day).or_default().saved.take(&HostRows { host, rows });
+        }
+        if !has_news {
+            return;
+        }
+        state.days.entry(day).or_default().has_news = true;
+        let today = Day::of(self.clock.wall());
+        state.sum_up_keys(today);
+        drop(state);
+        self.remind();
+    }
+
+    /// The counts for hosts with a common token store; `random_name` names this state folder, if it has no name.
+    pub(crate) fn shared_counts(itself: &Arc<Self>, random_name: String) -> SharedCounts {
+        let files = itself.state().files.clone();
+        let host = files.host(&random_name).unwrap_or(random_name);
+        let (own, taker, name) = (itself.clone(), itself.clone(), host.clone());
+        SharedCounts {
+            host,
+            own: Box::new(move |all| own.shared(all)),
+            take: Box::new(move |subject, texts| taker.take(&name, subject, texts)),
+        }
+    }
+
+    fn remind(&self) {
+        if let Some(reminder) = self.reminder.get() {
+            reminder.changed();
+        }
+    }
+
     /// Writes what was counted since the last save. Only the bookkeeper calls it.
     fn save(&self) -> io::Result<()> {
         let now = self.clock.wall();
@@ -227,16 +293,17 @@ impl Ledger {
             let mut state = self.state();
             let mut days = Vec::new();
             for (day, counts) in &mut state.days {
-                if !counts.unsaved.is_empty() {
+                if !counts.unsaved.is_empty() || counts.has_news {
                     counts.saving = std::mem::take(&mut counts.unsaved);
-                    days.push((*day, counts.saving.clone()));
+                    counts.has_news = false;
+                    days.push((*day, counts.saving.clone(), counts.saved.hosts.clone()));
                 }
             }
             (state.files.clone(), days)
         };
         let mut outcome = Ok(());
-        for (day, counts) in days {
-            let written = files.add(day, &counts, now);
+        for (day, counts, hosts) in days {
+            let written = files.add(day, &counts, &hosts, now);
             let mut state = self.state();
             let is_same_folder = state.files == files;
             let own = state.days.entry(day).or_default();
@@ -244,12 +311,17 @@ impl Ledger {
             match written {
                 Ok(saved) => {
                     if is_same_folder {
-                        own.saved = saved;
+                        let before = std::mem::replace(&mut own.saved, saved);
+                        // Others may have come during the write.
+                        for host in &before.hosts {
+                            own.saved.take(host);
+                        }
                     }
                     state.of_run.merge(&counts);
                 }
                 Err(error) => {
                     own.unsaved.merge(&counts);
+                    own.has_news = true;
                     outcome = Err(error);
                 }
             }
@@ -287,141 +359,11 @@ impl State {
     fn forget_past(&mut self, today: Day) {
         let first = today.earlier(SHOWN_DAYS);
         self.days.retain(|day, counts| {
-            *day >= first || !counts.unsaved.is_empty() || !counts.saving.is_empty()
+            let is_saved = counts.unsaved.is_empty() && counts.saving.is_empty();
+            *day >= first || !is_saved || counts.has_news
         });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use super::*;
-    use crate::clock::Moment;
-    use crate::usage::tokens::Tokens;
-
-    /// A ledger in `folder` whose clock shows `now`.
-    fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
-        let now = now.clone();
-        let clock = Clock::from_fn(move || Moment {
-            wall: Timestamp::from_millis(now.load(Ordering::SeqCst)),
-            steady_ms: 0,
-        });
-        Arc::new(Ledger::open(folder, clock))
-    }
-
-    fn at(text: &str) -> Arc<AtomicI64> {
-        let time = Timestamp::parse_rfc3339(text).unwrap();
-        Arc::new(AtomicI64::new(time.as_millis()))
-    }
-
-    fn read(input: u64) -> Observed {
-        let tokens = Some(Tokens { input, output: 1, ..Tokens::default() });
-        Observed::Read(Finding { tokens, model: Some("m".to_owned()) })
-    }
-
-    fn answered<'a>(key: Option<&'a str>, path: &'a str) -> Answered<'a> {
-        Answered { provider: "P", key, asked_model: None, method: "POST", path, is_whole: true }
-    }
-
-    const PATH: &str = "/v1/messages";
-    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-
-    #[test]
-    fn the_tokens_of_a_key_begin_anew_each_day_and_survive_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let now = at("2026-12-01T12:00:00Z");
-        let one = ledger(folder.path(), &now);
-        one.count(read(9), answered(Some("ci"), PATH));
-        one.count(read(4), answered(Some("ci"), PATH));
-        one.count(read(4), answered(None, PATH));
-        assert_eq!((one.tokens_today("ci"), one.tokens_today("")), (15, 5));
-        assert_eq!(one.tokens_today("other"), 0);
-        one.save().unwrap();
-        assert_eq!(one.tokens_today("ci"), 15, "a save changes nothing");
-        one.count(read(1), answered(Some("ci"), PATH));
-        let again = ledger(folder.path(), &now);
-        assert_eq!((one.tokens_today("ci"), again.tokens_today("ci")), (17, 15));
-        now.fetch_add(DAY_MS, Ordering::SeqCst);
-        assert_eq!((one.tokens_today("ci"), again.tokens_today("ci")), (0, 0));
-        one.count(read(1), answered(Some("ci"), PATH));
-        assert_eq!(one.tokens_today("ci"), 2);
-        let days = one.shown_days();
-        assert_eq!(days.len(), 7);
-        let sums: Vec<_> = days.iter().map(|(_, table)| table.sum(|_| true).tokens()).collect();
-        assert_eq!(sums, [2, 22, 0, 0, 0, 0, 0]);
-        assert_eq!(one.of_run().sum(|_| true).tokens(), 24);
-        assert_eq!(again.of_run().sum(|_| true).tokens(), 0);
-    }
-
-    #[test]
-    fn what_can_t_be_saved_is_neither_lost_nor_counted_twice() {
-        let folder = tempfile::tempdir().unwrap();
-        let one = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
-        std::fs::write(folder.path().join("usage"), "in the way").unwrap();
-        for _ in 0..3 {
-            one.count(read(9), answered(None, PATH));
-            assert!(one.save().is_err());
-        }
-        assert_eq!(one.tokens_today(""), 30);
-        std::fs::remove_file(folder.path().join("usage")).unwrap();
-        one.save().unwrap();
-        one.save().unwrap();
-        let again = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
-        assert_eq!((one.tokens_today(""), again.tokens_today("")), (30, 30));
-        assert_eq!(one.of_run().sum(|_| true).requests, 3);
-    }
-
-    #[test]
-    fn a_reload_may_move_the_folder() {
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let now = at("2026-12-01T12:00:00Z");
-        let before = ledger(other.path(), &now);
-        before.count(read(99), answered(None, PATH));
-        before.save().unwrap();
-        let one = ledger(folder.path(), &now);
-        one.count(read(9), answered(None, PATH));
-        one.move_to(other.path());
-        assert_eq!(one.tokens_today(""), 110, "what was not saved moves along");
-        one.save().unwrap();
-        assert_eq!(ledger(other.path(), &now).tokens_today(""), 110);
-    }
-
-    #[test]
-    fn answers_that_are_counted_and_their_models() {
-        let nothing = || Observed::Read(Finding { tokens: None, model: None });
-        let asked = Answered { asked_model: Some("asked"), ..answered(None, PATH) };
-        let get = Answered { method: "GET", ..answered(None, PATH) };
-        let gemini = "/v1beta/models/gemini-pro:generateContent";
-        let azure = "/openai/deployments/gpt/chat/completions";
-        let other = "/v1/messages/count_tokens";
-        let cut = Answered { is_whole: false, ..asked };
-        // Requests, tokens, unknown and cut answers, and the model.
-        let cases = [
-            (read(9), asked, Some((1, 10, 0, 0, "m"))),
-            (read(9), answered(None, other), Some((1, 10, 0, 0, "m"))),
-            (read(9), cut, Some((1, 10, 0, 1, "m"))),
-            (nothing(), asked, Some((1, 0, 1, 0, "asked"))),
-            (nothing(), answered(None, gemini), Some((1, 0, 1, 0, "gemini-pro"))),
-            (nothing(), answered(None, azure), Some((1, 0, 1, 0, "gpt"))),
-            (nothing(), answered(None, other), None),
-            (nothing(), get, None),
-            (Observed::Unread, asked, Some((1, 0, 1, 0, "asked"))),
-            (Observed::Unread, answered(None, other), None),
-            (Observed::Nothing, asked, Some((1, 0, 0, 0, "asked"))),
-            (Observed::Nothing, get, None),
-        ];
-        for (number, (observed, answered, expected)) in cases.into_iter().enumerate() {
-            let folder = tempfile::tempdir().unwrap();
-            let one = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
-            one.count(observed, answered);
-            let table = one.of_run();
-            let seen = table.rows().first().map(|row| {
-                let counts = &row.counts;
-                let tokens = counts.tokens();
-                (counts.requests, tokens, counts.unknown, counts.cut, row.model.as_str())
-            });
-            assert_eq!(seen, expected, "{number}");
-        }
-    }
-}
+mod tests;

@@ -84,11 +84,11 @@ impl Observer {
         }
     }
 
-    /// Looks at the next piece of the body.
+    /// Looks at the next piece of the body, which may be known to be the last.
     #[inline]
-    pub(crate) fn see(&mut self, piece: &[u8]) {
+    pub(crate) fn see(&mut self, piece: &[u8], is_last: bool) {
         match self {
-            Self::Plain(scan) => scan.see(piece),
+            Self::Plain(scan) => scan.see(piece, is_last),
             Self::Gzip(inflated, scan) => inflated.see(piece, scan),
             Self::Off | Self::Unreadable => {}
         }
@@ -142,7 +142,7 @@ impl Inflated {
         let left = &mut self.left_bytes;
         let outcome = self.stream.feed(piece, &mut |bytes| {
             *left = left.saturating_sub(bytes.len() as u64);
-            scan.see(bytes);
+            scan.see(bytes, false);
         });
         self.is_broken = outcome.is_err() || self.left_bytes == 0;
     }
@@ -173,7 +173,7 @@ mod tests {
     fn observed(fields: &[(&str, &str)], pieces: &[&[u8]]) -> Observed {
         let mut observer = observer("POST", 200, fields);
         for piece in pieces {
-            observer.see(piece);
+            observer.see(piece, false);
         }
         observer.finish(true)
     }
@@ -228,7 +228,7 @@ mod tests {
         if let Observer::Gzip(inflated, _) = &mut observer {
             inflated.left_bytes = BODY.len() as u64;
         }
-        observer.see(&gzip(BODY));
+        observer.see(&gzip(BODY), true);
         assert_eq!(observer.finish(true), Observed::Unread);
     }
 

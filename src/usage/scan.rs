@@ -15,6 +15,8 @@ use crate::usage::tokens::{Reported, Tokens};
 const KEY_START: &[u8] = b"\"usage";
 /// The rest of each key.
 const KEY_ENDS: [&[u8]; 2] = [b"\"", b"Metadata\""];
+/// The beginning of the keys of the model.
+const MODEL_START: &[u8] = b"\"model";
 /// The longest key with its quotes.
 const KEY_MAX_BYTES: usize = KEY_START.len() + 9;
 /// The part of a text that is kept, because it may hold the model or the type of the event: its beginning, and the part
@@ -23,6 +25,7 @@ const HEAD_BYTES: usize = 512;
 const TAIL_BYTES: usize = 256;
 
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY_START));
+static MODEL_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MODEL_START));
 
 /// The bytes of a text that are kept.
 #[derive(Debug)]
@@ -97,14 +100,15 @@ impl Scan {
         }
     }
 
-    /// Looks at the next piece of the body.
-    pub(crate) fn see(&mut self, piece: &[u8]) {
-        if self.is_first && self.form == Form::Events {
-            // For a stream that reports no tokens.
-            self.model =
-                model_in(&piece[..piece.len().min(HEAD_BYTES)]).map_or(self.model, Name::of);
+    /// Looks at the next piece of the body, which may be known to be the last.
+    pub(crate) fn see(&mut self, piece: &[u8], is_last: bool) {
+        if self.is_first {
+            self.is_first = false;
+            // For an answer that reports no tokens.
+            if let Some(model) = model_in(&piece[..piece.len().min(HEAD_BYTES)]) {
+                self.model = Name::of(model);
+            }
         }
-        self.is_first = false;
         let mut rest = piece;
         loop {
             if let Some(members) = &mut self.members {
@@ -112,7 +116,12 @@ impl Scan {
                 rest = &rest[used..];
                 self.end_text();
             }
-            let Some((start, end)) = self.find_key(rest) else { return self.keep_cut(rest) };
+            let Some((start, end)) = self.find_key(rest) else {
+                if !is_last {
+                    self.keep_cut(rest);
+                }
+                return;
+            };
             self.keep(&rest[..start]);
             self.members = Some(Members::after_key(self.form));
             rest = &rest[end..];
@@ -266,7 +275,7 @@ fn starts_with_list(head: &[u8]) -> bool {
 
 /// The value of the first key `model` or `modelVersion` in `text`, if it ends there.
 fn model_in(text: &[u8]) -> Option<&[u8]> {
-    memchr::memmem::find_iter(text, b"\"model").find_map(|start| {
+    MODEL_KEY.find_iter(text).find_map(|start| {
         let is_escaped = start > 0 && text[start - 1] == b'\\';
         let rest = text[start + 6..].strip_prefix(b"Version").unwrap_or(&text[start + 6..]);
         let value = rest.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?;

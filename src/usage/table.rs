@@ -129,7 +129,6 @@ impl Table {
     }
 
     /// The sum of all rows for which `is_wanted` holds.
-    #[cfg_attr(not(test), expect(dead_code, reason = "limits and the page come next"))]
     pub(crate) fn sum(&self, is_wanted: impl Fn(&Row) -> bool) -> Counts {
         let mut sum = Counts::default();
         self.rows.iter().filter(|row| is_wanted(row)).for_each(|row| sum.add(&row.counts));

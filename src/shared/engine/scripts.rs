@@ -109,3 +109,29 @@ if second ~= ARGV[1] or tonumber(count) < 1 then return 0 end
 redis.call('HSET', KEYS[1], slot, second .. ' ' .. string.format('%.0f', tonumber(count) - 1))
 return 1
 ";
+
+/// Replaces the host's own text unless the known version is as high, and reads all. KEYS: tally. ARGV: host, version,
+/// text, kept (ms), the sum of versions that the caller knows. Returns the sum of all versions, and
+/// each host with its text if the sum is another one.
+///
+/// A version grows with what is counted, so a write that is repeated after a lost connection changes nothing, and a
+/// server that has lost its data gets the text again.
+pub(super) const EXCHANGE: &str = "
+local hosts = redis.call('HGET', KEYS[1], 'hosts') or ''
+local sum = redis.call('HGET', KEYS[1], 'sum') or '0'
+local known = tonumber(redis.call('HGET', KEYS[1], 'version:' .. ARGV[1]) or '0')
+if tonumber(ARGV[2]) > known then
+  if known == 0 then hosts = hosts .. ' ' .. ARGV[1] end
+  sum = string.format('%.0f', tonumber(sum) - known + tonumber(ARGV[2]))
+  redis.call('HSET', KEYS[1], 'version:' .. ARGV[1], ARGV[2], 'text:' .. ARGV[1], ARGV[3])
+  redis.call('HSET', KEYS[1], 'hosts', hosts, 'sum', sum)
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+if sum == ARGV[5] then return {sum} end
+local texts = {}
+for host in string.gmatch(hosts, '%S+') do
+  table.insert(texts, host)
+  table.insert(texts, redis.call('HGET', KEYS[1], 'text:' .. host) or '')
+end
+return {sum, texts}
+";

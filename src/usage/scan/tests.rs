@@ -185,7 +185,7 @@ const CASES: &[Case] = &[
 
 fn seen<'a>(form: Form, pieces: impl Iterator<Item = &'a [u8]>) -> Finding {
     let mut scan = Scan::new(form);
-    pieces.for_each(|piece| scan.see(piece));
+    pieces.for_each(|piece| scan.see(piece, false));
     scan.finish(true)
 }
 
@@ -203,6 +203,9 @@ fn each_answer_has_its_tokens_and_its_model_wherever_it_is_cut() {
         let (_, form, body, ..) = case;
         let body = body.as_bytes();
         assert_finding(&seen(*form, std::iter::once(body)), case, "whole");
+        let mut scan = Scan::new(*form);
+        scan.see(body, true);
+        assert_finding(&scan.finish(true), case, "in one piece that is the last");
         for size in [1, 2, 3, 7, 64] {
             assert_finding(&seen(*form, body.chunks(size)), case, &format!("pieces of {size}"));
         }
@@ -260,14 +263,14 @@ fn of_a_cut_answer_what_came_before_the_cut_counts() {
     let start = MESSAGE_EVENTS.find("event: ping").unwrap();
     for at in start..MESSAGE_EVENTS.len() {
         let mut scan = Scan::new(Form::Events);
-        scan.see(&MESSAGE_EVENTS.as_bytes()[..at]);
+        scan.see(&MESSAGE_EVENTS.as_bytes()[..at], false);
         let tokens = scan.finish(false).tokens.unwrap();
         assert_eq!((tokens.input, tokens.cache_read), (472, 4), "{at}");
         assert!([2, 89].contains(&tokens.output), "{at}");
     }
     for at in 0..MESSAGE.len() {
         let mut scan = Scan::new(Form::Json);
-        scan.see(&MESSAGE.as_bytes()[..at]);
+        scan.see(&MESSAGE.as_bytes()[..at], false);
         assert_eq!(scan.finish(false).tokens, None, "{at}: the depth is not known");
     }
 }
@@ -309,10 +312,10 @@ proptest::proptest! {
         let mut rest = body;
         for cut in cuts {
             let (piece, others) = rest.split_at(cut.min(rest.len()));
-            scan.see(piece);
+            scan.see(piece, false);
             rest = others;
         }
-        scan.see(rest);
+        scan.see(rest, false);
         let found = scan.finish(true);
         proptest::prop_assert_eq!(found.tokens, whole.tokens);
     }

@@ -9,7 +9,7 @@ use crate::support::binary::Binary;
 use crate::support::client::{Answer, ask, get, post};
 use crate::support::eventually;
 use crate::support::issuer::StrictIssuer;
-use crate::support::peer::Peer;
+use crate::support::peer::{self, Peer};
 use crate::support::proxy::TestProxy;
 
 use super::engine::Server;
@@ -216,5 +216,48 @@ fn check_compares_clocks() {
         let said = String::from_utf8([&done.stdout[..], &done.stderr[..]].concat()).unwrap();
         assert_eq!(said.contains(" that of the token store unix://"), is_told, "{offset}: {said}");
         assert_eq!(done.status.code(), Some(if is_told { 78 } else { 0 }), "{said}");
+    }
+}
+
+/// Five hosts behind one token store show the same tokens, and the store may lose its data.
+#[test]
+fn each_host_shows_the_tokens_of_all() {
+    let server = Server::start(&["--port", "0"]);
+    let message = "{\"model\":\"m\",\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}";
+    let provider = Peer::answering(move |_| {
+        let typed = "\r\ncontent-type: application/json\r\n";
+        peer::answer(200, message).replacen("\r\n", typed, 1)
+    });
+    let start = || {
+        TestProxy::builder()
+            .provider("P", "anthropic", &provider.url(), "auth_value: fixed")
+            .settings(&format!("token_store: \"{}\"", server.url()))
+            .start()
+    };
+    let hosts: Vec<TestProxy> = (0..5).map(|_| start()).collect();
+    let ask = || {
+        for host in &hosts {
+            assert_eq!(host.ask(post("/v1/messages", "{}")).status, 200);
+        }
+    };
+    let shows = |host: &TestProxy, requests: u64| {
+        let usage = &host.ask(get("/-/status")).json()["usage"]["today"];
+        usage["requests"] == requests && usage["input"] == 3 * requests
+    };
+    ask();
+    eventually("all show five", || hosts.iter().all(|host| shows(host, 5)));
+    server.tell(&["FLUSHALL"]);
+    ask();
+    eventually("all show ten", || hosts.iter().all(|host| shows(host, 10)));
+    // A host that starts later learns of them, and one that starts again keeps its own.
+    let late = start();
+    eventually("the late one shows ten", || shows(&late, 10));
+    let folders: Vec<_> = hosts.into_iter().map(TestProxy::into_folder).collect();
+    drop(late);
+    server.tell(&["FLUSHALL"]);
+    for folder in folders {
+        let again = TestProxy::builder().folder(folder);
+        let again = again.provider("P", "anthropic", &provider.url(), "auth_value: fixed").start();
+        assert!(shows(&again, 10), "it keeps what it knew of the others");
     }
 }

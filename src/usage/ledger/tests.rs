@@ -1,0 +1,178 @@
+//! Days, restarts, disks that fail, and hosts that share their counts.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::*;
+use crate::clock::Moment;
+use crate::usage::tokens::Tokens;
+
+/// A ledger in `folder` whose clock shows `now`.
+fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
+    let now = now.clone();
+    let clock = Clock::from_fn(move || Moment {
+        wall: Timestamp::from_millis(now.load(Ordering::SeqCst)),
+        steady_ms: 0,
+    });
+    Arc::new(Ledger::open(folder, clock))
+}
+
+fn at(text: &str) -> Arc<AtomicI64> {
+    let time = Timestamp::parse_rfc3339(text).unwrap();
+    Arc::new(AtomicI64::new(time.as_millis()))
+}
+
+fn read(input: u64) -> Observed {
+    let tokens = Some(Tokens { input, output: 1, ..Tokens::default() });
+    Observed::Read(Finding { tokens, model: Some("m".to_owned()) })
+}
+
+fn answered<'a>(key: Option<&'a str>, path: &'a str) -> Answered<'a> {
+    Answered { provider: "P", key, asked_model: None, method: "POST", path, is_whole: true }
+}
+
+const PATH: &str = "/v1/messages";
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+#[test]
+fn the_tokens_of_a_key_begin_anew_each_day_and_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = at("2026-12-01T12:00:00Z");
+    let one = ledger(folder.path(), &now);
+    one.count(read(9), answered(Some("ci"), PATH));
+    one.count(read(4), answered(Some("ci"), PATH));
+    one.count(read(4), answered(None, PATH));
+    assert_eq!((one.tokens_today("ci"), one.tokens_today("")), (15, 5));
+    assert_eq!(one.tokens_today("other"), 0);
+    one.save().unwrap();
+    assert_eq!(one.tokens_today("ci"), 15, "a save changes nothing");
+    one.count(read(1), answered(Some("ci"), PATH));
+    let again = ledger(folder.path(), &now);
+    assert_eq!((one.tokens_today("ci"), again.tokens_today("ci")), (17, 15));
+    now.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!((one.tokens_today("ci"), again.tokens_today("ci")), (0, 0));
+    one.count(read(1), answered(Some("ci"), PATH));
+    assert_eq!(one.tokens_today("ci"), 2);
+    let days = one.shown_days();
+    assert_eq!(days.len(), 7);
+    let sums: Vec<_> = days.iter().map(|(_, table)| table.sum(|_| true).tokens()).collect();
+    assert_eq!(sums, [2, 22, 0, 0, 0, 0, 0]);
+    assert_eq!(one.of_run().sum(|_| true).tokens(), 24);
+    assert_eq!(again.of_run().sum(|_| true).tokens(), 0);
+}
+
+#[test]
+fn what_can_t_be_saved_is_neither_lost_nor_counted_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
+    std::fs::write(folder.path().join("usage"), "in the way").unwrap();
+    for _ in 0..3 {
+        one.count(read(9), answered(None, PATH));
+        assert!(one.save().is_err());
+    }
+    assert_eq!(one.tokens_today(""), 30);
+    std::fs::remove_file(folder.path().join("usage")).unwrap();
+    one.save().unwrap();
+    one.save().unwrap();
+    let again = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
+    assert_eq!((one.tokens_today(""), again.tokens_today("")), (30, 30));
+    assert_eq!(one.of_run().sum(|_| true).requests, 3);
+}
+
+/// Gives each ledger the texts of all, as the token store does.
+fn exchange(ledgers: &[(&Arc<Ledger>, &str)], all: bool) {
+    let tallies = |(ledger, host): &(&Arc<Ledger>, &str)| {
+        let host = (*host).to_owned();
+        ledger.shared(all).into_iter().map(move |tally| (host.clone(), tally))
+    };
+    let all: Vec<(String, Tally)> = ledgers.iter().flat_map(tallies).collect();
+    for (ledger, own) in ledgers {
+        for (_, tally) in &all {
+            let named = all.iter().filter(|(_, other)| other.name == tally.name);
+            let texts = named.map(|(host, other)| (host.clone(), other.text.clone()));
+            ledger.take(own, &tally.name, texts.collect());
+        }
+    }
+}
+
+#[test]
+fn hosts_see_the_sum_of_all_and_keep_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let now = at("2026-12-01T12:00:00Z");
+    let (one, two) = (ledger(folder.path(), &now), ledger(other.path(), &now));
+    one.count(read(9), answered(Some("ci"), PATH));
+    two.count(read(99), answered(Some("ci"), PATH));
+    for _ in 0..3 {
+        exchange(&[(&one, "a"), (&two, "b")], true);
+    }
+    for ledger in [&one, &two] {
+        assert_eq!(ledger.tokens_today("ci"), 110);
+        ledger.save().unwrap();
+        assert_eq!(ledger.tokens_today("ci"), 110);
+    }
+    two.count(read(9), answered(Some("ci"), PATH));
+    exchange(&[(&one, "a"), (&two, "b")], false);
+    assert_eq!((one.tokens_today("ci"), two.tokens_today("ci")), (120, 120));
+    // Without the store, a host remembers what it knew of the others, and each counts its own alone.
+    one.save().unwrap();
+    let again = ledger(folder.path(), &now);
+    assert_eq!(again.tokens_today("ci"), 120);
+    assert_eq!(again.shared(false)[0].version, 1);
+    // A store that lost its data brings less than is known.
+    again.take("a", "usage:2026-12-01", vec![("b".to_owned(), "[]".to_owned())]);
+    again.take("a", "usage:2026-12-01", vec![("b".to_owned(), "nonsense".to_owned())]);
+    again.take("a", "other:2026-12-01", vec![("b".to_owned(), "[]".to_owned())]);
+    assert_eq!(again.tokens_today("ci"), 120);
+}
+
+#[test]
+fn a_reload_may_move_the_folder() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let now = at("2026-12-01T12:00:00Z");
+    let before = ledger(other.path(), &now);
+    before.count(read(99), answered(None, PATH));
+    before.save().unwrap();
+    let one = ledger(folder.path(), &now);
+    one.count(read(9), answered(None, PATH));
+    one.move_to(other.path());
+    assert_eq!(one.tokens_today(""), 110, "what was not saved moves along");
+    one.save().unwrap();
+    assert_eq!(ledger(other.path(), &now).tokens_today(""), 110);
+}
+
+#[test]
+fn answers_that_are_counted_and_their_models() {
+    let nothing = || Observed::Read(Finding { tokens: None, model: None });
+    let asked = Answered { asked_model: Some("asked"), ..answered(None, PATH) };
+    let get = Answered { method: "GET", ..answered(None, PATH) };
+    let gemini = "/v1beta/models/gemini-pro:generateContent";
+    let azure = "/openai/deployments/gpt/chat/completions";
+    let other = "/v1/messages/count_tokens";
+    let cut = Answered { is_whole: false, ..asked };
+    // Requests, tokens, unknown and cut answers, and the model.
+    let cases = [
+        (read(9), asked, Some((1, 10, 0, 0, "m"))),
+        (read(9), answered(None, other), Some((1, 10, 0, 0, "m"))),
+        (read(9), cut, Some((1, 10, 0, 1, "m"))),
+        (nothing(), asked, Some((1, 0, 1, 0, "asked"))),
+        (nothing(), answered(None, gemini), Some((1, 0, 1, 0, "gemini-pro"))),
+        (nothing(), answered(None, azure), Some((1, 0, 1, 0, "gpt"))),
+        (nothing(), answered(None, other), None),
+        (nothing(), get, None),
+        (Observed::Unread, asked, Some((1, 0, 1, 0, "asked"))),
+        (Observed::Unread, answered(None, other), None),
+        (Observed::Nothing, asked, Some((1, 0, 0, 0, "asked"))),
+        (Observed::Nothing, get, None),
+    ];
+    for (number, (observed, answered, expected)) in cases.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = ledger(folder.path(), &at("2026-12-01T12:00:00Z"));
+        one.count(observed, answered);
+        let table = one.of_run();
+        let seen = table.rows().first().map(|row| {
+            let counts = &row.counts;
+            let tokens = counts.tokens();
+            (counts.requests, tokens, counts.unknown, counts.cut, row.model.as_str())
+        });
+        assert_eq!(seen, expected, "{number}");
+    }
+}
