@@ -342,6 +342,20 @@ def check_resting_model(world):
     print("cooldown: one host was refused a model, it rests on all")
 
 
+def check_usage(world):
+    """What each host counts is shown on all of them."""
+    counts = lambda host: [host.status()["usage"]["today"][name] for name in ("requests", "input", "output")]
+    on_all = lambda: [counts(host) for host in world.hosts]
+    until("the same counts on all hosts", lambda: all(one == on_all()[0] for one in on_all()))
+    requests, read, said = counts(world.hosts[0])
+    for host in world.hosts:
+        claude = anthropic.Anthropic(base_url=host.url, api_key="none", max_retries=0)
+        answer = claude.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "one two"}])
+        requests, read, said = requests + 1, read + answer.usage.input_tokens, said + answer.usage.output_tokens
+    until("the sum on all hosts", lambda: all(one == [requests, read, said] for one in on_all()))
+    print(f"usage: {requests} answers are counted, the same on all hosts")
+
+
 def main():
     # What ends this also ends what it started.
     for which in (signal.SIGHUP, signal.SIGTERM):
@@ -354,6 +368,7 @@ def main():
         lambda world: check_random(world, rng, ROUNDS),
         check_cooldown,
         check_resting_model,
+        check_usage,
     )
     with tempfile.TemporaryDirectory() as folder:
         world = World(pathlib.Path(folder))

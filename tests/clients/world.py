@@ -173,9 +173,12 @@ class Host:
     def signal(self, which):
         self.proxy.process.send_signal(which)
 
-    def provider(self):
+    def status(self):
         with urllib.request.urlopen(f"{self.url}/-/status", timeout=PATIENCE_SECONDS) as answer:
-            return json.load(answer)["providers"][0]
+            return json.load(answer)
+
+    def provider(self):
+        return self.status()["providers"][0]
 
     def token(self):
         return (self.provider()["token"] or {}).get("obtained_at")
