@@ -56,3 +56,4 @@ pub use crate::token::refresher::{EndingTokens, Refresher, Setup, TICK_MS, log_o
 pub use crate::token::sender::TokenAnswer;
 pub use crate::token::state_file::{Locking, StateFile};
 pub use crate::token::store::{Posting, TokenStore};
+pub use crate::usage::reported_tokens;

@@ -11,3 +11,15 @@ pub(crate) mod observer;
 mod scan;
 pub(crate) mod table;
 mod tokens;
+
+/// The tokens that a body in `pieces` reports (input, output, read from and written to the cache), for tests and fuzzers.
+pub fn reported_tokens<'a>(
+    is_stream: bool,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> Option<[u64; 4]> {
+    let form = if is_stream { members::Form::Events } else { members::Form::Json };
+    let mut scan = scan::Scan::new(form);
+    pieces.for_each(|piece| scan.see(piece, false));
+    let tokens = scan.finish(true).tokens?;
+    Some([tokens.input, tokens.output, tokens.cache_read, tokens.cache_write])
+}

@@ -111,6 +111,10 @@ pub(super) struct Members {
     model: Option<(i32, Name)>,
     /// An event of this type wraps the answer, as a member outside the answer says.
     is_wrapper: bool,
+    /// The value of the first key has not begun.
+    is_at_first: bool,
+    /// The value of the first key is null, so the search goes on as if the key were not there.
+    pub(super) is_null: bool,
 }
 
 /// The outcome of a text.
@@ -140,10 +144,13 @@ impl Members {
             found: None,
             model: None,
             is_wrapper: false,
+            is_at_first: true,
+            is_null: false,
         }
     }
 
-    /// Reads `bytes`; returns the number of bytes read up to the end of the text, if it ends there.
+    /// Reads `bytes`; returns the number of bytes read up to the end of the text, if it ends there, or up to a null as
+    /// the first value.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -157,6 +164,9 @@ impl Members {
             } else {
                 self.outside(byte);
                 at += 1;
+                if self.is_null {
+                    return Some(at);
+                }
             }
         }
         None
@@ -223,6 +233,9 @@ impl Members {
     }
 
     fn outside(&mut self, byte: u8) {
+        if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b':' | b'n') {
+            self.is_at_first = false;
+        }
         match byte {
             b'"' => {
                 self.in_string = true;
@@ -241,6 +254,7 @@ impl Members {
             b'.' => self.end_number(),
             b'\r' | b'\n' => self.end_line(byte),
             b' ' | b'\t' => {}
+            b'n' if self.is_at_first && self.value == Value::Usage => self.is_null = true,
             // `null`, `true`, `-1`, `1e9`.
             _ => (self.value, self.number) = (Value::Ignored, None),
         }

@@ -114,7 +114,11 @@ impl Scan {
             if let Some(members) = &mut self.members {
                 let Some(used) = members.feed(rest) else { return };
                 rest = &rest[used..];
-                self.end_text();
+                if members.is_null {
+                    self.members = None;
+                } else {
+                    self.end_text();
+                }
             }
             let Some((start, end)) = self.find_key(rest) else {
                 if !is_last {

@@ -158,7 +158,7 @@ type Holds = fn(&[u8]);
 
 #[test]
 fn everything_that_the_fuzzers_kept() {
-    let properties: [(&str, Holds); 8] = [
+    let properties: [(&str, Holds); 9] = [
         ("head", holds::head),
         ("body", holds::body),
         ("response_head", holds::response_head),
@@ -167,6 +167,7 @@ fn everything_that_the_fuzzers_kept() {
         ("state_file", holds::state_file),
         ("configuration", holds::configuration),
         ("model", holds::model),
+        ("usage", holds::usage),
     ];
     for (target, holds) in properties {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);

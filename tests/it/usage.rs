@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use evertoken::testing::{Clock, Moment, Timestamp};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::binary::{run, text};
-use crate::support::client::{Client, get, post};
+use crate::support::binary::{Binary, run, text};
+use crate::support::client::{Client, ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, Seen};
 use crate::support::proxy::{Builder, TestProxy};
@@ -135,7 +136,8 @@ fn tokens_are_counted_by_provider_model_and_key() {
         (vec!["provider=\"P\""], 20 + 40 + 2 + 4 + 150 + 13),
     ];
     for (labels, count) in expected {
-        assert_eq!(tokens(&proxy, &labels), count, "{labels:?}");
+        // An answer is counted after its last byte has gone out.
+        eventually(&format!("{labels:?}: {count}"), || tokens(&proxy, &labels) == count);
     }
     assert_eq!(metric(&proxy, "evertoken_usage_unknown_answers_total"), [""; 0]);
 }
@@ -147,10 +149,10 @@ fn an_answer_that_can_t_be_read_is_unknown_and_not_nothing() {
     assert_eq!(status(&proxy, "/v1/messages?brotli", "second"), 200);
     assert_eq!(status(&proxy, "/v1/messages/count_tokens", "second"), 200);
     assert_eq!(status(&proxy, "/v1/messages?error", "second"), 400);
-    assert_eq!(
-        metric(&proxy, "evertoken_usage_unknown_answers_total"),
-        ["{key=\"ci\",model=\"asked\",provider=\"P\"} 1"]
-    );
+    eventually("it is unknown", || {
+        metric(&proxy, "evertoken_usage_unknown_answers_total")
+            == ["{key=\"ci\",model=\"asked\",provider=\"P\"} 1"]
+    });
     assert_eq!(tokens(&proxy, &[]), 0);
 }
 
@@ -246,6 +248,27 @@ fn a_reload_turns_it_on_and_off() {
     }
 }
 
+/// A disk that takes nothing is said once, holds up nothing, and costs no exit code.
+#[test]
+fn usage_that_can_t_be_saved_is_said_and_the_process_ends_well() {
+    let peer = provider();
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders:\n  - {{name: P, type: generic, base_url: '{}', auth_type: none}}\n",
+        peer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    std::fs::create_dir(folder.path().join("state")).unwrap();
+    std::fs::write(folder.path().join("state/usage"), "in the way").unwrap();
+    let mut binary = Binary::start(folder.path(), &["run"], &[]);
+    let address = binary.address();
+    assert_eq!(ask(address, post("/v1/messages", "{}")).status, 200);
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    let line = binary.wait_for("The usage can't be saved (");
+    assert!(line.contains("[WARN]"), "{line}");
+}
+
 /// A folder with a configuration and the usage of two days.
 fn counted() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -316,7 +339,9 @@ fn the_page_and_the_status_show_today_and_seven_days_by_model() {
         TestProxy::builder().provider("P", "generic", &peer.url(), "auth_value: fixed").start();
     assert!(proxy.ask(get("/-/")).body.contains("None in the last 7 days"));
     assert_eq!(proxy.ask(post("/v1/messages", "{}")).status, 200);
-    let usage = &proxy.ask(get("/-/status")).json()["usage"];
+    let usage = || proxy.ask(get("/-/status")).json()["usage"].clone();
+    eventually("it is counted", || usage()["today"]["requests"] == 1);
+    let usage = usage();
     assert_eq!(usage["today"]["cache_write"], 2);
     assert_eq!(usage["last_7_days"]["requests"], 1);
     assert_eq!(

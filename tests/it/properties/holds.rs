@@ -19,7 +19,7 @@ use evertoken::testing::{Lifecycle, Policy};
 use evertoken::testing::{Moment, Timestamp};
 use evertoken::testing::{Parsed, ResponseReader, response_framing};
 use evertoken::testing::{Sources, resolve};
-use evertoken::testing::{find_model, rename_model};
+use evertoken::testing::{find_model, rename_model, reported_tokens};
 use serde_json::Value;
 
 /// Some time after this program was made.
@@ -368,4 +368,33 @@ pub(crate) fn model(bytes: &[u8]) {
     assert_eq!((again.name.as_str(), again.place.start), ("new \"name\"", field.place.start));
     assert_eq!(renamed[..field.place.start], bytes[..field.place.start]);
     assert_eq!(renamed[again.place.end..], bytes[field.place.end..]);
+}
+
+/// The tokens of an answer do not depend on the place of a cut, and of a JSON answer they are those that a JSON parser
+/// sees.
+pub(crate) fn usage(bytes: &[u8]) {
+    let found = reported_tokens(false, std::iter::once(bytes));
+    for is_stream in [false, true] {
+        let whole = reported_tokens(is_stream, std::iter::once(bytes));
+        for size in [1, 2, 5, 17] {
+            assert_eq!(reported_tokens(is_stream, bytes.chunks(size)), whole, "{size}");
+        }
+    }
+    let Ok(Value::Object(object)) = serde_json::from_slice(bytes) else { return };
+    let text = String::from_utf8_lossy(bytes);
+    // A parser decodes escaped keys, and takes the last of several.
+    if text.contains("\\u") || text.matches("usage").count() > 1 {
+        return;
+    }
+    let Some(Value::Object(usage)) = object.get("usage") else {
+        assert!(found.is_none() || object.contains_key("usageMetadata"), "{text}");
+        return;
+    };
+    if let ([(name, Value::Number(number))], Some(found)) =
+        (usage.iter().collect::<Vec<_>>().as_slice(), found)
+        && *name == "output_tokens"
+    {
+        let expected = number.as_u64();
+        assert!(expected.is_none_or(|expected| found[1] == expected), "{text}");
+    }
 }
