@@ -64,9 +64,12 @@ impl Answered<'_> {
 
 /// The model in paths such as `/v1beta/models/gemini-pro:generateContent` and `/deployments/gpt/chat/completions`.
 fn model_in_path(path: &str) -> Option<&str> {
-    let mut segments = path.split('/');
-    segments.find(|segment| matches!(*segment, "models" | "deployments"))?;
-    segments.next()?.split(':').next().filter(|model| !model.is_empty())
+    let after = |start| {
+        let rest: &str = path.get(start + 1..)?;
+        rest.strip_prefix("models/").or_else(|| rest.strip_prefix("deployments/"))
+    };
+    let rest = memchr::memchr_iter(b'/', path.as_bytes()).find_map(after)?;
+    rest.split([':', '/']).next().filter(|model| !model.is_empty())
 }
 
 /// The counts of one day.

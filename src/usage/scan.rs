@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
-use crate::usage::members::{Form, Members, Name, is_wrapper};
+use crate::usage::members::{Form, Members, NAME_MAX_BYTES, Name, is_wrapper};
 use crate::usage::tokens::{Reported, Tokens};
 
 /// The beginning of the keys.
@@ -58,17 +58,23 @@ impl<const N: usize> Kept<N> {
     }
 }
 
-/// The search through one answer.
+/// The kept parts of a text.
+#[derive(Debug)]
+struct KeptParts {
+    head: Kept<HEAD_BYTES>,
+    tail: Kept<TAIL_BYTES>,
+}
+
+/// The search through one answer. It is small, and has parts on the heap once they are needed.
 #[derive(Debug)]
 pub(crate) struct Scan {
     form: Form,
     /// Reads on from a key; None while there was none in the current text.
-    members: Option<Members>,
-    reported: Reported,
-    model: Name,
-    /// Parts of the current text; empty while it lies in the current piece alone.
-    head: Kept<HEAD_BYTES>,
-    tail: Kept<TAIL_BYTES>,
+    members: Option<Box<Members>>,
+    reported: Option<Box<Reported>>,
+    model: Option<Box<Name>>,
+    /// Parts of the current text; None before a text was cut, or held a key.
+    kept: Option<Box<KeptParts>>,
     /// The end of the kept bytes is the start of a line, or a CR, which may be followed by its LF.
     is_line_start: bool,
     is_after_cr: bool,
@@ -90,10 +96,9 @@ impl Scan {
         Self {
             form,
             members: None,
-            reported: Reported::NONE,
-            model: Name::EMPTY,
-            head: Kept::EMPTY,
-            tail: Kept::EMPTY,
+            reported: None,
+            model: None,
+            kept: None,
             is_line_start: true,
             is_after_cr: false,
             is_first: true,
@@ -106,7 +111,7 @@ impl Scan {
             self.is_first = false;
             // For an answer that reports no tokens.
             if let Some(model) = model_in(&piece[..piece.len().min(HEAD_BYTES)]) {
-                self.model = Name::of(model);
+                self.model = Some(Box::new(Name::of(model)));
             }
         }
         let mut rest = piece;
@@ -127,15 +132,14 @@ impl Scan {
                 return;
             };
             self.keep(&rest[..start]);
-            self.members = Some(Members::after_key(self.form));
+            self.members = Some(Box::new(Members::after_key(self.form)));
             rest = &rest[end..];
         }
     }
 
     /// The start and the end of the next key in `bytes`, unless its value is null. The start is 0 if it began before.
     fn find_key(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        let tail = self.tail.get();
-        let last = tail.last().copied();
+        let last = self.tail().last().copied();
         if last.is_some()
             && let Some(end) = self.find_cut_key(bytes)
         {
@@ -153,7 +157,7 @@ impl Scan {
 
     /// The end of a key in `bytes` that began before them.
     fn find_cut_key(&self, bytes: &[u8]) -> Option<usize> {
-        let tail = self.tail.get();
+        let tail = self.tail();
         // One byte more, which may escape the quote.
         let before = &tail[tail.len().saturating_sub(KEY_MAX_BYTES + 1)..];
         let after = &bytes[..bytes.len().min(KEY_MAX_BYTES)];
@@ -172,7 +176,7 @@ impl Scan {
 
     /// Keeps what `rest`, the end of a piece, holds of a text that goes on.
     fn keep_cut(&mut self, rest: &[u8]) {
-        let is_at_start = self.head.length == 0 && self.is_line_start && !self.is_after_cr;
+        let is_at_start = self.head().is_empty() && self.is_line_start && !self.is_after_cr;
         if is_at_start && self.form == Form::Events && rest.ends_with(b"\n\n") {
             return;
         }
@@ -181,8 +185,7 @@ impl Scan {
 
     fn keep(&mut self, bytes: &[u8]) {
         if self.form == Form::Json {
-            self.head.fill(bytes);
-            return self.tail.push(bytes);
+            return self.keep_line(bytes);
         }
         let mut rest = bytes;
         while let Some(at) = memchr2(b'\r', b'\n', rest) {
@@ -202,14 +205,28 @@ impl Scan {
 
     fn keep_line(&mut self, part: &[u8]) {
         if !part.is_empty() {
-            self.head.fill(part);
-            self.tail.push(part);
+            let kept = self.kept.get_or_insert_with(|| {
+                let (head, tail) = (Kept::EMPTY, Kept::EMPTY);
+                Box::new(KeptParts { head, tail })
+            });
+            kept.head.fill(part);
+            kept.tail.push(part);
             (self.is_line_start, self.is_after_cr) = (false, false);
         }
     }
 
+    fn head(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], |kept| kept.head.get())
+    }
+
+    fn tail(&self) -> &[u8] {
+        self.kept.as_ref().map_or(&[], |kept| kept.tail.get())
+    }
+
     fn clear(&mut self) {
-        (self.head.length, self.tail.length) = (0, 0);
+        if let Some(kept) = &mut self.kept {
+            (kept.head.length, kept.tail.length) = (0, 0);
+        }
         self.is_line_start = true;
     }
 
@@ -217,7 +234,7 @@ impl Scan {
     fn end_text(&mut self) {
         let Some(members) = self.members.take() else { return };
         let outcome = members.end();
-        let head = self.head.get();
+        let head = self.head();
         let is_of_answer = |levels| match self.form {
             // A list holds the events of Gemini.
             Form::Json => levels == if starts_with_list(head) { 2 } else { 1 },
@@ -226,10 +243,12 @@ impl Scan {
         if let Some((reported, levels)) = &outcome.usage
             && is_of_answer(*levels)
         {
-            self.reported.merge(reported);
             let model = outcome.model.filter(|model| !model.get().is_empty());
-            let before = || model_in(head).or_else(|| model_in(self.tail.get())).map(Name::of);
-            self.model = model.or_else(before).unwrap_or(self.model);
+            let before = || model_in(head).or_else(|| model_in(self.tail())).map(Name::of);
+            if let Some(model) = model.or_else(before) {
+                self.model = Some(Box::new(model));
+            }
+            self.reported.get_or_insert_with(|| Box::new(Reported::NONE)).merge(reported);
         }
         if self.form == Form::Events {
             self.clear();
@@ -242,11 +261,14 @@ impl Scan {
         if is_whole {
             self.end_text();
         }
-        if self.model.get().is_empty() {
-            self.model = model_in(self.head.get()).map_or(self.model, Name::of);
-        }
-        let model = std::str::from_utf8(self.model.get()).ok().filter(|model| !model.is_empty());
-        Finding { tokens: self.reported.tokens(), model: model.map(str::to_owned) }
+        let model = match &self.model {
+            Some(model) => model.get(),
+            None => model_in(self.head()).unwrap_or_default(),
+        };
+        let is_name = |model: &&str| !model.is_empty() && model.len() <= NAME_MAX_BYTES;
+        let model = std::str::from_utf8(model).ok().filter(is_name);
+        let tokens = self.reported.as_ref().and_then(|reported| reported.tokens());
+        Finding { tokens, model: model.map(str::to_owned) }
     }
 }
 
