@@ -27,6 +27,7 @@ use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{choice, coded, headers, location, meter, verdict};
 use crate::upstream::Pieces;
+use crate::usage::observer::Observer;
 
 /// The providers for a request, in the order in which they are tried.
 pub(super) type Candidates<'p> = Queue<'p, Arc<Provider>>;
@@ -147,9 +148,10 @@ pub(super) fn forward<'p>(
                 if answered.is_unseen {
                     look_in_passing(proxy, &outgoing, &mut answered, reply);
                 }
-                meter::note_asked_model(proxy, request.head, &answered.answer.head, sent, record);
+                let head = &answered.answer.head;
+                let observer = meter::observer(proxy, request.head, head, sent, record);
                 drop((renamed, body));
-                return pass_on(proxy, request.head, answered, reply, record);
+                return pass_on(proxy, request.head, answered, observer, reply, record);
             }
             Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
                 let before = refused.as_ref().map(|(_, before)| before.code);
@@ -163,10 +165,11 @@ pub(super) fn forward<'p>(
     match (kept, refused) {
         (Some(mut answered), _) => {
             record.provider = Some(answered.provider);
-            meter::note_asked_model(proxy, request.head, &answered.answer.head, &body, record);
+            let head = &answered.answer.head;
+            let observer = meter::observer(proxy, request.head, head, &body, record);
             drop(body);
             begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-            pass_on(proxy, request.head, answered, reply, record)
+            pass_on(proxy, request.head, answered, observer, reply, record)
         }
         (None, Some((provider, refusal))) => {
             record.provider = Some(provider);
@@ -228,6 +231,7 @@ fn pass_on(
     proxy: &Proxy,
     asked: &RequestHead,
     answered: Answered<'_>,
+    mut observer: Observer,
     reply: &mut Reply<'_>,
     record: &RequestRecord<'_>,
 ) -> Result<(), Stop> {
@@ -235,7 +239,6 @@ fn pass_on(
     if answer.length == AnswerLength::Absent {
         return Ok(());
     }
-    let mut observer = meter::observer(proxy, asked, &answer.head);
     let relayed = relay(&mut answer, reply, &mut observer);
     let is_whole = matches!(relayed, Relayed::Complete);
     meter::count(proxy, asked, provider, &mut observer, is_whole, record);

@@ -12,7 +12,7 @@ use crate::usage::observer::Observer;
 /// The beginning of a request's body in which its model is looked for.
 const MODEL_WITHIN_BYTES: usize = 4 * 1024;
 
-/// The model that the request names, for an answer that may not name one: an error, or a compressed one.
+/// The model that the request names.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 fn asked_model(sent: &TakenBody) -> Option<String> {
@@ -20,31 +20,21 @@ fn asked_model(sent: &TakenBody) -> Option<String> {
     model::find(&start[..start.len().min(MODEL_WITHIN_BYTES)]).map(|field| field.name)
 }
 
-/// Notes the model that was asked, if the answer with `head` may not name one.
-pub(super) fn note_asked_model(
+/// The observer of the answer with `head` to the request `asked`. Notes the model of the request if the answer may not
+/// name one: an error, a compressed one, and one of the Responses API, which repeats long instructions before its model.
+pub(super) fn observer(
     proxy: &Proxy,
     asked: &RequestHead,
     head: &ResponseHead,
     sent: &TakenBody,
     record: &mut RequestRecord<'_>,
-) {
-    // An answer of the Responses API repeats long instructions before its model.
-    let may_not_name_it = || {
-        head.status != 200
-            || head.headers.contains("content-encoding")
-            || asked.path().ends_with("/responses")
-    };
-    if proxy.usage.is_some() && may_not_name_it() {
+) -> Observer {
+    let Some(ledger) = &proxy.usage else { return Observer::Off };
+    let observer = Observer::of(&asked.method, head, &ledger.inflating);
+    if !matches!(observer, Observer::Plain(_)) || asked.path().ends_with("/responses") {
         record.asked_model = asked_model(sent);
     }
-}
-
-/// The observer of the answer with `head` to the request `asked`.
-pub(super) fn observer(proxy: &Proxy, asked: &RequestHead, head: &ResponseHead) -> Observer {
-    match &proxy.usage {
-        Some(ledger) => Observer::of(&asked.method, head, &ledger.inflating),
-        None => Observer::Off,
-    }
+    observer
 }
 
 /// Counts an answer that has ended, as far as `is_whole` says.

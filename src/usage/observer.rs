@@ -70,8 +70,8 @@ impl Observer {
         for (name, value) in head.headers.iter() {
             // Most names have another length.
             match name.len() {
-                12 if name.eq_ignore_ascii_case(b"content-type") => media_type = Some(value),
-                16 if name.eq_ignore_ascii_case(b"content-encoding") => encoding = Some(value),
+                12 if is(name, b"content-type", b"Content-Type") => media_type = Some(value),
+                16 if is(name, b"content-encoding", b"Content-Encoding") => encoding = Some(value),
                 _ => {}
             }
         }
@@ -108,8 +108,19 @@ impl Observer {
     }
 }
 
+/// True if `name` is `lower`, whose usual form with capitals is `usual`. Most names are one of them, letter by letter.
+fn is(name: &[u8], lower: &[u8], usual: &[u8]) -> bool {
+    name == lower || name == usual || name.eq_ignore_ascii_case(lower)
+}
+
 /// The form of a body of `media_type`; None for one that is not looked at.
 fn form_of(media_type: &[u8]) -> Option<Form> {
+    // As most servers write it.
+    match media_type {
+        b"application/json" => return Some(Form::Json),
+        b"text/event-stream" | b"text/event-stream; charset=utf-8" => return Some(Form::Events),
+        _ => {}
+    }
     let is = |name: &[u8]| {
         let (start, rest) = media_type.split_at_checked(name.len())?;
         let ends = matches!(rest.first(), None | Some(b';' | b' ' | b'\t'));

@@ -23,6 +23,8 @@ const KEY_MAX_BYTES: usize = KEY_START.len() + 9;
 /// before the place that is read.
 const HEAD_BYTES: usize = 512;
 const TAIL_BYTES: usize = 256;
+/// The beginning of an answer in which its model is looked for at once.
+const FIRST_BYTES: usize = 256;
 
 static KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(KEY_START));
 static MODEL_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MODEL_START));
@@ -110,7 +112,7 @@ impl Scan {
         if self.is_first {
             self.is_first = false;
             // For an answer that reports no tokens.
-            if let Some(model) = model_in(&piece[..piece.len().min(HEAD_BYTES)]) {
+            if let Some(model) = model_in(&piece[..piece.len().min(FIRST_BYTES)]) {
                 self.model = Some(Box::new(Name::of(model)));
             }
         }
@@ -301,14 +303,26 @@ fn starts_with_list(head: &[u8]) -> bool {
 
 /// The value of the first key `model` or `modelVersion` in `text`, if it ends there.
 fn model_in(text: &[u8]) -> Option<&[u8]> {
-    MODEL_KEY.find_iter(text).find_map(|start| {
+    let mut from = 0;
+    loop {
+        let start = from + MODEL_KEY.find(&text[from..])?;
+        from = start + MODEL_START.len();
         let is_escaped = start > 0 && text[start - 1] == b'\\';
-        let rest = text[start + 6..].strip_prefix(b"Version").unwrap_or(&text[start + 6..]);
-        let value = rest.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?;
-        let value = value.trim_ascii_start().strip_prefix(b"\"")?;
-        let end = memchr2(b'"', b'\\', value)?;
-        (!is_escaped && value[end] == b'"' && end > 0).then(|| &value[..end])
-    })
+        if let Some(model) = value_after_model(&text[from..])
+            && !is_escaped
+        {
+            return Some(model);
+        }
+    }
+}
+
+/// The text that is the value of a key, of which `"model` was read.
+fn value_after_model(text: &[u8]) -> Option<&[u8]> {
+    let rest = text.strip_prefix(b"Version").unwrap_or(text);
+    let value = rest.strip_prefix(b"\"")?.trim_ascii_start().strip_prefix(b":")?;
+    let value = value.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = memchr2(b'"', b'\\', value)?;
+    (value[end] == b'"' && end > 0).then(|| &value[..end])
 }
 
 #[cfg(test)]
