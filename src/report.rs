@@ -286,6 +286,11 @@ impl ProviderReport {
             && self.cooldown_until.is_none()
     }
 
+    /// True if a window of its quota is used up.
+    pub(crate) fn has_nothing_left(&self) -> bool {
+        self.quota.iter().any(|window| window.used_up_until.is_some())
+    }
+
     /// The warning of a refresh token that ends soon.
     pub(crate) fn login_due(&self) -> Option<&str> {
         self.refresh_token.as_ref()?.warning.as_deref()

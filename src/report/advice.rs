@@ -21,6 +21,10 @@ pub(crate) fn advice(provider: &ProviderReport, commands: &Commands) -> Option<S
     match (provider.state, trouble, provider.credential) {
         (State::Disabled, _, _) => None,
         (_, Some(trouble), _) => Some(about(trouble, commands)),
+        (State::CoolingDown, None, _) if provider.has_nothing_left() => Some(
+            "Its quota is used up; until the reset requests go to the next provider that fits. Nothing to do."
+                .to_owned(),
+        ),
         (State::CoolingDown, None, _) => Some(
             "The provider failed or asked to wait, or its credit or quota is used up, as the log says; meanwhile \
              requests go to the next provider that fits. Nothing to do unless it lasts."

@@ -186,8 +186,7 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     }
     if !provider.quota.is_empty() {
         let windows: Vec<_> = provider.quota.iter().map(|one| window(one, report.now)).collect();
-        let is_used_up = provider.quota.iter().any(|one| one.used_up_until.is_some());
-        let look = if is_used_up { Style::Warn } else { Style::Plain };
+        let look = if provider.has_nothing_left() { Style::Warn } else { Style::Plain };
         remarks.push((format!("Quota: {}.", windows.join("; ")), look));
     }
     for one in &provider.resting_models {
@@ -320,6 +319,31 @@ A name that is …  cooling down  fixed        -                 0       0      
         let shown = render(&report(providers()), "http://127.0.0.1:8080", false, WIDTH_MAX);
         assert_eq!(shown, expected, "\n{shown}");
         assert!(shown.lines().all(|line| line.width() <= WIDTH_MAX));
+    }
+
+    #[test]
+    fn what_is_left_of_a_quota_is_a_line() {
+        let now = Timestamp::from_secs(1_800_000_600);
+        let window = |name: &str, remaining_ratio, reset_s: Option<i64>, is_used_up: bool| {
+            let reset_at = reset_s.map(|seconds| now.plus_millis(seconds * 1000));
+            let used_up_until = reset_at.filter(|_| is_used_up);
+            WindowReport {
+                window: name.into(),
+                remaining_ratio,
+                reset_at,
+                used_up_until,
+                stated_at: now,
+            }
+        };
+        let mut provider = sample("One");
+        provider.quota = vec![
+            window("5h", Some(0.734), Some(3600), false),
+            window("7d", Some(0.0), Some(86_400), true),
+            window("tokens", None, None, false),
+        ];
+        let shown = render(&report(vec![provider]), "u", false, 200);
+        let line = "  Quota: 5h 73 % left, reset in 1 h 00 min; 7d used up, reset in 1 d 00 h; tokens something left.";
+        assert!(shown.lines().any(|own| own == line), "{shown}");
     }
 
     #[test]

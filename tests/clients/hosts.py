@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import random
+import shutil
 import signal
 import statistics
 import sys
@@ -356,6 +357,22 @@ def check_usage(world):
     print(f"usage: {requests} answers are counted, the same on all hosts")
 
 
+def check_quota(world):
+    """What a provider says to one host is known to all, also to one that comes later."""
+    world.issuer.mode("used%20up")
+    claude = anthropic.Anthropic(base_url=world.hosts[0].url, api_key="none", max_retries=0)
+    claude.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
+    world.issuer.mode("fine")
+    knows = lambda host: [one["window"] for one in host.provider()["quota"] if one["used_up_until"]] == ["5h"]
+    until("the quota on all hosts", lambda: all(map(knows, world.hosts)))
+    late = world.hosts[1]
+    late.kill()
+    shutil.rmtree(late.folder / "state" / "quota", ignore_errors=True)
+    late.start()
+    until("the quota on a host that comes later", lambda: knows(late))
+    print("quota: what one host was told, all know")
+
+
 def main():
     # What ends this also ends what it started.
     for which in (signal.SIGHUP, signal.SIGTERM):
@@ -369,6 +386,7 @@ def main():
         check_cooldown,
         check_resting_model,
         check_usage,
+        check_quota,
     )
     with tempfile.TemporaryDirectory() as folder:
         world = World(pathlib.Path(folder))

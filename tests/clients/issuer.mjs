@@ -187,7 +187,11 @@ async function provider(issuer, path, request, response) {
   for await (const chunk of request) chunks.push(chunk);
   stats.requests += 1;
   if (mode === 'reset') return request.socket.resetAndDestroy();
-  if (mode !== 'fine') {
+  if (mode === 'used up') {
+    // As a subscription says it with its last answer before the limit.
+    response.setHeader('anthropic-ratelimit-unified-5h-utilization', '1.0');
+    response.setHeader('anthropic-ratelimit-unified-5h-reset', String(Math.floor(arrived / 1000) + 3600));
+  } else if (mode !== 'fine') {
     stats.failedOnPurpose += 1;
     response.setHeader('retry-after', retryAfter);
     if (mode === 'credit') {

@@ -14,6 +14,7 @@ mod lan; // a network of a test's own, with a name server
 mod metrics; // under promtool
 mod networks; // dead addresses, silent name servers, packets that get lost, an address that goes
 mod page; // the page for people, in headless Chromium
+mod quotas; // of several hosts on one token store, and of a binary that is killed
 mod shortage; // descriptors and threads run out; a reload hangs
 mod subject; // the binary under test, and what it must be after each
 mod troubles; // a token store that refuses commands

@@ -108,6 +108,21 @@ fn held(released: Receiver<()>) -> Peer {
     })
 }
 
+/// A subscription: much left, little left, nothing left for some models, and a window with the longest name.
+fn quota(now_s: i64) -> String {
+    let unified = |window: &str, used: &str, in_s: i64| {
+        let name = format!("anthropic-ratelimit-unified-{window}");
+        format!("{name}-utilization: {used}\r\n{name}-reset: {}\r\n", now_s + in_s)
+    };
+    let long = "window-with-a-rather-long-name-1";
+    format!(
+        "{}{}{}x-ratelimit-remaining-{long}: 7\r\nx-ratelimit-limit-{long}: 9\r\n",
+        unified("5h", "0.27", 7_200),
+        unified("7d", "0.943", 250_000),
+        unified("7d_opus", "1.0", 250_000)
+    )
+}
+
 impl Stage {
     fn set() -> Self {
         let hand = Hand::default();
@@ -115,12 +130,15 @@ impl Stage {
         let urls: Vec<_> = issuers.iter().map(|issuer| issuer.peer.url()).collect();
         let (release, released) = bounded(0);
         let silent = held(released);
-        let provider = Peer::answering(|seen| {
+        let clock = hand.clock();
+        let provider = Peer::answering(move |seen| {
             if seen.line.contains("limited") {
                 answer(429, "slow down")
             } else {
                 let usage = "{\"model\":\"claude-sonnet-4-5-20250929\",\"usage\":{\"input_tokens\":12345678,\"output_tokens\":2345678}}";
-                answer(200, usage).replacen("\r\n", "\r\ncontent-type: application/json\r\n", 1)
+                let limits = quota(clock.wall().as_millis() / 1000);
+                let fields = format!("\r\ncontent-type: application/json\r\n{limits}");
+                answer(200, usage).replacen("\r\n", &fields, 1)
             }
         });
         let api = provider.url();
