@@ -161,7 +161,7 @@ impl Parts {
             providers.push(match prepared {
                 Prepared::Same(provider) => provider,
                 Prepared::New(upstream) => {
-                    let new = || Arc::new(quota_files.state_of(provider));
+                    let new = || Arc::new(quota_files.state_of(provider, &config.providers));
                     let carried = Carried {
                         counts: counts_of(provider, config, old),
                         quota: quota_of(provider, config, posting, old).unwrap_or_else(new),

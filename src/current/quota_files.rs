@@ -25,9 +25,9 @@ const FILE_MAX_BYTES: u64 = 64 * 1024;
 /// The most files that are read. A provider that was renamed finds its quota in another's file.
 const FILES_MAX: usize = 256;
 
-/// What the files said.
+/// What the files said, by the slugs in their names.
 #[derive(Debug, Default)]
-pub(super) struct QuotaFiles(Vec<StoredQuota>);
+pub(super) struct QuotaFiles(Vec<(String, StoredQuota)>);
 
 impl QuotaFiles {
     /// Reads all files of `state_dir`, however long its disk takes.
@@ -41,11 +41,22 @@ impl QuotaFiles {
         Self(on_disk(&mut tell, || read_all(&folder)))
     }
 
-    /// What they said about accounts of `provider`.
-    pub(super) fn state_of(&self, provider: &ProviderConfig) -> AllowanceState {
+    /// What they said about accounts of `provider`, one of `all`. Another one's cooldown is none of its own, even if the
+    /// account is the same.
+    pub(super) fn state_of(
+        &self,
+        provider: &ProviderConfig,
+        all: &[ProviderConfig],
+    ) -> AllowanceState {
         let base = account::base(provider);
-        let own = |one: &&StoredQuota| base.is_some() && one.account().map(|one| one.base) == base;
-        AllowanceState::new(self.0.iter().filter(own).cloned().collect())
+        let is_own = |one: &StoredQuota| base.is_some() && one.account().map(|it| it.base) == base;
+        let of_account = self.0.iter().filter(|(_, stored)| is_own(stored));
+        let taken = of_account.map(|(slug, stored)| {
+            let is_others =
+                *slug != provider.slug && all.iter().any(|one| one.enabled && one.slug == *slug);
+            if is_others { stored.clone().without_rests() } else { stored.clone() }
+        });
+        AllowanceState::new(taken.collect())
     }
 }
 
@@ -65,11 +76,15 @@ pub(super) fn saved_by(
     })
 }
 
-fn read_all(folder: &Path) -> Vec<StoredQuota> {
+fn read_all(folder: &Path) -> Vec<(String, StoredQuota)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
     let is_own = |path: &PathBuf| path.extension().is_some_and(|end| end == "json");
-    paths.filter(is_own).take(FILES_MAX).filter_map(|path| read_one(&path)).collect()
+    let read = |path: PathBuf| {
+        let slug = path.file_stem()?.to_str()?.to_owned();
+        Some((slug, read_one(&path)?))
+    };
+    paths.filter(is_own).take(FILES_MAX).filter_map(read).collect()
 }
 
 fn read_one(path: &Path) -> Option<StoredQuota> {

@@ -9,7 +9,7 @@ use crate::clock::{Clock, Due, Moment};
 use crate::http::message::Headers;
 use crate::proxy::cooldown::Cooldown;
 use crate::quota::account::AccountId;
-use crate::quota::fields;
+use crate::quota::fields::{self, Scope};
 use crate::quota::refusal::COOLDOWN_MAX;
 use crate::quota::standing::{Change, Window, Windows};
 use crate::quota::stored::{StoredQuota, StoredRest};
@@ -43,6 +43,16 @@ pub(crate) struct AllowanceState {
     /// True if other hosts do not know the newest yet; and the time of the next message.
     is_to_be_told: AtomicBool,
     told_next_ms: AtomicU64,
+}
+
+/// An answer, as it bears on the quota.
+pub(crate) struct Stated<'a> {
+    /// Its fields.
+    pub headers: &'a Headers,
+    /// Names the account of the credential with which it was asked for.
+    pub origin: u64,
+    /// It refuses one model: what its windows say of all requests is about that model too.
+    pub is_of_one_model: bool,
 }
 
 /// The used-up windows of a provider.
@@ -178,12 +188,14 @@ impl Allowance {
         self.state.is_to_be_asked()
     }
 
-    /// Notes the windows that an answer to a request with the credential of `origin` states. Returns the windows that
-    /// are used up since this answer.
-    pub(crate) fn note(&self, headers: &Headers, origin: u64, clock: &Clock) -> Option<UsedUp> {
-        let base = self.base.filter(|_| fields::are_in(headers))?;
-        let (account, now) = (AccountId { base, origin }, clock.now());
-        let readings = fields::read(headers, now.wall);
+    /// Notes the windows that an answer states. Returns the windows that are used up since this answer.
+    pub(crate) fn note(&self, stated: &Stated<'_>, clock: &Clock) -> Option<UsedUp> {
+        let base = self.base.filter(|_| fields::are_in(stated.headers))?;
+        let (account, now) = (AccountId { base, origin: stated.origin }, clock.now());
+        let mut readings = fields::read(stated.headers, now.wall);
+        if stated.is_of_one_model {
+            readings.retain(|one| one.scope != Scope::Account || one.used_up_until.is_none());
+        }
         if readings.is_empty() {
             return None;
         }
@@ -271,7 +283,8 @@ mod tests {
         origin: u64,
         now: Moment,
     ) -> Option<UsedUp> {
-        allowance.note(&headers(fields), origin, &Clock::from_fn(move || now))
+        let stated = Stated { headers: &headers(fields), origin, is_of_one_model: false };
+        allowance.note(&stated, &Clock::from_fn(move || now))
     }
 
     fn left_ms(allowance: &Allowance, origin: u64, now: Moment) -> Option<u64> {
@@ -284,7 +297,8 @@ mod tests {
         let allowance = of(&Arc::default());
         let plain = headers(&[("content-type", "a"), ("retry-after", "5"), ("x-request-id", "1")]);
         let clock = Clock::from_fn(|| panic!("nobody asks"));
-        assert_eq!(allowance.note(&plain, 1, &clock), None);
+        let stated = Stated { headers: &plain, origin: 1, is_of_one_model: false };
+        assert_eq!(allowance.note(&stated, &clock), None);
         assert!(!allowance.is_to_be_asked());
     }
 

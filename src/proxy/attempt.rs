@@ -4,12 +4,11 @@
 use std::io::Read;
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{Level, debug, log, warn};
 
 use crate::credential;
-use crate::http::message::Headers;
 use crate::ingress::Request;
-use crate::proxy::allowance::UsedUp;
+use crate::proxy::allowance::{Stated, UsedUp};
 use crate::proxy::body::TakenBody;
 use crate::proxy::cooldown::SentMark;
 use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
@@ -18,6 +17,9 @@ use crate::proxy::provider::{InFlight, Provider};
 use crate::proxy::state::Proxy;
 use crate::proxy::{headers, target, verdict};
 use crate::upstream::{Answer, OutBody, OutRequest, UpstreamError};
+
+/// The shortest time without anything left of a quota that the log tells.
+const SAID_MIN_SECONDS: u64 = 10;
 
 /// A request to one provider.
 pub(super) struct Outgoing<'p, 'a> {
@@ -128,11 +130,14 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
     }
 }
 
-/// Notes what an answer states about the quota of the account of `origin`.
-fn note_quota(proxy: &Proxy, provider: &Provider, headers: &Headers, origin: u64) {
-    let Some(used_up) = provider.allowance.note(headers, origin, &proxy.clock) else { return };
+/// Notes what an answer states about the quota of its account.
+fn note_quota(proxy: &Proxy, provider: &Provider, stated: &Stated<'_>) {
+    let Some(used_up) = provider.allowance.note(stated, &proxy.clock) else { return };
     let (name, UsedUp { windows, seconds }) = (&provider.config.name, used_up);
-    info!(
+    // A limit of seconds may be used up again and again.
+    let level = if seconds >= SAID_MIN_SECONDS { Level::Info } else { Level::Debug };
+    log!(
+        level,
         provider = name;
         "Provider {name} says that it has nothing left ({windows}): it is passed over for {seconds} s where another \
          one can serve"
@@ -162,13 +167,17 @@ pub(super) fn send<'p>(
             counts.begun();
         }
         let mut answer = send_once(proxy, request, outgoing, &credential, &mut record.attempts)?;
-        note_quota(proxy, outgoing.provider, &answer.head.headers, credential.origin());
         let examiner = Examiner {
             clock: &proxy.clock,
             usual: proxy.settings.failure_cooldown,
             model: outgoing.model,
         };
         let finding = examine(&mut answer, &examiner, outgoing.look);
+        let is_of_one_model =
+            matches!(&finding, Finding::Limited(refusal) if refusal.limited.model.is_some());
+        let stated =
+            Stated { headers: &answer.head.headers, origin: credential.origin(), is_of_one_model };
+        note_quota(proxy, outgoing.provider, &stated);
         let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {
             return Ok(Received { answer, finding });
         };

@@ -69,6 +69,11 @@ impl StoredQuota {
         AccountId::parse(&self.account)
     }
 
+    /// Without cooldowns of the provider and its models.
+    pub(crate) fn without_rests(self) -> Self {
+        Self { cooldown_until: None, resting_models: Vec::new(), ..self }
+    }
+
     /// Its text.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("texts and numbers always serialize")

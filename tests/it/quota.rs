@@ -403,3 +403,73 @@ fn what_is_left_is_shown() {
     let quota = status(&proxy, 0)["quota"].clone();
     assert_eq!(quota.as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_window_of_one_family_of_models_passes_the_provider_over_for_those_alone() {
+    let hand = Hand::default();
+    let two = Two::new(&format!(
+        "anthropic-ratelimit-unified-7d_opus-utilization: 1.0\r\nanthropic-ratelimit-unified-7d_opus-reset: {}\r\n",
+        hand.epoch(3600)
+    ));
+    let proxy = two.described().start();
+    let ask_for = |model: &str| {
+        let body = format!("{{\"messages\":[],\"model\":\"{model}\"}}");
+        assert_eq!(proxy.ask(post("/v1/messages", &body)).status, 200);
+        two.asked()
+    };
+    assert_eq!(ask_for("claude-opus-4-5"), (1, 0));
+    assert_eq!(ask_for("claude-opus-4-5"), (1, 1));
+    assert_eq!(ask_for("claude-sonnet-4-5"), (2, 1));
+    assert_eq!(status(&proxy, 0)["state"], "ready");
+}
+
+/// The limits of an API are those of the model that was asked for: its refusal said 0 of all tokens, and the provider
+/// was passed over for every model.
+#[test]
+fn a_refusal_of_one_model_leaves_the_quota_of_the_others() {
+    let two = Two::new("");
+    let body = r#"{"error":{"message":"Rate limit reached for gpt-x in organization o on tokens per min (TPM): Limit 9, Used 9.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    let a = Peer::answering(move |seen| {
+        if String::from_utf8_lossy(&seen.body).contains("gpt-x") {
+            format!(
+                "HTTP/1.1 429 X\r\ncontent-type: application/json\r\nx-ratelimit-limit-tokens: 9\r\n\
+                 x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+        } else {
+            answer(200, "fine")
+        }
+    });
+    let proxy = TestProxy::builder()
+        .provider("A", "openai", &a.url(), "auth_value: key-a")
+        .provider("B", "openai", &two.b.peer.url(), "auth_value: key-b")
+        .clock(two.hand.clock())
+        .start();
+    let ask_for = |model: &str| {
+        let body = format!("{{\"messages\":[],\"model\":\"{model}\"}}");
+        assert_eq!(proxy.ask(post("/v1/chat/completions", &body)).status, 200);
+        (a.seen().len(), two.b.asked())
+    };
+    assert_eq!(ask_for("gpt-x"), (1, 1));
+    assert_eq!(status(&proxy, 0)["resting_models"][0]["model"], "gpt-x");
+    assert_eq!(ask_for("gpt-y"), (2, 1));
+    assert_eq!(ask_for("gpt-x"), (2, 2));
+}
+
+/// Two entries with the same key: what is left is the account's, a cooldown is the entry's.
+#[test]
+fn after_a_restart_a_cooldown_is_that_of_its_provider_alone() {
+    let two = Two::new("");
+    two.a.now_says("429 X", "retry-after: 3600\r\n");
+    let entry = |builder: Builder, name: &str| {
+        builder.provider(name, "anthropic", &two.a.peer.url(), "auth_value: key-a")
+    };
+    let described = || entry(entry(TestProxy::builder(), "A"), "Again").clock(two.hand.clock());
+    let proxy = described().start();
+    assert_eq!(proxy.ask(get("/to/a/x")).status, 429);
+    let proxy = described().folder(proxy.into_folder()).start();
+    assert_eq!(
+        (&status(&proxy, 0)["state"], &status(&proxy, 1)["state"]),
+        (&"cooling_down".into(), &"ready".into())
+    );
+}
