@@ -229,6 +229,16 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
+    /// The second of its start on the steady clock, from an arbitrary base.
+    pub fn second(self) -> u64 {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one door to the system's clocks"
+        )]
+        static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
+        self.0.saturating_duration_since(*BASE).as_secs()
+    }
+
     /// The lead of the wall clock over this point on the steady clock, which must be now, from an arbitrary base. It
     /// changes when one of them jumps: the steady clock stands still while the machine sleeps.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::bookkeeper::Reminder;
-use crate::clock::{Clock, Due, Moment};
+use crate::clock::{Clock, Due, Moment, Stopwatch};
 use crate::http::message::Headers;
 use crate::proxy::cooldown::Cooldown;
 use crate::quota::account::AccountId;
+use crate::quota::fields::glance::{Glance, glance};
 use crate::quota::fields::{self, Scope};
 use crate::quota::refusal::COOLDOWN_MAX;
 use crate::quota::standing::{Change, Window, Windows};
@@ -43,6 +44,8 @@ pub(crate) struct AllowanceState {
     /// True if other hosts do not know the newest yet; and the time of the next message.
     is_to_be_told: AtomicBool,
     told_next_ms: AtomicU64,
+    /// The second of the last answer that was read.
+    read_second: AtomicU64,
 }
 
 /// An answer, as it bears on the quota.
@@ -51,6 +54,8 @@ pub(crate) struct Stated<'a> {
     pub headers: &'a Headers,
     /// Names the account of the credential with which it was asked for.
     pub origin: u64,
+    /// Measures the time since the head of the request; None reads the answer in any case.
+    pub begun: Option<Stopwatch>,
     /// It refuses one model: what its windows say of all requests is about that model too.
     pub is_of_one_model: bool,
 }
@@ -89,6 +94,14 @@ impl AllowanceState {
     fn earlier(&self) -> MutexGuard<'_, Vec<StoredQuota>> {
         // Each change is complete in itself.
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True for the first answer of each second.
+    fn is_time(&self, stated: &Stated<'_>) -> bool {
+        let Some(second) = stated.begun.map(Stopwatch::second) else { return true };
+        // From 1 on, because none was read at first.
+        self.read_second.load(Ordering::Relaxed) != second + 1
+            && self.read_second.swap(second + 1, Ordering::Relaxed) != second + 1
     }
 
     fn is_to_be_asked(&self) -> bool {
@@ -189,8 +202,17 @@ impl Allowance {
     }
 
     /// Notes the windows that an answer states. Returns the windows that are used up since this answer.
+    ///
+    /// While all windows have something left, one answer a second is enough.
     pub(crate) fn note(&self, stated: &Stated<'_>, clock: &Clock) -> Option<UsedUp> {
-        let base = self.base.filter(|_| fields::are_in(stated.headers))?;
+        let base = self.base?;
+        match glance(stated.headers) {
+            Glance::Nothing => return None,
+            Glance::SomethingLeft if !self.is_to_be_asked() && !self.state.is_time(stated) => {
+                return None;
+            }
+            Glance::SomethingLeft | Glance::MayBeUsedUp => {}
+        }
         let (account, now) = (AccountId { base, origin: stated.origin }, clock.now());
         let mut readings = fields::read(stated.headers, now.wall);
         if stated.is_of_one_model {
@@ -283,7 +305,8 @@ mod tests {
         origin: u64,
         now: Moment,
     ) -> Option<UsedUp> {
-        let stated = Stated { headers: &headers(fields), origin, is_of_one_model: false };
+        let headers = &headers(fields);
+        let stated = Stated { headers, origin, begun: None, is_of_one_model: false };
         allowance.note(&stated, &Clock::from_fn(move || now))
     }
 
@@ -297,9 +320,31 @@ mod tests {
         let allowance = of(&Arc::default());
         let plain = headers(&[("content-type", "a"), ("retry-after", "5"), ("x-request-id", "1")]);
         let clock = Clock::from_fn(|| panic!("nobody asks"));
-        let stated = Stated { headers: &plain, origin: 1, is_of_one_model: false };
+        let stated = Stated { headers: &plain, origin: 1, begun: None, is_of_one_model: false };
         assert_eq!(allowance.note(&stated, &clock), None);
         assert!(!allowance.is_to_be_asked());
+    }
+
+    /// Reading every answer cost a thousand instructions a request and more.
+    #[test]
+    fn while_something_is_left_one_answer_a_second_is_read() {
+        let state = Arc::<AllowanceState>::default();
+        let allowance = of(&state);
+        let start = Stopwatch::start();
+        let at = |seconds| Some(start.later(Duration::from_secs(seconds)));
+        let ratio = |left: &str, begun| {
+            let headers = &headers(&[("x-ratelimit-remaining", left), ("x-ratelimit-limit", "10")]);
+            let stated = Stated { headers, origin: 1, begun, is_of_one_model: false };
+            allowance.note(&stated, &Clock::from_fn(|| NOW));
+            allowance.windows(1, NOW)[0].remaining_ratio
+        };
+        assert_eq!(ratio("9", at(5)), Some(0.9));
+        assert_eq!(ratio("8", at(5)), Some(0.9));
+        assert_eq!(ratio("7", at(6)), Some(0.7));
+        assert_eq!(ratio("0", at(6)), Some(0.0), "it is used up");
+        assert_eq!(ratio("6", at(6)), Some(0.6), "it was used up");
+        assert_eq!(ratio("5", at(6)), Some(0.6));
+        assert_eq!(ratio("4", None), Some(0.4));
     }
 
     #[test]

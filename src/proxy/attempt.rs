@@ -175,8 +175,8 @@ pub(super) fn send<'p>(
         let finding = examine(&mut answer, &examiner, outgoing.look);
         let is_of_one_model =
             matches!(&finding, Finding::Limited(refusal) if refusal.limited.model.is_some());
-        let stated =
-            Stated { headers: &answer.head.headers, origin: credential.origin(), is_of_one_model };
+        let (headers, origin) = (&answer.head.headers, credential.origin());
+        let stated = Stated { headers, origin, begun: record.begun, is_of_one_model };
         note_quota(proxy, outgoing.provider, &stated);
         let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {
             return Ok(Received { answer, finding });

@@ -31,6 +31,7 @@ impl Service for Proxy {
         let stopwatch = Stopwatch::start();
         let head = request.head;
         let (mut record, progress) = (RequestRecord::default(), Progress::default());
+        record.begun = Some(stopwatch);
         let mut reply = Reply::new(out, Some(head), request.may_keep_alive);
         reply.share_with(cors::allowed(head, &self.access.origins));
         reply.mind(head, &progress);

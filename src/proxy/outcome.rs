@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::clock::Stopwatch;
 use crate::http::refusal::{Code, Refusal};
 use crate::proxy::client_key::{ClientKey, CountedRequest};
 use crate::proxy::cut::Cut;
@@ -49,6 +50,8 @@ pub(super) struct RequestRecord<'p> {
     pub(super) provider: Option<&'p Provider>,
     /// The model that was asked, if the answer may not name one.
     pub(super) asked_model: Option<String>,
+    /// Measures the time since the request's head; None for evertoken's own requests.
+    pub(super) begun: Option<Stopwatch>,
     pub(super) status: Option<u16>,
     pub(super) first_byte: Option<Duration>,
     pub(super) attempts: u32,

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::http::message::Headers;
 
 mod draft;
+pub(crate) mod glance;
 mod part;
 mod values;
 
@@ -58,12 +59,6 @@ pub(crate) struct Reading<'a> {
 
 /// The time for which a window without a reset counts as used up.
 const UNKNOWN_RESET_MS: i64 = 60_000;
-
-/// True if an answer may state windows.
-// One pass over the names, because most answers have no such field.
-pub(crate) fn are_in(headers: &Headers) -> bool {
-    headers.iter().any(|(name, _)| kind(name).is_some())
-}
 
 /// The windows that an answer states.
 pub(crate) fn read(headers: &Headers, now: Timestamp) -> Vec<Reading<'_>> {

@@ -1,5 +1,6 @@
 //! The fields of each provider, right and wrong.
 
+use super::glance::{Glance, glance};
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
@@ -386,6 +387,59 @@ fn wrong_values_do_no_harm() {
     let mut raw = Headers::new();
     raw.push("x-ratelimit-remaining", b"\xff0");
     assert_eq!(read(&raw, NOW), []);
+}
+
+/// A closer look finds nothing that the first one missed.
+#[test]
+fn the_first_look_is_never_too_hopeful() {
+    let others = [
+        ("date", "Tue, 24 Nov 2026 08:00:00 GMT"),
+        ("request-id", "req_011"),
+        ("x-request-id", "r"),
+        ("cf-ray", "0"),
+        ("x-robots-tag", "none"),
+        ("anthropic-organization-id", "o"),
+        ("retry-after", "0"),
+        ("age", "0"),
+        ("via", "0"),
+    ];
+    assert_eq!(glance(&headers(&others)), Glance::Nothing);
+    let (mut left, mut used_up) = (0, 0);
+    for (name, fields, _) in FORMS.iter().chain(&WRONG) {
+        let headers = headers(fields);
+        let readings = read(&headers, NOW);
+        let counts = |one: &Reading<'_>| one.used_up_until.is_some() && one.scope != Scope::Unknown;
+        let expected = match readings.iter().any(counts) {
+            true => Glance::MayBeUsedUp,
+            false if readings.is_empty() => continue,
+            false => Glance::SomethingLeft,
+        };
+        let found = glance(&headers);
+        assert!(found == expected || found == Glance::MayBeUsedUp, "{name}: {found:?}");
+        used_up += u32::from(found == Glance::MayBeUsedUp);
+        left += u32::from(found == Glance::SomethingLeft);
+    }
+    assert!(left > 3 && used_up > 12, "{left} {used_up}");
+    let subscription = [
+        ("anthropic-ratelimit-unified-status", "allowed"),
+        ("anthropic-ratelimit-unified-5h-status", "allowed_warning"),
+        ("anthropic-ratelimit-unified-5h-utilization", "0.27"),
+        ("anthropic-ratelimit-unified-7d-utilization", "0"),
+        ("anthropic-ratelimit-unified-7d-reset", "1800400000"),
+        ("anthropic-ratelimit-unified-representative-claim", "five_hour"),
+        ("anthropic-ratelimit-unified-fallback-percentage", "0.5"),
+        ("anthropic-ratelimit-unified-overage-status", "rejected"),
+        ("anthropic-ratelimit-unified-overage-disabled-reason", "org_level_disabled"),
+        ("anthropic-ratelimit-tokens-remaining", "100"),
+        ("anthropic-ratelimit-tokens-limit", "100"),
+        ("x-ratelimit-remaining-tokens", "1"),
+        ("x-ratelimit-reset-tokens", "6m0s"),
+        ("x-codex-primary-used-percent", "99"),
+        ("x-codex-primary-reset-at", "1800400000"),
+    ];
+    for field in subscription {
+        assert_eq!(glance(&headers(&[field])), Glance::SomethingLeft, "{field:?}");
+    }
 }
 
 #[test]
