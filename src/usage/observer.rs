@@ -32,11 +32,11 @@ pub(crate) fn reports_tokens(path: &str) -> bool {
 /// The look at one answer.
 #[derive(Debug)]
 pub(crate) enum Observer {
-    /// The answer reports no tokens: it is an error, or of another type.
+    /// The answer reports no tokens: it is an error, or to a request of another method.
     Off,
     Plain(Scan),
     Gzip(Box<Inflated>, Scan),
-    /// Its encoding can't be read here, or it is broken.
+    /// Its type or its encoding can't be read here, or it is broken.
     Unreadable,
 }
 
@@ -75,7 +75,7 @@ impl Observer {
                 _ => {}
             }
         }
-        let Some(form) = media_type.and_then(form_of) else { return Self::Off };
+        let Some(form) = media_type.and_then(form_of) else { return Self::Unreadable };
         match encoding.map(<[u8]>::trim_ascii) {
             None | Some(b"" | b"identity") => Self::Plain(Scan::new(form)),
             Some(b"gzip" | b"x-gzip") => Inflated::new(inflating)
@@ -202,9 +202,9 @@ mod tests {
         let event = [b"data: ", BODY, b"\n\n"].concat();
         assert!(is_read(&observed(&[("content-type", "text/event-stream")], &[&event])));
         for other in ["application/jsonl", "text/html", "application/json-seq", ""] {
-            assert_eq!(observed(&[("content-type", other)], &[BODY]), Observed::Nothing, "{other}");
+            assert_eq!(observed(&[("content-type", other)], &[BODY]), Observed::Unread, "{other}");
         }
-        assert_eq!(observed(&[], &[BODY]), Observed::Nothing);
+        assert_eq!(observed(&[], &[BODY]), Observed::Unread);
         for (method, status) in [("GET", 200), ("HEAD", 200), ("POST", 400), ("POST", 302)] {
             let observer = observer(method, status, &[json]);
             assert!(matches!(observer, Observer::Off), "{method} {status}");

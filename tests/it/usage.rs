@@ -69,6 +69,9 @@ fn provider() -> Peer {
             let fields = "content-type: application/json\r\ncontent-encoding: br";
             return typed(200, fields, b"\x0b\x02\x80abc\x03");
         }
+        if is("untyped") {
+            return typed(200, "x: y", json.as_bytes());
+        }
         if is("chat") {
             return typed(200, "content-type: application/json", chat.as_bytes());
         }
@@ -147,11 +150,12 @@ fn an_answer_that_can_t_be_read_is_unknown_and_not_nothing() {
     let peer = provider();
     let proxy = builder(&peer).start();
     assert_eq!(status(&proxy, "/v1/messages?brotli", "second"), 200);
+    assert_eq!(status(&proxy, "/v1/messages?untyped", "second"), 200);
     assert_eq!(status(&proxy, "/v1/messages/count_tokens", "second"), 200);
     assert_eq!(status(&proxy, "/v1/messages?error", "second"), 400);
     eventually("it is unknown", || {
         metric(&proxy, "evertoken_usage_unknown_answers_total")
-            == ["{key=\"ci\",model=\"asked\",provider=\"P\"} 1"]
+            == ["{key=\"ci\",model=\"asked\",provider=\"P\"} 2"]
     });
     assert_eq!(tokens(&proxy, &[]), 0);
 }
