@@ -135,6 +135,12 @@ pub(crate) fn work_of(path: &str) -> Work {
     }
 }
 
+/// True if some servers read another path in `path` than [`normal`] does: they take `\\` for `/`, cut the text after `;` off
+/// a segment, or decode twice. No API has such a path.
+pub(crate) fn is_ambiguous(path: &str) -> bool {
+    percent_decode_str(path).any(|byte| b"\\;?#%".contains(&byte) || byte.is_ascii_control())
+}
+
 /// True if `path` is one of `roots` or lies below one.
 fn is_within(path: &str, roots: &[&str]) -> bool {
     roots.iter().any(|root| {
@@ -309,6 +315,21 @@ mod tests {
             let found = model_in(path);
             let found = found.as_ref().map(|one| (one.name.as_str(), one.decides));
             assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_that_servers_read_in_different_ways() {
+        for path in [
+            "/v1/files/..;/x", "/a\\b", "/a%5cb", "/a%3fb", "/a%23b", "/a%252e", "/a%00", "/a%0a",
+            "/%",
+        ] {
+            assert!(is_ambiguous(path), "{path}");
+        }
+        for path in
+            ["/", "/v1/models/ft:gpt-5:a@b~c_d.e", "/model/a%3A0/invoke", "/a%2Fb/../c", "/%c3%a9"]
+        {
+            assert!(!is_ambiguous(path), "{path}");
         }
     }
 

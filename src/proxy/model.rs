@@ -22,7 +22,10 @@ pub fn find(bytes: &[u8]) -> Option<ModelField> {
     found
 }
 
-/// Every model that `bytes` name at the top level, as `model` in any case or in a list `models`, so that no parser reads
+/// Lists of models to fall back to: `OpenRouter`'s and `LiteLLM`'s.
+const LISTS: [&str; 2] = ["models", "fallbacks"];
+
+/// Every model that `bytes` name at the top level, as `model` in any case or in one of [`LISTS`], so that no parser reads
 /// another one. None if they are no whole JSON object, or such a member is no text.
 pub(crate) fn all(bytes: &[u8]) -> Option<Vec<String>> {
     let mut skim = Skimmer::new(bytes);
@@ -38,7 +41,7 @@ pub(crate) fn all(bytes: &[u8]) -> Option<Vec<String>> {
         let value = &bytes[start..skim.place()];
         if key.eq_ignore_ascii_case("model") {
             names.push(serde_json::from_slice(value).ok()?);
-        } else if key.eq_ignore_ascii_case("models") {
+        } else if LISTS.iter().any(|list| key.eq_ignore_ascii_case(list)) {
             names.append(&mut serde_json::from_slice(value).ok()?);
         }
         has_ended = skim.expect(b'}').is_some();

@@ -65,6 +65,9 @@ fn take_body(
 /// True if the body decides whether the request may use its model.
 fn asks_body(rights: Rights<'_>, head: &RequestHead, target: &str) -> Result<bool, Refusal> {
     let path = path_of(target);
+    if api::is_ambiguous(path) {
+        return Err(rights.refusal("may not use a path that servers read in different ways"));
+    }
     let in_path = api::model_in(path);
     if let Some(model) = &in_path {
         rights.check_model(&model.name)?;
