@@ -225,32 +225,9 @@ pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
         }
         others == 0
     };
-    let mut at = steps.iter().take_while(is_all_plain).count() * STEP;
-    // What is left of most lines is shorter than a step: eight bytes at once, as one number.
-    let (words, _) = bytes[at..].as_chunks::<8>();
-    for word in words {
-        let marks = not_plain(u64::from_le_bytes(*word));
-        if marks != 0 {
-            at += marks.trailing_zeros() as usize / 8;
-            break;
-        }
-        at += word.len();
-    }
-    // The byte at `at` is a tab, or one that ends the prefix, or near the end.
-    let rest = &bytes[at..];
-    at + rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len())
-}
-
-/// Marks in each of eight bytes, of which the lowest is right: it is a control byte. A byte above one that is marked may
-/// be marked wrongly, because the subtraction carries.
-#[inline]
-fn not_plain(word: u64) -> u64 {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
-    const HIGH_BITS: u64 = ONES << 7;
-    let less_than_space = word.wrapping_sub(ONES * 0x20) & !word;
-    let delete = word ^ (ONES * 0x7f);
-    let is_delete = delete.wrapping_sub(ONES) & !delete;
-    (less_than_space | is_delete) & HIGH_BITS
+    let start = steps.iter().take_while(is_all_plain).count() * STEP;
+    let rest = &bytes[start..];
+    start + rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len())
 }
 
 /// The bytes that may stand anywhere within a line.
