@@ -171,6 +171,10 @@ impl Refusal {
         if let Some(delay) = self.retry_after {
             let secs = delay.as_millis().div_ceil(1000).max(1);
             headers.push("retry-after", secs.to_string());
+            if delay > RETRY_AFTER_MAX {
+                // Anthropic's SDK would sleep until then, without a word.
+                headers.push("x-should-retry", "false");
+            }
         }
         if self.code == Code::Unauthorized && self.asks_browser {
             headers.push("www-authenticate", "Basic realm=\"evertoken\", charset=\"UTF-8\"");

@@ -389,6 +389,7 @@ fn a_key_with_a_limit_made_any_number_of_requests() {
         let refused = ask(target);
         assert_eq!((refused.status, refused.code()), (429, "key_limit"), "{target}");
         assert_eq!(refused.field("retry-after"), Some("60"), "{target}");
+        assert_eq!(refused.field("x-should-retry"), None, "{target}");
         let told = refused.json();
         assert_eq!(told["type"].as_str().unwrap_or_default(), kind, "in the shape of the API");
         assert_eq!(told["error"]["type"], "rate_limit_error");
@@ -549,6 +550,8 @@ fn a_key_used_any_number_of_tokens_in_a_day() {
     assert_eq!(refused.code(), "key_limit");
     // 08:00 until midnight UTC.
     assert_eq!(refused.field("retry-after"), Some("57600"));
+    // The SDKs would sleep until then.
+    assert_eq!(refused.field("x-should-retry"), Some("false"));
     assert!(refused.body.contains("'ci' has used 200 tokens today"), "{}", refused.body);
     assert_eq!(ask(&proxy, "plain-key").status, 200);
     // A restart does not forget them, and the next day begins anew.
