@@ -92,8 +92,7 @@ impl Parts {
     pub(super) fn usage(&mut self, settings: &Settings) -> Option<Arc<Ledger>> {
         let ledger = self.ledger(settings);
         if let Some(keeper) = &self.keeper {
-            let name = random_name(&mut self.environment.rng);
-            keeper.counts.set(ledger.as_ref().map(|ledger| Ledger::shared_counts(ledger, name)));
+            keeper.counts.set(ledger.as_ref().map(Ledger::shared_counts));
         }
         ledger
     }
@@ -105,8 +104,9 @@ impl Parts {
         if let Some(ledger) = &self.usage {
             ledger.move_to(&settings.state_dir);
         } else {
-            let ledger =
-                Arc::new(Ledger::open(&settings.state_dir, self.environment.clock.clone()));
+            let (clock, run) =
+                (self.environment.clock.clone(), random_name(&mut self.environment.rng));
+            let ledger = Arc::new(Ledger::open(&settings.state_dir, clock, run));
             Ledger::save_by(&ledger, &self.registrar);
             self.usage = Some(ledger);
         }

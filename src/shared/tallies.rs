@@ -6,15 +6,16 @@ use log::warn;
 
 use crate::shared::engine::{Line, StoreError, Tally};
 
-/// Takes texts under a name: each host and its text.
+/// Gives tallies, each with the name of its writer.
+pub(crate) type Own = Box<dyn Fn(bool) -> Vec<(String, Tally)> + Send + Sync>;
+/// Takes texts under a name: each writer and its text.
 pub(crate) type Take = Box<dyn Fn(&str, Vec<(String, String)>) + Send + Sync>;
 
 /// A part of the program whose counts are shared.
 pub(crate) struct SharedCounts {
-    /// The name of this host among the others. Processes with common counts have a common name.
-    pub host: String,
-    /// The host's own counts; all of them if the argument is true, else those that may have changed.
-    pub own: Box<dyn Fn(bool) -> Vec<Tally> + Send + Sync>,
+    /// The own counts, each with the name of its writer; all of them if the argument is true, else those that may have
+    /// changed.
+    pub own: Own,
     /// Takes the counts of all hosts.
     pub take: Take,
 }
@@ -80,13 +81,13 @@ impl Exchange {
         prefix: &str,
         line: &mut Line,
     ) -> Result<(), StoreError> {
-        for tally in (part.own)(all) {
+        for (writer, tally) in (part.own)(all) {
             let index = self.known.iter().position(|(name, _)| *name == tally.name);
             let index = index.unwrap_or_else(|| {
                 self.known.push((tally.name.clone(), 0));
                 self.known.len() - 1
             });
-            let tallies = line.exchange(prefix, &part.host, &tally, self.known[index].1)?;
+            let tallies = line.exchange(prefix, &writer, &tally, self.known[index].1)?;
             if let Some(texts) = tallies.texts {
                 (part.take)(&tally.name, texts);
             }

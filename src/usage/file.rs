@@ -1,19 +1,20 @@
 //! The files of days: `<state_dir>/usage/2026-11-29.json`, of which each holds the counts of one day.
 //!
-//! Two processes may use one folder. Each adds what it counted since its last save, under a lock, so that neither loses
-//! the other's counts.
+//! A file has the counts of each run of the program, which only grow. So nothing is counted twice, whoever writes, and how
+//! often: two processes on one folder write under a lock, and each keeps what it finds of the other. The counts of
+//! hosts with the same token store are runs as well.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use log::{debug, warn};
+use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{RELEASED_AT, Timestamp};
 use crate::regular_file;
-use crate::token::state_file::write_without_sync_of_folder;
+use crate::token::state_file::write_whole;
 use crate::usage::day::Day;
 use crate::usage::table::Table;
 
@@ -26,8 +27,6 @@ const NEWER_MIN: usize = 7;
 const FOLDER: &str = "usage";
 /// The largest file that is read.
 const FILE_MAX_BYTES: usize = 16 * 1024 * 1024;
-/// The file with this folder's name among the hosts.
-const HOST_FILE: &str = "host";
 const VERSION: u64 = 1;
 const SUFFIX: &str = ".json";
 
@@ -36,43 +35,46 @@ const SUFFIX: &str = ".json";
 struct Content {
     version: u64,
     day: String,
-    rows: Table,
-    /// The counts of other hosts with the same token store.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    hosts: Vec<HostRows>,
+    runs: Vec<RunRows>,
 }
 
-/// The counts of one host.
+/// The counts of one run of the program, which only grow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HostRows {
-    pub host: String,
+pub(crate) struct RunRows {
+    /// Its random name.
+    pub run: String,
+    /// It used this state folder. The others are those of hosts with the same token store.
+    #[serde(default)]
+    pub is_local: bool,
     pub rows: Table,
 }
 
-/// The counts of a day: those of this state folder, and those of other hosts.
+/// The counts of a day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DayRows {
-    pub own: Table,
-    pub hosts: Vec<HostRows>,
+    pub runs: Vec<RunRows>,
 }
 
 impl DayRows {
     /// The sum of all.
     pub(crate) fn all(&self) -> Table {
-        let mut all = self.own.clone();
-        self.hosts.iter().for_each(|host| all.merge(&host.rows));
+        let mut all = Table::default();
+        self.runs.iter().for_each(|run| all.merge(&run.rows));
         all
     }
 
-    /// Takes over the counts of a host, which only grow. True if they are new.
-    pub(crate) fn take(&mut self, newer: &HostRows) -> bool {
-        let requests = |rows: &Table| rows.sum(|_| true).requests;
-        match self.hosts.iter_mut().find(|known| known.host == newer.host) {
-            Some(known) if requests(&known.rows) >= requests(&newer.rows) => return false,
-            Some(known) => known.rows.clone_from(&newer.rows),
-            None => self.hosts.push(newer.clone()),
+    /// Takes over the counts of a run, unless more of them are known. True if they are new.
+    pub(crate) fn take(&mut self, newer: &RunRows) -> bool {
+        let Some(known) = self.runs.iter_mut().find(|known| known.run == newer.run) else {
+            self.runs.push(newer.clone());
+            return true;
+        };
+        known.is_local |= newer.is_local;
+        let is_new = newer.rows.requests() > known.rows.requests();
+        if is_new {
+            known.rows.clone_from(&newer.rows);
         }
-        true
+        is_new
     }
 }
 
@@ -126,20 +128,14 @@ impl Files {
             let message = format!("{shown} has the format {version} of another evertoken");
             return Err(io::Error::other(message));
         }
-        Ok(DayRows { own: content.rows, hosts: content.hosts })
+        Ok(DayRows { runs: content.runs })
     }
 
-    /// Adds `counts`, and the counts of other hosts, to the file of `day`; returns its new content.
-    pub(crate) fn add(
-        &self,
-        day: Day,
-        counts: &Table,
-        hosts: &[HostRows],
-        now: Timestamp,
-    ) -> io::Result<DayRows> {
+    /// Takes `runs` over into the file of `day`; returns its new content.
+    pub(crate) fn merge(&self, day: Day, runs: &[RunRows], now: Timestamp) -> io::Result<DayRows> {
         self.make_folder()?;
         let _lock = self.lock()?;
-        let mut rows = match self.read(day) {
+        let mut known = match self.read(day) {
             Err(error) if error.kind() == ErrorKind::InvalidData => {
                 let path = self.path(day);
                 let aside = self.0.join(format!("{day}{SUFFIX}.corrupt-{now}"));
@@ -149,34 +145,12 @@ impl Files {
             }
             read => read?,
         };
-        rows.own.merge(counts);
-        for host in hosts {
-            rows.take(host);
+        for run in runs {
+            known.take(run);
         }
-        let content =
-            Content { version: VERSION, day: day.to_string(), rows: rows.own, hosts: rows.hosts };
-        let bytes = serde_json::to_vec(&content)?;
-        // What follows must not fail: the counts are in the file, and must not be added again.
-        write_without_sync_of_folder(&self.path(day), &bytes)?;
-        if let Err(error) = File::open(&self.0).and_then(|folder| folder.sync_all()) {
-            debug!("{} can't be synchronised: {error}", self.0.display());
-        }
-        Ok(DayRows { own: content.rows, hosts: content.hosts })
-    }
-
-    /// The name of this folder among the hosts that share counts; `new` the first time. Processes on one folder have one
-    /// name, because their counts are one.
-    pub(crate) fn host(&self, new: &str) -> io::Result<String> {
-        self.make_folder()?;
-        let _lock = self.lock()?;
-        let path = self.0.join(HOST_FILE);
-        match regular_file::read_to_string(&path) {
-            Ok(name) if is_host(&name) => return Ok(name),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        write_without_sync_of_folder(&path, new.as_bytes())?;
-        Ok(new.to_owned())
+        let content = Content { version: VERSION, day: day.to_string(), runs: known.runs };
+        write_whole(&self.path(day), &serde_json::to_vec(&content)?)?;
+        Ok(DayRows { runs: content.runs })
     }
 
     fn make_folder(&self) -> io::Result<()> {
@@ -212,11 +186,6 @@ impl Files {
     }
 }
 
-/// True for a random name, as `random_name` makes it.
-fn is_host(name: &str) -> bool {
-    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -224,10 +193,10 @@ mod tests {
     use super::*;
     use crate::usage::table::Counts;
 
-    fn counts(requests: u64) -> Table {
-        let mut table = Table::default();
-        table.add("A", "m", "k", &Counts { requests, input: 5, ..Counts::default() });
-        table
+    fn run(name: &str, requests: u64) -> RunRows {
+        let mut rows = Table::default();
+        rows.add("A", "m", "k", &Counts { requests, input: 5, ..Counts::default() });
+        RunRows { run: name.to_owned(), is_local: false, rows }
     }
 
     fn at(text: &str) -> Timestamp {
@@ -241,18 +210,31 @@ mod tests {
         let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
         assert_eq!((files.read(day).unwrap(), files.days().unwrap()), (DayRows::default(), vec![]));
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..5 {
-                        files.add(day, &counts(1), &[], now).unwrap();
+            for name in ["a", "b", "c", "d"] {
+                let files = &files;
+                scope.spawn(move || {
+                    for requests in 1..=5 {
+                        files.merge(day, &[run(name, requests)], now).unwrap();
                     }
                 });
             }
         });
-        assert_eq!(files.read(day).unwrap().own.sum(|_| true).requests, 20);
+        assert_eq!(files.read(day).unwrap().all().requests(), 20);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&files.0), mode(&files.path(day))), (0o700, 0o600));
         assert_eq!(files.days().unwrap(), [day]);
+    }
+
+    #[test]
+    fn the_counts_of_a_run_only_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::of(folder.path());
+        let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
+        let local = RunRows { is_local: true, ..run("c", 1) };
+        files.merge(day, &[run("b", 5), run("c", 2)], now).unwrap();
+        let rows = files.merge(day, &[run("b", 4), local], now).unwrap();
+        assert_eq!(rows.all().requests(), 7);
+        assert!(rows.runs.iter().all(|run| run.is_local == (run.run == "c")));
     }
 
     #[test]
@@ -260,18 +242,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::of(folder.path());
         let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
-        files.add(day, &counts(1), &[], now).unwrap();
+        files.merge(day, &[run("a", 1)], now).unwrap();
         fs::write(files.path(day), "{\"version\":1,").unwrap();
         assert!(files.read(day).unwrap_err().to_string().contains("holds no counts"));
-        assert_eq!(files.add(day, &counts(2), &[], now).unwrap().own, counts(2));
+        assert_eq!(files.merge(day, &[run("a", 2)], now).unwrap().all().requests(), 2);
         let names = fs::read_dir(&files.0).unwrap();
         let names: Vec<_> =
             names.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
         assert!(names.iter().any(|name| name.contains(".json.corrupt-2026")), "{names:?}");
         assert_eq!(files.days().unwrap(), [day]);
-        let newer = r#"{"version":2,"day":"2026-11-24","rows":[]}"#;
+        let newer = r#"{"version":2,"day":"2026-11-24","runs":[]}"#;
         fs::write(files.path(day), newer).unwrap();
-        assert!(files.add(day, &counts(2), &[], now).unwrap_err().to_string().contains("format 2"));
+        assert!(
+            files.merge(day, &[run("a", 2)], now).unwrap_err().to_string().contains("format 2")
+        );
         assert_eq!(fs::read_to_string(files.path(day)).unwrap(), newer);
         fs::write(files.path(day), vec![b' '; FILE_MAX_BYTES]).unwrap();
         assert!(files.read(day).unwrap_err().to_string().contains("holds no counts"));
@@ -285,7 +269,7 @@ mod tests {
         let files = Files::of(folder.path());
         let today = Day::parse("2028-06-15").unwrap();
         let add = |earlier| {
-            files.add(today.earlier(earlier), &counts(1), &[], RELEASED_AT).unwrap();
+            files.merge(today.earlier(earlier), &[run("a", 1)], RELEASED_AT).unwrap();
         };
         for earlier in [KEPT_DAYS + 1, KEPT_DAYS, 5, 4, 3, 2, 1] {
             add(earlier);
@@ -300,24 +284,5 @@ mod tests {
         }
         files.delete_old(now).unwrap();
         assert_eq!(files.days().unwrap().first(), Some(&today.earlier(KEPT_DAYS)));
-    }
-
-    #[test]
-    fn the_counts_of_a_host_only_grow_and_a_folder_keeps_its_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = Files::of(folder.path());
-        let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
-        let host =
-            |name: &str, requests| HostRows { host: name.to_owned(), rows: counts(requests) };
-        files.add(day, &counts(1), &[host("b", 5), host("c", 2)], now).unwrap();
-        let rows = files.add(day, &counts(1), &[host("b", 4), host("c", 3)], now).unwrap();
-        assert_eq!((rows.own.sum(|_| true).requests, rows.hosts.len()), (2, 2));
-        assert_eq!(files.read(day).unwrap().all().sum(|_| true).requests, 2 + 5 + 3);
-        let (one, other) = ("1".repeat(32), "2".repeat(32));
-        assert_eq!(files.host(&one).unwrap(), one);
-        assert_eq!(files.host(&other).unwrap(), one);
-        fs::write(files.0.join(HOST_FILE), "nonsense").unwrap();
-        assert_eq!(files.host(&other).unwrap(), other);
-        assert_eq!(files.days().unwrap(), [day]);
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::shared::engine::Tally;
 use crate::shared::tallies::SharedCounts;
 use crate::usage::day::Day;
-use crate::usage::file::{DayRows, Files, HostRows};
+use crate::usage::file::{DayRows, Files, RunRows};
 use crate::usage::observer::{Inflating, Observed, reports_tokens};
 use crate::usage::scan::Finding;
 use crate::usage::table::{Counts, Table};
@@ -75,29 +75,18 @@ fn model_in_path(path: &str) -> Option<&str> {
 /// The counts of one day.
 #[derive(Debug, Default)]
 struct DayCounts {
-    /// The content of the file at the last look, with newer counts of other hosts.
-    saved: DayRows,
-    /// What is being written, and what came since.
-    saving: Table,
-    unsaved: Table,
-    /// Counts of other hosts are not yet in the file.
-    has_news: bool,
+    /// Those of other runs, before this one, beside it, and on other hosts.
+    others: DayRows,
+    own: Table,
+    /// Something is not yet in the file.
+    is_changed: bool,
 }
 
 impl DayCounts {
     fn all(&self) -> Table {
-        let mut all = self.saved.all();
-        all.merge(&self.saving);
-        all.merge(&self.unsaved);
+        let mut all = self.others.all();
+        all.merge(&self.own);
         all
-    }
-
-    /// Without those of other hosts.
-    fn own(&self) -> Table {
-        let mut own = self.saved.own.clone();
-        own.merge(&self.saving);
-        own.merge(&self.unsaved);
-        own
     }
 }
 
@@ -105,8 +94,6 @@ impl DayCounts {
 struct State {
     files: Files,
     days: BTreeMap<Day, DayCounts>,
-    /// What this process counted and saved.
-    of_run: Table,
     /// The tokens of each key on one day, so that a limit need not be summed up for each request.
     of_keys: (Option<Day>, Vec<(String, u64)>),
 }
@@ -115,6 +102,8 @@ struct State {
 #[derive(Debug)]
 pub struct Ledger {
     state: Mutex<State>,
+    /// The name of this run among all, on this host and others.
+    run: String,
     /// Set once the bookkeeper knows of it.
     reminder: OnceLock<Reminder>,
     /// Counts the answers that are inflated.
@@ -123,17 +112,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that continues the files in `state_dir`.
-    pub(crate) fn open(state_dir: &Path, clock: Clock) -> Self {
+    /// A ledger that continues the files in `state_dir`, for a `run` with a random name.
+    pub(crate) fn open(state_dir: &Path, clock: Clock, run: String) -> Self {
         let files = Files::of(state_dir);
-        let state = State {
-            files,
-            days: BTreeMap::new(),
-            of_run: Table::default(),
-            of_keys: (None, Vec::new()),
-        };
+        let state = State { files, days: BTreeMap::new(), of_keys: (None, Vec::new()) };
         let (state, inflating) = (Mutex::new(state), Inflating::default());
-        let ledger = Self { state, reminder: OnceLock::new(), inflating, clock };
+        let ledger = Self { state, run, reminder: OnceLock::new(), inflating, clock };
         ledger.load();
         ledger
     }
@@ -162,7 +146,8 @@ impl Ledger {
         }
         state.files = files;
         for day in state.days.values_mut() {
-            day.saved = DayRows::default();
+            day.others = DayRows::default();
+            day.is_changed = !day.own.is_empty();
         }
         drop(state);
         self.load();
@@ -175,12 +160,28 @@ impl Ledger {
         let today = Day::of(now);
         for day in (0..SHOWN_DAYS).map(|days| today.earlier(days)) {
             match files.read(day) {
-                Ok(rows) if rows == DayRows::default() => {}
-                Ok(rows) => self.state().days.entry(day).or_default().saved = rows,
+                Ok(rows) => self.learn(day, &rows.runs, false),
                 Err(why) => warn!("The usage of {day} is not shown: {why}"),
             }
         }
         self.state().sum_up_keys(today);
+    }
+
+    /// Takes the counts of other runs; `is_news` if they may not be in the file.
+    fn learn(&self, day: Day, runs: &[RunRows], is_news: bool) {
+        let mut state = self.state();
+        let mut is_new = false;
+        for run in runs.iter().filter(|run| run.run != self.run) {
+            is_new |= state.days.entry(day).or_default().others.take(run);
+        }
+        if is_new {
+            state.days.entry(day).or_default().is_changed |= is_news;
+            state.sum_up_keys(Day::of(self.clock.wall()));
+        }
+        drop(state);
+        if is_new && is_news {
+            self.remind();
+        }
     }
 
     /// Counts an answer that was observed.
@@ -198,7 +199,8 @@ impl Ledger {
         let today = Day::of(now);
         let mut state = self.state();
         let day = state.days.entry(today).or_default();
-        day.unsaved.add(provider, model, key, counts);
+        day.own.add(provider, model, key, counts);
+        day.is_changed = true;
         state.add_to_key(today, key, counts.tokens());
         drop(state);
         self.remind();
@@ -225,61 +227,47 @@ impl Ledger {
     /// What this process has counted since it started.
     pub(crate) fn of_run(&self) -> Table {
         let state = self.state();
-        let mut run = state.of_run.clone();
+        let mut run = Table::default();
         for day in state.days.values() {
-            run.merge(&day.saving);
-            run.merge(&day.unsaved);
+            run.merge(&day.own);
         }
         run
     }
 
-    /// The counts of this host for the others: of all days that are shown, or of those that may have changed.
-    fn shared(&self, all: bool) -> Vec<Tally> {
-        let now = self.clock.wall();
-        let today = Day::of(now);
-        let state = self.state();
-        // Yesterday's last answers end today.
-        let days = (0..if all { SHOWN_DAYS } else { 2 }).map(|days| today.earlier(days));
-        let tally = |day: Day| {
-            let own = state.days.get(&day).map(DayCounts::own).unwrap_or_default();
-            Tally {
-                name: format!("{SUBJECT}{day}"),
-                version: own.sum(|_| true).requests,
-                text: serde_json::to_string(&own).unwrap_or_default(),
-                kept_ms: SHARED_MS,
-            }
-        };
-        days.map(tally).collect()
-    }
-
-    /// Takes the counts of all hosts, of which `own` is this one.
-    fn take(&self, own: &str, name: &str, texts: Vec<(String, String)>) {
-        let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return };
-        let mut has_news = false;
-        let mut state = self.state();
-        for (host, text) in texts.into_iter().filter(|(host, _)| host != own) {
-            let Ok(rows) = serde_json::from_str(&text) else { continue };
-            has_news |= state.days.entry(day).or_default().saved.take(&HostRows { host, rows });
-        }
-        if !has_news {
-            return;
-        }
-        state.days.entry(day).or_default().has_news = true;
+    /// The counts of this run for other hosts, by the name of the run: of the days that may have changed, or of `all`
+    /// that are shown, and then also those of earlier runs here, because the token store may have lost its data.
+    fn shared(&self, all: bool) -> Vec<(String, Tally)> {
         let today = Day::of(self.clock.wall());
-        state.sum_up_keys(today);
-        drop(state);
-        self.remind();
+        let state = self.state();
+        let mut tallies = Vec::new();
+        // Yesterday's last answers end today.
+        for day in (0..if all { SHOWN_DAYS } else { 2 }).map(|days| today.earlier(days)) {
+            let none = DayCounts::default();
+            let counts = state.days.get(&day).unwrap_or(&none);
+            tallies.push((self.run.clone(), tally(day, &counts.own)));
+            for run in counts.others.runs.iter().filter(|run| all && run.is_local) {
+                tallies.push((run.run.clone(), tally(day, &run.rows)));
+            }
+        }
+        tallies
     }
 
-    /// The counts for hosts with a common token store; `random_name` names this state folder, if it has no name.
-    pub(crate) fn shared_counts(itself: &Arc<Self>, random_name: String) -> SharedCounts {
-        let files = itself.state().files.clone();
-        let host = files.host(&random_name).unwrap_or(random_name);
-        let (own, taker, name) = (itself.clone(), itself.clone(), host.clone());
+    /// Takes the counts of all hosts.
+    fn take(&self, name: &str, texts: Vec<(String, String)>) {
+        let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return };
+        let runs = texts.into_iter().filter_map(|(run, text)| {
+            let rows = serde_json::from_str(&text).ok()?;
+            Some(RunRows { run, is_local: false, rows })
+        });
+        self.learn(day, &runs.collect::<Vec<_>>(), true);
+    }
+
+    /// The counts for hosts with a common token store.
+    pub(crate) fn shared_counts(itself: &Arc<Self>) -> SharedCounts {
+        let (own, taker) = (itself.clone(), itself.clone());
         SharedCounts {
-            host,
             own: Box::new(move |all| own.shared(all)),
-            take: Box::new(move |subject, texts| taker.take(&name, subject, texts)),
+            take: Box::new(move |subject, texts| taker.take(subject, texts)),
         }
     }
 
@@ -294,44 +282,43 @@ impl Ledger {
         let now = self.clock.wall();
         let (files, days) = {
             let mut state = self.state();
-            let mut days = Vec::new();
-            for (day, counts) in &mut state.days {
-                if !counts.unsaved.is_empty() || counts.has_news {
-                    counts.saving = std::mem::take(&mut counts.unsaved);
-                    counts.has_news = false;
-                    days.push((*day, counts.saving.clone(), counts.saved.hosts.clone()));
-                }
-            }
+            let changed = state.days.iter_mut().filter(|(_, counts)| counts.is_changed);
+            let days: Vec<(Day, Vec<RunRows>)> = changed
+                .map(|(day, counts)| {
+                    counts.is_changed = false;
+                    let mut runs = counts.others.runs.clone();
+                    if !counts.own.is_empty() {
+                        let (run, rows) = (self.run.clone(), counts.own.clone());
+                        runs.push(RunRows { run, is_local: true, rows });
+                    }
+                    (*day, runs)
+                })
+                .collect();
             (state.files.clone(), days)
         };
         let mut outcome = Ok(());
-        for (day, counts, hosts) in days {
-            let written = files.add(day, &counts, &hosts, now);
-            let mut state = self.state();
-            let is_same_folder = state.files == files;
-            let own = state.days.entry(day).or_default();
-            own.saving = Table::default();
-            match written {
-                Ok(saved) => {
-                    if is_same_folder {
-                        let before = std::mem::replace(&mut own.saved, saved);
-                        // Others may have come during the write.
-                        for host in &before.hosts {
-                            own.saved.take(host);
-                        }
-                    }
-                    state.of_run.merge(&counts);
-                }
+        for (day, runs) in days {
+            match files.merge(day, &runs, now) {
+                Ok(known) if self.state().files == files => self.learn(day, &known.runs, false),
+                Ok(_) => {}
                 Err(error) => {
-                    own.unsaved.merge(&counts);
-                    own.has_news = true;
+                    self.state().days.entry(day).or_default().is_changed = true;
                     outcome = Err(error);
                 }
             }
-            state.sum_up_keys(Day::of(now));
         }
         self.state().forget_past(Day::of(now));
         outcome.and_then(|()| files.delete_old(now))
+    }
+}
+
+/// The counts of a run on `day`.
+fn tally(day: Day, rows: &Table) -> Tally {
+    Tally {
+        name: format!("{SUBJECT}{day}"),
+        version: rows.requests(),
+        text: serde_json::to_string(rows).unwrap_or_default(),
+        kept_ms: SHARED_MS,
     }
 }
 
@@ -358,13 +345,11 @@ impl State {
         self.of_keys = (Some(today), keys);
     }
 
-    /// Forgets days that are saved and no longer shown.
+    /// Forgets days that are saved, no longer shown, and without counts of this run, which must not begin anew.
     fn forget_past(&mut self, today: Day) {
         let first = today.earlier(SHOWN_DAYS);
-        self.days.retain(|day, counts| {
-            let is_saved = counts.unsaved.is_empty() && counts.saving.is_empty();
-            *day >= first || !is_saved || counts.has_news
-        });
+        self.days
+            .retain(|day, counts| *day >= first || counts.is_changed || !counts.own.is_empty());
     }
 }
 

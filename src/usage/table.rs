@@ -128,6 +128,12 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// The number of all requests.
+    pub(crate) fn requests(&self) -> u64 {
+        self.rows.iter().map(|row| row.counts.requests).sum()
+    }
+
+    #[cfg(test)]
     /// The sum of all rows for which `is_wanted` holds.
     pub(crate) fn sum(&self, is_wanted: impl Fn(&Row) -> bool) -> Counts {
         let mut sum = Counts::default();

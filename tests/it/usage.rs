@@ -160,12 +160,13 @@ fn an_answer_that_can_t_be_read_is_unknown_and_not_nothing() {
     assert_eq!(tokens(&proxy, &[]), 0);
 }
 
-/// The row of a file of a day.
-fn row(folder: &Path, day: &str) -> Value {
+/// The sum of a count in the file of a day.
+fn sum(folder: &Path, day: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(folder.join(format!("usage/{day}.json"))).unwrap();
     let content: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(content["rows"].as_array().map(Vec::len), Some(1), "{text}");
-    content["rows"][0].clone()
+    let runs = content["runs"].as_array().unwrap().iter();
+    let rows = runs.flat_map(|run| run["rows"].as_array().unwrap());
+    rows.map(|row| row["counts"][name].as_u64().unwrap()).sum()
 }
 
 fn clock_at(text: &str) -> Clock {
@@ -189,12 +190,12 @@ fn a_restart_and_a_second_process_continue_the_day() {
     }
     one.stop();
     other.stop();
-    let counts = |name: &str| row(folder.path(), "2026-12-24")["counts"][name].as_u64();
-    assert_eq!((counts("requests"), counts("input")), (Some(2), Some(20)));
+    let counts = |name: &str| sum(folder.path(), "2026-12-24", name);
+    assert_eq!((counts("requests"), counts("input")), (2, 20));
     let mut again = started();
     assert_eq!(again.ask(post("/v1/messages", "{}")).status, 200);
     again.stop();
-    assert_eq!((counts("requests"), counts("output")), (Some(3), Some(60)));
+    assert_eq!((counts("requests"), counts("output")), (3, 60));
 }
 
 #[test]
@@ -220,7 +221,7 @@ fn a_stream_that_is_cut_counts_what_it_reported_before() {
     let name = usage.filter_map(|one| one.unwrap().file_name().into_string().ok());
     let day = name.filter_map(|name| name.strip_suffix(".json").map(str::to_owned));
     let day = day.collect::<String>();
-    assert_eq!(row(folder.path(), &day)["counts"]["cut"], 1);
+    assert_eq!(sum(folder.path(), &day, "cut"), 1);
 }
 
 #[test]
@@ -282,8 +283,8 @@ fn counted() -> tempfile::TempDir {
     std::fs::create_dir_all(folder.path().join("state/usage")).unwrap();
     for (day, input) in [("2026-11-01", 1000), ("2026-11-02", 234)] {
         let text = format!(
-            "{{\"version\":1,\"day\":\"{day}\",\"rows\":[{{\"provider\":\"P\",\"model\":\"m\",\"key\":\"ci\",\"counts\":\
-             {{\"requests\":1,\"input\":{input}}}}}]}}"
+            "{{\"version\":1,\"day\":\"{day}\",\"runs\":[{{\"run\":\"r\",\"rows\":[{{\"provider\":\"P\",\"model\":\"m\",\"key\":\"ci\",\"counts\":\
+             {{\"requests\":1,\"input\":{input}}}}}]}}]}}"
         );
         let path = folder.path().join(format!("state/usage/{day}.json"));
         std::fs::write(path, text).unwrap();

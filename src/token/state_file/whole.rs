@@ -9,14 +9,9 @@ use crate::token::state_file::folder::{give_to_owner, make_folder};
 
 /// Writes the file `path` with mode 0600: temporary file, fsync, rename, fsync of the folder.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_without_sync_of_folder(path, bytes)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// The same without the fsync of the folder, so that an error means that the file is as it was.
-pub(crate) fn write_without_sync_of_folder(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    replace(path, folder, tempfile::Builder::new().prefix(".new-"), bytes)
+    replace(path, folder, tempfile::Builder::new().prefix(".new-"), bytes)?;
+    File::open(folder)?.sync_all()
 }
 
 /// Writes the file `name` in `folder`, which is created with mode 0700 if it is missing, as [`write_whole`].

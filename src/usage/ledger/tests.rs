@@ -6,6 +6,9 @@ use super::*;
 use crate::clock::Moment;
 use crate::usage::tokens::Tokens;
 
+/// The runs so far, by which each has a name.
+static COUNT: AtomicI64 = AtomicI64::new(0);
+
 /// A ledger in `folder` whose clock shows `now`.
 fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
     let now = now.clone();
@@ -13,7 +16,8 @@ fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
         wall: Timestamp::from_millis(now.load(Ordering::SeqCst)),
         steady_ms: 0,
     });
-    Arc::new(Ledger::open(folder, clock))
+    let run = COUNT.fetch_add(1, Ordering::SeqCst).to_string();
+    Arc::new(Ledger::open(folder, clock, run))
 }
 
 fn at(text: &str) -> Arc<AtomicI64> {
@@ -78,18 +82,22 @@ fn what_can_t_be_saved_is_neither_lost_nor_counted_twice() {
     assert_eq!(one.of_run().sum(|_| true).requests, 3);
 }
 
-/// Gives each ledger the texts of all, as the token store does.
-fn exchange(ledgers: &[(&Arc<Ledger>, &str)], all: bool) {
-    let tallies = |(ledger, host): &(&Arc<Ledger>, &str)| {
-        let host = (*host).to_owned();
-        ledger.shared(all).into_iter().map(move |tally| (host.clone(), tally))
-    };
-    let all: Vec<(String, Tally)> = ledgers.iter().flat_map(tallies).collect();
-    for (ledger, own) in ledgers {
-        for (_, tally) in &all {
-            let named = all.iter().filter(|(_, other)| other.name == tally.name);
-            let texts = named.map(|(host, other)| (host.clone(), other.text.clone()));
-            ledger.take(own, &tally.name, texts.collect());
+/// A token store: the text of each run under each name, with its version.
+type Store = BTreeMap<(String, String), (u64, String)>;
+
+/// Lets the ledgers write to the store and read from it.
+fn exchange(ledgers: &[&Arc<Ledger>], store: &mut Store, all: bool) {
+    for ledger in ledgers {
+        for (run, tally) in ledger.shared(all) {
+            let known = store.entry((tally.name, run)).or_default();
+            if tally.version > known.0 {
+                *known = (tally.version, tally.text);
+            }
+        }
+    }
+    for ledger in ledgers {
+        for ((name, run), (_, text)) in store.iter() {
+            ledger.take(name, vec![(run.clone(), text.clone())]);
         }
     }
 }
@@ -97,12 +105,12 @@ fn exchange(ledgers: &[(&Arc<Ledger>, &str)], all: bool) {
 #[test]
 fn hosts_see_the_sum_of_all_and_keep_it() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let now = at("2026-12-01T12:00:00Z");
+    let (now, mut store) = (at("2026-12-01T12:00:00Z"), Store::new());
     let (one, two) = (ledger(folder.path(), &now), ledger(other.path(), &now));
     one.count(read(9), answered(Some("ci"), PATH));
     two.count(read(99), answered(Some("ci"), PATH));
     for _ in 0..3 {
-        exchange(&[(&one, "a"), (&two, "b")], true);
+        exchange(&[&one, &two], &mut store, true);
     }
     for ledger in [&one, &two] {
         assert_eq!(ledger.tokens_today("ci"), 110);
@@ -110,18 +118,61 @@ fn hosts_see_the_sum_of_all_and_keep_it() {
         assert_eq!(ledger.tokens_today("ci"), 110);
     }
     two.count(read(9), answered(Some("ci"), PATH));
-    exchange(&[(&one, "a"), (&two, "b")], false);
+    exchange(&[&one, &two], &mut store, false);
     assert_eq!((one.tokens_today("ci"), two.tokens_today("ci")), (120, 120));
-    // Without the store, a host remembers what it knew of the others, and each counts its own alone.
+    // Without the store, a host remembers what it knew of the others.
     one.save().unwrap();
     let again = ledger(folder.path(), &now);
     assert_eq!(again.tokens_today("ci"), 120);
-    assert_eq!(again.shared(false)[0].version, 1);
-    // A store that lost its data brings less than is known.
-    again.take("a", "usage:2026-12-01", vec![("b".to_owned(), "[]".to_owned())]);
-    again.take("a", "usage:2026-12-01", vec![("b".to_owned(), "nonsense".to_owned())]);
-    again.take("a", "other:2026-12-01", vec![("b".to_owned(), "[]".to_owned())]);
+    // A store that lost its data gets those of earlier runs again.
+    let (late, mut store) = (ledger(tempfile::tempdir().unwrap().path(), &now), Store::new());
+    exchange(&[&again, &late], &mut store, true);
+    assert_eq!(late.tokens_today("ci"), 10, "the other host's run is not this one's to tell");
+    exchange(&[&again, &two, &late], &mut store, true);
+    assert_eq!((late.tokens_today("ci"), again.tokens_today("ci")), (120, 120));
+    for text in ["[]", "nonsense"] {
+        again.take("usage:2026-12-01", vec![(two.run.clone(), text.to_owned())]);
+        again.take("other:2026-12-01", vec![(two.run.clone(), text.to_owned())]);
+    }
     assert_eq!(again.tokens_today("ci"), 120);
+}
+
+/// Its own counts were fewer after a kill than the other hosts knew of, and they took no new ones from it.
+#[test]
+fn a_host_that_was_killed_gets_its_unsaved_counts_back_and_adds_to_them() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (now, mut store) = (at("2026-12-01T12:00:00Z"), Store::new());
+    let (one, two) = (ledger(folder.path(), &now), ledger(other.path(), &now));
+    one.count(read(9), answered(None, PATH));
+    one.save().unwrap();
+    one.count(read(9), answered(None, PATH));
+    one.count(read(9), answered(None, PATH));
+    exchange(&[&one, &two], &mut store, false);
+    drop(one);
+    let again = ledger(folder.path(), &now);
+    assert_eq!(again.tokens_today(""), 10, "the rest was not saved");
+    again.count(read(9), answered(None, PATH));
+    exchange(&[&again, &two], &mut store, false);
+    assert_eq!((again.tokens_today(""), two.tokens_today("")), (40, 40));
+}
+
+/// Two processes on one folder, one of which has seen the other's counts only in the store.
+#[test]
+fn processes_on_one_folder_count_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (now, mut store) = (at("2026-12-01T12:00:00Z"), Store::new());
+    let (one, two) = (ledger(folder.path(), &now), ledger(folder.path(), &now));
+    for ledger in [&one, &two, &one, &two] {
+        ledger.count(read(9), answered(None, PATH));
+        exchange(&[&one, &two], &mut store, true);
+        ledger.save().unwrap();
+    }
+    exchange(&[&one, &two], &mut store, true);
+    for ledger in [&one, &two] {
+        ledger.save().unwrap();
+        assert_eq!(ledger.tokens_today(""), 40);
+    }
+    assert_eq!(ledger(folder.path(), &now).tokens_today(""), 40);
 }
 
 #[test]
