@@ -72,10 +72,14 @@ pub(crate) fn plain<'a>(headers: &Headers, body: &'a [u8], most_bytes: usize) ->
             return Plain { bytes, is_over: true, is_foreign: false };
         }
     }
-    let is_text = bytes.iter().take(64).all(|byte| *byte >= b' ' || byte.is_ascii_whitespace());
-    let is_foreign = !is_text && (says("br") || says("zstd"));
+    let is_foreign = !is_text(&bytes) && (says("br") || says("zstd"));
     let is_over = bytes.len() > most_bytes;
     Plain { bytes, is_over, is_foreign }
+}
+
+/// True if `bytes` begin like a text, and not like compressed data.
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().take(64).all(|byte| *byte >= b' ' || byte.is_ascii_whitespace())
 }
 
 /// The container of the compressed data.

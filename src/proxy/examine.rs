@@ -176,6 +176,24 @@ fn judge(is_coded: bool, Peeked { bytes, is_whole }: Peeked<'_>) -> Start {
     match inflate::beginning(bytes, BODY_MAX_BYTES) {
         Some((plain, _)) => judge(&plain),
         None if bytes.len() < inflate::MARK_BYTES => Start::Open,
+        // Nobody here can read it, so it waits for nothing.
+        None if !inflate::is_text(bytes) => Start::Good,
         None => judge(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_in_an_encoding_that_can_t_be_read_is_not_held_back() {
+        let start = |is_coded, bytes| judge(is_coded, Peeked { bytes, is_whole: false });
+        let brotli = b"\x1b\x2f\x00\xf8\x1d\xa9";
+        assert!(matches!(start(true, brotli), Start::Good));
+        assert!(matches!(start(true, b"\x78\x9c\x01\x02\x00"), Start::Good), "zlib");
+        // Its field names an encoding, but it has none.
+        assert!(matches!(start(true, b"data: {"), Start::Open));
+        assert!(matches!(start(true, &brotli[..3]), Start::Open), "it may be gzip or zstd");
     }
 }
