@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use log::{Level, debug, log, warn};
 
+use crate::config::Credential;
 use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
@@ -109,6 +110,10 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
     proxy.metrics.upstream_error(name, "status");
     if refusal.status >= 500 {
         provider.counts.failed();
+    }
+    // The account is this client's own: others may have something left.
+    if refusal.status < 500 && provider.config.credential == Credential::Passthrough {
+        return;
     }
     // A provider's answer counts for every host; a failed connection may be this host's own trouble.
     if let Some(cooldown_sender) = &provider.cooldown_sender {

@@ -82,6 +82,24 @@ fn each_refusal_of_the_cases_is_passed_on_or_moves_on_and_cools_the_provider_for
     assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// One client could make the provider of all others rest for a week, and move them to another account.
+#[test]
+fn a_refusal_of_one_client_s_own_account_rests_nobody_else_s() {
+    for status in [402, 429] {
+        let first = Peer::answering_bytes(move |_| raw(status, &[("Retry-After", "600")], b"{}"));
+        let second = fine();
+        let proxy = TestProxy::builder()
+            .clock(standing_clock())
+            .provider("A", "anthropic", &first.url(), "auth_value: passthrough")
+            .provider("B", "anthropic", &second.url(), "auth_value: key-b")
+            .start();
+        assert_eq!(ask(&proxy, "m").body, "fine", "it moves on");
+        assert_eq!(cooldown(&proxy), None, "{status}");
+        ask(&proxy, "m");
+        assert_eq!(first.seen().len(), 2, "the next client is asked for its own account");
+    }
+}
+
 #[test]
 fn a_401_for_used_up_credit_is_no_reason_for_a_refresh() {
     let body =
