@@ -1,7 +1,7 @@
 //! The tokens that answers report, counted by day, provider, model and key.
 //!
 //! [`observer`] looks at the body of an answer as it passes. The worker that carried it adds the result to the
-//! [`ledger`]. The bookkeeper saves the ledger into the files of days ([`file`]).
+//! [`ledger`]. The bookkeeper saves the ledger into the files of days ([`mod@file`]).
 
 pub(crate) mod day;
 pub(crate) mod file;
