@@ -23,7 +23,7 @@ const UPTIME_MIN: Duration = Duration::from_secs(10);
 /// The time for answers to refreshes under way, which would be lost.
 const REFRESHES_MAX: Duration = Duration::from_secs(10);
 
-/// What is started anew.
+/// The program, and the arguments with which it starts anew.
 pub struct Program {
     /// The file of the program.
     pub file: PathBuf,

@@ -16,13 +16,13 @@ pub(crate) const KEY_PREFIX: &str = "et_";
 /// A key that lets a client in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboundKey {
-    /// What is known of the key itself.
+    /// The key itself, or its hash.
     pub secret: KeySecret,
     /// Its rights.
     pub rights: KeyRights,
 }
 
-/// What is known of a key itself.
+/// A key, or its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySecret {
     /// Its text.

@@ -38,7 +38,7 @@ pub(super) struct Parts {
     pub(super) environment: Environment,
     pub(super) store: Arc<TokenStore>,
     pub(super) metrics: Arc<Metrics>,
-    /// What the keys of clients have used of their limits.
+    /// The use that clients have made of the limits of their keys.
     pub(super) used: AllUsed,
     /// Counts their requests on all hosts; None without a token store.
     requests: Option<RequestThread>,

@@ -25,7 +25,7 @@ const FILE_MAX_BYTES: u64 = 64 * 1024;
 /// The most files that are read. A provider that was renamed finds its quota in another's file.
 const FILES_MAX: usize = 256;
 
-/// What the files said, by the slugs in their names.
+/// The quotas in the files, by the slugs in their names.
 #[derive(Debug, Default)]
 pub(super) struct QuotaFiles(Vec<(String, StoredQuota)>);
 
@@ -41,7 +41,7 @@ impl QuotaFiles {
         Self(on_disk(&mut tell, || read_all(&folder)))
     }
 
-    /// What they said about accounts of `provider`, one of `all`. Another one's cooldown is none of its own, even if the
+    /// The quotas of accounts of `provider`, one of `all`. Another one's cooldown is none of its own, even if the
     /// account is the same.
     pub(super) fn state_of(
         &self,

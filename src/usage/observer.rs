@@ -49,7 +49,7 @@ pub(crate) struct Inflated {
     is_broken: bool,
 }
 
-/// What is known of an answer at its end.
+/// The result of the look at an answer, at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Observed {
     /// It is none that reports tokens.

@@ -16,7 +16,7 @@ const MODEL_MAX_BYTES: usize = 256;
 const REQUESTS_PER_MINUTE_MAX: u64 = 10_000_000;
 const TOKENS_PER_DAY_MAX: u64 = 1_000_000_000_000_000;
 
-/// What a key may come from.
+/// The sources of a key.
 const SOURCES: [&str; 3] = ["key_env", "key_file", "key_sha256"];
 
 /// A section of this list, in messages.
