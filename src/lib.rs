@@ -45,5 +45,6 @@ mod thread;
 mod token;
 mod upstream;
 mod usage;
+mod visible;
 
 pub use commands::run;

@@ -1,7 +1,6 @@
 //! The log on stderr: lines as text or JSON, and the journal's priorities. A separate thread writes them, so that
 //! logging never delays anything else.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +16,7 @@ use serde::ser::Serializer;
 use serde_json::Value;
 
 use crate::clock::{Clock, Timestamp};
+use crate::visible::visible;
 
 mod backlog;
 mod writer;
@@ -67,9 +67,9 @@ impl LineForm {
         let (level, message) = (record.level(), record.args().to_string());
         match self.format {
             Format::Text if self.to_journal => {
-                format!("{}[{level}] {}", priority(level), on_one_line(&message))
+                format!("{}[{level}] {}", priority(level), visible(&message))
             }
-            Format::Text => format!("{now} [{level}] {}", on_one_line(&message)),
+            Format::Text => format!("{now} [{level}] {}", visible(&message)),
             Format::Json => self.object(now, level, message, fields(record)),
         }
     }
@@ -217,16 +217,6 @@ const fn priority(level: Level) -> &'static str {
         Level::Info => "<6>",
         Level::Debug | Level::Trace => "<7>",
     }
-}
-
-/// `message` with line ends and other control characters escaped, so that no part of a message can look like two
-/// lines or control a terminal.
-fn on_one_line(message: &str) -> Cow<'_, str> {
-    if !message.contains(char::is_control) {
-        return message.into();
-    }
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    message.chars().map(escape).collect::<String>().into()
 }
 
 /// The members of a JSON object, in order.

@@ -69,8 +69,8 @@ pub enum OutputForm {
 
 /// The outputs of the command.
 pub(crate) struct StatusIo<'a> {
-    /// Prints a text.
-    pub out: &'a mut dyn FnMut(&str),
+    /// Prints a text; false if nobody reads it.
+    pub out: &'a mut dyn FnMut(&str) -> bool,
     /// Prints a line about a failure.
     pub err: &'a mut dyn FnMut(&str),
     /// The size of the terminal for the texts; None if they do not go to a terminal.
@@ -207,11 +207,12 @@ pub(crate) fn run(instance: &Instance, options: StatusOptions, io: &mut StatusIo
                 (String::new(), false)
             }
         };
-        match size.filter(|_| redraws) {
+        let is_printed = match size.filter(|_| redraws) {
             Some(size) => (io.out)(&in_place(&text, size.rows)),
             None => (io.out)(&text),
-        }
+        };
         let goes_on = options.watches
+            && is_printed
             && io.interrupted.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Timeout);
         if !goes_on {
             if redraws {
@@ -362,7 +363,10 @@ mod tests {
             let (held, interrupted) = crossbeam_channel::bounded(0);
             drop(held);
             let mut io = StatusIo {
-                out: &mut |text| out.push_str(text),
+                out: &mut |text| {
+                    out.push_str(text);
+                    true
+                },
                 err: &mut |text| err.push_str(text),
                 size: &|| is_terminal.then_some(Size { columns: 40, rows: 3 }),
                 is_coloured: false,

@@ -7,6 +7,7 @@ pub(crate) mod day;
 pub(crate) mod file;
 pub(crate) mod ledger;
 mod members;
+mod number;
 pub(crate) mod observer;
 mod scan;
 pub(crate) mod table;

@@ -13,6 +13,7 @@ use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
 use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, Route, Table, candidates};
+use crate::visible::visible;
 
 /// The question of `check --route`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct RouteQuestion {
 /// The answer, in words.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RouteAnswer {
-    /// The lines to print.
+    /// The lines to print, each of which is one line whatever the names in it.
     pub lines: Vec<String>,
     /// True if some provider would be tried.
     pub is_served: bool,
@@ -59,11 +60,13 @@ pub(crate) fn answer(
         let more = "While evertoken runs, providers that cool down are tried last; `evertoken status` shows them.";
         answer.lines.push(more.to_owned());
     }
+    answer.lines.iter_mut().for_each(|line| *line = visible(line).into_owned());
     Ok(answer)
 }
 
 fn key_called(config: &Config, name: &str) -> Result<ClientKey, String> {
     let Some(keys) = &config.settings.inbound_keys else {
+        let name = visible(name);
         return Err(format!(
             "There is no key '{name}': settings.auth is off, so requests need no key"
         ));
@@ -74,7 +77,8 @@ fn key_called(config: &Config, name: &str) -> Result<ClientKey, String> {
         .ok_or_else(|| {
             let mut names: Vec<_> = keys.iter().map(|key| key.rights.name.as_str()).collect();
             names.dedup();
-            format!("There is no key '{name}' in settings.auth; there are: {}", names.join(", "))
+            let (name, names) = (visible(name), names.join(", "));
+            format!("There is no key '{name}' in settings.auth; there are: {}", visible(&names))
         })
 }
 
@@ -233,7 +237,8 @@ impl<'a> Asked<'a> {
         own.and_then(self.why_lacking)
     }
 
-    /// One line for each place in the order of the candidates, which has several of them if these share.
+    /// One line for each place in the order of the candidates, which has several of them if these share, and one for each
+    /// candidate without a credential.
     fn order(&self, found: Vec<Candidate<'a, ProviderConfig>>) -> Vec<String> {
         let standing = |one: &ProviderConfig| match self.lacking(one) {
             Some(_) => Standing::Without,
@@ -251,18 +256,17 @@ impl<'a> Asked<'a> {
                 _ => places.push(vec![one]),
             }
         }
-        let place = |(number, equals): (usize, &Vec<Candidate<'_, ProviderConfig>>)| {
-            let without = equals.iter().filter_map(|one| {
-                let why = self.lacking(one.provider)?;
-                Some(format!(
-                    "\n     {} comes last, since it has no credential: {why}",
-                    one.provider.name
-                ))
-            });
-            let without: String = without.collect();
-            format!("  {}. {}{without}", number + 1, self.equals(equals))
-        };
-        places.iter().enumerate().map(place).collect()
+        let mut lines = Vec::new();
+        for (number, equals) in places.iter().enumerate() {
+            lines.push(format!("  {}. {}", number + 1, self.equals(equals)));
+            for one in equals {
+                let name = &one.provider.name;
+                lines.extend(self.lacking(one.provider).map(|why| {
+                    format!("     {name} comes last, since it has no credential: {why}")
+                }));
+            }
+        }
+        lines
     }
 
     /// `A (as other-name)`, or `A (3 of 4 conversations) or B (1 of 4)`.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::assemble::{self, Environment, StartError, bearer};
 use crate::cli::Files;
@@ -52,8 +52,30 @@ pub(super) fn say_all(lines: &[String]) {
     }
 }
 
+/// The first failure to print on stdout.
+static UNPRINTED: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints on stdout. [`well_printed`] tells of a failure at the end of the command.
 pub(super) fn say_out(text: &str) {
-    let _ = write!(std::io::stdout(), "{text}");
+    let mut out = io::stdout().lock();
+    if let Err(why) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        let _ = UNPRINTED.set(why);
+    }
+}
+
+/// True if everything was printed so far.
+pub(super) fn is_printed() -> bool {
+    UNPRINTED.get().is_none()
+}
+
+/// The end of a command that is `done`: without its output, it has failed.
+pub(super) fn well_printed(done: Done) -> Done {
+    let Some(why) = UNPRINTED.get() else { return done };
+    // A closed pipe is a reader that wants no more.
+    if why.kind() != io::ErrorKind::BrokenPipe {
+        say(&format!("The output can't be printed: {why}"));
+    }
+    done.and(Err(ExitCode::from(FAILED)))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the environment enters the program here")]

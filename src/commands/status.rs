@@ -16,8 +16,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::commands::common::{
-    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, say, say_all, say_out, tell,
-    text_of, variable,
+    Done, FAILED, SIGNAL_STACK_BYTES, USAGE, Variables, inspect, is_printed, say, say_all, say_out,
+    tell, text_of, variable,
 };
 
 /// Reads an unnamed configuration only if no address was given. A broken one does not keep it from asking the
@@ -108,7 +108,10 @@ fn ask(written: &ConfigOnDisk, url: Option<&str>, options: status::StatusOptions
     let size = || std::io::stdout().is_terminal().then(terminal_size);
     let no_colour = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let mut io = status::StatusIo {
-        out: &mut say_out,
+        out: &mut |text| {
+            say_out(text);
+            is_printed()
+        },
         err: &mut say,
         size: &size,
         is_coloured: size().is_some() && !no_colour,

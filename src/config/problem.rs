@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::visible::visible;
+
 /// Line and column, from 1.
 pub(crate) type Position = (usize, usize);
 
@@ -32,13 +34,14 @@ impl Problem {
     }
 }
 
-/// `file:line:column: message`.
+/// `file:line:column: message`, on one line whatever the names in it.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)?;
+        f.write_str(&visible(&self.source))?;
         if let Some((line, column)) = self.position {
             write!(f, ":{line}:{column}")?;
         }
-        write!(f, ": {}{}", if self.is_warning { "warning: " } else { "" }, self.message)
+        let warning = if self.is_warning { "warning: " } else { "" };
+        write!(f, ": {warning}{}", visible(&self.message))
     }
 }

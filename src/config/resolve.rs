@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::raw::{Document, Section, nearest};
+use crate::config::resolve::pattern::OtherWildcard;
 use crate::config::{
     CommandLine, Config, Credential, GrantType, Missing, ModelRoute, ProviderConfig,
     RouteCandidate, find_provider,
@@ -20,6 +21,7 @@ mod inbound_key;
 pub(crate) mod listen;
 mod login_endpoints;
 mod origins;
+mod pattern;
 mod provider;
 mod request_fields;
 mod settings;
@@ -159,6 +161,9 @@ fn read_routes(
     lists
         .into_iter()
         .map(|(pattern, sections)| {
+            if let Some(other) = OtherWildcard::of(&pattern) {
+                root.warn_in("model_routes", &pattern, other.told(&pattern));
+            }
             let mut candidates: Vec<_> = sections
                 .iter()
                 .filter_map(|one| read_candidate(one, providers, providers_are_known))

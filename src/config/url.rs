@@ -1,6 +1,7 @@
 //! URLs in the configuration: their parts, and their mistakes. Pure.
 
 use crate::config::loopback::is_loopback_host;
+use crate::visible::is_unseen;
 
 /// The longest wrong URL that is shown.
 const SHOWN_MAX_CHARS: usize = 100;
@@ -83,7 +84,7 @@ fn slip_in(url: &str) -> String {
     {
         return format!("; {quote} is part of it: write plain quotes around it, \" or '");
     }
-    if let Some(code) = url.chars().find(|one| is_invisible(*one)).map(u32::from) {
+    if let Some(code) = url.chars().find(|one| is_unseen(*one)).map(u32::from) {
         return format!("; it holds a character that can't be seen (U+{code:04X}): type it anew");
     }
     if url.starts_with('$') || url.contains("${") {
@@ -100,11 +101,6 @@ fn slip_in(url: &str) -> String {
         Some(meant) if split_url(&meant).is_some() => format!("; did you mean \"{meant}\"?"),
         _ => String::new(),
     }
-}
-
-/// True for a character that cannot be seen.
-pub(in crate::config) fn is_invisible(one: char) -> bool {
-    matches!(one, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 #[cfg(test)]

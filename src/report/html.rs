@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::visible::is_unseen;
+
 /// A text between tags or in a quoted attribute.
 pub(crate) struct Text<'a>(pub(crate) &'a str);
 
@@ -14,6 +16,7 @@ impl Display for Text<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
+                unseen if is_unseen(unseen) => write!(f, "{}", unseen.escape_default())?,
                 other => f.write_char(other)?,
             }
         }

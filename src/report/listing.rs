@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::report::words::count;
 use crate::usage::day::Day;
 use crate::usage::table::{Counts, Row, Table};
+use crate::visible::visible;
 
 /// The common property of the counts that are added up in one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub(crate) enum Form {
 /// The names of the counts in JSON and CSV, in order.
 const COUNTS: [&str; 7] =
     ["requests", "input", "cache_read", "cache_write", "output", "unknown", "cut"];
+/// The characters with which a formula begins in some spreadsheet.
+const FORMULA_STARTS: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 /// The gap between columns of a table.
 const GAP: &str = "  ";
 
@@ -134,14 +137,10 @@ impl Listing {
 
     /// RFC 4180, but for its line ends, which are those of other programs here.
     fn csv(&self) -> String {
-        let quoted = |text: &str| {
-            let is_plain = !text.contains(['"', ',', '\n', '\r']);
-            if is_plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
-        };
         let names = self.by.iter().map(|by| by.name().to_owned());
         let mut lines = vec![names.chain(COUNTS.map(str::to_owned)).collect::<Vec<_>>().join(",")];
         for (labels, counts) in &self.rows {
-            let labels = labels.iter().map(|label| quoted(label));
+            let labels = labels.iter().map(|label| cell(label));
             let cells = labels.chain(numbers(counts).map(|number| number.to_string()));
             lines.push(cells.collect::<Vec<_>>().join(","));
         }
@@ -186,12 +185,19 @@ impl Listing {
     }
 }
 
-/// A label without control characters, or a dash for none.
+/// A label as people see it, or a dash for none.
 fn shown(label: &str) -> String {
-    if label.is_empty() {
-        return "-".to_owned();
-    }
-    label.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    if label.is_empty() { "-".to_owned() } else { visible(label).into_owned() }
+}
+
+/// A label in CSV. A spreadsheet would run one that begins like a formula, so that has a quotation mark before it
+/// (OWASP, CSV injection).
+fn cell(label: &str) -> String {
+    let is_formula = label.starts_with(FORMULA_STARTS);
+    let guarded = format!("{}{label}", if is_formula { "'" } else { "" });
+    let is_plain =
+        !guarded.contains(['"', ',', ';', '\n', '\r', '\t']) && guarded.trim() == guarded;
+    if is_plain { guarded } else { format!("\"{}\"", guarded.replace('"', "\"\"")) }
 }
 
 #[cfg(test)]
@@ -239,6 +245,53 @@ mod tests {
         let day = days()[0].0;
         let none = Listing::of(&[], day, day, None).render(Form::Table);
         assert!(none.ends_with("\nNone were counted.\n"), "{none}");
+    }
+
+    /// Prints the same names in each form.
+    fn of_names(names: &[&str], form: Form) -> String {
+        let day = days()[0].0;
+        let mut table = Table::default();
+        for name in names {
+            table.add("P", "m", name, &Counts { requests: 1, ..Counts::default() });
+        }
+        Listing::of(&[(day, table)], day, day, Some(By::Key)).render(form)
+    }
+
+    #[test]
+    fn a_name_was_a_formula_to_a_spreadsheet() {
+        for (name, expected) in [
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("\t=1", "\"'\t=1\""),
+            ("\r=1", "\"'\r=1\""),
+            ("＝1", "'＝1"),
+            ("=HYPERLINK(\"x\",1)", "\"'=HYPERLINK(\"\"x\"\",1)\""),
+            (" =1", "\" =1\""),
+            ("a;=1", "\"a;=1\""),
+            ("a=1", "a=1"),
+            ("gpt-5", "gpt-5"),
+            ("a\nb", "\"a\nb\""),
+            ("", ""),
+        ] {
+            let csv = of_names(&[name], Form::Csv);
+            let cell = csv.split_once('\n').unwrap().1.strip_suffix(",1,0,0,0,0,0,0\n");
+            assert_eq!(cell, Some(expected), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_turned_the_table_around_it_but_is_exact_in_json() {
+        let names = ["gpt\u{202e}4", "a\u{200b}b\u{1b}[2J", "x\u{2066}\ny"];
+        let table = of_names(&names, Form::Table);
+        for shown in ["gpt\\u{202e}4 ", "a\\u{200b}b\\u{1b}[2J ", "x\\u{2066}\\ny "] {
+            assert!(table.contains(shown), "{shown}: {table}");
+        }
+        assert!(!table.contains(['\u{202e}', '\u{200b}', '\u{1b}', '\u{2066}']), "{table}");
+        let json: Value = serde_json::from_str(&of_names(&names, Form::Json)).unwrap();
+        let keys = json["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap());
+        assert!(keys.clone().count() == 3 && keys.into_iter().all(|key| names.contains(&key)));
     }
 
     #[test]

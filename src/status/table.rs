@@ -7,6 +7,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::clock::Timestamp;
 use crate::report::words::{count, duration, millis, percent, until};
 use crate::report::{CredentialKind as Kind, ProviderReport, Report, State, WindowReport};
+use crate::visible::is_unseen;
 
 /// The widest line, unless a single word is wider.
 pub(crate) const WIDTH_MAX: usize = 80;
@@ -216,9 +217,10 @@ fn window(window: &WindowReport, now: Timestamp) -> String {
     format!("{} {left}{reset}", window.window)
 }
 
-/// The text without characters that a terminal would obey.
+/// The text without characters that a terminal would obey, or that nobody sees.
 fn plain(text: &str) -> String {
-    text.chars().map(|one| if one.is_control() { '\u{fffd}' } else { one }).collect()
+    let is_odd = |one: char| one.is_control() || is_unseen(one);
+    text.chars().map(|one| if is_odd(one) { '\u{fffd}' } else { one }).collect()
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -378,10 +380,13 @@ A name …  cooling down  fixed        -
     #[test]
     fn colours_only_where_they_are_wanted_and_nothing_that_a_terminal_obeys() {
         let mut provider = sample("\x1b[2Jname\n");
-        provider.problem = Some("\x07bell".into());
+        provider.problem = Some("\x07bell \u{202e}".into());
         let report = report(vec![provider]);
         let bare = render(&report, "u\x1b", false, WIDTH_MAX);
-        assert!(!bare.contains(['\x1b', '\x07']) && bare.contains("\u{fffd}[2Jname\u{fffd}"));
+        assert!(
+            !bare.contains(['\x1b', '\x07', '\u{202e}'])
+                && bare.contains("\u{fffd}[2Jname\u{fffd}")
+        );
         let coloured = render(&report, "u", true, WIDTH_MAX);
         assert!(coloured.contains("\x1b[32mready"));
         assert!(coloured.contains("\x1b[31m"));

@@ -6,6 +6,7 @@
 
 use memchr::memchr3;
 
+use crate::usage::number::Number;
 use crate::usage::tokens::{Field, Parent, Reported};
 
 /// The longest name or text that is of interest: that of a model.
@@ -102,8 +103,8 @@ pub(super) struct Members {
     /// The last text.
     text: Name,
     value: Value,
-    /// The digits so far of a number; None after its integer part.
-    number: Option<u64>,
+    /// The number that is being read, if it counts.
+    number: Option<Number>,
     parent: Parent,
     /// The depth of the object that has the best `usage` so far, its numbers, and true while its end is to come.
     found: Option<(i32, Reported, bool)>,
@@ -249,13 +250,11 @@ impl Members {
                 self.close();
             }
             b',' => self.end_number(),
-            b'0'..=b'9' => self.digit(byte),
-            // The part after the point does not count.
-            b'.' => self.end_number(),
+            b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-' => self.number(byte),
             b'\r' | b'\n' => self.end_line(byte),
             b' ' | b'\t' => {}
             b'n' if self.is_at_first && self.value == Value::Usage => self.is_null = true,
-            // `null`, `true`, `-1`, `1e9`.
+            // `null`, `true`.
             _ => (self.value, self.number) = (Value::Ignored, None),
         }
     }
@@ -307,10 +306,19 @@ impl Members {
         }
     }
 
-    fn digit(&mut self, byte: u8) {
-        if let Value::Number(_) = self.value {
-            let digits = self.number.unwrap_or(0);
-            self.number = Some(digits.saturating_mul(10).saturating_add(u64::from(byte - b'0')));
+    /// Reads on in a number, or begins one. One below 0 does not count, nor does what is no number.
+    fn number(&mut self, byte: u8) {
+        let Value::Number(_) = self.value else { return };
+        let is_sound = match &mut self.number {
+            Some(number) => number.feed(byte),
+            None if byte.is_ascii_digit() => {
+                self.number = Some(Number::of(byte));
+                true
+            }
+            None => false,
+        };
+        if !is_sound {
+            (self.value, self.number) = (Value::Ignored, None);
         }
     }
 
@@ -318,7 +326,7 @@ impl Members {
         if let (Value::Number(field), Some(number)) = (self.value, self.number.take())
             && let Some((_, reported, true)) = &mut self.found
         {
-            reported.set(field, number);
+            reported.set(field, number.get());
         }
         self.value = Value::Ignored;
     }

@@ -492,6 +492,26 @@ fn the_order_that_a_check_tells_is_the_order_that_requests_meet() {
 }
 
 #[test]
+fn a_line_end_in_a_name_on_the_command_line_became_one_in_the_answer() {
+    let folder = folder("refresh_token_env: SEED");
+    let odd = "m\n  1. Q\u{202e}\u{1b}[2J";
+    let (path, page) = (format!("/v1/messages{odd}"), format!("/-/status{odd}"));
+    for options in [
+        &["--route", odd][..],
+        &["--route", odd, "--key", odd],
+        &["--route", "m", "--path", &path],
+        &["--route", "m", "--path", &page],
+        &["--route", "m", "--path", &format!("/to/{odd}/v1/messages")],
+    ] {
+        let all = [("HOME", "/nonexistent"), ("ID", "id"), SEED];
+        let output = run(folder.path(), &[&["check"], options].concat(), &all);
+        let told = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert!(told.contains("m\\n  1. Q\\u{202e}\\u{1b}[2J"), "{told}");
+        assert!(!told.contains("\n  1. Q") && !told.contains(['\u{202e}', '\u{1b}']), "{told}");
+    }
+}
+
+#[test]
 fn a_route_without_an_answer_says_why_by_its_exit_code_too() {
     let folder = folder("refresh_token_env: SEED");
     let ask = |options: &[&str], variables: &[(&str, &str)]| {

@@ -1,10 +1,11 @@
 //! The real binary: exit codes, messages, the fixed log lines, signals.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::support::binary::{Binary, run, text};
+use crate::support::binary::{Binary, command, run, text};
 use crate::support::client::{ask, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
@@ -324,6 +325,56 @@ fn usage_is_2_and_help_is_0() {
         let is_help = arguments.last() != Some(&"--version");
         assert!(told.contains(if is_help { usage.trim_end() } else { "evertoken" }), "{told}");
     }
+}
+
+/// `evertoken key NAME > /dev/full` ended with 0: the key was lost, and nobody was told.
+#[test]
+fn output_that_could_not_be_printed_was_a_success() {
+    let peer = Peer::answering(|_| answer(200, "fine"));
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state}}\nproviders: [{{name: P, type: generic, base_url: '{}', auto_refresh_config: \
+         {{enabled: true, token_command: [/bin/echo, token]}}}}]\n",
+        peer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    let binary = Binary::start(folder.path(), &["run"], &[]);
+    let url = format!("http://{}", binary.address());
+    for arguments in [
+        &["--help"][..],
+        &["usage", "--help"],
+        &["--version"],
+        &["key", "ci"],
+        &["usage"],
+        &["usage", "--json"],
+        &["check"],
+        &["check", "--route", "m"],
+        &["token"],
+        &["status", "--url", &url],
+        &["status", "--url", &url, "--json"],
+        &["status", "--url", &url, "--watch"],
+    ] {
+        let print_to = |out: Stdio| {
+            let output = command(folder.path(), arguments, &[]).stdout(out).output().unwrap();
+            (output.status.code(), text(&output.stderr))
+        };
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, told) = print_to(full.into());
+        let last = told.lines().last().unwrap_or_default();
+        assert_eq!(code, Some(1), "{arguments:?}: {told}");
+        assert!(last.contains("can't be printed: No space left"), "{arguments:?}: {told}");
+        // A reader that went away wants no more, and no message.
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, told) = print_to(closed.into());
+        assert_eq!(code, Some(1), "{arguments:?}: {told}");
+        assert!(!told.contains("printed"), "{arguments:?}: {told}");
+    }
+    // What failed before keeps its exit code.
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let wrong = ["check", "--config", "none.yaml"];
+    let output = command(folder.path(), &wrong, &[]).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
 }
 
 #[test]

@@ -224,11 +224,12 @@ fn a_provider_without_a_credential_comes_last() {
         |index: usize| (index == 0).then(|| "Missing environment variable: 'X'".to_owned());
     let told = answer(&config, &question("m /v1/messages"), without).unwrap();
     assert_eq!(
-        told.lines[1..4],
+        told.lines[1..5],
         [
             "  1. Home",
             "  2. Local",
-            "  3. Work\n     Work comes last, since it has no credential: Missing environment variable: 'X'"
+            "  3. Work",
+            "     Work comes last, since it has no credential: Missing environment variable: 'X'"
         ]
     );
     assert!(told.is_served);

@@ -11,6 +11,7 @@ use crate::config::raw::nearest::nearest;
 use crate::config::raw::place::YamlPath;
 use crate::config::raw::tree::{Node, ScalarKind};
 
+mod lists;
 mod words;
 
 use words::{
@@ -117,11 +118,6 @@ impl<'a> Section<'a> {
         self.report(self.path.key(key).key(name).itself(), message.into(), false);
     }
 
-    /// Reports a problem with an element of the list under `key`.
-    pub(crate) fn error_at(&self, key: &str, index: usize, message: impl Into<String>) {
-        self.report(self.path.key(key).index(index), message.into(), false);
-    }
-
     /// Warns about the value of `key`.
     pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
         self.report(self.path.key(key), message.into(), true);
@@ -180,11 +176,6 @@ impl<'a> Section<'a> {
         };
         self.error(key, format!("'{key}' must be true or false, not {}{hint}", shown(value)));
         default
-    }
-
-    /// True if the value of `key` is a list that is not empty.
-    pub(crate) fn is_filled_list(&self, key: &'static str) -> bool {
-        matches!(self.value(key), Some(Node::List(list)) if !list.is_empty())
     }
 
     /// True if the value of `key` is a flag or missing.
@@ -259,21 +250,6 @@ impl<'a> Section<'a> {
         let message =
             format!("'{key}' must be one of {}, not {}{hint}", all.join(", "), shown(value));
         self.error(key, message);
-    }
-
-    /// A list of texts; numbers and flags count as written.
-    pub(crate) fn texts(&self, key: &'static str) -> Vec<String> {
-        let Some(value) = self.value(key) else { return Vec::new() };
-        let texts = match value {
-            Node::List(list) => {
-                list.iter().map(|one| one.scalar().map(|one| one.text.clone())).collect()
-            }
-            _ => None,
-        };
-        texts.unwrap_or_else(|| {
-            self.error(key, format!("'{key}' must be a list of texts"));
-            Vec::new()
-        })
     }
 
     /// A mapping of texts, in file order; numbers and flags count as written.

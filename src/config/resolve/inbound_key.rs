@@ -4,9 +4,11 @@ use crate::config::inbound_key::{
     InboundKey, KEY_PREFIX, KeyHash, KeyRights, KeySecret, NAME_MAX_BYTES, PLAIN_KEY_NAME,
 };
 use crate::config::raw::{Section, nearest};
+use crate::config::resolve::pattern::OtherWildcard;
 use crate::config::resolve::sources::Sources;
 use crate::config::{ProviderConfig, slug};
 use crate::secret::Secret;
+use crate::visible::is_unseen;
 
 /// The most models in a list, and the longest pattern of one.
 const MODELS_MAX: usize = 1000;
@@ -121,6 +123,11 @@ fn check_name(section: &Section<'_>, name: &str) {
             "'name' may have at most {NAME_MAX_BYTES} bytes, and no control characters among them"
         );
         section.error("name", message);
+    } else if name.trim() != name {
+        section.error("name", "'name' begins or ends with a space, which nobody would see");
+    } else if let Some(code) = name.chars().find(|one| is_unseen(*one)).map(u32::from) {
+        let message = format!("'name' has a character in it that nobody sees (U+{code:04X})");
+        section.error("name", message);
     }
 }
 
@@ -156,16 +163,36 @@ fn read_models(section: &Section<'_>) -> Option<Vec<String>> {
         section.error("models", format!("'models' may have at most {MODELS_MAX} patterns"));
     }
     for (index, pattern) in written.iter().enumerate() {
-        let is_odd = |letter: char| letter.is_whitespace() || letter.is_control();
-        let what = match pattern.as_str() {
-            "" => "is empty",
-            long if long.len() > MODEL_MAX_BYTES => "is longer than 256 bytes",
-            odd if odd.contains(is_odd) => "has a space in it, which no name of a model has",
-            _ => continue,
-        };
-        section.error_at("models", index, format!("this pattern matches no model: it {what}"));
+        check_model(section, index, pattern);
     }
     Some(written)
+}
+
+fn check_model(section: &Section<'_>, index: usize, pattern: &str) {
+    if !section.is_text_at("models", index) {
+        let message = format!(
+            "'models' holds names and patterns, and {pattern} is no text; write it in quotes if it is the name of a model"
+        );
+        return section.error_at("models", index, message);
+    }
+    let is_odd = |one: char| one.is_whitespace() || one.is_control() || is_unseen(one);
+    let what = match pattern {
+        "" => "is empty",
+        long if long.len() > MODEL_MAX_BYTES => "is longer than 256 bytes",
+        odd if odd.contains(is_odd) => {
+            "has a space in it, or what nobody sees, which no name of a model has"
+        }
+        pattern => {
+            return match OtherWildcard::of(pattern) {
+                Some(other @ OtherWildcard::Hopeless(_)) => {
+                    section.error_at("models", index, other.told(pattern));
+                }
+                Some(other) => section.warn_at("models", index, other.told(pattern)),
+                None => {}
+            };
+        }
+    };
+    section.error_at("models", index, format!("this pattern matches no model: it {what}"));
 }
 
 /// Refuses a key with the name of one `before` it, or with its text: it would not be known whose request it is.
@@ -194,10 +221,17 @@ pub(super) fn check_unique(section: &Section<'_>, key: &InboundKey, before: &[In
 }
 
 /// Refuses two lines with one name and different keys, or with one key and different names. Keys without a name, and a
-/// line that stands there twice, are no matter.
+/// line that stands there twice, are no matter. Warns of a key that most clients can't send.
 pub(super) fn check_lines(section: &Section<'_>, place: &str, keys: &[InboundKey]) {
     for (index, key) in keys.iter().enumerate() {
         let name = &key.rights.name;
+        if key.secret.text().is_some_and(|text| !text.is_visible()) {
+            let message = format!(
+                "the key '{name}' is not one word of visible ASCII characters, so most clients can't send it; a comment \
+                 can't stand on its line"
+            );
+            section.warn(place, message);
+        }
         for other in &keys[..index] {
             let is_named_alike = other.rights.name == *name;
             let message = match (is_named_alike, other.secret.is_same(&key.secret)) {

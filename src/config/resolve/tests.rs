@@ -425,7 +425,7 @@ fn what_is_wrong_with_a_provider() {
         ),
         (
             "auth_type: none\nty\u{200b}pe: x",
-            "f:7:5: unknown key 'ty\u{200b}pe' in a provider, did you mean 'type'?; it holds a character that \
+            "f:7:5: unknown key 'ty\\u{200b}pe' in a provider, did you mean 'type'?; it holds a character that \
              can't be seen (U+200B): type the key anew",
         ),
         (
@@ -914,6 +914,16 @@ fn routes() {
     assert_eq!(candidates[0].model.as_deref(), Some("m"));
     assert_eq!((candidates[1].model.as_deref(), candidates[1].priority), (None, 2));
     refused(&text.replace("provider: P", "provider: Q"), "f:8:22: there is no provider 'Q'");
+    // A file with a pattern that matches nothing starts as before, but says so.
+    for (pattern, part) in [
+        ("gpt-?", "warning: the pattern 'gpt-?' matches no model: '*' is the only wildcard"),
+        ("gpt-[45]", "warning: '[' in the pattern 'gpt-[45]' stands for itself"),
+    ] {
+        let told = told(&text.replace("*x*", pattern));
+        assert!(told.len() == 1 && told[0] == format!("f:8:3: {}", &told[0][7..]), "{told:?}");
+        assert!(told[0].contains(part), "{told:?}");
+    }
+    assert_eq!(told(&text.replace("*x*", "claude-sonnet-4-5[1m]")), [""; 0]);
 }
 
 #[test]

@@ -150,6 +150,20 @@ const CASES: &[Case] = &[
         None,
         None,
     ),
+    (
+        "an exponent, which was cut off",
+        Form::Json,
+        r#"{"usage":{"input_tokens":2.5e1,"output_tokens":1E+3,"cache_read_input_tokens":70e-1}}"#,
+        Some([25, 1000, 7, 0]),
+        None,
+    ),
+    (
+        "negative exponents, exponents of any size, no numbers",
+        Form::Json,
+        r#"{"usage":{"input_tokens":1e999,"output_tokens":-1e2,"cache_read_input_tokens":1e-9,"cache_creation_input_tokens":1-2}}"#,
+        Some([0, 0, 0, 0]),
+        None,
+    ),
     ("a value", Form::Json, r#"{"type":"usage","input_tokens":3}"#, None, None),
     (
         "an event that wraps something else",

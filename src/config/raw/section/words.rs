@@ -2,7 +2,7 @@
 
 use crate::config::raw::mistake::is_odd_blank;
 use crate::config::raw::tree::{Node, ScalarKind};
-use crate::config::url::is_invisible;
+use crate::visible::is_unseen;
 
 /// The longest wrong value that is shown; a longer one may be a misplaced secret.
 const SHOWN_MAX_CHARS: usize = 32;
@@ -70,7 +70,7 @@ pub(super) fn dash_for(value: &Node, name: &str) -> String {
 
 /// A hint that a character of `text` is invisible.
 pub(super) fn invisible_in(text: &str) -> String {
-    let found = text.chars().find(|one| is_invisible(*one)).map(u32::from);
+    let found = text.chars().find(|one| is_unseen(*one)).map(u32::from);
     found.map_or_else(String::new, |code| {
         format!("; it holds a character that can't be seen (U+{code:04X}): type the key anew")
     })

@@ -174,6 +174,38 @@ fn the_longest_pattern_and_the_longest_list_of_models() {
 }
 
 #[test]
+fn names_and_patterns_that_no_client_would_ever_match() {
+    let of = |models: &str| format!("name: ci, key_env: TOKEN, models: [{models}]");
+    for (models, place, part) in [
+        ("1", "1]", "'models' holds names and patterns, and 1 is no text; write it in quotes"),
+        ("a, true", "true", "and true is no text"),
+        ("4.10", "4.10", "and 4.10 is no text"),
+        ("'gpt-?'", "'gpt-?'", "'*' is the only wildcard, and '?' stands for itself"),
+        ("o3, 'gpt-{4,5}'", "'gpt-{", "'gpt-{4,5}' matches no model"),
+        ("\"a\\u202eb\"", "\"a", "or what nobody sees"),
+        ("'gpt-[45]'", "'gpt-[", "warning: '[' in the pattern 'gpt-[45]' stands for itself"),
+    ] {
+        assert_told(&of(models), place, part);
+    }
+    for models in ["'1'", "'claude-sonnet-4-5[1m]'", "'*[1m]', gpt-4.1, 'a/b:c@d'"] {
+        let text = with_keys(&format!("enabled: true, keys: [{{{}}}]", of(models)));
+        assert_eq!(told(&text), [""; 0], "{models}");
+    }
+    assert_told("name: ' ci', key_env: TOKEN", "' ci'", "begins or ends with a space");
+    assert_told("name: 'ci ', key_env: TOKEN", "'ci '", "begins or ends with a space");
+    assert_told("name: \"c\\u200bi\", key_env: TOKEN", "\"c", "nobody sees (U+200B)");
+}
+
+#[test]
+fn a_key_with_a_comment_behind_it_let_nobody_in_and_nobody_said_so() {
+    let text = with_keys("enabled: true, api_key: 'et_a  # of Alice'");
+    let told = told(&text);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("warning: the key 'default' is not one word of visible"), "{told:?}");
+    assert!(!told[0].contains("et_a"), "{told:?}");
+}
+
+#[test]
 fn lines_with_one_name_or_one_key_twice() {
     let told = |text: &str| {
         let (config, environment) =
