@@ -8,5 +8,7 @@ pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod inflate;
 pub(crate) mod message;
+pub(crate) mod name_filter;
+pub(crate) mod octets;
 pub(crate) mod refusal;
 pub(crate) mod rules;

@@ -4,7 +4,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::http::message::{FoundFields, Headers, is_in_name, plain_prefix};
+use crate::http::message::{FoundFields, Headers};
+use crate::http::octets::{is_in_name, plain_prefix};
 use crate::http::rules::Rules;
 
 pub(crate) mod encode;
@@ -121,7 +122,7 @@ impl<S> Lines<S> {
                     return Err(BadHead::TooManyFields(rules.head_fields_max));
                 }
                 let (name, value) = field(bytes, line, rules)?;
-                self.fields.push(name, value);
+                self.fields.push(bytes, name, value);
             } else if let Some(start_line) = self.start_line.take() {
                 let headers = std::mem::take(&mut self.fields).of(&bytes[..self.at]);
                 return Ok(Some(Whole { start_line, headers, length: self.at }));

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 
+use memchr::memchr;
+
 use crate::clock::Timestamp;
+use crate::http::name_filter::NameFilter;
 
 /// Header fields in the order they came, names as written (RFC 9110 §5).
 ///
@@ -13,6 +16,8 @@ use crate::clock::Timestamp;
 pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
+    /// The names of the fields, and of removed ones.
+    names: NameFilter,
 }
 
 /// The places of a field's name and value in the text.
@@ -42,28 +47,32 @@ impl Span {
 
 /// The fields found in the text of a head.
 #[derive(Debug, Default)]
-pub(crate) struct FoundFields(Vec<Field>);
+pub(crate) struct FoundFields {
+    fields: Vec<Field>,
+    names: NameFilter,
+}
 
 impl FoundFields {
     /// No fields, with room for `fields` of them.
     pub(crate) fn with_room(fields: usize) -> Self {
-        Self(Vec::with_capacity(fields))
+        Self { fields: Vec::with_capacity(fields), names: NameFilter::default() }
     }
 
     /// The number of fields.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.fields.len()
     }
 
-    /// Adds a field by the places of its name and value.
+    /// Adds a field by the places of its name and value in `text`.
     #[inline]
-    pub(crate) fn push(&mut self, name: Range<usize>, value: Range<usize>) {
-        self.0.push(Field { name: Span::new(name), value: Span::new(value) });
+    pub(crate) fn push(&mut self, text: &[u8], name: Range<usize>, value: Range<usize>) {
+        self.names = self.names.with(&text[name.clone()]);
+        self.fields.push(Field { name: Span::new(name), value: Span::new(value) });
     }
 
     /// The fields with the `text` in which they were found.
     pub(crate) fn of(self, text: &[u8]) -> Headers {
-        Headers { text: text.to_vec(), fields: self.0 }
+        Headers { text: text.to_vec(), fields: self.fields, names: self.names }
     }
 }
 
@@ -75,7 +84,8 @@ impl Headers {
 
     /// No fields, with room for `fields` of them that hold `bytes`.
     pub fn with_room(fields: usize, bytes: usize) -> Self {
-        Self { text: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields) }
+        let names = NameFilter::default();
+        Self { text: Vec::with_capacity(bytes), fields: Vec::with_capacity(fields), names }
     }
 
     /// Adds a field at the end.
@@ -92,6 +102,7 @@ impl Headers {
             self.text.extend_from_slice(part);
         }
         let end = self.text.len();
+        self.names = self.names.with(name);
         self.fields.push(Field { name: Span::new(start..between), value: Span::new(between..end) });
     }
 
@@ -117,7 +128,9 @@ impl Headers {
             (field.name.end - field.name.start) as usize == name.len()
                 && field.name.of(&self.text).eq_ignore_ascii_case(name.as_bytes())
         };
-        self.fields.iter().filter(is_called).map(|field| field.value.of(&self.text))
+        let may_be_there = self.names.may_hold(name.as_bytes());
+        let fields: &[Field] = if may_be_there { &self.fields } else { &[] };
+        fields.iter().filter(is_called).map(|field| field.value.of(&self.text))
     }
 
     /// True if there is a field called `name`.
@@ -127,7 +140,9 @@ impl Headers {
 
     /// Removes every field called `name`.
     pub fn remove(&mut self, name: &str) {
-        self.retain(|own, _| !own.eq_ignore_ascii_case(name.as_bytes()));
+        if self.names.may_hold(name.as_bytes()) {
+            self.retain(|own, _| !own.eq_ignore_ascii_case(name.as_bytes()));
+        }
     }
 
     /// Keeps the fields for which `keep` holds, called with name and value.
@@ -166,8 +181,13 @@ impl Headers {
 
     /// True if the list in the fields called `name` contains `member`, whatever its case.
     pub fn list_contains(&self, name: &str, member: &str) -> bool {
-        self.all(name)
-            .any(|value| members(value).any(|own| own.eq_ignore_ascii_case(member.as_bytes())))
+        let is = |own: &[u8]| own.eq_ignore_ascii_case(member.as_bytes());
+        // Most lists have one member.
+        let holds = |value: &[u8]| match memchr(b',', value) {
+            None => is(value.trim_ascii()),
+            Some(_) => members(value).any(is),
+        };
+        self.all(name).any(holds)
     }
 }
 
@@ -190,7 +210,13 @@ fn time(text: &str) -> Option<Timestamp> {
 
 /// The members of one comma-separated list.
 pub(crate) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let all = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let mut rest = Some(value);
+    let all = std::iter::from_fn(move || {
+        let list = rest?;
+        let end = memchr(b',', list);
+        rest = end.map(|end| &list[end + 1..]);
+        Some(list[..end.unwrap_or(list.len())].trim_ascii())
+    });
     all.filter(|member| !member.is_empty())
 }
 
@@ -207,68 +233,6 @@ impl fmt::Debug for Headers {
         let words = |bytes| String::from_utf8_lossy(bytes);
         f.debug_map().entries(self.iter().map(|(name, value)| (words(name), words(value)))).finish()
     }
-}
-
-/// The number of bytes at the start of `bytes` that may stand anywhere within a line of a head: none that ends one,
-/// and no control byte but the tab (RFC 9110 §5.5).
-// Inlined, and so are the others that see every byte or field: the compiler may put their callers into another unit.
-#[inline]
-pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
-    // A step that the compiler checks at once, without an early exit. Lines are short: a longer step would leave most
-    // bytes to the loop after it.
-    const STEP: usize = 16;
-    let (steps, _) = bytes.as_chunks::<STEP>();
-    let is_all_plain = |step: &&[u8; STEP]| {
-        let mut others = 0;
-        for byte in *step {
-            others |= u8::from(*byte < b' ') & u8::from(*byte != b'\t') | u8::from(*byte == 0x7f);
-        }
-        others == 0
-    };
-    let start = steps.iter().take_while(is_all_plain).count() * STEP;
-    let rest = &bytes[start..];
-    start + rest.iter().position(|byte| !PLAIN[usize::from(*byte)]).unwrap_or(rest.len())
-}
-
-/// The bytes that may stand anywhere within a line.
-const PLAIN: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = byte == b'\t' as usize;
-        byte += 1;
-    }
-    table[0x7f] = false;
-    table
-};
-
-/// True if a field's name may contain the byte (RFC 9110 §5.6.2).
-#[inline]
-pub(crate) fn is_in_name(byte: u8) -> bool {
-    IN_NAME[usize::from(byte)]
-}
-
-/// A table, because every byte of every name is looked up.
-const IN_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut index = 0;
-    let others = b"!#$%&'*+-.^_`|~";
-    while index < others.len() {
-        table[others[index] as usize] = true;
-        index += 1;
-    }
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] |= byte.is_ascii_alphanumeric();
-        byte += 1;
-    }
-    table
-};
-
-/// True if a field's value may be this (RFC 9110 §5.5).
-#[inline]
-pub(crate) fn is_value(bytes: &[u8]) -> bool {
-    plain_prefix(bytes) == bytes.len()
 }
 
 /// The HTTP versions served (RFC 9112 §2.3).

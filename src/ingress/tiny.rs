@@ -15,8 +15,9 @@ use log::warn;
 use tiny_http::{HTTPVersion, Request as TinyRequest, Server};
 
 use crate::config::Limits;
-use crate::http::head::request;
+use crate::http::head::{BadHead, request};
 use crate::http::message::{Headers, RequestHead, Version};
+use crate::http::octets::{is_name, is_value};
 use crate::http::refusal::{Code, Refusal};
 use crate::ingress::bind::Listener;
 use crate::ingress::pool::{Pool, WORKER_IDLE_MAX};
@@ -120,7 +121,11 @@ fn read_head(request: &TinyRequest) -> Result<RequestHead, Refusal> {
     };
     let mut headers = Headers::new();
     for header in request.headers() {
-        headers.push(header.field.as_str().as_str(), header.value.as_str());
+        let (name, value) = (header.field.as_str().as_str(), header.value.as_str());
+        if !is_name(name.as_bytes()) || !is_value(value.as_bytes()) {
+            return Err(BadHead::Field.into());
+        }
+        headers.push(name, value);
     }
     request::check(request.method().as_str().to_owned(), request.url(), version, headers)
 }

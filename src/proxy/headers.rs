@@ -4,6 +4,7 @@
 use crate::config::request_fields::FieldValue;
 use crate::config::{AuthType, Credential, ProviderConfig, ProviderKind};
 use crate::http::message::{Headers, members};
+use crate::http::name_filter::NameFilter;
 use crate::proxy::inbound_keys::{self, CREDENTIAL_FIELDS};
 use crate::secret::Secret;
 
@@ -16,6 +17,9 @@ const HOP_BY_HOP: [&str; 10] = [
 /// Request fields that the proxy sets itself, besides the hop-by-hop ones.
 const OURS: [&str; 3] = ["host", "content-length", "expect"];
 
+/// A look at these that rules most fields out.
+const OWN_FILTER: NameFilter = NameFilter::of(&OURS).and(NameFilter::of(&CREDENTIAL_FIELDS));
+
 /// Request fields with a list, in which the client's and the configured members are merged.
 const LISTS: [&str; 1] = ["anthropic-beta"];
 
@@ -26,20 +30,30 @@ const OWN_COMMON_BYTES: usize = 256;
 struct HopByHop {
     /// The names in `Connection`.
     others: Vec<Vec<u8>>,
+    filter: NameFilter,
 }
 
 impl HopByHop {
     fn of(headers: &Headers) -> Self {
-        let mut others = Vec::new();
-        for value in headers.all("connection") {
-            let named =
-                members(value).filter(|member| !matches!(*member, b"keep-alive" | b"close"));
-            others.extend(named.map(<[u8]>::to_vec));
+        const FILTER: NameFilter = NameFilter::of(&HOP_BY_HOP);
+        let mut hop_by_hop = Self { others: Vec::new(), filter: FILTER };
+        let is_name = |member: &&[u8]| !matches!(*member, b"keep-alive" | b"close");
+        // Most clients and servers name no fields.
+        for value in headers.all("connection").filter(is_name) {
+            for member in members(value).filter(is_name) {
+                hop_by_hop.filter = hop_by_hop.filter.with(member);
+                hop_by_hop.others.push(member.to_vec());
+            }
         }
-        Self { others }
+        hop_by_hop
     }
 
+    #[inline]
     fn holds(&self, name: &[u8]) -> bool {
+        self.filter.may_hold(name) && self.lists(name)
+    }
+
+    fn lists(&self, name: &[u8]) -> bool {
         HOP_BY_HOP.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
             || self.others.iter().any(|other| other.eq_ignore_ascii_case(name))
     }
@@ -112,9 +126,8 @@ pub(crate) fn to_upstream<'a>(
     let hop_by_hop = HopByHop::of(headers);
     let crosses = |(name, _): &(&[u8], &[u8])| {
         let is = |other: &&str| name.eq_ignore_ascii_case(other.as_bytes());
-        !hop_by_hop.holds(name)
-            && !OURS.iter().any(is)
-            && (passthrough || !CREDENTIAL_FIELDS.iter().any(is))
+        let is_own = || OURS.iter().any(is) || !passthrough && CREDENTIAL_FIELDS.iter().any(is);
+        !(hop_by_hop.holds(name) || OWN_FILTER.may_hold(name) && is_own())
     };
     let mut passed_on = Vec::with_capacity(headers.len());
     passed_on.extend(headers.iter().filter(crosses));

@@ -4,7 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use crate::http::head::encode;
-use crate::http::message::{Headers, is_in_name, is_value};
+use crate::http::message::Headers;
+use crate::http::octets::{is_name, is_value};
 use crate::upstream::origin::Origin;
 
 /// A request to send.
@@ -14,9 +15,9 @@ pub struct OutRequest<'a> {
     pub method: &'a str,
     /// Path and query after the base URL's path; starts with `/`.
     pub target: &'a str,
-    /// Header fields that a client sent, name and value, passed on as they are.
+    /// Header fields that a client sent, name and value, passed on as they are. Their bytes were checked as they came.
     pub passed_on: &'a [(&'a [u8], &'a [u8])],
-    /// The fields after them. Neither list contains `Host` or the body's framing.
+    /// The fields after them, whose bytes are checked when they are written. Neither list contains `Host` or the body's framing.
     pub headers: &'a Headers,
     /// The longest wait for the head of the response, if shorter than `timeouts.response`.
     pub response_max: Option<Duration>,
@@ -41,7 +42,7 @@ pub(super) fn write_head(
     body: &OutBody<'_>,
 ) -> Result<(), &'static str> {
     let visible = |text: &str| text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-    if request.method.is_empty() || !request.method.bytes().all(is_in_name) {
+    if !is_name(request.method.as_bytes()) {
         return Err("its method is invalid");
     }
     if !request.target.starts_with('/') || !visible(request.target) {
@@ -52,8 +53,12 @@ pub(super) fn write_head(
     for part in line {
         head.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in request.passed_on.iter().copied().chain(request.headers.iter()) {
-        if name.is_empty() || !name.iter().copied().all(is_in_name) {
+    for (name, value) in request.passed_on.iter().copied() {
+        debug_assert!(is_name(name) && is_value(value), "it was checked as it came");
+        encode::field(head, name, value);
+    }
+    for (name, value) in request.headers.iter() {
+        if !is_name(name) {
             return Err("the name of a header field holds a byte that it may not");
         }
         if !is_value(value) {
@@ -78,13 +83,13 @@ mod tests {
     fn written(
         method: &str,
         target: &str,
-        field: (&str, &str),
+        own: (&str, &str),
         body: &OutBody<'_>,
     ) -> Option<String> {
         let origin = Origin::of("https://h:1/base/").unwrap();
         let mut headers = Headers::new();
-        headers.push("x-own", "1");
-        let passed_on = [(field.0.as_bytes(), field.1.as_bytes())];
+        headers.push(own.0, own.1);
+        let passed_on = [(b"X-A".as_slice(), b"b c".as_slice())];
         let mut head = Vec::new();
         let request = OutRequest {
             method,
@@ -100,7 +105,7 @@ mod tests {
     #[test]
     fn heads_by_body() {
         let start = "PoST /base/v1?a=b HTTP/1.1\r\nhost: h:1\r\nX-A: b c\r\nx-own: 1\r\n";
-        let head = |body: &OutBody<'_>| written("PoST", "/v1?a=b", ("X-A", "b c"), body).unwrap();
+        let head = |body: &OutBody<'_>| written("PoST", "/v1?a=b", ("x-own", "1"), body).unwrap();
         assert_eq!(head(&OutBody::Absent), format!("{start}\r\n"));
         assert_eq!(head(&OutBody::Held(b"")), format!("{start}content-length: 0\r\n\r\n"));
         assert_eq!(head(&OutBody::Held(b"abc")), format!("{start}content-length: 3\r\n\r\n"));

@@ -5,7 +5,8 @@ use std::ops::Range;
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use crate::http::head::{BadHead, HEAD_MAX_BYTES, Lines, Whole, number};
-use crate::http::message::{BodyLength, Headers, RequestHead, Version, is_in_name};
+use crate::http::message::{BodyLength, Headers, RequestHead, Version};
+use crate::http::octets::is_name;
 use crate::http::refusal::{Code, Refusal};
 use crate::http::rules::Rules;
 
@@ -43,7 +44,7 @@ fn request_line(bytes: &[u8], line: Range<usize>) -> Result<RequestLine, BadHead
     let method = space(text).ok_or(BadHead::RequestLine)?;
     let rest = &text[method + 1..];
     let target = space(rest).ok_or(BadHead::RequestLine)?;
-    if !text[..method].iter().all(|byte| is_in_name(*byte)) || rest[..target].contains(&b'\t') {
+    if !is_name(&text[..method]) || rest[..target].contains(&b'\t') {
         return Err(BadHead::RequestLine);
     }
     let version = match &rest[target + 1..] {

@@ -18,7 +18,7 @@ fn fields_by_their_places_are_those_that_were_pushed() {
     let text = b"A: b\r\nC:\r\na:d";
     let mut found = FoundFields::with_room(1);
     for (name, value) in [(0..1, 3..4), (6..7, 0..0), (10..11, 12..13)] {
-        found.push(name, value);
+        found.push(text, name, value);
     }
     assert_eq!(found.count(), 3);
     let mut headers = found.of(text);
@@ -32,22 +32,6 @@ fn fields_by_their_places_are_those_that_were_pushed() {
     headers.remove("A");
     headers.push("X", "y");
     assert_eq!(format!("{headers:?}"), r#"{"C": "", "X": "y"}"#);
-}
-
-#[test]
-fn plain_bytes_are_counted_up_to_the_first_that_is_not() {
-    for length in [0, 1, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 100] {
-        let mut bytes = vec![b'x'; length];
-        assert_eq!(plain_prefix(&bytes), length);
-        for bad in [0, b'\r', b'\n', 0x1f, 0x7f] {
-            for at in 0..length {
-                bytes[at] = bad;
-                assert_eq!(plain_prefix(&bytes), at, "{bad} of {length}");
-                bytes[at] = b'\t';
-            }
-        }
-        assert_eq!(plain_prefix(&[0x80, 0xff, b' ', b'~', b'\n']), 4);
-    }
 }
 
 #[test]
