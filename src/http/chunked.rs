@@ -112,6 +112,10 @@ impl Chunks {
     /// Takes the framing at the start of `bytes`, up to data or the end of the body; returns its size. After an
     /// error, it returns the same error again.
     pub fn skip_framing(&mut self, bytes: &[u8]) -> Result<usize, BadFraming> {
+        if let Some((size, count)) = self.plain_framing(bytes) {
+            self.at = At::Data(size);
+            return Ok(count);
+        }
         let mut skipped = 0;
         while let Some(byte) = bytes.get(skipped)
             && !matches!(self.at, At::Data(_) | At::End | At::Broken(_))
@@ -122,11 +126,34 @@ impl Chunks {
         if let At::Broken(bad) = self.at { Err(bad) } else { Ok(skipped) }
     }
 
+    /// The size of the next chunk and that of the framing before it, as most senders write it and if it is all there:
+    /// the end of the chunk before, a number, and a line end. All else is read byte by byte.
+    #[inline]
+    fn plain_framing(&self, bytes: &[u8]) -> Option<(u64, usize)> {
+        /// So that the size can't overflow.
+        const DIGITS_MAX: usize = 8;
+        let start = match self.at {
+            At::DataEnd if bytes.starts_with(CHUNK_END) => CHUNK_END.len(),
+            At::Size(0, false) => 0,
+            _ => return None,
+        };
+        let mut size = 0;
+        for (count, byte) in bytes[start..].iter().take(DIGITS_MAX + 1).enumerate() {
+            let Some(digit) = hex_digit(*byte) else {
+                let end = start + count;
+                let is_plain = size > 0 && bytes[end..].starts_with(b"\r\n");
+                return is_plain.then_some((size, end + 2));
+            };
+            size = size * 16 + u64::from(digit);
+        }
+        None
+    }
+
     /// The state after `byte`.
     fn after(&mut self, byte: u8) -> At {
         match (self.at, byte) {
             (At::Size(value, _), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
+                let digit = hex_digit(byte).map_or(0, u64::from);
                 match value.checked_mul(16) {
                     Some(shifted) => self.in_line(At::Size(shifted + digit, true)),
                     None => At::Broken(BadFraming::SizeTooLarge),
@@ -176,6 +203,17 @@ impl Chunks {
     fn next_line(&mut self, to: At) -> At {
         self.line_bytes = 0;
         to
+    }
+}
+
+/// The value of a hexadecimal digit.
+#[inline]
+const fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
     }
 }
 
@@ -300,6 +338,12 @@ mod tests {
             ("10000000000000000\r\n", both(Err(SizeTooLarge))),
             ("fffffffffffffffff\r\n", both(Err(SizeTooLarge))),
             ("ffffffffffffffff\r\nA", both(Ok(None))),
+            ("00000002\r\nAB\r\n0\r\n\r\n", both(fine("AB", ""))),
+            ("000000002\r\nAB\r\n0\r\n\r\n", both(fine("AB", ""))),
+            (
+                "b\r\n0123456789A\r\nB\r\n0123456789a\r\n0\r\n\r\n",
+                both(fine("0123456789A0123456789a", "")),
+            ),
             ("", both(Ok(None))),
             ("1", both(Ok(None))),
             ("1\r", both(Ok(None))),
