@@ -147,32 +147,44 @@ impl Due {
 
 /// Hands out [`Moment`]s. Cloning shares the source.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// The system's clocks; the steady one counts from here.
+    System(Instant),
+    Other(Arc<dyn Fn() -> Moment + Send + Sync>),
+}
 
 impl Clock {
     /// The system's clocks.
     #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn system() -> Self {
-        let origin = Instant::now();
-        Self::from_fn(move || Moment {
-            wall: Timestamp::from_system_time(SystemTime::now()),
-            steady_ms: u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX),
-        })
+        Self(Source::System(Instant::now()))
     }
 
     /// A clock that reads `source`, for tests.
     pub fn from_fn(source: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
-        Self(Arc::new(source))
+        Self(Source::Other(Arc::new(source)))
     }
 
     /// Both clocks now.
     pub fn now(&self) -> Moment {
-        (self.0)()
+        match &self.0 {
+            Source::System(origin) => Moment {
+                wall: system_wall(),
+                steady_ms: u64::try_from(origin.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            Source::Other(source) => source(),
+        }
     }
 
     /// The wall clock now.
     pub fn wall(&self) -> Timestamp {
-        self.now().wall
+        match &self.0 {
+            Source::System(_) => system_wall(),
+            Source::Other(source) => source().wall,
+        }
     }
 }
 
@@ -180,6 +192,11 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock(..)")
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
+fn system_wall() -> Timestamp {
+    Timestamp::from_system_time(SystemTime::now())
 }
 
 /// A deadline on the system's steady clock.
@@ -241,10 +258,13 @@ impl Stopwatch {
 
     /// The lead of the wall clock over this point on the steady clock, which must be now, from an arbitrary base. It
     /// changes when one of them jumps: the steady clock stands still while the machine sleeps.
-    #[expect(clippy::disallowed_methods, reason = "this is the one door to the system's clocks")]
     pub fn wall_lead_ms(self) -> i64 {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one door to the system's clocks"
+        )]
         static BASE: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let wall = Timestamp::from_system_time(SystemTime::now());
+        let wall = system_wall();
         let steady = self.0.saturating_duration_since(*BASE).as_millis();
         wall.as_millis().saturating_sub(i64::try_from(steady).unwrap_or(i64::MAX))
     }
