@@ -66,17 +66,11 @@ impl Observer {
         if method != "POST" || !(200..300).contains(&head.status) {
             return Self::Off;
         }
-        let (mut media_type, mut encoding) = (None, None);
-        for (name, value) in head.headers.iter() {
-            // Most names have another length.
-            match name.len() {
-                12 if is(name, b"content-type", b"Content-Type") => media_type = Some(value),
-                16 if is(name, b"content-encoding", b"Content-Encoding") => encoding = Some(value),
-                _ => {}
-            }
-        }
-        let Some(form) = media_type.and_then(form_of) else { return Self::Unreadable };
-        match encoding.map(<[u8]>::trim_ascii) {
+        let headers = &head.headers;
+        let Some(form) = headers.first("content-type").and_then(form_of) else {
+            return Self::Unreadable;
+        };
+        match headers.first("content-encoding").map(<[u8]>::trim_ascii) {
             None | Some(b"" | b"identity") => Self::Plain(Scan::new(form)),
             Some(b"gzip" | b"x-gzip") => Inflated::new(inflating)
                 .map_or(Self::Unreadable, |one| Self::Gzip(Box::new(one), Scan::new(form))),
@@ -106,11 +100,6 @@ impl Observer {
             Self::Unreadable => Observed::Unread,
         }
     }
-}
-
-/// True if `name` is `lower`, whose usual form with capitals is `usual`. Most names are one of them, letter by letter.
-fn is(name: &[u8], lower: &[u8], usual: &[u8]) -> bool {
-    name == lower || name == usual || name.eq_ignore_ascii_case(lower)
 }
 
 /// The form of a body of `media_type`; None for one that is not looked at.
