@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::expiry;
+use crate::json;
 
 /// The expiry in a token's claim `exp` (RFC 7519 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) fn claims(token: &str) -> Option<Value> {
     let (_header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
     let payload = payload.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-    serde_json::from_slice(&payload).ok()
+    json::read(&payload).ok()
 }
 
 /// The expiry of `token`: in seconds, as the RFC asks, or in another known form, in UTC.

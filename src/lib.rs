@@ -21,6 +21,7 @@ mod environment_file;
 mod expiry;
 mod http;
 mod ingress;
+mod json;
 mod jwt;
 mod listener_owner;
 mod liveness;

@@ -56,7 +56,7 @@ pub(crate) fn read_outcome(state_dir: &Path) -> Option<ReloadOutcome> {
     if !metadata.is_file() || metadata.len() > FILE_MAX_BYTES {
         return None;
     }
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    crate::json::read(&fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]

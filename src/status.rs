@@ -9,6 +9,7 @@ use crate::config::inbound_key::own_key;
 use crate::config::{Config, Egress, InboundKey, ListenAddress};
 use crate::http::message::Headers;
 use crate::http::refusal::Code;
+use crate::json;
 use crate::report::Report;
 use crate::secret::Secret;
 use crate::upstream::{OutBody, OutRequest, Timeouts, Upstream, UpstreamError};
@@ -270,7 +271,7 @@ fn ask(instance: &Instance) -> Result<(String, Report), StatusError> {
         other => return Err(StatusError::Answers(instance.url.clone(), other)),
     }
     let no_report = |_| StatusError::NoReport(instance.url.clone());
-    let report = serde_json::from_str(&text).map_err(no_report)?;
+    let report = json::read(text.as_bytes()).map_err(no_report)?;
     Ok((text, report))
 }
 

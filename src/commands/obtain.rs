@@ -20,6 +20,7 @@ use crate::config::{
     WatchedFile, slug,
 };
 use crate::credential::{AccessToken, NO_TOKEN, waiting};
+use crate::json;
 use crate::logger::{Format, Options};
 use crate::peer;
 use crate::status::{Instance, get, url_at};
@@ -171,14 +172,14 @@ fn is_foreign(user: u32, own: u32) -> bool {
 
 /// The message of an answer which says that the instance itself has no valid token.
 fn no_token(text: &str) -> Option<String> {
-    let answer: Value = serde_json::from_str(text).ok()?;
+    let answer: Value = json::read(text.as_bytes()).ok()?;
     let code = answer["error"]["code"].as_str();
     matches!(code, Some("token_unavailable" | "login_needed")).then(|| message(text))?
 }
 
 /// The message of an answer that is an error.
 fn message(text: &str) -> Option<String> {
-    let answer: Value = serde_json::from_str(text).ok()?;
+    let answer: Value = json::read(text.as_bytes()).ok()?;
     answer["error"]["message"].as_str().map(str::to_owned)
 }
 

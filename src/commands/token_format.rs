@@ -6,6 +6,7 @@ use crate::cli::TokenFormat;
 use crate::clock::Timestamp;
 use crate::config::ProviderConfig;
 use crate::credential::AccessToken;
+use crate::json;
 use crate::proxy::headers::credential_field;
 
 /// The versions of `ExecCredential` that have the members used here, the default first.
@@ -70,7 +71,7 @@ fn exec_version(exec_info: Option<&str>) -> Result<&'static str, Unprintable> {
     let Some(text) = exec_info.filter(|text| !text.is_empty()) else {
         return Ok(EXEC_VERSIONS[0]);
     };
-    let info: Value = serde_json::from_str(text).map_err(|_| Unprintable::ExecInfo)?;
+    let info: Value = json::read(text.as_bytes()).map_err(|_| Unprintable::ExecInfo)?;
     let wanted = info["apiVersion"].as_str().ok_or(Unprintable::ExecInfo)?;
     let known = EXEC_VERSIONS.into_iter().find(|known| *known == wanted);
     known.ok_or_else(|| Unprintable::ExecVersion(wanted.to_owned()))

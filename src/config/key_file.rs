@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::config::url;
+use crate::json;
 use crate::secret::Secret;
 use crate::signing::{Algorithm, KeyKind, KeyProblem, SigningKey};
 
@@ -67,10 +68,11 @@ fn hint(kind: &str) -> &'static str {
 impl KeyFile {
     /// Reads the content of a file.
     pub(crate) fn read(text: &Secret) -> Result<Self, KeyFileProblem> {
-        let Ok(Value::Object(json)) = serde_json::from_str::<Value>(text.expose()) else {
+        let Ok(Value::Object(object)) = json::read::<Value>(text.expose().as_bytes()) else {
             return Ok(Self { pem: text.clone(), account: None });
         };
-        let member = |name| json.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let member =
+            |name| object.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         match member("type") {
             Some("service_account") => {}
             Some(other) => return Err(KeyFileProblem::Type(shown(other))),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::json;
 use crate::secret::Secret;
 
 /// An access token and its end.
@@ -27,7 +28,7 @@ impl AccessToken {
 
     /// The token in such an answer; None if `text` is none.
     pub(crate) fn of_json(text: &str) -> Option<Self> {
-        let members: Value = serde_json::from_str(text).ok()?;
+        let members: Value = json::read(text.as_bytes()).ok()?;
         let secret = Secret::new(members["access_token"].as_str()?);
         let expires_at = match &members["expires_at"] {
             Value::Null => None,

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::http::inflate::plain;
 use crate::http::message::Headers;
+use crate::json;
 use crate::quota::markup;
 
 /// The largest body that is examined, as it came and inflated.
@@ -33,7 +34,7 @@ impl RefusalBody {
         }
         let text = String::from_utf8_lossy(&inflated.bytes);
         let text = text.trim_start_matches('\u{feff}').trim();
-        match serde_json::from_str(text) {
+        match json::read(text.as_bytes()) {
             Ok(json) => Self::Json(json),
             Err(_) if text.starts_with('<') => Self::Markup(text.to_owned()),
             Err(_) if text.starts_with(['{', '[']) => Self::Unreadable,

@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::json;
 use crate::quota::body::RefusalBody;
 use crate::quota::text::words;
 use crate::quota::words::normal;
@@ -105,7 +106,7 @@ fn of_event(name: &[u8], data: &[u8]) -> Option<Start> {
     if name != b"error" && !may_be_error_or_ping(data) {
         return Some(Start::Good);
     }
-    let Ok(json) = serde_json::from_slice::<Value>(data) else {
+    let Ok(json) = json::read::<Value>(data) else {
         let text = String::from_utf8_lossy(data).into_owned();
         let status = (name == b"error").then(|| status_of_text(&text)).flatten();
         return Some(status.map_or(Start::Good, |it| Start::Error(it, RefusalBody::Text(text))));

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clock::{Moment, Timestamp};
+use crate::json;
 use crate::quota::account::AccountId;
 use crate::quota::standing::{SavedWindow, Windows};
 
@@ -81,7 +82,7 @@ impl StoredQuota {
 
     /// Reads the output of [`StoredQuota::to_json`].
     pub(crate) fn parse(text: &[u8]) -> Result<Self, BadQuota> {
-        let json: Value = serde_json::from_slice(text).map_err(|_| BadQuota::Foreign)?;
+        let json: Value = json::read(text).map_err(|_| BadQuota::Foreign)?;
         match json.get("version").and_then(Value::as_u64) {
             Some(VERSION) => {}
             Some(version) if version > VERSION => return Err(BadQuota::Later(version)),

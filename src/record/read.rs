@@ -5,6 +5,7 @@ use serde_json::error::Category;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
+use crate::json;
 use crate::record::saved::{FORMAT, Saved, SavedAccess};
 use crate::secret::Secret;
 
@@ -37,6 +38,9 @@ pub enum BadRecord {
     /// It is not JSON: line, column, and kind of the parser's error.
     #[error("line {0}, column {1}: {2:?} error")]
     Json(usize, usize, Category),
+    /// It is nested too deep to be a state file.
+    #[error("it is nested more than {} deep", json::DEPTH_MAX)]
+    TooDeep,
     /// It is JSON, but not an object.
     #[error("it is not a JSON object")]
     NoObject,
@@ -56,7 +60,11 @@ pub(crate) fn salvage(text: &str) -> Result<Salvaged, BadRecord> {
     // The parser's own words may quote the text.
     let no_json =
         |error: serde_json::Error| BadRecord::Json(error.line(), error.column(), error.classify());
-    let value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(no_json)?;
+    let text = text.trim_start_matches('\u{feff}').as_bytes();
+    if json::is_too_deep(text) {
+        return Err(BadRecord::TooDeep);
+    }
+    let value = json::read(text).map_err(no_json)?;
     let Value::Object(object) = value else { return Err(BadRecord::NoObject) };
     let mut fields = Fields { object, unread: Vec::new() };
     let (format, beside) = (fields.take("format"), fields.take("beside"));

@@ -13,6 +13,7 @@ use log::warn;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{RELEASED_AT, Timestamp};
+use crate::json;
 use crate::regular_file;
 use crate::token::state_file::write_whole;
 use crate::usage::day::Day;
@@ -120,7 +121,7 @@ impl Files {
             return Err(io::Error::other(format!("{shown} is larger than {FILE_MAX_BYTES} bytes")));
         }
         let bytes = regular_file::read(&path)?;
-        let content: Content = serde_json::from_slice(&bytes).map_err(|why| {
+        let content: Content = json::read(&bytes).map_err(|why| {
             io::Error::new(ErrorKind::InvalidData, format!("{shown} holds no counts: {why}"))
         })?;
         if content.version != VERSION {

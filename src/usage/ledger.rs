@@ -9,6 +9,7 @@ use log::warn;
 
 use crate::bookkeeper::{Registrar, Reminder};
 use crate::clock::{Clock, Timestamp};
+use crate::json;
 use crate::shared::engine::Tally;
 use crate::shared::tallies::SharedCounts;
 use crate::usage::day::Day;
@@ -256,7 +257,7 @@ impl Ledger {
     fn take(&self, name: &str, texts: Vec<(String, String)>) {
         let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return };
         let runs = texts.into_iter().filter_map(|(run, text)| {
-            let rows = serde_json::from_str(&text).ok()?;
+            let rows = json::read(text.as_bytes()).ok()?;
             Some(RunRows { run, is_local: false, rows })
         });
         self.learn(day, &runs.collect::<Vec<_>>(), true);

@@ -306,9 +306,16 @@ fn a_provider_that_is_renamed_keeps_its_quota() {
 #[test]
 fn a_quota_file_that_is_broken_or_of_a_later_version_is_no_obstacle() {
     let used_up = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1h\r\n";
-    for wrong in
-        ["", "{", "[]", "{\"version\":99,\"other\":1}", "{\"version\":1,\"windows\":7}", "\0\0\0"]
-    {
+    let deep = format!("{{\"version\":1,\"x\":{}{}}}", "[".repeat(100), "]".repeat(100));
+    for wrong in [
+        "",
+        "{",
+        "[]",
+        "{\"version\":99,\"other\":1}",
+        "{\"version\":1,\"windows\":7}",
+        "\0\0\0",
+        &deep,
+    ] {
         let two = Two::new(used_up);
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("quota")).unwrap();

@@ -1,5 +1,7 @@
 //! The messages that are published, and their parsing. Pure.
 
+use crate::json;
+
 /// A published message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -26,7 +28,7 @@ pub enum News {
 /// messages are ignored.
 pub(super) fn read(text: &str) -> Option<News> {
     if text.starts_with('{') {
-        let json: serde_json::Value = serde_json::from_str(text).ok()?;
+        let json: serde_json::Value = json::read(text.as_bytes()).ok()?;
         let member = |name: &str| json.get(name)?.as_str().map(str::to_owned);
         let ms = json.get("ms")?.as_u64()?;
         let (slug, model, from) = (member("rest")?, member("model")?, member("from")?);

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::config::secret_file::without_mark;
 use crate::config::token_fields::TokenFields;
+use crate::json;
 use crate::token::grant::{self, Failure, Grant, Shape};
 
 /// Words that programs print in place of a token that is missing.
@@ -45,7 +46,7 @@ pub(crate) fn read(
 fn of_text(text: &str) -> Result<Value, &'static str> {
     // jq without -r, az with --query: a text in JSON.
     let unquoted: Option<String> =
-        if text.starts_with('"') { serde_json::from_str(text).ok() } else { None };
+        if text.starts_with('"') { json::read(text.as_bytes()).ok() } else { None };
     // Programs that print for a shell to read.
     let in_shell_quotes = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
     let text = unquoted.as_deref().or(in_shell_quotes).unwrap_or(text);
@@ -69,7 +70,7 @@ fn of_text(text: &str) -> Result<Value, &'static str> {
 /// A token in JSON.
 fn of_json(text: &str, fields: &TokenFields, zone: Option<&str>) -> Result<Value, String> {
     let answer: Value =
-        serde_json::from_str(text).map_err(|_| "its output begins like JSON and is none")?;
+        json::read(text.as_bytes()).map_err(|_| "its output begins like JSON and is none")?;
     let answer = match answer {
         Value::Array(list) => {
             let only: Result<[Value; 1], _> = list.try_into();

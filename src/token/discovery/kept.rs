@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::json;
 use crate::regular_file;
 use crate::secret::Secret;
 use crate::token::discovery::metadata::{METADATA_MAX_BYTES, Metadata};
@@ -45,7 +46,7 @@ pub(super) fn load(folder: &Path, issuer: &str) -> Option<KeptMetadata> {
     let mut bytes = Vec::new();
     let most = METADATA_MAX_BYTES as u64;
     regular_file::open(&path(folder, issuer)).ok()?.take(most).read_to_end(&mut bytes).ok()?;
-    let document: Value = serde_json::from_slice(&bytes).ok()?;
+    let document: Value = json::read(&bytes).ok()?;
     let fetched_at = Timestamp::parse_rfc3339(document.get("fetched_at")?.as_str()?)?;
     Some(KeptMetadata {
         metadata: Metadata::of(document.get("metadata")?, issuer).ok()?,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::config::url::{is_loopback, split_url};
 use crate::http::inflate::plain;
 use crate::http::message::Headers;
+use crate::json;
 
 /// The largest document, compressed or inflated.
 pub(crate) const METADATA_MAX_BYTES: usize = 256 * 1024;
@@ -96,7 +97,7 @@ pub(crate) fn read_json(headers: &Headers, body: &[u8]) -> Result<Value, BadMeta
     }
     let bytes: &[u8] = &inflated.bytes;
     let value: Option<Value> =
-        serde_json::from_slice(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)).ok();
+        json::read(bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)).ok();
     value.filter(Value::is_object).ok_or(BadMetadata::NotJson)
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::http::inflate::plain;
 use crate::http::message::Headers;
+use crate::json;
 use crate::token::grant::tolerant;
 
 /// The largest answer, compressed or inflated.
@@ -103,7 +104,7 @@ fn without_guard(text: &str) -> &str {
 
 /// Parses an object, or the only object of a list.
 fn json(text: &str) -> Option<TokenResponse> {
-    let (value, form) = match serde_json::from_str(text) {
+    let (value, form) = match json::read(text.as_bytes()) {
         Ok(value) => (value, ResponseFormat::Json),
         Err(_) => match tolerant::read(text) {
             (value, true) => (value, ResponseFormat::Cut),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::config::{CredentialFields, FileFormat};
 use crate::expiry;
+use crate::json;
 use crate::jwt::{self, Exp};
 use crate::record::salvage;
 use crate::secret::Secret;
@@ -55,7 +56,7 @@ fn credential(text: &str) -> Result<Secret, FileFault> {
 
 fn of_json(text: &str, fields: &CredentialFields) -> Result<Content, FileFault> {
     // The error's own words may quote the text, which holds tokens.
-    let json: Value = serde_json::from_str(text).map_err(|_| FileFault::NoJson)?;
+    let json: Value = json::read(text.as_bytes()).map_err(|_| FileFault::NoJson)?;
     let token = at(&json, &fields.access_token).and_then(Value::as_str);
     let token = token.ok_or_else(|| FileFault::NoTextAt(fields.access_token.join(".")))?;
     let written = at(&json, &fields.expires_at).filter(|value| !value.is_null());
