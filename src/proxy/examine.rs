@@ -164,6 +164,8 @@ fn first_event(answer: &mut Answer<'_>, wait_max: Duration) -> Start {
             Start::Open if peeked.bytes.len() <= BODY_MAX_BYTES && !deadline.has_passed() => {}
             start => return start,
         }
+        // Comments that keep coming leave no silence in which the end of the client would be noticed.
+        answer.look_at_client();
     }
     Start::Open
 }

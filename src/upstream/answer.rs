@@ -99,6 +99,7 @@ impl<'a> Answer<'a> {
                         is_whole = self.ahead.len() <= most_bytes;
                         break;
                     }
+                    self.look_at_client();
                 }
                 // The rest may still come for a caller with more time.
                 Err(Fault::TimedOut) => break,
@@ -142,6 +143,14 @@ impl<'a> Answer<'a> {
                 self.peeked = Some(Err(fault));
                 None
             }
+        }
+    }
+
+    /// Ends the exchange if the client has gone away, without waiting.
+    pub(crate) fn look_at_client(&mut self) {
+        if let Err(fault @ Fault::ClientGone) = self.rest.watch.check() {
+            self.rest.wire = None;
+            self.peeked = Some(Err(fault));
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use evertoken::testing::{Clock, Moment, Timestamp};
@@ -482,6 +483,37 @@ fn of_two_routes_to_one_provider_the_one_whose_model_rests_is_passed_over() {
         .collect();
     assert_eq!(asked, [true, false, false, false]);
     assert_eq!(provider(&proxy, 0)["resting_models"][0]["model"], "m-1");
+}
+
+/// A client that left while comments kept coming was noticed after the whole wait for the first event, 10 s.
+#[test]
+fn a_client_that_leaves_while_comments_come_ends_the_stream_upstream() {
+    let (said, began) = bounded(0);
+    let (gone, ended) = bounded(1);
+    let (_keep, pace) = bounded::<()>(0);
+    let commenting = Peer::start(move |mut talk| {
+        if talk.request().is_none() {
+            return;
+        }
+        talk.send(format!("{STREAM}transfer-encoding: chunked\r\n\r\n"));
+        while talk.send("4\r\n: k\n\r\n") {
+            let _ = said.try_send(());
+            let _ = pace.recv_timeout(Duration::from_millis(5));
+        }
+        let _ = gone.send(());
+    });
+    let other = fine();
+    let proxy = two(&commenting, &other).start();
+    let mut client = Client::connect(proxy.address);
+    client.send(post("/v1/messages", QUESTION));
+    for _ in 0..5 {
+        began.recv_timeout(PATIENCE).unwrap();
+    }
+    drop(client);
+    let noticed = ended.recv_timeout(Duration::from_secs(5));
+    assert!(noticed.is_ok(), "well before the wait for the first event ends");
+    assert!(other.seen().is_empty(), "nobody waits for another answer");
+    assert_eq!(cooldown(&proxy), None);
 }
 
 /// What `/-/status` says of A after it refused `m-1`: the model that rests, and the seconds that are left.
