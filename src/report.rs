@@ -108,6 +108,9 @@ pub(crate) struct ProviderReport {
 pub(crate) struct WindowReport {
     /// Its name: `5h`, `tokens`.
     pub window: String,
+    /// The model that it limits, if it limits one.
+    #[serde(default)]
+    pub model: Option<String>,
     /// The share that is left, from 0 to 1, if known.
     pub remaining_ratio: Option<f64>,
     /// The time at which it is full again, if known.

@@ -17,7 +17,7 @@ use crate::current::chains::{Chains, Plan};
 use crate::current::changes::{ListenSettings, cooldown_of, counts_of, quota_of, unchanged};
 use crate::current::quota_files::{QuotaFiles, saved_by};
 use crate::proxy::allowance::{Allowance, AllowanceState};
-use crate::proxy::cooldown::Cooldown;
+use crate::proxy::cooldown::{Cooldown, Work};
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
@@ -215,7 +215,8 @@ impl Parts {
                 }
                 return;
             }
-            if cooldown.begin(clock.now(), length) {
+            // The message does not say which request was refused.
+            if cooldown.begin(clock.now(), length, Work::Metered) {
                 let seconds = length.as_secs_f64().ceil();
                 warn!(
                     "Provider {told} is passed over for {seconds} s: another host found it failing"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bookkeeper::Reminder;
 use crate::clock::{Clock, Due, Moment, Stopwatch};
 use crate::http::message::Headers;
-use crate::proxy::cooldown::Cooldown;
+use crate::proxy::cooldown::{Cooldown, Work};
 use crate::quota::account::AccountId;
 use crate::quota::fields::glance::{Glance, glance};
 use crate::quota::fields::{self, Scope};
@@ -58,23 +58,26 @@ pub(crate) struct Stated<'a> {
     pub begun: Option<Stopwatch>,
     /// It refuses one model: what its windows say of all requests is about that model too.
     pub is_of_one_model: bool,
+    /// Returns the model that was asked for.
+    pub model: &'a dyn Fn() -> Option<String>,
 }
 
 /// The used-up windows of a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UsedUp {
-    /// Their names.
+    /// Their names, with their models.
     pub windows: String,
     /// The time until the last of them has something left again.
     pub seconds: u64,
 }
 
 impl UsedUp {
-    /// None if there are none.
+    /// Those that an answer stated just now; None if there are none.
     fn of(windows: &Windows, now: Moment) -> Option<Self> {
+        let stated = || windows.used_up(now).filter(|one| one.stated_at == now.wall);
         let left_ms = |one: &Window| one.used_up_until.map_or(0, |until| until.left_ms(now));
-        let left_ms = windows.used_up(now).map(left_ms).max()?;
-        let names: Vec<&str> = windows.used_up(now).map(|one| one.name.as_str()).collect();
+        let left_ms = stated().map(left_ms).max()?;
+        let names: Vec<String> = stated().map(Window::label).collect();
         Some(Self { windows: names.join(", "), seconds: left_ms.div_ceil(1000) })
     }
 }
@@ -158,7 +161,8 @@ impl AllowanceState {
             let left =
                 |until| Duration::from_millis(Due::at(until, now).left_ms(now)).min(COOLDOWN_MAX);
             if let Some(until) = stored.cooldown_until {
-                cooldown.begin(now, left(until));
+                // The file and the message do not say why it began.
+                cooldown.begin(now, left(until), Work::Metered);
             }
             for rest in &stored.resting_models {
                 cooldown.models.begin(&rest.model, now, left(rest.until));
@@ -225,7 +229,7 @@ impl Allowance {
             self.state.take_up(&self.cooldown, account, now);
         }
         let mut windows = self.state.windows();
-        let change = windows.note(account, &readings, now);
+        let change = windows.note(account, &readings, stated.model, now);
         self.state.changed(change, windows.has_used_up(now));
         let used_up = if change == Change::UsedUp { UsedUp::of(&windows, now) } else { None };
         drop(windows);
@@ -269,7 +273,7 @@ impl Allowance {
         if self.is_to_be_asked() {
             self.state.take_up(&self.cooldown, account, now);
         }
-        self.state.windows().current(account, now).cloned().collect()
+        self.state.windows().shown(account, now)
     }
 }
 
@@ -306,7 +310,8 @@ mod tests {
         now: Moment,
     ) -> Option<UsedUp> {
         let headers = &headers(fields);
-        let stated = Stated { headers, origin, begun: None, is_of_one_model: false };
+        let stated =
+            Stated { headers, origin, begun: None, is_of_one_model: false, model: &|| None };
         allowance.note(&stated, &Clock::from_fn(move || now))
     }
 
@@ -320,7 +325,13 @@ mod tests {
         let allowance = of(&Arc::default());
         let plain = headers(&[("content-type", "a"), ("retry-after", "5"), ("x-request-id", "1")]);
         let clock = Clock::from_fn(|| panic!("nobody asks"));
-        let stated = Stated { headers: &plain, origin: 1, begun: None, is_of_one_model: false };
+        let stated = Stated {
+            headers: &plain,
+            origin: 1,
+            begun: None,
+            is_of_one_model: false,
+            model: &|| None,
+        };
         assert_eq!(allowance.note(&stated, &clock), None);
         assert!(!allowance.is_to_be_asked());
     }
@@ -334,7 +345,8 @@ mod tests {
         let at = |seconds| Some(start.later(Duration::from_secs(seconds)));
         let ratio = |left: &str, begun| {
             let headers = &headers(&[("x-ratelimit-remaining", left), ("x-ratelimit-limit", "10")]);
-            let stated = Stated { headers, origin: 1, begun, is_of_one_model: false };
+            let stated =
+                Stated { headers, origin: 1, begun, is_of_one_model: false, model: &|| None };
             allowance.note(&stated, &Clock::from_fn(|| NOW));
             allowance.windows(1, NOW)[0].remaining_ratio
         };
@@ -367,7 +379,7 @@ mod tests {
         let first = Arc::<AllowanceState>::default();
         note(&of(&first), USED_UP, 1, NOW);
         let cooldown = Cooldown::default();
-        cooldown.begin(NOW, Duration::from_secs(50));
+        cooldown.begin(NOW, Duration::from_secs(50), Work::Any);
         let saved = first.stored(&cooldown, NOW).unwrap();
         for (origin, left, cools) in [(1, Some(90_000), true), (2, None, false)] {
             let state = Arc::new(AllowanceState::new(vec![saved.clone()]));

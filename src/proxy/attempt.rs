@@ -11,7 +11,7 @@ use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
 use crate::proxy::body::TakenBody;
-use crate::proxy::cooldown::SentMark;
+use crate::proxy::cooldown::{SentMark, Work};
 use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
@@ -48,8 +48,10 @@ pub(super) struct Answered<'p> {
     pub(super) in_flight: Option<InFlight<'p>>,
     /// It is a refusal that another provider may not have.
     pub(super) is_refusal: bool,
-    /// It is an event stream that was not looked at.
-    pub(super) is_unseen: bool,
+    /// The refusal is about this request alone.
+    pub(super) is_of_request: bool,
+    /// It is an event stream that was not looked at, of a request that was sent at this time.
+    pub(super) unseen: Option<SentMark>,
 }
 
 /// An answer, and its meaning.
@@ -73,12 +75,20 @@ pub(super) fn attempt<'p>(
     let in_flight = Some(provider.enter()?);
     let sent = provider.cooldown.mark();
     let outcome = send(proxy, request, outgoing, record);
-    judge(proxy, outgoing, &outcome, sent);
+    judge(proxy, outgoing, &outcome, sent, &request.head.method);
     outcome.map(|Received { answer, finding }| {
         let is_refusal = matches!(finding, Finding::Limited(_));
-        let is_unseen = matches!(finding, Finding::Unseen);
-        Answered { provider, answer, in_flight, is_refusal, is_unseen }
+        let is_of_request =
+            matches!(&finding, Finding::Limited(refusal) if refusal.limited.is_of_request);
+        let unseen = matches!(finding, Finding::Unseen).then_some(sent);
+        Answered { provider, answer, in_flight, is_refusal, is_of_request, unseen }
     })
+}
+
+/// A request of `method`, sent at `sent`, was answered well.
+pub(super) fn succeeded(outgoing: &Outgoing<'_, '_>, sent: SentMark, method: &str) {
+    let work = || verdict::work(method, outgoing.target);
+    outgoing.provider.cooldown.succeeded(sent, &work, outgoing.model);
 }
 
 fn judge(
@@ -86,30 +96,42 @@ fn judge(
     outgoing: &Outgoing<'_, '_>,
     outcome: &Result<Received<'_>, Stop>,
     sent: SentMark,
+    method: &str,
 ) {
     let provider = outgoing.provider;
     match outcome {
-        Ok(Received { finding: Finding::Limited(refusal), .. }) => rest(proxy, provider, refusal),
-        Ok(_) => provider.cooldown.succeeded(sent, outgoing.model),
+        Ok(Received { finding: Finding::Limited(refusal), .. }) => {
+            rest(proxy, provider, refusal, verdict::work(method, outgoing.target));
+        }
+        Ok(Received { finding: Finding::Good, answer })
+            if verdict::shows_working(answer.head.status) =>
+        {
+            succeeded(outgoing, sent, method);
+        }
+        // The others show nothing, or not yet.
+        Ok(_) => {}
         Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
             provider.counts.failed();
             proxy.metrics.upstream_error(&provider.config.name, refusal.code.as_str());
             let why = format!("{} ({})", refusal.message, refusal.code.as_str());
-            cool_down(proxy, provider, proxy.settings.failure_cooldown, &why);
+            cool_down(proxy, provider, proxy.settings.failure_cooldown, Work::Any, &why);
         }
         Err(_) => {}
     }
 }
 
-/// The provider, or the model that the refusal concerns, is passed over for a while, on all hosts.
+/// The provider, or the model that the refusal of such `work` concerns, is passed over for a while, on all hosts.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
+pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal, work: Work) {
     let name = &provider.config.name;
     let limited = &refusal.limited;
     proxy.metrics.upstream_error(name, "status");
     if refusal.status >= 500 {
         provider.counts.failed();
+    }
+    if limited.length.is_zero() {
+        return;
     }
     // The account is this client's own: others may have something left.
     if refusal.status < 500 && provider.config.credential == Credential::Passthrough {
@@ -124,7 +146,7 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal) {
         provider.allowance.cools_down(origin, now);
     }
     let Some(model) = &limited.model else {
-        return cool_down(proxy, provider, limited.length, &refusal.why());
+        return cool_down(proxy, provider, limited.length, work, &refusal.why());
     };
     if provider.cooldown.models.begin(model, proxy.clock.now(), limited.length) {
         let (seconds, why) = (limited.length.as_secs(), refusal.why());
@@ -149,9 +171,9 @@ fn note_quota(proxy: &Proxy, provider: &Provider, stated: &Stated<'_>) {
     );
 }
 
-fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, why: &str) {
+fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, work: Work, why: &str) {
     let name = &provider.config.name;
-    if provider.cooldown.begin(proxy.clock.now(), length) {
+    if provider.cooldown.begin(proxy.clock.now(), length, work) {
         let seconds = length.as_secs_f64().ceil();
         warn!(provider = name; "Provider {name} is passed over for {seconds} s: {why}");
     }
@@ -177,12 +199,23 @@ pub(super) fn send<'p>(
             usual: proxy.settings.failure_cooldown,
             model: outgoing.model,
         };
+        let (begun, origin) = (record.begun, credential.origin());
+        let note = |answer: &Answer<'_>, is_of_one_model| {
+            let (headers, model) = (&answer.head.headers, outgoing.model);
+            let stated = Stated { headers, origin, begun, is_of_one_model, model };
+            note_quota(proxy, outgoing.provider, &stated);
+        };
+        // The first event of a stream may take long, and others should know the quota by then.
+        let is_good = answer.head.status == 200;
+        if is_good {
+            note(&answer, false);
+        }
         let finding = examine(&mut answer, &examiner, outgoing.look);
-        let is_of_one_model =
-            matches!(&finding, Finding::Limited(refusal) if refusal.limited.model.is_some());
-        let (headers, origin) = (&answer.head.headers, credential.origin());
-        let stated = Stated { headers, origin, begun: record.begun, is_of_one_model };
-        note_quota(proxy, outgoing.provider, &stated);
+        if !is_good {
+            let is_of_one_model =
+                matches!(&finding, Finding::Limited(refusal) if refusal.limited.model.is_some());
+            note(&answer, is_of_one_model);
+        }
         let (Finding::TokenRejected, Some(generation)) = (&finding, credential.generation()) else {
             return Ok(Received { answer, finding });
         };

@@ -42,6 +42,8 @@ pub(super) enum StreamLook {
 pub(super) enum Finding {
     /// It is passed on.
     Good,
+    /// It is an event stream whose first event did not come in time, or whose client left.
+    Open,
     /// It is an event stream that was not looked at.
     Unseen,
     /// It rejects the access token.
@@ -84,7 +86,9 @@ pub(super) fn examine(
         200 if look == StreamLook::InPassing => Finding::Unseen,
         200 => {
             let start = first_event(answer, FIRST_EVENT_MAX);
-            of_start(&answer.head.headers, start, examiner).map_or(Finding::Good, Finding::Limited)
+            let otherwise =
+                if matches!(start, Start::Open) { Finding::Open } else { Finding::Good };
+            of_start(&answer.head.headers, start, examiner).map_or(otherwise, Finding::Limited)
         }
         status if refusal::is_failing(status) || refusal::may_be_used_up(status) => {
             of_refusal(answer, status, examiner)

@@ -11,10 +11,11 @@ use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
 use crate::proxy::api::api_of;
 use crate::proxy::asked_model::asked_model;
-use crate::proxy::attempt::{Answered, Outgoing, attempt, rest};
+use crate::proxy::attempt::{Answered, Outgoing, attempt, rest, succeeded};
 use crate::proxy::body::{TakenBody, Wanted};
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
+use crate::proxy::cooldown::SentMark;
 use crate::proxy::cut::Cut;
 use crate::proxy::examine::{self, Examiner, StreamLook};
 use crate::proxy::model_rights::take_checked;
@@ -26,7 +27,7 @@ use crate::proxy::rights::Rights;
 use crate::proxy::route::{self, candidates};
 use crate::proxy::state::Proxy;
 use crate::proxy::{choice, coded, headers, location, meter, verdict};
-use crate::upstream::Pieces;
+use crate::upstream::{Answer, Pieces};
 use crate::usage::observer::Observer;
 
 /// The providers for a request, in the order in which they are tried.
@@ -107,6 +108,8 @@ pub(super) fn forward<'p>(
     let model = if candidates.renames() { body.model() } else { None };
     let is_one_of_several = candidates.len() > 1;
     let mut kept: Option<Answered<'p>> = None;
+    // A request that no provider may serve is tried at one more.
+    let mut is_refused_itself = false;
     let mut refused: Option<(&'p Provider, Refusal)> = None;
     // The body is searched for its model at most once, and only if that matters.
     let asked = OnceCell::new();
@@ -134,19 +137,27 @@ pub(super) fn forward<'p>(
             look: match (is_one_of_several, may_move_on && request.head.method != "GET") {
                 (_, true) => StreamLook::Before,
                 (true, false) => StreamLook::InPassing,
+                // Its head alone ends no cooldown, of which other routes may know.
+                (false, false) if provider.cooldown.is_set() => StreamLook::InPassing,
                 (false, false) => StreamLook::Never,
             },
             response_max: None,
         };
         match attempt(proxy, request, &outgoing, record) {
             // It is kept in case no other provider has a better one.
-            Ok(answered) if may_move_on && answered.is_refusal => {
+            Ok(answered)
+                if may_move_on
+                    && answered.is_refusal
+                    && !(answered.is_of_request && is_refused_itself) =>
+            {
+                is_refused_itself |= answered.is_of_request;
                 kept = Some(Answered { in_flight: None, ..answered });
             }
             Ok(mut answered) => {
                 begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-                if answered.is_unseen {
-                    look_in_passing(proxy, &outgoing, &mut answered, reply);
+                if let Some(sent) = answered.unseen {
+                    let method = &request.head.method;
+                    look_in_passing(proxy, &outgoing, &mut answered.answer, reply, (sent, method));
                 }
                 let head = &answered.answer.head;
                 let observer = meter::observer(proxy, request.head, head, sent, record);
@@ -199,16 +210,17 @@ fn begin(
 }
 
 /// Looks at the first piece of an event stream that can't move on, so that a provider that begins with an error is
-/// passed over from then on. Nothing waits for it: the head goes out before, and the piece right after.
+/// passed over from then on, and one that begins well no longer. Nothing waits for it: the head goes out before, and
+/// the piece right after.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
 fn look_in_passing(
     proxy: &Proxy,
     outgoing: &Outgoing<'_, '_>,
-    answered: &mut Answered<'_>,
+    answer: &mut Answer<'_>,
     reply: &mut Reply<'_>,
+    (sent, method): (SentMark, &str),
 ) {
-    let Answered { provider, answer, .. } = answered;
     if !answer.has_more_at_hand() && reply.flush().is_err() {
         return;
     }
@@ -219,8 +231,11 @@ fn look_in_passing(
         usual: proxy.settings.failure_cooldown,
         model: outgoing.model,
     };
-    if let Some(refusal) = examine::of_first_piece(&headers, piece, &examiner) {
-        rest(proxy, provider, &refusal);
+    match examine::of_first_piece(&headers, piece, &examiner) {
+        Some(refusal) => {
+            rest(proxy, outgoing.provider, &refusal, verdict::work(method, outgoing.target));
+        }
+        None => succeeded(outgoing, sent, method),
     }
 }
 

@@ -286,7 +286,7 @@ fn state(
     };
     let remaining = by_window(
         "evertoken_quota_remaining_ratio",
-        "The share of a provider's quota that is left, by window, as its last answer said",
+        "The share of a provider's quota that is left, by window, as its last answer said; the least of its models",
     );
     let reset = by_window(
         "evertoken_quota_reset_timestamp_seconds",
@@ -294,7 +294,10 @@ fn state(
     );
     for provider in providers {
         let name = provider.name;
-        for (window, ratio, at) in &provider.quota {
+        for (index, (window, ratio, at)) in provider.quota.iter().enumerate() {
+            if !is_least(&provider.quota, index) {
+                continue;
+            }
             let labels = [name, window.as_str()];
             if let Some(ratio) = ratio {
                 remaining.with_label_values(&labels).set(*ratio);
@@ -315,6 +318,13 @@ fn state(
         refreshes.with_label_values(&[name, "failure"]).inc_by(provider.failures);
     }
     now
+}
+
+/// True if no window of another model with the same name has less left: a label for each model would be too many.
+fn is_least(quota: &[(String, Option<f64>, Option<Timestamp>)], index: usize) -> bool {
+    let left = |at: usize| (quota[at].1.unwrap_or(f64::MAX), at);
+    let is_kin = |at: &usize| quota[*at].0 == quota[index].0;
+    (0..quota.len()).filter(is_kin).all(|at| left(at) >= left(index))
 }
 
 /// The tokens of answers.

@@ -1,7 +1,9 @@
 //! Pure decisions after an upstream failure.
 
 use crate::http::body::BodyFault;
+use crate::http::message::path_of;
 use crate::http::refusal::{Code, Refusal};
+use crate::proxy::cooldown::Work;
 use crate::upstream::UpstreamError;
 
 /// True if a request that was refused with `code` may be tried elsewhere; `is_held` says that its whole body can be
@@ -23,6 +25,22 @@ pub(crate) fn is_before_sending(code: Code) -> bool {
 /// True if the provider itself failed with `code`, so that it cools down.
 pub(crate) fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
+}
+
+/// The work of a request, as it bears on cooldowns. Lists, files that are read, and counts of tokens use nothing of the
+/// account's quota, and are answered well even if nothing is left.
+pub(crate) fn work(method: &str, target: &str) -> Work {
+    const COUNTS: [&str; 2] = ["/count_tokens", ":countTokens"];
+    let path = path_of(target);
+    let is_free = matches!(method, "GET" | "HEAD" | "OPTIONS")
+        || COUNTS.iter().any(|counts| path.ends_with(counts));
+    if is_free { Work::Any } else { Work::Metered }
+}
+
+/// True if an answer with `status` shows that the account works: an answer about the request's own mistake (400, 404,
+/// 413) may come from a check before that of the account.
+pub(crate) fn shows_working(status: u16) -> bool {
+    matches!(status, 200..=399)
 }
 
 /// The refusal for the client after an upstream failure; None if the client is gone.
@@ -117,6 +135,39 @@ mod tests {
             assert_eq!(may_move_on(code, true), held, "{code:?}");
             assert_eq!(may_move_on(code, false), streamed, "{code:?}");
             assert_eq!(cools_down(code), cools, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn requests_that_use_a_quota() {
+        for (method, target, expected) in [
+            ("POST", "/v1/messages?beta=true", Work::Metered),
+            ("POST", "/v1/chat/completions", Work::Metered),
+            ("PUT", "/x", Work::Metered),
+            ("POST", "/v1/messages/count_tokens?beta=true", Work::Any),
+            ("POST", "/v1beta/models/g:countTokens", Work::Any),
+            ("POST", "/v1/messages?x=/count_tokens", Work::Metered),
+            ("GET", "/v1/models", Work::Any),
+            ("HEAD", "/", Work::Any),
+        ] {
+            assert_eq!(work(method, target), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn statuses_that_show_a_working_account() {
+        for (status, expected) in [
+            (200, true),
+            (204, true),
+            (304, true),
+            (399, true),
+            (101, false),
+            (400, false),
+            (404, false),
+            (413, false),
+            (501, false),
+        ] {
+            assert_eq!(shows_working(status), expected, "{status}");
         }
     }
 

@@ -35,11 +35,21 @@ impl RefusalBody {
         let text = String::from_utf8_lossy(&inflated.bytes);
         let text = text.trim_start_matches('\u{feff}').trim();
         match json::read(text.as_bytes()) {
-            Ok(json) => Self::Json(json),
+            Ok(json) => Self::of_json(json),
             Err(_) if text.starts_with('<') => Self::Markup(text.to_owned()),
             Err(_) if text.starts_with(['{', '[']) => Self::Unreadable,
             Err(_) => Self::Text(text.to_owned()),
         }
+    }
+
+    /// `OpenRouter` passes the body of the provider behind it on as a text, which is read if it is JSON.
+    pub(crate) fn of_json(mut json: Value) -> Self {
+        if let Some(raw) = json.pointer_mut("/error/metadata/raw")
+            && let Some(inner) = raw.as_str().and_then(inner)
+        {
+            *raw = inner;
+        }
+        Self::Json(json)
     }
 
     /// The texts that describe errors, codes and messages. Other texts may quote the request.
@@ -63,6 +73,12 @@ impl RefusalBody {
     }
 }
 
+/// The object or list in `text`.
+fn inner(text: &str) -> Option<Value> {
+    let text = text.trim();
+    json::read(text.as_bytes()).ok().filter(|_| text.starts_with(['{', '[']))
+}
+
 fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
     const MEMBERS: [&str; 20] = [
         "error", "errors", "code", "type", "status", "reason", "message", "msg", "detail",
@@ -76,6 +92,7 @@ fn gather<'a>(json: &'a Value, depth: u32, texts: &mut Vec<&'a str>) {
         Value::Object(object) => MEMBERS
             .iter()
             .filter_map(|name| object.get(*name))
+            .chain(object.get("metadata").and_then(|metadata| metadata.get("raw")))
             .for_each(|value| gather(value, depth - 1, texts)),
         _ => {}
     }
@@ -93,6 +110,12 @@ mod tests {
             (r#"[{"error":{"details":[{"reason":"D"}]}}]"#, vec!["D"]),
             ("\u{feff} {\"error\":\"x\"} ", vec!["x"]),
             (r#"{"error":{"input":"no"},"prompt":"no"}"#, vec![]),
+            (
+                r#"{"error":{"message":"a","metadata":{"raw":"{\"error\":{\"code\":\"b\"}}","flagged_input":"no"}}}"#,
+                vec!["a", "b"],
+            ),
+            (r#"{"error":{"metadata":{"raw":"x is rate-limited"}}}"#, vec!["x is rate-limited"]),
+            (r#"{"error":{"metadata":{"raw":"7"}}}"#, vec!["7"]),
             ("<Error><Code>Throttled</Code></Error>", vec!["Throttled"]),
             ("Too many requests", vec!["Too many requests"]),
             (r#"{"error":{"message":"half"#, vec![]),

@@ -18,7 +18,7 @@ mod values;
 use part::{Part, UNNAMED};
 pub(crate) use values::RESET_MAX;
 pub(super) use values::parse_duration;
-use values::{Reset, percent, reset_after, reset_at};
+use values::{Reset, count, percent, reset_after, reset_at};
 
 /// The most windows of one answer, and of one provider; further ones are passed over.
 pub(crate) const WINDOWS_MAX: usize = 12;
@@ -28,6 +28,10 @@ pub(crate) const NAME_MAX_BYTES: usize = 32;
 const UNIFIED: &[u8] = b"unified";
 /// Anthropic's extra usage, which is paid for and often turned off.
 const OVERAGE: &[u8] = b"overage";
+/// Parts of the names of windows that an API has for each model: `requests`, `input-tokens`, `tokens-minute`.
+const OF_MODEL: [&[u8]; 4] = [b"requests", b"tokens", b"images", b"audio"];
+/// The windows of a `ChatGPT` subscription that limit all of its requests.
+const CODEX_MAIN: [&[u8]; 2] = [b"primary", b"secondary"];
 
 /// The requests that a window limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,8 @@ pub(crate) enum Scope {
     Account,
     /// Those for a family of models, which the window's name has after its `_`: `7d_opus`.
     Family,
+    /// Those for the model that was asked for, because an API has limits for each of its models.
+    Model,
     /// Some requests, but evertoken does not know which: the window is shown, and decides nothing.
     Unknown,
 }
@@ -57,6 +63,13 @@ pub(crate) struct Reading<'a> {
     pub used_up_until: Option<Timestamp>,
 }
 
+impl Reading<'_> {
+    /// True if it says no more than that something is left.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.remaining_ratio.is_none() && self.reset_at.is_none() && self.used_up_until.is_none()
+    }
+}
+
 /// The time for which a window without a reset counts as used up.
 const UNKNOWN_RESET_MS: i64 = 60_000;
 
@@ -75,6 +88,19 @@ pub(crate) fn reset(headers: &Headers, now: Timestamp) -> Option<Duration> {
     let used_up = readings.iter().filter(|one| one.used_up_until.is_some() && one.name != OVERAGE);
     let until = used_up.filter_map(|one| one.reset_at).max()?;
     u64::try_from(until.millis_since(now)).ok().map(Duration::from_millis)
+}
+
+/// True if the fields of a refusal say which limit it was, and that limit is one of the model that was asked for.
+pub(crate) fn is_of_model(headers: &Headers, now: Timestamp) -> bool {
+    let readings = read(headers, now);
+    let mut used_up = readings.iter().filter(|one| one.used_up_until.is_some()).peekable();
+    used_up.peek().is_some() && used_up.all(|one| one.scope == Scope::Model)
+}
+
+/// True if Anthropic says that the account of a subscription may go on.
+pub(crate) fn is_allowed(headers: &Headers) -> bool {
+    let status = headers.first("anthropic-ratelimit-unified-status");
+    status.is_some_and(|status| status.starts_with(b"allowed"))
 }
 
 /// A field about rate limits, by the family of its name; the rest of the name goes with it.
@@ -125,6 +151,12 @@ fn strip_end<'a>(name: &'a [u8], suffix: &[u8]) -> Option<&'a [u8]> {
     end.eq_ignore_ascii_case(suffix).then_some(rest)
 }
 
+/// The requests that a window called `name` of an API limits.
+fn scope_of(name: &[u8]) -> Scope {
+    let holds = |part: &&[u8]| name.windows(part.len()).any(|here| here.eq_ignore_ascii_case(part));
+    if OF_MODEL.iter().any(holds) { Scope::Model } else { Scope::Account }
+}
+
 /// A window whose fields are still being read.
 struct Partial<'a> {
     name: &'a [u8],
@@ -134,6 +166,8 @@ struct Partial<'a> {
     ratio: Option<f64>,
     reset: Reset,
     is_rejected: Option<bool>,
+    /// Credits pay for requests once it is used up.
+    is_extended: bool,
 }
 
 /// The fields read so far.
@@ -146,6 +180,15 @@ struct Draft<'a> {
     unified_reset: Reset,
     /// The part of its API that GitHub counts in the unnamed window.
     resource: Option<&'a [u8]>,
+    credits: Credits,
+}
+
+/// The credits of a `ChatGPT` account, which pay for requests beyond its subscription.
+#[derive(Default)]
+struct Credits {
+    are_there: bool,
+    are_unlimited: bool,
+    are_spent: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -157,6 +200,7 @@ impl<'a> Draft<'a> {
             is_rejected: None,
             unified_reset: Reset::Unstated,
             resource: None,
+            credits: Credits::default(),
         }
     }
 
@@ -165,7 +209,7 @@ impl<'a> Draft<'a> {
         match kind {
             Kind::Anthropic(rest) => match strip(rest, b"unified-") {
                 Some(rest) => self.unified(rest, value),
-                None => self.ending(rest, Scope::Account, value),
+                None => self.ending(rest, scope_of(rest), value),
             },
             Kind::Plain(rest) => self.plain(rest, value),
             Kind::Codex(rest) => self.codex(rest, value),
@@ -219,9 +263,9 @@ impl<'a> Draft<'a> {
         let (word, name) = (&rest[..dash], rest.get(dash + 1..).unwrap_or(UNNAMED));
         match Part::of(word, value, self.now) {
             Some(part @ (Part::Limit(_) | Part::Remaining(_) | Part::Reset(_))) => {
-                self.put(name, Scope::Account, part);
+                self.put(name, scope_of(name), part);
             }
-            _ => self.ending(rest, Scope::Account, value),
+            _ => self.ending(rest, scope_of(rest), value),
         }
     }
 
@@ -229,15 +273,13 @@ impl<'a> Draft<'a> {
     fn codex(&mut self, rest: &'a [u8], value: &[u8]) {
         let found = [&b"-used-percent"[..], b"-reset-at", b"-reset-after-seconds"];
         let found = found.iter().find_map(|end| Some((*end, strip_end(rest, end)?)));
-        let Some((end, name)) = found else { return };
+        let Some((end, name)) = found else { return self.credits.add(rest, value) };
         let part = match end {
             b"-used-percent" => Part::Ratio(percent(value).map(|used| 1.0 - used / 100.0)),
             b"-reset-at" => Part::Reset(reset_at(value, self.now)),
             _ => Part::Reset(reset_after(value, self.now)),
         };
-        let is_main =
-            [&b"primary"[..], b"secondary"].iter().any(|main| name.eq_ignore_ascii_case(main));
-        self.put(name, if is_main { Scope::Account } else { Scope::Unknown }, part);
+        self.put(name, if is_main(name) { Scope::Account } else { Scope::Unknown }, part);
     }
 
     fn put(&mut self, name: &'a [u8], scope: Scope, part: Part) {
@@ -268,6 +310,7 @@ impl<'a> Draft<'a> {
             ratio: None,
             reset: Reset::Unstated,
             is_rejected: None,
+            is_extended: false,
         });
         self.windows.last_mut()
     }
@@ -282,18 +325,49 @@ impl<'a> Draft<'a> {
                     (resource, if is_core { Scope::Account } else { Scope::Unknown });
             });
         }
+        if self.credits.pay() {
+            let main = self.windows.iter_mut().filter(|window| is_main(window.name));
+            main.for_each(|window| window.is_extended = true);
+        }
         self.windows.iter().filter_map(|window| window.reading(self.now)).collect()
     }
 
     /// Anthropic's summary counts for the window that it names, unless that window has a status of its own.
     fn apply_summary(&mut self) {
         let Some(is_rejected) = self.is_rejected else { return };
-        let (name, reset) = (self.claim.unwrap_or(UNIFIED), self.unified_reset);
+        self.summarize(self.claim.unwrap_or(UNIFIED), is_rejected, self.unified_reset);
+        if !is_rejected {
+            // An earlier summary may have rejected the account without naming a window.
+            self.summarize(UNIFIED, false, Reset::Unstated);
+        }
+    }
+
+    fn summarize(&mut self, name: &'a [u8], is_rejected: bool, reset: Reset) {
         let scope = if name.contains(&b'_') { Scope::Family } else { Scope::Account };
         if let Some(window) = self.window(name, scope) {
             window.is_rejected = window.is_rejected.or(Some(is_rejected));
             window.reset = window.reset.or(reset);
         }
+    }
+}
+
+impl Credits {
+    /// `credits-<part>`.
+    fn add(&mut self, rest: &[u8], value: &[u8]) {
+        let is_true = || value.eq_ignore_ascii_case(b"true") || value == b"1";
+        match strip(rest, b"credits-") {
+            Some(part) if part.eq_ignore_ascii_case(b"has-credits") => self.are_there = is_true(),
+            Some(part) if part.eq_ignore_ascii_case(b"unlimited") => self.are_unlimited = is_true(),
+            Some(part) if part.eq_ignore_ascii_case(b"balance") => {
+                self.are_spent = count(value).is_some_and(|balance| balance <= 0.0);
+            }
+            _ => {}
+        }
+    }
+
+    /// True if they pay for the next request.
+    fn pay(&self) -> bool {
+        self.are_unlimited || self.are_there && !self.are_spent
     }
 }
 
@@ -328,9 +402,14 @@ impl<'a> Partial<'a> {
             scope: self.scope,
             remaining_ratio: if is_used_up { Some(0.0) } else { ratio },
             reset_at,
-            used_up_until: until.filter(|_| is_used_up),
+            used_up_until: until.filter(|_| is_used_up && !self.is_extended),
         })
     }
+}
+
+/// True if the window of a `ChatGPT` subscription called `name` limits all of its requests.
+fn is_main(name: &[u8]) -> bool {
+    CODEX_MAIN.iter().any(|main| name.eq_ignore_ascii_case(main))
 }
 
 /// True if a window may be called `name`.

@@ -137,7 +137,7 @@ fn of_error(error: Option<&Value>) -> Start {
         other => other.clone(),
     };
     let status = status_of(&error);
-    let body = RefusalBody::Json(serde_json::json!({ "error": error }));
+    let body = RefusalBody::of_json(serde_json::json!({ "error": error }));
     Start::Error(status, body)
 }
 

@@ -37,18 +37,23 @@ pub(super) struct Refusal<'a> {
     pub texts: &'a [&'a str],
     /// Credit is used up, which concerns all models.
     pub is_credit: bool,
+    /// The fields say that nothing is left of the model alone.
+    pub is_of_model: bool,
 }
 
 /// The model that rests: the one of the request, from `model`, if the refusal concerns it alone.
 pub(super) fn model(refusal: &Refusal<'_>, model: &dyn Fn() -> Option<String>) -> Option<String> {
-    if matches!(refusal.status, 402 | 500 | 502 | 504) {
+    let is_of_upstream = is_of_upstream(refusal);
+    let may_be_of_model = matches!(refusal.status, 400 | 401 | 403 | 429 | 503 | 529);
+    if !may_be_of_model && !is_of_upstream {
         return None;
     }
     let is_tier = || refusal.texts.iter().any(|text| own_code(text) == "free_tier_only");
-    let by_structure = match windows(refusal.headers).or_else(|| violations(refusal.json?)) {
+    let by_structure = match windows(refusal.headers).or_else(|| all_violations(refusal.json?)) {
         Some(is_of_model) => is_of_model,
+        None if is_of_upstream => true,
         None if refusal.is_credit && !is_tier() => return None,
-        None => names_one_model(refusal),
+        None => refusal.is_of_model || names_one_model(refusal),
     };
     let asked = model().filter(|name| !name.is_empty() && name.len() <= NAME_MAX_BYTES)?;
     (by_structure || mentions(refusal, &asked)).then_some(asked)
@@ -78,7 +83,19 @@ fn windows(headers: &Headers) -> Option<bool> {
     is_rejected.then(|| claim.starts_with(b"seven_day_") && !claim.starts_with(b"seven_day_over"))
 }
 
-/// True if all quotas that Google says are violated are those of one model; None if it lists none.
+/// True if the refusal is that of another provider behind this one (`OpenRouter`), which serves this model alone. A 402
+/// is the account's own.
+fn is_of_upstream(refusal: &Refusal<'_>) -> bool {
+    let upstream = refusal.json.and_then(|json| json.pointer("/error/metadata/raw"));
+    refusal.status != 402 && upstream.is_some_and(|upstream| !upstream.is_null())
+}
+
+/// True if all quotas that Google, or Google behind `OpenRouter`, says are violated are those of one model; None if it
+/// lists none.
+fn all_violations(json: &Value) -> Option<bool> {
+    violations(json).or_else(|| violations(json.pointer("/error/metadata/raw")?))
+}
+
 fn violations(json: &Value) -> Option<bool> {
     let error = match json {
         Value::Array(list) => list.first()?.get("error")?,
@@ -130,11 +147,15 @@ fn mentions(refusal: &Refusal<'_>, asked: &str) -> bool {
         };
         longer(&asked, word) || longer(word, &asked)
     };
+    // OpenRouter's limit of all models that cost nothing. The others go on.
+    let is_free = asked.ends_with(":free")
+        && refusal.texts.iter().any(|text| text.to_ascii_lowercase().contains("free-models-per-"));
     let named =
         ["/error/model", "/model"].iter().find_map(|at| refusal.json?.pointer(at)?.as_str());
     let messages = refusal.texts.iter().filter(|text| text.contains(char::is_whitespace));
     let names_it = |text: &&str| names_a_model(&text.to_ascii_lowercase(), &asked, &is_asked);
-    named.is_some_and(|named| is_asked(&named.to_ascii_lowercase()))
+    is_free
+        || named.is_some_and(|named| is_asked(&named.to_ascii_lowercase()))
         || messages.copied().any(|text| names_it(&text))
 }
 

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::http::message::Headers;
 use crate::quota::body::RefusalBody;
 use crate::quota::words::UsedUp;
-use crate::quota::{model_limit, wait, words};
+use crate::quota::{fields, model_limit, own_limit, wait, words};
 
 /// The longest cooldown, so that each provider is tried at least once a week.
 pub(crate) const COOLDOWN_MAX: Duration = Duration::from_hours(7 * 24);
@@ -36,11 +36,14 @@ pub(crate) struct Limited {
     pub model: Option<String>,
     /// Credit or a quota is used up, according to the body or to a 402.
     pub is_used_up: bool,
+    /// It is about this request alone, which another provider may serve. Nothing is passed over.
+    pub is_of_request: bool,
 }
 
 /// True if an answer with `status` lets a held request move on, and makes the provider cool down, whatever its body.
+/// 520 to 526 and 530 are Cloudflare's words for a provider behind it that gave no answer.
 pub(crate) fn is_failing(status: u16) -> bool {
-    matches!(status, 402 | 429 | 500 | 502 | 503 | 504 | 529)
+    matches!(status, 402 | 429 | 500 | 502 | 503 | 504 | 520..=526 | 529 | 530)
 }
 
 /// True if the body of an answer with `status` may say that credit or a quota is used up.
@@ -70,18 +73,25 @@ pub(crate) fn judge(
     let json = body.and_then(RefusalBody::json);
     let otherwise = if is_credit || is_by_body { CREDIT_COOLDOWN } else { usual };
     let named = wait::named(headers, json, now);
-    let about = model_limit::Refusal { status, headers, json, texts: &texts, is_credit };
+    if status == 429 && !is_credit && own_limit::is_of_request(headers, &texts, named.is_some()) {
+        let length = Duration::ZERO;
+        return Some(Limited { length, model: None, is_used_up: false, is_of_request: true });
+    }
+    let is_of_model = status == 429 && fields::is_of_model(headers, now);
+    let about =
+        model_limit::Refusal { status, headers, json, texts: &texts, is_credit, is_of_model };
     Some(Limited {
         length: rounded_up(named.unwrap_or(otherwise)).min(COOLDOWN_MAX),
         model: model_limit::model(&about, model),
         is_used_up: is_credit || is_by_body,
+        is_of_request: false,
     })
 }
 
 /// True if the error is about a parameter of the request, whose value its message may quote.
 fn names_parameter(json: Option<&Value>) -> bool {
-    let param = json.and_then(|json| json.pointer("/error/param")?.as_str());
-    param.is_some_and(|param| !param.is_empty())
+    let param = |at: &str| json.and_then(|json| json.pointer(at)?.as_str()).unwrap_or_default();
+    !param("/error/param").is_empty() || !param("/error/metadata/raw/error/param").is_empty()
 }
 
 /// `length` in whole seconds.

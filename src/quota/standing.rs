@@ -1,6 +1,8 @@
 //! What is left of one account's windows, as its provider said last: what is shown, and when the account counts as having
 //! nothing left. Pure.
 
+use std::cell::OnceCell;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Due, Moment, Timestamp};
@@ -11,6 +13,11 @@ use crate::quota::fields::{RESET_MAX, Reading, Scope, WINDOWS_MAX, is_name};
 pub(crate) const PASSED_OVER_MAX_MS: u64 = 7 * 24 * 3_600_000;
 /// The time for which a window without a known reset is shown.
 pub(crate) const SHOWN_WITHOUT_RESET_MS: u64 = 600_000;
+/// The most windows of single models that are known; one more takes the place of one that has something left, or
+/// ends soonest.
+pub(crate) const MODEL_WINDOWS_MAX: usize = 24;
+/// Windows of models with longer names are passed over.
+pub(crate) const MODEL_NAME_MAX_BYTES: usize = 256;
 /// The least change of a share that is news for the disk and for other hosts.
 const RATIO_STEP: f64 = 0.01;
 /// The least change of a reset that is news. Some providers state the time until the reset in whole seconds, so that
@@ -26,6 +33,8 @@ pub(crate) struct Window {
     pub name: String,
     /// The requests that it limits.
     pub scope: Scope,
+    /// The model that it limits, if its scope is one model; None stands for requests without a model.
+    pub model: Option<String>,
     /// The share that is left, from 0 to 1, if known.
     pub remaining_ratio: Option<f64>,
     /// Its reset, if known.
@@ -47,6 +56,9 @@ pub(crate) struct SavedWindow {
     pub name: String,
     /// See [`Window::scope`].
     pub scope: Scope,
+    /// See [`Window::model`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// See [`Window::remaining_ratio`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining_ratio: Option<f64>,
@@ -79,21 +91,33 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Takes over the windows of an answer for `account`. Those of another account are forgotten.
+    /// Takes over the windows of an answer for `account` about the model that `model` returns. Those of another account
+    /// are forgotten.
     pub(crate) fn note(
         &mut self,
         account: AccountId,
         readings: &[Reading<'_>],
+        model: &dyn Fn() -> Option<String>,
         now: Moment,
     ) -> Change {
         let mut change = self.change_account(account);
+        let asked = OnceCell::new();
         for reading in readings {
+            let is_of_model = reading.scope == Scope::Model;
+            let model = if is_of_model { asked.get_or_init(model).clone() } else { None };
+            if model.as_ref().is_some_and(|name| name.len() > MODEL_NAME_MAX_BYTES) {
+                continue;
+            }
             // Field names and tokens are ASCII.
             let name = String::from_utf8_lossy(reading.name).to_ascii_lowercase();
+            if reading.is_bare() && !self.list.iter().any(|known| known.name == name) {
+                continue;
+            }
             let reset = reading.reset_at.map(|at| Due::at(at, now));
             let window = Window {
                 name,
                 scope: reading.scope,
+                model,
                 remaining_ratio: reading.remaining_ratio,
                 reset,
                 used_up_until: reading.used_up_until.map(|at| bounded(at, now)),
@@ -109,9 +133,9 @@ impl Windows {
     /// Takes over windows from a file or another host, unless something newer is known about them.
     pub(crate) fn restore(&mut self, account: AccountId, saved: &[SavedWindow], now: Moment) {
         self.change_account(account);
-        for one in saved.iter().take(WINDOWS_MAX) {
+        for one in saved.iter().take(WINDOWS_MAX + MODEL_WINDOWS_MAX) {
             let Some(window) = one.window(now) else { continue };
-            let known = self.list.iter().find(|known| known.name == window.name);
+            let known = self.list.iter().find(|known| known.is_same(&window));
             if known.is_none_or(|known| known.stated_at < window.stated_at) {
                 self.put(window, now);
             }
@@ -130,7 +154,7 @@ impl Windows {
     }
 
     fn put(&mut self, mut window: Window, now: Moment) -> Change {
-        if let Some(known) = self.list.iter_mut().find(|known| known.name == window.name) {
+        if let Some(known) = self.list.iter_mut().find(|known| known.is_same(&window)) {
             let change = window.change_from(known, now);
             if change == Change::None {
                 window.told = known.told;
@@ -139,29 +163,65 @@ impl Windows {
             return change;
         }
         let is_used_up = window.used_up_until.is_some();
-        if self.list.len() >= WINDOWS_MAX {
-            // A window that is over gives way to any, and a window that decides nothing to one that does.
-            let over = |one: &Window| one.ends.reached(now);
-            let idle =
-                |one: &Window| is_used_up && one.used_up_until.is_none_or(|due| due.reached(now));
-            let place = self.list.iter().position(over);
-            let Some(place) = place.or_else(|| self.list.iter().position(idle)) else {
-                return Change::None;
-            };
-            self.list.swap_remove(place);
+        if !self.makes_room(&window, now) {
+            return Change::None;
         }
         self.list.push(window);
         if is_used_up { Change::UsedUp } else { Change::Level }
     }
 
+    /// Removes a window if there are too many like `window`; false if none gives way to it.
+    fn makes_room(&mut self, window: &Window, now: Moment) -> bool {
+        let is_of_model = window.is_of_model();
+        let is_used_up = window.used_up_until.is_some();
+        let kin = |one: &&Window| one.is_of_model() == is_of_model;
+        let most = if is_of_model { MODEL_WINDOWS_MAX } else { WINDOWS_MAX };
+        if self.list.iter().filter(kin).count() < most {
+            return true;
+        }
+        // A window that is over gives way to any, and a window that decides nothing to one that does. Models are
+        // countless, so the newest matter.
+        let position = |gives_way: &dyn Fn(&Window) -> bool| {
+            self.list.iter().position(|one| kin(&one) && gives_way(one))
+        };
+        let idle = |one: &Window| one.used_up_until.is_none_or(|due| due.reached(now));
+        let over = position(&|one| one.ends.reached(now));
+        let place = over.or_else(|| position(&|one| (is_used_up || is_of_model) && idle(one)));
+        let left_ms = |at: &usize| self.list[*at].used_up_until.map_or(0, |due| due.left_ms(now));
+        let soonest = || {
+            let all = (0..self.list.len()).filter(|at| is_used_up && self.list[*at].is_of_model());
+            all.filter(|_| is_of_model).min_by_key(left_ms)
+        };
+        let Some(place) = place.or_else(soonest) else { return false };
+        self.list.swap_remove(place);
+        true
+    }
+
     /// The windows about which something is known.
-    pub(crate) fn current(&self, account: AccountId, now: Moment) -> impl Iterator<Item = &Window> {
+    fn current(&self, account: AccountId, now: Moment) -> impl Iterator<Item = &Window> {
         let is_own = self.account == account;
         self.list.iter().filter(move |one| is_own && !one.ends.reached(now))
     }
 
-    /// The time until which the account has nothing left for requests for the model that `model` returns; None if it has. A window for a
-    /// family of models counts only for models whose names contain the family's.
+    /// The windows that are shown: of the models that have something left, the one that was stated last.
+    pub(crate) fn shown(&self, account: AccountId, now: Moment) -> Vec<Window> {
+        let all: Vec<&Window> = self.current(account, now).collect();
+        let is_idle = |one: &Window| one.is_of_model() && !one.is_used_up(now);
+        let is_hidden = |(place, one): (usize, &Window)| {
+            let is_later = |(at, other): (usize, &&Window)| {
+                (other.stated_at, at) > (one.stated_at, place)
+                    && other.name == one.name
+                    && is_idle(other)
+            };
+            is_idle(one) && all.iter().enumerate().any(is_later)
+        };
+        let shown = all.iter().enumerate().filter(|(place, one)| !is_hidden((*place, one)));
+        shown.map(|(_, one)| (*one).clone()).collect()
+    }
+
+    /// The time until which the account has nothing left for requests for the model that `model` returns; None if it
+    /// has. A window for a family of models counts only for models whose names contain the family's, and a window for
+    /// one model for that one alone.
     pub(crate) fn used_up_until(
         &self,
         account: AccountId,
@@ -169,7 +229,9 @@ impl Windows {
         now: Moment,
     ) -> Option<Due> {
         let own = self.current(account, now).filter(|window| window.is_used_up(now));
-        let own = own.filter(|window| window.limits(model));
+        let asked = OnceCell::new();
+        let asked = || asked.get_or_init(model).as_deref();
+        let own = own.filter(|window| window.limits(&asked));
         own.filter_map(|window| window.used_up_until).max_by_key(|until| until.left_ms(now))
     }
 
@@ -189,6 +251,7 @@ impl Windows {
         let saved = |one: &Window| SavedWindow {
             name: one.name.clone(),
             scope: one.scope,
+            model: one.model.clone(),
             remaining_ratio: one.remaining_ratio,
             reset_at: one.reset.map(|due| due.wall),
             used_up_until: one.used_up_until.map(|due| due.wall),
@@ -218,14 +281,31 @@ impl Window {
         self.used_up_until.filter(|due| !due.reached(now) && self.scope != Scope::Unknown)
     }
 
-    fn limits(&self, model: &dyn Fn() -> Option<String>) -> bool {
+    fn is_of_model(&self) -> bool {
+        self.scope == Scope::Model
+    }
+
+    /// True if `other` is what is known about the same window at another time.
+    fn is_same(&self, other: &Self) -> bool {
+        let are_of_models = self.is_of_model() && other.is_of_model();
+        self.name == other.name && (!are_of_models || self.model == other.model)
+    }
+
+    /// Its name, and its model if it limits one.
+    pub(crate) fn label(&self) -> String {
+        let Self { name, model, .. } = self;
+        model.as_ref().map_or_else(|| name.clone(), |model| format!("{name} of {model:?}"))
+    }
+
+    fn limits<'m>(&self, asked: &dyn Fn() -> Option<&'m str>) -> bool {
         match self.scope {
             Scope::Account => true,
             Scope::Family => {
                 let family = self.name.split_once('_').map_or("", |(_, family)| family);
                 !family.is_empty()
-                    && model().is_some_and(|model| model.to_ascii_lowercase().contains(family))
+                    && asked().is_some_and(|model| model.to_ascii_lowercase().contains(family))
             }
+            Scope::Model => asked() == self.model.as_deref(),
             Scope::Unknown => false,
         }
     }
@@ -265,9 +345,14 @@ impl SavedWindow {
         let ends = reset_at.or(used_up_until).filter(|_| is_name(self.name.as_bytes()))?;
         let reset = reset_at.map(|at| Due::at(at, now));
         let remaining_ratio = self.remaining_ratio.filter(|ratio| (0.0..=1.0).contains(ratio));
+        let model = self.model.clone().filter(|_| self.scope == Scope::Model);
+        if model.as_ref().is_some_and(|name| name.len() > MODEL_NAME_MAX_BYTES) {
+            return None;
+        }
         Some(Window {
             name: self.name.clone(),
             scope: self.scope,
+            model,
             remaining_ratio,
             reset,
             used_up_until: used_up_until.map(|at| bounded(at, now)),

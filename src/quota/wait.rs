@@ -28,9 +28,26 @@ const QUOTING: [&str; 5] = ["input", "prompt", "messages", "request", "body"];
 
 /// The longest wait that an answer names; a time that has passed does not count.
 pub(super) fn named(headers: &Headers, body: Option<&Value>, now: Timestamp) -> Option<Duration> {
-    let asked = headers.retry_after_ms(now).map(Duration::from_millis);
     let in_body = body.and_then(|json| in_body(json, now, DEPTH_MAX));
-    [asked, fields::reset(headers, now), in_body].into_iter().flatten().max()
+    let quoted = body.and_then(quoted_fields);
+    let of = |headers: &Headers| {
+        let asked = headers.retry_after_ms(now).map(Duration::from_millis);
+        asked.max(fields::reset(headers, now))
+    };
+    of(headers).max(in_body).max(quoted.as_ref().and_then(of))
+}
+
+/// The header fields in a body: those that `OpenRouter` would have sent, or that the provider behind it sent.
+fn quoted_fields(body: &Value) -> Option<Headers> {
+    let mut headers = Headers::new();
+    for (name, value) in body.pointer("/error/metadata/headers")?.as_object()? {
+        match value {
+            Value::String(text) => headers.push(name, text),
+            Value::Number(number) => headers.push(name, number.to_string()),
+            _ => {}
+        }
+    }
+    Some(headers)
 }
 
 fn in_body(json: &Value, now: Timestamp, depth: u32) -> Option<Duration> {
@@ -84,7 +101,7 @@ mod tests {
 
     #[test]
     fn waits_in_bodies() {
-        let cases: [(&str, Option<u64>); 25] = [
+        let cases: [(&str, Option<u64>); 28] = [
             (r#"{"error":{"resets_in_seconds":14520}}"#, Some(14_520_000)),
             (r#"{"error":{"resets_in_seconds":"600"}}"#, Some(600_000)),
             (r#"{"error":{"resets_in_seconds":1.5}}"#, Some(1_500)),
@@ -120,6 +137,18 @@ mod tests {
             (r#"{"response":{"error":{"resets_in_seconds":5}}}"#, Some(5_000)),
             (r#"{"detail":{"retry_after_ms":1500}}"#, Some(1_500)),
             (r#"{"error":{"input":{"retry_after":9}}}"#, None),
+            (
+                r#"{"error":{"metadata":{"headers":{"X-RateLimit-Limit":"50","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"1800007200000"}}}}"#,
+                Some(7_200_000),
+            ),
+            (
+                r#"{"error":{"metadata":{"headers":{"X-RateLimit-Remaining":0,"X-RateLimit-Reset":1800000005000,"Retry-After":7,"x":[]}}}}"#,
+                Some(7_000),
+            ),
+            (
+                r#"{"error":{"metadata":{"headers":{"X-RateLimit-Remaining":"3","X-RateLimit-Reset":"1800007200000"}}}}"#,
+                None,
+            ),
             ("[]", None),
             ("{}", None),
         ];

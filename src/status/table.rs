@@ -214,7 +214,8 @@ fn window(window: &WindowReport, now: Timestamp) -> String {
     };
     let reset = window.reset_at.or(window.used_up_until);
     let reset = reset.map_or_else(String::new, |at| format!(", reset in {}", until(at, now)));
-    format!("{} {left}{reset}", window.window)
+    let model = window.model.as_ref().map_or_else(String::new, |model| format!(" of {model}"));
+    format!("{}{model} {left}{reset}", window.window)
 }
 
 /// The text without characters that a terminal would obey, or that nobody sees.
@@ -331,6 +332,7 @@ A name that is …  cooling down  fixed        -                 0       0      
             let used_up_until = reset_at.filter(|_| is_used_up);
             WindowReport {
                 window: name.into(),
+                model: None,
                 remaining_ratio,
                 reset_at,
                 used_up_until,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use evertoken::testing::{Clock, Moment, RELEASED_AT};
 
-use crate::support::client::{get, post};
+use crate::support::client::{Client, get, post};
 use crate::support::eventually;
 use crate::support::peer::{Peer, answer};
 use crate::support::proxy::{Builder, TestProxy};
@@ -122,6 +122,10 @@ fn nothing_left(hand: &Hand) -> Vec<String> {
     ]
 }
 
+fn is_of_model(fields: &str) -> bool {
+    fields.contains("-tokens") || fields.contains("-requests")
+}
+
 #[test]
 fn a_provider_that_says_it_has_nothing_left_is_passed_over_before_it_refuses() {
     for fields in nothing_left(&Hand::default()) {
@@ -135,10 +139,14 @@ fn a_provider_that_says_it_has_nothing_left_is_passed_over_before_it_refuses() {
         ask(&proxy);
         assert_eq!(two.asked(), (1, 2), "{fields}");
         let shown = status(&proxy, 0);
+        // The limits of an API are those of one model, and others go on.
+        let state = if is_of_model(&fields) { "ready" } else { "cooling_down" };
         assert_eq!(
             (&shown["state"], &shown["quota"][0]["remaining_ratio"]),
-            (&"cooling_down".into(), &0.0.into())
+            (&state.into(), &0.0.into()),
+            "{fields}"
         );
+        assert!(shown["quota"][0]["used_up_until"].is_string(), "{fields}");
         two.hand.forward(1);
         ask(&proxy);
         assert_eq!(two.asked(), (2, 2), "{fields}: its reset has come");
@@ -197,20 +205,25 @@ fn what_is_no_end_of_a_quota_does_not_pass_a_provider_over() {
 
 #[test]
 fn a_quota_that_is_used_up_outlives_a_restart() {
-    let two = Two::new("x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1h\r\n");
-    let proxy = two.described().start();
-    ask(&proxy);
-    let folder = proxy.into_folder();
-    two.hand.forward(60_000);
-    let proxy = two.described().folder(folder).start();
-    let shown = status(&proxy, 0);
-    assert_eq!(shown["state"], "cooling_down", "before any request");
-    assert_eq!(shown["quota"][0]["window"], "requests");
-    ask(&proxy);
-    assert_eq!(two.asked(), (1, 1));
-    two.hand.forward(HOUR_MS);
-    ask(&proxy);
-    assert_eq!(two.asked(), (2, 1));
+    for (name, state) in [("", "cooling_down"), ("-requests", "ready")] {
+        let two =
+            Two::new(&format!("x-ratelimit-remaining{name}: 0\r\nx-ratelimit-reset{name}: 1h\r\n"));
+        let proxy = two.described().start();
+        ask(&proxy);
+        let folder = proxy.into_folder();
+        two.hand.forward(60_000);
+        let proxy = two.described().folder(folder).start();
+        let shown = status(&proxy, 0);
+        assert_eq!(shown["state"], state, "before any request");
+        let quota = &shown["quota"][0];
+        let window = if name.is_empty() { "default" } else { "requests" };
+        assert_eq!((&quota["window"], quota["used_up_until"].is_string()), (&window.into(), true));
+        ask(&proxy);
+        assert_eq!(two.asked(), (1, 1));
+        two.hand.forward(HOUR_MS);
+        ask(&proxy);
+        assert_eq!(two.asked(), (2, 1));
+    }
 }
 
 #[test]
@@ -461,6 +474,143 @@ fn a_refusal_of_one_model_leaves_the_quota_of_the_others() {
     assert_eq!(status(&proxy, 0)["resting_models"][0]["model"], "gpt-x");
     assert_eq!(ask_for("gpt-y"), (2, 1));
     assert_eq!(ask_for("gpt-x"), (2, 2));
+}
+
+fn ask_of(proxy: &TestProxy, model: &str) {
+    let body = format!("{{\"messages\":[],\"model\":\"{model}\"}}");
+    assert_eq!(proxy.ask(post("/v1/messages", &body)).status, 200);
+}
+
+/// A 200 that said that nothing was left passed the provider over for all its models.
+#[test]
+fn a_provider_that_has_nothing_left_of_one_model_still_serves_the_others() {
+    let all = nothing_left(&Hand::default());
+    for fields in all.iter().filter(|fields| is_of_model(fields)) {
+        let two = Two::new(fields);
+        let proxy = two.described().start();
+        ask_of(&proxy, "one");
+        let left = fields.replace("-remaining-tokens: 0", "-remaining-tokens: 4500");
+        two.a.now_says("200 OK", &left.replace("-tokens-remaining: 0", "-tokens-remaining: 7"));
+        ask_of(&proxy, "two");
+        assert_eq!(two.asked(), (2, 0), "{fields}");
+        ask_of(&proxy, "one");
+        assert_eq!(two.asked(), (2, 1), "{fields}: what another one has left is not its own");
+        let quota = status(&proxy, 0)["quota"].clone();
+        assert_eq!((&quota[0]["model"], &quota[1]["model"]), (&"one".into(), &"two".into()));
+        let page = proxy.ask(get("/-/")).body;
+        assert!(page.contains("tokens of <code>one</code>: <b>used up</b>"), "{page}");
+        let scraped = proxy.ask(get("/-/metrics")).body;
+        let labels = scraped.lines().filter(|line| {
+            line.starts_with("evertoken_quota_remaining_ratio{") && line.contains("tokens\"}")
+        });
+        let labels: Vec<_> = labels.collect();
+        assert!(labels.len() == 1 && labels[0].ends_with(" 0"), "the least of both: {labels:?}");
+        // A restart, after which the other one is asked for nothing.
+        let proxy = two.described().folder(proxy.into_folder()).start();
+        ask_of(&proxy, "one");
+        ask_of(&proxy, "two");
+        assert_eq!(two.asked(), (3, 2), "{fields}: after a restart");
+        // An answer about itself ends it.
+        proxy.ask(post("/to/a/v1/messages", "{\"model\":\"one\"}"));
+        ask_of(&proxy, "one");
+        assert_eq!(two.asked(), (5, 2), "{fields}");
+    }
+}
+
+/// The status `unified` stayed used up, because a later one named the window it was about.
+#[test]
+fn a_subscription_that_is_allowed_again_is_asked_again() {
+    let hand = Hand::default();
+    let rejected = format!(
+        "anthropic-ratelimit-unified-status: rejected\r\nanthropic-ratelimit-unified-reset: {}\r\n",
+        hand.epoch(300_000)
+    );
+    let two = Two::new(&rejected);
+    let proxy = two.described().start();
+    ask(&proxy);
+    ask(&proxy);
+    assert_eq!(two.asked(), (1, 1));
+    let allowed = format!(
+        "anthropic-ratelimit-unified-status: allowed\r\nanthropic-ratelimit-unified-representative-claim: five_hour\r\n\
+         anthropic-ratelimit-unified-5h-utilization: 0.2\r\nanthropic-ratelimit-unified-5h-reset: {}\r\n",
+        hand.epoch(9_000)
+    );
+    two.a.now_says("200 OK", &allowed);
+    proxy.ask(post("/to/a/v1/messages", MESSAGE));
+    ask(&proxy);
+    assert_eq!(two.asked(), (3, 1));
+}
+
+/// Codex at 100 % goes on while there are credits.
+#[test]
+fn a_subscription_with_credits_is_not_used_up() {
+    for (credits, expected) in [("true", (2, 0)), ("false", (1, 1))] {
+        let two = Two::new(&format!(
+            "x-codex-primary-used-percent: 100\r\nx-codex-primary-reset-after-seconds: 60\r\n\
+             x-codex-credits-has-credits: {credits}\r\n"
+        ));
+        let proxy = two.described().start();
+        ask(&proxy);
+        ask(&proxy);
+        assert_eq!(two.asked(), expected, "{credits}");
+    }
+}
+
+/// The quota of a stream was known only after its first event.
+#[test]
+fn the_quota_of_a_stream_is_known_before_its_first_event() {
+    let (go_on, gone_on) = crossbeam_channel::bounded::<()>(0);
+    let streaming = Peer::start(move |mut talk| {
+        if talk.request().is_some() {
+            talk.send(
+                "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nx-ratelimit-remaining: 0\r\n\
+                 x-ratelimit-reset: 60\r\nconnection: close\r\n\r\n",
+            );
+            let _ = gone_on.recv();
+        }
+    });
+    let other = Provider::start("");
+    let proxy = TestProxy::builder()
+        .provider("A", "anthropic", &streaming.url(), "auth_value: key-a")
+        .provider("B", "anthropic", &other.peer.url(), "auth_value: key-b")
+        .start();
+    let mut client = Client::connect(proxy.address);
+    client.send(post("/v1/messages", MESSAGE));
+    eventually("the quota is known", || status(&proxy, 0)["quota"][0]["used_up_until"].is_string());
+    assert!(!client.has_word(), "its head waits for the first event");
+    drop(go_on);
+}
+
+/// A 404 ended the rest of an account that had used up its week.
+#[test]
+fn only_an_answer_that_shows_a_working_account_ends_its_cooldown() {
+    let two = Two::new("");
+    two.a.now_says("429 X", "retry-after: 90000\r\n");
+    let proxy = two.described().start();
+    ask(&proxy);
+    let state = || status(&proxy, 0)["state"].clone();
+    let count = "/to/a/v1/messages/count_tokens";
+    for (line, request) in [
+        ("404 X", post("/to/a/v1/messages", MESSAGE)),
+        ("400 X", post("/to/a/v1/messages", MESSAGE)),
+        ("413 X", post("/to/a/v1/messages", MESSAGE)),
+        ("401 X", post("/to/a/v1/messages", MESSAGE)),
+        ("200 OK", get("/to/a/v1/models")),
+        ("200 OK", post(count, MESSAGE)),
+    ] {
+        two.a.now_says(line, "");
+        proxy.ask(request.as_str());
+        assert_eq!(state(), "cooling_down", "{line} {request}");
+    }
+    proxy.ask(post("/to/a/v1/messages", MESSAGE));
+    assert_eq!(state(), "ready");
+    // One that failed to answer is well once it answers anything.
+    two.a.now_says("503 X", "");
+    proxy.ask(get("/to/a/v1/models"));
+    assert_eq!(state(), "cooling_down");
+    two.a.now_says("200 OK", "");
+    proxy.ask(get("/to/a/v1/models"));
+    assert_eq!(state(), "ready");
 }
 
 /// Two entries with the same key: what is left is the account's, a cooldown is the entry's.

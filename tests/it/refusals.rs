@@ -516,6 +516,54 @@ fn a_client_that_leaves_while_comments_come_ends_the_stream_upstream() {
     assert_eq!(cooldown(&proxy), None);
 }
 
+const TOO_LARGE: &str = r#"{"error":{"message":"Request too large for m-1 in organization o on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+
+/// A request that never fits rested each provider in turn, for those that fit too.
+#[test]
+fn a_request_that_is_too_large_moves_on_once_and_rests_nobody() {
+    let first = giving(raw(429, &[("retry-after", "60")], TOO_LARGE.as_bytes()));
+    let second = giving(raw(429, &[("x-own", "2")], TOO_LARGE.as_bytes()));
+    let third = fine();
+    let proxy = TestProxy::builder()
+        .clock(standing_clock())
+        .provider("A", "anthropic", &first.url(), "auth_value: key-a")
+        .provider("B", "anthropic", &second.url(), "auth_value: key-b")
+        .provider("C", "anthropic", &third.url(), "auth_value: key-c")
+        .start();
+    let came = ask(&proxy, "m-1");
+    assert_eq!((came.status, came.field("x-own"), came.body.as_str()), (429, Some("2"), TOO_LARGE));
+    assert_eq!((first.seen().len(), second.seen().len(), third.seen().len()), (1, 1, 0));
+    for index in 0..2 {
+        let shown = provider(&proxy, index);
+        assert_eq!(
+            (&shown["state"], &shown["resting_models"]),
+            (&"ready".into(), &Value::Array(vec![]))
+        );
+    }
+    let (larger, other) = (giving(raw(429, &[], TOO_LARGE.as_bytes())), fine());
+    assert_eq!(ask(&two(&larger, &other).start(), "m-1").body, "fine", "another may be larger");
+}
+
+/// A 200 whose stream begins with an error ended the rest that the account had been given before.
+#[test]
+fn a_stream_that_begins_with_an_error_ends_no_cooldown() {
+    let limited = "data: {\"error\":{\"type\":\"rate_limit_error\"}}\n\n";
+    let count = AtomicUsize::new(0);
+    let refusing = Peer::answering_bytes(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => raw(429, &[("retry-after", "9000")], b"{}"),
+        _ => stream("", limited.as_bytes()),
+    });
+    let other = giving(raw(503, &[], b"no"));
+    let proxy = two(&refusing, &other).start();
+    ask(&proxy, "m-1");
+    assert_eq!(cooldown(&proxy), Some(9000));
+    ask(&proxy, "m-1");
+    assert_eq!((refusing.seen().len(), cooldown(&proxy)), (2, Some(9000)));
+    // Nor one that was asked for by its name.
+    assert_eq!(proxy.ask(post("/to/a/v1/messages", QUESTION)).body, limited);
+    assert_eq!((refusing.seen().len(), cooldown(&proxy)), (3, Some(9000)));
+}
+
 /// What `/-/status` says of A after it refused `m-1`: the model that rests, and the seconds that are left.
 fn rest_of(proxy: &TestProxy) -> (bool, Option<i64>) {
     let report = proxy.ask(get("/-/status")).json();

@@ -14,7 +14,11 @@ const LOW_RATIO: f64 = 0.1;
 pub(super) fn bars(out: &mut String, windows: &[WindowReport], now: Timestamp) -> fmt::Result {
     for one in windows {
         let name = Text(&one.window);
-        write!(out, "<p class=\"line\"><span>{name}: ")?;
+        write!(out, "<p class=\"line\"><span>{name}")?;
+        if let Some(model) = &one.model {
+            write!(out, " of <code>{}</code>", Text(model))?;
+        }
+        write!(out, ": ")?;
         match (one.used_up_until, one.remaining_ratio) {
             (Some(_), _) => write!(out, "<b>used up</b></span>")?,
             (None, Some(ratio)) => write!(out, "<b>{}</b> left</span>", percent(ratio))?,
@@ -60,6 +64,7 @@ mod tests {
         let now = Timestamp::from_secs(1_800_000_000);
         let window = |name: &str, remaining_ratio, reset_at, used_up_until| WindowReport {
             window: name.to_owned(),
+            model: None,
             remaining_ratio,
             reset_at,
             used_up_until,
@@ -93,5 +98,11 @@ mod tests {
                 assert!(shown.contains(part), "{part}: {shown}");
             }
         }
+        let of_model = WindowReport {
+            model: Some("m<1>".to_owned()),
+            ..window("tokens", Some(0.5), later, None)
+        };
+        let words = "tokens of <code>m&lt;1&gt;</code>: <b>50 %</b> left";
+        assert!(shown(of_model).contains(words), "{words}");
     }
 }

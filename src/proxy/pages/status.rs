@@ -154,6 +154,7 @@ pub(super) fn quota(provider: &Provider, now: Moment) -> Vec<WindowReport> {
     let shown = windows.map(|one| WindowReport {
         used_up_until: one.used_up_until(now).map(|until| until.wall),
         window: one.name,
+        model: one.model,
         remaining_ratio: one.remaining_ratio,
         reset_at: one.reset.map(|reset| reset.wall),
         stated_at: one.stated_at,

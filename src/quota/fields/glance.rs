@@ -54,11 +54,14 @@ fn may_be_used_up(name: &[u8], value: &[u8]) -> bool {
         // Extra usage says nothing about the other windows.
         return false;
     }
+    let is_of_codex = name[2] | 0x20 == b'c';
     let end = [name[name.len() - 2] | 0x20, name[name.len() - 1] | 0x20];
     match value.first() {
         // A `utilization` of 1 and more, or a `percent` of 100 and more.
         Some(b'1'..=b'9') => end == *b"on" || end == *b"nt" && value.len() >= 3,
         Some(b'0') => end != *b"on" && value.iter().all(|byte| matches!(byte, b'0' | b'.')),
+        // Its plan and its credits; windows and resets are numbers.
+        _ if is_of_codex && name[0] | 0x20 == b'x' => false,
         // `allowed`, and the window that Anthropic's summary is about.
         Some(b'a' | b'f' | b's') => !is_of_anthropic,
         _ => true,

@@ -31,6 +31,7 @@ fn shown(fields: &[(&str, &str)]) -> Vec<String> {
         let scope = match one.scope {
             Scope::Account => "account",
             Scope::Family => "family",
+            Scope::Model => "model",
             Scope::Unknown => "unknown",
         };
         format!("{name} {scope} {ratio} {} {}", seconds(one.reset_at), seconds(one.used_up_until))
@@ -41,7 +42,7 @@ fn shown(fields: &[(&str, &str)]) -> Vec<String> {
 type Fields = &'static [(&'static str, &'static str)];
 
 /// The fields of each provider, and the windows in them.
-const FORMS: [(&str, Fields, &[&str]); 24] = [
+const FORMS: [(&str, Fields, &[&str]); 28] = [
     (
         "no field",
         &[("content-type", "x"), ("x-request-id", "1"), ("anthropic-organization-id", "o")],
@@ -64,10 +65,10 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("anthropic-ratelimit-output-tokens-reset", "2027-01-15T08:00:00Z"),
         ],
         &[
-            "requests account 0.98 5 -",
-            "tokens account 0.00 30 30",
-            "input-tokens account 0.50 1 -",
-            "output-tokens account 1.00 - -",
+            "requests model 0.98 5 -",
+            "tokens model 0.00 30 30",
+            "input-tokens model 0.50 1 -",
+            "output-tokens model 1.00 - -",
         ],
     ),
     (
@@ -94,6 +95,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             "5h account 0.73 3600 -",
             "7d account 0.09 400000 -",
             "7d_opus family 0.00 400000 400000",
+            "unified account - - -",
         ],
     ),
     (
@@ -144,12 +146,12 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("x-ratelimit-reset-requests", "1s"),
             ("x-ratelimit-reset-tokens", "6m0s"),
         ],
-        &["requests account 0.98 1 -", "tokens account 0.00 360 360"],
+        &["requests model 0.98 1 -", "tokens model 0.00 360 360"],
     ),
     (
         "Azure, without a reset",
         &[("x-ratelimit-remaining-requests", "9"), ("x-ratelimit-remaining-tokens", "0")],
-        &["requests account - - -", "tokens account 0.00 - 60"],
+        &["requests model - - -", "tokens model 0.00 - 60"],
     ),
     (
         "Groq",
@@ -158,7 +160,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("x-ratelimit-remaining-requests", "14370"),
             ("x-ratelimit-reset-requests", "2m59.56s"),
         ],
-        &["requests account 1.00 179.56 -"],
+        &["requests model 1.00 179.56 -"],
     ),
     (
         "Cerebras, Mistral",
@@ -167,7 +169,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             ("x-ratelimit-remaining-tokens-minute", "30000"),
             ("x-ratelimit-reset-tokens-minute", "13.5"),
         ],
-        &["tokens-minute account 0.50 13.5 -"],
+        &["tokens-minute model 0.50 13.5 -"],
     ),
     (
         "Codex",
@@ -187,6 +189,43 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
             "secondary account 0.73 400000 -",
             "bengalfox-primary unknown 0.00 - 60",
         ],
+    ),
+    (
+        "Codex, used up while credits pay for more",
+        &[
+            ("x-codex-primary-used-percent", "100"),
+            ("x-codex-primary-reset-after-seconds", "14520"),
+            ("x-codex-secondary-used-percent", "100"),
+            ("x-codex-credits-has-credits", "True"),
+            ("x-codex-credits-unlimited", "False"),
+            ("x-codex-credits-balance", "12.5"),
+        ],
+        &["primary account 0.00 14520 -", "secondary account 0.00 - -"],
+    ),
+    (
+        "Codex, with credits without end",
+        &[
+            ("x-codex-primary-used-percent", "100"),
+            ("x-codex-credits-has-credits", "false"),
+            ("x-codex-credits-unlimited", "true"),
+            ("x-codex-credits-balance", ""),
+        ],
+        &["primary account 0.00 - -"],
+    ),
+    (
+        "Codex, with credits that are spent",
+        &[
+            ("x-codex-primary-used-percent", "100"),
+            ("x-codex-credits-has-credits", "true"),
+            ("x-codex-credits-unlimited", "false"),
+            ("x-codex-credits-balance", "0"),
+        ],
+        &["primary account 0.00 - 60"],
+    ),
+    (
+        "Codex, without credits",
+        &[("x-codex-primary-used-percent", "100"), ("x-codex-credits-has-credits", "False")],
+        &["primary account 0.00 - 60"],
     ),
     (
         "GitHub",
@@ -227,7 +266,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
     (
         "the window before the part",
         &[("x-ratelimit-requests-remaining", "0"), ("x-ratelimit-requests-reset", "5")],
-        &["requests account 0.00 5 5"],
+        &["requests model 0.00 5 5"],
     ),
     (
         "the draft",
@@ -260,7 +299,7 @@ const FORMS: [(&str, Fields, &[&str]); 24] = [
     (
         "in any case of letters",
         &[("X-RATELIMIT-REMAINING-TOKENS", " 0 "), ("x-RateLimit-reset-Tokens", "\t2s ")],
-        &["TOKENS account 0.00 2 2"],
+        &["TOKENS model 0.00 2 2"],
     ),
     (
         "twice: the last number, the first reset",
@@ -332,7 +371,7 @@ const WRONG: [(&str, Fields, &[&str]); 20] = [
             ("anthropic-ratelimit-tokens-remaining", "0"),
             ("anthropic-ratelimit-tokens-reset", "2026-01-15T08:00:30Z"),
         ],
-        &["tokens account 0.00 - -"],
+        &["tokens model 0.00 - -"],
     ),
     (
         "a reset now",
@@ -458,6 +497,21 @@ fn the_number_of_windows_and_the_length_of_names_are_limited() {
         read(&headers, NOW).len()
     };
     assert_eq!((named(NAME_MAX_BYTES), named(NAME_MAX_BYTES + 1)), (1, 0));
+}
+
+#[test]
+fn fields_that_say_that_one_model_has_nothing_left() {
+    let cases: [(Fields, bool); 6] = [
+        (&[("x-ratelimit-remaining-tokens", "0")], true),
+        (&[("anthropic-ratelimit-requests-remaining", "0")], true),
+        (&[("x-ratelimit-remaining-tokens", "1")], false),
+        (&[("x-ratelimit-remaining", "0"), ("x-ratelimit-remaining-tokens", "0")], false),
+        (&[("anthropic-ratelimit-unified-5h-status", "rejected")], false),
+        (&[], false),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(is_of_model(&headers(fields), NOW), expected, "{fields:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Refusals that concern one model, and others.
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::http::message::Headers;
 use crate::quota::body::RefusalBody;
+use crate::quota::fields;
+
+const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn rests(status: u16, fields: &[(&str, &str)], body: &str, asked: &str, is_credit: bool) -> bool {
     let mut headers = Headers::new();
@@ -11,7 +15,9 @@ fn rests(status: u16, fields: &[(&str, &str)], body: &str, asked: &str, is_credi
     }
     let body = RefusalBody::read(&headers, body.as_bytes());
     let (json, texts) = (body.json(), body.texts());
-    let refusal = Refusal { status, headers: &headers, json, texts: &texts, is_credit };
+    let is_of_model = fields::is_of_model(&headers, NOW);
+    let refusal =
+        Refusal { status, headers: &headers, json, texts: &texts, is_credit, is_of_model };
     let found = model(&refusal, &|| Some(asked.to_owned()));
     assert!(found.is_none() || found.as_deref() == Some(asked));
     assert_eq!(model(&refusal, &|| None), None, "a request without a model");
@@ -96,7 +102,7 @@ fn bodies_about_the_whole_provider() {
             "gpt-4o",
         ),
         (r#"{"error":{"message":"Limit of your default project reached"}}"#, "default"),
-        (r#"{"error":{"message":"Rate limit exceeded: free-models-per-day"}}"#, "llama-3:free"),
+        (r#"{"error":{"message":"Rate limit exceeded: free-models-per-day"}}"#, "llama-3"),
         (
             r#"{"error":{"message":"The usage limit has been reached","type":"usage_limit_reached"}}"#,
             "gpt-5",
@@ -117,6 +123,47 @@ fn bodies_about_the_whole_provider() {
     }
     let credit = r#"{"error":{"message":"Insufficient balance for the model gpt-4o"}}"#;
     assert!(!rests(429, &[], credit, "gpt-4o", true));
+}
+
+/// `OpenRouter` limits all free models of an account together; the whole account rested for it, paid models too.
+#[test]
+fn a_limit_of_free_models_rests_the_free_model() {
+    let body = r#"{"error":{"message":"Rate limit exceeded: free-models-per-day. Add 10 credits to unlock more","code":429,"metadata":{"headers":{"X-RateLimit-Remaining":"0"},"provider_name":null}}}"#;
+    assert!(rests(429, &[], body, "a/b:free", false));
+    assert!(!rests(429, &[], body, "a/b", false));
+}
+
+/// `OpenRouter`'s error holds that of the provider behind it, which serves one model.
+#[test]
+fn a_refusal_of_a_provider_behind_this_one_rests_the_model() {
+    let body = |raw: &str| {
+        let json = serde_json::json!({"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": raw, "provider_name": "X"}}});
+        json.to_string()
+    };
+    let google = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[{"violations":[{"quotaId":"RequestsPerDayPerProject"}]}]}}"#;
+    for (raw, expected) in [
+        ("a/b is temporarily rate-limited upstream. Please retry shortly", true),
+        ("error code: 1015", true),
+        (r#"{"error":{"type":"insufficient_quota"}}"#, true),
+        (google, false),
+    ] {
+        assert_eq!(rests(429, &[], &body(raw), "c", false), expected, "{raw}");
+    }
+    assert!(rests(429, &[], &body("x"), "c", true), "the credit of another");
+    assert!(rests(502, &[], &body("x"), "c", false));
+    assert!(!rests(402, &[], &body("x"), "c", true));
+    assert!(!rests(429, &[], r#"{"error":{"metadata":{"raw":null}}}"#, "c", false));
+}
+
+/// Azure and Anthropic's API name the model in no message.
+#[test]
+fn fields_of_one_models_limits_rest_the_model() {
+    let azure = r#"{"error":{"code":"429","message":"Requests to the operation have exceeded call rate limit."}}"#;
+    let none_left = &[("x-ratelimit-remaining-requests", "0")];
+    assert!(rests(429, none_left, azure, "gpt-4o", false));
+    assert!(!rests(429, none_left, azure, "gpt-4o", true), "credit is the account's");
+    assert!(!rests(429, &[("x-ratelimit-remaining-requests", "1")], azure, "gpt-4o", false));
+    assert!(!rests(429, &[("x-ratelimit-remaining", "0")], azure, "gpt-4o", false));
 }
 
 /// Fields, and whether one model rests.

@@ -47,7 +47,7 @@ fn each_refusal_of_the_cases() {
 }
 
 /// Status, fields, body; the cooldown in seconds.
-const REFUSALS: [(u16, Fields, &str, u64); 43] = [
+const REFUSALS: [(u16, Fields, &str, u64); 50] = [
     // Anthropic.
     (
         429,
@@ -285,6 +285,30 @@ const REFUSALS: [(u16, Fields, &str, u64); 43] = [
         60,
     ),
     (429, &[], "<html><title>429 Too Many Requests</title></html>", 180),
+    // Cloudflare, before a provider that gave no answer.
+    (520, &[], "error code: 520", 180),
+    (522, &[("retry-after", "120")], "error code: 522", 120),
+    (524, &[], "<html><title>x | 524: A timeout occurred</title></html>", 180),
+    (530, &[], "error code: 1016", 180),
+    // OpenRouter.
+    (
+        429,
+        &[],
+        r#"{"error":{"message":"Rate limit exceeded: free-models-per-day","code":429,"metadata":{"headers":{"X-RateLimit-Limit":"50","X-RateLimit-Remaining":"0","X-RateLimit-Reset":"1800007200000"},"provider_name":null}},"user_id":"u"}"#,
+        7200,
+    ),
+    (
+        429,
+        &[],
+        r#"{"error":{"message":"Provider returned error","code":429,"metadata":{"raw":"{\n \"error\": {\"code\": 429, \"details\": [{\"retryDelay\": \"45.8s\"}]}}","provider_name":"Google"}}}"#,
+        46,
+    ),
+    (
+        429,
+        &[],
+        r#"{"error":{"message":"Provider returned error","code":429,"metadata":{"raw":"error code: 1015","provider_name":"X"}}}"#,
+        180,
+    ),
     (504, &[("retry-after", "Fri, 15 Jan 2027 07:59:00 GMT")], "", 180),
 ];
 
@@ -333,7 +357,9 @@ fn refusals_about_the_request_or_the_token_pass() {
         (422, r#"{"error":{"message":"quota exceeded"}}"#),
         (200, r#"{"error":{"type":"overloaded_error"}}"#),
         (501, ""),
-        (520, ""),
+        (519, ""),
+        (527, ""),
+        (531, ""),
     ];
     for (status, body) in cases {
         assert_eq!(judged(status, &Headers::new(), body, Some("m-1")), None, "{status} {body}");
@@ -364,4 +390,30 @@ fn the_longest_cooldown_on_both_sides_of_its_limit() {
         judged(429, &headers([("retry-after", "0")]), "", None).unwrap().length,
         Duration::ZERO
     );
+}
+
+/// "Request too large" rested the provider, which serves every request that fits.
+#[test]
+fn a_request_that_never_fits_moves_on_and_rests_nothing() {
+    for body in [
+        r#"{"error":{"message":"Request too large for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#,
+        r#"{"type":"error","error":{"type":"rate_limit_error","message":"Extra usage is required for long context requests."}}"#,
+    ] {
+        let fields = headers([("retry-after", "60")]);
+        let found = judged(429, &fields, body, Some("gpt-4o")).unwrap();
+        assert!(found.is_of_request && found.model.is_none(), "{body}");
+        assert_eq!(found.length, Duration::ZERO, "{body}");
+        assert_eq!(judged(413, &fields, body, None), None, "the client gets it");
+    }
+    let later = r#"{"error":{"message":"Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000, Requested 4000.","code":"rate_limit_exceeded"}}"#;
+    let found = judged(429, &Headers::new(), later, Some("gpt-4o")).unwrap();
+    assert_eq!((found.is_of_request, found.model.as_deref()), (false, Some("gpt-4o")));
+}
+
+#[test]
+fn a_body_that_is_nested_deep_is_judged_by_its_status() {
+    let body = format!("{}1{}", "[{\"error\":".repeat(50), "}]".repeat(50));
+    let found = judged(429, &Headers::new(), &body, None).unwrap();
+    assert_eq!(found.length, USUAL);
+    assert_eq!(judged(400, &Headers::new(), &body, None), None);
 }

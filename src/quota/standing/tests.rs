@@ -28,8 +28,18 @@ fn reading_at(name: &str, ratio: f64, reset_s: i64, now: Moment) -> Reading<'_> 
 
 fn of(readings: &[Reading<'_>]) -> Windows {
     let mut windows = Windows::default();
-    windows.note(OWN, readings, NOW);
+    windows.note(OWN, readings, &|| None, NOW);
     windows
+}
+
+/// A window of one model, whichever was asked for.
+fn of_model(name: &str, ratio: f64, reset_s: i64) -> Reading<'_> {
+    Reading { scope: Scope::Model, ..reading(name, ratio, reset_s) }
+}
+
+/// Notes an answer about `model`.
+fn note_of(windows: &mut Windows, readings: &[Reading<'_>], model: &str, now: Moment) -> Change {
+    windows.note(OWN, readings, &|| Some(model.to_owned()), now)
 }
 
 fn left_ms(windows: &Windows, model: Option<&str>, now: Moment) -> Option<u64> {
@@ -71,7 +81,10 @@ fn a_window_about_unknown_requests_is_shown_and_decides_nothing() {
 #[test]
 fn a_later_answer_ends_it() {
     let mut windows = of(&[reading("tokens", 0.0, 100)]);
-    assert_eq!(windows.note(OWN, &[reading("TOKENS", 0.2, 100)], later(5)), Change::UsedUp);
+    assert_eq!(
+        windows.note(OWN, &[reading("TOKENS", 0.2, 100)], &|| None, later(5)),
+        Change::UsedUp
+    );
     assert_eq!((left_ms(&windows, None, later(5)), windows.list.len()), (None, 1));
 }
 
@@ -117,7 +130,7 @@ fn another_account_does_not_get_the_windows_of_the_one_before() {
     assert_eq!(windows.used_up_until(other, &|| None, NOW), None);
     assert_eq!(windows.current(other, NOW).count(), 0);
     let saved = windows.saved(NOW);
-    assert_eq!(windows.note(other, &[reading("7d", 0.5, 100)], NOW), Change::UsedUp);
+    assert_eq!(windows.note(other, &[reading("7d", 0.5, 100)], &|| None, NOW), Change::UsedUp);
     assert_eq!((windows.list.len(), windows.account()), (1, other));
     assert_eq!(saved.len(), 1);
 }
@@ -125,7 +138,8 @@ fn another_account_does_not_get_the_windows_of_the_one_before() {
 #[test]
 fn small_changes_are_no_news_until_they_add_up() {
     let mut windows = of(&[reading("5h", 0.5, 100)]);
-    let mut next = |ratio, reset_s| windows.note(OWN, &[reading("5h", ratio, reset_s)], NOW);
+    let mut next =
+        |ratio, reset_s| windows.note(OWN, &[reading("5h", ratio, reset_s)], &|| None, NOW);
     assert_eq!(next(0.4955, 101), Change::None);
     assert_eq!(next(0.491, 101), Change::None);
     assert_eq!(next(0.4899, 101), Change::Level);
@@ -141,11 +155,11 @@ fn the_number_of_windows_is_limited_and_a_used_up_one_finds_a_place() {
     let names: Vec<String> = (0..WINDOWS_MAX).map(|index| format!("w{index}")).collect();
     let all: Vec<_> = names.iter().map(|name| reading(name, 0.5, 100)).collect();
     let mut windows = of(&all);
-    assert_eq!(windows.note(OWN, &[reading("more", 0.5, 100)], NOW), Change::None);
-    assert_eq!(windows.note(OWN, &[reading("gone", 0.0, 100)], NOW), Change::UsedUp);
+    assert_eq!(windows.note(OWN, &[reading("more", 0.5, 100)], &|| None, NOW), Change::None);
+    assert_eq!(windows.note(OWN, &[reading("gone", 0.0, 100)], &|| None, NOW), Change::UsedUp);
     assert_eq!((windows.list.len(), left_ms(&windows, None, NOW)), (WINDOWS_MAX, Some(100_000)));
     let much_later = later(200_000);
-    windows.note(OWN, &[reading_at("fresh", 0.5, 100, much_later)], much_later);
+    windows.note(OWN, &[reading_at("fresh", 0.5, 100, much_later)], &|| None, much_later);
     assert_eq!(windows.list.len(), WINDOWS_MAX);
     assert_eq!(windows.current(OWN, much_later).count(), 1);
 }
@@ -174,12 +188,12 @@ fn what_is_saved_comes_back_after_a_restart() {
 fn newer_knowledge_stays() {
     let saved = of(&[reading("5h", 0.0, 100)]).saved(NOW);
     let mut windows = Windows::default();
-    windows.note(OWN, &[reading("5h", 0.5, 100)], later(1));
+    windows.note(OWN, &[reading("5h", 0.5, 100)], &|| None, later(1));
     windows.restore(OWN, &saved, later(2));
     assert_eq!(left_ms(&windows, None, later(2)), None);
     let mut older = Windows::default();
     let before = Moment { wall: NOW.wall.plus_millis(-1), steady_ms: 49 };
-    older.note(OWN, &[reading("5h", 0.5, 100)], before);
+    older.note(OWN, &[reading("5h", 0.5, 100)], &|| None, before);
     older.restore(OWN, &saved, later(2));
     assert!(left_ms(&older, None, later(2)).is_some());
 }
@@ -203,4 +217,110 @@ fn a_saved_window_that_can_not_be_right_is_ignored() {
     assert_eq!(with(&|one| one.remaining_ratio = Some(7.0)).unwrap().remaining_ratio, None);
     let ahead = with(&|one| one.stated_at = far).unwrap();
     assert_eq!(ahead.stated_at, NOW.wall, "a clock that was ahead does not win for ever");
+}
+
+/// The limits of an API are those of the model that was asked for: a 200 that said 0 of all tokens passed the provider
+/// over for every model.
+#[test]
+fn a_window_of_one_model_counts_for_that_model_alone() {
+    let mut windows = Windows::default();
+    let used_up = [of_model("tokens", 0.0, 100)];
+    assert_eq!(note_of(&mut windows, &used_up, "a", NOW), Change::UsedUp);
+    for (model, expected) in [(Some("a"), Some(100_000)), (Some("b"), None), (None, None)] {
+        assert_eq!(left_ms(&windows, model, NOW), expected, "{model:?}");
+    }
+    // An answer about another model says nothing about this one.
+    note_of(&mut windows, &[of_model("tokens", 0.9, 100)], "b", later(1));
+    assert!(left_ms(&windows, Some("a"), later(1)).is_some());
+    assert_eq!(
+        note_of(&mut windows, &[of_model("tokens", 0.1, 100)], "a", later(2)),
+        Change::UsedUp
+    );
+    assert_eq!(left_ms(&windows, Some("a"), later(2)), None);
+    // Requests without a model are limited by what was said of such requests.
+    windows.note(OWN, &used_up, &|| None, later(3));
+    assert_eq!(left_ms(&windows, None, later(3)), Some(99_997));
+    assert_eq!(left_ms(&windows, Some("a"), later(3)), None);
+}
+
+#[test]
+fn of_the_models_that_have_something_left_the_last_one_is_shown() {
+    let mut windows = Windows::default();
+    note_of(&mut windows, &[of_model("tokens", 0.0, 100)], "used-up", NOW);
+    for (model, at) in [("a", 1), ("b", 2), ("c", 2)] {
+        note_of(&mut windows, &[of_model("tokens", 0.5, 100)], model, later(at));
+    }
+    let shown = windows.shown(OWN, later(3));
+    let labels: Vec<_> = shown.iter().map(Window::label).collect();
+    assert_eq!(labels, ["tokens of \"used-up\"", "tokens of \"c\""]);
+}
+
+#[test]
+fn windows_of_models_come_back_after_a_restart() {
+    let mut windows = of(&[reading("5h", 0.5, 100)]);
+    note_of(&mut windows, &[of_model("tokens", 0.0, 100)], "a", NOW);
+    note_of(&mut windows, &[of_model("tokens", 0.5, 200)], "b", NOW);
+    let text = serde_json::to_string(&windows.saved(NOW)).unwrap();
+    let read: Vec<SavedWindow> = serde_json::from_str(&text).unwrap();
+    let mut restored = Windows::default();
+    restored.restore(OWN, &read, NOW);
+    assert_eq!(restored, windows);
+    // What an earlier evertoken wrote has no models, and counts for all until something newer is known.
+    let text = text.replace(",\"model\":\"a\"", "").replace(",\"model\":\"b\"", "");
+    let read: Vec<SavedWindow> =
+        serde_json::from_str(&text.replace("\"scope\":\"model\"", "\"scope\":\"account\""))
+            .unwrap();
+    let mut earlier = Windows::default();
+    earlier.restore(OWN, &read[..2], NOW);
+    assert!(left_ms(&earlier, Some("b"), NOW).is_some());
+    note_of(&mut earlier, &[of_model("tokens", 0.5, 100)], "b", later(1));
+    assert_eq!(left_ms(&earlier, Some("a"), later(1)), None);
+}
+
+#[test]
+fn the_number_of_windows_of_models_is_limited_and_the_newest_find_a_place() {
+    let mut windows = of(&[reading("5h", 0.0, 100)]);
+    for index in 0..MODEL_WINDOWS_MAX {
+        let reset_s = if index == 3 { 50 } else { 100 };
+        note_of(&mut windows, &[of_model("tokens", 0.0, reset_s)], &format!("m-{index}"), NOW);
+    }
+    assert_eq!(windows.list.len(), 1 + MODEL_WINDOWS_MAX);
+    assert_eq!(
+        note_of(&mut windows, &[of_model("tokens", 0.9, 100)], "good", NOW),
+        Change::None,
+        "it decides nothing"
+    );
+    assert_eq!(note_of(&mut windows, &[of_model("tokens", 0.0, 100)], "new", NOW), Change::UsedUp);
+    assert_eq!(windows.list.len(), 1 + MODEL_WINDOWS_MAX);
+    assert_eq!(left_ms(&windows, Some("m-4"), NOW), Some(100_000));
+    assert!(windows.list.iter().all(|one| one.model.as_deref() != Some("m-3")), "it ended soonest");
+    // What has something left gives way to what is newer.
+    note_of(&mut windows, &[of_model("tokens", 0.5, 100)], "m-4", NOW);
+    note_of(&mut windows, &[of_model("tokens", 0.5, 100)], "good", NOW);
+    assert!(windows.list.iter().all(|one| one.model.as_deref() != Some("m-4")));
+}
+
+#[test]
+fn the_length_of_a_models_name_on_both_sides_of_its_limit() {
+    for (length, expected) in [(MODEL_NAME_MAX_BYTES, 1), (MODEL_NAME_MAX_BYTES + 1, 0)] {
+        let (mut windows, name) = (Windows::default(), "m".repeat(length));
+        note_of(&mut windows, &[of_model("tokens", 0.0, 100)], &name, NOW);
+        assert_eq!(windows.list.len(), expected);
+        let mut saved = of(&[of_model("tokens", 0.0, 100)]).saved(NOW);
+        saved[0].model = Some(name);
+        let mut restored = Windows::default();
+        restored.restore(OWN, &saved, NOW);
+        assert_eq!(restored.list.len(), expected);
+    }
+}
+
+/// Anthropic's summary rejected the account, and later allowed it: `unified` stayed used up.
+#[test]
+fn a_window_of_which_only_that_something_is_left_is_said_ends_and_begins_nothing() {
+    let bare = Reading { reset_at: None, remaining_ratio: None, ..reading("unified", 0.5, 0) };
+    let mut windows = of(&[bare]);
+    assert_eq!(windows.list.len(), 0);
+    windows.note(OWN, &[reading("unified", 0.0, 100)], &|| None, NOW);
+    assert_eq!(windows.note(OWN, &[bare], &|| None, later(1)), Change::UsedUp);
+    assert_eq!(left_ms(&windows, None, later(1)), None);
 }
