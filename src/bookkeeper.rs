@@ -5,12 +5,12 @@
 //! once more at the stop. A disk that is full is tried again; a disk that hangs holds up only this thread.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
-use log::{error, info, warn};
+use log::{info, warn};
 
 use crate::clock::Deadline;
 use crate::thread::{self, Thread, on_watched_thread};
@@ -32,12 +32,15 @@ const STACK_BYTES: usize = 128 * 1024;
 /// Makes a channel that yields after so long.
 type Timer = Box<dyn Fn(Duration) -> Receiver<Instant> + Send>;
 type Save = Box<dyn FnMut() -> io::Result<()> + Send>;
+/// Says how much is not saved, such as `3 answers with 120 tokens`; None if nothing is.
+type Unsaved = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// One thing to save.
 struct Record {
     /// Its name in the log: `usage`.
     name: String,
     save: Save,
+    unsaved: Unsaved,
     reminder: Reminder,
     /// The last try failed, and the log says so.
     has_failed: bool,
@@ -78,6 +81,8 @@ impl Reminder {
 #[derive(Clone)]
 pub(crate) struct Registrar {
     records: Sender<Record>,
+    /// Those of all records, for a stop while the disk hangs.
+    unsaved: Arc<Mutex<Vec<Unsaved>>>,
     is_urgent: Arc<AtomicBool>,
     wake: Sender<()>,
 }
@@ -90,10 +95,22 @@ impl Registrar {
         name: impl Into<String>,
         save: impl FnMut() -> io::Result<()> + Send + 'static,
     ) -> Reminder {
+        self.add_counted(name, save, || None)
+    }
+
+    /// The same; `unsaved` says how much a stop would lose.
+    pub(crate) fn add_counted(
+        &self,
+        name: impl Into<String>,
+        save: impl FnMut() -> io::Result<()> + Send + 'static,
+        unsaved: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Reminder {
         let (is_urgent, wake) = (self.is_urgent.clone(), self.wake.clone());
         let reminder = Reminder { is_changed: Arc::default(), is_urgent, wake };
-        let (name, save) = (name.into(), Box::new(save));
-        let record = Record { name, save, reminder: reminder.clone(), has_failed: false };
+        let (name, save, unsaved): (_, _, Unsaved) =
+            (name.into(), Box::new(save), Arc::new(unsaved));
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).push(unsaved.clone());
+        let record = Record { name, save, unsaved, reminder: reminder.clone(), has_failed: false };
         // Without the thread there is nothing to register with: the process is stopping.
         let _ = self.records.send(record);
         reminder
@@ -132,7 +149,7 @@ impl Bookkeeper {
             work.run();
         };
         let thread = Some(thread::spawn("bookkeeper", STACK_BYTES, body)?);
-        let registrar = Registrar { records: registered, is_urgent, wake };
+        let registrar = Registrar { records: registered, unsaved: Arc::default(), is_urgent, wake };
         Ok(Self { registrar, stop: Some(stop), ended, thread })
     }
 
@@ -150,7 +167,12 @@ impl Bookkeeper {
         let _ = self.ended.recv_timeout(deadline.left());
         let Some(thread) = self.thread.take() else { return };
         if !matches!(self.ended.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected)) {
-            error!("The disk hangs; what was counted since the last save is lost");
+            let all = self.registrar.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+            let lost: Vec<String> = all.iter().filter_map(|unsaved| unsaved()).collect();
+            warn!(
+                "The disk hangs, and evertoken stops; what was not saved is lost{}",
+                listed(&lost)
+            );
             thread.detach();
         }
     }
@@ -179,7 +201,7 @@ impl Work {
         loop {
             select! {
                 recv(self.stopped) -> _ => {
-                    self.save_changed();
+                    self.save_changed(true);
                     return;
                 }
                 recv(self.woken) -> _ => {
@@ -191,7 +213,7 @@ impl Work {
                     }
                 }
                 recv(due) -> _ => {
-                    let is_well = self.save_changed();
+                    let is_well = self.save_changed(false);
                     (is_waiting, is_soon) = (!is_well, false);
                     due = if is_well { never() } else { (self.timer)(RETRY) };
                 }
@@ -199,8 +221,8 @@ impl Work {
         }
     }
 
-    /// Saves the changed records; true if none failed.
-    fn save_changed(&mut self) -> bool {
+    /// Saves the changed records, `for_good` if this is the last time; true if none failed.
+    fn save_changed(&mut self, for_good: bool) -> bool {
         self.records.extend(self.arrivals.try_iter());
         let records = &mut self.records;
         let mut looks = 0;
@@ -210,8 +232,9 @@ impl Work {
                 warn!("The disk hangs: usage and the like are not saved until it answers");
             }
         };
-        let save_all =
-            || records.iter_mut().filter_map(|one| one.save_if_changed().err()).count() == 0;
+        let save_all = || {
+            records.iter_mut().filter_map(|one| one.save_if_changed(for_good).err()).count() == 0
+        };
         let is_well = on_watched_thread("disk", STACK_BYTES, LOOK_EVERY, &mut tell, save_all);
         if looks >= HANGING_LOOKS {
             info!("The disk that hung has answered after {looks} s");
@@ -222,7 +245,7 @@ impl Work {
 }
 
 impl Record {
-    fn save_if_changed(&mut self) -> io::Result<()> {
+    fn save_if_changed(&mut self, for_good: bool) -> io::Result<()> {
         // Before the save, because a change during it is for the next one.
         if !self.reminder.is_changed.swap(false, Ordering::AcqRel) {
             return Ok(());
@@ -230,6 +253,14 @@ impl Record {
         let outcome = (self.save)();
         match &outcome {
             Ok(()) if self.has_failed => info!("The {} can be saved again", self.name),
+            Err(why) if for_good => {
+                let lost: Vec<String> = (self.unsaved)().into_iter().collect();
+                warn!(
+                    "The {} can't be saved ({why}), and evertoken stops; what was not saved is lost{}",
+                    self.name,
+                    listed(&lost)
+                );
+            }
             Err(why) if !self.has_failed => warn!(
                 "The {} can't be saved ({why}); it stays in memory, and the next try is in {} s",
                 self.name,
@@ -251,9 +282,13 @@ impl Record {
     }
 }
 
+/// `: 3 answers with 120 tokens`, or nothing.
+fn listed(lost: &[String]) -> String {
+    if lost.is_empty() { String::new() } else { format!(": {}", lost.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::sync::atomic::AtomicU32;
 
     use super::*;

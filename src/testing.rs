@@ -37,7 +37,9 @@ pub use crate::proxy::watchers::EVENT_STREAMS_MAX;
 pub use crate::record::{Mark, Saved, parse as parse_record};
 pub use crate::secret::Secret;
 pub use crate::shared::chain::{Held, SharedChain};
-pub use crate::shared::engine::{Engine, Line, Names, News, StoreEntry, StoreError, Written};
+pub use crate::shared::engine::{
+    Engine, Line, Names, News, StoreEntry, StoreError, Tally, Written,
+};
 pub use crate::shared::health::Health;
 pub use crate::shared::lease::GRACE_MS;
 pub use crate::supervisor::{Stage, Supervisor};

@@ -9,6 +9,7 @@ pub(crate) mod ledger;
 mod members;
 mod number;
 pub(crate) mod observer;
+mod run_name;
 mod scan;
 pub(crate) mod table;
 mod tokens;

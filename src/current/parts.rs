@@ -106,7 +106,7 @@ impl Parts {
         } else {
             let (clock, run) =
                 (self.environment.clock.clone(), random_name(&mut self.environment.rng));
-            let ledger = Arc::new(Ledger::open(&settings.state_dir, clock, run));
+            let ledger = Arc::new(Ledger::open(&settings.state_dir, clock, &run));
             Ledger::save_by(&ledger, &self.registrar);
             self.usage = Some(ledger);
         }

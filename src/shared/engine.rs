@@ -38,7 +38,8 @@ pub use news::News;
 use reply::EngineReply;
 pub use reply::StoreError;
 use scripts::{COUNT_REQUESTS, EXCHANGE, GIVE_REQUEST_BACK, PROBE, RELEASE, RENEW, TAKE, WRITE};
-pub(crate) use tallies::{Tallies, Tally};
+pub(crate) use tallies::Tallies;
+pub use tallies::Tally;
 
 /// The time for which an unwritten record is kept: 90 days. Every host has its own copy.
 const RECORD_KEPT_MS: u64 = 90 * 24 * 3_600_000;
@@ -174,7 +175,7 @@ impl Line {
 
     /// Writes the tally `own` of `host`, and reads those of all hosts under its name if the sum of their versions is
     /// not `known_sum`.
-    pub(crate) fn exchange(
+    pub fn exchange(
         &mut self,
         prefix: &str,
         host: &str,

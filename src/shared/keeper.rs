@@ -16,7 +16,7 @@ use crate::shared::chain::Held;
 use crate::shared::clocks::Offset;
 use crate::shared::engine::{Engine, Line, Names, News, StoreError, Subscription};
 use crate::shared::health::{Finder, Health, Use};
-use crate::shared::tallies::{Exchange, SharedParts};
+use crate::shared::tallies::{Exchange, SharedPart};
 use crate::thread::{self, Thread};
 
 /// A TLS handshake needs more stack than a forwarding worker has.
@@ -101,7 +101,7 @@ pub(crate) struct Keeper {
     /// The store's health, also for others who find it in trouble.
     pub health: Arc<Health>,
     /// The counts that are shared.
-    pub counts: SharedParts,
+    pub counts: SharedPart,
     members: Members,
     cooldowns: Sender<ToldCooldown>,
     // Closed before the thread is joined.
@@ -114,7 +114,7 @@ impl Keeper {
     pub(crate) fn start(store: &SharedStore, instance: String, clock: Clock) -> io::Result<Self> {
         let (stop, stopped) = bounded(0);
         let (cooldowns, told) = bounded(COOLDOWNS_MAX);
-        let (members, counts) = <(Members, SharedParts)>::default();
+        let (members, counts) = <(Members, SharedPart)>::default();
         let health = Arc::new(Health::new(store));
         let work = KeeperThread {
             store: store.clone(),
@@ -168,7 +168,7 @@ struct KeeperThread {
     instance: String,
     clock: Clock,
     members: Members,
-    counts: SharedParts,
+    counts: SharedPart,
     told: Receiver<ToldCooldown>,
     stopped: Receiver<()>,
     was_there: bool,
@@ -343,7 +343,10 @@ impl KeeperThread {
             return Ok(());
         }
         session.exchanged = Some(now);
-        session.exchange.run(&self.counts, &self.store.prefix, &mut session.line)
+        let Session { exchange, line, .. } = session;
+        exchange.run(&self.counts, &mut |writer, tally, known| {
+            line.exchange(&self.store.prefix, writer, tally, known)
+        })
     }
 
     /// Compares clocks, and checks that the server accepts writes. If it does not, the session continues, because

@@ -1,37 +1,41 @@
-//! Counts that several hosts share: each writes its own, whole, and reads those of the others.
+//! Counts that several hosts share: each run of the program writes its own, whole, reads those of the others, and writes
+//! what the store lacks of them. So all hosts agree in the end, whatever was lost on the way: by a store that lost its data,
+//! or with a host that was killed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::warn;
 
-use crate::shared::engine::{Line, StoreError, Tally};
+use crate::shared::engine::{StoreError, Tallies, Tally};
 
-/// Gives tallies, each with the name of its writer.
-pub(crate) type Own = Box<dyn Fn(bool) -> Vec<(String, Tally)> + Send + Sync>;
-/// Takes texts under a name: each writer and its text.
-pub(crate) type Take = Box<dyn Fn(&str, Vec<(String, String)>) + Send + Sync>;
+/// A tally, and the name of its writer.
+pub(crate) type HostTally = (String, Tally);
+/// Gives the tallies of this run.
+pub(crate) type Own = Box<dyn Fn(bool) -> Vec<HostTally> + Send + Sync>;
+/// Takes all texts under a name, each with its writer; returns the tallies of which more is known.
+pub(crate) type Take = Box<dyn Fn(&str, Vec<(String, String)>) -> Vec<HostTally> + Send + Sync>;
+/// Writes a tally to the store, and reads those of all hosts if the sum of their versions is not the given one.
+pub(crate) type Ask<'a> = dyn FnMut(&str, &Tally, u64) -> Result<Tallies, StoreError> + 'a;
 
 /// A part of the program whose counts are shared.
 pub(crate) struct SharedCounts {
-    /// The own counts, each with the name of its writer; all of them if the argument is true, else those that may have
-    /// changed.
+    /// The own tallies; all of them if the argument is true, else those that may have changed.
     pub own: Own,
     /// Takes the counts of all hosts.
     pub take: Take,
 }
 
-/// The registered parts. Cloning shares them.
+/// The part whose counts are shared, if there is one. Cloning shares it.
 #[derive(Clone, Default)]
-pub(crate) struct SharedParts(Arc<Mutex<Vec<Arc<SharedCounts>>>>);
+pub(crate) struct SharedPart(Arc<Mutex<Option<Arc<SharedCounts>>>>);
 
-impl SharedParts {
+impl SharedPart {
     /// Shares `counts` from now on, in the place of those that were shared before.
     pub(crate) fn set(&self, counts: Option<SharedCounts>) {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *parts = counts.into_iter().map(Arc::new).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = counts.map(Arc::new);
     }
 
-    fn all(&self) -> Vec<Arc<SharedCounts>> {
+    fn get(&self) -> Option<Arc<SharedCounts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -41,36 +45,37 @@ const ALL_EVERY: u32 = 600;
 
 /// One connection's knowledge: the sum of versions under each name.
 #[derive(Default)]
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     known: Vec<(String, u64)>,
-    count: u32,
+    /// The exchanges until all counts are exchanged.
+    left: u32,
+    /// The part at the last exchange: a new one has told nothing yet.
+    part: Option<Arc<SharedCounts>>,
     /// The server refused the script, and the log says so.
     is_refused: bool,
 }
 
 impl Exchange {
     /// Writes and reads everything that may have changed. A server whose user may not do that keeps all else working.
-    pub(super) fn run(
-        &mut self,
-        parts: &SharedParts,
-        prefix: &str,
-        line: &mut Line,
-    ) -> Result<(), StoreError> {
-        let all = self.count.is_multiple_of(ALL_EVERY);
-        self.count = self.count.wrapping_add(1);
-        for part in parts.all() {
-            match self.of_part(&part, all, prefix, line) {
-                Err(StoreError::Refused(why)) => {
-                    if !self.is_refused {
-                        warn!(
-                            "Usage is not shared with other hosts: the token store refuses it ({why})"
-                        );
-                    }
-                    self.is_refused = true;
-                }
-                outcome => outcome?,
-            }
+    pub(crate) fn run(&mut self, shared: &SharedPart, ask: &mut Ask<'_>) -> Result<(), StoreError> {
+        let Some(part) = shared.get() else { return Ok(()) };
+        let is_known = self.part.as_ref().is_some_and(|known| Arc::ptr_eq(known, &part));
+        if !is_known || self.left == 0 {
+            (self.known, self.left) = (Vec::new(), ALL_EVERY);
         }
+        match self.of_part(&part, self.left == ALL_EVERY, ask) {
+            Err(StoreError::Refused(why)) => {
+                if !self.is_refused {
+                    warn!(
+                        "Usage is not shared with other hosts: the token store refuses it ({why})"
+                    );
+                }
+                self.is_refused = true;
+            }
+            outcome => outcome?,
+        }
+        self.left -= 1;
+        self.part = Some(part);
         Ok(())
     }
 
@@ -78,20 +83,24 @@ impl Exchange {
         &mut self,
         part: &SharedCounts,
         all: bool,
-        prefix: &str,
-        line: &mut Line,
+        ask: &mut Ask<'_>,
     ) -> Result<(), StoreError> {
         for (writer, tally) in (part.own)(all) {
             let index = self.known.iter().position(|(name, _)| *name == tally.name);
-            let index = index.unwrap_or_else(|| {
-                self.known.push((tally.name.clone(), 0));
-                self.known.len() - 1
-            });
-            let tallies = line.exchange(prefix, &writer, &tally, self.known[index].1)?;
-            if let Some(texts) = tallies.texts {
-                (part.take)(&tally.name, texts);
+            let known = index.map_or(0, |index| self.known[index].1);
+            let told = ask(&writer, &tally, known)?;
+            // An empty store tells nothing, and lacks everything.
+            let texts = told.texts.or_else(|| (told.sum == 0).then(Vec::new));
+            for (writer, lacking) in
+                texts.map_or_else(Vec::new, |texts| (part.take)(&tally.name, texts))
+            {
+                ask(&writer, &lacking, told.sum)?;
             }
-            self.known[index].1 = tallies.sum;
+            // What this added is read at the next exchange, with what others add meanwhile.
+            match index {
+                Some(index) => self.known[index].1 = told.sum,
+                None => self.known.push((tally.name, told.sum)),
+            }
         }
         Ok(())
     }

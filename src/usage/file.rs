@@ -2,7 +2,8 @@
 //!
 //! A file has the counts of each run of the program, which only grow. So nothing is counted twice, whoever writes, and how
 //! often: two processes on one folder write under a lock, and each keeps what it finds of the other. The counts of
-//! hosts with the same token store are runs as well.
+//! hosts with the same token store are runs as well. A program that is started again and again has its earliest runs added
+//! up, so that a file does not grow without end.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -17,6 +18,7 @@ use crate::json;
 use crate::regular_file;
 use crate::token::state_file::write_whole;
 use crate::usage::day::Day;
+use crate::usage::run_name::{RunName, covers};
 use crate::usage::table::Table;
 
 /// The days for which counts are kept.
@@ -29,6 +31,12 @@ const FOLDER: &str = "usage";
 /// The largest file that is read.
 const FILE_MAX_BYTES: usize = 16 * 1024 * 1024;
 const VERSION: u64 = 1;
+/// The most runs of one host on a day that are kept apart, and the number of the newest ones that still are once there are
+/// more. Other hosts may know more of those than the host itself.
+const RUNS_MAX: usize = 64;
+const RUNS_KEPT: usize = 16;
+/// The beginning of the names of hosts' files.
+const HOST_START: &str = ".host-";
 const SUFFIX: &str = ".json";
 
 /// The content of a file.
@@ -42,11 +50,8 @@ struct Content {
 /// The counts of one run of the program, which only grow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunRows {
-    /// Its random name.
+    /// Its name, see [`RunName`].
     pub run: String,
-    /// It used this state folder. The others are those of hosts with the same token store.
-    #[serde(default)]
-    pub is_local: bool,
     pub rows: Table,
 }
 
@@ -66,11 +71,14 @@ impl DayRows {
 
     /// Takes over the counts of a run, unless more of them are known. True if they are new.
     pub(crate) fn take(&mut self, newer: &RunRows) -> bool {
+        if self.runs.iter().any(|known| covers(&known.run, &newer.run)) {
+            return false;
+        }
+        self.runs.retain(|known| !covers(&newer.run, &known.run));
         let Some(known) = self.runs.iter_mut().find(|known| known.run == newer.run) else {
             self.runs.push(newer.clone());
             return true;
         };
-        known.is_local |= newer.is_local;
         let is_new = newer.rows.requests() > known.rows.requests();
         if is_new {
             known.rows.clone_from(&newer.rows);
@@ -79,9 +87,44 @@ impl DayRows {
     }
 }
 
+impl DayRows {
+    /// Adds up the oldest runs of `host`, all of which have ended, if there are more than [`RUNS_MAX`].
+    pub(crate) fn add_up_runs_of(&mut self, host: &str) {
+        let start = |run: &RunRows| {
+            RunName::of(&run.run).filter(|name| name.host == host).map(|name| name.start_ms)
+        };
+        let mut starts: Vec<u64> = self.runs.iter().filter_map(start).collect();
+        if starts.len() <= RUNS_MAX {
+            return;
+        }
+        starts.sort_unstable();
+        let last = starts[starts.len() - 1 - RUNS_KEPT];
+        let mut rows = Table::default();
+        let earlier = self.runs.iter().filter(|run| start(run).is_some_and(|at| at <= last));
+        earlier.for_each(|run| rows.merge(&run.rows));
+        self.take(&RunRows { run: RunName::of_sum(host, last), rows });
+    }
+}
+
 /// The files of one state folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Files(PathBuf);
+
+/// A host: a state folder, and one process after another on it. The lock on its file shows that its process runs.
+#[derive(Debug)]
+pub(crate) struct Host {
+    /// Its random name.
+    pub name: String,
+    /// Its locked file. None before there is one, and in a file system without locks.
+    file: Option<File>,
+}
+
+impl Host {
+    /// True if no other process can run for this host.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.file.is_some()
+    }
+}
 
 impl Files {
     /// Those in `state_dir`.
@@ -161,6 +204,34 @@ impl Files {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
+    /// A host of this folder whose process has ended, or else a new one called `name`.
+    pub(crate) fn host(&self, name: &str) -> Host {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut hosts = names.filter_map(|own| own.strip_prefix(HOST_START).map(str::to_owned));
+        let ended = hosts.find_map(|name| {
+            let file = self.locked(&name, false)?;
+            Some(Host { name, file: Some(file) })
+        });
+        ended.unwrap_or_else(|| Host { name: name.to_owned(), file: None })
+    }
+
+    /// Makes the file of a new host, if the folder exists by now.
+    pub(crate) fn settle(&self, host: &mut Host) {
+        if host.file.is_none() && self.0.is_dir() {
+            host.file = self.locked(&host.name, true);
+        }
+    }
+
+    /// The locked file of the host called `name`; None if another process has the lock.
+    fn locked(&self, name: &str, is_new: bool) -> Option<File> {
+        let mut options = File::options();
+        options.write(true).create(is_new).truncate(false).mode(0o600);
+        let path = self.0.join(format!("{HOST_START}{name}"));
+        let file = regular_file::open_with(&mut options, &path).ok()?;
+        file.try_lock().is_ok().then_some(file)
+    }
+
     /// Waits for the lock, which ends with the returned value. None if this file system has no locks.
     fn lock(&self) -> io::Result<Option<File>> {
         let mut options = File::options();
@@ -197,7 +268,7 @@ mod tests {
     fn run(name: &str, requests: u64) -> RunRows {
         let mut rows = Table::default();
         rows.add("A", "m", "k", &Counts { requests, input: 5, ..Counts::default() });
-        RunRows { run: name.to_owned(), is_local: false, rows }
+        RunRows { run: name.to_owned(), rows }
     }
 
     fn at(text: &str) -> Timestamp {
@@ -231,11 +302,64 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::of(folder.path());
         let (now, day) = (RELEASED_AT, Day::of(RELEASED_AT));
-        let local = RunRows { is_local: true, ..run("c", 1) };
         files.merge(day, &[run("b", 5), run("c", 2)], now).unwrap();
-        let rows = files.merge(day, &[run("b", 4), local], now).unwrap();
+        let rows = files.merge(day, &[run("b", 4), run("c", 1)], now).unwrap();
         assert_eq!(rows.all().requests(), 7);
-        assert!(rows.runs.iter().all(|run| run.is_local == (run.run == "c")));
+    }
+
+    #[test]
+    fn a_file_grew_with_every_start() {
+        let name = |start: usize| format!("h-{start}-x");
+        let mut day = DayRows::default();
+        let mut late = DayRows::default();
+        for start in 0..RUNS_MAX {
+            day.take(&run(&name(start), 2));
+        }
+        day.take(&run("other-0-x", 1));
+        day.take(&run("of-an-earlier-version", 1));
+        day.add_up_runs_of("h");
+        assert_eq!(day.runs.len(), RUNS_MAX + 2, "so many are kept apart");
+        day.take(&run(&name(RUNS_MAX), 2));
+        let before = day.clone();
+        let apart = day.runs.clone();
+        day.add_up_runs_of("h");
+        assert_eq!(day.runs.len(), RUNS_KEPT + 1 + 2);
+        assert_eq!(day.all(), before.all());
+        // Others take the sum in the place of its runs, in whichever order they hear of both.
+        for run in apart.iter().chain(&day.runs) {
+            late.take(run);
+        }
+        assert_eq!((late.all(), late.runs.len()), (day.all(), day.runs.len()));
+        let mut late = DayRows::default();
+        for run in day.runs.iter().chain(&apart) {
+            late.take(run);
+        }
+        assert_eq!((late.all(), late.runs.len()), (day.all(), day.runs.len()));
+        // And so on, for as long as it is started again and again.
+        for start in 1..10 * RUNS_MAX {
+            day.take(&run(&name(RUNS_MAX + start), 1));
+            day.add_up_runs_of("h");
+            assert!(day.runs.len() <= RUNS_MAX + 2);
+        }
+        assert_eq!(day.all().requests(), before.all().requests() + 10 * RUNS_MAX as u64 - 1);
+    }
+
+    #[test]
+    fn a_host_is_taken_over_once_its_process_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::of(folder.path());
+        let mut host = files.host("a");
+        files.settle(&mut host);
+        assert!(!host.is_ours() && !files.0.exists(), "nothing is written before the first save");
+        files.make_folder().unwrap();
+        files.settle(&mut host);
+        assert!(host.is_ours());
+        let mut beside = files.host("b");
+        files.settle(&mut beside);
+        assert!(beside.is_ours() && beside.name == "b", "the other process runs");
+        drop(host);
+        assert_eq!(files.host("c").name, "a");
+        assert_eq!(files.days().unwrap(), []);
     }
 
     #[test]

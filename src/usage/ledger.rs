@@ -11,10 +11,11 @@ use crate::bookkeeper::{Registrar, Reminder};
 use crate::clock::{Clock, Timestamp};
 use crate::json;
 use crate::shared::engine::Tally;
-use crate::shared::tallies::SharedCounts;
+use crate::shared::tallies::{HostTally, SharedCounts};
 use crate::usage::day::Day;
-use crate::usage::file::{DayRows, Files, RunRows};
+use crate::usage::file::{DayRows, Files, Host, RunRows};
 use crate::usage::observer::{Inflating, Observed, reports_tokens};
+use crate::usage::run_name::RunName;
 use crate::usage::scan::Finding;
 use crate::usage::table::{Counts, Table};
 
@@ -81,6 +82,8 @@ struct DayCounts {
     own: Table,
     /// Something is not yet in the file.
     is_changed: bool,
+    /// The sum of the own ones that are in the file.
+    saved: Counts,
 }
 
 impl DayCounts {
@@ -105,6 +108,8 @@ pub struct Ledger {
     state: Mutex<State>,
     /// The name of this run among all, on this host and others.
     run: String,
+    /// The host that this process is.
+    host: Mutex<Host>,
     /// Set once the bookkeeper knows of it.
     reminder: OnceLock<Reminder>,
     /// Counts the answers that are inflated.
@@ -113,14 +118,34 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger that continues the files in `state_dir`, for a `run` with a random name.
-    pub(crate) fn open(state_dir: &Path, clock: Clock, run: String) -> Self {
+    /// A ledger that continues the files in `state_dir`, for a run with a `random` name.
+    pub(crate) fn open(state_dir: &Path, clock: Clock, random: &str) -> Self {
         let files = Files::of(state_dir);
+        let host = files.host(random);
         let state = State { files, days: BTreeMap::new(), of_keys: (None, Vec::new()) };
         let (state, inflating) = (Mutex::new(state), Inflating::default());
-        let ledger = Self { state, run, reminder: OnceLock::new(), inflating, clock };
+        let run = String::new();
+        let (reminder, host) = (OnceLock::new(), Mutex::new(host));
+        let mut ledger = Self { state, run, host, reminder, inflating, clock };
         ledger.load();
+        ledger.run = ledger.name_of_run(random);
         ledger
+    }
+
+    /// The name of this run. It begins after all runs of this host that are known, whatever the clock shows.
+    fn name_of_run(&self, random: &str) -> String {
+        let host = self.host();
+        let state = self.state();
+        let runs = state.days.values().flat_map(|day| &day.others.runs);
+        let names = runs.filter_map(|run| RunName::of(&run.run));
+        let known = names.filter(|name| name.host == host.name).map(|name| name.start_ms).max();
+        let now = u64::try_from(self.clock.wall().as_millis()).unwrap_or(0);
+        let start = known.map_or(now, |known| now.max(known.saturating_add(1)));
+        format!("{}-{start}-{random}", host.name)
+    }
+
+    fn host(&self) -> MutexGuard<'_, Host> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -130,11 +155,10 @@ impl Ledger {
 
     /// Saves with `registrar` from now on; `itself` is this ledger.
     pub(crate) fn save_by(itself: &Arc<Self>, registrar: &Registrar) {
-        let ledger = Arc::downgrade(itself);
-        let reminder = registrar.add(RECORD, move || match ledger.upgrade() {
-            Some(ledger) => ledger.save(),
-            None => Ok(()),
-        });
+        let (ledger, other) = (Arc::downgrade(itself), Arc::downgrade(itself));
+        let save = move || ledger.upgrade().map_or(Ok(()), |ledger| ledger.save());
+        let unsaved = move || other.upgrade()?.unsaved();
+        let reminder = registrar.add_counted(RECORD, save, unsaved);
         let _ = itself.reminder.set(reminder);
     }
 
@@ -149,6 +173,7 @@ impl Ledger {
         for day in state.days.values_mut() {
             day.others = DayRows::default();
             day.is_changed = !day.own.is_empty();
+            day.saved = Counts::default();
         }
         drop(state);
         self.load();
@@ -235,32 +260,38 @@ impl Ledger {
         run
     }
 
-    /// The counts of this run for other hosts, by the name of the run: of the days that may have changed, or of `all`
-    /// that are shown, and then also those of earlier runs here, because the token store may have lost its data.
-    fn shared(&self, all: bool) -> Vec<(String, Tally)> {
+    /// The counts of this run for other hosts: of the days that may have changed, or of `all` that are shown.
+    fn shared(&self, all: bool) -> Vec<HostTally> {
         let today = Day::of(self.clock.wall());
         let state = self.state();
-        let mut tallies = Vec::new();
         // Yesterday's last answers end today.
-        for day in (0..if all { SHOWN_DAYS } else { 2 }).map(|days| today.earlier(days)) {
-            let none = DayCounts::default();
-            let counts = state.days.get(&day).unwrap_or(&none);
-            tallies.push((self.run.clone(), tally(day, &counts.own)));
-            for run in counts.others.runs.iter().filter(|run| all && run.is_local) {
-                tallies.push((run.run.clone(), tally(day, &run.rows)));
-            }
-        }
-        tallies
+        let days = (0..if all { SHOWN_DAYS } else { 2 }).map(|days| today.earlier(days));
+        let none = Table::default();
+        let own = |day| state.days.get(&day).map_or(&none, |counts| &counts.own);
+        days.map(|day| (self.run.clone(), tally(day, own(day)))).collect()
     }
 
-    /// Takes the counts of all hosts.
-    fn take(&self, name: &str, texts: Vec<(String, String)>) {
-        let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return };
+    /// Takes the counts of all hosts; returns those that the token store lacks, because it lost them, or because the
+    /// host that counted them was killed before it could tell.
+    fn take(&self, name: &str, texts: Vec<(String, String)>) -> Vec<HostTally> {
+        let Some(day) = name.strip_prefix(SUBJECT).and_then(Day::parse) else { return Vec::new() };
         let runs = texts.into_iter().filter_map(|(run, text)| {
             let rows = json::read(text.as_bytes()).ok()?;
-            Some(RunRows { run, is_local: false, rows })
+            Some(RunRows { run, rows })
         });
-        self.learn(day, &runs.collect::<Vec<_>>(), true);
+        let told: Vec<_> = runs.collect();
+        self.learn(day, &told, true);
+        let state = self.state();
+        let known = state.days.get(&day).map_or(&[][..], |counts| &counts.others.runs);
+        let is_lacking = |known: &&RunRows| {
+            let told = told.iter().find(|told| told.run == known.run);
+            told.is_none_or(|told| told.rows.requests() < known.rows.requests())
+        };
+        known
+            .iter()
+            .filter(is_lacking)
+            .map(|run| (run.run.clone(), tally(day, &run.rows)))
+            .collect()
     }
 
     /// The counts for hosts with a common token store.
@@ -272,35 +303,62 @@ impl Ledger {
         }
     }
 
+    /// How much a stop would lose now: `3 answers with 120 tokens`.
+    fn unsaved(&self) -> Option<String> {
+        let (mut answers, mut tokens) = (0_u64, 0_u64);
+        for day in self.state().days.values() {
+            let own = day.own.sum(|_| true);
+            answers += own.requests.saturating_sub(day.saved.requests);
+            tokens = tokens.saturating_add(own.tokens().saturating_sub(day.saved.tokens()));
+        }
+        let unit = if answers == 1 { "answer" } else { "answers" };
+        (answers > 0).then(|| format!("{answers} {unit} with {tokens} tokens"))
+    }
+
     fn remind(&self) {
         if let Some(reminder) = self.reminder.get() {
             reminder.changed();
         }
     }
 
+    /// The name of this host, unless another process may run for it.
+    fn host_to_add_up(&self) -> Option<String> {
+        let files = self.state().files.clone();
+        let mut host = self.host();
+        files.settle(&mut host);
+        host.is_ours().then(|| host.name.clone())
+    }
+
     /// Writes what was counted since the last save. Only the bookkeeper calls it.
     fn save(&self) -> io::Result<()> {
         let now = self.clock.wall();
+        let host = self.host_to_add_up();
         let (files, days) = {
             let mut state = self.state();
             let changed = state.days.iter_mut().filter(|(_, counts)| counts.is_changed);
-            let days: Vec<(Day, Vec<RunRows>)> = changed
+            let days: Vec<(Day, Vec<RunRows>, Counts)> = changed
                 .map(|(day, counts)| {
                     counts.is_changed = false;
+                    if let Some(host) = &host {
+                        counts.others.add_up_runs_of(host);
+                    }
                     let mut runs = counts.others.runs.clone();
                     if !counts.own.is_empty() {
                         let (run, rows) = (self.run.clone(), counts.own.clone());
-                        runs.push(RunRows { run, is_local: true, rows });
+                        runs.push(RunRows { run, rows });
                     }
-                    (*day, runs)
+                    (*day, runs, counts.own.sum(|_| true))
                 })
                 .collect();
             (state.files.clone(), days)
         };
         let mut outcome = Ok(());
-        for (day, runs) in days {
+        for (day, runs, saved) in days {
             match files.merge(day, &runs, now) {
-                Ok(known) if self.state().files == files => self.learn(day, &known.runs, false),
+                Ok(known) if self.state().files == files => {
+                    self.state().days.entry(day).or_default().saved = saved;
+                    self.learn(day, &known.runs, false);
+                }
                 Ok(_) => {}
                 Err(error) => {
                     self.state().days.entry(day).or_default().is_changed = true;
@@ -354,5 +412,7 @@ impl State {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

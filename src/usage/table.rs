@@ -133,7 +133,6 @@ impl Table {
         self.rows.iter().map(|row| row.counts.requests).sum()
     }
 
-    #[cfg(test)]
     /// The sum of all rows for which `is_wanted` holds.
     pub(crate) fn sum(&self, is_wanted: impl Fn(&Row) -> bool) -> Counts {
         let mut sum = Counts::default();

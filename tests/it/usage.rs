@@ -272,6 +272,33 @@ fn usage_that_can_t_be_saved_is_said_and_the_process_ends_well() {
     assert_eq!(binary.code(), Some(0));
     let line = binary.wait_for("The usage can't be saved (");
     assert!(line.contains("[WARN]"), "{line}");
+    let lost = "and evertoken stops; what was not saved is lost: 1 answer with 33 tokens";
+    assert!(line.ends_with(lost), "how much was lost was not said: {line}");
+}
+
+/// Another process that never lets go of the lock is as a disk that never answers.
+#[test]
+fn a_disk_that_hung_at_the_stop_swallowed_counts_without_saying_how_many() {
+    let peer = provider();
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "settings: {{port: 0, state_dir: state, shutdown_grace: 1}}\nproviders:\n  - {{name: P, type: generic, base_url: \
+         '{}', auth_type: none}}\n",
+        peer.url()
+    );
+    std::fs::write(folder.path().join("providers.yaml"), config).unwrap();
+    std::fs::create_dir_all(folder.path().join("state/usage")).unwrap();
+    let lock = std::fs::File::create(folder.path().join("state/usage/.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut binary = Binary::start(folder.path(), &["run"], &[]);
+    for _ in 0..2 {
+        assert_eq!(ask(binary.address(), post("/v1/messages", "{}")).status, 200);
+    }
+    binary.signal(Signal::TERM);
+    assert_eq!(binary.code(), Some(0));
+    let line = binary.wait_for("The disk hangs, and evertoken stops");
+    assert!(line.contains("[WARN]"), "{line}");
+    assert!(line.ends_with("; what was not saved is lost: 2 answers with 66 tokens"), "{line}");
 }
 
 /// A folder with a configuration and the usage of two days.

@@ -115,14 +115,34 @@ return 1
 /// each host with its text if the sum is another one.
 ///
 /// A version grows with what is counted, so a write that is repeated after a lost connection changes nothing, and a
-/// server that has lost its data gets the text again.
+/// server that has lost its data gets the text again. A host called `<name>-<number>-sum` takes the place of those with
+/// this name and at most this number.
 pub(super) const EXCHANGE: &str = "
 local hosts = redis.call('HGET', KEYS[1], 'hosts') or ''
 local sum = redis.call('HGET', KEYS[1], 'sum') or '0'
 local known = tonumber(redis.call('HGET', KEYS[1], 'version:' .. ARGV[1]) or '0')
-if tonumber(ARGV[2]) > known then
+local function in_sum(host, of)
+  local name, number = string.match(of, '^(.*)%-(%d+)%-sum$')
+  local own, at = string.match(host, '^(.*)%-(%d+)%-[^-]*$')
+  return name ~= nil and own == name and host ~= of and tonumber(at) <= tonumber(number)
+end
+local is_news = tonumber(ARGV[2]) > known
+for host in string.gmatch(is_news and hosts or '', '%S+') do
+  is_news = is_news and not in_sum(ARGV[1], host)
+end
+if is_news then
+  local left, gone = '', known
+  for host in string.gmatch(hosts, '%S+') do
+    if in_sum(host, ARGV[1]) then
+      gone = gone + tonumber(redis.call('HGET', KEYS[1], 'version:' .. host) or '0')
+      redis.call('HDEL', KEYS[1], 'version:' .. host, 'text:' .. host)
+    else
+      left = left .. ' ' .. host
+    end
+  end
+  hosts = left
   if known == 0 then hosts = hosts .. ' ' .. ARGV[1] end
-  sum = string.format('%.0f', tonumber(sum) - known + tonumber(ARGV[2]))
+  sum = string.format('%.0f', tonumber(sum) - gone + tonumber(ARGV[2]))
   redis.call('HSET', KEYS[1], 'version:' .. ARGV[1], ARGV[2], 'text:' .. ARGV[1], ARGV[3])
   redis.call('HSET', KEYS[1], 'hosts', hosts, 'sum', sum)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])

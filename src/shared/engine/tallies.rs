@@ -4,7 +4,7 @@ use crate::shared::engine::reply::{EngineReply, StoreError};
 
 /// One host's text under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// The name, the same on all hosts.
     pub name: String,
     /// Grows with every change; 0 writes nothing.
@@ -17,7 +17,7 @@ pub(crate) struct Tally {
 
 /// The texts of all hosts under one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tallies {
+pub struct Tallies {
     /// The sum of all versions.
     pub sum: u64,
     /// The host and its text; None if nothing changed.

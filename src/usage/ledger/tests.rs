@@ -10,27 +10,27 @@ use crate::usage::tokens::Tokens;
 static COUNT: AtomicI64 = AtomicI64::new(0);
 
 /// A ledger in `folder` whose clock shows `now`.
-fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
+pub(super) fn ledger(folder: &Path, now: &Arc<AtomicI64>) -> Arc<Ledger> {
     let now = now.clone();
     let clock = Clock::from_fn(move || Moment {
         wall: Timestamp::from_millis(now.load(Ordering::SeqCst)),
         steady_ms: 0,
     });
     let run = COUNT.fetch_add(1, Ordering::SeqCst).to_string();
-    Arc::new(Ledger::open(folder, clock, run))
+    Arc::new(Ledger::open(folder, clock, &run))
 }
 
-fn at(text: &str) -> Arc<AtomicI64> {
+pub(super) fn at(text: &str) -> Arc<AtomicI64> {
     let time = Timestamp::parse_rfc3339(text).unwrap();
     Arc::new(AtomicI64::new(time.as_millis()))
 }
 
-fn read(input: u64) -> Observed {
+pub(super) fn read(input: u64) -> Observed {
     let tokens = Some(Tokens { input, output: 1, ..Tokens::default() });
     Observed::Read(Finding { tokens, model: Some("m".to_owned()) })
 }
 
-fn answered<'a>(key: Option<&'a str>, path: &'a str) -> Answered<'a> {
+pub(super) fn answered<'a>(key: Option<&'a str>, path: &'a str) -> Answered<'a> {
     Answered { provider: "P", key, asked_model: None, method: "POST", path, is_whole: true }
 }
 
@@ -83,22 +83,29 @@ fn what_can_t_be_saved_is_neither_lost_nor_counted_twice() {
 }
 
 /// A token store: the text of each run under each name, with its version.
-type Store = BTreeMap<(String, String), (u64, String)>;
+type Store = BTreeMap<String, BTreeMap<String, (u64, String)>>;
 
 /// Lets the ledgers write to the store and read from it.
 fn exchange(ledgers: &[&Arc<Ledger>], store: &mut Store, all: bool) {
     for ledger in ledgers {
         for (run, tally) in ledger.shared(all) {
-            let known = store.entry((tally.name, run)).or_default();
-            if tally.version > known.0 {
-                *known = (tally.version, tally.text);
-            }
+            write(store, run, tally);
         }
     }
     for ledger in ledgers {
-        for ((name, run), (_, text)) in store.iter() {
-            ledger.take(name, vec![(run.clone(), text.clone())]);
+        for name in store.keys().cloned().collect::<Vec<_>>() {
+            let texts = store[&name].iter().map(|(run, (_, text))| (run.clone(), text.clone()));
+            for (run, tally) in ledger.take(&name, texts.collect()) {
+                write(store, run, tally);
+            }
         }
+    }
+}
+
+fn write(store: &mut Store, run: String, tally: Tally) {
+    let known = store.entry(tally.name).or_default().entry(run).or_default();
+    if tally.version > known.0 {
+        *known = (tally.version, tally.text);
     }
 }
 
@@ -124,10 +131,10 @@ fn hosts_see_the_sum_of_all_and_keep_it() {
     one.save().unwrap();
     let again = ledger(folder.path(), &now);
     assert_eq!(again.tokens_today("ci"), 120);
-    // A store that lost its data gets those of earlier runs again.
+    // A store that lost its data gets those of earlier runs again, and those of other hosts too.
     let (late, mut store) = (ledger(tempfile::tempdir().unwrap().path(), &now), Store::new());
     exchange(&[&again, &late], &mut store, true);
-    assert_eq!(late.tokens_today("ci"), 10, "the other host's run is not this one's to tell");
+    assert_eq!(late.tokens_today("ci"), 120);
     exchange(&[&again, &two, &late], &mut store, true);
     assert_eq!((late.tokens_today("ci"), again.tokens_today("ci")), (120, 120));
     for text in ["[]", "nonsense"] {

@@ -14,6 +14,7 @@ use evertoken::testing::Mark;
 use evertoken::testing::Secret;
 use evertoken::testing::StoreAddress;
 use evertoken::testing::Supervisor;
+use evertoken::testing::Tally;
 use evertoken::testing::TokenStore;
 use evertoken::testing::groups;
 use evertoken::testing::{Config, Setup};
@@ -184,6 +185,37 @@ fn the_scripts_do_what_the_model_does() {
 
 /// Seen in the simulation: a holder was halted until its lease had run out, another host took the lease, saw the
 /// marker and gave it back, and the answer to the refresh was refused for its number: the chain was lost.
+#[test]
+fn the_sum_of_a_host_takes_the_place_of_its_runs_in_the_store() {
+    let server = Server::start(&["--port", "0"]);
+    let mut line = Line::open(&store(&server.url(), None)).unwrap();
+    let mut write = |writer: &str, version, known| {
+        let text = format!("{writer} at {version}");
+        let tally = Tally { name: "day".into(), version, text, kept_ms: 60_000 };
+        let told = line.exchange("test:", writer, &tally, known).unwrap();
+        let texts = told.texts.map(|texts| {
+            let mut texts: Vec<_> = texts.into_iter().map(|(_, text)| text).collect();
+            texts.sort();
+            texts.join(", ")
+        });
+        (told.sum, texts)
+    };
+    let told = |sum, texts: &str| (sum, Some(texts.to_owned()));
+    assert_eq!(write("a-1-x", 0, 0), (0, None));
+    assert_eq!(write("a-1-x", 2, 0), told(2, "a-1-x at 2"));
+    assert_eq!(write("a-2-y", 3, 5), (5, None), "the sum is known");
+    assert_eq!(write("a-2-y", 1, 5), (5, None), "an older text changes nothing");
+    assert_eq!(write("aa-1-x", 7, 0), told(12, "a-1-x at 2, a-2-y at 3, aa-1-x at 7"));
+    assert_eq!(write("a-3-z", 1, 13), (13, None));
+    assert_eq!(write("a-2-sum", 6, 0), told(14, "a-2-sum at 6, a-3-z at 1, aa-1-x at 7"));
+    // One that comes late changes nothing.
+    assert_eq!(write("a-1-x", 9, 14), (14, None));
+    assert_eq!(write("a-1-sum", 9, 14), (14, None));
+    assert_eq!(write("a-3-z", 2, 15), (15, None));
+    assert_eq!(write("a-3-sum", 8, 0), told(15, "a-3-sum at 8, aa-1-x at 7"));
+    assert_eq!(write("a-3-sum", 0, 15), (15, None), "an empty text reads only");
+}
+
 #[test]
 fn an_answer_is_not_lost_for_a_lease_that_another_took_and_gave_back() {
     let server = Server::start(&["--port", "0"]);
