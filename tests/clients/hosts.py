@@ -21,7 +21,7 @@ import time
 
 import anthropic
 
-from world import CLIENTS, HOSTS, LIFETIME_SECONDS, PATIENCE_SECONDS, Clients, World, until
+from world import CLIENTS, DAILY_KEY, DAILY_TOKENS, HOSTS, LIFETIME_SECONDS, PATIENCE_SECONDS, Clients, World, until
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 3
 SEED = int(os.environ.get("EVERTOKEN_SEED", "7"))
@@ -344,29 +344,70 @@ def check_resting_model(world):
     print("cooldown: one host was refused a model, it rests on all")
 
 
-def check_usage(world):
-    """What each host counts from now on is shown on all of them."""
-    counts = lambda host: [host.status()["usage"]["today"][name] for name in ("requests", "input", "output")]
-    on_all = lambda: [counts(host) for host in world.hosts]
-    before, unchanged_since = on_all(), time.monotonic()
+def counted(world):
+    """The requests and the tokens of today that each host shows."""
+    shown = lambda host: [host.status()["usage"]["today"][name] for name in ("requests", "input", "output")]
+    return [shown(host) for host in world.hosts]
 
-    def are_shared():
+
+def same_on_all(world):
+    """The counts, once all hosts show the same and these stand still: hosts share their counts once a second."""
+    before, unchanged_since = None, 0
+
+    def stand_still():
         nonlocal before, unchanged_since
-        now = on_all()
+        now = counted(world)
         if now != before:
             before, unchanged_since = now, time.monotonic()
-        # Hosts share their counts once a second.
-        return time.monotonic() - unchanged_since > 3
+        return now.count(now[0]) == HOSTS and time.monotonic() - unchanged_since > 2.5 and now[0]
 
-    until("counts that no longer change", are_shared)
+    return until("the same counts on all hosts", stand_still)
+
+
+def check_usage(world):
+    """Whatever was killed, halted and cut before, all hosts show the same counts, and go on from there."""
+    before = same_on_all(world)
+    answered = world.issuer.stats()["requests"]
+    assert 0 < before[0] <= answered, f"{before[0]} answers are counted, of {answered}"
     requests, read, said = 0, 0, 0
     for host in world.hosts:
         claude = anthropic.Anthropic(base_url=host.url, api_key="none", max_retries=0)
         answer = claude.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "one two"}])
         requests, read, said = requests + 1, read + answer.usage.input_tokens, said + answer.usage.output_tokens
-    wanted = [[old + new for old, new in zip(one, [requests, read, said])] for one in before]
-    until("the sum on all hosts", lambda: on_all() == wanted)
-    print(f"usage: {requests} more answers are counted on all hosts")
+    wanted = [old + new for old, new in zip(before, [requests, read, said])]
+    until("the sum on all hosts", lambda: counted(world) == [wanted] * HOSTS)
+    print(f"usage: all hosts show {before[0]} answers, of {answered} that the provider gave, and {requests} more")
+
+
+def check_tokens_per_day(world):
+    """A key's tokens of a day are those of all hosts."""
+    served, answers, before = 0, 0, same_on_all(world)[0]
+
+    def ask(host):
+        nonlocal served, answers
+        claude = anthropic.Anthropic(base_url=host.url, api_key=DAILY_KEY, max_retries=0)
+        try:
+            answer = claude.messages.create(model="m", max_tokens=8, messages=[{"role": "user", "content": "x"}])
+        except anthropic.RateLimitError as error:
+            assert error.response.headers["x-evertoken-error"] == "key_limit", error
+            return False
+        served, answers = served + answer.usage.input_tokens + answer.usage.output_tokens, answers + 1
+        return True
+
+    def share():
+        until("the tokens on all hosts", lambda: [one[0] for one in counted(world)] == [before + answers] * HOSTS)
+
+    # At once as far as 9 of 10, then so slowly that each host knows of all others.
+    while served < DAILY_TOKENS * 0.9:
+        assert all([ask(host) for host in world.hosts]), served
+    share()
+    while any([ask(host) for host in world.hosts]):
+        share()
+    assert DAILY_TOKENS <= served <= DAILY_TOKENS * 1.05, served
+    world.hosts[1].kill()
+    world.hosts[1].start()
+    until("the limit after a restart", lambda: not ask(world.hosts[1]))
+    print(f"tokens_per_day: {served} of {DAILY_TOKENS} over {HOSTS} hosts")
 
 
 def check_quota(world):
@@ -398,6 +439,7 @@ def main():
         check_cooldown,
         check_resting_model,
         check_usage,
+        check_tokens_per_day,
         check_quota,
     )
     with tempfile.TemporaryDirectory() as folder:

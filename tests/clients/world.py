@@ -37,8 +37,15 @@ settings:
   shutdown_grace: 5
   token_store: "{store}"
   token_store_key_env: TEST_STORE_KEY
+  auth:
+    enabled: true
+    keys:
+      - {{ name: all, key_env: ALL_KEY }}
+      - {{ name: daily, key_env: DAILY_KEY, tokens_per_day: {daily} }}
 providers:
 """
+# What the clients send as their API key, and a key for so many tokens a day.
+ALL_KEY, DAILY_KEY, DAILY_TOKENS = "none", "daily", 400
 # Says to the provider which host it is; to the issuer all are one client.
 NAMED = """    headers: {{ x-host: {name} }}
 """
@@ -174,7 +181,8 @@ class Host:
         self.proxy.process.send_signal(which)
 
     def status(self):
-        with urllib.request.urlopen(f"{self.url}/-/status", timeout=PATIENCE_SECONDS) as answer:
+        asked = urllib.request.Request(f"{self.url}/-/status", headers={"x-api-key": ALL_KEY})
+        with urllib.request.urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
             return json.load(answer)
 
     def provider(self):
@@ -312,13 +320,15 @@ class World:
         engine_folder = folder / "engine"
         engine_folder.mkdir()
         self.engine = Engine(engine_folder, self.network)
-        self.env = env = drive.variables(TOKEN_A=self.issuer.login(), TEST_STORE_KEY="k" * 32, RUST_LOG="evertoken=info")
+        self.env = env = drive.variables(
+            TOKEN_A=self.issuer.login(), TEST_STORE_KEY="k" * 32, RUST_LOG="evertoken=info", ALL_KEY=ALL_KEY, DAILY_KEY=DAILY_KEY
+        )
         for index, store in enumerate(self.engine.urls()):
             own = folder / f"host{index}"
             own.mkdir()
             provider = drive.PROVIDER.format(name="A", kind="anthropic", url=self.issuer.url, variable="TOKEN_A")
             named = provider.rstrip() + "\n" + NAMED.format(name=f"host{index}")
-            (own / "providers.yaml").write_text(SETTINGS.format(folder=own, store=store) + named)
+            (own / "providers.yaml").write_text(SETTINGS.format(folder=own, store=store, daily=DAILY_TOKENS) + named)
             self.hosts.append(Host(index, own, env))
         self.haproxy = HAProxy(folder, self.hosts)
 
