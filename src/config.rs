@@ -23,6 +23,7 @@ mod listen;
 mod listen_host;
 mod loopback;
 mod missing;
+mod nfc;
 pub(crate) mod no_proxy;
 pub(crate) mod problem;
 pub(crate) mod raw;
@@ -71,9 +72,9 @@ pub struct Config {
 
 /// The provider with the name or slug `wanted`, preferably an enabled one.
 pub(crate) fn find_provider(providers: &[ProviderConfig], wanted: &str) -> Option<usize> {
-    let wanted = slug::composed(wanted);
+    let wanted = nfc::composed(wanted);
     let is_meant = |provider: &&ProviderConfig| {
-        slug::composed(&provider.name) == wanted || provider.slug == wanted
+        nfc::composed(&provider.name) == wanted || provider.slug == wanted
     };
     let enabled = providers.iter().position(|one| one.enabled && is_meant(&one));
     enabled.or_else(|| providers.iter().position(|one| is_meant(&one)))

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
+
+use super::nfc::composed;
 
 /// The longest slug. State files are named after it, and a file name may have 255 bytes: the name of a file that was
 /// set aside has 38 more than the slug.
@@ -59,11 +60,6 @@ pub(crate) fn problem(slug: &str) -> Option<String> {
     (lower != slug).then(|| format!("it must be in lower case: '{lower}'"))
 }
 
-/// `text` in Unicode's composed form.
-pub(crate) fn composed(text: &str) -> Cow<'_, str> {
-    if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
-}
-
 /// The slug in a segment of a path, which may be percent-encoded; None if the segment is not text.
 pub(crate) fn of_segment(segment: &str) -> Option<Cow<'_, str>> {
     if !segment.contains('%') {
@@ -84,6 +80,8 @@ fn ends_in_word(slug: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use unicode_normalization::UnicodeNormalization;
+
     use super::*;
 
     #[test]

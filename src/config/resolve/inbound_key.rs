@@ -6,7 +6,7 @@ use crate::config::inbound_key::{
 use crate::config::raw::{Section, nearest};
 use crate::config::resolve::pattern::OtherWildcard;
 use crate::config::resolve::sources::Sources;
-use crate::config::{ProviderConfig, slug};
+use crate::config::{ProviderConfig, nfc};
 use crate::secret::Secret;
 use crate::visible::is_unseen;
 
@@ -142,7 +142,7 @@ fn read_providers(section: &Section<'_>) -> Option<Vec<String>> {
         return None;
     }
     let written = section.texts("providers");
-    let mut slugs: Vec<_> = written.iter().map(|one| slug::composed(one).into_owned()).collect();
+    let mut slugs: Vec<_> = written.iter().map(|one| nfc::composed(one).into_owned()).collect();
     slugs.sort();
     slugs.dedup();
     Some(slugs)
@@ -263,7 +263,7 @@ pub(super) fn check_providers(root: &Section<'_>, providers: &[ProviderConfig]) 
     let sections = sections(&root.section("settings").section("auth"));
     for section in sections.iter().flatten().filter(|one| one.is_filled_list("providers")) {
         for (index, written) in section.texts("providers").iter().enumerate() {
-            let wanted = slug::composed(written);
+            let wanted = nfc::composed(written);
             if providers.iter().all(|one| one.slug != wanted) {
                 let hint = hint(written, providers);
                 let message = format!("there is no provider with the slug '{written}'{hint}");

@@ -9,7 +9,7 @@ use crate::config::resolve::{client_certificate, egress, request_fields};
 use crate::config::url::{self, split_url};
 use crate::config::{
     AuthType, Credential, Egress, FileFormat, Missing, ProviderConfig, ProviderKind,
-    SelectionStrategy, Settings, WatchedFile, base_url, slug,
+    SelectionStrategy, Settings, WatchedFile, base_url, nfc, slug,
 };
 use crate::secret::Secret;
 
@@ -117,7 +117,7 @@ fn read_slug(section: &Section<'_>, name: &str) -> String {
         }
         return made;
     };
-    let written = slug::composed(&written).into_owned();
+    let written = nfc::composed(&written).into_owned();
     if let Some(why) = slug::problem(&written) {
         section.error("slug", format!("'slug' can't be '{written}': {why}"));
     }
