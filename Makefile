@@ -10,7 +10,7 @@ OPTIONS ?= --write
 BINARY ?= target/release/evertoken
 SOURCES := $(shell find src manual/src -name '*.rs') Cargo.toml Cargo.lock manual/Cargo.toml providers.yaml.example
 
-.PHONY: help run build static test check deny test-clients test-hosts test-install hostile soak bench bench-check bench-record install \
+.PHONY: help run build static test check deny test-clients test-hosts test-install hostile soak order bench bench-check bench-record install \
     uninstall clean
 
 help: ## print this
@@ -34,7 +34,7 @@ target/release/evertoken target/release/manual: $(SOURCES)
 	$(CARGO) build --release --locked --package evertoken --package manual --bins
 	@touch target/release/evertoken target/release/manual
 
-target/static/evertoken: $(SOURCES)
+target/static/evertoken: $(SOURCES) contrib/build-static contrib/static.ld contrib/static.order
 	CARGO="$(CARGO)" contrib/build-static
 
 target/manual: target/release/manual
@@ -91,6 +91,9 @@ hostile: ## floods, disks, clocks and browsers (needs root, strace, faketime, ch
 soak: ## an hour of traffic, faults and kills (SECONDS=3600), then a report
 	$(CARGO) build --release --locked --workspace --bins
 	tests/clients/run soak.py $(SECONDS)
+
+order: ## writes contrib/static.order anew, for less memory of the static program at rest (needs valgrind)
+	CARGO="$(CARGO)" contrib/order-static
 
 bench: static ## evertoken beside nginx, HAProxy and Envoy (OPTIONS=--short for a quick look), into docs/performance.md
 	$(CARGO) build --release --locked --workspace --bins
