@@ -17,7 +17,7 @@ use crate::current::chains::{Chains, Plan};
 use crate::current::changes::{ListenSettings, cooldown_of, counts_of, quota_of, unchanged};
 use crate::current::quota_files::{QuotaFiles, saved_by};
 use crate::proxy::allowance::{Allowance, AllowanceState};
-use crate::proxy::cooldown::{Cooldown, Work};
+use crate::proxy::cooldown::{Cooldown, Proof};
 use crate::proxy::last_reload::LastReload;
 use crate::proxy::limits::AllUsed;
 use crate::proxy::metrics::Metrics;
@@ -216,7 +216,7 @@ impl Parts {
                 return;
             }
             // The message does not say which request was refused.
-            if cooldown.begin(clock.now(), length, Work::Metered) {
+            if cooldown.begin(clock.now(), length, Proof::Quota) {
                 let seconds = length.as_secs_f64().ceil();
                 warn!(
                     "Provider {told} is passed over for {seconds} s: another host found it failing"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::bookkeeper::Reminder;
 use crate::clock::{Clock, Due, Moment, Stopwatch};
 use crate::http::message::Headers;
-use crate::proxy::cooldown::{Cooldown, Work};
+use crate::proxy::cooldown::{Cooldown, Proof};
 use crate::quota::account::AccountId;
 use crate::quota::fields::glance::{Glance, glance};
 use crate::quota::fields::{self, Scope};
@@ -162,7 +162,7 @@ impl AllowanceState {
                 |until| Duration::from_millis(Due::at(until, now).left_ms(now)).min(COOLDOWN_MAX);
             if let Some(until) = stored.cooldown_until {
                 // The file and the message do not say why it began.
-                cooldown.begin(now, left(until), Work::Metered);
+                cooldown.begin(now, left(until), Proof::Quota);
             }
             for rest in &stored.resting_models {
                 cooldown.models.begin(&rest.model, now, left(rest.until));
@@ -379,7 +379,7 @@ mod tests {
         let first = Arc::<AllowanceState>::default();
         note(&of(&first), USED_UP, 1, NOW);
         let cooldown = Cooldown::default();
-        cooldown.begin(NOW, Duration::from_secs(50), Work::Any);
+        cooldown.begin(NOW, Duration::from_secs(50), Proof::Quota);
         let saved = first.stored(&cooldown, NOW).unwrap();
         for (origin, left, cools) in [(1, Some(90_000), true), (2, None, false)] {
             let state = Arc::new(AllowanceState::new(vec![saved.clone()]));

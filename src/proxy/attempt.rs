@@ -11,7 +11,7 @@ use crate::credential;
 use crate::ingress::Request;
 use crate::proxy::allowance::{Stated, UsedUp};
 use crate::proxy::body::TakenBody;
-use crate::proxy::cooldown::{SentMark, Work};
+use crate::proxy::cooldown::{Proof, SentMark};
 use crate::proxy::examine::{Examiner, Finding, Refusal, StreamLook, examine};
 use crate::proxy::outcome::{RequestRecord, Stop};
 use crate::proxy::provider::{InFlight, Provider};
@@ -85,10 +85,16 @@ pub(super) fn attempt<'p>(
     })
 }
 
-/// A request of `method`, sent at `sent`, was answered well.
-pub(super) fn succeeded(outgoing: &Outgoing<'_, '_>, sent: SentMark, method: &str) {
-    let work = || verdict::work(method, outgoing.target);
-    outgoing.provider.cooldown.succeeded(sent, &work, outgoing.model);
+/// A request of `method`, sent at `sent`, was answered with `status`, which is no refusal.
+pub(super) fn answered(outgoing: &Outgoing<'_, '_>, sent: SentMark, method: &str, status: u16) {
+    let proof = || {
+        if verdict::is_served(status) {
+            verdict::proof(method, outgoing.target)
+        } else {
+            Proof::Answer
+        }
+    };
+    outgoing.provider.cooldown.answered(sent, &proof, outgoing.model);
 }
 
 fn judge(
@@ -101,29 +107,26 @@ fn judge(
     let provider = outgoing.provider;
     match outcome {
         Ok(Received { finding: Finding::Limited(refusal), .. }) => {
-            rest(proxy, provider, refusal, verdict::work(method, outgoing.target));
+            rest(proxy, provider, refusal, verdict::proof(method, outgoing.target));
         }
-        Ok(Received { finding: Finding::Good, answer })
-            if verdict::shows_working(answer.head.status) =>
-        {
-            succeeded(outgoing, sent, method);
-        }
-        // The others show nothing, or not yet.
-        Ok(_) => {}
+        // It shows nothing, or not yet.
+        Ok(Received { finding: Finding::Unseen | Finding::Open, .. }) => {}
+        Ok(Received { answer, .. }) => answered(outgoing, sent, method, answer.head.status),
         Err(Stop::Refused(refusal)) if verdict::cools_down(refusal.code) => {
             provider.counts.failed();
             proxy.metrics.upstream_error(&provider.config.name, refusal.code.as_str());
             let why = format!("{} ({})", refusal.message, refusal.code.as_str());
-            cool_down(proxy, provider, proxy.settings.failure_cooldown, Work::Any, &why);
+            cool_down(proxy, provider, proxy.settings.failure_cooldown, Proof::Answer, &why);
         }
         Err(_) => {}
     }
 }
 
-/// The provider, or the model that the refusal of such `work` concerns, is passed over for a while, on all hosts.
+/// The provider, or the model that the refusal concerns, is passed over for a while, on all hosts, or until an answer
+/// shows what is `needed`.
 // Not inlined: keeps worker stacks small.
 #[inline(never)]
-pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal, work: Work) {
+pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal, needed: Proof) {
     let name = &provider.config.name;
     let limited = &refusal.limited;
     proxy.metrics.upstream_error(name, "status");
@@ -146,7 +149,7 @@ pub(super) fn rest(proxy: &Proxy, provider: &Provider, refusal: &Refusal, work: 
         provider.allowance.cools_down(origin, now);
     }
     let Some(model) = &limited.model else {
-        return cool_down(proxy, provider, limited.length, work, &refusal.why());
+        return cool_down(proxy, provider, limited.length, needed, &refusal.why());
     };
     if provider.cooldown.models.begin(model, proxy.clock.now(), limited.length) {
         let (seconds, why) = (limited.length.as_secs(), refusal.why());
@@ -171,9 +174,9 @@ fn note_quota(proxy: &Proxy, provider: &Provider, stated: &Stated<'_>) {
     );
 }
 
-fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, work: Work, why: &str) {
+fn cool_down(proxy: &Proxy, provider: &Provider, length: Duration, needed: Proof, why: &str) {
     let name = &provider.config.name;
-    if provider.cooldown.begin(proxy.clock.now(), length, work) {
+    if provider.cooldown.begin(proxy.clock.now(), length, needed) {
         let seconds = length.as_secs_f64().ceil();
         warn!(provider = name; "Provider {name} is passed over for {seconds} s: {why}");
     }

@@ -23,17 +23,21 @@ struct Cooling {
     /// The number of cooldowns so far.
     begun: u64,
     until: Option<Due>,
-    /// Only a request that uses the account's quota can end it early.
-    is_about_quota: bool,
+    /// The least that ends it early.
+    needed: Proof,
 }
 
-/// The requests whose success shows that the reason of a cooldown is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// All of them, if the provider could not be reached, or refused a free one.
-    Any,
-    /// Those that use the account's quota: a list of models is answered even if nothing is left.
-    Metered,
+/// What an answer shows about a provider, the least first; a cooldown ends early if an answer shows that its reason is
+/// gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// It can be reached: any answer shows it, a 404 too.
+    #[default]
+    Answer,
+    /// It serves free requests: lists of models, counts of tokens.
+    Service,
+    /// The account has something left: a request that uses its quota was served.
+    Quota,
 }
 
 /// The time of sending a request, in terms of cooldowns.
@@ -74,39 +78,39 @@ impl Cooldown {
     }
 
     /// A request failed at `now`: the provider cools down for `length`, or until a later end that is already set, or
-    /// until a later success of `work`. Returns true if the provider was not cooling down before.
-    pub fn begin(&self, now: Moment, length: Duration, work: Work) -> bool {
+    /// until an answer that shows what is `needed`. Returns true if the provider was not cooling down before.
+    pub fn begin(&self, now: Moment, length: Duration, needed: Proof) -> bool {
         let mut cooling = self.cooling();
         let before = cooling.until.filter(|until| !until.reached(now));
         let until = Due::after(now, u64::try_from(length.as_millis()).unwrap_or(u64::MAX));
         if until.left_ms(now) > before.map_or(0, |before| before.left_ms(now)) {
             cooling.until = Some(until);
-            cooling.is_about_quota =
-                work == Work::Metered || cooling.is_about_quota && before.is_some();
+            let earlier = before.map_or(Proof::Answer, |_| cooling.needed);
+            cooling.needed = needed.max(earlier);
             cooling.begun += 1;
             self.number.store(cooling.begun, Ordering::Release);
         }
         before.is_none() && !length.is_zero()
     }
 
-    /// A request sent at `sent` for the model, which `model` returns, succeeded; it was such `work`. This ends the
-    /// rest of the model if it used the quota, and any cooldown begun before it that such work can end.
-    pub(crate) fn succeeded(
+    /// A request sent at `sent` for the model, which `model` returns, got an answer that shows `proof`. This ends the rest
+    /// of the model if it used the quota, and any cooldown begun before it whose reason is gone.
+    pub(crate) fn answered(
         &self,
         sent: SentMark,
-        work: &dyn Fn() -> Work,
+        proof: &dyn Fn() -> Proof,
         model: &dyn Fn() -> Option<String>,
     ) {
         if !self.is_set() {
             return;
         }
-        let work = work();
-        if work == Work::Metered {
+        let proof = proof();
+        if proof == Proof::Quota {
             self.models.succeeded(sent.models, model);
         }
         let mut cooling = self.cooling();
-        let is_enough = work == Work::Metered || !cooling.is_about_quota;
-        if is_enough && sent.provider != 0 && sent.provider == self.number() {
+        let is_later = sent.provider != 0 && sent.provider == self.number();
+        if is_later && proof >= cooling.needed {
             cooling.until = None;
             self.number.store(0, Ordering::Release);
         }
@@ -121,8 +125,8 @@ mod tests {
 
     const NOW: Moment = Moment { wall: Timestamp::from_secs(1_800_000_000), steady_ms: 50 };
 
-    fn any() -> Work {
-        Work::Any
+    fn any() -> Proof {
+        Proof::Service
     }
 
     fn later(millis: u64) -> Moment {
@@ -134,12 +138,12 @@ mod tests {
     fn it_ends_by_time_or_by_a_later_success() {
         let cooldown = Cooldown::default();
         assert_eq!(cooldown.until(NOW), None);
-        assert!(!cooldown.begin(NOW, Duration::ZERO, Work::Any), "no time is no cooldown");
+        assert!(!cooldown.begin(NOW, Duration::ZERO, Proof::Service), "no time is no cooldown");
         let before = cooldown.mark();
-        assert!(cooldown.begin(later(1_000), Duration::from_secs(10), Work::Any));
+        assert!(cooldown.begin(later(1_000), Duration::from_secs(10), Proof::Service));
         let after = cooldown.mark();
         assert!(
-            !cooldown.begin(later(2_000), Duration::from_secs(1), Work::Any),
+            !cooldown.begin(later(2_000), Duration::from_secs(1), Proof::Service),
             "it is not shortened"
         );
         assert_eq!(
@@ -147,22 +151,22 @@ mod tests {
             Some(1)
         );
         assert_eq!(cooldown.until(later(11_000)), None);
-        cooldown.succeeded(before, &any, &|| None);
+        cooldown.answered(before, &any, &|| None);
         assert!(cooldown.until(later(2_000)).is_some(), "that request was sent before the failure");
         assert!(
-            !cooldown.begin(later(2_000), Duration::from_mins(1), Work::Any),
+            !cooldown.begin(later(2_000), Duration::from_mins(1), Proof::Service),
             "it is made longer"
         );
-        cooldown.succeeded(after, &any, &|| None);
+        cooldown.answered(after, &any, &|| None);
         assert!(cooldown.until(later(3_000)).is_some(), "and so was that one");
-        cooldown.succeeded(cooldown.mark(), &any, &|| None);
+        cooldown.answered(cooldown.mark(), &any, &|| None);
         assert_eq!(cooldown.until(later(3_000)), None);
-        cooldown.succeeded(before, &any, &|| None);
+        cooldown.answered(before, &any, &|| None);
         assert!(
-            cooldown.begin(later(4_000), Duration::from_secs(1), Work::Any),
+            cooldown.begin(later(4_000), Duration::from_secs(1), Proof::Service),
             "the next is a new one"
         );
-        cooldown.succeeded(after, &any, &|| None);
+        cooldown.answered(after, &any, &|| None);
         assert!(cooldown.until(later(4_000)).is_some());
     }
 
@@ -171,19 +175,29 @@ mod tests {
     fn free_requests_end_no_cooldown_of_a_used_up_quota_and_no_rest_of_a_model() {
         let of_model = || Some("m".to_owned());
         let cooldown = Cooldown::default();
-        cooldown.begin(NOW, Duration::from_secs(10), Work::Metered);
+        cooldown.begin(NOW, Duration::from_secs(10), Proof::Quota);
         cooldown.models.begin("m", NOW, Duration::from_secs(10));
-        cooldown.begin(NOW, Duration::from_secs(20), Work::Any);
-        cooldown.succeeded(cooldown.mark(), &any, &of_model);
+        cooldown.begin(NOW, Duration::from_secs(20), Proof::Service);
+        cooldown.answered(cooldown.mark(), &any, &of_model);
         assert!(cooldown.until(NOW).is_some() && cooldown.models.until(NOW, &of_model).is_some());
-        cooldown.succeeded(cooldown.mark(), &|| Work::Metered, &of_model);
+        cooldown.answered(cooldown.mark(), &|| Proof::Quota, &of_model);
         assert_eq!((cooldown.until(NOW), cooldown.models.until(NOW, &of_model)), (None, None));
-        cooldown.begin(later(1), Duration::from_secs(10), Work::Any);
-        cooldown.succeeded(cooldown.mark(), &any, &of_model);
-        assert_eq!(cooldown.until(later(1)), None, "that it can be reached is all it takes");
-        cooldown.begin(NOW, Duration::from_secs(1), Work::Metered);
-        cooldown.begin(later(2_000), Duration::from_secs(9), Work::Any);
-        cooldown.succeeded(cooldown.mark(), &any, &of_model);
+        cooldown.begin(later(1), Duration::from_secs(10), Proof::Service);
+        cooldown.answered(cooldown.mark(), &any, &of_model);
+        assert_eq!(cooldown.until(later(1)), None, "it served such a request");
+        for (needed, proof, ends) in [
+            (Proof::Answer, Proof::Answer, true),
+            (Proof::Service, Proof::Answer, false),
+            (Proof::Quota, Proof::Answer, false),
+        ] {
+            let cooldown = Cooldown::default();
+            cooldown.begin(NOW, Duration::from_secs(10), needed);
+            cooldown.answered(cooldown.mark(), &|| proof, &of_model);
+            assert_eq!(cooldown.until(NOW).is_none(), ends, "{needed:?}");
+        }
+        cooldown.begin(NOW, Duration::from_secs(1), Proof::Quota);
+        cooldown.begin(later(2_000), Duration::from_secs(9), Proof::Service);
+        cooldown.answered(cooldown.mark(), &any, &of_model);
         assert_eq!(cooldown.until(later(2_000)), None, "the first one was over");
     }
 }

@@ -11,7 +11,7 @@ use crate::http::refusal::{Code, Refusal};
 use crate::ingress::Request;
 use crate::proxy::api::api_of;
 use crate::proxy::asked_model::asked_model;
-use crate::proxy::attempt::{Answered, Outgoing, attempt, rest, succeeded};
+use crate::proxy::attempt::{Answered, Outgoing, answered as note_answered, attempt, rest};
 use crate::proxy::body::{TakenBody, Wanted};
 use crate::proxy::choice::{Candidate, Queue, Sharing};
 use crate::proxy::conversation::conversation;
@@ -233,9 +233,9 @@ fn look_in_passing(
     };
     match examine::of_first_piece(&headers, piece, &examiner) {
         Some(refusal) => {
-            rest(proxy, outgoing.provider, &refusal, verdict::work(method, outgoing.target));
+            rest(proxy, outgoing.provider, &refusal, verdict::proof(method, outgoing.target));
         }
-        None => succeeded(outgoing, sent, method),
+        None => note_answered(outgoing, sent, method, answer.head.status),
     }
 }
 

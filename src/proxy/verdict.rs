@@ -3,7 +3,7 @@
 use crate::http::body::BodyFault;
 use crate::http::message::path_of;
 use crate::http::refusal::{Code, Refusal};
-use crate::proxy::cooldown::Work;
+use crate::proxy::cooldown::Proof;
 use crate::upstream::UpstreamError;
 
 /// True if a request that was refused with `code` may be tried elsewhere; `is_held` says that its whole body can be
@@ -27,19 +27,19 @@ pub(crate) fn cools_down(code: Code) -> bool {
     matches!(code, Code::UpstreamUnreachable | Code::UpstreamBroken | Code::UpstreamTimeout)
 }
 
-/// The work of a request, as it bears on cooldowns. Lists, files that are read, and counts of tokens use nothing of the
-/// account's quota, and are answered well even if nothing is left.
-pub(crate) fn work(method: &str, target: &str) -> Work {
+/// What a good answer to a request shows. Lists, files that are read, and counts of tokens use nothing of the account's
+/// quota, and are served even if nothing is left.
+pub(crate) fn proof(method: &str, target: &str) -> Proof {
     const COUNTS: [&str; 2] = ["/count_tokens", ":countTokens"];
     let path = path_of(target);
     let is_free = matches!(method, "GET" | "HEAD" | "OPTIONS")
         || COUNTS.iter().any(|counts| path.ends_with(counts));
-    if is_free { Work::Any } else { Work::Metered }
+    if is_free { Proof::Service } else { Proof::Quota }
 }
 
-/// True if an answer with `status` shows that the account works: an answer about the request's own mistake (400, 404,
-/// 413) may come from a check before that of the account.
-pub(crate) fn shows_working(status: u16) -> bool {
+/// True if an answer with `status` shows that the request was served: an answer about the request's own mistake (400,
+/// 404, 413) may come from a check before that of the account, and shows no more than that the provider is there.
+pub(crate) fn is_served(status: u16) -> bool {
     matches!(status, 200..=399)
 }
 
@@ -141,21 +141,21 @@ mod tests {
     #[test]
     fn requests_that_use_a_quota() {
         for (method, target, expected) in [
-            ("POST", "/v1/messages?beta=true", Work::Metered),
-            ("POST", "/v1/chat/completions", Work::Metered),
-            ("PUT", "/x", Work::Metered),
-            ("POST", "/v1/messages/count_tokens?beta=true", Work::Any),
-            ("POST", "/v1beta/models/g:countTokens", Work::Any),
-            ("POST", "/v1/messages?x=/count_tokens", Work::Metered),
-            ("GET", "/v1/models", Work::Any),
-            ("HEAD", "/", Work::Any),
+            ("POST", "/v1/messages?beta=true", Proof::Quota),
+            ("POST", "/v1/chat/completions", Proof::Quota),
+            ("PUT", "/x", Proof::Quota),
+            ("POST", "/v1/messages/count_tokens?beta=true", Proof::Service),
+            ("POST", "/v1beta/models/g:countTokens", Proof::Service),
+            ("POST", "/v1/messages?x=/count_tokens", Proof::Quota),
+            ("GET", "/v1/models", Proof::Service),
+            ("HEAD", "/", Proof::Service),
         ] {
-            assert_eq!(work(method, target), expected, "{method} {target}");
+            assert_eq!(proof(method, target), expected, "{method} {target}");
         }
     }
 
     #[test]
-    fn statuses_that_show_a_working_account() {
+    fn statuses_of_requests_that_were_served() {
         for (status, expected) in [
             (200, true),
             (204, true),
@@ -167,7 +167,7 @@ mod tests {
             (413, false),
             (501, false),
         ] {
-            assert_eq!(shows_working(status), expected, "{status}");
+            assert_eq!(is_served(status), expected, "{status}");
         }
     }
 

@@ -110,9 +110,6 @@ impl Windows {
             }
             // Field names and tokens are ASCII.
             let name = String::from_utf8_lossy(reading.name).to_ascii_lowercase();
-            if reading.is_bare() && !self.list.iter().any(|known| known.name == name) {
-                continue;
-            }
             let reset = reading.reset_at.map(|at| Due::at(at, now));
             let window = Window {
                 name,
@@ -124,6 +121,17 @@ impl Windows {
                 stated_at: now.wall,
                 ends: reset.unwrap_or(Due::after(now, SHOWN_WITHOUT_RESET_MS)),
                 told: (reading.remaining_ratio, reset),
+            };
+            let window = if reading.is_bare() {
+                match self.list.iter().find(|known| known.is_same(&window)) {
+                    None => continue,
+                    // Other hosts hear of it only with a reset.
+                    Some(Window { reset, ends, .. }) => {
+                        Window { reset: *reset, ends: *ends, ..window }
+                    }
+                }
+            } else {
+                window
             };
             change = change.max(self.put(window, now));
         }

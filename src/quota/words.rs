@@ -109,7 +109,7 @@ const OVER: [&str; 14] = [
     "negative", "hit", "surpassed", "consumed", "empty", "unpaid",
 ];
 /// The same in two words.
-const OVER_PAIRS: [(&str, &str); 14] = [
+const OVER_PAIRS: [(&str, &str); 15] = [
     ("too", "low"),
     ("out", "of"),
     ("ran", "out"),
@@ -124,6 +124,7 @@ const OVER_PAIRS: [(&str, &str); 14] = [
     ("no", "balance"),
     ("not", "sufficient"),
     ("past", "due"),
+    ("draw", "from"),
 ];
 /// The most words between the two.
 const APART_MAX: usize = 8;
@@ -347,6 +348,10 @@ mod tests {
             ),
             ("Billing hard limit has been reached", Credit),
             ("You're out of extra usage. Add more in your settings and keep going.", Credit),
+            (
+                "Third-party apps now draw from your extra usage, not your plan limits. Add more in your settings and keep going.",
+                Credit,
+            ),
             ("budget_exceeded", Credit),
             ("You have run out of credits.", Credit),
             ("You don't have enough credits to make this request", Credit),

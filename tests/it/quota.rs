@@ -604,7 +604,7 @@ fn only_an_answer_that_shows_a_working_account_ends_its_cooldown() {
     }
     proxy.ask(post("/to/a/v1/messages", MESSAGE));
     assert_eq!(state(), "ready");
-    // One that failed to answer is well once it answers anything.
+    // One that refused a free request is well once it serves one.
     two.a.now_says("503 X", "");
     proxy.ask(get("/to/a/v1/models"));
     assert_eq!(state(), "cooling_down");

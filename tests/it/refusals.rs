@@ -516,6 +516,22 @@ fn a_client_that_leaves_while_comments_come_ends_the_stream_upstream() {
     assert_eq!(cooldown(&proxy), None);
 }
 
+#[test]
+fn a_provider_that_could_not_be_asked_is_well_once_it_answers_anything() {
+    let count = AtomicUsize::new(0);
+    let first = Peer::start(move |mut talk| {
+        if talk.request().is_some() && count.fetch_add(1, Ordering::SeqCst) > 0 {
+            talk.answer(404, "no");
+        }
+    });
+    let good = fine();
+    let proxy = two(&first, &good).start();
+    assert_eq!(ask(&proxy, "m-1").body, "fine");
+    assert_eq!(provider(&proxy, 0)["state"], "cooling_down");
+    assert_eq!(proxy.ask(post("/to/a/x", "{}")).status, 404);
+    assert_eq!(provider(&proxy, 0)["state"], "ready");
+}
+
 const TOO_LARGE: &str = r#"{"error":{"message":"Request too large for m-1 in organization o on tokens per min (TPM): Limit 30000, Requested 40000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
 
 /// A request that never fits rested each provider in turn, for those that fit too.

@@ -321,6 +321,12 @@ fn a_window_of_which_only_that_something_is_left_is_said_ends_and_begins_nothing
     let mut windows = of(&[bare]);
     assert_eq!(windows.list.len(), 0);
     windows.note(OWN, &[reading("unified", 0.0, 100)], &|| None, NOW);
+    let mut other = Windows::default();
+    other.restore(OWN, &windows.saved(NOW), NOW);
     assert_eq!(windows.note(OWN, &[bare], &|| None, later(1)), Change::UsedUp);
     assert_eq!(left_ms(&windows, None, later(1)), None);
+    // The other hosts hear of it.
+    assert!(left_ms(&other, None, later(1)).is_some());
+    other.restore(OWN, &windows.saved(later(1)), later(1));
+    assert_eq!(left_ms(&other, None, later(1)), None);
 }

@@ -63,6 +63,33 @@ fn what_one_host_was_told_is_known_to_the_others_and_to_those_that_come_later() 
     assert_eq!(asked(&late), (5, 2), "without the server every host goes on");
 }
 
+/// The limits of an API are those of one model, on all hosts.
+#[test]
+fn what_one_host_was_told_of_one_model_is_known_to_the_others_and_leaves_its_other_models() {
+    let server = Server::start(&["--port", "0"]);
+    let says = Arc::new(Mutex::new(USED_UP.to_owned()));
+    let (first, second) = (stating(&says), stating(&Arc::default()));
+    let host = || {
+        TestProxy::builder()
+            .settings(&format!("token_store: \"{}\"", server.url()))
+            .provider("A", "anthropic", &first.url(), "auth_value: key-a")
+            .provider("B", "anthropic", &second.url(), "auth_value: key-b")
+            .start()
+    };
+    let asked = |proxy: &TestProxy, model: &str| {
+        let body = format!("{{\"model\":\"{model}\"}}");
+        assert_eq!(proxy.ask(post("/v1/messages", &body)).status, 200);
+        (first.seen().len(), second.seen().len())
+    };
+    let (one, two) = (host(), host());
+    assert_eq!(asked(&one, "m"), (1, 0));
+    eventually("the other host knows", || is_used_up(&two) == Some(true));
+    ONE_LEFT.clone_into(&mut says.lock().unwrap());
+    assert_eq!(asked(&two, "m"), (1, 1));
+    assert_eq!(asked(&two, "other"), (2, 1));
+    assert_eq!(asked(&two, "m"), (2, 2), "what another model has left says nothing of it");
+}
+
 #[test]
 fn a_quota_that_is_used_up_outlives_a_kill_and_a_broken_file_is_told() {
     let used_up = Arc::new(Mutex::new(USED_UP.to_owned()));
