@@ -74,8 +74,8 @@ pub(crate) fn basic_credentials(value: &[u8]) -> Option<Vec<u8>> {
     BASE64_STANDARD.decode(encoded.trim_ascii()).ok()
 }
 
-/// Hands each part of `value` to `look` that may be a whole key: the value itself, and the parts between separators, as
-/// they are, percent-decoded, and from Basic authentication. A part that is too short for a key in a text is left out.
+/// Hands each part of `value` to `look` that may be a whole key: the value itself, the parts between separators, and the
+/// words of those, as they are, percent-decoded, and from Basic authentication. A part that is too short for a key in a text is left out.
 pub(crate) fn each_word(value: &[u8], look: &mut dyn FnMut(&[u8])) {
     if value.len() < KEY_IN_TEXT_MIN_BYTES {
         return;
@@ -90,9 +90,17 @@ pub(crate) fn each_word(value: &[u8], look: &mut dyn FnMut(&[u8])) {
 }
 
 fn each_plain_word(value: &[u8], look: &mut dyn FnMut(&[u8])) {
-    let words = value.split(|byte| !is_in_piece(*byte));
-    for word in words.chain([value]).filter(|word| word.len() >= KEY_IN_TEXT_MIN_BYTES) {
-        look(word.strip_prefix(WEBSOCKET_KEY_PREFIX).unwrap_or(word));
+    let mut look_at = |part: &[u8]| {
+        if part.len() >= KEY_IN_TEXT_MIN_BYTES {
+            look(part);
+        }
+    };
+    look_at(value);
+    for piece in value.split(|byte| !is_in_piece(*byte)) {
+        look_at(piece.strip_prefix(WEBSOCKET_KEY_PREFIX).unwrap_or(piece));
+        if piece.len() >= KEY_IN_TEXT_MIN_BYTES && !piece.iter().copied().all(is_in_word) {
+            piece.split(|byte| !is_in_word(*byte)).for_each(&mut look_at);
+        }
     }
 }
 

@@ -63,6 +63,86 @@ fn a_key_that_is_known_by_its_hash_lets_in_from_every_place_and_stays_here() {
     assert_eq!(ask("/-/status", &format!("x-api-key: {CI}\r\n")).status, 200);
 }
 
+/// A key that is known by its hash was found between separators only, and not as a part of a URL or before a dot.
+#[test]
+fn a_key_went_on_to_the_provider_from_a_place_where_only_its_text_was_found() {
+    let peer = fine();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{CI}\n")).unwrap();
+    let file = file.path().display();
+    let hash = format!("keys: [{{name: ci, key_sha256: {CI_HASH}}}]");
+    let kinds = [
+        hash,
+        "api_key_env: CI".to_owned(),
+        "api_key_env: LINE".to_owned(),
+        format!("api_key_file: '{file}'"),
+        "keys: [{name: ci, key_env: CI}]".to_owned(),
+        format!("keys: [{{name: ci, key_file: '{file}'}}]"),
+    ]
+    .map(|kind| {
+        // A client shows its own key, and has another one's elsewhere.
+        let more = "{name: other, key_env: OTHER}";
+        match kind.strip_suffix(']') {
+            Some(list) => format!("{list}, {more}]"),
+            None => format!("{kind}, keys: [{more}]"),
+        }
+    });
+    for (kind, auth_value) in kinds.iter().flat_map(|kind| [(kind, "passthrough"), (kind, "fixed")])
+    {
+        let proxy = TestProxy::builder()
+            .settings(&format!("auth: {{enabled: true, {kind}}}"))
+            .variable("CI", CI)
+            .variable("OTHER", "other")
+            .variable("LINE", &format!("ci: {CI}"))
+            .provider("P", "anthropic", &peer.url(), &format!("auth_value: {auth_value}"))
+            .start();
+        let ask = |target: &str, field: &str| {
+            let request = format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\n{field}\r\nx-api-key: other\r\n\r\n"
+            );
+            proxy.ask(request.replace("KEY", CI))
+        };
+        for field in [
+            "Referer: https://h/a/KEY/b#c",
+            "Referer: https://u:KEY@h/",
+            "X-Other: KEY.",
+            "X-Other: <KEY>",
+            "X-Other: {\"k\":[\"KEY\"]}",
+            "X-Other: https%3A%2F%2Fh%2FKEY",
+            "X-Other: a=1;KEY|b",
+            "User-Agent: x/KEY",
+            "Cookie: a=KEY.sig; b=1",
+            "Cookie: a=%22KEY%22",
+            "Authorization: Token KEY",
+            "Authorization: Digest username=KEY.x",
+            "Proxy-Authorization: Bearer KEY",
+            "Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.KEY",
+        ] {
+            assert_eq!(ask("/v1/x", field).status, 200, "{kind}: {field}");
+            let seen = peer.seen().pop().unwrap();
+            let sent = format!("{} {:?}", seen.line, seen.fields);
+            assert!(!sent.contains(CI), "{kind}: {field}: {sent}");
+        }
+        for query in [
+            "key=KEY", "a=KEY", "KEY", "KEY=a", "a=/b/KEY", "a=b%2FKEY.c", "a=https://u:KEY@h",
+            "%6Bey=KEY", "a=1?key=KEY", "a[KEY]=1", "a=KEY+b",
+        ] {
+            let target = format!("/v1/x?b=2&{query}&c=3");
+            assert_eq!(ask(&target, "X-Other: a").status, 200, "{kind}: {query}");
+            let seen = peer.seen().pop().unwrap();
+            assert_eq!(seen.line, "GET /v1/x?b=2&c=3 HTTP/1.1", "{kind}: {query}");
+        }
+        for path in
+            ["/KEY/v1/x", "/v1/KEY", "/v1/KEY.json", "/v1/KEY;a", "/v1/a%2FKEY", "/v1/a:KEY"]
+        {
+            let before = peer.seen().len();
+            let refused = ask(path, "X-Other: a");
+            assert_eq!((refused.status, refused.code()), (400, "bad_request"), "{kind}: {path}");
+            assert_eq!(peer.seen().len(), before, "{kind}: {path}");
+        }
+    }
+}
+
 /// Keys for certain models, for providers of each type.
 fn with_models(peer: &Peer, more: &str) -> TestProxy {
     let keys = "auth: {enabled: true, api_key: plain-key, keys: [{name: small, key_env: SMALL, models: ['small-*', 'o3']}, \
