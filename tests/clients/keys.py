@@ -10,23 +10,13 @@ import time
 
 import anthropic
 import openai
-from drive import BINARY, Evertoken, get, wait_for
+from drive import BINARY, wait_for
+from sandboxed import Sandboxed
 from scenarios import child
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Longer than that, a program waits for itself or asks again and again.
 REFUSED_SECONDS = 30
 
-PROVIDER = """
-  - name: {kind}
-    type: {kind}
-    base_url: "{url}"
-    auto_refresh_config:
-      token_url: "{url}/oauth/token"
-      client_id_env: SANDBOX_ID
-      client_secret_env: SANDBOX_SECRET
-      refresh_token_env: {kind}_TOKEN
-"""
 KEYS = {
     "some": "models: ['sandbox-*']",
     "few": "requests_per_minute: 2",
@@ -34,45 +24,22 @@ KEYS = {
 }
 
 
-class World:
+class World(Sandboxed):
     """The sandbox, and evertoken before it with a new key for each limit."""
 
     def __init__(self, folder):
-        program = [ROOT / "target/release/sandbox", "serve", "--event-delay", "0", "--lifetime", "3600"]
-        self.sandbox = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
-        url = self.sandbox.stderr.readline().split()[-1]
-        values = dict(self.sandbox.stderr.readline().strip().split("=", 1) for _ in range(3))
-        env = {"HOME": "/nonexistent", "SANDBOX_ID": values["client_id"], "SANDBOX_SECRET": values["client_secret"]}
-        self.keys, entries, providers = {}, "", ""
+        self.keys, entries = {}, ""
         for name, limit in KEYS.items():
             printed = subprocess.run([BINARY, "key", name], cwd=folder, capture_output=True, text=True, check=True).stdout
             self.keys[name], entry = printed.splitlines()[0], printed.splitlines()[-1]
-            entries += entry.replace(" }", f", {limit} }}") + "\n"
-        for kind in ["anthropic", "openai"]:
-            env[f"{kind}_TOKEN"] = get(f"{url}/control/login")["refresh_token"]
-            providers += PROVIDER.format(kind=kind, url=url)
-        settings = f'settings:\n  port: 0\n  state_dir: "{folder}/state"\n  auth:\n    enabled: true\n    keys:\n'
-        entries = "".join(f"    {line}\n" for line in entries.splitlines())
-        (folder / "providers.yaml").write_text(f"{settings}{entries}providers:{providers}")
-        self.evertoken = Evertoken(folder, env)
-        self.url = self.evertoken.url()
-        wait_for(lambda: len([line for line in self.evertoken.lines() if "Successfully refreshed" in line]) == 2)
+            entries += "    " + entry.replace(" }", f", {limit} }}") + "\n"
+        settings = f"  auth:\n    enabled: true\n    keys:\n{entries}"
+        super().__init__(folder, settings, [("anthropic", "anthropic"), ("openai", "openai")])
 
     def clients(self, name):
         key = self.keys[name]
         claude = anthropic.Anthropic(base_url=self.url, api_key=key, max_retries=0)
         return claude, openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, failed, *_):
-        self.sandbox.kill()
-        self.sandbox.wait()
-        if failed:
-            self.evertoken.kill()
-        else:
-            self.evertoken.stop()
 
 
 def ask(client, model):

@@ -4,76 +4,34 @@ accounts, where the sandbox has a prompt cache for each.
 
 import concurrent.futures
 import pathlib
-import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 
 import anthropic
 import openai
-from drive import Evertoken, get, wait_for
+from drive import get
+from sandboxed import Sandboxed
 from scenarios import child
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # No multiple of the accounts: in turn, a conversation would come back to its account.
 CONVERSATIONS = 25
 TURNS = 3
 # The sandbox caches prompts without a mark from 1,024 tokens on, and a word is a token.
 LONG = "word " * 1100
 
-PROVIDER = """
-  - name: "{name}"
-    type: {kind}
-    base_url: "{url}"
-    auto_refresh_config:
-      token_url: "{url}/oauth/token"
-      client_id_env: SANDBOX_ID
-      client_secret_env: SANDBOX_SECRET
-      refresh_token_env: {name}_TOKEN
-"""
 ACCOUNTS = {"anthropic": ["A", "B", "C"], "openai": ["D", "E", "F"]}
 
 
-class Accounts:
+class Accounts(Sandboxed):
     """The sandbox with three accounts for each API, and evertoken before them."""
 
     def __init__(self, folder):
-        program = [ROOT / "target/release/sandbox", "serve", "--event-delay", "0", "--lifetime", "3600"]
-        self.sandbox = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
-        url = self.sandbox.stderr.readline().split()[-1]
-        values = dict(self.sandbox.stderr.readline().strip().split("=", 1) for _ in range(3))
-        env = {"HOME": "/nonexistent", "SANDBOX_ID": values["client_id"], "SANDBOX_SECRET": values["client_secret"]}
-        config = f'settings: {{ port: 0, state_dir: "{folder}/state", selection_strategy: sticky }}\nproviders:'
-        for kind, names in ACCOUNTS.items():
-            for name in names:
-                env[f"{name}_TOKEN"] = get(f"{url}/control/login")["refresh_token"]
-                config += PROVIDER.format(name=name, kind=kind, url=url).rstrip()
-        (folder / "providers.yaml").write_text(config + "\n")
-        self.evertoken = Evertoken(folder, env)
-        self.url = self.evertoken.url()
-        wait_for(self.is_ready)
-
-    def is_ready(self):
-        try:
-            return urllib.request.urlopen(f"{self.url}/-/ready").status == 200
-        except urllib.error.HTTPError:
-            return False
+        accounts = [(name, kind) for kind, names in ACCOUNTS.items() for name in names]
+        super().__init__(folder, "  selection_strategy: sticky\n", accounts)
 
     def requests(self, kind):
         """The number of requests that each account of an API has had."""
         status = get(f"{self.url}/-/status")
         return [one["requests"]["total"] for one in status["providers"] if one["type"] == kind]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, failed, *_):
-        self.sandbox.kill()
-        self.sandbox.wait()
-        if failed:
-            self.evertoken.kill()
-        else:
-            self.evertoken.stop()
 
 
 def converse(ask):
