@@ -289,9 +289,9 @@ impl ProviderReport {
             && self.cooldown_until.is_none()
     }
 
-    /// True if a window of its quota is used up.
+    /// True if a window of its quota is used up that is not that of one model.
     pub(crate) fn has_nothing_left(&self) -> bool {
-        self.quota.iter().any(|window| window.used_up_until.is_some())
+        self.quota.iter().any(|window| window.used_up_until.is_some() && window.model.is_none())
     }
 
     /// The warning of a refresh token that ends soon.

@@ -104,7 +104,7 @@ impl Windows {
         let asked = OnceCell::new();
         for reading in readings {
             let is_of_model = reading.scope == Scope::Model;
-            let model = if is_of_model { asked.get_or_init(model).clone() } else { None };
+            let model = if is_of_model { asked.get_or_init(|| named(model)).clone() } else { None };
             if model.as_ref().is_some_and(|name| name.len() > MODEL_NAME_MAX_BYTES) {
                 continue;
             }
@@ -238,7 +238,7 @@ impl Windows {
     ) -> Option<Due> {
         let own = self.current(account, now).filter(|window| window.is_used_up(now));
         let asked = OnceCell::new();
-        let asked = || asked.get_or_init(model).as_deref();
+        let asked = || asked.get_or_init(|| named(model)).as_deref();
         let own = own.filter(|window| window.limits(&asked));
         own.filter_map(|window| window.used_up_until).max_by_key(|until| until.left_ms(now))
     }
@@ -272,6 +272,11 @@ impl Windows {
     pub(crate) fn account(&self) -> AccountId {
         self.account
     }
+}
+
+/// The model that `model` returns; an empty name is none.
+fn named(model: &dyn Fn() -> Option<String>) -> Option<String> {
+    model().filter(|name| !name.is_empty())
 }
 
 /// The point `at`, or a week from now.

@@ -187,7 +187,8 @@ fn remarks(provider: &ProviderReport, report: &Report) -> Vec<(String, Style)> {
     }
     if !provider.quota.is_empty() {
         let windows: Vec<_> = provider.quota.iter().map(|one| window(one, report.now)).collect();
-        let look = if provider.has_nothing_left() { Style::Warn } else { Style::Plain };
+        let is_used_up = provider.quota.iter().any(|one| one.used_up_until.is_some());
+        let look = if is_used_up { Style::Warn } else { Style::Plain };
         remarks.push((format!("Quota: {}.", windows.join("; ")), look));
     }
     for one in &provider.resting_models {

@@ -517,6 +517,19 @@ fn a_provider_that_has_nothing_left_of_one_model_still_serves_the_others() {
     }
 }
 
+#[test]
+fn a_provider_that_fails_is_not_said_to_have_used_up_its_quota_because_one_model_has() {
+    let two = Two::new("x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h\r\n");
+    let proxy = two.described().start();
+    ask_of(&proxy, "one");
+    two.a.now_says("503 X", "");
+    ask_of(&proxy, "two");
+    let shown = status(&proxy, 0);
+    assert_eq!(shown["state"], "cooling_down");
+    let advice = shown["advice"].as_str().unwrap();
+    assert!(advice.starts_with("The provider failed or asked to wait"), "{advice}");
+}
+
 /// The status `unified` stayed used up, because a later one named the window it was about.
 #[test]
 fn a_subscription_that_is_allowed_again_is_asked_again() {

@@ -240,6 +240,7 @@ fn a_window_of_one_model_counts_for_that_model_alone() {
     // Requests without a model are limited by what was said of such requests.
     windows.note(OWN, &used_up, &|| None, later(3));
     assert_eq!(left_ms(&windows, None, later(3)), Some(99_997));
+    assert_eq!(left_ms(&windows, Some(""), later(3)), Some(99_997));
     assert_eq!(left_ms(&windows, Some("a"), later(3)), None);
 }
 
