@@ -20,8 +20,8 @@ use crate::token::state_file::write_in;
 
 /// The folder in the state folder.
 const FOLDER: &str = "quota";
-/// A larger file is none of evertoken's.
-const FILE_MAX_BYTES: u64 = 64 * 1024;
+/// A larger file is none of evertoken's. The longest names of models take up to 90 KiB of one.
+const FILE_MAX_BYTES: u64 = 128 * 1024;
 /// The most files that are read. A provider that was renamed finds its quota in another's file.
 const FILES_MAX: usize = 256;
 

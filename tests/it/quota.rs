@@ -530,6 +530,29 @@ fn a_provider_that_fails_is_not_said_to_have_used_up_its_quota_because_one_model
     assert!(advice.starts_with("The provider failed or asked to wait"), "{advice}");
 }
 
+/// Names of models are the clients' own, and JSON writes a control character in six bytes: the file was over its limit,
+/// and the next start ignored it.
+#[test]
+fn a_quota_file_with_the_longest_names_of_models_is_read_back() {
+    let two = Two::new("x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h\r\n");
+    let proxy = two.described().start();
+    let ask_odd = |index: usize| {
+        let body = format!("{{\"model\":\"{index:06}{}\"}}", "\\u0001".repeat(250));
+        proxy.ask(post("/to/a/v1/messages", &body)).status
+    };
+    assert!((0..30).all(|index| ask_odd(index) == 200));
+    let busy =
+        "retry-after: 3600\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h\r\n";
+    two.a.now_says("429 X", busy);
+    assert!((0..40).all(|index| ask_odd(index) == 429));
+    let folder = proxy.into_folder();
+    let length = fs::metadata(folder.path().join("quota/a.json")).unwrap().len();
+    assert!((64 * 1024..128 * 1024).contains(&length), "{length}");
+    let shown = status(&two.described().folder(folder).start(), 0);
+    let count = |name: &str| shown[name].as_array().unwrap().len();
+    assert_eq!((count("quota"), count("resting_models")), (24, 32));
+}
+
 /// The status `unified` stayed used up, because a later one named the window it was about.
 #[test]
 fn a_subscription_that_is_allowed_again_is_asked_again() {
