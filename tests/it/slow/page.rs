@@ -136,7 +136,10 @@ impl Stage {
                 answer(429, "slow down")
             } else {
                 let usage = "{\"model\":\"claude-sonnet-4-5-20250929\",\"usage\":{\"input_tokens\":12345678,\"output_tokens\":2345678}}";
-                let limits = quota(clock.wall().as_millis() / 1000);
+                let mut limits = quota(clock.wall().as_millis() / 1000);
+                if String::from_utf8_lossy(&seen.body).contains("model") {
+                    limits += "x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: 1h\r\n";
+                }
                 let fields = format!("\r\ncontent-type: application/json\r\n{limits}");
                 answer(200, usage).replacen("\r\n", &fields, 1)
             }
@@ -216,6 +219,10 @@ impl Stage {
             let asked = post("/to/claude-code-official/v1/messages", "{}");
             assert_eq!(self.proxy.ask(asked).status, 200);
         }
+        // A name without a place to break it, as a client may choose.
+        let long = format!("{{\"model\":\"{}\"}}", "long".repeat(40));
+        let asked = post("/to/claude-code-official/v1/messages", &long);
+        assert_eq!(self.proxy.ask(asked).status, 200);
         assert_eq!(self.proxy.ask(get("/to/cooling/limited")).status, 429);
         for (slug, state) in
             slugs.into_iter().zip(["ready", "failing", "unavailable", "cooling_down"])
