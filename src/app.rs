@@ -10,7 +10,7 @@ use crate::bound::Bound;
 use crate::clock::Deadline;
 use crate::config::{Config, ListenAddress};
 use crate::current::Current;
-use crate::ingress::bind::bind;
+use crate::ingress::bind::{Listener, bind};
 use crate::ingress::{Server, Service};
 use crate::proxy::state::Proxy;
 use crate::supervisor::watchdog::Watchdog;
@@ -27,8 +27,14 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the addresses, starts the refreshers, then accepts connections.
-    pub fn start(config: Config, environment: Environment, load: Load) -> Result<Self, StartError> {
+    /// Binds the addresses, unless a service manager `handed` sockets over, starts the refreshers, then accepts
+    /// connections.
+    pub fn start(
+        config: Config,
+        handed: Vec<Listener>,
+        environment: Environment,
+        load: Load,
+    ) -> Result<Self, StartError> {
         let settings = &config.settings;
         if let Err(error) = check_writable(&settings.state_dir) {
             warn!(
@@ -44,7 +50,10 @@ impl App {
         let bind = |address: &ListenAddress| {
             bind(address).map_err(|error| StartError::Bind(address.clone(), error))
         };
-        let listeners: Vec<_> = settings.listen.iter().map(bind).collect::<Result<_, _>>()?;
+        let listeners = match &*handed {
+            [] => settings.listen.iter().map(bind).collect::<Result<_, _>>()?,
+            [..] => handed,
+        };
         let bound: Vec<Bound> = listeners.iter().map(|one| one.bound().clone()).collect();
         let limits = settings.limits.clone();
         let server_kind = settings.server;

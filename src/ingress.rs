@@ -12,6 +12,7 @@ pub(crate) mod bind;
 pub(crate) mod conn;
 pub(crate) mod door;
 pub(crate) mod guest;
+pub(crate) mod handed;
 pub(crate) mod hosting;
 pub(crate) mod listener;
 pub(crate) mod live;

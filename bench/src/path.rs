@@ -131,9 +131,13 @@ pub(crate) fn run(case: &str, requests: &str) -> Outcome<()> {
         timer: crossbeam_channel::after,
         supervisor: Supervisor::nobody(),
     };
-    let app =
-        App::start(config, environment, Box::new(|| Err(vec!["it is not read again".to_owned()])))
-            .map_err(|error| error.to_string())?;
+    let app = App::start(
+        config,
+        Vec::new(),
+        environment,
+        Box::new(|| Err(vec!["it is not read again".to_owned()])),
+    )
+    .map_err(|error| error.to_string())?;
     let request = request(case);
     let answer = answer(case);
     time::spawn(move || answer_all(&provider, &answer))?;

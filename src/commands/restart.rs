@@ -10,9 +10,11 @@ use std::os::unix::process::CommandExt;
 use std::panic;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{error, warn};
+use socket2::Socket;
 
 use crate::logger;
 use crate::thread;
@@ -29,13 +31,16 @@ pub struct Program {
     pub file: PathBuf,
     /// Its arguments, without its own name.
     pub arguments: Vec<OsString>,
+    /// The sockets that a service manager handed over, which it gets again.
+    pub handed: Vec<Arc<Socket>>,
 }
 
 impl Program {
-    /// The program of this process; None if the system does not say which it is.
-    pub(super) fn of_process() -> Option<Self> {
+    /// The program of this process, to which a service manager handed these sockets over; None if the system does not
+    /// say which it is.
+    pub(super) fn of_process(handed: Vec<Arc<Socket>>) -> Option<Self> {
         let file = std::env::current_exe().ok()?;
-        Some(Self { file, arguments: std::env::args_os().skip(1).collect() })
+        Some(Self { file, arguments: std::env::args_os().skip(1).collect(), handed })
     }
 
     /// From now on, starts this program after a panic that ends the process, or a thread that lasts. `uptime` returns
@@ -62,6 +67,10 @@ impl Program {
         command::kill_all();
         warn!("Starting anew, since a thread ended by a panic; please report it");
         logger::flush();
+        for socket in &self.handed {
+            // The environment, which stays the same, names it by its number.
+            let _ = socket.set_cloexec(false);
+        }
         let error = Command::new(&self.file).args(&self.arguments).exec();
         error!("{} can't be started anew: {error}", self.file.display());
         logger::flush();
@@ -76,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_program_that_panics_at_its_start_is_not_started_again_and_again() {
-        let nothing = Program { file: "/nonexistent".into(), arguments: Vec::new() };
+        let nothing =
+            Program { file: "/nonexistent".into(), arguments: Vec::new(), handed: Vec::new() };
         // A try would fail, and end the process of this test.
         nothing.start_if_due(Duration::ZERO);
         nothing.start_if_due(Duration::from_millis(9_999));

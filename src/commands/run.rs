@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::assemble::StartError;
+use crate::bound::Bound;
 use crate::cli::Files;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::resolve::Problem;
 use crate::config::{Config, ListenAddress, ServerKind};
 use crate::current::Current;
+use crate::ingress::bind::Listener;
 use crate::ingress::door::OTHER_DESCRIPTORS;
+use crate::ingress::handed;
 use crate::listener_owner;
 use crate::logger;
 use crate::reload;
@@ -26,7 +29,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::commands::common::{
     BAD_CONFIG, CANT_BIND, Done, FAILED, SIGNAL_STACK_BYTES, Variables, environment, fail, load,
-    refuse, start_log,
+    refuse, start_log, tell,
 };
 use crate::commands::restart::Program;
 use crate::commands::unset;
@@ -39,9 +42,12 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
     // Absolute, because `evertoken reload` may be called elsewhere; as it was given if that fails.
     let configuration = std::path::absolute(&files.config).unwrap_or_else(|_| files.config.clone());
     let named = files.environment.clone();
+    // Before anything is opened.
+    let handed = handed::take().map_err(|error| tell(error, CANT_BIND))?;
+    let listen = Listen { by_command_line: listen, handed: handed.iter().map(address).collect() };
     let read = move || -> Result<(Config, Vec<String>), Vec<Problem>> {
         let (config, warnings) = load(&files, Variables::of_named(&files))?;
-        let config = listen_on(config, listen.as_ref()).map_err(|problem| vec![problem])?;
+        let config = listen.applied_to(config).map_err(|problem| vec![problem])?;
         Ok((config, warnings))
     };
     let started = Stopwatch::start();
@@ -54,14 +60,16 @@ pub(crate) fn run(files: Files, listen: Option<ListenAddress>, log: logger::Opti
         .map_err(|error| fail(format_args!("Signals can't be handled: {error}"), FAILED))?;
     let state_dir = config.settings.state_dir.clone();
     let reload = Box::new(move || unset::explained(read(), named.as_deref(), std::process::id()));
-    let app = App::start(config, environment(clock), reload).map_err(|error| match &error {
-        StartError::Bind(address, cause) => {
-            fail(format_args!("{error}{}", bind_advice(address, cause)), CANT_BIND)
-        }
-        StartError::Provider(..) => fail(error, BAD_CONFIG),
-        StartError::Thread(_) => fail(error, FAILED),
-    })?;
-    if let Some(program) = Program::of_process() {
+    let sockets = handed.iter().map(Listener::socket).collect();
+    let app =
+        App::start(config, handed, environment(clock), reload).map_err(|error| match &error {
+            StartError::Bind(address, cause) => {
+                fail(format_args!("{error}{}", bind_advice(address, cause)), CANT_BIND)
+            }
+            StartError::Provider(..) => fail(error, BAD_CONFIG),
+            StartError::Thread(_) => fail(error, FAILED),
+        })?;
+    if let Some(program) = Program::of_process(sockets) {
         program.start_after_panics(move || started.elapsed());
     }
     serve(app, signals, state_dir, configuration);
@@ -110,13 +118,40 @@ fn port_advice(port: u16, cause: io::ErrorKind) -> String {
     }
 }
 
-/// The configuration with the address from the command line, if any.
-fn listen_on(mut config: Config, listen: Option<&ListenAddress>) -> Result<Config, Problem> {
-    if let Some(address) = listen {
-        config.settings.listen = vec![address.clone()];
-        check_listen(address, &config).map_err(|why| Problem::of("--listen", why))?;
+/// The addresses that take the place of those in the configuration.
+struct Listen {
+    by_command_line: Option<ListenAddress>,
+    /// Those of the sockets that the service manager handed over.
+    handed: Vec<ListenAddress>,
+}
+
+impl Listen {
+    fn applied_to(&self, mut config: Config) -> Result<Config, Problem> {
+        let (addresses, place) = match (&*self.handed, &self.by_command_line) {
+            ([], None) => return Ok(config),
+            ([], Some(address)) => (vec![address.clone()], "--listen"),
+            (handed, _) => (handed.to_vec(), "LISTEN_FDS (a socket of the service manager)"),
+        };
+        for address in &addresses {
+            check_listen(address, &config).map_err(|why| Problem::of(place, why))?;
+        }
+        if config.settings.server == ServerKind::TinyHttp && addresses.len() > 1 {
+            return Err(Problem::of(place, "settings.server \"tiny_http\" listens on one address"));
+        }
+        config.settings.listen = addresses;
+        Ok(config)
     }
-    Ok(config)
+}
+
+/// The address of a socket that was handed over.
+fn address(listener: &Listener) -> ListenAddress {
+    match listener.bound() {
+        Bound::Tcp(address) => {
+            ListenAddress::Tcp { host: address.ip().to_string(), port: address.port() }
+        }
+        // Its mode is the service manager's.
+        Bound::Unix(path) => ListenAddress::Unix { path: path.clone(), mode: 0o600 },
+    }
 }
 
 /// The configuration's check of a listening address, for an address from the command line.

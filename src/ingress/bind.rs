@@ -33,9 +33,24 @@ pub struct Listener {
     pub(super) socket: Arc<Socket>,
     bound: Bound,
     file: Option<SocketFile>,
+    /// A service manager bound it and keeps it.
+    pub(super) is_handed: bool,
 }
 
 impl Listener {
+    /// A socket that a service manager bound to `bound`.
+    pub(super) fn handed(socket: Socket, bound: Bound) -> Self {
+        if let Bound::Tcp(address) = &bound {
+            watch_peer(&socket, Peer::at(address.ip()));
+        }
+        Self { socket: Arc::new(socket), bound, file: None, is_handed: true }
+    }
+
+    /// The socket itself.
+    pub(crate) fn socket(&self) -> Arc<Socket> {
+        self.socket.clone()
+    }
+
     /// The address as bound.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -89,7 +104,8 @@ fn bind_address(address: SocketAddr) -> io::Result<Listener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Listener { socket: Arc::new(socket), bound: Bound::Tcp(bound), file: None })
+    let bound = Bound::Tcp(bound);
+    Ok(Listener { socket: Arc::new(socket), bound, file: None, is_handed: false })
 }
 
 /// Binds a unix socket at `path`, in place of one on which nobody listens.
@@ -106,7 +122,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     fs::set_permissions(path, Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     let bound = Bound::Unix(path.to_owned());
-    Ok(Listener { socket: Arc::new(socket), bound, file: Some(file) })
+    Ok(Listener { socket: Arc::new(socket), bound, file: Some(file), is_handed: false })
 }
 
 /// Keeps other evertokens from binding in the folder of `path`; None if that can't be had, which is no reason not to

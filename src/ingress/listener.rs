@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, after, bounded};
 use log::{debug, warn};
-use rustix::event::PollFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use socket2::{SockFilter, SockRef, Socket};
 
 use crate::clock::{Deadline, Stopwatch};
@@ -62,6 +63,8 @@ pub struct BuiltinServer {
 struct Listening {
     listener: Listener,
     socket: Arc<Socket>,
+    /// Ends the wait of the thread if the socket is the service manager's: to shut it down would end it for all.
+    wake: Option<Arc<OwnedFd>>,
     _accepting: Thread,
 }
 
@@ -85,8 +88,10 @@ impl BuiltinServer {
         };
         for listener in listeners {
             let socket = listener.socket.clone();
+            let wake = if listener.is_handed { Some(Arc::new(new_wake()?)) } else { None };
             let acceptor = Acceptor {
                 socket: socket.clone(),
+                wake: wake.clone(),
                 pool: pool.clone(),
                 live: live.clone(),
                 hosting: hosting.clone(),
@@ -95,7 +100,8 @@ impl BuiltinServer {
                 last_said: None,
             };
             let accepting = thread::spawn("accept", STACK_BYTES, move || acceptor.run())?;
-            server.listening.push(Listening { listener, socket, _accepting: accepting });
+            let listening = Listening { listener, socket, wake, _accepting: accepting };
+            server.listening.push(listening);
         }
         Ok(server)
     }
@@ -112,9 +118,11 @@ impl BuiltinServer {
     }
 
     /// Lets in no new connection, but takes those that are connecting: closing the sockets would reset them, together
-    /// with requests that they may have sent.
+    /// with requests that they may have sent. Who connects to a socket of the service manager waits in its queue for the
+    /// next evertoken.
     fn take_who_connects(&mut self) {
-        for one in &mut self.listening {
+        let own = |one: &&mut Listening| !one.listener.is_handed;
+        for one in self.listening.iter_mut().filter(own) {
             if one.listener.is_unix() {
                 one.listener.remove_file();
             } else if let Err(error) = one.socket.attach_filter(&NO_NEWCOMERS) {
@@ -124,8 +132,11 @@ impl BuiltinServer {
         // Only the timers' ends matter: the accepting threads work meanwhile.
         let _ = after(HANDSHAKE_MAX).recv();
         let deadline = Deadline::after(QUEUE_MAX);
-        let someone_waits =
-            || self.listening.iter().any(|one| has_event(&*one.socket, PollFlags::IN));
+        let someone_waits = || {
+            self.listening
+                .iter()
+                .any(|one| one.wake.is_none() && has_event(&*one.socket, PollFlags::IN))
+        };
         while someone_waits() && !deadline.has_passed() {
             let _ = after(QUEUE_LOOK_EVERY).recv();
         }
@@ -134,8 +145,11 @@ impl BuiltinServer {
     fn close(&mut self) {
         self.stopping = None;
         for one in &self.listening {
-            // On Linux this wakes a thread that is accepting.
-            let _ = one.socket.shutdown(Shutdown::Both);
+            match &one.wake {
+                Some(wake) => _ = rustix::io::write(wake, &1_u64.to_ne_bytes()),
+                // On Linux this wakes a thread that is accepting.
+                None => _ = one.socket.shutdown(Shutdown::Both),
+            }
         }
     }
 }
@@ -146,8 +160,23 @@ impl Drop for BuiltinServer {
     }
 }
 
+/// A descriptor that ends a wait when it is written to.
+fn new_wake() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Waits for a connection, or for `wake`.
+fn wait_for_either(socket: &Socket, wake: &OwnedFd) {
+    let ready = PollFlags::IN;
+    let mut both = [PollFd::new(socket, ready), PollFd::new(wake, ready)];
+    // After an interruption, and after any error, `accept` finds out.
+    let _ = poll(&mut both, None);
+}
+
 struct Acceptor {
     socket: Arc<Socket>,
+    /// See [`Listening::wake`].
+    wake: Option<Arc<OwnedFd>>,
     pool: Pool,
     live: Arc<Live>,
     hosting: Hosting,
@@ -165,6 +194,12 @@ impl Acceptor {
             debug!("Threads are scheduled as they come: {error}");
         }
         loop {
+            if let Some(wake) = &self.wake {
+                wait_for_either(&self.socket, wake);
+                if self.is_stopped() {
+                    return;
+                }
+            }
             match self.socket.accept() {
                 Ok((stream, from)) => {
                     let from = from.as_socket().map(|address| address.ip());

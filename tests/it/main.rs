@@ -22,6 +22,7 @@ mod egress; // proxies and roots: of settings, the environment, a provider
 mod environment; // variables from a file: for the shell that has not those of the service
 mod faults; // peers that break, stall, answer early or send garbage
 mod forward; // what crosses, both ways, and every limit
+mod handed; // sockets of a service manager, and restarts with them
 mod hostile; // the cases of tests/data/hostile
 mod hosts; // a token store that is not there
 mod ingress; // the server under a service of our own

@@ -72,6 +72,7 @@ fn each_library_is_known_in_one_place() {
             "src/cli/tools.rs", "src/cli/usage.rs"
         ]
     );
+    assert_eq!(holding("sd_listen_fds::"), ["src/ingress/handed.rs"]);
     assert_eq!(holding("sd_notify::"), ["src/supervisor.rs"]);
     assert_eq!(holding("env_logger::"), ["src/logger.rs"]);
     assert_eq!(holding("prometheus::"), ["src/proxy/metrics.rs"]);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -80,12 +81,27 @@ impl Binary {
         Self::gather(shell)
     }
 
-    fn gather(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+    /// Starts it from a shell whose standard input and output are these.
+    pub(crate) fn start_shell_with(
+        folder: &Path,
+        script: &str,
+        variables: &[(&str, &str)],
+        stdin: OwnedFd,
+        stdout: Option<OwnedFd>,
+    ) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).current_dir(folder).env_clear();
+        shell.envs(variables.iter().copied()).stdin(Stdio::from(stdin));
+        Self::gather_with(shell, stdout.map_or_else(Stdio::null, Stdio::from))
+    }
+
+    fn gather(command: Command) -> Self {
+        Self::gather_with(command, Stdio::null())
+    }
+
+    fn gather_with(mut command: Command, stdout: Stdio) -> Self {
+        let mut child =
+            command.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::default();
         collect(stderr, &lines);

@@ -73,7 +73,6 @@ impl Client {
     }
 
     /// The status of the answer to `request`; None where none comes.
-    #[cfg(feature = "slow-tests")]
     pub(crate) fn try_ask(address: SocketAddr, request: &str) -> Option<u16> {
         let mut client = Self::connect(address);
         client.send(request);

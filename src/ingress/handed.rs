@@ -1,0 +1,57 @@
+//! Listening sockets that a service manager bound and hands over at the start (`sd_listen_fds(3)`), such as systemd with a
+//! `.socket` unit. The service manager keeps them, so no connection is refused while evertoken restarts.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use socket2::{Socket, Type};
+
+use crate::bound::Bound;
+use crate::ingress::bind::Listener;
+
+/// The number of the first descriptor.
+const FIRST: usize = 3;
+
+/// The sockets that were handed over to this process. It has to be called before anything is opened, because the
+/// sockets are only numbers in the environment.
+pub(crate) fn take() -> io::Result<Vec<Listener>> {
+    let handed = sd_listen_fds::get().map_err(|_| {
+        let why = "LISTEN_PID or LISTEN_FDS, which a service manager sets, is not a number";
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })?;
+    let sockets = handed.into_iter().map(|(_, descriptor)| descriptor.into_std());
+    let listener = |(index, descriptor)| {
+        listener(descriptor).map_err(|why| {
+            let number = FIRST + index;
+            let message = format!(
+                "descriptor {number}, which the service manager handed over (LISTEN_FDS), can't be used: {why}"
+            );
+            io::Error::new(why.kind(), message)
+        })
+    };
+    sockets.enumerate().map(listener).collect()
+}
+
+fn listener(descriptor: OwnedFd) -> io::Result<Listener> {
+    let socket = Socket::from(descriptor);
+    // A command for a token must not keep it open.
+    socket.set_cloexec(true)?;
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return Err(wrong(
+            "it is no socket that listens; a .socket unit needs ListenStream= and Accept=no",
+        ));
+    }
+    let address = socket.local_addr()?;
+    let bound = match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => Bound::Tcp(address),
+        (None, Some(path)) => Bound::Unix(path.to_owned()),
+        (None, None) => {
+            return Err(wrong("it is bound to neither an address with a port nor a file"));
+        }
+    };
+    if let Bound::Tcp(_) = bound {
+        socket.set_tcp_nodelay(true)?;
+    }
+    Ok(Listener::handed(socket, bound))
+}

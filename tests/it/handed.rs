@@ -1,0 +1,206 @@
+//! Sockets that a service manager hands over (`sd_listen_fds(3)`), and restarts with them.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use evertoken::testing::spawn;
+use rustix::process::Signal;
+
+use crate::support::binary::Binary;
+use crate::support::client::{Client, ask, get, post};
+use crate::support::issuer::StrictIssuer;
+use crate::support::peer::{Peer, answer};
+
+const VARIABLES: [(&str, &str); 3] = [("KEY", "k"), ("ID", "c"), ("SEED", "the-seed")];
+
+/// A folder with a configuration that names a port which is not to be used.
+fn configured(settings: &str, url: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "settings: {{port: 1, state_dir: state{settings}}}\nproviders: [{{name: P, type: anthropic, base_url: \
+         \"{url}\", auth_value_env: KEY}}]\n"
+    );
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    folder
+}
+
+/// Starts evertoken with copies of these sockets.
+fn start(folder: &Path, first: impl Into<OwnedFd>, second: Option<OwnedFd>) -> Binary {
+    let count = 1 + usize::from(second.is_some());
+    let script = format!(
+        "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_PID=$$ LISTEN_FDS={count}; exec {} run",
+        env!("CARGO_BIN_EXE_evertoken")
+    );
+    Binary::start_shell_with(folder, &script, &VARIABLES, first.into(), second)
+}
+
+#[test]
+fn sockets_of_the_service_manager_take_the_place_of_configured_ones_and_outlive_evertoken() {
+    let peer = Peer::telling_the_credential();
+    let folder = configured("", &peer.url());
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = folder.path().join("handed.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut running =
+        start(folder.path(), tcp.try_clone().unwrap(), Some(unix.try_clone().unwrap().into()));
+    running.wait_for(&format!("Listening on http://{address}"));
+    running.wait_for(&format!("Listening on unix:{}", path.display()));
+    assert_eq!(ask(address, post("/v1/messages", "{}")).status, 200);
+    let mut client = Client::connect_unix(&path);
+    client.send(get("/-/healthy"));
+    assert_eq!(client.answer().status, 200);
+
+    running.signal(Signal::TERM);
+    assert_eq!(running.code(), Some(0));
+    assert!(path.exists(), "the file is the service manager's");
+    // Nobody accepts it yet.
+    let mut waiting = Client::connect(address);
+    waiting.send(post("/v1/messages", "{}"));
+    let next = start(folder.path(), tcp.try_clone().unwrap(), None);
+    assert_eq!(waiting.answer().status, 200);
+    assert!(!next.lines().iter().any(|line| line.contains("unix:")));
+}
+
+/// Ends the clients when it is dropped, also by a failure.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks with new connections until `is_over`; counts the answers, and keeps what else came.
+fn ask_until(
+    address: std::net::SocketAddr,
+    is_over: &AtomicBool,
+    answers: &AtomicUsize,
+    wrong: &Mutex<Vec<String>>,
+) {
+    let request = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    while !is_over.load(Ordering::Relaxed) {
+        match Client::try_ask(address, request) {
+            Some(200) => _ = answers.fetch_add(1, Ordering::Relaxed),
+            other => wrong.lock().unwrap().push(format!("{other:?}")),
+        }
+    }
+}
+
+#[test]
+fn restarts_under_load_refuse_nobody_cut_no_stream_and_refresh_nothing_twice() {
+    const CLIENTS: usize = 64;
+    const RESTARTS: usize = 3;
+    let issuer = StrictIssuer::start(3600);
+    let end = Arc::new(Mutex::new(None));
+    let of_peer = end.clone();
+    let peer = Peer::start(move |mut talk| {
+        while let Some(seen) = talk.request() {
+            if !seen.line.contains("/v1/stream") {
+                talk.send(answer(200, "{}"));
+                continue;
+            }
+            talk.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n");
+            let (sender, receiver) = crossbeam_channel::bounded::<()>(0);
+            *of_peer.lock().unwrap() = Some(sender);
+            let _ = receiver.recv();
+            talk.send("3\r\ntwo\r\n0\r\n\r\n");
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "settings: {{state_dir: state}}\nproviders: [{{name: P, type: anthropic, base_url: \"{}\", \
+         auto_refresh_config: {{token_url: \"{}\", client_id_env: ID, refresh_token_env: SEED}}}}]\n",
+        peer.url(),
+        issuer.url()
+    );
+    fs::write(folder.path().join("providers.yaml"), text).unwrap();
+    issuer.knows("the-seed");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let begin = || start(folder.path(), socket.try_clone().unwrap(), None);
+    let (is_over, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let wrong = Arc::new(Mutex::new(Vec::new()));
+    let mut running = begin();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (is_over, answers, wrong) = (is_over.clone(), answers.clone(), wrong.clone());
+            spawn("client", 256 * 1024, move || ask_until(address, &is_over, &answers, &wrong))
+                .unwrap()
+        })
+        .collect();
+    // Dropped before the clients, which are waited for.
+    let over = Over(is_over);
+    let more = |count: usize| {
+        let before = answers.load(Ordering::Relaxed);
+        let what = format!("more than {before} answers: {:?}", wrong.lock().unwrap().first());
+        crate::support::eventually(&what, || answers.load(Ordering::Relaxed) >= before + count);
+    };
+    for _ in 0..RESTARTS {
+        more(CLIENTS);
+        let mut stream = Client::connect(address);
+        stream.send(post("/v1/stream", "{}"));
+        assert_eq!(stream.head().status, 200);
+        assert_eq!(stream.chunk().as_deref(), Some("one"));
+        running.signal(Signal::TERM);
+        running.wait_for("Stopping");
+        // The next one begins while the last stream is being finished, as systemd would not do it; the state folder's
+        // lock and the queue stand that too.
+        *end.lock().unwrap() = None;
+        assert_eq!(stream.chunk().as_deref(), Some("two"));
+        assert_eq!(stream.chunk(), None);
+        assert_eq!(running.code(), Some(0));
+        running = begin();
+    }
+    more(CLIENTS);
+    drop(over);
+    drop(clients);
+    assert_eq!(*wrong.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(issuer.presented().len(), 1, "{:?}", issuer.presented());
+}
+
+#[test]
+fn what_is_no_listening_socket_or_may_not_be_listened_on_is_refused() {
+    let folder = configured("", "http://127.0.0.1:9");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+    let file = fs::File::open(folder.path().join("providers.yaml")).unwrap();
+    let no_socket =
+        "descriptor 3, which the service manager handed over (LISTEN_FDS), can't be used: ";
+    let cases: [(OwnedFd, i32, &str); 4] = [
+        (
+            connected.into(),
+            69,
+            "it is no socket that listens; a .socket unit needs ListenStream= and Accept=no",
+        ),
+        (UdpSocket::bind("127.0.0.1:0").unwrap().into(), 69, "it is no socket that listens"),
+        (file.into(), 69, no_socket),
+        (everywhere.into(), 78, "an address that is not loopback needs settings.auth.enabled"),
+    ];
+    for (descriptor, code, part) in cases {
+        let mut running = start(folder.path(), descriptor, None);
+        assert_eq!(running.code(), Some(code), "{:?}", running.lines());
+        running.wait_for(part);
+    }
+}
+
+/// They were for a shell that started this process.
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    let folder = configured("", "http://127.0.0.1:9");
+    let configuration = folder.path().join("providers.yaml");
+    let text = fs::read_to_string(&configuration).unwrap().replace("port: 1", "port: 0");
+    fs::write(&configuration, text).unwrap();
+    let running = Binary::start(
+        folder.path(),
+        &["run"],
+        &[VARIABLES[0], ("LISTEN_PID", "1"), ("LISTEN_FDS", "1")],
+    );
+    assert_eq!(ask(running.address(), get("/-/healthy")).status, 200);
+}
