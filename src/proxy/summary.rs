@@ -61,9 +61,28 @@ fn seconds(duration: Duration) -> f64 {
     Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
 }
 
+/// Writes `text` with control characters, quotes and what is not ASCII escaped. Most texts hold none, and are written at
+/// once instead of by character.
+fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
+    if text.bytes().all(is_plain) {
+        return f.write_str(text);
+    }
+    write!(f, "{}", text.escape_default())
+}
+
+/// Writes seconds, rounded to milliseconds, in whole numbers: a fraction takes three times the instructions.
+fn to_milliseconds(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
+    let rounded = time.saturating_add(Duration::from_micros(500));
+    write!(f, "{}.{:03}", rounded.as_secs(), rounded.subsec_millis())
+}
+
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> ", self.method.escape_default(), self.path.escape_default())?;
+        escaped(f, self.method)?;
+        f.write_str(" ")?;
+        escaped(f, self.path)?;
+        f.write_str(" -> ")?;
         match self.status {
             Some(status) => write!(f, "{status}")?,
             None => f.write_str("nothing")?,
@@ -76,9 +95,13 @@ impl fmt::Display for Summary<'_> {
         }
         write!(f, ", {} B in, {} B out", self.received_bytes, self.sent_bytes)?;
         if let Some(first_byte) = self.first_byte {
-            write!(f, ", head after {:.3} s", first_byte.as_secs_f64())?;
+            f.write_str(", head after ")?;
+            to_milliseconds(f, first_byte)?;
+            f.write_str(" s")?;
         }
-        write!(f, ", {:.3} s in all", self.total.as_secs_f64())?;
+        f.write_str(", ")?;
+        to_milliseconds(f, self.total)?;
+        f.write_str(" s in all")?;
         if self.attempts > 1 {
             write!(f, ", sent {} times", self.attempts)?;
         }
@@ -133,6 +156,41 @@ mod tests {
             refused.to_string(),
             "POST /v1/messages -> nothing, 345 B in, 12 B out, 1.500 s in all"
         );
+    }
+
+    /// Something that a function writes.
+    struct Written<F>(F);
+
+    impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Written<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            (self.0)(f)
+        }
+    }
+
+    #[test]
+    fn each_character_is_escaped_as_by_the_library() {
+        for character in (0..0x300).filter_map(char::from_u32) {
+            for text in [format!("/a{character}b"), character.to_string()] {
+                let written = Written(|f: &mut fmt::Formatter<'_>| escaped(f, &text)).to_string();
+                assert_eq!(written, text.escape_default().to_string());
+            }
+        }
+    }
+
+    #[test]
+    fn times_are_rounded_to_milliseconds() {
+        for (time, expected) in [
+            (Duration::ZERO, "0.000"),
+            (Duration::from_nanos(499_999), "0.000"),
+            (Duration::from_micros(500), "0.001"),
+            (Duration::from_micros(1_234_567), "1.235"),
+            (Duration::from_micros(999_499), "0.999"),
+            (Duration::from_micros(999_500), "1.000"),
+            (Duration::from_millis(3_600_050), "3600.050"),
+        ] {
+            let written = Written(|f: &mut fmt::Formatter<'_>| to_milliseconds(f, time));
+            assert_eq!(written.to_string(), expected);
+        }
     }
 
     #[test]
