@@ -10,7 +10,7 @@ mod members;
 mod number;
 pub(crate) mod observer;
 mod run_name;
-mod scan;
+pub(crate) mod scan;
 pub(crate) mod table;
 mod tokens;
 

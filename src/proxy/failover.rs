@@ -161,8 +161,8 @@ pub(super) fn forward<'p>(
                 }
                 let head = &answered.answer.head;
                 let observer = meter::observer(proxy, request.head, head, sent, record);
-                drop((renamed, body));
-                return pass_on(proxy, request.head, answered, observer, reply, record);
+                let asked = meter::kept(&observer, renamed.unwrap_or(body));
+                return pass_on(proxy, request.head, answered, (observer, asked), reply, record);
             }
             Err(Stop::Refused(refusal)) if verdict::may_move_on(refusal.code, body.is_held()) => {
                 let before = refused.as_ref().map(|(_, before)| before.code);
@@ -180,7 +180,7 @@ pub(super) fn forward<'p>(
             let observer = meter::observer(proxy, request.head, head, &body, record);
             drop(body);
             begin(proxy, request.head, &mut answered, reply, record, stopwatch);
-            pass_on(proxy, request.head, answered, observer, reply, record)
+            pass_on(proxy, request.head, answered, (observer, None), reply, record)
         }
         (None, Some((provider, refusal))) => {
             record.provider = Some(provider);
@@ -246,7 +246,7 @@ fn pass_on(
     proxy: &Proxy,
     asked: &RequestHead,
     answered: Answered<'_>,
-    mut observer: Observer,
+    (mut observer, asked_body): (Observer, Option<TakenBody>),
     reply: &mut Reply<'_>,
     record: &RequestRecord<'_>,
 ) -> Result<(), Stop> {
@@ -256,7 +256,8 @@ fn pass_on(
     }
     let relayed = relay(&mut answer, reply, &mut observer);
     let is_whole = matches!(relayed, Relayed::Complete);
-    meter::count(proxy, asked, provider, &mut observer, is_whole, record);
+    let end = observer.finish(is_whole);
+    meter::count(proxy, (asked, asked_body.as_ref()), provider, end, is_whole, record);
     match relayed {
         Relayed::Complete => Ok(()),
         Relayed::ClientBroke => Err(Stop::ClientGone),

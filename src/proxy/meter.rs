@@ -7,7 +7,8 @@ use crate::proxy::outcome::RequestRecord;
 use crate::proxy::provider::Provider;
 use crate::proxy::state::Proxy;
 use crate::usage::ledger::{Answered, Ledger};
-use crate::usage::observer::Observer;
+use crate::usage::observer::{Observed, Observer};
+use crate::usage::scan::Finding;
 
 /// The beginning of a request's body in which its model is looked for.
 const MODEL_WITHIN_BYTES: usize = 4 * 1024;
@@ -37,33 +38,51 @@ pub(super) fn observer(
     observer
 }
 
-/// Counts an answer that has ended, as far as `is_whole` says.
+/// The part of a request's body that is kept until its answer has ended: its beginning, if the answer is JSON, which may
+/// name no model. Nothing is copied of a short one.
+// Not inlined: keeps worker stacks small.
+#[inline(never)]
+pub(super) fn kept(observer: &Observer, sent: TakenBody) -> Option<TakenBody> {
+    if !observer.is_json() {
+        return None;
+    }
+    match sent.plain_start()? {
+        start if start.len() > MODEL_WITHIN_BYTES || !matches!(sent, TakenBody::Held(_)) => {
+            let start = &start[..start.len().min(MODEL_WITHIN_BYTES)];
+            Some(TakenBody::Streamed(None, start.to_vec()))
+        }
+        _ => Some(sent),
+    }
+}
+
+/// Counts an answer that has ended, as far as `is_whole` says, to the request `asked` with its kept body.
 pub(super) fn count(
     proxy: &Proxy,
-    asked: &RequestHead,
+    asked: (&RequestHead, Option<&TakenBody>),
     provider: &Provider,
-    observer: &mut Observer,
+    end: Observed,
     is_whole: bool,
     record: &RequestRecord<'_>,
 ) {
     if let Some(ledger) = &proxy.usage {
-        count_in(ledger, asked, provider, observer, is_whole, record);
+        count_in(ledger, asked, provider, end, is_whole, record);
     }
 }
 
 fn count_in(
     ledger: &Ledger,
-    asked: &RequestHead,
+    (asked, body): (&RequestHead, Option<&TakenBody>),
     provider: &Provider,
-    observer: &mut Observer,
+    end: Observed,
     is_whole: bool,
     record: &RequestRecord<'_>,
 ) {
-    let end = observer.finish(is_whole);
+    let is_without_model = matches!(end, Observed::Read(Finding { model: None, .. }));
+    let found = body.filter(|_| is_without_model).and_then(asked_model);
     let answered = Answered {
         provider: &provider.config.name,
         key: record.key.map(|key| key.rights.name.as_str()),
-        asked_model: record.asked_model.as_deref(),
+        asked_model: record.asked_model.as_deref().or(found.as_deref()),
         method: &asked.method,
         path: asked.path(),
         is_whole,

@@ -17,7 +17,7 @@ use crate::usage::file::{DayRows, Files, Host, RunRows};
 use crate::usage::observer::{Inflating, Observed, reports_tokens};
 use crate::usage::run_name::RunName;
 use crate::usage::scan::Finding;
-use crate::usage::table::{Counts, Table};
+use crate::usage::table::{Counts, OTHER, Table, UNKNOWN};
 
 /// The days that are held in memory, for the page: today and the six before.
 pub(crate) const SHOWN_DAYS: i64 = 7;
@@ -49,7 +49,7 @@ impl Answered<'_> {
         self.method == "POST" && reports_tokens(self.path)
     }
 
-    /// The counts of the answer and its model, if it is to be counted.
+    /// The counts of the answer and the model that it names, if it is to be counted.
     fn counts(&self, observed: Observed) -> Option<(Counts, Option<String>)> {
         let unknown = Counts { unknown: 1, ..Counts::default() };
         let (counts, model) = match observed {
@@ -61,6 +61,16 @@ impl Answered<'_> {
             Observed::Nothing => (Counts::default(), None),
         };
         Some((Counts { requests: 1, cut: u64::from(!self.is_whole), ..counts }, model))
+    }
+}
+
+/// True if the provider has the model that the request names, as far as the answer shows. Only then may the model get
+/// a row of its own: a client could invent any number of names.
+fn is_served(observed: &Observed) -> bool {
+    match observed {
+        Observed::Nothing => false,
+        Observed::Read(Finding { tokens, model }) => tokens.is_some() || model.is_some(),
+        Observed::Unread => true,
     }
 }
 
@@ -87,6 +97,12 @@ struct DayCounts {
 }
 
 impl DayCounts {
+    /// True if `model` of `provider` has counts of its own, on whichever host.
+    fn knows(&self, provider: &str, model: &str) -> bool {
+        let mut tables = self.others.runs.iter().map(|run| &run.rows).chain([&self.own]);
+        tables.any(|table| table.knows(provider, model))
+    }
+
     fn all(&self) -> Table {
         let mut all = self.others.all();
         all.merge(&self.own);
@@ -214,18 +230,26 @@ impl Ledger {
     // Not inlined: keeps worker stacks small.
     #[inline(never)]
     pub(crate) fn count(&self, observed: Observed, answered: Answered<'_>) {
+        let is_served = is_served(&observed);
         let Some((counts, model)) = answered.counts(observed) else { return };
         let asked = || answered.asked_model.or_else(|| model_in_path(answered.path));
-        let model = model.as_deref().or_else(asked).unwrap_or_default();
+        let model = model.as_deref().or_else(asked).unwrap_or(UNKNOWN);
         let key = answered.key.unwrap_or_default();
-        self.add(self.clock.wall(), answered.provider, model, key, &counts);
+        self.add(self.clock.wall(), (answered.provider, model, key), is_served, &counts);
     }
 
-    fn add(&self, now: Timestamp, provider: &str, model: &str, key: &str, counts: &Counts) {
+    fn add(
+        &self,
+        now: Timestamp,
+        (provider, model, key): (&str, &str, &str),
+        is_served: bool,
+        counts: &Counts,
+    ) {
         let today = Day::of(now);
         let mut state = self.state();
         let day = state.days.entry(today).or_default();
-        day.own.add(provider, model, key, counts);
+        let is_known = is_served || model == UNKNOWN || day.knows(provider, model);
+        day.own.add(provider, if is_known { model } else { OTHER }, key, counts);
         day.is_changed = true;
         state.add_to_key(today, key, counts.tokens());
         drop(state);

@@ -78,6 +78,11 @@ impl Observer {
         }
     }
 
+    /// True if the answer is JSON that is read as it comes.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self, Self::Plain(scan) if scan.form() == Form::Json)
+    }
+
     /// Looks at the next piece of the body, which may be known to be the last.
     #[inline]
     pub(crate) fn see(&mut self, piece: &[u8], is_last: bool) {

@@ -107,6 +107,10 @@ impl Scan {
         }
     }
 
+    pub(crate) const fn form(&self) -> Form {
+        self.form
+    }
+
     /// Looks at the next piece of the body, which may be known to be the last.
     pub(crate) fn see(&mut self, piece: &[u8], is_last: bool) {
         if self.is_first {

@@ -8,8 +8,9 @@ use crate::usage::tokens::Tokens;
 const MODELS_MAX: usize = 64;
 /// The longest name of a model.
 const MODEL_MAX_BYTES: usize = 128;
-/// The name of all other models.
+/// The name of all other models, and of those that nobody names.
 pub(crate) const OTHER: &str = "other";
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +62,7 @@ impl Counts {
 pub(crate) struct Row {
     /// The provider's name.
     pub provider: String,
-    /// The model, as answers name it; empty if unknown.
+    /// The model, as answers name it, else as the request does.
     pub model: String,
     /// The name of the client's key; empty without one.
     pub key: String,
@@ -99,8 +100,16 @@ impl Table {
         })
     }
 
+    /// True if `model` of `provider` has a row.
+    pub(crate) fn knows(&self, provider: &str, model: &str) -> bool {
+        self.rows.iter().any(|row| row.model == model && row.provider == provider)
+    }
+
     /// True if another model of `provider` may get a name of its own.
     fn has_room(&self, provider: &str, model: &str) -> bool {
+        if model == UNKNOWN {
+            return true;
+        }
         if model.len() > MODEL_MAX_BYTES || model.contains(char::is_control) {
             return false;
         }

@@ -145,6 +145,30 @@ fn tokens_are_counted_by_provider_model_and_key() {
     assert_eq!(metric(&proxy, "evertoken_usage_unknown_answers_total"), [""; 0]);
 }
 
+/// It counted under an empty name.
+#[test]
+fn an_answer_that_names_no_model_counts_under_the_one_of_the_request() {
+    let peer = Peer::answering_bytes(|_| {
+        let body = b"{\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}";
+        typed(200, "content-type: application/json", body)
+    });
+    let proxy = builder(&peer).start();
+    let long = format!("{{\"model\":\"long\",\"input\":\"{}\"}}", "x".repeat(10_000));
+    for (path, body) in [
+        ("/v1/chat/completions", "{\"model\":\"short\"}"),
+        ("/v1/embeddings", &long),
+        ("/openai/deployments/in-path/chat/completions", "{}"),
+        ("/v1/completions", "{}"),
+    ] {
+        let asked = post(&format!("{path}?key=alone"), body);
+        assert_eq!(proxy.ask(asked).status, 200);
+    }
+    for model in ["short", "long", "in-path", "unknown"] {
+        let label = format!("model=\"{model}\"");
+        eventually(&label, || tokens(&proxy, &[&label]) == 13);
+    }
+}
+
 #[test]
 fn an_answer_that_can_t_be_read_is_unknown_and_not_nothing() {
     let peer = provider();

@@ -198,8 +198,40 @@ fn a_reload_may_move_the_folder() {
 }
 
 #[test]
+fn names_that_a_client_invented_took_the_rows_of_real_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = at("2026-12-01T12:00:00Z");
+    let one = ledger(folder.path(), &now);
+    let asking = || Answered { asked_model: Some("m"), ..answered(None, PATH) };
+    for number in 0..100 {
+        let name = format!("invented-{number}");
+        let asked = Answered { asked_model: Some(&name), ..answered(None, PATH) };
+        one.count(Observed::Nothing, asked);
+    }
+    one.count(read(9), answered(None, PATH));
+    one.count(Observed::Nothing, asking());
+    let rows = |ledger: &Ledger| {
+        let table = ledger.shown_days().remove(0).1;
+        let rows = table.rows().iter().map(|row| (row.model.clone(), row.counts.requests));
+        rows.collect::<Vec<_>>()
+    };
+    let expected = [("other".to_owned(), 100), ("m".to_owned(), 2)];
+    assert_eq!(rows(&one), expected);
+    // Another run knows the name from the first one.
+    one.save().unwrap();
+    let again = ledger(folder.path(), &now);
+    again.count(Observed::Nothing, asking());
+    assert_eq!(rows(&again)[1], ("m".to_owned(), 3));
+}
+
+#[test]
 fn answers_that_are_counted_and_their_models() {
     let nothing = || Observed::Read(Finding { tokens: None, model: None });
+    let named = || Observed::Read(Finding { tokens: None, model: Some("m".to_owned()) });
+    let without_model = || match read(9) {
+        Observed::Read(finding) => Observed::Read(Finding { model: None, ..finding }),
+        other => other,
+    };
     let asked = Answered { asked_model: Some("asked"), ..answered(None, PATH) };
     let get = Answered { method: "GET", ..answered(None, PATH) };
     let gemini = "/v1beta/models/gemini-pro:generateContent";
@@ -211,14 +243,18 @@ fn answers_that_are_counted_and_their_models() {
         (read(9), asked, Some((1, 10, 0, 0, "m"))),
         (read(9), answered(None, other), Some((1, 10, 0, 0, "m"))),
         (read(9), cut, Some((1, 10, 0, 1, "m"))),
-        (nothing(), asked, Some((1, 0, 1, 0, "asked"))),
-        (nothing(), answered(None, gemini), Some((1, 0, 1, 0, "gemini-pro"))),
-        (nothing(), answered(None, azure), Some((1, 0, 1, 0, "gpt"))),
+        (nothing(), asked, Some((1, 0, 1, 0, "other"))),
+        (nothing(), answered(None, azure), Some((1, 0, 1, 0, "other"))),
+        (named(), asked, Some((1, 0, 1, 0, "m"))),
         (nothing(), answered(None, other), None),
         (nothing(), get, None),
         (Observed::Unread, asked, Some((1, 0, 1, 0, "asked"))),
         (Observed::Unread, answered(None, other), None),
-        (Observed::Nothing, asked, Some((1, 0, 0, 0, "asked"))),
+        (Observed::Nothing, asked, Some((1, 0, 0, 0, "other"))),
+        (nothing(), answered(None, PATH), Some((1, 0, 1, 0, "unknown"))),
+        (without_model(), asked, Some((1, 10, 0, 0, "asked"))),
+        (without_model(), answered(None, gemini), Some((1, 10, 0, 0, "gemini-pro"))),
+        (without_model(), answered(None, PATH), Some((1, 10, 0, 0, "unknown"))),
         (Observed::Nothing, get, None),
     ];
     for (number, (observed, answered, expected)) in cases.into_iter().enumerate() {
